@@ -1,0 +1,414 @@
+//! One batch: what Raft replicates as one entry of its own log, and what a storage keeps as one record.
+//!
+//! A batch is encoded once, where it was appended. The same bytes are sent to every peer, written to every disk and read back by
+//! every `get`; nothing on the way takes them apart. All integers are little-endian.
+//!
+//! ```text
+//! body of a batch of entries                    body of a control record (a new leader's first): empty
+//!   0  u8   kind = 1
+//!   1  [3]  zero
+//!   4  u32  count                n >= 1
+//!   8  u64  first index          of the first entry
+//!  16  u64  first position       of the first entry
+//!  24  u64  timestamp            milliseconds since 1970
+//!  32  ...  payloads, back to back
+//!   .  n x  { u32 end, u32 crc } where payload i ends, counted from byte 32; CRC-32 (IEEE) of payload i
+//! ```
+//!
+//! The table stands behind the payloads so that a payload is copied once: from the host's buffer to its final place.
+
+use bytes::Bytes;
+
+use crate::entry::Entry;
+
+const KIND_ENTRIES: u8 = 1;
+
+/// No index, position or timestamp reaches this, so that sums of them never overflow whatever bytes arrive.
+const LIMIT: u64 = 1 << 62;
+
+/// Bytes before the first payload of a batch of entries.
+pub(crate) const PREFIX_BYTES: usize = 32;
+/// Bytes that each entry takes in the table.
+pub(crate) const SLOT_BYTES: usize = 8;
+
+/// A place between two batches: what the ledger amounts to after the batch `raft_index`.
+///
+/// The log begins after one such mark (its base) and ends at another (its last); a replica that is moved forward is moved to a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The batch after which this holds.
+    pub raft_index: u64,
+    /// The term of that batch.
+    pub term: u64,
+    /// The index that the next entry takes.
+    pub next_index: u64,
+    /// The position that the next entry takes.
+    pub next_position: u64,
+    /// The newest timestamp so far, in milliseconds since 1970.
+    pub timestamp: u64,
+    /// The chain value: a CRC-32 over every batch up to here. Two replicas agree if it agrees.
+    pub chain: u32,
+}
+
+impl Mark {
+    /// Where the log of a new group begins. Not at raft index 0, so that a later member always takes the group's membership along
+    /// with its starting point.
+    pub const GENESIS: Mark = Mark { raft_index: 1, term: 1, next_index: 0, next_position: 0, timestamp: 0, chain: 0 };
+}
+
+/// Why bytes are not the batch that they claim to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// The body is shorter than its own header says, or the header is not one that this version writes.
+    #[error("the batch header is malformed: {0}")]
+    Malformed(&'static str),
+    /// The payload of this entry does not match its checksum.
+    #[error("the payload of entry {index} does not match its checksum")]
+    Checksum {
+        /// The index of the entry.
+        index: u64,
+    },
+    /// The batch does not continue the log at the place where it was put.
+    #[error("the batch does not continue the log: its {0} is out of line")]
+    OutOfLine(&'static str),
+}
+
+/// The fixed part of a batch of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Prefix {
+    count: u32,
+    first_index: u64,
+    first_position: u64,
+    timestamp: u64,
+}
+
+/// One record of the replicated log: 1..n ledger entries, or a control record with none. Immutable, cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Batch {
+    raft_index: u64,
+    term: u64,
+    body: Bytes,
+    prefix: Option<Prefix>,
+}
+
+impl Batch {
+    /// Takes `body` as the batch at `raft_index`. Checks the header in constant time; the entries are checked by [`verify`].
+    ///
+    /// [`verify`]: Batch::verify
+    ///
+    /// # Errors
+    /// [`BatchError::Malformed`] if the body cannot be a batch.
+    pub fn new(raft_index: u64, term: u64, body: Bytes) -> Result<Batch, BatchError> {
+        let prefix = if body.is_empty() { None } else { Some(Prefix::read(&body)?) };
+        Ok(Batch { raft_index, term, body, prefix })
+    }
+
+    /// The number of this batch in Raft's log.
+    pub fn raft_index(&self) -> u64 {
+        self.raft_index
+    }
+
+    /// The term of the leader that proposed it.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The encoded bytes: what a storage keeps and gives back. Empty for a control record.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// How many entries it holds. 0 for a control record.
+    pub fn count(&self) -> u32 {
+        self.prefix.map_or(0, |prefix| prefix.count)
+    }
+
+    /// The index of its first entry, if it holds any.
+    pub fn first_index(&self) -> Option<u64> {
+        self.prefix.map(|prefix| prefix.first_index)
+    }
+
+    /// The index after its last entry, if it holds any.
+    pub fn end_index(&self) -> Option<u64> {
+        self.prefix.map(|prefix| prefix.first_index.saturating_add(u64::from(prefix.count)))
+    }
+
+    /// The entry at `index`, its payload checked against its checksum. `None` if the batch does not hold that index.
+    ///
+    /// # Errors
+    /// [`BatchError::Checksum`] or [`BatchError::Malformed`] if the bytes have changed since they were appended.
+    pub fn entry(&self, index: u64) -> Result<Option<Entry>, BatchError> {
+        let Some(prefix) = self.prefix else { return Ok(None) };
+        let Some(slot) = index.checked_sub(prefix.first_index).filter(|&slot| slot < u64::from(prefix.count)) else {
+            return Ok(None);
+        };
+        let (start, end, crc) = self.slot(&prefix, slot as usize)?;
+        let payload = self.body.slice(PREFIX_BYTES + start..PREFIX_BYTES + end);
+        if crc32fast::hash(&payload) != crc {
+            return Err(BatchError::Checksum { index });
+        }
+        Ok(Some(Entry { payload, index, position: prefix.first_position + start as u64, term: self.term, timestamp: prefix.timestamp }))
+    }
+
+    /// Checks every entry of the batch: the table is in order and each payload matches its checksum.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn verify(&self) -> Result<(), BatchError> {
+        let Some(prefix) = self.prefix else { return Ok(()) };
+        let payloads = &self.body[PREFIX_BYTES..self.table_start(&prefix)];
+        let mut last_end = 0;
+        for slot in 0..prefix.count as usize {
+            let (start, end, crc) = self.slot(&prefix, slot)?;
+            if crc32fast::hash(&payloads[start..end]) != crc {
+                return Err(BatchError::Checksum { index: prefix.first_index + slot as u64 });
+            }
+            last_end = end;
+        }
+        if last_end != payloads.len() {
+            return Err(BatchError::Malformed("payload bytes that belong to no entry"));
+        }
+        Ok(())
+    }
+
+    /// The table of ends and checksums: the identifiers of the payloads, apart from the payloads.
+    pub(crate) fn table(&self) -> &[u8] {
+        self.prefix.map_or(&[], |prefix| &self.body[self.table_start(&prefix)..])
+    }
+
+    /// The fixed part of the body, the bytes before the first payload. Empty for a control record.
+    pub(crate) fn prefix_bytes(&self) -> &[u8] {
+        &self.body[..self.body.len().min(PREFIX_BYTES)]
+    }
+
+    /// The mark after this batch, if it stands directly behind `before`.
+    ///
+    /// # Errors
+    /// [`BatchError::OutOfLine`] if it does not: raft index, term, index, position and timestamp must all continue.
+    pub fn mark_after(&self, before: &Mark) -> Result<Mark, BatchError> {
+        if self.raft_index != before.raft_index + 1 {
+            return Err(BatchError::OutOfLine("raft index"));
+        }
+        if self.term < before.term {
+            return Err(BatchError::OutOfLine("term"));
+        }
+        let mut mark = Mark { raft_index: self.raft_index, term: self.term, chain: self.chain(before.chain), ..*before };
+        if let Some(prefix) = self.prefix {
+            if prefix.first_index != before.next_index {
+                return Err(BatchError::OutOfLine("index"));
+            }
+            if prefix.first_position != before.next_position {
+                return Err(BatchError::OutOfLine("position"));
+            }
+            if prefix.timestamp < before.timestamp {
+                return Err(BatchError::OutOfLine("timestamp"));
+            }
+            mark.next_index += u64::from(prefix.count);
+            mark.next_position += (self.table_start(&prefix) - PREFIX_BYTES) as u64;
+            mark.timestamp = prefix.timestamp;
+        }
+        Ok(mark)
+    }
+
+    /// The checksum of everything up to and including this batch. It covers the entry table, hence every payload, and nothing that
+    /// differs from one replica to the next.
+    fn chain(&self, before: u32) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(before);
+        hasher.update(&self.raft_index.to_le_bytes());
+        hasher.update(&self.term.to_le_bytes());
+        hasher.update(self.prefix_bytes());
+        hasher.update(self.table());
+        hasher.finalize()
+    }
+
+    /// Start, end (both counted from the first payload) and checksum of one entry. Bounds are checked: the bytes may be damaged.
+    fn slot(&self, prefix: &Prefix, slot: usize) -> Result<(usize, usize, u32), BatchError> {
+        let table = self.table_start(prefix);
+        let at = table + slot * SLOT_BYTES;
+        let start = if slot == 0 { 0 } else { read_u32(&self.body, at - SLOT_BYTES) as usize };
+        let end = read_u32(&self.body, at) as usize;
+        if start > end || end > table - PREFIX_BYTES {
+            return Err(BatchError::Malformed("an entry ends outside the batch"));
+        }
+        Ok((start, end, read_u32(&self.body, at + 4)))
+    }
+
+    fn table_start(&self, prefix: &Prefix) -> usize {
+        self.body.len() - prefix.count as usize * SLOT_BYTES
+    }
+}
+
+/// Shows where the batch stands and how large it is, never its bytes.
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch")
+            .field("raft_index", &self.raft_index)
+            .field("term", &self.term)
+            .field("first_index", &self.first_index())
+            .field("count", &self.count())
+            .field("bytes", &self.body.len())
+            .finish()
+    }
+}
+
+impl Prefix {
+    fn read(body: &[u8]) -> Result<Prefix, BatchError> {
+        if body.len() < PREFIX_BYTES {
+            return Err(BatchError::Malformed("shorter than a batch header"));
+        }
+        if body[0] != KIND_ENTRIES || body[1..4] != [0; 3] {
+            return Err(BatchError::Malformed("a kind of batch that this version does not know"));
+        }
+        let prefix = Prefix {
+            count: read_u32(body, 4),
+            first_index: read_u64(body, 8),
+            first_position: read_u64(body, 16),
+            timestamp: read_u64(body, 24),
+        };
+        if prefix.count == 0 {
+            return Err(BatchError::Malformed("a batch without entries"));
+        }
+        if prefix.first_index.max(prefix.first_position).max(prefix.timestamp) >= LIMIT {
+            return Err(BatchError::Malformed("an index, position or timestamp beyond 2^62"));
+        }
+        if prefix.count as usize > (body.len() - PREFIX_BYTES) / SLOT_BYTES {
+            return Err(BatchError::Malformed("more entries than bytes for them"));
+        }
+        Ok(prefix)
+    }
+}
+
+/// A batch that is still being filled.
+#[derive(Debug)]
+pub(crate) struct OpenBatch {
+    /// Room for the prefix, then the payloads; the table is moved behind them when the batch closes.
+    body: Vec<u8>,
+    table: Vec<u8>,
+}
+
+impl OpenBatch {
+    /// An empty batch with room for about `bytes` of payload.
+    pub(crate) fn with_capacity(bytes: usize) -> OpenBatch {
+        let mut body = Vec::with_capacity(PREFIX_BYTES + bytes);
+        body.resize(PREFIX_BYTES, 0);
+        OpenBatch { body, table: Vec::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        (self.table.len() / SLOT_BYTES) as u32
+    }
+
+    /// Bytes of payload so far.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.body.len() - PREFIX_BYTES
+    }
+
+    /// Takes a copy of `payload`, whose checksum is `crc`.
+    pub(crate) fn push(&mut self, payload: &[u8], crc: u32) {
+        self.body.extend_from_slice(payload);
+        let end = self.payload_bytes();
+        assert!(end <= u32::MAX as usize, "a batch is kept far below 4 GiB by the limits of the builder");
+        self.table.extend_from_slice(&(end as u32).to_le_bytes());
+        self.table.extend_from_slice(&crc.to_le_bytes());
+    }
+
+    /// Closes the batch: its first entry stands at `first_index` and `first_position`.
+    pub(crate) fn close(mut self, first_index: u64, first_position: u64, timestamp: u64) -> Bytes {
+        assert!(!self.is_empty(), "a batch of no entries would be taken for a control record");
+        let count = self.count();
+        self.body[0] = KIND_ENTRIES;
+        self.body[4..8].copy_from_slice(&count.to_le_bytes());
+        self.body[8..16].copy_from_slice(&first_index.to_le_bytes());
+        self.body[16..24].copy_from_slice(&first_position.to_le_bytes());
+        self.body[24..32].copy_from_slice(&timestamp.to_le_bytes());
+        self.body.extend_from_slice(&self.table);
+        Bytes::from(self.body)
+    }
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(field)
+}
+
+fn read_u64(bytes: &[u8], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch_of(payloads: &[&[u8]]) -> Batch {
+        let mut open = OpenBatch::with_capacity(0);
+        for payload in payloads {
+            open.push(payload, crc32fast::hash(payload));
+        }
+        Batch::new(7, 3, open.close(100, 5_000, 42)).unwrap()
+    }
+
+    #[test]
+    fn gives_back_every_entry_with_its_place() {
+        let batch = batch_of(&[b"one", b"", b"three"]);
+        batch.verify().unwrap();
+        let places: Vec<_> = (100..103).map(|i| batch.entry(i).unwrap().unwrap()).map(|e| (e.to_vec(), e.index(), e.position())).collect();
+        assert_eq!(places, [(b"one".to_vec(), 100, 5_000), (b"".to_vec(), 101, 5_003), (b"three".to_vec(), 102, 5_003)]);
+        assert_eq!(batch.entry(99).unwrap(), None);
+        assert_eq!(batch.entry(103).unwrap(), None);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_payload_or_table_is_noticed() {
+        let batch = batch_of(&[b"one", b"", b"three"]);
+        for bit in PREFIX_BYTES * 8..batch.body.len() * 8 {
+            let mut body = batch.body.to_vec();
+            body[bit / 8] ^= 1 << (bit % 8);
+            let flipped = Batch::new(7, 3, Bytes::from(body)).unwrap();
+            assert!(flipped.verify().is_err(), "bit {bit}");
+            for index in 100..103 {
+                if let Ok(Some(entry)) = flipped.entry(index) {
+                    assert_eq!(Some(entry), batch.entry(index).unwrap(), "bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_asks_for_more_than_there_is_gets_refused() {
+        let good = batch_of(&[b"one"]).body.to_vec();
+        for cut in 1..PREFIX_BYTES {
+            assert!(Batch::new(7, 3, Bytes::copy_from_slice(&good[..cut])).is_err());
+        }
+        for (at, value) in [(0, 9), (1, 1), (4, 0), (4, 200), (7, 255)] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            assert!(Batch::new(7, 3, Bytes::from(bad)).is_err(), "byte {at} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_batch_follows_only_the_mark_before_it() {
+        let batch = batch_of(&[b"one", b"two"]);
+        let before = Mark { raft_index: 6, term: 3, next_index: 100, next_position: 5_000, timestamp: 42, chain: 9 };
+        let after = batch.mark_after(&before).unwrap();
+        assert_eq!((after.raft_index, after.next_index, after.next_position), (7, 102, 5_006));
+        assert_ne!(after.chain, batch.mark_after(&Mark { chain: 10, ..before }).unwrap().chain);
+        for wrong in [
+            Mark { raft_index: 5, ..before },
+            Mark { term: 4, ..before },
+            Mark { next_index: 99, ..before },
+            Mark { next_position: 1, ..before },
+            Mark { timestamp: 43, ..before },
+        ] {
+            assert!(batch.mark_after(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! One opaque message of the group on its way.
+
+use std::fmt;
+
+use bytes::Bytes;
+use raft::eraftpb;
+
+use crate::entry::NodeId;
+use crate::role::Membership;
+
+/// A message between two nodes of a group. Only the nodes look inside; a transport sees from whom, to whom, and bytes.
+#[derive(Clone, PartialEq)]
+pub struct Message(eraftpb::Message);
+
+/// Why bytes are not a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a message: {0}")]
+pub struct MessageError(pub(crate) &'static str);
+
+/// What the receiving replica knows, to judge a message by.
+pub(crate) struct View<'a> {
+    pub(crate) me: NodeId,
+    pub(crate) membership: &'a Membership,
+    pub(crate) leads: bool,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: u64,
+    pub(crate) commit: u64,
+    pub(crate) last: u64,
+    /// The term of the local batch at a raft index, if it is there.
+    pub(crate) term_at: &'a dyn Fn(u64) -> Option<u64>,
+}
+
+impl Message {
+    pub(crate) fn new(inner: eraftpb::Message) -> Message {
+        Message(inner)
+    }
+
+    pub(crate) fn inner(&self) -> &eraftpb::Message {
+        &self.0
+    }
+
+    pub(crate) fn into_inner(self) -> eraftpb::Message {
+        self.0
+    }
+
+    /// The node that sent it.
+    pub fn from(&self) -> NodeId {
+        NodeId::from(self.0.from)
+    }
+
+    /// The node that it is for.
+    pub fn to(&self) -> NodeId {
+        NodeId::from(self.0.to)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {} -> {}", self.0.msg_type, self.0.from, self.0.to)
+    }
+}

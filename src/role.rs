@@ -1,0 +1,94 @@
+//! What a node is to its group, who belongs to the group, and what a node tells of itself.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::entry::NodeId;
+
+/// What a node is to its group at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// Appends go here. Announced only once the first batch of this leader's own term is committed: from then on everything that any
+    /// earlier leader acknowledged is known here.
+    Leader,
+    /// Copies what the leader sends and serves reads.
+    Follower,
+    /// Asks for votes, or has won them and waits for its first batch to commit.
+    Candidate,
+    /// Copies the log without a vote.
+    Learner,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Learner => "learner",
+        })
+    }
+}
+
+/// The nodes that make up a group. Sorted, without repetition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Nodes that vote, and whose disks count for a commit.
+    pub voters: Vec<NodeId>,
+    /// Nodes that copy the log without a vote.
+    pub learners: Vec<NodeId>,
+}
+
+impl Membership {
+    /// A group of these voters and no learner.
+    pub fn of_voters(voters: impl IntoIterator<Item = NodeId>) -> Membership {
+        let mut voters: Vec<NodeId> = voters.into_iter().collect();
+        voters.sort_unstable();
+        voters.dedup();
+        Membership { voters, learners: Vec::new() }
+    }
+
+    /// Whether `node` is one of them, with or without a vote.
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.learners.contains(&node)
+    }
+}
+
+/// One node of the group and where it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Member {
+    /// Its number.
+    pub id: NodeId,
+    /// The address that the builder was given for it. Empty if none was.
+    pub address: String,
+    /// Whether it has a vote.
+    pub voter: bool,
+}
+
+/// A node's account of itself at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The name of the group.
+    pub group: String,
+    /// This node.
+    pub id: NodeId,
+    /// What it is to its group.
+    pub role: Role,
+    /// The newest term that it knows of.
+    pub term: u64,
+    /// The leader of that term, if it knows one. On the leader itself: this node, from the moment that it is ready.
+    pub leader: Option<NodeId>,
+    /// All members, this node included, by ascending id.
+    pub members: Vec<Member>,
+    /// The indexes that can be read here: first retained .. first not (yet) known to be committed.
+    pub committed: Range<u64>,
+    /// The sum of the payload lengths of all entries below `committed.end`, in bytes.
+    pub committed_position: u64,
+    /// The index after the last entry in the local log, committed or not.
+    pub end_index: u64,
+    /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a panic. The text says what to do.
+    pub fault: Option<String>,
+}

@@ -1,0 +1,261 @@
+//! What remembers: the traits that a log keeps to, and the three things that come with them.
+//!
+//! A [`Storage`] keeps four things for one node: the log (a run of [`Batch`]es between two [`Mark`]s), the [`HardState`] (term, vote),
+//! the [`Genesis`] that it was made with, and the data-directory ids of peers. It is driven by one thread, the engine's. Readers
+//! ([`LogReader`]) are used from any thread at the same time and take no lock that the writer holds while it works.
+//!
+//! # The contract
+//!
+//! 1. What [`append`], [`save`] and [`reset`] took is readable when they return, and durable when a sync that was begun afterwards
+//!    ([`begin_sync`]) has returned `Ok`. Not before, and not if it failed.
+//! 2. After a crash the log is a prefix of what was appended, at least as long as what was synced; or opening fails with a typed
+//!    error that names file and offset. A storage never guesses.
+//! 3. The hard state after a crash is one that was saved, at least as new as the newest that was synced.
+//! 4. A batch, once read, never changes: cutting a conflicting tail or purging the head does not touch bytes that were handed out.
+//! 5. A failed sync is final. The storage refuses every later write and sync with [`StorageError::Poisoned`]; readers go on.
+//! 6. [`StorageError::Full`] is not final: the call that returned it changed nothing, and may be repeated when there is room.
+//!
+//! A storage never starts a thread. Slow work that need not be done at once (making the next segment ready, deleting purged ones) is
+//! handed out as a [`Chore`], and a sync in progress as a [`PendingSync`]; whoever drives the storage decides where they run.
+//!
+//! [`conformance`] is a test suite for all of this that any implementation can be put to.
+//!
+//! [`append`]: Storage::append
+//! [`save`]: Storage::save
+//! [`reset`]: Storage::reset
+//! [`begin_sync`]: Storage::begin_sync
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use crate::batch::{Batch, BatchError, Mark};
+use crate::entry::NodeId;
+use crate::role::Membership;
+
+/// What Raft must never forget. A vote that was forgotten can be given twice, and two leaders follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The newest term that this node has seen.
+    pub term: u64,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+    /// The newest raft index that it knew to be committed. A hint: it may lag behind, and is never ahead of the log.
+    pub commit: u64,
+}
+
+/// Where a log begins: the mark before its first batch, and who made up the group at that point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// The state of the ledger before the first batch that is kept.
+    pub mark: Mark,
+    /// The membership at that mark.
+    pub membership: Membership,
+}
+
+/// Whose log this is. Given to every [`Storage::open`]; the first time it is remembered, later it is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Genesis {
+    /// The name of the group.
+    pub group: String,
+    /// The node that the log belongs to.
+    pub node: NodeId,
+    /// The number that tells this group from others of the same name.
+    pub cluster: u64,
+    /// The members that the group began with.
+    pub membership: Membership,
+}
+
+/// Which copy of the disk this is. A node that comes back with another `directory` has lost its memory, or is a clone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A random number that was drawn when the storage was made.
+    pub directory: u128,
+    /// How often it has been opened, this time included. From 1.
+    pub incarnation: u64,
+}
+
+/// What a storage held when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Which copy of the disk this is.
+    pub identity: Identity,
+    /// Term, vote and commit hint. `commit` lies between `base.mark.raft_index` and `last.raft_index`.
+    pub hard_state: HardState,
+    /// Where the log begins.
+    pub base: Base,
+    /// Where it ends. Everything up to here is durable.
+    pub last: Mark,
+    /// The data-directory ids of peers, as far as this node has met them.
+    pub peers: Vec<(NodeId, u128)>,
+}
+
+/// Work that a storage wants done on some other thread, when there is time. It reports back by itself.
+pub type Chore = Box<dyn FnOnce() + Send>;
+
+/// The memory of one node. See the [module](self) for the contract.
+pub trait Storage: Send {
+    /// Opens the log, or makes a new one. Called once, before anything else. A new log is empty, begins at [`Mark::GENESIS`] with the
+    /// membership of `genesis`, and has the hard state {term 1, no vote, commit 1}. What is returned has been made durable.
+    ///
+    /// # Errors
+    /// [`StorageError::Mismatch`] if the log belongs to another group, cluster or node, or began with other members;
+    /// [`StorageError::InUse`] if it is open elsewhere; [`StorageError::Damaged`] if what was synced cannot be read back.
+    fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError>;
+
+    /// A reader for any thread, which goes on working after the storage has failed, was closed or dropped.
+    fn reader(&self) -> Arc<dyn LogReader>;
+
+    /// Appends `batches`, which continue each other. The first may stand anywhere behind the base, up to one behind the last: the
+    /// batches from there on are cut off first. `commit` is the newest raft index known to be committed, a hint to be remembered.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfLine`] if they do not continue the log; [`StorageError::Full`] if there is no room, in which case the log is as
+    /// before; [`StorageError::Io`] and [`StorageError::Poisoned`].
+    fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError>;
+
+    /// Remembers the hard state.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`], [`StorageError::Io`], [`StorageError::Poisoned`].
+    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError>;
+
+    /// Forgets the whole log and begins anew after `base`.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`], in which case the log is as before; [`StorageError::Io`], [`StorageError::Poisoned`].
+    fn reset(&mut self, base: &Base) -> Result<(), StorageError>;
+
+    /// Gives up entries below `index`, as far as that is possible in whole segments. The log then begins at a later base; never beyond
+    /// `commit`. Space is freed when nobody reads there any more.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`], [`StorageError::Poisoned`].
+    fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError>;
+
+    /// Remembers the data-directory id of a peer, replacing what was known of it.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`], [`StorageError::Io`], [`StorageError::Poisoned`].
+    fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError>;
+
+    /// Begins to make durable all that was taken so far. The returned value is waited for on another thread, while this storage takes
+    /// more. Syncs are waited for in the order in which they were begun; waiting for a newer one covers those before it.
+    fn begin_sync(&mut self) -> Box<dyn PendingSync>;
+
+    /// Work to be done elsewhere, if there is any. Asked after every round of work.
+    fn next_chore(&mut self) -> Option<Chore> {
+        None
+    }
+}
+
+/// A sync under way.
+pub trait PendingSync: Send {
+    /// Blocks until all that was taken before [`Storage::begin_sync`] is durable.
+    ///
+    /// # Errors
+    /// Final: see rule 5 of the [contract](self).
+    fn wait(self: Box<Self>) -> Result<(), StorageError>;
+}
+
+/// Reads the log from any thread. Shows what the log holds, committed or not; callers keep below what they know to be committed.
+pub trait LogReader: Send + Sync {
+    /// The mark before the first batch that is kept.
+    fn base(&self) -> Base;
+
+    /// The batch that holds entry `index`, or `None` if the log does not reach so far. Its header has been checked, its payloads have not.
+    ///
+    /// # Errors
+    /// [`StorageError::Purged`] below the base, [`StorageError::Damaged`], [`StorageError::Io`].
+    fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError>;
+
+    /// The batches from raft index `from`, in order: at least one if there is one, then more while their bodies together stay within
+    /// `bytes_max` and their raft index below `to`.
+    ///
+    /// # Errors
+    /// [`StorageError::Purged`] at or below the base, [`StorageError::Damaged`], [`StorageError::Io`].
+    fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError>;
+
+    /// The mark after the batch `raft_index`, the base included. `None` behind the last.
+    ///
+    /// # Errors
+    /// [`StorageError::Purged`] below the base, [`StorageError::Damaged`], [`StorageError::Io`].
+    fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError>;
+}
+
+/// Every way in which a storage can fail.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The operating system refused.
+    #[error("could not {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as a verb phrase.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// The disk, or a quota on it, is full. Nothing was changed; free some space and go on.
+    #[error("no space left for {}: free some space, the node goes on by itself", path.display())]
+    Full {
+        /// The file that should have grown.
+        path: PathBuf,
+    },
+    /// Bytes that were synced do not read back as they were written. Restore this node from its peers.
+    #[error("{} is damaged at offset {offset}: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The place in it, in bytes.
+        offset: u64,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The log is open already, in this process or another.
+    #[error("{} is in use by another ledger: shut that one down first", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The log belongs to somebody else.
+    #[error("{} belongs to {found}, not to {expected}", path.display())]
+    Mismatch {
+        /// The directory.
+        path: PathBuf,
+        /// What was asked for.
+        expected: String,
+        /// What it says of itself.
+        found: String,
+    },
+    /// Written by a version that this one does not know.
+    #[error("{} has format version {found}; this build reads version {known}: open it with a newer build", path.display())]
+    UnknownVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u32,
+        /// The newest version that this build reads.
+        known: u32,
+    },
+    /// What was asked for lies before the first batch that is kept.
+    #[error("purged: the log is kept from index {first} on")]
+    Purged {
+        /// The first index that is kept.
+        first: u64,
+    },
+    /// What should be appended does not continue the log. A bug in whoever called.
+    #[error("the batches do not continue the log: {0}")]
+    OutOfLine(String),
+    /// An earlier sync or write failed, so nothing more is accepted: what reached the disk is unknown. Open the log anew.
+    #[error("the log takes no more writes since an earlier one failed ({0}): open it anew once the disk is sound")]
+    Poisoned(String),
+}
+
+impl fmt::Debug for dyn LogReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogReader").field("base", &self.base()).finish()
+    }
+}

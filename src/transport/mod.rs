@@ -1,0 +1,157 @@
+//! What speaks: the trait that carries opaque messages between the nodes of a group, best effort.
+//!
+//! # The contract
+//!
+//! 1. A transport may drop, delay, reorder or duplicate messages. It never alters one, never invents one, and never delivers one to
+//!    a node that it was not sent to.
+//! 2. [`send`] never blocks on a peer. What a slow or dead peer does not take is dropped, within bounds that are documented, and the
+//!    node is told by [`Inbox::unreachable`].
+//! 3. A message is delivered only if its sender is who it says: a transport that crosses machines knows the peer at the other end of a
+//!    connection and drops what claims to come from another.
+//! 4. After [`stop`] nothing is delivered, and every thread of the transport ends soon.
+//!
+//! [`conformance`] is a test suite for this that any implementation can be put to.
+//!
+//! [`send`]: Transport::send
+//! [`stop`]: Transport::stop
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::entry::NodeId;
+pub use crate::message::{Message, MessageError};
+pub use crate::storage::Identity;
+
+/// Carries messages between this node and its peers. See the [module](self) for the contract.
+pub trait Transport: Send {
+    /// Takes its place in the group. Called once, before anything is sent.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being reached: an address that cannot be parsed or bound.
+    fn start(&mut self, seat: Seat) -> io::Result<()>;
+
+    /// Sends each message to the node that it names. Takes the messages out of `messages` and leaves it empty.
+    fn send(&mut self, messages: &mut Vec<Message>);
+
+    /// Stops delivering, closes every connection and asks the threads to end. Idempotent; does not wait.
+    fn stop(&mut self);
+}
+
+/// All that a transport is told when it starts: who this node is, who its peers are, and where arrivals go.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Seat {
+    /// This node.
+    pub node: NodeId,
+    /// The name of the group.
+    pub group: String,
+    /// The number that tells this group from others of the same name.
+    pub cluster: u64,
+    /// Which copy of this node's disk speaks.
+    pub identity: Identity,
+    /// Every member and its address, this node included: its own address is where it listens.
+    pub addresses: Vec<(NodeId, String)>,
+    /// The data-directory ids of peers, as far as this node has met them.
+    pub known: Vec<(NodeId, u128)>,
+    /// The largest message that any member sends, in bytes. Anything larger is refused before it is read.
+    pub message_bytes_max: usize,
+    /// Where arrivals go.
+    pub inbox: Inbox,
+    /// How the transport gets threads.
+    pub spawner: Spawner,
+}
+
+impl Seat {
+    /// A seat for a test of a transport: node `node` of a group named `group` with these members. The rest can be set afterwards.
+    pub fn new(node: NodeId, group: &str, addresses: Vec<(NodeId, String)>, inbox: Inbox, spawner: Spawner) -> Seat {
+        Seat {
+            node,
+            group: group.to_owned(),
+            cluster: 0,
+            identity: Identity { directory: u128::from(node.get()), incarnation: 1 },
+            addresses,
+            known: Vec::new(),
+            message_bytes_max: 32 << 20,
+            inbox,
+            spawner,
+        }
+    }
+}
+
+/// What a transport has to report.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Arrival {
+    /// A message for this node.
+    Message(Message),
+    /// Messages to this peer were dropped, or the connection to it broke.
+    Unreachable(NodeId),
+    /// A connection to this peer was made, and this is the id of its data directory.
+    Met {
+        /// The peer.
+        peer: NodeId,
+        /// The id of its data directory, to be remembered.
+        directory: u128,
+    },
+}
+
+/// Where a transport puts what arrives. Cheap to clone, usable from any thread, never blocks.
+#[derive(Clone)]
+pub struct Inbox(Arc<dyn Fn(Arrival) -> bool + Send + Sync>);
+
+impl Inbox {
+    /// An inbox that hands every arrival to `take`, which says whether there was room for it.
+    pub fn new(take: impl Fn(Arrival) -> bool + Send + Sync + 'static) -> Inbox {
+        Inbox(Arc::new(take))
+    }
+
+    /// Delivers a message. False if the node is too busy to take it: the message is gone, as if the network had lost it. A transport
+    /// that can make its peer wait may keep a clone and try again.
+    pub fn deliver(&self, message: Message) -> bool {
+        (self.0)(Arrival::Message(message))
+    }
+
+    /// Reports that messages to `peer` were lost.
+    pub fn unreachable(&self, peer: NodeId) {
+        (self.0)(Arrival::Unreachable(peer));
+    }
+
+    /// Reports which data directory `peer` speaks from.
+    pub fn met(&self, peer: NodeId, directory: u128) {
+        (self.0)(Arrival::Met { peer, directory });
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inbox")
+    }
+}
+
+type Spawn = dyn Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync;
+
+/// Grants threads. The node that granted one waits for it to end when it shuts down, and fails if it panics.
+#[derive(Clone)]
+pub struct Spawner(Arc<Spawn>);
+
+impl Spawner {
+    /// A spawner that runs `spawn` with the name of the thread and its work.
+    pub fn new(spawn: impl Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync + 'static) -> Spawner {
+        Spawner(Arc::new(spawn))
+    }
+
+    /// Runs `work` on a new thread named `name`.
+    ///
+    /// # Errors
+    /// If the operating system grants no thread, or the node is shutting down.
+    pub fn spawn(&self, name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        (self.0)(name.into(), Box::new(work))
+    }
+}
+
+impl fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spawner")
+    }
+}
