@@ -1,10 +1,17 @@
-//! One opaque message of the group on its way.
+//! One opaque message of the group on its way: what a transport sees of it, its bytes, and whether it makes sense.
+//!
+//! A message that arrives passes two gates before Raft sees it. [`Message::decode`] looks at the bytes alone: are they a message at
+//! all, and do they ask for no more memory than they are worth? `Message::check` looks at the meaning: could a correct peer have sent
+//! this to a replica that stands where this one does? Raft trusts its input; the second gate is why it may.
+
+mod check;
+mod codec;
 
 use std::fmt;
 
-use bytes::Bytes;
 use raft::eraftpb;
 
+pub(crate) use self::check::Refusal;
 use crate::entry::NodeId;
 use crate::role::Membership;
 
@@ -17,14 +24,18 @@ pub struct Message(eraftpb::Message);
 #[error("not a message: {0}")]
 pub struct MessageError(pub(crate) &'static str);
 
-/// What the receiving replica knows, to judge a message by.
+/// What the receiving replica knows, to judge a message by. All of it as Raft itself sees it at this moment, what is not yet on disk
+/// included.
 pub(crate) struct View<'a> {
     pub(crate) me: NodeId,
     pub(crate) membership: &'a Membership,
+    /// Whether this node is the leader of `term`, announced or not.
     pub(crate) leads: bool,
+    /// The leader of `term`, if Raft knows one; this node itself if it leads.
     pub(crate) leader: Option<NodeId>,
     pub(crate) term: u64,
     pub(crate) commit: u64,
+    /// The raft index of the last batch of the log.
     pub(crate) last: u64,
     /// The term of the local batch at a raft index, if it is there.
     pub(crate) term_at: &'a dyn Fn(u64) -> Option<u64>,
@@ -59,3 +70,8 @@ impl fmt::Debug for Message {
         write!(f, "{:?} {} -> {}", self.0.msg_type, self.0.from, self.0.to)
     }
 }
+
+#[cfg(test)]
+mod poison;
+#[cfg(test)]
+mod traffic;

@@ -15,10 +15,14 @@
 //! [`send`]: Transport::send
 //! [`stop`]: Transport::stop
 
+mod hello;
+mod memory;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub use self::memory::{MemoryNetwork, MemoryTransport};
 use crate::entry::NodeId;
 pub use crate::message::{Message, MessageError};
 pub use crate::storage::Identity;

@@ -1,0 +1,236 @@
+//! What two nodes tell each other before anything else, and who is turned away.
+
+use std::collections::HashMap;
+
+use super::Seat;
+use crate::entry::NodeId;
+use crate::storage::Identity;
+
+/// The version of all that follows a hello.
+const PROTOCOL: u32 = 1;
+/// The longest name of a group, in bytes.
+pub(crate) const GROUP_BYTES_MAX: usize = 255;
+/// Bytes before the name of the group.
+const FIXED_BYTES: usize = 61;
+
+/// Who speaks, to whom, and from which copy of its disk.
+///
+/// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation, u64 nonce, u8 length of the group's name,
+/// the name; little-endian.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) cluster: u64,
+    pub(crate) group: String,
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    pub(crate) identity: Identity,
+    /// Drawn when the transport started. Tells apart two processes that both opened a copy of the same disk.
+    pub(crate) nonce: u64,
+}
+
+/// Why a peer is turned away. Sent back to it, so that both sides can say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[repr(u8)]
+pub(crate) enum Stranger {
+    #[error("it speaks another version of the protocol: bring all nodes to versions that understand each other")]
+    Protocol = 1,
+    #[error("it belongs to another cluster: one of the two addresses is wrong")]
+    Cluster = 2,
+    #[error("it belongs to another group: one of the two addresses is wrong")]
+    Group = 3,
+    #[error("it looked for another node here: the address that it has for that node is wrong")]
+    Misdirected = 4,
+    #[error("it is not a member of the group: name it in the builder of every node")]
+    NotAMember = 5,
+    #[error("it speaks from another data directory than before, so it may have forgotten its votes: restore that directory")]
+    OtherDirectory = 6,
+    #[error("another process speaks for it from a copy of the same data directory: stop one of the two")]
+    Twin = 7,
+    #[error("it was opened again since: this process speaks from an old copy of its data directory and must stop")]
+    Outlived = 8,
+}
+
+impl Stranger {
+    pub(crate) const ALL: [Stranger; 8] = [
+        Stranger::Protocol,
+        Stranger::Cluster,
+        Stranger::Group,
+        Stranger::Misdirected,
+        Stranger::NotAMember,
+        Stranger::OtherDirectory,
+        Stranger::Twin,
+        Stranger::Outlived,
+    ];
+
+    pub(crate) fn from_code(code: u8) -> Option<Stranger> {
+        Stranger::ALL.into_iter().find(|&stranger| stranger as u8 == code)
+    }
+}
+
+impl Hello {
+    pub(crate) fn new(seat: &Seat, to: NodeId, nonce: u64) -> Hello {
+        Hello { cluster: seat.cluster, group: seat.group.clone(), from: seat.node, to, identity: seat.identity, nonce }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + self.group.len());
+        bytes.extend_from_slice(&PROTOCOL.to_le_bytes());
+        for number in [self.cluster, self.from.get(), self.to.get()] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.identity.directory.to_le_bytes());
+        for number in [self.identity.incarnation, self.nonce] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.push(u8::try_from(self.group.len()).expect("a seat with a longer name is refused at the start"));
+        bytes.extend_from_slice(self.group.as_bytes());
+        bytes
+    }
+
+    /// Reads what a peer says of itself. Anything that is not understood counts as another version of the protocol.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Hello, Stranger> {
+        Hello::fields(bytes).ok_or(Stranger::Protocol)
+    }
+
+    fn fields(mut bytes: &[u8]) -> Option<Hello> {
+        if u32::from_le_bytes(take(&mut bytes)?) != PROTOCOL {
+            return None;
+        }
+        let cluster = u64::from_le_bytes(take(&mut bytes)?);
+        let from = NodeId::from(u64::from_le_bytes(take(&mut bytes)?));
+        let to = NodeId::from(u64::from_le_bytes(take(&mut bytes)?));
+        let directory = u128::from_le_bytes(take(&mut bytes)?);
+        let incarnation = u64::from_le_bytes(take(&mut bytes)?);
+        let nonce = u64::from_le_bytes(take(&mut bytes)?);
+        let [len] = take(&mut bytes)?;
+        let group = std::str::from_utf8(bytes).ok().filter(|group| group.len() == usize::from(len))?;
+        Some(Hello { cluster, group: group.to_owned(), from, to, identity: Identity { directory, incarnation }, nonce })
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (field, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*field)
+}
+
+/// Whom this node expects, and what it knows of them.
+#[derive(Debug)]
+pub(crate) struct Acquaintances {
+    me: Hello,
+    peers: HashMap<NodeId, Acquaintance>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Acquaintance {
+    directory: Option<u128>,
+    /// The newest life of the peer that was met since this node started: its incarnation and nonce.
+    life: (u64, u64),
+}
+
+impl Acquaintances {
+    pub(crate) fn new(seat: &Seat, nonce: u64) -> Acquaintances {
+        let mut peers: HashMap<NodeId, Acquaintance> =
+            seat.addresses.iter().filter(|(node, _)| *node != seat.node).map(|(node, _)| (*node, Acquaintance::default())).collect();
+        for (node, directory) in &seat.known {
+            if let Some(peer) = peers.get_mut(node) {
+                peer.directory = Some(*directory);
+            }
+        }
+        Acquaintances { me: Hello::new(seat, seat.node, nonce), peers }
+    }
+
+    /// What this node says to `peer`.
+    pub(crate) fn hello_to(&self, peer: NodeId) -> Hello {
+        Hello { to: peer, ..self.me.clone() }
+    }
+
+    /// Whether the node that says `hello` may come in. If so it is known from now on.
+    pub(crate) fn admit(&mut self, hello: &Hello) -> Result<(), Stranger> {
+        if hello.cluster != self.me.cluster {
+            return Err(Stranger::Cluster);
+        }
+        if hello.group != self.me.group {
+            return Err(Stranger::Group);
+        }
+        if hello.to != self.me.from {
+            return Err(Stranger::Misdirected);
+        }
+        let peer = self.peers.get_mut(&hello.from).ok_or(Stranger::NotAMember)?;
+        let Identity { directory, incarnation } = hello.identity;
+        if peer.directory.is_some_and(|known| known != directory) {
+            return Err(Stranger::OtherDirectory);
+        }
+        if incarnation < peer.life.0 {
+            return Err(Stranger::Outlived);
+        }
+        if incarnation == peer.life.0 && hello.nonce != peer.life.1 {
+            return Err(Stranger::Twin);
+        }
+        *peer = Acquaintance { directory: Some(directory), life: (incarnation, hello.nonce) };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{Inbox, Spawner};
+
+    fn seat(node: u64) -> Seat {
+        let addresses = (1..=3).map(|id| (NodeId::from(id), String::new())).collect();
+        let no_threads = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
+        Seat::new(NodeId::from(node), "orders", addresses, Inbox::new(|_| true), no_threads)
+    }
+
+    fn hello() -> Hello {
+        Hello::new(&seat(2), NodeId::from(1), 77)
+    }
+
+    #[test]
+    fn a_hello_comes_back_as_it_was_and_nothing_shorter_or_longer_does() {
+        let bytes = hello().encode();
+        assert_eq!(Hello::decode(&bytes), Ok(hello()));
+        for len in 0..bytes.len() {
+            assert_eq!(Hello::decode(&bytes[..len]), Err(Stranger::Protocol), "{len} bytes");
+        }
+        assert_eq!(Hello::decode(&[&bytes[..], b"x"].concat()), Err(Stranger::Protocol));
+        assert_eq!(Hello::decode(&[&[2], &bytes[1..]].concat()), Err(Stranger::Protocol));
+    }
+
+    #[test]
+    fn only_the_peer_itself_comes_in() {
+        let mut known = Acquaintances::new(&seat(1), 1);
+        assert_eq!(known.admit(&Hello { cluster: 9, ..hello() }), Err(Stranger::Cluster));
+        assert_eq!(known.admit(&Hello { group: "other".into(), ..hello() }), Err(Stranger::Group));
+        assert_eq!(known.admit(&Hello { to: NodeId::from(3), ..hello() }), Err(Stranger::Misdirected));
+        assert_eq!(known.admit(&Hello { from: NodeId::from(4), ..hello() }), Err(Stranger::NotAMember));
+        assert_eq!(known.admit(&Hello { from: NodeId::from(1), ..hello() }), Err(Stranger::NotAMember));
+        assert_eq!(known.admit(&hello()), Ok(()));
+        assert_eq!(known.admit(&hello()), Ok(()));
+    }
+
+    #[test]
+    fn a_wiped_disk_a_twin_and_an_old_life_are_turned_away() {
+        let mut remembering = seat(1);
+        remembering.known = vec![(NodeId::from(2), 55)];
+        assert_eq!(Acquaintances::new(&remembering, 1).admit(&hello()), Err(Stranger::OtherDirectory));
+
+        let mut known = Acquaintances::new(&seat(1), 1);
+        let in_life = |incarnation, nonce| Hello { identity: Identity { directory: 2, incarnation }, nonce, ..hello() };
+        assert_eq!(known.admit(&in_life(5, 77)), Ok(()));
+        assert_eq!(known.admit(&in_life(5, 78)), Err(Stranger::Twin));
+        assert_eq!(known.admit(&in_life(6, 79)), Ok(()));
+        assert_eq!(known.admit(&in_life(5, 77)), Err(Stranger::Outlived));
+        let wiped = Hello { identity: Identity { directory: 3, incarnation: 9 }, ..hello() };
+        assert_eq!(known.admit(&wiped), Err(Stranger::OtherDirectory));
+    }
+
+    #[test]
+    fn every_reason_survives_the_wire() {
+        for stranger in Stranger::ALL {
+            assert_eq!(Stranger::from_code(stranger as u8), Some(stranger));
+        }
+        assert_eq!(Stranger::from_code(0), None);
+    }
+}

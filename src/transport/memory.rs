@@ -1,0 +1,184 @@
+//! A network inside one process, which can be cut.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::hello::Acquaintances;
+use super::{Inbox, Message, Seat, Transport};
+use crate::entry::NodeId;
+
+/// A network between nodes of the same process. Clones are the same network.
+///
+/// Messages are delivered at once, on the thread that sends them. A message is lost if a cut lies between the two nodes, if nobody
+/// sits at the other end, or if that node is too busy to take it; the sender is told that the peer is unreachable.
+#[derive(Clone, Default)]
+pub struct MemoryNetwork(Arc<Mutex<Wires>>);
+
+#[derive(Default)]
+struct Wires {
+    seats_so_far: u64,
+    chairs: Vec<Chair>,
+    isolated: HashSet<NodeId>,
+    /// Both directions of every pair that cannot reach each other.
+    cut: HashSet<(NodeId, NodeId)>,
+}
+
+/// A node that has taken its seat.
+struct Chair {
+    number: u64,
+    seat: Seat,
+    acquaintances: Acquaintances,
+    /// The numbers of the chairs whose hello was accepted here, and ours there.
+    met: Vec<u64>,
+}
+
+impl MemoryNetwork {
+    /// A network without nodes or cuts.
+    pub fn new() -> MemoryNetwork {
+        MemoryNetwork::default()
+    }
+
+    /// A place for `node`, to be given to its builder. A node that comes back takes a new one, which replaces the old.
+    pub fn transport(&self, node: impl Into<NodeId>) -> MemoryTransport {
+        MemoryTransport { network: self.clone(), node: node.into(), chair: None, addressed: Vec::new(), lost: Vec::new() }
+    }
+
+    /// Cuts `node` off from everybody, until [`heal`](MemoryNetwork::heal).
+    pub fn isolate(&self, node: impl Into<NodeId>) {
+        self.0.lock().isolated.insert(node.into());
+    }
+
+    /// Cuts every node of `one` off from every node of `other`, both ways, until [`heal`](MemoryNetwork::heal).
+    pub fn partition(&self, one: &[NodeId], other: &[NodeId]) {
+        let mut wires = self.0.lock();
+        for &a in one {
+            for &b in other {
+                wires.cut.extend([(a, b), (b, a)]);
+            }
+        }
+    }
+
+    /// Removes every cut.
+    pub fn heal(&self) {
+        let mut wires = self.0.lock();
+        wires.isolated.clear();
+        wires.cut.clear();
+    }
+}
+
+impl fmt::Debug for MemoryNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wires = self.0.lock();
+        let nodes: Vec<NodeId> = wires.chairs.iter().map(|chair| chair.seat.node).collect();
+        f.debug_struct("MemoryNetwork").field("nodes", &nodes).field("isolated", &wires.isolated).field("cut", &wires.cut).finish()
+    }
+}
+
+impl Wires {
+    /// Where a message from the chair `number` at node `from` to node `to` arrives, if it does.
+    fn reach(&self, number: u64, from: NodeId, to: NodeId) -> Option<&Inbox> {
+        if self.isolated.contains(&from) || self.isolated.contains(&to) || self.cut.contains(&(from, to)) {
+            return None;
+        }
+        let chair = self.chairs.iter().find(|chair| chair.seat.node == to && chair.met.contains(&number))?;
+        Some(&chair.seat.inbox)
+    }
+
+    /// Seats a node and introduces it to everybody here. Returns whom to tell of which data directory.
+    fn seat(&mut self, number: u64, seat: Seat) -> Vec<(Inbox, NodeId, u128)> {
+        self.chairs.retain(|chair| (chair.seat.node, chair.seat.cluster, &chair.seat.group) != (seat.node, seat.cluster, &seat.group));
+        let mut new = Chair { number, acquaintances: Acquaintances::new(&seat, 0), seat, met: Vec::new() };
+        let mut news = Vec::new();
+        for other in &mut self.chairs {
+            if other.seat.group != new.seat.group || other.seat.cluster != new.seat.cluster {
+                continue;
+            }
+            let (here, there) = (new.seat.node, other.seat.node);
+            let heard = other.acquaintances.admit(&new.acquaintances.hello_to(there));
+            let answered = new.acquaintances.admit(&other.acquaintances.hello_to(here));
+            if let Err(stranger) = heard.and(answered) {
+                log::warn!("node {here} and node {there} do not talk to each other; one says of the other: {stranger}");
+                continue;
+            }
+            new.met.push(other.number);
+            other.met.push(number);
+            news.push((other.seat.inbox.clone(), here, new.seat.identity.directory));
+            news.push((new.seat.inbox.clone(), there, other.seat.identity.directory));
+        }
+        self.chairs.push(new);
+        news
+    }
+}
+
+/// The place of one node in a [`MemoryNetwork`].
+pub struct MemoryTransport {
+    network: MemoryNetwork,
+    node: NodeId,
+    chair: Option<(u64, Inbox)>,
+    /// Emptied with every batch; kept for their room.
+    addressed: Vec<(Option<Inbox>, Message)>,
+    lost: Vec<NodeId>,
+}
+
+impl Transport for MemoryTransport {
+    fn start(&mut self, seat: Seat) -> io::Result<()> {
+        if seat.node != self.node {
+            let told = format!("this is the place of node {}, not of node {}", self.node, seat.node);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+        }
+        let inbox = seat.inbox.clone();
+        let (number, news) = {
+            let mut wires = self.network.0.lock();
+            wires.seats_so_far += 1;
+            let number = wires.seats_so_far;
+            (number, wires.seat(number, seat))
+        };
+        self.chair = Some((number, inbox));
+        for (inbox, peer, directory) in news {
+            inbox.met(peer, directory);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, messages: &mut Vec<Message>) {
+        let Some((number, own_inbox)) = &self.chair else { return messages.clear() };
+        {
+            let wires = self.network.0.lock();
+            let addressed = messages.drain(..).filter(|message| message.from() == self.node);
+            self.addressed.extend(addressed.map(|message| (wires.reach(*number, self.node, message.to()).cloned(), message)));
+        }
+        // Nothing is locked from here on: whoever takes the message may send, cut or stop.
+        for (inbox, message) in self.addressed.drain(..) {
+            let to = message.to();
+            let taken = inbox.is_some_and(|inbox| inbox.deliver(message));
+            if !taken && !self.lost.contains(&to) {
+                self.lost.push(to);
+            }
+        }
+        for peer in self.lost.drain(..) {
+            own_inbox.unreachable(peer);
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some((number, _)) = self.chair.take() {
+            self.network.0.lock().chairs.retain(|chair| chair.number != number);
+        }
+    }
+}
+
+impl Drop for MemoryTransport {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for MemoryTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryTransport").field("node", &self.node).field("seated", &self.chair.is_some()).finish()
+    }
+}
