@@ -25,6 +25,7 @@
 //! [`reset`]: Storage::reset
 //! [`begin_sync`]: Storage::begin_sync
 
+pub mod conformance;
 mod memory;
 
 use std::fmt;
