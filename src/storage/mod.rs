@@ -25,11 +25,15 @@
 //! [`reset`]: Storage::reset
 //! [`begin_sync`]: Storage::begin_sync
 
+pub mod conformance;
+mod memory;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::memory::MemoryLog;
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -65,6 +69,14 @@ pub struct Genesis {
     pub cluster: u64,
     /// The members that the group began with.
     pub membership: Membership,
+}
+
+impl fmt::Display for Genesis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Genesis { group, node, cluster, membership: Membership { voters, learners } } = self;
+        write!(f, "{node:?} of group {group:?}, cluster {cluster:x}, begun with voters {voters:?}")?;
+        if learners.is_empty() { Ok(()) } else { write!(f, " and learners {learners:?}") }
+    }
 }
 
 /// Which copy of the disk this is. A node that comes back with another `directory` has lost its memory, or is a clone.
@@ -170,8 +182,8 @@ pub trait LogReader: Send + Sync {
     /// [`StorageError::Purged`] below the base, [`StorageError::Damaged`], [`StorageError::Io`].
     fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError>;
 
-    /// The batches from raft index `from`, in order: at least one if there is one, then more while their bodies together stay within
-    /// `bytes_max` and their raft index below `to`.
+    /// The batches from raft index `from` to below `to`, in order: the first of them if there is one, then more while the bodies of all
+    /// together stay within `bytes_max`.
     ///
     /// # Errors
     /// [`StorageError::Purged`] at or below the base, [`StorageError::Damaged`], [`StorageError::Io`].

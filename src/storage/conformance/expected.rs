@@ -1,0 +1,179 @@
+//! What a log must hold: a list, and nothing clever.
+
+use std::fmt::Debug;
+
+use crate::batch::OpenBatch;
+use crate::entry::Entry;
+use crate::storage::{Base, Batch, LogReader, Mark, StorageError};
+
+/// The log as it must be.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    base: Base,
+    /// Each batch and the mark after it.
+    records: Vec<(Batch, Mark)>,
+}
+
+impl Log {
+    pub(super) fn new(base: Base) -> Log {
+        Log { base, records: Vec::new() }
+    }
+
+    pub(super) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    pub(super) fn last(&self) -> Mark {
+        self.records.last().map_or(self.base.mark, |(_, mark)| *mark)
+    }
+
+    pub(super) fn batches(&self) -> Vec<Batch> {
+        self.records.iter().map(|(batch, _)| batch.clone()).collect()
+    }
+
+    /// The base and the mark after every batch.
+    pub(super) fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
+        std::iter::once(self.base.mark).chain(self.records.iter().map(|(_, mark)| *mark))
+    }
+
+    pub(super) fn mark(&self, raft_index: u64) -> Option<Mark> {
+        self.marks().find(|mark| mark.raft_index == raft_index)
+    }
+
+    pub(super) fn push(&mut self, batch: Batch) {
+        let mark = batch.mark_after(&self.last()).expect("the suite pushes what continues its own list");
+        self.records.push((batch, mark));
+    }
+
+    /// Cuts off what stands behind the batch `last`.
+    pub(super) fn cut(&mut self, last: u64) {
+        self.records.retain(|(_, mark)| mark.raft_index <= last);
+    }
+
+    /// Gives up what stands up to `mark`, which is the new base.
+    pub(super) fn begin_at(&mut self, mark: Mark) {
+        self.base.mark = mark;
+        self.records.retain(|(_, kept)| kept.raft_index > mark.raft_index);
+    }
+
+    /// Asks `reader` everything that there is to ask, and says what it answers otherwise than this list does.
+    pub(super) fn compare(&self, reader: &dyn LogReader) -> Result<(), String> {
+        self.compare_base(reader)?;
+        self.compare_last(reader)?;
+        for (batch, mark) in &self.records {
+            let at = mark.raft_index;
+            same(|| format!("mark({at})"), reader.mark(at), Some(*mark))?;
+            same(|| format!("batches({at}, {at} + 1, 0)"), reader.batches(at, at + 1, 0), vec![batch.clone()])?;
+            for index in some_indexes(batch) {
+                same(|| format!("batch_with({index})"), reader.batch_with(index), Some(batch.clone()))?;
+            }
+        }
+        let from = self.base.mark.raft_index + 1;
+        same(|| format!("batches({from}, MAX, MAX)"), reader.batches(from, u64::MAX, u64::MAX), self.batches())
+    }
+
+    fn compare_base(&self, reader: &dyn LogReader) -> Result<(), String> {
+        let Mark { raft_index, next_index, .. } = self.base.mark;
+        same(|| "base()".into(), Ok(reader.base()), self.base.clone())?;
+        same(|| format!("mark({raft_index})"), reader.mark(raft_index), Some(self.base.mark))?;
+        purged(|| format!("mark({} - 1)", raft_index), reader.mark(raft_index - 1), next_index)?;
+        purged(|| "mark(0)".into(), reader.mark(0), next_index)?;
+        purged(|| format!("batches({raft_index}, MAX, MAX)"), reader.batches(raft_index, u64::MAX, u64::MAX), next_index)?;
+        if let Some(index) = next_index.checked_sub(1) {
+            purged(|| format!("batch_with({index})"), reader.batch_with(index), next_index)?;
+        }
+        Ok(())
+    }
+
+    fn compare_last(&self, reader: &dyn LogReader) -> Result<(), String> {
+        let Mark { raft_index, next_index, .. } = self.last();
+        let behind = raft_index + 1;
+        same(|| format!("mark({behind})"), reader.mark(behind), None)?;
+        same(|| "mark(MAX)".into(), reader.mark(u64::MAX), None)?;
+        same(|| format!("batch_with({next_index})"), reader.batch_with(next_index), None)?;
+        same(|| "batch_with(MAX)".into(), reader.batch_with(u64::MAX), None)?;
+        same(|| format!("batches({behind}, MAX, MAX)"), reader.batches(behind, u64::MAX, u64::MAX), Vec::new())
+    }
+}
+
+/// The batch that follows `before`, with one payload of each of `sizes`; a control record if there are none. No two salts give the
+/// same bytes.
+pub(super) fn batch_after(before: &Mark, term: u64, salt: u64, sizes: &[usize]) -> Batch {
+    let mut open = OpenBatch::with_capacity(sizes.iter().sum());
+    for (slot, &size) in sizes.iter().enumerate() {
+        let seed = salt.wrapping_mul(131).wrapping_add(slot as u64);
+        let payload: Vec<u8> = (0..size as u64).map(|at| (at.wrapping_mul(7) ^ at >> 8).wrapping_add(seed) as u8).collect();
+        open.push(&payload, crc32fast::hash(&payload));
+    }
+    let timestamp = before.timestamp.max(salt);
+    let body = if open.is_empty() { Default::default() } else { open.close(before.next_index, before.next_position, timestamp) };
+    Batch::new(before.raft_index + 1, term, body).expect("what was just encoded can be decoded")
+}
+
+/// Batches that were handed out, and a copy of their bytes from then.
+pub(super) struct Held {
+    batches: Vec<(Batch, Vec<u8>)>,
+    entries: Vec<(Entry, Vec<u8>)>,
+}
+
+impl Held {
+    pub(super) fn new(batches: Vec<Batch>) -> Held {
+        let entries = batches.iter().flat_map(|batch| some_indexes(batch).filter_map(|index| batch.entry(index).ok().flatten()));
+        Held {
+            entries: entries.map(|entry| (entry.clone(), entry.to_vec())).collect(),
+            batches: batches.into_iter().map(|batch| (batch.clone(), batch.body().to_vec())).collect(),
+        }
+    }
+
+    /// Says what is not as it was.
+    pub(super) fn compare(&self) -> Result<(), String> {
+        if let Some((batch, _)) = self.batches.iter().find(|(batch, copy)| batch.body() != copy) {
+            return Err(format!("{batch:?} has other bytes than when it was read"));
+        }
+        if let Some((entry, _)) = self.entries.iter().find(|(entry, copy)| entry.payload() != copy) {
+            return Err(format!("{entry:?} has other bytes than when it was read"));
+        }
+        Ok(())
+    }
+}
+
+/// The first, the second, a middle and the last index of a batch.
+fn some_indexes(batch: &Batch) -> impl Iterator<Item = u64> {
+    let (first, end) = (batch.first_index().unwrap_or(0), batch.end_index().unwrap_or(0));
+    let mut indexes = vec![first, first + 1, first.midpoint(end), end.saturating_sub(1)];
+    indexes.retain(|&index| first <= index && index < end);
+    indexes.dedup();
+    indexes.into_iter()
+}
+
+fn same<T: PartialEq + Debug>(call: impl FnOnce() -> String, found: Result<T, StorageError>, wanted: T) -> Result<(), String> {
+    match found {
+        Ok(found) if found == wanted => Ok(()),
+        Ok(found) if format!("{found:?}") == format!("{wanted:?}") => Err(format!("{} has other bytes than {wanted:?}", call())),
+        found => Err(format!("{} gave {found:?} instead of {wanted:?}", call())),
+    }
+}
+
+fn purged<T: Debug>(call: impl FnOnce() -> String, found: Result<T, StorageError>, wanted: u64) -> Result<(), String> {
+    match found {
+        Err(StorageError::Purged { first }) if first == wanted => Ok(()),
+        found => Err(format!("{} gave {found:?} instead of an error that says it is purged below {wanted}", call())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_batch_whose_bytes_change_is_noticed() {
+        let batch = batch_after(&Mark::GENESIS, 1, 0, &[3, 5]);
+        let mut held = Held::new(vec![batch]);
+        held.compare().unwrap();
+        held.entries[1].1[2] ^= 1;
+        assert!(held.compare().is_err());
+        held.entries[1].1[2] ^= 1;
+        held.batches[0].1[33] ^= 1;
+        assert!(held.compare().is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! Cases about opening: whose log it is, and which copy of it.
+
+use super::Rule;
+use super::trial::{Case, broken, genesis};
+use crate::entry::NodeId;
+use crate::role::Membership;
+use crate::storage::{Genesis, HardState, StorageError};
+
+pub(super) fn a_new_log(case: &mut Case<'_>) {
+    let first = case.begin();
+    let wanted = HardState { term: 1, vote: None, commit: 1 };
+    if first.hard_state() != wanted {
+        broken(case.name, Rule::Open, format!("a new log has the hard state {:?} instead of {wanted:?}", first.hard_state()));
+    }
+    let directory = first.identity().directory;
+    first.close();
+    if case.begin().identity().directory == directory {
+        broken(case.name, Rule::Open, format!("two storages were made with the same directory id {directory:x}"));
+    }
+}
+
+pub(super) fn opened_again(case: &mut Case<'_>) {
+    let mut trial = case.begin();
+    for round in 0..5 {
+        trial.append(&[&[round], &[10, 20]]);
+        trial.sync();
+        let past = trial.close();
+        trial = case.reopen(past);
+    }
+}
+
+pub(super) fn anothers_log(case: &mut Case<'_>) {
+    let mut trial = case.begin();
+    trial.append(&[&[100]]);
+    trial.sync();
+    let mut past = trial.close();
+    let voters = |ids: [u64; 3]| Membership::of_voters(ids.map(NodeId::from));
+    let learners = vec![NodeId::from(4)];
+    for (what, stranger) in [
+        ("group", Genesis { group: "conformance2".into(), ..genesis() }),
+        ("node", Genesis { node: NodeId::from(1), ..genesis() }),
+        ("cluster", Genesis { cluster: 7, ..genesis() }),
+        ("voters", Genesis { membership: voters([1, 2, 4]), ..genesis() }),
+        ("learners", Genesis { membership: Membership { learners, ..voters([1, 2, 3]) }, ..genesis() }),
+    ] {
+        match case.bench.handle().open(&stranger) {
+            Err(StorageError::Mismatch { .. }) => {}
+            other => broken(case.name, Rule::Open, format!("opened with another {what} it gave {other:?} instead of Mismatch")),
+        }
+        past = case.reopen(past).close();
+    }
+}
+
+pub(super) fn opened_twice(case: &mut Case<'_>) {
+    let mut trial = case.begin();
+    for _ in 0..2 {
+        match case.bench.handle().open(&genesis()) {
+            Err(StorageError::InUse { .. }) => {}
+            other => broken(case.name, Rule::Open, format!("opened while it is open it gave {other:?} instead of InUse")),
+        }
+        trial.append(&[&[100]]);
+        trial.sync();
+    }
+    let past = trial.close();
+    case.reopen(past);
+}

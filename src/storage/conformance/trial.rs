@@ -1,0 +1,386 @@
+//! One storage on trial: it is driven, and what it must hold is written down along the way.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use super::expected::{Held, Log, batch_after};
+use super::{Bench, Rule};
+use crate::entry::NodeId;
+use crate::role::Membership;
+use crate::storage::{Base, Batch, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
+
+/// Reports a broken rule.
+pub(super) fn broken(case: &str, rule: Rule, what: impl Display) -> ! {
+    panic!("storage conformance, case \"{case}\": {what}. This breaks {rule}");
+}
+
+/// The owner of every log in the suite.
+pub(super) fn genesis() -> Genesis {
+    let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
+    Genesis { group: "conformance".into(), node: NodeId::from(2), cluster: 0xC0FFEE, membership }
+}
+
+/// One case of the suite and the bench that it runs on.
+pub(super) struct Case<'a> {
+    pub(super) name: &'static str,
+    pub(super) bench: &'a mut dyn Bench,
+    /// Whether the bench could do all that it was asked for.
+    pub(super) staged: bool,
+}
+
+impl<'a> Case<'a> {
+    pub(super) fn new(name: &'static str, bench: &'a mut dyn Bench) -> Case<'a> {
+        Case { name, bench, staged: true }
+    }
+
+    /// Opens a new storage.
+    pub(super) fn begin(&mut self) -> Trial {
+        self.bench.fresh();
+        self.reopen(Past::new())
+    }
+
+    /// Opens the storage of which `past` is known, and finds out which moment of its past it came back to.
+    pub(super) fn reopen(&mut self, past: Past) -> Trial {
+        let mut storage = self.bench.handle();
+        let recovered = match storage.open(&genesis()) {
+            Ok(recovered) => recovered,
+            Err(error) => broken(self.name, Rule::Prefix, format!("opening it again failed: {error}")),
+        };
+        let reader = storage.reader();
+        let past = past.settle(self.name, &recovered, &*reader);
+        let mut trial = Trial { case: self.name, storage, reader, past };
+        trial.run_chores();
+        trial
+    }
+
+    /// Ends the trial with a power cut if the bench can stage one, else by closing the storage.
+    pub(super) fn stop(&mut self, trial: Trial) -> Past {
+        self.staged &= self.bench.crash();
+        trial.close()
+    }
+}
+
+/// Something that the storage may be found to hold when it is opened again.
+#[derive(Clone)]
+struct Moment {
+    log: Log,
+    /// The raft index up to which the log of the moment before was kept.
+    kept: u64,
+    hard_state: HardState,
+    peers: BTreeMap<NodeId, u128>,
+}
+
+/// What happened to a storage since its last sync.
+pub(super) struct Past {
+    /// The first is durable, the last is what readers see.
+    moments: Vec<Moment>,
+    /// The number of the first moment, counted from the beginning of the trial.
+    first: usize,
+    /// The highest commit that the storage was ever told.
+    commit_max: u64,
+    identity: Option<Identity>,
+    /// How many batches were drawn.
+    drawn: u64,
+}
+
+impl Past {
+    fn new() -> Past {
+        let log = Log::new(Base { mark: Mark::GENESIS, membership: genesis().membership });
+        let hard_state = HardState { term: 1, vote: None, commit: 1 };
+        let moments = vec![Moment { log, kept: 1, hard_state, peers: BTreeMap::new() }];
+        Past { moments, first: 0, commit_max: 1, identity: None, drawn: 0 }
+    }
+
+    fn now(&self) -> &Moment {
+        self.moments.last().expect("there is a moment from the beginning on, and `synced` leaves one")
+    }
+
+    /// The number of the newest moment.
+    fn number(&self) -> usize {
+        self.first + self.moments.len() - 1
+    }
+
+    /// Everything up to the moment `number` is durable.
+    fn synced(&mut self, number: usize) {
+        self.moments.drain(..number.saturating_sub(self.first));
+        self.first = self.first.max(number);
+    }
+
+    /// Finds the moment that the storage came back to, which is durable from now on.
+    fn settle(self, case: &'static str, recovered: &Recovered, reader: &dyn LogReader) -> Past {
+        self.check_identity(case, recovered);
+        let log = self.find_log(case, recovered);
+        if let Err(difference) = log.compare(reader) {
+            broken(case, Rule::Prefix, format!("after opening it again {difference}"));
+        }
+        self.check_hard_state(case, recovered);
+        let peers = self.check_peers(case, recovered);
+        let now = Moment { kept: log.last().raft_index, log, hard_state: recovered.hard_state, peers };
+        Past { moments: vec![now], first: self.number() + 1, identity: Some(recovered.identity), ..self }
+    }
+
+    fn check_identity(&self, case: &str, recovered: &Recovered) {
+        let incarnation = self.identity.map_or(1, |before| before.incarnation + 1);
+        let directory = self.identity.map_or(recovered.identity.directory, |before| before.directory);
+        let wanted = Identity { directory, incarnation };
+        if recovered.identity != wanted {
+            broken(case, Rule::Open, format!("it was opened as {:?} instead of {wanted:?}", recovered.identity));
+        }
+    }
+
+    fn find_log(&self, case: &str, recovered: &Recovered) -> Log {
+        let mut floors = Vec::new();
+        for moment in &self.moments {
+            let floor = floors.last().map_or(moment.log.last().raft_index, |&floor: &u64| floor.min(moment.kept));
+            floors.push(floor);
+        }
+        let last = recovered.last;
+        let fits = |moment: &Moment| *moment.log.base() == recovered.base && moment.log.mark(last.raft_index) == Some(last);
+        let found = self.moments.iter().zip(&floors).rev().find(|(moment, floor)| fits(moment) && last.raft_index >= **floor);
+        let Some((moment, _)) = found else {
+            let (durable, now) = (&self.moments[0].log, &self.now().log);
+            broken(
+                case,
+                Rule::Prefix,
+                format!(
+                    "it was opened with the log {:?} to {last:?}; synced was {:?} to {:?}, taken was {:?} to {:?}",
+                    recovered.base,
+                    durable.base(),
+                    durable.last(),
+                    now.base(),
+                    now.last()
+                ),
+            );
+        };
+        let mut log = moment.log.clone();
+        log.cut(last.raft_index);
+        log
+    }
+
+    fn check_hard_state(&self, case: &str, recovered: &Recovered) {
+        let HardState { term, vote, commit } = recovered.hard_state;
+        if !self.moments.iter().any(|moment| (moment.hard_state.term, moment.hard_state.vote) == (term, vote)) {
+            let wanted = (self.moments[0].hard_state, self.now().hard_state);
+            broken(case, Rule::HardState, format!("it was opened with term {term} and vote {vote:?}, neither of {wanted:?} nor between"));
+        }
+        let (base, last) = (recovered.base.mark.raft_index, recovered.last.raft_index);
+        if commit < base || commit > last || commit > self.commit_max.max(base) {
+            let told = self.commit_max;
+            broken(
+                case,
+                Rule::Open,
+                format!("it was opened with commit {commit}, the log being {base} to {last} and {told} the most it was told"),
+            );
+        }
+    }
+
+    fn check_peers(&self, case: &str, recovered: &Recovered) -> BTreeMap<NodeId, u128> {
+        let found: BTreeMap<_, _> = recovered.peers.iter().copied().collect();
+        let told = |(peer, directory)| self.moments.iter().any(|moment| moment.peers.get(peer) == Some(directory));
+        let kept = self.moments[0].peers.keys().all(|peer| found.contains_key(peer));
+        if found.len() != recovered.peers.len() || !found.iter().all(told) || !kept {
+            let wanted = &self.moments[0].peers;
+            broken(case, Rule::Peers, format!("it was opened with the peers {:x?} instead of {wanted:x?}", recovered.peers));
+        }
+        found
+    }
+}
+
+/// An open storage and what it must hold. Every step is checked as it is made.
+pub(super) struct Trial {
+    case: &'static str,
+    pub(super) storage: Box<dyn Storage>,
+    pub(super) reader: Arc<dyn LogReader>,
+    past: Past,
+}
+
+impl Trial {
+    pub(super) fn log(&self) -> &Log {
+        &self.past.now().log
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.log().last().raft_index
+    }
+
+    pub(super) fn hard_state(&self) -> HardState {
+        self.past.now().hard_state
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.past.identity.expect("it is known from the first opening on")
+    }
+
+    /// Appends one batch for each of `sizes` behind the last.
+    pub(super) fn append(&mut self, sizes: &[&[usize]]) {
+        self.append_after(self.last(), sizes);
+    }
+
+    /// Appends one batch for each of `sizes` behind the batch `kept`, which cuts off what stands there.
+    pub(super) fn append_after(&mut self, kept: u64, sizes: &[&[usize]]) {
+        let batches = self.draw(kept, sizes);
+        let commit = self.log().base().mark.raft_index;
+        let result = self.storage.append(&batches, commit);
+        self.must(Rule::Append, "append", result);
+        self.took(kept, batches);
+    }
+
+    /// Batches that can be appended behind the batch `kept`, one for each of `sizes`.
+    pub(super) fn draw(&mut self, kept: u64, sizes: &[&[usize]]) -> Vec<Batch> {
+        let term = self.hard_state().term;
+        let mut mark = self.log().mark(kept).expect("the suite appends within its own list");
+        let draw = |sizes: &&[usize]| {
+            self.past.drawn += 1;
+            let batch = batch_after(&mark, term, self.past.drawn, sizes);
+            mark = batch.mark_after(&mark).expect("it was made to follow");
+            batch
+        };
+        sizes.iter().map(draw).collect()
+    }
+
+    /// Notes that the storage took `batches` behind the batch `kept`.
+    pub(super) fn took(&mut self, kept: u64, batches: Vec<Batch>) {
+        let mut moment = Moment { kept, ..self.past.now().clone() };
+        moment.log.cut(kept);
+        batches.into_iter().for_each(|batch| moment.log.push(batch));
+        self.step(Rule::Taken, moment);
+    }
+
+    pub(super) fn save(&mut self, hard_state: HardState) {
+        let result = self.storage.save(hard_state);
+        self.must(Rule::HardState, "save", result);
+        self.saved(hard_state);
+    }
+
+    /// Notes that the storage took `hard_state`.
+    pub(super) fn saved(&mut self, hard_state: HardState) {
+        self.told(hard_state.commit);
+        let moment = Moment { hard_state, kept: self.last(), ..self.past.now().clone() };
+        self.step(Rule::Taken, moment);
+    }
+
+    /// A term has passed, and what is appended from here on belongs to the next one.
+    pub(super) fn next_term(&mut self) {
+        let HardState { term, commit, .. } = self.hard_state();
+        self.save(HardState { term: term + 1, vote: Some(NodeId::from(term % 3 + 1)), commit });
+    }
+
+    pub(super) fn remember(&mut self, peer: u64, directory: u128) {
+        let result = self.storage.remember(NodeId::from(peer), directory);
+        self.must(Rule::Peers, "remember", result);
+        self.remembered(peer, directory);
+    }
+
+    /// Notes that the storage took the `directory` of `peer`.
+    pub(super) fn remembered(&mut self, peer: u64, directory: u128) {
+        let mut moment = Moment { kept: self.last(), ..self.past.now().clone() };
+        moment.peers.insert(NodeId::from(peer), directory);
+        self.step(Rule::Taken, moment);
+    }
+
+    pub(super) fn reset(&mut self, base: Base) {
+        let result = self.storage.reset(&base);
+        self.must(Rule::Reset, "reset", result);
+        self.was_reset(base);
+    }
+
+    /// Notes that the storage was reset to `base`.
+    pub(super) fn was_reset(&mut self, base: Base) {
+        let moment = Moment { kept: base.mark.raft_index, log: Log::new(base), ..self.past.now().clone() };
+        self.step(Rule::Reset, moment);
+    }
+
+    /// Purges, and notes how far the storage chose to go. A crash may find it anywhere on the way.
+    pub(super) fn purge(&mut self, index: u64, commit: u64) {
+        let result = self.storage.purge(index, commit);
+        self.must(Rule::Purge, "purge", result);
+        self.told(commit);
+        let (old, new) = (self.log().base().clone(), self.reader.base());
+        if !self.log().marks().any(|mark| mark == new.mark) || new.membership != old.membership {
+            broken(self.case, Rule::Purge, format!("purge({index}, {commit}) moved the base to {new:?}, which is no place of this log"));
+        }
+        if new != old && (new.mark.next_index > index.max(old.mark.next_index) || new.mark.raft_index > commit) {
+            broken(self.case, Rule::Purge, format!("purge({index}, {commit}) moved the base from {old:?} to {new:?}"));
+        }
+        let passed = |mark: &Mark| old.mark.raft_index < mark.raft_index && mark.raft_index <= new.mark.raft_index;
+        for mark in self.log().marks().filter(passed).collect::<Vec<_>>() {
+            let mut moment = Moment { kept: self.last(), ..self.past.now().clone() };
+            moment.log.begin_at(mark);
+            self.past.moments.push(moment);
+        }
+        self.run_chores();
+        self.verify(Rule::Purge);
+    }
+
+    /// Makes everything durable.
+    pub(super) fn sync(&mut self) {
+        let (sync, number) = self.begin_sync();
+        let result = sync.wait();
+        self.must(Rule::Taken, "the sync", result);
+        self.synced(number);
+    }
+
+    /// Begins a sync; the number tells [`synced`](Trial::synced) what it covers.
+    pub(super) fn begin_sync(&mut self) -> (Box<dyn PendingSync>, usize) {
+        (self.storage.begin_sync(), self.past.number())
+    }
+
+    pub(super) fn synced(&mut self, number: usize) {
+        self.past.synced(number);
+        self.run_chores();
+        self.verify(Rule::Taken);
+    }
+
+    /// Notes the highest commit that the storage was told.
+    pub(super) fn told(&mut self, commit: u64) {
+        self.past.commit_max = self.past.commit_max.max(commit);
+    }
+
+    /// Compares everything that the reader shows with what the log must hold.
+    pub(super) fn verify(&self, rule: Rule) {
+        if let Err(difference) = self.log().compare(&*self.reader) {
+            broken(self.case, rule, difference);
+        }
+    }
+
+    /// Everything in the log, to be looked at again later.
+    pub(super) fn hold(&self) -> Held {
+        let from = self.log().base().mark.raft_index + 1;
+        Held::new(self.must(Rule::Read, "batches", self.reader.batches(from, u64::MAX, u64::MAX)))
+    }
+
+    pub(super) fn unchanged(&self, held: &Held) {
+        if let Err(difference) = held.compare() {
+            broken(self.case, Rule::Unchanged, difference);
+        }
+    }
+
+    /// Drops the storage. Its reader must still show what it showed.
+    pub(super) fn close(self) -> Past {
+        let Trial { case, storage, reader, past } = self;
+        drop(storage);
+        if let Err(difference) = past.now().log.compare(&*reader) {
+            broken(case, Rule::Read, format!("after the storage was dropped {difference}"));
+        }
+        past
+    }
+
+    pub(super) fn must<T>(&self, rule: Rule, call: &str, result: Result<T, StorageError>) -> T {
+        result.unwrap_or_else(|error| broken(self.case, rule, format!("{call} failed: {error}")))
+    }
+
+    /// Does what the storage wants done elsewhere, here and now. A storage that never runs out of wishes is not waited for.
+    pub(super) fn run_chores(&mut self) {
+        for _ in 0..100 {
+            let Some(chore) = self.storage.next_chore() else { break };
+            chore();
+        }
+    }
+
+    fn step(&mut self, rule: Rule, moment: Moment) {
+        self.past.moments.push(moment);
+        self.run_chores();
+        self.verify(rule);
+    }
+}
