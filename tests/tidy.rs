@@ -1,0 +1,432 @@
+//! Style as a test: the borders between the rooms of the crate, and the habits that a reader relies on.
+//!
+//! Each rule is a function over the sources that says what is wrong with them. The last part of the file plants one offence for each rule and shows
+//! that the rule finds it, so that no rule can go blind unnoticed.
+
+#[path = "tidy/scan.rs"]
+mod scan;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use scan::Source;
+
+/// Where what stands may be named: raft's and protobuf's types stop here, so that both stay replaceable.
+const RAFT_AT_HOME: [&str; 2] = ["src/replica/adapter.rs", "src/message.rs"];
+const SLOG_AT_HOME: [&str; 1] = ["src/replica/adapter.rs"];
+const UNSAFE_AT_HOME: [&str; 1] = ["src/storage/segmented/map.rs"];
+const THREADS_AT_HOME: [&str; 1] = ["src/threads.rs"];
+/// Replica, engine, sequencer and storage are given the time: the same input and the same time have the same effects.
+const CLOCKS_AT_HOME: [&str; 4] = ["src/threads.rs", "src/future.rs", "src/dledger.rs", "src/transport/"];
+
+/// Every room, from the roof down. A room knows itself and the rooms on lines below its own. Rooms on one line do not see each other.
+const FLOORS: [&[&str]; 14] = [
+    &["lib"],
+    &["dledger"],
+    &["builder"],
+    &["threads", "sim"],
+    &["engine"],
+    &["sequencer"],
+    &["replica", "storage::*", "transport::*", "future"],
+    &["error"],
+    &["transport"],
+    &["storage"],
+    &["message", "watermark"],
+    &["role"],
+    &["batch"],
+    &["entry"],
+];
+
+const LINES_MAX: usize = 700;
+const NAMES_OF_NOTHING: [&str; 10] = ["util", "utils", "common", "helper", "helpers", "manager", "managers", "impl", "impls", "misc"];
+
+type Rule = fn(&[Source]) -> Vec<String>;
+
+fn raft_stays_behind_its_border(sources: &[Source]) -> Vec<String> {
+    let mut offences = paths_outside(sources, &RAFT_AT_HOME, |path| {
+        path.segments.iter().any(|word| ["eraftpb", "protobuf", "raft_proto"].contains(&word.as_str()))
+            || (path.segments[0] == "raft" && path.segments.len() > 1)
+    });
+    offences.extend(paths_outside(sources, &SLOG_AT_HOME, |path| path.segments[0] == "slog"));
+    offences.extend(imports_of_bare_raft(sources));
+    offences
+}
+
+/// `use raft;` and `use raft as engine;` open the border without a `::`.
+fn imports_of_bare_raft(sources: &[Source]) -> Vec<String> {
+    let outside = sources.iter().filter(|source| !is_home(source, &RAFT_AT_HOME));
+    let bare = |line: &str| line.trim_start().strip_prefix("use raft").is_some_and(|rest| rest.starts_with([' ', ';']));
+    outside.flat_map(|source| lines_with(source, bare)).collect()
+}
+
+fn unsafe_lives_in_the_map(sources: &[Source]) -> Vec<String> {
+    paths_outside(sources, &UNSAFE_AT_HOME, |path| path.segments == ["unsafe"])
+}
+
+fn threads_are_spawned_in_one_file(sources: &[Source]) -> Vec<String> {
+    paths_outside(sources, &THREADS_AT_HOME, |path| {
+        ["Builder", "spawn", "scope"].iter().any(|verb| follows(&path.segments, "thread", verb))
+    })
+}
+
+fn clocks_are_read_above_the_engine(sources: &[Source]) -> Vec<String> {
+    paths_outside(sources, &CLOCKS_AT_HOME, |path| {
+        follows(&path.segments, "Instant", "now")
+            || follows(&path.segments, "SystemTime", "now")
+            || follows(&path.segments, "thread", "sleep")
+            || (path.is_member && path.segments == ["elapsed"])
+    })
+}
+
+fn a_library_does_not_print(sources: &[Source]) -> Vec<String> {
+    let printers = ["print", "println", "eprint", "eprintln", "dbg", "todo", "unimplemented"];
+    paths_outside(sources, &[], |path| path.is_macro && path.segments.last().is_some_and(|name| printers.contains(&name.as_str())))
+}
+
+fn arrows_go_down_only(sources: &[Source]) -> Vec<String> {
+    let modules: BTreeSet<String> = sources.iter().map(|source| scan::module_of(&source.path).join("::")).collect();
+    let mut offences = Vec::new();
+    for source in sources {
+        let module = scan::module_of(&source.path);
+        let here = room(&module, &modules);
+        let Some(own_floor) = floor(&here) else {
+            offences.push(format!("{}: the room `{here}` stands on no floor: give it a place in FLOORS", source.path));
+            continue;
+        };
+        for path in &source.paths {
+            let Some(target) = resolve(&path.segments, &module, &modules) else { continue };
+            let there = room(&target, &modules);
+            if path.is_shown && target.starts_with(&module) {
+                continue; // a trait's module is also the public door to what implements it
+            }
+            if there != here && floor(&there).is_none_or(|floor| floor <= own_floor) {
+                offences.push(format!("{}:{}: `{here}` looks up or sideways to `{there}`", source.path, path.line));
+            }
+        }
+    }
+    offences
+}
+
+/// Which module a path leads to, from within `module`. `None` if it leads out of the crate.
+fn resolve(segments: &[String], module: &[String], modules: &BTreeSet<String>) -> Option<Vec<String>> {
+    if segments.len() == 1 {
+        return None; // `pub(crate)`, `self`
+    }
+    let supers = segments.iter().take_while(|&word| word == "super").count();
+    let (base, rest) = match segments[0].as_str() {
+        "crate" => (&module[..0], &segments[1..]),
+        "self" => (module, &segments[1..]),
+        "super" => (&module[..module.len().saturating_sub(supers)], &segments[supers..]),
+        child if modules.contains(&[module, &[child.to_owned()]].concat().join("::")) => (module, segments),
+        _ => return None,
+    };
+    Some([base, rest].concat())
+}
+
+/// Storage and transport are two rooms for each: the trait below, and every implementation by itself above it. What is no module is re-exported
+/// by `lib`.
+fn room(path: &[String], modules: &BTreeSet<String>) -> String {
+    match path {
+        [first, second, ..] if ["storage", "transport"].contains(&first.as_str()) && modules.contains(&format!("{first}::{second}")) => {
+            format!("{first}::{second}")
+        }
+        [first, ..] if modules.iter().any(|module| module.split("::").next() == Some(first)) => first.clone(),
+        _ => "lib".to_owned(),
+    }
+}
+
+fn floor(room: &str) -> Option<usize> {
+    let any_of_its_kind = room.split_once("::").map(|(parent, _)| format!("{parent}::*"));
+    FLOORS.iter().position(|rooms| rooms.iter().any(|name| *name == room || any_of_its_kind.as_deref() == Some(name)))
+}
+
+fn every_file_has_a_name_that_says_something(sources: &[Source]) -> Vec<String> {
+    let says_nothing = |path: &str| path.trim_end_matches(".rs").split(['/', '_']).any(|word| NAMES_OF_NOTHING.contains(&word));
+    sources.iter().filter(|source| says_nothing(&source.path)).map(|source| format!("{}: a name for anything", source.path)).collect()
+}
+
+fn every_file_fits_a_sitting(sources: &[Source]) -> Vec<String> {
+    let lines = |source: &Source| source.text.lines().count();
+    let long = sources.iter().filter(|source| lines(source) > LINES_MAX);
+    long.map(|source| format!("{}: {} lines, of {LINES_MAX} at most", source.path, lines(source))).collect()
+}
+
+fn every_file_says_what_it_is(sources: &[Source]) -> Vec<String> {
+    let silent = sources.iter().filter(|source| !source.text.starts_with("//! "));
+    silent.map(|source| format!("{}: begins without `//! `", source.path)).collect()
+}
+
+/// The README shows every example and promises none that is not there.
+fn readme_and_examples_agree(readme: &str, examples: &BTreeSet<String>) -> Vec<String> {
+    let shown: BTreeSet<String> = ["--example ", "examples/"].iter().flat_map(|lead| words_behind(readme, lead)).collect();
+    let missing = shown.difference(examples).map(|name| format!("README.md: there is no example `{name}`"));
+    let hidden = examples.difference(&shown).map(|name| format!("README.md: the example `{name}` is not mentioned"));
+    missing.chain(hidden).collect()
+}
+
+fn words_behind<'a>(text: &'a str, lead: &str) -> impl Iterator<Item = String> + use<'a> {
+    let rests: Vec<&str> = text.match_indices(lead).map(|(at, found)| &text[at + found.len()..]).collect();
+    let words = rests.into_iter().map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default());
+    words.filter(|word| !word.is_empty()).map(str::to_owned)
+}
+
+fn is_home(source: &Source, homes: &[&str]) -> bool {
+    homes.iter().any(|home| source.path == *home || (home.ends_with('/') && source.path.starts_with(home)))
+}
+
+fn follows(segments: &[String], first: &str, second: &str) -> bool {
+    segments.windows(2).any(|pair| pair[0] == first && pair[1] == second)
+}
+
+fn paths_outside(sources: &[Source], homes: &[&str], offends: impl Fn(&scan::Path) -> bool) -> Vec<String> {
+    let outside = sources.iter().filter(|source| !is_home(source, homes));
+    outside
+        .flat_map(|source| source.paths.iter().filter(|path| offends(path)).map(move |path| (source, path)))
+        .map(|(source, path)| format!("{}:{}: `{}` does not belong here", source.path, path.line, path.segments.join("::")))
+        .collect()
+}
+
+fn lines_with(source: &Source, offends: impl Fn(&str) -> bool) -> Vec<String> {
+    let numbered = source.code.lines().enumerate().filter(|(_, line)| offends(line));
+    numbered.map(|(number, line)| format!("{}:{}: `{}` does not belong here", source.path, number + 1, line.trim())).collect()
+}
+
+/// All Rust files below `directory` of this crate.
+fn sources_in(directory: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut files, mut open) = (Vec::new(), vec![root.join(directory)]);
+    while let Some(directory) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries {
+            let path = entry.expect("a directory that could be opened can be listed").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("sources are UTF-8");
+                let path = path.strip_prefix(root).expect("found below the root").to_string_lossy().replace('\\', "/");
+                files.push((path, text));
+            }
+        }
+    }
+    files.sort();
+    scan::read(files)
+}
+
+#[track_caller]
+fn assert_clean(offences: Vec<String>) {
+    assert!(offences.is_empty(), "\n  {}\n", offences.join("\n  "));
+}
+
+#[test]
+fn raft_and_protobuf_stop_at_the_adapter_and_the_message() {
+    assert_clean(raft_stays_behind_its_border(&sources_in("src")));
+}
+
+#[test]
+fn unsafe_code_is_found_in_one_file() {
+    assert_clean(unsafe_lives_in_the_map(&sources_in("src")));
+}
+
+#[test]
+fn threads_begin_in_one_file() {
+    assert_clean(threads_are_spawned_in_one_file(&sources_in("src")));
+}
+
+#[test]
+fn replica_engine_sequencer_and_storage_read_no_clock() {
+    assert_clean(clocks_are_read_above_the_engine(&sources_in("src")));
+}
+
+#[test]
+fn no_room_looks_up_or_sideways() {
+    assert_clean(arrows_go_down_only(&sources_in("src")));
+}
+
+#[test]
+fn nothing_is_printed() {
+    assert_clean(a_library_does_not_print(&sources_in("src")));
+}
+
+#[test]
+fn files_are_named_introduced_and_short() {
+    let sources = sources_in("src");
+    assert!(sources.len() > 5, "the sources were not found");
+    assert_clean(every_file_has_a_name_that_says_something(&sources));
+    assert_clean(every_file_fits_a_sitting(&sources));
+    for directory in ["src", "tests", "examples", "benches"] {
+        assert_clean(every_file_says_what_it_is(&sources_in(directory)));
+    }
+}
+
+#[test]
+fn the_readme_shows_the_examples_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("the crate has a README");
+    let entries = std::fs::read_dir(root.join("examples")).expect("the crate has examples");
+    let stem = |path: std::path::PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let examples = entries.filter_map(|entry| stem(entry.expect("a directory that could be opened can be listed").path())).collect();
+    assert_clean(readme_and_examples_agree(&readme, &examples));
+}
+
+mod each_rule_can_fail {
+    use super::*;
+
+    /// Files that any rule is content with, so that `resolve` knows the modules.
+    const HOUSE: [&str; 16] = [
+        "src/lib.rs",
+        "src/dledger.rs",
+        "src/builder.rs",
+        "src/threads.rs",
+        "src/engine.rs",
+        "src/replica/mod.rs",
+        "src/replica/adapter.rs",
+        "src/storage/mod.rs",
+        "src/storage/memory.rs",
+        "src/storage/segmented/mod.rs",
+        "src/transport/mod.rs",
+        "src/transport/tcp.rs",
+        "src/message.rs",
+        "src/error.rs",
+        "src/batch.rs",
+        "src/entry.rs",
+    ];
+
+    fn house_with(path: &str, text: &str) -> Vec<Source> {
+        let rooms = HOUSE.iter().filter(|room| **room != path).map(|room| ((*room).to_owned(), "//! A room.\n".to_owned()));
+        scan::read(rooms.chain([(path.to_owned(), text.to_owned())]))
+    }
+
+    #[track_caller]
+    fn refuses(rule: Rule, path: &str, text: &str) {
+        assert_eq!(rule(&house_with(path, text)).len(), 1, "{path}: {text}: {:?}", rule(&house_with(path, text)));
+    }
+
+    #[track_caller]
+    fn accepts(rule: Rule, path: &str, text: &str) {
+        assert_clean(rule(&house_with(path, text)));
+    }
+
+    #[test]
+    fn raft_beyond_its_border_is_found() {
+        let rule = raft_stays_behind_its_border;
+        refuses(rule, "src/engine.rs", "use raft::RawNode;");
+        refuses(rule, "src/engine.rs", "use raft as machine;");
+        refuses(rule, "src/engine.rs", "fn f(m: raft\n::eraftpb::Message) {}");
+        refuses(rule, "src/transport/tcp.rs", "use {std::fmt, protobuf::Message as _};");
+        refuses(rule, "src/message.rs", "fn f(log: &slog::Logger) {}");
+        accepts(rule, "src/message.rs", "use raft::eraftpb::Message;");
+        accepts(rule, "src/replica/adapter.rs", "use protobuf::Message; use slog::Drain;");
+        accepts(rule, "src/engine.rs", "// raft::RawNode\nlet raft_index = batch.raft.index(); let text = \"raft::eraftpb\";");
+    }
+
+    #[test]
+    fn unsafe_outside_the_map_is_found() {
+        refuses(unsafe_lives_in_the_map, "src/batch.rs", "fn f() { unsafe { g() } }");
+        refuses(unsafe_lives_in_the_map, "src/batch.rs", "unsafe impl Send for X {}");
+        accepts(unsafe_lives_in_the_map, "src/storage/segmented/map.rs", "unsafe fn f() {}");
+        accepts(unsafe_lives_in_the_map, "src/lib.rs", "#![deny(unsafe_code)] /* unsafe /* unsafe */ unsafe */");
+    }
+
+    #[test]
+    fn a_thread_from_elsewhere_is_found() {
+        let rule = threads_are_spawned_in_one_file;
+        refuses(rule, "src/engine.rs", "std::thread::spawn(|| ());");
+        refuses(rule, "src/engine.rs", "use std::{io, thread::{self, Builder}};");
+        refuses(rule, "src/transport/tcp.rs", "thread::scope(|s| ());");
+        accepts(rule, "src/threads.rs", "thread::Builder::new()");
+        accepts(rule, "src/engine.rs", "#[cfg(test)]\nmod tests {\n fn f() { std::thread::spawn(|| { 1 }); }\n}\n");
+        refuses(rule, "src/engine.rs", "#[cfg(test)]\nmod tests { fn f() {} }\nfn g() { std::thread::spawn(h); }");
+        accepts(rule, "src/transport/tcp.rs", "spawner.spawn(name, work)");
+    }
+
+    #[test]
+    fn a_clock_in_the_pure_rooms_is_found() {
+        let rule = clocks_are_read_above_the_engine;
+        refuses(rule, "src/engine.rs", "let now = std::time::Instant::now();");
+        refuses(rule, "src/replica/mod.rs", "let clock: fn() -> SystemTime = SystemTime::now;");
+        refuses(rule, "src/storage/memory.rs", "if begun\n.elapsed() > limit {}");
+        refuses(rule, "src/storage/segmented/mod.rs", "std::thread::sleep(pause);");
+        accepts(rule, "src/threads.rs", "Instant::now()");
+        accepts(rule, "src/engine.rs", "fn turn(now: Instant, elapsed: Duration) {}");
+    }
+
+    #[test]
+    fn an_arrow_that_goes_up_is_found() {
+        let rule = arrows_go_down_only;
+        refuses(rule, "src/entry.rs", "use crate::storage::Batch;");
+        refuses(rule, "src/storage/mod.rs", "use std::{fmt, io}; use crate::{entry::NodeId, engine::Engine};");
+        refuses(rule, "src/storage/mod.rs", "use segmented::SegmentedLog;");
+        refuses(rule, "src/replica/mod.rs", "let log = crate::storage::memory::MemoryLog::new();");
+        refuses(rule, "src/storage/memory.rs", "use super::segmented::Disk;");
+        refuses(rule, "src/transport/tcp.rs", "use super::super::replica::Replica;");
+        refuses(rule, "src/builder.rs", "use crate::{dledger as d};");
+        refuses(rule, "src/storage/segmented/mod.rs", "use crate::engine::*;");
+        refuses(rule, "src/storage/mod.rs", "pub use crate::transport::tcp::Tcp;");
+        refuses(rule, "src/engine.rs", "fn f() -> crate::Role {}");
+        refuses(rule, "src/attic.rs", "");
+    }
+
+    #[test]
+    fn an_arrow_that_goes_down_is_not() {
+        let rule = arrows_go_down_only;
+        accepts(rule, "src/lib.rs", "pub use dledger::DLedger; pub use crate::entry::Entry;");
+        accepts(rule, "src/dledger.rs", "use crate::builder::Builder;\nuse crate::threads;");
+        accepts(rule, "src/replica/mod.rs", "mod adapter; use adapter::Adapter; use crate::storage::{LogReader, Mark as Place};");
+        accepts(rule, "src/replica/adapter.rs", "use super::Replica; use crate::replica::Effect;");
+        accepts(rule, "src/storage/memory.rs", "use super::*; use crate::batch::Batch; pub(crate) fn f(&self) {}");
+        accepts(rule, "src/storage/memory.rs", "#[cfg(test)]\nmod tests { use crate::storage::segmented::SegmentedLog; }");
+        accepts(
+            rule,
+            "src/transport/mod.rs",
+            "pub mod tcp; pub use tcp::Tcp; pub use crate::storage::Identity; pub(in crate::transport) fn f() {}",
+        );
+    }
+
+    #[test]
+    fn a_module_of_tests_in_a_file_of_its_own_counts_as_tests() {
+        let house = |declaration: &str| {
+            let files = [("src/engine.rs", declaration), ("src/engine/scripts.rs", "use std::thread::spawn;")];
+            threads_are_spawned_in_one_file(&scan::read(files.map(|(path, text)| (path.to_owned(), text.to_owned()))))
+        };
+        assert_clean(house("#[cfg(test)]\nmod scripts;"));
+        assert_eq!(house("mod scripts;").len(), 1);
+    }
+
+    #[test]
+    fn printing_is_found() {
+        refuses(a_library_does_not_print, "src/engine.rs", "fn f() { std::println!(\"{}\", 1) }");
+        refuses(a_library_does_not_print, "src/engine.rs", "let x = dbg!(y);");
+        accepts(a_library_does_not_print, "src/engine.rs", "/// println!(\"x\")\nlog::info!(\"dbg!\"); if print != 1 {}");
+    }
+
+    #[test]
+    fn names_lengths_and_beginnings_are_judged() {
+        refuses(every_file_has_a_name_that_says_something, "src/storage/sync_manager.rs", "");
+        refuses(every_file_has_a_name_that_says_something, "src/util/mod.rs", "");
+        accepts(every_file_has_a_name_that_says_something, "src/replica/commonplace.rs", "");
+        refuses(every_file_fits_a_sitting, "src/engine.rs", &"\n".repeat(LINES_MAX + 1));
+        accepts(every_file_fits_a_sitting, "src/engine.rs", &"\n".repeat(LINES_MAX));
+        refuses(every_file_says_what_it_is, "src/engine.rs", "// A room.\n");
+    }
+
+    #[test]
+    fn an_example_that_is_not_there_or_not_shown_is_found() {
+        let examples = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let readme = "cargo run --example single\n[source](examples/kv_store/main.rs)";
+        assert_clean(readme_and_examples_agree(readme, &examples(&["single", "kv_store"])));
+        assert_eq!(readme_and_examples_agree(readme, &examples(&["single"])).len(), 1);
+        assert_eq!(readme_and_examples_agree(readme, &examples(&["single", "kv_store", "custom_storage"])).len(), 1);
+    }
+
+    #[test]
+    fn strings_characters_and_lifetimes_do_not_hide_code() {
+        for before in
+            ["let c = '\"';", "let c = '\\'';", "fn f<'a>(x: &'a str) {}", "let s = r#\"a\" // \"#;", "let s = \"\\\\\";", "let b = b'\"';"]
+        {
+            refuses(unsafe_lives_in_the_map, "src/batch.rs", &format!("{before} unsafe {{}}"));
+        }
+        for within in ["\"unsafe\"", "r\"unsafe\"", "br##\"\"# unsafe\"##", "\"\\\" unsafe\"", "// unsafe", "/// unsafe\nfn f() {}"] {
+            accepts(unsafe_lives_in_the_map, "src/batch.rs", within);
+        }
+    }
+}
