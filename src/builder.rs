@@ -1,0 +1,298 @@
+//! Every setting of a ledger, with its unit, default and limit. Nonsense is refused before any thread exists.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::entry::NodeId;
+use crate::error::OpenError;
+use crate::role::{Membership, Status};
+use crate::storage::Storage;
+use crate::threads::Observer;
+use crate::transport::Transport;
+
+/// When a batch counts as stored on a replica, and so may count towards its quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FlushPolicy {
+    /// Once the operating system confirmed that it is on stable storage (`fdatasync`). An acknowledged append survives the power failure of all
+    /// nodes at once, as far as the disks keep what they confirmed.
+    Sync,
+    /// Once it is written to the operating system; it is synced in the background every `interval` (1 ms to 1 h). An acknowledged append survives
+    /// the crash of any number of processes, and the power failure of a minority of the nodes. **If a majority loses power within `interval` of
+    /// each other, entries acknowledged in that time can be lost.** Term and vote are synced at once all the same, so even then there are never two
+    /// leaders in a term.
+    Async {
+        /// The time between background syncs.
+        interval: Duration,
+    },
+}
+
+/// Sets up a ledger. Made by [`DLedger::builder`](crate::DLedger::builder); every node of a group is given the same `group`, `peers` and limits.
+#[must_use = "a builder does nothing until it is opened"]
+pub struct Builder {
+    pub(crate) node: NodeId,
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) group: String,
+    pub(crate) peers: Vec<(NodeId, String)>,
+    pub(crate) storage: Option<Box<dyn Storage>>,
+    pub(crate) transport: Option<Box<dyn Transport>>,
+    pub(crate) flush: FlushPolicy,
+    pub(crate) segment_bytes: u64,
+    pub(crate) max_entry_bytes: u64,
+    pub(crate) max_in_flight_bytes: u64,
+    pub(crate) append_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) election_timeout: Duration,
+    pub(crate) observers: Vec<Observer>,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// The least that an atomic batch may hold, however small entries are.
+const BATCH_BYTES_MIN: u64 = 16 * MIB;
+
+impl Builder {
+    pub(crate) fn new(node: NodeId) -> Builder {
+        Builder {
+            node,
+            dir: None,
+            group: "default".to_owned(),
+            peers: Vec::new(),
+            storage: None,
+            transport: None,
+            flush: FlushPolicy::Sync,
+            segment_bytes: 64 * MIB,
+            max_entry_bytes: 4 * MIB,
+            max_in_flight_bytes: 64 * MIB,
+            append_timeout: Duration::from_secs(5),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            observers: Vec::new(),
+        }
+    }
+
+    /// The directory of this node's log. Made if it does not exist (its parent must). One directory for each node of each group. Required, unless
+    /// a [`storage`](Self::storage) is given.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Builder {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// The name of the group: 1 to 63 letters, digits, `-` or `_`, beginning with a letter or digit. Default `default`.
+    pub fn group(mut self, group: impl Into<String>) -> Builder {
+        self.group = group.into();
+        self
+    }
+
+    /// Names one member of the group and where it is reached. Every member is named, this node included: its own address is where it listens. At
+    /// most 63 members. Without any, the node is a group of its own.
+    pub fn peer(mut self, id: impl Into<NodeId>, address: impl Into<String>) -> Builder {
+        self.peers.push((id.into(), address.into()));
+        self
+    }
+
+    /// Names several members at once.
+    pub fn peers<I, A>(mut self, peers: impl IntoIterator<Item = (I, A)>) -> Builder
+    where
+        I: Into<NodeId>,
+        A: Into<String>,
+    {
+        self.peers.extend(peers.into_iter().map(|(id, address)| (id.into(), address.into())));
+        self
+    }
+
+    /// A storage of the host's own instead of the segmented log. `dir` and `segment_bytes` are then without effect.
+    pub fn storage(mut self, storage: impl Storage + 'static) -> Builder {
+        self.storage = Some(Box::new(storage));
+        self
+    }
+
+    /// A transport of the host's own instead of TCP. Addresses may then be anything that it understands.
+    pub fn transport(mut self, transport: impl Transport + 'static) -> Builder {
+        self.transport = Some(Box::new(transport));
+        self
+    }
+
+    /// When a batch counts as stored. Default [`FlushPolicy::Sync`].
+    pub fn flush(mut self, flush: FlushPolicy) -> Builder {
+        self.flush = flush;
+        self
+    }
+
+    /// The size of a segment file, in bytes: 64 KiB to 4 GiB, default 64 MiB. A target: a batch that is larger gets a file of its own size. May
+    /// differ between nodes and be changed at any opening.
+    pub fn segment_bytes(mut self, bytes: u64) -> Builder {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// The largest payload of one entry, in bytes: 1 to 64 MiB, default 4 MiB. The payloads of one atomic batch may come to 16 MiB, or to this if it
+    /// is more. The same on every node of the group.
+    pub fn max_entry_bytes(mut self, bytes: u64) -> Builder {
+        self.max_entry_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of appends may be under way at a time, in bytes: at least 1, default 64 MiB. Each entry counts its payload and 32 bytes.
+    /// Beyond it `append` waits and `append_async` is refused. A single append that is larger passes when it is alone.
+    pub fn max_in_flight_bytes(mut self, bytes: u64) -> Builder {
+        self.max_in_flight_bytes = bytes;
+        self
+    }
+
+    /// How long an append or a barrier may take until it fails with `TimedOut`: 1 ms to 1 h, default 5 s. An append that timed out may commit yet.
+    pub fn append_timeout(mut self, timeout: Duration) -> Builder {
+        self.append_timeout = timeout;
+        self
+    }
+
+    /// How often a leader tells its followers that it is there: 2 ms to 1 min, default 100 ms. The same on every node of the group.
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Builder {
+        self.heartbeat_interval = interval;
+        self
+    }
+
+    /// How long a follower waits for its leader before it asks for votes: at least twice the heartbeat interval, at most 1 h, default 1 s. Each
+    /// follower waits between this and twice this, drawn anew each time. The same on every node of the group.
+    pub fn election_timeout(mut self, timeout: Duration) -> Builder {
+        self.election_timeout = timeout;
+        self
+    }
+
+    /// Calls `observer` with the status after every change of role, term or leader: in order, without loss, on a thread of its own. A panic in it
+    /// is contained. While it blocks, later changes wait; `shutdown` waits for it too.
+    pub fn on_role_change(mut self, observer: impl Fn(&Status) + Send + 'static) -> Builder {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// The largest batch body, payloads only.
+    pub(crate) fn max_batch_bytes(&self) -> u64 {
+        self.max_entry_bytes.max(BATCH_BYTES_MIN)
+    }
+
+    pub(crate) fn membership(&self) -> Membership {
+        if self.peers.is_empty() {
+            return Membership::of_voters([self.node]);
+        }
+        Membership::of_voters(self.peers.iter().map(|(id, _)| *id))
+    }
+
+    /// Refuses what makes no sense, naming the method that set it.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        self.check_members()?;
+        if self.dir.is_none() && self.storage.is_none() {
+            return refuse("dir", "a ledger needs a directory, or a storage of the host's own");
+        }
+        within("segment_bytes", self.segment_bytes, 64 * KIB, 4 * GIB, "bytes")?;
+        within("max_entry_bytes", self.max_entry_bytes, 1, 64 * MIB, "bytes")?;
+        within("max_in_flight_bytes", self.max_in_flight_bytes, 1, u64::MAX, "bytes")?;
+        within_time("append_timeout", self.append_timeout, 1, 3_600_000)?;
+        within_time("heartbeat_interval", self.heartbeat_interval, 2, 60_000)?;
+        within_time("election_timeout", self.election_timeout, 4, 3_600_000)?;
+        if self.election_timeout < 2 * self.heartbeat_interval {
+            return refuse(
+                "election_timeout",
+                "it must be at least twice the heartbeat interval, or followers revolt between two heartbeats",
+            );
+        }
+        if let FlushPolicy::Async { interval } = self.flush {
+            within_time("flush", interval, 1, 3_600_000)?;
+        }
+        Ok(())
+    }
+
+    fn check_members(&self) -> Result<(), OpenError> {
+        let name = self.group.as_bytes();
+        let legal = |c: &u8| c.is_ascii_alphanumeric() || *c == b'-' || *c == b'_';
+        if name.is_empty() || name.len() > 63 || !name.iter().all(legal) || !name[0].is_ascii_alphanumeric() {
+            return refuse("group", "a name is 1 to 63 letters, digits, '-' or '_', and begins with a letter or digit");
+        }
+        if self.node.get() == 0 || self.peers.iter().any(|(id, _)| id.get() == 0) {
+            return refuse("peer", "a node id is at least 1");
+        }
+        let mut ids: Vec<NodeId> = self.peers.iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse("peer", &format!("node {} is named twice", twice[0]));
+        }
+        if !ids.is_empty() && !ids.contains(&self.node) {
+            return refuse("peer", &format!("every member is named, oneself included: node {} is not", self.node));
+        }
+        if ids.len() > 63 {
+            return refuse("peer", "a group has at most 63 members");
+        }
+        Ok(())
+    }
+}
+
+fn refuse(knob: &'static str, reason: &str) -> Result<(), OpenError> {
+    Err(OpenError::Setting { knob, reason: reason.to_owned() })
+}
+
+fn within(knob: &'static str, value: u64, min: u64, max: u64, unit: &str) -> Result<(), OpenError> {
+    if (min..=max).contains(&value) { Ok(()) } else { refuse(knob, &format!("{value} is not within {min} and {max} {unit}")) }
+}
+
+fn within_time(knob: &'static str, value: Duration, min_ms: u64, max_ms: u64) -> Result<(), OpenError> {
+    if (Duration::from_millis(min_ms)..=Duration::from_millis(max_ms)).contains(&value) {
+        return Ok(());
+    }
+    refuse(knob, &format!("{value:?} is not within {min_ms} and {max_ms} milliseconds"))
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("node", &self.node)
+            .field("group", &self.group)
+            .field("dir", &self.dir)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(builder: Builder) -> &'static str {
+        match builder.check() {
+            Err(OpenError::Setting { knob, .. }) => knob,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_the_name_of_its_knob() {
+        let good = || Builder::new(1.into()).dir("somewhere");
+        good().check().unwrap();
+        good().peer(1, "a").peer(2, "b").check().unwrap();
+        let ms = Duration::from_millis;
+        for (knob, builder) in [
+            ("dir", Builder::new(1.into())),
+            ("group", good().group("")),
+            ("group", good().group("a/b")),
+            ("group", good().group("-a")),
+            ("group", good().group("a".repeat(64))),
+            ("peer", Builder::new(0.into()).dir("x")),
+            ("peer", good().peer(2, "b")),
+            ("peer", good().peer(1, "a").peer(1, "b")),
+            ("peer", good().peer(1, "a").peer(0, "b")),
+            ("peer", good().peers((1..=64u64).map(|id| (id, "a")))),
+            ("segment_bytes", good().segment_bytes(100)),
+            ("max_entry_bytes", good().max_entry_bytes(0)),
+            ("max_in_flight_bytes", good().max_in_flight_bytes(0)),
+            ("append_timeout", good().append_timeout(Duration::ZERO)),
+            ("heartbeat_interval", good().heartbeat_interval(Duration::ZERO)),
+            ("election_timeout", good().election_timeout(ms(150))),
+            ("election_timeout", good().election_timeout(Duration::MAX)),
+            ("flush", good().flush(FlushPolicy::Async { interval: Duration::ZERO })),
+        ] {
+            assert_eq!(refused(builder), knob);
+        }
+    }
+}

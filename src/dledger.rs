@@ -1,0 +1,484 @@
+//! The host's handle: two verbs, append and get, and what goes with them.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+
+use crate::batch::{Batch, BatchError};
+use crate::builder::{Builder, FlushPolicy};
+use crate::engine::{Command, Engine, EngineSettings, Input, Shared};
+use crate::entry::{Entry, NodeId};
+use crate::error::{AppendError, BarrierError, OpenError, ReadError, ShutdownError, TransferError};
+use crate::future::AppendFuture;
+use crate::replica;
+use crate::role::{Role, Status};
+use crate::sequencer::{Limits, Sequencer};
+use crate::storage::{Genesis, Recovered, Storage, StorageError};
+use crate::threads::{Threads, backstage};
+use crate::transport::{Arrival, Inbox, MemoryNetwork, Seat, Transport};
+use crate::watermark::Watermark;
+
+/// How long the only node of a group may take to become its leader when it is opened. It takes two syncs.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A message holds at least one batch, its entry table and Raft's fields.
+const MESSAGE_OVERHEAD: u64 = 64 << 10;
+
+/// A replicated, append-only log: one node's handle on it. Cheap to clone, usable from any thread.
+///
+/// The node runs until [`shutdown`](Self::shutdown) is called on any clone, or the last clone is dropped.
+#[derive(Clone)]
+pub struct DLedger {
+    node: Arc<Node>,
+}
+
+/// One running node. Dropped with the last handle.
+struct Node {
+    shared: Arc<Shared>,
+    inputs: Sender<Input>,
+    threads: Threads,
+    append_timeout: Duration,
+    next_barrier: AtomicU64,
+    id: NodeId,
+}
+
+impl DLedger {
+    /// Begins to set up node `id`.
+    pub fn builder(id: impl Into<NodeId>) -> Builder {
+        Builder::new(id.into())
+    }
+
+    /// Appends one payload and blocks until it is committed. Returns its index.
+    ///
+    /// Waits for room in the window and for the commit, each up to `Builder::append_timeout`. An empty payload is a legal entry.
+    ///
+    /// # Errors
+    /// Any [`AppendError`]; [`AppendError::may_have_committed`] tells whether it is safe to try again.
+    pub fn append(&self, payload: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        let future = self.node.shared.sequencer.append(payload.as_ref(), Some(self.deadline()));
+        Ok(self.await_commit(future)?.start)
+    }
+
+    /// Appends one payload without waiting. The payload is copied before this returns, and appends of one thread keep their order.
+    ///
+    /// The future resolves by itself within `Builder::append_timeout`, whether or not anyone waits for it. If the append is refused at once
+    /// (no leader here, window full), the future is resolved already.
+    pub fn append_async(&self, payload: impl AsRef<[u8]>) -> AppendFuture {
+        self.node.shared.sequencer.append(payload.as_ref(), None)
+    }
+
+    /// Appends several payloads at consecutive indexes, all or nothing, and blocks until they are committed. Returns their indexes. Without any
+    /// payload it returns an empty range.
+    ///
+    /// # Errors
+    /// Any [`AppendError`]. [`AppendError::TooLarge`] if the payloads come to more than 16 MiB or `Builder::max_entry_bytes`, whichever is more;
+    /// each entry counts 32 bytes beyond its payload.
+    pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: impl IntoIterator<Item = P>) -> Result<Range<u64>, AppendError> {
+        let (future, count) = self.node.shared.sequencer.append_batch(payloads, Some(self.deadline()));
+        let start = self.await_commit(future)?.start;
+        Ok(start..start + count)
+    }
+
+    /// Appends several payloads as [`append_batch`](Self::append_batch) does, without waiting. The future tells the place of the first.
+    pub fn append_batch_async<P: AsRef<[u8]>>(&self, payloads: impl IntoIterator<Item = P>) -> AppendFuture {
+        self.node.shared.sequencer.append_batch(payloads, None).0
+    }
+
+    /// The entry at `index`, or `None` if it is not (yet) committed here. Works in every role. What `append` returned is never `None` on the node that
+    /// returned it; a follower learns of a commit a little later (see [`barrier`](Self::barrier)).
+    ///
+    /// # Errors
+    /// [`ReadError::Purged`], [`ReadError::Damaged`], [`ReadError::Storage`], [`ReadError::Stopped`].
+    pub fn get(&self, index: u64) -> Result<Option<Entry>, ReadError> {
+        get(&self.node.shared, index)
+    }
+
+    /// Reads what is committed here, from index `from` on. Ends where the commits end at that moment; a later call of `next` goes on if there is more.
+    pub fn read(&self, from: u64) -> Cursor {
+        Cursor { shared: self.node.shared.clone(), next: from, batch: None, failed: false }
+    }
+
+    /// Reads from index `from` on and waits for more. Ends when the node is shut down. Does not keep the node running.
+    pub fn tail(&self, from: u64) -> Tail {
+        Tail { cursor: self.read(from) }
+    }
+
+    /// The indexes that can be read here: first retained .. first not (yet) known to be committed.
+    pub fn committed(&self) -> Range<u64> {
+        let end = self.node.shared.watermark.end();
+        self.node.shared.reader.base().mark.next_index.min(end)..end
+    }
+
+    /// Establishes a linearizable point: every append that was acknowledged anywhere before this call lies below the index that it returns, and
+    /// can be read here. Works in every role; costs one round of heartbeats of the leader.
+    ///
+    /// # Errors
+    /// [`BarrierError::TimedOut`] after `Builder::append_timeout` without a leader that has a quorum, and [`BarrierError::Stopped`].
+    pub fn barrier(&self) -> Result<u64, BarrierError> {
+        let id = self.node.next_barrier.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = bounded(1);
+        self.node.command(Command::Barrier { id, reply });
+        match answer.recv_timeout(self.node.append_timeout) {
+            Ok(outcome) => outcome,
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                self.node.command(Command::ForgetBarrier { id });
+                Err(BarrierError::TimedOut(self.node.append_timeout))
+            }
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Err(BarrierError::Stopped),
+        }
+    }
+
+    /// This node's account of itself.
+    pub fn status(&self) -> Status {
+        self.node.shared.status()
+    }
+
+    /// Hands the leadership to another voter and blocks until it leads, or has failed to. Appends wait meanwhile, up to an election timeout.
+    ///
+    /// # Errors
+    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node, or whoever the group elected, leads.
+    pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
+        let (reply, answer) = bounded(1);
+        self.node.command(Command::Transfer { to: to.into(), reply });
+        answer.recv().unwrap_or(Err(TransferError::Stopped))
+    }
+
+    /// Stops the node, for every clone of this handle: resolves every future, makes the log durable, closes it and joins every thread. What was
+    /// not yet acknowledged resolves as [`AppendError::Stopped`] or, if it had been sent to peers, [`AppendError::OutcomeUnknown`]. Idempotent.
+    ///
+    /// May be called from an observer; it then does not wait for that observer's own thread.
+    ///
+    /// # Errors
+    /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all the same.
+    pub fn shutdown(&self) -> Result<(), ShutdownError> {
+        self.node.shutdown()
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.node.append_timeout
+    }
+
+    fn await_commit(&self, future: AppendFuture) -> Result<Range<u64>, AppendError> {
+        let appended = match future.wait_timeout(self.node.append_timeout) {
+            Some(outcome) => outcome?,
+            None => return Err(AppendError::TimedOut(self.node.append_timeout)),
+        };
+        Ok(appended.index..appended.index)
+    }
+}
+
+impl fmt::Debug for DLedger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DLedger").field("status", &self.status()).finish()
+    }
+}
+
+impl Node {
+    fn command(&self, command: Command) {
+        // If the engine is gone, so is its end of the reply, which tells the asker.
+        let _ = self.inputs.send(Input::Command(command));
+    }
+
+    fn shutdown(&self) -> Result<(), ShutdownError> {
+        let (reply, answer) = bounded(1);
+        self.command(Command::Stop { reply });
+        let outcome = answer.recv().unwrap_or(Ok(()));
+        self.threads.join();
+        outcome
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Err(error) = self.shutdown() {
+            log::warn!("node {}: closed with an error: {error}", self.id);
+        }
+    }
+}
+
+/// Reads committed entries in order. Made by [`DLedger::read`].
+#[derive(Debug)]
+pub struct Cursor {
+    shared: Arc<Shared>,
+    next: u64,
+    /// The batch that holds the last entry read, and probably the next.
+    batch: Option<Batch>,
+    failed: bool,
+}
+
+impl Cursor {
+    fn entry(&mut self) -> Result<Entry, ReadError> {
+        if let Some(batch) = &self.batch
+            && let Some(entry) = batch.entry(self.next).map_err(|error| damaged(self.next, error))?
+        {
+            return Ok(entry);
+        }
+        let batch = batch_with(&self.shared, self.next)?;
+        let entry = entry_in(&batch, self.next)?;
+        self.batch = Some(batch);
+        Ok(entry)
+    }
+}
+
+/// Ends after the first error.
+impl Iterator for Cursor {
+    type Item = Result<Entry, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed || self.next >= self.shared.watermark.end() {
+            return None;
+        }
+        let entry = if self.shared.watermark.is_closed() { Err(ReadError::Stopped) } else { self.entry() };
+        self.failed = entry.is_err();
+        self.next += 1;
+        Some(entry)
+    }
+}
+
+/// Reads committed entries in order and waits for more. Made by [`DLedger::tail`].
+#[derive(Debug)]
+pub struct Tail {
+    cursor: Cursor,
+}
+
+impl Tail {
+    /// The next entry, or `None` if none was committed within `timeout`, or the node was shut down.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<Entry, ReadError>> {
+        self.next_until(Instant::now().checked_add(timeout))
+    }
+
+    fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<Entry, ReadError>> {
+        let shared = &self.cursor.shared;
+        if self.cursor.failed || shared.watermark.is_closed() || !shared.watermark.wait_past(self.cursor.next, deadline) {
+            return None;
+        }
+        self.cursor.next()
+    }
+}
+
+/// Blocks. Ends when the node is shut down, or after the first error.
+impl Iterator for Tail {
+    type Item = Result<Entry, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_until(None)
+    }
+}
+
+fn get(shared: &Shared, index: u64) -> Result<Option<Entry>, ReadError> {
+    if shared.watermark.is_closed() {
+        return Err(ReadError::Stopped);
+    }
+    if index >= shared.watermark.end() {
+        return Ok(None);
+    }
+    entry_in(&batch_with(shared, index)?, index).map(Some)
+}
+
+/// The batch with a committed entry.
+fn batch_with(shared: &Shared, index: u64) -> Result<Batch, ReadError> {
+    match shared.reader.batch_with(index) {
+        Ok(Some(batch)) => Ok(batch),
+        Ok(None) => Err(ReadError::Damaged { index, reason: "the log no longer reaches this committed entry".to_owned() }),
+        Err(StorageError::Purged { first }) => Err(ReadError::Purged { index, first }),
+        Err(error @ StorageError::Damaged { .. }) => Err(ReadError::Damaged { index, reason: error.to_string() }),
+        Err(error) => Err(ReadError::Storage(error)),
+    }
+}
+
+fn entry_in(batch: &Batch, index: u64) -> Result<Entry, ReadError> {
+    match batch.entry(index) {
+        Ok(Some(entry)) => Ok(entry),
+        Ok(None) => Err(ReadError::Damaged { index, reason: "the batch found for it does not hold it".to_owned() }),
+        Err(error) => Err(damaged(index, error)),
+    }
+}
+
+fn damaged(index: u64, error: BatchError) -> ReadError {
+    ReadError::Damaged { index, reason: error.to_string() }
+}
+
+impl Builder {
+    /// Opens the log, joins the group and returns the handle. The only node of a group is its leader when this returns; the nodes of a larger group
+    /// elect one among them once a majority is open.
+    ///
+    /// # Errors
+    /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.
+    pub fn open(mut self) -> Result<DLedger, OpenError> {
+        self.check()?;
+        let mut storage = match self.storage.take() {
+            Some(storage) => storage,
+            None => Box::new(crate::storage::MemoryLog::new()),
+        };
+        let genesis = Genesis {
+            group: self.group.clone(),
+            node: self.node,
+            cluster: cluster_id(&self.group, &self.membership().voters),
+            membership: self.membership(),
+        };
+        let recovered = storage.open(&genesis)?;
+        let transport = self.transport.take().unwrap_or_else(|| self.default_transport());
+        let (inputs, inbox) = unbounded();
+        let threads = Threads::new(self.node, inputs.clone());
+        let started = self.start(&genesis, recovered, storage, transport, &threads, inputs, inbox);
+        if started.is_err() {
+            threads.join();
+        }
+        let ledger = started?;
+        if ledger.status().members.len() == 1 {
+            ledger.await_own_leadership()?;
+        }
+        Ok(ledger)
+    }
+
+    fn default_transport(&self) -> Box<dyn Transport> {
+        if self.peers.len() > 1 {
+            Box::new(MemoryNetwork::new().transport(self.node)) /*TMP*/
+        } else {
+            Box::new(MemoryNetwork::new().transport(self.node))
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a node meet here, once")]
+    fn start(
+        self,
+        genesis: &Genesis,
+        recovered: Recovered,
+        storage: Box<dyn Storage>,
+        mut transport: Box<dyn Transport>,
+        threads: &Threads,
+        inputs: Sender<Input>,
+        inbox: Receiver<Input>,
+    ) -> Result<DLedger, OpenError> {
+        let shared = Arc::new(self.shared(&recovered, &*storage, inputs.clone())?);
+        transport.start(self.seat(genesis, &recovered, &shared, threads, inputs.clone())).map_err(OpenError::Transport)?;
+        let (backstage, stagehands) = backstage();
+        let settings = self.engine_settings();
+        let engine = Engine::new(settings, inbox, shared.clone(), backstage, &recovered, storage, transport)?;
+        threads.start(engine, stagehands, self.observers).map_err(OpenError::Thread)?;
+        let node = Node {
+            shared,
+            inputs,
+            threads: threads.clone(),
+            append_timeout: self.append_timeout,
+            next_barrier: AtomicU64::new(0),
+            id: self.node,
+        };
+        Ok(DLedger { node: Arc::new(node) })
+    }
+
+    fn shared(&self, recovered: &Recovered, storage: &dyn Storage, inputs: Sender<Input>) -> Result<Shared, OpenError> {
+        let reader = storage.reader();
+        let committed = reader.mark(recovered.hard_state.commit)?.unwrap_or(recovered.base.mark);
+        let limits = Limits { entry: self.max_entry_bytes, batch: self.max_batch_bytes(), window: self.max_in_flight_bytes };
+        let status = Status {
+            group: self.group.clone(),
+            id: self.node,
+            role: Role::Follower,
+            term: recovered.hard_state.term,
+            leader: None,
+            members: crate::engine::members(&recovered.base.membership, &self.peers),
+            committed: 0..0,
+            committed_position: 0,
+            end_index: 0,
+            fault: None,
+        };
+        Ok(Shared {
+            // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
+            sequencer: Sequencer::new(limits, move || drop(inputs.send(Input::Appends))),
+            watermark: Watermark::new(committed.next_index, committed.next_position),
+            reader,
+            status: Mutex::new(status),
+            end_index: AtomicU64::new(recovered.last.next_index),
+            inbox_bytes: AtomicU64::new(0),
+        })
+    }
+
+    fn seat(&self, genesis: &Genesis, recovered: &Recovered, shared: &Arc<Shared>, threads: &Threads, inputs: Sender<Input>) -> Seat {
+        let shared = shared.clone();
+        Seat {
+            node: self.node,
+            group: self.group.clone(),
+            cluster: genesis.cluster,
+            identity: recovered.identity,
+            addresses: self.peers.clone(),
+            known: recovered.peers.clone(),
+            message_bytes_max: (self.message_bytes() + MESSAGE_OVERHEAD) as usize,
+            inbox: Inbox::new(move |arrival| {
+                if let Arrival::Message(message) = &arrival
+                    && !shared.admit(message)
+                {
+                    return false;
+                }
+                inputs.send(Input::Arrival(arrival)).is_ok()
+            }),
+            spawner: threads.spawner(),
+        }
+    }
+
+    fn engine_settings(&self) -> EngineSettings {
+        // Two ticks a heartbeat: election timeouts are counted in ticks, and coarse ones collide.
+        let tick = self.heartbeat_interval / 2;
+        let election_ticks = self.election_timeout.as_nanos().div_ceil(tick.as_nanos()) as usize;
+        EngineSettings {
+            replica: replica::Settings {
+                group: self.group.clone(),
+                node: self.node,
+                election_ticks,
+                heartbeat_ticks: 2,
+                message_bytes: self.message_bytes(),
+                counts_unsynced: matches!(self.flush, FlushPolicy::Async { .. }),
+                seed: random(),
+            },
+            tick,
+            flush_interval: match self.flush {
+                FlushPolicy::Sync => None,
+                FlushPolicy::Async { interval } => Some(interval),
+            },
+            append_timeout: self.append_timeout,
+            addresses: self.peers.clone(),
+        }
+    }
+
+    /// The largest batch with its entry table: an entry takes at most as much in the table as it counts in the limit.
+    fn message_bytes(&self) -> u64 {
+        2 * self.max_batch_bytes()
+    }
+}
+
+impl DLedger {
+    fn await_own_leadership(&self) -> Result<(), OpenError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        // The point that a barrier establishes is behind the first batch of this leader's own term.
+        while Instant::now() < deadline {
+            match self.barrier() {
+                Ok(_) if self.status().role == Role::Leader => return Ok(()),
+                Ok(_) | Err(BarrierError::TimedOut(_)) => {}
+                Err(error) => return Err(OpenError::Storage(StorageError::Poisoned(error.to_string()))),
+            }
+        }
+        Err(OpenError::NotReady(READY_TIMEOUT))
+    }
+}
+
+/// The number of a group: from its name and first members, so that all of them come to the same one by themselves. FNV-1a.
+fn cluster_id(group: &str, voters: &[NodeId]) -> u64 {
+    let ids = voters.iter().flat_map(|id| id.get().to_le_bytes());
+    group
+        .bytes()
+        .chain([0])
+        .chain(ids)
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// A number that no other process draws, from the keys that the standard library seeds its hash maps with.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,565 @@
+//! The corridor: joins replica, storage, transport and hosts. A value with one verb, [`Engine::turn`]: drain what came in, let time pass, take
+//! the appends, carry out the effects. It has no clock and no thread; whoever drives it passes the time and runs what it hands out.
+//!
+//! The order within a turn is the order that Raft needs: sync notices and messages as they came in (a notice always stands before the
+//! answers that it made possible), then ticks, then appends, then effects until there are none.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+
+use crate::entry::NodeId;
+use crate::error::{AppendError, BarrierError, ShutdownError, TransferError};
+use crate::future::Completion;
+use crate::message::Message;
+use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, TransferRefusal};
+use crate::role::{Member, Role, Status};
+use crate::sequencer::Sequencer;
+use crate::storage::{Chore, LogReader, PendingSync, Recovered, Storage, StorageError};
+use crate::transport::{Arrival, Transport};
+use crate::watermark::Watermark;
+
+/// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
+/// for catching up would make it forget that it has heard of a leader.
+const TICKS_MAX: u32 = 2;
+
+/// How much may wait to be handled: beyond it arriving messages are refused, as if the network had lost them.
+const INBOX_BYTES: u64 = 128 << 20;
+
+/// What a message counts in the inbox beyond its bytes.
+const MESSAGE_OVERHEAD: u64 = 256;
+
+/// Something for the engine to look at.
+pub(crate) enum Input {
+    /// The sequencer has turned from empty to not empty.
+    Appends,
+    Arrival(Arrival),
+    Synced(u64, Result<(), StorageError>),
+    /// A thread that serves this node has panicked.
+    Panicked(String),
+    Command(Command),
+}
+
+/// What a host asks of the engine. Every reply is sent, unless the asker is gone.
+pub(crate) enum Command {
+    Barrier {
+        id: u64,
+        reply: Sender<Result<u64, BarrierError>>,
+    },
+    /// The asker no longer waits.
+    ForgetBarrier {
+        id: u64,
+    },
+    Transfer {
+        to: NodeId,
+        reply: Sender<Result<(), TransferError>>,
+    },
+    Stop {
+        reply: Sender<Result<(), ShutdownError>>,
+    },
+}
+
+/// A sync for another thread to wait for; the outcome comes back as [`Input::Synced`].
+pub(crate) struct SyncJob {
+    pub(crate) number: u64,
+    pub(crate) pending: Box<dyn PendingSync>,
+}
+
+/// The moment at which a turn takes place.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Now {
+    /// Since the engine was made, by a clock that never steps.
+    pub(crate) elapsed: Duration,
+    /// Milliseconds since 1970, by a clock that may.
+    pub(crate) unix_ms: u64,
+}
+
+/// Where the engine hands work that others do. Unbounded, and little: a sync at a time matters, chores and role changes are rare.
+pub(crate) struct Backstage {
+    pub(crate) syncs: Sender<SyncJob>,
+    pub(crate) chores: Sender<Chore>,
+    pub(crate) roles: Sender<Status>,
+}
+
+/// What an engine is told once.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineSettings {
+    pub(crate) replica: Settings,
+    pub(crate) tick: Duration,
+    /// Under an asynchronous flush policy: how often the log is synced.
+    pub(crate) flush_interval: Option<Duration>,
+    pub(crate) append_timeout: Duration,
+    pub(crate) addresses: Vec<(NodeId, String)>,
+}
+
+/// What host threads read without asking the engine.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) sequencer: Sequencer,
+    pub(crate) watermark: Watermark,
+    pub(crate) reader: Arc<dyn LogReader>,
+    pub(crate) status: Mutex<Status>,
+    /// The index after the last entry of the log, committed or not.
+    pub(crate) end_index: AtomicU64,
+    /// Bytes of messages that wait in the engine's inputs.
+    pub(crate) inbox_bytes: AtomicU64,
+}
+
+/// A batch that was handed to the replica.
+struct InFlight {
+    completion: Arc<Completion>,
+    cost: u64,
+    since: Duration,
+}
+
+/// See the [module](self).
+pub(crate) struct Engine {
+    settings: EngineSettings,
+    inputs: Receiver<Input>,
+    shared: Arc<Shared>,
+    backstage: Backstage,
+    replica: Replica,
+    storage: Box<dyn Storage>,
+    transport: Box<dyn Transport>,
+    in_flight: HashMap<BatchId, InFlight>,
+    /// The ids of `in_flight` in the order of their age; settled ones are skipped when met.
+    ages: VecDeque<BatchId>,
+    next_batch: BatchId,
+    barriers: HashMap<u64, Sender<Result<u64, BarrierError>>>,
+    transfer: Option<(NodeId, Sender<Result<(), TransferError>>)>,
+    now: Now,
+    next_tick: Duration,
+    next_flush: Duration,
+    /// Something was written since the last sync was begun.
+    dirty: bool,
+    fault: Option<String>,
+    stopped: bool,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        settings: EngineSettings,
+        inputs: Receiver<Input>,
+        shared: Arc<Shared>,
+        backstage: Backstage,
+        recovered: &Recovered,
+        storage: Box<dyn Storage>,
+        transport: Box<dyn Transport>,
+    ) -> Result<Engine, StorageError> {
+        let commit = recovered.hard_state.commit;
+        let reader = shared.reader.clone();
+        let committed = reader.mark(commit)?.expect("the recovered commit lies within the log");
+        let replica = Replica::new(&settings.replica, recovered, committed, reader);
+        Ok(Engine {
+            // The first tick is due at once: the only voter of a group has nothing to wait for.
+            next_tick: Duration::ZERO,
+            next_flush: settings.flush_interval.unwrap_or(Duration::MAX),
+            settings,
+            inputs,
+            shared,
+            backstage,
+            replica,
+            storage,
+            transport,
+            in_flight: HashMap::new(),
+            ages: VecDeque::new(),
+            next_batch: 0,
+            barriers: HashMap::new(),
+            transfer: None,
+            now: Now::default(),
+            dirty: false,
+            fault: None,
+            stopped: false,
+        })
+    }
+
+    /// One round: everything that came in, the time that has passed, the appends that wait, and all effects of that.
+    pub(crate) fn turn(&mut self, now: Now) {
+        self.now = now;
+        // Bounded by what is there on entry, so that a flood of inputs cannot keep the effects from being carried out.
+        for _ in 0..self.inputs.len() {
+            let Ok(input) = self.inputs.try_recv() else { break };
+            self.handle(input);
+        }
+        self.pass_time();
+        self.take_appends();
+        self.carry_out_effects();
+        self.end_transfer();
+        while let Some(chore) = self.storage.next_chore() {
+            // Only a driver that has shut down takes no chores, and then they are not needed.
+            let _ = self.backstage.chores.send(chore);
+        }
+    }
+
+    /// When the next turn is due even if nothing comes in.
+    pub(crate) fn wake_at(&self) -> Duration {
+        if self.fault.is_some() || self.stopped {
+            return Duration::MAX;
+        }
+        if self.dirty { self.next_tick.min(self.next_flush) } else { self.next_tick }
+    }
+
+    /// Whether the last turn was the last.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Where whoever drives this waits for inputs.
+    pub(crate) fn inputs(&self) -> &Receiver<Input> {
+        &self.inputs
+    }
+
+    /// This node takes no further part in its group. Readers go on; everything under way is resolved.
+    pub(crate) fn fail(&mut self, reason: &str) {
+        if self.fault.is_some() || self.stopped {
+            return;
+        }
+        log::error!("group {} node {}: stopped taking part: {reason}", self.settings.replica.group, self.settings.replica.node);
+        self.fault = Some(reason.to_owned());
+        self.transport.stop();
+        self.resolve_all(AppendError::Failed { reason: reason.to_owned() }, &BarrierError::Failed { reason: reason.to_owned() });
+        if let Some((_, reply)) = self.transfer.take() {
+            let _ = reply.send(Err(TransferError::Failed { reason: reason.to_owned() }));
+        }
+        let role = if self.replica.standing().role == Role::Learner { Role::Learner } else { Role::Follower };
+        self.announce(Standing { role, term: self.replica.standing().term, leader: None });
+    }
+
+    fn handle(&mut self, input: Input) {
+        if let Input::Arrival(Arrival::Message(message)) = &input {
+            self.shared.inbox_bytes.fetch_sub(inbox_cost(message), Ordering::Relaxed);
+        }
+        match input {
+            Input::Appends => {}
+            Input::Command(command) => self.handle_command(command),
+            // A replica that has failed, perhaps in the middle of something, is never touched again.
+            _ if self.fault.is_some() => {}
+            Input::Arrival(arrival) => self.handle_arrival(arrival),
+            Input::Synced(number, Ok(())) => self.replica.handle_synced(number),
+            Input::Synced(_, Err(error)) => self.fail(&format!("a sync failed, and what reached the disk is unknown: {error}")),
+            Input::Panicked(what) => self.fail(&what),
+        }
+    }
+
+    fn handle_arrival(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Message(message) => {
+                let from = message.from();
+                if let Err(refusal) = self.replica.handle_message(message) {
+                    log::debug!("group {}: refused a message of node {from}: {refusal}", self.settings.replica.group);
+                }
+            }
+            Arrival::Unreachable(peer) => self.replica.handle_unreachable(peer),
+            Arrival::Met { peer, directory } => {
+                if let Err(error) = self.storage.remember(peer, directory) {
+                    self.storage_failed(&error);
+                }
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Barrier { reply, .. } if self.stopped => drop(reply.send(Err(BarrierError::Stopped))),
+            Command::Barrier { id, reply } => match &self.fault {
+                Some(reason) => drop(reply.send(Err(BarrierError::Failed { reason: reason.clone() }))),
+                None => {
+                    self.barriers.insert(id, reply);
+                    self.replica.handle_barrier(id);
+                }
+            },
+            Command::ForgetBarrier { id } => drop(self.barriers.remove(&id)),
+            Command::Transfer { to, reply } => self.begin_transfer(to, reply),
+            Command::Stop { reply } => {
+                let outcome = self.stop();
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let now = self.now;
+        if self.fault.is_some() || self.stopped {
+            return;
+        }
+        for _ in 0..TICKS_MAX {
+            if now.elapsed < self.next_tick {
+                break;
+            }
+            self.next_tick += self.settings.tick;
+            self.replica.tick();
+            self.expire();
+        }
+        if now.elapsed >= self.next_tick {
+            self.next_tick = now.elapsed + self.settings.tick;
+        }
+        if self.dirty && now.elapsed >= self.next_flush {
+            self.next_flush = now.elapsed + self.settings.flush_interval.unwrap_or(Duration::MAX);
+            self.begin_sync(0);
+        }
+    }
+
+    /// Resolves batches that have waited for too long. They stay with the replica, and may commit yet.
+    fn expire(&mut self) {
+        let leads = self.replica.standing().role == Role::Leader;
+        while let Some(oldest) = self.ages.front() {
+            if let Some(batch) = self.in_flight.get(oldest) {
+                if self.now.elapsed < batch.since + self.settings.append_timeout {
+                    break;
+                }
+                let error = if leads { AppendError::TimedOut(self.settings.append_timeout) } else { AppendError::OutcomeUnknown };
+                batch.completion.resolve(Err(error));
+            }
+            self.ages.pop_front();
+        }
+    }
+
+    fn take_appends(&mut self) {
+        for batch in self.shared.sequencer.take(self.now.unix_ms) {
+            let id = self.next_batch;
+            self.next_batch += 1;
+            self.in_flight.insert(id, InFlight { completion: batch.completion, cost: batch.cost, since: self.now.elapsed });
+            self.ages.push_back(id);
+            self.replica.handle_append(id, batch.body);
+        }
+    }
+
+    fn carry_out_effects(&mut self) {
+        while self.fault.is_none() && !self.stopped {
+            let Some(effect) = self.replica.poll_effect() else { break };
+            match effect {
+                Effect::Send(mut messages) => self.transport.send(&mut messages),
+                Effect::Write { batches, hard_state, commit } => {
+                    let mut written = Ok(());
+                    if !batches.is_empty() {
+                        written = self.storage.append(&batches, commit);
+                    }
+                    if let Some(hard_state) = hard_state {
+                        written = written.and_then(|()| self.storage.save(hard_state));
+                    }
+                    self.after_write(written);
+                }
+                Effect::Rebase(base) => {
+                    let written = self.storage.reset(&base);
+                    self.after_write(written);
+                }
+                Effect::Sync(number) => self.begin_sync(number),
+                Effect::Commit(mark) => self.shared.watermark.publish(mark.next_index, mark.next_position),
+                Effect::Settle(batch, fate) => self.settle(batch, fate),
+                Effect::Role(standing) => self.take_standing(standing),
+                Effect::Barrier(ids) => self.answer_barriers(&ids),
+                Effect::Fail(reason) => self.fail(&reason),
+            }
+        }
+        if self.fault.is_none()
+            && let Some(last) = self.replica.last()
+        {
+            self.shared.end_index.store(last.next_index, Ordering::Relaxed);
+        }
+    }
+
+    fn after_write(&mut self, written: Result<(), StorageError>) {
+        match written {
+            Ok(()) => self.dirty = true,
+            Err(error) => self.storage_failed(&error),
+        }
+    }
+
+    fn storage_failed(&mut self, error: &StorageError) {
+        self.fail(&format!("the storage took no write: {error}"));
+    }
+
+    fn begin_sync(&mut self, number: u64) {
+        self.dirty = false;
+        let job = SyncJob { number, pending: self.storage.begin_sync() };
+        // A driver that takes no more syncs is shutting down: the sync at the end covers this one.
+        let _ = self.backstage.syncs.send(job);
+    }
+
+    fn settle(&mut self, id: BatchId, fate: Fate) {
+        let Some(batch) = self.in_flight.remove(&id) else { return };
+        self.shared.sequencer.release(batch.cost);
+        batch.completion.resolve(match fate {
+            Fate::Committed { term } => Ok(term),
+            Fate::Lost => Err(self.not_leader()),
+            Fate::Unknown => Err(AppendError::OutcomeUnknown),
+        });
+    }
+
+    /// Opens or closes the gate for appends, then tells the host.
+    fn take_standing(&mut self, standing: Standing) {
+        if standing.role == Role::Leader {
+            self.open_sequencer();
+        } else {
+            self.shared.sequencer.close(self.not_leader());
+        }
+        self.announce(standing);
+    }
+
+    fn open_sequencer(&mut self) {
+        match self.replica.last() {
+            Some(last) => self.shared.sequencer.open(last.next_index, last.next_position, last.timestamp),
+            None => self.fail("the end of the log cannot be read"),
+        }
+    }
+
+    fn announce(&mut self, standing: Standing) {
+        let status = {
+            let mut status = self.shared.status.lock();
+            status.role = standing.role;
+            status.term = standing.term;
+            status.leader = standing.leader;
+            status.fault.clone_from(&self.fault);
+            status.members = members(self.replica.membership(), &self.settings.addresses);
+            fill_in(&mut status, &self.shared);
+            status.clone()
+        };
+        // Only a driver that has shut down takes no role changes.
+        let _ = self.backstage.roles.send(status);
+    }
+
+    fn not_leader(&self) -> AppendError {
+        let leader = self.replica.standing().leader.filter(|leader| *leader != self.settings.replica.node);
+        let address = leader.and_then(|leader| self.settings.addresses.iter().find(|(id, _)| *id == leader));
+        AppendError::NotLeader { leader, address: address.map(|(_, address)| address.clone()) }
+    }
+
+    fn answer_barriers(&mut self, ids: &[u64]) {
+        let end = self.shared.watermark.end();
+        for id in ids {
+            if let Some(reply) = self.barriers.remove(id) {
+                let _ = reply.send(Ok(end));
+            }
+        }
+    }
+
+    fn begin_transfer(&mut self, to: NodeId, reply: Sender<Result<(), TransferError>>) {
+        match self.try_transfer(to) {
+            Err(error) => drop(reply.send(Err(error))),
+            Ok(false) => drop(reply.send(Ok(()))),
+            Ok(true) => {
+                if let Some((before, reply)) = self.transfer.replace((to, reply)) {
+                    let _ = reply.send(Err(TransferError::TimedOut(before)));
+                }
+            }
+        }
+    }
+
+    /// Begins to hand over. `Ok(false)`: there is nothing to do, `to` leads already.
+    fn try_transfer(&mut self, to: NodeId) -> Result<bool, TransferError> {
+        if self.stopped {
+            return Err(TransferError::Stopped);
+        }
+        if let Some(reason) = &self.fault {
+            return Err(TransferError::Failed { reason: reason.clone() });
+        }
+        let standing = self.replica.standing();
+        if standing.leader == Some(to) {
+            return Ok(false);
+        }
+        // What is queued is proposed first, for raft-rs takes nothing while it hands over. Whoever comes later waits, or is told to.
+        self.shared.sequencer.pause();
+        self.take_appends();
+        self.replica.handle_transfer(to).map_err(|refusal| {
+            self.shared.sequencer.resume();
+            match refusal {
+                TransferRefusal::NotLeader => TransferError::NotLeader { leader: standing.leader },
+                TransferRefusal::NotAVoter => TransferError::NotAVoter(to),
+            }
+        })?;
+        Ok(true)
+    }
+
+    /// Answers a transfer that has come to an end, one way or the other.
+    fn end_transfer(&mut self) {
+        if self.replica.is_transferring() {
+            return;
+        }
+        let standing = self.replica.standing();
+        let decided = standing.leader.is_some();
+        let Some((to, reply)) = self.transfer.take_if(|_| decided) else { return };
+        let _ = reply.send(if standing.leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
+        self.shared.sequencer.resume();
+    }
+
+    fn stop(&mut self) -> Result<(), ShutdownError> {
+        if self.stopped {
+            return Ok(());
+        }
+        self.transport.stop();
+        let outcome = match self.fault.clone() {
+            Some(reason) => Err(ShutdownError::Failed { reason }),
+            None => {
+                self.storage.save(self.replica.hard_state()).and_then(|()| self.storage.begin_sync().wait()).map_err(ShutdownError::from)
+            }
+        };
+        self.resolve_all(AppendError::Stopped, &BarrierError::Stopped);
+        if let Some((_, reply)) = self.transfer.take() {
+            let _ = reply.send(Err(TransferError::Stopped));
+        }
+        self.stopped = true;
+        self.shared.watermark.close();
+        outcome
+    }
+
+    /// Ends every wait: what was never proposed with `error`, what was proposed without knowing its fate.
+    fn resolve_all(&mut self, error: AppendError, barrier: &BarrierError) {
+        self.shared.sequencer.close(error);
+        for batch in std::mem::take(&mut self.in_flight).into_values() {
+            self.shared.sequencer.release(batch.cost);
+            batch.completion.resolve(Err(AppendError::OutcomeUnknown));
+        }
+        for reply in std::mem::take(&mut self.barriers).into_values() {
+            let _ = reply.send(Err(barrier.clone()));
+        }
+    }
+}
+
+impl Shared {
+    /// Whether there is room for a message in the engine's inputs; if so, it is counted.
+    pub(crate) fn admit(&self, message: &Message) -> bool {
+        let cost = inbox_cost(message);
+        let before = self.inbox_bytes.fetch_add(cost, Ordering::Relaxed);
+        // A message larger than the whole inbox passes when it is alone.
+        let fits = before == 0 || before + cost <= INBOX_BYTES;
+        if !fits {
+            self.inbox_bytes.fetch_sub(cost, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let mut status = self.status.lock().clone();
+        fill_in(&mut status, self);
+        status
+    }
+}
+
+/// The parts of a status that move all the time are read when they are asked for.
+fn fill_in(status: &mut Status, shared: &Shared) {
+    let (end, position) = shared.watermark.end_and_position();
+    status.committed = shared.reader.base().mark.next_index.min(end)..end;
+    status.committed_position = position;
+    status.end_index = shared.end_index.load(Ordering::Relaxed).max(end);
+}
+
+fn inbox_cost(message: &Message) -> u64 {
+    message.encoded_len() as u64 + MESSAGE_OVERHEAD
+}
+
+pub(crate) fn members(membership: &crate::role::Membership, addresses: &[(NodeId, String)]) -> Vec<Member> {
+    let address = |id| addresses.iter().find(|(node, _)| *node == id).map_or_else(String::new, |(_, address)| address.clone());
+    let mut members: Vec<Member> = membership
+        .voters
+        .iter()
+        .map(|id| (*id, true))
+        .chain(membership.learners.iter().map(|id| (*id, false)))
+        .map(|(id, voter)| Member { id, address: address(id), voter })
+        .collect();
+    members.sort_by_key(|member| member.id);
+    members
+}

@@ -1,0 +1,199 @@
+//! Every way to fail, on one page: whose fault it is, and whether the append may have been committed all the same.
+
+use std::io;
+use std::time::Duration;
+
+use crate::entry::NodeId;
+use crate::storage::StorageError;
+
+/// Why an append was not acknowledged.
+///
+/// The question that a producer has before it tries again is [`may_have_committed`](AppendError::may_have_committed).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Another node leads, or none does at the moment. Certainly not committed: append there, or here again after a while.
+    #[error("this node does not lead{}", leads(leader, address))]
+    #[non_exhaustive]
+    NotLeader {
+        /// Who leads, as far as this node knows.
+        leader: Option<NodeId>,
+        /// Where that node is reached, as the builder was told.
+        address: Option<String>,
+    },
+    /// Too many bytes are under way. Certainly not committed: wait for earlier appends to finish, then try again.
+    #[error("{in_flight} bytes are under way, the window holds {limit}: wait for earlier appends to finish")]
+    #[non_exhaustive]
+    Busy {
+        /// Bytes that wait for their commit.
+        in_flight: u64,
+        /// The window: `Builder::max_in_flight_bytes`.
+        limit: u64,
+    },
+    /// The payload or batch exceeds a limit, on every node and for ever. Not committed: split it.
+    #[error("{len} bytes are more than the limit of {limit}: split the payload or raise the limit on every node")]
+    #[non_exhaustive]
+    TooLarge {
+        /// The size that was refused, in bytes.
+        len: u64,
+        /// The limit, in bytes: `Builder::max_entry_bytes` for an entry, 16 MiB or that for a batch, whichever is more.
+        limit: u64,
+    },
+    /// This node lost the leadership while the append was under way, and cannot tell its fate: another node decides. It may commit, or may
+    /// have been committed. Read the log from the leader before trying again, or make the append idempotent.
+    #[error("the outcome is unknown: the leadership changed while the append was under way")]
+    OutcomeUnknown,
+    /// No quorum confirmed it in time. It is still under way and may commit at any later moment.
+    #[error("not confirmed within {}: a quorum of the group is slow or unreachable", seconds(*.0))]
+    TimedOut(Duration),
+    /// The ledger was shut down before the append was proposed. Not committed.
+    #[error("the ledger was shut down")]
+    Stopped,
+    /// This node has stopped taking part because of a fault of its own. Not committed: append at another node.
+    #[error("this node takes no appends: {reason}")]
+    #[non_exhaustive]
+    Failed {
+        /// What happened, and what to do.
+        reason: String,
+    },
+}
+
+impl AppendError {
+    /// Whether the append may be in the ledger in spite of this error, or appear in it later. If not, it is safe to try again.
+    pub fn may_have_committed(&self) -> bool {
+        matches!(self, AppendError::OutcomeUnknown | AppendError::TimedOut(_))
+    }
+}
+
+/// Why an entry could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The entry was given up by retention.
+    #[error("entry {index} was purged: the ledger is kept from index {first} on")]
+    #[non_exhaustive]
+    Purged {
+        /// What was asked for.
+        index: u64,
+        /// The first index that is kept.
+        first: u64,
+    },
+    /// The bytes on this node's disk have changed since they were written. Other replicas have the entry; restore this one.
+    #[error("entry {index} is damaged on this node: {reason}")]
+    #[non_exhaustive]
+    Damaged {
+        /// What was asked for.
+        index: u64,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The storage could not read.
+    #[error(transparent)]
+    Storage(StorageError),
+    /// The ledger was shut down.
+    #[error("the ledger was shut down")]
+    Stopped,
+}
+
+/// Why no linearizable point could be established.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BarrierError {
+    /// No leader with a quorum answered in time. Try again.
+    #[error("no leader with a quorum answered within {}", seconds(*.0))]
+    TimedOut(Duration),
+    /// The ledger was shut down.
+    #[error("the ledger was shut down")]
+    Stopped,
+    /// This node has stopped taking part because of a fault of its own.
+    #[error("this node answers no barriers: {reason}")]
+    #[non_exhaustive]
+    Failed {
+        /// What happened, and what to do.
+        reason: String,
+    },
+}
+
+/// Why the leadership was not handed over. In every case a leader remains or is elected.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// Only the leader can hand over.
+    #[error("this node does not lead{}", leads(leader, &None))]
+    #[non_exhaustive]
+    NotLeader {
+        /// Who leads, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// The target is no voter of the group.
+    #[error("node {0} has no vote in this group")]
+    NotAVoter(NodeId),
+    /// The target did not catch up or did not win within an election timeout.
+    #[error("node {0} did not take over in time: is it running and reachable?")]
+    TimedOut(NodeId),
+    /// The ledger was shut down.
+    #[error("the ledger was shut down")]
+    Stopped,
+    /// This node has stopped taking part because of a fault of its own.
+    #[error("this node takes no part: {reason}")]
+    #[non_exhaustive]
+    Failed {
+        /// What happened, and what to do.
+        reason: String,
+    },
+}
+
+/// Why a ledger could not be opened. Nothing runs and nothing is locked afterwards.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting of the builder makes no sense.
+    #[error("Builder::{knob}: {reason}")]
+    #[non_exhaustive]
+    Setting {
+        /// The method of the builder.
+        knob: &'static str,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// The storage could not be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The transport could not start: for TCP, the own address could not be bound.
+    #[error("the transport could not start: {0}")]
+    Transport(#[source] io::Error),
+    /// The operating system granted no thread.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[source] io::Error),
+    /// The only voter of the group did not become its leader: its disk is slow or failing.
+    #[error("the node did not become leader of its own group within {}", seconds(*.0))]
+    NotReady(Duration),
+}
+
+/// What went wrong at or before shutdown. The ledger is closed all the same.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// The last sync failed, so what was not acknowledged may be missing after a power failure.
+    #[error("the last sync failed: {0}")]
+    Storage(#[from] StorageError),
+    /// The node had stopped taking part before.
+    #[error("the node had failed before: {reason}")]
+    #[non_exhaustive]
+    Failed {
+        /// What happened.
+        reason: String,
+    },
+}
+
+fn leads(leader: &Option<NodeId>, address: &Option<String>) -> String {
+    match (leader, address) {
+        (Some(leader), Some(address)) => format!(": node {leader} at {address} does"),
+        (Some(leader), None) => format!(": node {leader} does"),
+        (None, _) => ", and no leader is known: try again soon".to_owned(),
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}

@@ -1,0 +1,248 @@
+//! The promise of one append. All appends of a batch share one completion: a batch that commits wakes all its waiters at once.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::AppendError;
+
+/// Where an append came to stand, now that it is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The index of the entry; of the first one if it was a batch.
+    pub index: u64,
+    /// Its position, in bytes.
+    pub position: u64,
+    /// The term in which it was appended.
+    pub term: u64,
+}
+
+/// One append (or atomic batch of appends) under way.
+///
+/// Wait for it with [`wait`](Self::wait), or `.await` it under any executor. Dropping it does not take the append back: it goes on, and only
+/// its outcome is lost.
+#[must_use = "an append may fail: wait for the future, or drop it on purpose"]
+pub struct AppendFuture {
+    state: State,
+    /// Where this future's waker stands in the completion, once it was polled.
+    waker: Option<usize>,
+}
+
+enum State {
+    UnderWay { completion: Arc<Completion>, index: u64, position: u64 },
+    Refused(AppendError),
+}
+
+impl AppendFuture {
+    pub(crate) fn under_way(completion: Arc<Completion>, index: u64, position: u64) -> AppendFuture {
+        AppendFuture { state: State::UnderWay { completion, index, position }, waker: None }
+    }
+
+    pub(crate) fn refused(error: AppendError) -> AppendFuture {
+        AppendFuture { state: State::Refused(error), waker: None }
+    }
+
+    /// The index that the entry takes if it commits (the first index of a batch). `None` if the append was refused at once.
+    ///
+    /// Provisional until the future resolves: if it fails, the index goes to another entry.
+    pub fn index(&self) -> Option<u64> {
+        match &self.state {
+            State::UnderWay { index, .. } => Some(*index),
+            State::Refused(_) => None,
+        }
+    }
+
+    /// The position that the entry takes if it commits, in bytes. Provisional, as [`index`](Self::index) is.
+    pub fn position(&self) -> Option<u64> {
+        match &self.state {
+            State::UnderWay { position, .. } => Some(*position),
+            State::Refused(_) => None,
+        }
+    }
+
+    /// Blocks until the append is committed or has failed. Every append resolves: at the latest when `Builder::append_timeout` has
+    /// passed, or when the ledger is shut down.
+    ///
+    /// # Errors
+    /// Any [`AppendError`].
+    pub fn wait(self) -> Result<Appended, AppendError> {
+        match &self.state {
+            State::Refused(error) => Err(error.clone()),
+            State::UnderWay { completion, .. } => self.place(completion.wait()),
+        }
+    }
+
+    /// Like [`wait`](Self::wait), but gives up waiting after `timeout`: `None`, and the append goes on.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Appended, AppendError>> {
+        match &self.state {
+            State::Refused(error) => Some(Err(error.clone())),
+            State::UnderWay { completion, .. } => completion.wait_timeout(timeout).map(|outcome| self.place(outcome)),
+        }
+    }
+
+    fn place(&self, outcome: Outcome) -> Result<Appended, AppendError> {
+        match &self.state {
+            State::Refused(error) => Err(error.clone()),
+            State::UnderWay { index, position, .. } => outcome.map(|term| Appended { index: *index, position: *position, term }),
+        }
+    }
+}
+
+impl Future for AppendFuture {
+    type Output = Result<Appended, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        match &this.state {
+            State::Refused(error) => Poll::Ready(Err(error.clone())),
+            State::UnderWay { completion, .. } => match completion.poll(context.waker(), &mut this.waker) {
+                Some(outcome) => Poll::Ready(this.place(outcome)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl fmt::Debug for AppendFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("AppendFuture");
+        match &self.state {
+            State::Refused(error) => out.field("refused", error),
+            State::UnderWay { completion, index, position } => {
+                out.field("index", index).field("position", position).field("resolved", &completion.is_resolved())
+            }
+        };
+        out.finish()
+    }
+}
+
+/// How a batch ended: the term in which it was committed, or why not.
+pub(crate) type Outcome = Result<u64, AppendError>;
+
+/// What the appends of one batch wait for. Resolved once, for all of them.
+#[derive(Default)]
+pub(crate) struct Completion {
+    /// Set after `waiting.outcome`, so that who sees it need not take the lock to know that there is something to see.
+    resolved: AtomicBool,
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    outcome: Option<Outcome>,
+    wakers: Vec<Waker>,
+}
+
+impl Completion {
+    /// Ends the wait of everyone. Only the first outcome counts.
+    pub(crate) fn resolve(&self, outcome: Outcome) {
+        let mut waiting = self.waiting.lock();
+        if waiting.outcome.is_some() {
+            return;
+        }
+        waiting.outcome = Some(outcome);
+        self.resolved.store(true, Ordering::Release);
+        let wakers = std::mem::take(&mut waiting.wakers);
+        drop(waiting);
+        self.wake.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn is_resolved(&self) -> bool {
+        self.resolved.load(Ordering::Acquire)
+    }
+
+    fn wait(&self) -> Outcome {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if let Some(outcome) = &waiting.outcome {
+                return outcome.clone();
+            }
+            self.wake.wait(&mut waiting);
+        }
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
+        // A timeout beyond what the clock can express is one that never passes.
+        let Some(deadline) = Instant::now().checked_add(timeout) else { return Some(self.wait()) };
+        let mut waiting = self.waiting.lock();
+        loop {
+            if let Some(outcome) = &waiting.outcome {
+                return Some(outcome.clone());
+            }
+            if self.wake.wait_until(&mut waiting, deadline).timed_out() {
+                return waiting.outcome.clone();
+            }
+        }
+    }
+
+    /// Leaves a waker at `slot`, which belongs to one future, unless the outcome is there.
+    fn poll(&self, waker: &Waker, slot: &mut Option<usize>) -> Option<Outcome> {
+        let mut waiting = self.waiting.lock();
+        if let Some(outcome) = &waiting.outcome {
+            return Some(outcome.clone());
+        }
+        match *slot {
+            Some(at) => waiting.wakers[at].clone_from(waker),
+            None => {
+                *slot = Some(waiting.wakers.len());
+                waiting.wakers.push(waker.clone());
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    impl Wake for Counter {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn one_completion_wakes_every_kind_of_waiter() {
+        let completion = Arc::new(Completion::default());
+        let blocked = {
+            let future = AppendFuture::under_way(completion.clone(), 4, 40);
+            std::thread::spawn(move || future.wait())
+        };
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(counter.clone());
+        let mut future = AppendFuture::under_way(completion.clone(), 5, 50);
+        for _ in 0..3 {
+            assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert!(future.wait_timeout(Duration::from_millis(1)).is_none());
+
+        completion.resolve(Ok(7));
+        completion.resolve(Err(AppendError::Stopped));
+        assert_eq!(blocked.join().unwrap().unwrap(), Appended { index: 4, position: 40, term: 7 });
+        assert_eq!(counter.0.load(Ordering::SeqCst), 1, "a future polled three times is woken once");
+        let Poll::Ready(Ok(appended)) = Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) else { panic!() };
+        assert_eq!(appended.index, 5);
+    }
+
+    #[test]
+    fn a_refused_append_has_no_index() {
+        let future = AppendFuture::refused(AppendError::Stopped);
+        assert_eq!((future.index(), future.position()), (None, None));
+        assert!(matches!(future.wait(), Err(AppendError::Stopped)));
+    }
+}

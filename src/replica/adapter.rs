@@ -1,0 +1,514 @@
+//! The border to the Raft library: its types end here.
+//!
+//! [`Core`] is a raft-rs `RawNode` in this crate's own words: batches instead of entries, marks instead of snapshots. [`LogView`] is what
+//! raft-rs sees of the log. It asks for the first and last index and for terms many times a message, so those are plain fields, kept up by
+//! [`Core`] as the log is written; batches are read from the storage only for peers that have fallen behind.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use raft::eraftpb::{ConfState, Entry as RaftEntry, Message as RaftMessage, MessageType, Snapshot};
+use raft::{Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, StateRole};
+
+use crate::batch::{Batch, Mark};
+use crate::entry::NodeId;
+use crate::message::{Message, Refusal, View};
+use crate::role::Membership;
+use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
+
+use super::election::Timeouts;
+use super::{Settings, rebase};
+
+/// Committed entries are handed out header-only, and at most so many at once: nobody reads them, raft-rs only counts them.
+const COMMITTED_MAX: u64 = 1024;
+
+/// What raft-rs is to this node at the moment, before the crate's own rules for announcing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CoreRole {
+    Leader,
+    Follower,
+    Candidate,
+}
+
+/// What raft-rs asks for at once, in this crate's words: one `Ready`.
+pub(super) struct Turn {
+    pub(super) number: u64,
+    /// Term or vote have changed.
+    pub(super) hard_state: Option<HardState>,
+    /// The log begins anew here.
+    pub(super) rebase: Option<Base>,
+    pub(super) batches: Vec<Batch>,
+    /// May leave before anything of this turn is durable.
+    pub(super) now: Vec<Message>,
+    /// Must not leave before this turn and those before it are durable.
+    pub(super) later: Vec<Message>,
+    /// Linearizable points that a leader confirmed: context, raft index.
+    pub(super) reads: Vec<(Vec<u8>, u64)>,
+    ready: raft::Ready,
+}
+
+/// raft-rs, seen from this crate.
+pub(super) struct Core {
+    node: RawNode<LogView>,
+    timeouts: Timeouts,
+    /// (term, role) when the election timeout was last replaced: raft-rs draws one of its own whenever one of them changes.
+    drawn_for: (u64, StateRole),
+    /// The newest mark computed for a batch that raft-rs took. Good for as long as the log holds (raft index, term) of it.
+    newest: Mark,
+}
+
+impl Core {
+    pub(super) fn new(settings: &Settings, recovered: &Recovered, reader: Arc<dyn LogReader>) -> Core {
+        let config = Config {
+            id: settings.node.get(),
+            election_tick: settings.election_ticks,
+            heartbeat_tick: settings.heartbeat_ticks,
+            applied: recovered.hard_state.commit,
+            max_size_per_msg: settings.message_bytes,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
+            max_uncommitted_size: raft::NO_LIMIT,
+            ..Config::default()
+        };
+        let timeouts = Timeouts::new(settings.seed, settings.node, settings.election_ticks, 2 * settings.election_ticks);
+        let logger = slog::Logger::root(LogBridge(settings.group.clone()), slog::o!());
+        let view = LogView::new(recovered, reader);
+        let node =
+            RawNode::new(&config, view, &logger).expect("the settings were checked by the builder, and the recovered state by the storage");
+        let mut core = Core { node, timeouts, drawn_for: (u64::MAX, StateRole::Follower), newest: recovered.last };
+        core.settle_timeout();
+        core
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.node.tick();
+        self.settle_timeout();
+    }
+
+    pub(super) fn campaign(&mut self) {
+        // Refused only if this node cannot be promoted, which the caller has checked.
+        let _ = self.node.campaign();
+        self.settle_timeout();
+    }
+
+    /// Hands a message to raft-rs if it passes every check. A refused message leaves no trace.
+    pub(super) fn step(&mut self, message: Message, membership: &Membership) -> Result<(), Refusal> {
+        self.check(&message, membership)?;
+        let message = message.into_inner();
+        // What is an error to raft-rs (a response of a node that has left) is an ordinary loss here.
+        let _ = self.node.step(message);
+        self.settle_timeout();
+        Ok(())
+    }
+
+    fn check(&mut self, message: &Message, membership: &Membership) -> Result<(), Refusal> {
+        let log = &self.node.raft.raft_log;
+        let first = self.node.store().base.mark.raft_index;
+        let last = log.last_index();
+        let term_at = |index: u64| if index < first || index > last { None } else { log.term(index).ok() };
+        message.check(&View {
+            me: self.node.raft.id.into(),
+            membership,
+            leads: self.node.raft.state == StateRole::Leader,
+            leader: self.leader(),
+            term: self.term(),
+            commit: self.commit(),
+            last,
+            term_at: &term_at,
+        })?;
+        if let Some(mark) = self.check_line(message.inner(), &term_at)? {
+            self.newest = mark;
+        }
+        Ok(())
+    }
+
+    /// The batches of an append must continue the ledger: index, position and timestamp, not only Raft's numbers. Gives the mark after
+    /// them, if they follow a batch that is here.
+    fn check_line(&self, message: &RaftMessage, term_at: &dyn Fn(u64) -> Option<u64>) -> Result<Option<Mark>, Refusal> {
+        let follows = term_at(message.index) == Some(message.log_term);
+        if message.get_msg_type() != MessageType::MsgAppend || message.entries.is_empty() || !follows {
+            return Ok(None); // if it does not follow, raft-rs will ask for earlier ones
+        }
+        let Some(mut mark) = self.mark(message.index) else { return Err(Refusal::Invalid("the batch before it cannot be read")) };
+        for entry in &message.entries {
+            mark = batch_of(entry)
+                .and_then(|batch| batch.mark_after(&mark))
+                .map_err(|_| Refusal::Invalid("a batch does not continue the ledger"))?;
+        }
+        Ok(Some(mark))
+    }
+
+    /// The mark after a batch that the log holds, written or not.
+    fn mark(&self, raft_index: u64) -> Option<Mark> {
+        let log = &self.node.raft.raft_log;
+        if self.newest.raft_index == raft_index && log.term(raft_index).ok() == Some(self.newest.term) {
+            return Some(self.newest);
+        }
+        let written = self.node.store().last.min(log.unstable_entries().first().map_or(u64::MAX, |entry| entry.index - 1));
+        if raft_index <= written {
+            return self.node.store().mark(raft_index);
+        }
+        let mut mark = self.node.store().mark(written)?;
+        for entry in log.unstable_entries().iter().take_while(|entry| entry.index <= raft_index) {
+            mark = batch_of(entry).and_then(|batch| batch.mark_after(&mark)).ok()?;
+        }
+        (mark.raft_index == raft_index).then_some(mark)
+    }
+
+    /// Proposes a batch and says where it stands. `None` if raft-rs takes none now; then it is nowhere.
+    pub(super) fn propose(&mut self, body: bytes::Bytes) -> Option<(u64, u64)> {
+        if self.role() != CoreRole::Leader || self.is_transferring() {
+            return None;
+        }
+        let entry = RaftEntry { data: body, ..RaftEntry::default() };
+        let mut message = RaftMessage { from: self.node.raft.id, entries: vec![entry].into(), ..RaftMessage::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        self.node.step(message).ok()?;
+        Some((self.node.raft.term, self.node.raft.raft_log.last_index()))
+    }
+
+    pub(super) fn read_index(&mut self, context: Vec<u8>) {
+        self.node.read_index(context);
+    }
+
+    pub(super) fn transfer(&mut self, to: NodeId) {
+        self.node.transfer_leader(to.get());
+    }
+
+    pub(super) fn unreachable(&mut self, peer: NodeId) {
+        self.node.report_unreachable(peer.get());
+    }
+
+    /// Takes what raft-rs wants done, if there is anything. Nothing else may be called until [`advance`](Self::advance) gives it back.
+    pub(super) fn take_turn(&mut self) -> Option<Turn> {
+        if !self.node.has_ready() {
+            return None;
+        }
+        let saved = self.node.store().hard_state;
+        let mut ready = self.node.ready();
+        let hard_state =
+            ready.hs().map(|hs| HardState { term: hs.term, vote: Some(NodeId::from(hs.vote)).filter(|_| hs.vote != 0), commit: hs.commit });
+        let hard_state = hard_state.filter(|new| (new.term, new.vote) != (saved.term, saved.vote));
+        let mut now: Vec<Message> = ready.take_messages().into_iter().map(Message::new).collect();
+        let mut later: Vec<Message> = ready.take_persisted_messages().into_iter().map(Message::new).collect();
+        if hard_state.is_some() {
+            // A sole voter that has just made itself leader sends its first append in the turn that carries its new term. If it
+            // forgot that term in a crash, it would lead the same term twice, with other batches.
+            later.append(&mut now);
+        }
+        Some(Turn {
+            number: ready.number(),
+            hard_state,
+            rebase: Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty()).map(base_of),
+            batches: ready.take_entries().iter().map(|entry| batch_of(entry).expect("checked before it was taken")).collect(),
+            now,
+            later,
+            reads: ready.take_read_states().into_iter().map(|read| (read.request_ctx, read.index)).collect(),
+            ready,
+        })
+    }
+
+    /// Gives back a turn whose writes can be read (they need not be durable).
+    pub(super) fn advance(&mut self, turn: Turn) {
+        let view = self.node.mut_store();
+        if let Some(hard_state) = turn.hard_state {
+            view.hard_state = hard_state;
+        }
+        if let Some(base) = turn.rebase {
+            self.newest = base.mark;
+            self.node.mut_store().rebased(base);
+        }
+        if let (Some(first), Some(last)) = (turn.batches.first(), turn.batches.last()) {
+            let (from, to) = (first.raft_index(), last.raft_index());
+            let view = self.node.mut_store();
+            view.cut(from);
+            turn.batches.iter().for_each(|batch| view.written(batch));
+            debug_assert_eq!(view.last, to);
+        }
+        self.node.advance_append_async(turn.ready);
+        self.apply();
+    }
+
+    /// Everything up to and including this turn is durable.
+    pub(super) fn persisted(&mut self, number: u64) {
+        self.node.on_persist_ready(number);
+        self.apply();
+    }
+
+    /// There is no state machine: what is committed and durable here is applied.
+    fn apply(&mut self) {
+        let log = &self.node.raft.raft_log;
+        let applied = log.committed.min(log.persisted);
+        if applied > log.applied {
+            self.node.advance_apply_to(applied);
+        }
+    }
+
+    /// The log now begins later: the storage has purged what lay before.
+    pub(super) fn purged(&mut self, base: Base) {
+        self.node.mut_store().base = base;
+    }
+
+    pub(super) fn role(&self) -> CoreRole {
+        match self.node.raft.state {
+            StateRole::Leader => CoreRole::Leader,
+            StateRole::Follower => CoreRole::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => CoreRole::Candidate,
+        }
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        Some(NodeId::from(self.node.raft.leader_id)).filter(|leader| leader.get() != 0)
+    }
+
+    /// Term and vote as they were last written.
+    pub(super) fn hard_state(&self) -> HardState {
+        self.node.store().hard_state
+    }
+
+    pub(super) fn commit(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    /// Whether a leader has committed a batch of its own term, and with it everything before.
+    pub(super) fn has_committed_its_term(&self) -> bool {
+        self.node.raft.commit_to_current_term()
+    }
+
+    /// Whether everything in the log is durable here.
+    pub(super) fn is_all_persisted(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        log.last_index() == log.persisted
+    }
+
+    pub(super) fn is_transferring(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
+    /// The term of a batch that was written, or `None` outside the log.
+    pub(super) fn term_at(&self, raft_index: u64) -> Option<u64> {
+        let view = self.node.store();
+        if raft_index < view.base.mark.raft_index { None } else { view.term_of(raft_index) }
+    }
+
+    pub(super) fn written_mark(&self, raft_index: u64) -> Option<Mark> {
+        self.node.store().mark(raft_index)
+    }
+
+    pub(super) fn last_written(&self) -> u64 {
+        self.node.store().last
+    }
+
+    /// A failure to read the log that raft-rs cannot be told about. Final.
+    pub(super) fn take_fault(&mut self) -> Option<StorageError> {
+        self.node.store().fault.borrow_mut().take()
+    }
+
+    /// Replaces the election timeout that raft-rs drew from a source of its own.
+    fn settle_timeout(&mut self) {
+        let state = (self.node.raft.term, self.node.raft.state);
+        if state != self.drawn_for {
+            self.drawn_for = state;
+            let timeout = self.timeouts.draw(state.0);
+            self.node.raft.set_randomized_election_timeout(timeout);
+        }
+    }
+}
+
+/// The log as raft-rs sees it.
+struct LogView {
+    reader: Arc<dyn LogReader>,
+    hard_state: HardState,
+    base: Base,
+    last: u64,
+    /// Where terms begin: (first raft index, term), ascending, for the tail of the log. Older terms are looked up.
+    terms: Vec<(u64, u64)>,
+    /// raft-rs takes no I/O error for an answer: the first one is kept here, and ends the node's part in the group.
+    fault: RefCell<Option<StorageError>>,
+}
+
+impl LogView {
+    fn new(recovered: &Recovered, reader: Arc<dyn LogReader>) -> LogView {
+        LogView {
+            reader,
+            hard_state: recovered.hard_state,
+            base: recovered.base.clone(),
+            last: recovered.last.raft_index,
+            terms: vec![(recovered.last.raft_index, recovered.last.term)],
+            fault: RefCell::new(None),
+        }
+    }
+
+    /// Follows a conflicting tail being cut off: batches from `raft_index` on are no longer there.
+    fn cut(&mut self, raft_index: u64) {
+        if raft_index > self.last {
+            return;
+        }
+        self.last = raft_index - 1;
+        self.terms.retain(|(first, _)| *first <= self.last);
+        if self.terms.is_empty() {
+            let term = self.mark(self.last).map_or(0, |mark| mark.term);
+            self.terms.push((self.last, term));
+        }
+    }
+
+    fn written(&mut self, batch: &Batch) {
+        self.last = batch.raft_index();
+        if self.terms.last().is_none_or(|(_, term)| *term != batch.term()) {
+            self.terms.push((self.last, batch.term()));
+        }
+    }
+
+    fn rebased(&mut self, base: Base) {
+        self.last = base.mark.raft_index;
+        self.terms = vec![(base.mark.raft_index, base.mark.term)];
+        self.base = base;
+    }
+
+    fn mark(&self, raft_index: u64) -> Option<Mark> {
+        if raft_index == self.base.mark.raft_index {
+            return Some(self.base.mark);
+        }
+        self.reader.mark(raft_index).unwrap_or_else(|error| {
+            self.fail(error);
+            None
+        })
+    }
+
+    fn term_of(&self, raft_index: u64) -> Option<u64> {
+        if raft_index > self.last {
+            return None;
+        }
+        match self.terms.partition_point(|(first, _)| *first <= raft_index) {
+            0 => self.mark(raft_index).map(|mark| mark.term),
+            at => Some(self.terms[at - 1].1),
+        }
+    }
+
+    fn fail(&self, error: StorageError) {
+        self.fault.borrow_mut().get_or_insert(error);
+    }
+
+    /// Entries without their payload: enough for whoever only counts them.
+    fn headers(&self, low: u64, high: u64) -> raft::Result<Vec<RaftEntry>> {
+        (low..high.min(low + COMMITTED_MAX))
+            .map(|index| {
+                let term = self.term_of(index).ok_or(raft::Error::Store(raft::StorageError::Unavailable))?;
+                Ok(RaftEntry { index, term, ..RaftEntry::default() })
+            })
+            .collect()
+    }
+}
+
+impl raft::Storage for LogView {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let hard_state = raft::eraftpb::HardState {
+            term: self.hard_state.term,
+            vote: self.hard_state.vote.map_or(0, NodeId::get),
+            commit: self.hard_state.commit,
+            ..Default::default()
+        };
+        Ok(RaftState::new(hard_state, conf_state_of(&self.base.membership)))
+    }
+
+    fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, context: GetEntriesContext) -> raft::Result<Vec<RaftEntry>> {
+        if low <= self.base.mark.raft_index {
+            return Err(raft::Error::Store(raft::StorageError::Compacted));
+        }
+        if !context.can_async() {
+            return self.headers(low, high);
+        }
+        match self.reader.batches(low, high, max_size.into().unwrap_or(u64::MAX)) {
+            Ok(batches) => Ok(batches.iter().map(entry_of).collect()),
+            Err(StorageError::Purged { .. }) => Err(raft::Error::Store(raft::StorageError::Compacted)),
+            Err(error) => {
+                self.fail(error);
+                Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable))
+            }
+        }
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index < self.base.mark.raft_index {
+            return Err(raft::Error::Store(raft::StorageError::Compacted));
+        }
+        self.term_of(index).ok_or(raft::Error::Store(raft::StorageError::Unavailable))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.base.mark.raft_index + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last)
+    }
+
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        if self.base.mark.raft_index < request_index {
+            return Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable));
+        }
+        let mut snapshot = Snapshot { data: rebase::encode(&self.base.mark).into(), ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        metadata.index = self.base.mark.raft_index;
+        metadata.term = self.base.mark.term;
+        metadata.set_conf_state(conf_state_of(&self.base.membership));
+        Ok(snapshot)
+    }
+}
+
+fn batch_of(entry: &RaftEntry) -> Result<Batch, crate::batch::BatchError> {
+    Batch::new(entry.index, entry.term, entry.data.clone())
+}
+
+fn entry_of(batch: &Batch) -> RaftEntry {
+    RaftEntry { index: batch.raft_index(), term: batch.term(), data: batch.body().clone(), ..RaftEntry::default() }
+}
+
+fn conf_state_of(membership: &Membership) -> ConfState {
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.get()).collect::<Vec<_>>();
+    ConfState::from((ids(&membership.voters), ids(&membership.learners)))
+}
+
+/// The base that a snapshot carries. Its bytes were checked when the message arrived.
+fn base_of(snapshot: &Snapshot) -> Base {
+    let metadata = snapshot.get_metadata();
+    let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId::from).collect();
+    let conf_state = metadata.get_conf_state();
+    Base {
+        mark: rebase::decode(metadata.index, metadata.term, &snapshot.data).expect("checked before it was taken"),
+        membership: Membership { voters: nodes(&conf_state.voters), learners: nodes(&conf_state.learners) },
+    }
+}
+
+/// Hands raft-rs's log lines to the `log` crate, under the target `dledger::raft` and with the group's name.
+struct LogBridge(String);
+
+impl slog::Drain for LogBridge {
+    type Ok = ();
+    type Err = slog::Never;
+
+    fn is_enabled(&self, level: slog::Level) -> bool {
+        log_level(level) <= log::max_level()
+    }
+
+    fn log(&self, record: &slog::Record<'_>, _values: &slog::OwnedKVList) -> Result<(), slog::Never> {
+        log::log!(target: "dledger::raft", log_level(record.level()), "group {}: {}", self.0, record.msg());
+        Ok(())
+    }
+}
+
+/// raft-rs tells every vote and every stale message at its info level: for a host that is detail.
+fn log_level(level: slog::Level) -> log::Level {
+    match level {
+        slog::Level::Critical | slog::Level::Error => log::Level::Error,
+        slog::Level::Warning => log::Level::Warn,
+        slog::Level::Info | slog::Level::Debug => log::Level::Debug,
+        slog::Level::Trace => log::Level::Trace,
+    }
+}

@@ -1,0 +1,56 @@
+//! When a follower loses patience: election timeouts drawn from a seed, so that the same seed and inputs give the same elections.
+
+use crate::entry::NodeId;
+
+/// Draws election timeouts. Raft's own draw cannot be seeded, so it is replaced after every call that may have made one.
+#[derive(Debug)]
+pub(crate) struct Timeouts {
+    seed: u64,
+    node: NodeId,
+    /// The timeout lies in `min..max` ticks.
+    min: usize,
+    max: usize,
+    draws: u64,
+}
+
+impl Timeouts {
+    pub(crate) fn new(seed: u64, node: NodeId, min: usize, max: usize) -> Timeouts {
+        assert!(min < max, "the builder makes room for at least one timeout");
+        Timeouts { seed, node, min, max, draws: 0 }
+    }
+
+    /// The next timeout, in ticks.
+    pub(crate) fn draw(&mut self, term: u64) -> usize {
+        self.draws += 1;
+        let mut drawn = mix(self.seed);
+        for word in [self.node.get(), term, self.draws] {
+            drawn = mix(drawn ^ word);
+        }
+        self.min + (drawn % (self.max - self.min) as u64) as usize
+    }
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+pub(crate) fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_draws_the_same_timeouts_and_another_node_draws_others() {
+        let draw = |seed, node: u64| {
+            let mut timeouts = Timeouts::new(seed, node.into(), 20, 40);
+            (0..32).map(|term| timeouts.draw(term)).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(1, 1), draw(1, 1));
+        assert_ne!(draw(1, 1), draw(1, 2));
+        assert_ne!(draw(1, 1), draw(2, 1));
+        assert!(draw(1, 1).iter().all(|timeout| (20..40).contains(timeout)));
+    }
+}

@@ -1,0 +1,40 @@
+//! Who is who in the group, as this replica sees it.
+
+use crate::entry::NodeId;
+use crate::role::Membership;
+
+/// The membership that is in force here, and this node's place in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Members {
+    me: NodeId,
+    membership: Membership,
+}
+
+impl Members {
+    pub(crate) fn new(me: NodeId, membership: Membership) -> Members {
+        Members { me, membership }
+    }
+
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Takes the membership that came with a new base.
+    pub(crate) fn replace(&mut self, membership: Membership) {
+        self.membership = membership;
+    }
+
+    /// Whether this node makes up the quorum alone.
+    pub(crate) fn is_sole_voter(&self) -> bool {
+        self.membership.voters == [self.me]
+    }
+
+    pub(crate) fn is_learner(&self) -> bool {
+        self.membership.learners.contains(&self.me)
+    }
+
+    /// Whether the leadership can go to `node`.
+    pub(crate) fn is_voter(&self, node: NodeId) -> bool {
+        self.membership.voters.contains(&node)
+    }
+}

@@ -1,0 +1,458 @@
+//! One replica of one group, as a pure value: no clock, no thread, no file, no socket.
+//!
+//! What happens comes in through `handle_*` and [`Replica::tick`]; what is to be done comes out of [`Replica::poll_effect`], one effect at
+//! a time. The caller carries out each effect before it asks for the next, and asks until there is none. Time is a count of ticks. The same
+//! seed and the same calls give the same effects.
+//!
+//! ```text
+//!   tick  handle_message  handle_append  handle_barrier  handle_synced
+//!     \        |               |              |              /
+//!      +-------+------- raft-rs (adapter) ----+-------------+
+//!                              |
+//!        poll_effect:  Send  Write  Rebase  Sync  Commit  Settle  Role  Barrier  Fail
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. **Vote before word.** A message whose truth depends on a write (a vote, a vote request, an append acknowledgement) is held here
+//!    until that write is synced. So is a new leader's first append if its term is not yet durable.
+//! 2. **Durable before counted.** This replica counts towards a quorum for a batch only after the [`Effect::Sync`] that covers it was
+//!    answered ([`Replica::handle_synced`]); under an asynchronous flush policy, after it was written. Term and vote are always synced.
+//! 3. **Notice before answer.** `handle_synced` tells raft-rs before the messages that waited for it are released, so no answer to
+//!    them can overtake the notice.
+//! 4. **Readable before committed.** [`Effect::Commit`] names only batches whose `Write` was carried out, and comes before the `Settle`
+//!    and `Role` effects that follow from it.
+//! 5. **Nothing twice, nothing back.** The commit mark only grows. Each batch handed in is settled once, or not at all.
+//! 6. **A leader is announced late.** [`Effect::Role`] says leader only once a batch of the leader's own term is committed and published.
+//! 7. **No unchecked word.** A message reaches raft-rs only after every check of [`crate::message`], and its batches only if they continue the
+//!    ledger. A message that proves this log wrong ends this replica ([`Effect::Fail`]); nothing is stepped after that.
+//! 8. **No election on sand.** A sole voter does not campaign while something it wrote is not durable.
+
+mod adapter;
+mod election;
+mod membership;
+mod proposals;
+mod rebase;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::batch::{Batch, Mark};
+use crate::entry::NodeId;
+use crate::message::{Message, Refusal};
+use crate::role::{Membership, Role};
+use crate::storage::{Base, HardState, LogReader, Recovered};
+
+use adapter::{Core, CoreRole, Turn};
+use membership::Members;
+use proposals::Proposals;
+pub(crate) use proposals::{BatchId, Fate};
+
+pub(crate) use election::mix;
+
+/// What a replica is told once.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) group: String,
+    pub(crate) node: NodeId,
+    /// Election timeouts lie between this and twice this.
+    pub(crate) election_ticks: usize,
+    pub(crate) heartbeat_ticks: usize,
+    /// The most that one append message carries, in bytes. A larger batch goes alone.
+    pub(crate) message_bytes: u64,
+    /// Whether a batch counts here once it is written, without waiting for its sync.
+    pub(crate) counts_unsynced: bool,
+    pub(crate) seed: u64,
+}
+
+/// Something to be carried out before the next effect is asked for.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Hand these to the transport.
+    Send(Vec<Message>),
+    /// Write these to the storage: batches (a conflicting tail is cut first), then the hard state.
+    Write { batches: Vec<Batch>, hard_state: Option<HardState>, commit: u64 },
+    /// Begin the log anew.
+    Rebase(Base),
+    /// Begin to make everything written so far durable; call `handle_synced` with this number when it is.
+    Sync(u64),
+    /// Everything up to this mark is committed and can be read.
+    Commit(Mark),
+    /// A batch has met its fate.
+    Settle(BatchId, Fate),
+    /// What this node is to its group has changed.
+    Role(Standing),
+    /// These barriers hold: everything acknowledged before they were asked for is at or below the commit mark.
+    Barrier(Vec<u64>),
+    /// This replica must not go on. The text says why and what to do.
+    Fail(String),
+}
+
+/// What a node is to its group, in the terms of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) role: Role,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<NodeId>,
+}
+
+/// Why a leadership cannot be handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TransferRefusal {
+    NotLeader,
+    NotAVoter,
+}
+
+/// What a sync under way holds back.
+struct Unsynced {
+    /// The turn that asked for the sync.
+    sync: u64,
+    /// The newest turn that it covers: later ones that need no sync of their own still keep their place in the order.
+    covers: u64,
+    messages: Vec<Message>,
+}
+
+/// See the [module](self).
+pub(crate) struct Replica {
+    core: Core,
+    members: Members,
+    counts_unsynced: bool,
+    proposals: Proposals,
+    effects: VecDeque<Effect>,
+    /// A turn of raft-rs whose effects have been handed out but not all carried out.
+    under_way: Option<Turn>,
+    /// Turns that wait for a sync, oldest first.
+    unsynced: VecDeque<Unsynced>,
+    committed: Mark,
+    standing: Standing,
+    barriers: Barriers,
+    failed: bool,
+}
+
+impl Replica {
+    pub(crate) fn new(settings: &Settings, recovered: &Recovered, committed: Mark, reader: Arc<dyn LogReader>) -> Replica {
+        assert_eq!(committed.raft_index, recovered.hard_state.commit, "the commit mark is the recovered one");
+        let core = Core::new(settings, recovered, reader);
+        let members = Members::new(settings.node, recovered.base.membership.clone());
+        let role = if members.is_learner() { Role::Learner } else { Role::Follower };
+        Replica {
+            standing: Standing { role, term: core.term(), leader: None },
+            core,
+            members,
+            counts_unsynced: settings.counts_unsynced,
+            proposals: Proposals::default(),
+            effects: VecDeque::new(),
+            under_way: None,
+            unsynced: VecDeque::new(),
+            committed,
+            barriers: Barriers::new(settings),
+            failed: false,
+        }
+    }
+
+    /// One tick of the clock has passed.
+    pub(crate) fn tick(&mut self) {
+        if self.failed {
+            return;
+        }
+        let sole_candidate = self.members.is_sole_voter() && self.core.role() != CoreRole::Leader;
+        if sole_candidate {
+            // Nobody else can lead: there is nothing to wait for but the disk (invariant 8).
+            if self.unsynced.is_empty() && self.core.is_all_persisted() {
+                self.core.campaign();
+            }
+        } else {
+            self.core.tick();
+        }
+        if let Some(context) = self.barriers.tick() {
+            self.core.read_index(context);
+        }
+    }
+
+    /// A message has arrived. Refusing it changes nothing; a refusal that proves this log wrong ends the replica.
+    pub(crate) fn handle_message(&mut self, message: Message) -> Result<(), Refusal> {
+        if self.failed {
+            return Ok(());
+        }
+        let outcome = self.core.step(message, self.members.membership());
+        if let Err(refusal) = &outcome
+            && refusal.is_fatal()
+        {
+            self.fail(refusal.to_string());
+        }
+        outcome
+    }
+
+    /// A batch is to be appended; `body` is valid and continues the ledger. Its fate comes as [`Effect::Settle`].
+    pub(crate) fn handle_append(&mut self, id: BatchId, body: Bytes) {
+        let place = if self.failed { None } else { self.core.propose(body) };
+        match place {
+            Some((term, raft_index)) => self.proposals.push(id, term, raft_index),
+            None => self.effects.push_back(Effect::Settle(id, Fate::Lost)),
+        }
+    }
+
+    /// A linearizable point is wanted. The answer comes as [`Effect::Barrier`], if a leader with a quorum can be reached.
+    pub(crate) fn handle_barrier(&mut self, id: u64) {
+        self.barriers.wait(id);
+    }
+
+    /// The sync that [`Effect::Sync`] asked for has succeeded.
+    pub(crate) fn handle_synced(&mut self, number: u64) {
+        if self.failed {
+            return;
+        }
+        while let Some(covered) = self.unsynced.pop_front_if(|waiting| waiting.sync <= number) {
+            self.core.persisted(covered.covers);
+            self.send(covered.messages);
+        }
+    }
+
+    /// Messages to a peer were lost.
+    pub(crate) fn handle_unreachable(&mut self, peer: NodeId) {
+        if !self.failed {
+            self.core.unreachable(peer);
+        }
+    }
+
+    /// The leadership is to go to another voter.
+    pub(crate) fn handle_transfer(&mut self, to: NodeId) -> Result<(), TransferRefusal> {
+        if self.failed || self.standing.role != Role::Leader {
+            return Err(TransferRefusal::NotLeader);
+        }
+        if !self.members.is_voter(to) {
+            return Err(TransferRefusal::NotAVoter);
+        }
+        self.core.transfer(to);
+        Ok(())
+    }
+
+    /// The storage has purged the head of the log, which now begins at `base`.
+    pub(crate) fn handle_purged(&mut self, base: Base) {
+        self.core.purged(base);
+    }
+
+    /// The next effect. `None`: all is done until something happens.
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
+        loop {
+            if let Some(effect) = self.effects.pop_front() {
+                return Some(effect);
+            }
+            if self.failed {
+                return None;
+            }
+            if let Some(turn) = self.under_way.take() {
+                self.finish(turn);
+                self.follow_commit();
+                continue;
+            }
+            if let Some(context) = self.barriers.ask() {
+                self.core.read_index(context);
+            }
+            if let Some(turn) = self.core.take_turn() {
+                self.begin(turn);
+            } else {
+                self.follow_commit();
+                if self.effects.is_empty() {
+                    return None;
+                }
+            }
+            if let Some(error) = self.core.take_fault() {
+                self.fail(format!("the log cannot be read: {error}"));
+            }
+        }
+    }
+
+    /// Whether the leadership is being handed over.
+    pub(crate) fn is_transferring(&self) -> bool {
+        self.core.is_transferring()
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// What a storage should remember of this replica when it is closed in good order.
+    pub(crate) fn hard_state(&self) -> HardState {
+        HardState { commit: self.committed.raft_index, ..self.core.hard_state() }
+    }
+
+    /// The mark at the end of the log as far as it is written.
+    pub(crate) fn last(&self) -> Option<Mark> {
+        self.core.written_mark(self.core.last_written())
+    }
+
+    pub(crate) fn membership(&self) -> &Membership {
+        self.members.membership()
+    }
+
+    /// Puts out the effects of a turn: send first what may go at once, so that peers write while this node does.
+    fn begin(&mut self, mut turn: Turn) {
+        self.send(std::mem::take(&mut turn.now));
+        if let Some(base) = &turn.rebase {
+            self.effects.push_back(Effect::Rebase(base.clone()));
+        }
+        if !turn.batches.is_empty() || turn.hard_state.is_some() {
+            self.effects.push_back(Effect::Write {
+                batches: turn.batches.clone(),
+                hard_state: turn.hard_state,
+                commit: self.committed.raft_index,
+            });
+        }
+        self.under_way = Some(turn);
+    }
+
+    /// The writes of a turn have been carried out: raft-rs may read them, and what needs it is synced.
+    fn finish(&mut self, mut turn: Turn) {
+        let number = turn.number;
+        let messages = std::mem::take(&mut turn.later);
+        for (context, raft_index) in turn.reads.drain(..) {
+            self.barriers.confirm(&context, raft_index);
+        }
+        let needs_sync = turn.hard_state.is_some() || turn.rebase.is_some() || !(turn.batches.is_empty() || self.counts_unsynced);
+        if let Some(base) = &turn.rebase {
+            self.members.replace(base.membership.clone());
+        }
+        self.core.advance(turn);
+        if needs_sync {
+            self.effects.push_back(Effect::Sync(number));
+            self.unsynced.push_back(Unsynced { sync: number, covers: number, messages });
+        } else if let Some(newest) = self.unsynced.back_mut() {
+            newest.covers = number;
+            newest.messages.extend(messages);
+        } else {
+            self.core.persisted(number);
+            self.send(messages);
+        }
+    }
+
+    /// Publishes how far the ledger is committed, and all that follows from it.
+    fn follow_commit(&mut self) {
+        let commit = self.core.commit().min(self.core.last_written());
+        if commit > self.committed.raft_index {
+            let Some(mark) = self.core.written_mark(commit) else { return };
+            self.committed = mark;
+            self.effects.push_back(Effect::Commit(mark));
+            let (core, effects) = (&self.core, &mut self.effects);
+            self.proposals.settle(commit, |index| core.term_at(index), |id, fate| effects.push_back(Effect::Settle(id, fate)));
+        }
+        let held = self.barriers.release(self.committed.raft_index);
+        if !held.is_empty() {
+            self.effects.push_back(Effect::Barrier(held));
+        }
+        let standing = self.current_standing();
+        if standing != self.standing {
+            self.standing = standing;
+            self.barriers.ask_again();
+            self.effects.push_back(Effect::Role(standing));
+        }
+    }
+
+    fn current_standing(&self) -> Standing {
+        let term = self.core.term();
+        let ready = self.core.has_committed_its_term() && self.committed.term == term;
+        let (role, leader) = match self.core.role() {
+            CoreRole::Leader if ready => (Role::Leader, self.core.leader()),
+            CoreRole::Leader | CoreRole::Candidate => (Role::Candidate, None),
+            CoreRole::Follower if self.members.is_learner() => (Role::Learner, self.core.leader()),
+            CoreRole::Follower => (Role::Follower, self.core.leader()),
+        };
+        Standing { role, term, leader }
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        if !messages.is_empty() {
+            self.effects.push_back(Effect::Send(messages));
+        }
+    }
+
+    fn fail(&mut self, reason: String) {
+        if !self.failed {
+            self.failed = true;
+            self.effects.clear();
+            self.under_way = None;
+            self.effects.push_back(Effect::Fail(reason));
+        }
+    }
+}
+
+/// Linearizable points asked for. All that wait when raft-rs is asked share one round of heartbeats.
+struct Barriers {
+    node: u64,
+    /// Tells the questions of this life of the node from those of an earlier one.
+    life: u64,
+    rounds: u64,
+    /// Rounds that were not answered within so many ticks are asked again: raft-rs drops questions silently.
+    patience_ticks: u64,
+    ticks: u64,
+    new: Vec<u64>,
+    asked: Option<(Vec<u8>, u64, Vec<u64>)>,
+    confirmed: Vec<(u64, Vec<u64>)>,
+}
+
+impl Barriers {
+    fn new(settings: &Settings) -> Barriers {
+        Barriers {
+            node: settings.node.get(),
+            life: mix(settings.seed),
+            rounds: 0,
+            patience_ticks: settings.heartbeat_ticks as u64,
+            ticks: 0,
+            new: Vec::new(),
+            asked: None,
+            confirmed: Vec::new(),
+        }
+    }
+
+    fn wait(&mut self, id: u64) {
+        self.new.push(id);
+    }
+
+    /// The context of a new round, if somebody waits for one and none is under way.
+    fn ask(&mut self) -> Option<Vec<u8>> {
+        if self.asked.is_some() || self.new.is_empty() {
+            return None;
+        }
+        let waiting = std::mem::take(&mut self.new);
+        Some(self.begin(waiting))
+    }
+
+    /// Whom to ask has changed, so the round under way may never be answered.
+    fn ask_again(&mut self) {
+        if let Some((_, _, mut waiting)) = self.asked.take() {
+            self.new.append(&mut waiting);
+        }
+    }
+
+    /// The context of a round that is asked again.
+    fn tick(&mut self) -> Option<Vec<u8>> {
+        self.ticks += 1;
+        let (_, asked_at, _) = self.asked.as_ref()?;
+        if self.ticks < asked_at + self.patience_ticks {
+            return None;
+        }
+        self.ask_again();
+        self.ask()
+    }
+
+    fn begin(&mut self, waiting: Vec<u64>) -> Vec<u8> {
+        self.rounds += 1;
+        let context: Vec<u8> = [self.node, self.life, self.rounds].iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.asked = Some((context.clone(), self.ticks, waiting));
+        context
+    }
+
+    fn confirm(&mut self, context: &[u8], raft_index: u64) {
+        if let Some((_, _, waiting)) = self.asked.take_if(|(asked, _, _)| asked == context) {
+            self.confirmed.push((raft_index, waiting));
+        }
+    }
+
+    /// Those whose point the commit has reached.
+    fn release(&mut self, commit: u64) -> Vec<u64> {
+        let held = self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= commit);
+        held.flat_map(|(_, ids)| ids).collect()
+    }
+}

@@ -1,0 +1,134 @@
+//! Batches under way: proposed here, not yet known to be committed or lost.
+//!
+//! A proposal is known by (term, raft index): at most one batch ever has both. What settles it, from the commits that this node learns of:
+//!
+//! 1. A committed batch at its raft index and of its term is the proposal itself: committed.
+//! 2. A committed batch at its raft index of another term stands where it would: lost for certain.
+//! 3. A committed batch below its raft index of a later term: terms never decrease along a log, so no log that holds the proposal can
+//!    hold that batch: lost for certain.
+//! 4. The log was moved forward past its raft index without its term: nobody can tell here. Unknown.
+//!
+//! Losing the leadership settles nothing: the next leader may hold the batch, and commit it.
+
+use std::collections::VecDeque;
+
+/// How a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// In the ledger for good.
+    Committed {
+        /// The term it was proposed in.
+        term: u64,
+    },
+    /// Not in the ledger, and never will be.
+    Lost,
+    /// Decided elsewhere.
+    Unknown,
+}
+
+/// The caller's name for a batch.
+pub(crate) type BatchId = u64;
+
+#[derive(Debug)]
+struct Proposal {
+    id: BatchId,
+    term: u64,
+    raft_index: u64,
+}
+
+/// The proposals of this node, oldest first. By (term, raft index) ascending: a leader appends at its end, and a later term of leadership
+/// begins behind everything that its log holds.
+#[derive(Debug, Default)]
+pub(crate) struct Proposals {
+    queue: VecDeque<Proposal>,
+}
+
+impl Proposals {
+    pub(crate) fn push(&mut self, id: BatchId, term: u64, raft_index: u64) {
+        self.queue.push_back(Proposal { id, term, raft_index });
+    }
+
+    /// Settles what the commit of everything up to `commit` decides. `term_at` gives the term of a committed batch, or `None` where the
+    /// log no longer reaches back.
+    pub(crate) fn settle(&mut self, commit: u64, term_at: impl Fn(u64) -> Option<u64>, mut settled: impl FnMut(BatchId, Fate)) {
+        let Some(commit_term) = term_at(commit) else { return };
+        // Rule 3 can settle a later proposal while an earlier one, of a later term, stays: so the whole queue is looked at when it applies.
+        // While one leader goes on committing its own batches, only the front is.
+        if self.queue.front().is_some_and(|oldest| oldest.term >= commit_term) {
+            while let Some(front) = self.queue.front().filter(|front| front.raft_index <= commit) {
+                settled(front.id, fate(front, commit, commit_term, &term_at).expect("at or below the commit"));
+                self.queue.pop_front();
+            }
+        } else {
+            self.queue.retain(|proposal| match fate(proposal, commit, commit_term, &term_at) {
+                Some(fate) => {
+                    settled(proposal.id, fate);
+                    false
+                }
+                None => true,
+            });
+        }
+    }
+}
+
+/// What a commit up to `commit` says of a proposal. `None`: nothing yet.
+fn fate(proposal: &Proposal, commit: u64, commit_term: u64, term_at: impl Fn(u64) -> Option<u64>) -> Option<Fate> {
+    if proposal.raft_index <= commit {
+        return Some(match term_at(proposal.raft_index) {
+            Some(term) if term == proposal.term => Fate::Committed { term },
+            Some(_) => Fate::Lost,
+            None => Fate::Unknown,
+        });
+    }
+    (commit_term > proposal.term).then_some(Fate::Lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settle(proposals: &mut Proposals, log: &[(u64, u64)], commit: u64) -> Vec<(BatchId, Fate)> {
+        let mut settled = Vec::new();
+        let term_at = |index| log.iter().find(|(at, _)| *at == index).map(|(_, term)| *term);
+        proposals.settle(commit, term_at, |id, fate| settled.push((id, fate)));
+        settled
+    }
+
+    #[test]
+    fn a_commit_of_its_own_term_proves_it_and_what_lies_beyond_waits() {
+        let mut proposals = Proposals::default();
+        for (id, raft_index) in [(1, 5), (2, 6), (3, 7)] {
+            proposals.push(id, 2, raft_index);
+        }
+        let log = [(5, 2), (6, 2), (7, 2)];
+        assert_eq!(settle(&mut proposals, &log, 6), [(1, Fate::Committed { term: 2 }), (2, Fate::Committed { term: 2 })]);
+        assert_eq!(settle(&mut proposals, &log, 6), []);
+        assert_eq!(settle(&mut proposals, &log, 7), [(3, Fate::Committed { term: 2 })]);
+    }
+
+    #[test]
+    fn another_term_at_its_place_or_a_later_term_below_it_proves_the_loss() {
+        let mut proposals = Proposals::default();
+        proposals.push(1, 2, 5);
+        proposals.push(2, 2, 6);
+        proposals.push(3, 2, 9);
+        let log = [(5, 2), (6, 3)];
+        assert_eq!(settle(&mut proposals, &log, 5), [(1, Fate::Committed { term: 2 })]);
+        assert_eq!(settle(&mut proposals, &log, 6), [(2, Fate::Lost), (3, Fate::Lost)]);
+    }
+
+    #[test]
+    fn a_log_that_was_moved_past_it_cannot_tell() {
+        let mut proposals = Proposals::default();
+        proposals.push(1, 2, 5);
+        assert_eq!(settle(&mut proposals, &[(50, 2)], 50), [(1, Fate::Unknown)]);
+    }
+
+    #[test]
+    fn a_new_term_of_leadership_keeps_what_the_old_one_left_open() {
+        let mut proposals = Proposals::default();
+        proposals.push(1, 2, 5);
+        proposals.push(2, 4, 7);
+        assert_eq!(settle(&mut proposals, &[(5, 2), (6, 4), (7, 4)], 7).len(), 2);
+    }
+}

@@ -1,0 +1,157 @@
+//! The only file that spawns threads, and the only clock: it drives an engine, runs what the engine hands out, and joins everything at the
+//! end. A panic in any thread of a node ends that node's part in the group, never the host.
+//!
+//! A node has four threads of its own, and those that its transport asks for:
+//!
+//! | thread | what it does | where it waits |
+//! |---|---|---|
+//! | engine | [`Engine::turn`] | for an input or the next tick |
+//! | sync | waits for the newest sync, which covers those before it | for a sync |
+//! | chores | what the storage wants done in the background | for a chore |
+//! | roles | calls the host's observers, in order | for a change of role |
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Select, Sender, unbounded};
+use parking_lot::Mutex;
+
+use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
+use crate::entry::NodeId;
+use crate::role::Status;
+use crate::storage::{Chore, StorageError};
+use crate::transport::Spawner;
+
+/// A host's observer of role changes.
+pub(crate) type Observer = Box<dyn Fn(&Status) + Send>;
+
+/// The threads of one node.
+#[derive(Clone)]
+pub(crate) struct Threads {
+    node: NodeId,
+    inputs: Sender<Input>,
+    /// `None` once they are being joined: nothing is granted any more.
+    running: Arc<Mutex<Option<Vec<JoinHandle<()>>>>>,
+}
+
+/// The far ends of an engine's [`Backstage`].
+pub(crate) struct Stagehands {
+    syncs: Receiver<SyncJob>,
+    chores: Receiver<Chore>,
+    roles: Receiver<Status>,
+}
+
+/// A backstage, and what serves it once the threads run.
+pub(crate) fn backstage() -> (Backstage, Stagehands) {
+    let (syncs, sync_jobs) = unbounded();
+    let (chores, chore_jobs) = unbounded();
+    let (roles, role_changes) = unbounded();
+    (Backstage { syncs, chores, roles }, Stagehands { syncs: sync_jobs, chores: chore_jobs, roles: role_changes })
+}
+
+impl Threads {
+    pub(crate) fn new(node: NodeId, inputs: Sender<Input>) -> Threads {
+        Threads { node, inputs, running: Arc::new(Mutex::new(Some(Vec::new()))) }
+    }
+
+    /// How a transport gets threads.
+    pub(crate) fn spawner(&self) -> Spawner {
+        let threads = self.clone();
+        Spawner::new(move |name, work| threads.spawn(&name, work))
+    }
+
+    /// Starts the engine and those who serve it. The engine is dropped, and its storage closed, when its thread ends.
+    pub(crate) fn start(&self, engine: Engine, stagehands: Stagehands, observers: Vec<Observer>) -> io::Result<()> {
+        let Stagehands { syncs, chores, roles } = stagehands;
+        let inputs = self.inputs.clone();
+        self.spawn("sync", Box::new(move || wait_for_syncs(&syncs, &inputs)))?;
+        self.spawn("chores", Box::new(move || chores.iter().for_each(|chore| chore())))?;
+        self.spawn("roles", Box::new(move || tell_roles(&roles, &observers)))?;
+        self.spawn("engine", Box::new(move || drive(engine)))
+    }
+
+    /// Waits for every thread to end, and grants no more. Does not wait for the thread that calls it.
+    pub(crate) fn join(&self) {
+        let Some(running) = self.running.lock().take() else { return };
+        for handle in running.into_iter().filter(|handle| handle.thread().id() != thread::current().id()) {
+            // A panic was reported when it happened.
+            let _ = handle.join();
+        }
+    }
+
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        let mut running = self.running.lock();
+        let Some(handles) = running.as_mut() else { return Err(io::Error::other("the node is shutting down")) };
+        handles.retain(|handle| !handle.is_finished());
+        let inputs = self.inputs.clone();
+        let what = name.to_owned();
+        let guarded = move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+                // Nobody listens any more once the engine is gone.
+                let _ = inputs.send(Input::Panicked(format!("its {what} thread panicked: {}", panic_text(&*panic))));
+            }
+        };
+        // Linux shows 15 characters of a thread's name.
+        handles.push(thread::Builder::new().name(format!("dl{}-{name}", self.node)).spawn(guarded)?);
+        Ok(())
+    }
+}
+
+/// The engine's thread: turn, then wait for an input or for time to pass.
+fn drive(mut engine: Engine) {
+    let began = Instant::now();
+    loop {
+        let now = Now { elapsed: began.elapsed(), unix_ms: unix_ms() };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| engine.turn(now))) {
+            engine.fail(&format!("its engine panicked, which is a bug: {}", panic_text(&*panic)));
+        }
+        if engine.is_stopped() {
+            return;
+        }
+        wait_for_input(&engine, began);
+    }
+}
+
+fn wait_for_input(engine: &Engine, began: Instant) {
+    let mut select = Select::new();
+    select.recv(engine.inputs());
+    match engine.wake_at() {
+        Duration::MAX => drop(select.ready()),
+        // Ready or not, the next turn finds out.
+        wake_at => drop(select.ready_deadline(began + wake_at)),
+    }
+}
+
+fn wait_for_syncs(jobs: &Receiver<SyncJob>, inputs: &Sender<Input>) {
+    for first in jobs {
+        // One sync covers all that were begun before it.
+        let job = jobs.try_iter().fold(first, |older, newer| SyncJob { number: older.number.max(newer.number), ..newer });
+        let outcome = catch_unwind(AssertUnwindSafe(|| job.pending.wait()))
+            .unwrap_or_else(|panic| Err(StorageError::Poisoned(format!("a sync panicked: {}", panic_text(&*panic)))));
+        if inputs.send(Input::Synced(job.number, outcome)).is_err() {
+            return;
+        }
+    }
+}
+
+fn tell_roles(changes: &Receiver<Status>, observers: &[Observer]) {
+    for status in changes {
+        for observer in observers {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| observer(&status))) {
+                log::error!("group {}: an observer of role changes panicked: {}", status.group, panic_text(&*panic));
+            }
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
