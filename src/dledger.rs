@@ -388,6 +388,7 @@ impl Builder {
             committed: 0..0,
             committed_position: 0,
             end_index: 0,
+            full: None,
             fault: None,
         };
         Ok(Shared {

@@ -46,6 +46,13 @@ pub enum AppendError {
     /// No quorum confirmed it in time. It is still under way and may commit at any later moment.
     #[error("not confirmed within {}: a quorum of the group is slow or unreachable", seconds(*.0))]
     TimedOut(Duration),
+    /// This node's disk is full, and it has given up the leadership until there is room. Not committed: append at another node, and free space here.
+    #[error("this node takes no appends for now: {reason}")]
+    #[non_exhaustive]
+    StorageFull {
+        /// What ran out of room, and what to do.
+        reason: String,
+    },
     /// The ledger was shut down before the append was proposed. Not committed.
     #[error("the ledger was shut down")]
     Stopped,

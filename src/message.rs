@@ -54,6 +54,14 @@ impl Message {
         self.0
     }
 
+    /// Whether a node that takes the message has to write more than its vote: it would append, begin its log anew, or campaign and lead.
+    pub(crate) fn needs_room(&self) -> bool {
+        match self.0.get_msg_type() {
+            eraftpb::MessageType::MsgAppend => !self.0.entries.is_empty(),
+            kind => matches!(kind, eraftpb::MessageType::MsgSnapshot | eraftpb::MessageType::MsgTimeoutNow),
+        }
+    }
+
     /// The node that sent it.
     pub fn from(&self) -> NodeId {
         NodeId::from(self.0.from)
