@@ -13,13 +13,14 @@ use parking_lot::Mutex;
 
 use crate::batch::{Batch, BatchError};
 use crate::builder::{Builder, FlushPolicy};
-use crate::engine::{Command, Engine, EngineSettings, Input, Shared};
+use crate::engine::{Command, Engine, EngineSettings, Input};
 use crate::entry::{Entry, NodeId};
 use crate::error::{AppendError, BarrierError, OpenError, ReadError, ShutdownError, TransferError};
 use crate::future::AppendFuture;
 use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
+use crate::shared::{Shared, members};
 use crate::storage::{Genesis, Recovered, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{Arrival, Inbox, MemoryNetwork, Seat, Transport};
@@ -384,7 +385,7 @@ impl Builder {
             role: Role::Follower,
             term: recovered.hard_state.term,
             leader: None,
-            members: crate::engine::members(&recovered.base.membership, &self.peers),
+            members: members(&recovered.base.membership, &self.peers),
             committed: 0..0,
             committed_position: 0,
             end_index: 0,

@@ -6,33 +6,24 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use parking_lot::Mutex;
 
 use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, ShutdownError, TransferError};
 use crate::future::Completion;
-use crate::message::Message;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, TransferRefusal};
-use crate::role::{Member, Role, Status};
-use crate::sequencer::Sequencer;
-use crate::storage::{Chore, HardState, Identity, LogReader, PendingSync, Recovered, Storage, StorageError};
+use crate::role::{Role, Status};
+use crate::shared::{Shared, members};
+use crate::storage::{Chore, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Transport};
-use crate::watermark::Watermark;
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
 /// for catching up would make it forget that it has heard of a leader.
 const TICKS_MAX: u32 = 2;
-
-/// How much may wait to be handled: beyond it arriving messages are refused, as if the network had lost them.
-const INBOX_BYTES: u64 = 128 << 20;
-
-/// What a message counts in the inbox beyond its bytes.
-const MESSAGE_OVERHEAD: u64 = 256;
 
 /// Something for the engine to look at.
 pub(crate) enum Input {
@@ -102,19 +93,6 @@ pub(crate) struct EngineSettings {
     pub(crate) flush_interval: Option<Duration>,
     pub(crate) append_timeout: Duration,
     pub(crate) addresses: Vec<(NodeId, String)>,
-}
-
-/// What host threads read without asking the engine.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) sequencer: Sequencer,
-    pub(crate) watermark: Watermark,
-    pub(crate) reader: Arc<dyn LogReader>,
-    pub(crate) status: Mutex<Status>,
-    /// The index after the last entry of the log, committed or not.
-    pub(crate) end_index: AtomicU64,
-    /// Bytes of messages that wait in the engine's inputs.
-    pub(crate) inbox_bytes: AtomicU64,
 }
 
 /// A batch that was handed to the replica.
@@ -252,7 +230,7 @@ impl Engine {
 
     fn handle(&mut self, input: Input) {
         if let Input::Arrival(Arrival::Message(message)) = &input {
-            self.shared.inbox_bytes.fetch_sub(inbox_cost(message), Ordering::Relaxed);
+            self.shared.dismiss(message);
         }
         match input {
             Input::Appends => {}
@@ -493,7 +471,7 @@ impl Engine {
             status.leader = standing.leader;
             status.fault.clone_from(&self.fault);
             status.members = members(self.replica.membership(), &self.settings.addresses);
-            fill_in(&mut status, &self.shared);
+            self.shared.fill_in(&mut status);
             status.clone()
         };
         // Only a driver that has shut down takes no role changes.
@@ -595,49 +573,4 @@ impl Engine {
             let _ = reply.send(Err(barrier.clone()));
         }
     }
-}
-
-impl Shared {
-    /// Whether there is room for a message in the engine's inputs; if so, it is counted.
-    pub(crate) fn admit(&self, message: &Message) -> bool {
-        let cost = inbox_cost(message);
-        let before = self.inbox_bytes.fetch_add(cost, Ordering::Relaxed);
-        // A message larger than the whole inbox passes when it is alone.
-        let fits = before == 0 || before + cost <= INBOX_BYTES;
-        if !fits {
-            self.inbox_bytes.fetch_sub(cost, Ordering::Relaxed);
-        }
-        fits
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        let mut status = self.status.lock().clone();
-        fill_in(&mut status, self);
-        status
-    }
-}
-
-/// The parts of a status that move all the time are read when they are asked for.
-fn fill_in(status: &mut Status, shared: &Shared) {
-    let (end, position) = shared.watermark.end_and_position();
-    status.committed = shared.reader.base().mark.next_index.min(end)..end;
-    status.committed_position = position;
-    status.end_index = shared.end_index.load(Ordering::Relaxed).max(end);
-}
-
-fn inbox_cost(message: &Message) -> u64 {
-    message.encoded_len() as u64 + MESSAGE_OVERHEAD
-}
-
-pub(crate) fn members(membership: &crate::role::Membership, addresses: &[(NodeId, String)]) -> Vec<Member> {
-    let address = |id| addresses.iter().find(|(node, _)| *node == id).map_or_else(String::new, |(_, address)| address.clone());
-    let mut members: Vec<Member> = membership
-        .voters
-        .iter()
-        .map(|id| (*id, true))
-        .chain(membership.learners.iter().map(|id| (*id, false)))
-        .map(|(id, voter)| Member { id, address: address(id), voter })
-        .collect();
-    members.sort_by_key(|member| member.id);
-    members
 }
