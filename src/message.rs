@@ -6,6 +6,7 @@
 
 mod check;
 mod codec;
+mod specimen;
 
 use std::fmt;
 
