@@ -171,6 +171,13 @@ pub trait PendingSync: Send {
     fn wait(self: Box<Self>) -> Result<(), StorageError>;
 }
 
+/// A sync with nothing left to do.
+impl PendingSync for () {
+    fn wait(self: Box<Self>) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
 /// Reads the log from any thread. Shows what the log holds, committed or not; callers keep below what they know to be committed.
 pub trait LogReader: Send + Sync {
     /// The mark before the first batch that is kept.

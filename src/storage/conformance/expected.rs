@@ -27,6 +27,10 @@ impl Log {
         self.records.last().map_or(self.base.mark, |(_, mark)| *mark)
     }
 
+    pub(super) fn span(&self) -> String {
+        span(&self.base, self.last())
+    }
+
     pub(super) fn batches(&self) -> Vec<Batch> {
         self.records.iter().map(|(batch, _)| batch.clone()).collect()
     }
@@ -94,6 +98,13 @@ impl Log {
         same(|| "batch_with(MAX)".into(), reader.batch_with(u64::MAX), None)?;
         same(|| format!("batches({behind}, MAX, MAX)"), reader.batches(behind, u64::MAX, u64::MAX), Vec::new())
     }
+}
+
+/// A log in a few words.
+pub(super) fn span(base: &Base, last: Mark) -> String {
+    let place =
+        |mark: Mark| format!("raft index {} (term {}, index {}, chain {:x})", mark.raft_index, mark.term, mark.next_index, mark.chain);
+    format!("the log from {} to {} with the members {:?}", place(base.mark), place(last), base.membership.voters)
 }
 
 /// The batch that follows `before`, with one payload of each of `sizes`; a control record if there are none. No two salts give the

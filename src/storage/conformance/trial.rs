@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::expected::{Held, Log, batch_after};
+use super::expected::{Held, Log, batch_after, span};
 use super::{Bench, Rule};
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -45,7 +45,7 @@ impl<'a> Case<'a> {
         let mut storage = self.bench.handle();
         let recovered = match storage.open(&genesis()) {
             Ok(recovered) => recovered,
-            Err(error) => broken(self.name, Rule::Prefix, format!("opening it again failed: {error}")),
+            Err(error) => broken(self.name, past.rule(), format!("opening it failed: {error}")),
         };
         let reader = storage.reader();
         let past = past.settle(self.name, &recovered, &*reader);
@@ -96,6 +96,11 @@ impl Past {
         self.moments.last().expect("there is a moment from the beginning on, and `synced` leaves one")
     }
 
+    /// What a storage breaks that comes up with another log than one of these moments.
+    fn rule(&self) -> Rule {
+        if self.identity.is_none() { Rule::Open } else { Rule::Prefix }
+    }
+
     /// The number of the newest moment.
     fn number(&self) -> usize {
         self.first + self.moments.len() - 1
@@ -112,7 +117,7 @@ impl Past {
         self.check_identity(case, recovered);
         let log = self.find_log(case, recovered);
         if let Err(difference) = log.compare(reader) {
-            broken(case, Rule::Prefix, format!("after opening it again {difference}"));
+            broken(case, self.rule(), format!("after opening it {difference}"));
         }
         self.check_hard_state(case, recovered);
         let peers = self.check_peers(case, recovered);
@@ -139,19 +144,8 @@ impl Past {
         let fits = |moment: &Moment| *moment.log.base() == recovered.base && moment.log.mark(last.raft_index) == Some(last);
         let found = self.moments.iter().zip(&floors).rev().find(|(moment, floor)| fits(moment) && last.raft_index >= **floor);
         let Some((moment, _)) = found else {
-            let (durable, now) = (&self.moments[0].log, &self.now().log);
-            broken(
-                case,
-                Rule::Prefix,
-                format!(
-                    "it was opened with the log {:?} to {last:?}; synced was {:?} to {:?}, taken was {:?} to {:?}",
-                    recovered.base,
-                    durable.base(),
-                    durable.last(),
-                    now.base(),
-                    now.last()
-                ),
-            );
+            let (found, durable, taken) = (span(&recovered.base, last), self.moments[0].log.span(), self.now().log.span());
+            broken(case, self.rule(), format!("it was opened with {found}; synced was {durable}, and taken {taken}"));
         };
         let mut log = moment.log.clone();
         log.cut(last.raft_index);
@@ -298,10 +292,13 @@ impl Trial {
         self.told(commit);
         let (old, new) = (self.log().base().clone(), self.reader.base());
         if !self.log().marks().any(|mark| mark == new.mark) || new.membership != old.membership {
-            broken(self.case, Rule::Purge, format!("purge({index}, {commit}) moved the base to {new:?}, which is no place of this log"));
+            let what = format!("purge({index}, {commit}) moved the base to {new:?}, which is no place of this log");
+            broken(self.case, Rule::Purge, what);
         }
         if new != old && (new.mark.next_index > index.max(old.mark.next_index) || new.mark.raft_index > commit) {
-            broken(self.case, Rule::Purge, format!("purge({index}, {commit}) moved the base from {old:?} to {new:?}"));
+            let Mark { raft_index, next_index, .. } = new.mark;
+            let what = format!("purge({index}, {commit}) gave up everything below index {next_index}, up to raft index {raft_index}");
+            broken(self.case, Rule::Purge, what);
         }
         let passed = |mark: &Mark| old.mark.raft_index < mark.raft_index && mark.raft_index <= new.mark.raft_index;
         for mark in self.log().marks().filter(passed).collect::<Vec<_>>() {
