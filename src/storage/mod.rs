@@ -140,7 +140,7 @@ pub trait Storage: Send {
     fn reset(&mut self, base: &Base) -> Result<(), StorageError>;
 
     /// Gives up entries below `index`, as far as that is possible in whole segments. The log then begins at a later base; never beyond
-    /// `commit`. Space is freed when nobody reads there any more.
+    /// `commit`. Space is freed when nobody reads there any more; until then what was purged may be there again when the log is reopened.
     ///
     /// # Errors
     /// [`StorageError::Io`], [`StorageError::Poisoned`].

@@ -71,6 +71,18 @@ struct Moment {
     peers: BTreeMap<NodeId, u128>,
 }
 
+impl Moment {
+    /// The log of this moment as it was `recovered`, if it can be; up to raft index `floor` it must be whole.
+    fn recover(&self, recovered: &Recovered, floor: u64) -> Option<Log> {
+        let mut log = self.log.clone();
+        let last = recovered.last.raft_index;
+        let not_beyond = recovered.base.mark.raft_index <= self.log.base().mark.raft_index;
+        let fits = not_beyond && log.begin_at(&recovered.base) && log.mark(last) == Some(recovered.last) && last >= floor;
+        log.cut(last);
+        fits.then_some(log)
+    }
+}
+
 /// What happened to a storage since its last sync.
 pub(super) struct Past {
     /// The first is durable, the last is what readers see.
@@ -110,6 +122,7 @@ impl Past {
     fn synced(&mut self, number: usize) {
         self.moments.drain(..number.saturating_sub(self.first));
         self.first = self.first.max(number);
+        self.moments[0].kept = self.moments[0].log.last().raft_index;
     }
 
     /// Finds the moment that the storage came back to, which is durable from now on.
@@ -134,22 +147,18 @@ impl Past {
         }
     }
 
+    /// Finds a moment whose log, cut off at some place, is what came back. What was purged may have come back as well.
     fn find_log(&self, case: &str, recovered: &Recovered) -> Log {
-        let mut floors = Vec::new();
+        let mut floor = self.moments[0].log.last().raft_index;
+        let mut found = None;
         for moment in &self.moments {
-            let floor = floors.last().map_or(moment.log.last().raft_index, |&floor: &u64| floor.min(moment.kept));
-            floors.push(floor);
+            floor = floor.min(moment.kept);
+            found = moment.recover(recovered, floor).or(found);
         }
-        let last = recovered.last;
-        let fits = |moment: &Moment| *moment.log.base() == recovered.base && moment.log.mark(last.raft_index) == Some(last);
-        let found = self.moments.iter().zip(&floors).rev().find(|(moment, floor)| fits(moment) && last.raft_index >= **floor);
-        let Some((moment, _)) = found else {
-            let (found, durable, taken) = (span(&recovered.base, last), self.moments[0].log.span(), self.now().log.span());
-            broken(case, self.rule(), format!("it was opened with {found}; synced was {durable}, and taken {taken}"));
-        };
-        let mut log = moment.log.clone();
-        log.cut(last.raft_index);
-        log
+        found.unwrap_or_else(|| {
+            let (found, durable, taken) = (span(&recovered.base, recovered.last), self.moments[0].log.span(), self.now().log.span());
+            broken(case, self.rule(), format!("it was opened with {found}; synced was {durable}, and taken {taken}"))
+        })
     }
 
     fn check_hard_state(&self, case: &str, recovered: &Recovered) {
@@ -285,29 +294,20 @@ impl Trial {
         self.step(Rule::Reset, moment);
     }
 
-    /// Purges, and notes how far the storage chose to go. A crash may find it anywhere on the way.
+    /// Purges, and notes how far the storage chose to go.
     pub(super) fn purge(&mut self, index: u64, commit: u64) {
         let result = self.storage.purge(index, commit);
         self.must(Rule::Purge, "purge", result);
         self.told(commit);
-        let (old, new) = (self.log().base().clone(), self.reader.base());
-        if !self.log().marks().any(|mark| mark == new.mark) || new.membership != old.membership {
-            let what = format!("purge({index}, {commit}) moved the base to {new:?}, which is no place of this log");
-            broken(self.case, Rule::Purge, what);
-        }
-        if new != old && (new.mark.next_index > index.max(old.mark.next_index) || new.mark.raft_index > commit) {
-            let Mark { raft_index, next_index, .. } = new.mark;
+        let (old, new) = (self.log().base(), self.reader.base());
+        let mut moment = Moment { kept: self.last(), ..self.past.now().clone() };
+        let Mark { raft_index, next_index, .. } = new.mark;
+        let too_far = new != old && (next_index > index.max(old.mark.next_index) || raft_index > commit);
+        if raft_index < old.mark.raft_index || !moment.log.begin_at(&new) || too_far {
             let what = format!("purge({index}, {commit}) gave up everything below index {next_index}, up to raft index {raft_index}");
             broken(self.case, Rule::Purge, what);
         }
-        let passed = |mark: &Mark| old.mark.raft_index < mark.raft_index && mark.raft_index <= new.mark.raft_index;
-        for mark in self.log().marks().filter(passed).collect::<Vec<_>>() {
-            let mut moment = Moment { kept: self.last(), ..self.past.now().clone() };
-            moment.log.begin_at(mark);
-            self.past.moments.push(moment);
-        }
-        self.run_chores();
-        self.verify(Rule::Purge);
+        self.step(Rule::Purge, moment);
     }
 
     /// Makes everything durable.
