@@ -32,6 +32,8 @@ mod durability;
 mod expected;
 mod opening;
 mod removing;
+#[cfg(test)]
+mod sabotage;
 mod trial;
 
 use std::fmt;
