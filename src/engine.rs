@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::batch::Batch;
 use crate::entry::NodeId;
-use crate::error::{AppendError, BarrierError, ShutdownError, TransferError};
+use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
 use crate::future::Completion;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, TransferRefusal};
 use crate::role::{Role, Status};
@@ -41,6 +41,10 @@ pub(crate) enum Command {
     Barrier {
         id: u64,
         reply: Sender<Result<u64, BarrierError>>,
+    },
+    Purge {
+        index: u64,
+        reply: Sender<Result<u64, PurgeError>>,
     },
     /// The asker no longer waits.
     ForgetBarrier {
@@ -278,6 +282,7 @@ impl Engine {
             },
             Command::ForgetBarrier { id } => drop(self.barriers.remove(&id)),
             Command::Transfer { to, reply } => self.begin_transfer(to, reply),
+            Command::Purge { index, reply } => drop(reply.send(self.purge(index))),
             Command::Stop { reply } => {
                 let outcome = self.stop();
                 let _ = reply.send(outcome);
@@ -540,6 +545,28 @@ impl Engine {
         let Some((to, reply)) = self.transfer.take_if(|_| decided) else { return };
         let _ = reply.send(if standing.leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
         self.shared.sequencer.resume();
+    }
+
+    /// Gives up the log below `index`, as far as it is committed and whole segments allow. Returns the first index that is kept.
+    fn purge(&mut self, index: u64) -> Result<u64, PurgeError> {
+        if self.stopped {
+            return Err(PurgeError::Stopped);
+        }
+        if let Some(reason) = &self.fault {
+            return Err(PurgeError::Failed { reason: reason.clone() });
+        }
+        match self.storage.purge(index, self.replica.hard_state().commit) {
+            Ok(()) => {}
+            Err(error @ StorageError::Full { .. }) => return Err(error.into()),
+            Err(error) => {
+                self.storage_failed(error.clone(), None);
+                return Err(error.into());
+            }
+        }
+        let base = self.shared.reader.base();
+        let first = base.mark.next_index;
+        self.replica.handle_purged(base);
+        Ok(first)
     }
 
     fn stop(&mut self) -> Result<(), ShutdownError> {

@@ -150,6 +150,25 @@ pub enum TransferError {
     },
 }
 
+/// Why the head of the log was not given up. It is as before.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PurgeError {
+    /// The storage could not do it.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The ledger was shut down.
+    #[error("the ledger was shut down")]
+    Stopped,
+    /// This node has stopped taking part because of a fault of its own.
+    #[error("this node takes no part: {reason}")]
+    #[non_exhaustive]
+    Failed {
+        /// What happened, and what to do.
+        reason: String,
+    },
+}
+
 /// Why a ledger could not be opened. Nothing runs and nothing is locked afterwards.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

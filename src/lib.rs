@@ -88,7 +88,7 @@ mod watermark;
 pub use builder::{Builder, FlushPolicy};
 pub use dledger::{Cursor, DLedger, Tail};
 pub use entry::{Entry, NodeId};
-pub use error::{AppendError, BarrierError, OpenError, ReadError, ShutdownError, TransferError};
+pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
 pub use role::{Member, Membership, Role, Status};
 
