@@ -30,6 +30,8 @@
 mod appending;
 mod durability;
 mod expected;
+#[cfg(test)]
+pub(crate) mod model;
 mod opening;
 mod removing;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::storage::{Base, Batch, Genesis, HardState, LogReader, Mark, MemoryLog
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     OtherDirectoryEachTime,
     IncarnationStandsStill,
     AdmitsStrangers,
@@ -86,13 +86,13 @@ fn with_nothing_broken_nothing_is_found() {
     assert_eq!(check(&mut Workshop::new(None)), [""; 0]);
 }
 
-struct Workshop {
+pub(super) struct Workshop {
     fault: Option<Fault>,
     disk: MemoryLog,
 }
 
 impl Workshop {
-    fn new(fault: Option<Fault>) -> Workshop {
+    pub(super) fn new(fault: Option<Fault>) -> Workshop {
         Workshop { fault, disk: MemoryLog::new() }
     }
 }
