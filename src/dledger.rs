@@ -141,10 +141,11 @@ impl DLedger {
         self.node.shared.status()
     }
 
-    /// Hands the leadership to another voter and blocks until it leads, or has failed to. Appends wait meanwhile, up to an election timeout.
+    /// Hands the leadership to another voter and blocks until it leads, or has failed to: at most two election timeouts. Appends wait meanwhile, up to
+    /// an election timeout.
     ///
     /// # Errors
-    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node, or whoever the group elected, leads.
+    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the group has elected or elects.
     pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
         let (reply, answer) = bounded(1);
         self.node.command(Command::Transfer { to: to.into(), reply });

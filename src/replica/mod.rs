@@ -255,14 +255,20 @@ impl Replica {
         }
     }
 
-    /// The leadership is to go to another voter.
-    pub(crate) fn handle_transfer(&mut self, to: NodeId) -> Result<(), TransferRefusal> {
+    /// Whether the leadership can go to another voter.
+    pub(crate) fn check_transfer(&self, to: NodeId) -> Result<(), TransferRefusal> {
         if self.failed || self.standing.role != Role::Leader {
             return Err(TransferRefusal::NotLeader);
         }
         if !self.members.is_voter(to) {
             return Err(TransferRefusal::NotAVoter);
         }
+        Ok(())
+    }
+
+    /// The leadership is to go to another voter. Until that has come to an end, no batch is taken.
+    pub(crate) fn handle_transfer(&mut self, to: NodeId) -> Result<(), TransferRefusal> {
+        self.check_transfer(to)?;
         self.core.transfer(to);
         Ok(())
     }
