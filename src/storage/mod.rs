@@ -25,11 +25,14 @@
 //! [`reset`]: Storage::reset
 //! [`begin_sync`]: Storage::begin_sync
 
+mod segmented;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::segmented::{SegmentOptions, SegmentedLog};
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::NodeId;
 use crate::role::Membership;
