@@ -33,6 +33,8 @@ mod election;
 mod membership;
 mod proposals;
 mod rebase;
+#[cfg(test)]
+mod script;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
