@@ -9,7 +9,7 @@
 //! > timeout 1                     it ticks until something comes of it
 //! > live 5                        all clocks tick, and all messages arrive, five times
 //! > deliver [1 2] | repeat 1 2    all messages arrive until there are none | those on the way from 1 to 2 | copies of them
-//! > together 1 2                  those on the way from 1 to 2 arrive in one turn
+//! > together 1 2 | reverse 1 2    those on the way from 1 to 2 arrive in one turn | change their order
 //! > drop [1 2] | cut 1 2 | heal   messages on the way are lost | all later ones between the two | no more
 //! > append 1 hello world          a batch of two entries is proposed at node 1
 //! > barrier 2 | transfer 1 2 | purge 1 5 | unreachable 1 2
@@ -97,6 +97,7 @@ fn direct(group: &mut Group, words: &[&str]) {
         ["deliver", _, _] => group.deliver(number(1), number(2), false),
         ["repeat", _, _] => group.deliver(number(1), number(2), true),
         ["together", _, _] => group.deliver_together(number(1), number(2)),
+        ["reverse", _, _] => group.reverse(number(1), number(2)),
         ["drop"] => group.drop(None),
         ["drop", _, _] => group.drop(Some((number(1), number(2)))),
         ["cut", _, _] => group.cut(number(1), number(2)),

@@ -190,6 +190,11 @@ impl Group {
         self.arrive_together(messages);
     }
 
+    pub(super) fn reverse(&mut self, from: u64, to: u64) {
+        let messages = self.between(from, to, false);
+        self.wire.extend(messages.into_iter().rev());
+    }
+
     /// What is on the way from one node to another now; copies of it, if the originals are to stay on the way.
     fn between(&mut self, from: u64, to: u64, copies: bool) -> Vec<Message> {
         let those = |message: &Message| message.from() == NodeId::from(from) && message.to() == NodeId::from(to);
@@ -414,7 +419,7 @@ impl Group {
     fn effect(&mut self, id: u64, effect: Effect) {
         match effect {
             Effect::Send(messages) => messages.into_iter().for_each(|message| self.send(id, message)),
-            Effect::Write { batches, hard_state, .. } if self.node(id).tears => {
+            Effect::Write { batches, hard_state, .. } if self.node(id).tears && !batches.is_empty() => {
                 self.node(id).tears = false;
                 let life = self.life(id).expect("it has an effect");
                 life.storage.append(&batches, 0).unwrap();
@@ -551,7 +556,7 @@ fn describe(id: u64, node: &Node) -> String {
     let Some(life) = &node.life else { return format!("  {id} is down") };
     let standing = life.replica.standing();
     let leader = standing.leader.map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
-    let last = life.replica.last().unwrap();
+    let Some(last) = life.replica.last() else { return format!("  {id} {} t{}, cannot read its log", standing.role, standing.term) };
     let failed = if life.failed { ", failed" } else { "" };
     format!(
         "  {id} {} t{}, {leader}, log ends {}/t{}, committed {}{failed}",
