@@ -118,8 +118,22 @@ impl Core {
             last,
             term_at: &term_at,
         })?;
+        if message.inner().get_msg_type() == MessageType::MsgSnapshot {
+            self.check_rebase(message.inner().get_snapshot())?;
+        }
         if let Some(mark) = self.check_line(message.inner(), &term_at)? {
             self.newest = mark;
+        }
+        Ok(())
+    }
+
+    /// A snapshot must carry a mark, and one that does not lie before what is committed here.
+    fn check_rebase(&self, snapshot: &Snapshot) -> Result<(), Refusal> {
+        let metadata = snapshot.get_metadata();
+        let mark = rebase::decode(metadata.index, metadata.term, &snapshot.data).ok_or(Refusal::Invalid("a snapshot without a mark"))?;
+        let Some(here) = self.mark(self.commit()).filter(|here| here.raft_index <= mark.raft_index) else { return Ok(()) };
+        if mark.next_index < here.next_index || mark.next_position < here.next_position || mark.timestamp < here.timestamp {
+            return Err(Refusal::Invalid("a snapshot whose mark lies before what is committed"));
         }
         Ok(())
     }
