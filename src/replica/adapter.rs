@@ -105,7 +105,8 @@ impl Core {
 
     fn check(&mut self, message: &Message, membership: &Membership) -> Result<(), Refusal> {
         let log = &self.node.raft.raft_log;
-        let first = self.node.store().base.mark.raft_index;
+        // Where the log begins once a rebase that raft-rs has taken is written, not where it begins on the disk.
+        let first = log.first_index() - 1;
         let last = log.last_index();
         let term_at = |index: u64| if index < first || index > last { None } else { log.term(index).ok() };
         message.check(&View {
@@ -161,10 +162,11 @@ impl Core {
             return Some(self.newest);
         }
         let written = self.node.store().last.min(log.unstable_entries().first().map_or(u64::MAX, |entry| entry.index - 1));
-        if raft_index <= written {
-            return self.node.store().mark(raft_index);
-        }
-        let mut mark = self.node.store().mark(written)?;
+        let mut mark = match log.unstable_snapshot() {
+            Some(rebase) => base_of(rebase).mark,
+            None if raft_index <= written => return self.node.store().mark(raft_index),
+            None => self.node.store().mark(written)?,
+        };
         for entry in log.unstable_entries().iter().take_while(|entry| entry.index <= raft_index) {
             mark = batch_of(entry).and_then(|batch| batch.mark_after(&mark)).ok()?;
         }
