@@ -38,7 +38,7 @@ pub(super) struct Turn {
     /// The log begins anew here.
     pub(super) rebase: Option<Base>,
     pub(super) batches: Vec<Batch>,
-    /// May leave before anything of this turn is durable.
+    /// May leave before the batches of this turn are durable, but not before term and vote are.
     pub(super) now: Vec<Message>,
     /// Must not leave before this turn and those before it are durable.
     pub(super) later: Vec<Message>,
@@ -207,13 +207,8 @@ impl Core {
         let hard_state =
             ready.hs().map(|hs| HardState { term: hs.term, vote: Some(NodeId::from(hs.vote)).filter(|_| hs.vote != 0), commit: hs.commit });
         let hard_state = hard_state.filter(|new| (new.term, new.vote) != (saved.term, saved.vote));
-        let mut now: Vec<Message> = ready.take_messages().into_iter().map(Message::new).collect();
-        let mut later: Vec<Message> = ready.take_persisted_messages().into_iter().map(Message::new).collect();
-        if hard_state.is_some() {
-            // A sole voter that has just made itself leader sends its first append in the turn that carries its new term. If it
-            // forgot that term in a crash, it would lead the same term twice, with other batches.
-            later.append(&mut now);
-        }
+        let now = ready.take_messages().into_iter().map(Message::new).collect();
+        let later = ready.take_persisted_messages().into_iter().map(Message::new).collect();
         Some(Turn {
             number: ready.number(),
             hard_state,

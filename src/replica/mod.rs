@@ -15,7 +15,7 @@
 //! # Invariants
 //!
 //! 1. **Vote before word.** A message whose truth depends on a write (a vote, a vote request, an append acknowledgement) is held here
-//!    until that write is synced. So is a new leader's first append if its term is not yet durable.
+//!    until that write is synced. So is everything that a new leader sends while its term is not yet durable.
 //! 2. **Durable before counted.** This replica counts towards a quorum for a batch only after the [`Effect::Sync`] that covers it was
 //!    answered ([`Replica::handle_synced`]); under an asynchronous flush policy, after it was written. Term and vote are always synced.
 //! 3. **Notice before answer.** `handle_synced` tells raft-rs before the messages that waited for it are released, so no answer to
@@ -113,6 +113,8 @@ struct Unsynced {
     sync: u64,
     /// The newest turn that it covers: later ones that need no sync of their own still keep their place in the order.
     covers: u64,
+    /// Whether term or vote are among what is synced.
+    has_hard_state: bool,
     messages: Vec<Message>,
 }
 
@@ -323,7 +325,14 @@ impl Replica {
 
     /// Puts out the effects of a turn: send first what may go at once, so that peers write while this node does.
     fn begin(&mut self, mut turn: Turn) {
-        self.send(std::mem::take(&mut turn.now));
+        // A sole voter makes itself leader in the turn that carries its new term. If anything of that term left and the term was forgotten in a
+        // crash, it would lead the same term twice, with other batches.
+        let is_term_durable = turn.hard_state.is_none() && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
+        if is_term_durable {
+            self.send(std::mem::take(&mut turn.now));
+        } else {
+            turn.later.append(&mut turn.now);
+        }
         if let Some(base) = &turn.rebase {
             self.effects.push_back(Effect::Rebase(base.clone()));
         }
@@ -344,14 +353,15 @@ impl Replica {
         for (context, raft_index) in turn.reads.drain(..) {
             self.barriers.confirm(&context, raft_index);
         }
-        let needs_sync = turn.hard_state.is_some() || turn.rebase.is_some() || !(turn.batches.is_empty() || self.counts_unsynced);
+        let has_hard_state = turn.hard_state.is_some();
+        let needs_sync = has_hard_state || turn.rebase.is_some() || !(turn.batches.is_empty() || self.counts_unsynced);
         if let Some(base) = &turn.rebase {
             self.members.replace(base.membership.clone());
         }
         self.core.advance(turn);
         if needs_sync {
             self.effects.push_back(Effect::Sync(number));
-            self.unsynced.push_back(Unsynced { sync: number, covers: number, messages });
+            self.unsynced.push_back(Unsynced { sync: number, covers: number, has_hard_state, messages });
         } else if let Some(newest) = self.unsynced.back_mut() {
             newest.covers = number;
             newest.messages.extend(messages);
