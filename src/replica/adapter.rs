@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use raft::eraftpb::{ConfState, Entry as RaftEntry, Message as RaftMessage, MessageType, Snapshot};
-use raft::{Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, StateRole};
+use raft::{Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use crate::batch::{Batch, Mark};
 use crate::entry::NodeId;
@@ -44,6 +44,8 @@ pub(super) struct Turn {
     pub(super) later: Vec<Message>,
     /// Linearizable points that a leader confirmed: context, raft index.
     pub(super) reads: Vec<(Vec<u8>, u64)>,
+    /// The peers that this turn moves forward.
+    moved: Vec<u64>,
     ready: raft::Ready,
 }
 
@@ -207,6 +209,8 @@ impl Core {
         let hard_state =
             ready.hs().map(|hs| HardState { term: hs.term, vote: Some(NodeId::from(hs.vote)).filter(|_| hs.vote != 0), commit: hs.commit });
         let hard_state = hard_state.filter(|new| (new.term, new.vote) != (saved.term, saved.vote));
+        let is_rebase = |message: &&RaftMessage| message.get_msg_type() == MessageType::MsgSnapshot;
+        let moved = ready.messages().iter().filter(is_rebase).map(|message| message.to).collect();
         let now = ready.take_messages().into_iter().map(Message::new).collect();
         let later = ready.take_persisted_messages().into_iter().map(Message::new).collect();
         Some(Turn {
@@ -217,6 +221,7 @@ impl Core {
             now,
             later,
             reads: ready.take_read_states().into_iter().map(|read| (read.request_ctx, read.index)).collect(),
+            moved,
             ready,
         })
     }
@@ -239,6 +244,11 @@ impl Core {
             debug_assert_eq!(view.last, to);
         }
         self.node.advance_append_async(turn.ready);
+        for peer in turn.moved {
+            // A rebase is a message like any other, and raft-rs would wait for its answer for ever. Told that it is done, it probes behind it,
+            // and a peer that the message did not reach says so.
+            self.node.report_snapshot(peer, SnapshotStatus::Finish);
+        }
         self.apply();
     }
 
