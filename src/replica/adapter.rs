@@ -234,6 +234,7 @@ impl Core {
         }
         if let Some(base) = turn.rebase {
             self.newest = base.mark;
+            self.applied(base.mark.raft_index);
             self.node.mut_store().rebased(base);
         }
         if let (Some(first), Some(last)) = (turn.batches.first(), turn.batches.last()) {
@@ -269,7 +270,15 @@ impl Core {
 
     /// The log now begins later: the storage has purged what lay before.
     pub(super) fn purged(&mut self, base: Base) {
+        self.applied(base.mark.raft_index);
         self.node.mut_store().base = base;
+    }
+
+    /// What lies before the log's beginning is applied, durable here or not: a candidate looks for changes of members in what is committed and not
+    /// applied, and must not look there.
+    fn applied(&mut self, raft_index: u64) {
+        let applied = &mut self.node.raft.raft_log.applied;
+        *applied = raft_index.max(*applied);
     }
 
     pub(super) fn role(&self) -> CoreRole {
