@@ -286,16 +286,15 @@ impl Replica {
             if let Some(context) = self.barriers.ask() {
                 self.core.read_index(context);
             }
-            if let Some(turn) = self.core.take_turn() {
-                self.begin(turn);
-            } else {
-                self.follow_commit();
-                if self.effects.is_empty() {
-                    return None;
-                }
+            match self.core.take_turn() {
+                Some(turn) => self.begin(turn),
+                None => self.follow_commit(),
             }
             if let Some(error) = self.core.take_fault() {
                 self.fail(format!("the log cannot be read: {error}"));
+            }
+            if self.effects.is_empty() && self.under_way.is_none() {
+                return None;
             }
         }
     }
