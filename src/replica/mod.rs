@@ -468,15 +468,16 @@ impl Barriers {
         }
     }
 
-    /// The context of a round that is asked again.
+    /// The context of a round that is asked again. It stays the same, for every answer to it came after those who wait had asked: if it were a
+    /// new one each time, answers that take longer than the patience would never be in time.
     fn tick(&mut self) -> Option<Vec<u8>> {
         self.ticks += 1;
-        let (_, asked_at, _) = self.asked.as_ref()?;
-        if self.ticks < asked_at + self.patience_ticks {
+        let (context, asked_at, _) = self.asked.as_mut()?;
+        if self.ticks < *asked_at + self.patience_ticks {
             return None;
         }
-        self.ask_again();
-        self.ask()
+        *asked_at = self.ticks;
+        Some(context.clone())
     }
 
     fn begin(&mut self, waiting: Vec<u64>) -> Vec<u8> {
