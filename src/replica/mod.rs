@@ -179,8 +179,10 @@ impl Replica {
         let hard_state = HardState { commit: committed.raft_index, ..saved.unwrap_or(self.core.hard_state()) };
         let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new() };
         let proposals = std::mem::take(&mut self.proposals);
+        // Answers to the questions that were asked so far may still come, and must not be taken for answers to new ones.
+        let barriers = Barriers { rounds: self.barriers.rounds, ..Barriers::new(settings) };
         let before = self.committed;
-        *self = Replica { proposals, ..Replica::new(settings, &recovered, committed, reader) };
+        *self = Replica { proposals, barriers, ..Replica::new(settings, &recovered, committed, reader) };
         if committed != before {
             self.effects.push_back(Effect::Commit(committed));
         }

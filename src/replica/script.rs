@@ -16,6 +16,7 @@
 //! > hold 1 | synced 1 | release 1 syncs of node 1 wait from now on | those that wait now succeed | no sync waits any more
 //! > crash 1 | kill 1 | restart 1  the power fails | the process dies | and it comes back
 //! > tear 1                        with its next write node 1 loses power: the batches reached the disk, the hard state did not
+//! > fill 1                        the next batch that node 1 wants to write finds no room
 //! > wipe 1                        a node that is down gets an empty disk
 //! > unreadable 1                  from now on node 1 cannot read its log
 //! > forge append from=1 to=2 ..   a message that no node sent arrives: see `message::forge`
@@ -114,6 +115,7 @@ fn direct(group: &mut Group, words: &[&str]) {
         ["kill", _] => group.kill(number(1)),
         ["restart", _] => group.restart(number(1)),
         ["tear", _] => group.tear(number(1)),
+        ["fill", _] => group.fill(number(1)),
         ["wipe", _] => group.wipe(number(1)),
         ["unreadable", _] => group.break_reads(number(1)),
         ["forge", rest @ ..] => group.forge(rest),

@@ -9,7 +9,7 @@ use crate::entry::NodeId;
 use crate::message::Message;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, mix};
 use crate::role::{Membership, Role};
-use crate::storage::{Base, Genesis, HardState, LogReader, MemoryLog, PendingSync, Storage, StorageError};
+use crate::storage::{Base, Genesis, HardState, Identity, LogReader, MemoryLog, PendingSync, Storage, StorageError};
 
 pub(super) const ELECTION_TICKS: usize = 10;
 pub(super) const HEARTBEAT_TICKS: usize = 2;
@@ -22,6 +22,7 @@ struct Node {
     lives: u64,
     holds_syncs: bool,
     tears: bool,
+    is_full: bool,
 }
 
 /// A reader that can be made to fail.
@@ -61,6 +62,8 @@ struct Life {
     reader: Arc<dyn LogReader>,
     /// What the replica reads by.
     reads: Arc<Reads>,
+    settings: Settings,
+    identity: Identity,
     replica: Replica,
     syncs: VecDeque<(u64, Box<dyn PendingSync>)>,
     /// Index and position of the next append, as a sequencer keeps them.
@@ -80,8 +83,8 @@ struct Laws {
     fates: BTreeMap<BatchId, Fate>,
     /// The end of what was acknowledged by anyone.
     acknowledged: u64,
-    /// What was acknowledged when a barrier was asked for.
-    barriers: BTreeMap<u64, u64>,
+    /// Where a barrier was asked for, and what was acknowledged by then.
+    barriers: BTreeMap<u64, (u64, u64)>,
 }
 
 /// See the [module](self).
@@ -113,7 +116,7 @@ impl Group {
         self.membership = Membership::of_voters(voters.iter().copied().map(NodeId::from));
         self.membership.learners = learners.iter().copied().map(NodeId::from).collect();
         for id in voters.into_iter().chain(learners) {
-            let node = Node { disk: MemoryLog::new(), life: None, lives: 0, holds_syncs: false, tears: false };
+            let node = Node { disk: MemoryLog::new(), life: None, lives: 0, holds_syncs: false, tears: false, is_full: false };
             self.nodes.insert(id, node);
             self.restart(id);
         }
@@ -281,7 +284,7 @@ impl Group {
         let (barrier, acknowledged) = (self.barriers, self.laws.acknowledged);
         let Some(life) = self.life(id) else { return };
         life.replica.handle_barrier(barrier);
-        self.laws.barriers.insert(barrier, acknowledged);
+        self.laws.barriers.insert(barrier, (id, acknowledged));
         self.carry_out(id);
     }
 
@@ -344,6 +347,10 @@ impl Group {
         self.node(id).life = None;
     }
 
+    pub(super) fn fill(&mut self, id: u64) {
+        self.node(id).is_full = true;
+    }
+
     pub(super) fn wipe(&mut self, id: u64) {
         self.node(id).disk = MemoryLog::new();
     }
@@ -374,8 +381,9 @@ impl Group {
         let replica = Replica::new(&settings, &recovered, committed, reads.clone());
         let next = (recovered.last.next_index, recovered.last.next_position);
         let commit = committed.raft_index;
-        let syncs = VecDeque::new();
-        node.life = Some(Life { storage, reader, reads, replica, syncs, next, committed: commit, failed: false });
+        let (identity, syncs) = (recovered.identity, VecDeque::new());
+        let life = Life { storage, reader, reads, settings, identity, replica, syncs, next, committed: commit, failed: false };
+        node.life = Some(life);
         let vote = vote(recovered.hard_state);
         let (last, term) = (recovered.last.raft_index, recovered.last.term);
         self.tell(format!("  {id} is up: {vote}, log ends {last}/t{term}, committed {commit}"));
@@ -428,6 +436,7 @@ impl Group {
                 self.tell(format!("  {id} loses power: the disk has {kept}, but not {}", hard_state.map_or_else(String::new, vote)));
                 self.crash(id);
             }
+            Effect::Write { batches, hard_state, .. } if self.node(id).is_full && !batches.is_empty() => self.step_back(id, hard_state),
             Effect::Write { batches, hard_state, commit } => self.write(id, &batches, hard_state, commit),
             Effect::Rebase(base) => {
                 let mark = base.mark;
@@ -490,6 +499,22 @@ impl Group {
         self.tell(format!("  {id} write {}", what.join(", ")));
     }
 
+    /// What an engine does when a write finds no room.
+    fn step_back(&mut self, id: u64, hard_state: Option<HardState>) {
+        self.node(id).is_full = false;
+        let open: Vec<u64> = self.laws.barriers.iter().filter(|(_, (node, _))| *node == id).map(|(barrier, _)| *barrier).collect();
+        let life = self.life(id).expect("it has an effect");
+        if let Some(hard_state) = hard_state {
+            life.storage.save(hard_state).unwrap();
+        }
+        life.storage.begin_sync().wait().unwrap();
+        life.syncs.clear();
+        life.replica.restart(&life.settings, life.identity, hard_state, life.reads.clone()).unwrap();
+        open.into_iter().for_each(|barrier| life.replica.handle_barrier(barrier));
+        let saved = hard_state.map_or_else(String::new, |hard_state| format!(" but for {}", vote(hard_state)));
+        self.tell(format!("  {id} finds no room{saved}, and begins anew as a follower"));
+    }
+
     fn settle(&mut self, id: u64, batch: BatchId, fate: Fate) {
         let known = self.laws.fates.insert(batch, fate);
         assert_eq!(known, None, "batch {batch} meets two fates");
@@ -511,7 +536,7 @@ impl Group {
         let life = self.life(id).expect("it has an effect");
         let end = life.reader.mark(life.committed).unwrap().expect("committed").next_index;
         for barrier in barriers {
-            let acknowledged = self.laws.barriers.remove(barrier).expect("asked for once, held once");
+            let (_, acknowledged) = self.laws.barriers.remove(barrier).expect("asked for once, held once");
             assert!(acknowledged <= end, "barrier {barrier} at {id} misses what was acknowledged: {end} of {acknowledged}");
         }
         self.tell(format!("  {id} barriers {barriers:?} hold at {end}"));
