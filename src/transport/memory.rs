@@ -222,7 +222,7 @@ mod tests {
                 }),
             );
             change(&mut seat);
-            let mut transport = network.transport(node);
+            let mut transport = network.transport(node.into());
             transport.start(seat).unwrap();
             Node { transport, arrivals }
         }
@@ -252,7 +252,7 @@ mod tests {
         let network = MemoryNetwork::new();
         let [mut one, mut two, mut three] = three(&network);
         assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![], vec![], vec![]));
-        network.isolate(2);
+        network.isolate(2.into());
         assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![2], vec![1, 3], vec![2]));
         network.heal();
         network.partition(&[NodeId::from(1), NodeId::from(2)], &[NodeId::from(3)]);
@@ -302,10 +302,10 @@ mod tests {
         let network = MemoryNetwork::new();
         let [mut one, _two, _three] = three(&network);
         let inner = network.clone();
-        let mut curious = network.transport(2);
+        let mut curious = network.transport(2.into());
         let look = Inbox::new(move |arrival| {
             if matches!(arrival, Arrival::Message(_)) {
-                inner.isolate(3);
+                inner.isolate(3.into());
             }
             false
         });
