@@ -365,9 +365,15 @@ struct LogView {
 
 impl LogView {
     fn new(recovered: &Recovered, reader: Arc<dyn LogReader>) -> LogView {
+        let mut hard_state = recovered.hard_state;
+        if hard_state.term < recovered.last.term {
+            // A crash kept batches and not the term that came with them. Nothing was promised in that term, a vote least of all, for it was
+            // not durable. But nobody takes the word of a candidate whose term is below that of its log.
+            hard_state = HardState { term: recovered.last.term, vote: None, ..hard_state };
+        }
         LogView {
             reader,
-            hard_state: recovered.hard_state,
+            hard_state,
             base: recovered.base.clone(),
             last: recovered.last.raft_index,
             terms: vec![(recovered.last.raft_index, recovered.last.term)],
