@@ -6,6 +6,7 @@
 
 mod check;
 mod codec;
+mod specimen;
 
 use std::fmt;
 
@@ -52,6 +53,14 @@ impl Message {
 
     pub(crate) fn into_inner(self) -> eraftpb::Message {
         self.0
+    }
+
+    /// Whether a node that takes the message has to write more than its vote: it would append, begin its log anew, or campaign and lead.
+    pub(crate) fn needs_room(&self) -> bool {
+        match self.0.get_msg_type() {
+            eraftpb::MessageType::MsgAppend => !self.0.entries.is_empty(),
+            kind => matches!(kind, eraftpb::MessageType::MsgSnapshot | eraftpb::MessageType::MsgTimeoutNow),
+        }
     }
 
     /// The node that sent it.

@@ -43,7 +43,7 @@ use crate::batch::{Batch, Mark};
 use crate::entry::NodeId;
 use crate::message::{Message, Refusal};
 use crate::role::{Membership, Role};
-use crate::storage::{Base, HardState, LogReader, Recovered};
+use crate::storage::{Base, HardState, Identity, LogReader, Recovered, StorageError};
 
 use adapter::{Core, CoreRole, Turn};
 use membership::Members;
@@ -72,7 +72,7 @@ pub(crate) struct Settings {
 pub(crate) enum Effect {
     /// Hand these to the transport.
     Send(Vec<Message>),
-    /// Write these to the storage: batches (a conflicting tail is cut first), then the hard state.
+    /// Write these to the storage: the hard state, then the batches (a conflicting tail is cut first).
     Write { batches: Vec<Batch>, hard_state: Option<HardState>, commit: u64 },
     /// Begin the log anew.
     Rebase(Base),
@@ -150,6 +150,37 @@ impl Replica {
             barriers: Barriers::new(settings),
             failed: false,
         }
+    }
+
+    /// Begins anew from what is written, as after a crash, because a write found no room. What is written must be durable by now; `saved` is the
+    /// hard state, if it was written before the room ran out. Proposals are kept: peers may hold them, and only a commit tells.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub(crate) fn restart(
+        &mut self,
+        settings: &Settings,
+        identity: Identity,
+        saved: Option<HardState>,
+        reader: Arc<dyn LogReader>,
+    ) -> Result<(), StorageError> {
+        let base = reader.base();
+        let last = match reader.mark(self.core.last_written()) {
+            Ok(Some(last)) => last,
+            // The log was begun anew just before the room ran out.
+            Ok(None) | Err(StorageError::Purged { .. }) => base.mark,
+            Err(error) => return Err(error),
+        };
+        let committed = if base.mark.raft_index > self.committed.raft_index { base.mark } else { self.committed };
+        let hard_state = HardState { commit: committed.raft_index, ..saved.unwrap_or(self.core.hard_state()) };
+        let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new() };
+        let proposals = std::mem::take(&mut self.proposals);
+        let before = self.committed;
+        *self = Replica { proposals, ..Replica::new(settings, &recovered, committed, reader) };
+        if committed != before {
+            self.effects.push_back(Effect::Commit(committed));
+        }
+        Ok(())
     }
 
     /// One tick of the clock has passed.

@@ -43,13 +43,13 @@ impl MemoryNetwork {
     }
 
     /// A place for `node`, to be given to its builder. A node that comes back takes a new one, which replaces the old.
-    pub fn transport(&self, node: impl Into<NodeId>) -> MemoryTransport {
-        MemoryTransport { network: self.clone(), node: node.into(), chair: None, addressed: Vec::new(), lost: Vec::new() }
+    pub fn transport(&self, node: NodeId) -> MemoryTransport {
+        MemoryTransport { network: self.clone(), node, chair: None, addressed: Vec::new(), lost: Vec::new() }
     }
 
     /// Cuts `node` off from everybody, until [`heal`](MemoryNetwork::heal).
-    pub fn isolate(&self, node: impl Into<NodeId>) {
-        self.0.lock().isolated.insert(node.into());
+    pub fn isolate(&self, node: NodeId) {
+        self.0.lock().isolated.insert(node);
     }
 
     /// Cuts every node of `one` off from every node of `other`, both ways, until [`heal`](MemoryNetwork::heal).
