@@ -1,9 +1,12 @@
-//! Appends per second: 128 B and 1 KiB, 1 and 1,024 in flight, one node and three in this process, both flush policies.
+//! Appends per second: 128 B and 1 KiB, 1 and 1,024 in flight, one node and three in this process (through
+//! memory and through loopback TCP), both flush policies.
 
 #[path = "measure/cluster.rs"]
 mod cluster;
 #[path = "measure/load.rs"]
 mod load;
+#[path = "measure/scratch.rs"]
+mod scratch;
 
 use std::time::Duration;
 
@@ -11,20 +14,20 @@ use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_grou
 use dledger::FlushPolicy;
 use hdrhistogram::Histogram;
 
-use cluster::{ASYNC, Cluster};
+use cluster::{ASYNC, Cluster, Shape};
 use load::Load;
 
 fn append(criterion: &mut Criterion) {
-    for (members, policy, flush) in
-        [(1, "sync", FlushPolicy::Sync), (1, "async", ASYNC), (3, "sync", FlushPolicy::Sync), (3, "async", ASYNC)]
-    {
-        let mut group = criterion.benchmark_group(format!("append/{members}/{policy}"));
+    let shapes = [("one", Shape::One), ("three", Shape::Three), ("three-over-tcp", Shape::ThreeOverTcp)];
+    let policies = [("sync", FlushPolicy::Sync), ("async", ASYNC)];
+    for ((nodes, shape), (policy, flush)) in shapes.into_iter().flat_map(|shape| policies.map(|policy| (shape, policy))) {
+        let mut group = criterion.benchmark_group(format!("append/{nodes}/{policy}"));
         group.sampling_mode(SamplingMode::Flat).sample_size(10);
         group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
         for (name, bytes) in [("128B", 128), ("1KiB", 1 << 10)] {
             group.throughput(Throughput::ElementsAndBytes { elements: 1, bytes });
             for window in [1, 1024] {
-                let cluster = Cluster::open(members, |builder| builder.flush(flush));
+                let cluster = Cluster::open(shape, |builder| builder.flush(flush));
                 let leader = &cluster.nodes[cluster.leader()];
                 let payload = vec![0x5a; bytes as usize];
                 let mut latency = Histogram::new(3).expect("three digits are a legal precision");

@@ -18,6 +18,8 @@ mod machine;
 mod raw_records;
 #[path = "measure/raw_sync.rs"]
 mod raw_sync;
+#[path = "measure/scratch.rs"]
+mod scratch;
 #[path = "measure/table.rs"]
 mod table;
 
@@ -27,11 +29,12 @@ use std::time::{Duration, Instant};
 
 use dledger::{Builder, DLedger, FlushPolicy};
 
-use cluster::{ASYNC, Cluster, scratch};
+use cluster::{ASYNC, Cluster, Shape};
 use load::{Load, Outcome};
-use lookups::{PAYLOAD, Shuffled, fill, filled, get_each, read_each, read_in_order};
+use lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
 use raw_records::RawRecords;
 use raw_sync::{RESTLESS, RawSync, raw_sync};
+use scratch::scratch;
 use table::{Table, median, micros, millis, rate};
 
 /// How much of everything.
@@ -92,7 +95,7 @@ fn value<T: FromStr>(name: &str, text: Option<String>) -> T {
 fn idle(plan: &Plan) {
     let (settle, time) =
         if plan.smoke { (Duration::from_millis(20), plan.time) } else { (Duration::from_secs(2), Duration::from_secs(10)) };
-    let cluster = Cluster::open(3, |builder| builder);
+    let cluster = Cluster::open(Shape::Three, |builder| builder);
     cluster.leader();
     thread::sleep(settle);
     let Some(before) = machine::usage() else { return println!("This system does not tell what an idle cluster costs.\n") };
@@ -114,12 +117,12 @@ fn append(plan: &Plan) {
     let head =
         ["append", "in flight", "appends/s", "p50 us", "p99 us", "cores busy", "raw p50 us", "raw p99 us", "raw entries/s", "of raw"];
     let mut table = Table::new(&head);
-    for (members, nodes) in [(1, "one node"), (3, "three nodes")] {
+    for (nodes, shape) in [("one node", Shape::One), ("three nodes", Shape::Three), ("three over TCP", Shape::ThreeOverTcp)] {
         for (policy, flush) in [("sync", FlushPolicy::Sync), ("async", ASYNC)] {
             for (name, bytes) in [("128 B", 128), ("1 KiB", 1 << 10)] {
                 for window in [1, 1024] {
                     let synced = flush == FlushPolicy::Sync;
-                    let runs: Vec<Appends> = (0..plan.runs).map(|_| Appends::take(plan, members, flush, bytes, window)).collect();
+                    let runs: Vec<Appends> = (0..plan.runs).map(|_| Appends::take(plan, shape, flush, bytes, window)).collect();
                     let figure = |of: &dyn Fn(&Appends) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
                     let quantile = |at| micros(figure(&|run| run.outcome.latency.value_at_quantile(at) as f64) as u64);
                     let raw = |of: &dyn Fn(&RawSync) -> String| {
@@ -159,12 +162,12 @@ struct Appends {
 }
 
 impl Appends {
-    fn take(plan: &Plan, members: u64, flush: FlushPolicy, bytes: usize, window: usize) -> Appends {
-        let raw = (flush == FlushPolicy::Sync).then(|| raw_sync(members, bytes * window, plan.time.mul_f64(0.3)));
+    fn take(plan: &Plan, shape: Shape, flush: FlushPolicy, bytes: usize, window: usize) -> Appends {
+        let raw = (flush == FlushPolicy::Sync).then(|| raw_sync(shape.members(), bytes * window, plan.time.mul_f64(0.3)));
         if let Some(probe) = raw.as_ref().filter(|probe| probe.p50() > RESTLESS) {
             eprintln!("WARNING: a raw write and sync takes {:?}: the disk or its neighbours are too restless for figures", probe.p50());
         }
-        let cluster = Cluster::open(members, |builder| builder.flush(flush));
+        let cluster = Cluster::open(shape, |builder| builder.flush(flush));
         let payload = vec![0x5a; bytes];
         let mut load = Load::new(&cluster.nodes[cluster.leader()], &payload, window);
         load.run(u64::MAX, plan.time.mul_f64(0.3));
@@ -189,7 +192,9 @@ fn read(plan: &Plan) {
     for (name, bytes) in if plan.smoke { vec![("1 MiB", 1 << 20)] } else { vec![("16 MiB", 16 << 20), ("1 GiB", 1 << 30)] } {
         let count = bytes / PAYLOAD as u64;
         let lookups = if plan.smoke { 100 } else { 500_000 };
-        let (_cluster, ledger) = filled(count);
+        let dir = scratch();
+        let ledger = DLedger::builder(1).dir(dir.path().join("node")).open().expect("a node opens in a directory of its own");
+        fill(&ledger, count);
         let records = RawRecords::new(count, PAYLOAD);
         let raw_in_order = || read_each(&records, 0..count);
         let turns = plan.runs.max(2) + 1;
@@ -236,7 +241,7 @@ fn open(plan: &Plan) {
         let count = bytes / PAYLOAD as u64;
         let dir = scratch();
         let builder = || DLedger::builder(1).dir(dir.path().join("node"));
-        let ledger = builder().flush(ASYNC).open().expect("a node opens in a directory of its own");
+        let ledger = builder().open().expect("a node opens in a directory of its own");
         fill(&ledger, count);
         ledger.shutdown().expect("a healthy node closes in good order");
         let took: Vec<Duration> = (0..plan.runs.max(2))
@@ -256,15 +261,13 @@ fn open(plan: &Plan) {
 /// From the moment that the leader begins to shut down to the first append that the others acknowledge.
 fn failover(plan: &Plan) {
     let rounds = if plan.smoke { 1 } else { 10 };
-    let fast: fn(Builder) -> Builder =
-        |builder| builder.heartbeat_interval(Duration::from_millis(50)).election_timeout(Duration::from_millis(300));
-    let timings: [(&str, fn(Builder) -> Builder); 2] =
-        [("heartbeat 100 ms, election timeout 1 s (default)", |builder| builder), ("heartbeat 50 ms, election timeout 300 ms", fast)];
+    let ms = Duration::from_millis;
     let mut table = Table::new(&["failover", "median ms", "least", "most", "rounds"]);
-    for (name, timing) in timings {
-        let took: Vec<Duration> = (0..rounds).map(|_| first_append_without_the_leader(Cluster::open(3, timing))).collect();
+    for (name, heartbeat, election) in [("default timing", 100, 1000), ("fast timing", 50, 300)] {
+        let timing = |builder: Builder| builder.heartbeat_interval(ms(heartbeat)).election_timeout(ms(election));
+        let took: Vec<Duration> = (0..rounds).map(|_| first_append_without_the_leader(Cluster::open(Shape::Three, timing))).collect();
         table.row([
-            name.to_owned(),
+            format!("{name}: heartbeat {heartbeat} ms, election timeout {election} ms"),
             millis(median(&took)),
             millis(took.iter().copied().min().unwrap_or_default()),
             millis(took.iter().copied().max().unwrap_or_default()),

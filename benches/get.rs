@@ -1,18 +1,20 @@
 //! Reads of 1 KiB entries, verified: random `get`, beside a raw read of a memory map with a checksum, and `read` in order.
 
-#[path = "measure/cluster.rs"]
-mod cluster;
 #[path = "measure/lookups.rs"]
 mod lookups;
 #[path = "measure/raw_records.rs"]
 mod raw_records;
+#[path = "measure/scratch.rs"]
+mod scratch;
 
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use dledger::DLedger;
 
-use lookups::{PAYLOAD, Shuffled, filled, get_each, read_each, read_in_order};
+use lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
 use raw_records::RawRecords;
+use scratch::scratch;
 
 fn get(criterion: &mut Criterion) {
     // Without `--bench` criterion runs everything once, to see that it runs.
@@ -23,7 +25,9 @@ fn get(criterion: &mut Criterion) {
     group.throughput(Throughput::ElementsAndBytes { elements: 1, bytes: PAYLOAD as u64 });
     for &(name, bytes) in sizes {
         let count = bytes / PAYLOAD as u64;
-        let (_cluster, ledger) = filled(count);
+        let dir = scratch();
+        let ledger = DLedger::builder(1).dir(dir.path().join("node")).open().expect("a node opens in a directory of its own");
+        fill(&ledger, count);
         let records = RawRecords::new(count, PAYLOAD);
         let mut indexes = Shuffled::new(1, count);
         group.bench_function(BenchmarkId::new("random", name), |bencher| {

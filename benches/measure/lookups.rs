@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use dledger::DLedger;
 
-use crate::cluster::{ASYNC, Cluster};
 use crate::raw_records::RawRecords;
 
 /// The payload of every entry that is looked up, in bytes.
@@ -13,14 +12,6 @@ pub(crate) const PAYLOAD: usize = 1 << 10;
 
 /// Entries in a batch while a log is filled: as large as a busy host's.
 const FILL_BATCH: u64 = 256;
-
-/// One node whose log holds `count` entries of [`PAYLOAD`] bytes.
-pub(crate) fn filled(count: u64) -> (Cluster, DLedger) {
-    let cluster = Cluster::open(1, |builder| builder.flush(ASYNC));
-    let ledger = cluster.nodes[cluster.leader()].clone();
-    fill(&ledger, count);
-    (cluster, ledger)
-}
 
 /// Appends `count` entries of [`PAYLOAD`] bytes.
 pub(crate) fn fill(ledger: &DLedger, count: u64) {
