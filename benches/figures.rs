@@ -1,7 +1,7 @@
 //! Every figure of the crate in one run, each beside what the machine itself can do, as tables for a page.
 //!
 //! ```sh
-//! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] [--seconds 1] [idle] [append] [read] [open] [failover]
+//! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] [--seconds 1] [--rows text] [idle] [append] [read] [open] [failover]
 //! ```
 //!
 //! Without names all figures are taken. Without `--bench`, which `cargo bench` adds, it only shows that every part runs.
@@ -44,6 +44,8 @@ struct Plan {
     date: String,
     runs: usize,
     time: Duration,
+    /// Which rows of the table of appends: those whose name holds this.
+    rows: String,
     /// What to take. Empty: everything.
     wanted: Vec<String>,
 }
@@ -66,7 +68,14 @@ fn main() {
 
 impl Plan {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Plan {
-        let mut plan = Plan { smoke: true, date: "undated".to_owned(), runs: 3, time: Duration::from_secs(1), wanted: Vec::new() };
+        let mut plan = Plan {
+            smoke: true,
+            date: "undated".to_owned(),
+            runs: 3,
+            time: Duration::from_secs(1),
+            rows: String::new(),
+            wanted: Vec::new(),
+        };
         let mut test = false;
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -75,6 +84,7 @@ impl Plan {
                 "--date" => plan.date = value(&argument, arguments.next()),
                 "--runs" => plan.runs = value(&argument, arguments.next()),
                 "--seconds" => plan.time = Duration::from_secs_f64(value(&argument, arguments.next())),
+                "--rows" => plan.rows = value(&argument, arguments.next()),
                 other => plan.wanted.push(other.to_owned()),
             }
         }
@@ -114,38 +124,27 @@ fn idle(plan: &Plan) {
 
 /// Appends per second, and how long one takes. Medians of the runs, each on a new cluster.
 fn append(plan: &Plan) {
-    let head =
-        ["append", "in flight", "appends/s", "p50 us", "p99 us", "cores busy", "raw p50 us", "raw p99 us", "raw entries/s", "of raw"];
+    let head = ["append", "appends/s", "p50 us", "p99 us", "cores busy", "raw p50 us", "raw p99 us", "raw entries/s", "of raw"];
     let mut table = Table::new(&head);
-    for (nodes, shape) in [("one node", Shape::One), ("three nodes", Shape::Three), ("three over TCP", Shape::ThreeOverTcp)] {
-        for (policy, flush) in [("sync", FlushPolicy::Sync), ("async", ASYNC)] {
-            for (name, bytes) in [("128 B", 128), ("1 KiB", 1 << 10)] {
-                for window in [1, 1024] {
-                    let synced = flush == FlushPolicy::Sync;
-                    let runs: Vec<Appends> = (0..plan.runs).map(|_| Appends::take(plan, shape, flush, bytes, window)).collect();
-                    let figure = |of: &dyn Fn(&Appends) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
-                    let quantile = |at| micros(figure(&|run| run.outcome.latency.value_at_quantile(at) as f64) as u64);
-                    let raw = |of: &dyn Fn(&RawSync) -> String| {
-                        // The probe of the run with the median rate of probes says how the disk was.
-                        let mut probes: Vec<&RawSync> = runs.iter().filter_map(|run| run.raw.as_ref()).collect();
-                        probes.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
-                        probes.get(probes.len() / 2).map_or_else(String::new, |probe| of(probe))
-                    };
-                    table.row([
-                        format!("{nodes}, {policy}, {name}"),
-                        window.to_string(),
-                        rate(figure(&Appends::per_second)),
-                        quantile(0.5),
-                        quantile(0.99),
-                        format!("{:.2}", figure(&|run| run.cores)),
-                        raw(&|probe| micros(probe.latency.value_at_quantile(0.5))),
-                        raw(&|probe| micros(probe.latency.value_at_quantile(0.99))),
-                        raw(&|probe| rate(probe.per_second * window as f64)),
-                        if synced { format!("{:.2}", figure(&Appends::of_raw)) } else { String::new() },
-                    ]);
-                }
-            }
-        }
+    for case in AppendCase::all().filter(|case| case.name().contains(&plan.rows)) {
+        let runs: Vec<Appends> = (0..plan.runs).map(|_| case.run(plan)).collect();
+        let figure = |of: &dyn Fn(&Appends) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
+        let quantile = |at| micros(figure(&|run| run.outcome.latency.value_at_quantile(at) as f64) as u64);
+        // The probe with the median rate says how the disk was.
+        let mut probes: Vec<&RawSync> = runs.iter().filter_map(|run| run.raw.as_ref()).collect();
+        probes.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+        let raw = |of: &dyn Fn(&RawSync) -> String| probes.get(probes.len() / 2).map_or_else(String::new, |probe| of(probe));
+        table.row([
+            case.name(),
+            rate(figure(&Appends::per_second)),
+            quantile(0.5),
+            quantile(0.99),
+            format!("{:.2}", figure(&|run| run.cores)),
+            raw(&|probe| micros(probe.latency.value_at_quantile(0.5))),
+            raw(&|probe| micros(probe.latency.value_at_quantile(0.99))),
+            raw(&|probe| rate(probe.per_second * case.window as f64)),
+            raw(&|_| format!("{:.2}", figure(&|run| run.of_raw(case.window)))),
+        ]);
     }
     table.print();
     println!(
@@ -153,36 +152,69 @@ fn append(plan: &Plan) {
     );
 }
 
-/// One run, and the probe just before it.
+/// One row of the table.
+#[derive(Clone, Copy)]
+struct AppendCase {
+    shape: Shape,
+    flush: FlushPolicy,
+    bytes: usize,
+    window: usize,
+}
+
+/// One run of it, and the probe just before.
 struct Appends {
     outcome: Outcome,
     cores: f64,
-    window: usize,
     raw: Option<RawSync>,
 }
 
-impl Appends {
-    fn take(plan: &Plan, shape: Shape, flush: FlushPolicy, bytes: usize, window: usize) -> Appends {
-        let raw = (flush == FlushPolicy::Sync).then(|| raw_sync(shape.members(), bytes * window, plan.time.mul_f64(0.3)));
+impl AppendCase {
+    fn all() -> impl Iterator<Item = AppendCase> {
+        let shapes = [Shape::One, Shape::Three, Shape::ThreeOverTcp].into_iter();
+        let loads = [(128, 1), (128, 1024), (1 << 10, 1), (1 << 10, 1024)];
+        shapes
+            .flat_map(|shape| [FlushPolicy::Sync, ASYNC].map(|flush| (shape, flush)))
+            .flat_map(move |(shape, flush)| loads.map(|(bytes, window)| AppendCase { shape, flush, bytes, window }))
+    }
+
+    fn name(&self) -> String {
+        let nodes = match self.shape {
+            Shape::One => "one node",
+            Shape::Three => "three nodes",
+            Shape::ThreeOverTcp => "three over TCP",
+        };
+        let policy = if self.is_synced() { "sync" } else { "async" };
+        format!("{nodes}, {policy}, {} B, {} in flight", self.bytes, self.window)
+    }
+
+    fn is_synced(&self) -> bool {
+        self.flush == FlushPolicy::Sync
+    }
+
+    fn run(&self, plan: &Plan) -> Appends {
+        let warm_up = plan.time.mul_f64(0.3);
+        let raw = self.is_synced().then(|| raw_sync(self.shape.members(), self.bytes * self.window, warm_up));
         if let Some(probe) = raw.as_ref().filter(|probe| probe.p50() > RESTLESS) {
             eprintln!("WARNING: a raw write and sync takes {:?}: the disk or its neighbours are too restless for figures", probe.p50());
         }
-        let cluster = Cluster::open(shape, |builder| builder.flush(flush));
-        let payload = vec![0x5a; bytes];
-        let mut load = Load::new(&cluster.nodes[cluster.leader()], &payload, window);
-        load.run(u64::MAX, plan.time.mul_f64(0.3));
+        let cluster = Cluster::open(self.shape, |builder| builder.flush(self.flush));
+        let payload = vec![0x5a; self.bytes];
+        let mut load = Load::new(&cluster.nodes[cluster.leader()], &payload, self.window);
+        load.run(u64::MAX, warm_up);
         let before = machine::usage();
         let outcome = load.run(u64::MAX, plan.time);
         let cpu = machine::usage().zip(before).map_or(0.0, |(after, before)| (after.cpu - before.cpu).as_secs_f64());
-        Appends { cores: cpu / outcome.took.as_secs_f64(), outcome, window, raw }
+        Appends { cores: cpu / outcome.took.as_secs_f64(), outcome, raw }
     }
+}
 
+impl Appends {
     fn per_second(&self) -> f64 {
         self.outcome.appends as f64 / self.outcome.took.as_secs_f64()
     }
 
-    fn of_raw(&self) -> f64 {
-        self.raw.as_ref().map_or(0.0, |raw| self.per_second() / (raw.per_second * self.window as f64))
+    fn of_raw(&self, window: usize) -> f64 {
+        self.raw.as_ref().map_or(0.0, |raw| self.per_second() / (raw.per_second * window as f64))
     }
 }
 
