@@ -38,8 +38,10 @@ impl<'a> Load<'a> {
         let sampled = if self.window == 1 { 1 } else { SAMPLED };
         let (mut issued, mut appends) = (0, 0);
         let began = Instant::now();
+        // A time beyond what the clock can express is one that never ends.
+        let end = began.checked_add(time);
         let mut now = began;
-        while now - began < time && appends < count {
+        while end.is_none_or(|end| now < end) && appends < count {
             while self.in_flight.len() < self.window && issued < count {
                 let since = (issued % sampled == 0).then(Instant::now);
                 self.in_flight.push_back((since, self.ledger.append_async(self.payload)));
