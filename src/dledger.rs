@@ -278,7 +278,8 @@ impl Tail {
         if self.cursor.failed || shared.watermark.is_closed() || !shared.watermark.wait_past(self.cursor.next, deadline) {
             return None;
         }
-        self.cursor.next()
+        // The node may be shut down at this very moment: that is an end, not an error.
+        self.cursor.next().filter(|entry| !matches!(entry, Err(ReadError::Stopped)))
     }
 }
 
