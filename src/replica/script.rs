@@ -31,6 +31,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+mod disasters;
 mod group;
 
 use group::Group;
