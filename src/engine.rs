@@ -280,7 +280,10 @@ impl Engine {
                     self.replica.handle_barrier(id);
                 }
             },
-            Command::ForgetBarrier { id } => drop(self.barriers.remove(&id)),
+            Command::ForgetBarrier { id } => {
+                self.barriers.remove(&id);
+                self.replica.forget_barrier(id);
+            }
             Command::Transfer { to, reply } => self.begin_transfer(to, reply),
             Command::Purge { index, reply } => drop(reply.send(self.purge(index))),
             Command::Stop { reply } => {

@@ -236,6 +236,11 @@ impl Replica {
         self.barriers.wait(id);
     }
 
+    /// Nobody waits for this barrier any more.
+    pub(crate) fn forget_barrier(&mut self, id: u64) {
+        self.barriers.forget(id);
+    }
+
     /// The sync that [`Effect::Sync`] asked for has succeeded.
     pub(crate) fn handle_synced(&mut self, number: u64) {
         if self.failed {
@@ -452,6 +457,15 @@ impl Barriers {
 
     fn wait(&mut self, id: u64) {
         self.new.push(id);
+    }
+
+    /// Without this, a node that finds no leader would remember every barrier that its host ever gave up, and ask for them for ever.
+    fn forget(&mut self, id: u64) {
+        let asked = self.asked.iter_mut().map(|(_, _, waiting)| waiting);
+        let confirmed = self.confirmed.iter_mut().map(|(_, waiting)| waiting);
+        asked.chain(confirmed).chain([&mut self.new]).for_each(|waiting| waiting.retain(|other| *other != id));
+        self.asked.take_if(|(_, _, waiting)| waiting.is_empty());
+        self.confirmed.retain(|(_, waiting)| !waiting.is_empty());
     }
 
     /// The context of a new round, if somebody waits for one and none is under way.

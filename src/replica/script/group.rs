@@ -284,6 +284,12 @@ impl Group {
         self.carry_out(id);
     }
 
+    pub(super) fn forget(&mut self, id: u64, barrier: u64) {
+        if let Some(life) = self.life(id) {
+            life.replica.forget_barrier(barrier);
+        }
+    }
+
     pub(super) fn transfer(&mut self, id: u64, to: u64) {
         let Some(life) = self.life(id) else { return };
         if let Err(refusal) = life.replica.handle_transfer(NodeId::from(to)) {
