@@ -21,7 +21,7 @@ use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::{Shared, members};
-use crate::storage::{Genesis, Recovered, Storage, StorageError};
+use crate::storage::{Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{Arrival, Inbox, MemoryNetwork, Seat, TcpTransport, Transport};
 use crate::watermark::Watermark;
@@ -141,10 +141,11 @@ impl DLedger {
         self.node.shared.status()
     }
 
-    /// Hands the leadership to another voter and blocks until it leads, or has failed to. Appends wait meanwhile, up to an election timeout.
+    /// Hands the leadership to another voter and blocks until it leads, or has failed to: at most two election timeouts. Appends wait meanwhile, up to
+    /// an election timeout.
     ///
     /// # Errors
-    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node, or whoever the group elected, leads.
+    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the group has elected or elects.
     pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
         let (reply, answer) = bounded(1);
         self.node.command(Command::Transfer { to: to.into(), reply });
@@ -166,7 +167,8 @@ impl DLedger {
     /// Stops the node, for every clone of this handle: resolves every future, makes the log durable, closes it and joins every thread. What was
     /// not yet acknowledged resolves as [`AppendError::Stopped`] or, if it had been sent to peers, [`AppendError::OutcomeUnknown`]. Idempotent.
     ///
-    /// May be called from an observer; it then does not wait for that observer's own thread.
+    /// May be called from an observer; it then does not wait for that observer's own thread. A task that is woken by the node and runs at once, within
+    /// the waker, may call it too, or drop the last handle; it then waits for nothing.
     ///
     /// # Errors
     /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all the same.
@@ -202,6 +204,10 @@ impl Node {
     fn shutdown(&self) -> Result<(), ShutdownError> {
         let (reply, answer) = bounded(1);
         self.command(Command::Stop { reply });
+        if self.threads.is_engine() {
+            // A task of the host that the engine woke. It stops when it is done with this, and the others after it.
+            return Ok(());
+        }
         let outcome = answer.recv().unwrap_or(Ok(()));
         self.threads.join();
         outcome
@@ -328,7 +334,7 @@ impl Builder {
         self.check()?;
         let mut storage = match self.storage.take() {
             Some(storage) => storage,
-            None => Box::new(crate::storage::MemoryLog::new()),
+            None => Box::new(self.segmented_log()),
         };
         let genesis = Genesis {
             group: self.group.clone(),
@@ -349,6 +355,12 @@ impl Builder {
             ledger.await_own_leadership()?;
         }
         Ok(ledger)
+    }
+
+    fn segmented_log(&self) -> SegmentedLog {
+        let mut options = SegmentOptions::default();
+        options.segment_bytes = self.segment_bytes;
+        SegmentedLog::new(self.dir.clone().unwrap_or_default(), options)
     }
 
     fn default_transport(&self) -> Box<dyn Transport> {

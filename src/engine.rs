@@ -106,6 +106,13 @@ struct InFlight {
     since: Duration,
 }
 
+/// A handing over of the leadership that is under way.
+struct Transfer {
+    to: NodeId,
+    since: Duration,
+    reply: Sender<Result<(), TransferError>>,
+}
+
 /// See the [module](self).
 pub(crate) struct Engine {
     settings: EngineSettings,
@@ -120,7 +127,7 @@ pub(crate) struct Engine {
     ages: VecDeque<BatchId>,
     next_batch: BatchId,
     barriers: HashMap<u64, Sender<Result<u64, BarrierError>>>,
-    transfer: Option<(NodeId, Sender<Result<(), TransferError>>)>,
+    transfer: Option<Transfer>,
     now: Now,
     next_tick: Duration,
     next_flush: Duration,
@@ -225,8 +232,8 @@ impl Engine {
         self.fault = Some(reason.to_owned());
         self.transport.stop();
         self.resolve_all(AppendError::Failed { reason: reason.to_owned() }, &BarrierError::Failed { reason: reason.to_owned() });
-        if let Some((_, reply)) = self.transfer.take() {
-            let _ = reply.send(Err(TransferError::Failed { reason: reason.to_owned() }));
+        if let Some(transfer) = self.transfer.take() {
+            let _ = transfer.reply.send(Err(TransferError::Failed { reason: reason.to_owned() }));
         }
         let role = if self.replica.standing().role == Role::Learner { Role::Learner } else { Role::Follower };
         self.announce(Standing { role, term: self.replica.standing().term, leader: None });
@@ -506,8 +513,8 @@ impl Engine {
             Err(error) => drop(reply.send(Err(error))),
             Ok(false) => drop(reply.send(Ok(()))),
             Ok(true) => {
-                if let Some((before, reply)) = self.transfer.replace((to, reply)) {
-                    let _ = reply.send(Err(TransferError::TimedOut(before)));
+                if let Some(before) = self.transfer.replace(Transfer { to, since: self.now.elapsed, reply }) {
+                    let _ = before.reply.send(Err(TransferError::TimedOut(before.to)));
                 }
             }
         }
@@ -525,16 +532,16 @@ impl Engine {
         if standing.leader == Some(to) {
             return Ok(false);
         }
+        let refusal = |refusal| match refusal {
+            TransferRefusal::NotLeader => TransferError::NotLeader { leader: standing.leader },
+            TransferRefusal::NotAVoter => TransferError::NotAVoter(to),
+        };
+        // Before anything is touched: a refusal must not disturb a transfer that is under way.
+        self.replica.check_transfer(to).map_err(refusal)?;
         // What is queued is proposed first, for raft-rs takes nothing while it hands over. Whoever comes later waits, or is told to.
         self.shared.sequencer.pause();
         self.take_appends();
-        self.replica.handle_transfer(to).map_err(|refusal| {
-            self.shared.sequencer.resume();
-            match refusal {
-                TransferRefusal::NotLeader => TransferError::NotLeader { leader: standing.leader },
-                TransferRefusal::NotAVoter => TransferError::NotAVoter(to),
-            }
-        })?;
+        self.replica.handle_transfer(to).map_err(refusal)?;
         Ok(true)
     }
 
@@ -543,10 +550,12 @@ impl Engine {
         if self.replica.is_transferring() {
             return;
         }
-        let standing = self.replica.standing();
-        let decided = standing.leader.is_some();
-        let Some((to, reply)) = self.transfer.take_if(|_| decided) else { return };
-        let _ = reply.send(if standing.leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
+        let leader = self.replica.standing().leader;
+        // raft-rs gives up after an election timeout, and so does an election. If nobody leads by then, a majority is missing.
+        let patience = 2 * self.settings.tick * self.settings.replica.election_ticks as u32;
+        let late = |transfer: &Transfer| self.now.elapsed >= transfer.since + patience;
+        let Some(Transfer { to, reply, .. }) = self.transfer.take_if(|transfer| leader.is_some() || late(transfer)) else { return };
+        let _ = reply.send(if leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
         self.shared.sequencer.resume();
     }
 
@@ -584,8 +593,8 @@ impl Engine {
             }
         };
         self.resolve_all(AppendError::Stopped, &BarrierError::Stopped);
-        if let Some((_, reply)) = self.transfer.take() {
-            let _ = reply.send(Err(TransferError::Stopped));
+        if let Some(transfer) = self.transfer.take() {
+            let _ = transfer.reply.send(Err(TransferError::Stopped));
         }
         self.stopped = true;
         self.shared.watermark.close();

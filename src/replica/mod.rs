@@ -29,6 +29,7 @@
 //! 8. **No election on sand.** A sole voter does not campaign while something it wrote is not durable.
 
 mod adapter;
+mod barriers;
 mod election;
 mod membership;
 mod proposals;
@@ -48,6 +49,7 @@ use crate::role::{Membership, Role};
 use crate::storage::{Base, HardState, Identity, LogReader, Recovered, StorageError};
 
 use adapter::{Core, CoreRole, Turn};
+use barriers::Barriers;
 use membership::Members;
 use proposals::Proposals;
 pub(crate) use proposals::{BatchId, Fate};
@@ -180,7 +182,7 @@ impl Replica {
         let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new() };
         let proposals = std::mem::take(&mut self.proposals);
         // Answers to the questions that were asked so far may still come, and must not be taken for answers to new ones.
-        let barriers = Barriers { rounds: self.barriers.rounds, ..Barriers::new(settings) };
+        let barriers = self.barriers.begin_anew();
         let before = self.committed;
         *self = Replica { proposals, barriers, ..Replica::new(settings, &recovered, committed, reader) };
         if committed != before {
@@ -236,7 +238,7 @@ impl Replica {
         self.barriers.wait(id);
     }
 
-    /// Nobody waits for this barrier any more.
+    /// Nobody waits for this point any more.
     pub(crate) fn forget_barrier(&mut self, id: u64) {
         self.barriers.forget(id);
     }
@@ -259,14 +261,20 @@ impl Replica {
         }
     }
 
-    /// The leadership is to go to another voter.
-    pub(crate) fn handle_transfer(&mut self, to: NodeId) -> Result<(), TransferRefusal> {
+    /// Whether the leadership can go to another voter.
+    pub(crate) fn check_transfer(&self, to: NodeId) -> Result<(), TransferRefusal> {
         if self.failed || self.standing.role != Role::Leader {
             return Err(TransferRefusal::NotLeader);
         }
         if !self.members.is_voter(to) {
             return Err(TransferRefusal::NotAVoter);
         }
+        Ok(())
+    }
+
+    /// The leadership is to go to another voter. Until that has come to an end, no batch is taken.
+    pub(crate) fn handle_transfer(&mut self, to: NodeId) -> Result<(), TransferRefusal> {
+        self.check_transfer(to)?;
         self.core.transfer(to);
         Ok(())
     }
@@ -424,94 +432,5 @@ impl Replica {
             self.under_way = None;
             self.effects.push_back(Effect::Fail(reason));
         }
-    }
-}
-
-/// Linearizable points asked for. All that wait when raft-rs is asked share one round of heartbeats.
-struct Barriers {
-    node: u64,
-    /// Tells the questions of this life of the node from those of an earlier one.
-    life: u64,
-    rounds: u64,
-    /// Rounds that were not answered within so many ticks are asked again: raft-rs drops questions silently.
-    patience_ticks: u64,
-    ticks: u64,
-    new: Vec<u64>,
-    asked: Option<(Vec<u8>, u64, Vec<u64>)>,
-    confirmed: Vec<(u64, Vec<u64>)>,
-}
-
-impl Barriers {
-    fn new(settings: &Settings) -> Barriers {
-        Barriers {
-            node: settings.node.get(),
-            life: mix(settings.seed),
-            rounds: 0,
-            patience_ticks: settings.heartbeat_ticks as u64,
-            ticks: 0,
-            new: Vec::new(),
-            asked: None,
-            confirmed: Vec::new(),
-        }
-    }
-
-    fn wait(&mut self, id: u64) {
-        self.new.push(id);
-    }
-
-    /// Without this, a node that finds no leader would remember every barrier that its host ever gave up, and ask for them for ever.
-    fn forget(&mut self, id: u64) {
-        let asked = self.asked.iter_mut().map(|(_, _, waiting)| waiting);
-        let confirmed = self.confirmed.iter_mut().map(|(_, waiting)| waiting);
-        asked.chain(confirmed).chain([&mut self.new]).for_each(|waiting| waiting.retain(|other| *other != id));
-        self.asked.take_if(|(_, _, waiting)| waiting.is_empty());
-        self.confirmed.retain(|(_, waiting)| !waiting.is_empty());
-    }
-
-    /// The context of a new round, if somebody waits for one and none is under way.
-    fn ask(&mut self) -> Option<Vec<u8>> {
-        if self.asked.is_some() || self.new.is_empty() {
-            return None;
-        }
-        let waiting = std::mem::take(&mut self.new);
-        Some(self.begin(waiting))
-    }
-
-    /// Whom to ask has changed, so the round under way may never be answered.
-    fn ask_again(&mut self) {
-        if let Some((_, _, mut waiting)) = self.asked.take() {
-            self.new.append(&mut waiting);
-        }
-    }
-
-    /// The context of a round that is asked again. It stays the same, for every answer to it came after those who wait had asked: if it were a
-    /// new one each time, answers that take longer than the patience would never be in time.
-    fn tick(&mut self) -> Option<Vec<u8>> {
-        self.ticks += 1;
-        let (context, asked_at, _) = self.asked.as_mut()?;
-        if self.ticks < *asked_at + self.patience_ticks {
-            return None;
-        }
-        *asked_at = self.ticks;
-        Some(context.clone())
-    }
-
-    fn begin(&mut self, waiting: Vec<u64>) -> Vec<u8> {
-        self.rounds += 1;
-        let context: Vec<u8> = [self.node, self.life, self.rounds].iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.asked = Some((context.clone(), self.ticks, waiting));
-        context
-    }
-
-    fn confirm(&mut self, context: &[u8], raft_index: u64) {
-        if let Some((_, _, waiting)) = self.asked.take_if(|(asked, _, _)| asked == context) {
-            self.confirmed.push((raft_index, waiting));
-        }
-    }
-
-    /// Those whose point the commit has reached.
-    fn release(&mut self, commit: u64) -> Vec<u64> {
-        let held = self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= commit);
-        held.flat_map(|(_, ids)| ids).collect()
     }
 }
