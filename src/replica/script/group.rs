@@ -144,10 +144,6 @@ impl Group {
         self.nodes[&id].life.as_ref().is_some_and(|life| !life.failed && life.replica.standing().role == Role::Leader)
     }
 
-    pub(super) fn is_up(&self, id: u64) -> bool {
-        self.nodes[&id].life.is_some()
-    }
-
     pub(super) fn tick(&mut self, id: u64, times: u64) {
         for _ in 0..times {
             if let Some(life) = self.life(id) {
@@ -288,6 +284,12 @@ impl Group {
         self.carry_out(id);
     }
 
+    pub(super) fn forget(&mut self, id: u64, barrier: u64) {
+        if let Some(life) = self.life(id) {
+            life.replica.forget_barrier(barrier);
+        }
+    }
+
     pub(super) fn transfer(&mut self, id: u64, to: u64) {
         let Some(life) = self.life(id) else { return };
         if let Err(refusal) = life.replica.handle_transfer(NodeId::from(to)) {
@@ -359,7 +361,22 @@ impl Group {
         self.node(id).tears = true;
     }
 
+    /// Everything works from now on, and every node is up.
+    pub(super) fn end_troubles(&mut self) {
+        self.heal();
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            (self.node(id).tears, self.node(id).is_full) = (false, false);
+            self.release(id);
+            self.restart(id);
+        }
+    }
+
+    /// Brings a node up, unless it is.
     pub(super) fn restart(&mut self, id: u64) {
+        if self.node(id).life.is_some() {
+            return;
+        }
         let genesis = Genesis { group: "scripts".to_owned(), node: NodeId::from(id), cluster: 1, membership: self.membership.clone() };
         let (seed, counts_unsynced) = (self.seed, self.counts_unsynced);
         let node = self.node(id);
