@@ -21,7 +21,7 @@ use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::{Shared, members};
-use crate::storage::{Genesis, Recovered, Storage, StorageError};
+use crate::storage::{Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{Arrival, Inbox, MemoryNetwork, Seat, TcpTransport, Transport};
 use crate::watermark::Watermark;
@@ -334,7 +334,7 @@ impl Builder {
         self.check()?;
         let mut storage = match self.storage.take() {
             Some(storage) => storage,
-            None => Box::new(crate::storage::MemoryLog::new()),
+            None => Box::new(self.segmented_log()),
         };
         let genesis = Genesis {
             group: self.group.clone(),
@@ -355,6 +355,12 @@ impl Builder {
             ledger.await_own_leadership()?;
         }
         Ok(ledger)
+    }
+
+    fn segmented_log(&self) -> SegmentedLog {
+        let mut options = SegmentOptions::default();
+        options.segment_bytes = self.segment_bytes;
+        SegmentedLog::new(self.dir.clone().unwrap_or_default(), options)
     }
 
     fn default_transport(&self) -> Box<dyn Transport> {

@@ -6,9 +6,8 @@
 
 mod check;
 mod codec;
+mod describe;
 mod specimen;
-
-use std::fmt;
 
 use raft::eraftpb;
 
@@ -74,12 +73,8 @@ impl Message {
     }
 }
 
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {} -> {}", self.0.msg_type, self.0.from, self.0.to)
-    }
-}
-
+#[cfg(test)]
+mod forge;
 #[cfg(test)]
 mod poison;
 #[cfg(test)]

@@ -1,22 +1,16 @@
 //! Linearizable points that were asked for: who waits, what was asked of the leader, and which commit is to be waited for.
 //!
-//! A question to the leader is a round: one exchange of heartbeats, shared by all who wait when it begins. raft-rs drops questions silently
-//! (the leader has changed, has not committed in its term yet, or a message was lost), so an unanswered question is asked again after a while.
-//! An answer may also just be slow, because followers answer heartbeats behind their disks; so earlier rounds stay open, and an answer to any
-//! of them counts for all who waited when it began. Were only the newest round to count, a group whose disks are slower than this patience
-//! would never answer.
-
-use std::collections::VecDeque;
+//! A question to the leader is a round: one exchange of heartbeats, shared by all who wait when it begins. raft-rs drops questions silently (the
+//! leader has changed, has not committed in its term yet, or a message was lost), so an unanswered one is asked again after a while, under
+//! the same name: whichever answer comes, it came after everyone in the round had asked. Were it a new name each time, a group whose disks are slower
+//! than this patience would never answer.
 
 use super::{Settings, mix};
-
-/// Beyond this the oldest round is given up, and those who wait for it wait for the next: rounds without a quorum do not pile up.
-const ROUNDS_MAX: usize = 64;
 
 /// A question under way.
 struct Round {
     context: Vec<u8>,
-    /// Those who wait since it began, and not since an earlier one.
+    asked_at: u64,
     waiting: Vec<u64>,
 }
 
@@ -25,15 +19,12 @@ pub(super) struct Barriers {
     node: u64,
     /// Tells the questions of this life of the node from those of an earlier one.
     life: u64,
-    rounds_so_far: u64,
+    rounds: u64,
     patience_ticks: u64,
     ticks: u64,
-    /// When the newest round began.
-    asked_at: u64,
     /// Those whom no round covers yet.
     new: Vec<u64>,
-    /// Oldest first. Empty if nobody waits in them.
-    rounds: VecDeque<Round>,
+    asked: Option<Round>,
     /// Answered, but not yet committed here.
     confirmed: Vec<(u64, Vec<u64>)>,
 }
@@ -43,14 +34,19 @@ impl Barriers {
         Barriers {
             node: settings.node.get(),
             life: mix(settings.seed),
-            rounds_so_far: 0,
+            rounds: 0,
             patience_ticks: settings.heartbeat_ticks as u64,
             ticks: 0,
-            asked_at: 0,
             new: Vec::new(),
-            rounds: VecDeque::new(),
+            asked: None,
             confirmed: Vec::new(),
         }
+    }
+
+    /// The same, with nobody waiting. Rounds are counted on: an answer to an earlier question may still come, and must not be taken for the answer to
+    /// a new one.
+    pub(super) fn begin_anew(&self) -> Barriers {
+        Barriers { new: Vec::new(), asked: None, confirmed: Vec::new(), ..*self }
     }
 
     pub(super) fn wait(&mut self, id: u64) {
@@ -59,47 +55,43 @@ impl Barriers {
 
     /// Nobody waits for this one any more.
     pub(super) fn forget(&mut self, id: u64) {
-        let lists = self.rounds.iter_mut().map(|round| &mut round.waiting).chain(self.confirmed.iter_mut().map(|(_, waiting)| waiting));
-        lists.chain([&mut self.new]).for_each(|waiting| waiting.retain(|waits| *waits != id));
-        self.end_idle_rounds();
+        let asked = self.asked.iter_mut().map(|round| &mut round.waiting);
+        let confirmed = self.confirmed.iter_mut().map(|(_, waiting)| waiting);
+        asked.chain(confirmed).chain([&mut self.new]).for_each(|waiting| waiting.retain(|waits| *waits != id));
+        self.asked.take_if(|round| round.waiting.is_empty());
     }
 
     /// The context of a new round, if somebody waits for one and none is under way.
     pub(super) fn ask(&mut self) -> Option<Vec<u8>> {
-        if self.new.is_empty() || !self.rounds.is_empty() { None } else { Some(self.begin()) }
+        if self.asked.is_some() || self.new.is_empty() {
+            return None;
+        }
+        self.rounds += 1;
+        let context: Vec<u8> = [self.node, self.life, self.rounds].iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.asked = Some(Round { context: context.clone(), asked_at: self.ticks, waiting: std::mem::take(&mut self.new) });
+        Some(context)
     }
 
-    /// A tick has passed. The context of another round, if the ones under way are slow.
+    /// Whom to ask has changed, so the round under way may never be answered.
+    pub(super) fn ask_again(&mut self) {
+        if let Some(mut round) = self.asked.take() {
+            self.new.append(&mut round.waiting);
+        }
+    }
+
+    /// A tick has passed. The context of the round under way, if it is to be asked again.
     pub(super) fn tick(&mut self) -> Option<Vec<u8>> {
         self.ticks += 1;
-        let slow = !self.rounds.is_empty() && self.ticks >= self.asked_at + self.patience_ticks;
-        slow.then(|| self.begin())
-    }
-
-    /// Whom to ask has changed, so the rounds under way may never be answered.
-    pub(super) fn ask_again(&mut self) {
-        self.new.extend(self.rounds.drain(..).flat_map(|round| round.waiting));
-    }
-
-    fn begin(&mut self) -> Vec<u8> {
-        self.rounds_so_far += 1;
-        self.asked_at = self.ticks;
-        let context: Vec<u8> = [self.node, self.life, self.rounds_so_far].iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.rounds.push_back(Round { context: context.clone(), waiting: std::mem::take(&mut self.new) });
-        if self.rounds.len() > ROUNDS_MAX
-            && let Some(oldest) = self.rounds.pop_front()
-        {
-            self.rounds[0].waiting.extend(oldest.waiting);
-        }
-        context
+        let round = self.asked.as_mut().filter(|round| self.ticks >= round.asked_at + self.patience_ticks)?;
+        round.asked_at = self.ticks;
+        Some(round.context.clone())
     }
 
     /// The leader has answered: whoever waited when this round began waits for the commit of `raft_index`.
     pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
-        let Some(at) = self.rounds.iter().position(|round| round.context == context) else { return };
-        let waiting = self.rounds.drain(..=at).flat_map(|round| round.waiting).collect();
-        self.confirmed.push((raft_index, waiting));
-        self.end_idle_rounds();
+        if let Some(round) = self.asked.take_if(|round| round.context == context) {
+            self.confirmed.push((raft_index, round.waiting));
+        }
     }
 
     /// Those whose point the commit has reached.
@@ -107,19 +99,13 @@ impl Barriers {
         let held = self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= commit);
         held.flat_map(|(_, ids)| ids).collect()
     }
-
-    fn end_idle_rounds(&mut self) {
-        if self.rounds.iter().all(|round| round.waiting.is_empty()) {
-            self.rounds.clear();
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Rounds are asked again after two ticks.
+    /// A round is asked again after two ticks.
     fn barriers() -> Barriers {
         Barriers::new(&Settings {
             group: String::new(),
@@ -145,55 +131,39 @@ mod tests {
         assert_eq!(barriers.release(10), [1, 2]);
         let second = barriers.ask().unwrap();
         assert_ne!(first, second);
+        barriers.confirm(&first, 10);
+        assert_eq!(barriers.release(10), [0; 0], "no answer counts twice");
         barriers.confirm(&second, 10);
         assert_eq!(barriers.release(10), [3]);
     }
 
     #[test]
-    fn an_answer_that_comes_late_counts_for_those_who_waited_when_it_was_asked_for() {
+    fn an_answer_slower_than_the_patience_counts() {
         let mut barriers = barriers();
         barriers.wait(1);
-        let first = barriers.ask().unwrap();
+        let asked = barriers.ask().unwrap();
         barriers.wait(2);
-        assert_eq!(barriers.tick(), None);
-        let second = barriers.tick().unwrap();
-        barriers.wait(3);
-        barriers.confirm(&first, 10);
-        assert_eq!(barriers.release(10), [1]);
-        barriers.confirm(&second, 11);
-        assert_eq!(barriers.release(11), [2]);
-        barriers.confirm(&first, 12);
-        assert_eq!(barriers.release(12), [0; 0], "no answer counts twice");
-        assert!(barriers.ask().is_some(), "and the third asks for itself");
+        assert_eq!([barriers.tick(), barriers.tick(), barriers.tick()], [None, Some(asked.clone()), None]);
+        barriers.confirm(&asked, 10);
+        assert_eq!(barriers.release(10), [1], "and not for who asked after it had begun");
     }
 
     #[test]
-    fn an_answer_to_a_later_round_counts_for_earlier_ones_and_ends_them() {
+    fn a_life_begun_anew_gives_its_questions_new_names() {
+        let mut before = barriers();
+        before.wait(1);
+        let asked = before.ask().unwrap();
+        let mut after = before.begin_anew();
+        after.wait(1);
+        assert_ne!(after.ask().unwrap(), asked);
+    }
+
+    #[test]
+    fn who_gave_up_is_forgotten_and_nothing_is_asked_for_nobody() {
         let mut barriers = barriers();
         barriers.wait(1);
         barriers.ask().unwrap();
-        barriers.tick();
-        let second = barriers.tick().unwrap();
-        barriers.confirm(&second, 10);
-        assert_eq!(barriers.release(10), [1]);
-        assert_eq!([barriers.tick(), barriers.tick(), barriers.tick()], [None, None, None]);
-    }
-
-    #[test]
-    fn rounds_without_an_answer_do_not_pile_up_and_who_gave_up_is_forgotten() {
-        let mut barriers = barriers();
-        [1, 2].into_iter().for_each(|id| barriers.wait(id));
-        let first = barriers.ask().unwrap();
-        let newest = (0..1000).filter_map(|_| barriers.tick()).last().unwrap();
-        assert_eq!(barriers.rounds.len(), ROUNDS_MAX);
-        barriers.confirm(&first, 10);
-        assert_eq!(barriers.release(10), [0; 0], "too old to be known");
         barriers.forget(1);
-        barriers.confirm(&newest, 10);
-        assert_eq!(barriers.release(10), [2]);
-        barriers.wait(3);
-        barriers.ask().unwrap();
-        barriers.forget(3);
-        assert!(barriers.rounds.is_empty(), "nobody waits, nothing is asked");
+        assert_eq!([barriers.tick(), barriers.tick(), barriers.tick()], [None, None, None]);
     }
 }

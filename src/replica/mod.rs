@@ -15,7 +15,7 @@
 //! # Invariants
 //!
 //! 1. **Vote before word.** A message whose truth depends on a write (a vote, a vote request, an append acknowledgement) is held here
-//!    until that write is synced. So is a new leader's first append if its term is not yet durable.
+//!    until that write is synced. So is everything that a new leader sends while its term is not yet durable.
 //! 2. **Durable before counted.** This replica counts towards a quorum for a batch only after the [`Effect::Sync`] that covers it was
 //!    answered ([`Replica::handle_synced`]); under an asynchronous flush policy, after it was written. Term and vote are always synced.
 //! 3. **Notice before answer.** `handle_synced` tells raft-rs before the messages that waited for it are released, so no answer to
@@ -34,6 +34,8 @@ mod election;
 mod membership;
 mod proposals;
 mod rebase;
+#[cfg(test)]
+mod script;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -113,6 +115,8 @@ struct Unsynced {
     sync: u64,
     /// The newest turn that it covers: later ones that need no sync of their own still keep their place in the order.
     covers: u64,
+    /// Whether term or vote are among what is synced.
+    has_hard_state: bool,
     messages: Vec<Message>,
 }
 
@@ -177,8 +181,10 @@ impl Replica {
         let hard_state = HardState { commit: committed.raft_index, ..saved.unwrap_or(self.core.hard_state()) };
         let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new() };
         let proposals = std::mem::take(&mut self.proposals);
+        // Answers to the questions that were asked so far may still come, and must not be taken for answers to new ones.
+        let barriers = self.barriers.begin_anew();
         let before = self.committed;
-        *self = Replica { proposals, ..Replica::new(settings, &recovered, committed, reader) };
+        *self = Replica { proposals, barriers, ..Replica::new(settings, &recovered, committed, reader) };
         if committed != before {
             self.effects.push_back(Effect::Commit(committed));
         }
@@ -295,16 +301,15 @@ impl Replica {
             if let Some(context) = self.barriers.ask() {
                 self.core.read_index(context);
             }
-            if let Some(turn) = self.core.take_turn() {
-                self.begin(turn);
-            } else {
-                self.follow_commit();
-                if self.effects.is_empty() {
-                    return None;
-                }
+            match self.core.take_turn() {
+                Some(turn) => self.begin(turn),
+                None => self.follow_commit(),
             }
             if let Some(error) = self.core.take_fault() {
                 self.fail(format!("the log cannot be read: {error}"));
+            }
+            if self.effects.is_empty() && self.under_way.is_none() {
+                return None;
             }
         }
     }
@@ -334,7 +339,14 @@ impl Replica {
 
     /// Puts out the effects of a turn: send first what may go at once, so that peers write while this node does.
     fn begin(&mut self, mut turn: Turn) {
-        self.send(std::mem::take(&mut turn.now));
+        // A sole voter makes itself leader in the turn that carries its new term. If anything of that term left and the term was forgotten in a
+        // crash, it would lead the same term twice, with other batches.
+        let is_term_durable = turn.hard_state.is_none() && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
+        if is_term_durable {
+            self.send(std::mem::take(&mut turn.now));
+        } else {
+            turn.later.append(&mut turn.now);
+        }
         if let Some(base) = &turn.rebase {
             self.effects.push_back(Effect::Rebase(base.clone()));
         }
@@ -355,14 +367,15 @@ impl Replica {
         for (context, raft_index) in turn.reads.drain(..) {
             self.barriers.confirm(&context, raft_index);
         }
-        let needs_sync = turn.hard_state.is_some() || turn.rebase.is_some() || !(turn.batches.is_empty() || self.counts_unsynced);
+        let has_hard_state = turn.hard_state.is_some();
+        let needs_sync = has_hard_state || turn.rebase.is_some() || !(turn.batches.is_empty() || self.counts_unsynced);
         if let Some(base) = &turn.rebase {
             self.members.replace(base.membership.clone());
         }
         self.core.advance(turn);
         if needs_sync {
             self.effects.push_back(Effect::Sync(number));
-            self.unsynced.push_back(Unsynced { sync: number, covers: number, messages });
+            self.unsynced.push_back(Unsynced { sync: number, covers: number, has_hard_state, messages });
         } else if let Some(newest) = self.unsynced.back_mut() {
             newest.covers = number;
             newest.messages.extend(messages);

@@ -27,6 +27,7 @@
 
 pub mod conformance;
 mod memory;
+mod segmented;
 
 use std::fmt;
 use std::io;
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::memory::MemoryLog;
+pub use self::segmented::{SegmentOptions, SegmentedLog};
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::NodeId;
 use crate::role::Membership;

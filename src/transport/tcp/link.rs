@@ -106,7 +106,7 @@ impl Link {
     }
 
     fn complain(&self, station: &Station, why: &Refused) {
-        if self.queue.lock().stopped || !self.complaints.permits() {
+        if self.is_stopped() || !self.complaints.permits() {
             return;
         }
         let (node, peer, address) = (station.node, self.peer, &self.address);
@@ -114,6 +114,10 @@ impl Link {
             Refused::Io(error) => log::info!("node {node} cannot reach node {peer} at {address}: {error}"),
             Refused::Stranger(stranger) => log::warn!("node {node} and node {peer} at {address} do not talk to each other: {stranger}"),
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.queue.lock().stopped
     }
 
     /// Drops what waits. Returns whether the transport was stopped.
@@ -150,14 +154,14 @@ impl Link {
 
     fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        {
-            let mut queue = self.queue.lock();
-            if queue.stopped {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            queue.socket = Some(socket.try_clone()?);
+        self.queue.lock().socket = Some(socket.try_clone()?);
+        if !self.is_stopped() {
+            socket.connect_timeout(&address.into(), CONNECT_TIMEOUT)?;
         }
-        socket.connect_timeout(&address.into(), CONNECT_TIMEOUT)?;
+        // Hanging up does nothing to a socket that has not begun to connect: who stops just then is noticed here.
+        if self.is_stopped() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let stream = TcpStream::from(socket);
         prepare(&stream)?;
         Ok(stream)
