@@ -263,7 +263,8 @@ impl Replica {
 
     /// Whether the leadership can go to another voter.
     pub(crate) fn check_transfer(&self, to: NodeId) -> Result<(), TransferRefusal> {
-        if self.failed || self.standing.role != Role::Leader {
+        // Both: a leader that was deposed in this turn has not been announced as such, and raft-rs would pass the wish on to another node.
+        if self.failed || self.standing.role != Role::Leader || self.core.role() != CoreRole::Leader {
             return Err(TransferRefusal::NotLeader);
         }
         if !self.members.is_voter(to) {
