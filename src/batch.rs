@@ -17,6 +17,9 @@
 //!
 //! The table stands behind the payloads so that a payload is copied once: from the host's buffer to its final place.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use bytes::Bytes;
 
 use crate::entry::Entry;
@@ -24,7 +27,7 @@ use crate::entry::Entry;
 const KIND_ENTRIES: u8 = 1;
 
 /// No index, position or timestamp reaches this, so that sums of them never overflow whatever bytes arrive.
-const LIMIT: u64 = 1 << 62;
+pub(crate) const LIMIT: u64 = 1 << 62;
 
 /// Bytes before the first payload of a batch of entries.
 pub(crate) const PREFIX_BYTES: usize = 32;
@@ -187,7 +190,7 @@ impl Batch {
     /// # Errors
     /// [`BatchError::OutOfLine`] if it does not: raft index, term, index, position and timestamp must all continue.
     pub fn mark_after(&self, before: &Mark) -> Result<Mark, BatchError> {
-        if self.raft_index != before.raft_index + 1 {
+        if before.raft_index.checked_add(1) != Some(self.raft_index) {
             return Err(BatchError::OutOfLine("raft index"));
         }
         if self.term < before.term {
@@ -363,6 +366,13 @@ mod tests {
         assert_eq!(places, [(b"one".to_vec(), 100, 5_000), (b"".to_vec(), 101, 5_003), (b"three".to_vec(), 102, 5_003)]);
         assert_eq!(batch.entry(99).unwrap(), None);
         assert_eq!(batch.entry(103).unwrap(), None);
+    }
+
+    #[test]
+    fn nothing_stands_behind_the_last_number_there_is() {
+        let control = Batch::new(0, 1, Bytes::new()).unwrap();
+        let before = Mark { raft_index: u64::MAX, ..Mark::GENESIS };
+        assert_eq!(control.mark_after(&before), Err(BatchError::OutOfLine("raft index")));
     }
 
     #[test]

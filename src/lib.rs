@@ -75,6 +75,9 @@ mod engine;
 mod entry;
 mod error;
 mod future;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 mod replica;
 mod role;

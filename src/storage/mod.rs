@@ -35,6 +35,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::memory::MemoryLog;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::segmented::fuzzing;
 pub use self::segmented::{SegmentOptions, SegmentedLog};
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::NodeId;

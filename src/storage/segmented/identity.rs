@@ -67,7 +67,7 @@ impl IdentityFile {
         Err(StorageError::Mismatch { path: disk.path(""), expected: describe(expected), found: describe(&self.genesis) })
     }
 
-    fn encode(&self) -> Option<Vec<u8>> {
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
         let Genesis { group, node, cluster, membership } = &self.genesis;
         let mut page = PageWriter::new(MAGIC);
         page.u32(VERSION).u32(FEATURES).u128(self.directory).u64(node.get()).u64(*cluster);
@@ -76,7 +76,7 @@ impl IdentityFile {
     }
 
     /// `Err` holds a version that this build does not know, or [`u32::MAX`] for features that it does not.
-    fn decode(page: &[u8]) -> Option<Result<IdentityFile, u32>> {
+    pub(super) fn decode(page: &[u8]) -> Option<Result<IdentityFile, u32>> {
         let mut page = PageReader::new(page, MAGIC)?;
         let (version, features) = (page.u32()?, page.u32()?);
         if version != VERSION {

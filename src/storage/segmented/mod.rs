@@ -6,6 +6,8 @@
 
 mod disk;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod identity;
 mod live;
 mod map;
