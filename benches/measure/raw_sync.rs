@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use crate::scratch::scratch;
 
 /// Files are written from their begin to their end, again and again: a write never meets a block that is still on its way to the disk.
-const FILE_BYTES: u64 = 64 << 20;
+const FILE_BYTES: u64 = 16 << 20;
 
 /// Above this a disk, or its neighbours, are too restless for figures of synced appends.
 pub(crate) const RESTLESS: Duration = Duration::from_millis(1);

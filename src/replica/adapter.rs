@@ -19,6 +19,9 @@ use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 use super::election::Timeouts;
 use super::{Settings, rebase};
 
+/// How many appends may be under way to a follower before it answers.
+const MESSAGES_MAX: usize = 64;
+
 /// Committed entries are handed out header-only, and at most so many at once: nobody reads them, raft-rs only counts them.
 const COMMITTED_MAX: u64 = 1024;
 
@@ -67,7 +70,7 @@ impl Core {
             heartbeat_tick: settings.heartbeat_ticks,
             applied: recovered.hard_state.commit,
             max_size_per_msg: settings.message_bytes,
-            max_inflight_msgs: 256,
+            max_inflight_msgs: MESSAGES_MAX,
             check_quorum: true,
             pre_vote: true,
             read_only_option: ReadOnlyOption::Safe,

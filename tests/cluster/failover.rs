@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dledger::{AppendError, BarrierError, Entry, FlushPolicy, Role};
 use parking_lot::Mutex;
@@ -230,4 +230,25 @@ fn without_a_majority_nothing_is_acknowledged_and_with_it_everything_goes_on() {
     away[1..].iter().for_each(|id| cluster.start(*id));
     let ledger = cluster.agree();
     assert_eq!(&*ledger[index as usize], b"with three");
+}
+
+#[test]
+fn no_vote_counts_before_the_voters_disk_has_it() {
+    let cluster = impatient(3).open();
+    cluster.append(b"before");
+    cluster.agree();
+    let old = cluster.leader();
+    let term = cluster.node(old).status().term;
+    let others = cluster.others(old);
+    cluster.gate(others[0]).shut();
+    cluster.stop(old);
+    // The one whose disk is stuck is asked for its vote, or votes for itself. The other's is not enough.
+    until("an election", || (cluster.node(others[0]).status().term > term).then_some(()));
+    let end = Instant::now() + Duration::from_millis(400);
+    while Instant::now() < end {
+        assert!(others.iter().all(|id| cluster.node(*id).status().role != Role::Leader), "a vote that may be forgotten made a leader");
+        thread::sleep(Duration::from_millis(5));
+    }
+    cluster.gate(others[0]).open();
+    cluster.append(b"with both");
 }
