@@ -13,16 +13,17 @@ use parking_lot::Mutex;
 
 use crate::batch::{Batch, BatchError};
 use crate::builder::{Builder, FlushPolicy};
-use crate::engine::{Command, Engine, EngineSettings, Input, Shared};
+use crate::engine::{Command, Engine, EngineSettings, Input};
 use crate::entry::{Entry, NodeId};
-use crate::error::{AppendError, BarrierError, OpenError, ReadError, ShutdownError, TransferError};
+use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 use crate::future::AppendFuture;
 use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
-use crate::storage::{Genesis, Recovered, Storage, StorageError};
+use crate::shared::{Shared, members};
+use crate::storage::{Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
-use crate::transport::{Arrival, Inbox, MemoryNetwork, Seat, Transport};
+use crate::transport::{Arrival, Inbox, MemoryNetwork, Seat, TcpTransport, Transport};
 use crate::watermark::Watermark;
 
 /// How long the only node of a group may take to become its leader when it is opened. It takes two syncs.
@@ -63,7 +64,7 @@ impl DLedger {
     /// Any [`AppendError`]; [`AppendError::may_have_committed`] tells whether it is safe to try again.
     pub fn append(&self, payload: impl AsRef<[u8]>) -> Result<u64, AppendError> {
         let future = self.node.shared.sequencer.append(payload.as_ref(), Some(self.deadline()));
-        Ok(self.await_commit(future)?.start)
+        self.await_commit(future)
     }
 
     /// Appends one payload without waiting. The payload is copied before this returns, and appends of one thread keep their order.
@@ -82,7 +83,7 @@ impl DLedger {
     /// each entry counts 32 bytes beyond its payload.
     pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: impl IntoIterator<Item = P>) -> Result<Range<u64>, AppendError> {
         let (future, count) = self.node.shared.sequencer.append_batch(payloads, Some(self.deadline()));
-        let start = self.await_commit(future)?.start;
+        let start = self.await_commit(future)?;
         Ok(start..start + count)
     }
 
@@ -140,20 +141,34 @@ impl DLedger {
         self.node.shared.status()
     }
 
-    /// Hands the leadership to another voter and blocks until it leads, or has failed to. Appends wait meanwhile, up to an election timeout.
+    /// Hands the leadership to another voter and blocks until it leads, or has failed to: at most two election timeouts. Appends wait meanwhile, up to
+    /// an election timeout.
     ///
     /// # Errors
-    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node, or whoever the group elected, leads.
+    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the group has elected or elects.
     pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
         let (reply, answer) = bounded(1);
         self.node.command(Command::Transfer { to: to.into(), reply });
         answer.recv().unwrap_or(Err(TransferError::Stopped))
     }
 
+    /// Gives up entries below `index` on this node, to free disk space: whole segment files, and only what is committed, so that some entries below `index`
+    /// may stay. Returns the first index that is kept. Each node purges for itself; a follower that still needs what its leader has purged is moved to the
+    /// leader's first retained entry. Entries that were read before stay valid.
+    ///
+    /// # Errors
+    /// Any [`PurgeError`].
+    pub fn purge(&self, index: u64) -> Result<u64, PurgeError> {
+        let (reply, answer) = bounded(1);
+        self.node.command(Command::Purge { index, reply });
+        answer.recv().unwrap_or(Err(PurgeError::Stopped))
+    }
+
     /// Stops the node, for every clone of this handle: resolves every future, makes the log durable, closes it and joins every thread. What was
     /// not yet acknowledged resolves as [`AppendError::Stopped`] or, if it had been sent to peers, [`AppendError::OutcomeUnknown`]. Idempotent.
     ///
-    /// May be called from an observer; it then does not wait for that observer's own thread.
+    /// May be called from an observer; it then does not wait for that observer's own thread. A task that is woken by the node and runs at once, within
+    /// the waker, may call it too, or drop the last handle; it then waits for nothing.
     ///
     /// # Errors
     /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all the same.
@@ -165,12 +180,12 @@ impl DLedger {
         Instant::now() + self.node.append_timeout
     }
 
-    fn await_commit(&self, future: AppendFuture) -> Result<Range<u64>, AppendError> {
-        let appended = match future.wait_timeout(self.node.append_timeout) {
-            Some(outcome) => outcome?,
-            None => return Err(AppendError::TimedOut(self.node.append_timeout)),
-        };
-        Ok(appended.index..appended.index)
+    /// The index at which an append was committed.
+    fn await_commit(&self, future: AppendFuture) -> Result<u64, AppendError> {
+        match future.wait_timeout(self.node.append_timeout) {
+            Some(outcome) => Ok(outcome?.index),
+            None => Err(AppendError::TimedOut(self.node.append_timeout)),
+        }
     }
 }
 
@@ -189,6 +204,10 @@ impl Node {
     fn shutdown(&self) -> Result<(), ShutdownError> {
         let (reply, answer) = bounded(1);
         self.command(Command::Stop { reply });
+        if self.threads.is_engine() {
+            // A task of the host that the engine woke. It stops when it is done with this, and the others after it.
+            return Ok(());
+        }
         let outcome = answer.recv().unwrap_or(Ok(()));
         self.threads.join();
         outcome
@@ -315,7 +334,7 @@ impl Builder {
         self.check()?;
         let mut storage = match self.storage.take() {
             Some(storage) => storage,
-            None => Box::new(crate::storage::MemoryLog::new()),
+            None => Box::new(self.segmented_log()),
         };
         let genesis = Genesis {
             group: self.group.clone(),
@@ -338,12 +357,14 @@ impl Builder {
         Ok(ledger)
     }
 
+    fn segmented_log(&self) -> SegmentedLog {
+        let mut options = SegmentOptions::default();
+        options.segment_bytes = self.segment_bytes;
+        SegmentedLog::new(self.dir.clone().unwrap_or_default(), options)
+    }
+
     fn default_transport(&self) -> Box<dyn Transport> {
-        if self.peers.len() > 1 {
-            Box::new(MemoryNetwork::new().transport(self.node)) /*TMP*/
-        } else {
-            Box::new(MemoryNetwork::new().transport(self.node))
-        }
+        if self.peers.len() > 1 { Box::new(TcpTransport::new()) } else { Box::new(MemoryNetwork::new().transport(self.node)) }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a node meet here, once")]
@@ -384,10 +405,11 @@ impl Builder {
             role: Role::Follower,
             term: recovered.hard_state.term,
             leader: None,
-            members: crate::engine::members(&recovered.base.membership, &self.peers),
+            members: members(&recovered.base.membership, &self.peers),
             committed: 0..0,
             committed_position: 0,
             end_index: 0,
+            full: None,
             fault: None,
         };
         Ok(Shared {

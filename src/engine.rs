@@ -6,39 +6,31 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use parking_lot::Mutex;
 
+use crate::batch::Batch;
 use crate::entry::NodeId;
-use crate::error::{AppendError, BarrierError, ShutdownError, TransferError};
+use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
 use crate::future::Completion;
-use crate::message::Message;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, TransferRefusal};
-use crate::role::{Member, Role, Status};
-use crate::sequencer::Sequencer;
-use crate::storage::{Chore, LogReader, PendingSync, Recovered, Storage, StorageError};
+use crate::role::{Role, Status};
+use crate::shared::{Shared, members};
+use crate::storage::{Chore, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Transport};
-use crate::watermark::Watermark;
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
 /// for catching up would make it forget that it has heard of a leader.
 const TICKS_MAX: u32 = 2;
-
-/// How much may wait to be handled: beyond it arriving messages are refused, as if the network had lost them.
-const INBOX_BYTES: u64 = 128 << 20;
-
-/// What a message counts in the inbox beyond its bytes.
-const MESSAGE_OVERHEAD: u64 = 256;
 
 /// Something for the engine to look at.
 pub(crate) enum Input {
     /// The sequencer has turned from empty to not empty.
     Appends,
     Arrival(Arrival),
-    Synced(u64, Result<(), StorageError>),
+    Synced(SyncNumber, Result<(), StorageError>),
     /// A thread that serves this node has panicked.
     Panicked(String),
     Command(Command),
@@ -49,6 +41,10 @@ pub(crate) enum Command {
     Barrier {
         id: u64,
         reply: Sender<Result<u64, BarrierError>>,
+    },
+    Purge {
+        index: u64,
+        reply: Sender<Result<u64, PurgeError>>,
     },
     /// The asker no longer waits.
     ForgetBarrier {
@@ -63,9 +59,16 @@ pub(crate) enum Command {
     },
 }
 
+/// Names a sync. A replica that was begun anew counts from the start: its life tells its syncs from those of the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SyncNumber {
+    life: u64,
+    number: u64,
+}
+
 /// A sync for another thread to wait for; the outcome comes back as [`Input::Synced`].
 pub(crate) struct SyncJob {
-    pub(crate) number: u64,
+    pub(crate) number: SyncNumber,
     pub(crate) pending: Box<dyn PendingSync>,
 }
 
@@ -96,24 +99,18 @@ pub(crate) struct EngineSettings {
     pub(crate) addresses: Vec<(NodeId, String)>,
 }
 
-/// What host threads read without asking the engine.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) sequencer: Sequencer,
-    pub(crate) watermark: Watermark,
-    pub(crate) reader: Arc<dyn LogReader>,
-    pub(crate) status: Mutex<Status>,
-    /// The index after the last entry of the log, committed or not.
-    pub(crate) end_index: AtomicU64,
-    /// Bytes of messages that wait in the engine's inputs.
-    pub(crate) inbox_bytes: AtomicU64,
-}
-
 /// A batch that was handed to the replica.
 struct InFlight {
     completion: Arc<Completion>,
     cost: u64,
     since: Duration,
+}
+
+/// A handing over of the leadership that is under way.
+struct Transfer {
+    to: NodeId,
+    since: Duration,
+    reply: Sender<Result<(), TransferError>>,
 }
 
 /// See the [module](self).
@@ -130,12 +127,20 @@ pub(crate) struct Engine {
     ages: VecDeque<BatchId>,
     next_batch: BatchId,
     barriers: HashMap<u64, Sender<Result<u64, BarrierError>>>,
-    transfer: Option<(NodeId, Sender<Result<(), TransferError>>)>,
+    transfer: Option<Transfer>,
     now: Now,
     next_tick: Duration,
     next_flush: Duration,
     /// Something was written since the last sync was begun.
     dirty: bool,
+    identity: Identity,
+    /// How often the replica was begun anew.
+    life: u64,
+    /// No batch was written since the disk was found full.
+    short_of_room: bool,
+    /// The replica waits for room, for so many more ticks.
+    full: bool,
+    patience_ticks: usize,
     fault: Option<String>,
     stopped: bool,
 }
@@ -172,6 +177,11 @@ impl Engine {
             transfer: None,
             now: Now::default(),
             dirty: false,
+            identity: recovered.identity,
+            life: 0,
+            short_of_room: false,
+            full: false,
+            patience_ticks: 0,
             fault: None,
             stopped: false,
         })
@@ -222,8 +232,8 @@ impl Engine {
         self.fault = Some(reason.to_owned());
         self.transport.stop();
         self.resolve_all(AppendError::Failed { reason: reason.to_owned() }, &BarrierError::Failed { reason: reason.to_owned() });
-        if let Some((_, reply)) = self.transfer.take() {
-            let _ = reply.send(Err(TransferError::Failed { reason: reason.to_owned() }));
+        if let Some(transfer) = self.transfer.take() {
+            let _ = transfer.reply.send(Err(TransferError::Failed { reason: reason.to_owned() }));
         }
         let role = if self.replica.standing().role == Role::Learner { Role::Learner } else { Role::Follower };
         self.announce(Standing { role, term: self.replica.standing().term, leader: None });
@@ -231,7 +241,7 @@ impl Engine {
 
     fn handle(&mut self, input: Input) {
         if let Input::Arrival(Arrival::Message(message)) = &input {
-            self.shared.inbox_bytes.fetch_sub(inbox_cost(message), Ordering::Relaxed);
+            self.shared.dismiss(message);
         }
         match input {
             Input::Appends => {}
@@ -239,7 +249,8 @@ impl Engine {
             // A replica that has failed, perhaps in the middle of something, is never touched again.
             _ if self.fault.is_some() => {}
             Input::Arrival(arrival) => self.handle_arrival(arrival),
-            Input::Synced(number, Ok(())) => self.replica.handle_synced(number),
+            Input::Synced(sync, Ok(())) if sync.life == self.life => self.replica.handle_synced(sync.number),
+            Input::Synced(_, Ok(())) => {}
             Input::Synced(_, Err(error)) => self.fail(&format!("a sync failed, and what reached the disk is unknown: {error}")),
             Input::Panicked(what) => self.fail(&what),
         }
@@ -247,6 +258,7 @@ impl Engine {
 
     fn handle_arrival(&mut self, arrival: Arrival) {
         match arrival {
+            Arrival::Message(message) if self.full && message.needs_room() => {}
             Arrival::Message(message) => {
                 let from = message.from();
                 if let Err(refusal) = self.replica.handle_message(message) {
@@ -255,8 +267,11 @@ impl Engine {
             }
             Arrival::Unreachable(peer) => self.replica.handle_unreachable(peer),
             Arrival::Met { peer, directory } => {
-                if let Err(error) = self.storage.remember(peer, directory) {
-                    self.storage_failed(&error);
+                match self.storage.remember(peer, directory) {
+                    Ok(()) => self.dirty = true,
+                    // It is told again at the next connection.
+                    Err(StorageError::Full { .. }) => {}
+                    Err(error) => self.storage_failed(error, None),
                 }
             }
         }
@@ -272,8 +287,12 @@ impl Engine {
                     self.replica.handle_barrier(id);
                 }
             },
-            Command::ForgetBarrier { id } => drop(self.barriers.remove(&id)),
+            Command::ForgetBarrier { id } => {
+                self.barriers.remove(&id);
+                self.replica.forget_barrier(id);
+            }
             Command::Transfer { to, reply } => self.begin_transfer(to, reply),
+            Command::Purge { index, reply } => drop(reply.send(self.purge(index))),
             Command::Stop { reply } => {
                 let outcome = self.stop();
                 let _ = reply.send(outcome);
@@ -291,7 +310,11 @@ impl Engine {
                 break;
             }
             self.next_tick += self.settings.tick;
-            self.replica.tick();
+            if self.full {
+                self.await_room();
+            } else {
+                self.replica.tick();
+            }
             self.expire();
         }
         if now.elapsed >= self.next_tick {
@@ -333,19 +356,10 @@ impl Engine {
             let Some(effect) = self.replica.poll_effect() else { break };
             match effect {
                 Effect::Send(mut messages) => self.transport.send(&mut messages),
-                Effect::Write { batches, hard_state, commit } => {
-                    let mut written = Ok(());
-                    if !batches.is_empty() {
-                        written = self.storage.append(&batches, commit);
-                    }
-                    if let Some(hard_state) = hard_state {
-                        written = written.and_then(|()| self.storage.save(hard_state));
-                    }
-                    self.after_write(written);
-                }
+                Effect::Write { batches, hard_state, commit } => self.write(&batches, hard_state, commit),
                 Effect::Rebase(base) => {
                     let written = self.storage.reset(&base);
-                    self.after_write(written);
+                    self.after_write(written, None);
                 }
                 Effect::Sync(number) => self.begin_sync(number),
                 Effect::Commit(mark) => self.shared.watermark.publish(mark.next_index, mark.next_position),
@@ -362,19 +376,76 @@ impl Engine {
         }
     }
 
-    fn after_write(&mut self, written: Result<(), StorageError>) {
-        match written {
-            Ok(()) => self.dirty = true,
-            Err(error) => self.storage_failed(&error),
+    /// The hard state goes first: if the batches then find no room, the log is as before, and the state is one that may stand before it.
+    fn write(&mut self, batches: &[Batch], hard_state: Option<HardState>, commit: u64) {
+        if let Some(hard_state) = hard_state {
+            let written = self.storage.save(hard_state);
+            let failed = written.is_err();
+            self.after_write(written, None);
+            if failed {
+                return;
+            }
+        }
+        if !batches.is_empty() {
+            let written = self.storage.append(batches, commit);
+            let failed = written.is_err();
+            self.after_write(written, hard_state);
+            if self.short_of_room && !failed {
+                self.short_of_room = false;
+                self.shared.status.lock().full = None;
+            }
         }
     }
 
-    fn storage_failed(&mut self, error: &StorageError) {
-        self.fail(&format!("the storage took no write: {error}"));
+    /// `saved` is the hard state that was written just before, if any.
+    fn after_write(&mut self, written: Result<(), StorageError>, saved: Option<HardState>) {
+        match written {
+            Ok(()) => self.dirty = true,
+            Err(error) => self.storage_failed(error, saved),
+        }
+    }
+
+    fn storage_failed(&mut self, error: StorageError, saved: Option<HardState>) {
+        let outcome = match error {
+            StorageError::Full { .. } => self.step_back(&error, saved),
+            error => Err(error),
+        };
+        if let Err(error) = outcome {
+            self.fail(&format!("the storage took no write: {error}"));
+        }
+    }
+
+    /// The disk is full. What raft-rs took and could not be written was never promised to anyone, so the replica begins anew from what is
+    /// written, as after a crash: as a follower, without losing sight of the proposals that peers may have. Until there is room it votes and serves
+    /// reads, but takes no batches and does not campaign.
+    fn step_back(&mut self, full: &StorageError, saved: Option<HardState>) -> Result<(), StorageError> {
+        log::warn!("group {} node {}: stepping back: {full}", self.settings.replica.group, self.settings.replica.node);
+        // raft-rs takes all that a log holds at its start for durable.
+        self.storage.begin_sync().wait()?;
+        self.replica.restart(&self.settings.replica, self.identity, saved, self.shared.reader.clone())?;
+        self.life += 1;
+        self.full = true;
+        self.short_of_room = true;
+        self.patience_ticks = self.settings.replica.election_ticks;
+        for id in self.barriers.keys() {
+            self.replica.handle_barrier(*id);
+        }
+        let reason = full.to_string();
+        self.shared.status.lock().full = Some(reason.clone());
+        self.shared.sequencer.close(AppendError::StorageFull { reason });
+        self.announce(self.replica.standing());
+        Ok(())
+    }
+
+    /// After an election timeout the replica takes part again. If there still is no room, the next write tells.
+    fn await_room(&mut self) {
+        self.patience_ticks -= 1;
+        self.full = self.patience_ticks > 0;
     }
 
     fn begin_sync(&mut self, number: u64) {
         self.dirty = false;
+        let number = SyncNumber { life: self.life, number };
         let job = SyncJob { number, pending: self.storage.begin_sync() };
         // A driver that takes no more syncs is shutting down: the sync at the end covers this one.
         let _ = self.backstage.syncs.send(job);
@@ -415,7 +486,7 @@ impl Engine {
             status.leader = standing.leader;
             status.fault.clone_from(&self.fault);
             status.members = members(self.replica.membership(), &self.settings.addresses);
-            fill_in(&mut status, &self.shared);
+            self.shared.fill_in(&mut status);
             status.clone()
         };
         // Only a driver that has shut down takes no role changes.
@@ -442,8 +513,8 @@ impl Engine {
             Err(error) => drop(reply.send(Err(error))),
             Ok(false) => drop(reply.send(Ok(()))),
             Ok(true) => {
-                if let Some((before, reply)) = self.transfer.replace((to, reply)) {
-                    let _ = reply.send(Err(TransferError::TimedOut(before)));
+                if let Some(before) = self.transfer.replace(Transfer { to, since: self.now.elapsed, reply }) {
+                    let _ = before.reply.send(Err(TransferError::TimedOut(before.to)));
                 }
             }
         }
@@ -461,16 +532,16 @@ impl Engine {
         if standing.leader == Some(to) {
             return Ok(false);
         }
+        let refusal = |refusal| match refusal {
+            TransferRefusal::NotLeader => TransferError::NotLeader { leader: standing.leader },
+            TransferRefusal::NotAVoter => TransferError::NotAVoter(to),
+        };
+        // Before anything is touched: a refusal must not disturb a transfer that is under way.
+        self.replica.check_transfer(to).map_err(refusal)?;
         // What is queued is proposed first, for raft-rs takes nothing while it hands over. Whoever comes later waits, or is told to.
         self.shared.sequencer.pause();
         self.take_appends();
-        self.replica.handle_transfer(to).map_err(|refusal| {
-            self.shared.sequencer.resume();
-            match refusal {
-                TransferRefusal::NotLeader => TransferError::NotLeader { leader: standing.leader },
-                TransferRefusal::NotAVoter => TransferError::NotAVoter(to),
-            }
-        })?;
+        self.replica.handle_transfer(to).map_err(refusal)?;
         Ok(true)
     }
 
@@ -479,11 +550,35 @@ impl Engine {
         if self.replica.is_transferring() {
             return;
         }
-        let standing = self.replica.standing();
-        let decided = standing.leader.is_some();
-        let Some((to, reply)) = self.transfer.take_if(|_| decided) else { return };
-        let _ = reply.send(if standing.leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
+        let leader = self.replica.standing().leader;
+        // raft-rs gives up after an election timeout, and so does an election. If nobody leads by then, a majority is missing.
+        let patience = 2 * self.settings.tick * self.settings.replica.election_ticks as u32;
+        let late = |transfer: &Transfer| self.now.elapsed >= transfer.since + patience;
+        let Some(Transfer { to, reply, .. }) = self.transfer.take_if(|transfer| leader.is_some() || late(transfer)) else { return };
+        let _ = reply.send(if leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
         self.shared.sequencer.resume();
+    }
+
+    /// Gives up the log below `index`, as far as it is committed and whole segments allow. Returns the first index that is kept.
+    fn purge(&mut self, index: u64) -> Result<u64, PurgeError> {
+        if self.stopped {
+            return Err(PurgeError::Stopped);
+        }
+        if let Some(reason) = &self.fault {
+            return Err(PurgeError::Failed { reason: reason.clone() });
+        }
+        match self.storage.purge(index, self.replica.hard_state().commit) {
+            Ok(()) => {}
+            Err(error @ StorageError::Full { .. }) => return Err(error.into()),
+            Err(error) => {
+                self.storage_failed(error.clone(), None);
+                return Err(error.into());
+            }
+        }
+        let base = self.shared.reader.base();
+        let first = base.mark.next_index;
+        self.replica.handle_purged(base);
+        Ok(first)
     }
 
     fn stop(&mut self) -> Result<(), ShutdownError> {
@@ -498,8 +593,8 @@ impl Engine {
             }
         };
         self.resolve_all(AppendError::Stopped, &BarrierError::Stopped);
-        if let Some((_, reply)) = self.transfer.take() {
-            let _ = reply.send(Err(TransferError::Stopped));
+        if let Some(transfer) = self.transfer.take() {
+            let _ = transfer.reply.send(Err(TransferError::Stopped));
         }
         self.stopped = true;
         self.shared.watermark.close();
@@ -517,49 +612,4 @@ impl Engine {
             let _ = reply.send(Err(barrier.clone()));
         }
     }
-}
-
-impl Shared {
-    /// Whether there is room for a message in the engine's inputs; if so, it is counted.
-    pub(crate) fn admit(&self, message: &Message) -> bool {
-        let cost = inbox_cost(message);
-        let before = self.inbox_bytes.fetch_add(cost, Ordering::Relaxed);
-        // A message larger than the whole inbox passes when it is alone.
-        let fits = before == 0 || before + cost <= INBOX_BYTES;
-        if !fits {
-            self.inbox_bytes.fetch_sub(cost, Ordering::Relaxed);
-        }
-        fits
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        let mut status = self.status.lock().clone();
-        fill_in(&mut status, self);
-        status
-    }
-}
-
-/// The parts of a status that move all the time are read when they are asked for.
-fn fill_in(status: &mut Status, shared: &Shared) {
-    let (end, position) = shared.watermark.end_and_position();
-    status.committed = shared.reader.base().mark.next_index.min(end)..end;
-    status.committed_position = position;
-    status.end_index = shared.end_index.load(Ordering::Relaxed).max(end);
-}
-
-fn inbox_cost(message: &Message) -> u64 {
-    message.encoded_len() as u64 + MESSAGE_OVERHEAD
-}
-
-pub(crate) fn members(membership: &crate::role::Membership, addresses: &[(NodeId, String)]) -> Vec<Member> {
-    let address = |id| addresses.iter().find(|(node, _)| *node == id).map_or_else(String::new, |(_, address)| address.clone());
-    let mut members: Vec<Member> = membership
-        .voters
-        .iter()
-        .map(|id| (*id, true))
-        .chain(membership.learners.iter().map(|id| (*id, false)))
-        .map(|(id, voter)| Member { id, address: address(id), voter })
-        .collect();
-    members.sort_by_key(|member| member.id);
-    members
 }

@@ -46,6 +46,13 @@ pub enum AppendError {
     /// No quorum confirmed it in time. It is still under way and may commit at any later moment.
     #[error("not confirmed within {}: a quorum of the group is slow or unreachable", seconds(*.0))]
     TimedOut(Duration),
+    /// This node's disk is full, and it has given up the leadership until there is room. Not committed: append at another node, and free space here.
+    #[error("this node takes no appends for now: {reason}")]
+    #[non_exhaustive]
+    StorageFull {
+        /// What ran out of room, and what to do.
+        reason: String,
+    },
     /// The ledger was shut down before the append was proposed. Not committed.
     #[error("the ledger was shut down")]
     Stopped,
@@ -131,6 +138,25 @@ pub enum TransferError {
     /// The target did not catch up or did not win within an election timeout.
     #[error("node {0} did not take over in time: is it running and reachable?")]
     TimedOut(NodeId),
+    /// The ledger was shut down.
+    #[error("the ledger was shut down")]
+    Stopped,
+    /// This node has stopped taking part because of a fault of its own.
+    #[error("this node takes no part: {reason}")]
+    #[non_exhaustive]
+    Failed {
+        /// What happened, and what to do.
+        reason: String,
+    },
+}
+
+/// Why the head of the log was not given up. It is as before.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PurgeError {
+    /// The storage could not do it.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// The ledger was shut down.
     #[error("the ledger was shut down")]
     Stopped,

@@ -1,4 +1,72 @@
-//! An embeddable replicated log.
+//! A replicated, append-only log with two verbs, `append` and `get`, to be embedded in brokers, queues and metadata stores.
+//!
+//! Appends go to the leader of a small group of nodes, and are acknowledged once a majority has them on disk. Every entry gets a dense index, from
+//! 0, and every node of the group can read it back. There is no state machine: the log is the state. Raft (tikv's `raft` crate) keeps the replicas
+//! in agreement; a segmented log of memory-mapped files keeps the bytes; transport and storage are traits that a host can replace.
+//!
+//! ```
+//! use dledger::DLedger;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let home = tempfile::tempdir()?;
+//! # let dir = home.path().join("ledger");
+//! // One node, no network: the embedded default.
+//! let ledger = DLedger::builder(1).dir(dir).open()?;
+//!
+//! let index = ledger.append(b"hello")?;                 // blocks until committed
+//! let entry = ledger.get(index)?.expect("committed");   // zero copy, checksum verified
+//! assert_eq!(&entry[..], b"hello");
+//!
+//! let range = ledger.append_batch(["a", "b", "c"])?;    // consecutive, all or nothing
+//! let pipelined = ledger.append_async("d");             // a future that can also be waited for
+//! assert_eq!(pipelined.wait()?.index, range.end);
+//!
+//! for entry in ledger.read(range.start) {
+//!     println!("{}", String::from_utf8_lossy(&entry?));
+//! }
+//! ledger.shutdown()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A node of a larger group names all members, itself included: see [`Builder::peer`]. It then speaks TCP, or any [`transport::Transport`] it is given.
+//!
+//! # What is guaranteed, and on which assumptions
+//!
+//! 1. **An acknowledged append is never lost, never moves, never changes.** Under [`FlushPolicy::Sync`] as long as fewer than a majority of the group's disks
+//!    lose what they confirmed to have stored. Under [`FlushPolicy::Async`] in addition as long as no majority loses power within one flush interval.
+//! 2. **One order.** Indexes are dense, positions add up, timestamps never decrease, and all of them are the same on every node, for good.
+//! 3. **Real time.** An append that begins after another was acknowledged gets a higher index. [`DLedger::barrier`] is linearizable on every node;
+//!    [`DLedger::get`] alone is not: a follower may lag behind.
+//! 4. **An error tells.** [`AppendError::may_have_committed`] is false only if the append is not in the ledger and never will be.
+//! 5. **Damage is reported, not served.** Every `get` verifies the payload's checksum. What was synced and does not read back is an error with file and
+//!    offset, never a shorter log.
+//!
+//! Assumed: nodes stop or lie in ways that checksums catch, but are not malicious; a disk keeps what `fdatasync` confirmed, and writes whole sectors of 512
+//! bytes or not at all; no two nodes are given the same id; nobody else writes to a log's directory. Clocks may be wrong in any way without harm to safety.
+//!
+//! # Threads
+//!
+//! A node has four threads, and TCP adds one for listening and two for each peer. None of them polls: an idle group wakes for heartbeats only. No async
+//! runtime is needed; [`AppendFuture`] works under any of them.
+//!
+//! # The map of the house
+//!
+//! From the roof down; nothing knows what stands above it.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `dledger.rs`, `builder.rs` | the host's handle, and every setting |
+//! | `threads.rs` | the only file that spawns, and the only clock |
+//! | `engine.rs` | the corridor: joins replica, storage, transport and hosts, one `turn` at a time |
+//! | `shared.rs` | what host threads read without asking the engine |
+//! | `sequencer.rs` | where appends queue on the leader and become batches |
+//! | `replica/` | Raft as a pure value: messages and ticks in, effects out |
+//! | [`storage`] | what remembers: the traits, a model in memory, the segmented log |
+//! | [`transport`] | what speaks: the trait, a network in memory, TCP |
+//! | `message.rs` | one message on its way: codec, and the checks before Raft sees it |
+//! | `future.rs`, `role.rs`, `watermark.rs` | the promise of an append; what a node is to its group; how far it is committed |
+//! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
 
 mod batch;
 mod builder;
@@ -11,6 +79,7 @@ mod message;
 mod replica;
 mod role;
 mod sequencer;
+mod shared;
 pub mod storage;
 mod threads;
 pub mod transport;
@@ -19,6 +88,11 @@ mod watermark;
 pub use builder::{Builder, FlushPolicy};
 pub use dledger::{Cursor, DLedger, Tail};
 pub use entry::{Entry, NodeId};
-pub use error::{AppendError, BarrierError, OpenError, ReadError, ShutdownError, TransferError};
+pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
 pub use role::{Member, Membership, Role, Status};
+
+/// The programs in the README compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,8 +6,8 @@
 
 mod check;
 mod codec;
-
-use std::fmt;
+mod describe;
+mod specimen;
 
 use raft::eraftpb;
 
@@ -54,6 +54,14 @@ impl Message {
         self.0
     }
 
+    /// Whether a node that takes the message has to write more than its vote: it would append, begin its log anew, or campaign and lead.
+    pub(crate) fn needs_room(&self) -> bool {
+        match self.0.get_msg_type() {
+            eraftpb::MessageType::MsgAppend => !self.0.entries.is_empty(),
+            kind => matches!(kind, eraftpb::MessageType::MsgSnapshot | eraftpb::MessageType::MsgTimeoutNow),
+        }
+    }
+
     /// The node that sent it.
     pub fn from(&self) -> NodeId {
         NodeId::from(self.0.from)
@@ -65,12 +73,8 @@ impl Message {
     }
 }
 
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {} -> {}", self.0.msg_type, self.0.from, self.0.to)
-    }
-}
-
+#[cfg(test)]
+mod forge;
 #[cfg(test)]
 mod poison;
 #[cfg(test)]

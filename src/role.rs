@@ -89,6 +89,8 @@ pub struct Status {
     pub committed_position: u64,
     /// The index after the last entry in the local log, committed or not.
     pub end_index: u64,
+    /// What keeps this node from taking appends for now: a full disk. It votes, serves reads, and goes on by itself when there is room.
+    pub full: Option<String>,
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a panic. The text says what to do.
     pub fault: Option<String>,
 }

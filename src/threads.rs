@@ -14,11 +14,11 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
 use crate::entry::NodeId;
@@ -34,8 +34,32 @@ pub(crate) type Observer = Box<dyn Fn(&Status) + Send>;
 pub(crate) struct Threads {
     node: NodeId,
     inputs: Sender<Input>,
-    /// `None` once they are being joined: nothing is granted any more.
-    running: Arc<Mutex<Option<Vec<JoinHandle<()>>>>>,
+    crew: Arc<Crew>,
+}
+
+/// Who is at work.
+#[derive(Default)]
+struct Crew {
+    roster: Mutex<Roster>,
+    /// Signalled when a thread leaves the list of those who are at work.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Roster {
+    handles: Vec<JoinHandle<()>>,
+    /// Those whose work has not ended, and who do not wait for the end of the others' themselves.
+    at_work: Vec<ThreadId>,
+    engine: Option<ThreadId>,
+    /// The node is being shut down: nothing is granted any more.
+    closed: bool,
+}
+
+impl Crew {
+    fn leave(&self, thread: ThreadId) {
+        self.roster.lock().at_work.retain(|at_work| *at_work != thread);
+        self.ended.notify_all();
+    }
 }
 
 /// The far ends of an engine's [`Backstage`].
@@ -55,13 +79,13 @@ pub(crate) fn backstage() -> (Backstage, Stagehands) {
 
 impl Threads {
     pub(crate) fn new(node: NodeId, inputs: Sender<Input>) -> Threads {
-        Threads { node, inputs, running: Arc::new(Mutex::new(Some(Vec::new()))) }
+        Threads { node, inputs, crew: Arc::default() }
     }
 
     /// How a transport gets threads.
     pub(crate) fn spawner(&self) -> Spawner {
         let threads = self.clone();
-        Spawner::new(move |name, work| threads.spawn(&name, work))
+        Spawner::new(move |name, work| threads.spawn(&name, work).map(drop))
     }
 
     /// Starts the engine and those who serve it. The engine is dropped, and its storage closed, when its thread ends.
@@ -71,33 +95,55 @@ impl Threads {
         self.spawn("sync", Box::new(move || wait_for_syncs(&syncs, &inputs)))?;
         self.spawn("chores", Box::new(move || chores.iter().for_each(|chore| chore())))?;
         self.spawn("roles", Box::new(move || tell_roles(&roles, &observers)))?;
-        self.spawn("engine", Box::new(move || drive(engine)))
+        let engine = self.spawn("engine", Box::new(move || drive(engine)))?;
+        self.crew.roster.lock().engine = Some(engine);
+        Ok(())
     }
 
-    /// Waits for every thread to end, and grants no more. Does not wait for the thread that calls it.
+    /// Waits for every thread to end, and grants no more. Every caller waits, not only the first: when this returns, the storage is closed. One
+    /// of the threads themselves does not wait for its own end, nor does anyone wait for it while it waits here.
     pub(crate) fn join(&self) {
-        let Some(running) = self.running.lock().take() else { return };
-        for handle in running.into_iter().filter(|handle| handle.thread().id() != thread::current().id()) {
+        let me = thread::current().id();
+        self.crew.leave(me);
+        let mut roster = self.crew.roster.lock();
+        roster.closed = true;
+        while !roster.at_work.is_empty() {
+            self.crew.ended.wait(&mut roster);
+        }
+        let (own, others): (Vec<_>, Vec<_>) = roster.handles.drain(..).partition(|handle| handle.thread().id() == me);
+        roster.handles = own;
+        drop(roster);
+        for handle in others {
             // A panic was reported when it happened.
             let _ = handle.join();
         }
     }
 
-    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        let mut running = self.running.lock();
-        let Some(handles) = running.as_mut() else { return Err(io::Error::other("the node is shutting down")) };
-        handles.retain(|handle| !handle.is_finished());
-        let inputs = self.inputs.clone();
-        let what = name.to_owned();
+    /// Whether the caller is the engine itself, which must not wait for its own doing. It runs code of the host when it wakes a task.
+    pub(crate) fn is_engine(&self) -> bool {
+        self.crew.roster.lock().engine == Some(thread::current().id())
+    }
+
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<ThreadId> {
+        let mut roster = self.crew.roster.lock();
+        if roster.closed {
+            return Err(io::Error::other("the node is shutting down"));
+        }
+        roster.handles.retain(|handle| !handle.is_finished());
+        let (inputs, crew, what) = (self.inputs.clone(), self.crew.clone(), name.to_owned());
         let guarded = move || {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
                 // Nobody listens any more once the engine is gone.
                 let _ = inputs.send(Input::Panicked(format!("its {what} thread panicked: {}", panic_text(&*panic))));
             }
+            crew.leave(thread::current().id());
         };
         // Linux shows 15 characters of a thread's name.
-        handles.push(thread::Builder::new().name(format!("dl{}-{name}", self.node)).spawn(guarded)?);
-        Ok(())
+        let handle = thread::Builder::new().name(format!("dl{}-{name}", self.node)).spawn(guarded)?;
+        let id = handle.thread().id();
+        roster.at_work.push(id);
+        roster.handles.push(handle);
+        Ok(id)
     }
 }
 

@@ -83,7 +83,7 @@ impl Check<'_> {
             MessageType::MsgSnapshot => self.snapshot(),
             MessageType::MsgAppendResponse => self.append_response(),
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => self.vote_request(),
-            MessageType::MsgTimeoutNow | MessageType::MsgReadIndexResp => self.from_the_leader(),
+            MessageType::MsgTimeoutNow | MessageType::MsgReadIndexResp => self.comes_from_the_leader(),
             MessageType::MsgReadIndex => self.read_index(),
             MessageType::MsgHeartbeatResponse | MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse => Ok(()),
             _ => Err(Invalid("a kind of message that stays inside a node")),
@@ -137,14 +137,14 @@ impl Check<'_> {
     }
 
     /// There is one leader in a term. This node may not know it yet.
-    fn from_the_leader(&self) -> Result<(), Refusal> {
+    fn comes_from_the_leader(&self) -> Result<(), Refusal> {
         let known = self.view.leader.filter(|_| self.message.term == self.view.term);
         ensure(known.is_none_or(|leader| leader == NodeId::from(self.message.from)), "from another node than the leader of its term")
     }
 
     fn append(&self) -> Result<(), Refusal> {
         let message = self.message;
-        self.from_the_leader()?;
+        self.comes_from_the_leader()?;
         // Raft finds term 0 wherever it has no batch: an append behind an index that does not exist would match.
         ensure((message.index == 0) == (message.log_term == 0), "an append behind a batch without a term")?;
         ensure(message.index + (message.entries.len() as u64) < INDEX_LIMIT, "a raft index beyond 2^62")?;
@@ -174,7 +174,7 @@ impl Check<'_> {
 
     /// A leader never tells a follower of a commit beyond what the follower has acknowledged to it.
     fn heartbeat(&self) -> Result<(), Refusal> {
-        self.from_the_leader()?;
+        self.comes_from_the_leader()?;
         if !self.is_late() && self.message.commit > self.view.last {
             return Err(Refusal::Regressed { commit: self.message.commit, last: self.view.last });
         }
@@ -182,7 +182,7 @@ impl Check<'_> {
     }
 
     fn snapshot(&self) -> Result<(), Refusal> {
-        self.from_the_leader()?;
+        self.comes_from_the_leader()?;
         let snapshot = self.message.get_snapshot();
         let metadata = snapshot.get_metadata();
         ensure(snapshot.data.len() <= SNAPSHOT_DATA_BYTES_MAX, "a snapshot beyond its limit")?;

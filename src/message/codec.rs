@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn large_payloads_are_shared_on_the_way_out_and_in() {
         let payload = Bytes::from(vec![7; 4096]);
-        let pieces = append(&[payload.clone()]).encode();
+        let pieces = append(std::slice::from_ref(&payload)).encode();
         assert_eq!(pieces.iter().filter(|piece| piece.as_ptr() == payload.as_ptr()).count(), 1);
         let frame = Bytes::from(pieces.concat());
         let range = frame.as_ptr() as usize..frame.as_ptr() as usize + frame.len();

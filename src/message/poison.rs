@@ -14,13 +14,17 @@ use MessageType::*;
 /// The replica that the probe used: node 1 of 1, 2, 3. As a follower of node 2: term 2, batches 1..=10 of terms 1 (up to 5) and 2,
 /// committed up to 5. As a leader: term 3, batch 11 is its own, all committed.
 fn judge(leads: bool, inner: &Inner) -> Result<(), Refusal> {
+    judge_at(leads, if leads { 3 } else { 2 }, inner)
+}
+
+fn judge_at(leads: bool, term: u64, inner: &Inner) -> Result<(), Refusal> {
     let last = if leads { 11 } else { 10 };
     let view = View {
         me: NodeId::from(1),
         membership: &Membership::of_voters([1, 2, 3].map(NodeId::from)),
         leads,
         leader: Some(NodeId::from(if leads { 1 } else { 2 })),
-        term: if leads { 3 } else { 2 },
+        term,
         commit: if leads { 11 } else { 5 },
         last,
         term_at: &|index| (1..=last).contains(&index).then(|| if index <= 5 { 1 } else { 2 + index / 11 }),
@@ -73,6 +77,7 @@ fn what_a_lost_or_diverged_log_provokes_is_fatal_and_not_a_panic() {
     conflicting.term = 1;
     conflicting.mut_snapshot().mut_metadata().term = 1;
     legal("a snapshot of what is here", false, &conflicting);
+    legal("a conflict from a term that is over", true, &append(2, 10, &[entry(11, 2)]));
 }
 
 #[test]
@@ -92,11 +97,16 @@ fn appends_that_would_tear_the_log_are_refused() {
     refused("F11", false, &Inner { term: 0, ..append(2, 10, &[entry(11, 2)]) });
     refused("F12", false, &Inner { from: 99, ..append(2, 10, &[]) });
     refused("F12, from a member that does not lead", false, &Inner { from: 3, ..append(2, 10, &[]) });
+    refused("a heartbeat from a member that does not lead", false, &Inner { from: 3, ..from_2(MsgHeartbeat, 2) });
     refused("F33", false, &append(0, u64::MAX, &[]));
     refused("F34", false, &append(0, u64::MAX, &[entry(0, 2)]));
     refused("from nobody", false, &Inner { from: 0, ..append(2, 10, &[]) });
+    refused("from the node itself", true, &Inner { from: 1, term: 3, ..append(2, 10, &[]) });
     refused("to another", false, &Inner { to: 3, ..append(2, 10, &[]) });
-    refused("an index beyond all sums", false, &append(2, (1 << 62) - 1, &[entry(1 << 62, 2)]));
+    let control = Entry { index: 1 << 62, term: 2, ..Default::default() };
+    refused("an index beyond all sums", false, &append(2, (1 << 62) - 1, &[control]));
+    refused("a commit beyond all sums", false, &Inner { commit: 1 << 62, ..append(2, 10, &[]) });
+    refused("a snapshot in a heartbeat", false, &Inner { msg_type: MsgHeartbeat, ..snapshot(100, &[1, 2, 3], &[]) });
 }
 
 #[test]
@@ -128,10 +138,12 @@ fn votes_and_terms_that_would_poison_the_group_are_refused() {
     refused("F13, F13b", false, &Inner { log_term: 0, commit_term: 0, ..vote(MsgRequestVote, 0) });
     refused("F13c", false, &Inner { log_term: 0, commit_term: 0, ..vote(MsgRequestPreVote, 0) });
     refused("F18, F18b", false, &from_2(MsgHeartbeat, u64::MAX));
+    assert!(judge_at(false, (1 << 48) - 1, &from_2(MsgHeartbeat, 1 << 48)).is_err(), "a term beyond all elections");
     refused("a term that leaps", false, &from_2(MsgHeartbeat, 1 << 40));
     refused("L13", true, &Inner { context: Bytes::from_static(b"CampaignTransfer"), ..vote(MsgRequestVote, u64::MAX) });
     refused("a made-up context", true, &Inner { context: Bytes::from_static(b"Campaign"), ..vote(MsgRequestVote, 4) });
     refused("a log newer than its term", false, &Inner { log_term: 4, ..vote(MsgRequestVote, 3) });
+    refused("a commit newer than the log", false, &Inner { commit_term: 3, ..vote(MsgRequestVote, 3) });
     refused("a commit behind the log", false, &Inner { commit: 11, ..vote(MsgRequestVote, 3) });
     refused("F17", false, &Inner { from: 99, ..from_2(MsgTimeoutNow, 2) });
     refused("F17, from a member that does not lead", false, &Inner { from: 3, ..from_2(MsgTimeoutNow, 2) });
@@ -173,6 +185,8 @@ fn acknowledgements_of_what_was_never_sent_are_refused() {
     legal("an honest one", true, &ack(11));
     legal("an honest rejection", true, &rejection(11, 10));
     legal("one from a newer term", true, &Inner { term: 4, ..ack(0) });
+    legal("one for a leader of a term that is over", true, &Inner { term: 2, ..ack(500) });
+    legal("one for a node that no longer leads", false, &Inner { term: 2, ..ack(500) });
     refused("L5, L5b", true, &ack(500));
     refused("L6", true, &ack(u64::MAX));
     refused("L7", true, &rejection(11, u64::MAX));
@@ -197,6 +211,7 @@ fn reads_without_their_ticket_are_refused() {
     // Raft takes the commit of an answer only where its own log has that batch with that term.
     legal("F20", false, &Inner { index: 999, ..read(MsgReadIndexResp, 2, 8) });
     refused("F15", false, &read(MsgReadIndex, 2, 8));
+    refused("F15, at a leader", true, &read(MsgReadIndex, 3, 8));
     refused("F15, without a term, at a follower", false, &read(MsgReadIndex, 0, 8));
     refused("F19", false, &from_2(MsgReadIndexResp, 2));
     refused("L1", true, &from_2(MsgReadIndex, 0));

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use raft::eraftpb::{ConfState, Entry as RaftEntry, Message as RaftMessage, MessageType, Snapshot};
-use raft::{Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, StateRole};
+use raft::{Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use crate::batch::{Batch, Mark};
 use crate::entry::NodeId;
@@ -38,12 +38,14 @@ pub(super) struct Turn {
     /// The log begins anew here.
     pub(super) rebase: Option<Base>,
     pub(super) batches: Vec<Batch>,
-    /// May leave before anything of this turn is durable.
+    /// May leave before the batches of this turn are durable, but not before term and vote are.
     pub(super) now: Vec<Message>,
     /// Must not leave before this turn and those before it are durable.
     pub(super) later: Vec<Message>,
     /// Linearizable points that a leader confirmed: context, raft index.
     pub(super) reads: Vec<(Vec<u8>, u64)>,
+    /// The peers that this turn moves forward.
+    moved: Vec<u64>,
     ready: raft::Ready,
 }
 
@@ -105,7 +107,8 @@ impl Core {
 
     fn check(&mut self, message: &Message, membership: &Membership) -> Result<(), Refusal> {
         let log = &self.node.raft.raft_log;
-        let first = self.node.store().base.mark.raft_index;
+        // Where the log begins once a rebase that raft-rs has taken is written, not where it begins on the disk.
+        let first = log.first_index() - 1;
         let last = log.last_index();
         let term_at = |index: u64| if index < first || index > last { None } else { log.term(index).ok() };
         message.check(&View {
@@ -118,8 +121,22 @@ impl Core {
             last,
             term_at: &term_at,
         })?;
+        if message.inner().get_msg_type() == MessageType::MsgSnapshot {
+            self.check_rebase(message.inner().get_snapshot())?;
+        }
         if let Some(mark) = self.check_line(message.inner(), &term_at)? {
             self.newest = mark;
+        }
+        Ok(())
+    }
+
+    /// A snapshot must carry a mark, and one that does not lie before what is committed here.
+    fn check_rebase(&self, snapshot: &Snapshot) -> Result<(), Refusal> {
+        let metadata = snapshot.get_metadata();
+        let mark = rebase::decode(metadata.index, metadata.term, &snapshot.data).ok_or(Refusal::Invalid("a snapshot without a mark"))?;
+        let Some(here) = self.mark(self.commit()).filter(|here| here.raft_index <= mark.raft_index) else { return Ok(()) };
+        if mark.next_index < here.next_index || mark.next_position < here.next_position || mark.timestamp < here.timestamp {
+            return Err(Refusal::Invalid("a snapshot whose mark lies before what is committed"));
         }
         Ok(())
     }
@@ -147,10 +164,11 @@ impl Core {
             return Some(self.newest);
         }
         let written = self.node.store().last.min(log.unstable_entries().first().map_or(u64::MAX, |entry| entry.index - 1));
-        if raft_index <= written {
-            return self.node.store().mark(raft_index);
-        }
-        let mut mark = self.node.store().mark(written)?;
+        let mut mark = match log.unstable_snapshot() {
+            Some(rebase) => base_of(rebase).mark,
+            None if raft_index <= written => return self.node.store().mark(raft_index),
+            None => self.node.store().mark(written)?,
+        };
         for entry in log.unstable_entries().iter().take_while(|entry| entry.index <= raft_index) {
             mark = batch_of(entry).and_then(|batch| batch.mark_after(&mark)).ok()?;
         }
@@ -191,13 +209,10 @@ impl Core {
         let hard_state =
             ready.hs().map(|hs| HardState { term: hs.term, vote: Some(NodeId::from(hs.vote)).filter(|_| hs.vote != 0), commit: hs.commit });
         let hard_state = hard_state.filter(|new| (new.term, new.vote) != (saved.term, saved.vote));
-        let mut now: Vec<Message> = ready.take_messages().into_iter().map(Message::new).collect();
-        let mut later: Vec<Message> = ready.take_persisted_messages().into_iter().map(Message::new).collect();
-        if hard_state.is_some() {
-            // A sole voter that has just made itself leader sends its first append in the turn that carries its new term. If it
-            // forgot that term in a crash, it would lead the same term twice, with other batches.
-            later.append(&mut now);
-        }
+        let is_rebase = |message: &&RaftMessage| message.get_msg_type() == MessageType::MsgSnapshot;
+        let moved = ready.messages().iter().filter(is_rebase).map(|message| message.to).collect();
+        let now = ready.take_messages().into_iter().map(Message::new).collect();
+        let later = ready.take_persisted_messages().into_iter().map(Message::new).collect();
         Some(Turn {
             number: ready.number(),
             hard_state,
@@ -206,6 +221,7 @@ impl Core {
             now,
             later,
             reads: ready.take_read_states().into_iter().map(|read| (read.request_ctx, read.index)).collect(),
+            moved,
             ready,
         })
     }
@@ -218,6 +234,7 @@ impl Core {
         }
         if let Some(base) = turn.rebase {
             self.newest = base.mark;
+            self.applied(base.mark.raft_index);
             self.node.mut_store().rebased(base);
         }
         if let (Some(first), Some(last)) = (turn.batches.first(), turn.batches.last()) {
@@ -228,6 +245,11 @@ impl Core {
             debug_assert_eq!(view.last, to);
         }
         self.node.advance_append_async(turn.ready);
+        for peer in turn.moved {
+            // A rebase is a message like any other, and raft-rs would wait for its answer for ever. Told that it is done, it probes behind it,
+            // and a peer that the message did not reach says so.
+            self.node.report_snapshot(peer, SnapshotStatus::Finish);
+        }
         self.apply();
     }
 
@@ -248,7 +270,15 @@ impl Core {
 
     /// The log now begins later: the storage has purged what lay before.
     pub(super) fn purged(&mut self, base: Base) {
+        self.applied(base.mark.raft_index);
         self.node.mut_store().base = base;
+    }
+
+    /// What lies before the log's beginning is applied, durable here or not: a candidate looks for changes of members in what is committed and not
+    /// applied, and must not look there.
+    fn applied(&mut self, raft_index: u64) {
+        let applied = &mut self.node.raft.raft_log.applied;
+        *applied = raft_index.max(*applied);
     }
 
     pub(super) fn role(&self) -> CoreRole {
@@ -335,9 +365,15 @@ struct LogView {
 
 impl LogView {
     fn new(recovered: &Recovered, reader: Arc<dyn LogReader>) -> LogView {
+        let mut hard_state = recovered.hard_state;
+        if hard_state.term < recovered.last.term {
+            // A crash kept batches and not the term that came with them. Nothing was promised in that term, a vote least of all, for it was
+            // not durable. But nobody takes the word of a candidate whose term is below that of its log.
+            hard_state = HardState { term: recovered.last.term, vote: None, ..hard_state };
+        }
         LogView {
             reader,
-            hard_state: recovered.hard_state,
+            hard_state,
             base: recovered.base.clone(),
             last: recovered.last.raft_index,
             terms: vec![(recovered.last.raft_index, recovered.last.term)],

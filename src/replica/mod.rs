@@ -15,7 +15,7 @@
 //! # Invariants
 //!
 //! 1. **Vote before word.** A message whose truth depends on a write (a vote, a vote request, an append acknowledgement) is held here
-//!    until that write is synced. So is a new leader's first append if its term is not yet durable.
+//!    until that write is synced. So is everything that a new leader sends while its term is not yet durable.
 //! 2. **Durable before counted.** This replica counts towards a quorum for a batch only after the [`Effect::Sync`] that covers it was
 //!    answered ([`Replica::handle_synced`]); under an asynchronous flush policy, after it was written. Term and vote are always synced.
 //! 3. **Notice before answer.** `handle_synced` tells raft-rs before the messages that waited for it are released, so no answer to
@@ -29,10 +29,13 @@
 //! 8. **No election on sand.** A sole voter does not campaign while something it wrote is not durable.
 
 mod adapter;
+mod barriers;
 mod election;
 mod membership;
 mod proposals;
 mod rebase;
+#[cfg(test)]
+mod script;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,9 +46,10 @@ use crate::batch::{Batch, Mark};
 use crate::entry::NodeId;
 use crate::message::{Message, Refusal};
 use crate::role::{Membership, Role};
-use crate::storage::{Base, HardState, LogReader, Recovered};
+use crate::storage::{Base, HardState, Identity, LogReader, Recovered, StorageError};
 
 use adapter::{Core, CoreRole, Turn};
+use barriers::Barriers;
 use membership::Members;
 use proposals::Proposals;
 pub(crate) use proposals::{BatchId, Fate};
@@ -72,7 +76,7 @@ pub(crate) struct Settings {
 pub(crate) enum Effect {
     /// Hand these to the transport.
     Send(Vec<Message>),
-    /// Write these to the storage: batches (a conflicting tail is cut first), then the hard state.
+    /// Write these to the storage: the hard state, then the batches (a conflicting tail is cut first).
     Write { batches: Vec<Batch>, hard_state: Option<HardState>, commit: u64 },
     /// Begin the log anew.
     Rebase(Base),
@@ -111,6 +115,8 @@ struct Unsynced {
     sync: u64,
     /// The newest turn that it covers: later ones that need no sync of their own still keep their place in the order.
     covers: u64,
+    /// Whether term or vote are among what is synced.
+    has_hard_state: bool,
     messages: Vec<Message>,
 }
 
@@ -150,6 +156,39 @@ impl Replica {
             barriers: Barriers::new(settings),
             failed: false,
         }
+    }
+
+    /// Begins anew from what is written, as after a crash, because a write found no room. What is written must be durable by now; `saved` is the
+    /// hard state, if it was written before the room ran out. Proposals are kept: peers may hold them, and only a commit tells.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub(crate) fn restart(
+        &mut self,
+        settings: &Settings,
+        identity: Identity,
+        saved: Option<HardState>,
+        reader: Arc<dyn LogReader>,
+    ) -> Result<(), StorageError> {
+        let base = reader.base();
+        let last = match reader.mark(self.core.last_written()) {
+            Ok(Some(last)) => last,
+            // The log was begun anew just before the room ran out.
+            Ok(None) | Err(StorageError::Purged { .. }) => base.mark,
+            Err(error) => return Err(error),
+        };
+        let committed = if base.mark.raft_index > self.committed.raft_index { base.mark } else { self.committed };
+        let hard_state = HardState { commit: committed.raft_index, ..saved.unwrap_or(self.core.hard_state()) };
+        let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new() };
+        let proposals = std::mem::take(&mut self.proposals);
+        // Answers to the questions that were asked so far may still come, and must not be taken for answers to new ones.
+        let barriers = self.barriers.begin_anew();
+        let before = self.committed;
+        *self = Replica { proposals, barriers, ..Replica::new(settings, &recovered, committed, reader) };
+        if committed != before {
+            self.effects.push_back(Effect::Commit(committed));
+        }
+        Ok(())
     }
 
     /// One tick of the clock has passed.
@@ -199,6 +238,11 @@ impl Replica {
         self.barriers.wait(id);
     }
 
+    /// Nobody waits for this point any more.
+    pub(crate) fn forget_barrier(&mut self, id: u64) {
+        self.barriers.forget(id);
+    }
+
     /// The sync that [`Effect::Sync`] asked for has succeeded.
     pub(crate) fn handle_synced(&mut self, number: u64) {
         if self.failed {
@@ -217,14 +261,20 @@ impl Replica {
         }
     }
 
-    /// The leadership is to go to another voter.
-    pub(crate) fn handle_transfer(&mut self, to: NodeId) -> Result<(), TransferRefusal> {
+    /// Whether the leadership can go to another voter.
+    pub(crate) fn check_transfer(&self, to: NodeId) -> Result<(), TransferRefusal> {
         if self.failed || self.standing.role != Role::Leader {
             return Err(TransferRefusal::NotLeader);
         }
         if !self.members.is_voter(to) {
             return Err(TransferRefusal::NotAVoter);
         }
+        Ok(())
+    }
+
+    /// The leadership is to go to another voter. Until that has come to an end, no batch is taken.
+    pub(crate) fn handle_transfer(&mut self, to: NodeId) -> Result<(), TransferRefusal> {
+        self.check_transfer(to)?;
         self.core.transfer(to);
         Ok(())
     }
@@ -251,16 +301,15 @@ impl Replica {
             if let Some(context) = self.barriers.ask() {
                 self.core.read_index(context);
             }
-            if let Some(turn) = self.core.take_turn() {
-                self.begin(turn);
-            } else {
-                self.follow_commit();
-                if self.effects.is_empty() {
-                    return None;
-                }
+            match self.core.take_turn() {
+                Some(turn) => self.begin(turn),
+                None => self.follow_commit(),
             }
             if let Some(error) = self.core.take_fault() {
                 self.fail(format!("the log cannot be read: {error}"));
+            }
+            if self.effects.is_empty() && self.under_way.is_none() {
+                return None;
             }
         }
     }
@@ -290,7 +339,14 @@ impl Replica {
 
     /// Puts out the effects of a turn: send first what may go at once, so that peers write while this node does.
     fn begin(&mut self, mut turn: Turn) {
-        self.send(std::mem::take(&mut turn.now));
+        // A sole voter makes itself leader in the turn that carries its new term. If anything of that term left and the term was forgotten in a
+        // crash, it would lead the same term twice, with other batches.
+        let is_term_durable = turn.hard_state.is_none() && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
+        if is_term_durable {
+            self.send(std::mem::take(&mut turn.now));
+        } else {
+            turn.later.append(&mut turn.now);
+        }
         if let Some(base) = &turn.rebase {
             self.effects.push_back(Effect::Rebase(base.clone()));
         }
@@ -311,14 +367,15 @@ impl Replica {
         for (context, raft_index) in turn.reads.drain(..) {
             self.barriers.confirm(&context, raft_index);
         }
-        let needs_sync = turn.hard_state.is_some() || turn.rebase.is_some() || !(turn.batches.is_empty() || self.counts_unsynced);
+        let has_hard_state = turn.hard_state.is_some();
+        let needs_sync = has_hard_state || turn.rebase.is_some() || !(turn.batches.is_empty() || self.counts_unsynced);
         if let Some(base) = &turn.rebase {
             self.members.replace(base.membership.clone());
         }
         self.core.advance(turn);
         if needs_sync {
             self.effects.push_back(Effect::Sync(number));
-            self.unsynced.push_back(Unsynced { sync: number, covers: number, messages });
+            self.unsynced.push_back(Unsynced { sync: number, covers: number, has_hard_state, messages });
         } else if let Some(newest) = self.unsynced.back_mut() {
             newest.covers = number;
             newest.messages.extend(messages);
@@ -375,84 +432,5 @@ impl Replica {
             self.under_way = None;
             self.effects.push_back(Effect::Fail(reason));
         }
-    }
-}
-
-/// Linearizable points asked for. All that wait when raft-rs is asked share one round of heartbeats.
-struct Barriers {
-    node: u64,
-    /// Tells the questions of this life of the node from those of an earlier one.
-    life: u64,
-    rounds: u64,
-    /// Rounds that were not answered within so many ticks are asked again: raft-rs drops questions silently.
-    patience_ticks: u64,
-    ticks: u64,
-    new: Vec<u64>,
-    asked: Option<(Vec<u8>, u64, Vec<u64>)>,
-    confirmed: Vec<(u64, Vec<u64>)>,
-}
-
-impl Barriers {
-    fn new(settings: &Settings) -> Barriers {
-        Barriers {
-            node: settings.node.get(),
-            life: mix(settings.seed),
-            rounds: 0,
-            patience_ticks: settings.heartbeat_ticks as u64,
-            ticks: 0,
-            new: Vec::new(),
-            asked: None,
-            confirmed: Vec::new(),
-        }
-    }
-
-    fn wait(&mut self, id: u64) {
-        self.new.push(id);
-    }
-
-    /// The context of a new round, if somebody waits for one and none is under way.
-    fn ask(&mut self) -> Option<Vec<u8>> {
-        if self.asked.is_some() || self.new.is_empty() {
-            return None;
-        }
-        let waiting = std::mem::take(&mut self.new);
-        Some(self.begin(waiting))
-    }
-
-    /// Whom to ask has changed, so the round under way may never be answered.
-    fn ask_again(&mut self) {
-        if let Some((_, _, mut waiting)) = self.asked.take() {
-            self.new.append(&mut waiting);
-        }
-    }
-
-    /// The context of a round that is asked again.
-    fn tick(&mut self) -> Option<Vec<u8>> {
-        self.ticks += 1;
-        let (_, asked_at, _) = self.asked.as_ref()?;
-        if self.ticks < asked_at + self.patience_ticks {
-            return None;
-        }
-        self.ask_again();
-        self.ask()
-    }
-
-    fn begin(&mut self, waiting: Vec<u64>) -> Vec<u8> {
-        self.rounds += 1;
-        let context: Vec<u8> = [self.node, self.life, self.rounds].iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.asked = Some((context.clone(), self.ticks, waiting));
-        context
-    }
-
-    fn confirm(&mut self, context: &[u8], raft_index: u64) {
-        if let Some((_, _, waiting)) = self.asked.take_if(|(asked, _, _)| asked == context) {
-            self.confirmed.push((raft_index, waiting));
-        }
-    }
-
-    /// Those whose point the commit has reached.
-    fn release(&mut self, commit: u64) -> Vec<u64> {
-        let held = self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= commit);
-        held.flat_map(|(_, ids)| ids).collect()
     }
 }

@@ -30,8 +30,12 @@
 mod appending;
 mod durability;
 mod expected;
+#[cfg(test)]
+pub(crate) mod model;
 mod opening;
 mod removing;
+#[cfg(test)]
+mod sabotage;
 mod trial;
 
 use std::fmt;

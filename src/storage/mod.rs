@@ -27,6 +27,7 @@
 
 pub mod conformance;
 mod memory;
+mod segmented;
 
 use std::fmt;
 use std::io;
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::memory::MemoryLog;
+pub use self::segmented::{SegmentOptions, SegmentedLog};
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -140,7 +142,7 @@ pub trait Storage: Send {
     fn reset(&mut self, base: &Base) -> Result<(), StorageError>;
 
     /// Gives up entries below `index`, as far as that is possible in whole segments. The log then begins at a later base; never beyond
-    /// `commit`. Space is freed when nobody reads there any more.
+    /// `commit`. Space is freed when nobody reads there any more; until then what was purged may be there again when the log is reopened.
     ///
     /// # Errors
     /// [`StorageError::Io`], [`StorageError::Poisoned`].
@@ -169,6 +171,13 @@ pub trait PendingSync: Send {
     /// # Errors
     /// Final: see rule 5 of the [contract](self).
     fn wait(self: Box<Self>) -> Result<(), StorageError>;
+}
+
+/// A sync with nothing left to do.
+impl PendingSync for () {
+    fn wait(self: Box<Self>) -> Result<(), StorageError> {
+        Ok(())
+    }
 }
 
 /// Reads the log from any thread. Shows what the log holds, committed or not; callers keep below what they know to be committed.

@@ -43,13 +43,13 @@ impl MemoryNetwork {
     }
 
     /// A place for `node`, to be given to its builder. A node that comes back takes a new one, which replaces the old.
-    pub fn transport(&self, node: impl Into<NodeId>) -> MemoryTransport {
-        MemoryTransport { network: self.clone(), node: node.into(), chair: None, addressed: Vec::new(), lost: Vec::new() }
+    pub fn transport(&self, node: NodeId) -> MemoryTransport {
+        MemoryTransport { network: self.clone(), node, chair: None, addressed: Vec::new(), lost: Vec::new() }
     }
 
     /// Cuts `node` off from everybody, until [`heal`](MemoryNetwork::heal).
-    pub fn isolate(&self, node: impl Into<NodeId>) {
-        self.0.lock().isolated.insert(node.into());
+    pub fn isolate(&self, node: NodeId) {
+        self.0.lock().isolated.insert(node);
     }
 
     /// Cuts every node of `one` off from every node of `other`, both ways, until [`heal`](MemoryNetwork::heal).
@@ -90,7 +90,11 @@ impl Wires {
 
     /// Seats a node and introduces it to everybody here. Returns whom to tell of which data directory.
     fn seat(&mut self, number: u64, seat: Seat) -> Vec<(Inbox, NodeId, u128)> {
-        self.chairs.retain(|chair| (chair.seat.node, chair.seat.cluster, &chair.seat.group) != (seat.node, seat.cluster, &seat.group));
+        let place = |seat: &Seat| (seat.node, seat.cluster, seat.group.clone());
+        let earlier = self.chairs.iter().find(|chair| place(&chair.seat) == place(&seat)).map(|chair| chair.number);
+        if let Some(earlier) = earlier {
+            self.leave(earlier);
+        }
         let mut new = Chair { number, acquaintances: Acquaintances::new(&seat, 0), seat, met: Vec::new() };
         let mut news = Vec::new();
         for other in &mut self.chairs {
@@ -111,6 +115,12 @@ impl Wires {
         }
         self.chairs.push(new);
         news
+    }
+
+    /// Whoever sits there neither hears nor reaches anybody any more.
+    fn leave(&mut self, number: u64) {
+        self.chairs.retain(|chair| chair.number != number);
+        self.chairs.iter_mut().for_each(|chair| chair.met.retain(|&met| met != number));
     }
 }
 
@@ -166,7 +176,7 @@ impl Transport for MemoryTransport {
 
     fn stop(&mut self) {
         if let Some((number, _)) = self.chair.take() {
-            self.network.0.lock().chairs.retain(|chair| chair.number != number);
+            self.network.0.lock().leave(number);
         }
     }
 }
@@ -180,5 +190,129 @@ impl Drop for MemoryTransport {
 impl fmt::Debug for MemoryTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryTransport").field("node", &self.node).field("seated", &self.chair.is_some()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Identity;
+    use crate::transport::{Arrival, Spawner};
+
+    struct Node {
+        transport: MemoryTransport,
+        arrivals: Arc<Mutex<Vec<Arrival>>>,
+    }
+
+    fn seat(node: u64, inbox: Inbox) -> Seat {
+        let addresses = (1..=3).map(|id| (NodeId::from(id), String::new())).collect();
+        let no_threads = Spawner::new(|_, _| Err(io::ErrorKind::Unsupported.into()));
+        Seat::new(NodeId::from(node), "orders", addresses, inbox, no_threads)
+    }
+
+    impl Node {
+        fn seated(network: &MemoryNetwork, node: u64, change: impl FnOnce(&mut Seat)) -> Node {
+            let arrivals = Arc::new(Mutex::new(Vec::new()));
+            let desk = arrivals.clone();
+            let mut seat = seat(
+                node,
+                Inbox::new(move |arrival| {
+                    desk.lock().push(arrival);
+                    true
+                }),
+            );
+            change(&mut seat);
+            let mut transport = network.transport(node.into());
+            transport.start(seat).unwrap();
+            Node { transport, arrivals }
+        }
+
+        /// Sends one message to each of the three, and says what was reported unreachable.
+        fn send_to_all(&mut self) -> Vec<u64> {
+            self.arrivals.lock().clear();
+            let from = self.transport.node;
+            let others = (1..=3).map(NodeId::from).filter(|&to| to != from);
+            self.transport.send(&mut others.map(|to| Message::specimen(from, to, 1, 10)).collect());
+            let reports = self.arrivals.lock();
+            let unreachable = reports.iter().map(|arrival| if let Arrival::Unreachable(peer) = arrival { peer.get() } else { 0 });
+            unreachable.collect()
+        }
+
+        fn messages(&self) -> usize {
+            self.arrivals.lock().iter().filter(|arrival| matches!(arrival, Arrival::Message(_))).count()
+        }
+    }
+
+    fn three(network: &MemoryNetwork) -> [Node; 3] {
+        [1, 2, 3].map(|node| Node::seated(network, node, |_| ()))
+    }
+
+    #[test]
+    fn a_cut_holds_until_it_is_healed_and_both_ways() {
+        let network = MemoryNetwork::new();
+        let [mut one, mut two, mut three] = three(&network);
+        assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![], vec![], vec![]));
+        network.isolate(2.into());
+        assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![2], vec![1, 3], vec![2]));
+        network.heal();
+        network.partition(&[NodeId::from(1), NodeId::from(2)], &[NodeId::from(3)]);
+        assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![3], vec![3], vec![1, 2]));
+        network.clone().heal();
+        assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![], vec![], vec![]));
+    }
+
+    #[test]
+    fn a_node_that_comes_back_takes_its_seat_again_and_the_old_one_is_void() {
+        let network = MemoryNetwork::new();
+        let [mut one, mut old, _three] = three(&network);
+        let new = Node::seated(&network, 2, |seat| seat.identity.incarnation = 2);
+        assert_eq!(one.send_to_all(), []);
+        assert_eq!((old.messages(), new.messages()), (0, 1));
+        assert_eq!(old.send_to_all(), [1, 3], "a process that has been replaced reaches nobody");
+        drop(old);
+        assert_eq!(one.send_to_all(), []);
+        assert_eq!(new.messages(), 2);
+        drop(new);
+        assert_eq!(one.send_to_all(), [2]);
+    }
+
+    #[test]
+    fn those_who_meet_learn_of_each_other_and_a_wiped_disk_stays_outside() {
+        let network = MemoryNetwork::new();
+        let mut one = Node::seated(&network, 1, |seat| seat.known = vec![(NodeId::from(3), 55)]);
+        let two = Node::seated(&network, 2, |_| ());
+        let _three = Node::seated(&network, 3, |seat| seat.identity = Identity { directory: 56, incarnation: 1 });
+        let met = |node: &Node| format!("{:?}", node.arrivals.lock());
+        assert_eq!(met(&one), "[Met { peer: node 2, directory: 2 }]");
+        assert_eq!(met(&two), "[Met { peer: node 1, directory: 1 }, Met { peer: node 3, directory: 56 }]");
+        assert_eq!(one.send_to_all(), [3]);
+    }
+
+    #[test]
+    fn groups_on_one_network_do_not_hear_each_other() {
+        let network = MemoryNetwork::new();
+        let [mut one, two, _three] = three(&network);
+        let elsewhere = Node::seated(&network, 2, |seat| seat.group = "payments".into());
+        assert_eq!(one.send_to_all(), []);
+        assert_eq!((two.messages(), elsewhere.messages()), (1, 0));
+    }
+
+    #[test]
+    fn an_inbox_may_use_the_network_while_it_takes_a_message() {
+        let network = MemoryNetwork::new();
+        let [mut one, _two, _three] = three(&network);
+        let inner = network.clone();
+        let mut curious = network.transport(2.into());
+        let look = Inbox::new(move |arrival| {
+            if matches!(arrival, Arrival::Message(_)) {
+                inner.isolate(3.into());
+            }
+            false
+        });
+        let mut seat = seat(2, look);
+        seat.identity.incarnation = 2;
+        curious.start(seat).unwrap();
+        assert_eq!(one.send_to_all(), [2]);
+        assert_eq!(one.send_to_all(), [2, 3]);
     }
 }

@@ -15,14 +15,18 @@
 //! [`send`]: Transport::send
 //! [`stop`]: Transport::stop
 
+pub mod conformance;
+mod frame;
 mod hello;
 mod memory;
+mod tcp;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 pub use self::memory::{MemoryNetwork, MemoryTransport};
+pub use self::tcp::TcpTransport;
 use crate::entry::NodeId;
 pub use crate::message::{Message, MessageError};
 pub use crate::storage::Identity;

@@ -23,8 +23,8 @@ pub(crate) struct Path {
     pub(crate) segments: Vec<String>,
     /// `name!`.
     pub(crate) is_macro: bool,
-    /// `.name`: a field or a method.
-    pub(crate) is_member: bool,
+    /// `.name(`.
+    pub(crate) is_method: bool,
     /// `pub use name`: shown to the world, not used.
     pub(crate) is_shown: bool,
 }
@@ -252,9 +252,9 @@ fn read_path(text: &[char], begin: usize, prefix: &[String], paths: &mut Vec<Pat
             _ => break,
         }
     }
-    let is_member = prefix.is_empty() && begin > 0 && text[begin - 1] == '.' && !(begin > 1 && text[begin - 2] == '.');
+    let is_method = begin > 0 && text[begin - 1] == '.' && text.get(at) == Some(&'(');
     let is_macro = text.get(at) == Some(&'!') && text.get(at + 1) != Some(&'=');
-    paths.push(Path { line: begin, segments, is_macro, is_member, is_shown: false });
+    paths.push(Path { line: begin, segments, is_macro, is_method, is_shown: false });
     at
 }
 

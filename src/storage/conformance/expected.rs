@@ -9,31 +9,43 @@ use crate::storage::{Base, Batch, LogReader, Mark, StorageError};
 /// The log as it must be.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    base: Base,
-    /// Each batch and the mark after it.
+    /// Where it began, before anything was purged.
+    origin: Base,
+    /// Each batch since then and the mark after it.
     records: Vec<(Batch, Mark)>,
+    /// How many of them were purged.
+    purged: usize,
 }
 
 impl Log {
     pub(super) fn new(base: Base) -> Log {
-        Log { base, records: Vec::new() }
+        Log { origin: base, records: Vec::new(), purged: 0 }
     }
 
-    pub(super) fn base(&self) -> &Base {
-        &self.base
+    pub(super) fn base(&self) -> Base {
+        let mark = self.purged.checked_sub(1).map_or(self.origin.mark, |newest| self.records[newest].1);
+        Base { mark, ..self.origin.clone() }
     }
 
     pub(super) fn last(&self) -> Mark {
-        self.records.last().map_or(self.base.mark, |(_, mark)| *mark)
+        self.records.last().map_or(self.origin.mark, |(_, mark)| *mark)
+    }
+
+    pub(super) fn span(&self) -> String {
+        span(&self.base(), self.last())
+    }
+
+    fn kept(&self) -> &[(Batch, Mark)] {
+        &self.records[self.purged..]
     }
 
     pub(super) fn batches(&self) -> Vec<Batch> {
-        self.records.iter().map(|(batch, _)| batch.clone()).collect()
+        self.kept().iter().map(|(batch, _)| batch.clone()).collect()
     }
 
     /// The base and the mark after every batch.
     pub(super) fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
-        std::iter::once(self.base.mark).chain(self.records.iter().map(|(_, mark)| *mark))
+        std::iter::once(self.base().mark).chain(self.kept().iter().map(|(_, mark)| *mark))
     }
 
     pub(super) fn mark(&self, raft_index: u64) -> Option<Mark> {
@@ -50,17 +62,17 @@ impl Log {
         self.records.retain(|(_, mark)| mark.raft_index <= last);
     }
 
-    /// Gives up what stands up to `mark`, which is the new base.
-    pub(super) fn begin_at(&mut self, mark: Mark) {
-        self.base.mark = mark;
-        self.records.retain(|(_, kept)| kept.raft_index > mark.raft_index);
+    /// Lets the log begin at `base`, any place since its origin. Says whether there is such a place.
+    pub(super) fn begin_at(&mut self, base: &Base) -> bool {
+        self.purged = self.records.iter().take_while(|(_, mark)| mark.raft_index <= base.mark.raft_index).count();
+        self.base() == *base
     }
 
     /// Asks `reader` everything that there is to ask, and says what it answers otherwise than this list does.
     pub(super) fn compare(&self, reader: &dyn LogReader) -> Result<(), String> {
         self.compare_base(reader)?;
         self.compare_last(reader)?;
-        for (batch, mark) in &self.records {
+        for (batch, mark) in self.kept() {
             let at = mark.raft_index;
             same(|| format!("mark({at})"), reader.mark(at), Some(*mark))?;
             same(|| format!("batches({at}, {at} + 1, 0)"), reader.batches(at, at + 1, 0), vec![batch.clone()])?;
@@ -68,14 +80,15 @@ impl Log {
                 same(|| format!("batch_with({index})"), reader.batch_with(index), Some(batch.clone()))?;
             }
         }
-        let from = self.base.mark.raft_index + 1;
+        let from = self.base().mark.raft_index + 1;
         same(|| format!("batches({from}, MAX, MAX)"), reader.batches(from, u64::MAX, u64::MAX), self.batches())
     }
 
     fn compare_base(&self, reader: &dyn LogReader) -> Result<(), String> {
-        let Mark { raft_index, next_index, .. } = self.base.mark;
-        same(|| "base()".into(), Ok(reader.base()), self.base.clone())?;
-        same(|| format!("mark({raft_index})"), reader.mark(raft_index), Some(self.base.mark))?;
+        let base = self.base();
+        let Mark { raft_index, next_index, .. } = base.mark;
+        same(|| format!("mark({raft_index})"), reader.mark(raft_index), Some(base.mark))?;
+        same(|| "base()".into(), Ok(reader.base()), base)?;
         purged(|| format!("mark({} - 1)", raft_index), reader.mark(raft_index - 1), next_index)?;
         purged(|| "mark(0)".into(), reader.mark(0), next_index)?;
         purged(|| format!("batches({raft_index}, MAX, MAX)"), reader.batches(raft_index, u64::MAX, u64::MAX), next_index)?;
@@ -94,6 +107,13 @@ impl Log {
         same(|| "batch_with(MAX)".into(), reader.batch_with(u64::MAX), None)?;
         same(|| format!("batches({behind}, MAX, MAX)"), reader.batches(behind, u64::MAX, u64::MAX), Vec::new())
     }
+}
+
+/// A log in a few words.
+pub(super) fn span(base: &Base, last: Mark) -> String {
+    let place =
+        |mark: Mark| format!("raft index {} (term {}, index {}, chain {:x})", mark.raft_index, mark.term, mark.next_index, mark.chain);
+    format!("the log from {} to {} with the members {:?}", place(base.mark), place(last), base.membership.voters)
 }
 
 /// The batch that follows `before`, with one payload of each of `sizes`; a control record if there are none. No two salts give the

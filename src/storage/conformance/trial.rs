@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::expected::{Held, Log, batch_after};
+use super::expected::{Held, Log, batch_after, span};
 use super::{Bench, Rule};
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -45,7 +45,7 @@ impl<'a> Case<'a> {
         let mut storage = self.bench.handle();
         let recovered = match storage.open(&genesis()) {
             Ok(recovered) => recovered,
-            Err(error) => broken(self.name, Rule::Prefix, format!("opening it again failed: {error}")),
+            Err(error) => broken(self.name, past.rule(), format!("opening it failed: {error}")),
         };
         let reader = storage.reader();
         let past = past.settle(self.name, &recovered, &*reader);
@@ -69,6 +69,18 @@ struct Moment {
     kept: u64,
     hard_state: HardState,
     peers: BTreeMap<NodeId, u128>,
+}
+
+impl Moment {
+    /// The log of this moment as it was `recovered`, if it can be; up to raft index `floor` it must be whole.
+    fn recover(&self, recovered: &Recovered, floor: u64) -> Option<Log> {
+        let mut log = self.log.clone();
+        let last = recovered.last.raft_index;
+        let not_beyond = recovered.base.mark.raft_index <= self.log.base().mark.raft_index;
+        let fits = not_beyond && log.begin_at(&recovered.base) && log.mark(last) == Some(recovered.last) && last >= floor;
+        log.cut(last);
+        fits.then_some(log)
+    }
 }
 
 /// What happened to a storage since its last sync.
@@ -96,6 +108,11 @@ impl Past {
         self.moments.last().expect("there is a moment from the beginning on, and `synced` leaves one")
     }
 
+    /// What a storage breaks that comes up with another log than one of these moments.
+    fn rule(&self) -> Rule {
+        if self.identity.is_none() { Rule::Open } else { Rule::Prefix }
+    }
+
     /// The number of the newest moment.
     fn number(&self) -> usize {
         self.first + self.moments.len() - 1
@@ -105,6 +122,7 @@ impl Past {
     fn synced(&mut self, number: usize) {
         self.moments.drain(..number.saturating_sub(self.first));
         self.first = self.first.max(number);
+        self.moments[0].kept = self.moments[0].log.last().raft_index;
     }
 
     /// Finds the moment that the storage came back to, which is durable from now on.
@@ -112,7 +130,7 @@ impl Past {
         self.check_identity(case, recovered);
         let log = self.find_log(case, recovered);
         if let Err(difference) = log.compare(reader) {
-            broken(case, Rule::Prefix, format!("after opening it again {difference}"));
+            broken(case, self.rule(), format!("after opening it {difference}"));
         }
         self.check_hard_state(case, recovered);
         let peers = self.check_peers(case, recovered);
@@ -129,33 +147,18 @@ impl Past {
         }
     }
 
+    /// Finds a moment whose log, cut off at some place, is what came back. What was purged may have come back as well.
     fn find_log(&self, case: &str, recovered: &Recovered) -> Log {
-        let mut floors = Vec::new();
+        let mut floor = self.moments[0].log.last().raft_index;
+        let mut found = None;
         for moment in &self.moments {
-            let floor = floors.last().map_or(moment.log.last().raft_index, |&floor: &u64| floor.min(moment.kept));
-            floors.push(floor);
+            floor = floor.min(moment.kept);
+            found = moment.recover(recovered, floor).or(found);
         }
-        let last = recovered.last;
-        let fits = |moment: &Moment| *moment.log.base() == recovered.base && moment.log.mark(last.raft_index) == Some(last);
-        let found = self.moments.iter().zip(&floors).rev().find(|(moment, floor)| fits(moment) && last.raft_index >= **floor);
-        let Some((moment, _)) = found else {
-            let (durable, now) = (&self.moments[0].log, &self.now().log);
-            broken(
-                case,
-                Rule::Prefix,
-                format!(
-                    "it was opened with the log {:?} to {last:?}; synced was {:?} to {:?}, taken was {:?} to {:?}",
-                    recovered.base,
-                    durable.base(),
-                    durable.last(),
-                    now.base(),
-                    now.last()
-                ),
-            );
-        };
-        let mut log = moment.log.clone();
-        log.cut(last.raft_index);
-        log
+        found.unwrap_or_else(|| {
+            let (found, durable, taken) = (span(&recovered.base, recovered.last), self.moments[0].log.span(), self.now().log.span());
+            broken(case, self.rule(), format!("it was opened with {found}; synced was {durable}, and taken {taken}"))
+        })
     }
 
     fn check_hard_state(&self, case: &str, recovered: &Recovered) {
@@ -291,26 +294,20 @@ impl Trial {
         self.step(Rule::Reset, moment);
     }
 
-    /// Purges, and notes how far the storage chose to go. A crash may find it anywhere on the way.
+    /// Purges, and notes how far the storage chose to go.
     pub(super) fn purge(&mut self, index: u64, commit: u64) {
         let result = self.storage.purge(index, commit);
         self.must(Rule::Purge, "purge", result);
         self.told(commit);
-        let (old, new) = (self.log().base().clone(), self.reader.base());
-        if !self.log().marks().any(|mark| mark == new.mark) || new.membership != old.membership {
-            broken(self.case, Rule::Purge, format!("purge({index}, {commit}) moved the base to {new:?}, which is no place of this log"));
+        let (old, new) = (self.log().base(), self.reader.base());
+        let mut moment = Moment { kept: self.last(), ..self.past.now().clone() };
+        let Mark { raft_index, next_index, .. } = new.mark;
+        let too_far = new != old && (next_index > index.max(old.mark.next_index) || raft_index > commit);
+        if raft_index < old.mark.raft_index || !moment.log.begin_at(&new) || too_far {
+            let what = format!("purge({index}, {commit}) gave up everything below index {next_index}, up to raft index {raft_index}");
+            broken(self.case, Rule::Purge, what);
         }
-        if new != old && (new.mark.next_index > index.max(old.mark.next_index) || new.mark.raft_index > commit) {
-            broken(self.case, Rule::Purge, format!("purge({index}, {commit}) moved the base from {old:?} to {new:?}"));
-        }
-        let passed = |mark: &Mark| old.mark.raft_index < mark.raft_index && mark.raft_index <= new.mark.raft_index;
-        for mark in self.log().marks().filter(passed).collect::<Vec<_>>() {
-            let mut moment = Moment { kept: self.last(), ..self.past.now().clone() };
-            moment.log.begin_at(mark);
-            self.past.moments.push(moment);
-        }
-        self.run_chores();
-        self.verify(Rule::Purge);
+        self.step(Rule::Purge, moment);
     }
 
     /// Makes everything durable.

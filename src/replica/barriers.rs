@@ -1,0 +1,169 @@
+//! Linearizable points that were asked for: who waits, what was asked of the leader, and which commit is to be waited for.
+//!
+//! A question to the leader is a round: one exchange of heartbeats, shared by all who wait when it begins. raft-rs drops questions silently (the
+//! leader has changed, has not committed in its term yet, or a message was lost), so an unanswered one is asked again after a while, under
+//! the same name: whichever answer comes, it came after everyone in the round had asked. Were it a new name each time, a group whose disks are slower
+//! than this patience would never answer.
+
+use super::{Settings, mix};
+
+/// A question under way.
+struct Round {
+    context: Vec<u8>,
+    asked_at: u64,
+    waiting: Vec<u64>,
+}
+
+/// See the [module](self).
+pub(super) struct Barriers {
+    node: u64,
+    /// Tells the questions of this life of the node from those of an earlier one.
+    life: u64,
+    rounds: u64,
+    patience_ticks: u64,
+    ticks: u64,
+    /// Those whom no round covers yet.
+    new: Vec<u64>,
+    asked: Option<Round>,
+    /// Answered, but not yet committed here.
+    confirmed: Vec<(u64, Vec<u64>)>,
+}
+
+impl Barriers {
+    pub(super) fn new(settings: &Settings) -> Barriers {
+        Barriers {
+            node: settings.node.get(),
+            life: mix(settings.seed),
+            rounds: 0,
+            patience_ticks: settings.heartbeat_ticks as u64,
+            ticks: 0,
+            new: Vec::new(),
+            asked: None,
+            confirmed: Vec::new(),
+        }
+    }
+
+    /// The same, with nobody waiting. Rounds are counted on: an answer to an earlier question may still come, and must not be taken for the answer to
+    /// a new one.
+    pub(super) fn begin_anew(&self) -> Barriers {
+        Barriers { new: Vec::new(), asked: None, confirmed: Vec::new(), ..*self }
+    }
+
+    pub(super) fn wait(&mut self, id: u64) {
+        self.new.push(id);
+    }
+
+    /// Nobody waits for this one any more.
+    pub(super) fn forget(&mut self, id: u64) {
+        let asked = self.asked.iter_mut().map(|round| &mut round.waiting);
+        let confirmed = self.confirmed.iter_mut().map(|(_, waiting)| waiting);
+        asked.chain(confirmed).chain([&mut self.new]).for_each(|waiting| waiting.retain(|waits| *waits != id));
+        self.asked.take_if(|round| round.waiting.is_empty());
+    }
+
+    /// The context of a new round, if somebody waits for one and none is under way.
+    pub(super) fn ask(&mut self) -> Option<Vec<u8>> {
+        if self.asked.is_some() || self.new.is_empty() {
+            return None;
+        }
+        self.rounds += 1;
+        let context: Vec<u8> = [self.node, self.life, self.rounds].iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.asked = Some(Round { context: context.clone(), asked_at: self.ticks, waiting: std::mem::take(&mut self.new) });
+        Some(context)
+    }
+
+    /// Whom to ask has changed, so the round under way may never be answered.
+    pub(super) fn ask_again(&mut self) {
+        if let Some(mut round) = self.asked.take() {
+            self.new.append(&mut round.waiting);
+        }
+    }
+
+    /// A tick has passed. The context of the round under way, if it is to be asked again.
+    pub(super) fn tick(&mut self) -> Option<Vec<u8>> {
+        self.ticks += 1;
+        let round = self.asked.as_mut().filter(|round| self.ticks >= round.asked_at + self.patience_ticks)?;
+        round.asked_at = self.ticks;
+        Some(round.context.clone())
+    }
+
+    /// The leader has answered: whoever waited when this round began waits for the commit of `raft_index`.
+    pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
+        if let Some(round) = self.asked.take_if(|round| round.context == context) {
+            self.confirmed.push((raft_index, round.waiting));
+        }
+    }
+
+    /// Those whose point the commit has reached.
+    pub(super) fn release(&mut self, commit: u64) -> Vec<u64> {
+        let held = self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= commit);
+        held.flat_map(|(_, ids)| ids).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A round is asked again after two ticks.
+    fn barriers() -> Barriers {
+        Barriers::new(&Settings {
+            group: String::new(),
+            node: 1.into(),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            message_bytes: 1,
+            counts_unsynced: false,
+            seed: 7,
+        })
+    }
+
+    #[test]
+    fn all_who_wait_share_a_round_and_who_comes_later_waits_for_the_next() {
+        let mut barriers = barriers();
+        assert_eq!(barriers.ask(), None);
+        [1, 2].into_iter().for_each(|id| barriers.wait(id));
+        let first = barriers.ask().unwrap();
+        barriers.wait(3);
+        assert_eq!(barriers.ask(), None, "one at a time");
+        barriers.confirm(&first, 10);
+        assert_eq!(barriers.release(9), [0; 0]);
+        assert_eq!(barriers.release(10), [1, 2]);
+        let second = barriers.ask().unwrap();
+        assert_ne!(first, second);
+        barriers.confirm(&first, 10);
+        assert_eq!(barriers.release(10), [0; 0], "no answer counts twice");
+        barriers.confirm(&second, 10);
+        assert_eq!(barriers.release(10), [3]);
+    }
+
+    #[test]
+    fn an_answer_slower_than_the_patience_counts() {
+        let mut barriers = barriers();
+        barriers.wait(1);
+        let asked = barriers.ask().unwrap();
+        barriers.wait(2);
+        assert_eq!([barriers.tick(), barriers.tick(), barriers.tick()], [None, Some(asked.clone()), None]);
+        barriers.confirm(&asked, 10);
+        assert_eq!(barriers.release(10), [1], "and not for who asked after it had begun");
+    }
+
+    #[test]
+    fn a_life_begun_anew_gives_its_questions_new_names() {
+        let mut before = barriers();
+        before.wait(1);
+        let asked = before.ask().unwrap();
+        let mut after = before.begin_anew();
+        after.wait(1);
+        assert_ne!(after.ask().unwrap(), asked);
+    }
+
+    #[test]
+    fn who_gave_up_is_forgotten_and_nothing_is_asked_for_nobody() {
+        let mut barriers = barriers();
+        barriers.wait(1);
+        barriers.ask().unwrap();
+        barriers.forget(1);
+        assert_eq!([barriers.tick(), barriers.tick(), barriers.tick()], [None, None, None]);
+    }
+}

@@ -1,0 +1,83 @@
+//! What host threads and the engine share: everything that a host reads without asking the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::entry::NodeId;
+use crate::message::Message;
+use crate::role::{Member, Membership, Status};
+use crate::sequencer::Sequencer;
+use crate::storage::LogReader;
+use crate::watermark::Watermark;
+
+/// How much may wait to be handled: beyond it arriving messages are refused, as if the network had lost them.
+const INBOX_BYTES: u64 = 128 << 20;
+
+/// What a message counts in the inbox beyond its bytes.
+const MESSAGE_OVERHEAD: u64 = 256;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) sequencer: Sequencer,
+    pub(crate) watermark: Watermark,
+    pub(crate) reader: Arc<dyn LogReader>,
+    pub(crate) status: Mutex<Status>,
+    /// The index after the last entry of the log, committed or not.
+    pub(crate) end_index: AtomicU64,
+    /// Bytes of messages that wait in the engine's inputs.
+    pub(crate) inbox_bytes: AtomicU64,
+}
+
+impl Shared {
+    /// Whether there is room for a message in the engine's inputs; if so, it is counted.
+    pub(crate) fn admit(&self, message: &Message) -> bool {
+        let cost = inbox_cost(message);
+        let before = self.inbox_bytes.fetch_add(cost, Ordering::Relaxed);
+        // A message larger than the whole inbox passes when it is alone.
+        let fits = before == 0 || before + cost <= INBOX_BYTES;
+        if !fits {
+            self.inbox_bytes.fetch_sub(cost, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// A message has left the inputs.
+    pub(crate) fn dismiss(&self, message: &Message) {
+        self.inbox_bytes.fetch_sub(inbox_cost(message), Ordering::Relaxed);
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let mut status = self.status.lock().clone();
+        self.fill_in(&mut status);
+        status
+    }
+
+    /// The parts of a status that move all the time are read when they are asked for.
+    pub(crate) fn fill_in(&self, status: &mut Status) {
+        let (end, position) = self.watermark.end_and_position();
+        status.committed = self.reader.base().mark.next_index.min(end)..end;
+        status.committed_position = position;
+        status.end_index = self.end_index.load(Ordering::Relaxed).max(end);
+    }
+}
+
+fn inbox_cost(message: &Message) -> u64 {
+    message.encoded_len() as u64 + MESSAGE_OVERHEAD
+}
+
+/// The members of a group and where they are reached, as the builder was told.
+pub(crate) fn members(membership: &Membership, addresses: &[(NodeId, String)]) -> Vec<Member> {
+    let address = |id| addresses.iter().find(|(node, _)| *node == id).map_or_else(String::new, |(_, address)| address.clone());
+    let mut members: Vec<Member> = membership
+        .voters
+        .iter()
+        .map(|id| (*id, true))
+        .chain(membership.learners.iter().map(|id| (*id, false)))
+        .map(|(id, voter)| Member { id, address: address(id), voter })
+        .collect();
+    members.sort_by_key(|member| member.id);
+    members
+}

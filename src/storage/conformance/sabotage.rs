@@ -1,0 +1,275 @@
+//! The suite on trial: a sound storage with one thing broken at a time, and the rule that the suite must name.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+
+use super::{Bench, Rule, check};
+use crate::entry::NodeId;
+use crate::storage::{Base, Batch, Genesis, HardState, LogReader, Mark, MemoryLog, PendingSync, Recovered, Storage, StorageError};
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    OtherDirectoryEachTime,
+    IncarnationStandsStill,
+    AdmitsStrangers,
+    LosesTheFirstPeer,
+    CommitBeyondTheLog,
+    ForgetsTheVote,
+    SavesTheOneBefore,
+    ReaderDiesWithTheStorage,
+    TakesBatchesOutOfLine,
+    TakesHalfOfWhatIsOutOfLine,
+    TakesNothingOfALongAppend,
+    GivesNothingBeyondBytesMax,
+    IgnoresBytesMax,
+    IgnoresTo,
+    ShowsNothingPurged,
+    ShowsAMarkBehindTheLast,
+    FindsTheBatchAfter,
+    PurgesBeyondCommit,
+    PurgesBeyondIndex,
+    ResetKeepsTheMembership,
+    ResetDoesNothing,
+    SyncsNothing,
+    SyncsLate,
+    HidesAFailedSync,
+    GoesOnAfterAFailedSync,
+    FullTakesTheFirst,
+    FullIsFinal,
+}
+
+/// Each fault, the rule that it breaks, and the case that shows it first.
+#[rustfmt::skip]
+const FAULTS: &[(Fault, Rule, &str)] = &[
+    (Fault::OtherDirectoryEachTime,     Rule::Open,       "opened again"),
+    (Fault::IncarnationStandsStill,     Rule::Open,       "opened again"),
+    (Fault::AdmitsStrangers,            Rule::Open,       "another's log"),
+    (Fault::LosesTheFirstPeer,          Rule::Peers,      "hard state and peers"),
+    (Fault::CommitBeyondTheLog,         Rule::Open,       "hard state and peers"),
+    (Fault::ForgetsTheVote,             Rule::HardState,  "control records"),
+    (Fault::SavesTheOneBefore,          Rule::HardState,  "control records"),
+    (Fault::ReaderDiesWithTheStorage,   Rule::Read,       "a new log"),
+    (Fault::TakesBatchesOutOfLine,      Rule::Append,     "batches out of line"),
+    (Fault::TakesHalfOfWhatIsOutOfLine, Rule::Append,     "batches out of line"),
+    (Fault::TakesNothingOfALongAppend,  Rule::Taken,      "payloads of every size"),
+    (Fault::GivesNothingBeyondBytesMax, Rule::Taken,      "opened again"),
+    (Fault::IgnoresBytesMax,            Rule::Read,       "the bounds of a read"),
+    (Fault::IgnoresTo,                  Rule::Read,       "the bounds of a read"),
+    (Fault::ShowsNothingPurged,         Rule::Open,       "a new log"),
+    (Fault::ShowsAMarkBehindTheLast,    Rule::Open,       "a new log"),
+    (Fault::FindsTheBatchAfter,         Rule::Taken,      "opened again"),
+    (Fault::PurgesBeyondCommit,         Rule::Purge,      "purge"),
+    (Fault::PurgesBeyondIndex,          Rule::Purge,      "purge"),
+    (Fault::ResetKeepsTheMembership,    Rule::Reset,      "reset"),
+    (Fault::ResetDoesNothing,           Rule::Reset,      "reset"),
+    (Fault::SyncsNothing,               Rule::Prefix,     "syncs under way"),
+    (Fault::SyncsLate,                  Rule::Prefix,     "syncs under way"),
+    (Fault::HidesAFailedSync,           Rule::FailedSync, "a failed sync"),
+    (Fault::GoesOnAfterAFailedSync,     Rule::FailedSync, "a failed sync"),
+    (Fault::FullTakesTheFirst,          Rule::Full,       "a full disk"),
+    (Fault::FullIsFinal,                Rule::Full,       "a full disk"),
+];
+
+#[test]
+fn every_fault_is_found_and_laid_to_the_rule_that_it_breaks() {
+    for &(fault, rule, case) in FAULTS {
+        let verdict = catch_unwind(AssertUnwindSafe(|| check(&mut Workshop::new(Some(fault)))));
+        let said = verdict.expect_err(&format!("{fault:?} was not found")).downcast::<String>().unwrap();
+        assert!(said.contains(&rule.to_string()), "{fault:?} was laid to another rule than {rule:?}: {said}");
+        assert!(said.contains(&format!("case {case:?}")), "{fault:?} was found in another case than {case:?}: {said}");
+    }
+}
+
+#[test]
+fn with_nothing_broken_nothing_is_found() {
+    assert_eq!(check(&mut Workshop::new(None)), [""; 0]);
+}
+
+pub(super) struct Workshop {
+    fault: Option<Fault>,
+    disk: MemoryLog,
+}
+
+impl Workshop {
+    pub(super) fn new(fault: Option<Fault>) -> Workshop {
+        Workshop { fault, disk: MemoryLog::new() }
+    }
+}
+
+impl Bench for Workshop {
+    fn fresh(&mut self) {
+        self.disk = MemoryLog::new();
+    }
+
+    fn handle(&mut self) -> Box<dyn Storage> {
+        Box::new(Sabotaged { fault: self.fault, inner: self.disk.clone(), late: None, failed: false, saved: None, alive: Arc::default() })
+    }
+
+    fn crash(&mut self) -> bool {
+        self.disk.crash();
+        true
+    }
+
+    fn fail_next_sync(&mut self) -> bool {
+        self.disk.fail_next_sync();
+        true
+    }
+
+    fn fill(&mut self, full: bool) -> bool {
+        self.disk.set_full(full);
+        true
+    }
+}
+
+/// A [`MemoryLog`] with a fault.
+struct Sabotaged {
+    fault: Option<Fault>,
+    inner: MemoryLog,
+    /// A sync that should have been given out already.
+    late: Option<Box<dyn PendingSync>>,
+    failed: bool,
+    /// What was saved last.
+    saved: Option<HardState>,
+    /// Lives as long as the storage.
+    alive: Arc<()>,
+}
+
+impl Storage for Sabotaged {
+    fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
+        let mut recovered = match self.inner.open(genesis) {
+            Err(StorageError::Mismatch { .. }) if self.fault == Some(Fault::AdmitsStrangers) => self.inner.open(&super::trial::genesis())?,
+            other => other?,
+        };
+        match self.fault {
+            Some(Fault::OtherDirectoryEachTime) => recovered.identity.directory += u128::from(recovered.identity.incarnation),
+            Some(Fault::IncarnationStandsStill) => recovered.identity.incarnation = 1,
+            Some(Fault::LosesTheFirstPeer) if recovered.peers.len() > 1 => drop(recovered.peers.remove(0)),
+            Some(Fault::CommitBeyondTheLog) if recovered.hard_state.term > 9 => recovered.hard_state.commit = u64::MAX,
+            _ => {}
+        }
+        Ok(recovered)
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::new(SabotagedReader { fault: self.fault, inner: self.inner.reader(), storage: Arc::downgrade(&self.alive) })
+    }
+
+    fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
+        match (self.inner.append(batches, commit), self.fault) {
+            (Err(StorageError::OutOfLine(_)), Some(Fault::TakesBatchesOutOfLine)) => Ok(()),
+            (Err(error @ StorageError::OutOfLine(_)), Some(Fault::TakesHalfOfWhatIsOutOfLine)) => {
+                let _ = self.inner.append(&batches[..batches.len() - 1], commit);
+                Err(error)
+            }
+            (Ok(()), Some(Fault::TakesNothingOfALongAppend)) if batches.len() > 2 => {
+                let mark = self.inner.reader().mark(batches[0].raft_index() - 1)?.unwrap();
+                let base = Base { mark, membership: self.inner.reader().base().membership };
+                self.inner.reset(&base)
+            }
+            (Err(error @ StorageError::Full { .. }), Some(Fault::FullTakesTheFirst)) => {
+                self.inner.set_full(false);
+                self.inner.append(&batches[..1], commit)?;
+                self.inner.set_full(true);
+                Err(error)
+            }
+            (Err(error @ StorageError::Full { .. }), Some(Fault::FullIsFinal)) => {
+                self.failed = true;
+                Err(error)
+            }
+            (Ok(()), Some(Fault::FullIsFinal)) if self.failed => Err(StorageError::Poisoned("it was full once".into())),
+            (Err(StorageError::Poisoned(_)), Some(Fault::GoesOnAfterAFailedSync)) => Ok(()),
+            (other, _) => other,
+        }
+    }
+
+    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+        let before = self.saved.replace(hard_state);
+        match self.fault {
+            Some(Fault::ForgetsTheVote) => self.inner.save(HardState { vote: None, ..hard_state }),
+            Some(Fault::SavesTheOneBefore) => before.map_or(Ok(()), |before| self.inner.save(before)),
+            _ => self.inner.save(hard_state),
+        }
+    }
+
+    fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
+        match self.fault {
+            Some(Fault::ResetKeepsTheMembership) => {
+                let membership = self.inner.reader().base().membership;
+                self.inner.reset(&Base { membership, ..base.clone() })
+            }
+            Some(Fault::ResetDoesNothing) => Ok(()),
+            _ => self.inner.reset(base),
+        }
+    }
+
+    fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
+        match self.fault {
+            Some(Fault::PurgesBeyondCommit) => self.inner.purge(index, u64::MAX),
+            Some(Fault::PurgesBeyondIndex) => self.inner.purge(index.saturating_add(4), commit),
+            _ => self.inner.purge(index, commit),
+        }
+    }
+
+    fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
+        self.inner.remember(peer, directory)
+    }
+
+    fn begin_sync(&mut self) -> Box<dyn PendingSync> {
+        let sync = self.inner.begin_sync();
+        match self.fault {
+            Some(Fault::SyncsNothing) => Box::new(Pretence(None)),
+            Some(Fault::SyncsLate) => Box::new(Pretence(self.late.replace(sync))),
+            Some(Fault::HidesAFailedSync) => Box::new(Pretence(Some(sync))),
+            _ => sync,
+        }
+    }
+}
+
+/// Says that all is well, whatever the sync in it says.
+struct Pretence(Option<Box<dyn PendingSync>>);
+
+impl PendingSync for Pretence {
+    fn wait(self: Box<Self>) -> Result<(), StorageError> {
+        let _ = self.0.map(|sync| sync.wait());
+        Ok(())
+    }
+}
+
+struct SabotagedReader {
+    fault: Option<Fault>,
+    inner: Arc<dyn LogReader>,
+    storage: Weak<()>,
+}
+
+impl LogReader for SabotagedReader {
+    fn base(&self) -> Base {
+        self.inner.base()
+    }
+
+    fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError> {
+        match (self.inner.batch_with(index), self.fault) {
+            (Ok(Some(batch)), Some(Fault::FindsTheBatchAfter)) if batch.end_index() == Some(index + 1) => self.inner.batch_with(index + 1),
+            (Err(StorageError::Purged { .. }), Some(Fault::ShowsNothingPurged)) => Ok(None),
+            (other, _) => other,
+        }
+    }
+
+    fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
+        match self.fault {
+            Some(Fault::IgnoresBytesMax) => self.inner.batches(from, to, u64::MAX),
+            Some(Fault::IgnoresTo) if to > from + 1 => self.inner.batches(from, u64::MAX, bytes_max),
+            Some(Fault::GivesNothingBeyondBytesMax) if bytes_max == 0 => Ok(Vec::new()),
+            Some(Fault::ShowsNothingPurged) => self.inner.batches(from, to, bytes_max).or(Ok(Vec::new())),
+            _ => self.inner.batches(from, to, bytes_max),
+        }
+    }
+
+    fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {
+        match (self.inner.mark(raft_index), self.fault) {
+            (Ok(_), Some(Fault::ReaderDiesWithTheStorage)) if self.storage.strong_count() == 0 => Ok(None),
+            (Ok(None), Some(Fault::ShowsAMarkBehindTheLast)) => self.inner.mark(raft_index - 1),
+            (other, _) => other,
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! Every byte of a segment file, and the checksummed page that the small files are made of. See `format.md`, which has the rulers.
+
+use bytes::{Buf, Bytes};
+
+use crate::batch::{Batch, Mark, PREFIX_BYTES};
+use crate::entry::NodeId;
+
+/// The version of everything in the directory.
+pub(super) const VERSION: u32 = 1;
+
+/// Records begin at multiples of this.
+pub(super) const ALIGN: u64 = 8;
+/// What a small file is made of, and what stands before the first record of a segment.
+pub(super) const PAGE_BYTES: usize = 4096;
+/// Where the first record of a segment begins.
+pub(super) const RECORDS_AT: u64 = PAGE_BYTES as u64;
+
+const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"DLsg");
+const SEGMENT_HEAD_BYTES: usize = 32;
+
+/// In a sector of its own, so that it is there or not there.
+pub(super) const SEAL_AT: usize = 512;
+const SEAL_MAGIC: u32 = u32::from_le_bytes(*b"DLse");
+const SEAL_BYTES: usize = 144;
+
+const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"DLre");
+/// The header of a record.
+pub(super) const HEADER_BYTES: usize = 96;
+/// What the checksum of a record's header covers at most: the header, and the prefix of the body.
+pub(super) const CHECKED_BYTES: usize = HEADER_BYTES + PREFIX_BYTES;
+
+/// One record in the footer of a sealed segment.
+pub(super) const PLACE_BYTES: usize = 32;
+
+const MARK_BYTES: usize = 48;
+
+/// The next multiple of [`ALIGN`].
+pub(super) fn aligned(bytes: u64) -> u64 {
+    bytes.next_multiple_of(ALIGN)
+}
+
+/// How many bytes of a segment a body of this length takes.
+pub(super) fn record_bytes(body_bytes: u64) -> u64 {
+    aligned(HEADER_BYTES as u64 + body_bytes)
+}
+
+/// What the checksums of a segment begin with: a record of another directory, or of another segment, does not fit.
+pub(super) fn seed(directory: u128, segment: u64) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&directory.to_le_bytes());
+    hasher.update(&segment.to_le_bytes());
+    hasher.finalize()
+}
+
+fn checksum(seed: u32, parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize()
+}
+
+/// The name of a segment: `<segment id>-<first raft index>.seg`, both as 16 hexadecimal digits, so that names sort by id.
+pub(super) fn segment_name(id: u64, first: u64) -> String {
+    format!("{id:016x}-{first:016x}.seg")
+}
+
+/// The id and first raft index in the name of a segment.
+pub(super) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
+    let (id, first) = name.strip_suffix(".seg")?.split_once('-')?;
+    let number = |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+    let (id, first) = (number(id)?, number(first)?);
+    (segment_name(id, first) == name).then_some((id, first))
+}
+
+/// The head of every segment, the same for all of a directory: it is written and synced before the file is anybody's segment.
+pub(super) fn segment_head(directory: u128) -> [u8; SEGMENT_HEAD_BYTES] {
+    let mut head = [0; SEGMENT_HEAD_BYTES];
+    put(&mut head, 4, &SEGMENT_MAGIC.to_le_bytes());
+    put(&mut head, 8, &VERSION.to_le_bytes());
+    put(&mut head, 16, &directory.to_le_bytes());
+    let crc = crc32fast::hash(&head[4..]);
+    put(&mut head, 0, &crc.to_le_bytes());
+    head
+}
+
+/// Why a segment cannot be read at all.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum HeadError {
+    UnknownVersion(u32),
+    Damaged(&'static str),
+}
+
+/// Judges the head of a segment, the first bytes of `page`. Its layout is the same in every version.
+pub(super) fn check_segment_head(page: &[u8; PAGE_BYTES], directory: u128) -> Result<(), HeadError> {
+    let head = &page[..SEGMENT_HEAD_BYTES];
+    let version = u32_at(head, 8);
+    let intact = u32_at(head, 4) == SEGMENT_MAGIC && crc32fast::hash(&head[4..]) == u32_at(head, 0);
+    match intact {
+        true if version > VERSION => Err(HeadError::UnknownVersion(version)),
+        _ if head != segment_head(directory) => Err(HeadError::Damaged("the head of the segment is not one of this log")),
+        _ => Ok(()),
+    }
+}
+
+/// A place in the log that is known to be durable: this raft index, in this segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Synced {
+    pub(super) raft_index: u64,
+    pub(super) segment: u64,
+}
+
+/// The header of a record. Little-endian; see `format.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) segment: u64,
+    /// The mark after this batch: its raft index and term are those of the batch.
+    pub(super) mark: Mark,
+    pub(super) body_bytes: u32,
+    /// How far the log was known to be durable when this was written. Always below `mark.raft_index`.
+    pub(super) synced: Synced,
+    /// The newest raft index known to be committed when this was written.
+    pub(super) commit: u64,
+    pub(super) table_crc: u32,
+}
+
+impl Header {
+    /// The header of `batch`, after which the log stands at `mark`.
+    pub(super) fn of(batch: &Batch, mark: Mark, segment: u64, synced: Synced, commit: u64) -> Header {
+        let table_crc = crc32fast::hash(batch.table());
+        Header { segment, mark, body_bytes: batch.body().len() as u32, synced, commit, table_crc }
+    }
+
+    /// Encodes it, in front of a body that begins with `prefix`.
+    pub(super) fn encode(&self, seed: u32, prefix: &[u8]) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        put(&mut bytes, 4, &RECORD_MAGIC.to_le_bytes());
+        put(&mut bytes, 8, &self.segment.to_le_bytes());
+        put(&mut bytes, 16, &mark_bytes(&self.mark));
+        put(&mut bytes, 60, &self.body_bytes.to_le_bytes());
+        put(&mut bytes, 64, &self.synced.raft_index.to_le_bytes());
+        put(&mut bytes, 72, &self.synced.segment.to_le_bytes());
+        put(&mut bytes, 80, &self.commit.to_le_bytes());
+        put(&mut bytes, 88, &self.table_crc.to_le_bytes());
+        let crc = checksum(seed, &[&bytes[4..], prefix]);
+        put(&mut bytes, 0, &crc.to_le_bytes());
+        bytes
+    }
+
+    /// Decodes the header at the start of `bytes`, which reach up to the end of the record or at least over [`CHECKED_BYTES`].
+    /// `None` if there is none of `segment`. Nothing in it is believed before its checksum fits, its lengths least of all.
+    pub(super) fn decode(bytes: &[u8], segment: u64, seed: u32) -> Option<Header> {
+        if bytes.len() < HEADER_BYTES || u32_at(bytes, 4) != RECORD_MAGIC || u64_at(bytes, 8) != segment {
+            return None;
+        }
+        let body_bytes = u32_at(bytes, 60);
+        let prefix = bytes.get(HEADER_BYTES..HEADER_BYTES + PREFIX_BYTES.min(body_bytes as usize))?;
+        if checksum(seed, &[&bytes[4..HEADER_BYTES], prefix]) != u32_at(bytes, 0) {
+            return None;
+        }
+        Some(Header {
+            segment,
+            mark: mark_at(bytes, 16),
+            body_bytes,
+            synced: Synced { raft_index: u64_at(bytes, 64), segment: u64_at(bytes, 72) },
+            commit: u64_at(bytes, 80),
+            table_crc: u32_at(bytes, 88),
+        })
+    }
+
+    /// Whether `bytes` could begin a record of `segment`: a cheap look, before the checksum is worth computing.
+    pub(super) fn may_begin(bytes: &[u8], segment: u64) -> bool {
+        bytes.len() >= HEADER_BYTES && u32_at(bytes, 4) == RECORD_MAGIC && u64_at(bytes, 8) == segment
+    }
+
+    pub(super) fn record_bytes(&self) -> u64 {
+        record_bytes(u64::from(self.body_bytes))
+    }
+}
+
+/// Takes a record apart that is known to be `ordinal`-th from `first` in its segment.
+pub(super) fn decode_record(mut record: Bytes, segment: u64, seed: u32, raft_index: u64) -> Result<(Header, Batch), &'static str> {
+    let header = Header::decode(&record, segment, seed).ok_or("no record of this segment begins here")?;
+    if header.mark.raft_index != raft_index {
+        return Err("the record belongs to another raft index");
+    }
+    if (record.len() - HEADER_BYTES) as u64 != u64::from(header.body_bytes) {
+        return Err("the record has another length than its place in the index says");
+    }
+    record.advance(HEADER_BYTES);
+    let batch = Batch::new(raft_index, header.mark.term, record).map_err(|_| "the record does not hold a batch")?;
+    Ok((header, batch))
+}
+
+/// One record as the footer of a sealed segment knows it: apart from the record, so that it can still be named when that is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) next_index: u64,
+    pub(super) term: u64,
+    pub(super) chain: u32,
+    pub(super) body_bytes: u32,
+}
+
+impl Place {
+    pub(super) fn encode(&self) -> [u8; PLACE_BYTES] {
+        let mut bytes = [0; PLACE_BYTES];
+        put(&mut bytes, 0, &self.offset.to_le_bytes());
+        put(&mut bytes, 8, &self.next_index.to_le_bytes());
+        put(&mut bytes, 16, &self.term.to_le_bytes());
+        put(&mut bytes, 24, &self.chain.to_le_bytes());
+        put(&mut bytes, 28, &self.body_bytes.to_le_bytes());
+        bytes
+    }
+
+    /// The place at the start of `bytes`, which are at least [`PLACE_BYTES`].
+    pub(super) fn decode(bytes: &[u8]) -> Place {
+        Place {
+            offset: u64_at(bytes, 0),
+            next_index: u64_at(bytes, 8),
+            term: u64_at(bytes, 16),
+            chain: u32_at(bytes, 24),
+            body_bytes: u32_at(bytes, 28),
+        }
+    }
+}
+
+/// The checksum of a footer.
+pub(super) fn footer_crc(seed: u32, footer: &[u8]) -> u32 {
+    checksum(seed, &[footer])
+}
+
+/// What is written into a segment once it takes no more and is durable: opening then needs to read nothing else of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seal {
+    pub(super) segment: u64,
+    /// How many records it holds. At least 1.
+    pub(super) records: u64,
+    pub(super) footer_at: u64,
+    pub(super) footer_crc: u32,
+    /// The mark before its first record.
+    pub(super) before: Mark,
+    /// The mark after its last record.
+    pub(super) last: Mark,
+}
+
+impl Seal {
+    pub(super) fn encode(&self, seed: u32) -> [u8; SEAL_BYTES] {
+        let mut bytes = [0; SEAL_BYTES];
+        put(&mut bytes, 4, &SEAL_MAGIC.to_le_bytes());
+        put(&mut bytes, 8, &self.segment.to_le_bytes());
+        put(&mut bytes, 16, &self.records.to_le_bytes());
+        put(&mut bytes, 24, &self.footer_at.to_le_bytes());
+        put(&mut bytes, 32, &self.footer_crc.to_le_bytes());
+        put(&mut bytes, 40, &mark_bytes(&self.before));
+        put(&mut bytes, 88, &mark_bytes(&self.last));
+        let crc = checksum(seed, &[&bytes[4..]]);
+        put(&mut bytes, 0, &crc.to_le_bytes());
+        bytes
+    }
+
+    /// The seal in the first page of a segment. `None` if it has none that can be believed.
+    pub(super) fn decode(page: &[u8; PAGE_BYTES], segment: u64, first: u64, seed: u32) -> Option<Seal> {
+        let bytes = &page[SEAL_AT..SEAL_AT + SEAL_BYTES];
+        if u32_at(bytes, 4) != SEAL_MAGIC || checksum(seed, &[&bytes[4..]]) != u32_at(bytes, 0) {
+            return None;
+        }
+        let seal = Seal {
+            segment: u64_at(bytes, 8),
+            records: u64_at(bytes, 16),
+            footer_at: u64_at(bytes, 24),
+            footer_crc: u32_at(bytes, 32),
+            before: mark_at(bytes, 40),
+            last: mark_at(bytes, 88),
+        };
+        let fits = seal.segment == segment && seal.first() == first && seal.records > 0;
+        (fits && first.checked_add(seal.records - 1) == Some(seal.last.raft_index)).then_some(seal)
+    }
+
+    /// The raft index of its first record.
+    pub(super) fn first(&self) -> u64 {
+        self.before.raft_index.wrapping_add(1)
+    }
+
+    pub(super) fn footer_bytes(&self) -> u64 {
+        self.records.saturating_mul(PLACE_BYTES as u64)
+    }
+}
+
+fn mark_bytes(mark: &Mark) -> [u8; MARK_BYTES] {
+    let mut bytes = [0; MARK_BYTES];
+    put(&mut bytes, 0, &mark.raft_index.to_le_bytes());
+    put(&mut bytes, 8, &mark.term.to_le_bytes());
+    put(&mut bytes, 16, &mark.next_index.to_le_bytes());
+    put(&mut bytes, 24, &mark.next_position.to_le_bytes());
+    put(&mut bytes, 32, &mark.timestamp.to_le_bytes());
+    put(&mut bytes, 40, &mark.chain.to_le_bytes());
+    bytes
+}
+
+fn mark_at(bytes: &[u8], at: usize) -> Mark {
+    Mark {
+        raft_index: u64_at(bytes, at),
+        term: u64_at(bytes, at + 8),
+        next_index: u64_at(bytes, at + 16),
+        next_position: u64_at(bytes, at + 24),
+        timestamp: u64_at(bytes, at + 32),
+        chain: u32_at(bytes, at + 40),
+    }
+}
+
+fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
+    bytes[at..at + field.len()].copy_from_slice(field);
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(field)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(field)
+}
+
+/// A page under construction: a checksum, a magic number, then fields one behind the other.
+pub(super) struct PageWriter(Vec<u8>);
+
+impl PageWriter {
+    pub(super) fn new(magic: &[u8; 4]) -> PageWriter {
+        let mut bytes = Vec::with_capacity(PAGE_BYTES);
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(magic);
+        PageWriter(bytes)
+    }
+
+    pub(super) fn u32(&mut self, value: u32) -> &mut Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    pub(super) fn u64(&mut self, value: u64) -> &mut Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    pub(super) fn u128(&mut self, value: u128) -> &mut Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    pub(super) fn mark(&mut self, mark: &Mark) -> &mut Self {
+        self.bytes(&mark_bytes(mark))
+    }
+
+    pub(super) fn nodes(&mut self, nodes: &[NodeId]) -> &mut Self {
+        nodes.iter().for_each(|node| self.0.extend_from_slice(&node.get().to_le_bytes()));
+        self
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// The page, filled up with zeros to `page_bytes`. `None` if the fields did not fit.
+    pub(super) fn finish(&self, page_bytes: usize) -> Option<Vec<u8>> {
+        let mut page = self.0.clone();
+        if page.len() > page_bytes {
+            return None;
+        }
+        page.resize(page_bytes, 0);
+        let crc = crc32fast::hash(&page[4..]);
+        put(&mut page, 0, &crc.to_le_bytes());
+        Some(page)
+    }
+}
+
+/// Reads the fields of a page whose checksum fits. Every read says `None` behind the end.
+pub(super) struct PageReader<'a>(&'a [u8]);
+
+impl<'a> PageReader<'a> {
+    /// `None` if `page` is not an intact page with this magic number.
+    pub(super) fn new(page: &'a [u8], magic: &[u8; 4]) -> Option<PageReader<'a>> {
+        let intact = page.len() >= 8 && &page[4..8] == magic && crc32fast::hash(&page[4..]) == u32_at(page, 0);
+        intact.then(|| PageReader(&page[8..]))
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.bytes(4).map(|bytes| u32_at(bytes, 0))
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.bytes(8).map(|bytes| u64_at(bytes, 0))
+    }
+
+    pub(super) fn u128(&mut self) -> Option<u128> {
+        let (low, high) = (self.u64()?, self.u64()?);
+        Some(u128::from(low) | u128::from(high) << 64)
+    }
+
+    pub(super) fn mark(&mut self) -> Option<Mark> {
+        self.bytes(MARK_BYTES).map(|bytes| mark_at(bytes, 0))
+    }
+
+    pub(super) fn nodes(&mut self, count: u32) -> Option<Vec<NodeId>> {
+        let bytes = self.bytes(count as usize * 8)?;
+        Some(bytes.chunks_exact(8).map(|field| NodeId::from(u64_at(field, 0))).collect())
+    }
+
+    pub(super) fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (field, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(field)
+    }
+}

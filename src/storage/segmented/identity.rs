@@ -1,0 +1,140 @@
+//! The file `identity`: whose log this is. Written once, as the last step of making a directory; from then on only compared.
+
+use std::io::{self, IoSlice};
+
+use super::disk::{Disk, DiskFile};
+use super::format::{PAGE_BYTES, PageReader, PageWriter, VERSION};
+use super::segment::{read_full, write_all};
+use super::{damaged, failed};
+use crate::entry::NodeId;
+use crate::role::Membership;
+use crate::storage::{Genesis, StorageError};
+
+pub(super) const IDENTITY_NAME: &str = "identity";
+const NEW_NAME: &str = "identity.tmp";
+const MAGIC: &[u8; 4] = b"DLid";
+
+/// The features of a directory that a reader must know. None so far.
+const FEATURES: u32 = 0;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IdentityFile {
+    pub(super) directory: u128,
+    pub(super) genesis: Genesis,
+}
+
+impl IdentityFile {
+    /// Writes it: two copies, so that one flipped bit does not lock a node out of its log. `None` in the result if it does not fit a page.
+    pub(super) fn create<D: Disk>(&self, disk: &D) -> io::Result<Option<()>> {
+        let Some(page) = self.encode() else { return Ok(None) };
+        if disk.list()?.iter().any(|name| name == NEW_NAME) {
+            disk.remove(NEW_NAME)?;
+        }
+        let file = disk.create(NEW_NAME)?;
+        write_all(&file, &mut [IoSlice::new(&page), IoSlice::new(&page)], 0)?;
+        file.sync_data()?;
+        // Whoever finds the identity must find what was made before it.
+        disk.sync_dir()?;
+        disk.rename(NEW_NAME, IDENTITY_NAME)?;
+        disk.sync_dir()?;
+        Ok(Some(()))
+    }
+
+    pub(super) fn read<D: Disk>(disk: &D) -> Result<IdentityFile, StorageError> {
+        let mut pages = vec![0; 2 * PAGE_BYTES];
+        let read_failed = |error| failed(disk, "read", IDENTITY_NAME, error);
+        let file = disk.open(IDENTITY_NAME).map_err(read_failed)?;
+        read_full(&file, &mut pages, 0).map_err(read_failed)?;
+        let mut unknown = None;
+        for page in pages.chunks_exact(PAGE_BYTES) {
+            match Self::decode(page) {
+                Some(Ok(identity)) => return Ok(identity),
+                Some(Err(version)) => unknown = Some(version),
+                None => {}
+            }
+        }
+        Err(match unknown {
+            Some(found) => StorageError::UnknownVersion { path: disk.path(IDENTITY_NAME), found, known: VERSION },
+            None => damaged(disk, IDENTITY_NAME, 0, "neither copy of the identity is intact"),
+        })
+    }
+
+    /// Compares with what the caller believes to be opening.
+    pub(super) fn check<D: Disk>(&self, disk: &D, expected: &Genesis) -> Result<(), StorageError> {
+        if self.genesis == *expected {
+            return Ok(());
+        }
+        Err(StorageError::Mismatch { path: disk.path(""), expected: describe(expected), found: describe(&self.genesis) })
+    }
+
+    fn encode(&self) -> Option<Vec<u8>> {
+        let Genesis { group, node, cluster, membership } = &self.genesis;
+        let mut page = PageWriter::new(MAGIC);
+        page.u32(VERSION).u32(FEATURES).u128(self.directory).u64(node.get()).u64(*cluster);
+        page.u32(group.len() as u32).u32(membership.voters.len() as u32).u32(membership.learners.len() as u32).u32(0);
+        page.bytes(group.as_bytes()).nodes(&membership.voters).nodes(&membership.learners).finish(PAGE_BYTES)
+    }
+
+    /// `Err` holds a version that this build does not know, or [`u32::MAX`] for features that it does not.
+    fn decode(page: &[u8]) -> Option<Result<IdentityFile, u32>> {
+        let mut page = PageReader::new(page, MAGIC)?;
+        let (version, features) = (page.u32()?, page.u32()?);
+        if version != VERSION {
+            return Some(Err(version));
+        }
+        if features & !FEATURES != 0 {
+            return Some(Err(u32::MAX));
+        }
+        let (directory, node, cluster) = (page.u128()?, NodeId::from(page.u64()?), page.u64()?);
+        let (group, voters, learners, _) = (page.u32()?, page.u32()?, page.u32()?, page.u32()?);
+        let group = String::from_utf8(page.bytes(group as usize)?.to_vec()).ok()?;
+        let membership = Membership { voters: page.nodes(voters)?, learners: page.nodes(learners)? };
+        Some(Ok(IdentityFile { directory, genesis: Genesis { group, node, cluster, membership } }))
+    }
+}
+
+fn describe(genesis: &Genesis) -> String {
+    let numbers = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+    let Genesis { group, node, cluster, membership } = genesis;
+    let mut text = format!("node {node} of group {group:?}, cluster {cluster}, first voters {}", numbers(&membership.voters));
+    if !membership.learners.is_empty() {
+        text += &format!(", first learners {}", numbers(&membership.learners));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::RealDisk;
+    use super::*;
+
+    fn identity() -> IdentityFile {
+        let membership = Membership { voters: vec![1.into(), 2.into()], learners: vec![9.into()] };
+        IdentityFile { directory: 1 << 99, genesis: Genesis { group: "orders".into(), node: 2.into(), cluster: 5, membership } }
+    }
+
+    #[test]
+    fn comes_back_whatever_bit_flips() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path().to_path_buf());
+        identity().create(&disk).unwrap().unwrap();
+        assert_eq!(IdentityFile::read(&disk).unwrap(), identity());
+        let path = dir.path().join(IDENTITY_NAME);
+        let whole = std::fs::read(&path).unwrap();
+        for byte in (0..whole.len()).step_by(37) {
+            let mut bad = whole.clone();
+            bad[byte] ^= 4;
+            std::fs::write(&path, bad).unwrap();
+            assert_eq!(IdentityFile::read(&disk).unwrap(), identity(), "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn a_version_from_the_future_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path().to_path_buf());
+        let page = PageWriter::new(MAGIC).u32(VERSION + 1).finish(PAGE_BYTES).unwrap();
+        std::fs::write(dir.path().join(IDENTITY_NAME), page.repeat(2)).unwrap();
+        assert!(matches!(IdentityFile::read(&disk), Err(StorageError::UnknownVersion { found, .. }) if found == VERSION + 1));
+    }
+}

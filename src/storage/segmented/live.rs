@@ -1,0 +1,163 @@
+//! The log as readers see it: an immutable list of segments, exchanged as a whole by the one writer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::disk::Disk;
+use super::segment::Segment;
+use crate::storage::{Base, Batch, LogReader, Mark, StorageError};
+
+/// The list. Stretches follow each other without a gap: the first begins behind the base, each ends where the next begins.
+pub(super) struct Live<D: Disk> {
+    pub(super) base: Base,
+    pub(super) stretches: Vec<Stretch<D>>,
+}
+
+/// The part of one segment that belongs to the log.
+pub(super) struct Stretch<D: Disk> {
+    pub(super) segment: Arc<Segment<D>>,
+    /// The raft index at which it ends; whatever the segment holds from there on was cut off. [`u64::MAX`] for the last stretch.
+    pub(super) end: u64,
+}
+
+impl<D: Disk> Clone for Stretch<D> {
+    fn clone(&self) -> Self {
+        Stretch { segment: self.segment.clone(), end: self.end }
+    }
+}
+
+impl<D: Disk> Stretch<D> {
+    /// How many records of the segment belong to the log.
+    fn len(&self) -> u64 {
+        self.segment.len().min(self.end - self.segment.first)
+    }
+}
+
+impl<D: Disk> Live<D> {
+    pub(super) fn new(base: Base) -> Live<D> {
+        Live { base, stretches: Vec::new() }
+    }
+
+    /// The same log with `segment` behind all others, which end where it begins. Those that have nothing left are given back.
+    pub(super) fn with(&self, segment: Arc<Segment<D>>) -> (Live<D>, Vec<Arc<Segment<D>>>) {
+        let kept = self.stretches.partition_point(|stretch| stretch.segment.first < segment.first);
+        let dead = self.stretches[kept..].iter().map(|stretch| stretch.segment.clone()).collect();
+        let mut stretches = Vec::with_capacity(kept + 1);
+        stretches.extend_from_slice(&self.stretches[..kept]);
+        if let Some(last) = stretches.last_mut() {
+            last.end = segment.first;
+        }
+        stretches.push(Stretch { segment, end: u64::MAX });
+        (Live { base: self.base.clone(), stretches }, dead)
+    }
+
+    /// The id of the segment that holds `raft_index`. `None` at the base and below, and behind the last record.
+    pub(super) fn segment_of(&self, raft_index: u64) -> Option<u64> {
+        self.locate(raft_index).map(|(stretch, _)| stretch.segment.id)
+    }
+
+    /// The stretch that holds `raft_index`, and its ordinal there. `None` at the base and below, and behind the last record.
+    fn locate(&self, raft_index: u64) -> Option<(&Stretch<D>, u64)> {
+        let at = self.stretches.partition_point(|stretch| stretch.segment.first <= raft_index).checked_sub(1)?;
+        let stretch = &self.stretches[at];
+        let ordinal = raft_index - stretch.segment.first;
+        (ordinal < stretch.len()).then_some((stretch, ordinal))
+    }
+
+    pub(super) fn mark(&self, disk: &D, raft_index: u64) -> Result<Option<Mark>, StorageError> {
+        match raft_index.cmp(&self.base.mark.raft_index) {
+            std::cmp::Ordering::Less => Err(self.purged()),
+            std::cmp::Ordering::Equal => Ok(Some(self.base.mark)),
+            std::cmp::Ordering::Greater => {
+                self.locate(raft_index).map(|(stretch, ordinal)| stretch.segment.mark(disk, ordinal)).transpose()
+            }
+        }
+    }
+
+    fn batch_with(&self, disk: &D, index: u64) -> Result<Option<Batch>, StorageError> {
+        if index < self.base.mark.next_index {
+            return Err(self.purged());
+        }
+        // Of several segments that begin at the same index, only the last can hold it: the others hold control records alone.
+        let Some(at) = self.stretches.partition_point(|stretch| stretch.segment.before.next_index <= index).checked_sub(1) else {
+            return Ok(None);
+        };
+        let stretch = &self.stretches[at];
+        let Some(ordinal) = stretch.segment.find(disk, index, stretch.len())? else { return Ok(None) };
+        let (_, batch) = stretch.segment.record(disk, ordinal)?;
+        if batch.first_index().is_none_or(|first| index < first) || batch.end_index().is_none_or(|end| index >= end) {
+            return Err(super::damaged(disk, &stretch.segment.name, 0, "the index of the segment points to the wrong record"));
+        }
+        Ok(Some(batch))
+    }
+
+    fn batches(&self, disk: &D, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
+        if from <= self.base.mark.raft_index {
+            return Err(self.purged());
+        }
+        let mut batches = Vec::new();
+        let mut bytes = 0;
+        for raft_index in from..to {
+            let Some((stretch, ordinal)) = self.locate(raft_index) else { break };
+            let (_, batch) = stretch.segment.record(disk, ordinal)?;
+            bytes += batch.body().len() as u64;
+            if bytes > bytes_max && !batches.is_empty() {
+                break;
+            }
+            batches.push(batch);
+        }
+        Ok(batches)
+    }
+
+    fn purged(&self) -> StorageError {
+        StorageError::Purged { first: self.base.mark.next_index }
+    }
+}
+
+/// Reads the log, from any thread.
+pub(super) struct SegmentReader<D: Disk> {
+    pub(super) disk: Arc<D>,
+    pub(super) live: Arc<ArcSwap<Live<D>>>,
+}
+
+impl<D: Disk> SegmentReader<D> {
+    /// Runs `read` on the log as it is now. A segment can be purged while `read` is on its way to open it; then the log as it is then
+    /// says so.
+    fn read<T>(&self, read: impl Fn(&Live<D>) -> Result<T, StorageError>) -> Result<T, StorageError> {
+        let live = self.live.load();
+        let result = read(&live);
+        match &result {
+            Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                let now = self.live.load();
+                if Arc::ptr_eq(&live, &now) { result } else { read(&now) }
+            }
+            _ => result,
+        }
+    }
+}
+
+impl<D: Disk> LogReader for SegmentReader<D> {
+    fn base(&self) -> Base {
+        self.live.load().base.clone()
+    }
+
+    fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError> {
+        self.read(|live| live.batch_with(&self.disk, index))
+    }
+
+    fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
+        self.read(|live| live.batches(&self.disk, from, to, bytes_max))
+    }
+
+    fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {
+        self.read(|live| live.mark(&self.disk, raft_index))
+    }
+}
+
+impl<D: Disk> fmt::Debug for SegmentReader<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SegmentReader").field("base", &self.base()).finish()
+    }
+}

@@ -1,0 +1,276 @@
+//! The default storage: segments of one directory, written with `pwrite` and read through read-only maps.
+//!
+//! `format.md` documents every byte. In short: batches are appended to the newest segment, a file of fixed length; a full one is sealed
+//! with an index of its records. A conflicting tail is never written over: a new segment begins at the cut, and wins from there on. All
+//! that is small and changes (term, vote, base, peers) is in one file of alternating slots.
+
+mod disk;
+mod format;
+mod identity;
+mod live;
+mod map;
+mod recovery;
+mod retention;
+mod scan;
+mod segment;
+mod spare;
+mod state;
+mod sync;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use self::disk::{Disk, DiskFile, RealDisk};
+use self::format::Synced;
+use self::identity::IdentityFile;
+use self::live::{Live, SegmentReader};
+use self::recovery::Found;
+use self::state::{STATE_NAME, State, StateFile, WriteError};
+use self::sync::Shared;
+use self::writer::Writer;
+use super::{Base, Batch, Chore, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
+use crate::entry::NodeId;
+use crate::role::Membership;
+
+const LOCK_NAME: &str = "LOCK";
+
+/// How a [`SegmentedLog`] lays out its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentOptions {
+    /// The length of a segment file in bytes. A value outside of [`SegmentOptions::SEGMENT_BYTES_MIN`] to
+    /// [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for the nearer of the two. A batch that is larger gets a segment of its own size. Default: 64 MiB.
+    pub segment_bytes: u64,
+}
+
+impl SegmentOptions {
+    /// The smallest segment: 64 KiB.
+    pub const SEGMENT_BYTES_MIN: u64 = if cfg!(test) { 8 << 10 } else { 64 << 10 };
+    /// The largest segment: 4 GiB.
+    pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+}
+
+impl Default for SegmentOptions {
+    fn default() -> Self {
+        SegmentOptions { segment_bytes: 64 << 20 }
+    }
+}
+
+/// The default storage: a log in the segment files of one directory.
+///
+/// Batches are written behind all others into files of fixed length, and read from anywhere in them without copying. What was synced survives a
+/// power cut; what a power cut tore is cut off; what was damaged is reported with file and offset, and never cut.
+///
+/// # What is assumed of the disk
+/// `fdatasync` returns when the data is durable; a sector of 512 bytes is written as a whole or not at all; `rename` is atomic, and durable
+/// once the directory is synced. Nothing is assumed of the order in which unsynced writes arrive.
+///
+/// # Limits
+/// One process at a time, which a lock sees to. A segment that this process wrote takes 16 bytes of memory for each batch until it is sealed; a
+/// sealed one takes a few hundred bytes, and one mapping once it has been read. Members and peers must fit a page of 4 KiB together: 100 of each
+/// do. A batch is at most 4 GiB. Chores ([`Storage::next_chore`]) should be run: without them nothing is lost, but syncs are slower, nothing is
+/// removed, and opening takes longer.
+pub struct SegmentedLog<D: Disk = RealDisk> {
+    disk: Arc<D>,
+    options: SegmentOptions,
+    live: Arc<ArcSwap<Live<D>>>,
+    writer: Option<Writer<D>>,
+}
+
+impl SegmentedLog {
+    /// A log in `dir`, which is made when the log is opened. Touches no file.
+    pub fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> SegmentedLog {
+        SegmentedLog::on(RealDisk::new(dir.into()), options)
+    }
+}
+
+impl<D: Disk> SegmentedLog<D> {
+    pub(crate) fn on(disk: D, options: SegmentOptions) -> SegmentedLog<D> {
+        let nothing = Base { mark: Mark::GENESIS, membership: Membership::default() };
+        SegmentedLog { disk: Arc::new(disk), options, live: Arc::new(ArcSwap::from_pointee(Live::new(nothing))), writer: None }
+    }
+
+    fn writer(&mut self) -> Result<&mut Writer<D>, StorageError> {
+        self.writer.as_mut().ok_or_else(|| StorageError::OutOfLine("it has not been opened".to_owned()))
+    }
+
+    /// Whose directory this is; makes it if it is nobody's.
+    fn identify(&self, genesis: &Genesis, names: &[String]) -> Result<IdentityFile, StorageError> {
+        let disk = &*self.disk;
+        if names.iter().any(|name| name == identity::IDENTITY_NAME) {
+            let identity = IdentityFile::read(disk)?;
+            identity.check(disk, genesis)?;
+            return Ok(identity);
+        }
+        self.refuse_if_used(names)?;
+        let create_failed = |error| failed(disk, "create", STATE_NAME, error);
+        if names.iter().any(|name| name == STATE_NAME) {
+            disk.remove(STATE_NAME).map_err(create_failed)?;
+        }
+        let identity = IdentityFile { directory: disk.draw(), genesis: genesis.clone() };
+        StateFile::create(disk, State::new(identity.directory, genesis.membership.clone())).map_err(|error| match error {
+            WriteError::TooLarge => too_large(disk, STATE_NAME),
+            WriteError::Io(error) => create_failed(error),
+        })?;
+        let written = identity.create(disk).map_err(|error| failed(disk, "create", identity::IDENTITY_NAME, error))?;
+        written.ok_or_else(|| too_large(disk, identity::IDENTITY_NAME)).map(|()| identity)
+    }
+
+    /// A directory without identity is new, or the making of it was cut short. One that was in use has lost it: to begin anew would be to
+    /// forget votes.
+    fn refuse_if_used(&self, names: &[String]) -> Result<(), StorageError> {
+        let disk = &*self.disk;
+        let mut used = names.iter().any(|name| format::parse_segment_name(name).is_some());
+        if names.iter().any(|name| name == STATE_NAME) {
+            let state = StateFile::open(disk).map_err(|error| failed(disk, "read", STATE_NAME, error))?;
+            used |= state.is_some_and(|state| state.state.incarnation > 0);
+        }
+        if used { Err(damaged(disk, identity::IDENTITY_NAME, 0, "the file is missing, but the directory has been in use")) } else { Ok(()) }
+    }
+
+    fn open_state(&self, identity: &IdentityFile) -> Result<StateFile<D>, StorageError> {
+        let disk = &*self.disk;
+        let state = StateFile::open(disk).map_err(|error| failed(disk, "read", STATE_NAME, error))?;
+        match state {
+            Some(state) if state.state.directory == identity.directory => {
+                // What was read may be in memory only; the next generation takes the place of an older one.
+                state.file.sync_data().map_err(|error| failed(disk, "sync", STATE_NAME, error))?;
+                Ok(state)
+            }
+            Some(_) => Err(damaged(disk, STATE_NAME, 0, "the file belongs to another directory")),
+            None => Err(damaged(disk, STATE_NAME, 0, "no generation of the state is intact")),
+        }
+    }
+
+    /// Makes durable that the log has been opened once more, and what was learned about it.
+    fn begin_run(&self, file: &mut StateFile<D>, found: &Found<D>) -> Result<(), StorageError> {
+        let mut state = file.state.clone();
+        state.incarnation += 1;
+        let (base, last) = (state.base.mark.raft_index, found.last.raft_index);
+        state.hard_state.commit = state.hard_state.commit.max(found.commit).clamp(base, last);
+        if found.last.term > state.hard_state.term {
+            // The record of a newer term came through the crash, its vote did not: it had not been synced, so nobody was told of either.
+            (state.hard_state.term, state.hard_state.vote) = (found.last.term, None);
+        }
+        let disk = &*self.disk;
+        let written = file.write(state, 0).and_then(|()| file.file.sync_data().map_err(WriteError::Io));
+        written.map_err(|error| match error {
+            WriteError::TooLarge => too_large(disk, STATE_NAME),
+            WriteError::Io(error) => failed(disk, "write", STATE_NAME, error),
+        })
+    }
+}
+
+impl<D: Disk> Storage for SegmentedLog<D> {
+    fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
+        let disk = self.disk.clone();
+        let directory_failed = |error| failed(&*disk, "open", "", error);
+        disk.make().map_err(directory_failed)?;
+        let lock = disk.lock(LOCK_NAME).map_err(|error| failed(&*disk, "lock", LOCK_NAME, error))?;
+        let lock = lock.ok_or_else(|| StorageError::InUse { path: disk.path("") })?;
+        let names = disk.list().map_err(directory_failed)?;
+        let identity = self.identify(genesis, &names)?;
+        let mut state = self.open_state(&identity)?;
+        let watermark = state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
+        let found = recovery::recover(&*disk, &state.state, watermark, &names)?;
+        self.begin_run(&mut state, &found)?;
+
+        let recovered = Recovered {
+            identity: Identity { directory: identity.directory, incarnation: state.state.incarnation },
+            hard_state: state.state.hard_state,
+            base: found.live.base.clone(),
+            last: found.last,
+            peers: state.state.peers.clone(),
+        };
+        let synced = Synced { raft_index: found.last.raft_index, segment: found.live.segment_of(found.last.raft_index).unwrap_or(0) };
+        let shared = Arc::new(Shared::new(disk, identity.directory, state.file.clone(), synced, lock));
+        self.live.store(Arc::new(found.live));
+        let segment_bytes = self.options.segment_bytes.clamp(SegmentOptions::SEGMENT_BYTES_MIN, SegmentOptions::SEGMENT_BYTES_MAX);
+        let mut writer = Writer::new(shared, self.live.clone(), state, segment_bytes, found.last, found.tail);
+        found.unsealed.into_iter().for_each(|unsealed| writer.retired.seal(unsealed));
+        let leftover = names.into_iter().filter(|name| name.ends_with(spare::SPARE_SUFFIX));
+        writer.retired.remove(found.dead.into_iter().chain(leftover).collect(), 0);
+        self.writer = Some(writer);
+        Ok(recovered)
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::new(SegmentReader { disk: self.disk.clone(), live: self.live.clone() })
+    }
+
+    fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
+        self.writer()?.append(batches, commit)
+    }
+
+    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+        self.writer()?.save(hard_state)
+    }
+
+    fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
+        self.writer()?.reset(base)
+    }
+
+    fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
+        self.writer()?.purge(index, commit)
+    }
+
+    fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
+        self.writer()?.remember(peer, directory)
+    }
+
+    fn begin_sync(&mut self) -> Box<dyn PendingSync> {
+        match self.writer() {
+            Ok(writer) => writer.begin_sync(),
+            Err(_) => Box::new(NothingToSync),
+        }
+    }
+
+    fn next_chore(&mut self) -> Option<Chore> {
+        self.writer.as_mut()?.next_chore()
+    }
+}
+
+/// The sync of a log that was never opened.
+struct NothingToSync;
+
+impl PendingSync for NothingToSync {
+    fn wait(self: Box<Self>) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl<D: Disk> fmt::Debug for SegmentedLog<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SegmentedLog").field("dir", &self.disk.path("")).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// The typed error for what the operating system said.
+fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, error: io::Error) -> StorageError {
+    if is_full(&error) { StorageError::Full { path: disk.path(name) } } else { broken(disk, action, name, error) }
+}
+
+fn broken<D: Disk>(disk: &D, action: &'static str, name: &str, error: io::Error) -> StorageError {
+    StorageError::Io { action, path: disk.path(name), source: Arc::new(error) }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn damaged<D: Disk>(disk: &D, name: &str, offset: u64, reason: impl Into<String>) -> StorageError {
+    StorageError::Damaged { path: disk.path(name), offset, reason: reason.into() }
+}
+
+fn too_large<D: Disk>(disk: &D, name: &str) -> StorageError {
+    let error = io::Error::new(io::ErrorKind::InvalidInput, "more members or peers than fit one page");
+    broken(disk, "write", name, error)
+}

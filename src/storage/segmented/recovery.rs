@@ -1,0 +1,259 @@
+//! Opening: from the files that a crash left to the log that they hold.
+//!
+//! A newer segment wins from its first raft index on; whatever older segments hold from there is dead. A segment with a seal is known by its
+//! first page; one without is read from front to back. A segment that does not continue the log in front of it counts as if it were not
+//! there: the crash took something that it needs, so it was never durable.
+//!
+//! Unless there is a witness:
+//!
+//! > (s, d, w) says: when segment s took the records, raft index w was durable, in segment d. So the log must hold w in d, or have been cut
+//! > at or before w by a segment that was begun after s.
+//!
+//! Every record is a witness of the moment when it was written, every seal is one for the last record of its segment, and so is the watermark.
+//! If one of them is contradicted, the log is damaged: nothing is changed, and the error says where. If none is, whatever is
+//! missing was torn by the crash before it counted, and is cut off.
+
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskFile};
+use super::format::{self, HeadError, PAGE_BYTES, Seal, Synced};
+use super::live::{Live, Stretch};
+use super::retention::Unsealed;
+use super::scan::{Scan, scan};
+use super::segment::{Segment, read_full};
+use super::state::State;
+use super::tail::Tail;
+use super::{damaged, failed};
+use crate::storage::{Mark, StorageError};
+
+/// What the files hold.
+pub(super) struct Found<D: Disk> {
+    pub(super) live: Live<D>,
+    pub(super) last: Mark,
+    /// The newest commit that the last record knew of.
+    pub(super) commit: u64,
+    /// Where to go on. `None` if the next append must begin a new segment.
+    pub(super) tail: Option<Tail<D>>,
+    /// Segments of the log that are not sealed, the tail not included.
+    pub(super) unsealed: Vec<Unsealed<D>>,
+    /// Segments with nothing left of the log.
+    pub(super) dead: Vec<String>,
+}
+
+/// One segment file.
+struct Candidate<D: Disk> {
+    id: u64,
+    first: u64,
+    name: String,
+    contents: Contents<D>,
+}
+
+enum Contents<D: Disk> {
+    Sealed(Seal),
+    Open { file: Arc<D::File>, scan: Box<Scan> },
+}
+
+/// What a place was known to be durable at, and when: while segment `at` took the records.
+struct Witness {
+    at: u64,
+    synced: Synced,
+}
+
+/// Finds the log that `state` describes among the files called `names`. Changes nothing but to sync what it accepts.
+pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced>, names: &[String]) -> Result<Found<D>, StorageError> {
+    let mut segments: Vec<(u64, u64)> = names.iter().filter_map(|name| format::parse_segment_name(name)).collect();
+    segments.sort_unstable();
+    let newest = segments.last().map(|(id, _)| *id);
+    let (old, present) = segments.split_at(segments.partition_point(|(id, _)| *id < state.first_segment));
+    let mut dead: Vec<String> = old.iter().map(|(id, first)| format::segment_name(*id, *first)).collect();
+    let candidates =
+        present.iter().map(|(id, first)| Candidate::read(disk, state.directory, *id, *first)).collect::<Result<Vec<_>, _>>()?;
+
+    let chain = chain(disk, state, &candidates)?;
+    let mut witnesses: Vec<Witness> = candidates.iter().map(Candidate::witness).collect();
+    witnesses.extend(watermark.map(|synced| Witness { at: synced.segment, synced }));
+    if let Some(witness) = witnesses.iter().find(|witness| !chain.agrees_with(witness, state)) {
+        return Err(contradiction(disk, &candidates, &chain, witness));
+    }
+    chain.sync(disk, &candidates)?;
+    dead.extend(
+        candidates.iter().enumerate().filter(|(at, _)| !chain.links.iter().any(|link| link.at == *at)).map(|(_, dead)| dead.name.clone()),
+    );
+    let mut found = chain.into_log(disk, state, candidates, newest)?;
+    found.dead = dead;
+    Ok(found)
+}
+
+impl<D: Disk> Candidate<D> {
+    fn read(disk: &D, directory: u128, id: u64, first: u64) -> Result<Candidate<D>, StorageError> {
+        let (name, seed) = (format::segment_name(id, first), format::seed(directory, id));
+        let read_failed = |error| failed(disk, "read", &name, error);
+        let file = disk.open(&name).map_err(read_failed)?;
+        let mut page = [0; PAGE_BYTES];
+        read_full(&file, &mut page, 0).map_err(read_failed)?;
+        format::check_segment_head(&page, directory).map_err(|error| match error {
+            HeadError::UnknownVersion(found) => StorageError::UnknownVersion { path: disk.path(&name), found, known: format::VERSION },
+            HeadError::Damaged(reason) => damaged(disk, &name, 0, reason),
+        })?;
+        let contents = match Seal::decode(&page, id, first, seed) {
+            Some(seal) => Contents::Sealed(seal),
+            None => Contents::Open { scan: Box::new(scan(disk, &file, &name, id, seed, first)?), file: Arc::new(file) },
+        };
+        Ok(Candidate { id, first, name, contents })
+    }
+
+    /// The raft index after its last record.
+    fn end(&self) -> u64 {
+        match &self.contents {
+            Contents::Sealed(seal) => seal.last.raft_index + 1,
+            Contents::Open { scan, .. } => self.first + scan.records.len(),
+        }
+    }
+
+    fn witness(&self) -> Witness {
+        let synced = match &self.contents {
+            Contents::Sealed(seal) => Synced { raft_index: seal.last.raft_index, segment: self.id },
+            Contents::Open { scan, .. } => scan.synced,
+        };
+        Witness { at: self.id, synced }
+    }
+
+    /// Whether its first record stands right behind `before`.
+    fn continues(&self, before: &Mark) -> bool {
+        match &self.contents {
+            Contents::Sealed(seal) => seal.before == *before,
+            Contents::Open { scan, .. } => scan.head.as_ref().is_some_and(|(header, batch)| batch.mark_after(before) == Ok(header.mark)),
+        }
+    }
+
+    /// The mark after its record `raft_index`.
+    fn mark(&self, disk: &D, directory: u128, raft_index: u64) -> Result<Mark, StorageError> {
+        match &self.contents {
+            Contents::Sealed(seal) => Segment::sealed(directory, *seal).mark(disk, raft_index - self.first),
+            Contents::Open { file, scan } => {
+                let seed = format::seed(directory, self.id);
+                scan.mark(disk, file, &self.name, self.id, seed, raft_index - self.first)
+            }
+        }
+    }
+}
+
+/// The candidates that make up the log.
+struct Chain {
+    links: Vec<Link>,
+    base: u64,
+    last: Mark,
+}
+
+/// One of them.
+struct Link {
+    /// Which candidate.
+    at: usize,
+    id: u64,
+    first: u64,
+    /// The raft index after the last record that belongs to the log.
+    end: u64,
+    before: Mark,
+}
+
+/// Puts the candidates, which are sorted by id, into a chain. Those that do not continue it are left out.
+fn chain<D: Disk>(disk: &D, state: &State, candidates: &[Candidate<D>]) -> Result<Chain, StorageError> {
+    let mut left: Vec<usize> = (0..candidates.len()).filter(|&at| candidates[at].end() > candidates[at].first).collect();
+    'again: loop {
+        let mut chain = Chain { links: Vec::new(), base: state.base.mark.raft_index, last: state.base.mark };
+        for (at, end) in winners(candidates, &left) {
+            let candidate = &candidates[at];
+            // Leaving one out lets older ones reach further, so all is looked at again.
+            if candidate.first != chain.last.raft_index + 1 || !candidate.continues(&chain.last) {
+                left.retain(|other| *other != at);
+                continue 'again;
+            }
+            let (before, end) = (chain.last, end.min(candidate.end()));
+            chain.last = candidate.mark(disk, state.directory, end - 1)?;
+            chain.links.push(Link { at, id: candidate.id, first: candidate.first, end, before });
+        }
+        return Ok(chain);
+    }
+}
+
+/// Of the candidates `left`, in order, those that no newer one kills, and where the next one begins.
+fn winners<D: Disk>(candidates: &[Candidate<D>], left: &[usize]) -> Vec<(usize, u64)> {
+    let mut winners = Vec::new();
+    let mut bound = u64::MAX;
+    for &at in left.iter().rev().filter(|&&at| candidates[at].first < u64::MAX) {
+        if candidates[at].first < bound {
+            winners.push((at, bound));
+            bound = candidates[at].first;
+        }
+    }
+    winners.reverse();
+    winners
+}
+
+impl Chain {
+    fn agrees_with(&self, witness: &Witness, state: &State) -> bool {
+        let Synced { raft_index, segment } = witness.synced;
+        raft_index <= self.base
+            || segment < state.first_segment
+            || self.links.iter().any(|link| link.id == segment && (link.first..link.end).contains(&raft_index))
+            || self.links.iter().any(|link| link.id > witness.at && link.first <= raft_index)
+    }
+
+    /// Makes durable what was accepted: a record that is only in memory yet must not be counted and then lost.
+    fn sync<D: Disk>(&self, disk: &D, candidates: &[Candidate<D>]) -> Result<(), StorageError> {
+        for link in &self.links {
+            let Candidate { name, contents, .. } = &candidates[link.at];
+            if let Contents::Open { file, .. } = contents {
+                file.sync_data().map_err(|error| failed(disk, "sync", name, error))?;
+            }
+        }
+        disk.sync_dir().map_err(|error| failed(disk, "sync", "", error))
+    }
+
+    fn into_log<D: Disk>(
+        self,
+        disk: &D,
+        state: &State,
+        candidates: Vec<Candidate<D>>,
+        newest: Option<u64>,
+    ) -> Result<Found<D>, StorageError> {
+        let mut found =
+            Found { live: Live::new(state.base.clone()), last: self.last, commit: 0, tail: None, unsealed: Vec::new(), dead: Vec::new() };
+        let mut candidates: Vec<Option<Candidate<D>>> = candidates.into_iter().map(Some).collect();
+        for (at, link) in self.links.iter().enumerate() {
+            let candidate = candidates[link.at].take().expect("every candidate is linked once");
+            let is_last = at + 1 == self.links.len();
+            let segment = match candidate.contents {
+                Contents::Sealed(seal) => Arc::new(Segment::sealed(state.directory, seal)),
+                Contents::Open { file, scan } => {
+                    let map = file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
+                    let segment = Arc::new(Segment::growing(state.directory, link.id, link.before, map, scan.records));
+                    // A segment that is newer than the tail, although dead, would win over what is appended there. And behind a torn record
+                    // nothing is written.
+                    if is_last && scan.clean && newest == Some(link.id) {
+                        found.tail = Some(Tail::new(segment.clone(), file, scan.file_bytes, scan.end));
+                    } else {
+                        found.unsealed.push(Unsealed { segment: segment.clone(), file, end: scan.end, change: 0 });
+                    }
+                    segment
+                }
+            };
+            if is_last {
+                found.commit = segment.record(disk, link.end - 1 - link.first)?.0.commit;
+            }
+            found.live.stretches.push(Stretch { segment, end: self.links.get(at + 1).map_or(u64::MAX, |next| next.first) });
+        }
+        Ok(found)
+    }
+}
+
+/// Says where the record should be that `witness` speaks of.
+fn contradiction<D: Disk>(disk: &D, candidates: &[Candidate<D>], chain: &Chain, witness: &Witness) -> StorageError {
+    let Synced { raft_index, segment } = witness.synced;
+    let reason = format!("raft index {raft_index} was durable here, but the log cannot be read beyond {}", chain.last.raft_index);
+    match candidates.iter().find(|candidate| candidate.id == segment) {
+        Some(Candidate { name, contents: Contents::Open { scan, .. }, .. }) => damaged(disk, name, scan.end, reason),
+        Some(Candidate { name, .. }) => damaged(disk, name, 0, reason),
+        None => damaged(disk, "", 0, format!("segment {segment:016x} is missing: {reason}")),
+    }
+}

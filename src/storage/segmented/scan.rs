@@ -1,0 +1,166 @@
+//! Reading a segment from front to back, without trust: what is intact, where that ends, and what lies behind.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::disk::{Disk, DiskFile};
+use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, RECORDS_AT, Synced};
+use super::segment::{Records, read_full};
+use super::{damaged, failed};
+use crate::storage::{Batch, Mark, StorageError};
+
+/// What a scan found.
+pub(super) struct Scan {
+    /// The intact records from the first on, published.
+    pub(super) records: Box<Records>,
+    /// The first of them.
+    pub(super) head: Option<(Header, Batch)>,
+    /// The last of them.
+    pub(super) last: Option<Header>,
+    /// Where the intact records end.
+    pub(super) end: u64,
+    /// Nothing but zeros lies behind `end`: no write was begun there.
+    pub(super) clean: bool,
+    /// The newest place that any record, also one behind a bad one, knew to be durable.
+    pub(super) synced: Synced,
+    pub(super) file_bytes: u64,
+}
+
+impl Scan {
+    /// The mark after the record of this ordinal, which is one of `records`.
+    pub(super) fn mark<D: Disk>(
+        &self,
+        disk: &D,
+        file: &D::File,
+        name: &str,
+        id: u64,
+        seed: u32,
+        ordinal: u64,
+    ) -> Result<Mark, StorageError> {
+        match &self.last {
+            Some(last) if ordinal + 1 == self.records.len() => return Ok(last.mark),
+            _ => {}
+        }
+        let (offset, _) = self.records.place(ordinal);
+        let mut bytes = [0; CHECKED_BYTES];
+        let read = read_full(file, &mut bytes, offset).map_err(|error| failed(disk, "read", name, error))?;
+        let header =
+            Header::decode(&bytes[..read], id, seed).ok_or_else(|| damaged(disk, name, offset, "a record changed while it was read"))?;
+        Ok(header.mark)
+    }
+}
+
+/// Scans the segment `id`, whose first record has the raft index `first`. Every record is checked whole: header, place in the chain, entry
+/// table and payloads. Memory: one window of 1 MiB, or the largest record if that is larger.
+pub(super) fn scan<D: Disk>(disk: &D, file: &D::File, name: &str, id: u64, seed: u32, first: u64) -> Result<Scan, StorageError> {
+    let read_failed = |error| failed(disk, "read", name, error);
+    let file_bytes = file.size().map_err(read_failed)?;
+    let mut window = Window { file, file_bytes, start: 0, bytes: Vec::new() };
+    let mut scan =
+        Scan { records: Records::new(), head: None, last: None, end: RECORDS_AT, clean: false, synced: Synced::default(), file_bytes };
+    let mut count = 0;
+    while let Some((header, batch)) = intact_record(&mut window, scan.end, id, seed).map_err(read_failed)? {
+        if !continues(&header, &batch, scan.last.as_ref().map(|last| &last.mark), first) {
+            break;
+        }
+        scan.records.put(count, scan.end, header.body_bytes, header.mark.next_index);
+        count += 1;
+        scan.end += header.record_bytes();
+        scan.synced = newer(scan.synced, header.synced);
+        scan.last = Some(header);
+        scan.head.get_or_insert((header, batch));
+    }
+    scan.records.publish(count);
+    scan.clean = window.zeros_from(scan.end).map_err(read_failed)?;
+    if !scan.clean {
+        scan.synced = newer(scan.synced, synced_behind(&mut window, scan.end, id, seed).map_err(read_failed)?);
+    }
+    Ok(scan)
+}
+
+/// Whether a record stands where it should: first in the segment, or right behind the mark `before`.
+fn continues(header: &Header, batch: &Batch, before: Option<&Mark>, first: u64) -> bool {
+    match before {
+        None => header.mark.raft_index == first,
+        Some(before) => batch.mark_after(before) == Ok(header.mark),
+    }
+}
+
+fn intact_record<F: DiskFile>(window: &mut Window<'_, F>, at: u64, id: u64, seed: u32) -> io::Result<Option<(Header, Batch)>> {
+    let Some(header) = Header::decode(window.up_to(at, CHECKED_BYTES)?, id, seed) else { return Ok(None) };
+    if header.record_bytes() > window.file_bytes.saturating_sub(at) {
+        return Ok(None);
+    }
+    let bytes = HEADER_BYTES + header.body_bytes as usize;
+    let body = Bytes::copy_from_slice(&window.up_to(at, bytes)?[HEADER_BYTES..bytes]);
+    let Ok(batch) = Batch::new(header.mark.raft_index, header.mark.term, body) else { return Ok(None) };
+    let intact = crc32fast::hash(batch.table()) == header.table_crc && batch.verify().is_ok();
+    Ok(intact.then_some((header, batch)))
+}
+
+/// What records behind a bad one knew to be durable. Their places are unknown, so every place is tried; a header counts by its checksum.
+fn synced_behind<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id: u64, seed: u32) -> io::Result<Synced> {
+    let mut synced = Synced::default();
+    let mut at = from;
+    while at < window.file_bytes {
+        let whole = window.file_bytes - at <= WINDOW_BYTES as u64;
+        let bytes = window.up_to(at, WINDOW_BYTES)?;
+        // A header that is cut by the end of the window is looked at again in the next one.
+        let steps = if whole { bytes.len() } else { bytes.len().saturating_sub(CHECKED_BYTES) };
+        if steps == 0 {
+            break;
+        }
+        for step in (0..steps).step_by(format::ALIGN as usize).filter(|&step| Header::may_begin(&bytes[step..], id)) {
+            if let Some(header) = Header::decode(&bytes[step..], id, seed) {
+                synced = newer(synced, header.synced);
+            }
+        }
+        at += format::aligned(steps as u64);
+    }
+    Ok(synced)
+}
+
+fn newer(one: Synced, other: Synced) -> Synced {
+    if other.raft_index > one.raft_index { other } else { one }
+}
+
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// A stretch of a file in memory.
+struct Window<'a, F> {
+    file: &'a F,
+    file_bytes: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<F: DiskFile> Window<'_, F> {
+    /// The bytes from `at`: `count` of them, or as many as there are up to the end of the file. Damage to a length never makes this
+    /// allocate more than the file is long.
+    fn up_to(&mut self, at: u64, count: usize) -> io::Result<&[u8]> {
+        let count = self.file_bytes.saturating_sub(at).min(count as u64) as usize;
+        let held = at >= self.start && at + count as u64 <= self.start + self.bytes.len() as u64;
+        if !held {
+            self.start = at;
+            self.bytes.resize(self.file_bytes.saturating_sub(at).min(count.max(WINDOW_BYTES) as u64) as usize, 0);
+            let read = read_full(self.file, &mut self.bytes, at)?;
+            self.bytes.truncate(read);
+        }
+        let from = ((at - self.start) as usize).min(self.bytes.len());
+        let to = (from + count).min(self.bytes.len());
+        Ok(&self.bytes[from..to])
+    }
+
+    fn zeros_from(&mut self, from: u64) -> io::Result<bool> {
+        let mut at = from;
+        while at < self.file_bytes {
+            let bytes = self.up_to(at, WINDOW_BYTES)?;
+            if bytes.is_empty() || bytes.iter().any(|&byte| byte != 0) {
+                return Ok(bytes.is_empty());
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,303 @@
+//! One segment, as it is read: where its records lie, and the records themselves.
+//!
+//! A segment that this process wrote (or scanned) knows its records from memory: 16 bytes each. A segment that was sealed keeps that
+//! knowledge in its footer, is mapped when it is first read, and from then on costs a few hundred bytes and one mapping.
+//!
+//! Readers take no lock. Why none is needed:
+//! 1. One thread writes. It stores a record's place, then raises `published` with Release; a reader loads `published` with Acquire and looks
+//!    at no place behind it.
+//! 2. A place is stored once. Chunks of places are never moved: the next chunk is twice as large, and the first one is allocated once.
+//! 3. The bytes of a record are in the file before its place is published, and are never written again.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::disk::{Disk, DiskFile, DiskMap};
+use super::format::{self, HEADER_BYTES, Header, PLACE_BYTES, Place, Seal};
+use super::{damaged, failed};
+use crate::storage::{Batch, Mark, StorageError};
+
+/// The map of an open file of `D`.
+pub(super) type MapOf<D> = <<D as Disk>::File as DiskFile>::Map;
+
+pub(super) struct Segment<D: Disk> {
+    pub(super) id: u64,
+    /// The raft index of its first record.
+    pub(super) first: u64,
+    /// The mark before its first record.
+    pub(super) before: Mark,
+    pub(super) name: String,
+    pub(super) seed: u32,
+    seal: Option<Seal>,
+    contents: OnceLock<Contents<D>>,
+}
+
+struct Contents<D: Disk> {
+    map: MapOf<D>,
+    index: Index,
+}
+
+enum Index {
+    Memory(Box<Records>),
+    Footer(Bytes),
+}
+
+impl<D: Disk> Segment<D> {
+    /// A segment behind the mark `before`, whose records are known from memory.
+    pub(super) fn growing(directory: u128, id: u64, before: Mark, map: MapOf<D>, records: Box<Records>) -> Segment<D> {
+        let contents = OnceLock::from(Contents { map, index: Index::Memory(records) });
+        Segment { contents, ..Segment::bare(directory, id, before, None) }
+    }
+
+    /// A sealed segment. Nothing is read before somebody asks.
+    pub(super) fn sealed(directory: u128, seal: Seal) -> Segment<D> {
+        Segment::bare(directory, seal.segment, seal.before, Some(seal))
+    }
+
+    fn bare(directory: u128, id: u64, before: Mark, seal: Option<Seal>) -> Segment<D> {
+        let (first, seed) = (before.raft_index + 1, format::seed(directory, id));
+        Segment { id, first, before, name: format::segment_name(id, first), seed, seal, contents: OnceLock::new() }
+    }
+
+    /// How many records it holds. Grows while the segment does.
+    pub(super) fn len(&self) -> u64 {
+        match (&self.seal, self.contents.get()) {
+            (Some(seal), _) => seal.records,
+            (None, Some(Contents { index: Index::Memory(records), .. })) => records.len(),
+            (None, _) => 0,
+        }
+    }
+
+    /// The places in memory, if that is where they are.
+    pub(super) fn records(&self) -> Option<&Records> {
+        match self.contents.get() {
+            Some(Contents { index: Index::Memory(records), .. }) => Some(records),
+            _ => None,
+        }
+    }
+
+    /// The ordinal of the first record below `limit` after which the next index is beyond `index`.
+    pub(super) fn find(&self, disk: &D, index: u64, limit: u64) -> Result<Option<u64>, StorageError> {
+        let contents = self.contents(disk)?;
+        let (mut low, mut high) = (0, limit.min(self.len()));
+        let end = high;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if contents.index.next_index(middle) > index { high = middle } else { low = middle + 1 }
+        }
+        Ok((low < end).then_some(low))
+    }
+
+    /// The record of this ordinal, which is below `len()`. Header and prefix are checked, payloads are not.
+    pub(super) fn record(&self, disk: &D, ordinal: u64) -> Result<(Header, Batch), StorageError> {
+        let contents = self.contents(disk)?;
+        let (offset, body_bytes) = contents.index.place(ordinal);
+        let wrong = |reason| damaged(disk, &self.name, offset, reason);
+        let record = contents.map.slice(offset, HEADER_BYTES as u64 + body_bytes).ok_or_else(|| wrong("a record lies outside the file"))?;
+        format::decode_record(record, self.id, self.seed, self.first + ordinal).map_err(wrong)
+    }
+
+    /// The mark after the record of this ordinal.
+    pub(super) fn mark(&self, disk: &D, ordinal: u64) -> Result<Mark, StorageError> {
+        match &self.seal {
+            Some(seal) if ordinal + 1 == seal.records => Ok(seal.last),
+            _ => Ok(self.record(disk, ordinal)?.0.mark),
+        }
+    }
+
+    fn contents(&self, disk: &D) -> Result<&Contents<D>, StorageError> {
+        if let Some(contents) = self.contents.get() {
+            return Ok(contents);
+        }
+        // Two readers may both get here; one of the two maps is dropped again.
+        let contents = self.load(disk)?;
+        Ok(self.contents.get_or_init(|| contents))
+    }
+
+    /// Maps a sealed segment. If its footer is damaged, its records are still there to be scanned.
+    fn load(&self, disk: &D) -> Result<Contents<D>, StorageError> {
+        let seal = self.seal.as_ref().expect("a segment without a seal was made with its contents");
+        let file = disk.open(&self.name).map_err(|error| failed(disk, "open", &self.name, error))?;
+        let map = file.map().map_err(|error| failed(disk, "map", &self.name, error))?;
+        let footer =
+            map.slice(seal.footer_at, seal.footer_bytes()).filter(|footer| format::footer_crc(self.seed, footer) == seal.footer_crc);
+        if let Some(footer) = footer {
+            return Ok(Contents { map, index: Index::Footer(footer) });
+        }
+        log::warn!("the footer of {} is damaged; its records are read instead", disk.path(&self.name).display());
+        let scan = super::scan::scan(disk, &file, &self.name, self.id, self.seed, self.first)?;
+        if scan.records.len() < seal.records {
+            return Err(damaged(disk, &self.name, scan.end, "a record of a sealed segment cannot be read, and its footer neither"));
+        }
+        Ok(Contents { map, index: Index::Memory(scan.records) })
+    }
+}
+
+impl Index {
+    /// Offset and body length of a record.
+    fn place(&self, ordinal: u64) -> (u64, u64) {
+        match self {
+            Index::Memory(records) => records.place(ordinal),
+            Index::Footer(footer) => {
+                let place = Place::decode(&footer[ordinal as usize * PLACE_BYTES..]);
+                (place.offset, u64::from(place.body_bytes))
+            }
+        }
+    }
+
+    fn next_index(&self, ordinal: u64) -> u64 {
+        match self {
+            Index::Memory(records) => records.next_index(ordinal),
+            Index::Footer(footer) => Place::decode(&footer[ordinal as usize * PLACE_BYTES..]).next_index,
+        }
+    }
+}
+
+/// The places of a growing segment's records, appended by one thread and read by any.
+pub(super) struct Records {
+    published: AtomicU64,
+    /// Chunk n holds `FIRST_CHUNK << n` slots.
+    chunks: [OnceLock<Box<[Slot]>>; CHUNKS],
+}
+
+const FIRST_CHUNK: u64 = 64;
+const CHUNKS: usize = 26;
+
+#[derive(Default)]
+struct Slot {
+    /// The offset in units of [`format::ALIGN`], and the length of the body: 32 bits each.
+    place: AtomicU64,
+    next_index: AtomicU64,
+}
+
+impl Records {
+    pub(super) fn new() -> Box<Records> {
+        Box::new(Records { published: AtomicU64::new(0), chunks: [const { OnceLock::new() }; CHUNKS] })
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// Notes where record `ordinal` lies. Nobody sees it before it is published.
+    pub(super) fn put(&self, ordinal: u64, offset: u64, body_bytes: u32, next_index: u64) {
+        let (chunk, at) = slot_of(ordinal);
+        let chunk = self.chunks[chunk].get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| Slot::default()).collect());
+        chunk[at].place.store((offset / format::ALIGN) << 32 | u64::from(body_bytes), Ordering::Relaxed);
+        chunk[at].next_index.store(next_index, Ordering::Relaxed);
+    }
+
+    /// Shows the first `count` records.
+    pub(super) fn publish(&self, count: u64) {
+        self.published.store(count, Ordering::Release);
+    }
+
+    /// Offset and body length of a record.
+    pub(super) fn place(&self, ordinal: u64) -> (u64, u64) {
+        let place = self.slot(ordinal).place.load(Ordering::Relaxed);
+        ((place >> 32) * format::ALIGN, place & u64::from(u32::MAX))
+    }
+
+    fn next_index(&self, ordinal: u64) -> u64 {
+        self.slot(ordinal).next_index.load(Ordering::Relaxed)
+    }
+
+    fn slot(&self, ordinal: u64) -> &Slot {
+        let (chunk, at) = slot_of(ordinal);
+        &self.chunks[chunk].get().expect("a published record has its chunk")[at]
+    }
+}
+
+fn slot_of(ordinal: u64) -> (usize, usize) {
+    let chunk = (ordinal / FIRST_CHUNK + 1).ilog2();
+    (chunk as usize, (ordinal - FIRST_CHUNK * ((1 << chunk) - 1)) as usize)
+}
+
+/// Writes all of `parts`, however many calls that takes.
+pub(super) fn write_all(file: &impl DiskFile, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    /// What one call takes at most on Linux (IOV_MAX).
+    const PARTS_MAX: usize = 1024;
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        let now = parts.len().min(PARTS_MAX);
+        match file.write_at(&parts[..now], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                IoSlice::advance_slices(&mut parts, written);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes zeros over `range`, so that the blocks below are there and need not be made when they are used.
+pub(super) fn write_zeros(file: &impl DiskFile, range: Range<u64>) -> io::Result<()> {
+    const STEP_BYTES: u64 = 1 << 20;
+    let zeros = vec![0; STEP_BYTES.min(range.end - range.start) as usize];
+    let mut offset = range.start;
+    while offset < range.end {
+        let now = STEP_BYTES.min(range.end - offset);
+        write_all(file, &mut [IoSlice::new(&zeros[..now as usize])], offset)?;
+        offset += now;
+    }
+    Ok(())
+}
+
+/// Reads all of `buffer`. Fewer bytes than that are an error.
+pub(super) fn read_exact(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    match read_full(file, buffer, offset)? {
+        read if read == buffer.len() => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Reads until `buffer` is full or the file ends.
+pub(super) fn read_full(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ordinal_has_a_slot_of_its_own() {
+        let mut expected = (0, 0);
+        for ordinal in 0..10_000 {
+            assert_eq!(slot_of(ordinal), expected, "ordinal {ordinal}");
+            expected.1 += 1;
+            if expected.1 == (FIRST_CHUNK << expected.0) as usize {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+        assert!(slot_of(u64::from(u32::MAX)).0 <= CHUNKS);
+    }
+
+    #[test]
+    fn places_come_back_as_they_were_put() {
+        let records = Records::new();
+        for ordinal in 0..1_000 {
+            records.put(ordinal, ordinal * 4096, ordinal as u32, ordinal * 3);
+        }
+        records.publish(1_000);
+        for ordinal in 0..records.len() {
+            assert_eq!((records.place(ordinal), records.next_index(ordinal)), ((ordinal * 4096, ordinal), ordinal * 3));
+        }
+    }
+}

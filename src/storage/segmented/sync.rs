@@ -1,0 +1,178 @@
+//! What is durable, and how it becomes so.
+//!
+//! Every change of the log (an append, a save, a purge ..) has a number, counted from 1 in this run. A sync captures the files that were changed, and
+//! the number of the newest change; when it has succeeded, all changes up to that number are durable. What must wait for a change to
+//! be durable (removing a file, sealing a segment, overwriting an old state) compares numbers.
+//!
+//! Invariants:
+//! 1. `fdatasync` runs under one lock, and a failure poisons the log before that lock is given back. So an error that the kernel
+//!    reports once is never missed by a second sync of the same file.
+//! 2. `Durable::synced` is never above what a crash would leave. Cutting the log lowers it and begins a new era; a sync that was begun in an
+//!    older era does not raise it again.
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use super::disk::{Disk, DiskFile};
+use super::format::Synced;
+use super::spare::Spares;
+use super::state::{STATE_NAME, write_watermark};
+use super::{broken, failed, is_full};
+use crate::storage::{PendingSync, StorageError};
+
+/// What the writer, its syncs and its chores have in common. Whoever holds it keeps the directory locked.
+pub(super) struct Shared<D: Disk> {
+    pub(super) disk: Arc<D>,
+    pub(super) directory: u128,
+    pub(super) state: Arc<D::File>,
+    pub(super) spares: Spares<D>,
+    poison: OnceLock<String>,
+    syncing: Mutex<()>,
+    durable: Mutex<Durable>,
+    _lock: D::Lock,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Durable {
+    /// All changes up to this number are durable.
+    pub(super) change: u64,
+    /// How far the log is durable.
+    pub(super) synced: Synced,
+    era: u64,
+}
+
+impl<D: Disk> Shared<D> {
+    pub(super) fn new(disk: Arc<D>, directory: u128, state: Arc<D::File>, synced: Synced, lock: D::Lock) -> Shared<D> {
+        let durable = Mutex::new(Durable { synced, ..Durable::default() });
+        Shared { disk, directory, state, spares: Spares::default(), poison: OnceLock::new(), syncing: Mutex::new(()), durable, _lock: lock }
+    }
+
+    /// Fails once anything has failed for good.
+    pub(super) fn usable(&self) -> Result<(), StorageError> {
+        self.poison.get().map_or(Ok(()), |reason| Err(StorageError::Poisoned(reason.clone())))
+    }
+
+    /// Refuses every later write and sync because of `error`, which is given back.
+    pub(super) fn poison(&self, error: StorageError) -> StorageError {
+        if self.poison.set(error.to_string()).is_ok() {
+            log::error!("{} takes no more writes: {error}", self.disk.path("").display());
+        }
+        error
+    }
+
+    pub(super) fn durable(&self) -> Durable {
+        *self.durable.lock()
+    }
+
+    /// The log is being cut behind `place`, or begun anew there: no more than that can still be counted as durable.
+    pub(super) fn lower(&self, place: Synced) {
+        let mut durable = self.durable.lock();
+        if durable.synced.raft_index > place.raft_index {
+            durable.synced = place;
+        }
+        durable.era += 1;
+    }
+
+    /// Runs `sync` while no other sync runs. Its failure is final.
+    pub(super) fn alone(&self, sync: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
+        let _syncing = self.syncing.lock();
+        self.usable()?;
+        sync().map_err(|error| self.poison(error))
+    }
+}
+
+/// Something that has been changed and not yet synced.
+pub(super) struct Dirty<D: Disk> {
+    pub(super) what: Target<D>,
+    /// The number of the newest change to it.
+    pub(super) change: u64,
+}
+
+pub(super) enum Target<D: Disk> {
+    State,
+    Segment {
+        name: String,
+        file: Arc<D::File>,
+    },
+    /// Names: files that were created, renamed or removed.
+    Names,
+}
+
+impl<D: Disk> Clone for Target<D> {
+    fn clone(&self) -> Self {
+        match self {
+            Target::State => Target::State,
+            Target::Segment { name, file } => Target::Segment { name: name.clone(), file: file.clone() },
+            Target::Names => Target::Names,
+        }
+    }
+}
+
+impl<D: Disk> PartialEq for Target<D> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Target::State, Target::State) | (Target::Names, Target::Names) => true,
+            (Target::Segment { file, .. }, Target::Segment { file: other, .. }) => Arc::ptr_eq(file, other),
+            _ => false,
+        }
+    }
+}
+
+impl<D: Disk> Target<D> {
+    pub(super) fn sync(&self, shared: &Shared<D>) -> Result<(), StorageError> {
+        let (name, done) = match self {
+            Target::State => (STATE_NAME, shared.state.sync_data()),
+            Target::Segment { name, file } => (name.as_str(), file.sync_data()),
+            Target::Names => ("", shared.disk.sync_dir()),
+        };
+        // A full disk at this point is no better than a broken one: some of what was written is not there.
+        done.map_err(|error| broken(&*shared.disk, "sync", name, error))
+    }
+}
+
+/// A sync under way.
+pub(super) struct SegmentSync<D: Disk> {
+    pub(super) shared: Arc<Shared<D>>,
+    pub(super) dirty: Vec<Dirty<D>>,
+    /// What will be durable.
+    change: u64,
+    synced: Synced,
+    era: u64,
+}
+
+impl<D: Disk> SegmentSync<D> {
+    pub(super) fn new(shared: Arc<Shared<D>>, dirty: Vec<Dirty<D>>, change: u64, synced: Synced) -> SegmentSync<D> {
+        let era = shared.durable().era;
+        SegmentSync { shared, dirty, change, synced, era }
+    }
+
+    fn run(&self) -> Result<(), StorageError> {
+        let already = self.shared.durable();
+        for dirty in self.dirty.iter().filter(|dirty| dirty.change > already.change) {
+            dirty.what.sync(&self.shared)?;
+        }
+        let mut durable = self.shared.durable.lock();
+        durable.change = durable.change.max(self.change);
+        if durable.era == self.era && self.synced.raft_index > durable.synced.raft_index {
+            durable.synced = self.synced;
+            drop(durable);
+            self.witness()?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a note of how far the log is durable, for a recovery that finds less.
+    fn witness(&self) -> Result<(), StorageError> {
+        match write_watermark(&*self.shared.state, self.shared.directory, self.synced) {
+            Err(error) if is_full(&error) => Ok(()),
+            done => done.map_err(|error| failed(&*self.shared.disk, "write", STATE_NAME, error)),
+        }
+    }
+}
+
+impl<D: Disk> PendingSync for SegmentSync<D> {
+    fn wait(self: Box<Self>) -> Result<(), StorageError> {
+        self.shared.alone(|| self.run())
+    }
+}

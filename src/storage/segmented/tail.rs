@@ -1,0 +1,107 @@
+//! The segment that takes the records at present.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::format::{self, HEADER_BYTES, Header, Synced};
+use super::segment::{Records, Segment, write_all};
+use crate::storage::{Batch, Mark};
+
+/// Records are only ever added behind all others. What a failed write left behind is not written over: the tail is closed, and the next append
+/// begins a new segment. So there is no place whose bytes ever change, and none whose older content could be taken for a newer one.
+pub(super) struct Tail<D: Disk> {
+    pub(super) segment: Arc<Segment<D>>,
+    pub(super) file: Arc<D::File>,
+    bytes: u64,
+    /// Where the next record goes.
+    pub(super) at: u64,
+    /// How many records were written; the last of them may not have been shown yet.
+    written: u64,
+    /// Takes no more.
+    closed: bool,
+}
+
+/// What every record of one append carries.
+#[derive(Clone, Copy)]
+pub(super) struct Stamp {
+    pub(super) synced: Synced,
+    pub(super) commit: u64,
+}
+
+impl<D: Disk> Tail<D> {
+    /// Goes on with a segment of `bytes` in which records end at `at`.
+    pub(super) fn new(segment: Arc<Segment<D>>, file: Arc<D::File>, bytes: u64, at: u64) -> Tail<D> {
+        let written = segment.len();
+        Tail { segment, file, bytes, at, written, closed: false }
+    }
+
+    /// How many of `batches` it has room for.
+    pub(super) fn room_for(&self, batches: &[Batch]) -> usize {
+        if self.closed {
+            return 0;
+        }
+        let mut room = self.bytes.saturating_sub(self.at);
+        batches
+            .iter()
+            .take_while(|batch| {
+                let bytes = format::record_bytes(batch.body().len() as u64);
+                let fits = bytes <= room;
+                room = room.saturating_sub(bytes);
+                fits
+            })
+            .count()
+    }
+
+    /// Half of it is used: time to have the next one ready.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.at > self.bytes / 2
+    }
+
+    /// Writes `batches`, after each of which the log stands at the mark of the same place, with as few calls to the system as it takes.
+    /// They are not shown to readers. After a failure the tail is closed.
+    pub(super) fn write(&mut self, batches: &[Batch], marks: &[Mark], stamp: Stamp) -> io::Result<()> {
+        let segment = &self.segment;
+        let headers: Vec<Header> =
+            batches.iter().zip(marks).map(|(batch, mark)| Header::of(batch, *mark, segment.id, stamp.synced, stamp.commit)).collect();
+        let heads: Vec<[u8; HEADER_BYTES]> =
+            batches.iter().zip(&headers).map(|(batch, header)| header.encode(segment.seed, batch.prefix_bytes())).collect();
+        let mut parts = Vec::with_capacity(3 * batches.len());
+        for (batch, head) in batches.iter().zip(&heads) {
+            let padding = format::record_bytes(batch.body().len() as u64) as usize - HEADER_BYTES - batch.body().len();
+            parts.extend([IoSlice::new(head), IoSlice::new(batch.body()), IoSlice::new(&[0; format::ALIGN as usize][..padding])]);
+        }
+        self.closed = true;
+        write_all(&*self.file, &mut parts, self.at)?;
+        self.closed = false;
+        self.note(&headers);
+        Ok(())
+    }
+
+    /// Notes where the records are that were just written.
+    fn note(&mut self, headers: &[Header]) {
+        let records = self.records();
+        let (mut at, mut ordinal) = (self.at, self.written);
+        for header in headers {
+            records.put(ordinal, at, header.body_bytes, header.mark.next_index);
+            at += header.record_bytes();
+            ordinal += 1;
+        }
+        (self.at, self.written) = (at, ordinal);
+    }
+
+    /// Gives up what was written and not shown. Nothing is added behind it.
+    pub(super) fn abandon(&mut self) {
+        self.closed |= self.written != self.segment.len();
+        self.written = self.segment.len();
+    }
+
+    /// Shows readers all that was written.
+    pub(super) fn show(&self) {
+        self.records().publish(self.written);
+    }
+
+    fn records(&self) -> &Records {
+        self.segment.records().expect("the tail is a segment that this process writes, so its records are known from memory")
+    }
+}

@@ -1,0 +1,440 @@
+//! The log as a whole, on a real disk.
+
+use std::path::Path;
+
+use super::*;
+use crate::batch::OpenBatch;
+
+const SMALL: SegmentOptions = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN };
+
+fn genesis() -> Genesis {
+    let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
+    Genesis { group: "orders".to_owned(), node: NodeId::from(1), cluster: 7, membership }
+}
+
+fn open(dir: &Path) -> (SegmentedLog, Recovered) {
+    let mut log = SegmentedLog::new(dir, SMALL);
+    let recovered = log.open(&genesis()).unwrap();
+    (log, recovered)
+}
+
+/// The batch of `payloads` behind `mark`, which is moved on.
+fn batch(mark: &mut Mark, term: u64, payloads: &[&[u8]]) -> Batch {
+    let body = if payloads.is_empty() {
+        bytes::Bytes::new()
+    } else {
+        let mut open = OpenBatch::with_capacity(0);
+        payloads.iter().for_each(|payload| open.push(payload, crc32fast::hash(payload)));
+        open.close(mark.next_index, mark.next_position, mark.timestamp + 1)
+    };
+    let batch = Batch::new(mark.raft_index + 1, term, body).unwrap();
+    *mark = batch.mark_after(mark).unwrap();
+    batch
+}
+
+/// `count` batches of one entry each, of `bytes` bytes.
+fn singles(mark: &mut Mark, term: u64, count: usize, bytes: usize) -> Vec<Batch> {
+    (0..count)
+        .map(|_| {
+            let payload = vec![mark.raft_index as u8 ^ term as u8; bytes];
+            batch(mark, term, &[&payload])
+        })
+        .collect()
+}
+
+fn sync(log: &mut SegmentedLog) {
+    log.begin_sync().wait().unwrap();
+}
+
+fn run_chores(log: &mut SegmentedLog) {
+    while let Some(chore) = log.next_chore() {
+        chore();
+    }
+}
+
+/// All batches that the log holds.
+fn contents(log: &SegmentedLog) -> Vec<Batch> {
+    let reader = log.reader();
+    let batches = reader.batches(reader.base().mark.raft_index + 1, u64::MAX, u64::MAX).unwrap();
+    batches.iter().for_each(|batch| batch.verify().unwrap());
+    batches
+}
+
+fn segments(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name.ends_with(".seg"));
+    names.sort();
+    names
+}
+
+fn flip(path: &Path, at: usize, mask: u8) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= mask;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_new_log_is_empty_and_begins_at_genesis() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, recovered) = open(&dir.path().join("a/b"));
+    assert_eq!((recovered.base.mark, recovered.last), (Mark::GENESIS, Mark::GENESIS));
+    assert_eq!(recovered.hard_state, HardState { term: 1, vote: None, commit: 1 });
+    assert_eq!(recovered.identity.incarnation, 1);
+    assert_eq!(log.reader().batch_with(0).unwrap(), None);
+}
+
+#[test]
+fn what_was_appended_reads_back_at_once_and_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let mut all = vec![batch(&mut mark, 2, &[])];
+    for bytes in [0, 1, 7, 8, 9, 4095, 4096, 4097, 100_000] {
+        all.push(batch(&mut mark, 2, &[&vec![bytes as u8; bytes], b"", b"x"]));
+    }
+    log.append(&all[..3], 0).unwrap();
+    log.append(&all[3..], 4).unwrap();
+    assert_eq!(contents(&log), all);
+    sync(&mut log);
+    run_chores(&mut log);
+    assert_eq!(contents(&log), all);
+    let directory = {
+        drop(log);
+        let (log, recovered) = open(dir.path());
+        assert_eq!((recovered.last, recovered.hard_state.commit, recovered.hard_state.term), (mark, 4, 2));
+        assert_eq!(recovered.identity.incarnation, 2);
+        assert_eq!(contents(&log), all);
+        let reader = log.reader();
+        for index in 0..mark.next_index {
+            let batch = reader.batch_with(index).unwrap().unwrap();
+            assert_eq!(batch.entry(index).unwrap().unwrap().index(), index);
+        }
+        assert_eq!(reader.batch_with(mark.next_index).unwrap(), None);
+        assert_eq!(reader.mark(mark.raft_index).unwrap(), Some(mark));
+        assert_eq!(reader.mark(mark.raft_index + 1).unwrap(), None);
+        recovered.identity.directory
+    };
+    assert_eq!(open(dir.path()).1.identity, Identity { directory, incarnation: 3 });
+}
+
+#[test]
+fn payloads_lie_in_the_file_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(&[batch(&mut Mark::GENESIS.clone(), 1, &[b"needle in a haystack"])], 0).unwrap();
+    let bytes = std::fs::read(dir.path().join(&segments(dir.path())[0])).unwrap();
+    assert!(bytes.windows(20).any(|window| window == b"needle in a haystack"));
+}
+
+#[test]
+fn a_log_of_many_segments_reads_the_same_sealed_or_not() {
+    for sealed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path());
+        let mut mark = Mark::GENESIS;
+        let all = singles(&mut mark, 1, 200, 500);
+        for some in all.chunks(7) {
+            log.append(some, 0).unwrap();
+            sync(&mut log);
+            if sealed {
+                run_chores(&mut log);
+            }
+        }
+        assert!(segments(dir.path()).len() > 10);
+        assert_eq!(contents(&log), all);
+        drop(log);
+        let (mut log, recovered) = open(dir.path());
+        assert_eq!(recovered.last, mark);
+        assert_eq!(contents(&log), all);
+        let more = singles(&mut mark, 2, 30, 500);
+        log.append(&more, 0).unwrap();
+        run_chores(&mut log);
+        assert_eq!(contents(&log), [&all[..], &more].concat());
+        for index in 0..mark.next_index {
+            assert_eq!(log.reader().batch_with(index).unwrap().unwrap().first_index(), Some(index));
+        }
+    }
+}
+
+#[test]
+fn a_conflicting_tail_is_replaced_and_what_was_read_of_it_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let old = singles(&mut mark, 1, 40, 500);
+    log.append(&old, 0).unwrap();
+    sync(&mut log);
+    run_chores(&mut log);
+    let read = contents(&log);
+    let (mut expected, mut term) = (old.clone(), 2);
+    for kept in [35, 30, 17, 16, 3, 0] {
+        let mut mark = log.reader().mark(kept as u64 + 1).unwrap().unwrap();
+        let new = singles(&mut mark, term, 20, 700);
+        log.append(&new, 0).unwrap();
+        expected.truncate(kept);
+        expected.extend(new);
+        term += 1;
+        assert_eq!(contents(&log), expected);
+        if term % 2 == 0 {
+            sync(&mut log);
+            run_chores(&mut log);
+        }
+        drop(log);
+        log = open(dir.path()).0;
+        assert_eq!(contents(&log), expected, "after reopening");
+    }
+    assert_eq!(read, old, "bytes that were handed out have not changed");
+    sync(&mut log);
+    run_chores(&mut log);
+    assert_eq!(segments(dir.path()).len(), 20 / 4, "segments with nothing left are removed");
+}
+
+#[test]
+fn what_does_not_continue_the_log_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let all = singles(&mut mark, 1, 3, 10);
+    for wrong in [&all[1..], &[all[0].clone(), all[2].clone()]] {
+        assert!(matches!(log.append(wrong, 0), Err(StorageError::OutOfLine(_))));
+    }
+    assert_eq!(contents(&log), []);
+    log.append(&all, 0).unwrap();
+    let at_the_base = Batch::new(1, 1, bytes::Bytes::new()).unwrap();
+    assert!(matches!(log.append(&[at_the_base], 0), Err(StorageError::OutOfLine(_))));
+}
+
+#[test]
+fn purging_gives_up_whole_segments_below_what_is_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let all = singles(&mut mark, 1, 100, 1000);
+    log.append(&all, 0).unwrap();
+    sync(&mut log);
+    run_chores(&mut log);
+    let held = log.reader().batch_with(3).unwrap().unwrap().entry(3).unwrap().unwrap();
+    let before = segments(dir.path()).len();
+
+    log.purge(50, 0).unwrap();
+    assert_eq!(log.reader().base().mark, Mark::GENESIS, "nothing is purged that is not committed");
+    log.purge(50, 30).unwrap();
+    let base = log.reader().base().mark;
+    assert!((20..=30).contains(&base.raft_index), "{base:?}");
+    assert!(matches!(log.reader().batch_with(base.next_index - 1), Err(StorageError::Purged { first }) if first == base.next_index));
+    assert!(matches!(log.reader().batches(base.raft_index, 90, 1), Err(StorageError::Purged { .. })));
+    run_chores(&mut log);
+    assert_eq!(segments(dir.path()).len(), before, "files stay until the new base is durable");
+    sync(&mut log);
+    run_chores(&mut log);
+    assert!(segments(dir.path()).len() < before);
+    assert_eq!(&*held, &[4 ^ 1; 1000][..], "an entry stays readable after its segment is gone");
+
+    log.purge(u64::MAX, u64::MAX).unwrap();
+    drop(log);
+    let (log, recovered) = open(dir.path());
+    assert_eq!(recovered.last, mark);
+    assert!(recovered.base.mark.raft_index > 90);
+    assert_eq!(contents(&log), all[recovered.base.mark.raft_index as usize - 1..]);
+}
+
+#[test]
+fn a_reset_begins_anew_behind_its_base() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    log.append(&singles(&mut mark, 1, 100, 1000), 0).unwrap();
+    sync(&mut log);
+    for base in [1000, 50] {
+        let mark = Mark { raft_index: base, term: 5, next_index: 77, next_position: 7, timestamp: 9, chain: 3 };
+        let base = Base { mark, membership: Membership::of_voters([NodeId::from(4)]) };
+        log.reset(&base).unwrap();
+        assert_eq!(contents(&log), []);
+        assert_eq!(log.reader().base(), base);
+        let mut last = mark;
+        let new = singles(&mut last, 6, 20, 1000);
+        log.append(&new, 0).unwrap();
+        sync(&mut log);
+        run_chores(&mut log);
+        drop(log);
+        let (reopened, recovered) = open(dir.path());
+        assert_eq!((&recovered.base, recovered.last), (&base, last));
+        assert_eq!(contents(&reopened), new);
+        log = reopened;
+    }
+    assert_eq!(segments(dir.path()).len(), 20_usize.div_ceil(3), "the old segments are gone");
+}
+
+#[test]
+fn hard_state_and_peers_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    for term in 2..20 {
+        log.save(HardState { term, vote: Some(NodeId::from(term % 3 + 1)), commit: 1 }).unwrap();
+        log.remember(NodeId::from(term % 2 + 2), u128::from(term)).unwrap();
+    }
+    drop(log);
+    let (_, recovered) = open(dir.path());
+    assert_eq!(recovered.hard_state, HardState { term: 19, vote: Some(NodeId::from(2)), commit: 1 });
+    assert_eq!(recovered.peers, [(NodeId::from(2), 18), (NodeId::from(3), 19)]);
+}
+
+#[test]
+fn a_directory_is_open_once_and_for_its_owner_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(dir.path());
+    let mut second = SegmentedLog::new(dir.path(), SMALL);
+    assert!(matches!(second.open(&genesis()), Err(StorageError::InUse { .. })));
+    drop(log);
+    for wrong in [
+        Genesis { group: "other".to_owned(), ..genesis() },
+        Genesis { node: NodeId::from(2), ..genesis() },
+        Genesis { cluster: 8, ..genesis() },
+        Genesis { membership: Membership::of_voters([NodeId::from(1)]), ..genesis() },
+    ] {
+        assert!(matches!(second.open(&wrong), Err(StorageError::Mismatch { .. })), "{wrong:?}");
+    }
+    second.open(&genesis()).unwrap();
+}
+
+#[test]
+fn a_directory_that_lost_its_identity_is_not_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    std::fs::remove_file(dir.path().join("identity")).unwrap();
+    assert!(matches!(SegmentedLog::new(dir.path(), SMALL).open(&genesis()), Err(StorageError::Damaged { .. })));
+}
+
+/// Copies the files of an open log, as a crash of the process would leave them.
+fn killed(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_cut_to_whole_batches_and_the_log_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let synced = singles(&mut mark, 1, 3, 40);
+    log.append(&synced, 0).unwrap();
+    sync(&mut log);
+    let torn = [batch(&mut mark, 1, &[b"one", b"two"]), batch(&mut mark, 1, &[]), batch(&mut mark, 1, &[&[7; 50]])];
+    log.append(&torn, 0).unwrap();
+    let all = [&synced[..], &torn].concat();
+    let copy = killed(dir.path());
+    let path = copy.path().join(&segments(copy.path())[0]);
+    let whole = std::fs::read(&path).unwrap();
+    let state = std::fs::read(copy.path().join("state")).unwrap();
+    let end = whole.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+    let begin = 4096 + 3 * 176;
+    for cut in begin..end {
+        let mut bytes = whole.clone();
+        bytes[cut..].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::write(copy.path().join("state"), &state).unwrap();
+        segments(copy.path())[1..].iter().for_each(|name| std::fs::remove_file(copy.path().join(name)).unwrap());
+        let (mut log, recovered) = open(copy.path());
+        let found = contents(&log);
+        assert!(found.len() >= 3 && found.len() < 6, "cut at {cut}: {}", found.len());
+        assert_eq!(found, all[..found.len()]);
+        if cut % 16 != 0 {
+            continue;
+        }
+        let mut mark = recovered.last;
+        let more = singles(&mut mark, 2, 2, 10);
+        log.append(&more, 0).unwrap();
+        drop(log);
+        assert_eq!(contents(&open(copy.path()).0), [&all[..found.len()], &more].concat());
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_synced_part_is_reported_and_never_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let all = singles(&mut mark, 1, 4, 40);
+    log.append(&all, 0).unwrap();
+    drop(log);
+    let name = segments(dir.path())[0].clone();
+    for at in 4096..4096 + 4 * 176 {
+        let copy = killed(dir.path());
+        flip(&copy.path().join(&name), at, 1 << (at % 8));
+        let mut log = SegmentedLog::new(copy.path(), SMALL);
+        match log.open(&genesis()) {
+            Err(StorageError::Damaged { path, offset, .. }) => {
+                assert!(path.ends_with(&name));
+                assert_eq!(offset as usize, 4096 + (at - 4096) / 176 * 176, "the record with byte {at}");
+            }
+            other => panic!("byte {at}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_a_sealed_segment_is_noticed_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let all = singles(&mut mark, 1, 60, 300);
+    log.append(&all, 0).unwrap();
+    sync(&mut log);
+    run_chores(&mut log);
+    drop(log);
+    let name = segments(dir.path())[0].clone();
+    let bytes = std::fs::read(dir.path().join(&name)).unwrap().len();
+    for at in (0..bytes).step_by(11) {
+        let copy = killed(dir.path());
+        flip(&copy.path().join(&name), at, 1 << (at % 8));
+        let mut log = SegmentedLog::new(copy.path(), SMALL);
+        if let Err(error) = log.open(&genesis()) {
+            assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+            continue;
+        }
+        for (index, expected) in (0..).zip(&all) {
+            match log.reader().batch_with(index).map(|batch| batch.unwrap().entry(index)) {
+                Ok(Ok(entry)) => assert_eq!(entry, expected.entry(index).unwrap(), "byte {at}"),
+                Ok(Err(_)) | Err(StorageError::Damaged { .. }) => {}
+                Err(error) => panic!("byte {at}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    for some in singles(&mut mark, 1, 60, 300).chunks(5) {
+        log.append(some, 0).unwrap();
+        sync(&mut log);
+    }
+    drop(log);
+    for name in segments(dir.path()) {
+        let copy = killed(dir.path());
+        std::fs::remove_file(copy.path().join(&name)).unwrap();
+        let error = SegmentedLog::new(copy.path(), SMALL).open(&genesis()).unwrap_err();
+        assert!(matches!(error, StorageError::Damaged { .. }), "{name}: {error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn files_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("log");
+    let (mut log, _) = open(&dir);
+    log.append(&singles(&mut Mark::GENESIS.clone(), 1, 1, 1), 0).unwrap();
+    assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.file_name());
+    }
+}

@@ -1,0 +1,325 @@
+//! The one writer of an open log.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::disk::Disk;
+use super::format::{self, Synced};
+use super::live::Live;
+use super::retention::{Retired, Unsealed};
+use super::segment::{Records, Segment};
+use super::spare::{self, Spare};
+use super::state::{STATE_NAME, State, StateFile, WriteError};
+use super::sync::{Dirty, SegmentSync, Shared, Target};
+use super::tail::{Stamp, Tail};
+use super::{failed, too_large};
+use crate::entry::NodeId;
+use crate::storage::{Base, Batch, Chore, HardState, Mark, PendingSync, StorageError};
+
+/// The most that one record may take: its length is kept in 32 bits.
+const BODY_BYTES_MAX: usize = u32::MAX as usize - 4096;
+
+pub(super) struct Writer<D: Disk> {
+    pub(super) shared: Arc<Shared<D>>,
+    pub(super) live: Arc<ArcSwap<Live<D>>>,
+    pub(super) state: StateFile<D>,
+    pub(super) segment_bytes: u64,
+    pub(super) last: Mark,
+    pub(super) tail: Option<Tail<D>>,
+    pub(super) retired: Retired<D>,
+    dirty: Vec<Dirty<D>>,
+    /// The number of the newest change.
+    change: u64,
+    /// How many segments this run has begun.
+    begun: u64,
+    /// Reused from one append to the next.
+    marks: Vec<Mark>,
+}
+
+/// What an append has written but not yet shown. Dropped, it leaves the log as it was.
+struct Draft<D: Disk> {
+    live: Option<Live<D>>,
+    /// Segments that will have nothing left of the log.
+    dead: Vec<Arc<Segment<D>>>,
+    /// Tails that take no more, the one that was there before included.
+    full: Vec<Tail<D>>,
+    tail: Option<Tail<D>>,
+}
+
+impl<D: Disk> Writer<D> {
+    pub(super) fn new(
+        shared: Arc<Shared<D>>,
+        live: Arc<ArcSwap<Live<D>>>,
+        state: StateFile<D>,
+        segment_bytes: u64,
+        last: Mark,
+        tail: Option<Tail<D>>,
+    ) -> Writer<D> {
+        let (retired, dirty, marks) = (Retired::new(), Vec::new(), Vec::new());
+        Writer { shared, live, state, segment_bytes, last, tail, retired, dirty, change: 0, begun: 0, marks }
+    }
+
+    pub(super) fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
+        self.shared.usable()?;
+        let Some(first) = batches.first() else { return Ok(()) };
+        self.judge(batches)?;
+        let cut = first.raft_index() <= self.last.raft_index;
+        if cut {
+            self.shared.lower(self.place(first.raft_index() - 1));
+        }
+        let stamp = Stamp { synced: self.shared.durable().synced, commit: commit.max(self.state.state.hard_state.commit) };
+        self.change += 1;
+        let mut draft = Draft { live: None, dead: Vec::new(), full: Vec::new(), tail: self.tail.take() };
+        match self.write(&mut draft, batches, cut, stamp) {
+            Ok(()) => self.show(draft),
+            Err(error) => return Err(self.discard(draft, error)),
+        }
+        Ok(())
+    }
+
+    /// Computes the marks before, between and after `batches`, if they continue the log.
+    fn judge(&mut self, batches: &[Batch]) -> Result<(), StorageError> {
+        let first = batches[0].raft_index();
+        let before = if first == self.last.raft_index + 1 {
+            self.last
+        } else {
+            let live = self.live.load();
+            if first <= live.base.mark.raft_index || first > self.last.raft_index {
+                let (base, last) = (live.base.mark.raft_index, self.last.raft_index);
+                return Err(StorageError::OutOfLine(format!("raft index {first} is not in {}..={}", base + 1, last + 1)));
+            }
+            live.mark(&self.shared.disk, first - 1)?.expect("a raft index below the last one has its mark")
+        };
+        self.marks.clear();
+        self.marks.push(before);
+        for (at, batch) in batches.iter().enumerate() {
+            if batch.body().len() > BODY_BYTES_MAX {
+                return Err(StorageError::OutOfLine(format!("batch {} is larger than 4 GiB", batch.raft_index())));
+            }
+            let mark = batch.mark_after(&self.marks[at]).map_err(|error| StorageError::OutOfLine(error.to_string()))?;
+            self.marks.push(mark);
+        }
+        Ok(())
+    }
+
+    /// Writes `batches` into the tail of the draft, and into new segments where that has no room. A cut always begins a new one.
+    fn write(&mut self, draft: &mut Draft<D>, batches: &[Batch], cut: bool, stamp: Stamp) -> Result<(), StorageError> {
+        let mut done = 0;
+        while done < batches.len() {
+            let rest = &batches[done..];
+            let begin = cut && done == 0;
+            let mut fitting = draft.tail.as_ref().filter(|_| !begin).map_or(0, |tail| tail.room_for(rest));
+            if fitting == 0 {
+                self.roll(draft, &rest[0], self.marks[done])?;
+                fitting = draft.tail.as_ref().map_or(0, |tail| tail.room_for(rest));
+            }
+            let tail = draft.tail.as_mut().expect("a roll leaves a tail");
+            let marks = &self.marks[done + 1..=done + fitting];
+            tail.write(&rest[..fitting], marks, stamp).map_err(|error| failed(&*self.shared.disk, "write", &tail.segment.name, error))?;
+            done += fitting;
+        }
+        Ok(())
+    }
+
+    /// Begins a new segment with the batch `next`, behind the mark `before`. Readers do not see it yet.
+    fn roll(&mut self, draft: &mut Draft<D>, next: &Batch, before: Mark) -> Result<(), StorageError> {
+        let needed = format::RECORDS_AT + format::record_bytes(next.body().len() as u64);
+        let spare = match self.shared.spares.take(needed) {
+            Some(spare) => spare,
+            None => spare::make(&self.shared, self.incarnation(), needed.max(self.segment_bytes), false)?,
+        };
+        draft.full.extend(draft.tail.take());
+        let segment = self.christen(spare, before)?;
+        let (live, dead) = draft.live.as_ref().unwrap_or(&**self.live.load()).with(segment.segment.clone());
+        draft.dead.extend(dead);
+        draft.live = Some(live);
+        draft.tail = Some(segment);
+        Ok(())
+    }
+
+    /// Makes a spare the segment behind the mark `before`, by giving it that name.
+    fn christen(&mut self, spare: Spare<D>, before: Mark) -> Result<Tail<D>, StorageError> {
+        let id = self.next_segment();
+        self.begun += 1;
+        let disk = &*self.shared.disk;
+        if let Err(error) = disk.rename(&spare.name, &format::segment_name(id, before.raft_index + 1)) {
+            let error = failed(disk, "rename", &spare.name, error);
+            self.shared.spares.put(spare);
+            return Err(error);
+        }
+        let Spare { file, map, bytes, .. } = spare;
+        let segment = Segment::growing(self.shared.directory, id, before, map, Records::new());
+        Ok(Tail::new(Arc::new(segment), file, bytes, format::RECORDS_AT))
+    }
+
+    /// Shows readers what was appended.
+    fn show(&mut self, draft: Draft<D>) {
+        let Draft { live, dead, full, tail } = draft;
+        let change = self.change;
+        full.iter().chain(&tail).for_each(|tail| tail.show());
+        for tail in full.iter().chain(&tail) {
+            self.mark_dirty(Target::Segment { name: tail.segment.name.clone(), file: tail.file.clone() });
+        }
+        if let Some(live) = live {
+            self.mark_dirty(Target::Names);
+            self.live.store(Arc::new(live));
+        }
+        for Tail { segment, file, at, .. } in full {
+            self.retired.seal(Unsealed { segment, file, end: at, change });
+        }
+        self.retired.remove(dead.iter().map(|segment| segment.name.clone()).collect(), change);
+        self.tail = tail;
+        self.last = *self.marks.last().expect("an append has batches");
+    }
+
+    /// Puts things back as they were. Segments that were begun are removed at once: recovery would count what was written into them.
+    fn discard(&mut self, draft: Draft<D>, error: StorageError) -> StorageError {
+        let Draft { live, full, tail, .. } = draft;
+        let before = self.live.load();
+        let is_new = |tail: &Tail<D>| !before.stretches.iter().any(|stretch| Arc::ptr_eq(&stretch.segment, &tail.segment));
+        let (new, old): (Vec<_>, Vec<_>) = full.into_iter().chain(tail).partition(is_new);
+        drop(before);
+        if !matches!(error, StorageError::Full { .. }) {
+            return self.shared.poison(error);
+        }
+        for tail in new {
+            if let Err(error) = self.shared.disk.remove(&tail.segment.name) {
+                return self.shared.poison(failed(&*self.shared.disk, "remove", &tail.segment.name, error));
+            }
+        }
+        if live.is_some() {
+            self.mark_dirty(Target::Names);
+        }
+        // What was written into the old tail was not shown, and is not written over.
+        self.tail = old.into_iter().next();
+        self.tail.iter_mut().for_each(Tail::abandon);
+        error
+    }
+
+    pub(super) fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+        self.change_state(|state| state.hard_state = hard_state)
+    }
+
+    pub(super) fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
+        self.change_state(|state| {
+            state.peers.retain(|(node, _)| *node != peer);
+            state.peers.push((peer, directory));
+            state.peers.sort_unstable();
+        })
+    }
+
+    pub(super) fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
+        let first_segment = self.next_segment();
+        self.change_state(|state| (state.base, state.first_segment) = (base.clone(), first_segment))?;
+        let old = self.live.swap(Arc::new(Live::new(base.clone())));
+        self.shared.lower(Synced::default());
+        self.retired.remove(old.stretches.iter().map(|stretch| stretch.segment.name.clone()).collect(), self.change);
+        self.tail = None;
+        self.last = base.mark;
+        Ok(())
+    }
+
+    pub(super) fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
+        self.shared.usable()?;
+        let live = self.live.load_full();
+        let dispensable = |next: &Segment<D>| next.before.next_index <= index && next.before.raft_index <= commit;
+        let count = live.stretches.iter().skip(1).take_while(|next| dispensable(&next.segment)).count();
+        if count == 0 {
+            return Ok(());
+        }
+        let kept = &live.stretches[count..];
+        let (mark, first_segment) = (kept[0].segment.before, kept[0].segment.id);
+        let base = Base { mark, membership: live.base.membership.clone() };
+        self.change_state(|state| (state.base, state.first_segment) = (base.clone(), first_segment))?;
+        let names = live.stretches[..count].iter().map(|stretch| stretch.segment.name.clone()).collect();
+        self.live.store(Arc::new(Live { base, stretches: kept.to_vec() }));
+        self.retired.remove(names, self.change);
+        Ok(())
+    }
+
+    /// Writes a new state. The old one stays if that fails for want of room.
+    fn change_state(&mut self, change: impl FnOnce(&mut State)) -> Result<(), StorageError> {
+        self.shared.usable()?;
+        let mut state = self.state.state.clone();
+        change(&mut state);
+        if self.state.is_full(self.shared.durable().change) {
+            self.sync_all()?.wait()?;
+        }
+        match self.state.write(state, self.change + 1) {
+            Ok(()) => {}
+            Err(WriteError::TooLarge) => return Err(too_large(&*self.shared.disk, STATE_NAME)),
+            Err(WriteError::Io(error)) => {
+                let error = failed(&*self.shared.disk, "write", STATE_NAME, error);
+                let full = matches!(error, StorageError::Full { .. });
+                return Err(if full { error } else { self.shared.poison(error) });
+            }
+        }
+        self.change += 1;
+        self.mark_dirty(Target::State);
+        Ok(())
+    }
+
+    pub(super) fn begin_sync(&mut self) -> Box<SegmentSync<D>> {
+        let durable = self.shared.durable().change;
+        self.dirty.retain(|dirty| dirty.change > durable);
+        let dirty = self.dirty.iter().map(|Dirty { what, change }| Dirty { what: what.clone(), change: *change }).collect();
+        let place = self.place(self.last.raft_index);
+        Box::new(SegmentSync::new(self.shared.clone(), dirty, self.change, place))
+    }
+
+    /// Where `raft_index` is, or 0 if it is the base and lies in no segment.
+    fn place(&self, raft_index: u64) -> Synced {
+        Synced { raft_index, segment: self.live.load().segment_of(raft_index).unwrap_or(0) }
+    }
+
+    fn sync_all(&mut self) -> Result<Box<dyn PendingSync>, StorageError> {
+        self.shared.usable()?;
+        Ok(self.begin_sync())
+    }
+
+    pub(super) fn next_chore(&mut self) -> Option<Chore> {
+        if let Some(settled) = self.retired.settle(self.shared.directory, &self.live.load()) {
+            self.live.store(Arc::new(settled));
+        }
+        self.shared.usable().ok()?;
+        if self.tail.as_ref().is_none_or(Tail::is_half_full) {
+            let chore = spare::chore(&self.shared, self.incarnation(), self.segment_bytes);
+            if chore.is_some() {
+                return chore;
+            }
+        }
+        self.retired.next_chore(&self.shared)
+    }
+
+    fn mark_dirty(&mut self, what: Target<D>) {
+        match self.dirty.iter_mut().find(|dirty| dirty.what == what) {
+            Some(dirty) => dirty.change = self.change,
+            None => self.dirty.push(Dirty { what, change: self.change }),
+        }
+    }
+
+    /// The id of the next segment: the incarnation and a count. The incarnation is durable before the first segment of a run is begun, so no id is
+    /// ever used again, whatever files a crash took or brought back.
+    fn next_segment(&self) -> u64 {
+        self.incarnation() << 32 | self.begun
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.state.state.incarnation
+    }
+}
+
+/// Closing leaves nothing unsynced, and notes how far the log reaches, so that a later opening can tell if any of it is missing.
+impl<D: Disk> Drop for Writer<D> {
+    fn drop(&mut self) {
+        if self.shared.usable().is_err() {
+            return;
+        }
+        let shared = self.shared.clone();
+        let closed = self.begin_sync().wait().and_then(|()| shared.alone(|| Target::State.sync(&shared)));
+        if let Err(error) = closed {
+            log::error!("closing the log: {error}");
+        }
+    }
+}

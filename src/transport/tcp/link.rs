@@ -1,0 +1,250 @@
+//! The way out to one peer: a bounded queue, and the thread that connects and writes.
+
+use std::io::{self, IoSlice, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, Refused, Station, Throttle, hear, prepare, random, say};
+use crate::entry::NodeId;
+use crate::transport::Message;
+use crate::transport::frame::{self, FrameReader, HEADER_BYTES, Kind};
+use crate::transport::hello::{Hello, Stranger};
+
+/// The shortest and the longest pause before a connection is tried again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The most pieces that one system call takes.
+const PIECES_MAX: usize = 1024;
+
+/// One life of a peer: its incarnation, and the number that it drew when it started.
+pub(super) type Life = (u64, u64);
+
+pub(super) struct Link {
+    pub(super) peer: NodeId,
+    address: String,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    complaints: Throttle,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Message>,
+    /// The encoded length of all that waits or is being written.
+    bytes: usize,
+    /// A handle to the connection, or to the attempt at one, so that another thread can end it.
+    socket: Option<Socket>,
+    /// Which life of the peer is at the other end of the connection, if there is one.
+    connected_to: Option<Life>,
+    /// In which life the peer was heard of since the last attempt to connect.
+    heard: Option<Life>,
+    stopped: bool,
+}
+
+impl Link {
+    pub(super) fn new(peer: NodeId, address: String) -> Link {
+        Link { peer, address, queue: Mutex::default(), wake: Condvar::new(), complaints: Throttle::default() }
+    }
+
+    /// Queues a message of `len` bytes. False if it was dropped because too much is waiting already.
+    pub(super) fn push(&self, message: Message, len: usize) -> bool {
+        let mut queue = self.queue.lock();
+        let fits = queue.bytes + len <= QUEUE_BYTES_MAX && queue.waiting.len() < QUEUE_MESSAGES_MAX;
+        if queue.stopped || !(fits || queue.bytes == 0) {
+            return false;
+        }
+        queue.bytes += len;
+        queue.waiting.push(message);
+        if queue.waiting.len() == 1 {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// The peer has connected to this node, in this life.
+    pub(super) fn heard_of(&self, life: Life) {
+        let mut queue = self.queue.lock();
+        queue.heard = Some(life);
+        if queue.is_outlived() {
+            queue.hang_up();
+        }
+        self.wake.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        let mut queue = self.queue.lock();
+        queue.stopped = true;
+        queue.hang_up();
+        self.wake.notify_one();
+    }
+
+    /// Connects and writes until the transport is stopped.
+    pub(super) fn run(&self, station: &Station) {
+        let mut pause = PAUSE.0;
+        loop {
+            match self.connect(station) {
+                Ok(stream) => {
+                    pause = PAUSE.0;
+                    log::debug!("node {} is connected to node {} at {}", station.node, self.peer, self.address);
+                    let end = self.write(&stream);
+                    log::debug!("node {} lost its connection to node {}: {end:?}", station.node, self.peer);
+                }
+                Err(why) => self.complain(station, &why),
+            }
+            if self.hang_up_and_forget() {
+                return;
+            }
+            station.inbox.unreachable(self.peer);
+            if self.rest(jitter(pause)) {
+                return;
+            }
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    fn complain(&self, station: &Station, why: &Refused) {
+        if self.is_stopped() || !self.complaints.permits() {
+            return;
+        }
+        let (node, peer, address) = (station.node, self.peer, &self.address);
+        match why {
+            Refused::Io(error) => log::info!("node {node} cannot reach node {peer} at {address}: {error}"),
+            Refused::Stranger(stranger) => log::warn!("node {node} and node {peer} at {address} do not talk to each other: {stranger}"),
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.queue.lock().stopped
+    }
+
+    /// Drops what waits. Returns whether the transport was stopped.
+    fn hang_up_and_forget(&self) -> bool {
+        let mut queue = self.queue.lock();
+        queue.hang_up();
+        queue.socket = None;
+        queue.connected_to = None;
+        queue.waiting.clear();
+        queue.bytes = 0;
+        queue.stopped
+    }
+
+    /// Waits before the next attempt, until something is heard of the peer. Returns whether the transport was stopped.
+    fn rest(&self, pause: Duration) -> bool {
+        let deadline = Instant::now() + pause;
+        let mut queue = self.queue.lock();
+        while !queue.stopped && queue.heard.is_none() && !self.wake.wait_until(&mut queue, deadline).timed_out() {}
+        queue.stopped
+    }
+
+    /// Makes a connection and introduces this node on it.
+    fn connect(&self, station: &Station) -> Result<TcpStream, Refused> {
+        self.queue.lock().heard = None;
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the address stands for no host");
+        for address in self.address.to_socket_addrs()? {
+            match self.dial(address) {
+                Ok(stream) => return self.introduce(station, stream),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure.into())
+    }
+
+    fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        self.queue.lock().socket = Some(socket.try_clone()?);
+        if !self.is_stopped() {
+            socket.connect_timeout(&address.into(), CONNECT_TIMEOUT)?;
+        }
+        // Hanging up does nothing to a socket that has not begun to connect: who stops just then is noticed here.
+        if self.is_stopped() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let stream = TcpStream::from(socket);
+        prepare(&stream)?;
+        Ok(stream)
+    }
+
+    fn introduce(&self, station: &Station, stream: TcpStream) -> Result<TcpStream, Refused> {
+        let hello = station.acquaintances.lock().hello_to(self.peer);
+        say(&stream, &frame::whole(Kind::Hello, hello.encode()))?;
+        let answer = hear(&stream, &mut FrameReader::new(), Instant::now() + HELLO_TIMEOUT)?;
+        if answer.kind == Kind::Refusal {
+            let code = answer.content.first().copied().unwrap_or_default();
+            return Err(Stranger::from_code(code).unwrap_or(Stranger::Protocol).into());
+        }
+        let hello = Hello::decode(&answer.content)?;
+        if hello.from != self.peer {
+            return Err(Stranger::Misdirected.into());
+        }
+        station.acquaintances.lock().admit(&hello)?;
+        self.queue.lock().connected_to = Some((hello.identity.incarnation, hello.nonce));
+        station.inbox.met(self.peer, hello.identity.directory);
+        Ok(stream)
+    }
+
+    /// Writes whatever waits, as much at once as there is, until the connection breaks or should be given up.
+    fn write(&self, stream: &TcpStream) -> io::Result<()> {
+        let mut batch = Vec::new();
+        while let Some(bytes_before) = self.take(&mut batch) {
+            write_batch(stream, &batch)?;
+            batch.clear();
+            self.queue.lock().bytes -= bytes_before;
+        }
+        Ok(())
+    }
+
+    /// Waits for messages and takes all of them. Returns how many bytes that is, or `None` if the connection should be given up.
+    fn take(&self, batch: &mut Vec<Message>) -> Option<usize> {
+        let mut queue = self.queue.lock();
+        while queue.waiting.is_empty() && !queue.stopped && !queue.is_outlived() {
+            self.wake.wait(&mut queue);
+        }
+        if queue.stopped || queue.is_outlived() {
+            return None;
+        }
+        std::mem::swap(&mut queue.waiting, batch);
+        // Nothing else is being written, so all that is counted is what was just taken.
+        Some(queue.bytes)
+    }
+}
+
+impl Queue {
+    /// Whether the peer has begun another life than the one that this is connected to.
+    fn is_outlived(&self) -> bool {
+        self.connected_to.is_some() && self.heard.is_some() && self.heard != self.connected_to
+    }
+
+    fn hang_up(&self) {
+        if let Some(socket) = &self.socket {
+            // It fails if the other end has hung up first, and then it is done already.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+fn write_batch(mut stream: &TcpStream, batch: &[Message]) -> io::Result<()> {
+    let contents: Vec<Vec<Bytes>> = batch.iter().map(Message::encode).collect();
+    let headers: Vec<[u8; HEADER_BYTES]> = contents.iter().map(|content| frame::header(Kind::Message, content)).collect();
+    let frames = headers.iter().zip(&contents);
+    let pieces = frames.flat_map(|(header, content)| std::iter::once(&header[..]).chain(content.iter().map(|piece| &piece[..])));
+    let mut slices: Vec<IoSlice<'_>> = pieces.map(IoSlice::new).collect();
+    let mut rest = &mut slices[..];
+    while !rest.is_empty() {
+        let pieces = rest.len().min(PIECES_MAX);
+        match stream.write_vectored(&rest[..pieces]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Between half of `pause` and all of it, so that nodes that lost each other at the same moment do not keep meeting.
+fn jitter(pause: Duration) -> Duration {
+    pause / 2 + pause.mul_f64((random() % 1024) as f64 / 2048.0)
+}

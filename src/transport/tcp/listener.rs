@@ -1,0 +1,219 @@
+//! The way in: the thread that accepts connections, and the threads that read from those who were admitted.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, Refused, STALL_TIMEOUT, Station, hear, is_timeout, prepare, say};
+use crate::entry::NodeId;
+use crate::transport::frame::{self, Frame, FrameReader, Kind};
+use crate::transport::hello::{Hello, Stranger};
+use crate::transport::{Message, MessageError};
+
+/// Connections that wait in the operating system for us to accept them.
+const BACKLOG: i32 = 128;
+/// Connections that have not said who they are. More are closed as they come.
+const LOBBY_MAX: usize = 64;
+/// The longest wait for room in the inbox before it is asked again.
+const ROOM_PAUSE_MAX: Duration = Duration::from_millis(20);
+
+pub(super) struct Listener(TcpListener);
+
+impl Listener {
+    pub(super) fn bind(address: &str) -> io::Result<Listener> {
+        let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "the address stands for no host");
+        for address in address.to_socket_addrs()? {
+            match Listener::bind_to(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn bind_to(address: SocketAddr) -> io::Result<Listener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // Connections of our last life may linger for minutes; they must not keep us from coming back.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener(socket.into()))
+    }
+
+    /// What wakes the thread that accepts, from any other.
+    pub(super) fn doorbell(&self) -> io::Result<Doorbell> {
+        Ok(Doorbell(Mutex::new(Some(self.0.try_clone()?))))
+    }
+
+    /// Accepts connections until the transport is stopped.
+    pub(super) fn run(self, station: &Arc<Station>) {
+        loop {
+            let accepted = self.0.accept();
+            if station.is_stopped() {
+                return;
+            }
+            match accepted {
+                Ok((stream, address)) => receive(station, stream, address),
+                // Too many open files, most likely. It takes a while to pass.
+                Err(error) => {
+                    station.complain("a connection", &error.into());
+                    station.rest(Duration::from_millis(100));
+                }
+            }
+        }
+    }
+}
+
+/// Ends the wait for the next connection.
+pub(super) struct Doorbell(Mutex<Option<TcpListener>>);
+
+impl Doorbell {
+    pub(super) fn ring(&self) {
+        let Some(listener) = self.0.lock().take() else { return };
+        // Where a socket that listens cannot be shut down, one more connection to it does as well.
+        if SockRef::from(&listener).shutdown(Shutdown::Both).is_err()
+            && let Ok(mut address) = listener.local_addr()
+        {
+            if address.ip().is_unspecified() {
+                address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+            }
+            let _ = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
+        }
+    }
+}
+
+/// Gives a new connection a thread, if there is room for it.
+fn receive(station: &Arc<Station>, stream: TcpStream, address: SocketAddr) {
+    if station.lobby.fetch_add(1, Ordering::Relaxed) >= LOBBY_MAX {
+        station.lobby.fetch_sub(1, Ordering::Relaxed);
+        return station.complain(&address.to_string(), &io::Error::other("too many connections that have not said who they are").into());
+    }
+    let shared = station.clone();
+    let spawned = station.spawner.spawn(format!("dledger-{}-from", station.node), move || Guest::serve(&shared, stream, address));
+    if let Err(error) = spawned {
+        station.lobby.fetch_sub(1, Ordering::Relaxed);
+        station.complain(&address.to_string(), &error.into());
+    }
+}
+
+/// A connection that was accepted.
+pub(super) struct Guest {
+    stream: TcpStream,
+    /// Who it turned out to be. 0 until it is admitted.
+    peer: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Guest {
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        // It fails if the other end has hung up first, and then it is done already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Hears who it is, then takes its messages until one of the two hangs up.
+    fn serve(station: &Station, stream: TcpStream, address: SocketAddr) {
+        let guest = Arc::new(Guest { stream, peer: AtomicU64::new(0), closed: AtomicBool::new(false) });
+        station.guests.lock().push(guest.clone());
+        // Who stops the transport closes all guests that are here afterwards; who is late sees that it has been stopped.
+        if station.is_stopped() {
+            guest.close();
+        }
+        let mut reader = FrameReader::new();
+        let admitted = guest.admit(station, &mut reader);
+        station.lobby.fetch_sub(1, Ordering::Relaxed);
+        let end = admitted.and_then(|peer| Ok(guest.read(station, peer, &mut reader)?));
+        if let Err(why) = end
+            && !guest.is_closed()
+        {
+            station.complain(&address.to_string(), &why);
+        }
+        guest.close();
+        station.guests.lock().retain(|other| !Arc::ptr_eq(other, &guest));
+    }
+
+    fn admit(self: &Arc<Guest>, station: &Station, reader: &mut FrameReader) -> Result<NodeId, Refused> {
+        prepare(&self.stream)?;
+        let frame = hear(&self.stream, reader, Instant::now() + HELLO_TIMEOUT)?;
+        let judged = if frame.kind == Kind::Hello { Hello::decode(&frame.content) } else { Err(Stranger::Protocol) };
+        let judged = judged.and_then(|hello| station.acquaintances.lock().admit(&hello).map(|()| hello));
+        let hello = match judged {
+            Ok(hello) => hello,
+            Err(stranger) => {
+                let _ = say(&self.stream, &frame::whole(Kind::Refusal, vec![stranger as u8]));
+                return Err(stranger.into());
+            }
+        };
+        self.replace_earlier(station, hello.from);
+        let answer = station.acquaintances.lock().hello_to(hello.from);
+        say(&self.stream, &frame::whole(Kind::Hello, answer.encode()))?;
+        station.inbox.met(hello.from, hello.identity.directory);
+        if let Some(link) = station.link_to(hello.from) {
+            link.heard_of((hello.identity.incarnation, hello.nonce));
+        }
+        reader.admit(station.message_bytes_max);
+        self.stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+        Ok(hello.from)
+    }
+
+    /// A peer that connects anew has given its earlier connection up, whether or not that has been noticed here.
+    fn replace_earlier(self: &Arc<Guest>, station: &Station, peer: NodeId) {
+        let guests = station.guests.lock();
+        let earlier = guests.iter().filter(|guest| guest.peer.load(Ordering::Relaxed) == peer.get());
+        earlier.for_each(|guest| guest.close());
+        self.peer.store(peer.get(), Ordering::Relaxed);
+    }
+
+    fn read(&self, station: &Station, peer: NodeId, reader: &mut FrameReader) -> io::Result<()> {
+        loop {
+            while let Some(frame) = reader.next()? {
+                self.deliver(station, peer, frame)?;
+            }
+            match reader.read_from(&mut &self.stream) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) && !reader.is_amid_a_frame() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Hands a message over. While the node has no room for it nothing more is read, and so the peer has to wait.
+    fn deliver(&self, station: &Station, peer: NodeId, frame: Frame) -> io::Result<()> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if station.inbox.deliver(message_of(station, peer, &frame)?) {
+                return Ok(());
+            }
+            if station.rest(pause) || self.is_closed() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            pause = (pause * 2).min(ROOM_PAUSE_MAX);
+        }
+    }
+}
+
+/// The message in a frame, if it is one from `peer` to this node. Taken from the frame anew each time: that costs nothing unless the
+/// node was too busy, and copies no payload.
+fn message_of(station: &Station, peer: NodeId, frame: &Frame) -> io::Result<Message> {
+    let invalid = |why: MessageError| io::Error::new(io::ErrorKind::InvalidData, why);
+    if frame.kind != Kind::Message {
+        return Err(invalid(MessageError("another hello")));
+    }
+    let message = Message::decode(frame.content.clone()).map_err(invalid)?;
+    if message.from() != peer || message.to() != station.node {
+        return Err(invalid(MessageError("it does not go from that peer to this node")));
+    }
+    Ok(message)
+}

@@ -1,0 +1,297 @@
+//! Messages over TCP: one connection to every peer, and one from every peer.
+//!
+//! Each direction of a pair of nodes has a connection of its own, opened by the node that sends. A thread for each peer connects,
+//! writes whatever has queued up in one system call, and connects anew when the connection breaks ([`link`]). A thread accepts, and
+//! each connection that was accepted has a thread that reads ([`listener`]). Nothing polls: an idle transport sleeps.
+//!
+//! A connection opens with a hello in both directions; who is turned away is told why, and so is the log. There is no encryption and no
+//! proof of identity here: the network between the nodes must be trusted.
+
+mod link;
+mod listener;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use socket2::{SockRef, TcpKeepalive};
+
+use self::link::Link;
+use self::listener::{Doorbell, Guest, Listener};
+use super::frame::{Frame, FrameReader};
+use super::hello::{Acquaintances, GROUP_BYTES_MAX, Stranger};
+use super::{Inbox, Message, Seat, Spawner, Transport};
+use crate::entry::NodeId;
+
+/// Bytes that may wait for one peer, and how many messages. Beyond that, messages to it are dropped.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+const QUEUE_MESSAGES_MAX: usize = 8192;
+
+/// How long a connection may take to be made, and the two hellos on it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const HELLO_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(5) };
+/// How long a peer may take nothing that is written to it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a peer may stay silent in the middle of a frame. Between frames it may for ever.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may be idle before the operating system asks whether the other end is still there, and how often it asks.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
+/// Least time between two complaints of the same kind.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The transport of a group whose nodes are processes of their own.
+///
+/// A node listens on its own address of the [`Seat`]; host names are resolved whenever a connection is made. What waits for one peer is
+/// bounded at 64 MiB and 8,192 messages; what does not fit is dropped, and so is what waits when a connection breaks or cannot be made.
+/// Broken connections are made anew after 50 ms, then after longer pauses of up to 2 s, or at once when the peer itself connects.
+#[derive(Default)]
+pub struct TcpTransport {
+    listen: Option<String>,
+    station: Option<Arc<Station>>,
+    /// Emptied with every batch; kept for its room.
+    lost: Vec<NodeId>,
+}
+
+impl TcpTransport {
+    /// A transport that listens on this node's address of the group.
+    pub fn new() -> TcpTransport {
+        TcpTransport::default()
+    }
+
+    /// A transport that listens on `address` instead, where the peers know this node by an address that is not its own: behind a
+    /// translation of addresses, or to listen on all interfaces (`"0.0.0.0:7001"`).
+    pub fn listening_on(address: impl Into<String>) -> TcpTransport {
+        TcpTransport { listen: Some(address.into()), station: None, lost: Vec::new() }
+    }
+}
+
+impl Transport for TcpTransport {
+    fn start(&mut self, seat: Seat) -> io::Result<()> {
+        if self.station.is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the transport was started already"));
+        }
+        if seat.group.len() > GROUP_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name of a group has at most 255 bytes"));
+        }
+        let own = seat.addresses.iter().find(|(node, _)| *node == seat.node).map(|(_, address)| address.clone());
+        let address = self.listen.clone().or(own).unwrap_or_default();
+        let listener = Listener::bind(&address)
+            .map_err(|error| io::Error::new(error.kind(), format!("node {} could not listen on {address:?}: {error}", seat.node)))?;
+        let station = Arc::new(Station::new(&seat, listener.doorbell()?));
+        self.station = Some(station.clone());
+        self.spawn_threads(&station, listener).inspect_err(|_| station.stop())
+    }
+
+    fn send(&mut self, messages: &mut Vec<Message>) {
+        let Some(station) = &self.station else { return messages.clear() };
+        for message in messages.drain(..) {
+            let to = message.to();
+            if !station.send(message) && !self.lost.contains(&to) {
+                self.lost.push(to);
+            }
+        }
+        for peer in self.lost.drain(..) {
+            station.inbox.unreachable(peer);
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(station) = &self.station {
+            station.stop();
+        }
+    }
+}
+
+impl TcpTransport {
+    fn spawn_threads(&self, station: &Arc<Station>, listener: Listener) -> io::Result<()> {
+        for at in 0..station.links.len() {
+            let (name, shared) = (format!("dledger-{}-to-{}", station.node, station.links[at].peer), station.clone());
+            station.spawner.spawn(name, move || shared.links[at].run(&shared))?;
+        }
+        let shared = station.clone();
+        station.spawner.spawn(format!("dledger-{}-accept", station.node), move || listener.run(&shared))
+    }
+}
+
+impl Drop for TcpTransport {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for TcpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = self.station.as_ref().map(|station| station.node);
+        f.debug_struct("TcpTransport").field("listen", &self.listen).field("node", &node).finish()
+    }
+}
+
+/// What all threads of one transport share.
+struct Station {
+    node: NodeId,
+    message_bytes_max: usize,
+    inbox: Inbox,
+    spawner: Spawner,
+    acquaintances: Mutex<Acquaintances>,
+    links: Vec<Link>,
+    /// The connections that were accepted and are still open.
+    guests: Mutex<Vec<Arc<Guest>>>,
+    /// How many of them have not been admitted yet.
+    lobby: AtomicUsize,
+    doorbell: Doorbell,
+    stopped: Mutex<bool>,
+    stopping: Condvar,
+    /// One for every reason to turn somebody away, and one for what is not even a hello.
+    complaints: [Throttle; Stranger::ALL.len() + 1],
+    oversize: Throttle,
+}
+
+impl Station {
+    fn new(seat: &Seat, doorbell: Doorbell) -> Station {
+        let peers = seat.addresses.iter().filter(|(node, _)| *node != seat.node);
+        Station {
+            node: seat.node,
+            message_bytes_max: seat.message_bytes_max,
+            inbox: seat.inbox.clone(),
+            spawner: seat.spawner.clone(),
+            acquaintances: Mutex::new(Acquaintances::new(seat, random())),
+            links: peers.map(|(node, address)| Link::new(*node, address.clone())).collect(),
+            guests: Mutex::default(),
+            lobby: AtomicUsize::new(0),
+            doorbell,
+            stopped: Mutex::new(false),
+            stopping: Condvar::new(),
+            complaints: Default::default(),
+            oversize: Throttle::default(),
+        }
+    }
+
+    fn link_to(&self, peer: NodeId) -> Option<&Link> {
+        self.links.iter().find(|link| link.peer == peer)
+    }
+
+    /// Queues a message. False if it was dropped because its peer does not keep up.
+    fn send(&self, message: Message) -> bool {
+        let (to, len) = (message.to(), message.encoded_len());
+        let Some(link) = self.link_to(to).filter(|_| message.from() == self.node) else { return true };
+        if len <= self.message_bytes_max {
+            return link.push(message, len);
+        }
+        if self.oversize.permits() {
+            log::warn!("a message of {len} bytes to node {to} was dropped: at most {} are allowed", self.message_bytes_max);
+        }
+        true
+    }
+
+    fn stop(&self) {
+        if std::mem::replace(&mut *self.stopped.lock(), true) {
+            return;
+        }
+        self.stopping.notify_all();
+        self.doorbell.ring();
+        self.links.iter().for_each(Link::stop);
+        self.guests.lock().iter().for_each(|guest| guest.close());
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stopped.lock()
+    }
+
+    /// Sleeps for `pause`, or less if the transport is stopped meanwhile. Returns whether it is.
+    fn rest(&self, pause: Duration) -> bool {
+        let mut stopped = self.stopped.lock();
+        if !*stopped {
+            self.stopping.wait_for(&mut stopped, pause);
+        }
+        *stopped
+    }
+
+    /// Says, not too often, why a connection was closed. That somebody just hung up is nothing to complain of.
+    fn complain(&self, about: &str, why: &Refused) {
+        let kind = match why {
+            Refused::Stranger(stranger) => *stranger as usize,
+            Refused::Io(error) if error.kind() == io::ErrorKind::InvalidData => 0,
+            Refused::Io(error) => return log::debug!("node {} lost {about}: {error}", self.node),
+        };
+        if self.complaints[kind].permits() {
+            log::warn!("node {} turned {about} away: {why}", self.node);
+        }
+    }
+}
+
+/// Why two nodes that are connected do not talk.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("{0}")]
+    Stranger(Stranger),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<Stranger> for Refused {
+    fn from(stranger: Stranger) -> Refused {
+        Refused::Stranger(stranger)
+    }
+}
+
+/// Lets one through, and then none for a while.
+#[derive(Debug, Default)]
+struct Throttle(Mutex<Option<Instant>>);
+
+impl Throttle {
+    fn permits(&self) -> bool {
+        let (mut last, now) = (self.0.lock(), Instant::now());
+        let permitted = last.is_none_or(|last| now.duration_since(last) >= COMPLAINT_INTERVAL);
+        if permitted {
+            *last = Some(now);
+        }
+        permitted
+    }
+}
+
+/// Sets what both ends of a connection want of it.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1))
+}
+
+fn say(mut stream: &TcpStream, frame: &[u8]) -> io::Result<()> {
+    stream.write_all(frame)
+}
+
+/// Waits for one frame until `deadline`, however slowly it drips.
+fn hear(mut stream: &TcpStream, reader: &mut FrameReader, deadline: Instant) -> io::Result<Frame> {
+    loop {
+        if let Some(frame) = reader.next()? {
+            return Ok(frame);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it did not introduce itself in time"));
+        }
+        stream.set_read_timeout(Some(left))?;
+        match reader.read_from(&mut stream) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up before it introduced itself")),
+            Err(error) if !is_timeout(&error) => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a read ended only because it took long. Not in itself a reason to give a connection up.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+/// A number that nobody else draws.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,321 @@
+//! What TCP has to keep beyond the contract: who is turned away, and what nobody can do to a node from outside.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{HELLO_TIMEOUT, TcpTransport};
+use crate::entry::NodeId;
+use crate::storage::Identity;
+use crate::transport::frame::{self, Frame, FrameReader, Kind};
+use crate::transport::hello::{Hello, Stranger};
+use crate::transport::{Arrival, Inbox, Message, Seat, Spawner, Transport};
+
+/// A node of a group of three, with a real transport.
+struct Node {
+    seat: Seat,
+    transport: TcpTransport,
+    threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
+    arrived: Arc<Mutex<Arrived>>,
+}
+
+#[derive(Default)]
+struct Arrived {
+    messages: Vec<Message>,
+    met: Vec<(NodeId, u128)>,
+    unreachable: Vec<NodeId>,
+    is_full: bool,
+}
+
+fn addresses() -> Vec<(NodeId, String)> {
+    let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    (1..).map(NodeId::from).zip(free.iter().map(|listener| listener.local_addr().unwrap().to_string())).collect()
+}
+
+impl Node {
+    fn new(node: u64, addresses: &[(NodeId, String)]) -> Node {
+        let (threads, arrived) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Arrived::default())));
+        let (started, desk) = (threads.clone(), arrived.clone());
+        let spawner = Spawner::new(move |_, work| {
+            started.lock().push(std::thread::spawn(work));
+            Ok(())
+        });
+        let inbox = Inbox::new(move |arrival| {
+            let mut arrived = desk.lock();
+            match arrival {
+                Arrival::Message(_) if arrived.is_full => return false,
+                Arrival::Message(message) => arrived.messages.push(message),
+                Arrival::Met { peer, directory } => arrived.met.push((peer, directory)),
+                Arrival::Unreachable(peer) => arrived.unreachable.push(peer),
+            }
+            true
+        });
+        let seat = Seat::new(NodeId::from(node), "orders", addresses.to_vec(), inbox, spawner);
+        Node { seat, transport: TcpTransport::new(), threads, arrived }
+    }
+
+    fn started(mut self) -> Node {
+        self.transport.start(self.seat.clone()).unwrap();
+        self
+    }
+
+    fn address(&self) -> &str {
+        &self.seat.addresses[self.seat.node.get() as usize - 1].1
+    }
+
+    fn hello_to(&self, other: &Node) -> Hello {
+        Hello::new(&self.seat, other.seat.node, 7)
+    }
+
+    fn send(&mut self, to: u64, number: u64) {
+        self.transport.send(&mut vec![Message::specimen(self.seat.node, NodeId::from(to), number, 1000)]);
+    }
+
+    /// Stops the transport and returns how long it took its threads to end.
+    fn stop(&mut self) -> Duration {
+        let began = Instant::now();
+        self.transport.stop();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            thread.join().unwrap();
+        }
+        began.elapsed()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A client that speaks the protocol by hand.
+struct Hand(TcpStream, FrameReader);
+
+impl Hand {
+    fn reach_out(node: &Node) -> Hand {
+        let stream = TcpStream::connect(node.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Hand(stream, FrameReader::new())
+    }
+
+    fn say(&mut self, kind: Kind, content: Vec<u8>) {
+        // Whoever is turned away early cannot finish.
+        let _ = self.0.write_all(&frame::whole(kind, content));
+    }
+
+    /// The next frame, or `None` if the other side hangs up.
+    fn hear(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.1.next().unwrap() {
+                return Some(frame);
+            }
+            if self.1.read_from(&mut self.0).unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// A hand that was let in as `from`.
+    fn admitted(node: &Node, from: &Node) -> Hand {
+        let mut hand = Hand::reach_out(node);
+        hand.say(Kind::Hello, from.hello_to(node).encode());
+        assert_eq!(hand.hear().unwrap().kind, Kind::Hello);
+        hand
+    }
+}
+
+#[test]
+fn a_stranger_is_told_why_and_nothing_more_of_it_is_read() {
+    let addresses = addresses();
+    let mut node = Node::new(1, &addresses);
+    node.seat.known = vec![(NodeId::from(3), 999)];
+    let node = node.started();
+    let (friend, wiped) = (Node::new(2, &addresses), Node::new(3, &addresses));
+    let good = friend.hello_to(&node);
+    let cases = [
+        (Hello { cluster: 1, ..good.clone() }, Stranger::Cluster),
+        (Hello { group: "others".into(), ..good.clone() }, Stranger::Group),
+        (Hello { to: NodeId::from(2), ..good.clone() }, Stranger::Misdirected),
+        (Hello { from: NodeId::from(9), ..good.clone() }, Stranger::NotAMember),
+        (wiped.hello_to(&node), Stranger::OtherDirectory),
+    ];
+    for (hello, reason) in cases {
+        let mut hand = Hand::reach_out(&node);
+        hand.say(Kind::Hello, hello.encode());
+        hand.say(Kind::Message, Message::specimen(hello.from, hello.to, 1, 10).encode().concat());
+        let answer = hand.hear().unwrap();
+        assert_eq!((answer.kind, &answer.content[..]), (Kind::Refusal, &[reason as u8][..]), "{reason}");
+        assert_eq!(hand.hear(), None);
+    }
+    Hand::admitted(&node, &friend);
+    assert_eq!(node.arrived.lock().messages, []);
+}
+
+#[test]
+fn garbage_and_early_messages_end_the_connection() {
+    let addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    let message = Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
+    let mut hand = Hand::reach_out(&node);
+    hand.say(Kind::Message, message.clone());
+    assert_eq!(hand.hear().unwrap().kind, Kind::Refusal);
+    let mut hand = Hand::reach_out(&node);
+    hand.0.write_all(b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(hand.hear(), None);
+    let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
+    hand.say(Kind::Message, message[1..].to_vec());
+    assert_eq!(hand.hear(), None);
+    assert_eq!(node.arrived.lock().messages, []);
+}
+
+#[test]
+fn a_message_in_another_name_ends_the_connection() {
+    let addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    let peer = Node::new(2, &addresses);
+    for (from, to) in [(3, 1), (2, 3)] {
+        let mut hand = Hand::admitted(&node, &peer);
+        hand.say(Kind::Message, Message::specimen(NodeId::from(from), NodeId::from(to), 1, 10).encode().concat());
+        assert_eq!(hand.hear(), None, "from {from} to {to}");
+    }
+    assert_eq!(node.arrived.lock().messages, []);
+}
+
+#[test]
+fn who_says_nothing_is_shown_out_and_a_crowd_of_them_keeps_no_peer_waiting_for_long() {
+    let addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    let began = Instant::now();
+    let crowd: Vec<Hand> = (0..200).map(|_| Hand::reach_out(&node)).collect();
+    for mut hand in crowd {
+        assert_eq!(hand.hear(), None);
+    }
+    assert!(began.elapsed() < HELLO_TIMEOUT * 4, "{:?}", began.elapsed());
+    let mut peer = Node::new(2, &addresses).started();
+    until("a peer gets through", || {
+        peer.send(1, 1);
+        !node.arrived.lock().messages.is_empty()
+    });
+}
+
+#[test]
+fn a_drip_of_bytes_does_not_extend_the_time_to_say_hello() {
+    let addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    let mut hand = Hand::reach_out(&node);
+    let began = Instant::now();
+    for byte in frame::whole(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode()) {
+        if hand.0.write_all(&[byte]).is_err() || began.elapsed() > HELLO_TIMEOUT * 4 {
+            break;
+        }
+        std::thread::sleep(HELLO_TIMEOUT / 8);
+    }
+    assert!(began.elapsed() < HELLO_TIMEOUT * 4, "still connected after {:?}", began.elapsed());
+}
+
+#[test]
+fn a_peer_that_connects_anew_replaces_its_earlier_connection() {
+    let addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    let peer = Node::new(2, &addresses);
+    let mut earlier = Hand::admitted(&node, &peer);
+    let mut later = Hand::admitted(&node, &peer);
+    assert_eq!(earlier.hear(), None);
+    later.say(Kind::Message, Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat());
+    until("the later connection is read", || node.arrived.lock().messages.len() == 1);
+}
+
+#[test]
+fn a_node_without_room_makes_its_peer_wait_and_loses_nothing() {
+    let addresses = addresses();
+    let (mut sender, receiver) = (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
+    until("a first message gets through", || {
+        sender.send(2, 0);
+        !receiver.arrived.lock().messages.is_empty()
+    });
+    receiver.arrived.lock().is_full = true;
+    for number in 1..=300 {
+        sender.send(2, number);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    receiver.arrived.lock().is_full = false;
+    let expected: Vec<Message> = (1..=300).map(|number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 1000)).collect();
+    until("all has arrived, in order", || receiver.arrived.lock().messages.ends_with(&expected));
+}
+
+#[test]
+fn both_sides_say_which_directory_they_met_and_a_wiped_one_stays_outside() {
+    let addresses = addresses();
+    let (mut one, mut two) = (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
+    until("both have met", || [&one, &two].iter().all(|node| !node.arrived.lock().met.is_empty()));
+    assert_eq!(one.arrived.lock().met[0], (NodeId::from(2), 2));
+    two.stop();
+    let mut wiped = Node::new(2, &addresses);
+    wiped.seat.identity = Identity { directory: 77, incarnation: 1 };
+    let mut wiped = wiped.started();
+    for number in 0..20 {
+        wiped.send(1, number);
+        one.send(2, number);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!((&one.arrived.lock().messages, &wiped.arrived.lock().messages), (&vec![], &vec![]));
+}
+
+#[test]
+fn a_peer_that_comes_back_is_found_at_once_however_long_it_was_away() {
+    let addresses = addresses();
+    let mut node = Node::new(1, &addresses).started();
+    // Long enough for the pauses between attempts to grow to their limit.
+    until("many attempts have failed", || node.arrived.lock().unreachable.len() > 14);
+    let peer = Node::new(2, &addresses).started();
+    let began = Instant::now();
+    until("a message gets through", || {
+        node.send(2, 1);
+        !peer.arrived.lock().messages.is_empty()
+    });
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+#[test]
+fn an_address_that_is_taken_or_nonsense_is_an_error_that_names_it() {
+    let mut addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    let mut second = Node::new(1, &addresses);
+    let error = second.transport.start(second.seat.clone()).unwrap_err();
+    assert!(error.to_string().contains(node.address()), "{error}");
+    for nonsense in ["", "no port", "256.1.1.1:1"] {
+        addresses[0].1 = nonsense.to_owned();
+        let mut node = Node::new(1, &addresses);
+        assert!(node.transport.start(node.seat.clone()).is_err(), "{nonsense}");
+    }
+}
+
+#[test]
+fn stopping_takes_no_time_whatever_the_threads_wait_for() {
+    let addresses = addresses();
+    // Node 2 accepts and says nothing; node 3 is not there; somebody who said nothing sits in the lobby; a peer sends to a full inbox.
+    let mute = TcpListener::bind(&addresses[1].1).unwrap();
+    let mut node = Node::new(1, &addresses).started();
+    let mut silent = TcpStream::connect(node.address()).unwrap();
+    node.arrived.lock().is_full = true;
+    let mut hand = Hand::admitted(&node, &Node::new(3, &addresses));
+    hand.say(Kind::Message, Message::specimen(NodeId::from(3), NodeId::from(1), 1, 10).encode().concat());
+    let _caught = mute.accept().unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let took = node.stop();
+    assert!(took < HELLO_TIMEOUT / 2, "{took:?}");
+    assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
+    node.stop();
+}

@@ -1,0 +1,341 @@
+//! A group of nodes in this process: opened, stopped, crashed, cut off and compared by the tests.
+
+use std::fmt::Display;
+use std::net::TcpListener;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dledger::storage::MemoryLog;
+use dledger::transport::MemoryNetwork;
+use dledger::{Builder, DLedger, Entry, FlushPolicy, NodeId, Role};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use crate::gated::{Gate, GatedLog};
+
+/// How long anything may take before a test gives up on it. Never waited for when all is well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the nodes talk over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Memory,
+    Tcp,
+}
+
+/// What the nodes remember with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// A [`MemoryLog`], which can lose power and whose syncs can be held up.
+    Memory,
+    /// The default storage, in a temporary directory.
+    Directory,
+}
+
+/// Whether the default storage remembers anything yet.
+const DIRECTORY_KEEPS: bool = false;
+
+/// Flush policies that the tests run under.
+pub(crate) const FLUSHES: [FlushPolicy; 2] = [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(5) }];
+
+type Tune = Arc<dyn Fn(Builder) -> Builder + Send + Sync>;
+
+/// A group to be opened.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    size: u64,
+    wire: Wire,
+    disk: Disk,
+    heartbeat: Duration,
+    election: Duration,
+    tune: Tune,
+}
+
+/// A group of `size` nodes that change their leader only for a good reason, over memory.
+pub(crate) fn cluster_of(size: u64) -> Plan {
+    Plan {
+        size,
+        wire: Wire::Memory,
+        disk: Disk::Memory,
+        heartbeat: Duration::from_millis(20),
+        election: Duration::from_millis(200),
+        tune: Arc::new(|builder| builder),
+    }
+}
+
+impl Plan {
+    pub(crate) fn over(mut self, wire: Wire) -> Plan {
+        self.wire = wire;
+        self
+    }
+
+    pub(crate) fn on(mut self, disk: Disk) -> Plan {
+        self.disk = disk;
+        self
+    }
+
+    /// Nodes that lose patience soon: for tests that kill leaders.
+    pub(crate) fn impatient(mut self) -> Plan {
+        (self.heartbeat, self.election) = (Duration::from_millis(10), Duration::from_millis(50));
+        self
+    }
+
+    /// More settings, for every node and every time that it is opened.
+    pub(crate) fn with(mut self, tune: impl Fn(Builder) -> Builder + Send + Sync + 'static) -> Plan {
+        let before = self.tune;
+        self.tune = Arc::new(move |builder| tune(before(builder)));
+        self
+    }
+
+    /// Opens all nodes.
+    pub(crate) fn open(self) -> Cluster {
+        let cluster = self.prepare();
+        cluster.ids().for_each(|id| cluster.start(id));
+        cluster
+    }
+
+    /// The same without any node running yet.
+    pub(crate) fn prepare(self) -> Cluster {
+        let addresses = match self.wire {
+            Wire::Memory => (1..=self.size).map(|id| format!("memory:{id}")).collect(),
+            Wire::Tcp => free_addresses(self.size),
+        };
+        Cluster {
+            seats: (0..self.size).map(|_| Seat::default()).collect(),
+            network: MemoryNetwork::new(),
+            root: tempfile::tempdir().expect("there is room for temporary files"),
+            addresses,
+            plan: self,
+        }
+    }
+}
+
+/// Addresses of this machine that nobody listens on.
+pub(crate) fn free_addresses(count: u64) -> Vec<String> {
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect()
+}
+
+/// A group of nodes; some may be stopped.
+pub(crate) struct Cluster {
+    plan: Plan,
+    seats: Vec<Seat>,
+    addresses: Vec<String>,
+    root: TempDir,
+    pub(crate) network: MemoryNetwork,
+}
+
+/// One node's place: what stays while the node comes and goes.
+#[derive(Default)]
+struct Seat {
+    memory: MemoryLog,
+    gate: Gate,
+    ledger: Mutex<Option<DLedger>>,
+}
+
+impl Cluster {
+    pub(crate) fn ids(&self) -> RangeInclusive<u64> {
+        1..=self.plan.size
+    }
+
+    pub(crate) fn others(&self, than: u64) -> Vec<u64> {
+        self.ids().filter(|id| *id != than).collect()
+    }
+
+    fn seat(&self, id: u64) -> &Seat {
+        &self.seats[id as usize - 1]
+    }
+
+    pub(crate) fn address(&self, id: u64) -> &str {
+        &self.addresses[id as usize - 1]
+    }
+
+    /// The builder of a node as the plan wants it.
+    pub(crate) fn builder(&self, id: u64) -> Builder {
+        let seat = self.seat(id);
+        let mut builder = DLedger::builder(id)
+            .dir(self.root.path().join(id.to_string()))
+            .peers(self.ids().zip(self.addresses.iter().cloned()))
+            .heartbeat_interval(self.plan.heartbeat)
+            .election_timeout(self.plan.election);
+        if self.plan.disk == Disk::Memory || !DIRECTORY_KEEPS {
+            builder = builder.storage(GatedLog { log: seat.memory.clone(), gate: seat.gate.clone() });
+        }
+        if self.plan.wire == Wire::Memory {
+            builder = builder.transport(self.network.transport(id.into()));
+        }
+        (self.plan.tune)(builder)
+    }
+
+    pub(crate) fn start(&self, id: u64) {
+        let ledger = self.builder(id).open().expect("a node can be opened");
+        assert!(self.seat(id).ledger.lock().replace(ledger).is_none(), "node {id} runs already");
+    }
+
+    /// Shuts a node down in good order.
+    pub(crate) fn stop(&self, id: u64) {
+        let ledger = self.seat(id).ledger.lock().take().expect("only a running node can be stopped");
+        ledger.shutdown().expect("a sound node closes without an error");
+    }
+
+    /// Cuts the power of a node: what its disk was not made to keep is gone. For a log in memory; another is shut down.
+    pub(crate) fn crash(&self, id: u64) {
+        if self.plan.disk == Disk::Directory {
+            return self.stop(id);
+        }
+        let ledger = self.seat(id).ledger.lock().take().expect("only a running node can crash");
+        self.seat(id).memory.crash();
+        self.gate(id).open();
+        // Fails or not, depending on whether it wrote anything since.
+        let _ = ledger.shutdown();
+    }
+
+    /// Holds up the syncs of a node. For a log in memory.
+    pub(crate) fn gate(&self, id: u64) -> &Gate {
+        &self.seat(id).gate
+    }
+
+    pub(crate) fn running(&self) -> Vec<u64> {
+        self.ids().filter(|id| self.seat(*id).ledger.lock().is_some()).collect()
+    }
+
+    /// The handle of a node, if it runs.
+    pub(crate) fn find(&self, id: u64) -> Option<DLedger> {
+        self.seat(id).ledger.lock().clone()
+    }
+
+    /// The handle of a node that runs.
+    #[track_caller]
+    pub(crate) fn node(&self, id: u64) -> DLedger {
+        self.find(id).expect("the node runs")
+    }
+
+    /// Waits until one of these nodes leads, and a majority of the group follows it.
+    #[track_caller]
+    pub(crate) fn leader_among(&self, ids: &[u64]) -> u64 {
+        let majority = self.plan.size as usize / 2 + 1;
+        until("a leader", || {
+            let statuses: Vec<_> = ids.iter().filter_map(|id| self.find(*id)).map(|ledger| ledger.status()).collect();
+            let leader = statuses.iter().filter(|status| status.role == Role::Leader).max_by_key(|status| status.term)?;
+            let followed = statuses.iter().filter(|status| status.leader == Some(leader.id) && status.term == leader.term).count();
+            (followed >= majority).then_some(leader.id.get())
+        })
+    }
+
+    /// Waits for a leader and gives its number.
+    #[track_caller]
+    pub(crate) fn leader(&self) -> u64 {
+        self.leader_among(&self.running())
+    }
+
+    /// Appends at whoever leads, again and again as long as that is safe.
+    #[track_caller]
+    pub(crate) fn append(&self, payload: &[u8]) -> u64 {
+        until("an append to be acknowledged", || match self.node(self.leader()).append(payload) {
+            Ok(index) => Some(index),
+            Err(error) if error.may_have_committed() => panic!("an append met a fate that this test does not expect: {error}"),
+            Err(_) => None,
+        })
+    }
+
+    /// Waits until the running nodes have decided all that their logs hold and agree about it, and gives the ledger.
+    #[track_caller]
+    pub(crate) fn agree(&self) -> Vec<Entry> {
+        self.leader();
+        let ids = self.running();
+        until("all nodes to know the same commits and hold nothing else", || {
+            let statuses: Vec<_> = ids.iter().map(|id| self.node(*id).status()).collect();
+            let ends: Vec<_> =
+                statuses.iter().map(|status| (status.committed.clone(), status.committed_position, status.end_index)).collect();
+            (ends.iter().all(|ends_here| *ends_here == ends[0]) && ends[0].2 == ends[0].0.end).then_some(())
+        });
+        let ledger = whole(&self.node(ids[0]));
+        for id in &ids[1..] {
+            let here = whole(&self.node(*id));
+            let differ = ledger.iter().zip(&here).find(|(one, other)| one != other);
+            assert!(differ.is_none() && ledger.len() == here.len(), "nodes {} and {id} differ: {differ:?}", ids[0]);
+        }
+        ledger
+    }
+
+    pub(crate) fn isolate(&self, id: u64) {
+        self.network.isolate(id.into());
+    }
+
+    /// Cuts the group in two.
+    pub(crate) fn partition(&self, one: &[u64], other: &[u64]) {
+        let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId::from).collect::<Vec<_>>();
+        self.network.partition(&nodes(one), &nodes(other));
+    }
+}
+
+/// A node whose syncs are held up could not be shut down.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.seats.iter().for_each(|seat| seat.gate.open());
+    }
+}
+
+/// Everything that is committed on a node, read by cursor, compared with `get`, and put to the rules of a ledger.
+#[track_caller]
+pub(crate) fn whole(ledger: &DLedger) -> Vec<Entry> {
+    let committed = ledger.committed();
+    assert_eq!(committed.start, 0, "nothing was purged");
+    let entries: Vec<Entry> = ledger.read(0).take(committed.end as usize).collect::<Result<_, _>>().expect("what is committed can be read");
+    assert_eq!(entries.len() as u64, committed.end, "a cursor reads all that is committed");
+    let mut position = 0;
+    for (entry, index) in entries.iter().zip(0..) {
+        assert_eq!((entry.index(), entry.position()), (index, position), "indexes are dense and positions sum the lengths");
+        position += entry.len() as u64;
+    }
+    let grows = |value: fn(&Entry) -> u64| entries.windows(2).all(|pair| value(&pair[0]) <= value(&pair[1]));
+    assert!(grows(Entry::term) && grows(Entry::timestamp), "neither terms nor timestamps decrease");
+    // Reading one by one finds the same. The ends and a stride between them, for ledgers may be long.
+    for entry in entries.iter().step_by(entries.len() / 500 + 1).chain(entries.last()) {
+        assert_eq!(ledger.get(entry.index()).expect("a get works").as_ref(), Some(entry));
+    }
+    entries
+}
+
+/// Waits until `probe` finds what it looks for.
+#[track_caller]
+pub(crate) fn until<T>(what: impl Display, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Numbers drawn from a seed. A test that fails shows the seed; `DLEDGER_SEED=<seed> cargo test <name>` draws the same ones.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new() -> Dice {
+        let seed = std::env::var("DLEDGER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+            use std::hash::{BuildHasher, Hasher};
+            std::collections::hash_map::RandomState::new().build_hasher().finish()
+        });
+        let test = thread::current().name().unwrap_or("<name>").to_owned();
+        eprintln!("the dice of this run: DLEDGER_SEED={seed} cargo test --test cluster {test}");
+        Dice(seed)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}

@@ -1,0 +1,12 @@
+//! The ledger as a host sees it: whole nodes, alone and in groups, through the public API only.
+
+mod cluster_of;
+mod failover;
+mod fates;
+mod gated;
+mod handover;
+mod history;
+mod one_node;
+mod replication;
+mod roles;
+mod shutdown;
