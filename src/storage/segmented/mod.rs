@@ -13,12 +13,16 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod simulated;
 mod spare;
 mod state;
 mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trials;
 mod writer;
 
 use std::fmt;

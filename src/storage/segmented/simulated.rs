@@ -6,7 +6,8 @@
 //! - [`crash`](SimulatedDisk::crash) cuts the power, [`kill`](SimulatedDisk::kill) only the process. Both give back a new disk; whoever
 //!   still holds the old one reads what it mapped and fails at everything else.
 //! - [`plan`](SimulatedDisk::plan) makes the n-th call of some kind fail, stop short or go astray. A sync that fails forgets what it should have
-//!   written, as ext4 does: some of it is on the disk, and the next sync succeeds without having done anything.
+//!   written, as ext4 does: some of it is on the disk, and the next sync succeeds without having done anything. A sync of the directory that
+//!   fails leaves the file system read-only until the next boot, as a journal that cannot be written does on ext4 and xfs.
 //! - [`evict`](SimulatedDisk::evict) drops the cache, which is when readers learn what a failed sync has lost.
 //! - [`set_room`](SimulatedDisk::set_room) makes it small.
 //! - [`flip`](SimulatedDisk::flip) flips a bit.
@@ -51,7 +52,8 @@ pub(crate) enum Call {
 impl Call {
     const KINDS: usize = Call::Map as usize + 1;
 
-    fn changes(self) -> bool {
+    /// Whether such a call changes the disk.
+    pub(crate) fn changes(self) -> bool {
         !matches!(self, Call::List | Call::Open | Call::Size | Call::Read | Call::Map)
     }
 }
@@ -103,6 +105,8 @@ struct Machine {
     room: Option<u64>,
     locked: bool,
     dead: bool,
+    read_only: bool,
+    failed: bool,
     trace: Option<Vec<Cut>>,
 }
 
@@ -123,6 +127,8 @@ impl SimulatedDisk {
             room: None,
             locked: false,
             dead: false,
+            read_only: false,
+            failed: false,
             trace: None,
         };
         SimulatedDisk { machine: Arc::new(Mutex::new(machine)) }
@@ -154,15 +160,28 @@ impl SimulatedDisk {
     pub(crate) fn kill(&self) -> SimulatedDisk {
         let mut machine = self.machine.lock();
         let seed = machine.draws.next();
-        let room = machine.room;
+        let (room, read_only) = (machine.room, machine.read_only);
         let disk = machine.retire(Platter::clone, seed);
-        disk.set_room(room);
+        {
+            let mut next = disk.machine.lock();
+            (next.room, next.read_only) = (room, read_only);
+        }
         disk
     }
 
     /// Plans a fault. Several can wait at the same time.
     pub(crate) fn plan(&self, fault: Fault) {
         self.machine.lock().faults.push(fault);
+    }
+
+    /// Whether a planned fault has come about.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.machine.lock().failed
+    }
+
+    /// Whether the file system has given up until the next boot.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.machine.lock().read_only
     }
 
     /// How many calls of this kind there were.
@@ -183,8 +202,7 @@ impl SimulatedDisk {
     /// Drops from the cache whatever does not wait to be written.
     pub(crate) fn evict(&self) {
         let mut machine = self.machine.lock();
-        let files: Vec<FileId> = machine.platter.names().filter_map(|name| machine.platter.find(name)).collect();
-        files.into_iter().for_each(|file| machine.platter.node_mut(file).evict());
+        machine.platter.evict();
     }
 
     /// Flips a bit of a file that is there, counted from its beginning.
@@ -245,6 +263,9 @@ impl Machine {
                 trace.push(Cut { number: self.changes, before: call, platter: self.platter.clone() });
             }
             self.changes += 1;
+            if self.read_only {
+                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+            }
         }
         match self.failure(call) {
             Some(Failure::Error(kind)) => Err(kind.into()),
@@ -262,6 +283,7 @@ impl Machine {
                 failure = failure.or(Some(fault.then));
             }
         }
+        self.failed |= failure.is_some();
         failure
     }
 
@@ -350,10 +372,13 @@ impl Disk for SimulatedDisk {
     fn sync_dir(&self) -> io::Result<()> {
         let mut machine = self.machine.lock();
         let done = machine.begin(Call::SyncDir);
-        let Machine { platter, draws, dead: false, .. } = &mut *machine else { return done.map(|_| ()) };
+        let Machine { platter, draws, dead: false, read_only, .. } = &mut *machine else { return done.map(|_| ()) };
         match done {
             Ok(_) => platter.sync_names(),
-            Err(_) => platter.forget_names(draws),
+            Err(_) => {
+                platter.forget_names(draws);
+                *read_only = true;
+            }
         }
         done.map(|_| ())
     }

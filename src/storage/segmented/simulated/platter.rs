@@ -341,6 +341,11 @@ impl Platter {
         left
     }
 
+    /// Drops the cache of every file.
+    pub(super) fn evict(&mut self) {
+        self.files.values_mut().for_each(|node| Arc::make_mut(node).evict());
+    }
+
     /// Flips one bit of a file, on the disk and for all who read it.
     pub(super) fn flip(&mut self, file: FileId, bit: u64) {
         let node = self.node_mut(file);
