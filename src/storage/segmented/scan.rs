@@ -1,12 +1,12 @@
 //! Reading a segment from front to back, without trust: what is intact, where that ends, and what lies behind.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile};
 use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, RECORDS_AT, Synced};
-use super::segment::{Records, read_full};
+use super::segment::{Records, read_exact, read_full, write_all};
 use super::{damaged, failed};
 use crate::storage::{Batch, Mark, StorageError};
 
@@ -48,6 +48,22 @@ impl Scan {
         let header =
             Header::decode(&bytes[..read], id, seed).ok_or_else(|| damaged(disk, name, offset, "a record changed while it was read"))?;
         Ok(header.mark)
+    }
+
+    /// Writes the records from this ordinal on once more, byte for byte.
+    pub(super) fn write_again(&self, file: &impl DiskFile, ordinal: u64) -> io::Result<()> {
+        if ordinal >= self.records.len() {
+            return Ok(());
+        }
+        let mut at = self.records.place(ordinal).0;
+        let mut bytes = vec![0; (self.end - at).min(WINDOW_BYTES as u64) as usize];
+        while at < self.end {
+            let now = (self.end - at).min(bytes.len() as u64) as usize;
+            read_exact(file, &mut bytes[..now], at)?;
+            write_all(file, &mut [IoSlice::new(&bytes[..now])], at)?;
+            at += now as u64;
+        }
+        Ok(())
     }
 }
 
