@@ -104,8 +104,9 @@ impl<D: Disk> Live<D> {
         for raft_index in from..to {
             let batch = match self.batch(disk, raft_index) {
                 Ok(Some(batch)) => batch,
-                Err(error) if batches.is_empty() => return Err(error),
-                Ok(None) | Err(_) => break,
+                Ok(None) => break,
+                Err(StorageError::Damaged { .. }) if !batches.is_empty() => break,
+                Err(error) => return Err(error),
             };
             bytes += batch.body().len() as u64;
             if bytes > bytes_max && !batches.is_empty() {

@@ -14,6 +14,8 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod simulated;
 mod spare;
 mod state;
 mod survey;
@@ -21,6 +23,8 @@ mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trials;
 mod writer;
 
 use std::fmt;
@@ -174,10 +178,6 @@ impl<D: Disk> SegmentedLog<D> {
         state.incarnation += 1;
         let (base, last) = (state.base.mark.raft_index, found.last.raft_index);
         state.hard_state.commit = state.hard_state.commit.max(found.commit).clamp(base, last);
-        if found.last.term > state.hard_state.term {
-            // The record of a newer term came through the crash, its vote did not: it had not been synced, so nobody was told of either.
-            (state.hard_state.term, state.hard_state.vote) = (found.last.term, None);
-        }
         let disk = &*self.disk;
         let written = file.write(state, 0).and_then(|()| file.file.sync_data().map_err(WriteError::Io));
         written.map_err(|error| match error {

@@ -103,7 +103,7 @@ fn what_was_appended_reads_back_at_once_and_after_reopening() {
     let directory = {
         drop(log);
         let (log, recovered) = open(dir.path());
-        assert_eq!((recovered.last, recovered.hard_state.commit, recovered.hard_state.term), (mark, 4, 2));
+        assert_eq!((recovered.last, recovered.hard_state.commit, recovered.hard_state.term), (mark, 4, 1));
         assert_eq!(recovered.identity.incarnation, 2);
         assert_eq!(contents(&log), all);
         let reader = log.reader();

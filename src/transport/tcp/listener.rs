@@ -16,7 +16,7 @@ use crate::transport::hello::{Hello, Stranger};
 use crate::transport::{Message, MessageError};
 
 /// Connections that wait in the operating system for us to accept them.
-const BACKLOG: i32 = 128;
+const BACKLOG: i32 = 1024;
 /// Connections that have not said who they are. More are closed as they come.
 const LOBBY_MAX: usize = 64;
 /// The longest wait for room in the inbox before it is asked again.

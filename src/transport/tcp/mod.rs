@@ -35,7 +35,7 @@ const QUEUE_MESSAGES_MAX: usize = 8192;
 
 /// How long a connection may take to be made, and the two hellos on it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const HELLO_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(5) };
+const HELLO_TIMEOUT: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
 /// How long a peer may take nothing that is written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may stay silent in the middle of a frame. Between frames it may for ever.
