@@ -363,9 +363,7 @@ impl Builder {
     }
 
     fn segmented_log(&self) -> SegmentedLog {
-        let mut options = SegmentOptions::default();
-        options.segment_bytes = self.segment_bytes;
-        SegmentedLog::new(self.dir.clone().unwrap_or_default(), options)
+        SegmentedLog::new(self.dir.clone().unwrap_or_default(), SegmentOptions { segment_bytes: self.segment_bytes })
     }
 
     fn default_transport(&self) -> Box<dyn Transport> {

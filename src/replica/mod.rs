@@ -179,7 +179,7 @@ impl Replica {
         };
         let committed = if base.mark.raft_index > self.committed.raft_index { base.mark } else { self.committed };
         let hard_state = HardState { commit: committed.raft_index, ..saved.unwrap_or(self.core.hard_state()) };
-        let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new() };
+        let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new(), damage: Vec::new() };
         let proposals = std::mem::take(&mut self.proposals);
         // Answers to the questions that were asked so far may still come, and must not be taken for answers to new ones.
         let barriers = self.barriers.begin_anew();
@@ -340,8 +340,8 @@ impl Replica {
 
     /// Puts out the effects of a turn: send first what may go at once, so that peers write while this node does.
     fn begin(&mut self, mut turn: Turn) {
-        // A sole voter makes itself leader in the turn that carries its new term. If anything of that term left and the term was forgotten in a
-        // crash, it would lead the same term twice, with other batches.
+        // Whatever a message says, it says it in a term. A sole voter, for one, makes itself leader in the turn that carries its new term. If anything
+        // of that term left and the term was forgotten in a crash, it would lead the same term twice, with other batches.
         let is_term_durable = turn.hard_state.is_none() && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
         if is_term_durable {
             self.send(std::mem::take(&mut turn.now));

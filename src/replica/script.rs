@@ -34,6 +34,8 @@ use std::path::{Path, PathBuf};
 
 mod disasters;
 mod group;
+mod laws;
+mod reads;
 
 use group::Group;
 

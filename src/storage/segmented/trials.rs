@@ -1,0 +1,7 @@
+//! The log put to the worst that a disk can do.
+
+mod bit_flips;
+mod crash_states;
+mod failures;
+mod history;
+mod workload;

@@ -1,0 +1,227 @@
+//! The segmented log by itself, under power cuts: every kind of change, syncs and chores on threads of their own.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel, sync_channel};
+use std::thread;
+
+use dledger::NodeId;
+use dledger::storage::{Batch, Chore, LogReader, Mark, PendingSync, Recovered, SegmentOptions, SegmentedLog, Storage};
+
+use crate::actor::{newest, say, stand_still};
+use crate::dice::Dice;
+use crate::log_script::{Change, Script, Standing, batch_after, genesis};
+use crate::power_cut::{Acknowledged, Subject};
+use crate::volume::clear;
+
+/// So many syncs may wait for their turn.
+const SYNCS_WAITING: usize = 3;
+
+/// A log with the smallest segments that there are.
+pub(crate) fn log_in(dir: &Path) -> SegmentedLog {
+    let mut options = SegmentOptions::default();
+    options.segment_bytes = SegmentOptions::SEGMENT_BYTES_MIN;
+    SegmentedLog::new(dir, options)
+}
+
+/// The other process: makes the changes of a script until it is killed.
+pub(crate) fn play(words: &[&str]) {
+    let number = |at: usize| words[at].parse::<u64>().expect("a number");
+    let mut log = log_in(Path::new(words[0]));
+    let recovered = match log.open(&genesis()) {
+        Ok(recovered) => recovered,
+        Err(error) => return fail(&error.to_string()),
+    };
+    say("opened");
+    let mut script = Script::new(number(1), Standing::of(&recovered, &*log.reader(), number(2)));
+    let mut dice = Dice::from_seed(!number(1));
+    let (syncs, waiting) = sync_channel(SYNCS_WAITING);
+    let (chores, to_do) = channel::<Chore>();
+    thread::spawn(move || wait_for_syncs(&waiting));
+    thread::spawn(move || to_do.iter().for_each(|chore| chore()));
+    for change in 1.. {
+        say(&format!("begun {change}"));
+        if let Err(error) = script.next().make(&mut log) {
+            return fail(&error.to_string());
+        }
+        while let Some(chore) = log.next_chore() {
+            chores.send(chore).expect("that thread only ends with this one");
+        }
+        if !dice.once_in(3) {
+            syncs.send((change, log.begin_sync())).expect("that thread only ends with this one");
+        }
+    }
+}
+
+fn wait_for_syncs(syncs: &Receiver<(u64, Box<dyn PendingSync>)>) {
+    for (change, sync) in syncs {
+        match sync.wait() {
+            Ok(()) => say(&format!("synced {change}")),
+            Err(error) => fail(&error.to_string()),
+        }
+    }
+}
+
+fn fail(error: &str) {
+    say(&format!("failed: {error}"));
+    stand_still();
+}
+
+/// What is known of the log between two cuts.
+pub(crate) struct LogSubject {
+    seed: u64,
+    standing: Standing,
+    /// Every batch that may be in the log, under the mark after it.
+    known: HashMap<u64, Vec<(Mark, Batch)>>,
+    peers: Vec<(NodeId, u128)>,
+    incarnation: u64,
+}
+
+impl Default for LogSubject {
+    fn default() -> LogSubject {
+        LogSubject { seed: 0, standing: Standing::fresh(), known: HashMap::new(), peers: Vec::new(), incarnation: 0 }
+    }
+}
+
+/// What the log may be after a crash: as it was after the newest sync, or any later step.
+struct Outcomes {
+    lasts: Vec<Mark>,
+    bases: Vec<Mark>,
+    votes: Vec<(u64, Option<NodeId>)>,
+    peers: Vec<Vec<(NodeId, u128)>>,
+    changes: u64,
+    entries: u64,
+}
+
+impl Subject for LogSubject {
+    fn role(&mut self, dir: &Path, dice: &mut Dice) -> String {
+        if dice.once_in(12) {
+            clear(dir);
+            *self = LogSubject::default();
+        }
+        self.seed = dice.draw();
+        format!("log {} {} {}", dir.display(), self.seed, self.standing.hard_state.commit)
+    }
+
+    fn check(&mut self, dir: &Path, said: &[String]) -> Acknowledged {
+        let outcomes = self.outcomes(newest(said, "begun").unwrap_or(0), newest(said, "synced").unwrap_or(0));
+        let mut log = log_in(dir);
+        let recovered = log.open(&genesis()).unwrap_or_else(|error| panic!("{error}; seed {}", self.seed));
+        self.compare(&outcomes, &recovered, &*log.reader());
+        self.go_on(&mut log, &recovered);
+        Acknowledged { changes: outcomes.changes, entries: outcomes.entries }
+    }
+}
+
+impl LogSubject {
+    /// Follows the script through `begun` changes, of which the first `synced` are safe.
+    fn outcomes(&mut self, begun: u64, synced: u64) -> Outcomes {
+        let state = self.standing.hard_state;
+        let mut outcomes = Outcomes {
+            lasts: vec![self.standing.last()],
+            bases: self.standing.marks.clone(),
+            votes: vec![(state.term, state.vote)],
+            peers: vec![self.peers.clone()],
+            changes: synced,
+            entries: 0,
+        };
+        let floor = self.standing.marks[0].raft_index;
+        let mut purged = floor;
+        let mut script = Script::new(self.seed, self.standing.clone());
+        let mut entries = 0;
+        for number in 1..=begun {
+            match script.next() {
+                Change::Append(batches, _) => entries += self.note_batches(&mut outcomes, &batches),
+                Change::Save(state) => outcomes.votes.push((state.term, state.vote)),
+                Change::Remember(peer, directory) => {
+                    let mut peers = outcomes.peers.last().expect("never empty").clone();
+                    peers.retain(|(other, _)| *other != peer);
+                    peers.push((peer, directory));
+                    peers.sort_unstable();
+                    outcomes.peers.push(peers);
+                }
+                Change::Purge(_, commit) => purged = purged.max(commit),
+                Change::Reset(base) => {
+                    purged = purged.max(base.mark.raft_index);
+                    outcomes.lasts.push(base.mark);
+                    outcomes.bases.push(base.mark);
+                }
+            }
+            if number == synced {
+                outcomes.settle();
+                outcomes.entries = entries;
+            }
+        }
+        outcomes.bases.retain(|mark| (floor..=purged).contains(&mark.raft_index));
+        outcomes
+    }
+
+    fn note_batches(&mut self, outcomes: &mut Outcomes, batches: &[Batch]) -> u64 {
+        // The mark in front may be any of those that were there: a cut goes back.
+        let first = &batches[0];
+        let before = outcomes.bases.iter().rev().find(|mark| first.mark_after(mark).is_ok());
+        let mut mark = *before.expect("the script continues a mark that was there");
+        for batch in batches {
+            mark = batch.mark_after(&mark).expect("the script continues its own batches");
+            self.known.entry(mark.raft_index).or_default().push((mark, batch.clone()));
+            outcomes.lasts.push(mark);
+            outcomes.bases.push(mark);
+        }
+        batches.iter().map(|batch| u64::from(batch.count())).sum()
+    }
+
+    fn compare(&mut self, outcomes: &Outcomes, recovered: &Recovered, reader: &dyn LogReader) {
+        let seed = self.seed;
+        let Recovered { base, last, hard_state, .. } = recovered;
+        assert!(outcomes.lasts.contains(last), "the log ends at {last:?}, not at one of {:#?}; seed {seed}", outcomes.lasts);
+        assert!(outcomes.bases.contains(&base.mark), "the log begins at {:?}, not at one of {:#?}; seed {seed}", base.mark, outcomes.bases);
+        let vote = (hard_state.term, hard_state.vote);
+        // A batch of a newer term than any that was voted in takes that term along.
+        let newer = vote == (last.term, None) && outcomes.votes[0].0 < last.term;
+        assert!(outcomes.votes.contains(&vote) || newer, "term and vote are {vote:?}, not one of {:?}; seed {seed}", outcomes.votes);
+        assert!(outcomes.peers.contains(&recovered.peers), "peers are {:?}, of {:?}; seed {seed}", recovered.peers, outcomes.peers);
+        assert!(recovered.identity.incarnation > self.incarnation, "incarnations only grow; seed {seed}");
+        assert!((base.mark.raft_index..=last.raft_index).contains(&hard_state.commit), "{recovered:?}; seed {seed}");
+        self.compare_batches(recovered, reader);
+    }
+
+    /// Reads the whole log: each batch as it was appended, each behind the one that it followed.
+    fn compare_batches(&mut self, recovered: &Recovered, reader: &dyn LogReader) {
+        let (seed, mut mark) = (self.seed, recovered.base.mark);
+        let mut here = HashMap::new();
+        for raft_index in mark.raft_index + 1..=recovered.last.raft_index {
+            let batch = reader.batches(raft_index, raft_index + 1, 0).unwrap_or_else(|error| panic!("{error}; seed {seed}")).remove(0);
+            batch.verify().unwrap_or_else(|error| panic!("batch {raft_index}: {error}; seed {seed}"));
+            mark = batch.mark_after(&mark).unwrap_or_else(|error| panic!("batch {raft_index}: {error}; seed {seed}"));
+            let known = self.known.remove(&raft_index).unwrap_or_default().into_iter().find(|(known, _)| *known == mark);
+            let (_, appended) = known.unwrap_or_else(|| panic!("nobody appended batch {raft_index} as it is; seed {seed}"));
+            assert!(appended.body() == batch.body(), "batch {raft_index} has changed; seed {seed}");
+            here.insert(raft_index, vec![(mark, appended)]);
+        }
+        assert_eq!(mark, recovered.last, "seed {seed}");
+        self.known = here;
+    }
+
+    /// Appends once more, and takes what is there now for the beginning of the next run.
+    fn go_on(&mut self, log: &mut SegmentedLog, recovered: &Recovered) {
+        let batch = batch_after(&recovered.last, recovered.hard_state.term, &[b"after the cut".to_vec()]);
+        let last = batch.mark_after(&recovered.last).expect("it was made to continue the log");
+        log.append(std::slice::from_ref(&batch), recovered.hard_state.commit).expect("a log goes on after a power cut");
+        log.begin_sync().wait().expect("a log goes on after a power cut");
+        while let Some(chore) = log.next_chore() {
+            chore();
+        }
+        self.known.insert(last.raft_index, vec![(last, batch)]);
+        self.standing = Standing::of(&Recovered { last, ..recovered.clone() }, &*log.reader(), recovered.hard_state.commit);
+        (self.peers, self.incarnation) = (recovered.peers.clone(), recovered.identity.incarnation);
+    }
+}
+
+impl Outcomes {
+    /// All changes so far are safe: of what could be, only the newest is left.
+    fn settle(&mut self) {
+        self.lasts.drain(..self.lasts.len() - 1);
+        self.votes.drain(..self.votes.len() - 1);
+        self.peers.drain(..self.peers.len() - 1);
+    }
+}
