@@ -178,6 +178,11 @@ impl Batch {
         Ok(())
     }
 
+    /// Bytes of payload, all entries together.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.prefix.map_or(0, |prefix| (self.table_start(&prefix) - PREFIX_BYTES) as u64)
+    }
+
     /// The table of ends and checksums: the identifiers of the payloads, apart from the payloads.
     pub(crate) fn table(&self) -> &[u8] {
         self.prefix.map_or(&[], |prefix| &self.body[self.table_start(&prefix)..])
@@ -211,7 +216,7 @@ impl Batch {
                 return Err(BatchError::OutOfLine("timestamp"));
             }
             mark.next_index += u64::from(prefix.count);
-            mark.next_position += (self.table_start(&prefix) - PREFIX_BYTES) as u64;
+            mark.next_position += self.payload_bytes();
             mark.timestamp = prefix.timestamp;
         }
         Ok(mark)

@@ -40,7 +40,7 @@ use std::sync::Arc;
 pub use self::memory::MemoryLog;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::segmented::fuzzing;
-pub use self::segmented::{SegmentOptions, SegmentedLog};
+pub use self::segmented::{SegmentOptions, SegmentedLog, tools};
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::NodeId;
 use crate::role::Membership;

@@ -41,10 +41,7 @@ impl IdentityFile {
     }
 
     pub(super) fn read<D: Disk>(disk: &D) -> Result<IdentityFile, StorageError> {
-        let mut pages = vec![0; 2 * PAGE_BYTES];
-        let read_failed = |error| failed(disk, "read", IDENTITY_NAME, error);
-        let file = disk.open(IDENTITY_NAME).map_err(read_failed)?;
-        read_full(&file, &mut pages, 0).map_err(read_failed)?;
+        let pages = Self::pages(disk)?;
         let mut unknown = None;
         for page in pages.chunks_exact(PAGE_BYTES) {
             match Self::decode(page) {
@@ -57,6 +54,21 @@ impl IdentityFile {
             Some(found) => StorageError::UnknownVersion { path: disk.path(IDENTITY_NAME), found, known: VERSION },
             None => damaged(disk, IDENTITY_NAME, 0, "neither copy of the identity is intact"),
         })
+    }
+
+    /// Where the first of the two copies is that is not intact, if one is.
+    pub(super) fn bad_copy<D: Disk>(disk: &D) -> Result<Option<u64>, StorageError> {
+        let pages = Self::pages(disk)?;
+        let bad = pages.chunks_exact(PAGE_BYTES).position(|page| !matches!(Self::decode(page), Some(Ok(_))));
+        Ok(bad.map(|at| (at * PAGE_BYTES) as u64))
+    }
+
+    fn pages<D: Disk>(disk: &D) -> Result<Vec<u8>, StorageError> {
+        let mut pages = vec![0; 2 * PAGE_BYTES];
+        let read_failed = |error| failed(disk, "read", IDENTITY_NAME, error);
+        let file = disk.open(IDENTITY_NAME).map_err(read_failed)?;
+        read_full(&file, &mut pages, 0).map_err(read_failed)?;
+        Ok(pages)
     }
 
     /// Compares with what the caller believes to be opening.

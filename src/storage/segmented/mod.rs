@@ -25,6 +25,7 @@ mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 #[cfg(test)]
 mod trials;
 mod writer;
