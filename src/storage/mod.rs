@@ -322,6 +322,14 @@ pub enum StorageError {
         /// The newest version that this build reads.
         known: u32,
     },
+    /// Written by a build with features that this one does not have.
+    #[error("{} uses features that this build does not know (bits {found:#x}): open it with a newer build", path.display())]
+    UnknownFeatures {
+        /// The file.
+        path: PathBuf,
+        /// The bits in the file that this build does not know.
+        found: u32,
+    },
     /// What was asked for lies before the first batch that is kept.
     #[error("purged: the log is kept from index {first} on")]
     Purged {

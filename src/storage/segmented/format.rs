@@ -7,6 +7,8 @@ use crate::entry::NodeId;
 
 /// The version of everything in the directory.
 pub(super) const VERSION: u32 = 1;
+/// What may be used in the files of this version and must be known to whoever reads them. Nothing so far.
+pub(super) const FEATURES: u32 = 0;
 
 /// Records begin at multiples of this.
 pub(super) const ALIGN: u64 = 8;
@@ -86,6 +88,7 @@ pub(super) fn segment_head(directory: u128) -> [u8; SEGMENT_HEAD_BYTES] {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeadError {
     UnknownVersion(u32),
+    UnknownFeatures(u32),
     Damaged(&'static str),
 }
 
@@ -94,8 +97,10 @@ pub(super) fn check_segment_head(page: &[u8; PAGE_BYTES], directory: u128) -> Re
     let head = &page[..SEGMENT_HEAD_BYTES];
     let version = u32_at(head, 8);
     let intact = u32_at(head, 4) == SEGMENT_MAGIC && crc32fast::hash(&head[4..]) == u32_at(head, 0);
+    let features = u32_at(head, 12) & !FEATURES;
     match intact {
         true if version > VERSION => Err(HeadError::UnknownVersion(version)),
+        true if features != 0 => Err(HeadError::UnknownFeatures(features)),
         _ if head != segment_head(directory) => Err(HeadError::Damaged("the head of the segment is not one of this log")),
         _ => Ok(()),
     }

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 
 use super::disk::{Disk, DiskFile};
-use super::format::{PAGE_BYTES, PageReader, PageWriter, VERSION};
+use super::format::{FEATURES, PAGE_BYTES, PageReader, PageWriter, VERSION};
 use super::segment::{read_full, write_all};
 use super::{damaged, failed};
 use crate::entry::NodeId;
@@ -14,8 +14,12 @@ pub(super) const IDENTITY_NAME: &str = "identity";
 const NEW_NAME: &str = "identity.tmp";
 const MAGIC: &[u8; 4] = b"DLid";
 
-/// The features of a directory that a reader must know. None so far.
-const FEATURES: u32 = 0;
+/// What a page has that this build does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    Version(u32),
+    Features(u32),
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IdentityFile {
@@ -46,12 +50,13 @@ impl IdentityFile {
         for page in pages.chunks_exact(PAGE_BYTES) {
             match Self::decode(page) {
                 Some(Ok(identity)) => return Ok(identity),
-                Some(Err(version)) => unknown = Some(version),
+                Some(Err(newer)) => unknown = Some(newer),
                 None => {}
             }
         }
         Err(match unknown {
-            Some(found) => StorageError::UnknownVersion { path: disk.path(IDENTITY_NAME), found, known: VERSION },
+            Some(Unknown::Version(found)) => StorageError::UnknownVersion { path: disk.path(IDENTITY_NAME), found, known: VERSION },
+            Some(Unknown::Features(found)) => StorageError::UnknownFeatures { path: disk.path(IDENTITY_NAME), found },
             None => damaged(disk, IDENTITY_NAME, 0, "neither copy of the identity is intact"),
         })
     }
@@ -87,15 +92,15 @@ impl IdentityFile {
         page.bytes(group.as_bytes()).nodes(&membership.voters).nodes(&membership.learners).finish(PAGE_BYTES)
     }
 
-    /// `Err` holds a version that this build does not know, or [`u32::MAX`] for features that it does not.
-    pub(super) fn decode(page: &[u8]) -> Option<Result<IdentityFile, u32>> {
+    /// `Err` if the page is intact and of a build that could do more than this one.
+    pub(super) fn decode(page: &[u8]) -> Option<Result<IdentityFile, Unknown>> {
         let mut page = PageReader::new(page, MAGIC)?;
         let (version, features) = (page.u32()?, page.u32()?);
         if version != VERSION {
-            return Some(Err(version));
+            return Some(Err(Unknown::Version(version)));
         }
         if features & !FEATURES != 0 {
-            return Some(Err(u32::MAX));
+            return Some(Err(Unknown::Features(features & !FEATURES)));
         }
         let (directory, node, cluster) = (page.u128()?, NodeId::from(page.u64()?), page.u64()?);
         let (group, voters, learners, _) = (page.u32()?, page.u32()?, page.u32()?, page.u32()?);

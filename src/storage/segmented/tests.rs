@@ -1,6 +1,7 @@
 //! The log as a whole, on a real disk.
 
 mod damaged;
+mod golden;
 
 use std::path::Path;
 
@@ -44,11 +45,11 @@ pub(super) fn singles(mark: &mut Mark, term: u64, count: usize, bytes: usize) ->
         .collect()
 }
 
-pub(super) fn sync(log: &mut SegmentedLog) {
+pub(super) fn sync<D: Disk>(log: &mut SegmentedLog<D>) {
     log.begin_sync().wait().unwrap();
 }
 
-pub(super) fn run_chores(log: &mut SegmentedLog) {
+pub(super) fn run_chores<D: Disk>(log: &mut SegmentedLog<D>) {
     while let Some(chore) = log.next_chore() {
         chore();
     }
