@@ -347,7 +347,7 @@ impl OpenBatch {
 }
 
 /// What binds the checksum of a payload to its index. It is 0 for one index in four billion.
-fn bond(index: u64) -> u32 {
+pub(crate) fn bond(index: u64) -> u32 {
     !((index as u32).wrapping_mul(0x9E37_79B1) ^ (index >> 32) as u32)
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Batch, Mark, OpenBatch, PREFIX_BYTES, SLOT_BYTES, read_u32};
+use super::{Batch, Mark, OpenBatch, PREFIX_BYTES, SLOT_BYTES, bond, read_u32};
 use crate::fuzzing::Dish;
 
 /// A batch of any bytes either is refused, or gives every entry that it claims to hold.
@@ -51,10 +51,11 @@ fn follows(batch: &Batch, first: u64) {
 pub(crate) fn with_sound_payloads(mut body: Vec<u8>) -> Vec<u8> {
     let Ok(batch) = Batch::new(0, 0, Bytes::copy_from_slice(&body)) else { return body };
     let (table, mut start) = (body.len() - batch.count() as usize * SLOT_BYTES, PREFIX_BYTES);
-    for slot in (table..body.len()).step_by(SLOT_BYTES) {
+    let first = batch.first_index().unwrap_or(0);
+    for (index, slot) in (first..).zip((table..body.len()).step_by(SLOT_BYTES)) {
         let end = PREFIX_BYTES.saturating_add(read_u32(&body, slot) as usize);
         let Some(payload) = body[..table].get(start..end) else { return body };
-        let crc = crc32fast::hash(payload);
+        let crc = crc32fast::hash(payload) ^ bond(index);
         body[slot + 4..slot + 8].copy_from_slice(&crc.to_le_bytes());
         start = end;
     }

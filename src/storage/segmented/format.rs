@@ -70,7 +70,7 @@ pub(super) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     let (id, first) = name.strip_suffix(".seg")?.split_once('-')?;
     let number = |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
     let (id, first) = (number(id)?, number(first)?);
-    ((1..LIMIT).contains(&first) && segment_name(id, first) == name).then_some((id, first))
+    ((1..LIMIT).contains(&first) && id < u64::MAX && segment_name(id, first) == name).then_some((id, first))
 }
 
 /// The head of every segment, the same for all of a directory: it is written and synced before the file is anybody's segment.
@@ -161,14 +161,9 @@ impl Header {
         if checksum(seed, &[&bytes[4..HEADER_BYTES], prefix]) != u32_at(bytes, 0) {
             return None;
         }
-        Some(Header {
-            segment,
-            mark: possible(mark_at(bytes, 16))?,
-            body_bytes,
-            synced: Synced { raft_index: u64_at(bytes, 64), segment: u64_at(bytes, 72) },
-            commit: u64_at(bytes, 80),
-            table_crc: u32_at(bytes, 88),
-        })
+        let (synced, commit) = (Synced { raft_index: u64_at(bytes, 64), segment: u64_at(bytes, 72) }, u64_at(bytes, 80));
+        let mark = possible(mark_at(bytes, 16)).filter(|_| synced.raft_index.max(commit) < LIMIT)?;
+        Some(Header { segment, mark, body_bytes, synced, commit, table_crc: u32_at(bytes, 88) })
     }
 
     /// Whether `bytes` could begin a record of `segment`: a cheap look, before the checksum is worth computing.

@@ -2,6 +2,8 @@
 
 mod damaged;
 mod golden;
+#[cfg(target_os = "linux")]
+mod opening;
 
 use std::path::Path;
 
