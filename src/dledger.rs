@@ -363,7 +363,8 @@ impl Builder {
     }
 
     fn segmented_log(&self) -> SegmentedLog {
-        SegmentedLog::new(self.dir.clone().unwrap_or_default(), SegmentOptions { segment_bytes: self.segment_bytes })
+        let zeroed = self.flush == FlushPolicy::Sync;
+        SegmentedLog::new(self.dir.clone().unwrap_or_default(), SegmentOptions { segment_bytes: self.segment_bytes, zeroed })
     }
 
     fn default_transport(&self) -> Box<dyn Transport> {

@@ -68,6 +68,7 @@
 //! | [`transport`] | what speaks: the trait, a network in memory, TCP |
 //! | `message.rs` | one message on its way: codec, and the checks before Raft sees it |
 //! | `future.rs`, `role.rs`, `watermark.rs` | the promise of an append; what a node is to its group; how far it is committed |
+//! | `spin.rs` | a short wait on the processor before a long one in the operating system |
 //! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
 
 mod batch;
@@ -82,6 +83,7 @@ mod replica;
 mod role;
 mod sequencer;
 mod shared;
+mod spin;
 pub mod storage;
 mod threads;
 pub mod transport;

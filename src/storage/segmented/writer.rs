@@ -13,7 +13,7 @@ use super::spare::{self, Spare};
 use super::state::{STATE_NAME, State, StateFile, WriteError};
 use super::sync::{Dirty, SegmentSync, Shared, Target};
 use super::tail::{Stamp, Tail};
-use super::{failed, too_large};
+use super::{SegmentOptions, failed, too_large};
 use crate::entry::NodeId;
 use crate::storage::{Base, Batch, Chore, HardState, Mark, PendingSync, StorageError};
 
@@ -24,7 +24,7 @@ pub(super) struct Writer<D: Disk> {
     pub(super) shared: Arc<Shared<D>>,
     pub(super) live: Arc<ArcSwap<Live<D>>>,
     pub(super) state: StateFile<D>,
-    pub(super) segment_bytes: u64,
+    pub(super) options: SegmentOptions,
     pub(super) last: Mark,
     pub(super) tail: Option<Tail<D>>,
     pub(super) retired: Retired<D>,
@@ -33,6 +33,8 @@ pub(super) struct Writer<D: Disk> {
     change: u64,
     /// How many segments this run has begun.
     begun: u64,
+    /// A segment was full before the next was ready.
+    spare_was_late: bool,
     /// Reused from one append to the next.
     marks: Vec<Mark>,
 }
@@ -52,12 +54,12 @@ impl<D: Disk> Writer<D> {
         shared: Arc<Shared<D>>,
         live: Arc<ArcSwap<Live<D>>>,
         state: StateFile<D>,
-        segment_bytes: u64,
+        options: SegmentOptions,
         last: Mark,
         tail: Option<Tail<D>>,
     ) -> Writer<D> {
         let (retired, dirty, marks) = (Retired::new(), Vec::new(), Vec::new());
-        Writer { shared, live, state, segment_bytes, last, tail, retired, dirty, change: 0, begun: 0, marks }
+        Writer { shared, live, state, options, last, tail, retired, dirty, change: 0, begun: 0, spare_was_late: false, marks }
     }
 
     pub(super) fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
@@ -127,7 +129,11 @@ impl<D: Disk> Writer<D> {
         let needed = format::RECORDS_AT + format::record_bytes(next.body().len() as u64);
         let spare = match self.shared.spares.take(needed) {
             Some(spare) => spare,
-            None => spare::make(&self.shared, self.incarnation(), needed.max(self.segment_bytes), false)?,
+            None => {
+                // A segment fills faster than half of one leaves time for: the next is asked for at once.
+                self.spare_was_late = self.begun > 0 && needed <= self.options.segment_bytes;
+                spare::make(&self.shared, self.incarnation(), needed.max(self.options.segment_bytes), false)?
+            }
         };
         draft.full.extend(draft.tail.take());
         let segment = self.christen(spare, before)?;
@@ -283,8 +289,8 @@ impl<D: Disk> Writer<D> {
             self.live.store(Arc::new(settled));
         }
         self.shared.usable().ok()?;
-        if self.tail.as_ref().is_none_or(Tail::is_half_full) {
-            let chore = spare::chore(&self.shared, self.incarnation(), self.segment_bytes);
+        if self.spare_was_late || self.tail.as_ref().is_none_or(Tail::is_half_full) {
+            let chore = spare::chore(&self.shared, self.incarnation(), &self.options);
             if chore.is_some() {
                 return chore;
             }
