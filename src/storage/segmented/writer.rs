@@ -66,7 +66,7 @@ impl<D: Disk> Writer<D> {
         self.judge(batches)?;
         let cut = first.raft_index() <= self.last.raft_index;
         if cut {
-            self.shared.lower(self.place(first.raft_index() - 1));
+            self.shared.lower(self.live.load().place(first.raft_index() - 1));
         }
         let stamp = Stamp { synced: self.shared.durable().synced, commit: commit.max(self.state.state.hard_state.commit) };
         self.change += 1;
@@ -264,13 +264,8 @@ impl<D: Disk> Writer<D> {
         let durable = self.shared.durable().change;
         self.dirty.retain(|dirty| dirty.change > durable);
         let dirty = self.dirty.iter().map(|Dirty { what, change }| Dirty { what: what.clone(), change: *change }).collect();
-        let place = self.place(self.last.raft_index);
+        let place = self.live.load().place(self.last.raft_index);
         Box::new(SegmentSync::new(self.shared.clone(), dirty, self.change, place))
-    }
-
-    /// Where `raft_index` is, or 0 if it is the base and lies in no segment.
-    fn place(&self, raft_index: u64) -> Synced {
-        Synced { raft_index, segment: self.live.load().segment_of(raft_index).unwrap_or(0) }
     }
 
     fn sync_all(&mut self) -> Result<Box<dyn PendingSync>, StorageError> {
