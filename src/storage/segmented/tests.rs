@@ -1,5 +1,7 @@
 //! The log as a whole, on a real disk.
 
+mod damaged;
+
 use std::path::Path;
 
 use super::*;
@@ -350,77 +352,6 @@ fn a_tail_torn_at_any_byte_is_cut_to_whole_batches_and_the_log_goes_on() {
         log.append(&more, 0).unwrap();
         drop(log);
         assert_eq!(contents(&open(copy.path()).0), [&all[..found.len()], &more].concat());
-    }
-}
-
-#[test]
-fn a_flipped_bit_in_the_synced_part_is_reported_and_never_cut() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    let all = singles(&mut mark, 1, 4, 40);
-    log.append(&all, 0).unwrap();
-    drop(log);
-    let name = segments(dir.path())[0].clone();
-    for at in 4096..4096 + 4 * 176 {
-        let copy = killed(dir.path());
-        flip(&copy.path().join(&name), at, 1 << (at % 8));
-        let mut log = SegmentedLog::new(copy.path(), SMALL);
-        match log.open(&genesis()) {
-            Err(StorageError::Damaged { path, offset, .. }) => {
-                assert!(path.ends_with(&name));
-                assert_eq!(offset as usize, 4096 + (at - 4096) / 176 * 176, "the record with byte {at}");
-            }
-            other => panic!("byte {at}: {other:?}"),
-        }
-    }
-}
-
-#[test]
-fn a_flipped_bit_in_a_sealed_segment_is_noticed_when_it_is_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    let all = singles(&mut mark, 1, 60, 300);
-    log.append(&all, 0).unwrap();
-    sync(&mut log);
-    run_chores(&mut log);
-    drop(log);
-    let name = segments(dir.path())[0].clone();
-    let bytes = std::fs::read(dir.path().join(&name)).unwrap().len();
-    for at in (0..bytes).step_by(11) {
-        let copy = killed(dir.path());
-        flip(&copy.path().join(&name), at, 1 << (at % 8));
-        let mut log = SegmentedLog::new(copy.path(), SMALL);
-        if let Err(error) = log.open(&genesis()) {
-            assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
-            continue;
-        }
-        for (index, expected) in (0..).zip(&all) {
-            match log.reader().batch_with(index).map(|batch| batch.unwrap().entry(index)) {
-                Ok(Ok(entry)) => assert_eq!(entry, expected.entry(index).unwrap(), "byte {at}"),
-                Ok(Err(_)) | Err(StorageError::Damaged { .. }) => {}
-                Err(error) => panic!("byte {at}: {error}"),
-            }
-        }
-    }
-}
-
-#[test]
-fn a_missing_segment_is_reported() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    for some in singles(&mut mark, 1, 60, 300).chunks(5) {
-        log.append(some, 0).unwrap();
-        sync(&mut log);
-    }
-    drop(log);
-    for name in segments(dir.path()) {
-        let copy = killed(dir.path());
-        std::fs::remove_file(copy.path().join(&name)).unwrap();
-        let error = SegmentedLog::new(copy.path(), SMALL).open(&genesis()).unwrap_err();
-        assert!(matches!(error, StorageError::Damaged { .. }), "{name}: {error}");
     }
 }
 
