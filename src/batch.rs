@@ -12,8 +12,11 @@
 //!  16  u64  first position       of the first entry
 //!  24  u64  timestamp            milliseconds since 1970
 //!  32  ...  payloads, back to back
-//!   .  n x  { u32 end, u32 crc } where payload i ends, counted from byte 32; CRC-32 (IEEE) of payload i
+//!   .  n x  { u32 end, u32 crc } where payload i ends, counted from byte 32; CRC-32 (IEEE) of payload i, bound to its index
 //! ```
+//!
+//! The checksum is bound to the index (by an exclusive or) so that a table that comes back as zeros, which is how disks lose sectors, does not
+//! read as entries without a payload: the CRC-32 of nothing is 0.
 //!
 //! The table stands behind the payloads so that a payload is copied once: from the host's buffer to its final place.
 
@@ -231,7 +234,7 @@ impl Batch {
         if start > end || end > table - PREFIX_BYTES {
             return Err(BatchError::Malformed("an entry ends outside the batch"));
         }
-        Ok((start, end, read_u32(&self.body, at + 4)))
+        Ok((start, end, read_u32(&self.body, at + 4) ^ bond(prefix.first_index + slot as u64)))
     }
 
     fn table_start(&self, prefix: &Prefix) -> usize {
@@ -326,9 +329,18 @@ impl OpenBatch {
         self.body[8..16].copy_from_slice(&first_index.to_le_bytes());
         self.body[16..24].copy_from_slice(&first_position.to_le_bytes());
         self.body[24..32].copy_from_slice(&timestamp.to_le_bytes());
+        for (slot, index) in self.table.chunks_exact_mut(SLOT_BYTES).zip(first_index..) {
+            let crc = read_u32(slot, 4) ^ bond(index);
+            slot[4..].copy_from_slice(&crc.to_le_bytes());
+        }
         self.body.extend_from_slice(&self.table);
         Bytes::from(self.body)
     }
+}
+
+/// What binds the checksum of a payload to its index. It is 0 for one index in four billion.
+fn bond(index: u64) -> u32 {
+    !((index as u32).wrapping_mul(0x9E37_79B1) ^ (index >> 32) as u32)
 }
 
 fn read_u32(bytes: &[u8], at: usize) -> u32 {
@@ -379,6 +391,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A simulated disk lost the sectors that held a table, after a sync that failed, and the entries read as empty ones: the ends were 0, and so is
+    /// the CRC-32 of nothing.
+    #[test]
+    fn a_table_of_zeros_holds_no_entry() {
+        let batch = batch_of(&[b"one", b"", b"three"]);
+        let mut body = batch.body.to_vec();
+        let table = body.len() - 3 * SLOT_BYTES;
+        body[table..].fill(0);
+        let lost = Batch::new(7, 3, Bytes::from(body)).unwrap();
+        assert!((100..103).all(|index| lost.entry(index) == Err(BatchError::Checksum { index })));
+    }
+
+    #[test]
+    fn a_slot_of_another_entry_is_noticed() {
+        let batch = batch_of(&[b"same", b"same"]);
+        let mut body = batch.body.to_vec();
+        let table = body.len() - 2 * SLOT_BYTES;
+        let first = body[table + 4..table + 8].to_vec();
+        body[table + 12..].copy_from_slice(&first);
+        assert!(Batch::new(7, 3, Bytes::from(body)).unwrap().entry(101).is_err());
     }
 
     #[test]

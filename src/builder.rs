@@ -19,9 +19,9 @@ pub enum FlushPolicy {
     /// nodes at once, as far as the disks keep what they confirmed.
     Sync,
     /// Once it is written to the operating system; it is synced in the background every `interval` (1 ms to 1 h). An acknowledged append survives
-    /// the crash of any number of processes, and the power failure of a minority of the nodes. **If a majority loses power within `interval` of
-    /// each other, entries acknowledged in that time can be lost.** Term and vote are synced at once all the same, so even then there are never two
-    /// leaders in a term.
+    /// the end of any number of processes. **A node that loses power forgets what it had confirmed within the last interval. An acknowledged entry can be
+    /// lost if the nodes that lost power before they had synced it, together with those that had not received it yet, come to a majority of the group.** A
+    /// node that forgot comes back and is sent again what it lacks. Term and vote are synced at once all the same, so there are never two leaders in a term.
     Async {
         /// The time between background syncs.
         interval: Duration,

@@ -29,6 +29,10 @@ use crate::watermark::Watermark;
 /// How long the only node of a group may take to become its leader when it is opened. It takes two syncs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a message to a follower that catches up carries. With the 64 that may be under way to it that is 32 MiB, half of what the TCP transport holds for a
+/// peer before it drops. A larger batch goes alone. While a follower keeps up, every batch is a message.
+const MESSAGE_BYTES: u64 = 512 << 10;
+
 /// A message holds at least one batch, its entry table and Raft's fields.
 const MESSAGE_OVERHEAD: u64 = 64 << 10;
 
@@ -278,7 +282,8 @@ impl Tail {
         if self.cursor.failed || shared.watermark.is_closed() || !shared.watermark.wait_past(self.cursor.next, deadline) {
             return None;
         }
-        self.cursor.next()
+        // The node may be shut down at this very moment: that is an end, not an error.
+        self.cursor.next().filter(|entry| !matches!(entry, Err(ReadError::Stopped)))
     }
 }
 
@@ -358,9 +363,8 @@ impl Builder {
     }
 
     fn segmented_log(&self) -> SegmentedLog {
-        let mut options = SegmentOptions::default();
-        options.segment_bytes = self.segment_bytes;
-        SegmentedLog::new(self.dir.clone().unwrap_or_default(), options)
+        let zeroed = self.flush == FlushPolicy::Sync;
+        SegmentedLog::new(self.dir.clone().unwrap_or_default(), SegmentOptions { segment_bytes: self.segment_bytes, zeroed })
     }
 
     fn default_transport(&self) -> Box<dyn Transport> {
@@ -432,7 +436,7 @@ impl Builder {
             identity: recovered.identity,
             addresses: self.peers.clone(),
             known: recovered.peers.clone(),
-            message_bytes_max: (self.message_bytes() + MESSAGE_OVERHEAD) as usize,
+            message_bytes_max: (self.message_bytes_max() + MESSAGE_OVERHEAD) as usize,
             inbox: Inbox::new(move |arrival| {
                 if let Arrival::Message(message) = &arrival
                     && !shared.admit(message)
@@ -455,7 +459,7 @@ impl Builder {
                 node: self.node,
                 election_ticks,
                 heartbeat_ticks: 2,
-                message_bytes: self.message_bytes(),
+                message_bytes: MESSAGE_BYTES,
                 counts_unsynced: matches!(self.flush, FlushPolicy::Async { .. }),
                 seed: random(),
             },
@@ -470,7 +474,7 @@ impl Builder {
     }
 
     /// The largest batch with its entry table: an entry takes at most as much in the table as it counts in the limit.
-    fn message_bytes(&self) -> u64 {
+    fn message_bytes_max(&self) -> u64 {
         2 * self.max_batch_bytes()
     }
 }

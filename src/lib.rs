@@ -34,7 +34,9 @@
 //! # What is guaranteed, and on which assumptions
 //!
 //! 1. **An acknowledged append is never lost, never moves, never changes.** Under [`FlushPolicy::Sync`] as long as fewer than a majority of the group's disks
-//!    lose what they confirmed to have stored. Under [`FlushPolicy::Async`] in addition as long as no majority loses power within one flush interval.
+//!    lose what they confirmed to have stored. Under [`FlushPolicy::Async`] the end of any number of processes loses nothing, but a node that loses power
+//!    forgets what it had confirmed within one flush interval: an entry can be lost if the nodes that lost power before they synced it, and those that
+//!    had not received it yet, come to a majority.
 //! 2. **One order.** Indexes are dense, positions add up, timestamps never decrease, and all of them are the same on every node, for good.
 //! 3. **Real time.** An append that begins after another was acknowledged gets a higher index. [`DLedger::barrier`] is linearizable on every node;
 //!    [`DLedger::get`] alone is not: a follower may lag behind.
@@ -66,6 +68,7 @@
 //! | [`transport`] | what speaks: the trait, a network in memory, TCP |
 //! | `message.rs` | one message on its way: codec, and the checks before Raft sees it |
 //! | `future.rs`, `role.rs`, `watermark.rs` | the promise of an append; what a node is to its group; how far it is committed |
+//! | `spin.rs` | a short wait on the processor before a long one in the operating system |
 //! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
 
 mod batch;
@@ -80,6 +83,7 @@ mod replica;
 mod role;
 mod sequencer;
 mod shared;
+mod spin;
 pub mod storage;
 mod threads;
 pub mod transport;

@@ -62,6 +62,13 @@ impl Message {
         }
     }
 
+    /// Takes a heartbeat for one that tells of no commit behind `last`: for a node that may have lost, with its power, what it had acknowledged.
+    pub(crate) fn limit_heartbeat(&mut self, last: u64) {
+        if self.0.get_msg_type() == eraftpb::MessageType::MsgHeartbeat {
+            self.0.commit = self.0.commit.min(last);
+        }
+    }
+
     /// The node that sent it.
     pub fn from(&self) -> NodeId {
         NodeId::from(self.0.from)

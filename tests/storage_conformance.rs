@@ -43,7 +43,7 @@ struct Segmented(TempDir);
 
 impl conformance::Bench for Segmented {
     fn fresh(&mut self) {
-        self.0 = TempDir::new().unwrap();
+        self.0 = TempDir::new().expect("a temporary directory");
     }
 
     fn handle(&mut self) -> Box<dyn Storage> {

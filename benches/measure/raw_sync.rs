@@ -11,22 +11,28 @@ use hdrhistogram::Histogram;
 use crate::scratch::scratch;
 
 /// Files are written from their begin to their end, again and again: a write never meets a block that is still on its way to the disk.
-const FILE_BYTES: u64 = 64 << 20;
+const FILE_BYTES: u64 = 16 << 20;
 
-/// Above this a disk, or its neighbours, are too restless for figures of synced appends.
-pub(crate) const RESTLESS: Duration = Duration::from_millis(1);
+/// A small raw write and sync that takes longer than this at the median tells of a disk, or of neighbours, too restless for figures.
+const RESTLESS: Duration = Duration::from_millis(1);
+
+/// What a quiet disk may take beyond that for each MiB that is synced at once.
+const RESTLESS_PER_MIB: Duration = Duration::from_millis(1);
 
 /// A raw `pwrite` and `fdatasync`, again and again.
 pub(crate) struct RawSync {
     /// Of each file.
     pub(crate) per_second: f64,
+    /// Bytes, in all files.
+    at_once: u64,
     /// Of both calls together, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
 }
 
 impl RawSync {
-    pub(crate) fn p50(&self) -> Duration {
-        Duration::from_nanos(self.latency.value_at_quantile(0.5))
+    pub(crate) fn is_restless(&self) -> bool {
+        let p50 = Duration::from_nanos(self.latency.value_at_quantile(0.5));
+        p50 > RESTLESS + RESTLESS_PER_MIB.mul_f64(self.at_once as f64 / f64::from(1 << 20))
     }
 }
 
@@ -41,7 +47,7 @@ pub(crate) fn raw_sync(files: u64, bytes: usize, time: Duration) -> RawSync {
     });
     let mut latency = Histogram::new(3).expect("three digits are a legal precision");
     histograms.iter().for_each(|one| latency.add(one).expect("it resizes"));
-    RawSync { per_second: latency.len() as f64 / files as f64 / time.as_secs_f64(), latency }
+    RawSync { at_once: files * bytes as u64, per_second: latency.len() as f64 / files as f64 / time.as_secs_f64(), latency }
 }
 
 fn zeroed_file(path: &Path) -> File {

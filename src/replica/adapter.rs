@@ -19,6 +19,9 @@ use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 use super::election::Timeouts;
 use super::{Settings, rebase};
 
+/// How many appends may be under way to a follower before it answers.
+const MESSAGES_MAX: usize = 64;
+
 /// Committed entries are handed out header-only, and at most so many at once: nobody reads them, raft-rs only counts them.
 const COMMITTED_MAX: u64 = 1024;
 
@@ -52,6 +55,8 @@ pub(super) struct Turn {
 /// raft-rs, seen from this crate.
 pub(super) struct Core {
     node: RawNode<LogView>,
+    /// Batches count in this group before they are synced, so a node that lost power may have lost some that counted.
+    forgets: bool,
     timeouts: Timeouts,
     /// (term, role) when the election timeout was last replaced: raft-rs draws one of its own whenever one of them changes.
     drawn_for: (u64, StateRole),
@@ -67,7 +72,7 @@ impl Core {
             heartbeat_tick: settings.heartbeat_ticks,
             applied: recovered.hard_state.commit,
             max_size_per_msg: settings.message_bytes,
-            max_inflight_msgs: 256,
+            max_inflight_msgs: MESSAGES_MAX,
             check_quorum: true,
             pre_vote: true,
             read_only_option: ReadOnlyOption::Safe,
@@ -79,7 +84,8 @@ impl Core {
         let view = LogView::new(recovered, reader);
         let node =
             RawNode::new(&config, view, &logger).expect("the settings were checked by the builder, and the recovered state by the storage");
-        let mut core = Core { node, timeouts, drawn_for: (u64::MAX, StateRole::Follower), newest: recovered.last };
+        let forgets = settings.counts_unsynced;
+        let mut core = Core { node, forgets, timeouts, drawn_for: (u64::MAX, StateRole::Follower), newest: recovered.last };
         core.settle_timeout();
         core
     }
@@ -96,13 +102,37 @@ impl Core {
     }
 
     /// Hands a message to raft-rs if it passes every check. A refused message leaves no trace.
-    pub(super) fn step(&mut self, message: Message, membership: &Membership) -> Result<(), Refusal> {
+    pub(super) fn step(&mut self, mut message: Message, membership: &Membership) -> Result<(), Refusal> {
+        if self.forgets {
+            message.limit_heartbeat(self.node.raft.raft_log.last_index());
+        }
         self.check(&message, membership)?;
         let message = message.into_inner();
+        if self.forgets && self.forgive(&message) {
+            return Ok(());
+        }
         // What is an error to raft-rs (a response of a node that has left) is an ordinary loss here.
         let _ = self.node.step(message);
         self.settle_timeout();
         Ok(())
+    }
+
+    /// Where batches count before they are synced, a follower that loses power may no longer have what it acknowledged. raft-rs takes its refusal for
+    /// a late one, and would never send the lost batches again: so the leader forgets the acknowledgement too, and looks anew for what they share.
+    fn forgive(&mut self, answer: &RaftMessage) -> bool {
+        let raft = &mut self.node.raft;
+        let is_refusal = answer.get_msg_type() == MessageType::MsgAppendResponse && answer.reject;
+        if !is_refusal || raft.state != StateRole::Leader || answer.term != raft.term {
+            return false;
+        }
+        let Some(progress) = raft.mut_prs().get_mut(answer.from).filter(|progress| answer.reject_hint < progress.matched) else {
+            return false;
+        };
+        progress.matched = 0;
+        progress.become_probe();
+        progress.next_idx = answer.reject_hint + 1;
+        raft.send_append(answer.from);
+        true
     }
 
     fn check(&mut self, message: &Message, membership: &Membership) -> Result<(), Refusal> {
@@ -180,11 +210,15 @@ impl Core {
         if self.role() != CoreRole::Leader || self.is_transferring() {
             return None;
         }
+        let (term, before) = (self.term(), self.mark(self.node.raft.raft_log.last_index())?);
+        // A batch out of line would be taken here, and refused by every peer for ever.
+        let mark = Batch::new(before.raft_index + 1, term, body.clone()).and_then(|batch| batch.mark_after(&before)).ok()?;
         let entry = RaftEntry { data: body, ..RaftEntry::default() };
         let mut message = RaftMessage { from: self.node.raft.id, entries: vec![entry].into(), ..RaftMessage::default() };
         message.set_msg_type(MessageType::MsgPropose);
         self.node.step(message).ok()?;
-        Some((self.node.raft.term, self.node.raft.raft_log.last_index()))
+        self.newest = mark;
+        Some((term, mark.raft_index))
     }
 
     pub(super) fn read_index(&mut self, context: Vec<u8>) {
@@ -211,8 +245,11 @@ impl Core {
         let hard_state = hard_state.filter(|new| (new.term, new.vote) != (saved.term, saved.vote));
         let is_rebase = |message: &&RaftMessage| message.get_msg_type() == MessageType::MsgSnapshot;
         let moved = ready.messages().iter().filter(is_rebase).map(|message| message.to).collect();
-        let now = ready.take_messages().into_iter().map(Message::new).collect();
-        let later = ready.take_persisted_messages().into_iter().map(Message::new).collect();
+        // The answer to a heartbeat tells of the term alone. It need not wait for batches: else slow disks would depose a healthy leader.
+        let is_prompt = |message: &RaftMessage| message.get_msg_type() == MessageType::MsgHeartbeatResponse;
+        let (prompt, later): (Vec<_>, Vec<_>) = ready.take_persisted_messages().into_iter().partition(is_prompt);
+        let now = ready.take_messages().into_iter().chain(prompt).map(Message::new).collect();
+        let later = later.into_iter().map(Message::new).collect();
         Some(Turn {
             number: ready.number(),
             hard_state,

@@ -224,13 +224,14 @@ impl Replica {
         outcome
     }
 
-    /// A batch is to be appended; `body` is valid and continues the ledger. Its fate comes as [`Effect::Settle`].
-    pub(crate) fn handle_append(&mut self, id: BatchId, body: Bytes) {
+    /// A batch is to be appended; `body` continues the ledger. Its fate comes as [`Effect::Settle`]. False if it was not taken, and is lost.
+    pub(crate) fn handle_append(&mut self, id: BatchId, body: Bytes) -> bool {
         let place = if self.failed { None } else { self.core.propose(body) };
         match place {
             Some((term, raft_index)) => self.proposals.push(id, term, raft_index),
             None => self.effects.push_back(Effect::Settle(id, Fate::Lost)),
         }
+        place.is_some()
     }
 
     /// A linearizable point is wanted. The answer comes as [`Effect::Barrier`], if a leader with a quorum can be reached.
@@ -263,7 +264,8 @@ impl Replica {
 
     /// Whether the leadership can go to another voter.
     pub(crate) fn check_transfer(&self, to: NodeId) -> Result<(), TransferRefusal> {
-        if self.failed || self.standing.role != Role::Leader {
+        // Both: a leader that was deposed in this turn has not been announced as such, and raft-rs would pass the wish on to another node.
+        if self.failed || self.standing.role != Role::Leader || self.core.role() != CoreRole::Leader {
             return Err(TransferRefusal::NotLeader);
         }
         if !self.members.is_voter(to) {
@@ -339,8 +341,8 @@ impl Replica {
 
     /// Puts out the effects of a turn: send first what may go at once, so that peers write while this node does.
     fn begin(&mut self, mut turn: Turn) {
-        // A sole voter makes itself leader in the turn that carries its new term. If anything of that term left and the term was forgotten in a
-        // crash, it would lead the same term twice, with other batches.
+        // Whatever a message says, it says it in a term. A sole voter, for one, makes itself leader in the turn that carries its new term. If anything
+        // of that term left and the term was forgotten in a crash, it would lead the same term twice, with other batches.
         let is_term_durable = turn.hard_state.is_none() && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
         if is_term_durable {
             self.send(std::mem::take(&mut turn.now));

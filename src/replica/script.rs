@@ -12,7 +12,8 @@
 //! > together 1 2 | reverse 1 2    those on the way from 1 to 2 arrive in one turn | change their order
 //! > drop [1 2] | cut 1 2 | heal   messages on the way are lost | all later ones between the two | no more
 //! > append 1 hello world          a batch of two entries is proposed at node 1
-//! > barrier 2 | transfer 1 2 | purge 1 5 | unreachable 1 2
+//! > barrier 2 | forget 2 1         a barrier is asked for at node 2 | its first asker goes away
+//! > transfer 1 2 | purge 1 5 | unreachable 1 2
 //! > hold 1 | synced 1 | release 1 syncs of node 1 wait from now on | those that wait now succeed | no sync waits any more
 //! > crash 1 | kill 1 | restart 1  the power fails | the process dies | and it comes back
 //! > tear 1                        with its next write node 1 loses power: the batches reached the disk, the hard state did not
@@ -31,7 +32,10 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+mod disasters;
 mod group;
+mod laws;
+mod reads;
 
 use group::Group;
 
@@ -105,6 +109,7 @@ fn direct(group: &mut Group, words: &[&str]) {
         ["heal"] => group.heal(),
         ["append", _, payloads @ ..] => group.append(number(1), payloads),
         ["barrier", _] => group.barrier(number(1)),
+        ["forget", _, _] => group.forget(number(1), number(2)),
         ["transfer", _, _] => group.transfer(number(1), number(2)),
         ["purge", _, _] => group.purge(number(1), number(2)),
         ["unreachable", _, _] => group.unreachable(number(1), number(2)),

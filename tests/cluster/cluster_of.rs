@@ -34,9 +34,6 @@ pub(crate) enum Disk {
     Directory,
 }
 
-/// Whether the default storage remembers anything yet.
-const DIRECTORY_KEEPS: bool = false;
-
 /// Flush policies that the tests run under.
 pub(crate) const FLUSHES: [FlushPolicy; 2] = [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(5) }];
 
@@ -160,7 +157,7 @@ impl Cluster {
             .peers(self.ids().zip(self.addresses.iter().cloned()))
             .heartbeat_interval(self.plan.heartbeat)
             .election_timeout(self.plan.election);
-        if self.plan.disk == Disk::Memory || !DIRECTORY_KEEPS {
+        if self.plan.disk == Disk::Memory {
             builder = builder.storage(GatedLog { log: seat.memory.clone(), gate: seat.gate.clone() });
         }
         if self.plan.wire == Wire::Memory {
@@ -170,7 +167,12 @@ impl Cluster {
     }
 
     pub(crate) fn start(&self, id: u64) {
-        let ledger = self.builder(id).open().expect("a node can be opened");
+        self.start_as(id, |builder| builder);
+    }
+
+    /// Opens a node with other settings for once.
+    pub(crate) fn start_as(&self, id: u64, tune: impl FnOnce(Builder) -> Builder) {
+        let ledger = tune(self.builder(id)).open().expect("a node can be opened");
         assert!(self.seat(id).ledger.lock().replace(ledger).is_none(), "node {id} runs already");
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dledger::{AppendError, BarrierError, Entry, FlushPolicy, Role};
 use parking_lot::Mutex;
@@ -170,13 +170,22 @@ fn a_hundred_leaders_fall_with_appends_under_way_and_nothing_acknowledged_is_los
     }
 }
 
+/// Small segments, so that they are changed often.
+fn on_disk(wire: Wire, flush: FlushPolicy) -> Plan {
+    impatient(3).over(wire).on(Disk::Directory).with(move |builder| builder.flush(flush).segment_bytes(64 << 10))
+}
+
 #[test]
-fn leaders_fall_over_tcp_and_on_real_disks() {
-    let on_disk = |flush: FlushPolicy| {
-        impatient(3).over(Wire::Tcp).on(Disk::Directory).with(move |builder| builder.flush(flush).segment_bytes(64 << 10))
-    };
+fn leaders_fall_over_tcp() {
     for flush in FLUSHES {
-        strike(&on_disk(flush).open(), 10, &[Blow::ShutDown, Blow::HandsOver]);
+        strike(&on_disk(Wire::Tcp, flush).open(), 10, &[Blow::ShutDown, Blow::HandsOver]);
+    }
+}
+
+#[test]
+fn what_leaders_wrote_in_vain_is_cut_off_on_disk() {
+    for flush in FLUSHES {
+        strike(&on_disk(Wire::Memory, flush).open(), 15, &[Blow::ShutDown, Blow::CutOff, Blow::CutOff, Blow::CutOffWithFew]);
     }
 }
 
@@ -230,4 +239,28 @@ fn without_a_majority_nothing_is_acknowledged_and_with_it_everything_goes_on() {
     away[1..].iter().for_each(|id| cluster.start(*id));
     let ledger = cluster.agree();
     assert_eq!(&*ledger[index as usize], b"with three");
+}
+
+#[test]
+fn no_vote_counts_before_the_voters_disk_has_it() {
+    let cluster = impatient(3).open();
+    cluster.append(b"before");
+    cluster.agree();
+    let old = cluster.leader();
+    let term = cluster.node(old).status().term;
+    let others = cluster.others(old);
+    cluster.gate(others[0]).shut();
+    cluster.stop(old);
+    // The one whose disk is stuck is asked for its vote, or votes for itself. The other's is not enough.
+    until("an election", || (cluster.node(others[0]).status().term > term).then_some(()));
+    let end = Instant::now() + Duration::from_millis(400);
+    while Instant::now() < end {
+        for status in others.iter().map(|id| cluster.node(*id).status()) {
+            // Not even one that could not commit anything yet.
+            assert!(status.leader.is_none() || status.term == term, "a vote that may be forgotten made a leader: {status:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    cluster.gate(others[0]).open();
+    cluster.append(b"with both");
 }

@@ -1,8 +1,10 @@
 //! What becomes of appends that are under way when their leader falls: committed, lost for certain, or unknown, and never the wrong one of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dledger::{AppendError, Role};
+use parking_lot::Mutex;
 
 use crate::cluster_of::{Cluster, PATIENCE, cluster_of, until};
 
@@ -17,7 +19,22 @@ fn three() -> Cluster {
 
 #[test]
 fn an_append_that_a_new_leader_took_over_is_acknowledged_by_the_old_one() {
-    let cluster = three();
+    let early = Arc::new(Mutex::new(Vec::new()));
+    let cluster = cluster_of(3)
+        .with({
+            let early = early.clone();
+            move |builder| {
+                let early = early.clone();
+                builder.on_role_change(move |status| {
+                    if status.role == Role::Leader && status.committed.end < status.end_index {
+                        early.lock().push(status.clone());
+                    }
+                })
+            }
+        })
+        .open();
+    cluster.append(b"before");
+    cluster.agree();
     let old = cluster.leader();
     let others = cluster.others(old);
     let term = cluster.node(old).status().term;
@@ -34,6 +51,7 @@ fn an_append_that_a_new_leader_took_over_is_acknowledged_by_the_old_one() {
     let appended = future.wait_timeout(PATIENCE).expect("it resolves").expect("it is committed");
     assert_eq!((appended.index, appended.position, appended.term), (1, 6, term), "the place that it was promised");
     assert_eq!(&*cluster.agree()[1], b"taken over");
+    assert!(early.lock().is_empty(), "announced before it had committed what it found: {:?}", early.lock());
 }
 
 #[test]

@@ -46,6 +46,8 @@ fn the_leadership_goes_where_it_is_sent_and_appends_go_on() {
 #[test]
 fn only_a_leader_hands_over_and_only_to_a_voter() {
     let cluster = cluster_of(3).open();
+    cluster.append(b"so that all know who leads");
+    cluster.agree();
     let leader = cluster.leader();
     let follower = cluster.others(leader)[0];
     match cluster.node(follower).transfer_leadership(follower + 100) {

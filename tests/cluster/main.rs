@@ -6,6 +6,7 @@ mod fates;
 mod gated;
 mod handover;
 mod history;
+mod lossy;
 mod one_node;
 mod replication;
 mod roles;

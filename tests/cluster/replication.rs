@@ -1,12 +1,14 @@
 //! Groups of nodes that stay up, or come back: every replica ends with the same ledger.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use dledger::{AppendError, DLedger, FlushPolicy, NodeId, Role};
+use dledger::{AppendError, BarrierError, DLedger, FlushPolicy, NodeId, Role};
 
 use crate::cluster_of::{Cluster, Dice, Disk, FLUSHES, Plan, Wire, cluster_of, until, whole};
+use crate::lossy::{LARGE, LossyTransport};
 
 /// The groups that every fact about replication is proved on.
 fn groups() -> impl Iterator<Item = Cluster> {
@@ -166,6 +168,34 @@ fn groups_on_one_network_do_not_hear_each_other() {
     until("the other group to hold its own", || {
         ledgers.iter().all(|ledger| ledger.get(0).unwrap().is_some_and(|entry| *entry == *b"other")).then_some(())
     });
+}
+
+#[test]
+fn a_barrier_waits_until_what_it_covers_is_here() {
+    let loses = Arc::new(AtomicBool::new(false));
+    let cluster = cluster_of(3).with(|builder| builder.append_timeout(Duration::from_millis(300))).prepare();
+    for id in 1..=3 {
+        let inner = cluster.network.transport(NodeId::from(id));
+        cluster.start_as(id, |builder| builder.transport(LossyTransport { inner, loses: loses.clone() }));
+    }
+    cluster.append(b"small");
+    cluster.agree();
+    let leader = cluster.leader();
+    let away = cluster.others(leader)[0];
+    // One follower misses an entry that the others commit. It goes on hearing from the leader.
+    cluster.isolate(away);
+    cluster.node(leader).append([7; 2 * LARGE]).expect("two of three are a majority");
+    loses.store(true, Ordering::Relaxed);
+    cluster.network.heal();
+    let follower = cluster.node(away);
+    until("it to follow again", || (follower.status().leader == Some(NodeId::from(cluster.leader()))).then_some(()));
+    match follower.barrier() {
+        Err(BarrierError::TimedOut(_)) => assert_eq!(follower.committed(), 0..1),
+        other => panic!("it cannot have what was acknowledged, and answers {other:?}"),
+    }
+    loses.store(false, Ordering::Relaxed);
+    until("a barrier", || follower.barrier().ok().map(|end| assert_eq!(end, 2)));
+    assert_eq!(cluster.agree().len(), 2);
 }
 
 #[test]

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::batch::{Batch, Mark, OpenBatch};
+use crate::batch::{Batch, OpenBatch};
 use crate::entry::NodeId;
 use crate::message::Message;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, mix};
 use crate::role::{Membership, Role};
-use crate::storage::{Base, Genesis, HardState, Identity, LogReader, MemoryLog, PendingSync, Storage, StorageError};
+use crate::storage::{Genesis, HardState, Identity, LogReader, MemoryLog, PendingSync, Storage};
+
+use super::laws::Laws;
+use super::reads::Reads;
 
 pub(super) const ELECTION_TICKS: usize = 10;
 pub(super) const HEARTBEAT_TICKS: usize = 2;
@@ -23,37 +25,6 @@ struct Node {
     holds_syncs: bool,
     tears: bool,
     is_full: bool,
-}
-
-/// A reader that can be made to fail.
-struct Reads {
-    log: Arc<dyn LogReader>,
-    broken: AtomicBool,
-}
-
-impl Reads {
-    fn log(&self) -> Result<&dyn LogReader, StorageError> {
-        let damaged = || StorageError::Damaged { path: "(memory)".into(), offset: 0, reason: "as the script wants it".to_owned() };
-        if self.broken.load(Ordering::Relaxed) { Err(damaged()) } else { Ok(&*self.log) }
-    }
-}
-
-impl LogReader for Reads {
-    fn base(&self) -> Base {
-        self.log.base()
-    }
-
-    fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError> {
-        self.log()?.batch_with(index)
-    }
-
-    fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
-        self.log()?.batches(from, to, bytes_max)
-    }
-
-    fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {
-        self.log()?.mark(raft_index)
-    }
 }
 
 /// What a node loses when it goes down.
@@ -70,21 +41,6 @@ struct Life {
     next: (u64, u64),
     committed: u64,
     failed: bool,
-}
-
-/// Laws that hold whatever happens, and what is remembered to check them.
-#[derive(Default)]
-struct Laws {
-    leaders: BTreeMap<u64, u64>,
-    /// What was committed anywhere: raft index to (term, chain).
-    committed: BTreeMap<u64, (u64, u32)>,
-    ledger: BTreeSet<Vec<String>>,
-    payloads: BTreeMap<BatchId, Vec<String>>,
-    fates: BTreeMap<BatchId, Fate>,
-    /// The end of what was acknowledged by anyone.
-    acknowledged: u64,
-    /// Where a barrier was asked for, and what was acknowledged by then.
-    barriers: BTreeMap<u64, (u64, u64)>,
 }
 
 /// See the [module](self).
@@ -142,10 +98,6 @@ impl Group {
 
     pub(super) fn leads(&self, id: u64) -> bool {
         self.nodes[&id].life.as_ref().is_some_and(|life| !life.failed && life.replica.standing().role == Role::Leader)
-    }
-
-    pub(super) fn is_up(&self, id: u64) -> bool {
-        self.nodes[&id].life.is_some()
     }
 
     pub(super) fn tick(&mut self, id: u64, times: u64) {
@@ -274,18 +226,24 @@ impl Group {
         let body = open.close(index, position, 0);
         self.batches += 1;
         let batch = self.batches;
-        self.laws.payloads.insert(batch, payloads.iter().map(|payload| (*payload).to_owned()).collect());
+        self.laws.proposed(batch, payloads);
         self.life(id).expect("just seen").replica.handle_append(batch, body);
         self.carry_out(id);
     }
 
     pub(super) fn barrier(&mut self, id: u64) {
         self.barriers += 1;
-        let (barrier, acknowledged) = (self.barriers, self.laws.acknowledged);
+        let barrier = self.barriers;
         let Some(life) = self.life(id) else { return };
         life.replica.handle_barrier(barrier);
-        self.laws.barriers.insert(barrier, (id, acknowledged));
+        self.laws.asked(barrier, id);
         self.carry_out(id);
+    }
+
+    pub(super) fn forget(&mut self, id: u64, barrier: u64) {
+        if let Some(life) = self.life(id) {
+            life.replica.forget_barrier(barrier);
+        }
     }
 
     pub(super) fn transfer(&mut self, id: u64, to: u64) {
@@ -359,7 +317,22 @@ impl Group {
         self.node(id).tears = true;
     }
 
+    /// Everything works from now on, and every node is up.
+    pub(super) fn end_troubles(&mut self) {
+        self.heal();
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            (self.node(id).tears, self.node(id).is_full) = (false, false);
+            self.release(id);
+            self.restart(id);
+        }
+    }
+
+    /// Brings a node up, unless it is.
     pub(super) fn restart(&mut self, id: u64) {
+        if self.node(id).life.is_some() {
+            return;
+        }
         let genesis = Genesis { group: "scripts".to_owned(), node: NodeId::from(id), cluster: 1, membership: self.membership.clone() };
         let (seed, counts_unsynced) = (self.seed, self.counts_unsynced);
         let node = self.node(id);
@@ -377,7 +350,7 @@ impl Group {
             counts_unsynced,
             seed: mix(mix(seed ^ id) ^ node.lives),
         };
-        let reads = Arc::new(Reads { log: reader.clone(), broken: AtomicBool::new(false) });
+        let reads = Arc::new(Reads::new(reader.clone()));
         let replica = Replica::new(&settings, &recovered, committed, reads.clone());
         let next = (recovered.last.next_index, recovered.last.next_position);
         let commit = committed.raft_index;
@@ -392,7 +365,7 @@ impl Group {
 
     pub(super) fn break_reads(&mut self, id: u64) {
         if let Some(life) = self.life(id) {
-            life.reads.broken.store(true, Ordering::Relaxed);
+            life.reads.fail();
         }
     }
 
@@ -455,15 +428,14 @@ impl Group {
                 let from = life.committed.max(life.reader.base().mark.raft_index);
                 life.committed = mark.raft_index;
                 self.tell(format!("  {id} commit {}/t{}, {} entries", mark.raft_index, mark.term, mark.next_index));
-                self.check_committed(id, from, mark.raft_index);
+                self.note_committed(id, from, mark.raft_index);
             }
             Effect::Settle(batch, fate) => self.settle(id, batch, fate),
             Effect::Role(standing) => {
                 let leader = standing.leader.map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
                 self.tell(format!("  {id} role {} t{}, {leader}", standing.role, standing.term));
                 if standing.role == Role::Leader {
-                    let known = *self.laws.leaders.entry(standing.term).or_insert(id);
-                    assert_eq!(known, id, "two leaders in term {}", standing.term);
+                    self.laws.led(standing.term, id);
                     let life = self.life(id).expect("it has an effect");
                     let last = life.replica.last().unwrap();
                     life.next = (last.next_index, last.next_position);
@@ -502,7 +474,7 @@ impl Group {
     /// What an engine does when a write finds no room.
     fn step_back(&mut self, id: u64, hard_state: Option<HardState>) {
         self.node(id).is_full = false;
-        let open: Vec<u64> = self.laws.barriers.iter().filter(|(_, (node, _))| *node == id).map(|(barrier, _)| *barrier).collect();
+        let open = self.laws.open_at(id);
         let life = self.life(id).expect("it has an effect");
         if let Some(hard_state) = hard_state {
             life.storage.save(hard_state).unwrap();
@@ -516,14 +488,8 @@ impl Group {
     }
 
     fn settle(&mut self, id: u64, batch: BatchId, fate: Fate) {
-        let known = self.laws.fates.insert(batch, fate);
-        assert_eq!(known, None, "batch {batch} meets two fates");
-        if let Fate::Committed { .. } = fate {
-            // The ledger's end is a bound that is a little too strict, and holds: the commit is published before the settlement.
-            let life = self.life(id).expect("it has an effect");
-            let end = life.reader.mark(life.committed).unwrap().expect("committed").next_index;
-            self.laws.acknowledged = self.laws.acknowledged.max(end);
-        }
+        let end = self.end(id);
+        self.laws.settled(batch, fate, end);
         let fate = match fate {
             Fate::Committed { term } => format!("committed in t{term}"),
             Fate::Lost => "lost".to_owned(),
@@ -533,47 +499,32 @@ impl Group {
     }
 
     fn hold_barriers(&mut self, id: u64, barriers: &[u64]) {
-        let life = self.life(id).expect("it has an effect");
-        let end = life.reader.mark(life.committed).unwrap().expect("committed").next_index;
-        for barrier in barriers {
-            let (_, acknowledged) = self.laws.barriers.remove(barrier).expect("asked for once, held once");
-            assert!(acknowledged <= end, "barrier {barrier} at {id} misses what was acknowledged: {end} of {acknowledged}");
-        }
+        let end = self.end(id);
+        barriers.iter().for_each(|barrier| self.laws.held(*barrier, end));
         self.tell(format!("  {id} barriers {barriers:?} hold at {end}"));
     }
 
-    /// What is committed at one place is the same everywhere, for good.
-    fn check_committed(&mut self, id: u64, from: u64, to: u64) {
+    /// The index after the last entry that node `id` has published as committed.
+    fn end(&mut self, id: u64) -> u64 {
+        let life = self.life(id).expect("it has an effect");
+        life.reader.mark(life.committed).unwrap().expect("committed").next_index
+    }
+
+    fn note_committed(&mut self, id: u64, from: u64, to: u64) {
+        let life = self.nodes[&id].life.as_ref().expect("it has an effect");
         for raft_index in from..=to {
-            let life = self.life(id).expect("it has an effect");
-            let mark = life.reader.mark(raft_index).unwrap().expect("committed");
-            let known = *self.laws.committed.entry(raft_index).or_insert((mark.term, mark.chain));
-            assert_eq!(known, (mark.term, mark.chain), "batch {raft_index} is committed with two contents, at {id} now");
+            self.laws.committed(&life.reader.mark(raft_index).unwrap().expect("committed"));
         }
-        let life = self.nodes[&id].life.as_ref().expect("it is up");
         let batches = life.reader.batches(from + 1, to + 1, u64::MAX).unwrap();
-        self.laws.ledger.extend(batches.iter().map(payloads));
+        batches.iter().for_each(|batch| self.laws.kept(payloads(batch)));
     }
 
-    /// Compares what the appenders were told with what was committed anywhere.
-    fn check_fates(&self) {
-        for (batch, fate) in &self.laws.fates {
-            let is_there = self.laws.ledger.contains(&self.laws.payloads[batch]);
-            let was_told = matches!(fate, Fate::Committed { .. });
-            assert!(*fate == Fate::Unknown || was_told == is_there, "batch {batch} was told {fate:?}, and is in the ledger: {is_there}");
-        }
-    }
-
-    /// A group that was left in peace: nobody failed, all agree on everything, and every barrier holds.
+    /// A group that was left in peace: nobody failed, all agree on everything, and every new barrier held.
     pub(super) fn check_end(&self) {
         let ends: BTreeSet<u64> = self.nodes.values().map(|node| node.life.as_ref().map_or(0, |life| life.committed)).collect();
         assert_eq!(ends.len(), 1, "the nodes end at different commits: {ends:?}");
         assert!(self.nodes.values().all(|node| node.life.as_ref().is_some_and(|life| !life.failed)), "a node has failed");
-        assert!(self.laws.fates.contains_key(&self.batches), "the last batch is not settled");
-        self.check_fates();
-        let open: Vec<&u64> =
-            self.laws.barriers.keys().rev().take(self.nodes.len()).filter(|id| **id + self.nodes.len() as u64 > self.barriers).collect();
-        assert_eq!(open, Vec::<&u64>::new(), "barriers are not answered");
+        self.laws.check_end(self.batches, self.barriers - self.nodes.len() as u64);
     }
 }
 

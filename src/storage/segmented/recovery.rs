@@ -75,7 +75,7 @@ pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced
     if let Some(witness) = witnesses.iter().find(|witness| !chain.agrees_with(witness, state)) {
         return Err(contradiction(disk, &candidates, &chain, witness));
     }
-    chain.sync(disk, &candidates)?;
+    chain.sync(disk, &candidates, &witnesses)?;
     dead.extend(
         candidates.iter().enumerate().filter(|(at, _)| !chain.links.iter().any(|link| link.at == *at)).map(|(_, dead)| dead.name.clone()),
     );
@@ -156,6 +156,18 @@ struct Link {
     before: Mark,
 }
 
+impl Link {
+    /// The newest raft index of it that is known to be durable. 0 if none is.
+    fn durable(&self, witnesses: &[Witness]) -> u64 {
+        let of_it = |witness: &Witness| match witness.synced.segment.cmp(&self.id) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Equal => witness.synced.raft_index,
+            std::cmp::Ordering::Greater => self.end - 1,
+        };
+        witnesses.iter().map(of_it).max().unwrap_or(0)
+    }
+}
+
 /// Puts the candidates, which are sorted by id, into a chain. Those that do not continue it are left out.
 fn chain<D: Disk>(disk: &D, state: &State, candidates: &[Candidate<D>]) -> Result<Chain, StorageError> {
     let mut left: Vec<usize> = (0..candidates.len()).filter(|&at| candidates[at].end() > candidates[at].first).collect();
@@ -200,10 +212,16 @@ impl Chain {
     }
 
     /// Makes durable what was accepted: a record that is only in memory yet must not be counted and then lost.
-    fn sync<D: Disk>(&self, disk: &D, candidates: &[Candidate<D>]) -> Result<(), StorageError> {
+    ///
+    /// What nobody has witnessed to be durable is written once more before. For if an earlier run could not sync it, the kernel shows it all
+    /// the same, takes it for clean, and would report success without having written anything. The bytes are the same, so a torn write does no harm.
+    fn sync<D: Disk>(&self, disk: &D, candidates: &[Candidate<D>], witnesses: &[Witness]) -> Result<(), StorageError> {
         for link in &self.links {
             let Candidate { name, contents, .. } = &candidates[link.at];
-            if let Contents::Open { file, .. } = contents {
+            if let Contents::Open { file, scan } = contents {
+                let durable = link.durable(witnesses);
+                let written = scan.write_again(&**file, (durable + 1).saturating_sub(link.first));
+                written.map_err(|error| failed(disk, "write", name, error))?;
                 file.sync_data().map_err(|error| failed(disk, "sync", name, error))?;
             }
         }

@@ -1,12 +1,12 @@
 //! Reading a segment from front to back, without trust: what is intact, where that ends, and what lies behind.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile};
 use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, RECORDS_AT, Synced};
-use super::segment::{Records, read_full};
+use super::segment::{Records, read_exact, read_full, write_all};
 use super::{damaged, failed};
 use crate::storage::{Batch, Mark, StorageError};
 
@@ -48,6 +48,22 @@ impl Scan {
         let header =
             Header::decode(&bytes[..read], id, seed).ok_or_else(|| damaged(disk, name, offset, "a record changed while it was read"))?;
         Ok(header.mark)
+    }
+
+    /// Writes the records from this ordinal on once more, byte for byte.
+    pub(super) fn write_again(&self, file: &impl DiskFile, ordinal: u64) -> io::Result<()> {
+        if ordinal >= self.records.len() {
+            return Ok(());
+        }
+        let mut at = self.records.place(ordinal).0;
+        let mut bytes = vec![0; (self.end - at).min(WINDOW_BYTES as u64) as usize];
+        while at < self.end {
+            let now = (self.end - at).min(bytes.len() as u64) as usize;
+            read_exact(file, &mut bytes[..now], at)?;
+            write_all(file, &mut [IoSlice::new(&bytes[..now])], at)?;
+            at += now as u64;
+        }
+        Ok(())
     }
 }
 
@@ -126,6 +142,7 @@ fn newer(one: Synced, other: Synced) -> Synced {
 }
 
 const WINDOW_BYTES: usize = 1 << 20;
+const ZEROS: [u8; 4096] = [0; 4096];
 
 /// A stretch of a file in memory.
 struct Window<'a, F> {
@@ -152,11 +169,13 @@ impl<F: DiskFile> Window<'_, F> {
         Ok(&self.bytes[from..to])
     }
 
+    /// Whether the file reads as zeros from here to its end.
     fn zeros_from(&mut self, from: u64) -> io::Result<bool> {
         let mut at = from;
         while at < self.file_bytes {
             let bytes = self.up_to(at, WINDOW_BYTES)?;
-            if bytes.is_empty() || bytes.iter().any(|&byte| byte != 0) {
+            // Whole pages are compared: byte by byte, a large segment would make an unoptimized build slow to open.
+            if bytes.is_empty() || bytes.chunks(ZEROS.len()).any(|chunk| chunk != &ZEROS[..chunk.len()]) {
                 return Ok(bytes.is_empty());
             }
             at += bytes.len() as u64;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::batch::OpenBatch;
 
-const SMALL: SegmentOptions = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN };
+const SMALL: SegmentOptions = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: true };
 
 fn genesis() -> Genesis {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
@@ -101,7 +101,7 @@ fn what_was_appended_reads_back_at_once_and_after_reopening() {
     let directory = {
         drop(log);
         let (log, recovered) = open(dir.path());
-        assert_eq!((recovered.last, recovered.hard_state.commit, recovered.hard_state.term), (mark, 4, 2));
+        assert_eq!((recovered.last, recovered.hard_state.commit, recovered.hard_state.term), (mark, 4, 1));
         assert_eq!(recovered.identity.incarnation, 2);
         assert_eq!(contents(&log), all);
         let reader = log.reader();

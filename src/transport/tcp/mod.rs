@@ -35,7 +35,7 @@ const QUEUE_MESSAGES_MAX: usize = 8192;
 
 /// How long a connection may take to be made, and the two hellos on it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const HELLO_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(5) };
+const HELLO_TIMEOUT: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
 /// How long a peer may take nothing that is written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may stay silent in the middle of a frame. Between frames it may for ever.
@@ -111,11 +111,11 @@ impl Transport for TcpTransport {
 impl TcpTransport {
     fn spawn_threads(&self, station: &Arc<Station>, listener: Listener) -> io::Result<()> {
         for at in 0..station.links.len() {
-            let (name, shared) = (format!("dledger-{}-to-{}", station.node, station.links[at].peer), station.clone());
+            let (name, shared) = (format!("to-{}", station.links[at].peer), station.clone());
             station.spawner.spawn(name, move || shared.links[at].run(&shared))?;
         }
         let shared = station.clone();
-        station.spawner.spawn(format!("dledger-{}-accept", station.node), move || listener.run(&shared))
+        station.spawner.spawn("accept", move || listener.run(&shared))
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{HELLO_TIMEOUT, TcpTransport};
+use super::link::Link;
+use super::{HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, TcpTransport, is_timeout};
 use crate::entry::NodeId;
 use crate::storage::Identity;
 use crate::transport::frame::{self, Frame, FrameReader, Kind};
@@ -121,8 +122,11 @@ impl Hand {
             if let Some(frame) = self.1.next().unwrap() {
                 return Some(frame);
             }
-            if self.1.read_from(&mut self.0).unwrap_or(0) == 0 {
-                return None;
+            match self.1.read_from(&mut self.0) {
+                Ok(0) => return None,
+                Err(error) if is_timeout(&error) => panic!("the other side neither speaks nor hangs up"),
+                Err(_) => return None,
+                Ok(_) => {}
             }
         }
     }
@@ -198,9 +202,11 @@ fn who_says_nothing_is_shown_out_and_a_crowd_of_them_keeps_no_peer_waiting_for_l
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let began = Instant::now();
-    let crowd: Vec<Hand> = (0..200).map(|_| Hand::reach_out(&node)).collect();
-    for mut hand in crowd {
+    let mut crowd: Vec<Hand> = (0..200).map(|_| Hand::reach_out(&node)).collect();
+    for (place, hand) in crowd.iter_mut().enumerate().rev() {
         assert_eq!(hand.hear(), None);
+        let at_once = began.elapsed() < HELLO_TIMEOUT * 3 / 4;
+        assert!(at_once || place < 64, "connection {place} was let into a lobby that was full");
     }
     assert!(began.elapsed() < HELLO_TIMEOUT * 4, "{:?}", began.elapsed());
     let mut peer = Node::new(2, &addresses).started();
@@ -277,15 +283,64 @@ fn both_sides_say_which_directory_they_met_and_a_wiped_one_stays_outside() {
 fn a_peer_that_comes_back_is_found_at_once_however_long_it_was_away() {
     let addresses = addresses();
     let mut node = Node::new(1, &addresses).started();
-    // Long enough for the pauses between attempts to grow to their limit.
-    until("many attempts have failed", || node.arrived.lock().unreachable.len() > 14);
+    // By then the next attempt is a second away, or two.
+    let failures = |node: &Node| node.arrived.lock().unreachable.iter().filter(|peer| peer.get() == 2).count();
+    until("many attempts have failed", || failures(&node) == 8);
     let peer = Node::new(2, &addresses).started();
     let began = Instant::now();
     until("a message gets through", || {
         node.send(2, 1);
         !peer.arrived.lock().messages.is_empty()
     });
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
+    let addresses = addresses();
+    let listener = TcpListener::bind(&addresses[1].1).unwrap();
+    let node = Node::new(1, &addresses).started();
+    let mut peer = Node::new(2, &addresses);
+    let answer = |hello: Hello| {
+        let mut hand = Hand(listener.accept().unwrap().0, FrameReader::new());
+        hand.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(hand.hear().unwrap().kind, Kind::Hello);
+        hand.say(Kind::Hello, hello.encode());
+        hand
+    };
+    let mut impostor = answer(Node::new(3, &addresses).hello_to(&node));
+    assert_eq!(impostor.hear(), None, "another node at the address of a peer is not spoken to");
+    let mut earlier = answer(peer.hello_to(&node));
+    until("they have met", || !node.arrived.lock().met.is_empty());
+    peer.seat.identity.incarnation = 2;
+    let _inbound = Hand::admitted(&node, &peer);
+    assert_eq!(earlier.hear(), None);
+    answer(peer.hello_to(&node));
+}
+
+#[test]
+fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
+    for (len, limit) in [(100, QUEUE_MESSAGES_MAX), (1 << 20, QUEUE_BYTES_MAX >> 20)] {
+        let link = Link::new(NodeId::from(2), String::new());
+        let message = Message::specimen(NodeId::from(1), NodeId::from(2), 1, 10);
+        let taken = (0..QUEUE_MESSAGES_MAX + 1).filter(|_| link.push(message.clone(), len)).count();
+        assert_eq!(taken, limit, "messages of {len} bytes");
+    }
+}
+
+#[test]
+fn a_forged_message_is_not_even_sent_and_a_large_one_is_dropped_alone() {
+    let addresses = addresses();
+    let (mut sender, receiver) = (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
+    until("a first message gets through", || {
+        sender.send(2, 0);
+        !receiver.arrived.lock().messages.is_empty()
+    });
+    let forged = Message::specimen(NodeId::from(3), NodeId::from(2), 1, 10);
+    let large = Message::specimen(NodeId::from(1), NodeId::from(2), 2, sender.seat.message_bytes_max);
+    let genuine = Message::specimen(NodeId::from(1), NodeId::from(2), 3, 10);
+    sender.transport.send(&mut vec![forged, large, genuine.clone()]);
+    until("the genuine one arrives", || receiver.arrived.lock().messages.last() == Some(&genuine));
 }
 
 #[test]

@@ -1,0 +1,153 @@
+//! Every single flipped bit, in every file of a small log: it is noticed, or it does no harm.
+//!
+//! Noticed: opening fails with a typed error, or reading what was hit does. No harm: everything is as it was. Never: a batch, a mark or an entry that
+//! is not what was appended, or a log that is shorter than what was synced and does not say so. (With one exception, which `format.md` owns up to: a
+//! flip and a power cut in one, in what the very last sync made durable.)
+//!
+//! `cargo test --release --lib bit_flips -- --ignored --nocapture` flips all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::disk::Disk;
+use super::super::simulated::{Platter, SimulatedDisk};
+use super::history::Moment;
+use super::workload::{Step, Trial, genesis, log_on};
+use crate::storage::{Identity, Recovered, Storage, StorageError};
+
+/// A log in which there is one of everything: sealed segments, one that was cut, a tail, a purged head, votes and peers.
+struct Small {
+    platter: Platter,
+    moment: Moment,
+    identity: Identity,
+    /// The raft index up to which something on the disk bears witness that it was durable.
+    witnessed: u64,
+}
+
+fn small(closed: bool) -> Small {
+    use Step::*;
+    let mut trial = Trial::begin(7, false);
+    let one = |size| Append(vec![vec![size, 3, 0]]);
+    trial.run(&[
+        one(3000),
+        one(4000),
+        Append(vec![vec![]]),
+        one(5000),
+        one(2000),
+        one(3000),
+        Sync,
+        Chores,
+        Commit(2),
+        Purge(3),
+        Sync,
+        Chores,
+    ]);
+    trial.run(&[Remember(1), Term, Cut(1, vec![vec![50, 60]]), Append(vec![vec![]]), one(700), Sync, Chores]);
+    let before = trial.history.now().last().raft_index;
+    trial.run(&[one(800), one(900), Term, Sync]);
+    let moment = trial.history.now().clone();
+    // What the last sync made durable has no witness until something is written and synced after it.
+    let witnessed = if closed { moment.last().raft_index } else { before };
+    let identity = trial.history.identity();
+    let disk = trial.disk.clone();
+    if closed {
+        trial.log = None;
+    }
+    let platter = disk.crash_keeping_nothing().platter();
+    Small { platter, moment, identity, witnessed }
+}
+
+/// What became of a flip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    RefusedToOpen,
+    NoticedOnReading,
+    /// The batches of a last sync that nothing bears witness to, taken for torn by the crash.
+    TakenForTorn,
+    Harmless,
+}
+
+/// Flips `bit` of the file `name` and looks at everything. `Err` says what is wrong with what is seen.
+fn flip(small: &Small, name: &str, bit: u64) -> Result<Outcome, String> {
+    let disk = SimulatedDisk::with(small.platter.clone(), bit);
+    disk.flip(name, bit);
+    let mut log = log_on(&disk);
+    let recovered = match log.open(&genesis()) {
+        Ok(recovered) => recovered,
+        Err(StorageError::Damaged { .. } | StorageError::UnknownVersion { .. }) => return Ok(Outcome::RefusedToOpen),
+        Err(error) => return Err(format!("opening failed with {error}")),
+    };
+    check_recovered(small, &recovered)?;
+    let reader = log.reader();
+    if recovered.last != small.moment.last() {
+        small.moment.cut_to(recovered.last.raft_index).compare(&*reader)?;
+        return Ok(Outcome::TakenForTorn);
+    }
+    small.moment.compare_what_reads(&*reader)?;
+    match small.moment.compare(&*reader).and_then(|()| small.moment.verify(&*reader)) {
+        Ok(()) => Ok(Outcome::Harmless),
+        Err(_) => small.moment.compare_all_but_one(&*reader).map(|()| Outcome::NoticedOnReading),
+    }
+}
+
+fn check_recovered(small: &Small, recovered: &Recovered) -> Result<(), String> {
+    let Recovered { identity, hard_state, base, last, peers } = recovered;
+    let moment = &small.moment;
+    let votes = |state: crate::storage::HardState| (state.term, state.vote);
+    let right = identity.directory == small.identity.directory
+        && identity.incarnation > small.identity.incarnation
+        && votes(*hard_state) == votes(moment.hard_state)
+        && *base == moment.base
+        && moment.mark(last.raft_index) == Some(*last)
+        && last.raft_index >= small.witnessed
+        && *peers == moment.peers.clone().into_iter().collect::<Vec<_>>();
+    if right { Ok(()) } else { Err(format!("opened as {recovered:?}")) }
+}
+
+/// Flips every `stride`-th bit of every file, and counts what became of it by the kind of file.
+fn flip_all(small: &Small, stride: u64) -> BTreeMap<(String, Outcome), u64> {
+    let disk = SimulatedDisk::with(small.platter.clone(), 0);
+    let files: Vec<(String, u64)> = disk.list().unwrap().into_iter().map(|name| (name.clone(), disk.bytes_of(&name) * 8)).collect();
+    let counts = Mutex::new(BTreeMap::new());
+    for (name, bits) in files {
+        let kind = name.rsplit('.').next().unwrap_or(&name).to_owned();
+        let next = AtomicU64::new(0);
+        let work = || {
+            loop {
+                let bit = next.fetch_add(stride, Ordering::Relaxed);
+                if bit >= bits {
+                    break;
+                }
+                let outcome = flip(small, &name, bit).unwrap_or_else(|error| panic!("bit {bit} (byte {}) of {name}: {error}", bit / 8));
+                *counts.lock().unwrap().entry((kind.clone(), outcome)).or_insert(0) += 1;
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(work);
+            work();
+        });
+    }
+    counts.into_inner().unwrap()
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_or_harmless() {
+    let kinds = flip_all(&small(true), 211);
+    for kind in ["seg", "state", "identity"] {
+        assert!(kinds.keys().any(|(name, _)| name == kind), "no bit of a file of kind {kind} was flipped: {kinds:?}");
+    }
+    assert!(kinds.keys().any(|(name, outcome)| name == "seg" && *outcome == Outcome::NoticedOnReading), "{kinds:?}");
+    let kinds = flip_all(&small(false), 401);
+    assert!(!kinds.contains_key(&("state".to_owned(), Outcome::RefusedToOpen)), "one copy is enough: {kinds:?}");
+}
+
+#[test]
+#[ignore = "a minute of both cores"]
+fn every_flipped_bit_is_noticed_or_harmless() {
+    for closed in [true, false] {
+        let counts = flip_all(&small(closed), 1);
+        println!("{} flips of a log that was {}", counts.values().sum::<u64>(), if closed { "closed" } else { "cut off" });
+        counts.iter().for_each(|((kind, outcome), count)| println!("  {kind}: {count} {outcome:?}"));
+    }
+}

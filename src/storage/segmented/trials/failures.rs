@@ -1,0 +1,244 @@
+//! Every failure of the disk: each call of each kind fails once, in each workload; and the disk is full at every block.
+//!
+//! After an error: nothing is acknowledged any more, every later write and sync is refused, readers keep what they saw, and after a restart of the
+//! process or of the machine all that was acknowledged is there. After a full disk: the log is as before, votes can still be remembered, and it goes
+//! on when there is room.
+
+use std::io;
+
+use super::super::simulated::{BLOCK_BYTES, Call, Draws, Failure, Fault, SimulatedDisk};
+use super::history::{History, Moment};
+use super::workload::{Step, Trial, genesis, random_steps, workloads};
+use crate::storage::{Base, Mark, StorageError};
+
+fn nothing() -> History {
+    History::new(Base { mark: Mark::GENESIS, membership: genesis().membership })
+}
+
+/// The workloads, without steps that end the machine: a new one has no fault planned.
+fn faultable() -> Vec<(String, Vec<Step>)> {
+    let named = workloads().into_iter().map(|(name, steps)| (name.to_owned(), steps));
+    let random = (0..3).map(|seed| (format!("random {seed}"), random_steps(&mut Draws::new(seed), 40)));
+    let stays = |step: &Step| !matches!(step, Step::Kill | Step::Crash);
+    named.chain(random).map(|(name, steps)| (name, steps.into_iter().filter(stays).collect())).collect()
+}
+
+/// Runs `steps` on a disk with `fault`, until one fails, and then sees to it that nothing was lost.
+fn run_into(steps: &[Step], fault: Fault, place: &str) {
+    let disk = SimulatedDisk::new(fault.after);
+    disk.plan(fault);
+    let mut trial = match Trial::on(disk.clone(), nothing(), 0, false) {
+        Ok(trial) => trial,
+        Err(error) => {
+            assert!(disk.has_failed(), "{place}: {error}");
+            let next = Trial::on(disk.crash(), nothing(), 0, false);
+            next.map(|_| ()).unwrap_or_else(|error| panic!("{place}, opening once more: {error}"));
+            return;
+        }
+    };
+    for step in steps {
+        let before = trial.history.now().clone();
+        if let Err(error) = trial.step(step) {
+            assert!(disk.has_failed(), "{place}, {step:?}: {error}");
+            assert!(!matches!(error, StorageError::Full { .. }), "{place}, {step:?}: {error}");
+            if fault.on.changes() {
+                check_poisoned(&mut trial, &before, &format!("{place}, {step:?}"));
+            }
+            break;
+        }
+        // Where it is the reader who meets the fault, it says so, once.
+        let seen = trial.history.now().compare(&*trial.reader).or_else(|error| {
+            let may_fail = disk.has_failed() && !fault.on.changes() && error.contains("could not");
+            if may_fail { trial.history.now().compare(&*trial.reader) } else { Err(error) }
+        });
+        seen.unwrap_or_else(|error| panic!("{place}, {step:?}: {error}"));
+    }
+    restart_both_ways(&trial, place);
+}
+
+/// What was acknowledged is there after a power cut, and after a mere restart of the process, which may see more than the disk has. What the log
+/// said after the restart is there after the next power cut.
+fn restart_both_ways(trial: &Trial, place: &str) {
+    let judge = |disk: SimulatedDisk, how: &str| {
+        let history = trial.history.after_crash(trial.disk.changes());
+        let again = Trial::on(disk, history, 0, false).unwrap_or_else(|error| panic!("{place}, after {how}: {error}"));
+        let changes = again.disk.changes();
+        let left = again.disk.crash_keeping_nothing();
+        let last = Trial::on(left, again.history.after_crash(changes), 0, false);
+        last.map(|_| ()).unwrap_or_else(|error| panic!("{place}, after {how} and a power cut: {error}"));
+    };
+    for seed in 1..4 {
+        judge(SimulatedDisk::with(trial.disk.platter(), seed).crash(), "a power cut");
+    }
+    if !trial.disk.is_read_only() {
+        judge(SimulatedDisk::with(trial.disk.platter(), 4), "a restart");
+    }
+}
+
+/// After an error that is final, what the log held `before` is still shown, and nothing more is taken.
+fn check_poisoned(trial: &mut Trial, before: &Moment, place: &str) {
+    before.compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, readers after the failure: {error}"));
+    if trial.log.is_none() {
+        return;
+    }
+    for step in [Step::Append(vec![vec![1]]), Step::Term, Step::Remember(1), Step::Reset(1), Step::Begin, Step::Wait] {
+        match trial.step(&step) {
+            Err(StorageError::Poisoned(_)) => {}
+            Ok(()) if matches!(step, Step::Begin) => {}
+            other => panic!("{place}: after the failure {step:?} gave {other:?}"),
+        }
+    }
+    trial.step(&Step::Chores).expect("chores report nothing");
+    before.compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, readers after more was refused: {error}"));
+    trial.disk.evict();
+    before.compare_what_reads(&*trial.reader).unwrap_or_else(|error| panic!("{place}, readers after the cache was dropped: {error}"));
+}
+
+/// How many calls of this kind `steps` make on a sound disk, and how much room they take.
+fn measure(steps: &[Step], call: Call) -> (u64, u64) {
+    let mut trial = Trial::begin(0, false);
+    let disk = trial.disk.clone();
+    let mut room = disk.taken();
+    for step in steps {
+        trial.run(std::slice::from_ref(step));
+        room = room.max(disk.taken());
+    }
+    drop(trial);
+    (disk.count(call), room)
+}
+
+/// Fails each call of this kind in each workload, one after the other.
+fn fail_every(call: Call) {
+    let kind = io::ErrorKind::Other;
+    for (name, steps) in faultable() {
+        for after in 0..measure(&steps, call).0 {
+            let fault = Fault { on: call, after, times: 1, then: Failure::Error(kind) };
+            run_into(&steps, fault, &format!("{name}, {call:?} number {after} fails"));
+        }
+    }
+}
+
+/// Runs `steps` on a disk that becomes full on the way. Every step that it was too full for is done once there is room.
+fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
+    let mut opened = Trial::on(disk.clone(), nothing(), 0, false);
+    if opened.is_err() {
+        disk.set_room(None);
+        opened = Trial::on(disk.clone(), nothing(), 0, false);
+    }
+    let mut trial = opened.unwrap_or_else(|error| panic!("{place}, opening with room: {error}"));
+    for step in steps {
+        let before = trial.history.now().clone();
+        match trial.step(step) {
+            Ok(()) => {}
+            Err(StorageError::Full { .. }) => {
+                before.compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, {step:?} on a full disk: {error}"));
+                if disk.is_limited() {
+                    // Nor does a restart bring back what there was no room for.
+                    restart_both_ways(&trial, &format!("{place}, {step:?}"));
+                }
+                if trial.log.is_some() {
+                    let saved = trial.step(&Step::Term).and_then(|()| trial.step(&Step::Sync));
+                    saved.unwrap_or_else(|error| panic!("{place}, remembering a vote after {step:?}: {error}"));
+                    trial.step(&Step::Chores).expect("chores report nothing");
+                }
+                disk.set_room(None);
+                trial.step(step).unwrap_or_else(|error| panic!("{place}, {step:?} with room: {error}"));
+            }
+            // On a file system that copies on write even a sync may find no room. That is final like any other failure of a sync.
+            Err(StorageError::Io { .. } | StorageError::Poisoned(_)) if matches!(step, Step::Sync | Step::Wait) => {
+                check_poisoned(&mut trial, &before, place);
+                break;
+            }
+            Err(error) => panic!("{place}, {step:?}: {error}"),
+        }
+        trial.history.now().compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, {step:?}: {error}"));
+    }
+    restart_both_ways(&trial, place);
+}
+
+#[test]
+fn a_failed_sync_acknowledges_nothing_and_is_final() {
+    fail_every(Call::Sync);
+}
+
+#[test]
+fn a_failed_sync_of_the_directory_acknowledges_nothing_and_is_final() {
+    fail_every(Call::SyncDir);
+}
+
+#[test]
+fn a_failed_write_loses_nothing_that_was_acknowledged() {
+    fail_every(Call::Write);
+}
+
+#[test]
+fn a_failed_change_of_names_or_lengths_loses_nothing_that_was_acknowledged() {
+    [Call::Create, Call::Rename, Call::Remove, Call::Allocate].into_iter().for_each(fail_every);
+}
+
+#[test]
+fn a_failed_read_is_an_error_and_loses_nothing_that_was_acknowledged() {
+    [Call::Read, Call::Open, Call::List, Call::Size, Call::Map].into_iter().for_each(fail_every);
+}
+
+#[test]
+fn a_short_write_or_read_is_gone_on_with() {
+    for (name, steps) in faultable() {
+        for (call, after) in
+            [Call::Write, Call::Read].into_iter().flat_map(|call| (0..measure(&steps, call).0).step_by(3).map(move |n| (call, n)))
+        {
+            let disk = SimulatedDisk::new(0);
+            disk.plan(Fault { on: call, after, times: 2, then: Failure::Short });
+            let mut trial = Trial::on(disk, nothing(), 0, false).unwrap_or_else(|error| panic!("{name}, {call:?} {after}: {error}"));
+            trial.run(&steps);
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_changes_nothing_and_the_log_goes_on_once_there_is_room() {
+    for (name, steps) in faultable() {
+        let (_, room) = measure(&steps, Call::Write);
+        for blocks in 0..room / BLOCK_BYTES {
+            let disk = SimulatedDisk::new(blocks);
+            disk.set_room(Some(blocks * BLOCK_BYTES));
+            run_full(&steps, disk, &format!("{name}, a disk of {blocks} blocks"));
+        }
+    }
+}
+
+#[test]
+fn a_single_refusal_for_want_of_room_changes_nothing() {
+    for call in [Call::Write, Call::Create, Call::Allocate, Call::Rename] {
+        for (name, steps) in faultable() {
+            for after in 0..measure(&steps, call).0 {
+                let disk = SimulatedDisk::new(after);
+                disk.plan(Fault { on: call, after, times: 1, then: Failure::Error(io::ErrorKind::StorageFull) });
+                run_full(&steps, disk, &format!("{name}, no room for {call:?} number {after}"));
+            }
+        }
+    }
+}
+
+/// Each opening writes a new generation of the state, and the fifth takes the place of the only one that is durable. That is safe because it differs
+/// from it in one sector.
+#[test]
+fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
+    for seed in 0..60 {
+        let mut trial = Trial::begin(seed, false);
+        // So many peers that a generation takes several sectors.
+        (4..60).for_each(|peer| trial.remember(peer.into()).unwrap());
+        trial.run(&[Step::Append(vec![vec![100]]), Step::Term, Step::Sync]);
+        trial.log = None;
+        let (disk, history) = (trial.disk.clone(), trial.history.after_crash(trial.disk.changes()));
+        for _ in 0..6 {
+            // The sync that makes sure of what was read succeeds, for there is nothing to do; that of the next generation fails.
+            let after = if seed % 2 == 0 { 2 } else { 0 };
+            disk.plan(Fault { on: Call::Sync, after, times: 1, then: Failure::Error(io::ErrorKind::Other) });
+            let opened = Trial::on(disk.clone(), history.clone(), 0, false);
+            assert!(opened.is_err() && disk.has_failed(), "seed {seed}");
+        }
+        let next = Trial::on(disk.crash(), history, 0, false);
+        next.map(|_| ()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}

@@ -1,0 +1,505 @@
+//! A log under test: driven step by step on a simulated disk, while its history is written down.
+
+use std::sync::Arc;
+
+use super::super::simulated::{Cut, Draws, SimulatedDisk};
+use super::super::{SegmentOptions, SegmentedLog};
+use super::history::History;
+use crate::batch::OpenBatch;
+use crate::entry::NodeId;
+use crate::role::Membership;
+use crate::storage::{Base, Batch, Chore, Genesis, HardState, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
+
+/// Small, so that every workload rolls.
+pub(super) const SEGMENT_BYTES: u64 = 16 << 10;
+
+pub(super) fn genesis() -> Genesis {
+    let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
+    Genesis { group: "trial".into(), node: NodeId::from(2), cluster: 7, membership }
+}
+
+/// The log on `disk`, not opened yet.
+pub(super) fn log_on(disk: &SimulatedDisk) -> SegmentedLog<SimulatedDisk> {
+    SegmentedLog::on(disk.clone(), SegmentOptions { segment_bytes: SEGMENT_BYTES, zeroed: true })
+}
+
+/// The batch that follows `before`, with a payload of each of `sizes`; a control record if there are none. No two salts give the same bytes.
+pub(super) fn batch_after(before: &Mark, term: u64, salt: u64, sizes: &[usize]) -> Batch {
+    let mut open = OpenBatch::with_capacity(0);
+    for (slot, &size) in sizes.iter().enumerate() {
+        let seed = salt.wrapping_mul(131).wrapping_add(slot as u64);
+        let payload: Vec<u8> = (0..size as u64).map(|at| (at.wrapping_mul(7) ^ at >> 8).wrapping_add(seed) as u8).collect();
+        open.push(&payload, crc32fast::hash(&payload));
+    }
+    let timestamp = before.timestamp.max(salt);
+    let body = if open.is_empty() { Default::default() } else { open.close(before.next_index, before.next_position, timestamp) };
+    Batch::new(before.raft_index + 1, term, body).expect("what was just encoded can be decoded")
+}
+
+/// One thing that is done to a log.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Append a batch of each of these, with payloads of these sizes.
+    Append(Vec<Vec<usize>>),
+    /// The same, behind the batch so many before the last; what stands there is cut off.
+    Cut(u64, Vec<Vec<usize>>),
+    /// A new term, and a vote in it.
+    Term,
+    /// A batch was committed: so many before the last.
+    Commit(u64),
+    /// The directory of a peer.
+    Remember(u64),
+    /// Begin a sync.
+    Begin,
+    /// Wait for the oldest sync that was begun.
+    Wait,
+    /// Sync, and wait for all.
+    Sync,
+    /// Give up what is older than so many batches before the last.
+    Purge(u64),
+    /// Begin anew, so many raft indexes behind the last.
+    Reset(u64),
+    /// Do one piece of work that the log hands out.
+    Chore,
+    /// Do all of it.
+    Chores,
+    /// Close and open again.
+    Reopen,
+    /// Kill the process and open again.
+    Kill,
+    /// Cut the power and open again.
+    Crash,
+}
+
+/// What happened between an opening of a disk and the end of the machine.
+pub(super) struct Episode {
+    pub(super) cuts: Vec<Cut>,
+    pub(super) history: History,
+}
+
+/// A log, the disk it is on, and its history.
+pub(super) struct Trial {
+    pub(super) disk: SimulatedDisk,
+    pub(super) log: Option<SegmentedLog<SimulatedDisk>>,
+    pub(super) reader: Arc<dyn LogReader>,
+    pub(super) history: History,
+    pending: Vec<(Box<dyn PendingSync>, usize)>,
+    salt: u64,
+    commit: u64,
+    traced: bool,
+    episodes: Vec<Episode>,
+}
+
+impl Trial {
+    /// Opens a new log on a new disk. With `traced`, keeps the disk as it was before every change.
+    pub(super) fn begin(seed: u64, traced: bool) -> Trial {
+        let disk = SimulatedDisk::new(seed);
+        let history = History::new(Base { mark: Mark::GENESIS, membership: genesis().membership });
+        Trial::on(disk, history, seed << 20, traced).unwrap_or_else(|error| panic!("seed {seed}: {error}"))
+    }
+
+    /// Opens the log on `disk`, of which `history` tells.
+    pub(super) fn on(disk: SimulatedDisk, history: History, salt: u64, traced: bool) -> Result<Trial, String> {
+        let mut log = log_on(&disk);
+        if traced {
+            disk.trace();
+        }
+        let before = disk.changes();
+        let recovered = log.open(&genesis()).map_err(|error| format!("opening failed: {error}"))?;
+        let reader = log.reader();
+        history.judge(before, &recovered, &*reader)?;
+        let mut trial = Trial { disk, log: Some(log), reader, history, pending: Vec::new(), salt, commit: 0, traced, episodes: Vec::new() };
+        trial.opened(before, &recovered);
+        Ok(trial)
+    }
+
+    fn opened(&mut self, before: usize, recovered: &Recovered) {
+        self.history.open(self.disk.changes(), before, recovered);
+        self.commit = recovered.hard_state.commit;
+    }
+
+    /// Ends the trial, and gives back what was traced.
+    pub(super) fn end(mut self) -> Vec<Episode> {
+        self.log = None;
+        self.close_episode();
+        self.episodes
+    }
+
+    fn close_episode(&mut self) {
+        let (mut cuts, platter) = self.disk.take_trace();
+        if let Some(last) = cuts.last() {
+            cuts.push(Cut { number: self.disk.changes(), platter, ..*last });
+        }
+        self.episodes.push(Episode { cuts, history: self.history.clone() });
+    }
+
+    /// Does `step`, and notes it unless it failed without having changed anything.
+    pub(super) fn step(&mut self, step: &Step) -> Result<(), StorageError> {
+        match step {
+            Step::Append(sizes) => self.append(0, sizes),
+            Step::Cut(back, sizes) => self.append(*back, sizes),
+            Step::Term => {
+                let HardState { term, .. } = self.history.now().hard_state;
+                let vote = [None, Some(NodeId::from(1)), Some(NodeId::from(3))][(term % 3) as usize];
+                self.save(HardState { term: term + 1, vote, commit: self.commit })
+            }
+            Step::Commit(back) => {
+                self.commit = self.commit.max(self.last().saturating_sub(*back));
+                Ok(())
+            }
+            Step::Remember(peer) => self.remember(NodeId::from(1 + peer % 5)),
+            Step::Begin => {
+                let sync = (self.log().begin_sync(), self.history.number());
+                self.pending.push(sync);
+                Ok(())
+            }
+            Step::Wait => self.wait(),
+            Step::Sync => {
+                self.step(&Step::Begin)?;
+                while !self.pending.is_empty() {
+                    self.wait()?;
+                }
+                Ok(())
+            }
+            Step::Purge(back) => self.purge(*back),
+            Step::Reset(forward) => self.reset(*forward),
+            Step::Chore => {
+                self.chore();
+                Ok(())
+            }
+            Step::Chores => {
+                while self.chore() {}
+                Ok(())
+            }
+            Step::Reopen => self.reopen(),
+            Step::Kill => self.restart(SimulatedDisk::kill),
+            Step::Crash => self.restart(SimulatedDisk::crash),
+        }
+    }
+
+    /// Does steps that cannot fail.
+    ///
+    /// # Panics
+    /// If one fails.
+    pub(super) fn run(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(step).unwrap_or_else(|error| panic!("{step:?}: {error}"));
+            self.verify();
+        }
+    }
+
+    /// Readers see what was taken.
+    pub(super) fn verify(&self) {
+        self.history.now().compare(&*self.reader).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn log(&mut self) -> &mut SegmentedLog<SimulatedDisk> {
+        self.log.as_mut().expect("it is open between steps")
+    }
+
+    fn last(&self) -> u64 {
+        self.history.now().last().raft_index
+    }
+
+    /// Whether a step that ended like this may be found to have been taken.
+    fn may_have_happened(result: &Result<(), StorageError>) -> bool {
+        !matches!(result, Err(StorageError::Full { .. } | StorageError::Poisoned(_)))
+    }
+
+    fn append(&mut self, back: u64, sizes: &[Vec<usize>]) -> Result<(), StorageError> {
+        let now = self.history.now();
+        let kept = self.last().saturating_sub(back).max(self.commit).max(now.base.mark.raft_index).min(self.last());
+        let mut mark = now.mark(kept).expect("it lies between base and last");
+        let term = now.hard_state.term.max(mark.term);
+        let mut batches = Vec::new();
+        for sizes in sizes {
+            self.salt += 1;
+            let batch = batch_after(&mark, term, self.salt, sizes);
+            mark = batch.mark_after(&mark).expect("it was made to follow");
+            batches.push(batch);
+        }
+        let (began, commit) = (self.disk.changes(), self.commit.min(mark.raft_index));
+        let result = self.log().append(&batches, commit);
+        if Self::may_have_happened(&result) {
+            self.history.append(began, kept, &batches, commit);
+        }
+        result
+    }
+
+    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+        let began = self.disk.changes();
+        let result = self.log().save(hard_state);
+        if Self::may_have_happened(&result) {
+            self.history.save(began, hard_state);
+        }
+        result
+    }
+
+    pub(super) fn remember(&mut self, peer: NodeId) -> Result<(), StorageError> {
+        self.salt += 1;
+        let (began, directory) = (self.disk.changes(), u128::from(self.salt));
+        let result = self.log().remember(peer, directory);
+        if Self::may_have_happened(&result) {
+            self.history.remember(began, peer, directory);
+        }
+        result
+    }
+
+    fn wait(&mut self) -> Result<(), StorageError> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let (sync, number) = self.pending.remove(0);
+        sync.wait()?;
+        self.history.acknowledge(self.disk.changes(), number);
+        Ok(())
+    }
+
+    fn purge(&mut self, back: u64) -> Result<(), StorageError> {
+        let now = self.history.now();
+        let index = now.mark(self.last().saturating_sub(back)).map_or(0, |mark| mark.next_index);
+        let (old, began, commit) = (now.base.mark, self.disk.changes(), self.commit);
+        let result = self.log().purge(index, commit);
+        let new = self.reader.base().mark;
+        if new != old {
+            assert!(new.next_index <= index && new.raft_index <= commit, "purge({index}, {commit}) moved the base to {new:?}");
+            self.history.purge(began, new, commit);
+        }
+        result
+    }
+
+    fn reset(&mut self, forward: u64) -> Result<(), StorageError> {
+        self.salt += 1;
+        let last = self.history.now().last();
+        let mark = Mark {
+            raft_index: last.raft_index + forward,
+            term: self.history.now().hard_state.term.max(last.term),
+            next_index: last.next_index + 2 * forward,
+            next_position: last.next_position + 100 * forward,
+            timestamp: last.timestamp,
+            chain: self.salt as u32,
+        };
+        let voters = [1, 2, 3 + self.salt % 3].map(NodeId::from);
+        let (base, began) = (Base { mark, membership: Membership::of_voters(voters) }, self.disk.changes());
+        let result = self.log().reset(&base);
+        if Self::may_have_happened(&result) {
+            self.history.reset(began, &base);
+        }
+        if result.is_ok() {
+            self.commit = mark.raft_index;
+        }
+        result
+    }
+
+    fn chore(&mut self) -> bool {
+        let chore: Option<Chore> = self.log().next_chore();
+        chore.map(|chore| chore()).is_some()
+    }
+
+    fn reopen(&mut self) -> Result<(), StorageError> {
+        self.pending.clear();
+        self.log = None;
+        let before = self.disk.changes();
+        let mut log = log_on(&self.disk);
+        let recovered = log.open(&genesis())?;
+        self.reader = log.reader();
+        self.history.judge_now(before, &recovered, &*self.reader).unwrap_or_else(|error| panic!("opened again, {error}"));
+        self.log = Some(log);
+        self.opened(before, &recovered);
+        Ok(())
+    }
+
+    /// Ends the machine as `end` says, and opens the log on what it left.
+    fn restart(&mut self, end: impl FnOnce(&SimulatedDisk) -> SimulatedDisk) -> Result<(), StorageError> {
+        self.close_episode();
+        let disk = end(&self.disk);
+        let history = self.history.after_crash(self.disk.changes());
+        let held = self.history.now().clone();
+        self.pending.clear();
+        self.log = None;
+        held.compare(&*self.reader).unwrap_or_else(|error| panic!("after the machine was gone, {error}"));
+        let next = Trial::on(disk, history, self.salt, self.traced).unwrap_or_else(|error| panic!("after a restart, {error}"));
+        let episodes = std::mem::take(&mut self.episodes);
+        *self = Trial { episodes, ..next };
+        Ok(())
+    }
+}
+
+/// Steps drawn by chance.
+pub(super) fn random_steps(draws: &mut Draws, count: usize) -> Vec<Step> {
+    (0..count).map(|_| random_step(draws)).collect()
+}
+
+fn random_step(draws: &mut Draws) -> Step {
+    match draws.below(32) {
+        0..10 => Step::Append(random_sizes(draws)),
+        10..13 => Step::Cut(draws.below(6), random_sizes(draws)),
+        13..15 => Step::Term,
+        15..17 => Step::Commit(draws.below(6)),
+        17 => Step::Remember(draws.below(5)),
+        18..20 => Step::Begin,
+        20..22 => Step::Wait,
+        22..25 => Step::Sync,
+        25 => Step::Purge(draws.below(8)),
+        26 => {
+            if draws.chance(64) {
+                Step::Reset(draws.below(4))
+            } else {
+                Step::Term
+            }
+        }
+        27 => Step::Chore,
+        28 => Step::Chores,
+        29 => Step::Reopen,
+        30 => Step::Kill,
+        _ => Step::Crash,
+    }
+}
+
+/// Of one batch mostly, and of few; sizes at the borders of fields and sectors.
+fn random_sizes(draws: &mut Draws) -> Vec<Vec<usize>> {
+    const SIZES: [usize; 10] = [0, 1, 7, 8, 100, 384, 500, 512, 2000, 5000];
+    let batches = if draws.chance(180) { 1 } else { 1 + draws.below(4) };
+    (0..batches).map(|_| (0..draws.below(4)).map(|_| SIZES[draws.below(10) as usize]).collect()).collect()
+}
+
+/// What a log does in its life, one after the other.
+pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
+    use Step::*;
+    let one = |size| Append(vec![vec![size]]);
+    let filled = |count: usize| vec![[one(3000), Sync]; count].concat();
+    vec![
+        ("the first opening", vec![]),
+        ("append", vec![one(100), Sync, one(700), one(0), Sync, Append(vec![vec![]]), Begin, one(20), Wait, one(900), Sync]),
+        ("a batch of many", vec![Append(vec![vec![100; 12], vec![], vec![1500, 0, 3]]), Sync, Append(vec![vec![9]; 6]), Begin, Wait]),
+        (
+            "roll",
+            [filled(4), vec![one(3000), one(3000), one(3000), Sync, Chores, one(3000), Sync, one(40_000), Sync, one(9), Sync]].concat(),
+        ),
+        ("roll into a spare", [vec![Chores], filled(3), vec![Chores], filled(3), vec![Chores], filled(4)].concat()),
+        (
+            "one append over three segments",
+            vec![Chores, Append(vec![vec![5000]; 7]), Chores, Sync, Chores, Append(vec![vec![2500]; 9]), Sync],
+        ),
+        (
+            "conflict",
+            vec![
+                one(500),
+                one(600),
+                one(700),
+                Sync,
+                Term,
+                Cut(2, vec![vec![50], vec![60]]),
+                one(70),
+                Sync,
+                Cut(1, vec![vec![]]),
+                Cut(1, vec![vec![8]]),
+                Sync,
+                Chores,
+            ],
+        ),
+        (
+            "conflict over segments",
+            [
+                filled(9),
+                vec![
+                    Chores,
+                    Term,
+                    Cut(7, vec![vec![100]]),
+                    Chores,
+                    Sync,
+                    Chores,
+                    Term,
+                    Cut(2, vec![vec![], vec![10]]),
+                    Begin,
+                    one(3),
+                    Wait,
+                    Chores,
+                    Sync,
+                ],
+            ]
+            .concat(),
+        ),
+        (
+            "purge",
+            [filled(12), vec![Chores, Commit(0), Purge(4), Chores, one(10), Sync, Chores, Purge(0), Sync, Chores, one(11), Sync]].concat(),
+        ),
+        // The purge was not durable yet when the log was cut right behind its new base. A crash that kept the new segment and lost the purge was taken
+        // for damage.
+        (
+            "a cut right behind a purge",
+            vec![
+                one(5000),
+                one(5000),
+                one(5000),
+                one(5000),
+                Sync,
+                Commit(2),
+                Purge(2),
+                Cut(2, vec![vec![512]]),
+                Sync,
+                one(9),
+                Sync,
+                Chores,
+            ],
+        ),
+        (
+            "hard state",
+            vec![
+                Term,
+                Sync,
+                Term,
+                Term,
+                Begin,
+                Term,
+                Wait,
+                Remember(1),
+                Term,
+                Sync,
+                Remember(2),
+                Remember(1),
+                Term,
+                Term,
+                Term,
+                Term,
+                Term,
+                Sync,
+            ],
+        ),
+        (
+            "reset",
+            [
+                filled(6),
+                vec![
+                    Reset(5),
+                    one(10),
+                    Sync,
+                    Chores,
+                    one(20),
+                    one(3000),
+                    Sync,
+                    Term,
+                    Reset(0),
+                    Chores,
+                    Sync,
+                    one(5),
+                    Reset(9),
+                    Reset(1),
+                    one(6),
+                    Sync,
+                    Chores,
+                ],
+            ]
+            .concat(),
+        ),
+        (
+            "closed and opened",
+            vec![one(10), Term, Reopen, Reopen, one(20), Begin, one(30), Reopen, Chores, one(3000), one(30), Reopen, one(7), Sync],
+        ),
+        ("killed", vec![one(10), Sync, one(20), Term, Kill, one(30), one(40), Kill, Kill, one(50), Sync]),
+        (
+            "crash upon crash",
+            vec![one(10), one(20), Term, Crash, one(30), one(40), Crash, Cut(1, vec![vec![9]]), Crash, Crash, one(50), Sync],
+        ),
+    ]
+}
