@@ -50,12 +50,12 @@ impl Standing {
     }
 
     /// A log that was opened and holds what `recovered` says, of which `commit` is known to be committed.
-    pub(crate) fn of(recovered: &Recovered, reader: &dyn LogReader, commit: u64) -> Standing {
+    pub(crate) fn of(recovered: &Recovered, reader: &dyn LogReader, commit: u64) -> Result<Standing, StorageError> {
         let base = reader.base();
         let last = recovered.last.raft_index;
-        let mark = |raft_index| reader.mark(raft_index).unwrap().expect("the log reaches as far as its last mark");
-        let marks = (base.mark.raft_index..=last).map(mark).collect();
-        Standing { base, marks, hard_state: HardState { commit, ..recovered.hard_state } }
+        let mark = |raft_index| Ok(reader.mark(raft_index)?.expect("the log reaches as far as its last mark"));
+        let marks = (base.mark.raft_index..=last).map(mark).collect::<Result<_, _>>()?;
+        Ok(Standing { base, marks, hard_state: HardState { commit, ..recovered.hard_state } })
     }
 
     pub(crate) fn last(&self) -> Mark {

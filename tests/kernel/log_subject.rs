@@ -8,7 +8,7 @@ use std::thread;
 use dledger::NodeId;
 use dledger::storage::{Batch, Chore, LogReader, Mark, PendingSync, Recovered, SegmentOptions, SegmentedLog, Storage};
 
-use crate::actor::{newest, say, stand_still};
+use crate::actor::{acknowledge, newest, say, stand_still};
 use crate::dice::Dice;
 use crate::log_script::{Change, Script, Standing, batch_after, genesis};
 use crate::power_cut::{Acknowledged, Subject};
@@ -28,12 +28,13 @@ pub(crate) fn log_in(dir: &Path) -> SegmentedLog {
 pub(crate) fn play(words: &[&str]) {
     let number = |at: usize| words[at].parse::<u64>().expect("a number");
     let mut log = log_in(Path::new(words[0]));
-    let recovered = match log.open(&genesis()) {
-        Ok(recovered) => recovered,
+    let opened = log.open(&genesis()).and_then(|recovered| Standing::of(&recovered, &*log.reader(), number(2)));
+    let standing = match opened {
+        Ok(standing) => standing,
         Err(error) => return fail(&error.to_string()),
     };
     say("opened");
-    let mut script = Script::new(number(1), Standing::of(&recovered, &*log.reader(), number(2)));
+    let mut script = Script::new(number(1), standing);
     let mut dice = Dice::from_seed(!number(1));
     let (syncs, waiting) = sync_channel(SYNCS_WAITING);
     let (chores, to_do) = channel::<Chore>();
@@ -56,7 +57,7 @@ pub(crate) fn play(words: &[&str]) {
 fn wait_for_syncs(syncs: &Receiver<(u64, Box<dyn PendingSync>)>) {
     for (change, sync) in syncs {
         match sync.wait() {
-            Ok(()) => say(&format!("synced {change}")),
+            Ok(()) => acknowledge(&format!("synced {change}")),
             Err(error) => fail(&error.to_string()),
         }
     }
@@ -212,7 +213,7 @@ impl LogSubject {
             chore();
         }
         self.known.insert(last.raft_index, vec![(last, batch)]);
-        self.standing = Standing::of(&Recovered { last, ..recovered.clone() }, &*log.reader(), recovered.hard_state.commit);
+        self.standing = Standing::of(&Recovered { last, ..recovered.clone() }, &*log.reader(), recovered.hard_state.commit).expect("what was just compared");
         (self.peers, self.incarnation) = (recovered.peers.clone(), recovered.identity.incarnation);
     }
 }
