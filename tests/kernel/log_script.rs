@@ -161,11 +161,15 @@ pub(crate) fn batch_after(before: &Mark, term: u64, payloads: &[Vec<u8>]) -> Bat
             .for_each(|field| body.extend_from_slice(&field.to_le_bytes()));
         payloads.iter().for_each(|payload| body.extend_from_slice(payload));
         let mut end = 0;
-        for payload in payloads {
+        for (payload, index) in payloads.iter().zip(before.next_index..) {
             end += payload.len() as u32;
+            // The checksum of a payload is bound to its index.
+            let bond = !((index as u32).wrapping_mul(0x9E37_79B1) ^ (index >> 32) as u32);
             body.extend_from_slice(&end.to_le_bytes());
-            body.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
+            body.extend_from_slice(&(crc32fast::hash(payload) ^ bond).to_le_bytes());
         }
     }
-    Batch::new(before.raft_index + 1, term, Bytes::from(body)).expect("it has the form of a batch")
+    let batch = Batch::new(before.raft_index + 1, term, Bytes::from(body)).expect("it has the form of a batch");
+    batch.verify().expect("its entries have the form of entries");
+    batch
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::thread;
 
 use dledger::NodeId;
-use dledger::storage::{Batch, Chore, LogReader, Mark, PendingSync, Recovered, SegmentOptions, SegmentedLog, Storage};
+use dledger::storage::{Batch, Chore, HardState, LogReader, Mark, PendingSync, Recovered, SegmentOptions, SegmentedLog, Storage};
 
 use crate::actor::{acknowledge, newest, say, stand_still};
 use crate::dice::Dice;
@@ -177,9 +177,7 @@ impl LogSubject {
         assert!(outcomes.lasts.contains(last), "the log ends at {last:?}, not at one of {:#?}; seed {seed}", outcomes.lasts);
         assert!(outcomes.bases.contains(&base.mark), "the log begins at {:?}, not at one of {:#?}; seed {seed}", base.mark, outcomes.bases);
         let vote = (hard_state.term, hard_state.vote);
-        // A batch of a newer term than any that was voted in takes that term along.
-        let newer = vote == (last.term, None) && outcomes.votes[0].0 < last.term;
-        assert!(outcomes.votes.contains(&vote) || newer, "term and vote are {vote:?}, not one of {:?}; seed {seed}", outcomes.votes);
+        assert!(outcomes.votes.contains(&vote), "term and vote are {vote:?}, not one of {:?}; seed {seed}", outcomes.votes);
         assert!(outcomes.peers.contains(&recovered.peers), "peers are {:?}, of {:?}; seed {seed}", recovered.peers, outcomes.peers);
         assert!(recovered.identity.incarnation > self.incarnation, "incarnations only grow; seed {seed}");
         assert!((base.mark.raft_index..=last.raft_index).contains(&hard_state.commit), "{recovered:?}; seed {seed}");
@@ -205,15 +203,19 @@ impl LogSubject {
 
     /// Appends once more, and takes what is there now for the beginning of the next run.
     fn go_on(&mut self, log: &mut SegmentedLog, recovered: &Recovered) {
-        let batch = batch_after(&recovered.last, recovered.hard_state.term, &[b"after the cut".to_vec()]);
-        let last = batch.mark_after(&recovered.last).expect("it was made to continue the log");
-        log.append(std::slice::from_ref(&batch), recovered.hard_state.commit).expect("a log goes on after a power cut");
-        log.begin_sync().wait().expect("a log goes on after a power cut");
+        let (state, last) = (recovered.hard_state, recovered.last);
+        // A batch may have come through without the term that it was written in.
+        let state = if state.term < last.term { HardState { term: last.term, vote: None, ..state } } else { state };
+        let batch = batch_after(&last, state.term, &[b"after the cut".to_vec()]);
+        let last = batch.mark_after(&last).expect("it was made to continue the log");
+        let gone_on = log.save(state).and_then(|()| log.append(std::slice::from_ref(&batch), state.commit));
+        gone_on.and_then(|()| log.begin_sync().wait()).expect("a log goes on after a power cut");
         while let Some(chore) = log.next_chore() {
             chore();
         }
         self.known.insert(last.raft_index, vec![(last, batch)]);
-        self.standing = Standing::of(&Recovered { last, ..recovered.clone() }, &*log.reader(), recovered.hard_state.commit).expect("what was just compared");
+        let now = Recovered { last, hard_state: state, ..recovered.clone() };
+        self.standing = Standing::of(&now, &*log.reader(), state.commit).expect("what was just compared");
         (self.peers, self.incarnation) = (recovered.peers.clone(), recovered.identity.incarnation);
     }
 }

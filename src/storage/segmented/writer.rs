@@ -236,7 +236,13 @@ impl<D: Disk> Writer<D> {
     pub(super) fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
         self.shared.usable()?;
         let live = self.live.load_full();
-        let dispensable = |next: &Segment<D>| next.before.next_index <= index && next.before.raft_index <= commit;
+        // The new base can be durable before the segment that begins there. If that one came with a cut, what it replaced was durable, and
+        // a crash would leave neither. So a segment is waited for until it holds something durable itself.
+        let durable = self.shared.durable().synced.raft_index;
+        let dispensable = |next: &Segment<D>| {
+            let before = &next.before;
+            before.next_index <= index && before.raft_index <= commit && before.raft_index < durable
+        };
         let count = live.stretches.iter().skip(1).take_while(|next| dispensable(&next.segment)).count();
         if count == 0 {
             return Ok(());
