@@ -78,6 +78,9 @@ mod engine;
 mod entry;
 mod error;
 mod future;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 mod replica;
 mod role;
@@ -95,6 +98,7 @@ pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
 pub use role::{Member, Membership, Role, Status};
+pub use storage::tools;
 
 /// The programs in the README compile and run.
 #[cfg(doctest)]

@@ -38,7 +38,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::memory::MemoryLog;
-pub use self::segmented::{SegmentOptions, SegmentedLog};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::segmented::fuzzing;
+pub use self::segmented::{SegmentOptions, SegmentedLog, tools};
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -319,6 +321,14 @@ pub enum StorageError {
         found: u32,
         /// The newest version that this build reads.
         known: u32,
+    },
+    /// Written by a build with features that this one does not have.
+    #[error("{} uses features that this build does not know (bits {found:#x}): open it with a newer build", path.display())]
+    UnknownFeatures {
+        /// The file.
+        path: PathBuf,
+        /// The bits in the file that this build does not know.
+        found: u32,
     },
     /// What was asked for lies before the first batch that is kept.
     #[error("purged: the log is kept from index {first} on")]

@@ -34,7 +34,7 @@ impl<D: Disk> Clone for Stretch<D> {
 
 impl<D: Disk> Stretch<D> {
     /// How many records of the segment belong to the log.
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.segment.len().min(self.end - self.segment.first)
     }
 }

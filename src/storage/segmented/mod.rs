@@ -7,6 +7,8 @@
 mod damage;
 mod disk;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod identity;
 mod live;
 mod map;
@@ -23,6 +25,7 @@ mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 #[cfg(test)]
 mod trials;
 mod writer;

@@ -117,6 +117,9 @@ impl<D: Disk> Candidate<D> {
             Err(HeadError::UnknownVersion(found)) => {
                 return Err(StorageError::UnknownVersion { path: disk.path(&name), found, known: format::VERSION });
             }
+            Err(HeadError::UnknownFeatures(found)) => {
+                return Err(StorageError::UnknownFeatures { path: disk.path(&name), found });
+            }
         };
         if let Some(seal) = Seal::decode(&page, id, first, seed) {
             if let Some(reason) = bad_head {

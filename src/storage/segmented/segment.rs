@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile, DiskMap};
-use super::format::{self, HEADER_BYTES, Header, PLACE_BYTES, Place, Seal};
+use super::format::{self, HEADER_BYTES, Header, PAGE_BYTES, PLACE_BYTES, Place, Seal};
 use super::survey::survey;
 use super::{damaged, failed};
 use crate::storage::{Batch, Damage, Mark, StorageError};
@@ -136,6 +136,25 @@ impl<D: Disk> Segment<D> {
         let raft_index = self.first + ordinal;
         let (term, chain) = (place.map(|place| place.term), place.map(|place| place.chain));
         Ok(Some(Damage { path, offset, raft_indexes: raft_index..raft_index + 1, term, chain, reason }))
+    }
+
+    /// Whether it takes no more.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.seal.is_some()
+    }
+
+    /// The first page of its file.
+    pub(super) fn head(&self, disk: &D) -> Result<[u8; PAGE_BYTES], StorageError> {
+        let read_failed = |error| failed(disk, "read", &self.name, error);
+        let mut page = [0; PAGE_BYTES];
+        read_full(&disk.open(&self.name).map_err(read_failed)?, &mut page, 0).map_err(read_failed)?;
+        Ok(page)
+    }
+
+    /// Where its footer is, if it should have one and that is damaged.
+    pub(super) fn bad_footer(&self, disk: &D) -> Result<Option<u64>, StorageError> {
+        let is_lost = matches!(self.contents(disk)?.index, Index::Memory(_));
+        Ok(self.seal.as_ref().filter(|_| is_lost).map(|seal| seal.footer_at))
     }
 
     pub(super) fn damaged_at(&self, disk: &D, ordinal: u64, reason: impl Into<String>) -> StorageError {

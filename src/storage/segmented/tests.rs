@@ -1,6 +1,7 @@
 //! The log as a whole, on a real disk.
 
 mod damaged;
+mod golden;
 
 use std::path::Path;
 
@@ -9,19 +10,19 @@ use crate::batch::OpenBatch;
 
 const SMALL: SegmentOptions = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: true };
 
-fn genesis() -> Genesis {
+pub(super) fn genesis() -> Genesis {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
     Genesis { group: "orders".to_owned(), node: NodeId::from(1), cluster: 7, membership }
 }
 
-fn open(dir: &Path) -> (SegmentedLog, Recovered) {
+pub(super) fn open(dir: &Path) -> (SegmentedLog, Recovered) {
     let mut log = SegmentedLog::new(dir, SMALL);
     let recovered = log.open(&genesis()).unwrap();
     (log, recovered)
 }
 
 /// The batch of `payloads` behind `mark`, which is moved on.
-fn batch(mark: &mut Mark, term: u64, payloads: &[&[u8]]) -> Batch {
+pub(super) fn batch(mark: &mut Mark, term: u64, payloads: &[&[u8]]) -> Batch {
     let body = if payloads.is_empty() {
         bytes::Bytes::new()
     } else {
@@ -35,7 +36,7 @@ fn batch(mark: &mut Mark, term: u64, payloads: &[&[u8]]) -> Batch {
 }
 
 /// `count` batches of one entry each, of `bytes` bytes.
-fn singles(mark: &mut Mark, term: u64, count: usize, bytes: usize) -> Vec<Batch> {
+pub(super) fn singles(mark: &mut Mark, term: u64, count: usize, bytes: usize) -> Vec<Batch> {
     (0..count)
         .map(|_| {
             let payload = vec![mark.raft_index as u8 ^ term as u8; bytes];
@@ -44,11 +45,11 @@ fn singles(mark: &mut Mark, term: u64, count: usize, bytes: usize) -> Vec<Batch>
         .collect()
 }
 
-fn sync(log: &mut SegmentedLog) {
+pub(super) fn sync<D: Disk>(log: &mut SegmentedLog<D>) {
     log.begin_sync().wait().unwrap();
 }
 
-fn run_chores(log: &mut SegmentedLog) {
+pub(super) fn run_chores<D: Disk>(log: &mut SegmentedLog<D>) {
     while let Some(chore) = log.next_chore() {
         chore();
     }
@@ -62,14 +63,14 @@ fn contents(log: &SegmentedLog) -> Vec<Batch> {
     batches
 }
 
-fn segments(dir: &Path) -> Vec<String> {
+pub(super) fn segments(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name.ends_with(".seg"));
     names.sort();
     names
 }
 
-fn flip(path: &Path, at: usize, mask: u8) {
+pub(super) fn flip(path: &Path, at: usize, mask: u8) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at] ^= mask;
     std::fs::write(path, bytes).unwrap();
