@@ -18,7 +18,7 @@ use crate::future::Completion;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, TransferRefusal};
 use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
-use crate::storage::{Chore, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
+use crate::storage::{Chore, Damage, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Transport};
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
@@ -134,6 +134,8 @@ pub(crate) struct Engine {
     /// Something was written since the last sync was begun.
     dirty: bool,
     identity: Identity,
+    /// A batch that the sequencer gave numbers to was not taken.
+    lost_count: bool,
     /// How often the replica was begun anew.
     life: u64,
     /// No batch was written since the disk was found full.
@@ -146,6 +148,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// A node whose log is damaged has failed from the start: what it would vote for or acknowledge, it might not be able to give.
     pub(crate) fn new(
         settings: EngineSettings,
         inputs: Receiver<Input>,
@@ -159,7 +162,7 @@ impl Engine {
         let reader = shared.reader.clone();
         let committed = reader.mark(commit)?.expect("the recovered commit lies within the log");
         let replica = Replica::new(&settings.replica, recovered, committed, reader);
-        Ok(Engine {
+        let mut engine = Engine {
             // The first tick is due at once: the only voter of a group has nothing to wait for.
             next_tick: Duration::ZERO,
             next_flush: settings.flush_interval.unwrap_or(Duration::MAX),
@@ -178,13 +181,18 @@ impl Engine {
             now: Now::default(),
             dirty: false,
             identity: recovered.identity,
+            lost_count: false,
             life: 0,
             short_of_room: false,
             full: false,
             patience_ticks: 0,
             fault: None,
             stopped: false,
-        })
+        };
+        if let Some(fault) = fault_of(&recovered.damage) {
+            engine.fail(&fault);
+        }
+        Ok(engine)
     }
 
     /// One round: everything that came in, the time that has passed, the appends that wait, and all effects of that.
@@ -199,6 +207,7 @@ impl Engine {
         self.take_appends();
         self.carry_out_effects();
         self.end_transfer();
+        self.count_again();
         while let Some(chore) = self.storage.next_chore() {
             // Only a driver that has shut down takes no chores, and then they are not needed.
             let _ = self.backstage.chores.send(chore);
@@ -211,6 +220,11 @@ impl Engine {
             return Duration::MAX;
         }
         if self.dirty { self.next_tick.min(self.next_flush) } else { self.next_tick }
+    }
+
+    /// Whether appends are under way, so that an answer of the disk or of a peer is close.
+    pub(crate) fn awaits_answers(&self) -> bool {
+        !self.in_flight.is_empty() && self.fault.is_none()
     }
 
     /// Whether the last turn was the last.
@@ -235,6 +249,11 @@ impl Engine {
         if let Some(transfer) = self.transfer.take() {
             let _ = transfer.reply.send(Err(TransferError::Failed { reason: reason.to_owned() }));
         }
+        self.announce_absence();
+    }
+
+    /// Tells the host that this node leads and follows nobody.
+    fn announce_absence(&mut self) {
         let role = if self.replica.standing().role == Role::Learner { Role::Learner } else { Role::Follower };
         self.announce(Standing { role, term: self.replica.standing().term, leader: None });
     }
@@ -347,7 +366,18 @@ impl Engine {
             self.next_batch += 1;
             self.in_flight.insert(id, InFlight { completion: batch.completion, cost: batch.cost, since: self.now.elapsed });
             self.ages.push_back(id);
-            self.replica.handle_append(id, batch.body);
+            self.lost_count |= !self.replica.handle_append(id, batch.body);
+        }
+        if self.lost_count {
+            // The numbers that were given out since are wrong. Nobody was promised one.
+            self.shared.sequencer.close(self.not_leader());
+        }
+    }
+
+    /// A leader whose sequencer has lost count counts again from the end of the log.
+    fn count_again(&mut self) {
+        if self.lost_count && self.replica.standing().role == Role::Leader && !self.replica.is_transferring() {
+            self.open_sequencer();
         }
     }
 
@@ -472,6 +502,7 @@ impl Engine {
     }
 
     fn open_sequencer(&mut self) {
+        self.lost_count = false;
         match self.replica.last() {
             Some(last) => self.shared.sequencer.open(last.next_index, last.next_position, last.timestamp),
             None => self.fail("the end of the log cannot be read"),
@@ -597,6 +628,7 @@ impl Engine {
             let _ = transfer.reply.send(Err(TransferError::Stopped));
         }
         self.stopped = true;
+        self.announce_absence();
         self.shared.watermark.close();
         outcome
     }
@@ -612,4 +644,17 @@ impl Engine {
             let _ = reply.send(Err(barrier.clone()));
         }
     }
+}
+
+/// Why a node with this damage takes no part, and what to do.
+fn fault_of(damage: &[Damage]) -> Option<String> {
+    let first = damage.first()?;
+    let more = match damage.len() {
+        1 => String::new(),
+        count => format!(", and {} more places", count - 1),
+    };
+    Some(format!(
+        "its log is damaged: {first}{more}. What is intact can be read here. The node neither votes nor acknowledges until it is restored from its \
+         peers; its group goes on as long as a majority is sound"
+    ))
 }

@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::AppendError;
+use crate::spin;
 
 /// Where an append came to stand, now that it is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +131,8 @@ pub(crate) type Outcome = Result<u64, AppendError>;
 /// What the appends of one batch wait for. Resolved once, for all of them.
 #[derive(Default)]
 pub(crate) struct Completion {
-    /// Set after `waiting.outcome`, so that who sees it need not take the lock to know that there is something to see.
-    resolved: AtomicBool,
+    /// The term in which the batch was committed: all that there is to know, without the lock. 0 as long as it is not, or if it failed.
+    committed: AtomicU64,
     waiting: Mutex<Waiting>,
     wake: Condvar,
 }
@@ -148,19 +150,33 @@ impl Completion {
         if waiting.outcome.is_some() {
             return;
         }
+        if let Ok(term) = outcome {
+            self.committed.store(term, Ordering::Release);
+        }
         waiting.outcome = Some(outcome);
-        self.resolved.store(true, Ordering::Release);
         let wakers = std::mem::take(&mut waiting.wakers);
         drop(waiting);
         self.wake.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        for waker in wakers {
+            // Some executors run the task within this call. Its panic is the host's, not this node's.
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                log::error!("a task that was woken by its append panicked");
+            }
+        }
     }
 
     pub(crate) fn is_resolved(&self) -> bool {
-        self.resolved.load(Ordering::Acquire)
+        self.committed().is_some() || self.waiting.lock().outcome.is_some()
+    }
+
+    fn committed(&self) -> Option<u64> {
+        Some(self.committed.load(Ordering::Acquire)).filter(|term| *term != 0)
     }
 
     fn wait(&self) -> Outcome {
+        if let Some(term) = self.committed_soon() {
+            return Ok(term);
+        }
         let mut waiting = self.waiting.lock();
         loop {
             if let Some(outcome) = &waiting.outcome {
@@ -171,6 +187,12 @@ impl Completion {
     }
 
     fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
+        if timeout.is_zero() {
+            return self.waiting.lock().outcome.clone(); // a look, not a wait
+        }
+        if let Some(term) = self.committed_soon() {
+            return Some(Ok(term));
+        }
         // A timeout beyond what the clock can express is one that never passes.
         let Some(deadline) = Instant::now().checked_add(timeout) else { return Some(self.wait()) };
         let mut waiting = self.waiting.lock();
@@ -184,8 +206,19 @@ impl Completion {
         }
     }
 
+    /// The term of the commit, if it is there or comes within the time that a wake would take.
+    fn committed_soon(&self) -> Option<u64> {
+        self.committed().or_else(|| {
+            let _turn = spin::Turn::take()?;
+            spin::until(|| self.committed())
+        })
+    }
+
     /// Leaves a waker at `slot`, which belongs to one future, unless the outcome is there.
     fn poll(&self, waker: &Waker, slot: &mut Option<usize>) -> Option<Outcome> {
+        if let Some(term) = self.committed() {
+            return Some(Ok(term));
+        }
         let mut waiting = self.waiting.lock();
         if let Some(outcome) = &waiting.outcome {
             return Some(outcome.clone());

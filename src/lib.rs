@@ -42,7 +42,7 @@
 //!    [`DLedger::get`] alone is not: a follower may lag behind.
 //! 4. **An error tells.** [`AppendError::may_have_committed`] is false only if the append is not in the ledger and never will be.
 //! 5. **Damage is reported, not served.** Every `get` verifies the payload's checksum. What was synced and does not read back is an error with file and
-//!    offset, never a shorter log.
+//!    offset, never a shorter log. A node that finds its log damaged when it is opened can be read, and takes no part in its group: see [`Status::fault`].
 //!
 //! Assumed: nodes stop or lie in ways that checksums catch, but are not malicious; a disk keeps what `fdatasync` confirmed, and writes whole sectors of 512
 //! bytes or not at all; no two nodes are given the same id; nobody else writes to a log's directory. Clocks may be wrong in any way without harm to safety.
@@ -68,6 +68,7 @@
 //! | [`transport`] | what speaks: the trait, a network in memory, TCP |
 //! | `message.rs` | one message on its way: codec, and the checks before Raft sees it |
 //! | `future.rs`, `role.rs`, `watermark.rs` | the promise of an append; what a node is to its group; how far it is committed |
+//! | `spin.rs` | a short wait on the processor before a long one in the operating system |
 //! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
 
 mod batch;
@@ -85,6 +86,7 @@ mod replica;
 mod role;
 mod sequencer;
 mod shared;
+mod spin;
 pub mod storage;
 mod threads;
 pub mod transport;

@@ -58,6 +58,8 @@ struct Queue {
     /// Threads that wait for room. While there are any, the window is given out in the order of their wake.
     waiters: usize,
     batches: VecDeque<PendingBatch>,
+    /// The size of the last batch that was filled here, payloads only: the next is likely to be like it.
+    usual_bytes: usize,
 }
 
 enum Gate {
@@ -88,6 +90,7 @@ impl Sequencer {
             in_flight: 0,
             waiters: 0,
             batches: VecDeque::new(),
+            usual_bytes: 0,
         };
         Sequencer { limits, queue: Mutex::new(queue), room: Condvar::new(), doorbell: Box::new(doorbell) }
     }
@@ -234,6 +237,7 @@ impl Sequencer {
                 return Vec::new();
             }
             queue.timestamp = queue.timestamp.max(now);
+            queue.usual_bytes = queue.batches.back().map_or(0, |batch| batch.open.payload_bytes());
             (std::mem::take(&mut queue.batches), queue.timestamp)
         };
         batches.into_iter().map(|batch| batch.close(timestamp)).collect()
@@ -256,8 +260,9 @@ impl Queue {
     fn batch_for(&mut self, bytes: usize) -> &mut PendingBatch {
         let fits = self.batches.back().is_some_and(|batch| !batch.sealed && batch.open.payload_bytes() + bytes <= BATCH_BYTES);
         if !fits {
+            let likely = self.usual_bytes.min(BATCH_BYTES).max(bytes);
             self.batches.push_back(PendingBatch {
-                open: OpenBatch::with_capacity(bytes),
+                open: OpenBatch::with_capacity(likely),
                 first_index: self.next_index,
                 first_position: self.next_position,
                 completion: Arc::new(Completion::default()),

@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
 use crate::entry::NodeId;
 use crate::role::Status;
+use crate::spin;
 use crate::storage::{Chore, StorageError};
 use crate::transport::Spawner;
 
@@ -163,6 +164,10 @@ fn drive(mut engine: Engine) {
 }
 
 fn wait_for_input(engine: &Engine, began: Instant) {
+    let arrived = || Some(()).filter(|()| !engine.inputs().is_empty());
+    if engine.awaits_answers() && spin::until(arrived).is_some() {
+        return;
+    }
     let mut select = Select::new();
     select.recv(engine.inputs());
     match engine.wake_at() {
@@ -173,7 +178,9 @@ fn wait_for_input(engine: &Engine, began: Instant) {
 }
 
 fn wait_for_syncs(jobs: &Receiver<SyncJob>, inputs: &Sender<Input>) {
-    for first in jobs {
+    loop {
+        // While syncs follow each other the next is close.
+        let Some(first) = spin::until(|| jobs.try_recv().ok()).or_else(|| jobs.recv().ok()) else { return };
         // One sync covers all that were begun before it.
         let job = jobs.try_iter().fold(first, |older, newer| SyncJob { number: older.number.max(newer.number), ..newer });
         let outcome = catch_unwind(AssertUnwindSafe(|| job.pending.wait()))

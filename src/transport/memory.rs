@@ -266,11 +266,11 @@ mod tests {
         let network = MemoryNetwork::new();
         let [mut one, mut old, _three] = three(&network);
         let new = Node::seated(&network, 2, |seat| seat.identity.incarnation = 2);
-        assert_eq!(one.send_to_all(), [0; 0]);
+        assert!(one.send_to_all().is_empty());
         assert_eq!((old.messages(), new.messages()), (0, 1));
         assert_eq!(old.send_to_all(), [1, 3], "a process that has been replaced reaches nobody");
         drop(old);
-        assert_eq!(one.send_to_all(), [0; 0]);
+        assert!(one.send_to_all().is_empty());
         assert_eq!(new.messages(), 2);
         drop(new);
         assert_eq!(one.send_to_all(), [2]);
@@ -293,7 +293,7 @@ mod tests {
         let network = MemoryNetwork::new();
         let [mut one, two, _three] = three(&network);
         let elsewhere = Node::seated(&network, 2, |seat| seat.group = "payments".into());
-        assert_eq!(one.send_to_all(), [0; 0]);
+        assert!(one.send_to_all().is_empty());
         assert_eq!((two.messages(), elsewhere.messages()), (1, 0));
     }
 

@@ -9,14 +9,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile};
-use super::failed;
 use super::format::{self, RECORDS_AT};
 use super::segment::{MapOf, write_all, write_zeros};
 use super::sync::Shared;
+use super::{SegmentOptions, failed};
 use crate::storage::{Chore, StorageError};
 
 /// How the names of spares end. Recovery removes all of them: one that was taken just before a crash may hold records.
 pub(super) const SPARE_SUFFIX: &str = ".spare";
+
+/// How much of a spare is written before it is synced.
+const ZEROS_A_SYNC: u64 = 4 << 20;
 
 /// A segment that nobody uses yet.
 pub(super) struct Spare<D: Disk> {
@@ -64,16 +67,17 @@ impl<D: Disk> Spares<D> {
     }
 }
 
-/// The chore of making a spare of `bytes`, unless one is ready or being made.
-pub(super) fn chore<D: Disk>(shared: &Arc<Shared<D>>, incarnation: u64, bytes: u64) -> Option<Chore> {
+/// The chore of making a spare, unless one is ready or being made.
+pub(super) fn chore<D: Disk>(shared: &Arc<Shared<D>>, incarnation: u64, options: &SegmentOptions) -> Option<Chore> {
     let spares = &shared.spares;
     if spares.gave_up.load(Ordering::Relaxed) || spares.ready.lock().is_some() || spares.being_made.swap(true, Ordering::AcqRel) {
         return None;
     }
     let making = Making(shared.clone());
+    let SegmentOptions { segment_bytes, zeroed } = *options;
     Some(Box::new(move || {
         let shared = &making.0;
-        match make(shared, incarnation, bytes, true) {
+        match make(shared, incarnation, segment_bytes, zeroed) {
             Ok(spare) => shared.spares.put(spare),
             Err(error) => {
                 log::warn!("no segment could be made ready: {error}");
@@ -92,15 +96,19 @@ impl<D: Disk> Drop for Making<D> {
     }
 }
 
-/// Makes a spare of `bytes`. With `written`, its blocks are written with zeros, which doubles the speed of later syncs.
-pub(super) fn make<D: Disk>(shared: &Shared<D>, incarnation: u64, bytes: u64, written: bool) -> Result<Spare<D>, StorageError> {
+/// Makes a spare of `bytes`. If `zeroed`, its blocks are written with zeros, which doubles the speed of later syncs.
+pub(super) fn make<D: Disk>(shared: &Shared<D>, incarnation: u64, bytes: u64, zeroed: bool) -> Result<Spare<D>, StorageError> {
     let disk = &*shared.disk;
     let name = shared.spares.name(incarnation);
     let file = disk.create(&name).map_err(|error| failed(disk, "create", &name, error))?;
     let fill = || {
         file.allocate(bytes)?;
-        if written {
-            write_zeros(&file, RECORDS_AT..bytes)?;
+        if zeroed {
+            // Little by little, so that the syncs of others need not wait for all of it.
+            for from in (RECORDS_AT..bytes).step_by(ZEROS_A_SYNC as usize) {
+                write_zeros(&file, from..bytes.min(from + ZEROS_A_SYNC))?;
+                file.sync_data()?;
+            }
         }
         write_all(&file, &mut [IoSlice::new(&format::segment_head(shared.directory))], 0)?;
         file.sync_data()?;
