@@ -28,11 +28,12 @@ fn read(stream: &[u8], piece: usize, len_max: Option<usize>) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let mut rest = stream;
     loop {
-        while let Ok(Some(frame)) = reader.next() {
-            frames.push(whole(frame.kind, frame.content.to_vec()));
-        }
-        if reader.next().is_err() {
-            return frames;
+        loop {
+            match reader.next() {
+                Ok(Some(frame)) => frames.push(whole(frame.kind, frame.content.to_vec())),
+                Ok(None) => break,
+                Err(_) => return frames,
+            }
         }
         let mut arriving = &rest[..piece.min(rest.len())];
         let read = reader.read_from(&mut arriving).expect("a slice can be read");
