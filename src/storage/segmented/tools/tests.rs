@@ -102,6 +102,23 @@ fn damage_beside_the_batches_is_found_too() {
 }
 
 #[test]
+fn a_batch_with_a_sound_checksum_that_does_not_continue_the_log_is_damage() {
+    let (dir, _) = closed_log();
+    let inspection = verified(dir.path()).inspection;
+    let path = dir.path().join(&inspection.segments[0].name);
+    let (id, _) = format::parse_segment_name(&inspection.segments[0].name).unwrap();
+    let seed = format::seed(inspection.identity.directory, id);
+    let (mut bytes, at) = (std::fs::read(&path).unwrap(), 4096 + 96 + 640);
+    let mut header = format::Header::decode(&bytes[at..], id, seed).unwrap();
+    header.mark.chain ^= 1;
+    let encoded = header.encode(seed, &bytes[at + 96..at + 128]);
+    bytes[at..at + 96].copy_from_slice(&encoded);
+    std::fs::write(&path, bytes).unwrap();
+    let found: Vec<_> = verified(dir.path()).damage.into_iter().map(|damage| (damage.offset, damage.raft_indexes)).collect();
+    assert_eq!(found, [(at as u64, 4..5)]);
+}
+
+#[test]
 fn a_missing_segment_is_told_by_its_raft_indexes() {
     let (dir, _) = closed_log();
     let sound = verified(dir.path()).inspection;
