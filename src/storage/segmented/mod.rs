@@ -101,7 +101,7 @@ pub struct SegmentedLog<D: Disk = RealDisk> {
 enum Access<D: Disk> {
     /// Nothing: it has not been opened.
     Closed,
-    Full(Writer<D>),
+    Full(Box<Writer<D>>),
     /// It is damaged, and only read, so that nothing makes it worse. The lock keeps others out.
     Reading {
         refusal: StorageError,
@@ -234,7 +234,7 @@ impl<D: Disk> Storage for SegmentedLog<D> {
             damage: found.damage.clone(),
         };
         self.access = match found.damage.first() {
-            None => Access::Full(self.begin_writing(found, identity.directory, state, names, lock)),
+            None => Access::Full(Box::new(self.begin_writing(found, identity.directory, state, names, lock))),
             Some(first) => {
                 self.live.store(Arc::new(found.live));
                 Access::Reading { refusal: refusal(first), _lock: lock }
