@@ -53,7 +53,7 @@ impl Standing {
     pub(crate) fn of(recovered: &Recovered, reader: &dyn LogReader, commit: u64) -> Result<Standing, StorageError> {
         let base = reader.base();
         let last = recovered.last.raft_index;
-        let mark = |raft_index| Ok(reader.mark(raft_index)?.expect("the log reaches as far as its last mark"));
+        let mark = |raft_index| Ok::<Mark, StorageError>(reader.mark(raft_index)?.expect("the log reaches as far as its last mark"));
         let marks = (base.mark.raft_index..=last).map(mark).collect::<Result<_, _>>()?;
         Ok(Standing { base, marks, hard_state: HardState { commit, ..recovered.hard_state } })
     }

@@ -74,7 +74,7 @@ impl<D: Disk> Retired<D> {
         if seals.is_empty() {
             return None;
         }
-        let mut settled = Live { base: live.base.clone(), stretches: live.stretches.clone() };
+        let mut settled = Live { base: live.base.clone(), stretches: live.stretches.clone(), gaps: Vec::new() };
         for seal in seals {
             if let Some(stretch) = settled.stretches.iter_mut().find(|stretch| stretch.segment.id == seal.segment) {
                 stretch.segment = Arc::new(Segment::sealed(directory, seal));

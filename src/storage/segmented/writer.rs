@@ -252,7 +252,7 @@ impl<D: Disk> Writer<D> {
         let base = Base { mark, membership: live.base.membership.clone() };
         self.change_state(|state| (state.base, state.first_segment) = (base.clone(), first_segment))?;
         let names = live.stretches[..count].iter().map(|stretch| stretch.segment.name.clone()).collect();
-        self.live.store(Arc::new(Live { base, stretches: kept.to_vec() }));
+        self.live.store(Arc::new(Live { base, stretches: kept.to_vec(), gaps: Vec::new() }));
         self.retired.remove(names, self.change);
         Ok(())
     }
