@@ -111,7 +111,8 @@ fn intact_record<F: DiskFile>(window: &mut Window<'_, F>, at: u64, id: u64, seed
     let bytes = HEADER_BYTES + header.body_bytes as usize;
     let body = Bytes::copy_from_slice(&window.up_to(at, bytes)?[HEADER_BYTES..bytes]);
     let Ok(batch) = Batch::new(header.mark.raft_index, header.mark.term, body) else { return Ok(None) };
-    let intact = crc32fast::hash(batch.table()) == header.table_crc && batch.verify().is_ok();
+    let intact = planted!("payloads are not checked when the log is opened")
+        || crc32fast::hash(batch.table()) == header.table_crc && batch.verify().is_ok();
     Ok(intact.then_some((header, batch)))
 }
 
