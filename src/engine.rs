@@ -19,7 +19,7 @@ use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, Transfe
 use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
 use crate::storage::{Chore, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
-use crate::transport::{Arrival, Transport};
+use crate::transport::{Arrival, Inbox, Transport};
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
 /// for catching up would make it forget that it has heard of a leader.
@@ -34,6 +34,18 @@ pub(crate) enum Input {
     /// A thread that serves this node has panicked.
     Panicked(String),
     Command(Command),
+}
+
+/// Where a transport puts what arrives for the engine behind `inputs`.
+pub(crate) fn inbox(shared: Arc<Shared>, inputs: Sender<Input>) -> Inbox {
+    Inbox::new(move |arrival| {
+        if let Arrival::Message(message) = &arrival
+            && !shared.admit(message)
+        {
+            return false;
+        }
+        inputs.send(Input::Arrival(arrival)).is_ok()
+    })
 }
 
 /// What a host asks of the engine. Every reply is sent, unless the asker is gone.
