@@ -155,6 +155,9 @@ pub(crate) struct Engine {
     patience_ticks: usize,
     fault: Option<String>,
     stopped: bool,
+    /// Why messages were not let through to the replica, for a simulation to look at.
+    #[cfg(feature = "sim")]
+    pub(crate) refusals: Vec<String>,
 }
 
 impl Engine {
@@ -196,6 +199,8 @@ impl Engine {
             patience_ticks: 0,
             fault: None,
             stopped: false,
+            #[cfg(feature = "sim")]
+            refusals: Vec::new(),
         })
     }
 
@@ -233,6 +238,12 @@ impl Engine {
     /// Whether the last turn was the last.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// The newest raft index that is shown as committed.
+    #[cfg(feature = "sim")]
+    pub(crate) fn commit(&self) -> u64 {
+        self.replica.hard_state().commit
     }
 
     /// Where whoever drives this waits for inputs.
@@ -279,6 +290,8 @@ impl Engine {
             Arrival::Message(message) => {
                 let from = message.from();
                 if let Err(refusal) = self.replica.handle_message(message) {
+                    #[cfg(feature = "sim")]
+                    self.refusals.push(refusal.to_string());
                     log::debug!("group {}: refused a message of node {from}: {refusal}", self.settings.replica.group);
                 }
             }

@@ -85,6 +85,8 @@ mod replica;
 mod role;
 mod sequencer;
 mod shared;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod spin;
 pub mod storage;
 mod threads;

@@ -7,11 +7,15 @@
 mod check;
 mod codec;
 mod describe;
+#[cfg(feature = "sim")]
+mod promise;
 mod specimen;
 
 use raft::eraftpb;
 
 pub(crate) use self::check::Refusal;
+#[cfg(feature = "sim")]
+pub(crate) use self::promise::Promise;
 use crate::entry::NodeId;
 use crate::role::Membership;
 
