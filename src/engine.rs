@@ -146,6 +146,8 @@ pub(crate) struct Engine {
     /// Something was written since the last sync was begun.
     dirty: bool,
     identity: Identity,
+    /// A batch that the sequencer gave numbers to was not taken.
+    lost_count: bool,
     /// How often the replica was begun anew.
     life: u64,
     /// No batch was written since the disk was found full.
@@ -193,6 +195,7 @@ impl Engine {
             now: Now::default(),
             dirty: false,
             identity: recovered.identity,
+            lost_count: false,
             life: 0,
             short_of_room: false,
             full: false,
@@ -216,6 +219,7 @@ impl Engine {
         self.take_appends();
         self.carry_out_effects();
         self.end_transfer();
+        self.count_again();
         while let Some(chore) = self.storage.next_chore() {
             // Only a driver that has shut down takes no chores, and then they are not needed.
             let _ = self.backstage.chores.send(chore);
@@ -263,6 +267,11 @@ impl Engine {
         if let Some(transfer) = self.transfer.take() {
             let _ = transfer.reply.send(Err(TransferError::Failed { reason: reason.to_owned() }));
         }
+        self.announce_absence();
+    }
+
+    /// Tells the host that this node leads and follows nobody.
+    fn announce_absence(&mut self) {
         let role = if self.replica.standing().role == Role::Learner { Role::Learner } else { Role::Follower };
         self.announce(Standing { role, term: self.replica.standing().term, leader: None });
     }
@@ -377,7 +386,18 @@ impl Engine {
             self.next_batch += 1;
             self.in_flight.insert(id, InFlight { completion: batch.completion, cost: batch.cost, since: self.now.elapsed });
             self.ages.push_back(id);
-            self.replica.handle_append(id, batch.body);
+            self.lost_count |= !self.replica.handle_append(id, batch.body);
+        }
+        if self.lost_count {
+            // The numbers that were given out since are wrong. Nobody was promised one.
+            self.shared.sequencer.close(self.not_leader());
+        }
+    }
+
+    /// A leader whose sequencer has lost count counts again from the end of the log.
+    fn count_again(&mut self) {
+        if self.lost_count && self.replica.standing().role == Role::Leader && !self.replica.is_transferring() {
+            self.open_sequencer();
         }
     }
 
@@ -502,6 +522,7 @@ impl Engine {
     }
 
     fn open_sequencer(&mut self) {
+        self.lost_count = false;
         match self.replica.last() {
             Some(last) => self.shared.sequencer.open(last.next_index, last.next_position, last.timestamp),
             None => self.fail("the end of the log cannot be read"),
@@ -627,6 +648,7 @@ impl Engine {
             let _ = transfer.reply.send(Err(TransferError::Stopped));
         }
         self.stopped = true;
+        self.announce_absence();
         self.shared.watermark.close();
         outcome
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -156,7 +157,12 @@ impl Completion {
         let wakers = std::mem::take(&mut waiting.wakers);
         drop(waiting);
         self.wake.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        for waker in wakers {
+            // Some executors run the task within this call. Its panic is the host's, not this node's.
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                log::error!("a task that was woken by its append panicked");
+            }
+        }
     }
 
     pub(crate) fn is_resolved(&self) -> bool {

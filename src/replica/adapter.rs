@@ -210,11 +210,15 @@ impl Core {
         if self.role() != CoreRole::Leader || self.is_transferring() {
             return None;
         }
+        let (term, before) = (self.term(), self.mark(self.node.raft.raft_log.last_index())?);
+        // A batch out of line would be taken here, and refused by every peer for ever.
+        let mark = Batch::new(before.raft_index + 1, term, body.clone()).and_then(|batch| batch.mark_after(&before)).ok()?;
         let entry = RaftEntry { data: body, ..RaftEntry::default() };
         let mut message = RaftMessage { from: self.node.raft.id, entries: vec![entry].into(), ..RaftMessage::default() };
         message.set_msg_type(MessageType::MsgPropose);
         self.node.step(message).ok()?;
-        Some((self.node.raft.term, self.node.raft.raft_log.last_index()))
+        self.newest = mark;
+        Some((term, mark.raft_index))
     }
 
     pub(super) fn read_index(&mut self, context: Vec<u8>) {

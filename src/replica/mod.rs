@@ -224,13 +224,14 @@ impl Replica {
         outcome
     }
 
-    /// A batch is to be appended; `body` is valid and continues the ledger. Its fate comes as [`Effect::Settle`].
-    pub(crate) fn handle_append(&mut self, id: BatchId, body: Bytes) {
+    /// A batch is to be appended; `body` continues the ledger. Its fate comes as [`Effect::Settle`]. False if it was not taken, and is lost.
+    pub(crate) fn handle_append(&mut self, id: BatchId, body: Bytes) -> bool {
         let place = if self.failed { None } else { self.core.propose(body) };
         match place {
             Some((term, raft_index)) => self.proposals.push(id, term, raft_index),
             None => self.effects.push_back(Effect::Settle(id, Fate::Lost)),
         }
+        place.is_some()
     }
 
     /// A linearizable point is wanted. The answer comes as [`Effect::Barrier`], if a leader with a quorum can be reached.

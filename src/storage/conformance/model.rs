@@ -179,9 +179,11 @@ impl Pair<'_> {
 
     fn append(&mut self, mut mark: Mark, sizes: &[Vec<usize>]) {
         let mut batches = Vec::new();
+        // A crash may keep a batch and lose the term that came with it.
+        let term = self.hard_state.term.max(mark.term);
         for sizes in sizes {
             self.drawn += 1;
-            let batch = batch_after(&mark, self.hard_state.term, self.drawn, sizes);
+            let batch = batch_after(&mark, term, self.drawn, sizes);
             mark = batch.mark_after(&mark).unwrap();
             batches.push(batch);
         }
@@ -250,6 +252,7 @@ impl Pair<'_> {
     }
 
     fn failed_sync(&mut self) {
+        self.vote(1); // where nothing was changed there is nothing to sync, and nothing to fail
         if self.bench.fail_next_sync() {
             assert!(self.storage().begin_sync().wait().is_err(), "the bench made it fail");
             let hard_state = self.hard_state;

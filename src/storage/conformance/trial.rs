@@ -231,8 +231,9 @@ impl Trial {
 
     /// Batches that can be appended behind the batch `kept`, one for each of `sizes`.
     pub(super) fn draw(&mut self, kept: u64, sizes: &[&[usize]]) -> Vec<Batch> {
-        let term = self.hard_state().term;
         let mut mark = self.log().mark(kept).expect("the suite appends within its own list");
+        // A crash may keep a batch and lose the term that came with it.
+        let term = self.hard_state().term.max(mark.term);
         let draw = |sizes: &&[usize]| {
             self.past.drawn += 1;
             let batch = batch_after(&mark, term, self.past.drawn, sizes);

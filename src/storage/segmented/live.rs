@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::disk::Disk;
+use super::format::Synced;
 use super::segment::Segment;
 use crate::storage::{Base, Batch, LogReader, Mark, StorageError};
 
@@ -53,9 +54,10 @@ impl<D: Disk> Live<D> {
         (Live { base: self.base.clone(), stretches }, dead)
     }
 
-    /// The id of the segment that holds `raft_index`. `None` at the base and below, and behind the last record.
-    pub(super) fn segment_of(&self, raft_index: u64) -> Option<u64> {
-        self.locate(raft_index).map(|(stretch, _)| stretch.segment.id)
+    /// Where `raft_index` is. At the base it is nowhere: whoever finds the log after a crash may find it with an earlier base, and must not look
+    /// for this one in a segment.
+    pub(super) fn place(&self, raft_index: u64) -> Synced {
+        self.locate(raft_index).map_or(Synced::default(), |(stretch, _)| Synced { raft_index, segment: stretch.segment.id })
     }
 
     /// The stretch that holds `raft_index`, and its ordinal there. `None` at the base and below, and behind the last record.

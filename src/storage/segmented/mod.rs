@@ -33,7 +33,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use self::disk::{Disk, DiskFile, RealDisk};
-use self::format::Synced;
 use self::identity::IdentityFile;
 use self::live::{Live, SegmentReader};
 use self::recovery::Found;
@@ -193,7 +192,7 @@ impl<D: Disk> Storage for SegmentedLog<D> {
             last: found.last,
             peers: state.state.peers.clone(),
         };
-        let synced = Synced { raft_index: found.last.raft_index, segment: found.live.segment_of(found.last.raft_index).unwrap_or(0) };
+        let synced = found.live.place(found.last.raft_index);
         let shared = Arc::new(Shared::new(disk, identity.directory, state.file.clone(), synced, lock));
         self.live.store(Arc::new(found.live));
         let segment_bytes = self.options.segment_bytes.clamp(SegmentOptions::SEGMENT_BYTES_MIN, SegmentOptions::SEGMENT_BYTES_MAX);

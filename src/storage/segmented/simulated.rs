@@ -4,7 +4,7 @@
 //! can be told to misbehave:
 //!
 //! - [`crash`](SimulatedDisk::crash) cuts the power, [`kill`](SimulatedDisk::kill) only the process. Both give back a new disk; whoever
-//!   still holds the old one reads what it mapped and fails at everything else.
+//!   still holds the old one sees it as it was then, and cannot change it any more.
 //! - [`plan`](SimulatedDisk::plan) makes the n-th call of some kind fail, stop short or go astray. A sync that fails forgets what it should have
 //!   written, as ext4 does: some of it is on the disk, and the next sync succeeds without having done anything. A sync of the directory that
 //!   fails leaves the file system read-only until the next boot, as a journal that cannot be written does on ext4 and xfs.
@@ -199,6 +199,11 @@ impl SimulatedDisk {
         self.machine.lock().platter.taken()
     }
 
+    /// Whether there is a limit to the room.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.machine.lock().room.is_some()
+    }
+
     /// Drops from the cache whatever does not wait to be written.
     pub(crate) fn evict(&self) {
         let mut machine = self.machine.lock();
@@ -254,7 +259,7 @@ impl Machine {
 
     /// Every call begins here: counted, traced, and failed if that is the plan. Gives back what else is to go wrong.
     fn begin(&mut self, call: Call) -> io::Result<Option<Failure>> {
-        if self.dead {
+        if self.dead && call.changes() {
             return Err(io::Error::other("this machine was switched off"));
         }
         self.counts[call as usize] += 1;
@@ -635,7 +640,8 @@ mod tests {
         assert!(map.slice(1024, 1).is_none());
         let _left = disk.crash();
         assert_eq!(map.slice(0, 2).unwrap()[..], [7, 1]);
-        assert!(file.size().is_err() && disk.list().is_err());
+        assert!(file.write_at(&[IoSlice::new(&[1])], 0).is_err() && disk.create("b").is_err() && disk.lock("").is_err());
+        assert_eq!(file.size().unwrap(), 1024);
     }
 
     #[test]

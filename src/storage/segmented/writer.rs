@@ -44,7 +44,9 @@ struct Draft<D: Disk> {
     live: Option<Live<D>>,
     /// Segments that will have nothing left of the log.
     dead: Vec<Arc<Segment<D>>>,
-    /// Tails that take no more, the one that was there before included.
+    /// The tail that was there before, if the log is cut.
+    cut: Option<Tail<D>>,
+    /// Tails that take no more, the one that was there before included if it is not cut.
     full: Vec<Tail<D>>,
     tail: Option<Tail<D>>,
 }
@@ -68,11 +70,11 @@ impl<D: Disk> Writer<D> {
         self.judge(batches)?;
         let cut = first.raft_index() <= self.last.raft_index;
         if cut {
-            self.shared.lower(self.place(first.raft_index() - 1));
+            self.shared.lower(self.live.load().place(first.raft_index() - 1));
         }
         let stamp = Stamp { synced: self.shared.durable().synced, commit: commit.max(self.state.state.hard_state.commit) };
         self.change += 1;
-        let mut draft = Draft { live: None, dead: Vec::new(), full: Vec::new(), tail: self.tail.take() };
+        let mut draft = Draft { live: None, dead: Vec::new(), cut: None, full: Vec::new(), tail: self.tail.take() };
         match self.write(&mut draft, batches, cut, stamp) {
             Ok(()) => self.show(draft),
             Err(error) => return Err(self.discard(draft, error)),
@@ -106,20 +108,25 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Writes `batches` into the tail of the draft, and into new segments where that has no room. A cut always begins a new one.
+    ///
+    /// All segments are there before the first record is written. So a disk that is too full for one of them leaves no record behind that nobody took.
     fn write(&mut self, draft: &mut Draft<D>, batches: &[Batch], cut: bool, stamp: Stamp) -> Result<(), StorageError> {
-        let mut done = 0;
-        while done < batches.len() {
-            let rest = &batches[done..];
-            let begin = cut && done == 0;
-            let mut fitting = draft.tail.as_ref().filter(|_| !begin).map_or(0, |tail| tail.room_for(rest));
-            if fitting == 0 {
-                self.roll(draft, &rest[0], self.marks[done])?;
-                fitting = draft.tail.as_ref().map_or(0, |tail| tail.room_for(rest));
-            }
-            let tail = draft.tail.as_mut().expect("a roll leaves a tail");
-            let marks = &self.marks[done + 1..=done + fitting];
-            tail.write(&rest[..fitting], marks, stamp).map_err(|error| failed(&*self.shared.disk, "write", &tail.segment.name, error))?;
-            done += fitting;
+        if cut {
+            draft.cut = draft.tail.take();
+        }
+        let mut fitting = draft.tail.as_ref().map_or(0, |tail| tail.room_for(batches));
+        while fitting < batches.len() {
+            self.roll(draft, &batches[fitting], self.marks[fitting])?;
+            fitting += draft.tail.as_ref().map_or(0, |tail| tail.room_for(&batches[fitting..]));
+        }
+        let mut rest = batches;
+        let mut marks = &self.marks[1..];
+        for tail in draft.full.iter_mut().chain(&mut draft.tail) {
+            let (share, others) = rest.split_at(tail.room_for(rest));
+            let (share_marks, other_marks) = marks.split_at(share.len());
+            let written = tail.write(share, share_marks, stamp);
+            written.map_err(|error| failed(&*self.shared.disk, "write", &tail.segment.name, error))?;
+            (rest, marks) = (others, other_marks);
         }
         Ok(())
     }
@@ -161,7 +168,7 @@ impl<D: Disk> Writer<D> {
 
     /// Shows readers what was appended.
     fn show(&mut self, draft: Draft<D>) {
-        let Draft { live, dead, full, tail } = draft;
+        let Draft { live, dead, cut, full, tail } = draft;
         let change = self.change;
         full.iter().chain(&tail).for_each(|tail| tail.show());
         for tail in full.iter().chain(&tail) {
@@ -171,7 +178,7 @@ impl<D: Disk> Writer<D> {
             self.mark_dirty(Target::Names);
             self.live.store(Arc::new(live));
         }
-        for Tail { segment, file, at, .. } in full {
+        for Tail { segment, file, at, .. } in cut.into_iter().chain(full) {
             self.retired.seal(Unsealed { segment, file, end: at, change });
         }
         self.retired.remove(dead.iter().map(|segment| segment.name.clone()).collect(), change);
@@ -181,10 +188,10 @@ impl<D: Disk> Writer<D> {
 
     /// Puts things back as they were. Segments that were begun are removed at once: recovery would count what was written into them.
     fn discard(&mut self, draft: Draft<D>, error: StorageError) -> StorageError {
-        let Draft { live, full, tail, .. } = draft;
+        let Draft { live, cut, full, tail, .. } = draft;
         let before = self.live.load();
         let is_new = |tail: &Tail<D>| !before.stretches.iter().any(|stretch| Arc::ptr_eq(&stretch.segment, &tail.segment));
-        let (new, old): (Vec<_>, Vec<_>) = full.into_iter().chain(tail).partition(is_new);
+        let (new, old): (Vec<_>, Vec<_>) = cut.into_iter().chain(full).chain(tail).partition(is_new);
         drop(before);
         if !matches!(error, StorageError::Full { .. }) {
             return self.shared.poison(error);
@@ -270,13 +277,8 @@ impl<D: Disk> Writer<D> {
         let durable = self.shared.durable().change;
         self.dirty.retain(|dirty| dirty.change > durable);
         let dirty = self.dirty.iter().map(|Dirty { what, change }| Dirty { what: what.clone(), change: *change }).collect();
-        let place = self.place(self.last.raft_index);
+        let place = self.live.load().place(self.last.raft_index);
         Box::new(SegmentSync::new(self.shared.clone(), dirty, self.change, place))
-    }
-
-    /// Where `raft_index` is, or 0 if it is the base and lies in no segment.
-    fn place(&self, raft_index: u64) -> Synced {
-        Synced { raft_index, segment: self.live.load().segment_of(raft_index).unwrap_or(0) }
     }
 
     fn sync_all(&mut self) -> Result<Box<dyn PendingSync>, StorageError> {

@@ -95,7 +95,7 @@ fn receive(station: &Arc<Station>, stream: TcpStream, address: SocketAddr) {
         return station.complain(&address.to_string(), &io::Error::other("too many connections that have not said who they are").into());
     }
     let shared = station.clone();
-    let spawned = station.spawner.spawn(format!("dledger-{}-from", station.node), move || Guest::serve(&shared, stream, address));
+    let spawned = station.spawner.spawn("from", move || Guest::serve(&shared, stream, address));
     if let Err(error) = spawned {
         station.lobby.fetch_sub(1, Ordering::Relaxed);
         station.complain(&address.to_string(), &error.into());

@@ -111,11 +111,11 @@ impl Transport for TcpTransport {
 impl TcpTransport {
     fn spawn_threads(&self, station: &Arc<Station>, listener: Listener) -> io::Result<()> {
         for at in 0..station.links.len() {
-            let (name, shared) = (format!("dledger-{}-to-{}", station.node, station.links[at].peer), station.clone());
+            let (name, shared) = (format!("to-{}", station.links[at].peer), station.clone());
             station.spawner.spawn(name, move || shared.links[at].run(&shared))?;
         }
         let shared = station.clone();
-        station.spawner.spawn(format!("dledger-{}-accept", station.node), move || listener.run(&shared))
+        station.spawner.spawn("accept", move || listener.run(&shared))
     }
 }
 

@@ -131,10 +131,18 @@ fn random_workloads_survive_a_crash_at_every_call() {
     }
 }
 
+/// The steps of a random workload of the big run.
+fn random_workload(seed: u64) -> Vec<Step> {
+    random_steps(&mut Draws::new(seed), 60)
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
 #[test]
 #[ignore = "ten minutes of both cores"]
 fn a_million_crash_states() {
-    let number = |name: &str, default| std::env::var(name).map_or(default, |value| value.parse().expect("a number"));
     let (seed, wanted) = (number("DLEDGER_SEED", 1), number("DLEDGER_STATES", 1_000_000));
     let (start, mut states) = (Instant::now(), 0);
     for (name, steps) in workloads() {
@@ -144,9 +152,19 @@ fn a_million_crash_states() {
     }
     let mut drawn = seed;
     while states < wanted {
-        states += crash_anywhere("random", &random_steps(&mut Draws::new(drawn), 60), 64, drawn);
+        states += crash_anywhere("random", &random_workload(drawn), 64, drawn);
         drawn += 1;
     }
     let seconds = start.elapsed().as_secs_f64();
     println!("{states} states in {seconds:.0} s, {:.0} a second; random seeds {seed} to {drawn}", states as f64 / seconds);
+}
+
+/// Once more what a random workload of the big run did: `DLEDGER_SEED=.. cargo test --lib crash_states::once_more -- --ignored --nocapture`.
+#[test]
+#[ignore = "to look at one seed"]
+fn once_more() {
+    let seed = number("DLEDGER_SEED", 1);
+    let steps = random_workload(seed);
+    println!("{steps:#?}");
+    println!("{} states", crash_anywhere("random", &steps, 64, seed));
 }

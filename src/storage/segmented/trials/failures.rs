@@ -132,6 +132,10 @@ fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
             Ok(()) => {}
             Err(StorageError::Full { .. }) => {
                 before.compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, {step:?} on a full disk: {error}"));
+                if disk.is_limited() {
+                    // Nor does a restart bring back what there was no room for.
+                    restart_both_ways(&trial, &format!("{place}, {step:?}"));
+                }
                 if trial.log.is_some() {
                     let saved = trial.step(&Step::Term).and_then(|()| trial.step(&Step::Sync));
                     saved.unwrap_or_else(|error| panic!("{place}, remembering a vote after {step:?}: {error}"));

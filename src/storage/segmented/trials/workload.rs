@@ -424,6 +424,25 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
             "purge",
             [filled(12), vec![Chores, Commit(0), Purge(4), Chores, one(10), Sync, Chores, Purge(0), Sync, Chores, one(11), Sync]].concat(),
         ),
+        // The purge was not durable yet when the log was cut right behind its new base. A crash that kept the new segment and lost the purge was taken
+        // for damage.
+        (
+            "a cut right behind a purge",
+            vec![
+                one(5000),
+                one(5000),
+                one(5000),
+                one(5000),
+                Sync,
+                Commit(2),
+                Purge(2),
+                Cut(2, vec![vec![512]]),
+                Sync,
+                one(9),
+                Sync,
+                Chores,
+            ],
+        ),
         (
             "hard state",
             vec![
