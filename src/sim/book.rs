@@ -27,6 +27,8 @@ pub(crate) struct Book {
     journal: VecDeque<Change>,
     /// How many changes have left the journal in this life.
     settled: u64,
+    /// What the storage is being asked to take. A process that dies now has done it, or not, or in part.
+    attempt: Option<Change>,
 }
 
 impl Image {
@@ -70,38 +72,55 @@ impl Image {
 
 impl Book {
     pub(crate) fn new() -> Book {
-        Book { live: Image::new(), durable: Image::new(), journal: VecDeque::new(), settled: 0 }
+        Book { live: Image::new(), durable: Image::new(), journal: VecDeque::new(), settled: 0, attempt: None }
     }
 
-    /// Enters what the storage took. Returns how many batches were cut off.
-    pub(crate) fn append(&mut self, batches: &[Batch]) -> Result<u64, String> {
-        let Some(first) = batches.first() else { return Ok(0) };
+    /// The storage is asked to append.
+    pub(crate) fn attempt_append(&mut self, batches: &[Batch]) -> Result<(), String> {
+        let Some(first) = batches.first() else { return Ok(()) };
         let before = first.raft_index().checked_sub(1).and_then(|index| self.live.mark(index));
         let mut mark = before.ok_or_else(|| format!("{first:?} was appended out of line"))?;
-        let cut = self.live.last().raft_index - mark.raft_index;
         let mut marks = Vec::with_capacity(batches.len());
         for batch in batches {
             mark = batch.mark_after(&mark).map_err(|error| format!("{batch:?} was appended: {error}"))?;
             marks.push(mark);
         }
-        self.take(Change::Append(marks));
-        Ok(cut)
+        self.attempt = Some(Change::Append(marks));
+        Ok(())
     }
 
-    pub(crate) fn save(&mut self, new: HardState) -> Result<(), String> {
+    pub(crate) fn attempt_save(&mut self, new: HardState) -> Result<(), String> {
         let old = self.live.hard_state;
         let revoted = new.term == old.term && old.vote.is_some() && new.vote != old.vote;
-        self.take(Change::Save(new));
+        self.attempt = Some(Change::Save(new));
         if new.term < old.term || revoted { Err(format!("the hard state went from {old:?} to {new:?}")) } else { Ok(()) }
     }
 
-    pub(crate) fn reset(&mut self, base: Mark) {
-        self.take(Change::Reset(base));
+    pub(crate) fn attempt_reset(&mut self, base: Mark) {
+        self.attempt = Some(Change::Reset(base));
     }
 
-    fn take(&mut self, change: Change) {
+    /// The storage has taken what it was asked to take. Returns how many batches that cut off.
+    pub(crate) fn take(&mut self) -> u64 {
+        let Some(change) = self.attempt.take() else { return 0 };
+        let before = self.live.last().raft_index;
+        let cut = match &change {
+            Change::Append(marks) => marks.first().map_or(0, |first| before + 1 - first.raft_index),
+            Change::Save(_) | Change::Reset(_) => 0,
+        };
         self.live.apply(&change);
         self.journal.push_back(change);
+        cut
+    }
+
+    /// The storage has refused what it was asked to take, and is as before.
+    pub(crate) fn refuse(&mut self) {
+        self.attempt = None;
+    }
+
+    /// The storage has failed in the midst of what it was asked to take.
+    pub(crate) fn fail(&mut self) {
+        self.journal.extend(self.attempt.take());
     }
 
     /// How many changes were taken in this life.
@@ -152,23 +171,19 @@ impl Book {
         if image.last() != recovered.last {
             return Err(format!("the log was said to end at {:?}, and ends at {:?}", recovered.last, image.last()));
         }
-        *self = Book { live: image.clone(), durable: image, journal: VecDeque::new(), settled: 0 };
+        *self = Book { live: image.clone(), durable: image, journal: VecDeque::new(), settled: 0, attempt: None };
         verdict
     }
 
     fn judge(&self, recovered: &Recovered, power_failed: bool) -> Result<(), String> {
         let vote = |state: &HardState| (state.term, state.vote);
         let last = recovered.last;
-        if !power_failed {
-            if last != self.live.last() || vote(&recovered.hard_state) != vote(&self.live.hard_state) {
-                return Err(format!("a process died, and {:?} became {recovered:?}", self.live.last()));
-            }
-            return Ok(());
-        }
-        let mut known = vec![vote(&self.durable.hard_state)];
-        let mut ends = vec![self.durable.mark(last.raft_index)];
-        let mut least = self.durable.last().raft_index;
-        for change in &self.journal {
+        // What a dead process had taken is there; what a dead machine had taken and not synced may be.
+        let (start, journal) = if power_failed { (&self.durable, Some(&self.journal)) } else { (&self.live, None) };
+        let mut known = vec![vote(&start.hard_state)];
+        let mut ends = vec![start.mark(last.raft_index)];
+        let mut least = start.last().raft_index;
+        for change in journal.into_iter().flatten().chain(&self.attempt) {
             match change {
                 Change::Save(state) => known.push(vote(state)),
                 Change::Append(marks) => {
@@ -185,10 +200,9 @@ impl Book {
             return Err(format!("{:?} came back, where one of {known:?} was saved", recovered.hard_state));
         }
         if last.raft_index < least {
-            return Err(format!("the log ends at batch {}, and was synced up to {least}", last.raft_index));
+            return Err(format!("the log ends at batch {}, and should reach to {least} at least", last.raft_index));
         }
-        // The end of a log that was purged up to its end is its base.
-        if !ends.contains(&Some(last)) && last != self.durable.base {
+        if !ends.contains(&Some(last)) {
             return Err(format!("the log ends with {last:?}, which was never there"));
         }
         Ok(())

@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use super::agenda::Micros;
+use super::chance::Chance;
 use super::medium::Medium;
 use super::swarm::Swarm;
 use super::watch::Watch;
@@ -23,7 +24,7 @@ use crate::replica;
 use crate::role::{Membership, Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
-use crate::storage::{Chore, Genesis, Storage};
+use crate::storage::{Chore, Genesis, Storage, StorageError};
 use crate::transport::hello::{Acquaintances, Hello};
 use crate::transport::{Inbox, Message, Seat, Spawner, Transport};
 
@@ -45,8 +46,8 @@ pub(super) struct Node {
     pub(super) slowness: u64,
     /// The power failed since the last life.
     pub(super) power_failed: bool,
-    /// The next sync is going to fail.
-    pub(super) sync_will_fail: bool,
+    /// A call of the disk is going to fail, or has failed, and the node with it.
+    pub(super) is_doomed: bool,
 }
 
 /// A node's idea of time.
@@ -79,7 +80,6 @@ pub(super) struct Life {
     roles: Receiver<Status>,
     pub(super) outbox: Arc<Mutex<Vec<Message>>>,
     pub(super) fuse: Fuse,
-    pub(super) sync_failed: Arc<AtomicBool>,
     acquaintances: Acquaintances,
     /// The incarnation of each peer whose connection is open.
     pub(super) connected: Vec<Option<u64>>,
@@ -98,6 +98,21 @@ pub(super) struct Life {
     pub(super) fault: Option<String>,
 }
 
+/// Why a life did not begin.
+pub(super) enum NotOpen {
+    /// The fuse burnt down.
+    Died,
+    /// The disk has no room for what is written at every opening.
+    Full,
+    Wrong(String),
+}
+
+impl From<String> for NotOpen {
+    fn from(why: String) -> NotOpen {
+        NotOpen::Wrong(why)
+    }
+}
+
 /// How a life can end by itself.
 pub(super) enum End {
     /// The fuse has burnt down.
@@ -109,24 +124,45 @@ pub(super) enum End {
 }
 
 impl Node {
-    pub(super) fn new(number: usize, swarm: &Swarm) -> Node {
+    pub(super) fn new(number: usize, seed: u64, swarm: &Swarm) -> Node {
         Node {
             number,
-            medium: Medium::new(),
+            medium: Medium::new(seed, swarm.segments),
             clock: Clock { drift: swarm.drifts[number], wall_ms: 0 },
             life: None,
             lives: 0,
             asleep_until: 0,
             slowness: 1,
             power_failed: false,
-            sync_will_fail: false,
+            is_doomed: false,
         }
     }
 
     /// The next sync fails, whoever asks for it.
     pub(super) fn doom_next_sync(&mut self) {
-        self.sync_will_fail = true;
+        self.is_doomed = true;
         self.medium.fail_next_sync();
+    }
+
+    pub(super) fn doom_some_call(&mut self, chance: &mut Chance) {
+        self.is_doomed |= self.medium.fail_some_call(chance);
+    }
+
+    /// Whether it may fail by itself.
+    pub(super) fn may_fail(&self) -> bool {
+        self.is_doomed && self.medium.has_failed()
+    }
+
+    pub(super) fn cut_power(&mut self) {
+        self.medium.cut_power();
+        (self.power_failed, self.is_doomed) = (true, false);
+    }
+
+    /// The process is gone. If a sync has failed, nobody knows what is on the disk.
+    pub(super) fn kill(&mut self) {
+        self.power_failed |= self.may_fail();
+        self.medium.kill();
+        self.is_doomed = false;
     }
 
     fn id(&self) -> NodeId {
@@ -134,16 +170,26 @@ impl Node {
     }
 
     /// Begins a life: opens the log, compares it with the books, and puts an engine on it.
-    pub(super) fn open(&mut self, now: Micros, seed: u64, swarm: &Swarm, watch: &Arc<Mutex<Watch>>) -> Result<(), String> {
+    pub(super) fn open(&mut self, now: Micros, seed: u64, fuse: Fuse, swarm: &Swarm, watch: &Arc<Mutex<Watch>>) -> Result<(), NotOpen> {
         self.lives += 1;
+        survive(|| self.try_open(now, seed, fuse, swarm, watch)).unwrap_or_else(|end| match end {
+            End::Crash => Err(NotOpen::Died),
+            End::Stopped => Err(NotOpen::Wrong("it was stopped while it was opened".to_owned())),
+            End::Panic(text) => Err(NotOpen::Wrong(format!("opening it panicked: {text}"))),
+        })
+    }
+
+    fn try_open(&mut self, now: Micros, seed: u64, fuse: Fuse, swarm: &Swarm, watch: &Arc<Mutex<Watch>>) -> Result<(), NotOpen> {
         let id = self.id();
         let addresses: Vec<(NodeId, String)> = (1..=swarm.nodes as u64).map(|id| (NodeId::from(id), format!("host-{id}"))).collect();
         let membership = Membership::of_voters(addresses.iter().map(|(id, _)| *id));
         let genesis = Genesis { group: GROUP.to_owned(), node: id, cluster: CLUSTER, membership };
-        let fuse = Fuse::new();
         let sync_failed = Arc::new(AtomicBool::new(false));
-        let mut storage = Witnessed::new(self.number, self.medium.storage(), watch.clone(), fuse.clone(), sync_failed.clone());
-        let recovered = storage.open(&genesis).map_err(|error| format!("it cannot be opened: {error}"))?;
+        let mut storage = Witnessed::new(self.number, self.medium.storage(&fuse), watch.clone(), fuse.clone(), sync_failed);
+        let recovered = storage.open(&genesis).map_err(|error| match error {
+            StorageError::Full { .. } => NotOpen::Full,
+            error => NotOpen::Wrong(format!("it cannot be opened: {error}")),
+        })?;
         let reader = storage.reader();
         {
             let mut watch = watch.lock();
@@ -188,7 +234,6 @@ impl Node {
             roles,
             outbox,
             fuse,
-            sync_failed,
             acquaintances,
             connected: vec![None; swarm.nodes],
             incarnation: recovered.identity.incarnation,
@@ -213,9 +258,9 @@ impl Node {
         let wall = (EPOCH_MS + now / 1000) as i64 + self.clock.wall_ms;
         let moment = Now { elapsed: Duration::from_micros(local), unix_ms: wall.max(0) as u64 };
         let engine = &mut life.engine;
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| engine.turn(moment))) {
+        if let Err(end) = survive(|| engine.turn(moment)) {
             life.is_dying = true;
-            return Err(if Fuse::ended(&*panic) { End::Crash } else { End::Panic(text_of(&*panic)) });
+            return Err(end);
         }
         if life.engine.is_stopped() {
             return Err(End::Stopped);
@@ -261,11 +306,12 @@ impl Life {
     }
 
     /// The sync under way ends now.
-    pub(super) fn end_sync(&mut self) {
+    pub(super) fn end_sync(&mut self) -> Result<(), End> {
         if let Some(job) = self.syncing.take() {
-            let outcome = job.pending.wait();
+            let outcome = survive(|| job.pending.wait())?;
             let _ = self.inputs.send(Input::Synced(job.number, outcome));
         }
+        Ok(())
     }
 
     /// Takes the chores that were handed out. Returns how many are new.
@@ -279,10 +325,8 @@ impl Life {
         self.waiting_chores.len()
     }
 
-    pub(super) fn do_chore(&mut self) {
-        if let Some(chore) = self.waiting_chores.pop_front() {
-            chore();
-        }
+    pub(super) fn do_chore(&mut self) -> Result<(), End> {
+        self.waiting_chores.pop_front().map_or(Ok(()), survive)
     }
 
     /// Looks at what the node shows and says after a turn.
@@ -313,11 +357,6 @@ impl Life {
         }
     }
 
-    /// Whether its own fault is one that was to be expected.
-    pub(super) fn may_fail(&self) -> bool {
-        self.sync_failed.load(Ordering::Relaxed)
-    }
-
     pub(super) fn incarnation(&self) -> u64 {
         self.incarnation
     }
@@ -342,7 +381,12 @@ fn engine_settings(node: NodeId, seed: u64, swarm: &Swarm, addresses: Vec<(NodeI
     }
 }
 
-pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+/// Does what may burn a fuse down.
+fn survive<T>(act: impl FnOnce() -> T) -> Result<T, End> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| if Fuse::ended(&*panic) { End::Crash } else { End::Panic(text_of(&*panic)) })
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic without text").to_owned()
 }

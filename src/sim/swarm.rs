@@ -3,6 +3,7 @@
 
 use super::agenda::Micros;
 use super::chance::Chance;
+use crate::storage::SegmentOptions;
 
 pub(crate) const MS: Micros = 1_000;
 
@@ -53,12 +54,13 @@ pub(crate) enum Trouble {
     OneWay,
     Clog,
     SyncFailure,
+    DiskFault,
     FullDisk,
     ClockJump,
     SlowDisk,
 }
 
-pub(crate) const TROUBLES: [Trouble; 13] = [
+pub(crate) const TROUBLES: [Trouble; 14] = [
     Trouble::Kill,
     Trouble::PowerCut,
     Trouble::PowerCutOfAll,
@@ -69,6 +71,7 @@ pub(crate) const TROUBLES: [Trouble; 13] = [
     Trouble::OneWay,
     Trouble::Clog,
     Trouble::SyncFailure,
+    Trouble::DiskFault,
     Trouble::FullDisk,
     Trouble::ClockJump,
     Trouble::SlowDisk,
@@ -103,12 +106,12 @@ pub(crate) struct Swarm {
     pub(crate) window_bytes: u64,
     /// The most that one append message carries.
     pub(crate) message_bytes: u64,
-    pub(crate) segment_bytes: u64,
+    pub(crate) segments: SegmentOptions,
     pub(crate) weather: Weather,
     pub(crate) pace: Pace,
     /// How much faster than true time each node's clock runs, in millionths.
     pub(crate) drifts: Vec<i64>,
-    pub(crate) troubles: [u64; 13],
+    pub(crate) troubles: [u64; 14],
     pub(crate) trouble_mean: Micros,
     pub(crate) outage_mean: Micros,
     pub(crate) hosts: usize,
@@ -142,11 +145,11 @@ impl Swarm {
             entry_bytes: 8 << 10,
             window_bytes: *chance.pick(&[256, 4 << 10, 1 << 20]),
             message_bytes: *chance.pick(&[200, 4 << 10, 1 << 20]),
-            segment_bytes: *chance.pick(&[64 << 10, 128 << 10]),
+            segments: SegmentOptions { segment_bytes: *chance.pick(&[8 << 10, 16 << 10, 64 << 10]), zeroed: chance.percent(50) },
             weather: Weather::draw(chance, heartbeat),
             pace,
             drifts: Vec::new(),
-            troubles: [0; 13],
+            troubles: [0; 14],
             trouble_mean: election * chance.between(1, 6),
             outage_mean: election * chance.between(1, 4),
             hosts: chance.between(1, 4) as usize,

@@ -5,7 +5,7 @@ use super::swarm::{TROUBLES, Trouble};
 use super::world::{Death, World};
 
 /// A crash waits for so many effects at most.
-const FUSE_EFFECTS: u64 = 24;
+const FUSE_EFFECTS: u64 = 40;
 
 /// The end of a trouble.
 pub(crate) enum Relief {
@@ -59,6 +59,7 @@ impl World {
                 clogged.into_iter().for_each(|(from, to)| self.network.clog(from, to, until));
             }
             Trouble::SyncFailure => self.nodes[node].doom_next_sync(),
+            Trouble::DiskFault => self.nodes[node].doom_some_call(&mut self.chance),
             Trouble::FullDisk => {
                 self.nodes[node].medium.set_full(true);
                 self.agenda.put(until, Event::Relief(Relief::Room(node)));
@@ -78,6 +79,7 @@ impl World {
         match relief {
             Relief::Restart(node) => {
                 if self.nodes[node].life.is_none() {
+                    self.perhaps_cut_power(node);
                     self.open(node);
                 }
             }
@@ -89,6 +91,13 @@ impl World {
             Relief::Mend(links) => links.into_iter().for_each(|(from, to)| self.network.mend(from, to)),
             Relief::Room(node) => self.nodes[node].medium.set_full(false),
             Relief::Haste(node) => self.nodes[node].slowness = 1,
+        }
+    }
+
+    /// The power may fail while a node is down.
+    fn perhaps_cut_power(&mut self, node: usize) {
+        if self.swarm.troubles[Trouble::PowerCut as usize] > 0 && self.chance.percent(20) {
+            self.nodes[node].cut_power();
         }
     }
 

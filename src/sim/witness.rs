@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::book::Book;
 use super::watch::Watch;
 use crate::entry::NodeId;
 use crate::storage::{Base, Batch, Chore, Genesis, HardState, LogReader, PendingSync, Recovered, Storage, StorageError};
@@ -35,7 +36,8 @@ impl Fuse {
         self.0.load(Ordering::Relaxed) != u64::MAX
     }
 
-    fn burn(&self) {
+    /// Gets shorter; the process ends here if nothing is left.
+    pub(super) fn burn(&self) {
         match self.0.load(Ordering::Relaxed) {
             u64::MAX => {}
             0 => resume_unwind(Box::new(Burnt)),
@@ -70,15 +72,40 @@ impl Witnessed {
         Witnessed { node, storage, watch, fuse, sync_failed }
     }
 
-    /// Enters what was taken; a full disk is no fault.
-    fn enter(&self, outcome: Result<(), StorageError>, entry: impl FnOnce(&mut Watch)) -> Result<(), StorageError> {
-        let mut watch = self.watch.lock();
-        match &outcome {
-            Ok(()) => entry(&mut watch),
-            Err(StorageError::Full { .. }) => watch.sightings.saw("writes that found the disk full"),
-            Err(error) => watch.note(&[0xd15c, self.node as u64], || format!("node {}: its storage says: {error}", self.node + 1)),
+    /// Asks the storage for something that is entered in the book of this node.
+    fn ask(
+        &mut self,
+        attempt: impl FnOnce(&mut Book) -> Result<(), String>,
+        ask: impl FnOnce(&mut dyn Storage) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.fuse.burn();
+        let node = self.node;
+        {
+            let watch = &mut *self.watch.lock();
+            if let Err(why) = attempt(&mut watch.books[node]) {
+                watch.violated(format!("A8: node {}: {why}", node + 1));
+            }
         }
+        let outcome = ask(&mut *self.storage);
+        self.enter(&outcome);
         outcome
+    }
+
+    fn enter(&self, outcome: &Result<(), StorageError>) {
+        let watch = &mut *self.watch.lock();
+        let book = &mut watch.books[self.node];
+        match outcome {
+            Ok(()) if book.take() > 0 => watch.sightings.saw("conflicting tails cut"),
+            Ok(()) => {}
+            Err(StorageError::Full { .. }) => {
+                book.refuse();
+                watch.sightings.saw("writes that found the disk full");
+            }
+            Err(error) => {
+                book.fail();
+                watch.note(&[0xd15c, self.node as u64], || format!("node {}: its storage says: {error}", self.node + 1));
+            }
+        }
     }
 }
 
@@ -92,32 +119,23 @@ impl Storage for Witnessed {
     }
 
     fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
-        self.fuse.burn();
-        let outcome = self.storage.append(batches, commit);
-        self.enter(outcome, |watch| match watch.books[self.node].append(batches) {
-            Ok(0) => {}
-            Ok(_) => watch.sightings.saw("conflicting tails cut"),
-            Err(why) => watch.violated(format!("node {}: {why}", self.node + 1)),
-        })
+        self.ask(|book| book.attempt_append(batches), |storage| storage.append(batches, commit))
     }
 
     fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        self.fuse.burn();
-        let outcome = self.storage.save(hard_state);
-        self.enter(outcome, |watch| {
-            if let Err(why) = watch.books[self.node].save(hard_state) {
-                watch.violated(format!("A8: node {}: {why}", self.node + 1));
-            }
-        })
+        self.ask(|book| book.attempt_save(hard_state), |storage| storage.save(hard_state))
     }
 
     fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
-        self.fuse.burn();
-        let outcome = self.storage.reset(base);
-        self.enter(outcome, |watch| {
-            watch.sightings.saw("rebases");
-            watch.books[self.node].reset(base.mark);
-        })
+        let attempt = |book: &mut Book| {
+            book.attempt_reset(base.mark);
+            Ok(())
+        };
+        let outcome = self.ask(attempt, |storage| storage.reset(base));
+        if outcome.is_ok() {
+            self.watch.lock().sightings.saw("rebases");
+        }
+        outcome
     }
 
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
@@ -125,12 +143,13 @@ impl Storage for Witnessed {
         let before = self.storage.reader().base().mark;
         let outcome = self.storage.purge(index, commit);
         let after = self.storage.reader().base().mark;
-        self.enter(outcome, |watch| {
-            if after != before {
-                watch.sightings.saw("purges");
-                watch.demand(after.raft_index <= commit, || format!("node {}: purged beyond the commit", self.node + 1));
-            }
-        })
+        self.enter(&outcome);
+        if after != before {
+            let watch = &mut *self.watch.lock();
+            watch.sightings.saw("purges");
+            watch.demand(after.raft_index <= commit, || format!("node {}: purged beyond the commit", self.node + 1));
+        }
+        outcome
     }
 
     fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {

@@ -9,10 +9,12 @@ use super::chance::Chance;
 use super::check;
 use super::hosts::Hosts;
 use super::network::{Network, Opened, Parcel};
-use super::node::{End, Node};
-use super::swarm::Swarm;
+use super::node::{End, Node, NotOpen};
+use super::swarm::{Swarm, Trouble};
 use super::trace::Lines;
+use super::trouble::Relief;
 use super::watch::Watch;
+use super::witness::Fuse;
 use crate::engine::Command;
 use crate::entry::NodeId;
 use crate::role::Role;
@@ -55,7 +57,7 @@ impl World {
         let world = World {
             agenda: Agenda::default(),
             watch: Arc::new(Mutex::new(watch)),
-            nodes: (0..swarm.nodes).map(|number| Node::new(number, &swarm)).collect(),
+            nodes: (0..swarm.nodes).map(|number| Node::new(number, chance.fork(100 + number as u64).next(), &swarm)).collect(),
             network: Network::new(swarm.nodes, swarm.weather.clone(), chance.fork(2)),
             hosts: Hosts::new(&swarm, chance.fork(3)),
             deaths: vec![Death::Killed; swarm.nodes],
@@ -140,15 +142,19 @@ impl World {
         match event {
             Event::Turn(who) => self.turn(who),
             Event::Synced(who) => self.with_life(who, Event::Synced(who), |world, who| {
-                if let Some(life) = &mut world.nodes[who.node].life {
-                    life.end_sync();
+                let Some(life) = &mut world.nodes[who.node].life else { return };
+                match life.end_sync() {
+                    Ok(()) => {
+                        world.begin_sync(who);
+                        world.ring(who.node);
+                    }
+                    Err(end) => world.end(who.node, end),
                 }
-                world.begin_sync(who);
-                world.ring(who.node);
             }),
             Event::Chore(who) => self.with_life(who, Event::Chore(who), |world, who| {
-                if let Some(life) = &mut world.nodes[who.node].life {
-                    life.do_chore();
+                let Some(life) = &mut world.nodes[who.node].life else { return };
+                if let Err(end) = life.do_chore() {
+                    world.end(who.node, end);
                 }
             }),
             Event::Parcel(parcel) => self.deliver(parcel),
@@ -174,8 +180,16 @@ impl World {
     pub(super) fn open(&mut self, node: usize) {
         let seed = self.chance.next();
         let now = self.agenda.now;
-        if let Err(why) = self.nodes[node].open(now, seed, &self.swarm, &self.watch) {
-            return self.watch().violated(format!("A1: node {}: {why}", node + 1));
+        let fuse = Fuse::new();
+        // Some die while they are opened.
+        if !self.healed && self.swarm.troubles[Trouble::Kill as usize] > 0 && self.chance.percent(10) {
+            fuse.light(self.chance.below(12));
+        }
+        match self.nodes[node].open(now, seed, fuse, &self.swarm, &self.watch) {
+            Ok(()) => {}
+            Err(NotOpen::Died) => return self.bury(node, self.deaths[node], "deaths while opening"),
+            Err(NotOpen::Full) => return self.bury(node, Death::Killed, "openings that found the disk full"),
+            Err(NotOpen::Wrong(why)) => return self.watch().violated(format!("A1: node {}: {why}", node + 1)),
         }
         let life = self.nodes[node].life.as_mut().expect("just opened");
         life.look(node, &mut self.watch.lock());
@@ -212,9 +226,15 @@ impl World {
         self.look(who.node);
         match outcome {
             Ok(wake) => self.after_turn(who, wake),
-            Err(End::Crash) => self.die(who.node, self.deaths[who.node]),
-            Err(End::Stopped) => self.bury(who.node),
-            Err(End::Panic(text)) => self.watch().violated(format!("node {}: its engine panicked: {text}", who.node + 1)),
+            Err(end) => self.end(who.node, end),
+        }
+    }
+
+    fn end(&mut self, node: usize, end: End) {
+        match end {
+            End::Crash => self.die(node, self.deaths[node]),
+            End::Stopped => self.bury(node, Death::Killed, "stops in good order"),
+            End::Panic(text) => self.watch().violated(format!("node {}: it panicked: {text}", node + 1)),
         }
     }
 
@@ -224,6 +244,7 @@ impl World {
             self.due(who.node, wake.saturating_add(late));
         }
         self.begin_sync(who);
+        let may_fail = self.nodes[who.node].may_fail();
         let Some(life) = &mut self.nodes[who.node].life else { return };
         for _ in 0..life.take_chores() {
             let delay = self.chance.around(self.swarm.pace.chore_mean);
@@ -231,12 +252,17 @@ impl World {
         }
         if let Some(fault) = life.fault.take() {
             self.watch.lock().note(&[4, who.node as u64], || format!("node {}: fails: {fault}", who.node + 1));
-            let expected = life.may_fail();
-            self.watch.lock().demand(expected, || format!("node {} failed for no reason of its disk: {fault}", who.node + 1));
+            self.watch.lock().demand(may_fail, || format!("node {} failed for no reason of its disk: {fault}", who.node + 1));
             // Somebody looks after it in a while, and power-cycles it.
-            let while_ = self.chance.around(self.swarm.outage_mean);
-            self.agenda.put_in(while_, Event::Relief(super::trouble::Relief::BurnDown(who.node, who.life, Death::PowerCut)));
+            let later = self.chance.around(self.swarm.outage_mean);
+            let death = self.hard_death();
+            self.agenda.put_in(later, Event::Relief(Relief::BurnDown(who.node, who.life, death)));
         }
+    }
+
+    /// The worst way to die that the group promises to survive.
+    fn hard_death(&self) -> Death {
+        if self.swarm.flush_interval.is_some() { Death::Killed } else { Death::PowerCut }
     }
 
     fn begin_sync(&mut self, who: Who) {
@@ -329,25 +355,23 @@ impl World {
         if self.nodes[node].life.is_none() {
             return;
         }
-        self.watch().note(&[7, node as u64, death as u64], || format!("node {}: {death:?}", node + 1));
-        self.watch().sightings.saw(&format!("deaths: {death:?}"));
-        if death == Death::PowerCut {
-            self.nodes[node].medium.cut_power();
-            self.nodes[node].power_failed = true;
-        }
-        self.bury(node);
+        self.bury(node, death, if death == Death::Killed { "processes killed" } else { "power cuts" });
     }
 
-    /// A process is gone.
-    fn bury(&mut self, node: usize) {
-        let Some(life) = self.nodes[node].life.take() else { return };
-        self.hosts.bereave(node, self.agenda.now, &life, &self.swarm, &mut self.watch.lock());
-        // After a failed sync nobody knows what is on the disk.
-        self.nodes[node].power_failed |= life.may_fail();
-        drop(life);
+    /// A process is gone, or never came to be.
+    fn bury(&mut self, node: usize, death: Death, sighting: &str) {
+        self.watch().note(&[7, node as u64, death as u64], || format!("node {}: {sighting}", node + 1));
+        self.watch().sightings.saw(sighting);
+        if let Some(life) = self.nodes[node].life.take() {
+            self.hosts.bereave(node, self.agenda.now, &life, &self.swarm, &mut self.watch.lock());
+        }
+        match death {
+            Death::Killed => self.nodes[node].kill(),
+            Death::PowerCut => self.nodes[node].cut_power(),
+        }
         self.nodes[node].asleep_until = 0;
         let outage = if self.healed { 0 } else { self.chance.around(self.swarm.outage_mean) };
-        self.agenda.put_in(outage, Event::Relief(super::trouble::Relief::Restart(node)));
+        self.agenda.put_in(outage, Event::Relief(Relief::Restart(node)));
     }
 
     /// A host shuts its node down in good order.
@@ -374,13 +398,11 @@ impl World {
             self.nodes[node].medium.set_full(false);
             self.nodes[node].slowness = 1;
             self.nodes[node].asleep_until = self.nodes[node].asleep_until.min(self.agenda.now);
-            if std::mem::take(&mut self.nodes[node].sync_will_fail) {
-                self.die(node, Death::PowerCut);
-                self.nodes[node].medium.mend();
-            }
+            let is_doomed = self.nodes[node].is_doomed;
+            let death = self.hard_death();
             match &self.nodes[node].life {
                 None => self.open(node),
-                Some(life) if life.may_fail() || life.shared.status().fault.is_some() => self.die(node, Death::PowerCut),
+                Some(_) if is_doomed => self.die(node, death),
                 Some(life) if life.fuse.is_lit() => self.die(node, self.deaths[node]),
                 Some(_) => self.shake_awake(node),
             }
@@ -409,9 +431,9 @@ impl World {
 
     /// The power of all nodes is cut, and what comes back is compared once more.
     fn close(&mut self) {
-        let may_lose = self.swarm.flush_interval.is_some();
+        let death = self.hard_death();
         for node in 0..self.nodes.len() {
-            self.die(node, if may_lose { Death::Killed } else { Death::PowerCut });
+            self.die(node, death);
             if !self.is_over() {
                 self.open(node);
             }

@@ -4,7 +4,7 @@
 //! with an index of its records. A conflicting tail is never written over: a new segment begins at the cut, and wins from there on. All
 //! that is small and changes (term, vote, base, peers) is in one file of alternating slots.
 
-mod disk;
+pub(crate) mod disk;
 mod format;
 mod identity;
 mod live;
@@ -13,8 +13,8 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
-#[cfg(test)]
-mod simulated;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod simulated;
 mod spare;
 mod state;
 mod sync;
@@ -58,8 +58,8 @@ pub struct SegmentOptions {
 }
 
 impl SegmentOptions {
-    /// The smallest segment: 64 KiB.
-    pub const SEGMENT_BYTES_MIN: u64 = if cfg!(test) { 8 << 10 } else { 64 << 10 };
+    /// The smallest segment: 64 KiB. In simulations 8 KiB, so that they see many.
+    pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 64 << 10 };
     /// The largest segment: 4 GiB.
     pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 }
