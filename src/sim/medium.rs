@@ -27,14 +27,15 @@ impl Medium {
         Box::new(SegmentedLog::on(Mortal { disk: self.disk.clone(), fuse: fuse.clone() }, self.options))
     }
 
-    /// The process is gone, and the cache of its kernel is still there.
+    /// The process is gone, and the cache of its kernel is still there: at least what is in it and not on the disk.
     pub(super) fn kill(&mut self) {
         self.disk = self.disk.kill();
+        self.disk.evict();
     }
 
-    /// What was not synced may be gone.
-    pub(super) fn cut_power(&mut self) {
-        self.disk = self.disk.crash();
+    /// What was not synced may be gone, and sometimes is gone for certain.
+    pub(super) fn cut_power(&mut self, is_thorough: bool) {
+        self.disk = if is_thorough { self.disk.crash_keeping_nothing() } else { self.disk.crash() };
         self.set_full(self.is_full);
     }
 
@@ -50,6 +51,11 @@ impl Medium {
         let then = if on == Call::Write && chance.percent(50) { Failure::Short } else { *chance.pick(&failures) };
         self.disk.plan(Fault { on, after: chance.below(8), times: 1, then });
         !matches!(then, Failure::Short)
+    }
+
+    /// How many segments were made ready in this life.
+    pub(super) fn segments_made(&self) -> u64 {
+        self.disk.count(Call::Rename)
     }
 
     /// Whether a call has failed that was to fail.

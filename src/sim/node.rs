@@ -153,14 +153,12 @@ impl Node {
         self.is_doomed && self.medium.has_failed()
     }
 
-    pub(super) fn cut_power(&mut self) {
-        self.medium.cut_power();
+    pub(super) fn cut_power(&mut self, is_thorough: bool) {
+        self.medium.cut_power(is_thorough);
         (self.power_failed, self.is_doomed) = (true, false);
     }
 
-    /// The process is gone. If a sync has failed, nobody knows what is on the disk.
     pub(super) fn kill(&mut self) {
-        self.power_failed |= self.may_fail();
         self.medium.kill();
         self.is_doomed = false;
     }

@@ -184,6 +184,7 @@ impl Swarm {
             self.troubles[Trouble::PowerCut as usize] = 0;
             self.troubles[Trouble::PowerCutOfAll as usize] = 0;
             self.troubles[Trouble::SyncFailure as usize] = 0;
+            self.troubles[Trouble::DiskFault as usize] = 0;
         }
     }
 }

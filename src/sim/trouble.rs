@@ -97,7 +97,7 @@ impl World {
     /// The power may fail while a node is down.
     fn perhaps_cut_power(&mut self, node: usize) {
         if self.swarm.troubles[Trouble::PowerCut as usize] > 0 && self.chance.percent(20) {
-            self.nodes[node].cut_power();
+            self.nodes[node].cut_power(self.chance.percent(40));
         }
     }
 

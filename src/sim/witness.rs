@@ -36,6 +36,10 @@ impl Fuse {
         self.0.load(Ordering::Relaxed) != u64::MAX
     }
 
+    pub(super) fn put_out(&self) {
+        self.light(u64::MAX);
+    }
+
     /// Gets shorter; the process ends here if nothing is left.
     pub(super) fn burn(&self) {
         match self.0.load(Ordering::Relaxed) {

@@ -189,6 +189,9 @@ impl World {
             Ok(()) => {}
             Err(NotOpen::Died) => return self.bury(node, self.deaths[node], "deaths while opening"),
             Err(NotOpen::Full) => return self.bury(node, Death::Killed, "openings that found the disk full"),
+            Err(NotOpen::Wrong(_)) if self.nodes[node].may_fail() => {
+                return self.bury(node, Death::PowerCut, "openings that the disk failed");
+            }
             Err(NotOpen::Wrong(why)) => return self.watch().violated(format!("A1: node {}: {why}", node + 1)),
         }
         let life = self.nodes[node].life.as_mut().expect("just opened");
@@ -362,13 +365,19 @@ impl World {
     fn bury(&mut self, node: usize, death: Death, sighting: &str) {
         self.watch().note(&[7, node as u64, death as u64], || format!("node {}: {sighting}", node + 1));
         self.watch().sightings.saw(sighting);
-        if let Some(life) = self.nodes[node].life.take() {
-            self.hosts.bereave(node, self.agenda.now, &life, &self.swarm, &mut self.watch.lock());
+        self.watch().sightings.saw_many("segments begun", self.nodes[node].medium.segments_made());
+        let life = self.nodes[node].life.take();
+        if let Some(life) = &life {
+            self.hosts.bereave(node, self.agenda.now, life, &self.swarm, &mut self.watch.lock());
+            // What a process tidies up when it ends in good order, a dead one leaves as it is.
+            life.fuse.put_out();
         }
         match death {
-            Death::Killed => self.nodes[node].kill(),
-            Death::PowerCut => self.nodes[node].cut_power(),
+            // A kernel that has seen its disk fail is not trusted any more.
+            Death::Killed if !self.nodes[node].may_fail() => self.nodes[node].kill(),
+            Death::Killed | Death::PowerCut => self.nodes[node].cut_power(self.chance.percent(40)),
         }
+        drop(life);
         self.nodes[node].asleep_until = 0;
         let outage = if self.healed { 0 } else { self.chance.around(self.swarm.outage_mean) };
         self.agenda.put_in(outage, Event::Relief(Relief::Restart(node)));
