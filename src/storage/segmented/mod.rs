@@ -8,7 +8,7 @@
 mod planted;
 
 mod damage;
-mod disk;
+pub(crate) mod disk;
 mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -19,8 +19,8 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
-#[cfg(test)]
-mod simulated;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod simulated;
 mod spare;
 mod state;
 mod survey;
@@ -66,8 +66,8 @@ pub struct SegmentOptions {
 }
 
 impl SegmentOptions {
-    /// The smallest segment: 64 KiB.
-    pub const SEGMENT_BYTES_MIN: u64 = if cfg!(test) { 8 << 10 } else { 64 << 10 };
+    /// The smallest segment: 64 KiB. In simulations 8 KiB, so that they see many.
+    pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 64 << 10 };
     /// The largest segment: 4 GiB.
     pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 }
