@@ -9,22 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use parking_lot::Mutex;
 
-use crate::batch::{Batch, BatchError};
 use crate::builder::{Builder, FlushPolicy};
-use crate::engine::{Command, Engine, EngineSettings, Input};
+use crate::cursor::{self, Cursor, Tail};
+use crate::engine::{Command, Engine, EngineSettings, Input, inbox};
 use crate::entry::{Entry, NodeId};
 use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 use crate::future::AppendFuture;
 use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
-use crate::shared::{Shared, members};
+use crate::shared::Shared;
 use crate::storage::{Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
-use crate::transport::{Arrival, Inbox, MemoryNetwork, Seat, TcpTransport, Transport};
-use crate::watermark::Watermark;
+use crate::transport::{MemoryNetwork, Seat, TcpTransport, Transport};
 
 /// How long the only node of a group may take to become its leader when it is opened. It takes two syncs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -102,17 +100,17 @@ impl DLedger {
     /// # Errors
     /// [`ReadError::Purged`], [`ReadError::Damaged`], [`ReadError::Storage`], [`ReadError::Stopped`].
     pub fn get(&self, index: u64) -> Result<Option<Entry>, ReadError> {
-        get(&self.node.shared, index)
+        cursor::get(&self.node.shared, index)
     }
 
     /// Reads what is committed here, from index `from` on. Ends where the commits end at that moment; a later call of `next` goes on if there is more.
     pub fn read(&self, from: u64) -> Cursor {
-        Cursor { shared: self.node.shared.clone(), next: from, batch: None, failed: false }
+        Cursor::new(self.node.shared.clone(), from)
     }
 
     /// Reads from index `from` on and waits for more. Ends when the node is shut down. Does not keep the node running.
     pub fn tail(&self, from: u64) -> Tail {
-        Tail { cursor: self.read(from) }
+        Tail::new(self.read(from))
     }
 
     /// The indexes that can be read here: first retained .. first not (yet) known to be committed.
@@ -226,109 +224,6 @@ impl Drop for Node {
     }
 }
 
-/// Reads committed entries in order. Made by [`DLedger::read`].
-#[derive(Debug)]
-pub struct Cursor {
-    shared: Arc<Shared>,
-    next: u64,
-    /// The batch that holds the last entry read, and probably the next.
-    batch: Option<Batch>,
-    failed: bool,
-}
-
-impl Cursor {
-    fn entry(&mut self) -> Result<Entry, ReadError> {
-        if let Some(batch) = &self.batch
-            && let Some(entry) = batch.entry(self.next).map_err(|error| damaged(self.next, error))?
-        {
-            return Ok(entry);
-        }
-        let batch = batch_with(&self.shared, self.next)?;
-        let entry = entry_in(&batch, self.next)?;
-        self.batch = Some(batch);
-        Ok(entry)
-    }
-}
-
-/// Ends after the first error.
-impl Iterator for Cursor {
-    type Item = Result<Entry, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.next >= self.shared.watermark.end() {
-            return None;
-        }
-        let entry = if self.shared.watermark.is_closed() { Err(ReadError::Stopped) } else { self.entry() };
-        self.failed = entry.is_err();
-        self.next += 1;
-        Some(entry)
-    }
-}
-
-/// Reads committed entries in order and waits for more. Made by [`DLedger::tail`].
-#[derive(Debug)]
-pub struct Tail {
-    cursor: Cursor,
-}
-
-impl Tail {
-    /// The next entry, or `None` if none was committed within `timeout`, or the node was shut down.
-    pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<Entry, ReadError>> {
-        self.next_until(Instant::now().checked_add(timeout))
-    }
-
-    fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<Entry, ReadError>> {
-        let shared = &self.cursor.shared;
-        if self.cursor.failed || shared.watermark.is_closed() || !shared.watermark.wait_past(self.cursor.next, deadline) {
-            return None;
-        }
-        // The node may be shut down at this very moment: that is an end, not an error.
-        self.cursor.next().filter(|entry| !matches!(entry, Err(ReadError::Stopped)))
-    }
-}
-
-/// Blocks. Ends when the node is shut down, or after the first error.
-impl Iterator for Tail {
-    type Item = Result<Entry, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.next_until(None)
-    }
-}
-
-fn get(shared: &Shared, index: u64) -> Result<Option<Entry>, ReadError> {
-    if shared.watermark.is_closed() {
-        return Err(ReadError::Stopped);
-    }
-    if index >= shared.watermark.end() {
-        return Ok(None);
-    }
-    entry_in(&batch_with(shared, index)?, index).map(Some)
-}
-
-/// The batch with a committed entry.
-fn batch_with(shared: &Shared, index: u64) -> Result<Batch, ReadError> {
-    match shared.reader.batch_with(index) {
-        Ok(Some(batch)) => Ok(batch),
-        Ok(None) => Err(ReadError::Damaged { index, reason: "the log no longer reaches this committed entry".to_owned() }),
-        Err(StorageError::Purged { first }) => Err(ReadError::Purged { index, first }),
-        Err(error @ StorageError::Damaged { .. }) => Err(ReadError::Damaged { index, reason: error.to_string() }),
-        Err(error) => Err(ReadError::Storage(error)),
-    }
-}
-
-fn entry_in(batch: &Batch, index: u64) -> Result<Entry, ReadError> {
-    match batch.entry(index) {
-        Ok(Some(entry)) => Ok(entry),
-        Ok(None) => Err(ReadError::Damaged { index, reason: "the batch found for it does not hold it".to_owned() }),
-        Err(error) => Err(damaged(index, error)),
-    }
-}
-
-fn damaged(index: u64, error: BatchError) -> ReadError {
-    ReadError::Damaged { index, reason: error.to_string() }
-}
-
 impl Builder {
     /// Opens the log, joins the group and returns the handle. The only node of a group is its leader when this returns; the nodes of a larger group
     /// elect one among them once a majority is open.
@@ -406,35 +301,13 @@ impl Builder {
     }
 
     fn shared(&self, recovered: &Recovered, storage: &dyn Storage, inputs: Sender<Input>) -> Result<Shared, OpenError> {
-        let reader = storage.reader();
-        let committed = reader.mark(recovered.hard_state.commit)?.unwrap_or(recovered.base.mark);
         let limits = Limits { entry: self.max_entry_bytes, batch: self.max_batch_bytes(), window: self.max_in_flight_bytes };
-        let status = Status {
-            group: self.group.clone(),
-            id: self.node,
-            role: Role::Follower,
-            term: recovered.hard_state.term,
-            leader: None,
-            members: members(&recovered.base.membership, &self.peers),
-            committed: 0..0,
-            committed_position: 0,
-            end_index: 0,
-            full: None,
-            fault: None,
-        };
-        Ok(Shared {
-            // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
-            sequencer: Sequencer::new(limits, move || drop(inputs.send(Input::Appends))),
-            watermark: Watermark::new(committed.next_index, committed.next_position),
-            reader,
-            status: Mutex::new(status),
-            end_index: AtomicU64::new(recovered.last.next_index),
-            inbox_bytes: AtomicU64::new(0),
-        })
+        // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
+        let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
+        Ok(Shared::new(&self.group, self.node, &self.peers, sequencer, recovered, storage.reader())?)
     }
 
     fn seat(&self, genesis: &Genesis, recovered: &Recovered, shared: &Arc<Shared>, threads: &Threads, inputs: Sender<Input>) -> Seat {
-        let shared = shared.clone();
         Seat {
             node: self.node,
             group: self.group.clone(),
@@ -443,14 +316,7 @@ impl Builder {
             addresses: self.peers.clone(),
             known: recovered.peers.clone(),
             message_bytes_max: (self.message_bytes_max() + MESSAGE_OVERHEAD) as usize,
-            inbox: Inbox::new(move |arrival| {
-                if let Arrival::Message(message) = &arrival
-                    && !shared.admit(message)
-                {
-                    return false;
-                }
-                inputs.send(Input::Arrival(arrival)).is_ok()
-            }),
+            inbox: inbox(shared.clone(), inputs),
             spawner: threads.spawner(),
         }
     }

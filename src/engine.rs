@@ -19,7 +19,7 @@ use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, Transfe
 use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
 use crate::storage::{Chore, Damage, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
-use crate::transport::{Arrival, Transport};
+use crate::transport::{Arrival, Inbox, Transport};
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
 /// for catching up would make it forget that it has heard of a leader.
@@ -34,6 +34,18 @@ pub(crate) enum Input {
     /// A thread that serves this node has panicked.
     Panicked(String),
     Command(Command),
+}
+
+/// Where a transport puts what arrives for the engine behind `inputs`.
+pub(crate) fn inbox(shared: Arc<Shared>, inputs: Sender<Input>) -> Inbox {
+    Inbox::new(move |arrival| {
+        if let Arrival::Message(message) = &arrival
+            && !shared.admit(message)
+        {
+            return false;
+        }
+        inputs.send(Input::Arrival(arrival)).is_ok()
+    })
 }
 
 /// What a host asks of the engine. Every reply is sent, unless the asker is gone.
@@ -145,6 +157,9 @@ pub(crate) struct Engine {
     patience_ticks: usize,
     fault: Option<String>,
     stopped: bool,
+    /// Why messages were not let through to the replica, for a simulation to look at.
+    #[cfg(feature = "sim")]
+    pub(crate) refusals: Vec<String>,
 }
 
 impl Engine {
@@ -188,6 +203,8 @@ impl Engine {
             patience_ticks: 0,
             fault: None,
             stopped: false,
+            #[cfg(feature = "sim")]
+            refusals: Vec::new(),
         };
         if let Some(fault) = fault_of(&recovered.damage) {
             engine.fail(&fault);
@@ -230,6 +247,12 @@ impl Engine {
     /// Whether the last turn was the last.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// The newest raft index that is shown as committed.
+    #[cfg(feature = "sim")]
+    pub(crate) fn commit(&self) -> u64 {
+        self.replica.hard_state().commit
     }
 
     /// Where whoever drives this waits for inputs.
@@ -281,6 +304,8 @@ impl Engine {
             Arrival::Message(message) => {
                 let from = message.from();
                 if let Err(refusal) = self.replica.handle_message(message) {
+                    #[cfg(feature = "sim")]
+                    self.refusals.push(refusal.to_string());
                     log::debug!("group {}: refused a message of node {from}: {refusal}", self.settings.replica.group);
                 }
             }

@@ -59,6 +59,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `dledger.rs`, `builder.rs` | the host's handle, and every setting |
+//! | `cursor.rs` | how a host reads: one entry, or a run of them |
 //! | `threads.rs` | the only file that spawns, and the only clock |
 //! | `engine.rs` | the corridor: joins replica, storage, transport and hosts, one `turn` at a time |
 //! | `shared.rs` | what host threads read without asking the engine |
@@ -73,6 +74,7 @@
 
 mod batch;
 mod builder;
+mod cursor;
 mod dledger;
 mod engine;
 mod entry;
@@ -86,6 +88,8 @@ mod replica;
 mod role;
 mod sequencer;
 mod shared;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod spin;
 pub mod storage;
 mod threads;
@@ -93,7 +97,8 @@ pub mod transport;
 mod watermark;
 
 pub use builder::{Builder, FlushPolicy};
-pub use dledger::{Cursor, DLedger, Tail};
+pub use cursor::{Cursor, Tail};
+pub use dledger::DLedger;
 pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};

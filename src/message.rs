@@ -9,11 +9,15 @@ mod codec;
 mod describe;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+#[cfg(feature = "sim")]
+mod promise;
 mod specimen;
 
 use raft::eraftpb;
 
 pub(crate) use self::check::Refusal;
+#[cfg(feature = "sim")]
+pub(crate) use self::promise::Promise;
 use crate::entry::NodeId;
 use crate::role::Membership;
 

@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use crate::entry::NodeId;
 use crate::message::Message;
-use crate::role::{Member, Membership, Status};
+use crate::role::{Member, Membership, Role, Status};
 use crate::sequencer::Sequencer;
-use crate::storage::LogReader;
+use crate::storage::{LogReader, Recovered, StorageError};
 use crate::watermark::Watermark;
 
 /// How much may wait to be handled: beyond it arriving messages are refused, as if the network had lost them.
@@ -32,6 +32,42 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What a node shares when it has just been opened: a follower that knows no leader.
+    ///
+    /// # Errors
+    /// If the recovered commit cannot be read.
+    pub(crate) fn new(
+        group: &str,
+        id: NodeId,
+        addresses: &[(NodeId, String)],
+        sequencer: Sequencer,
+        recovered: &Recovered,
+        reader: Arc<dyn LogReader>,
+    ) -> Result<Shared, StorageError> {
+        let committed = reader.mark(recovered.hard_state.commit)?.unwrap_or(recovered.base.mark);
+        let status = Status {
+            group: group.to_owned(),
+            id,
+            role: Role::Follower,
+            term: recovered.hard_state.term,
+            leader: None,
+            members: members(&recovered.base.membership, addresses),
+            committed: 0..0,
+            committed_position: 0,
+            end_index: 0,
+            full: None,
+            fault: None,
+        };
+        Ok(Shared {
+            sequencer,
+            watermark: Watermark::new(committed.next_index, committed.next_position),
+            reader,
+            status: Mutex::new(status),
+            end_index: AtomicU64::new(recovered.last.next_index),
+            inbox_bytes: AtomicU64::new(0),
+        })
+    }
+
     /// Whether there is room for a message in the engine's inputs; if so, it is counted.
     pub(crate) fn admit(&self, message: &Message) -> bool {
         let cost = inbox_cost(message);

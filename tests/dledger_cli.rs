@@ -1,5 +1,7 @@
 //! `examples/dledger_cli` as a process: what it prints, and its exit code.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

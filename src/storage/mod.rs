@@ -29,7 +29,7 @@
 
 pub mod conformance;
 mod memory;
-mod segmented;
+pub(crate) mod segmented;
 
 use std::fmt;
 use std::io;

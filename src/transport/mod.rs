@@ -16,8 +16,8 @@
 //! [`stop`]: Transport::stop
 
 pub mod conformance;
-mod frame;
-mod hello;
+pub(crate) mod frame;
+pub(crate) mod hello;
 mod memory;
 mod tcp;
 

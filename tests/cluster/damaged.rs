@@ -1,5 +1,7 @@
 //! Nodes whose disks have changed what was synced: they say so, can be read, and take no part.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;

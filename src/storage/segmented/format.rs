@@ -158,7 +158,7 @@ impl Header {
         }
         let body_bytes = u32_at(bytes, 60);
         let prefix = bytes.get(HEADER_BYTES..HEADER_BYTES + PREFIX_BYTES.min(body_bytes as usize))?;
-        if checksum(seed, &[&bytes[4..HEADER_BYTES], prefix]) != u32_at(bytes, 0) {
+        if checksum(seed, &[&bytes[4..HEADER_BYTES], prefix]) != u32_at(bytes, 0) && !planted!("lengths are believed without a checksum") {
             return None;
         }
         let (synced, commit) = (Synced { raft_index: u64_at(bytes, 64), segment: u64_at(bytes, 72) }, u64_at(bytes, 80));

@@ -60,7 +60,8 @@ impl<D: Disk> Live<D> {
     /// Where `raft_index` is. At the base it is nowhere: whoever finds the log after a crash may find it with an earlier base, and must not look
     /// for this one in a segment.
     pub(super) fn place(&self, raft_index: u64) -> Synced {
-        self.locate(raft_index).map_or(Synced::default(), |(stretch, _)| Synced { raft_index, segment: stretch.segment.id })
+        let nowhere = if planted!("a base is looked for in a segment") { Synced { raft_index, segment: 0 } } else { Synced::default() };
+        self.locate(raft_index).map_or(nowhere, |(stretch, _)| Synced { raft_index, segment: stretch.segment.id })
     }
 
     /// The stretch that holds `raft_index`, and its ordinal there. `None` at the base and below, and behind the last record.

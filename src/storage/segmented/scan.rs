@@ -120,6 +120,9 @@ pub(super) fn body_of<F: DiskFile>(window: &mut Window<'_, F>, at: u64, header: 
     let Ok(batch) = Batch::new(header.mark.raft_index, header.mark.term, Bytes::copy_from_slice(body)) else {
         return Ok(Err(BodyError::Table));
     };
+    if planted!("payloads are not checked when the log is opened") {
+        return Ok(Ok(batch));
+    }
     if crc32fast::hash(batch.table()) != header.table_crc {
         return Ok(Err(BodyError::Table));
     }

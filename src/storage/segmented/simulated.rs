@@ -66,6 +66,7 @@ pub(crate) enum Failure {
     /// A write or read of which only a part is done, and reported as done.
     Short,
     /// A write that is reported as done, and was done so many bytes further on.
+    #[cfg(test)]
     Astray(u64),
 }
 
@@ -82,6 +83,7 @@ pub(crate) struct Fault {
 }
 
 /// The disk as it was before a call.
+#[cfg(test)]
 #[derive(Clone, Debug)]
 pub(crate) struct Cut {
     /// How many calls that change the disk came before.
@@ -107,6 +109,7 @@ struct Machine {
     dead: bool,
     read_only: bool,
     failed: bool,
+    #[cfg(test)]
     trace: Option<Vec<Cut>>,
 }
 
@@ -129,6 +132,7 @@ impl SimulatedDisk {
             dead: false,
             read_only: false,
             failed: false,
+            #[cfg(test)]
             trace: None,
         };
         SimulatedDisk { machine: Arc::new(Mutex::new(machine)) }
@@ -180,6 +184,7 @@ impl SimulatedDisk {
     }
 
     /// Whether the file system has given up until the next boot.
+    #[cfg(test)]
     pub(crate) fn is_read_only(&self) -> bool {
         self.machine.lock().read_only
     }
@@ -200,6 +205,7 @@ impl SimulatedDisk {
     }
 
     /// Whether there is a limit to the room.
+    #[cfg(test)]
     pub(crate) fn is_limited(&self) -> bool {
         self.machine.lock().room.is_some()
     }
@@ -211,6 +217,7 @@ impl SimulatedDisk {
     }
 
     /// Flips a bit of a file that is there, counted from its beginning.
+    #[cfg(test)]
     pub(crate) fn flip(&self, name: &str, bit: u64) {
         let mut machine = self.machine.lock();
         let file = machine.platter.find(name).expect("only a file that is there has bits");
@@ -218,6 +225,7 @@ impl SimulatedDisk {
     }
 
     /// The length of a file that is there.
+    #[cfg(test)]
     pub(crate) fn bytes_of(&self, name: &str) -> u64 {
         let machine = self.machine.lock();
         let file = machine.platter.find(name).expect("only a file that is there has a length");
@@ -225,22 +233,26 @@ impl SimulatedDisk {
     }
 
     /// Keeps the disk as it is before every call that changes it, from now on.
+    #[cfg(test)]
     pub(crate) fn trace(&self) {
         self.machine.lock().trace = Some(Vec::new());
     }
 
     /// How many calls have changed the disk, or tried to.
+    #[cfg(test)]
     pub(crate) fn changes(&self) -> usize {
         self.machine.lock().changes
     }
 
     /// What was traced so far, and the disk as it is now at the end.
+    #[cfg(test)]
     pub(crate) fn take_trace(&self) -> (Vec<Cut>, Platter) {
         let mut machine = self.machine.lock();
         (machine.trace.take().unwrap_or_default(), machine.platter.clone())
     }
 
     /// All that is on the disk.
+    #[cfg(test)]
     pub(crate) fn platter(&self) -> Platter {
         self.machine.lock().platter.clone()
     }
@@ -264,6 +276,7 @@ impl Machine {
         }
         self.counts[call as usize] += 1;
         if call.changes() {
+            #[cfg(test)]
             if let Some(trace) = &mut self.trace {
                 trace.push(Cut { number: self.changes, before: call, platter: self.platter.clone() });
             }
@@ -428,6 +441,7 @@ impl DiskFile for SimulatedFile {
             data.truncate(data.len().div_ceil(2));
         }
         let offset_written = match failure {
+            #[cfg(test)]
             Some(Failure::Astray(by)) => offset + by,
             _ => offset,
         };

@@ -111,7 +111,7 @@ impl<D: Disk> Writer<D> {
     ///
     /// All segments are there before the first record is written. So a disk that is too full for one of them leaves no record behind that nobody took.
     fn write(&mut self, draft: &mut Draft<D>, batches: &[Batch], cut: bool, stamp: Stamp) -> Result<(), StorageError> {
-        if cut {
+        if cut && !planted!("a cut goes on in the same segment") {
             draft.cut = draft.tail.take();
         }
         let mut fitting = draft.tail.as_ref().map_or(0, |tail| tail.room_for(batches));
@@ -241,7 +241,9 @@ impl<D: Disk> Writer<D> {
         let durable = self.shared.durable().synced.raft_index;
         let dispensable = |next: &Segment<D>| {
             let before = &next.before;
-            before.next_index <= index && before.raft_index <= commit && before.raft_index < durable
+            before.next_index <= index
+                && (before.raft_index <= commit || planted!("what is not committed is purged"))
+                && before.raft_index < durable
         };
         let count = live.stretches.iter().skip(1).take_while(|next| dispensable(&next.segment)).count();
         if count == 0 {
@@ -316,7 +318,7 @@ impl<D: Disk> Writer<D> {
     /// The id of the next segment: the incarnation and a count. The incarnation is durable before the first segment of a run is begun, so no id is
     /// ever used again, whatever files a crash took or brought back.
     fn next_segment(&self) -> u64 {
-        self.incarnation() << 32 | self.begun
+        if planted!("segment ids are used again") { self.begun } else { self.incarnation() << 32 | self.begun }
     }
 
     fn incarnation(&self) -> u64 {

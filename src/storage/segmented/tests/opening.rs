@@ -53,7 +53,7 @@ impl SparseLog<'_> {
         for _ in 0..RECORDS {
             let batch = self.next_batch();
             self.mark = batch.mark_after(&self.mark).unwrap();
-            let header = Header::of(&batch, self.mark, id, Synced::default(), 1);
+            let header = Header::of(&batch, self.mark, id, format::Synced::default(), 1);
             let place = Place { offset, next_index: self.mark.next_index, term: 1, chain: self.mark.chain, body_bytes: header.body_bytes };
             footer.extend_from_slice(&place.encode());
             let head = [&header.encode(seed, batch.prefix_bytes())[..], batch.prefix_bytes()].concat();

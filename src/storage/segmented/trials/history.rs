@@ -84,6 +84,12 @@ impl Moment {
         Ok(())
     }
 
+    /// The batches behind the mark `last`, if it is one of this log's.
+    pub(super) fn behind(&self, last: Mark) -> Vec<Batch> {
+        let behind = self.records.iter().filter(|(_, mark)| mark.raft_index > last.raft_index && self.mark(last.raft_index) == Some(last));
+        behind.map(|(batch, _)| batch.clone()).collect()
+    }
+
     /// The same, but for what stands behind the batch `last`.
     pub(super) fn cut_to(&self, last: u64) -> Moment {
         let kept = self.records.iter().filter(|(_, mark)| mark.raft_index <= last).cloned().collect();

@@ -1,0 +1,43 @@
+//! What the sender of a message stands up for by sending it: for a simulation, which checks that every promise is kept when it is given.
+
+use raft::eraftpb::MessageType;
+
+use super::Message;
+
+/// What a message says of its sender that must be true, and durable, at the moment when it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// The sender leads the term of the message.
+    Leads,
+    /// The sender stands for election in the term of the message, and has voted for itself.
+    Stands,
+    /// The sender has voted for whom this goes to, in the term of the message.
+    Votes,
+    /// The sender's log holds this batch and all before it, as the leader of the term has them.
+    Holds(u64),
+    /// The sender has seen the term of the message, and nothing else.
+    Term,
+    /// None: it asks what would be, or passes a read on.
+    Nothing,
+}
+
+impl Message {
+    /// What its sender promises.
+    pub(crate) fn promise(&self) -> Promise {
+        let inner = self.inner();
+        match inner.msg_type {
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot | MessageType::MsgTimeoutNow => Promise::Leads,
+            MessageType::MsgReadIndexResp => Promise::Leads,
+            MessageType::MsgRequestVote => Promise::Stands,
+            MessageType::MsgRequestVoteResponse if !inner.reject => Promise::Votes,
+            MessageType::MsgAppendResponse if !inner.reject => Promise::Holds(inner.index),
+            MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse | MessageType::MsgReadIndex => Promise::Nothing,
+            _ => Promise::Term,
+        }
+    }
+
+    /// The term that it speaks of.
+    pub(crate) fn term(&self) -> u64 {
+        self.inner().term
+    }
+}

@@ -1,0 +1,210 @@
+//! What one node's storage owes, by its contract: an account that is kept beside the storage, of what was taken and what was synced.
+
+use std::collections::VecDeque;
+
+use crate::batch::Mark;
+use crate::storage::{Batch, HardState, LogReader, Recovered};
+
+/// A log as the marks in it, and the hard state.
+#[derive(Clone, Debug)]
+struct Image {
+    base: Mark,
+    marks: Vec<Mark>,
+    hard_state: HardState,
+}
+
+enum Change {
+    Append(Vec<Mark>),
+    Save(HardState),
+    Reset(Mark),
+}
+
+/// The account of one node. Purges do not appear in it: what was given up was held.
+pub(crate) struct Book {
+    live: Image,
+    durable: Image,
+    /// What was taken and not yet synced.
+    journal: VecDeque<Change>,
+    /// How many changes have left the journal in this life.
+    settled: u64,
+    /// What the storage is being asked to take. A process that dies now has done it, or not, or in part.
+    attempt: Option<Change>,
+}
+
+impl Image {
+    fn new() -> Image {
+        let hard_state = HardState { term: Mark::GENESIS.term, vote: None, commit: Mark::GENESIS.raft_index };
+        Image { base: Mark::GENESIS, marks: Vec::new(), hard_state }
+    }
+
+    fn last(&self) -> Mark {
+        self.marks.last().copied().unwrap_or(self.base)
+    }
+
+    fn mark(&self, raft_index: u64) -> Option<Mark> {
+        match raft_index.checked_sub(self.base.raft_index)? {
+            0 => Some(self.base),
+            n => self.marks.get(n as usize - 1).copied(),
+        }
+    }
+
+    /// A log that begins behind a mark holds it: it was given up because it is committed.
+    fn holds(&self, mark: &Mark) -> bool {
+        self.base.raft_index > mark.raft_index || self.mark(mark.raft_index).as_ref() == Some(mark)
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Append(marks) => {
+                if let Some(first) = marks.first() {
+                    self.marks.truncate((first.raft_index - self.base.raft_index - 1) as usize);
+                    self.marks.extend_from_slice(marks);
+                }
+            }
+            Change::Save(hard_state) => self.hard_state = *hard_state,
+            Change::Reset(base) => {
+                self.base = *base;
+                self.marks.clear();
+            }
+        }
+    }
+}
+
+impl Book {
+    pub(crate) fn new() -> Book {
+        Book { live: Image::new(), durable: Image::new(), journal: VecDeque::new(), settled: 0, attempt: None }
+    }
+
+    /// The storage is asked to append.
+    pub(crate) fn attempt_append(&mut self, batches: &[Batch]) -> Result<(), String> {
+        let Some(first) = batches.first() else { return Ok(()) };
+        let before = first.raft_index().checked_sub(1).and_then(|index| self.live.mark(index));
+        let mut mark = before.ok_or_else(|| format!("{first:?} was appended out of line"))?;
+        let mut marks = Vec::with_capacity(batches.len());
+        for batch in batches {
+            mark = batch.mark_after(&mark).map_err(|error| format!("{batch:?} was appended: {error}"))?;
+            marks.push(mark);
+        }
+        self.attempt = Some(Change::Append(marks));
+        Ok(())
+    }
+
+    pub(crate) fn attempt_save(&mut self, new: HardState) -> Result<(), String> {
+        let old = self.live.hard_state;
+        let revoted = new.term == old.term && old.vote.is_some() && new.vote != old.vote;
+        self.attempt = Some(Change::Save(new));
+        if new.term < old.term || revoted { Err(format!("the hard state went from {old:?} to {new:?}")) } else { Ok(()) }
+    }
+
+    pub(crate) fn attempt_reset(&mut self, base: Mark) {
+        self.attempt = Some(Change::Reset(base));
+    }
+
+    /// The storage has taken what it was asked to take. Returns how many batches that cut off.
+    pub(crate) fn take(&mut self) -> u64 {
+        let Some(change) = self.attempt.take() else { return 0 };
+        let before = self.live.last().raft_index;
+        let cut = match &change {
+            Change::Append(marks) => marks.first().map_or(0, |first| before + 1 - first.raft_index),
+            Change::Save(_) | Change::Reset(_) => 0,
+        };
+        self.live.apply(&change);
+        self.journal.push_back(change);
+        cut
+    }
+
+    /// The storage has refused what it was asked to take, and is as before.
+    pub(crate) fn refuse(&mut self) {
+        self.attempt = None;
+    }
+
+    /// The storage has failed in the midst of what it was asked to take.
+    pub(crate) fn fail(&mut self) {
+        self.journal.extend(self.attempt.take());
+    }
+
+    /// How many changes were taken in this life.
+    pub(crate) fn taken(&self) -> u64 {
+        self.settled + self.journal.len() as u64
+    }
+
+    /// All changes up to this number are durable.
+    pub(crate) fn settle(&mut self, until: u64) {
+        while self.settled < until
+            && let Some(change) = self.journal.pop_front()
+        {
+            self.durable.apply(&change);
+            self.settled += 1;
+        }
+    }
+
+    /// Whether the mark would still be there if the power failed now.
+    pub(crate) fn holds_durably(&self, mark: &Mark) -> bool {
+        self.durable.holds(mark)
+    }
+
+    pub(crate) fn holds(&self, mark: &Mark) -> bool {
+        self.live.holds(mark)
+    }
+
+    pub(crate) fn durable_hard_state(&self) -> HardState {
+        self.durable.hard_state
+    }
+
+    pub(crate) fn durable_last(&self) -> u64 {
+        self.durable.last().raft_index
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.live.last().raft_index
+    }
+
+    /// Compares what was recovered with what was owed, and goes on from there. `power_failed`: the unsynced may be gone.
+    pub(crate) fn reopen(&mut self, recovered: &Recovered, reader: &dyn LogReader, power_failed: bool) -> Result<(), String> {
+        let verdict = self.judge(recovered, power_failed);
+        let mut marks = Vec::new();
+        for raft_index in recovered.base.mark.raft_index + 1..=recovered.last.raft_index {
+            let mark = reader.mark(raft_index).map_err(|error| format!("batch {raft_index} of the recovered log: {error}"))?;
+            marks.push(mark.ok_or_else(|| format!("batch {raft_index} of the recovered log is not there"))?);
+        }
+        let image = Image { base: recovered.base.mark, marks, hard_state: recovered.hard_state };
+        if image.last() != recovered.last {
+            return Err(format!("the log was said to end at {:?}, and ends at {:?}", recovered.last, image.last()));
+        }
+        *self = Book { live: image.clone(), durable: image, journal: VecDeque::new(), settled: 0, attempt: None };
+        verdict
+    }
+
+    fn judge(&self, recovered: &Recovered, power_failed: bool) -> Result<(), String> {
+        let vote = |state: &HardState| (state.term, state.vote);
+        let last = recovered.last;
+        // What a dead process had taken is there; what a dead machine had taken and not synced may be.
+        let (start, journal) = if power_failed { (&self.durable, Some(&self.journal)) } else { (&self.live, None) };
+        let mut known = vec![vote(&start.hard_state)];
+        let mut ends = vec![start.mark(last.raft_index)];
+        let mut least = start.last().raft_index;
+        for change in journal.into_iter().flatten().chain(&self.attempt) {
+            match change {
+                Change::Save(state) => known.push(vote(state)),
+                Change::Append(marks) => {
+                    ends.push(marks.iter().find(|mark| mark.raft_index == last.raft_index).copied());
+                    least = least.min(marks.first().map_or(u64::MAX, |first| first.raft_index - 1));
+                }
+                Change::Reset(base) => {
+                    ends.push(Some(*base).filter(|base| base.raft_index == last.raft_index));
+                    least = least.min(base.raft_index);
+                }
+            }
+        }
+        if !known.contains(&vote(&recovered.hard_state)) {
+            return Err(format!("{:?} came back, where one of {known:?} was saved", recovered.hard_state));
+        }
+        if last.raft_index < least {
+            return Err(format!("the log ends at batch {}, and should reach to {least} at least", last.raft_index));
+        }
+        if !ends.contains(&Some(last)) {
+            return Err(format!("the log ends with {last:?}, which was never there"));
+        }
+        Ok(())
+    }
+}

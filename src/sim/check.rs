@@ -1,0 +1,271 @@
+//! Exact checks of a history: what hosts asked for and were told, against the ledger that all replicas agreed on in the end.
+//!
+//! For an append-only log with unique payloads linearizability needs no search. Every operation says how far the ledger reached at some moment
+//! within it: at least up to `lo`, at most up to `hi`. The real-time order of intervals has no two chains side by side that are not connected, so if
+//! there is any contradiction there is one between two operations: one that ended before another began, and saw more than that one had to
+//! find. One sweep in the order of time finds it, in O(n log n).
+//!
+//! | check | what it demands |
+//! |---|---|
+//! | A1 | an acknowledged append is in the ledger, at the index that was told, unless that was purged |
+//! | A2 | no index is acknowledged twice, no payload is in the ledger twice |
+//! | A3 | what is in the ledger was offered, and was not refused as certainly not committed; what was read is what is there |
+//! | A4 | a batch is in the ledger whole and in one piece, or not at all; appends of one session keep their order |
+//! | A6, A7 | real time: what ended before this began lies below it; a barrier or a linearizable read misses nothing |
+
+use std::fmt;
+
+/// What hosts asked for and what they were told.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// In the order in which they began.
+    pub operations: Vec<Operation>,
+}
+
+/// One call of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Calls that one node took from one thread of one host, one after the other, have the same session.
+    pub session: u32,
+    /// When it was made. No two moments of a history are the same.
+    pub began: u64,
+    /// When it returned. [`NEVER`] if nobody knows.
+    pub ended: u64,
+    /// What it was.
+    pub what: What,
+}
+
+/// The end of an operation that has none.
+pub const NEVER: u64 = u64::MAX;
+
+/// What a call asked for, and the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An append of the payloads `first` .. `first + count`, as one batch.
+    Append {
+        /// The number of the first payload. Payloads are numbered in the order in which they were offered, over all sessions.
+        first: u64,
+        /// How many payloads.
+        count: u32,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A linearizable point: every append acknowledged before it lies below this index.
+    Barrier(u64),
+    /// A read of the entry at `index`.
+    Get {
+        /// The index asked for.
+        index: u64,
+        /// The payload that was found. `None`: not (yet) there.
+        found: Option<u64>,
+        /// Whether it was preceded by a barrier, which belongs to the operation. Otherwise it may lag behind.
+        linearizable: bool,
+    },
+}
+
+/// How an append ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// At this index; that of the first payload, if it was a batch.
+    Acknowledged(u64),
+    /// Certainly not committed, now or ever.
+    Refused,
+    /// Nobody can say.
+    Unknown,
+}
+
+/// The ledger that all replicas agreed on in the end.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// The index of the first payload that is known. What lies below was purged everywhere.
+    pub first: u64,
+    /// Which payload stands where, from `first` on. [`ANY`]: too short to tell.
+    pub payloads: Vec<u64>,
+}
+
+/// A payload that may be any.
+pub const ANY: u64 = u64::MAX;
+
+/// What a history must not show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anomaly {
+    /// The name of the check: `A1` to `A7`.
+    pub check: &'static str,
+    /// Who did what, and what contradicts it.
+    pub what: String,
+}
+
+impl fmt::Display for Anomaly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.check, self.what)
+    }
+}
+
+fn ensure(holds: bool, check: &'static str, what: impl FnOnce() -> String) -> Result<(), Anomaly> {
+    if holds { Ok(()) } else { Err(Anomaly { check, what: what() }) }
+}
+
+/// Checks a history against the ledger that came of it.
+///
+/// # Errors
+/// The first anomaly found.
+pub fn check(history: &History, ledger: &Ledger) -> Result<(), Anomaly> {
+    let places = Places::of(history, ledger)?;
+    for operation in &history.operations {
+        check_one(operation, ledger, &places)?;
+    }
+    check_claims(history)?;
+    check_sessions(history, &places)?;
+    check_time(history, ledger, &places)
+}
+
+impl Ledger {
+    fn end(&self) -> u64 {
+        self.first + self.payloads.len() as u64
+    }
+
+    /// The payload at `index`. [`ANY`] below the first; `None` beyond the end.
+    fn at(&self, index: u64) -> Option<u64> {
+        match index.checked_sub(self.first) {
+            None => Some(ANY),
+            Some(place) => self.payloads.get(place as usize).copied(),
+        }
+    }
+}
+
+const NOWHERE: u64 = u64::MAX;
+
+/// Where each payload stands in the ledger.
+struct Places(Vec<u64>);
+
+impl Places {
+    fn of(history: &History, ledger: &Ledger) -> Result<Places, Anomaly> {
+        let offered = |operation: &Operation| match operation.what {
+            What::Append { first, count, .. } => first + u64::from(count),
+            _ => 0,
+        };
+        let count = history.operations.iter().map(offered).max().unwrap_or(0);
+        let mut places = vec![NOWHERE; count as usize];
+        for (place, &payload) in ledger.payloads.iter().enumerate().filter(|(_, payload)| **payload != ANY) {
+            let index = ledger.first + place as u64;
+            let known = places.get_mut(payload as usize);
+            let known = known
+                .ok_or_else(|| Anomaly { check: "A3", what: format!("entry {index} holds payload {payload}, which nobody offered") })?;
+            ensure(*known == NOWHERE, "A2", || format!("payload {payload} is at index {known} and at {index}"))?;
+            *known = index;
+        }
+        Ok(Places(places))
+    }
+
+    fn of_payload(&self, payload: u64) -> Option<u64> {
+        self.0.get(payload as usize).copied().filter(|&place| place != NOWHERE)
+    }
+
+    /// Where an append came to stand: as it was told, or as it is found.
+    fn of_append(&self, first: u64, outcome: Outcome) -> Option<u64> {
+        match outcome {
+            Outcome::Acknowledged(index) => Some(index),
+            Outcome::Refused | Outcome::Unknown => self.of_payload(first),
+        }
+    }
+}
+
+fn check_one(operation: &Operation, ledger: &Ledger, places: &Places) -> Result<(), Anomaly> {
+    let show = || format!("{operation:?}");
+    match operation.what {
+        What::Append { first, count, outcome: Outcome::Acknowledged(index) } => {
+            for nth in 0..u64::from(count) {
+                let there = ledger.at(index + nth);
+                let right = there == Some(first + nth) || there == Some(ANY);
+                ensure(right, "A1", || format!("{}, and index {} holds payload {there:?}", show(), index + nth))?;
+            }
+            Ok(())
+        }
+        What::Append { first, count, outcome } => {
+            let start = places.of_payload(first);
+            ensure(outcome == Outcome::Unknown || start.is_none(), "A3", || format!("{}, and it is at index {start:?}", show()))?;
+            for nth in 1..u64::from(count) {
+                let there = places.of_payload(first + nth);
+                // A piece that cannot be told from others is where it should be, or nowhere.
+                let whole = there == start.map(|start| start + nth)
+                    || (there.is_none() && start.is_some_and(|start| ledger.at(start + nth) == Some(ANY)))
+                    || (start.is_none() && there.is_some_and(|there| there >= nth && ledger.at(there - nth) == Some(ANY)));
+                ensure(whole, "A4", || format!("{}: it begins at {start:?}, and payload {} is at {there:?}", show(), first + nth))?;
+            }
+            Ok(())
+        }
+        What::Barrier(end) => ensure(end <= ledger.end(), "A1", || format!("{}, and the ledger ends at {}", show(), ledger.end())),
+        What::Get { index, found: Some(payload), .. } => {
+            let there = ledger.at(index);
+            ensure(there == Some(payload) || there == Some(ANY), "A3", || format!("{}, and index {index} holds {there:?}", show()))
+        }
+        What::Get { found: None, .. } => Ok(()),
+    }
+}
+
+/// No index is acknowledged twice. Where payloads tell themselves apart that follows from the rest.
+fn check_claims(history: &History) -> Result<(), Anomaly> {
+    let mut claims: Vec<(u64, u64)> = Vec::new();
+    for operation in &history.operations {
+        if let What::Append { count, outcome: Outcome::Acknowledged(index), .. } = operation.what {
+            claims.push((index, index + u64::from(count)));
+        }
+    }
+    claims.sort_unstable();
+    let twice = claims.windows(2).find(|pair| pair[1].0 < pair[0].1);
+    ensure(twice.is_none(), "A2", || format!("indexes {twice:?} were acknowledged twice"))
+}
+
+/// The appends of one session stand in the ledger in the order in which they were made.
+fn check_sessions(history: &History, places: &Places) -> Result<(), Anomaly> {
+    let sessions = history.operations.iter().map(|operation| operation.session).max().map_or(0, |last| last as usize + 1);
+    let mut next = vec![0; sessions];
+    for operation in &history.operations {
+        let What::Append { first, count, outcome } = operation.what else { continue };
+        let Some(index) = places.of_append(first, outcome) else { continue };
+        let next = &mut next[operation.session as usize];
+        ensure(index >= *next, "A4", || format!("{operation:?} is at index {index}, behind a later append of its session"))?;
+        *next = index + u64::from(count);
+    }
+    Ok(())
+}
+
+/// How far the ledger reached at some moment within an operation: at least, and at most.
+fn bounds(operation: &Operation, places: &Places) -> (u64, u64) {
+    match operation.what {
+        What::Append { first, count, outcome } => match places.of_append(first, outcome) {
+            Some(index) if outcome == Outcome::Unknown => (0, index),
+            Some(index) => (index + u64::from(count), index),
+            None => (0, u64::MAX),
+        },
+        What::Barrier(end) => (end, end),
+        What::Get { index, found: Some(_), .. } => (index + 1, u64::MAX),
+        What::Get { index, found: None, linearizable: true } => (0, index),
+        What::Get { found: None, linearizable: false, .. } => (0, u64::MAX),
+    }
+}
+
+fn check_time(history: &History, ledger: &Ledger, places: &Places) -> Result<(), Anomaly> {
+    let operations = &history.operations;
+    debug_assert!(operations.is_sorted_by_key(|operation| operation.began));
+    let mut by_end: Vec<(u64, u32)> = operations.iter().enumerate().map(|(n, operation)| (operation.ended, n as u32)).collect();
+    by_end.sort_unstable();
+    let mut ended = by_end.into_iter().peekable();
+    let mut reached = 0;
+    let mut witness = None;
+    for operation in operations {
+        while let Some((_, n)) = ended.next_if(|(end, _)| *end < operation.began) {
+            let (lo, _) = bounds(&operations[n as usize], places);
+            if lo > reached {
+                (reached, witness) = (lo, Some(n));
+            }
+        }
+        let (_, hi) = bounds(operation, places);
+        let check = if matches!(operation.what, What::Append { .. }) { "A6" } else { "A7" };
+        ensure(reached <= hi, check, || {
+            let before = witness.map(|n| operations[n as usize]);
+            format!("{operation:?} began when {before:?} had ended (the ledger ends at {})", ledger.end())
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! What a node's log is kept on, from one life to the next: a simulated disk, on which a process may die between any two calls.
+
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+
+use super::chance::Chance;
+use super::witness::Fuse;
+use crate::storage::segmented::disk::{Disk, DiskFile};
+use crate::storage::segmented::simulated::{Call, Failure, Fault, SimulatedDisk, SimulatedFile, SimulatedLock, SimulatedMap};
+use crate::storage::{SegmentOptions, SegmentedLog, Storage};
+
+/// See the [module](self).
+pub(super) struct Medium {
+    disk: SimulatedDisk,
+    options: SegmentOptions,
+    /// Others have taken all the room there is.
+    is_full: bool,
+}
+
+impl Medium {
+    pub(super) fn new(seed: u64, options: SegmentOptions) -> Medium {
+        Medium { disk: SimulatedDisk::new(seed), options, is_full: false }
+    }
+
+    /// A storage on it, for the next life.
+    pub(super) fn storage(&self, fuse: &Fuse) -> Box<dyn Storage> {
+        Box::new(SegmentedLog::on(Mortal { disk: self.disk.clone(), fuse: fuse.clone() }, self.options))
+    }
+
+    /// The process is gone, and the cache of its kernel is still there: at least what is in it and not on the disk.
+    pub(super) fn kill(&mut self) {
+        self.disk = self.disk.kill();
+        self.disk.evict();
+    }
+
+    /// What was not synced may be gone, and sometimes is gone for certain.
+    pub(super) fn cut_power(&mut self, is_thorough: bool) {
+        self.disk = if is_thorough { self.disk.crash_keeping_nothing() } else { self.disk.crash() };
+        self.set_full(self.is_full);
+    }
+
+    pub(super) fn fail_next_sync(&self) {
+        self.disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then: Failure::Error(io::ErrorKind::Other) });
+    }
+
+    /// One of the next calls of some kind fails (true), or does half of what it was asked for.
+    pub(super) fn fail_some_call(&self, chance: &mut Chance) -> bool {
+        let on =
+            *chance.pick(&[Call::Write, Call::Write, Call::Sync, Call::SyncDir, Call::Allocate, Call::Create, Call::Rename, Call::Remove]);
+        let failures = [Failure::Error(io::ErrorKind::Other), Failure::Error(io::ErrorKind::StorageFull)];
+        let then = if on == Call::Write && chance.percent(50) { Failure::Short } else { *chance.pick(&failures) };
+        self.disk.plan(Fault { on, after: chance.below(8), times: 1, then });
+        !matches!(then, Failure::Short)
+    }
+
+    /// How many segments were made ready in this life.
+    pub(super) fn segments_made(&self) -> u64 {
+        self.disk.count(Call::Rename)
+    }
+
+    /// Whether a call has failed that was to fail.
+    pub(super) fn has_failed(&self) -> bool {
+        self.disk.has_failed()
+    }
+
+    pub(super) fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
+        self.disk.set_room(is_full.then(|| self.disk.taken()));
+    }
+}
+
+/// A simulated disk in the hands of a process that may die at any call.
+#[derive(Debug)]
+struct Mortal {
+    disk: SimulatedDisk,
+    fuse: Fuse,
+}
+
+impl Disk for Mortal {
+    type File = MortalFile;
+    type Lock = SimulatedLock;
+
+    fn make(&self) -> io::Result<()> {
+        self.disk.make()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.disk.path(name)
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Option<SimulatedLock>> {
+        self.disk.lock(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<MortalFile> {
+        self.fuse.burn();
+        Ok(MortalFile { file: self.disk.create(name)?, fuse: self.fuse.clone() })
+    }
+
+    fn open(&self, name: &str) -> io::Result<MortalFile> {
+        Ok(MortalFile { file: self.disk.open(name)?, fuse: self.fuse.clone() })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.fuse.burn();
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.fuse.burn();
+        self.disk.remove(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.fuse.burn();
+        self.disk.sync_dir()
+    }
+
+    fn draw(&self) -> u128 {
+        self.disk.draw()
+    }
+}
+
+struct MortalFile {
+    file: SimulatedFile,
+    fuse: Fuse,
+}
+
+impl DiskFile for MortalFile {
+    type Map = SimulatedMap;
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.fuse.burn();
+        self.file.write_at(parts, offset)
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.fuse.burn();
+        self.file.allocate(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.fuse.burn();
+        self.file.sync_data()
+    }
+
+    fn map(&self) -> io::Result<SimulatedMap> {
+        self.file.map()
+    }
+}

@@ -1,0 +1,204 @@
+//! A bad network: it delays, loses, doubles, reorders, damages and replays what it is given, and can be cut in any direction.
+//!
+//! Messages travel as the frames that TCP would carry, on connections that open with a hello: so it is the real codec, the real frame checksum
+//! and the real judgement of strangers that stand between a bad network and a node.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::agenda::{Agenda, Event, Micros};
+use super::chance::Chance;
+use super::swarm::Weather;
+use crate::transport::Message;
+use crate::transport::frame::{self, FrameReader, Kind};
+use crate::transport::hello::Hello;
+
+/// How many old messages are kept to be replayed.
+const ATTIC: usize = 64;
+
+/// One frame under way.
+#[derive(Clone)]
+pub(crate) struct Parcel {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    /// Who the sender says it is, on the connection that this travels on.
+    pub(crate) hello: Hello,
+    pub(crate) frame: Bytes,
+    pub(crate) is_damaged: bool,
+    /// Made up by the network: nobody may take it.
+    pub(crate) is_forged: bool,
+    /// Not counted as under way on its link.
+    is_replay: bool,
+}
+
+/// What came out of a frame.
+pub(crate) enum Opened {
+    Message(Message),
+    /// Damaged, and noticed.
+    Noticed,
+    /// Damaged, and not noticed.
+    Overlooked,
+}
+
+impl Parcel {
+    /// Reads the frame, as a connection would.
+    pub(crate) fn open(&self) -> Opened {
+        if !self.is_damaged {
+            // A sound frame needs no second opinion on its checksum.
+            return Message::decode(self.frame.slice(frame::HEADER_BYTES..)).map_or(Opened::Overlooked, Opened::Message);
+        }
+        let mut reader = FrameReader::new();
+        reader.admit(self.frame.len());
+        let mut source = &self.frame[..];
+        loop {
+            match reader.next() {
+                Ok(Some(_)) => return Opened::Overlooked,
+                Ok(None) if source.is_empty() => return Opened::Noticed,
+                Err(_) => return Opened::Noticed,
+                Ok(None) => {}
+            }
+            if reader.read_from(&mut source).is_err() {
+                return Opened::Noticed;
+            }
+        }
+    }
+}
+
+/// One direction between two nodes.
+#[derive(Clone, Default)]
+struct Link {
+    /// How many troubles cut it at the moment.
+    cuts: u32,
+    clogged_until: Micros,
+    /// The arrival of the last message, if messages keep their order.
+    last_arrival: Micros,
+    under_way: usize,
+}
+
+/// See the [module](self).
+pub(crate) struct Network {
+    pub(crate) weather: Weather,
+    chance: Chance,
+    nodes: usize,
+    links: Vec<Link>,
+    attic: VecDeque<Parcel>,
+}
+
+impl Network {
+    pub(crate) fn new(nodes: usize, weather: Weather, chance: Chance) -> Network {
+        Network { weather, chance, nodes, links: vec![Link::default(); nodes * nodes], attic: VecDeque::new() }
+    }
+
+    fn link(&mut self, from: usize, to: usize) -> &mut Link {
+        &mut self.links[from * self.nodes + to]
+    }
+
+    pub(crate) fn is_cut(&mut self, from: usize, to: usize) -> bool {
+        self.link(from, to).cuts > 0
+    }
+
+    pub(crate) fn cut(&mut self, from: usize, to: usize) {
+        self.link(from, to).cuts += 1;
+    }
+
+    pub(crate) fn mend(&mut self, from: usize, to: usize) {
+        let link = self.link(from, to);
+        link.cuts = link.cuts.saturating_sub(1);
+    }
+
+    pub(crate) fn clog(&mut self, from: usize, to: usize, until: Micros) {
+        let link = self.link(from, to);
+        link.clogged_until = link.clogged_until.max(until);
+    }
+
+    /// Ends every trouble, and lets the weather turn fine.
+    pub(crate) fn heal(&mut self, calm: Weather) {
+        self.weather = calm;
+        self.attic.clear();
+        for link in &mut self.links {
+            (link.cuts, link.clogged_until, link.last_arrival) = (0, 0, 0);
+        }
+    }
+
+    /// Takes a message on its way. False: it is lost already, and its sender notices.
+    pub(crate) fn send(&mut self, agenda: &mut Agenda, from: usize, to: usize, hello: Hello, message: &Message) -> bool {
+        let content = message.encode();
+        let header = frame::header(Kind::Message, &content);
+        let frame = Bytes::from([&header[..], &content.concat()].concat());
+        let mut parcel = Parcel { from, to, hello, frame, is_damaged: false, is_forged: false, is_replay: false };
+        let capacity = self.weather.capacity;
+        if self.is_cut(from, to) || self.link(from, to).under_way >= capacity {
+            return !self.chance.percent(self.weather.told);
+        }
+        self.haunt(agenda, &parcel);
+        if self.chance.happens(self.weather.loss) {
+            return !self.chance.percent(self.weather.told);
+        }
+        if self.chance.happens(self.weather.duplication) {
+            self.put_on_its_way(agenda, parcel.clone());
+        }
+        if self.chance.happens(self.weather.flips) {
+            self.damage(&mut parcel);
+        }
+        self.put_on_its_way(agenda, parcel);
+        true
+    }
+
+    /// A message has reached the end of its link.
+    pub(crate) fn arrived(&mut self, parcel: &Parcel) {
+        if !parcel.is_replay {
+            self.link(parcel.from, parcel.to).under_way -= 1;
+        }
+    }
+
+    fn put_on_its_way(&mut self, agenda: &mut Agenda, parcel: Parcel) {
+        let delay = self.weather.delay_min + self.chance.around(self.weather.delay_mean);
+        let (now, in_order) = (agenda.now, self.weather.in_order);
+        let link = self.link(parcel.from, parcel.to);
+        let mut arrival = (now + delay).max(link.clogged_until);
+        if in_order {
+            arrival = arrival.max(link.last_arrival);
+            link.last_arrival = arrival;
+        }
+        link.under_way += 1;
+        agenda.put(arrival, Event::Parcel(Box::new(parcel)));
+    }
+
+    /// One to three bits are not what they were.
+    fn damage(&mut self, parcel: &mut Parcel) {
+        let mut bytes = parcel.frame.to_vec();
+        let first = self.chance.below(bytes.len() as u64 * 8) as usize;
+        for bit in (first..bytes.len() * 8).take(self.chance.between(1, 3) as usize) {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        parcel.frame = Bytes::from(bytes);
+        parcel.is_damaged = true;
+    }
+
+    /// Old messages come back, and new ones from somewhere else.
+    fn haunt(&mut self, agenda: &mut Agenda, parcel: &Parcel) {
+        if self.chance.happens(self.weather.replays) {
+            if self.attic.len() == ATTIC {
+                let at = self.chance.below(ATTIC as u64) as usize;
+                self.attic.remove(at);
+            }
+            self.attic.push_back(Parcel { is_replay: true, ..parcel.clone() });
+            let old = self.chance.below(self.attic.len() as u64) as usize;
+            let delay = self.chance.around(self.weather.delay_mean);
+            agenda.put_in(delay, Event::Parcel(Box::new(self.attic[old].clone())));
+        }
+        if self.chance.happens(self.weather.strangers) {
+            let mut forged = Parcel { is_forged: true, is_replay: true, ..parcel.clone() };
+            let hello = &mut forged.hello;
+            match self.chance.below(5) {
+                0 => hello.cluster ^= 1,
+                1 => hello.group.push('x'),
+                2 => hello.identity.directory ^= 1,
+                3 => hello.to = hello.from,
+                _ => hello.from = crate::entry::NodeId::from(self.nodes as u64 + 1),
+            }
+            agenda.put_in(self.weather.delay_min, Event::Parcel(Box::new(forged)));
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! One simulated node: a disk, a clock, and one life after another of a real engine between them.
+//!
+//! A life is put together as the threads of a real node would find it; what the threads do (drive the engine, wait for syncs, run chores, tell
+//! roles) is done here, each at its virtual time.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+
+use super::agenda::Micros;
+use super::chance::Chance;
+use super::medium::Medium;
+use super::swarm::Swarm;
+use super::watch::Watch;
+use super::witness::{Fuse, Wire, Witnessed};
+use crate::engine::{Backstage, Command, Engine, EngineSettings, Input, Now, SyncJob, inbox};
+use crate::entry::NodeId;
+use crate::replica;
+use crate::role::{Membership, Role, Status};
+use crate::sequencer::{Limits, Sequencer};
+use crate::shared::Shared;
+use crate::storage::{Chore, Genesis, Storage, StorageError};
+use crate::transport::hello::{Acquaintances, Hello};
+use crate::transport::{Inbox, Message, Seat, Spawner, Transport};
+
+pub(super) const GROUP: &str = "simulated";
+const CLUSTER: u64 = 7;
+/// Where every wall clock begins: the first moment of 2024.
+const EPOCH_MS: u64 = 1_704_067_200_000;
+
+/// See the [module](self).
+pub(super) struct Node {
+    pub(super) number: usize,
+    pub(super) medium: Medium,
+    pub(super) clock: Clock,
+    pub(super) life: Option<Life>,
+    pub(super) lives: u64,
+    /// While the process is stopped nothing happens to it.
+    pub(super) asleep_until: Micros,
+    /// Its syncs take so many times as long as usual.
+    pub(super) slowness: u64,
+    /// The power failed since the last life.
+    pub(super) power_failed: bool,
+    /// A call of the disk is going to fail, or has failed, and the node with it.
+    pub(super) is_doomed: bool,
+}
+
+/// A node's idea of time.
+pub(super) struct Clock {
+    /// How much faster than true time it runs, in millionths.
+    drift: i64,
+    /// Where the wall clock was put, in milliseconds from the epoch.
+    pub(super) wall_ms: i64,
+}
+
+impl Clock {
+    fn local(&self, real: Micros) -> Micros {
+        (i128::from(real) * i128::from(1_000_000 + self.drift) / 1_000_000) as Micros
+    }
+
+    fn real(&self, local: Micros) -> Micros {
+        (i128::from(local) * 1_000_000 / i128::from(1_000_000 + self.drift)) as Micros + 1
+    }
+}
+
+/// One process.
+pub(super) struct Life {
+    pub(super) number: u64,
+    pub(super) engine: Engine,
+    pub(super) inputs: Sender<Input>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Inbox,
+    syncs: Receiver<SyncJob>,
+    chores: Receiver<Chore>,
+    roles: Receiver<Status>,
+    pub(super) outbox: Arc<Mutex<Vec<Message>>>,
+    pub(super) fuse: Fuse,
+    acquaintances: Acquaintances,
+    /// The incarnation of each peer whose connection is open.
+    pub(super) connected: Vec<Option<u64>>,
+    incarnation: u64,
+    began: Micros,
+    /// When the engine is due. Turns for other moments are void.
+    pub(super) due: Micros,
+    /// It ended in the middle of a turn.
+    is_dying: bool,
+    syncing: Option<SyncJob>,
+    waiting_chores: VecDeque<Chore>,
+    /// Up to which raft index the watch has seen what is shown here.
+    seen: u64,
+    seen_end: u64,
+    pub(super) role: Role,
+    pub(super) fault: Option<String>,
+}
+
+/// Why a life did not begin.
+pub(super) enum NotOpen {
+    /// The fuse burnt down.
+    Died,
+    /// The disk has no room for what is written at every opening.
+    Full,
+    Wrong(String),
+}
+
+impl From<String> for NotOpen {
+    fn from(why: String) -> NotOpen {
+        NotOpen::Wrong(why)
+    }
+}
+
+/// How a life can end by itself.
+pub(super) enum End {
+    /// The fuse has burnt down.
+    Crash,
+    /// It was asked to.
+    Stopped,
+    /// It must not happen.
+    Panic(String),
+}
+
+impl Node {
+    pub(super) fn new(number: usize, seed: u64, swarm: &Swarm) -> Node {
+        Node {
+            number,
+            medium: Medium::new(seed, swarm.segments),
+            clock: Clock { drift: swarm.drifts[number], wall_ms: 0 },
+            life: None,
+            lives: 0,
+            asleep_until: 0,
+            slowness: 1,
+            power_failed: false,
+            is_doomed: false,
+        }
+    }
+
+    /// The next sync fails, whoever asks for it.
+    pub(super) fn doom_next_sync(&mut self) {
+        self.is_doomed = true;
+        self.medium.fail_next_sync();
+    }
+
+    pub(super) fn doom_some_call(&mut self, chance: &mut Chance) {
+        self.is_doomed |= self.medium.fail_some_call(chance);
+    }
+
+    /// Whether it may fail by itself.
+    pub(super) fn may_fail(&self) -> bool {
+        self.is_doomed && self.medium.has_failed()
+    }
+
+    pub(super) fn cut_power(&mut self, is_thorough: bool) {
+        self.medium.cut_power(is_thorough);
+        (self.power_failed, self.is_doomed) = (true, false);
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.medium.kill();
+        self.is_doomed = false;
+    }
+
+    fn id(&self) -> NodeId {
+        NodeId::from(self.number as u64 + 1)
+    }
+
+    /// Begins a life: opens the log, compares it with the books, and puts an engine on it.
+    pub(super) fn open(&mut self, now: Micros, seed: u64, fuse: Fuse, swarm: &Swarm, watch: &Arc<Mutex<Watch>>) -> Result<(), NotOpen> {
+        self.lives += 1;
+        survive(|| self.try_open(now, seed, fuse, swarm, watch)).unwrap_or_else(|end| match end {
+            End::Crash => Err(NotOpen::Died),
+            End::Stopped => Err(NotOpen::Wrong("it was stopped while it was opened".to_owned())),
+            End::Panic(text) => Err(NotOpen::Wrong(format!("opening it panicked: {text}"))),
+        })
+    }
+
+    fn try_open(&mut self, now: Micros, seed: u64, fuse: Fuse, swarm: &Swarm, watch: &Arc<Mutex<Watch>>) -> Result<(), NotOpen> {
+        let id = self.id();
+        let addresses: Vec<(NodeId, String)> = (1..=swarm.nodes as u64).map(|id| (NodeId::from(id), format!("host-{id}"))).collect();
+        let membership = Membership::of_voters(addresses.iter().map(|(id, _)| *id));
+        let genesis = Genesis { group: GROUP.to_owned(), node: id, cluster: CLUSTER, membership };
+        let sync_failed = Arc::new(AtomicBool::new(false));
+        let mut storage = Witnessed::new(self.number, self.medium.storage(&fuse), watch.clone(), fuse.clone(), sync_failed);
+        let recovered = storage.open(&genesis).map_err(|error| match error {
+            StorageError::Full { .. } => NotOpen::Full,
+            error => NotOpen::Wrong(format!("it cannot be opened: {error}")),
+        })?;
+        let reader = storage.reader();
+        {
+            let mut watch = watch.lock();
+            watch.books[self.number].reopen(&recovered, &*reader, self.power_failed)?;
+            watch.recovered_vote(self.number, recovered.hard_state);
+            let (life, last, term) = (self.lives, recovered.last.raft_index, recovered.hard_state.term);
+            watch.note(&[1, id.get(), life, last, term], || format!("node {id}: life {life} begins, term {term}, log up to batch {last}"));
+        }
+        self.power_failed = false;
+        let (inputs, engine_inputs) = unbounded();
+        let limits = Limits { entry: swarm.entry_bytes, batch: 2 * swarm.entry_bytes, window: swarm.window_bytes };
+        let doorbell = inputs.clone();
+        let sequencer = Sequencer::new(limits, move || drop(doorbell.send(Input::Appends)));
+        let shared = Shared::new(GROUP, id, &addresses, sequencer, &recovered, reader).map_err(|error| error.to_string())?;
+        let shared = Arc::new(shared);
+        let inbox = inbox(shared.clone(), inputs.clone());
+        let spawner = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
+        let seat = Seat {
+            cluster: CLUSTER,
+            identity: recovered.identity,
+            known: recovered.peers.clone(),
+            ..Seat::new(id, GROUP, addresses.clone(), inbox.clone(), spawner)
+        };
+        let acquaintances = Acquaintances::new(&seat, self.lives);
+        let outbox = Arc::new(Mutex::new(Vec::new()));
+        let mut wire = Wire { node: self.number, outbox: outbox.clone(), watch: watch.clone(), fuse: fuse.clone(), stopped: false };
+        wire.start(seat).map_err(|error| error.to_string())?;
+        let (sync_jobs, syncs) = unbounded();
+        let (chore_jobs, chores) = unbounded();
+        let (role_changes, roles) = unbounded();
+        let backstage = Backstage { syncs: sync_jobs, chores: chore_jobs, roles: role_changes };
+        let settings = engine_settings(id, seed, swarm, addresses);
+        let engine = Engine::new(settings, engine_inputs, shared.clone(), backstage, &recovered, Box::new(storage), Box::new(wire))
+            .map_err(|error| error.to_string())?;
+        self.life = Some(Life {
+            number: self.lives,
+            engine,
+            inputs,
+            inbox,
+            syncs,
+            chores,
+            roles,
+            outbox,
+            fuse,
+            acquaintances,
+            connected: vec![None; swarm.nodes],
+            incarnation: recovered.identity.incarnation,
+            began: now,
+            due: now,
+            is_dying: false,
+            syncing: None,
+            waiting_chores: VecDeque::new(),
+            seen: 0,
+            seen_end: u64::MAX,
+            role: Role::Follower,
+            fault: None,
+            shared,
+        });
+        Ok(())
+    }
+
+    /// Drives the engine once. Says when it is due again, or how it ended.
+    pub(super) fn turn(&mut self, now: Micros) -> Result<Micros, End> {
+        let Some(life) = &mut self.life else { return Err(End::Stopped) };
+        let local = self.clock.local(now - life.began);
+        let wall = (EPOCH_MS + now / 1000) as i64 + self.clock.wall_ms;
+        let moment = Now { elapsed: Duration::from_micros(local), unix_ms: wall.max(0) as u64 };
+        let engine = &mut life.engine;
+        if let Err(end) = survive(|| engine.turn(moment)) {
+            life.is_dying = true;
+            return Err(end);
+        }
+        if life.engine.is_stopped() {
+            return Err(End::Stopped);
+        }
+        let wake = life.engine.wake_at();
+        if wake == Duration::MAX {
+            return Ok(Micros::MAX);
+        }
+        Ok(life.began + self.clock.real(wake.as_micros() as Micros))
+    }
+}
+
+impl Life {
+    pub(super) fn hello_to(&self, peer: usize) -> Hello {
+        self.acquaintances.hello_to(NodeId::from(peer as u64 + 1))
+    }
+
+    pub(super) fn command(&self, command: Command) {
+        let _ = self.inputs.send(Input::Command(command));
+    }
+
+    /// Whether what comes on a connection that opened with this hello is taken; the connection is opened if it was not.
+    pub(super) fn meet(&mut self, from: usize, hello: &Hello) -> Result<(), String> {
+        if self.connected.get(from) == Some(&Some(hello.identity.incarnation)) {
+            return Ok(());
+        }
+        self.acquaintances.admit(hello).map_err(|stranger| format!("{stranger:?}"))?;
+        if let Some(connected) = self.connected.get_mut(from) {
+            *connected = Some(hello.identity.incarnation);
+        }
+        self.inbox.met(hello.from, hello.identity.directory);
+        Ok(())
+    }
+
+    /// Takes the syncs that wait, if none is under way: the newest covers the others.
+    pub(super) fn begin_sync(&mut self) -> bool {
+        if self.syncing.is_some() {
+            return false;
+        }
+        let jobs = self.syncs.try_iter();
+        self.syncing = jobs.reduce(|older, newer| SyncJob { number: older.number.max(newer.number), ..newer });
+        self.syncing.is_some()
+    }
+
+    /// The sync under way ends now.
+    pub(super) fn end_sync(&mut self) -> Result<(), End> {
+        if let Some(job) = self.syncing.take() {
+            let outcome = survive(|| job.pending.wait())?;
+            let _ = self.inputs.send(Input::Synced(job.number, outcome));
+        }
+        Ok(())
+    }
+
+    /// Takes the chores that were handed out. Returns how many are new.
+    pub(super) fn take_chores(&mut self) -> usize {
+        let before = self.waiting_chores.len();
+        self.waiting_chores.extend(self.chores.try_iter());
+        self.waiting_chores.len() - before
+    }
+
+    pub(super) fn chores_waiting(&self) -> usize {
+        self.waiting_chores.len()
+    }
+
+    pub(super) fn do_chore(&mut self) -> Result<(), End> {
+        self.waiting_chores.pop_front().map_or(Ok(()), survive)
+    }
+
+    /// Looks at what the node shows and says after a turn.
+    pub(super) fn look(&mut self, node: usize, watch: &mut Watch) {
+        let (end, commit) = (self.shared.watermark.end(), self.engine.commit());
+        if (end, commit) != (self.seen_end, self.seen) {
+            self.seen = watch.show(node, &*self.shared.reader, end, commit, self.seen, self.is_dying);
+            self.seen_end = end;
+            watch.note(&[2, node as u64, end], || format!("node {}: shows {end} entries", node + 1));
+        }
+        for status in self.roles.try_iter() {
+            let (role, term) = (status.role, status.term);
+            watch.note(&[3, node as u64, role as u64, term], || {
+                format!("node {}: {role} in term {term}, leader {:?}", node + 1, status.leader)
+            });
+            if role == Role::Leader {
+                watch.sightings.saw("leaders announced");
+                watch.announce_leader(node, term, status.committed.end);
+            }
+            self.role = role;
+            self.fault = status.fault;
+        }
+        if self.shared.status.lock().full.is_some() {
+            watch.sightings.saw("turns spent stepped back from a full disk");
+        }
+        for refusal in self.engine.refusals.drain(..) {
+            watch.sightings.saw(&format!("refused: {refusal}"));
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+}
+
+fn engine_settings(node: NodeId, seed: u64, swarm: &Swarm, addresses: Vec<(NodeId, String)>) -> EngineSettings {
+    let tick = swarm.heartbeat / 2;
+    EngineSettings {
+        replica: replica::Settings {
+            group: GROUP.to_owned(),
+            node,
+            election_ticks: swarm.election.div_ceil(tick) as usize,
+            heartbeat_ticks: 2,
+            message_bytes: swarm.message_bytes,
+            counts_unsynced: swarm.flush_interval.is_some(),
+            seed,
+        },
+        tick: Duration::from_micros(tick),
+        flush_interval: swarm.flush_interval.map(Duration::from_micros),
+        append_timeout: Duration::from_micros(swarm.append_timeout),
+        addresses,
+    }
+}
+
+/// Does what may burn a fuse down.
+fn survive<T>(act: impl FnOnce() -> T) -> Result<T, End> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| if Fuse::ended(&*panic) { End::Crash } else { End::Panic(text_of(&*panic)) })
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without text").to_owned()
+}

@@ -1,0 +1,124 @@
+//! Trouble: what happens to a cluster, and when it is over.
+
+use super::agenda::{Event, Micros};
+use super::swarm::{TROUBLES, Trouble};
+use super::world::{Death, World};
+
+/// A crash waits for so many effects at most.
+const FUSE_EFFECTS: u64 = 40;
+
+/// The end of a trouble.
+pub(crate) enum Relief {
+    /// A node that is down comes back.
+    Restart(usize),
+    /// A fuse that has not burnt down by now will not: the process dies here.
+    BurnDown(usize, u64, Death),
+    Mend(Vec<(usize, usize)>),
+    Room(usize),
+    Haste(usize),
+}
+
+impl World {
+    /// Something bad happens, and the next trouble is put down.
+    pub(super) fn make_trouble(&mut self) {
+        let pause = self.chance.around(self.swarm.trouble_mean);
+        self.agenda.put_in(pause, Event::Trouble);
+        let Some(kind) = self.chance.weighted(&self.swarm.troubles) else { return };
+        let node = self.chance.below(self.nodes.len() as u64) as usize;
+        // Leaders get more than their share: there is more to be upset there.
+        let node = if self.chance.percent(50) { self.leader().unwrap_or(node) } else { node };
+        let until = self.agenda.now + self.chance.around(self.swarm.outage_mean);
+        let kind = TROUBLES[kind];
+        self.watch.lock().note(&[20, kind as u64, node as u64], || format!("trouble: {kind:?}, node {}", node + 1));
+        self.watch.lock().sightings.saw(&format!("troubles: {kind:?}"));
+        self.befall(kind, node, until);
+    }
+
+    fn befall(&mut self, kind: Trouble, node: usize, until: Micros) {
+        match kind {
+            Trouble::Kill => self.light_fuse(node, Death::Killed),
+            Trouble::PowerCut => self.light_fuse(node, Death::PowerCut),
+            Trouble::PowerCutOfAll => (0..self.nodes.len()).for_each(|node| self.die(node, Death::PowerCut)),
+            Trouble::Stop => self.stop(node),
+            Trouble::Pause => self.nodes[node].asleep_until = until,
+            Trouble::Isolation => {
+                let others = (0..self.nodes.len()).filter(|&other| other != node);
+                self.cut(others.flat_map(|other| [(node, other), (other, node)]).collect(), until);
+            }
+            Trouble::Split => {
+                let sides: Vec<bool> = self.nodes.iter().map(|_| self.chance.percent(50)).collect();
+                self.cut(self.pairs().filter(|&(a, b)| sides[a] != sides[b]).collect(), until);
+            }
+            Trouble::OneWay => {
+                let pairs: Vec<_> = self.pairs().collect();
+                let deaf = pairs.into_iter().filter(|_| self.chance.percent(30)).collect();
+                self.cut(deaf, until);
+            }
+            Trouble::Clog => {
+                let clogged: Vec<_> = self.pairs().filter(|&(from, _)| from == node).collect();
+                clogged.into_iter().for_each(|(from, to)| self.network.clog(from, to, until));
+            }
+            Trouble::SyncFailure => self.nodes[node].doom_next_sync(),
+            Trouble::DiskFault => self.nodes[node].doom_some_call(&mut self.chance),
+            Trouble::FullDisk => {
+                self.nodes[node].medium.set_full(true);
+                self.agenda.put(until, Event::Relief(Relief::Room(node)));
+            }
+            Trouble::ClockJump => {
+                let jump = self.chance.between(0, 20_000) as i64 - 10_000;
+                self.nodes[node].clock.wall_ms += jump;
+            }
+            Trouble::SlowDisk => {
+                self.nodes[node].slowness = self.chance.between(5, 50);
+                self.agenda.put(until, Event::Relief(Relief::Haste(node)));
+            }
+        }
+    }
+
+    pub(super) fn relieve(&mut self, relief: Relief) {
+        match relief {
+            Relief::Restart(node) => {
+                if self.nodes[node].life.is_none() {
+                    self.perhaps_cut_power(node);
+                    self.open(node);
+                }
+            }
+            Relief::BurnDown(node, life, death) => {
+                if self.nodes[node].life.as_ref().is_some_and(|now| now.number == life) {
+                    self.die(node, death);
+                }
+            }
+            Relief::Mend(links) => links.into_iter().for_each(|(from, to)| self.network.mend(from, to)),
+            Relief::Room(node) => self.nodes[node].medium.set_full(false),
+            Relief::Haste(node) => self.nodes[node].slowness = 1,
+        }
+    }
+
+    /// The power may fail while a node is down.
+    fn perhaps_cut_power(&mut self, node: usize) {
+        if self.swarm.troubles[Trouble::PowerCut as usize] > 0 && self.chance.percent(20) {
+            self.nodes[node].cut_power(self.chance.percent(40));
+        }
+    }
+
+    /// The process dies within the next few effects.
+    fn light_fuse(&mut self, node: usize, death: Death) {
+        let effects = self.chance.below(FUSE_EFFECTS);
+        let patience = self.swarm.heartbeat;
+        let Some(life) = self.nodes[node].life.as_ref().filter(|life| !life.fuse.is_lit()) else { return };
+        life.fuse.light(effects);
+        let number = life.number;
+        self.deaths[node] = death;
+        self.agenda.put_in(patience, Event::Relief(Relief::BurnDown(node, number, death)));
+    }
+
+    fn cut(&mut self, links: Vec<(usize, usize)>, until: Micros) {
+        links.iter().for_each(|&(from, to)| self.network.cut(from, to));
+        self.agenda.put(until, Event::Relief(Relief::Mend(links)));
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let nodes = self.nodes.len();
+        (0..nodes).flat_map(move |a| (0..nodes).filter(move |&b| a != b).map(move |b| (a, b)))
+    }
+}
