@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::super::format::{self, Header, Place, RECORDS_AT, SEAL_AT, Seal, Synced};
+use super::super::format::{self, Header, Place, RECORDS_AT, SEAL_AT, Seal};
 use super::*;
 use crate::batch::{PREFIX_BYTES, SLOT_BYTES, bond};
 
