@@ -14,7 +14,7 @@ use crate::cursor::{self, Cursor};
 use crate::engine::Command;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, PurgeError, ReadError, TransferError};
-use crate::future::AppendFuture;
+use crate::future::{AppendFuture, Appended};
 
 /// Entries that a host reads from its tail at a time.
 const TAIL_ENTRIES: usize = 16;
@@ -308,7 +308,7 @@ impl Hosts {
         None
     }
 
-    fn end_append(&mut self, call: &Call, first: u64, count: u32, outcome: Result<crate::Appended, AppendError>, watch: &mut Watch) {
+    fn end_append(&mut self, call: &Call, first: u64, count: u32, outcome: Result<Appended, AppendError>, watch: &mut Watch) {
         let operation = call.operation.expect("every append is written down");
         let told = match &outcome {
             Ok(appended) => {
