@@ -32,7 +32,7 @@ fn new_notebook() -> Arc<Notebook> {
     let identity = Identity { directory: RandomState::new().hash_one("notebook").into(), incarnation: 0 };
     let hard_state = HardState { term: 1, vote: None, commit: 1 };
     let base = Base { mark: Mark::GENESIS, membership: Membership::default() };
-    let kept = Recovered { identity, hard_state, base, last: Mark::GENESIS, peers: Vec::new() };
+    let kept = Recovered { identity, hard_state, base, last: Mark::GENESIS, peers: Vec::new(), damage: Vec::new() };
     Arc::new(Notebook(Mutex::new(Pages { owner: None, user: Weak::new(), kept, log: Vec::new() })))
 }
 

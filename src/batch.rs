@@ -20,6 +20,9 @@
 //!
 //! The table stands behind the payloads so that a payload is copied once: from the host's buffer to its final place.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use bytes::Bytes;
 
 use crate::entry::Entry;
@@ -27,7 +30,7 @@ use crate::entry::Entry;
 const KIND_ENTRIES: u8 = 1;
 
 /// No index, position or timestamp reaches this, so that sums of them never overflow whatever bytes arrive.
-const LIMIT: u64 = 1 << 62;
+pub(crate) const LIMIT: u64 = 1 << 62;
 
 /// Bytes before the first payload of a batch of entries.
 pub(crate) const PREFIX_BYTES: usize = 32;
@@ -175,6 +178,11 @@ impl Batch {
         Ok(())
     }
 
+    /// Bytes of payload, all entries together.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.prefix.map_or(0, |prefix| (self.table_start(&prefix) - PREFIX_BYTES) as u64)
+    }
+
     /// The table of ends and checksums: the identifiers of the payloads, apart from the payloads.
     pub(crate) fn table(&self) -> &[u8] {
         self.prefix.map_or(&[], |prefix| &self.body[self.table_start(&prefix)..])
@@ -190,7 +198,7 @@ impl Batch {
     /// # Errors
     /// [`BatchError::OutOfLine`] if it does not: raft index, term, index, position and timestamp must all continue.
     pub fn mark_after(&self, before: &Mark) -> Result<Mark, BatchError> {
-        if self.raft_index != before.raft_index + 1 {
+        if before.raft_index.checked_add(1) != Some(self.raft_index) {
             return Err(BatchError::OutOfLine("raft index"));
         }
         if self.term < before.term {
@@ -208,7 +216,7 @@ impl Batch {
                 return Err(BatchError::OutOfLine("timestamp"));
             }
             mark.next_index += u64::from(prefix.count);
-            mark.next_position += (self.table_start(&prefix) - PREFIX_BYTES) as u64;
+            mark.next_position += self.payload_bytes();
             mark.timestamp = prefix.timestamp;
         }
         Ok(mark)
@@ -339,7 +347,7 @@ impl OpenBatch {
 }
 
 /// What binds the checksum of a payload to its index. It is 0 for one index in four billion.
-fn bond(index: u64) -> u32 {
+pub(crate) fn bond(index: u64) -> u32 {
     !((index as u32).wrapping_mul(0x9E37_79B1) ^ (index >> 32) as u32)
 }
 
@@ -375,6 +383,13 @@ mod tests {
         assert_eq!(places, [(b"one".to_vec(), 100, 5_000), (b"".to_vec(), 101, 5_003), (b"three".to_vec(), 102, 5_003)]);
         assert_eq!(batch.entry(99).unwrap(), None);
         assert_eq!(batch.entry(103).unwrap(), None);
+    }
+
+    #[test]
+    fn nothing_stands_behind_the_last_number_there_is() {
+        let control = Batch::new(0, 1, Bytes::new()).unwrap();
+        let before = Mark { raft_index: u64::MAX, ..Mark::GENESIS };
+        assert_eq!(control.mark_after(&before), Err(BatchError::OutOfLine("raft index")));
     }
 
     #[test]

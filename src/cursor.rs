@@ -9,7 +9,7 @@ use crate::error::ReadError;
 use crate::shared::Shared;
 use crate::storage::StorageError;
 
-/// Reads committed entries in order. Made by [`DLedger::read`].
+/// Reads committed entries in order. Made by [`DLedger::read`](crate::DLedger::read).
 #[derive(Debug)]
 pub struct Cursor {
     shared: Arc<Shared>,
@@ -52,7 +52,7 @@ impl Iterator for Cursor {
     }
 }
 
-/// Reads committed entries in order and waits for more. Made by [`DLedger::tail`].
+/// Reads committed entries in order and waits for more. Made by [`DLedger::tail`](crate::DLedger::tail).
 #[derive(Debug)]
 pub struct Tail {
     cursor: Cursor,

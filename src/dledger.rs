@@ -228,6 +228,8 @@ impl Builder {
     /// Opens the log, joins the group and returns the handle. The only node of a group is its leader when this returns; the nodes of a larger group
     /// elect one among them once a majority is open.
     ///
+    /// A node whose log is damaged opens too, to be read: [`Status::fault`] says what is damaged and what to do. It takes no part in its group.
+    ///
     /// # Errors
     /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.
     pub fn open(mut self) -> Result<DLedger, OpenError> {
@@ -251,7 +253,8 @@ impl Builder {
             threads.join();
         }
         let ledger = started?;
-        if ledger.status().members.len() == 1 {
+        let status = ledger.status();
+        if status.members.len() == 1 && status.fault.is_none() {
             ledger.await_own_leadership()?;
         }
         Ok(ledger)
@@ -278,7 +281,10 @@ impl Builder {
         inbox: Receiver<Input>,
     ) -> Result<DLedger, OpenError> {
         let shared = Arc::new(self.shared(&recovered, &*storage, inputs.clone())?);
-        transport.start(self.seat(genesis, &recovered, &shared, threads, inputs.clone())).map_err(OpenError::Transport)?;
+        // A node that cannot keep its promises does not appear among its peers.
+        if recovered.damage.is_empty() {
+            transport.start(self.seat(genesis, &recovered, &shared, threads, inputs.clone())).map_err(OpenError::Transport)?;
+        }
         let (backstage, stagehands) = backstage();
         let settings = self.engine_settings();
         let engine = Engine::new(settings, inbox, shared.clone(), backstage, &recovered, storage, transport)?;

@@ -18,7 +18,7 @@ use crate::future::Completion;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, TransferRefusal};
 use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
-use crate::storage::{Chore, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
+use crate::storage::{Chore, Damage, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Inbox, Transport};
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
@@ -163,6 +163,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// A node whose log is damaged has failed from the start: what it would vote for or acknowledge, it might not be able to give.
     pub(crate) fn new(
         settings: EngineSettings,
         inputs: Receiver<Input>,
@@ -176,7 +177,7 @@ impl Engine {
         let reader = shared.reader.clone();
         let committed = reader.mark(commit)?.expect("the recovered commit lies within the log");
         let replica = Replica::new(&settings.replica, recovered, committed, reader);
-        Ok(Engine {
+        let mut engine = Engine {
             // The first tick is due at once: the only voter of a group has nothing to wait for.
             next_tick: Duration::ZERO,
             next_flush: settings.flush_interval.unwrap_or(Duration::MAX),
@@ -204,7 +205,11 @@ impl Engine {
             stopped: false,
             #[cfg(feature = "sim")]
             refusals: Vec::new(),
-        })
+        };
+        if let Some(fault) = fault_of(&recovered.damage) {
+            engine.fail(&fault);
+        }
+        Ok(engine)
     }
 
     /// One round: everything that came in, the time that has passed, the appends that wait, and all effects of that.
@@ -664,4 +669,17 @@ impl Engine {
             let _ = reply.send(Err(barrier.clone()));
         }
     }
+}
+
+/// Why a node with this damage takes no part, and what to do.
+fn fault_of(damage: &[Damage]) -> Option<String> {
+    let first = damage.first()?;
+    let more = match damage.len() {
+        1 => String::new(),
+        count => format!(", and {} more places", count - 1),
+    };
+    Some(format!(
+        "its log is damaged: {first}{more}. What is intact can be read here. The node neither votes nor acknowledges until it is restored from its \
+         peers; its group goes on as long as a majority is sound"
+    ))
 }

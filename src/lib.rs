@@ -42,7 +42,7 @@
 //!    [`DLedger::get`] alone is not: a follower may lag behind.
 //! 4. **An error tells.** [`AppendError::may_have_committed`] is false only if the append is not in the ledger and never will be.
 //! 5. **Damage is reported, not served.** Every `get` verifies the payload's checksum. What was synced and does not read back is an error with file and
-//!    offset, never a shorter log.
+//!    offset, never a shorter log. A node that finds its log damaged when it is opened can be read, and takes no part in its group: see [`Status::fault`].
 //!
 //! Assumed: nodes stop or lie in ways that checksums catch, but are not malicious; a disk keeps what `fdatasync` confirmed, and writes whole sectors of 512
 //! bytes or not at all; no two nodes are given the same id; nobody else writes to a log's directory. Clocks may be wrong in any way without harm to safety.
@@ -80,6 +80,9 @@ mod engine;
 mod entry;
 mod error;
 mod future;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 mod replica;
 mod role;
@@ -100,6 +103,7 @@ pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
 pub use role::{Member, Membership, Role, Status};
+pub use storage::tools;
 
 /// The programs in the README compile and run.
 #[cfg(doctest)]

@@ -7,6 +7,8 @@
 mod check;
 mod codec;
 mod describe;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(feature = "sim")]
 mod promise;
 mod specimen;

@@ -179,7 +179,7 @@ impl Replica {
         };
         let committed = if base.mark.raft_index > self.committed.raft_index { base.mark } else { self.committed };
         let hard_state = HardState { commit: committed.raft_index, ..saved.unwrap_or(self.core.hard_state()) };
-        let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new() };
+        let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new(), damage: Vec::new() };
         let proposals = std::mem::take(&mut self.proposals);
         // Answers to the questions that were asked so far may still come, and must not be taken for answers to new ones.
         let barriers = self.barriers.begin_anew();

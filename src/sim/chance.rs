@@ -47,8 +47,8 @@ impl Chance {
         // Between two powers of two the logarithm is taken for a straight line.
         let part = !((draw << whole) << 1) >> 48;
         // ln 2 in 1/65536.
-        let logarithm = ((whole << 16) + part) * 45_426 >> 16;
-        (u128::from(mean) * u128::from(logarithm) >> 16) as u64
+        let logarithm = (((whole << 16) + part) * 45_426) >> 16;
+        ((u128::from(mean) * u128::from(logarithm)) >> 16) as u64
     }
 
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {

@@ -283,6 +283,7 @@ impl Image {
             base: self.base.clone(),
             last,
             peers: self.peers.iter().map(|(&peer, &directory)| (peer, directory)).collect(),
+            damage: Vec::new(),
         }
     }
 

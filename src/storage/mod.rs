@@ -8,12 +8,14 @@
 //!
 //! 1. What [`append`], [`save`] and [`reset`] took is readable when they return, and durable when a sync that was begun afterwards
 //!    ([`begin_sync`]) has returned `Ok`. Not before, and not if it failed.
-//! 2. After a crash the log is a prefix of what was appended, at least as long as what was synced; or opening fails with a typed
-//!    error that names file and offset. A storage never guesses.
+//! 2. After a crash the log is a prefix of what was appended, at least as long as what was synced; or it opens with [`Damage`] that names file,
+//!    offset and raft index; or opening fails with a typed error that names file and offset. A storage never guesses.
 //! 3. The hard state after a crash is one that was saved, at least as new as the newest that was synced.
 //! 4. A batch, once read, never changes: cutting a conflicting tail or purging the head does not touch bytes that were handed out.
 //! 5. A failed sync is final. The storage refuses every later write and sync with [`StorageError::Poisoned`]; readers go on.
 //! 6. [`StorageError::Full`] is not final: the call that returned it changed nothing, and may be repeated when there is room.
+//! 7. A log that was opened with damage is never changed: every write and sync is refused with [`StorageError::Damaged`]. Readers give what is
+//!    intact, and the same error for the rest.
 //!
 //! A storage never starts a thread. Slow work that need not be done at once (making the next segment ready, deleting purged ones) is
 //! handed out as a [`Chore`], and a sync in progress as a [`PendingSync`]; whoever drives the storage decides where they run.
@@ -31,11 +33,14 @@ pub(crate) mod segmented;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::memory::MemoryLog;
-pub use self::segmented::{SegmentOptions, SegmentedLog};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::segmented::fuzzing;
+pub use self::segmented::{SegmentOptions, SegmentedLog, tools};
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -99,10 +104,49 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// Where the log begins.
     pub base: Base,
-    /// Where it ends. Everything up to here is durable.
+    /// Where it ends. Everything up to here is durable. Of a damaged log: the mark after the last batch that can be read.
     pub last: Mark,
     /// The data-directory ids of peers, as far as this node has met them.
     pub peers: Vec<(NodeId, u128)>,
+    /// What was synced and cannot be read back, as far as opening the log has looked; by ascending raft index. Empty for a sound log.
+    pub damage: Vec<Damage>,
+}
+
+/// A part of the log that was synced and does not read back, and what a peer needs to know to send it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file, or the directory if a file is missing.
+    pub path: PathBuf,
+    /// The place in the file, in bytes. 0 if a file is missing.
+    pub offset: u64,
+    /// The batches that cannot be read whole. Empty if something beside the batches is damaged.
+    pub raft_indexes: Range<u64>,
+    /// Their term, if it is known.
+    pub term: Option<u64>,
+    /// The chain value after the last of them, if it is known: a copy of the right batches leads to it.
+    pub chain: Option<u32>,
+    /// What does not fit.
+    pub reason: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage { path, offset, raft_indexes, term, reason, .. } = self;
+        write!(f, "{} is damaged at offset {offset}: {reason}", path.display())?;
+        match raft_indexes.end.saturating_sub(raft_indexes.start) {
+            0 => return Ok(()),
+            1 => write!(f, " (raft index {}", raft_indexes.start)?,
+            _ => write!(f, " (raft indexes {} to {}", raft_indexes.start, raft_indexes.end - 1)?,
+        }
+        term.map_or(Ok(()), |term| write!(f, ", term {term}"))?;
+        f.write_str(")")
+    }
+}
+
+impl From<&Damage> for StorageError {
+    fn from(damage: &Damage) -> StorageError {
+        StorageError::Damaged { path: damage.path.clone(), offset: damage.offset, reason: damage.reason.clone() }
+    }
 }
 
 /// Work that a storage wants done on some other thread, when there is time. It reports back by itself.
@@ -115,7 +159,8 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// [`StorageError::Mismatch`] if the log belongs to another group, cluster or node, or began with other members;
-    /// [`StorageError::InUse`] if it is open elsewhere; [`StorageError::Damaged`] if what was synced cannot be read back.
+    /// [`StorageError::InUse`] if it is open elsewhere; [`StorageError::Damaged`] if it cannot be told whose log this is, or what its node promised.
+    /// Batches that cannot be read back are no error: see [`Recovered::damage`].
     fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError>;
 
     /// A reader for any thread, which goes on working after the storage has failed, was closed or dropped.
@@ -192,10 +237,10 @@ pub trait LogReader: Send + Sync {
     fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError>;
 
     /// The batches from raft index `from` to below `to`, in order: the first of them if there is one, then more while the bodies of all
-    /// together stay within `bytes_max`.
+    /// together stay within `bytes_max`, and up to the first that is damaged.
     ///
     /// # Errors
-    /// [`StorageError::Purged`] at or below the base, [`StorageError::Damaged`], [`StorageError::Io`].
+    /// [`StorageError::Purged`] at or below the base, [`StorageError::Damaged`] if the first is damaged, [`StorageError::Io`].
     fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError>;
 
     /// The mark after the batch `raft_index`, the base included. `None` behind the last.
@@ -203,6 +248,22 @@ pub trait LogReader: Send + Sync {
     /// # Errors
     /// [`StorageError::Purged`] below the base, [`StorageError::Damaged`], [`StorageError::Io`].
     fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError>;
+
+    /// Reads every byte of the batch `raft_index` and tells what is wrong with it, with what a peer needs to know to send it again. `None` if it
+    /// is intact, or not in the log.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    fn examine(&self, raft_index: u64) -> Result<Option<Damage>, StorageError> {
+        match self.batches(raft_index, raft_index.saturating_add(1), 0) {
+            Ok(_) | Err(StorageError::Purged { .. }) => Ok(None),
+            Err(StorageError::Damaged { path, offset, reason }) => {
+                let raft_indexes = raft_index..raft_index.saturating_add(1);
+                Ok(Some(Damage { path, offset, raft_indexes, term: None, chain: None, reason }))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Every way in which a storage can fail.
@@ -260,6 +321,14 @@ pub enum StorageError {
         found: u32,
         /// The newest version that this build reads.
         known: u32,
+    },
+    /// Written by a build with features that this one does not have.
+    #[error("{} uses features that this build does not know (bits {found:#x}): open it with a newer build", path.display())]
+    UnknownFeatures {
+        /// The file.
+        path: PathBuf,
+        /// The bits in the file that this build does not know.
+        found: u32,
     },
     /// What was asked for lies before the first batch that is kept.
     #[error("purged: the log is kept from index {first} on")]

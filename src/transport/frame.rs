@@ -12,6 +12,9 @@
 //!
 //! Integers are little-endian.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::io::{self, Read};
 
 use bytes::Bytes;

@@ -25,6 +25,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::frame::fuzzing;
 pub use self::memory::{MemoryNetwork, MemoryTransport};
 pub use self::tcp::TcpTransport;
 use crate::entry::NodeId;

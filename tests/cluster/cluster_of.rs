@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -149,11 +150,16 @@ impl Cluster {
         &self.addresses[id as usize - 1]
     }
 
+    /// Where a node keeps its log, if that is a directory.
+    pub(crate) fn dir(&self, id: u64) -> PathBuf {
+        self.root.path().join(id.to_string())
+    }
+
     /// The builder of a node as the plan wants it.
     pub(crate) fn builder(&self, id: u64) -> Builder {
         let seat = self.seat(id);
         let mut builder = DLedger::builder(id)
-            .dir(self.root.path().join(id.to_string()))
+            .dir(self.dir(id))
             .peers(self.ids().zip(self.addresses.iter().cloned()))
             .heartbeat_interval(self.plan.heartbeat)
             .election_timeout(self.plan.election);

@@ -1,6 +1,7 @@
 //! The ledger as a host sees it: whole nodes, alone and in groups, through the public API only.
 
 mod cluster_of;
+mod damaged;
 mod failover;
 mod fates;
 mod gated;

@@ -36,6 +36,26 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
+/// Tells the parent of something that is safe from now on, and when that became known.
+pub(crate) fn acknowledge(what: &str) {
+    say(&format!("safe {} {what}", moment()));
+}
+
+/// Now, in nanoseconds by a clock that all processes of a machine share.
+pub(crate) fn moment() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// What was said, with what was acknowledged before `moment`, and without what was acknowledged later.
+pub(crate) fn acknowledged_before(moment: u64, said: Vec<String>) -> Vec<String> {
+    let judge = |line: String| match line.strip_prefix("safe ").and_then(|rest| rest.split_once(' ')) {
+        Some((when, what)) => (when.parse::<u64>().expect("a number") < moment).then(|| what.to_owned()),
+        None => Some(line),
+    };
+    said.into_iter().filter_map(judge).collect()
+}
+
 /// Waits to be killed.
 pub(crate) fn stand_still() -> ! {
     loop {

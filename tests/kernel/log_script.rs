@@ -50,12 +50,12 @@ impl Standing {
     }
 
     /// A log that was opened and holds what `recovered` says, of which `commit` is known to be committed.
-    pub(crate) fn of(recovered: &Recovered, reader: &dyn LogReader, commit: u64) -> Standing {
+    pub(crate) fn of(recovered: &Recovered, reader: &dyn LogReader, commit: u64) -> Result<Standing, StorageError> {
         let base = reader.base();
         let last = recovered.last.raft_index;
-        let mark = |raft_index| reader.mark(raft_index).unwrap().expect("the log reaches as far as its last mark");
-        let marks = (base.mark.raft_index..=last).map(mark).collect();
-        Standing { base, marks, hard_state: HardState { commit, ..recovered.hard_state } }
+        let mark = |raft_index| Ok::<Mark, StorageError>(reader.mark(raft_index)?.expect("the log reaches as far as its last mark"));
+        let marks = (base.mark.raft_index..=last).map(mark).collect::<Result<_, _>>()?;
+        Ok(Standing { base, marks, hard_state: HardState { commit, ..recovered.hard_state } })
     }
 
     pub(crate) fn last(&self) -> Mark {
@@ -161,11 +161,15 @@ pub(crate) fn batch_after(before: &Mark, term: u64, payloads: &[Vec<u8>]) -> Bat
             .for_each(|field| body.extend_from_slice(&field.to_le_bytes()));
         payloads.iter().for_each(|payload| body.extend_from_slice(payload));
         let mut end = 0;
-        for payload in payloads {
+        for (payload, index) in payloads.iter().zip(before.next_index..) {
             end += payload.len() as u32;
+            // The checksum of a payload is bound to its index.
+            let bond = !((index as u32).wrapping_mul(0x9E37_79B1) ^ (index >> 32) as u32);
             body.extend_from_slice(&end.to_le_bytes());
-            body.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
+            body.extend_from_slice(&(crc32fast::hash(payload) ^ bond).to_le_bytes());
         }
     }
-    Batch::new(before.raft_index + 1, term, Bytes::from(body)).expect("it has the form of a batch")
+    let batch = Batch::new(before.raft_index + 1, term, Bytes::from(body)).expect("it has the form of a batch");
+    batch.verify().expect("its entries have the form of entries");
+    batch
 }

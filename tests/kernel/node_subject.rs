@@ -6,7 +6,7 @@ use std::thread;
 
 use dledger::{AppendFuture, Builder, DLedger};
 
-use crate::actor::{numbers, say, stand_still};
+use crate::actor::{acknowledge, numbers, say, stand_still};
 use crate::dice::Dice;
 use crate::power_cut::{Acknowledged, Subject};
 use crate::volume::clear;
@@ -73,7 +73,7 @@ pub(crate) fn play(words: &[&str]) {
 fn wait_for_commits(futures: &Receiver<(u64, AppendFuture)>) {
     for (entries, future) in futures {
         match future.wait() {
-            Ok(appended) => say(&format!("committed {entries} {}", appended.index)),
+            Ok(appended) => acknowledge(&format!("committed {entries} {}", appended.index)),
             Err(error) => fail(&error.to_string()),
         }
     }

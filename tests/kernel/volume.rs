@@ -128,10 +128,11 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?} failed (is this root?): {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Removes a directory with all that is in it, if it is there.
+/// Removes a directory with all that is in it, if it is there, so that no power cut brings it back.
 pub(crate) fn clear(dir: &Path) {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{}: {error}", dir.display()),
-        _ => {}
+    if dir.exists() {
+        fs::remove_dir_all(dir).expect("nobody uses it any more");
+        let parent = File::open(dir.parent().expect("it lies in a volume")).expect("it is mounted");
+        rustix::fs::syncfs(parent).expect("the volume has power");
     }
 }

@@ -137,7 +137,7 @@ fn end_of_character(text: &[char], at: usize) -> Option<usize> {
     }
 }
 
-const TEST_ATTRIBUTES: [&str; 2] = ["#[cfg(test)]", "#[cfg(all(test,"];
+const TEST_ATTRIBUTES: [&str; 3] = ["#[cfg(test)]", "#[cfg(all(test,", "#[cfg(any(test, fuzzing))]"];
 
 /// Where each item that only a test build sees begins and ends.
 fn test_items(code: &[char]) -> Vec<(usize, usize)> {

@@ -128,6 +128,9 @@ impl Past {
     /// Finds the moment that the storage came back to, which is durable from now on.
     fn settle(self, case: &'static str, recovered: &Recovered, reader: &dyn LogReader) -> Past {
         self.check_identity(case, recovered);
+        if let Some(damage) = recovered.damage.first() {
+            broken(case, self.rule(), format!("nothing was damaged, and it says that {damage}"));
+        }
         let log = self.find_log(case, recovered);
         if let Err(difference) = log.compare(reader) {
             broken(case, self.rule(), format!("after opening it {difference}"));

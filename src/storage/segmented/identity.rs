@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 
 use super::disk::{Disk, DiskFile};
-use super::format::{PAGE_BYTES, PageReader, PageWriter, VERSION};
+use super::format::{FEATURES, PAGE_BYTES, PageReader, PageWriter, VERSION};
 use super::segment::{read_full, write_all};
 use super::{damaged, failed};
 use crate::entry::NodeId;
@@ -14,8 +14,12 @@ pub(super) const IDENTITY_NAME: &str = "identity";
 const NEW_NAME: &str = "identity.tmp";
 const MAGIC: &[u8; 4] = b"DLid";
 
-/// The features of a directory that a reader must know. None so far.
-const FEATURES: u32 = 0;
+/// What a page has that this build does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    Version(u32),
+    Features(u32),
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IdentityFile {
@@ -41,22 +45,35 @@ impl IdentityFile {
     }
 
     pub(super) fn read<D: Disk>(disk: &D) -> Result<IdentityFile, StorageError> {
-        let mut pages = vec![0; 2 * PAGE_BYTES];
-        let read_failed = |error| failed(disk, "read", IDENTITY_NAME, error);
-        let file = disk.open(IDENTITY_NAME).map_err(read_failed)?;
-        read_full(&file, &mut pages, 0).map_err(read_failed)?;
+        let pages = Self::pages(disk)?;
         let mut unknown = None;
         for page in pages.chunks_exact(PAGE_BYTES) {
             match Self::decode(page) {
                 Some(Ok(identity)) => return Ok(identity),
-                Some(Err(version)) => unknown = Some(version),
+                Some(Err(newer)) => unknown = Some(newer),
                 None => {}
             }
         }
         Err(match unknown {
-            Some(found) => StorageError::UnknownVersion { path: disk.path(IDENTITY_NAME), found, known: VERSION },
+            Some(Unknown::Version(found)) => StorageError::UnknownVersion { path: disk.path(IDENTITY_NAME), found, known: VERSION },
+            Some(Unknown::Features(found)) => StorageError::UnknownFeatures { path: disk.path(IDENTITY_NAME), found },
             None => damaged(disk, IDENTITY_NAME, 0, "neither copy of the identity is intact"),
         })
+    }
+
+    /// Where the first of the two copies is that is not intact, if one is.
+    pub(super) fn bad_copy<D: Disk>(disk: &D) -> Result<Option<u64>, StorageError> {
+        let pages = Self::pages(disk)?;
+        let bad = pages.chunks_exact(PAGE_BYTES).position(|page| !matches!(Self::decode(page), Some(Ok(_))));
+        Ok(bad.map(|at| (at * PAGE_BYTES) as u64))
+    }
+
+    fn pages<D: Disk>(disk: &D) -> Result<Vec<u8>, StorageError> {
+        let mut pages = vec![0; 2 * PAGE_BYTES];
+        let read_failed = |error| failed(disk, "read", IDENTITY_NAME, error);
+        let file = disk.open(IDENTITY_NAME).map_err(read_failed)?;
+        read_full(&file, &mut pages, 0).map_err(read_failed)?;
+        Ok(pages)
     }
 
     /// Compares with what the caller believes to be opening.
@@ -67,7 +84,7 @@ impl IdentityFile {
         Err(StorageError::Mismatch { path: disk.path(""), expected: describe(expected), found: describe(&self.genesis) })
     }
 
-    fn encode(&self) -> Option<Vec<u8>> {
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
         let Genesis { group, node, cluster, membership } = &self.genesis;
         let mut page = PageWriter::new(MAGIC);
         page.u32(VERSION).u32(FEATURES).u128(self.directory).u64(node.get()).u64(*cluster);
@@ -75,15 +92,15 @@ impl IdentityFile {
         page.bytes(group.as_bytes()).nodes(&membership.voters).nodes(&membership.learners).finish(PAGE_BYTES)
     }
 
-    /// `Err` holds a version that this build does not know, or [`u32::MAX`] for features that it does not.
-    fn decode(page: &[u8]) -> Option<Result<IdentityFile, u32>> {
+    /// `Err` if the page is intact and of a build that could do more than this one.
+    pub(super) fn decode(page: &[u8]) -> Option<Result<IdentityFile, Unknown>> {
         let mut page = PageReader::new(page, MAGIC)?;
         let (version, features) = (page.u32()?, page.u32()?);
         if version != VERSION {
-            return Some(Err(version));
+            return Some(Err(Unknown::Version(version)));
         }
         if features & !FEATURES != 0 {
-            return Some(Err(u32::MAX));
+            return Some(Err(Unknown::Features(features & !FEATURES)));
         }
         let (directory, node, cluster) = (page.u128()?, NodeId::from(page.u64()?), page.u64()?);
         let (group, voters, learners, _) = (page.u32()?, page.u32()?, page.u32()?, page.u32()?);

@@ -8,12 +8,15 @@ use arc_swap::ArcSwap;
 use super::disk::Disk;
 use super::format::Synced;
 use super::segment::Segment;
-use crate::storage::{Base, Batch, LogReader, Mark, StorageError};
+use crate::storage::{Base, Batch, Damage, LogReader, Mark, StorageError};
 
-/// The list. Stretches follow each other without a gap: the first begins behind the base, each ends where the next begins.
+/// The list. Stretches follow each other without a gap: the first begins behind the base, each ends where the next begins. Only a damaged log has
+/// gaps, and takes no more.
 pub(super) struct Live<D: Disk> {
     pub(super) base: Base,
     pub(super) stretches: Vec<Stretch<D>>,
+    /// What lies in gaps, by ascending raft index. The last may lie behind all stretches.
+    pub(super) gaps: Vec<Damage>,
 }
 
 /// The part of one segment that belongs to the log.
@@ -31,14 +34,14 @@ impl<D: Disk> Clone for Stretch<D> {
 
 impl<D: Disk> Stretch<D> {
     /// How many records of the segment belong to the log.
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.segment.len().min(self.end - self.segment.first)
     }
 }
 
 impl<D: Disk> Live<D> {
     pub(super) fn new(base: Base) -> Live<D> {
-        Live { base, stretches: Vec::new() }
+        Live { base, stretches: Vec::new(), gaps: Vec::new() }
     }
 
     /// The same log with `segment` behind all others, which end where it begins. Those that have nothing left are given back.
@@ -51,13 +54,14 @@ impl<D: Disk> Live<D> {
             last.end = segment.first;
         }
         stretches.push(Stretch { segment, end: u64::MAX });
-        (Live { base: self.base.clone(), stretches }, dead)
+        (Live { base: self.base.clone(), stretches, gaps: Vec::new() }, dead)
     }
 
     /// Where `raft_index` is. At the base it is nowhere: whoever finds the log after a crash may find it with an earlier base, and must not look
     /// for this one in a segment.
     pub(super) fn place(&self, raft_index: u64) -> Synced {
-        self.locate(raft_index).map_or(Synced::default(), |(stretch, _)| Synced { raft_index, segment: stretch.segment.id })
+        let nowhere = if planted!("a base is looked for in a segment") { Synced { raft_index, segment: 0 } } else { Synced::default() };
+        self.locate(raft_index).map_or(nowhere, |(stretch, _)| Synced { raft_index, segment: stretch.segment.id })
     }
 
     /// The stretch that holds `raft_index`, and its ordinal there. `None` at the base and below, and behind the last record.
@@ -73,7 +77,8 @@ impl<D: Disk> Live<D> {
             std::cmp::Ordering::Less => Err(self.purged()),
             std::cmp::Ordering::Equal => Ok(Some(self.base.mark)),
             std::cmp::Ordering::Greater => {
-                self.locate(raft_index).map(|(stretch, ordinal)| stretch.segment.mark(disk, ordinal)).transpose()
+                let Some((stretch, ordinal)) = self.locate(raft_index) else { return self.check_gaps(raft_index).map(|()| None) };
+                stretch.segment.mark(disk, ordinal).map(Some)
             }
         }
     }
@@ -83,11 +88,9 @@ impl<D: Disk> Live<D> {
             return Err(self.purged());
         }
         // Of several segments that begin at the same index, only the last can hold it: the others hold control records alone.
-        let Some(at) = self.stretches.partition_point(|stretch| stretch.segment.before.next_index <= index).checked_sub(1) else {
-            return Ok(None);
-        };
-        let stretch = &self.stretches[at];
-        let Some(ordinal) = stretch.segment.find(disk, index, stretch.len())? else { return Ok(None) };
+        let next = self.stretches.partition_point(|stretch| stretch.segment.before.next_index <= index);
+        let Some(stretch) = next.checked_sub(1).map(|at| &self.stretches[at]) else { return self.beyond(disk, next) };
+        let Some(ordinal) = stretch.segment.find(disk, index, stretch.len())? else { return self.beyond(disk, next) };
         let (_, batch) = stretch.segment.record(disk, ordinal)?;
         if batch.first_index().is_none_or(|first| index < first) || batch.end_index().is_none_or(|end| index >= end) {
             return Err(super::damaged(disk, &stretch.segment.name, 0, "the index of the segment points to the wrong record"));
@@ -102,8 +105,12 @@ impl<D: Disk> Live<D> {
         let mut batches = Vec::new();
         let mut bytes = 0;
         for raft_index in from..to {
-            let Some((stretch, ordinal)) = self.locate(raft_index) else { break };
-            let (_, batch) = stretch.segment.record(disk, ordinal)?;
+            let batch = match self.batch(disk, raft_index) {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(StorageError::Damaged { .. }) if !batches.is_empty() => break,
+                Err(error) => return Err(error),
+            };
             bytes += batch.body().len() as u64;
             if bytes > bytes_max && !batches.is_empty() {
                 break;
@@ -111,6 +118,40 @@ impl<D: Disk> Live<D> {
             batches.push(batch);
         }
         Ok(batches)
+    }
+
+    /// A batch for a peer. It is checked whole: nobody else could tell where the damage was done.
+    fn batch(&self, disk: &D, raft_index: u64) -> Result<Option<Batch>, StorageError> {
+        let Some((stretch, ordinal)) = self.locate(raft_index) else { return self.check_gaps(raft_index).map(|()| None) };
+        let (_, batch) = stretch.segment.record(disk, ordinal)?;
+        batch.verify().map_err(|error| stretch.segment.damaged_at(disk, ordinal, error.to_string()))?;
+        Ok(Some(batch))
+    }
+
+    /// What is wrong with the batch `raft_index`, if anything is.
+    fn examine(&self, disk: &D, raft_index: u64) -> Result<Option<Damage>, StorageError> {
+        match self.locate(raft_index) {
+            Some((stretch, ordinal)) => stretch.segment.examine(disk, ordinal),
+            None => Ok(self.gap(raft_index).cloned()),
+        }
+    }
+
+    /// An entry that stretch `next - 1` does not hold, nor any before: it lies in a gap, or the log does not reach so far.
+    fn beyond(&self, disk: &D, next: usize) -> Result<Option<Batch>, StorageError> {
+        let reached = next.checked_sub(1).map_or(0, |at| self.stretches[at].segment.first);
+        match (self.gaps.iter().find(|gap| gap.raft_indexes.start > reached), self.stretches.get(next)) {
+            (Some(gap), _) => Err(gap.into()),
+            (None, Some(behind)) => Err(super::damaged(disk, &behind.segment.name, 0, "the entries in front of it are in no segment")),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn gap(&self, raft_index: u64) -> Option<&Damage> {
+        self.gaps.iter().find(|gap| gap.raft_indexes.contains(&raft_index))
+    }
+
+    fn check_gaps(&self, raft_index: u64) -> Result<(), StorageError> {
+        self.gap(raft_index).map_or(Ok(()), |gap| Err(gap.into()))
     }
 
     fn purged(&self) -> StorageError {
@@ -155,6 +196,10 @@ impl<D: Disk> LogReader for SegmentReader<D> {
 
     fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {
         self.read(|live| live.mark(&self.disk, raft_index))
+    }
+
+    fn examine(&self, raft_index: u64) -> Result<Option<Damage>, StorageError> {
+        self.read(|live| live.examine(&self.disk, raft_index))
     }
 }
 

@@ -4,8 +4,14 @@
 //! with an index of its records. A conflicting tail is never written over: a new segment begins at the cut, and wins from there on. All
 //! that is small and changes (term, vote, base, peers) is in one file of alternating slots.
 
+#[macro_use]
+mod planted;
+
+mod damage;
 pub(crate) mod disk;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod identity;
 mod live;
 mod map;
@@ -17,10 +23,12 @@ mod segment;
 pub(crate) mod simulated;
 mod spare;
 mod state;
+mod survey;
 mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 #[cfg(test)]
 mod trials;
 mod writer;
@@ -39,7 +47,7 @@ use self::recovery::Found;
 use self::state::{STATE_NAME, State, StateFile, WriteError};
 use self::sync::Shared;
 use self::writer::Writer;
-use super::{Base, Batch, Chore, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
+use super::{Base, Batch, Chore, Damage, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
 use crate::entry::NodeId;
 use crate::role::Membership;
 
@@ -73,7 +81,8 @@ impl Default for SegmentOptions {
 /// The default storage: a log in the segment files of one directory.
 ///
 /// Batches are written behind all others into files of fixed length, and read from anywhere in them without copying. What was synced survives a
-/// power cut; what a power cut tore is cut off; what was damaged is reported with file and offset, and never cut.
+/// power cut; what a power cut tore is cut off; what was damaged is reported with file and offset, and never cut. Opening verifies every byte of what
+/// is not yet sealed; sealed segments are verified as they are read.
 ///
 /// # What is assumed of the disk
 /// `fdatasync` returns when the data is durable; a sector of 512 bytes is written as a whole or not at all; `rename` is atomic, and durable
@@ -88,7 +97,19 @@ pub struct SegmentedLog<D: Disk = RealDisk> {
     disk: Arc<D>,
     options: SegmentOptions,
     live: Arc<ArcSwap<Live<D>>>,
-    writer: Option<Writer<D>>,
+    access: Access<D>,
+}
+
+/// What may be done with a log.
+enum Access<D: Disk> {
+    /// Nothing: it has not been opened.
+    Closed,
+    Full(Box<Writer<D>>),
+    /// It is damaged, and only read, so that nothing makes it worse. The lock keeps others out.
+    Reading {
+        refusal: StorageError,
+        _lock: D::Lock,
+    },
 }
 
 impl SegmentedLog {
@@ -101,11 +122,15 @@ impl SegmentedLog {
 impl<D: Disk> SegmentedLog<D> {
     pub(crate) fn on(disk: D, options: SegmentOptions) -> SegmentedLog<D> {
         let nothing = Base { mark: Mark::GENESIS, membership: Membership::default() };
-        SegmentedLog { disk: Arc::new(disk), options, live: Arc::new(ArcSwap::from_pointee(Live::new(nothing))), writer: None }
+        SegmentedLog { disk: Arc::new(disk), options, live: Arc::new(ArcSwap::from_pointee(Live::new(nothing))), access: Access::Closed }
     }
 
     fn writer(&mut self) -> Result<&mut Writer<D>, StorageError> {
-        self.writer.as_mut().ok_or_else(|| StorageError::OutOfLine("it has not been opened".to_owned()))
+        match &mut self.access {
+            Access::Closed => Err(StorageError::OutOfLine("it has not been opened".to_owned())),
+            Access::Full(writer) => Ok(writer),
+            Access::Reading { refusal, .. } => Err(refusal.clone()),
+        }
     }
 
     /// Whose directory this is; makes it if it is nobody's.
@@ -163,11 +188,27 @@ impl<D: Disk> SegmentedLog<D> {
         let (base, last) = (state.base.mark.raft_index, found.last.raft_index);
         state.hard_state.commit = state.hard_state.commit.max(found.commit).clamp(base, last);
         let disk = &*self.disk;
-        let written = file.write(state, 0).and_then(|()| file.file.sync_data().map_err(WriteError::Io));
+        let written = file
+            .write(state, 0)
+            .and_then(|()| if planted!("an incarnation is not synced") { Ok(()) } else { file.file.sync_data().map_err(WriteError::Io) });
         written.map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
             WriteError::Io(error) => failed(disk, "write", STATE_NAME, error),
         })
+    }
+
+    /// Shows what was found, and goes on behind it.
+    fn begin_writing(&self, found: Found<D>, directory: u128, state: StateFile<D>, names: Vec<String>, lock: D::Lock) -> Writer<D> {
+        let synced = found.live.place(found.last.raft_index);
+        let shared = Arc::new(Shared::new(self.disk.clone(), directory, state.file.clone(), synced, lock));
+        self.live.store(Arc::new(found.live));
+        let segment_bytes = self.options.segment_bytes.clamp(SegmentOptions::SEGMENT_BYTES_MIN, SegmentOptions::SEGMENT_BYTES_MAX);
+        let options = SegmentOptions { segment_bytes, ..self.options };
+        let mut writer = Writer::new(shared, self.live.clone(), state, options, found.last, found.tail);
+        found.unsealed.into_iter().for_each(|unsealed| writer.retired.seal(unsealed));
+        let leftover = names.into_iter().filter(|name| name.ends_with(spare::SPARE_SUFFIX));
+        writer.retired.remove(found.dead.into_iter().chain(leftover).collect(), 0);
+        writer
     }
 }
 
@@ -183,25 +224,27 @@ impl<D: Disk> Storage for SegmentedLog<D> {
         let mut state = self.open_state(&identity)?;
         let watermark = state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
         let found = recovery::recover(&*disk, &state.state, watermark, &names)?;
-        self.begin_run(&mut state, &found)?;
-
+        if found.damage.is_empty() {
+            self.begin_run(&mut state, &found)?;
+        } else {
+            state.state.hard_state.commit = found.commit;
+            state.state.incarnation = state.state.incarnation.max(1);
+        }
         let recovered = Recovered {
             identity: Identity { directory: identity.directory, incarnation: state.state.incarnation },
             hard_state: state.state.hard_state,
             base: found.live.base.clone(),
             last: found.last,
             peers: state.state.peers.clone(),
+            damage: found.damage.clone(),
         };
-        let synced = found.live.place(found.last.raft_index);
-        let shared = Arc::new(Shared::new(disk, identity.directory, state.file.clone(), synced, lock));
-        self.live.store(Arc::new(found.live));
-        let segment_bytes = self.options.segment_bytes.clamp(SegmentOptions::SEGMENT_BYTES_MIN, SegmentOptions::SEGMENT_BYTES_MAX);
-        let options = SegmentOptions { segment_bytes, ..self.options };
-        let mut writer = Writer::new(shared, self.live.clone(), state, options, found.last, found.tail);
-        found.unsealed.into_iter().for_each(|unsealed| writer.retired.seal(unsealed));
-        let leftover = names.into_iter().filter(|name| name.ends_with(spare::SPARE_SUFFIX));
-        writer.retired.remove(found.dead.into_iter().chain(leftover).collect(), 0);
-        self.writer = Some(writer);
+        self.access = match found.damage.first() {
+            None => Access::Full(Box::new(self.begin_writing(found, identity.directory, state, names, lock))),
+            Some(first) => {
+                self.live.store(Arc::new(found.live));
+                Access::Reading { refusal: refusal(first), _lock: lock }
+            }
+        };
         Ok(recovered)
     }
 
@@ -230,24 +273,32 @@ impl<D: Disk> Storage for SegmentedLog<D> {
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
-        match self.writer() {
-            Ok(writer) => writer.begin_sync(),
-            Err(_) => Box::new(NothingToSync),
+        match &mut self.access {
+            Access::Closed => Box::new(()),
+            Access::Full(writer) => writer.begin_sync(),
+            Access::Reading { refusal, .. } => Box::new(Refused(refusal.clone())),
         }
     }
 
     fn next_chore(&mut self) -> Option<Chore> {
-        self.writer.as_mut()?.next_chore()
+        self.writer().ok()?.next_chore()
     }
 }
 
-/// The sync of a log that was never opened.
-struct NothingToSync;
+/// The sync of a log that takes nothing.
+struct Refused(StorageError);
 
-impl PendingSync for NothingToSync {
+impl PendingSync for Refused {
     fn wait(self: Box<Self>) -> Result<(), StorageError> {
-        Ok(())
+        Err(self.0)
     }
+}
+
+/// What a damaged log answers to every write.
+fn refusal(damage: &Damage) -> StorageError {
+    let Damage { path, offset, reason, .. } = damage;
+    let reason = format!("{reason}; a damaged log takes no writes");
+    StorageError::Damaged { path: path.clone(), offset: *offset, reason }
 }
 
 impl<D: Disk> fmt::Debug for SegmentedLog<D> {

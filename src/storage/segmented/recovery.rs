@@ -10,13 +10,14 @@
 //! > at or before w by a segment that was begun after s.
 //!
 //! Every record is a witness of the moment when it was written, every seal is one for the last record of its segment, and so is the watermark.
-//! If one of them is contradicted, the log is damaged: nothing is changed, and the error says where. If none is, whatever is
+//! If one of them is contradicted, the log is damaged: nothing is changed, and what can be read of it is salvaged. If none is, whatever is
 //! missing was torn by the crash before it counted, and is cut off.
 
 use std::sync::Arc;
 
+use super::damage::salvage;
 use super::disk::{Disk, DiskFile};
-use super::format::{self, HeadError, PAGE_BYTES, Seal, Synced};
+use super::format::{self, HeadError, Header, PAGE_BYTES, Seal, Synced};
 use super::live::{Live, Stretch};
 use super::retention::Unsealed;
 use super::scan::{Scan, scan};
@@ -24,7 +25,7 @@ use super::segment::{Segment, read_full};
 use super::state::State;
 use super::tail::Tail;
 use super::{damaged, failed};
-use crate::storage::{Mark, StorageError};
+use crate::storage::{Damage, Mark, StorageError};
 
 /// What the files hold.
 pub(super) struct Found<D: Disk> {
@@ -38,25 +39,29 @@ pub(super) struct Found<D: Disk> {
     pub(super) unsealed: Vec<Unsealed<D>>,
     /// Segments with nothing left of the log.
     pub(super) dead: Vec<String>,
+    /// What is wrong with the log. If anything is, it is only read: there is neither a tail nor anything unsealed or dead.
+    pub(super) damage: Vec<Damage>,
 }
 
 /// One segment file.
-struct Candidate<D: Disk> {
-    id: u64,
-    first: u64,
-    name: String,
-    contents: Contents<D>,
+pub(super) struct Candidate<D: Disk> {
+    pub(super) id: u64,
+    pub(super) first: u64,
+    pub(super) name: String,
+    pub(super) contents: Contents<D>,
+    /// What is wrong with its head, if it has no seal that vouches for it.
+    pub(super) bad_head: Option<&'static str>,
 }
 
-enum Contents<D: Disk> {
+pub(super) enum Contents<D: Disk> {
     Sealed(Seal),
     Open { file: Arc<D::File>, scan: Box<Scan> },
 }
 
 /// What a place was known to be durable at, and when: while segment `at` took the records.
-struct Witness {
-    at: u64,
-    synced: Synced,
+pub(super) struct Witness {
+    pub(super) at: u64,
+    pub(super) synced: Synced,
 }
 
 /// Finds the log that `state` describes among the files called `names`. Changes nothing but to sync what it accepts.
@@ -69,12 +74,12 @@ pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced
     let candidates =
         present.iter().map(|(id, first)| Candidate::read(disk, state.directory, *id, *first)).collect::<Result<Vec<_>, _>>()?;
 
-    let chain = chain(disk, state, &candidates)?;
     let mut witnesses: Vec<Witness> = candidates.iter().map(Candidate::witness).collect();
     witnesses.extend(watermark.map(|synced| Witness { at: synced.segment, synced }));
-    if let Some(witness) = witnesses.iter().find(|witness| !chain.agrees_with(witness, state)) {
-        return Err(contradiction(disk, &candidates, &chain, witness));
-    }
+    let chain = match sound_chain(disk, state, &candidates, &witnesses) {
+        Err(cause @ StorageError::Damaged { .. }) => return salvage(disk, state, &candidates, &witnesses, cause),
+        chain => chain?,
+    };
     chain.sync(disk, &candidates, &witnesses)?;
     dead.extend(
         candidates.iter().enumerate().filter(|(at, _)| !chain.links.iter().any(|link| link.at == *at)).map(|(_, dead)| dead.name.clone()),
@@ -84,6 +89,22 @@ pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced
     Ok(found)
 }
 
+/// The chain, if nothing speaks against it.
+fn sound_chain<D: Disk>(disk: &D, state: &State, candidates: &[Candidate<D>], witnesses: &[Witness]) -> Result<Chain, StorageError> {
+    if let Some((name, reason)) = candidates.iter().find_map(|candidate| Some((&candidate.name, candidate.bad_head?))) {
+        return Err(damaged(disk, name, 0, reason));
+    }
+    let mut chain = chain(disk, state, candidates)?;
+    let contradicts = |witness: &&Witness| !chain.agrees_with(witness, state) && !planted!("damage is cut off");
+    if let Some(witness) = witnesses.iter().find(contradicts) {
+        return Err(contradiction(disk, candidates, &chain, witness));
+    }
+    if let Some(last) = chain.links.last() {
+        chain.commit = candidates[last.at].header(disk, state.directory, last.end - 1)?.commit;
+    }
+    Ok(chain)
+}
+
 impl<D: Disk> Candidate<D> {
     fn read(disk: &D, directory: u128, id: u64, first: u64) -> Result<Candidate<D>, StorageError> {
         let (name, seed) = (format::segment_name(id, first), format::seed(directory, id));
@@ -91,19 +112,28 @@ impl<D: Disk> Candidate<D> {
         let file = disk.open(&name).map_err(read_failed)?;
         let mut page = [0; PAGE_BYTES];
         read_full(&file, &mut page, 0).map_err(read_failed)?;
-        format::check_segment_head(&page, directory).map_err(|error| match error {
-            HeadError::UnknownVersion(found) => StorageError::UnknownVersion { path: disk.path(&name), found, known: format::VERSION },
-            HeadError::Damaged(reason) => damaged(disk, &name, 0, reason),
-        })?;
-        let contents = match Seal::decode(&page, id, first, seed) {
-            Some(seal) => Contents::Sealed(seal),
-            None => Contents::Open { scan: Box::new(scan(disk, &file, &name, id, seed, first)?), file: Arc::new(file) },
+        let bad_head = match format::check_segment_head(&page, directory) {
+            Ok(()) => None,
+            Err(HeadError::Damaged(reason)) => Some(reason),
+            Err(HeadError::UnknownVersion(found)) => {
+                return Err(StorageError::UnknownVersion { path: disk.path(&name), found, known: format::VERSION });
+            }
+            Err(HeadError::UnknownFeatures(found)) => {
+                return Err(StorageError::UnknownFeatures { path: disk.path(&name), found });
+            }
         };
-        Ok(Candidate { id, first, name, contents })
+        if let Some(seal) = Seal::decode(&page, id, first, seed) {
+            if let Some(reason) = bad_head {
+                log::warn!("{}: {reason}; its seal vouches for it", disk.path(&name).display());
+            }
+            return Ok(Candidate { id, first, name, contents: Contents::Sealed(seal), bad_head: None });
+        }
+        let contents = Contents::Open { scan: Box::new(scan(disk, &file, &name, id, seed, first)?), file: Arc::new(file) };
+        Ok(Candidate { id, first, name, contents, bad_head })
     }
 
-    /// The raft index after its last record.
-    fn end(&self) -> u64 {
+    /// The raft index after its last record that is intact, as are all before it.
+    pub(super) fn end(&self) -> u64 {
         match &self.contents {
             Contents::Sealed(seal) => seal.last.raft_index + 1,
             Contents::Open { scan, .. } => self.first + scan.records.len(),
@@ -119,7 +149,7 @@ impl<D: Disk> Candidate<D> {
     }
 
     /// Whether its first record stands right behind `before`.
-    fn continues(&self, before: &Mark) -> bool {
+    pub(super) fn continues(&self, before: &Mark) -> bool {
         match &self.contents {
             Contents::Sealed(seal) => seal.before == *before,
             Contents::Open { scan, .. } => scan.head.as_ref().is_some_and(|(header, batch)| batch.mark_after(before) == Ok(header.mark)),
@@ -127,12 +157,21 @@ impl<D: Disk> Candidate<D> {
     }
 
     /// The mark after its record `raft_index`.
-    fn mark(&self, disk: &D, directory: u128, raft_index: u64) -> Result<Mark, StorageError> {
+    pub(super) fn mark(&self, disk: &D, directory: u128, raft_index: u64) -> Result<Mark, StorageError> {
         match &self.contents {
-            Contents::Sealed(seal) => Segment::sealed(directory, *seal).mark(disk, raft_index - self.first),
+            Contents::Sealed(seal) if raft_index == seal.last.raft_index => Ok(seal.last),
+            _ => self.header(disk, directory, raft_index).map(|header| header.mark),
+        }
+    }
+
+    /// The header of its record `raft_index`.
+    fn header(&self, disk: &D, directory: u128, raft_index: u64) -> Result<Header, StorageError> {
+        let ordinal = raft_index - self.first;
+        match &self.contents {
+            Contents::Sealed(seal) => Segment::sealed(directory, *seal).record(disk, ordinal).map(|(header, _)| header),
             Contents::Open { file, scan } => {
                 let seed = format::seed(directory, self.id);
-                scan.mark(disk, file, &self.name, self.id, seed, raft_index - self.first)
+                scan.header(disk, file, &self.name, self.id, seed, ordinal)
             }
         }
     }
@@ -143,6 +182,8 @@ struct Chain {
     links: Vec<Link>,
     base: u64,
     last: Mark,
+    /// The newest commit that the last record knew of.
+    commit: u64,
 }
 
 /// One of them.
@@ -172,7 +213,7 @@ impl Link {
 fn chain<D: Disk>(disk: &D, state: &State, candidates: &[Candidate<D>]) -> Result<Chain, StorageError> {
     let mut left: Vec<usize> = (0..candidates.len()).filter(|&at| candidates[at].end() > candidates[at].first).collect();
     'again: loop {
-        let mut chain = Chain { links: Vec::new(), base: state.base.mark.raft_index, last: state.base.mark };
+        let mut chain = Chain { links: Vec::new(), base: state.base.mark.raft_index, last: state.base.mark, commit: 0 };
         for (at, end) in winners(candidates, &left) {
             let candidate = &candidates[at];
             // Leaving one out lets older ones reach further, so all is looked at again.
@@ -189,7 +230,7 @@ fn chain<D: Disk>(disk: &D, state: &State, candidates: &[Candidate<D>]) -> Resul
 }
 
 /// Of the candidates `left`, in order, those that no newer one kills, and where the next one begins.
-fn winners<D: Disk>(candidates: &[Candidate<D>], left: &[usize]) -> Vec<(usize, u64)> {
+pub(super) fn winners<D: Disk>(candidates: &[Candidate<D>], left: &[usize]) -> Vec<(usize, u64)> {
     let mut winners = Vec::new();
     let mut bound = u64::MAX;
     for &at in left.iter().rev().filter(|&&at| candidates[at].first < u64::MAX) {
@@ -220,9 +261,12 @@ impl Chain {
             let Candidate { name, contents, .. } = &candidates[link.at];
             if let Contents::Open { file, scan } = contents {
                 let durable = link.durable(witnesses);
+                let durable = if planted!("what is in the cache is trusted") { u64::MAX - 1 } else { durable };
                 let written = scan.write_again(&**file, (durable + 1).saturating_sub(link.first));
                 written.map_err(|error| failed(disk, "write", name, error))?;
-                file.sync_data().map_err(|error| failed(disk, "sync", name, error))?;
+                if !planted!("what is recovered is not synced") {
+                    file.sync_data().map_err(|error| failed(disk, "sync", name, error))?;
+                }
             }
         }
         disk.sync_dir().map_err(|error| failed(disk, "sync", "", error))
@@ -235,8 +279,15 @@ impl Chain {
         candidates: Vec<Candidate<D>>,
         newest: Option<u64>,
     ) -> Result<Found<D>, StorageError> {
-        let mut found =
-            Found { live: Live::new(state.base.clone()), last: self.last, commit: 0, tail: None, unsealed: Vec::new(), dead: Vec::new() };
+        let mut found = Found {
+            live: Live::new(state.base.clone()),
+            last: self.last,
+            commit: self.commit,
+            tail: None,
+            unsealed: Vec::new(),
+            dead: Vec::new(),
+            damage: Vec::new(),
+        };
         let mut candidates: Vec<Option<Candidate<D>>> = candidates.into_iter().map(Some).collect();
         for (at, link) in self.links.iter().enumerate() {
             let candidate = candidates[link.at].take().expect("every candidate is linked once");
@@ -248,7 +299,9 @@ impl Chain {
                     let segment = Arc::new(Segment::growing(state.directory, link.id, link.before, map, scan.records));
                     // A segment that is newer than the tail, although dead, would win over what is appended there. And behind a torn record
                     // nothing is written.
-                    if is_last && scan.clean && newest == Some(link.id) {
+                    let clean = scan.clean || planted!("writes go on behind a torn record");
+                    let newest = newest == Some(link.id) || planted!("writes go on in a segment that a dead one beats");
+                    if is_last && clean && newest {
                         found.tail = Some(Tail::new(segment.clone(), file, scan.file_bytes, scan.end));
                     } else {
                         found.unsealed.push(Unsealed { segment: segment.clone(), file, end: scan.end, change: 0 });
@@ -256,9 +309,6 @@ impl Chain {
                     segment
                 }
             };
-            if is_last {
-                found.commit = segment.record(disk, link.end - 1 - link.first)?.0.commit;
-            }
             found.live.stretches.push(Stretch { segment, end: self.links.get(at + 1).map_or(u64::MAX, |next| next.first) });
         }
         Ok(found)

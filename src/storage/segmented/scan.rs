@@ -28,8 +28,8 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// The mark after the record of this ordinal, which is one of `records`.
-    pub(super) fn mark<D: Disk>(
+    /// The header of the record of this ordinal, which is one of `records`.
+    pub(super) fn header<D: Disk>(
         &self,
         disk: &D,
         file: &D::File,
@@ -37,17 +37,15 @@ impl Scan {
         id: u64,
         seed: u32,
         ordinal: u64,
-    ) -> Result<Mark, StorageError> {
+    ) -> Result<Header, StorageError> {
         match &self.last {
-            Some(last) if ordinal + 1 == self.records.len() => return Ok(last.mark),
+            Some(last) if ordinal + 1 == self.records.len() => return Ok(*last),
             _ => {}
         }
         let (offset, _) = self.records.place(ordinal);
         let mut bytes = [0; CHECKED_BYTES];
         let read = read_full(file, &mut bytes, offset).map_err(|error| failed(disk, "read", name, error))?;
-        let header =
-            Header::decode(&bytes[..read], id, seed).ok_or_else(|| damaged(disk, name, offset, "a record changed while it was read"))?;
-        Ok(header.mark)
+        Header::decode(&bytes[..read], id, seed).ok_or_else(|| damaged(disk, name, offset, "a record changed while it was read"))
     }
 
     /// Writes the records from this ordinal on once more, byte for byte.
@@ -72,7 +70,7 @@ impl Scan {
 pub(super) fn scan<D: Disk>(disk: &D, file: &D::File, name: &str, id: u64, seed: u32, first: u64) -> Result<Scan, StorageError> {
     let read_failed = |error| failed(disk, "read", name, error);
     let file_bytes = file.size().map_err(read_failed)?;
-    let mut window = Window { file, file_bytes, start: 0, bytes: Vec::new() };
+    let mut window = Window::new(file, file_bytes);
     let mut scan =
         Scan { records: Records::new(), head: None, last: None, end: RECORDS_AT, clean: false, synced: Synced::default(), file_bytes };
     let mut count = 0;
@@ -104,20 +102,45 @@ fn continues(header: &Header, batch: &Batch, before: Option<&Mark>, first: u64) 
 }
 
 fn intact_record<F: DiskFile>(window: &mut Window<'_, F>, at: u64, id: u64, seed: u32) -> io::Result<Option<(Header, Batch)>> {
-    let Some(header) = Header::decode(window.up_to(at, CHECKED_BYTES)?, id, seed) else { return Ok(None) };
-    if header.record_bytes() > window.file_bytes.saturating_sub(at) {
-        return Ok(None);
-    }
-    let bytes = HEADER_BYTES + header.body_bytes as usize;
-    let body = Bytes::copy_from_slice(&window.up_to(at, bytes)?[HEADER_BYTES..bytes]);
-    let Ok(batch) = Batch::new(header.mark.raft_index, header.mark.term, body) else { return Ok(None) };
-    let intact = crc32fast::hash(batch.table()) == header.table_crc && batch.verify().is_ok();
-    Ok(intact.then_some((header, batch)))
+    let Some(header) = header_at(window, at, id, seed)? else { return Ok(None) };
+    Ok(body_of(window, at, &header)?.map(|batch| (header, batch)).ok())
 }
 
-/// What records behind a bad one knew to be durable. Their places are unknown, so every place is tried; a header counts by its checksum.
-fn synced_behind<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id: u64, seed: u32) -> io::Result<Synced> {
-    let mut synced = Synced::default();
+/// The header at `at`, if one of segment `id` is there and the record ends within the file.
+pub(super) fn header_at<F: DiskFile>(window: &mut Window<'_, F>, at: u64, id: u64, seed: u32) -> io::Result<Option<Header>> {
+    let header = Header::decode(window.up_to(at, CHECKED_BYTES)?, id, seed);
+    let room = window.file_bytes.saturating_sub(at);
+    Ok(header.filter(|header| header.record_bytes() <= room))
+}
+
+/// The batch behind the header at `at`, every byte of it checked. Inside: what is wrong with it, and whether readers can tell by themselves.
+pub(super) fn body_of<F: DiskFile>(window: &mut Window<'_, F>, at: u64, header: &Header) -> io::Result<Result<Batch, BodyError>> {
+    let bytes = HEADER_BYTES + header.body_bytes as usize;
+    let Some(body) = window.up_to(at, bytes)?.get(HEADER_BYTES..bytes) else { return Ok(Err(BodyError::Table)) };
+    let Ok(batch) = Batch::new(header.mark.raft_index, header.mark.term, Bytes::copy_from_slice(body)) else {
+        return Ok(Err(BodyError::Table));
+    };
+    if planted!("payloads are not checked when the log is opened") {
+        return Ok(Ok(batch));
+    }
+    if crc32fast::hash(batch.table()) != header.table_crc {
+        return Ok(Err(BodyError::Table));
+    }
+    let verified = batch.verify();
+    Ok(verified.map(|()| batch).map_err(|_| BodyError::Payload))
+}
+
+/// What is wrong with a body whose header is intact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyError {
+    /// The entries cannot be told apart.
+    Table,
+    /// A payload does not match its checksum; whoever reads it notices, and the others are intact.
+    Payload,
+}
+
+/// The first intact header of segment `id` at `from` or behind. Its place is unknown, so every place is tried; a header counts by its checksum.
+pub(super) fn next_header<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id: u64, seed: u32) -> io::Result<Option<(u64, Header)>> {
     let mut at = from;
     while at < window.file_bytes {
         let whole = window.file_bytes - at <= WINDOW_BYTES as u64;
@@ -129,10 +152,20 @@ fn synced_behind<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id: u64, se
         }
         for step in (0..steps).step_by(format::ALIGN as usize).filter(|&step| Header::may_begin(&bytes[step..], id)) {
             if let Some(header) = Header::decode(&bytes[step..], id, seed) {
-                synced = newer(synced, header.synced);
+                return Ok(Some((at + step as u64, header)));
             }
         }
         at += format::aligned(steps as u64);
+    }
+    Ok(None)
+}
+
+/// What records behind a bad one knew to be durable.
+fn synced_behind<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id: u64, seed: u32) -> io::Result<Synced> {
+    let (mut synced, mut at) = (Synced::default(), from);
+    while let Some((found_at, header)) = next_header(window, at, id, seed)? {
+        synced = newer(synced, header.synced);
+        at = found_at + format::ALIGN;
     }
     Ok(synced)
 }
@@ -145,14 +178,18 @@ const WINDOW_BYTES: usize = 1 << 20;
 const ZEROS: [u8; 4096] = [0; 4096];
 
 /// A stretch of a file in memory.
-struct Window<'a, F> {
+pub(super) struct Window<'a, F> {
     file: &'a F,
-    file_bytes: u64,
+    pub(super) file_bytes: u64,
     start: u64,
     bytes: Vec<u8>,
 }
 
-impl<F: DiskFile> Window<'_, F> {
+impl<'a, F: DiskFile> Window<'a, F> {
+    pub(super) fn new(file: &'a F, file_bytes: u64) -> Window<'a, F> {
+        Window { file, file_bytes, start: 0, bytes: Vec::new() }
+    }
+
     /// The bytes from `at`: `count` of them, or as many as there are up to the end of the file. Damage to a length never makes this
     /// allocate more than the file is long.
     fn up_to(&mut self, at: u64, count: usize) -> io::Result<&[u8]> {

@@ -17,9 +17,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile, DiskMap};
-use super::format::{self, HEADER_BYTES, Header, PLACE_BYTES, Place, Seal};
+use super::format::{self, HEADER_BYTES, Header, PAGE_BYTES, PLACE_BYTES, Place, Seal};
+use super::survey::survey;
 use super::{damaged, failed};
-use crate::storage::{Batch, Mark, StorageError};
+use crate::storage::{Batch, Damage, Mark, StorageError};
 
 /// The map of an open file of `D`.
 pub(super) type MapOf<D> = <<D as Disk>::File as DiskFile>::Map;
@@ -83,20 +84,31 @@ impl<D: Disk> Segment<D> {
     /// The ordinal of the first record below `limit` after which the next index is beyond `index`.
     pub(super) fn find(&self, disk: &D, index: u64, limit: u64) -> Result<Option<u64>, StorageError> {
         let contents = self.contents(disk)?;
-        let (mut low, mut high) = (0, limit.min(self.len()));
+        let known = contents.index.len();
+        let (mut low, mut high) = (0, limit.min(known));
         let end = high;
         while low < high {
             let middle = low + (high - low) / 2;
             if contents.index.next_index(middle) > index { high = middle } else { low = middle + 1 }
         }
-        Ok((low < end).then_some(low))
+        match low < end {
+            true => Ok(Some(low)),
+            false if known < limit.min(self.len()) => Err(damaged(disk, &self.name, 0, UNREADABLE)),
+            false => Ok(None),
+        }
     }
 
     /// The record of this ordinal, which is below `len()`. Header and prefix are checked, payloads are not.
     pub(super) fn record(&self, disk: &D, ordinal: u64) -> Result<(Header, Batch), StorageError> {
         let contents = self.contents(disk)?;
+        if ordinal >= contents.index.len() {
+            return Err(damaged(disk, &self.name, 0, UNREADABLE));
+        }
         let (offset, body_bytes) = contents.index.place(ordinal);
         let wrong = |reason| damaged(disk, &self.name, offset, reason);
+        if body_bytes == u64::from(DAMAGED) {
+            return Err(wrong(UNREADABLE));
+        }
         let record = contents.map.slice(offset, HEADER_BYTES as u64 + body_bytes).ok_or_else(|| wrong("a record lies outside the file"))?;
         format::decode_record(record, self.id, self.seed, self.first + ordinal).map_err(wrong)
     }
@@ -107,6 +119,47 @@ impl<D: Disk> Segment<D> {
             Some(seal) if ordinal + 1 == seal.records => Ok(seal.last),
             _ => Ok(self.record(disk, ordinal)?.0.mark),
         }
+    }
+
+    /// What is wrong with the record of this ordinal, which is below `len()`, if anything is: every byte of it is read. Its identifiers come from the
+    /// footer, if there is one, and so are known whatever became of the record.
+    pub(super) fn examine(&self, disk: &D, ordinal: u64) -> Result<Option<Damage>, StorageError> {
+        let found = self.record(disk, ordinal).and_then(|(header, batch)| match batch.verify() {
+            _ if crc32fast::hash(batch.table()) != header.table_crc => {
+                Err(self.damaged_at(disk, ordinal, "the entries of the batch cannot be told apart"))
+            }
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.damaged_at(disk, ordinal, error.to_string())),
+        });
+        let Err(StorageError::Damaged { path, offset, reason }) = found else { return found.map(|()| None) };
+        let place = self.contents(disk)?.index.footer_place(ordinal);
+        let raft_index = self.first + ordinal;
+        let (term, chain) = (place.map(|place| place.term), place.map(|place| place.chain));
+        Ok(Some(Damage { path, offset, raft_indexes: raft_index..raft_index + 1, term, chain, reason }))
+    }
+
+    /// Whether it takes no more.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.seal.is_some()
+    }
+
+    /// The first page of its file.
+    pub(super) fn head(&self, disk: &D) -> Result<[u8; PAGE_BYTES], StorageError> {
+        let read_failed = |error| failed(disk, "read", &self.name, error);
+        let mut page = [0; PAGE_BYTES];
+        read_full(&disk.open(&self.name).map_err(read_failed)?, &mut page, 0).map_err(read_failed)?;
+        Ok(page)
+    }
+
+    /// Where its footer is, if it should have one and that is damaged.
+    pub(super) fn bad_footer(&self, disk: &D) -> Result<Option<u64>, StorageError> {
+        let is_lost = matches!(self.contents(disk)?.index, Index::Memory(_));
+        Ok(self.seal.as_ref().filter(|_| is_lost).map(|seal| seal.footer_at))
+    }
+
+    pub(super) fn damaged_at(&self, disk: &D, ordinal: u64, reason: impl Into<String>) -> StorageError {
+        let offset = self.contents.get().map_or(0, |contents| contents.index.place(ordinal).0);
+        damaged(disk, &self.name, offset, reason)
     }
 
     fn contents(&self, disk: &D) -> Result<&Contents<D>, StorageError> {
@@ -129,15 +182,27 @@ impl<D: Disk> Segment<D> {
             return Ok(Contents { map, index: Index::Footer(footer) });
         }
         log::warn!("the footer of {} is damaged; its records are read instead", disk.path(&self.name).display());
-        let scan = super::scan::scan(disk, &file, &self.name, self.id, self.seed, self.first)?;
-        if scan.records.len() < seal.records {
-            return Err(damaged(disk, &self.name, scan.end, "a record of a sealed segment cannot be read, and its footer neither"));
-        }
-        Ok(Contents { map, index: Index::Memory(scan.records) })
+        let survey = survey(disk, &file, &self.name, self.id, self.seed, self.first, seal.last.raft_index + 1)?;
+        Ok(Contents { map, index: Index::Memory(survey.records) })
     }
 }
 
 impl Index {
+    fn len(&self) -> u64 {
+        match self {
+            Index::Memory(records) => records.len(),
+            Index::Footer(footer) => (footer.len() / PLACE_BYTES) as u64,
+        }
+    }
+
+    /// The place as the footer tells it, if there is one.
+    fn footer_place(&self, ordinal: u64) -> Option<Place> {
+        match self {
+            Index::Memory(_) => None,
+            Index::Footer(footer) => footer.get(ordinal as usize * PLACE_BYTES..).map(Place::decode),
+        }
+    }
+
     /// Offset and body length of a record.
     fn place(&self, ordinal: u64) -> (u64, u64) {
         match self {
@@ -164,6 +229,10 @@ pub(super) struct Records {
     chunks: [OnceLock<Box<[Slot]>>; CHUNKS],
 }
 
+/// Stands for the length of a record that cannot be read. No body is as long.
+const DAMAGED: u32 = u32::MAX;
+const UNREADABLE: &str = "the record cannot be read back";
+
 const FIRST_CHUNK: u64 = 64;
 const CHUNKS: usize = 26;
 
@@ -189,6 +258,11 @@ impl Records {
         let chunk = self.chunks[chunk].get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| Slot::default()).collect());
         chunk[at].place.store((offset / format::ALIGN) << 32 | u64::from(body_bytes), Ordering::Relaxed);
         chunk[at].next_index.store(next_index, Ordering::Relaxed);
+    }
+
+    /// Notes that record `ordinal` should lie at `offset` or behind and cannot be read; `next_index` is no less than the index after it.
+    pub(super) fn put_damaged(&self, ordinal: u64, offset: u64, next_index: u64) {
+        self.put(ordinal, offset, DAMAGED, next_index);
     }
 
     /// Shows the first `count` records.

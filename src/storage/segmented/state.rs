@@ -54,7 +54,7 @@ impl State {
     }
 
     /// `None` if it has more members and peers than fit a page: 480 members, or 160 peers.
-    fn encode(&self, generation: u64) -> Option<Vec<u8>> {
+    pub(super) fn encode(&self, generation: u64) -> Option<Vec<u8>> {
         let Membership { voters, learners } = &self.base.membership;
         let mut page = PageWriter::new(STATE_MAGIC);
         page.u64(generation).u128(self.directory).u64(self.incarnation);
@@ -68,7 +68,7 @@ impl State {
         page.finish(PAGE_BYTES)
     }
 
-    fn decode(page: &[u8]) -> Option<(u64, State)> {
+    pub(super) fn decode(page: &[u8]) -> Option<(u64, State)> {
         let mut page = PageReader::new(page, STATE_MAGIC)?;
         let (generation, directory, incarnation) = (page.u64()?, page.u128()?, page.u64()?);
         let (term, vote, commit) = (page.u64()?, page.u64()?, page.u64()?);
@@ -84,12 +84,15 @@ impl State {
 
 /// Notes in the file `state` how far the log is durable. Not synced: it is a witness against damage, and one that is missing accuses nobody.
 pub(super) fn write_watermark(file: &impl DiskFile, directory: u128, synced: Synced) -> io::Result<()> {
-    let sector = PageWriter::new(WATERMARK_MAGIC).u128(directory).u64(synced.raft_index).u64(synced.segment).finish(WATERMARK_BYTES);
-    let sector = sector.expect("40 bytes fit a sector");
-    write_all(file, &mut [IoSlice::new(&sector)], WATERMARK_AT)
+    write_all(file, &mut [IoSlice::new(&watermark(directory, synced))], WATERMARK_AT)
 }
 
-fn decode_watermark(sector: &[u8], directory: u128) -> Option<Synced> {
+pub(super) fn watermark(directory: u128, synced: Synced) -> Vec<u8> {
+    let sector = PageWriter::new(WATERMARK_MAGIC).u128(directory).u64(synced.raft_index).u64(synced.segment).finish(WATERMARK_BYTES);
+    sector.expect("40 bytes fit a sector")
+}
+
+pub(super) fn decode_watermark(sector: &[u8], directory: u128) -> Option<Synced> {
     let mut page = PageReader::new(sector, WATERMARK_MAGIC)?;
     let theirs = page.u128()?;
     let synced = Synced { raft_index: page.u64()?, segment: page.u64()? };
@@ -150,7 +153,7 @@ impl<D: Disk> StateFile<D> {
     /// Whether the next write would destroy a generation while no newer one is known to be durable, if all up to `durable_change` is.
     pub(super) fn is_full(&self, durable_change: u64) -> bool {
         let kept = self.generation.wrapping_sub(SLOTS - 2) % SLOTS;
-        self.changes[kept as usize] > durable_change
+        self.changes[kept as usize] > durable_change && !planted!("the last durable slot is written over")
     }
 
     /// Writes `state` as the next generation; it is the change number `change` of the log. The caller has seen to it that
@@ -158,7 +161,7 @@ impl<D: Disk> StateFile<D> {
     pub(super) fn write(&mut self, state: State, change: u64) -> Result<(), WriteError> {
         let generation = self.generation + 1;
         let page = state.encode(generation).ok_or(WriteError::TooLarge)?;
-        let slot = generation % SLOTS;
+        let slot = if planted!("the newest slot is written over") { 0 } else { generation % SLOTS };
         write_all(&*self.file, &mut [IoSlice::new(&page), IoSlice::new(&page)], slot * SLOT_BYTES).map_err(WriteError::Io)?;
         self.changes[slot as usize] = change;
         (self.generation, self.state) = (generation, state);

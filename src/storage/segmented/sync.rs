@@ -78,7 +78,7 @@ impl<D: Disk> Shared<D> {
     pub(super) fn alone(&self, sync: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
         let _syncing = self.syncing.lock();
         self.usable()?;
-        sync().map_err(|error| self.poison(error))
+        sync().map_err(|error| if planted!("a failed sync is not final") { error } else { self.poison(error) })
     }
 }
 
@@ -120,14 +120,26 @@ impl<D: Disk> PartialEq for Target<D> {
 }
 
 impl<D: Disk> Target<D> {
+    /// The name of the file. None for the directory.
+    fn name(&self) -> &str {
+        match self {
+            Target::State => STATE_NAME,
+            Target::Segment { name, .. } => name,
+            Target::Names => "",
+        }
+    }
+
     pub(super) fn sync(&self, shared: &Shared<D>) -> Result<(), StorageError> {
-        let (name, done) = match self {
-            Target::State => (STATE_NAME, shared.state.sync_data()),
-            Target::Segment { name, file } => (name.as_str(), file.sync_data()),
-            Target::Names => ("", shared.disk.sync_dir()),
+        let sync = || match self {
+            Target::Names if planted!("names are not synced") => Ok(()),
+            Target::State if planted!("votes are not synced") => Ok(()),
+            Target::State => shared.state.sync_data(),
+            Target::Segment { file, .. } => file.sync_data(),
+            Target::Names => shared.disk.sync_dir(),
         };
+        let done = if planted!("a failed sync is tried again") { sync().or_else(|_| sync()) } else { sync() };
         // A full disk at this point is no better than a broken one: some of what was written is not there.
-        done.map_err(|error| broken(&*shared.disk, "sync", name, error))
+        done.map_err(|error| broken(&*shared.disk, "sync", self.name(), error))
     }
 }
 
@@ -149,12 +161,14 @@ impl<D: Disk> SegmentSync<D> {
 
     fn run(&self) -> Result<(), StorageError> {
         let already = self.shared.durable();
-        for dirty in self.dirty.iter().filter(|dirty| dirty.change > already.change) {
+        let dirty = if planted!("acknowledged before it is synced") { &[] } else { &self.dirty[..] };
+        for dirty in dirty.iter().filter(|dirty| dirty.change > already.change) {
             dirty.what.sync(&self.shared)?;
         }
         let mut durable = self.shared.durable.lock();
         durable.change = durable.change.max(self.change);
-        if durable.era == self.era && self.synced.raft_index > durable.synced.raft_index {
+        if (durable.era == self.era || planted!("a sync speaks for what was cut off")) && self.synced.raft_index > durable.synced.raft_index
+        {
             durable.synced = self.synced;
             drop(durable);
             self.witness()?;

@@ -111,7 +111,7 @@ impl<D: Disk> Writer<D> {
     ///
     /// All segments are there before the first record is written. So a disk that is too full for one of them leaves no record behind that nobody took.
     fn write(&mut self, draft: &mut Draft<D>, batches: &[Batch], cut: bool, stamp: Stamp) -> Result<(), StorageError> {
-        if cut {
+        if cut && !planted!("a cut goes on in the same segment") {
             draft.cut = draft.tail.take();
         }
         let mut fitting = draft.tail.as_ref().map_or(0, |tail| tail.room_for(batches));
@@ -236,7 +236,15 @@ impl<D: Disk> Writer<D> {
     pub(super) fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
         self.shared.usable()?;
         let live = self.live.load_full();
-        let dispensable = |next: &Segment<D>| next.before.next_index <= index && next.before.raft_index <= commit;
+        // The new base can be durable before the segment that begins there. If that one came with a cut, what it replaced was durable, and
+        // a crash would leave neither. So a segment is waited for until it holds something durable itself.
+        let durable = self.shared.durable().synced.raft_index;
+        let dispensable = |next: &Segment<D>| {
+            let before = &next.before;
+            before.next_index <= index
+                && (before.raft_index <= commit || planted!("what is not committed is purged"))
+                && before.raft_index < durable
+        };
         let count = live.stretches.iter().skip(1).take_while(|next| dispensable(&next.segment)).count();
         if count == 0 {
             return Ok(());
@@ -246,7 +254,7 @@ impl<D: Disk> Writer<D> {
         let base = Base { mark, membership: live.base.membership.clone() };
         self.change_state(|state| (state.base, state.first_segment) = (base.clone(), first_segment))?;
         let names = live.stretches[..count].iter().map(|stretch| stretch.segment.name.clone()).collect();
-        self.live.store(Arc::new(Live { base, stretches: kept.to_vec() }));
+        self.live.store(Arc::new(Live { base, stretches: kept.to_vec(), gaps: Vec::new() }));
         self.retired.remove(names, self.change);
         Ok(())
     }
@@ -310,7 +318,7 @@ impl<D: Disk> Writer<D> {
     /// The id of the next segment: the incarnation and a count. The incarnation is durable before the first segment of a run is begun, so no id is
     /// ever used again, whatever files a crash took or brought back.
     fn next_segment(&self) -> u64 {
-        self.incarnation() << 32 | self.begun
+        if planted!("segment ids are used again") { self.begun } else { self.incarnation() << 32 | self.begun }
     }
 
     fn incarnation(&self) -> u64 {

@@ -1,8 +1,8 @@
 //! Every single flipped bit, in every file of a small log: it is noticed, or it does no harm.
 //!
-//! Noticed: opening fails with a typed error, or reading what was hit does. No harm: everything is as it was. Never: a batch, a mark or an entry that
-//! is not what was appended, or a log that is shorter than what was synced and does not say so. (With one exception, which `format.md` owns up to: a
-//! flip and a power cut in one, in what the very last sync made durable.)
+//! Noticed: the log opens and names the one batch that is damaged, or reading what was hit fails with a typed error. No harm: everything is as it
+//! was. Never: a batch, a mark or an entry that is not what was appended, or a log that is shorter than what was synced and does not say so. (With one
+//! exception, which `format.md` owns up to: a flip and a power cut in one, in what the very last sync made durable.)
 //!
 //! `cargo test --release --lib bit_flips -- --ignored --nocapture` flips all of them.
 
@@ -14,7 +14,7 @@ use super::super::disk::Disk;
 use super::super::simulated::{Platter, SimulatedDisk};
 use super::history::Moment;
 use super::workload::{Step, Trial, genesis, log_on};
-use crate::storage::{Identity, Recovered, Storage, StorageError};
+use crate::storage::{Damage, Identity, Recovered, Storage, StorageError};
 
 /// A log in which there is one of everything: sealed segments, one that was cut, a tail, a purged head, votes and peers.
 struct Small {
@@ -61,7 +61,7 @@ fn small(closed: bool) -> Small {
 /// What became of a flip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
-    RefusedToOpen,
+    NoticedOnOpening,
     NoticedOnReading,
     /// The batches of a last sync that nothing bears witness to, taken for torn by the crash.
     TakenForTorn,
@@ -75,11 +75,13 @@ fn flip(small: &Small, name: &str, bit: u64) -> Result<Outcome, String> {
     let mut log = log_on(&disk);
     let recovered = match log.open(&genesis()) {
         Ok(recovered) => recovered,
-        Err(StorageError::Damaged { .. } | StorageError::UnknownVersion { .. }) => return Ok(Outcome::RefusedToOpen),
         Err(error) => return Err(format!("opening failed with {error}")),
     };
     check_recovered(small, &recovered)?;
     let reader = log.reader();
+    if let Some(damage) = recovered.damage.first() {
+        return check_damaged(small, &recovered, damage, log).map(|()| Outcome::NoticedOnOpening);
+    }
     if recovered.last != small.moment.last() {
         small.moment.cut_to(recovered.last.raft_index).compare(&*reader)?;
         return Ok(Outcome::TakenForTorn);
@@ -92,17 +94,36 @@ fn flip(small: &Small, name: &str, bit: u64) -> Result<Outcome, String> {
 }
 
 fn check_recovered(small: &Small, recovered: &Recovered) -> Result<(), String> {
-    let Recovered { identity, hard_state, base, last, peers } = recovered;
+    let Recovered { identity, hard_state, base, last, peers, damage } = recovered;
     let moment = &small.moment;
     let votes = |state: crate::storage::HardState| (state.term, state.vote);
     let right = identity.directory == small.identity.directory
-        && identity.incarnation > small.identity.incarnation
+        && identity.incarnation >= small.identity.incarnation + u64::from(damage.is_empty())
         && votes(*hard_state) == votes(moment.hard_state)
         && *base == moment.base
         && moment.mark(last.raft_index) == Some(*last)
-        && last.raft_index >= small.witnessed
+        && (last.raft_index >= small.witnessed || damage.iter().any(|damage| damage.raft_indexes.start <= last.raft_index + 1))
         && *peers == moment.peers.clone().into_iter().collect::<Vec<_>>();
     if right { Ok(()) } else { Err(format!("opened as {recovered:?}")) }
+}
+
+/// A damaged log names one batch, or none if something beside the batches was hit; gives all others as they were appended, and takes nothing.
+fn check_damaged(small: &Small, recovered: &Recovered, damage: &Damage, mut log: impl Storage) -> Result<(), String> {
+    let Damage { raft_indexes, .. } = damage;
+    if recovered.damage.len() > 1 || raft_indexes.end - raft_indexes.start > 1 {
+        return Err(format!("one flip is told as {:?}", recovered.damage));
+    }
+    let reader = log.reader();
+    small.moment.compare_what_reads(&*reader)?;
+    small.moment.cut_to(recovered.last.raft_index.max(small.witnessed)).compare_all_but(&*reader, raft_indexes.clone())?;
+    let commit = recovered.hard_state.commit;
+    if !matches!(reader.mark(commit), Ok(Some(_))) {
+        return Err(format!("what is committed is {commit}, which cannot be read"));
+    }
+    match log.save(recovered.hard_state) {
+        Err(StorageError::Damaged { .. }) => Ok(()),
+        other => Err(format!("a damaged log was to be changed: {other:?}")),
+    }
 }
 
 /// Flips every `stride`-th bit of every file, and counts what became of it by the kind of file.
@@ -137,9 +158,11 @@ fn a_flipped_bit_is_noticed_or_harmless() {
     for kind in ["seg", "state", "identity"] {
         assert!(kinds.keys().any(|(name, _)| name == kind), "no bit of a file of kind {kind} was flipped: {kinds:?}");
     }
-    assert!(kinds.keys().any(|(name, outcome)| name == "seg" && *outcome == Outcome::NoticedOnReading), "{kinds:?}");
+    for outcome in [Outcome::NoticedOnOpening, Outcome::NoticedOnReading] {
+        assert!(kinds.contains_key(&("seg".to_owned(), outcome)), "{kinds:?}");
+    }
     let kinds = flip_all(&small(false), 401);
-    assert!(!kinds.contains_key(&("state".to_owned(), Outcome::RefusedToOpen)), "one copy is enough: {kinds:?}");
+    assert!(!kinds.contains_key(&("state".to_owned(), Outcome::NoticedOnOpening)), "one copy is enough: {kinds:?}");
 }
 
 #[test]

@@ -227,7 +227,7 @@ fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
     for seed in 0..60 {
         let mut trial = Trial::begin(seed, false);
         // So many peers that a generation takes several sectors.
-        (4..60).for_each(|peer| trial.remember(peer.into()).unwrap());
+        trial.run(&(4..60).map(Step::Remember).collect::<Vec<_>>());
         trial.run(&[Step::Append(vec![vec![100]]), Step::Term, Step::Sync]);
         trial.log = None;
         let (disk, history) = (trial.disk.clone(), trial.history.after_crash(trial.disk.changes()));

@@ -1,6 +1,7 @@
 //! What a log was told, when, and what it may therefore be found to hold.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::entry::NodeId;
@@ -83,6 +84,12 @@ impl Moment {
         Ok(())
     }
 
+    /// The batches behind the mark `last`, if it is one of this log's.
+    pub(super) fn behind(&self, last: Mark) -> Vec<Batch> {
+        let behind = self.records.iter().filter(|(_, mark)| mark.raft_index > last.raft_index && self.mark(last.raft_index) == Some(last));
+        behind.map(|(batch, _)| batch.clone()).collect()
+    }
+
     /// The same, but for what stands behind the batch `last`.
     pub(super) fn cut_to(&self, last: u64) -> Moment {
         let kept = self.records.iter().filter(|(_, mark)| mark.raft_index <= last).cloned().collect();
@@ -97,12 +104,24 @@ impl Moment {
 
     /// Whether all that `reader` shows but one batch is intact.
     pub(super) fn compare_all_but_one(&self, reader: &dyn LogReader) -> Result<(), String> {
+        let missing = self.missing(reader);
+        if missing.len() <= 1 { Ok(()) } else { Err(format!("one flip has taken the batches {missing:?}")) }
+    }
+
+    /// Whether all that `reader` shows is intact but for the batches `damaged`.
+    pub(super) fn compare_all_but(&self, reader: &dyn LogReader, damaged: Range<u64>) -> Result<(), String> {
+        let missing = self.missing(reader);
+        let told = missing.iter().all(|raft_index| damaged.contains(raft_index));
+        if told { Ok(()) } else { Err(format!("the batches {missing:?} cannot be read, and it names {damaged:?}")) }
+    }
+
+    /// The batches that `reader` does not give as they were appended.
+    fn missing(&self, reader: &dyn LogReader) -> Vec<u64> {
         let reads = |(batch, mark): &&(Batch, Mark)| {
             reader.batches(mark.raft_index, mark.raft_index + 1, 0).is_ok_and(|found| found == [batch.clone()])
         };
         let kept = self.records.iter().filter(|(_, mark)| mark.raft_index > self.base.mark.raft_index);
-        let missing: Vec<u64> = kept.filter(|record| !reads(record)).map(|(_, mark)| mark.raft_index).collect();
-        if missing.len() <= 1 { Ok(()) } else { Err(format!("one flip has taken the batches {missing:?}")) }
+        kept.filter(|record| !reads(record)).map(|(_, mark)| mark.raft_index).collect()
     }
 
     /// Whether the log that `reader` shows is this one, from `base` to `last`. Every byte of it.
@@ -272,6 +291,9 @@ impl History {
         recovered: &Recovered,
         reader: &dyn LogReader,
     ) -> Result<(), String> {
+        if !recovered.damage.is_empty() {
+            return Err(format!("a sound log is called damaged: {:?}", recovered.damage));
+        }
         let moments = &self.moments[numbers];
         let Some(moment) = find_log(moments, recovered) else {
             let (first, now) = (&moments[0], &moments[moments.len() - 1]);

@@ -43,6 +43,8 @@ pub(super) enum Step {
     Append(Vec<Vec<usize>>),
     /// The same, behind the batch so many before the last; what stands there is cut off.
     Cut(u64, Vec<Vec<usize>>),
+    /// Append once more the first so many of the batches that the last restart has lost. A leader does that to its followers.
+    Resend(usize),
     /// A new term, and a vote in it.
     Term,
     /// A batch was committed: so many before the last.
@@ -84,6 +86,8 @@ pub(super) struct Trial {
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) history: History,
     pending: Vec<(Box<dyn PendingSync>, usize)>,
+    /// What the last restart has lost of the end of the log.
+    lost: Vec<Batch>,
     salt: u64,
     commit: u64,
     traced: bool,
@@ -108,7 +112,9 @@ impl Trial {
         let recovered = log.open(&genesis()).map_err(|error| format!("opening failed: {error}"))?;
         let reader = log.reader();
         history.judge(before, &recovered, &*reader)?;
-        let mut trial = Trial { disk, log: Some(log), reader, history, pending: Vec::new(), salt, commit: 0, traced, episodes: Vec::new() };
+        let lost = history.now().behind(recovered.last);
+        let mut trial =
+            Trial { disk, log: Some(log), reader, history, pending: Vec::new(), lost, salt, commit: 0, traced, episodes: Vec::new() };
         trial.opened(before, &recovered);
         Ok(trial)
     }
@@ -138,6 +144,7 @@ impl Trial {
         match step {
             Step::Append(sizes) => self.append(0, sizes),
             Step::Cut(back, sizes) => self.append(*back, sizes),
+            Step::Resend(count) => self.resend(*count),
             Step::Term => {
                 let HardState { term, .. } = self.history.now().hard_state;
                 let vote = [None, Some(NodeId::from(1)), Some(NodeId::from(3))][(term % 3) as usize];
@@ -147,7 +154,7 @@ impl Trial {
                 self.commit = self.commit.max(self.last().saturating_sub(*back));
                 Ok(())
             }
-            Step::Remember(peer) => self.remember(NodeId::from(1 + peer % 5)),
+            Step::Remember(peer) => self.remember(NodeId::from(1 + peer)),
             Step::Begin => {
                 let sync = (self.log().begin_sync(), self.history.number());
                 self.pending.push(sync);
@@ -218,10 +225,24 @@ impl Trial {
             mark = batch.mark_after(&mark).expect("it was made to follow");
             batches.push(batch);
         }
-        let (began, commit) = (self.disk.changes(), self.commit.min(mark.raft_index));
-        let result = self.log().append(&batches, commit);
+        self.take(kept, &batches, self.commit.min(mark.raft_index))
+    }
+
+    fn resend(&mut self, count: usize) -> Result<(), StorageError> {
+        let before = self.lost.first().map_or(0, |batch| batch.raft_index() - 1);
+        // Once something else was appended, they are of no use any more.
+        if self.last() == before && self.lost.first().is_some_and(|batch| batch.mark_after(&self.history.now().last()).is_ok()) {
+            let again: Vec<Batch> = self.lost.drain(..count.min(self.lost.len())).collect();
+            return self.take(before, &again, self.commit);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, kept: u64, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
+        let began = self.disk.changes();
+        let result = self.log().append(batches, commit);
         if Self::may_have_happened(&result) {
-            self.history.append(began, kept, &batches, commit);
+            self.history.append(began, kept, batches, commit);
         }
         result
     }
@@ -235,7 +256,7 @@ impl Trial {
         result
     }
 
-    pub(super) fn remember(&mut self, peer: NodeId) -> Result<(), StorageError> {
+    fn remember(&mut self, peer: NodeId) -> Result<(), StorageError> {
         self.salt += 1;
         let (began, directory) = (self.disk.changes(), u128::from(self.salt));
         let result = self.log().remember(peer, directory);
@@ -332,7 +353,8 @@ pub(super) fn random_steps(draws: &mut Draws, count: usize) -> Vec<Step> {
 
 fn random_step(draws: &mut Draws) -> Step {
     match draws.below(32) {
-        0..10 => Step::Append(random_sizes(draws)),
+        0..8 => Step::Append(random_sizes(draws)),
+        8..10 => Step::Resend(1 + draws.below(3) as usize),
         10..13 => Step::Cut(draws.below(6), random_sizes(draws)),
         13..15 => Step::Term,
         15..17 => Step::Commit(draws.below(6)),
@@ -424,6 +446,26 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
             "purge",
             [filled(12), vec![Chores, Commit(0), Purge(4), Chores, one(10), Sync, Chores, Purge(0), Sync, Chores, one(11), Sync]].concat(),
         ),
+        (
+            "a sync under way when the log is cut",
+            vec![
+                one(500),
+                Sync,
+                one(600),
+                one(700),
+                Begin,
+                Term,
+                Cut(2, vec![vec![50]]),
+                Wait,
+                one(70),
+                Sync,
+                one(80),
+                Sync,
+                Reopen,
+                one(9),
+                Sync,
+            ],
+        ),
         // The purge was not durable yet when the log was cut right behind its new base. A crash that kept the new segment and lost the purge was taken
         // for damage.
         (
@@ -467,6 +509,16 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
             ],
         ),
         (
+            "a state of several sectors",
+            [
+                (0..40).map(Remember).collect(),
+                vec![Sync, Remember(39), Sync, Remember(20), Remember(38), Term, Remember(2), Sync],
+                (0..7).map(|peer| Remember(5 * peer)).collect(),
+                vec![Sync, Term],
+            ]
+            .concat(),
+        ),
+        (
             "reset",
             [
                 filled(6),
@@ -499,7 +551,7 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
         ("killed", vec![one(10), Sync, one(20), Term, Kill, one(30), one(40), Kill, Kill, one(50), Sync]),
         (
             "crash upon crash",
-            vec![one(10), one(20), Term, Crash, one(30), one(40), Crash, Cut(1, vec![vec![9]]), Crash, Crash, one(50), Sync],
+            vec![one(10), one(20), Term, Crash, one(30), one(40), Crash, Resend(1), Cut(1, vec![vec![9]]), Crash, Crash, one(50), Sync],
         ),
     ]
 }

@@ -1,0 +1,271 @@
+//! Opening a damaged log: what of it can still be read, and what cannot.
+//!
+//! Nothing is changed, and nothing is guessed. A segment takes part if something proves that it did: a seal, a witness, or its place right behind the
+//! one before it. A newer one wins from its first raft index on, as ever. What is missing between two of them, or behind the last, is a gap.
+//!
+//! If a whole file may be missing in a gap, it may have cut what is older. So of what is older only what was known to be committed counts: what is
+//! committed is never cut.
+
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskFile};
+use super::failed;
+use super::format;
+use super::live::{Live, Stretch};
+use super::recovery::{Candidate, Contents, Found, Witness, winners};
+use super::segment::Segment;
+use super::state::State;
+use super::survey::{Hole, survey};
+use crate::storage::{Damage, Mark, StorageError};
+
+/// Makes what can be made of `candidates`, which are sorted by id, after `cause` was found to be wrong with them.
+pub(super) fn salvage<D: Disk>(
+    disk: &D,
+    state: &State,
+    candidates: &[Candidate<D>],
+    witnesses: &[Witness],
+    cause: StorageError,
+) -> Result<Found<D>, StorageError> {
+    let mut salvage = Salvage { disk, state, candidates, witnesses, pieces: Vec::new() };
+    for (at, bound, reaches) in salvage.choose() {
+        salvage.add(&candidates[at], bound, reaches)?;
+    }
+    let end = salvage.doubt();
+    let gaps = salvage.gaps(end);
+    let mut damage = salvage.damage()?;
+    damage.extend(gaps.iter().cloned());
+    if damage.is_empty()
+        && let StorageError::Damaged { path, offset, reason } = cause
+    {
+        let behind = salvage.reached();
+        damage.push(Damage { path, offset, raft_indexes: behind..behind, term: None, chain: None, reason });
+    }
+    damage.sort_by_key(|damage| damage.raft_indexes.start);
+    Ok(salvage.into_found(gaps, damage))
+}
+
+struct Salvage<'a, D: Disk> {
+    disk: &'a D,
+    state: &'a State,
+    candidates: &'a [Candidate<D>],
+    witnesses: &'a [Witness],
+    pieces: Vec<Piece<'a, D>>,
+}
+
+/// A candidate that takes part.
+struct Piece<'a, D: Disk> {
+    candidate: &'a Candidate<D>,
+    segment: Arc<Segment<D>>,
+    /// The raft index behind the last record that was found and belongs to the log.
+    end: u64,
+    /// Behind this no record of it was durable.
+    limit: u64,
+    /// Nothing can be missing between it and the next.
+    reaches: bool,
+    /// Where in its file the records should go on that are missing behind it, if they are missing there.
+    breaks_at: Option<u64>,
+    holes: Vec<Hole>,
+}
+
+impl<'a, D: Disk> Salvage<'a, D> {
+    /// The candidates that take part, in order. With each, where the next begins, and whether it reaches up to there: nothing can be missing between
+    /// a segment and the one with the next number.
+    fn choose(&self) -> Vec<(usize, u64, bool)> {
+        let mut left: Vec<usize> = (0..self.candidates.len()).filter(|&at| self.has_anything(&self.candidates[at])).collect();
+        loop {
+            let chosen = winners(self.candidates, &left);
+            let mut before = Some(self.state.base.mark);
+            let unproved = chosen.iter().find(|(at, bound)| {
+                let candidate = &self.candidates[*at];
+                let proved = self.is_proved(candidate) || before.is_some_and(|before| candidate.continues(&before));
+                before = self.mark_of(candidate, (*bound).min(candidate.end()) - 1);
+                !proved
+            });
+            // Leaving one out lets older ones reach further, so all is looked at again.
+            if let Some((unproved, _)) = unproved {
+                left.retain(|at| at != unproved);
+                continue;
+            }
+            let ids = chosen.iter().map(|(at, _)| self.candidates[*at].id);
+            let next_ids = ids.clone().skip(1).map(Some).chain([None]);
+            let reaches = ids.zip(next_ids).map(|(id, next)| next == Some(id + 1));
+            return chosen.iter().zip(reaches).map(|(&(at, bound), reaches)| (at, bound, reaches)).collect();
+        }
+    }
+
+    fn has_anything(&self, candidate: &Candidate<D>) -> bool {
+        candidate.first > self.state.base.mark.raft_index && (candidate.end() > candidate.first || self.is_proved(candidate))
+    }
+
+    /// Whether it is known to have taken part. A segment gets its name when its head is durable: one with a bad head is damaged, never new.
+    fn is_proved(&self, candidate: &Candidate<D>) -> bool {
+        let is_damaged = candidate.bad_head.is_some();
+        is_damaged || matches!(candidate.contents, Contents::Sealed(_)) || self.durable_in(candidate) > candidate.first
+    }
+
+    /// The raft index up to which witnesses know `candidate` to have been durable. 0 if there are none.
+    fn durable_in(&self, candidate: &Candidate<D>) -> u64 {
+        let of_it = self.witnesses.iter().filter(|witness| witness.synced.segment == candidate.id);
+        of_it.map(|witness| witness.synced.raft_index.saturating_add(1)).max().unwrap_or(0)
+    }
+
+    fn mark_of(&self, candidate: &Candidate<D>, raft_index: u64) -> Option<Mark> {
+        let within = (candidate.first..candidate.end()).contains(&raft_index);
+        if within { candidate.mark(self.disk, self.state.directory, raft_index).ok() } else { None }
+    }
+
+    /// Adds the part of a candidate in front of `bound`.
+    fn add(&mut self, candidate: &'a Candidate<D>, bound: u64, reaches: bool) -> Result<(), StorageError> {
+        let (segment, holes, breaks_at, limit) = match &candidate.contents {
+            Contents::Sealed(seal) => (Segment::sealed(self.state.directory, *seal), Vec::new(), None, candidate.end()),
+            Contents::Open { file, scan } => {
+                let limit = if reaches { bound } else { self.durable_in(candidate).min(bound) };
+                let (disk, directory) = (self.disk, self.state.directory);
+                let seed = format::seed(directory, candidate.id);
+                let found = survey(disk, file, &candidate.name, candidate.id, seed, candidate.first, limit)?;
+                let map = file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
+                // Of this mark only these two are known for certain, and nobody asks for more.
+                let next_index = found.first_index.filter(|_| candidate.first > self.reached()).unwrap_or(self.next_index());
+                let before = Mark { raft_index: candidate.first - 1, next_index, ..Mark::GENESIS };
+                let segment = Segment::growing(directory, candidate.id, before, map, found.records);
+                let is_short = candidate.first + segment.len() < limit || !scan.clean;
+                (segment, found.holes, is_short.then_some(found.end), limit)
+            }
+        };
+        let end = (candidate.first + segment.len()).min(bound);
+        self.pieces.push(Piece { candidate, segment: Arc::new(segment), end, limit: limit.min(bound), reaches, breaks_at, holes });
+        Ok(())
+    }
+
+    /// The raft index behind all pieces so far.
+    fn reached(&self) -> u64 {
+        self.pieces.last().map_or(self.state.base.mark.raft_index + 1, |piece| piece.end)
+    }
+
+    /// The next index behind all pieces so far, as far as it can be read.
+    fn next_index(&self) -> u64 {
+        let mut known = self.pieces.iter().rev().filter_map(|piece| piece.last_mark(self.disk));
+        known.next().map_or(self.state.base.mark.next_index, |mark| mark.next_index)
+    }
+
+    /// Gives up what a missing segment may have cut. Returns the raft index behind the log, as far as witnesses know it.
+    fn doubt(&mut self) -> u64 {
+        let missing: Vec<(u64, u64)> = self.missing().collect();
+        let between = self.pieces.windows(2).filter(|pair| self.lacks_a_segment(&pair[0], &pair[1])).map(|pair| pair[0].candidate.id + 1);
+        let ids: Vec<u64> = between.chain(missing.iter().map(|(id, _)| *id)).collect();
+        ids.into_iter().for_each(|id| self.trim(id));
+        let held = missing.into_iter().map(|(_, raft_index)| raft_index.saturating_add(1));
+        held.chain(self.pieces.last().map(|piece| piece.limit)).max().unwrap_or(0)
+    }
+
+    /// The segments that a witness names and nobody finds, and what they held.
+    fn missing(&self) -> impl Iterator<Item = (u64, u64)> {
+        let unknown = |id| !self.candidates.iter().any(|candidate| candidate.id == id);
+        let superseded = |witness: &Witness| {
+            self.pieces.iter().any(|piece| piece.candidate.id > witness.at && piece.candidate.first <= witness.synced.raft_index)
+        };
+        let (base, first_segment) = (self.state.base.mark.raft_index, self.state.first_segment);
+        let held = move |witness: &&Witness| witness.synced.raft_index > base && witness.synced.segment >= first_segment;
+        let gone = self.witnesses.iter().filter(held).filter(move |witness| unknown(witness.synced.segment) && !superseded(witness));
+        gone.map(|witness| (witness.synced.segment, witness.synced.raft_index))
+    }
+
+    /// Whether a segment must be missing between two pieces: they do not fit, and nothing else is wrong with the first.
+    fn lacks_a_segment(&self, piece: &Piece<'_, D>, next: &Piece<'_, D>) -> bool {
+        if piece.reaches {
+            return false;
+        }
+        match self.mark_of(piece.candidate, next.candidate.first - 1) {
+            Some(mark) => next.candidate.end() > next.candidate.first && !next.candidate.continues(&mark),
+            None => piece.end < next.candidate.first && piece.breaks_at.is_none(),
+        }
+    }
+
+    /// Segment `missing` is missing. Of older ones only what they knew to be committed counts.
+    fn trim(&mut self, missing: u64) {
+        let older = self.pieces.partition_point(|piece| piece.candidate.id < missing);
+        let known = self.pieces[..older].iter().filter_map(|piece| piece.committed(self.disk)).max();
+        let committed = known.unwrap_or(0).max(self.state.base.mark.raft_index);
+        for piece in &mut self.pieces[..older] {
+            if piece.end > committed + 1 {
+                (piece.end, piece.limit, piece.breaks_at) = (committed + 1, committed + 1, None);
+            }
+        }
+        self.pieces.retain(|piece| piece.end > piece.candidate.first || piece.breaks_at.is_some());
+    }
+
+    /// What lies between the pieces, and up to `end`.
+    fn gaps(&self, end: u64) -> Vec<Damage> {
+        let mut gaps = Vec::new();
+        let (mut reached, mut broken) = (self.state.base.mark.raft_index + 1, None);
+        let begins = self.pieces.iter().map(|piece| (piece.candidate.first, Some(piece))).chain([(end, None)]);
+        for (begin, piece) in begins {
+            if begin > reached {
+                let (path, offset, reason) = match broken {
+                    Some((name, offset)) => (self.disk.path(name), offset, "no record can be read here"),
+                    None => (self.disk.path(""), 0, "no segment holds these batches: a file is missing"),
+                };
+                let raft_indexes = reached..begin;
+                gaps.push(Damage { path, offset, raft_indexes, term: None, chain: None, reason: reason.to_owned() });
+            }
+            if let Some(piece) = piece {
+                reached = reached.max(piece.end);
+                broken = piece.breaks_at.map(|offset| (piece.candidate.name.as_str(), offset));
+            }
+        }
+        gaps
+    }
+
+    /// What is wrong with the pieces themselves.
+    fn damage(&self) -> Result<Vec<Damage>, StorageError> {
+        let mut damage = Vec::new();
+        for piece in &self.pieces {
+            let path = self.disk.path(&piece.candidate.name);
+            if let Some(reason) = piece.candidate.bad_head {
+                let raft_indexes = piece.candidate.first..piece.candidate.first;
+                damage.push(Damage { path: path.clone(), offset: 0, raft_indexes, term: None, chain: None, reason: reason.to_owned() });
+            }
+            for hole in piece.holes.iter().filter(|hole| hole.raft_indexes.start < piece.end) {
+                let raft_indexes = hole.raft_indexes.start..hole.raft_indexes.end.min(piece.end);
+                let (term, chain, reason) = (hole.term, hole.chain, hole.reason.to_owned());
+                damage.push(Damage { path: path.clone(), offset: hole.offset, raft_indexes, term, chain, reason });
+            }
+            // Opening reads the last record of a sealed segment, for what it knew to be committed.
+            let is_sealed = matches!(piece.candidate.contents, Contents::Sealed(_));
+            if let Some(last) = (piece.candidate.first..piece.end).last().filter(|_| is_sealed) {
+                damage.extend(piece.segment.examine(self.disk, last - piece.candidate.first)?);
+            }
+        }
+        Ok(damage)
+    }
+
+    fn into_found(self, gaps: Vec<Damage>, damage: Vec<Damage>) -> Found<D> {
+        let pieces = self.pieces.iter().filter(|piece| piece.end > piece.candidate.first);
+        let stretches: Vec<_> = pieces.map(|piece| Stretch { segment: piece.segment.clone(), end: piece.end }).collect();
+        let live = Live { base: self.state.base.clone(), stretches, gaps };
+        let last = self.pieces.iter().rev().find_map(|piece| piece.last_mark(self.disk)).unwrap_or(live.base.mark);
+        let known = self.pieces.iter().rev().find_map(|piece| piece.committed(self.disk)).unwrap_or(0);
+        // Down to the newest mark that can be read.
+        let mut commit = known.max(self.state.hard_state.commit).clamp(live.base.mark.raft_index, last.raft_index);
+        while !matches!(live.mark(self.disk, commit), Ok(Some(_))) {
+            commit -= 1;
+        }
+        Found { live, last, commit, tail: None, unsealed: Vec::new(), dead: Vec::new(), damage }
+    }
+}
+
+impl<D: Disk> Piece<'_, D> {
+    fn ordinals(&self) -> impl DoubleEndedIterator<Item = u64> + use<D> {
+        0..self.end.saturating_sub(self.candidate.first)
+    }
+
+    /// The last mark in it that can be read.
+    fn last_mark(&self, disk: &D) -> Option<Mark> {
+        self.ordinals().rev().find_map(|ordinal| self.segment.mark(disk, ordinal).ok())
+    }
+
+    /// What its last record that can be read knew to be committed.
+    fn committed(&self, disk: &D) -> Option<u64> {
+        self.ordinals().rev().find_map(|ordinal| self.segment.record(disk, ordinal).ok()).map(|(header, _)| header.commit)
+    }
+}

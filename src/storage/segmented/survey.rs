@@ -1,0 +1,174 @@
+//! Reading a damaged segment: what of it is still there, and what should be and is not.
+//!
+//! A scan ends at the first bad record. A survey goes on behind it: a record says by itself which segment and which raft index it is, so those
+//! behind a bad one are found by trying every place. What lies between is damaged, and keeps its numbers.
+
+use std::ops::Range;
+
+use super::disk::{Disk, DiskFile};
+use super::failed;
+use super::format::{self, HEADER_BYTES, Header, RECORDS_AT};
+use super::scan::{BodyError, Window, body_of, header_at, next_header};
+use super::segment::Records;
+use crate::storage::{Batch, Mark, StorageError};
+
+/// What a survey found.
+pub(super) struct Survey {
+    /// Every record up to the last that was found, published. Those in between that cannot be read have a place that says so.
+    pub(super) records: Box<Records>,
+    /// What cannot be read whole, in order. The last hole may lie behind the last record that was found.
+    pub(super) holes: Vec<Hole>,
+    /// The index of the first entry that the first intact record holds, or would hold. `None` without any.
+    pub(super) first_index: Option<u64>,
+    /// Where the last record ends that was found.
+    pub(super) end: u64,
+}
+
+/// Neighbouring records that do not read back.
+pub(super) struct Hole {
+    pub(super) offset: u64,
+    pub(super) raft_indexes: Range<u64>,
+    pub(super) term: Option<u64>,
+    pub(super) chain: Option<u32>,
+    pub(super) reason: &'static str,
+}
+
+/// Surveys the segment `id`, whose first record has the raft index `first`. Up to `limit` its records were durable: one that is bad or missing
+/// below is damaged, one at or behind it was torn, and ends the segment. Memory: as for a scan.
+pub(super) fn survey<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    name: &str,
+    id: u64,
+    seed: u32,
+    first: u64,
+    limit: u64,
+) -> Result<Survey, StorageError> {
+    let read_failed = |error| failed(disk, "read", name, error);
+    let file_bytes = file.size().map_err(read_failed)?;
+    let window = Window::new(file, file_bytes);
+    let survey = Survey { records: Records::new(), holes: Vec::new(), first_index: None, end: RECORDS_AT };
+    let mut surveyor = Surveyor { window, id, seed, first, limit, next: first, before: None, survey };
+    while surveyor.step().map_err(read_failed)? {}
+    surveyor.end();
+    Ok(surveyor.survey)
+}
+
+struct Surveyor<'a, F> {
+    window: Window<'a, F>,
+    id: u64,
+    seed: u32,
+    first: u64,
+    limit: u64,
+    /// The raft index that is looked for, at `survey.end`.
+    next: u64,
+    /// The mark in front of it, if the record there was intact.
+    before: Option<Mark>,
+    survey: Survey,
+}
+
+impl<F: DiskFile> Surveyor<'_, F> {
+    /// Goes past one record, or past one hole. False if there is nothing more.
+    fn step(&mut self) -> std::io::Result<bool> {
+        let at = self.survey.end;
+        match header_at(&mut self.window, at, self.id, self.seed)?.filter(|header| header.mark.raft_index == self.next) {
+            Some(header) => {
+                let body = body_of(&mut self.window, at, &header)?;
+                Ok(self.take(&header, body))
+            }
+            None => self.resume(),
+        }
+    }
+
+    /// Takes the record at the end, whose header is intact.
+    fn take(&mut self, header: &Header, body: Result<Batch, BodyError>) -> bool {
+        let (at, ordinal, next_index) = (self.survey.end, self.next - self.first, header.mark.next_index);
+        let torn = self.next >= self.limit;
+        match body {
+            Ok(batch) => {
+                if self.before.is_some_and(|before| batch.mark_after(&before) != Ok(header.mark)) {
+                    return false;
+                }
+                self.survey.first_index.get_or_insert(batch.first_index().unwrap_or(next_index));
+                self.survey.records.put(ordinal, at, header.body_bytes, next_index);
+            }
+            Err(_) if torn => return false,
+            Err(error) => {
+                let reason = match error {
+                    BodyError::Payload => "a payload does not match its checksum",
+                    BodyError::Table => "the entries of the batch cannot be told apart",
+                };
+                match error {
+                    BodyError::Payload => self.survey.records.put(ordinal, at, header.body_bytes, next_index),
+                    BodyError::Table => self.survey.records.put_damaged(ordinal, at, next_index),
+                }
+                let raft_indexes = self.next..self.next + 1;
+                let (term, chain) = (Some(header.mark.term), Some(header.mark.chain));
+                self.note(Hole { offset: at, raft_indexes, term, chain, reason });
+            }
+        }
+        self.before = Some(header.mark);
+        self.survey.end += header.record_bytes();
+        self.next += 1;
+        true
+    }
+
+    /// Looks for the next record behind a place where none can be read. A later one of this segment has a higher raft index, and room in front of
+    /// it for those that are missing: a payload that looks like a record is not taken for one.
+    fn resume(&mut self) -> std::io::Result<bool> {
+        let mut at = self.survey.end;
+        while let Some((found_at, header)) = next_header(&mut self.window, at + format::ALIGN, self.id, self.seed)? {
+            let raft_index = header.mark.raft_index;
+            let room = (found_at - self.survey.end) / HEADER_BYTES as u64;
+            if raft_index > self.next
+                && raft_index - self.next <= room
+                && header_at(&mut self.window, found_at, self.id, self.seed)?.is_some()
+            {
+                if raft_index > self.limit {
+                    return Ok(false);
+                }
+                let behind = body_of(&mut self.window, found_at, &header)?.ok().and_then(|batch| batch.first_index());
+                self.skip(raft_index, behind.unwrap_or(header.mark.next_index));
+                self.survey.end = found_at;
+                return Ok(true);
+            }
+            at = found_at;
+        }
+        Ok(false)
+    }
+
+    /// Notes that the records up to `raft_index` cannot be read; behind them the next entry has an index of at most `next_index`. They are no more
+    /// than there was room for.
+    fn skip(&mut self, raft_index: u64, next_index: u64) {
+        for missing in self.next..raft_index {
+            self.survey.records.put_damaged(missing - self.first, self.survey.end, next_index);
+        }
+        self.miss(raft_index);
+        (self.next, self.before) = (raft_index, None);
+    }
+
+    /// Whatever is missing below the limit is damaged. How much that is may be known from elsewhere, so nothing is set aside for it.
+    fn end(&mut self) {
+        self.survey.records.publish(self.next - self.first);
+        if self.next < self.limit {
+            self.miss(self.limit);
+        }
+    }
+
+    fn miss(&mut self, raft_index: u64) {
+        let (offset, raft_indexes) = (self.survey.end, self.next..raft_index);
+        self.note(Hole { offset, raft_indexes, term: None, chain: None, reason: "no record can be read here" });
+    }
+
+    /// Neighbours with the same complaint are told as one.
+    fn note(&mut self, hole: Hole) {
+        match self.survey.holes.last_mut() {
+            Some(last) if last.raft_indexes.end == hole.raft_indexes.start && last.reason == hole.reason => {
+                last.raft_indexes.end = hole.raft_indexes.end;
+                last.term = last.term.filter(|_| last.term == hole.term);
+                last.chain = hole.chain;
+            }
+            _ => self.survey.holes.push(hole),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What a damaged log still gives, and what it says of the rest.
+
+use super::*;
+
+/// Opens a damaged log.
+fn open_damaged(dir: &Path) -> (SegmentedLog, Recovered) {
+    let (log, recovered) = open(dir);
+    assert!(!recovered.damage.is_empty());
+    (log, recovered)
+}
+
+/// A closed directory with `count` batches of one entry each and of `bytes` bytes, every `chunk` of them synced, each knowing all before it to be
+/// committed; and if so, sealed as far as it goes.
+fn closed(count: usize, bytes: usize, chunk: usize, sealed: bool) -> (tempfile::TempDir, Vec<Batch>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let all = singles(&mut Mark::GENESIS.clone(), 1, count, bytes);
+    for some in all.chunks(chunk) {
+        log.append(some, some[0].raft_index() - 1).unwrap();
+        sync(&mut log);
+        if sealed {
+            run_chores(&mut log);
+        }
+    }
+    (dir, all)
+}
+
+/// Every entry is what was appended or a typed error; every mark and batch too. Returns the indexes of the entries that are errors.
+fn check_reads(log: &SegmentedLog, all: &[Batch]) -> Vec<u64> {
+    let reader = log.reader();
+    let mut bad = Vec::new();
+    let mut before = Mark::GENESIS;
+    for (index, expected) in (0..).zip(all) {
+        match reader.batch_with(index).map(|batch| batch.map(|batch| batch.entry(index))) {
+            Ok(Some(Ok(entry))) => assert_eq!(entry, expected.entry(index).unwrap()),
+            Ok(Some(Err(_))) | Err(StorageError::Damaged { .. }) => bad.push(index),
+            other => panic!("index {index}: {other:?}"),
+        }
+        let (raft_index, after) = (expected.raft_index(), expected.mark_after(&before).unwrap());
+        match reader.mark(raft_index) {
+            Ok(mark) => assert_eq!(mark, Some(after)),
+            Err(error) => assert!(matches!(error, StorageError::Damaged { .. }), "{error}"),
+        }
+        match reader.batches(raft_index, raft_index + 1, 0) {
+            Ok(batches) => assert_eq!(batches, std::slice::from_ref(expected)),
+            Err(error) => assert!(matches!(error, StorageError::Damaged { .. }), "{error}"),
+        }
+        before = after;
+    }
+    bad
+}
+
+fn refuses_writes(log: &mut SegmentedLog, recovered: &Recovered) {
+    let mut mark = recovered.last;
+    let refused = [
+        log.append(&singles(&mut mark, 9, 1, 1), 0),
+        log.save(recovered.hard_state),
+        log.reset(&recovered.base),
+        log.purge(1, 1),
+        log.remember(NodeId::from(2), 1),
+        log.begin_sync().wait(),
+    ];
+    for outcome in refused {
+        assert!(matches!(outcome, Err(StorageError::Damaged { .. })), "{outcome:?}");
+    }
+    assert!(log.next_chore().is_none());
+}
+
+fn files(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let mut files: Vec<_> = entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_flipped_bit_in_the_synced_tail_costs_one_batch_whose_number_is_told() {
+    let (dir, all) = closed(4, 40, 1, false);
+    let name = segments(dir.path())[0].clone();
+    for at in 4096..4096 + 4 * 176 {
+        let copy = killed(dir.path());
+        flip(&copy.path().join(&name), at, 1 << (at % 8));
+        let before = files(copy.path());
+        let (mut log, recovered) = open_damaged(copy.path());
+        let bad = (at as u64 - 4096) / 176;
+        let [damage] = &recovered.damage[..] else { panic!("byte {at}: {:?}", recovered.damage) };
+        assert_eq!((damage.offset, &damage.raft_indexes), (4096 + bad * 176, &(bad + 2..bad + 3)), "byte {at}: {damage}");
+        assert!(damage.path.ends_with(&name));
+        assert!(damage.term.is_none_or(|term| term == 1));
+        assert_eq!(check_reads(&log, &all), [bad], "byte {at}");
+        let is_last_unreadable = log.reader().mark(5).is_err();
+        assert_eq!(recovered.last.raft_index, if is_last_unreadable { 4 } else { 5 }, "byte {at}");
+        assert!(recovered.hard_state.commit >= 3, "byte {at}: {}", recovered.hard_state.commit);
+        assert!(log.reader().mark(recovered.hard_state.commit).is_ok());
+        refuses_writes(&mut log, &recovered);
+        drop(log);
+        assert!(before == files(copy.path()), "byte {at}: opening a damaged log changes nothing");
+        assert_eq!(open_damaged(copy.path()).1, recovered, "byte {at}: nor does opening it again");
+    }
+}
+
+#[test]
+fn several_damaged_places_are_told_each() {
+    let (dir, all) = closed(12, 40, 1, false);
+    let path = dir.path().join(&segments(dir.path())[0]);
+    let at = |record: usize| 4096 + record * 176;
+    for (record, byte) in [(0, 20), (3, 20), (4, 20), (7, 150), (9, 16)] {
+        flip(&path, at(record) + byte, 0x40);
+    }
+    let (log, recovered) = open_damaged(dir.path());
+    let told: Vec<_> = recovered.damage.iter().map(|damage| (damage.offset as usize, damage.raft_indexes.clone(), damage.term)).collect();
+    assert_eq!(told, [(at(0), 2..3, None), (at(3), 5..7, None), (at(7), 9..10, Some(1)), (at(9), 11..12, None)]);
+    assert_eq!(check_reads(&log, &all), [0, 3, 4, 7, 9]);
+    let intact = log.reader().batches(7, 9, u64::MAX).unwrap();
+    assert_eq!(intact, all[5..7]);
+    let up_to_the_damage = log.reader().batches(7, 14, u64::MAX).unwrap();
+    assert_eq!(up_to_the_damage, all[5..7]);
+}
+
+/// A host that keeps a copy of a segment file within the ledger must not have it mistaken for the segment's own records.
+#[test]
+fn a_payload_that_looks_like_records_is_not_taken_for_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = SegmentedLog::new(dir.path(), SegmentOptions { segment_bytes: 64 << 10, zeroed: true });
+    log.open(&genesis()).unwrap();
+    let mut mark = Mark::GENESIS;
+    let mut all = singles(&mut mark, 1, 3, 40);
+    log.append(&all, 0).unwrap();
+    let name = segments(dir.path())[0].clone();
+    let copy = std::fs::read(dir.path().join(&name)).unwrap()[4096..4096 + 3 * 176].to_vec();
+    for payload in [&copy[..], b"after"] {
+        let some = [batch(&mut mark, 1, &[payload])];
+        log.append(&some, 0).unwrap();
+        sync(&mut log);
+        all.extend(some);
+    }
+    drop(log);
+    flip(&dir.path().join(&name), 4096 + 3 * 176 + 8, 1);
+    let (log, recovered) = open_damaged(dir.path());
+    assert_eq!(recovered.damage[0].raft_indexes, 5..6);
+    assert_eq!(check_reads(&log, &all), [3]);
+}
+
+#[test]
+fn what_a_crash_tore_behind_the_damage_is_not_called_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let all = singles(&mut mark, 1, 8, 40);
+    for some in all[..5].chunks(1) {
+        log.append(some, 1).unwrap();
+        sync(&mut log);
+    }
+    log.append(&all[5..], 1).unwrap();
+    let copy = killed(dir.path());
+    let path = copy.path().join(&segments(copy.path())[0]);
+    flip(&path, 4096 + 2 * 176 + 8, 1);
+    flip(&path, 4096 + 6 * 176 + 8, 1);
+    let (log, recovered) = open_damaged(copy.path());
+    assert_eq!(recovered.damage.len(), 1);
+    assert_eq!(recovered.damage[0].raft_indexes, 4..5);
+    assert_eq!(check_reads(&log, &all[..6]), [2]);
+    assert_eq!((recovered.last.raft_index, log.reader().batch_with(6).unwrap()), (7, None));
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_sealed_segment_never_gives_a_wrong_answer() {
+    let (dir, all) = closed(60, 300, 60, true);
+    let name = segments(dir.path())[0].clone();
+    let bytes = std::fs::read(dir.path().join(&name)).unwrap().len();
+    for at in (0..bytes).step_by(11).chain(500..700) {
+        let copy = killed(dir.path());
+        flip(&copy.path().join(&name), at, 1 << (at % 8));
+        let (log, recovered) = open(copy.path());
+        assert!(recovered.damage.is_empty(), "byte {at}: {:?}: sealed segments are read when somebody asks", recovered.damage);
+        assert!(check_reads(&log, &all).len() <= 1, "byte {at}");
+    }
+}
+
+#[test]
+fn the_footer_names_a_damaged_record_of_a_sealed_segment() {
+    let (dir, all) = closed(60, 300, 60, true);
+    let name = segments(dir.path())[0].clone();
+    let marks: Vec<Mark> = all
+        .iter()
+        .scan(Mark::GENESIS, |mark, batch| {
+            *mark = batch.mark_after(mark).unwrap();
+            Some(*mark)
+        })
+        .collect();
+    for byte in [16, 50, 200] {
+        let copy = killed(dir.path());
+        flip(&copy.path().join(&name), 4096 + 5 * 440 + byte, 1);
+        let (log, _) = open(copy.path());
+        let reader = log.reader();
+        assert_eq!(reader.examine(6).unwrap(), None);
+        let damage = reader.examine(7).unwrap().unwrap();
+        assert_eq!((damage.offset, damage.raft_indexes), (4096 + 5 * 440, 7..8));
+        assert_eq!((damage.term, damage.chain), (Some(1), Some(marks[5].chain)));
+        assert_eq!(check_reads(&log, &all), [5]);
+    }
+}
+
+#[test]
+fn records_around_a_bad_one_are_read_though_the_footer_is_bad_as_well() {
+    let (dir, all) = closed(60, 300, 60, true);
+    let path = dir.path().join(&segments(dir.path())[0]);
+    let page: [u8; 4096] = std::fs::read(&path).unwrap()[..4096].try_into().unwrap();
+    let (id, first) = format::parse_segment_name(path.file_name().unwrap().to_str().unwrap()).unwrap();
+    let directory = identity::IdentityFile::read(&RealDisk::new(dir.path().to_path_buf())).unwrap().directory;
+    let seal = format::Seal::decode(&page, id, first, format::seed(directory, id)).unwrap();
+    flip(&path, seal.footer_at as usize + 40, 1);
+    for record in [0, 3, seal.records as usize - 1] {
+        let copy = killed(dir.path());
+        flip(&copy.path().join(path.file_name().unwrap()), 4096 + record * 440 + 20, 1);
+        assert_eq!(check_reads(&open(copy.path()).0, &all), [record as u64]);
+    }
+}
+
+#[test]
+fn a_damaged_last_record_of_a_sealed_segment_is_found_at_opening() {
+    let (dir, all) = closed(60, 300, 60, true);
+    let names = segments(dir.path());
+    // A log that ends with a sealed segment: the open one behind it held nothing that counted.
+    let kept = names.len() - 1;
+    let copy = killed(dir.path());
+    std::fs::remove_file(copy.path().join(&names[kept])).unwrap();
+    flip(&copy.path().join("state"), 32768 + 24, 1);
+    let sound = open(copy.path()).1;
+    assert!(sound.damage.is_empty() && sound.last.raft_index < 61);
+    let last = sound.last.raft_index;
+    let path = copy.path().join(&names[kept - 1]);
+    let bytes = std::fs::read(&path).unwrap();
+    let at = (4096..bytes.len()).step_by(440).find(|at| bytes[at + 16..at + 24] == last.to_le_bytes()).unwrap();
+    flip(&path, at + 20, 1);
+    let (log, recovered) = open_damaged(copy.path());
+    assert_eq!((recovered.damage[0].raft_indexes.clone(), recovered.damage[0].term), (last..last + 1, Some(1)));
+    assert_eq!(check_reads(&log, &all[..last as usize - 1]), [last - 2]);
+}
+
+#[test]
+fn a_missing_segment_is_told_and_the_others_are_read() {
+    for sealed in [false, true] {
+        let (dir, all) = closed(60, 300, 5, sealed);
+        let names = segments(dir.path());
+        let firsts: Vec<u64> = names.iter().map(|name| format::parse_segment_name(name).unwrap().1).chain([62]).collect();
+        for (n, name) in names.iter().enumerate() {
+            let copy = killed(dir.path());
+            std::fs::remove_file(copy.path().join(name)).unwrap();
+            let (mut log, recovered) = open_damaged(copy.path());
+            let [damage] = &recovered.damage[..] else { panic!("{name}: {:?}", recovered.damage) };
+            let std::ops::Range { start, end } = damage.raft_indexes.clone();
+            assert_eq!(end, firsts[n + 1], "{name}: {damage}");
+            // What a missing segment may have cut is not served: at most what was under way.
+            assert!(start <= firsts[n] && start + 5 >= firsts[n].min(start + 5) && firsts[n] - start <= 5, "{name}: {damage}");
+            assert_eq!(check_reads(&log, &all), (start - 2..end - 2).collect::<Vec<_>>(), "{name}");
+            refuses_writes(&mut log, &recovered);
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_that_had_cut_the_log_takes_what_it_cut_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let old = singles(&mut mark, 1, 12, 40);
+    log.append(&old, 5).unwrap();
+    sync(&mut log);
+    let mut mark = log.reader().mark(8).unwrap().unwrap();
+    let new = singles(&mut mark, 2, 8, 40);
+    log.append(&new, 5).unwrap();
+    sync(&mut log);
+    log.append(&singles(&mut mark, 2, 1, 40), 14).unwrap();
+    log.save(HardState { term: 2, vote: None, commit: 14 }).unwrap();
+    drop(log);
+    let names = segments(dir.path());
+    assert_eq!(names.len(), 2);
+    std::fs::remove_file(dir.path().join(&names[1])).unwrap();
+    let (log, recovered) = open_damaged(dir.path());
+    assert_eq!(recovered.damage[0].raft_indexes, 6..18);
+    assert_eq!((recovered.last.raft_index, recovered.hard_state.commit, recovered.hard_state.term), (5, 5, 2));
+    for index in 0..16 {
+        match log.reader().batch_with(index) {
+            Ok(batch) => assert!(index < 4 && batch.as_ref() == Some(&old[index as usize]), "index {index}: {batch:?}"),
+            Err(error) => assert!(index >= 4 && matches!(error, StorageError::Damaged { .. }), "index {index}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_lost_its_head_is_told() {
+    let (dir, all) = closed(4, 40, 1, false);
+    let name = segments(dir.path())[0].clone();
+    for at in 0..32 {
+        let copy = killed(dir.path());
+        flip(&copy.path().join(&name), at, 1 << (at % 8));
+        let (log, recovered) = open_damaged(copy.path());
+        assert_eq!((recovered.damage[0].offset, recovered.damage[0].raft_indexes.is_empty()), (0, true), "byte {at}");
+        assert_eq!(check_reads(&log, &all), [0; 0]);
+    }
+}
+
+#[test]
+fn a_segment_of_zeros_or_of_nothing_is_a_gap() {
+    let (dir, all) = closed(60, 300, 5, false);
+    for name in segments(dir.path()) {
+        for bytes in [vec![], vec![0; 8192], vec![0xA5; 8192]] {
+            let copy = killed(dir.path());
+            std::fs::write(copy.path().join(&name), bytes).unwrap();
+            let (log, recovered) = open_damaged(copy.path());
+            let (_, first) = format::parse_segment_name(&name).unwrap();
+            assert!(recovered.damage.iter().all(|damage| damage.path.ends_with(&name)), "{:?}", recovered.damage);
+            let bad = check_reads(&log, &all);
+            assert_eq!(bad.first(), Some(&(first - 2)));
+            assert!(bad.len() <= 16, "{name}: {bad:?}");
+        }
+    }
+}

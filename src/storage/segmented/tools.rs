@@ -1,0 +1,300 @@
+//! Looking at the log in a directory that nobody has open: what it is, whether it is sound, and what it holds.
+//!
+//! Nothing is ever changed, no file and no date. As long as one of these functions runs, the log cannot be opened by others; a log that is open is
+//! refused with [`StorageError::InUse`]. Memory is bounded by the largest batch, plus 32 bytes for each batch of one segment.
+//!
+//! What is damaged is told as [`Damage`], with file, offset and raft index, and does not end the work. An error does: the directory holds no
+//! log, or one of a newer version, or it cannot be told whose it is or what its node promised.
+//!
+//! A log holds what was appended, committed or not; how far it is known to be committed is in [`Inspection::hard_state`].
+
+mod read_only;
+
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+
+use self::read_only::ReadOnlyDisk;
+use super::disk::{Disk, DiskFile};
+use super::format;
+use super::identity::{IDENTITY_NAME, IdentityFile};
+use super::live::Stretch;
+use super::recovery::{self, Found};
+use super::spare::SPARE_SUFFIX;
+use super::state::{STATE_NAME, StateFile};
+use super::{LOCK_NAME, damaged, failed};
+use crate::entry::{Entry, NodeId};
+use crate::storage::{Base, Batch, Damage, Genesis, HardState, Identity, Mark, StorageError};
+
+/// What a log is, as far as opening it would find out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// Which copy of the disk this is, and how often it has been opened so far.
+    pub identity: Identity,
+    /// Whose log it is.
+    pub genesis: Genesis,
+    /// Term, vote and commit hint as they were last saved.
+    pub hard_state: HardState,
+    /// Where the log begins.
+    pub base: Base,
+    /// Where it ends. Of a damaged log: the mark after the last batch that can be read.
+    pub last: Mark,
+    /// The data-directory ids of peers that this node has met.
+    pub peers: Vec<(NodeId, u128)>,
+    /// The files that make up the log, in order.
+    pub segments: Vec<SegmentFile>,
+    /// Names of files that opening the log would remove: segments with nothing left of the log, and segments made ahead.
+    pub leftover: Vec<String>,
+    /// What cannot be read back, as far as opening looks. Empty for a sound log.
+    pub damage: Vec<Damage>,
+}
+
+/// One file of the log.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SegmentFile {
+    /// Its name in the directory.
+    pub name: String,
+    /// The batches of it that belong to the log.
+    pub raft_indexes: Range<u64>,
+    /// The index of its first entry, or of the next one if it holds none.
+    pub first_index: u64,
+    /// The length of the file.
+    pub bytes: u64,
+    /// Whether it takes no more, and opening needs to read nothing but its first page.
+    pub is_sealed: bool,
+}
+
+/// What came out when every byte of a log was read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Verification {
+    /// What the log is.
+    pub inspection: Inspection,
+    /// How many batches are intact, those that hold no entries included.
+    pub batches: u64,
+    /// How many entries these hold.
+    pub entries: u64,
+    /// How many bytes of payload.
+    pub payload_bytes: u64,
+    /// Everything that does not read back as it was written, in order. Empty for a sound log.
+    pub damage: Vec<Damage>,
+}
+
+/// How far the work has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Batches that have been read.
+    pub done: u64,
+    /// Batches that there are.
+    pub total: u64,
+}
+
+/// Tells what the log in `dir` is. Costs what opening it costs: the segments that are not sealed are read.
+///
+/// # Errors
+/// See the [module](self).
+pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection, StorageError> {
+    Ok(Opened::open(dir.as_ref())?.inspection)
+}
+
+/// Reads every byte of the log in `dir` that counts: each batch with its header, entries and checksums, its place in the chain, the footers of sealed
+/// segments, both copies of the identity. Tells `progress` after each batch.
+///
+/// # Errors
+/// See the [module](self). Damage is no error, but part of what is returned.
+pub fn verify(dir: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Verification, StorageError> {
+    let opened = Opened::open(dir.as_ref())?;
+    let total = opened.inspection.segments.iter().map(|segment| segment.raft_indexes.end - segment.raft_indexes.start).sum();
+    let mut verifier = Verifier::new(&opened.disk, &opened.inspection)?;
+    let mut done = 0;
+    for stretch in opened.stretches {
+        verifier.begin(&stretch)?;
+        for ordinal in 0..stretch.len() {
+            verifier.read(&stretch, ordinal)?;
+            done += 1;
+            progress(Progress { done, total });
+        }
+    }
+    let Verifier { batches, entries, payload_bytes, mut damage, .. } = verifier;
+    damage.sort_by_key(|damage| damage.raft_indexes.start);
+    Ok(Verification { inspection: opened.inspection, batches, entries, payload_bytes, damage })
+}
+
+/// Gives the entries of the log in `dir` with an index in `indexes` to `each`, in order, until it breaks off. A batch that cannot be read is given as
+/// its error, once, in place of its entries.
+///
+/// # Errors
+/// See the [module](self).
+pub fn dump(
+    dir: impl AsRef<Path>,
+    indexes: Range<u64>,
+    mut each: impl FnMut(Result<Entry, StorageError>) -> ControlFlow<()>,
+) -> Result<(), StorageError> {
+    let opened = Opened::open(dir.as_ref())?;
+    let begins: Vec<u64> = opened.inspection.segments.iter().map(|segment| segment.first_index).collect();
+    for (at, stretch) in opened.stretches.into_iter().enumerate() {
+        let is_before = begins.get(at + 1).is_some_and(|&next| next <= indexes.start);
+        if is_before || begins[at] >= indexes.end {
+            continue;
+        }
+        // In a damaged segment the search may find nothing; then all of it is looked through.
+        let first = stretch.segment.find(&opened.disk, indexes.start, stretch.len()).ok().flatten().unwrap_or(0);
+        for ordinal in first..stretch.len() {
+            let found = stretch.segment.record(&opened.disk, ordinal).map(|(_, batch)| batch);
+            if dump_batch(&opened.disk, &stretch, ordinal, found, &indexes, &mut each).is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn dump_batch(
+    disk: &ReadOnlyDisk,
+    stretch: &Stretch<ReadOnlyDisk>,
+    ordinal: u64,
+    found: Result<Batch, StorageError>,
+    indexes: &Range<u64>,
+    each: &mut impl FnMut(Result<Entry, StorageError>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let batch = match found {
+        Ok(batch) => batch,
+        Err(error) => return each(Err(error)),
+    };
+    let (Some(first), Some(end)) = (batch.first_index(), batch.end_index()) else { return ControlFlow::Continue(()) };
+    if first >= indexes.end {
+        return ControlFlow::Break(());
+    }
+    for index in first.max(indexes.start)..end.min(indexes.end) {
+        match batch.entry(index) {
+            Ok(entry) => entry.map_or(ControlFlow::Continue(()), |entry| each(Ok(entry)))?,
+            Err(error) => each(Err(stretch.segment.damaged_at(disk, ordinal, error.to_string())))?,
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// A log that is being looked at.
+struct Opened {
+    disk: ReadOnlyDisk,
+    inspection: Inspection,
+    /// Given up one by one: what is known of the records of a segment goes with it.
+    stretches: Vec<Stretch<ReadOnlyDisk>>,
+    _lock: <ReadOnlyDisk as Disk>::Lock,
+}
+
+impl Opened {
+    fn open(dir: &Path) -> Result<Opened, StorageError> {
+        let disk = ReadOnlyDisk::new(dir);
+        let names = disk.list().map_err(|error| failed(&disk, "open", "", error))?;
+        let lock = disk.lock(LOCK_NAME).map_err(|error| failed(&disk, "lock", LOCK_NAME, error))?;
+        let lock = lock.ok_or_else(|| StorageError::InUse { path: disk.path("") })?;
+        let IdentityFile { directory, genesis } = IdentityFile::read(&disk)?;
+        let file = StateFile::open(&disk).map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
+        let file = file.ok_or_else(|| damaged(&disk, STATE_NAME, 0, "no generation of the state is intact"))?;
+        if file.state.directory != directory {
+            return Err(damaged(&disk, STATE_NAME, 0, "the file belongs to another directory"));
+        }
+        let watermark = file.watermark().map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
+        let Found { live, last, dead, damage, .. } = recovery::recover(&disk, &file.state, watermark, &names)?;
+        let mut leftover: Vec<String> = names.into_iter().filter(|name| name.ends_with(SPARE_SUFFIX)).chain(dead).collect();
+        leftover.sort();
+        let identity = Identity { directory, incarnation: file.state.incarnation };
+        let segments = live.stretches.iter().map(|stretch| segment_file(&disk, stretch)).collect::<Result<_, _>>()?;
+        let (hard_state, peers) = (file.state.hard_state, file.state.peers);
+        let inspection = Inspection { identity, genesis, hard_state, base: live.base, last, peers, segments, leftover, damage };
+        Ok(Opened { disk, inspection, stretches: live.stretches, _lock: lock })
+    }
+}
+
+fn segment_file(disk: &ReadOnlyDisk, stretch: &Stretch<ReadOnlyDisk>) -> Result<SegmentFile, StorageError> {
+    let segment = &stretch.segment;
+    let bytes = disk.open(&segment.name).and_then(|file| file.size()).map_err(|error| failed(disk, "read", &segment.name, error))?;
+    Ok(SegmentFile {
+        name: segment.name.clone(),
+        raft_indexes: segment.first..segment.first + stretch.len(),
+        first_index: segment.before.next_index,
+        bytes,
+        is_sealed: segment.is_sealed(),
+    })
+}
+
+struct Verifier<'a> {
+    disk: &'a ReadOnlyDisk,
+    directory: u128,
+    /// The mark in front of what is read next, if that is known.
+    before: Option<Mark>,
+    batches: u64,
+    entries: u64,
+    payload_bytes: u64,
+    damage: Vec<Damage>,
+}
+
+impl<'a> Verifier<'a> {
+    fn new(disk: &'a ReadOnlyDisk, inspection: &Inspection) -> Result<Verifier<'a>, StorageError> {
+        let (directory, before) = (inspection.identity.directory, Some(inspection.base.mark));
+        let damage = inspection.damage.clone();
+        let mut verifier = Verifier { disk, directory, before, batches: 0, entries: 0, payload_bytes: 0, damage };
+        if let Some(offset) = IdentityFile::bad_copy(disk)? {
+            verifier.note(IDENTITY_NAME, offset, 0, "a copy of the identity is not intact; the other one is");
+        }
+        Ok(verifier)
+    }
+
+    /// Reads what a segment has beside its records.
+    fn begin(&mut self, stretch: &Stretch<ReadOnlyDisk>) -> Result<(), StorageError> {
+        let segment = &stretch.segment;
+        if self.before.is_some_and(|before| before.raft_index + 1 != segment.first) {
+            self.before = None;
+        }
+        let head = segment.head(self.disk)?;
+        if format::check_segment_head(&head, self.directory).is_err() {
+            self.note(&segment.name, 0, segment.first, "the head of the segment is not one of this log");
+        }
+        if let Some(offset) = segment.bad_footer(self.disk)? {
+            self.note(&segment.name, offset, segment.first, "the footer does not match its checksum");
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, stretch: &Stretch<ReadOnlyDisk>, ordinal: u64) -> Result<(), StorageError> {
+        let before = self.before.take();
+        if let Some(damage) = stretch.segment.examine(self.disk, ordinal)? {
+            if !self.damage.iter().any(|known| known.raft_indexes.contains(&damage.raft_indexes.start)) {
+                self.damage.push(damage);
+            }
+            return Ok(());
+        }
+        let (header, batch) = stretch.segment.record(self.disk, ordinal)?;
+        if before.is_some_and(|before| batch.mark_after(&before) != Ok(header.mark)) {
+            let error = stretch.segment.damaged_at(self.disk, ordinal, "the batch does not continue the log");
+            let raft_indexes = header.mark.raft_index..header.mark.raft_index + 1;
+            self.damage.extend(as_damage(error, raft_indexes));
+            return Ok(());
+        }
+        self.before = Some(header.mark);
+        self.batches += 1;
+        self.entries += u64::from(batch.count());
+        self.payload_bytes += batch.payload_bytes();
+        Ok(())
+    }
+
+    /// Notes damage that no batch is lost by.
+    fn note(&mut self, name: &str, offset: u64, raft_index: u64, reason: &str) {
+        let known = |damage: &Damage| damage.path == self.disk.path(name) && damage.offset == offset;
+        if !self.damage.iter().any(known) {
+            self.damage.extend(as_damage(damaged(self.disk, name, offset, reason), raft_index..raft_index));
+        }
+    }
+}
+
+fn as_damage(error: StorageError, raft_indexes: Range<u64>) -> Option<Damage> {
+    match error {
+        StorageError::Damaged { path, offset, reason } => Some(Damage { path, offset, raft_indexes, term: None, chain: None, reason }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
