@@ -10,7 +10,7 @@
 //! | A1 | an acknowledged append is in the ledger, at the index that was told, unless that was purged |
 //! | A2 | no index is acknowledged twice, no payload is in the ledger twice |
 //! | A3 | what is in the ledger was offered, and was not refused as certainly not committed; what was read is what is there |
-//! | A4 | a batch is in the ledger whole and in one piece, or not at all; appends of one session keep their order |
+//! | A4 | a batch is in the ledger whole and in one piece, or not at all, and is seen so; appends of one session keep their order |
 //! | A6, A7 | real time: what ended before this began lies below it; a barrier or a linearizable read misses nothing |
 
 use std::fmt;
@@ -135,8 +135,12 @@ impl Ledger {
 
 const NOWHERE: u64 = u64::MAX;
 
-/// Where each payload stands in the ledger.
-struct Places(Vec<u64>);
+/// Where everything stands in the ledger.
+struct Places {
+    payloads: Vec<u64>,
+    /// Where batches of more than one payload begin and end: nobody sees a part of one.
+    batches: Vec<(u64, u64)>,
+}
 
 impl Places {
     fn of(history: &History, ledger: &Ledger) -> Result<Places, Anomaly> {
@@ -154,11 +158,25 @@ impl Places {
             ensure(*known == NOWHERE, "A2", || format!("payload {payload} is at index {known} and at {index}"))?;
             *known = index;
         }
-        Ok(Places(places))
+        let mut places = Places { payloads: places, batches: Vec::new() };
+        places.batches = history.operations.iter().filter_map(|operation| places.of_batch(operation)).collect();
+        places.batches.sort_unstable();
+        Ok(places)
+    }
+
+    fn of_batch(&self, operation: &Operation) -> Option<(u64, u64)> {
+        let What::Append { first, count: count @ 2.., outcome } = operation.what else { return None };
+        self.of_append(first, outcome).map(|start| (start, start + u64::from(count)))
+    }
+
+    /// The batch that begins before `index` and ends behind it.
+    fn batch_around(&self, index: u64) -> Option<(u64, u64)> {
+        let at = self.batches.partition_point(|(start, _)| *start < index);
+        self.batches[..at].last().copied().filter(|(_, end)| index < *end)
     }
 
     fn of_payload(&self, payload: u64) -> Option<u64> {
-        self.0.get(payload as usize).copied().filter(|&place| place != NOWHERE)
+        self.payloads.get(payload as usize).copied().filter(|&place| place != NOWHERE)
     }
 
     /// Where an append came to stand: as it was told, or as it is found.
@@ -194,7 +212,10 @@ fn check_one(operation: &Operation, ledger: &Ledger, places: &Places) -> Result<
             }
             Ok(())
         }
-        What::Barrier(end) => ensure(end <= ledger.end(), "A1", || format!("{}, and the ledger ends at {}", show(), ledger.end())),
+        What::Barrier(end) => {
+            ensure(end <= ledger.end(), "A1", || format!("{}, and the ledger ends at {}", show(), ledger.end()))?;
+            ensure(places.batch_around(end).is_none(), "A4", || format!("{} lies within the batch {:?}", show(), places.batch_around(end)))
+        }
         What::Get { index, found: Some(payload), .. } => {
             let there = ledger.at(index);
             ensure(there == Some(payload) || there == Some(ANY), "A3", || format!("{}, and index {index} holds {there:?}", show()))
@@ -239,8 +260,8 @@ fn bounds(operation: &Operation, places: &Places) -> (u64, u64) {
             None => (0, u64::MAX),
         },
         What::Barrier(end) => (end, end),
-        What::Get { index, found: Some(_), .. } => (index + 1, u64::MAX),
-        What::Get { index, found: None, linearizable: true } => (0, index),
+        What::Get { index, found: Some(_), .. } => (places.batch_around(index + 1).map_or(index + 1, |(_, end)| end), u64::MAX),
+        What::Get { index, found: None, linearizable: true } => (0, places.batch_around(index).map_or(index, |(start, _)| start)),
         What::Get { found: None, linearizable: false, .. } => (0, u64::MAX),
     }
 }
@@ -269,3 +290,6 @@ fn check_time(history: &History, ledger: &Ledger, places: &Places) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod brute_force;

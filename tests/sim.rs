@@ -1,0 +1,66 @@
+//! Whole clusters, simulated: a fixed budget of seeds, the same result every time, and the seeds that once found something.
+//!
+//! `cargo test --release --features sim --test sim`. For more seeds: `cargo run --release --features sim --example simulate -- --seeds 0..100000`.
+
+use std::process::Command;
+
+use dledger::sim::{self, Sightings};
+
+/// What every budget must have seen often, or it proves little.
+const MUST_BE_SEEN: [&str; 22] = [
+    "appends acknowledged",
+    "appends of unknown outcome",
+    "barriers",
+    "conflicting tails cut",
+    "damaged frames noticed",
+    "deaths while opening",
+    "entries read by tails",
+    "leader changes",
+    "openings that the disk failed",
+    "power cuts",
+    "processes killed",
+    "purges",
+    "reads of what was purged",
+    "rebases",
+    "refused: a read request for the leader",
+    "segments begun",
+    "stops in good order",
+    "strangers turned away: Outlived",
+    "syncs that failed",
+    "transfers that succeeded",
+    "turns spent stepped back from a full disk",
+    "writes that found the disk full",
+];
+
+#[test]
+fn a_budget_of_seeds_finds_nothing_and_sees_everything() {
+    let budget = std::env::var("SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300);
+    let mut seen = Sightings::default();
+    for seed in 0..budget {
+        let report = sim::run(seed);
+        assert_eq!(report.violation, None, "{report}");
+        seen.add(&report.sightings);
+    }
+    for what in MUST_BE_SEEN {
+        assert!(seen.count(what) > 0, "in {budget} runs nobody saw this: {what}\n{seen}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_in_another_process() {
+    let hashes = |seeds: std::ops::Range<u64>| seeds.map(|seed| format!("{seed} {:016x}", sim::run(seed).hash)).collect::<Vec<_>>();
+    if let Ok(count) = std::env::var("SIM_TELL_HASHES") {
+        let count = count.parse().expect("set below");
+        return println!("\n{}", hashes(0..count).join("\n"));
+    }
+    let count = 40;
+    let other = Command::new(std::env::current_exe().expect("a test knows its own program"))
+        .args(["the_same_seed_gives_the_same_run_in_another_process", "--exact", "--nocapture"])
+        .env("SIM_TELL_HASHES", count.to_string())
+        .output()
+        .expect("a test can run its own program");
+    let told = String::from_utf8_lossy(&other.stdout);
+    for hash in hashes(0..count) {
+        assert!(told.lines().any(|line| line == hash), "{hash} is not what the other process saw:\n{told}");
+    }
+}
