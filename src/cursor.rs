@@ -1,11 +1,12 @@
 //! How a host reads: one committed entry, or a run of them. Done on the host's own thread; no lock is shared with the writer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::batch::{Batch, BatchError};
 use crate::entry::Entry;
 use crate::error::ReadError;
+use crate::primitives::Instant;
 use crate::shared::Shared;
 use crate::storage::StorageError;
 

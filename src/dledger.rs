@@ -5,10 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::time::Duration;
 
 use crate::builder::{Builder, FlushPolicy};
 use crate::cursor::{self, Cursor, Tail};
@@ -16,6 +13,9 @@ use crate::engine::{Command, Engine, EngineSettings, Input, inbox};
 use crate::entry::{Entry, NodeId};
 use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 use crate::future::AppendFuture;
+use crate::primitives::Instant;
+use crate::primitives::atomic::{AtomicU64, Ordering};
+use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
@@ -130,11 +130,11 @@ impl DLedger {
         self.node.command(Command::Barrier { id, reply });
         match answer.recv_timeout(self.node.append_timeout) {
             Ok(outcome) => outcome,
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+            Err(RecvTimeoutError::Timeout) => {
                 self.node.command(Command::ForgetBarrier { id });
                 Err(BarrierError::TimedOut(self.node.append_timeout))
             }
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Err(BarrierError::Stopped),
+            Err(RecvTimeoutError::Disconnected) => Err(BarrierError::Stopped),
         }
     }
 

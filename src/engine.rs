@@ -6,15 +6,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, Sender};
 
 use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
 use crate::future::Completion;
+use crate::primitives::atomic::Ordering;
+use crate::primitives::channel::{Receiver, Sender};
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, TransferRefusal};
 use crate::role::{Role, Status};
 use crate::shared::{Shared, members};

@@ -5,13 +5,12 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
 
 use crate::error::AppendError;
+use crate::primitives::atomic::{AtomicU64, Ordering};
+use crate::primitives::{Condvar, Instant, Mutex};
 use crate::spin;
 
 /// Where an append came to stand, now that it is committed.

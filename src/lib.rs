@@ -71,6 +71,7 @@
 //! | `future.rs`, `role.rs`, `watermark.rs` | the promise of an append; what a node is to its group; how far it is committed |
 //! | `spin.rs` | a short wait on the processor before a long one in the operating system |
 //! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
+//! | `primitives.rs` | the locks, atomics and channels that threads meet at, or a checker's doubles of them |
 
 mod batch;
 mod builder;
@@ -84,6 +85,7 @@ mod future;
 #[doc(hidden)]
 pub mod fuzzing;
 mod message;
+mod primitives;
 mod replica;
 mod role;
 mod sequencer;

@@ -6,14 +6,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
 
 use crate::batch::OpenBatch;
 use crate::error::AppendError;
 use crate::future::{AppendFuture, Completion};
+use crate::primitives::{Condvar, Instant, Mutex, MutexGuard};
 
 /// A batch is closed when its payloads reach this: large enough to make the cost per batch vanish, small enough that copying it to the
 /// page cache does not delay the ones behind it.
@@ -166,7 +165,7 @@ impl Sequencer {
     }
 
     /// Passes the gate and takes `cost` bytes of the window. An append larger than the whole window passes when it is alone.
-    fn admit(&self, queue: &mut parking_lot::MutexGuard<'_, Queue>, cost: u64, deadline: Option<Instant>) -> Result<(), AppendError> {
+    fn admit(&self, queue: &mut MutexGuard<'_, Queue>, cost: u64, deadline: Option<Instant>) -> Result<(), AppendError> {
         loop {
             match &queue.gate {
                 Gate::Closed(error) => return Err(error.clone()),

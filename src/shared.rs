@@ -1,12 +1,11 @@
 //! What host threads and the engine share: everything that a host reads without asking the engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::entry::NodeId;
 use crate::message::Message;
+use crate::primitives::Mutex;
+use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::role::{Member, Membership, Role, Status};
 use crate::sequencer::Sequencer;
 use crate::storage::{LogReader, Recovered, StorageError};

@@ -5,8 +5,9 @@
 //! hosts that do it at once: more would take the processors from those that they wait for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::primitives::{Instant, thread};
 
 /// The longest time that a thread looks before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(100);

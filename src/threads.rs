@@ -14,14 +14,13 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle, ThreadId};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use crossbeam_channel::{Receiver, Select, Sender, unbounded};
-use parking_lot::{Condvar, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
 use crate::entry::NodeId;
+use crate::primitives::channel::{Receiver, Select, Sender, unbounded};
+use crate::primitives::thread::{self, JoinHandle, ThreadId};
+use crate::primitives::{Condvar, Instant, Mutex};
 use crate::role::Status;
 use crate::spin;
 use crate::storage::{Chore, StorageError};

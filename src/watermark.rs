@@ -1,9 +1,7 @@
 //! How far the ledger is committed here, and who waits for more.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
-
-use parking_lot::{Condvar, Mutex};
+use crate::primitives::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::primitives::{Condvar, Instant, Mutex};
 
 /// The commit watermark of one node: written by its engine, read by every `get`.
 #[derive(Debug)]

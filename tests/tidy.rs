@@ -16,11 +16,15 @@ const RAFT_AT_HOME: [&str; 3] = ["src/replica/adapter.rs", "src/message.rs", "sr
 const SLOG_AT_HOME: [&str; 1] = ["src/replica/adapter.rs"];
 const UNSAFE_AT_HOME: [&str; 1] = ["src/storage/segmented/map.rs"];
 const THREADS_AT_HOME: [&str; 1] = ["src/threads.rs"];
+/// What threads meet at comes from one file, so that a checker of threads can put its own in the place of all of it. The disk and the witnesses of a
+/// simulation, which has one thread, and the suite that a host's transport runs against are no part of a node. Whose turn it is to spin decides nothing.
+const PRIMITIVES_AT_HOME: [&str; 5] =
+    ["src/primitives.rs", "src/spin.rs", "src/transport/conformance.rs", "src/sim/", "src/storage/segmented/simulated.rs"];
 /// Replica, engine, sequencer and storage are given the time: the same input and the same time have the same effects.
 const CLOCKS_AT_HOME: [&str; 6] = ["src/threads.rs", "src/future.rs", "src/cursor.rs", "src/dledger.rs", "src/spin.rs", "src/transport/"];
 
 /// Every room, from the roof down. A room knows itself and the rooms on lines below its own. Rooms on one line do not see each other.
-const FLOORS: [&[&str]; 16] = [
+const FLOORS: [&[&str]; 17] = [
     &["lib", "fuzzing"],
     &["dledger"],
     &["builder"],
@@ -37,6 +41,7 @@ const FLOORS: [&[&str]; 16] = [
     &["role"],
     &["batch"],
     &["entry"],
+    &["primitives"],
 ];
 
 const LINES_MAX: usize = 700;
@@ -68,6 +73,16 @@ fn unsafe_lives_in_the_map(sources: &[Source]) -> Vec<String> {
 fn threads_are_spawned_in_one_file(sources: &[Source]) -> Vec<String> {
     paths_outside(sources, &THREADS_AT_HOME, |path| {
         ["Builder", "spawn", "scope"].iter().any(|verb| follows(&path.segments, "thread", verb))
+    })
+}
+
+fn threads_meet_at_primitives(sources: &[Source]) -> Vec<String> {
+    const REPLACED: [&str; 5] = ["Mutex", "RwLock", "Condvar", "OnceLock", "mpsc"];
+    paths_outside(sources, &PRIMITIVES_AT_HOME, |path| {
+        ["parking_lot", "crossbeam_channel"].contains(&path.segments[0].as_str())
+            || follows(&path.segments, "sync", "atomic") && path.segments[0] == "std"
+            || path.segments[0] == "std" && path.segments.last().is_some_and(|last| REPLACED.contains(&last.as_str()))
+            || follows(&path.segments, "std", "thread")
     })
 }
 
@@ -235,6 +250,11 @@ fn threads_begin_in_one_file() {
 }
 
 #[test]
+fn what_threads_meet_at_comes_from_one_file() {
+    assert_clean(threads_meet_at_primitives(&sources_in("src")));
+}
+
+#[test]
 fn replica_engine_sequencer_and_storage_read_no_clock() {
     assert_clean(clocks_are_read_above_the_engine(&sources_in("src")));
 }
@@ -274,8 +294,9 @@ mod each_rule_can_fail {
     use super::*;
 
     /// Files that any rule is content with, so that `resolve` knows the modules.
-    const HOUSE: [&str; 16] = [
+    const HOUSE: [&str; 17] = [
         "src/lib.rs",
+        "src/primitives.rs",
         "src/dledger.rs",
         "src/builder.rs",
         "src/threads.rs",
@@ -339,6 +360,22 @@ mod each_rule_can_fail {
         accepts(rule, "src/engine.rs", "#[cfg(test)]\nmod tests {\n fn f() { std::thread::spawn(|| { 1 }); }\n}\n");
         refuses(rule, "src/engine.rs", "#[cfg(test)]\nmod tests { fn f() {} }\nfn g() { std::thread::spawn(h); }");
         accepts(rule, "src/transport/tcp.rs", "spawner.spawn(name, work)");
+    }
+
+    #[test]
+    fn a_primitive_from_elsewhere_is_found() {
+        let rule = threads_meet_at_primitives;
+        refuses(rule, "src/engine.rs", "use parking_lot::Mutex;");
+        refuses(rule, "src/engine.rs", "fn f(end: &crossbeam_channel::Sender<u64>) {}");
+        refuses(rule, "src/engine.rs", "use std::sync::{Arc, atomic::AtomicU64};");
+        refuses(rule, "src/engine.rs", "use std::sync::{Arc, OnceLock};");
+        refuses(rule, "src/engine.rs", "std::thread::yield_now();");
+        accepts(
+            rule,
+            "src/engine.rs",
+            "use crate::primitives::atomic::Ordering; use crate::primitives::{Mutex, thread}; use std::sync::Arc;",
+        );
+        accepts(rule, "src/sim/witness.rs", "use parking_lot::Mutex;");
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
-
 use super::agenda::{Micros, Who};
 use super::chance::Chance;
 use super::check::{ANY, History, Ledger, NEVER, Operation, Outcome, What};
@@ -15,6 +13,7 @@ use crate::engine::Command;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, PurgeError, ReadError, TransferError};
 use crate::future::{AppendFuture, Appended};
+use crate::primitives::channel::{Receiver, bounded};
 
 /// Entries that a host reads from its tail at a time.
 const TAIL_ENTRIES: usize = 16;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use super::agenda::Micros;
@@ -20,6 +19,7 @@ use super::watch::Watch;
 use super::witness::{Fuse, Wire, Witnessed};
 use crate::engine::{Backstage, Command, Engine, EngineSettings, Input, Now, SyncJob, inbox};
 use crate::entry::NodeId;
+use crate::primitives::channel::{Receiver, Sender, unbounded};
 use crate::replica;
 use crate::role::{Membership, Role, Status};
 use crate::sequencer::{Limits, Sequencer};

@@ -17,6 +17,7 @@ use super::watch::Watch;
 use super::witness::Fuse;
 use crate::engine::Command;
 use crate::entry::NodeId;
+use crate::primitives::channel;
 use crate::role::Role;
 
 /// The elections that a group which has healed may take until it works.
@@ -386,7 +387,7 @@ impl World {
     /// A host shuts its node down in good order.
     pub(super) fn stop(&mut self, node: usize) {
         if let Some(life) = &self.nodes[node].life {
-            let (reply, _) = crossbeam_channel::bounded(1);
+            let (reply, _) = channel::bounded(1);
             life.command(Command::Stop { reply });
             self.ring(node);
         }

@@ -11,10 +11,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
 use super::{Base, Batch, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
 use crate::entry::NodeId;
+use crate::primitives::{Mutex, RwLock};
 use crate::role::Membership;
 
 /// A [`Storage`] that lives as long as the process: for tests, and as the model that other storages are compared with.

@@ -5,11 +5,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::hello::Acquaintances;
 use super::{Inbox, Message, Seat, Transport};
 use crate::entry::NodeId;
+use crate::primitives::Mutex;
 
 /// A network between nodes of the same process. Clones are the same network.
 ///

@@ -3,14 +3,13 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::disk::{Disk, DiskFile};
 use super::format::{self, PLACE_BYTES, Place, SEAL_AT, Seal};
 use super::live::Live;
 use super::segment::{Segment, write_all};
 use super::sync::Shared;
 use super::{damaged, failed};
+use crate::primitives::Mutex;
 use crate::storage::{Chore, StorageError};
 
 /// A segment to be sealed once change number `change` is durable. Not before: then a failure of the sealing says nothing about its records.

@@ -11,8 +11,6 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -20,6 +18,8 @@ use super::disk::{Disk, DiskFile, DiskMap};
 use super::format::{self, HEADER_BYTES, Header, PAGE_BYTES, PLACE_BYTES, Place, Seal};
 use super::survey::survey;
 use super::{damaged, failed};
+use crate::primitives::OnceLock;
+use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::storage::{Batch, Damage, Mark, StorageError};
 
 /// The map of an open file of `D`.
@@ -245,7 +245,7 @@ struct Slot {
 
 impl Records {
     pub(super) fn new() -> Box<Records> {
-        Box::new(Records { published: AtomicU64::new(0), chunks: [const { OnceLock::new() }; CHUNKS] })
+        Box::new(Records { published: AtomicU64::new(0), chunks: std::array::from_fn(|_| OnceLock::new()) })
     }
 
     pub(super) fn len(&self) -> u64 {

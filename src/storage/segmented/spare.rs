@@ -4,15 +4,14 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile};
 use super::format::{self, RECORDS_AT};
 use super::segment::{MapOf, write_all, write_zeros};
 use super::sync::Shared;
 use super::{SegmentOptions, failed};
+use crate::primitives::Mutex;
+use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::storage::{Chore, StorageError};
 
 /// How the names of spares end. Recovery removes all of them: one that was taken just before a crash may hold records.

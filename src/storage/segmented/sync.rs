@@ -10,15 +10,14 @@
 //! 2. `Durable::synced` is never above what a crash would leave. Cutting the log lowers it and begins a new era; a sync that was begun in an
 //!    older era does not raise it again.
 
-use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
+use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::format::Synced;
 use super::spare::Spares;
 use super::state::{STATE_NAME, write_watermark};
 use super::{broken, failed, is_full};
+use crate::primitives::{Mutex, OnceLock};
 use crate::storage::{PendingSync, StorageError};
 
 /// What the writer, its syncs and its chores have in common. Whoever holds it keeps the directory locked.

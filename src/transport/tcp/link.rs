@@ -2,14 +2,14 @@
 
 use std::io::{self, IoSlice, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, Refused, Station, Throttle, hear, prepare, random, say};
 use crate::entry::NodeId;
+use crate::primitives::{Condvar, Instant, Mutex};
 use crate::transport::Message;
 use crate::transport::frame::{self, FrameReader, HEADER_BYTES, Kind};
 use crate::transport::hello::{Hello, Stranger};

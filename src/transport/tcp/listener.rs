@@ -3,14 +3,14 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, Refused, STALL_TIMEOUT, Station, hear, is_timeout, prepare, say};
 use crate::entry::NodeId;
+use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::primitives::{Instant, Mutex};
 use crate::transport::frame::{self, Frame, FrameReader, Kind};
 use crate::transport::hello::{Hello, Stranger};
 use crate::transport::{Message, MessageError};

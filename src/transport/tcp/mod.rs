@@ -16,10 +16,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use socket2::{SockRef, TcpKeepalive};
 
 use self::link::Link;
@@ -28,6 +26,8 @@ use super::frame::{Frame, FrameReader};
 use super::hello::{Acquaintances, GROUP_BYTES_MAX, Stranger};
 use super::{Inbox, Message, Seat, Spawner, Transport};
 use crate::entry::NodeId;
+use crate::primitives::atomic::AtomicUsize;
+use crate::primitives::{Condvar, Instant, Mutex};
 
 /// Bytes that may wait for one peer, and how many messages. Beyond that, messages to it are dropped.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
