@@ -1,12 +1,7 @@
 //! Appends per second: 128 B and 1 KiB, 1 and 1,024 in flight, one node and three in this process (through
 //! memory and through loopback TCP), both flush policies.
 
-#[path = "measure/cluster.rs"]
-mod cluster;
-#[path = "measure/load.rs"]
-mod load;
-#[path = "measure/scratch.rs"]
-mod scratch;
+mod measure;
 
 use std::time::Duration;
 
@@ -14,8 +9,8 @@ use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_grou
 use dledger::FlushPolicy;
 use hdrhistogram::Histogram;
 
-use cluster::{ASYNC, Cluster, Shape};
-use load::Load;
+use measure::cluster::{ASYNC, Cluster, Shape};
+use measure::load::Load;
 
 fn append(criterion: &mut Criterion) {
     let shapes = [("one", Shape::One), ("three", Shape::Three), ("three-over-tcp", Shape::ThreeOverTcp)];

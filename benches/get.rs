@@ -1,20 +1,15 @@
 //! Reads of 1 KiB entries, verified: random `get`, beside a raw read of a memory map with a checksum, and `read` in order.
 
-#[path = "measure/lookups.rs"]
-mod lookups;
-#[path = "measure/raw_records.rs"]
-mod raw_records;
-#[path = "measure/scratch.rs"]
-mod scratch;
+mod measure;
 
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dledger::DLedger;
 
-use lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
-use raw_records::RawRecords;
-use scratch::scratch;
+use measure::lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
+use measure::raw_records::RawRecords;
+use measure::scratch::scratch;
 
 fn get(criterion: &mut Criterion) {
     // Without `--bench` criterion runs everything once, to see that it runs.

@@ -8,9 +8,9 @@ use dledger::transport::MemoryNetwork;
 use dledger::{Builder, DLedger, FlushPolicy, Role};
 use tempfile::TempDir;
 
-use crate::scratch::scratch;
+use super::scratch::scratch;
 
-const ELECTION_MAX: Duration = Duration::from_secs(30);
+pub(crate) const ELECTION_MAX: Duration = Duration::from_secs(30);
 
 /// The default of a host that does not want to wait for its disk.
 pub(crate) const ASYNC: FlushPolicy = FlushPolicy::Async { interval: Duration::from_millis(100) };
@@ -69,7 +69,7 @@ impl Cluster {
 }
 
 /// One address for each node, on which nobody listened a moment ago.
-fn free_addresses(members: u64) -> Vec<(u64, String)> {
+pub(crate) fn free_addresses(members: u64) -> Vec<(u64, String)> {
     let listeners: Vec<TcpListener> = (0..members).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback is there")).collect();
     let address = |listener: &TcpListener| listener.local_addr().expect("it is bound").to_string();
     (1..).zip(listeners.iter().map(address)).collect()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dledger::DLedger;
 
-use crate::raw_records::RawRecords;
+use super::raw_records::RawRecords;
 
 /// The payload of every entry that is looked up, in bytes.
 pub(crate) const PAYLOAD: usize = 1 << 10;

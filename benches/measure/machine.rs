@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One line: processor, cores, kernel, file system of `dir`, compiler.
 pub(crate) fn describe(dir: &Path) -> String {
@@ -47,6 +47,15 @@ pub(crate) struct Usage {
     pub(crate) switches: u64,
     /// Anonymous memory, which the mapped log is not.
     pub(crate) resident_bytes: u64,
+}
+
+/// Runs `work`. Tells how many cores this process kept busy meanwhile, 0 where the system does not tell.
+pub(crate) fn cores_busy<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let (before, began) = (usage(), Instant::now());
+    let done = work();
+    let (took, after) = (began.elapsed(), usage());
+    let cpu = after.zip(before).map_or(Duration::ZERO, |(after, before)| after.cpu - before.cpu);
+    (done, cpu.as_secs_f64() / took.as_secs_f64())
 }
 
 /// `None` where the system does not tell.

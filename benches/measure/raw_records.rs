@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use memmap2::Mmap;
 
-use crate::scratch::scratch;
+use super::scratch::scratch;
 
 /// Records of one length, back to back in a mapped file, with a checksum for each: the least that a verified read can be.
 pub(crate) struct RawRecords {
