@@ -290,7 +290,9 @@ impl Engine {
             // A replica that has failed, perhaps in the middle of something, is never touched again.
             _ if self.fault.is_some() => {}
             Input::Arrival(arrival) => self.handle_arrival(arrival),
-            Input::Synced(sync, Ok(())) if sync.life == self.life => self.replica.handle_synced(sync.number),
+            Input::Synced(sync, Ok(())) if sync.life == self.life || planted!("a sync of an earlier life counts") => {
+                self.replica.handle_synced(sync.number)
+            }
             Input::Synced(_, Ok(())) => {}
             Input::Synced(_, Err(error)) => self.fail(&format!("a sync failed, and what reached the disk is unknown: {error}")),
             Input::Panicked(what) => self.fail(&what),
@@ -325,6 +327,9 @@ impl Engine {
             Command::Barrier { reply, .. } if self.stopped => drop(reply.send(Err(BarrierError::Stopped))),
             Command::Barrier { id, reply } => match &self.fault {
                 Some(reason) => drop(reply.send(Err(BarrierError::Failed { reason: reason.clone() }))),
+                None if planted!("a leader answers barriers by itself") && self.replica.standing().role == Role::Leader => {
+                    drop(reply.send(Ok(self.shared.watermark.end())));
+                }
                 None => {
                     self.barriers.insert(id, reply);
                     self.replica.handle_barrier(id);
@@ -378,6 +383,7 @@ impl Engine {
                     break;
                 }
                 let error = if leads { AppendError::TimedOut(self.settings.append_timeout) } else { AppendError::OutcomeUnknown };
+                let error = if planted!("what timed out counts as lost") { self.not_leader() } else { error };
                 batch.completion.resolve(Err(error));
             }
             self.ages.pop_front();
@@ -390,7 +396,7 @@ impl Engine {
             self.next_batch += 1;
             self.in_flight.insert(id, InFlight { completion: batch.completion, cost: batch.cost, since: self.now.elapsed });
             self.ages.push_back(id);
-            self.lost_count |= !self.replica.handle_append(id, batch.body);
+            self.lost_count |= !self.replica.handle_append(id, batch.body) && !planted!("numbers go on after a batch was refused");
         }
         if self.lost_count {
             // The numbers that were given out since are wrong. Nobody was promised one.
@@ -455,6 +461,7 @@ impl Engine {
     fn after_write(&mut self, written: Result<(), StorageError>, saved: Option<HardState>) {
         match written {
             Ok(()) => self.dirty = true,
+            Err(StorageError::Full { .. }) if planted!("a write that found no room counts as done") => {}
             Err(error) => self.storage_failed(error, saved),
         }
     }
@@ -475,7 +482,9 @@ impl Engine {
     fn step_back(&mut self, full: &StorageError, saved: Option<HardState>) -> Result<(), StorageError> {
         log::warn!("group {} node {}: stepping back: {full}", self.settings.replica.group, self.settings.replica.node);
         // raft-rs takes all that a log holds at its start for durable.
-        self.storage.begin_sync().wait()?;
+        if !planted!("a replica begins anew on what is not durable") {
+            self.storage.begin_sync().wait()?;
+        }
         self.replica.restart(&self.settings.replica, self.identity, saved, self.shared.reader.clone())?;
         self.life += 1;
         self.full = true;
@@ -521,6 +530,9 @@ impl Engine {
             self.open_sequencer();
         } else {
             self.shared.sequencer.close(self.not_leader());
+            if planted!("appends under way count as lost when a leader steps down") {
+                self.in_flight.values().for_each(|batch| batch.completion.resolve(Err(self.not_leader())));
+            }
         }
         self.announce(standing);
     }
@@ -611,7 +623,9 @@ impl Engine {
         let late = |transfer: &Transfer| self.now.elapsed >= transfer.since + patience;
         let Some(Transfer { to, reply, .. }) = self.transfer.take_if(|transfer| leader.is_some() || late(transfer)) else { return };
         let _ = reply.send(if leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
-        self.shared.sequencer.resume();
+        if !planted!("appends stay paused after a transfer") {
+            self.shared.sequencer.resume();
+        }
     }
 
     /// Gives up the log below `index`, as far as it is committed and whole segments allow. Returns the first index that is kept.
@@ -632,7 +646,9 @@ impl Engine {
         }
         let base = self.shared.reader.base();
         let first = base.mark.next_index;
-        self.replica.handle_purged(base);
+        if !planted!("the replica is not told of a purge") {
+            self.replica.handle_purged(base);
+        }
         Ok(first)
     }
 
@@ -662,7 +678,12 @@ impl Engine {
         self.shared.sequencer.close(error);
         for batch in std::mem::take(&mut self.in_flight).into_values() {
             self.shared.sequencer.release(batch.cost);
-            batch.completion.resolve(Err(AppendError::OutcomeUnknown));
+            let told = if planted!("what a node that ends had under way counts as lost") {
+                self.not_leader()
+            } else {
+                AppendError::OutcomeUnknown
+            };
+            batch.completion.resolve(Err(told));
         }
         for reply in std::mem::take(&mut self.barriers).into_values() {
             let _ = reply.send(Err(barrier.clone()));

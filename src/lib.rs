@@ -73,6 +73,9 @@
 //! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
 //! | `primitives.rs` | the locks, atomics and channels that threads meet at, or a checker's doubles of them |
 
+#[macro_use]
+mod planted;
+
 mod batch;
 mod builder;
 mod cursor;

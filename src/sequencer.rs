@@ -155,7 +155,7 @@ impl Sequencer {
         }
         let was_empty = queue.batches.is_empty();
         queue.batches.push_back(PendingBatch { open, first_index, first_position, completion: completion.clone(), cost, sealed: true });
-        queue.next_index += count;
+        queue.next_index += if planted!("a batch takes one number") { 1 } else { count };
         queue.next_position += bytes;
         drop(queue);
         if was_empty {
@@ -189,7 +189,7 @@ impl Sequencer {
     pub(crate) fn open(&self, index: u64, position: u64, timestamp: u64) {
         let mut queue = self.queue.lock();
         assert!(queue.batches.is_empty(), "closing the gate emptied the queue");
-        queue.next_index = index;
+        queue.next_index = if planted!("numbers go on where they were in an earlier term") { index.max(queue.next_index) } else { index };
         queue.next_position = position;
         queue.timestamp = queue.timestamp.max(timestamp);
         queue.gate = Gate::Open;
@@ -223,7 +223,7 @@ impl Sequencer {
         queue.gate = Gate::Closed(error.clone());
         drop(queue);
         self.room.notify_all();
-        for batch in orphans {
+        for batch in orphans.into_iter().filter(|_| !planted!("what is queued is forgotten when the gate closes")) {
             batch.completion.resolve(Err(error.clone()));
         }
     }
@@ -235,7 +235,7 @@ impl Sequencer {
             if queue.batches.is_empty() {
                 return Vec::new();
             }
-            queue.timestamp = queue.timestamp.max(now);
+            queue.timestamp = if planted!("timestamps follow a clock that steps back") { now } else { queue.timestamp.max(now) };
             queue.usual_bytes = queue.batches.back().map_or(0, |batch| batch.open.payload_bytes());
             (std::mem::take(&mut queue.batches), queue.timestamp)
         };
@@ -245,7 +245,7 @@ impl Sequencer {
     /// Gives back what settled batches took of the window.
     pub(crate) fn release(&self, cost: u64) {
         let mut queue = self.queue.lock();
-        queue.in_flight -= cost;
+        queue.in_flight -= if planted!("the window is not given back") { 0 } else { cost };
         let wake = queue.waiters > 0;
         drop(queue);
         if wake {

@@ -75,7 +75,7 @@ impl Core {
             max_inflight_msgs: MESSAGES_MAX,
             check_quorum: true,
             pre_vote: true,
-            read_only_option: ReadOnlyOption::Safe,
+            read_only_option: if planted!("a leader trusts its lease") { ReadOnlyOption::LeaseBased } else { ReadOnlyOption::Safe },
             max_uncommitted_size: raft::NO_LIMIT,
             ..Config::default()
         };
@@ -103,7 +103,7 @@ impl Core {
 
     /// Hands a message to raft-rs if it passes every check. A refused message leaves no trace.
     pub(super) fn step(&mut self, mut message: Message, membership: &Membership) -> Result<(), Refusal> {
-        if self.forgets {
+        if self.forgets || planted!("a heartbeat tells of every commit") {
             message.limit_heartbeat(self.node.raft.raft_log.last_index());
         }
         self.check(&message, membership)?;
@@ -111,10 +111,32 @@ impl Core {
         if self.forgets && self.forgive(&message) {
             return Ok(());
         }
+        #[cfg(planted)]
+        let message = self.spoil(message);
         // What is an error to raft-rs (a response of a node that has left) is an ordinary loss here.
         let _ = self.node.step(message);
         self.settle_timeout();
         Ok(())
+    }
+
+    /// Gives messages a meaning that they do not have: bugs on purpose.
+    #[cfg(planted)]
+    fn spoil(&mut self, mut message: RaftMessage) -> RaftMessage {
+        let raft = &self.node.raft;
+        let counts = match message.get_msg_type() {
+            MessageType::MsgRequestVoteResponse => planted!("a vote of an earlier term counts"),
+            MessageType::MsgAppendResponse => planted!("an acknowledgement of an earlier term counts"),
+            _ => planted!("a leader of an earlier term is heard"),
+        };
+        if counts && message.term > 0 {
+            message.term = message.term.max(raft.term);
+        }
+        if message.get_msg_type() == MessageType::MsgAppendResponse && planted!("a follower is counted twice") {
+            let other = raft.prs().iter().map(|(id, _)| *id).find(|id| ![raft.id, message.from].contains(id));
+            let twin = other.map(|from| RaftMessage { from, ..message.clone() });
+            twin.map(|twin| self.node.step(twin));
+        }
+        message
     }
 
     /// Where batches count before they are synced, a follower that loses power may no longer have what it acknowledged. raft-rs takes its refusal for
@@ -238,7 +260,7 @@ impl Core {
         if !self.node.has_ready() {
             return None;
         }
-        let saved = self.node.store().hard_state;
+        let (saved, commit) = (self.node.store().hard_state, self.commit());
         let mut ready = self.node.ready();
         let hard_state =
             ready.hs().map(|hs| HardState { term: hs.term, vote: Some(NodeId::from(hs.vote)).filter(|_| hs.vote != 0), commit: hs.commit });
@@ -248,7 +270,11 @@ impl Core {
         // The answer to a heartbeat tells of the term alone. It need not wait for batches: else slow disks would depose a healthy leader.
         let is_prompt = |message: &RaftMessage| message.get_msg_type() == MessageType::MsgHeartbeatResponse;
         let (prompt, later): (Vec<_>, Vec<_>) = ready.take_persisted_messages().into_iter().partition(is_prompt);
-        let now = ready.take_messages().into_iter().chain(prompt).map(Message::new).collect();
+        let told = |message: RaftMessage| match message.get_msg_type() {
+            MessageType::MsgHeartbeat if planted!("a heartbeat tells of every commit") => RaftMessage { commit, ..message },
+            _ => message,
+        };
+        let now = ready.take_messages().into_iter().chain(prompt).map(told).map(Message::new).collect();
         let later = later.into_iter().map(Message::new).collect();
         Some(Turn {
             number: ready.number(),
@@ -277,7 +303,9 @@ impl Core {
         if let (Some(first), Some(last)) = (turn.batches.first(), turn.batches.last()) {
             let (from, to) = (first.raft_index(), last.raft_index());
             let view = self.node.mut_store();
-            view.cut(from);
+            if !planted!("the terms of what was cut off are kept") {
+                view.cut(from);
+            }
             turn.batches.iter().for_each(|batch| view.written(batch));
             debug_assert_eq!(view.last, to);
         }
@@ -408,6 +436,7 @@ impl LogView {
             // not durable. But nobody takes the word of a candidate whose term is below that of its log.
             hard_state = HardState { term: recovered.last.term, vote: None, ..hard_state };
         }
+        hard_state.vote = hard_state.vote.filter(|_| !planted!("a vote is forgotten at a restart"));
         LogView {
             reader,
             hard_state,

@@ -33,7 +33,7 @@ impl Barriers {
     pub(super) fn new(settings: &Settings) -> Barriers {
         Barriers {
             node: settings.node.get(),
-            life: mix(settings.seed),
+            life: if planted!("questions of two lives have the same names") { 0 } else { mix(settings.seed) },
             rounds: 0,
             patience_ticks: settings.heartbeat_ticks as u64,
             ticks: 0,
@@ -89,14 +89,18 @@ impl Barriers {
 
     /// The leader has answered: whoever waited when this round began waits for the commit of `raft_index`.
     pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
-        if let Some(round) = self.asked.take_if(|round| round.context == context) {
+        if let Some(mut round) = self.asked.take_if(|round| round.context == context || planted!("any answer will do for a barrier")) {
+            if planted!("an answer counts for who asked after the question") {
+                round.waiting.append(&mut self.new);
+            }
             self.confirmed.push((raft_index, round.waiting));
         }
     }
 
     /// Those whose point the commit has reached.
     pub(super) fn release(&mut self, commit: u64) -> Vec<u64> {
-        let held = self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= commit);
+        let held =
+            self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= commit || planted!("a barrier does not wait for the commit"));
         held.flat_map(|(_, ids)| ids).collect()
     }
 }

@@ -199,7 +199,7 @@ impl Replica {
         let sole_candidate = self.members.is_sole_voter() && self.core.role() != CoreRole::Leader;
         if sole_candidate {
             // Nobody else can lead: there is nothing to wait for but the disk (invariant 8).
-            if self.unsynced.is_empty() && self.core.is_all_persisted() {
+            if self.unsynced.is_empty() && self.core.is_all_persisted() || planted!("a sole voter does not wait for its disk") {
                 self.core.campaign();
             }
         } else {
@@ -249,7 +249,7 @@ impl Replica {
         if self.failed {
             return;
         }
-        while let Some(covered) = self.unsynced.pop_front_if(|waiting| waiting.sync <= number) {
+        while let Some(covered) = self.unsynced.pop_front_if(|waiting| waiting.sync <= number || planted!("one sync speaks for all")) {
             self.core.persisted(covered.covers);
             self.send(covered.messages);
         }
@@ -344,6 +344,7 @@ impl Replica {
         // Whatever a message says, it says it in a term. A sole voter, for one, makes itself leader in the turn that carries its new term. If anything
         // of that term left and the term was forgotten in a crash, it would lead the same term twice, with other batches.
         let is_term_durable = turn.hard_state.is_none() && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
+        let is_term_durable = is_term_durable || planted!("a leader speaks before its term is durable");
         if is_term_durable {
             self.send(std::mem::take(&mut turn.now));
         } else {
@@ -369,8 +370,9 @@ impl Replica {
         for (context, raft_index) in turn.reads.drain(..) {
             self.barriers.confirm(&context, raft_index);
         }
-        let has_hard_state = turn.hard_state.is_some();
-        let needs_sync = has_hard_state || turn.rebase.is_some() || !(turn.batches.is_empty() || self.counts_unsynced);
+        let has_hard_state = turn.hard_state.is_some() && !planted!("a vote is not waited for");
+        let counts_unsynced = self.counts_unsynced || planted!("batches count before they are synced");
+        let needs_sync = has_hard_state || turn.rebase.is_some() || !(turn.batches.is_empty() || counts_unsynced);
         if let Some(base) = &turn.rebase {
             self.members.replace(base.membership.clone());
         }
@@ -378,7 +380,9 @@ impl Replica {
         if needs_sync {
             self.effects.push_back(Effect::Sync(number));
             self.unsynced.push_back(Unsynced { sync: number, covers: number, has_hard_state, messages });
-        } else if let Some(newest) = self.unsynced.back_mut() {
+        } else if let Some(newest) = self.unsynced.back_mut()
+            && !planted!("a turn without a sync overtakes the syncs before it")
+        {
             newest.covers = number;
             newest.messages.extend(messages);
         } else {
@@ -390,12 +394,16 @@ impl Replica {
     /// Publishes how far the ledger is committed, and all that follows from it.
     fn follow_commit(&mut self) {
         let commit = self.core.commit().min(self.core.last_written());
+        let is_hasty = planted!("a leader acknowledges before a quorum") && self.core.role() == CoreRole::Leader;
+        let commit = if is_hasty { self.core.last_written() } else { commit };
         if commit > self.committed.raft_index {
             let Some(mark) = self.core.written_mark(commit) else { return };
             self.committed = mark;
-            self.effects.push_back(Effect::Commit(mark));
+            let publishes_late = planted!("futures resolve before the commit is published");
+            self.effects.extend((!publishes_late).then_some(Effect::Commit(mark)));
             let (core, effects) = (&self.core, &mut self.effects);
             self.proposals.settle(commit, |index| core.term_at(index), |id, fate| effects.push_back(Effect::Settle(id, fate)));
+            self.effects.extend(publishes_late.then_some(Effect::Commit(mark)));
         }
         let held = self.barriers.release(self.committed.raft_index);
         if !held.is_empty() {
@@ -411,7 +419,8 @@ impl Replica {
 
     fn current_standing(&self) -> Standing {
         let term = self.core.term();
-        let ready = self.core.has_committed_its_term() && self.committed.term == term;
+        let ready =
+            self.core.has_committed_its_term() && self.committed.term == term || planted!("a leader is announced when it is elected");
         let (role, leader) = match self.core.role() {
             CoreRole::Leader if ready => (Role::Leader, self.core.leader()),
             CoreRole::Leader | CoreRole::Candidate => (Role::Candidate, None),

@@ -75,12 +75,15 @@ impl Proposals {
 fn fate(proposal: &Proposal, commit: u64, commit_term: u64, term_at: impl Fn(u64) -> Option<u64>) -> Option<Fate> {
     if proposal.raft_index <= commit {
         return Some(match term_at(proposal.raft_index) {
-            Some(term) if term == proposal.term => Fate::Committed { term },
+            Some(term) if term == proposal.term || planted!("whatever is committed at its place is the proposal") => {
+                Fate::Committed { term }
+            }
             Some(_) => Fate::Lost,
+            None if planted!("what a rebase passed over counts as lost") => Fate::Lost,
             None => Fate::Unknown,
         });
     }
-    (commit_term > proposal.term).then_some(Fate::Lost)
+    (commit_term > proposal.term || planted!("what is not yet committed counts as lost")).then_some(Fate::Lost)
 }
 
 #[cfg(test)]

@@ -129,12 +129,25 @@ fn perhaps(chance: &mut Chance, some: u64) -> u64 {
     if chance.percent(50) { chance.below(some + 1) } else { 0 }
 }
 
+/// How many elections' time a run takes, and about how often its hosts act at most. Most runs are short, for most bugs need few events in the right
+/// order; some are long, for others need many.
+fn draw_length(chance: &mut Chance) -> (u64, u64) {
+    match chance.below(100) {
+        0..60 => (chance.between(2, 12), 400),
+        60..94 => (chance.between(8, 40), 2_000),
+        _ => (chance.between(30, 120), 20_000),
+    }
+}
+
 impl Swarm {
     pub(crate) fn draw(chance: &mut Chance) -> Swarm {
         let nodes = *chance.pick(&[1, 3, 3, 3, 3, 5, 5]);
         let heartbeat = *chance.pick(&[20 * MS, 50 * MS, 100 * MS]);
         let election = heartbeat * chance.between(4, 12);
         let pace = Pace::draw(chance, heartbeat);
+        let (elections, operations) = draw_length(chance);
+        let duration = election * elections;
+        let hosts = chance.between(1, 4);
         let flush_interval = if chance.percent(20) { Some(chance.between(1, 100) * MS) } else { None };
         let mut swarm = Swarm {
             nodes,
@@ -150,14 +163,14 @@ impl Swarm {
             pace,
             drifts: Vec::new(),
             troubles: [0; 14],
-            trouble_mean: election * chance.between(1, 6),
+            trouble_mean: election * chance.between(1, elections.min(24)) / 4,
             outage_mean: election * chance.between(1, 4),
-            hosts: chance.between(1, 4) as usize,
+            hosts: hosts as usize,
             wishes: [0; 8],
-            think_mean: chance.between(1, 40) * MS,
+            think_mean: (chance.between(1, 40) * MS).max(duration * hosts / operations),
             payload_max: *chance.pick(&[16, 200, 4096]),
             depth: *chance.pick(&[1, 4, 32]),
-            duration: election * chance.between(10, 40),
+            duration,
         };
         let drift = *chance.pick(&[0, 100, 20_000, 100_000]);
         swarm.drifts = (0..nodes).map(|_| chance.between(0, 2 * drift) as i64 - drift as i64).collect();

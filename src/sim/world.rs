@@ -84,7 +84,8 @@ impl World {
         for host in 0..self.swarm.hosts {
             self.agenda.put_in(self.swarm.election, Event::Host(host));
         }
-        self.agenda.put_in(2 * self.swarm.election, Event::Trouble);
+        let calm = self.chance.around(self.swarm.trouble_mean);
+        self.agenda.put_in(calm, Event::Trouble);
         self.go_on_until(self.swarm.duration, |_| false);
         self.heal();
         self.must_come(ELECTIONS_TO_HEAL * self.swarm.election, "A10: no append was acknowledged", |world| world.hosts.fresh);

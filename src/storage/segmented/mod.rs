@@ -4,9 +4,6 @@
 //! with an index of its records. A conflicting tail is never written over: a new segment begins at the cut, and wins from there on. All
 //! that is small and changes (term, vote, base, peers) is in one file of alternating slots.
 
-#[macro_use]
-mod planted;
-
 mod damage;
 pub(crate) mod disk;
 mod format;

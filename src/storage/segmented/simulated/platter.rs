@@ -217,12 +217,28 @@ struct Naming {
     name: Option<String>,
 }
 
-impl Naming {
-    fn apply(&self, names: &mut BTreeMap<String, FileId>) {
-        names.retain(|_, file| *file != self.file);
-        if let Some(name) = &self.name {
-            names.insert(name.clone(), self.file);
+/// Which file has which name, seen from both sides.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    files: BTreeMap<String, FileId>,
+    names: BTreeMap<FileId, String>,
+}
+
+impl Names {
+    fn has(&self, file: FileId) -> bool {
+        self.names.contains_key(&file)
+    }
+
+    /// Gives back the file that had the name before, if another had it.
+    fn apply(&mut self, naming: &Naming) -> Option<FileId> {
+        if let Some(name) = self.names.remove(&naming.file) {
+            self.files.remove(&name);
         }
+        let name = naming.name.as_ref()?;
+        self.names.insert(naming.file, name.clone());
+        let loser = self.files.insert(name.clone(), naming.file)?;
+        self.names.remove(&loser);
+        Some(loser)
     }
 }
 
@@ -237,19 +253,21 @@ pub(crate) struct Unit {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Platter {
     files: BTreeMap<FileId, Arc<Node>>,
-    names: BTreeMap<String, FileId>,
-    durable_names: BTreeMap<String, FileId>,
+    names: Names,
+    durable_names: Names,
     namings: Vec<Naming>,
+    /// Files that have lost their name, and may still be open.
+    nameless: Vec<FileId>,
     made: u64,
 }
 
 impl Platter {
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
-        self.names.keys()
+        self.names.files.keys()
     }
 
     pub(super) fn find(&self, name: &str) -> Option<FileId> {
-        self.names.get(name).copied()
+        self.names.files.get(name).copied()
     }
 
     pub(super) fn node(&self, file: FileId) -> &Node {
@@ -269,13 +287,15 @@ impl Platter {
 
     pub(super) fn rename(&mut self, file: FileId, name: Option<String>) {
         let naming = Naming { file, name };
-        naming.apply(&mut self.names);
+        self.nameless.extend(self.names.apply(&naming));
+        self.nameless.extend(naming.name.is_none().then_some(file));
         self.namings.push(naming);
     }
 
     pub(super) fn sync_names(&mut self) {
-        self.durable_names = self.names.clone();
-        self.namings.clear();
+        for naming in self.namings.drain(..) {
+            self.durable_names.apply(&naming);
+        }
         self.drop_nameless();
     }
 
@@ -283,26 +303,33 @@ impl Platter {
     pub(super) fn forget_names(&mut self, draws: &mut Draws) {
         for naming in std::mem::take(&mut self.namings) {
             if draws.chance(128) {
-                naming.apply(&mut self.durable_names);
+                self.durable_names.apply(&naming);
             }
         }
     }
 
     /// Files that have no name and never will are gone with the last who has them open.
     fn drop_nameless(&mut self) {
-        let named: Vec<FileId> = self.names.values().chain(self.durable_names.values()).copied().collect();
-        self.files.retain(|file, node| named.contains(file) || Arc::strong_count(&node.open) > 1);
+        let Platter { files, names, durable_names, nameless, .. } = self;
+        nameless.retain(|file| {
+            let is_open = files.get(file).is_some_and(|node| Arc::strong_count(&node.open) > 1);
+            let stays = is_open || names.has(*file) || durable_names.has(*file);
+            if !stays {
+                files.remove(file);
+            }
+            stays
+        });
     }
 
     /// How much room is taken, by files that have a name or are open.
     pub(super) fn taken(&self) -> u64 {
-        let counts = |file: &FileId, node: &Node| Arc::strong_count(&node.open) > 1 || self.names.values().any(|named| named == file);
+        let counts = |file: &FileId, node: &Node| Arc::strong_count(&node.open) > 1 || self.names.has(*file);
         self.files.iter().filter(|(file, node)| counts(file, node)).map(|(_, node)| node.allocated).sum()
     }
 
     /// The files that may have a name after a crash.
     fn survivors(&self) -> Vec<FileId> {
-        let named = self.durable_names.values().copied().chain(self.namings.iter().map(|naming| naming.file));
+        let named = self.durable_names.names.keys().copied().chain(self.namings.iter().map(|naming| naming.file));
         let mut survivors: Vec<FileId> = named.collect();
         survivors.sort_unstable();
         survivors.dedup();
@@ -327,13 +354,13 @@ impl Platter {
         let (name_choices, mut rest) = rest.split_at(self.namings.len());
         left.durable_names = self.durable_names.clone();
         for (naming, _) in self.namings.iter().zip(name_choices).filter(|(_, choice)| **choice > 0) {
-            naming.apply(&mut left.durable_names);
+            left.durable_names.apply(naming);
         }
         for file in self.survivors() {
             let node = &self.files[&file];
             let (choices, others) = rest.split_at(node.outcomes().count());
             rest = others;
-            if left.durable_names.values().any(|named| *named == file) {
+            if left.durable_names.has(file) {
                 left.files.insert(file, settled(node, choices, &mut torn));
             }
         }
