@@ -60,6 +60,8 @@ pub(super) struct Core {
     timeouts: Timeouts,
     /// (term, role) when the election timeout was last replaced: raft-rs draws one of its own whenever one of them changes.
     drawn_for: (u64, StateRole),
+    /// raft-rs began in a later term than the one on the disk (see [`LogView::new`]). The first turn writes it down, before anything is said in it.
+    owes_hard_state: bool,
     /// The newest mark computed for a batch that raft-rs took. Good for as long as the log holds (raft index, term) of it.
     newest: Mark,
 }
@@ -82,10 +84,12 @@ impl Core {
         let timeouts = Timeouts::new(settings.seed, settings.node, settings.election_ticks, 2 * settings.election_ticks);
         let logger = slog::Logger::root(LogBridge(settings.group.clone()), slog::o!());
         let view = LogView::new(recovered, reader);
+        let owes_hard_state = view.hard_state.term != recovered.hard_state.term;
         let node =
             RawNode::new(&config, view, &logger).expect("the settings were checked by the builder, and the recovered state by the storage");
         let forgets = settings.counts_unsynced;
-        let mut core = Core { node, forgets, timeouts, drawn_for: (u64::MAX, StateRole::Follower), newest: recovered.last };
+        let mut core =
+            Core { node, forgets, timeouts, drawn_for: (u64::MAX, StateRole::Follower), owes_hard_state, newest: recovered.last };
         core.settle_timeout();
         core
     }
@@ -265,6 +269,7 @@ impl Core {
         let hard_state =
             ready.hs().map(|hs| HardState { term: hs.term, vote: Some(NodeId::from(hs.vote)).filter(|_| hs.vote != 0), commit: hs.commit });
         let hard_state = hard_state.filter(|new| (new.term, new.vote) != (saved.term, saved.vote));
+        let hard_state = hard_state.or(self.owes_hard_state.then_some(HardState { commit, ..saved }));
         let is_rebase = |message: &&RaftMessage| message.get_msg_type() == MessageType::MsgSnapshot;
         let moved = ready.messages().iter().filter(is_rebase).map(|message| message.to).collect();
         // The answer to a heartbeat tells of the term alone. It need not wait for batches: else slow disks would depose a healthy leader.
@@ -291,9 +296,9 @@ impl Core {
 
     /// Gives back a turn whose writes can be read (they need not be durable).
     pub(super) fn advance(&mut self, turn: Turn) {
-        let view = self.node.mut_store();
         if let Some(hard_state) = turn.hard_state {
-            view.hard_state = hard_state;
+            self.node.mut_store().hard_state = hard_state;
+            self.owes_hard_state = false;
         }
         if let Some(base) = turn.rebase {
             self.newest = base.mark;
@@ -360,6 +365,11 @@ impl Core {
 
     pub(super) fn leader(&self) -> Option<NodeId> {
         Some(NodeId::from(self.node.raft.leader_id)).filter(|leader| leader.get() != 0)
+    }
+
+    /// Takes over what another core has not written down.
+    pub(super) fn inherit_debt(&mut self, before: &Core) {
+        self.owes_hard_state |= before.owes_hard_state;
     }
 
     /// Term and vote as they were last written.
@@ -433,7 +443,7 @@ impl LogView {
         let mut hard_state = recovered.hard_state;
         if hard_state.term < recovered.last.term {
             // A crash kept batches and not the term that came with them. Nothing was promised in that term, a vote least of all, for it was
-            // not durable. But nobody takes the word of a candidate whose term is below that of its log.
+            // not durable. But nobody takes the word of a candidate whose term is below that of its log. The first turn writes it down.
             hard_state = HardState { term: recovered.last.term, vote: None, ..hard_state };
         }
         hard_state.vote = hard_state.vote.filter(|_| !planted!("a vote is forgotten at a restart"));

@@ -184,7 +184,11 @@ impl Replica {
         // Answers to the questions that were asked so far may still come, and must not be taken for answers to new ones.
         let barriers = self.barriers.begin_anew();
         let before = self.committed;
-        *self = Replica { proposals, barriers, ..Replica::new(settings, &recovered, committed, reader) };
+        let mut anew = Replica { proposals, barriers, ..Replica::new(settings, &recovered, committed, reader) };
+        if saved.is_none() {
+            anew.core.inherit_debt(&self.core);
+        }
+        *self = anew;
         if committed != before {
             self.effects.push_back(Effect::Commit(committed));
         }

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Plants every bug of src, one after the other, and simulates clusters with it until one shows that something is wrong. Prints how many seeds that
+# took, and at the end the median and the worst. A bug that no seed shows is a missing check, unless it is listed below with the reason.
+#
+#   tests/planted_sim.sh [--seeds MAX] [NAME]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seeds=2000
+if [ "${1:-}" = --seeds ]; then seeds=$2; shift 2; fi
+
+binary=$(RUSTFLAGS="--cfg planted" cargo build --quiet --release --features sim --example simulate --message-format json \
+  --target-dir "${CARGO_TARGET_DIR:-target}/planted" | sed -n 's/.*"executable":"\([^"]*simulate\)".*/\1/p' | tail -1)
+
+# What a simulation cannot show, and who does: the storage's own tests (tests/planted.sh) find all of these.
+beyond=(
+)
+is_beyond() { local name; for name in "${beyond[@]}"; do [ "$name" = "$1" ] && return; done; return 1; }
+
+DLEDGER_PLANTED="" "$binary" --seeds 0..50 --stop-after 1 > /dev/null || { echo "there are violations without any planted bug"; exit 1; }
+
+missed=0
+needed=()
+while read -r name; do
+  is_beyond "$name" && continue
+  if found=$(DLEDGER_PLANTED="$name" timeout 900 "$binary" --seeds "0..$seeds" --stop-after 1 2> /dev/null); then
+    echo "MISSED in $seeds seeds: $name"
+    missed=1
+  else
+    seed=$(sed -n 's/^seed \([0-9]*\):.*/\1/p' <<< "$found" | head -1)
+    # A run that ends the process, or goes on for ever, has no report.
+    needed+=("$((${seed:-0} + 1))")
+    printf '%5s  %s: %s\n' "$((${seed:-0} + 1))" "$name" "$(sed -n 's/^VIOLATION //p' <<< "$found" | head -1 | cut -c1-90)"
+  fi
+done < <(grep -rho 'planted!("[^"]*")' src | sed 's/planted!("\(.*\)")/\1/' | grep -F -- "${1:-}" | sort -u)
+
+if [ ${#needed[@]} -gt 0 ]; then
+  sorted=($(printf '%s\n' "${needed[@]}" | sort -n))
+  echo "${#needed[@]} bugs found; seeds needed: median ${sorted[$((${#sorted[@]} / 2))]}, worst ${sorted[-1]}"
+fi
+exit $missed
