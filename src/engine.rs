@@ -327,9 +327,6 @@ impl Engine {
             Command::Barrier { reply, .. } if self.stopped => drop(reply.send(Err(BarrierError::Stopped))),
             Command::Barrier { id, reply } => match &self.fault {
                 Some(reason) => drop(reply.send(Err(BarrierError::Failed { reason: reason.clone() }))),
-                None if planted!("a leader answers barriers by itself") && self.replica.standing().role == Role::Leader => {
-                    drop(reply.send(Ok(self.shared.watermark.end())));
-                }
                 None => {
                     self.barriers.insert(id, reply);
                     self.replica.handle_barrier(id);
@@ -383,7 +380,6 @@ impl Engine {
                     break;
                 }
                 let error = if leads { AppendError::TimedOut(self.settings.append_timeout) } else { AppendError::OutcomeUnknown };
-                let error = if planted!("what timed out counts as lost") { self.not_leader() } else { error };
                 batch.completion.resolve(Err(error));
             }
             self.ages.pop_front();
@@ -482,9 +478,8 @@ impl Engine {
     fn step_back(&mut self, full: &StorageError, saved: Option<HardState>) -> Result<(), StorageError> {
         log::warn!("group {} node {}: stepping back: {full}", self.settings.replica.group, self.settings.replica.node);
         // raft-rs takes all that a log holds at its start for durable.
-        if !planted!("a replica begins anew on what is not durable") {
-            self.storage.begin_sync().wait()?;
-        }
+        let durable = if planted!("a replica begins anew on what is not durable") { Ok(()) } else { self.storage.begin_sync().wait() };
+        durable?;
         self.replica.restart(&self.settings.replica, self.identity, saved, self.shared.reader.clone())?;
         self.life += 1;
         self.full = true;
@@ -623,9 +618,7 @@ impl Engine {
         let late = |transfer: &Transfer| self.now.elapsed >= transfer.since + patience;
         let Some(Transfer { to, reply, .. }) = self.transfer.take_if(|transfer| leader.is_some() || late(transfer)) else { return };
         let _ = reply.send(if leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
-        if !planted!("appends stay paused after a transfer") {
-            self.shared.sequencer.resume();
-        }
+        self.shared.sequencer.resume();
     }
 
     /// Gives up the log below `index`, as far as it is committed and whole segments allow. Returns the first index that is kept.
@@ -646,9 +639,7 @@ impl Engine {
         }
         let base = self.shared.reader.base();
         let first = base.mark.next_index;
-        if !planted!("the replica is not told of a purge") {
-            self.replica.handle_purged(base);
-        }
+        self.replica.handle_purged(base);
         Ok(first)
     }
 
@@ -678,12 +669,7 @@ impl Engine {
         self.shared.sequencer.close(error);
         for batch in std::mem::take(&mut self.in_flight).into_values() {
             self.shared.sequencer.release(batch.cost);
-            let told = if planted!("what a node that ends had under way counts as lost") {
-                self.not_leader()
-            } else {
-                AppendError::OutcomeUnknown
-            };
-            batch.completion.resolve(Err(told));
+            batch.completion.resolve(Err(AppendError::OutcomeUnknown));
         }
         for reply in std::mem::take(&mut self.barriers).into_values() {
             let _ = reply.send(Err(barrier.clone()));
