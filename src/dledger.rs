@@ -1,6 +1,5 @@
 //! The host's handle: two verbs, append and get, and what goes with them.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
@@ -13,9 +12,9 @@ use crate::engine::{Command, Engine, EngineSettings, Input, inbox};
 use crate::entry::{Entry, NodeId};
 use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 use crate::future::AppendFuture;
-use crate::primitives::Instant;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crate::primitives::{Instant, RandomState};
 use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
@@ -380,3 +379,6 @@ fn cluster_id(group: &str, voters: &[NodeId]) -> u64 {
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
+
+#[cfg(all(test, shuttle))]
+mod schedules;

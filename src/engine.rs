@@ -77,6 +77,13 @@ pub(crate) struct SyncNumber {
     number: u64,
 }
 
+#[cfg(all(test, loom))]
+impl SyncNumber {
+    pub(crate) fn of(number: u64) -> SyncNumber {
+        SyncNumber { life: 0, number }
+    }
+}
+
 /// A sync for another thread to wait for; the outcome comes back as [`Input::Synced`].
 pub(crate) struct SyncJob {
     pub(crate) number: SyncNumber,

@@ -233,6 +233,9 @@ impl Completion {
     }
 }
 
+#[cfg(all(test, loom))]
+mod exhaustive;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! What threads meet at: locks, condition variables, atomics, channels, threads and the clock, as every file of this crate gets them.
+//! What threads meet at: locks, condition variables, atomics, channels, threads, the clock and random keys, as every file of this crate gets them.
 //!
 //! They are those of `std`, `parking_lot` and `crossbeam-channel`. A test build with `--cfg loom` or `--cfg shuttle` puts the doubles of a checker in their
 //! place, which tries every schedule of a few threads, or very many of a whole node: see `tests/threads/README.md`. No other build knows of that.
@@ -7,12 +7,16 @@
 mod doubles;
 
 #[cfg(all(test, any(loom, shuttle)))]
-pub(crate) use doubles::{Condvar, Instant, Mutex, MutexGuard, OnceLock, RwLock, atomic, channel, thread};
+pub(crate) use doubles::{Condvar, Instant, Mutex, MutexGuard, OnceLock, RandomState, RwLock, atomic, channel, thread};
+
+#[cfg(all(test, loom))]
+pub(crate) use doubles::interrupted_thrice;
 
 #[cfg(not(all(test, any(loom, shuttle))))]
 pub(crate) use {
     crossbeam_channel as channel,
     parking_lot::{Condvar, Mutex, MutexGuard, RwLock},
+    std::hash::RandomState,
     std::sync::{OnceLock, atomic},
     std::thread,
     std::time::Instant,

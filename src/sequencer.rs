@@ -288,3 +288,6 @@ impl std::fmt::Debug for Sequencer {
         f.debug_struct("Sequencer").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, loom))]
+mod exhaustive;

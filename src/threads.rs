@@ -207,3 +207,6 @@ fn unix_ms() -> u64 {
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
+
+#[cfg(all(test, loom))]
+mod exhaustive;

@@ -87,6 +87,9 @@ impl Watermark {
     }
 }
 
+#[cfg(all(test, loom))]
+mod exhaustive;
+
 #[cfg(test)]
 mod tests {
     use super::*;

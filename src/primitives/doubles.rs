@@ -8,6 +8,7 @@ mod clock;
 pub(crate) mod thread;
 
 use std::fmt;
+use std::hash::{BuildHasher, DefaultHasher, Hasher};
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
@@ -18,6 +19,15 @@ use shuttle::sync as checked;
 
 pub(crate) use self::clock::Instant;
 pub(crate) use checked::atomic;
+
+/// Tries every schedule of `test` in which threads are interrupted three times at most: where all of them would be too many. Each fault that is known
+/// to be caught needs two.
+#[cfg(loom)]
+pub(crate) fn interrupted_thrice(test: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(test);
+}
 
 /// A mutex that is not poisoned by a panic, as that of `parking_lot`.
 #[derive(Default)]
@@ -114,6 +124,33 @@ impl Condvar {
 impl Default for Condvar {
     fn default() -> Condvar {
         Condvar::new()
+    }
+}
+
+/// Keys for hashing, and the source of random numbers: drawn by the schedule, so that one seed is one run.
+#[derive(Clone)]
+pub(crate) struct RandomState(u64);
+
+impl RandomState {
+    #[cfg(shuttle)]
+    pub(crate) fn new() -> RandomState {
+        use shuttle::rand::RngCore;
+        RandomState(shuttle::rand::thread_rng().next_u64())
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> RandomState {
+        RandomState(1)
+    }
+}
+
+impl BuildHasher for RandomState {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.0);
+        hasher
     }
 }
 

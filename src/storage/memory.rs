@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Base, Batch, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
 use crate::entry::NodeId;
-use crate::primitives::{Mutex, RwLock};
+use crate::primitives::{Mutex, RandomState, RwLock};
 use crate::role::Membership;
 
 /// A [`Storage`] that lives as long as the process: for tests, and as the model that other storages are compared with.

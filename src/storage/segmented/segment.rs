@@ -233,7 +233,8 @@ pub(super) struct Records {
 const DAMAGED: u32 = u32::MAX;
 const UNREADABLE: &str = "the record cannot be read back";
 
-const FIRST_CHUNK: u64 = 64;
+/// Small where every schedule of filling several is tried.
+const FIRST_CHUNK: u64 = if cfg!(all(test, loom)) { 2 } else { 64 };
 const CHUNKS: usize = 26;
 
 #[derive(Default)]
@@ -345,6 +346,9 @@ pub(super) fn read_full(file: &impl DiskFile, buffer: &mut [u8], offset: u64) ->
     }
     Ok(filled)
 }
+
+#[cfg(all(test, loom))]
+mod exhaustive;
 
 #[cfg(test)]
 mod tests {

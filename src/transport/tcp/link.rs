@@ -248,3 +248,6 @@ fn write_batch(mut stream: &TcpStream, batch: &[Message]) -> io::Result<()> {
 fn jitter(pause: Duration) -> Duration {
     pause / 2 + pause.mul_f64((random() % 1024) as f64 / 2048.0)
 }
+
+#[cfg(all(test, loom))]
+mod exhaustive;

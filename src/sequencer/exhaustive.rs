@@ -1,0 +1,188 @@
+//! Every schedule of hosts and an engine at the sequencer. What a host does with its future is tried beside the completion.
+
+use std::time::Duration;
+
+use super::*;
+use crate::primitives::interrupted_thrice;
+use crate::primitives::thread::{self, JoinHandle};
+
+/// What an entry of one byte takes of the window.
+const COST: u64 = ENTRY_OVERHEAD + 1;
+
+/// A deadline that does not pass: whoever relies on it to be woken sleeps for ever.
+fn no_deadline() -> Option<Instant> {
+    Some(Instant::now() + Duration::from_secs(3600))
+}
+
+struct Desk {
+    sequencer: Sequencer,
+    bell: Arc<Bell>,
+}
+
+/// The doorbell, as the engine hears it.
+#[derive(Default)]
+struct Bell {
+    rings: Mutex<u64>,
+    rung: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rings.lock() += 1;
+        self.rung.notify_one();
+    }
+
+    /// Sleeps until it has been rung more than `heard` times.
+    fn listen(&self, heard: u64) -> u64 {
+        let mut rings = self.rings.lock();
+        while *rings <= heard {
+            self.rung.wait(&mut rings);
+        }
+        *rings
+    }
+}
+
+/// A desk with room for `entries` at a time, its gate open.
+fn desk(entries: u64) -> Arc<Desk> {
+    let bell = Arc::new(Bell::default());
+    let doorbell = bell.clone();
+    let limits = Limits { entry: 10, batch: 100, window: entries * COST };
+    let sequencer = Sequencer::new(limits, move || doorbell.ring());
+    sequencer.open(0, 0, 0);
+    Arc::new(Desk { sequencer, bell })
+}
+
+impl Desk {
+    /// Settles all that is queued. Returns how many entries that were.
+    fn settle(&self) -> u64 {
+        let mut entries = 0;
+        for batch in self.sequencer.take(0) {
+            entries += batch.cost / COST;
+            self.sequencer.release(batch.cost);
+        }
+        entries
+    }
+
+    /// An engine that sleeps while the bell is silent, until it has settled `entries`.
+    fn settle_when_rung(&self, entries: u64) {
+        let (mut settled, mut heard) = (0, 0);
+        while settled < entries {
+            heard = self.bell.listen(heard);
+            settled += self.settle();
+        }
+    }
+
+    /// Appends `count` entries, each alone if that is 1, else as a batch. Returns the index of the first.
+    fn append(self: &Arc<Desk>, count: usize) -> JoinHandle<Option<u64>> {
+        let desk = self.clone();
+        thread::spawn(move || {
+            let future = match count {
+                1 => desk.sequencer.append(b"x", no_deadline()),
+                _ => desk.sequencer.append_batch(vec![b"x"; count], no_deadline()).0,
+            };
+            assert_eq!(future.index(), future.position(), "entries of one byte");
+            future.index()
+        })
+    }
+
+    fn assert_at_rest(&self) {
+        let queue = self.sequencer.queue.lock();
+        assert_eq!((queue.in_flight, queue.waiters, queue.batches.len()), (0, 0, 0));
+    }
+}
+
+/// The indexes that hosts got, in order.
+fn indexes<const N: usize>(hosts: [JoinHandle<Option<u64>>; N]) -> [Option<u64>; N] {
+    let mut indexes = hosts.map(|host| host.join().unwrap());
+    indexes.sort_unstable();
+    indexes
+}
+
+#[test]
+fn a_full_window_wakes_its_waiters_and_the_bell_is_never_missed() {
+    interrupted_thrice(|| {
+        let desk = desk(1);
+        let hosts = [desk.append(1), desk.append(1)];
+        desk.settle_when_rung(2);
+        assert_eq!(indexes(hosts), [Some(0), Some(1)]);
+        desk.assert_at_rest();
+    });
+}
+
+#[test]
+fn the_bell_is_rung_once_each_time_the_queue_fills() {
+    loom::model(|| {
+        let desk = desk(9);
+        let hosts = [desk.append(1), desk.append(1)];
+        let mut takes = u64::from(desk.settle() > 0);
+        assert_eq!(indexes(hosts), [Some(0), Some(1)]);
+        takes += u64::from(desk.settle() > 0);
+        assert_eq!(*desk.bell.rings.lock(), takes);
+        desk.assert_at_rest();
+    });
+}
+
+#[test]
+fn batches_are_dense_and_whole() {
+    interrupted_thrice(|| {
+        let desk = desk(2);
+        let hosts = [desk.append(1), desk.append(2)];
+        desk.settle_when_rung(3);
+        assert!([[Some(0), Some(1)], [Some(0), Some(2)]].contains(&indexes(hosts)));
+        desk.assert_at_rest();
+    });
+}
+
+#[test]
+fn a_gate_that_closes_leaves_nobody_waiting() {
+    loom::model(|| {
+        let desk = desk(1);
+        let hosts = [desk.append(1), desk.append(1)];
+        desk.sequencer.close(AppendError::Stopped);
+        assert!([[None, None], [None, Some(0)]].contains(&indexes(hosts)));
+        desk.assert_at_rest();
+    });
+}
+
+#[test]
+fn who_comes_in_a_pause_is_woken_by_its_end() {
+    loom::model(|| {
+        let desk = desk(1);
+        desk.sequencer.pause();
+        let host = desk.append(1);
+        desk.sequencer.resume();
+        desk.settle_when_rung(1);
+        assert_eq!(host.join().unwrap(), Some(0));
+        desk.assert_at_rest();
+    });
+}
+
+#[test]
+fn who_waits_for_a_leader_to_count_again_is_woken() {
+    loom::model(|| {
+        let desk = desk(1);
+        desk.sequencer.pause();
+        let host = desk.append(1);
+        desk.sequencer.open(5, 5, 0);
+        desk.settle_when_rung(1);
+        assert_eq!(host.join().unwrap(), Some(5));
+        desk.assert_at_rest();
+    });
+}
+
+#[test]
+fn a_wait_for_room_that_times_out_takes_none() {
+    loom::model(|| {
+        let desk = desk(1);
+        desk.append(1).join().unwrap();
+        let host = thread::spawn({
+            let desk = desk.clone();
+            move || desk.sequencer.append(b"x", Some(Instant::now() + Duration::from_millis(5))).index()
+        });
+        let mut settled = desk.settle();
+        let admitted = host.join().unwrap();
+        settled += desk.settle();
+        assert_eq!((settled, admitted.unwrap_or(1)), (1 + u64::from(admitted.is_some()), 1));
+        desk.assert_at_rest();
+    });
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs what README.md beside this file tells of.
+#
+#   tests/threads/run.sh loom [TEST]       every schedule of the small parts
+#   tests/threads/run.sh shuttle [TEST]    DLEDGER_SCHEDULES random schedules of whole nodes (100 each), from DLEDGER_SEED on
+#   tests/threads/run.sh thread [TEST]     the test suite under the sanitizer of threads
+#   tests/threads/run.sh address [TEST]    the test suite under the sanitizer of addresses
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+check() { # CFG MODULE TEST
+  export RUSTFLAGS="--cfg $1" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/$1"
+  cargo test --locked --quiet --lib -- "$2::$3" --nocapture
+}
+
+sanitize() { # SANITIZER FLAGS TEST
+  export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$1 $2" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/$1"
+  export TSAN_OPTIONS="suppressions=$PWD/tests/threads/suppressions ${TSAN_OPTIONS:-}"
+  cargo test --locked --target x86_64-unknown-linux-gnu --lib --test cluster --test transport --test storage_conformance -- "$3"
+}
+
+case ${1:-} in
+  loom) check loom exhaustive "${2:-}" ;;
+  shuttle) check shuttle schedules "${2:-}" ;;
+  thread) sanitize thread -Cunsafe-allow-abi-mismatch=sanitizer "${2:-}" ;;
+  address) sanitize address "" "${2:-}" ;;
+  *) sed -n 's/^#   //p' "$0" && exit 2 ;;
+esac
