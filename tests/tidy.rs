@@ -16,10 +16,9 @@ const RAFT_AT_HOME: [&str; 3] = ["src/replica/adapter.rs", "src/message.rs", "sr
 const SLOG_AT_HOME: [&str; 1] = ["src/replica/adapter.rs"];
 const UNSAFE_AT_HOME: [&str; 1] = ["src/storage/segmented/map.rs"];
 const THREADS_AT_HOME: [&str; 1] = ["src/threads.rs"];
-/// What threads meet at comes from one file, so that a checker of threads can put its own in the place of all of it. The disk and the witnesses of a
-/// simulation, which has one thread, and the suite that a host's transport runs against are no part of a node. Whose turn it is to spin decides nothing.
-const PRIMITIVES_AT_HOME: [&str; 5] =
-    ["src/primitives.rs", "src/spin.rs", "src/transport/conformance.rs", "src/sim/", "src/storage/segmented/simulated.rs"];
+/// What threads meet at comes from one file, so that a checker of threads can put its own in the place of all of it. A simulation, which
+/// has one thread, and the suite that a host's transport runs against are no part of a node. Whose turn it is to spin decides nothing.
+const PRIMITIVES_AT_HOME: [&str; 4] = ["src/primitives.rs", "src/spin.rs", "src/transport/conformance.rs", "src/sim/"];
 /// Replica, engine, sequencer and storage are given the time: the same input and the same time have the same effects.
 const CLOCKS_AT_HOME: [&str; 6] = ["src/threads.rs", "src/future.rs", "src/cursor.rs", "src/dledger.rs", "src/spin.rs", "src/transport/"];
 

@@ -8,7 +8,7 @@ mod faulty;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use shuttle::rand::{Rng, thread_rng};
+use shuttle::rand::{Rng, RngCore, thread_rng};
 use shuttle::scheduler::RandomScheduler;
 
 use self::faulty::{Fault, FaultyLog};
@@ -16,6 +16,7 @@ use super::*;
 use crate::primitives::Mutex;
 use crate::primitives::thread::{self, JoinHandle};
 use crate::storage::MemoryLog;
+use crate::storage::segmented::simulated::SimulatedDisk;
 
 /// Runs `test` under as many schedules as `DLEDGER_SCHEDULES` says, each with a seed of its own, from `DLEDGER_SEED` on.
 fn under_random_schedules(name: &str, test: impl Fn() + Send + Sync + 'static) {
@@ -55,7 +56,8 @@ impl History {
     /// Compares it with all that `ledger` holds.
     fn assert_kept_by(&self, ledger: &DLedger) {
         let mut found = BTreeMap::new();
-        for (entry, index) in ledger.read(0).zip(0..) {
+        let first = ledger.committed().start;
+        for (entry, index) in ledger.read(first).zip(first..) {
             let entry = entry.expect("what is committed can be read");
             assert_eq!(entry.index(), index, "indexes are dense");
             let payload = String::from_utf8(entry.to_vec()).expect("it was text");
@@ -63,6 +65,7 @@ impl History {
         }
         for (payload, outcome) in &*self.0.lock() {
             match outcome {
+                Ok(index) if *index < first => {}
                 Ok(index) => assert_eq!(found.get(payload), Some(index), "{payload} was acknowledged"),
                 Err(error) if error.may_have_committed() => {}
                 Err(error) => assert_eq!(found.get(payload), None, "{payload} was refused: {error}"),
@@ -81,7 +84,7 @@ fn appender(ledger: &DLedger, history: &History, name: &'static str, count: usiz
             if let Ok(index) = outcome {
                 match ledger.get(index) {
                     Ok(entry) => assert_eq!(&entry.expect("acknowledged, so readable")[..], payload.as_bytes()),
-                    Err(error) => assert!(matches!(error, ReadError::Stopped), "{error}"),
+                    Err(error) => assert!(matches!(error, ReadError::Stopped | ReadError::Purged { .. }), "{error}"),
                 }
             }
             history.note(payload, outcome);
@@ -169,6 +172,49 @@ fn the_last_handle_may_be_dropped_at_any_moment() {
         history.note("left alone".to_owned(), future.wait().map(|appended| appended.index));
         history.assert_kept_by(&a_node_on(&disk));
     });
+}
+
+/// Segments are filled, made ready, sealed and removed under the eyes of readers.
+#[test]
+fn segments_come_and_go_while_they_are_read() {
+    under_random_schedules("segments_come_and_go_while_they_are_read", || {
+        let (disk, history) = (SimulatedDisk::new(thread_rng().next_u64()), History::default());
+        let ledger = a_node_of_segments_on(&disk);
+        // A segment holds two of these.
+        let large = |name: &str, number: usize| format!("{name}{number:03000}");
+        let hosts = ["a", "b"].map(|name| {
+            let (ledger, history) = (ledger.clone(), history.clone());
+            thread::spawn(move || {
+                for number in 0..4 {
+                    let payload = large(name, number);
+                    history.note(payload.clone(), ledger.append(&payload));
+                }
+            })
+        });
+        let reader = thread::spawn({
+            let ledger = ledger.clone();
+            move || {
+                for _ in 0..3 {
+                    let read = ledger.read(ledger.committed().start);
+                    let purged = |entry: &Result<Entry, ReadError>| matches!(entry, Err(ReadError::Purged { .. }));
+                    read.take_while(|entry| !purged(entry)).for_each(|entry| assert_eq!(entry.expect("it is committed").len(), 3001));
+                }
+            }
+        });
+        let first = ledger.purge(3).expect("a node of its own purges");
+        assert!(first <= 3);
+        await_hosts(hosts);
+        reader.join().expect("no reader sees anything but the log");
+        history.assert_kept_by(&ledger);
+        ledger.shutdown().expect("nothing failed");
+        drop(ledger);
+        history.assert_kept_by(&a_node_of_segments_on(&disk));
+    });
+}
+
+fn a_node_of_segments_on(disk: &SimulatedDisk) -> DLedger {
+    let options = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: thread_rng().gen_bool(0.5) };
+    DLedger::builder(1).storage(SegmentedLog::on(disk.clone(), options)).open().expect("a node opens")
 }
 
 /// Whatever panics or fails within a node, the node says so, everyone who waits learns of it, and what was acknowledged is kept.

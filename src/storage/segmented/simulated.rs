@@ -24,10 +24,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use self::platter::FileId;
 use super::disk::{Disk, DiskFile, DiskMap};
+use crate::primitives::Mutex;
 
 pub(crate) use self::draws::Draws;
 pub(crate) use self::platter::{BLOCK_BYTES, Platter};
