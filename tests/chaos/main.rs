@@ -1,0 +1,91 @@
+//! Chaos: five real processes that speak TCP and write to real disks, while signals, partitions, noise and power cuts hit them; and the checker of the
+//! simulator judges what their hosts were told.
+//!
+//! `README.md` says what is drawn and what is demanded. In short:
+//!
+//! ```sh
+//! DLEDGER_CHAOS_SECONDS=120 cargo test --release --features sim --test chaos -- --nocapture
+//! sudo -E DLEDGER_CHAOS_SECONDS=600 cargo test --release --features sim --test chaos -- --ignored --nocapture volumes
+//! ```
+#![cfg(target_os = "linux")]
+
+mod book;
+#[path = "../kernel/dice.rs"]
+#[expect(dead_code, reason = "what the tests of the kernel draw beyond this")]
+mod dice;
+mod figures;
+mod grounds;
+mod hosts;
+mod life;
+mod links;
+mod namespaces;
+mod node_process;
+mod part;
+mod payload;
+mod readers;
+mod record;
+mod trial;
+mod trouble;
+#[path = "../kernel/volume.rs"]
+#[expect(dead_code, reason = "the volumes of the tests of the kernel beyond this")]
+mod volume;
+mod world;
+
+use std::time::Duration;
+
+use dice::Dice;
+use figures::Sheet;
+use grounds::Grounds;
+
+/// A volume holds what is left by a purge, and little more.
+const VOLUME_BYTES: u64 = 192 << 20;
+
+fn length(default: u64) -> Duration {
+    let seconds = std::env::var("DLEDGER_CHAOS_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(default))
+}
+
+/// A run that saw little proves little.
+fn demand_sightings(sheet: &Sheet, length: Duration, what: &[&str]) {
+    if length < Duration::from_secs(100) {
+        return;
+    }
+    for what in what {
+        assert!(sheet.of(what) > 0, "in {length:?} nobody saw this: {what}");
+    }
+}
+
+const SEEN_ANYWHERE: [&str; 14] = [
+    "all connections of some links broken",
+    "barriers",
+    "entries acknowledged",
+    "entries of unknown outcome",
+    "entries refused",
+    "frames damaged",
+    "frames delayed",
+    "frames lost",
+    "frames repeated",
+    "processes killed",
+    "processes stopped for a while",
+    "purges",
+    "reads that found something",
+    "transfers that succeeded",
+];
+
+#[test]
+fn five_processes_lose_nothing() {
+    let length = length(5);
+    let sheet = trial::run(Grounds::loopback(), length, Dice::new());
+    demand_sightings(&sheet, length, &SEEN_ANYWHERE);
+}
+
+#[test]
+#[ignore = "needs root, nftables and minutes; see README.md"]
+fn five_processes_on_volumes_in_namespaces_lose_nothing() {
+    if namespaces::enter("five_processes_on_volumes_in_namespaces_lose_nothing") {
+        let length = length(600);
+        let sheet = trial::run(Grounds::namespaces(VOLUME_BYTES), length, Dice::new());
+        demand_sightings(&sheet, length, &SEEN_ANYWHERE);
+        demand_sightings(&sheet, length, &["disks filled up", "partitions of packets, one way", "power cuts"]);
+    }
+}

@@ -1,0 +1,63 @@
+//! What the hosts asked for and what they were told, in the form that the checker reads.
+
+use dledger::sim::check::{History, NEVER, Operation, Outcome, What};
+use parking_lot::Mutex;
+
+/// The history, while it is being made. A call that never ends stays as it began, with an outcome that nobody knows.
+#[derive(Default)]
+pub(crate) struct Record(Mutex<Pages>);
+
+#[derive(Default)]
+struct Pages {
+    history: History,
+    /// Every moment of the history is one more.
+    moment: u64,
+    offered: u64,
+}
+
+impl Record {
+    /// A batch of `count` payloads is about to be offered. Returns the call and the number of the first payload.
+    pub(crate) fn offer(&self, session: u32, count: u32) -> (usize, u64) {
+        let mut pages = self.0.lock();
+        let first = pages.offered;
+        pages.offered += u64::from(count);
+        (pages.begin(session, What::Append { first, count, outcome: Outcome::Unknown }), first)
+    }
+
+    /// Something is about to be read. Until it is answered it says nothing.
+    pub(crate) fn begin_read(&self, session: u32) -> usize {
+        self.0.lock().begin(session, What::Get { index: 0, found: None, linearizable: false })
+    }
+
+    pub(crate) fn end_append(&self, call: usize, outcome: Outcome) {
+        let mut pages = self.0.lock();
+        if let What::Append { outcome: told, .. } = &mut pages.history.operations[call].what {
+            *told = outcome;
+        }
+        pages.end(call);
+    }
+
+    pub(crate) fn end_read(&self, call: usize, what: What) {
+        let mut pages = self.0.lock();
+        pages.history.operations[call].what = what;
+        pages.end(call);
+    }
+
+    /// All of it, once nothing is added any more.
+    pub(crate) fn take(&self) -> History {
+        std::mem::take(&mut self.0.lock().history)
+    }
+}
+
+impl Pages {
+    fn begin(&mut self, session: u32, what: What) -> usize {
+        self.moment += 1;
+        self.history.operations.push(Operation { session, began: self.moment, ended: NEVER, what });
+        self.history.operations.len() - 1
+    }
+
+    fn end(&mut self, call: usize) {
+        self.moment += 1;
+        self.history.operations[call].ended = self.moment;
+    }
+}
