@@ -89,6 +89,10 @@ impl Builder {
 
     /// Names one member of the group and where it is reached. Every member is named, this node included: its own address is where it listens. At
     /// most 63 members. Without any, the node is a group of its own.
+    ///
+    /// A node that cannot listen where the others find it, in a container or behind a translation of addresses, is given a
+    /// [`transport`](Self::transport) that listens elsewhere: [`TcpTransport::listening_on`](crate::transport::TcpTransport::listening_on).
+    /// What address a node has for a peer is its own affair; members are told apart by their ids.
     pub fn peer(mut self, id: impl Into<NodeId>, address: impl Into<String>) -> Builder {
         self.peers.push((id.into(), address.into()));
         self

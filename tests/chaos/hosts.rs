@@ -36,7 +36,7 @@ impl Habits {
         let mut one_of = |choices: [u64; 4]| choices[dice.below(4) as usize];
         Habits {
             depth: one_of([2, 8, 16, 32]) as u32,
-            batch_max: one_of([8, 32, 64, 128]),
+            batch_max: one_of([16, 64, 256, 1024]),
             appends: one_of([50, 70, 80, 90]),
             think_us: one_of([0, 0, 200, 2000]),
             strays: one_of([2, 5, 10, 30]),

@@ -53,11 +53,13 @@ pub(crate) fn set_losses(prefix: &str, node: u64, losses: &[(u64, u64)]) {
     let mut rules = "flush ruleset\ntable ip chaos {\nchain in {\ntype filter hook input priority 0; policy accept;\n".to_owned();
     for (from, percent) in losses {
         let sources = format!("{prefix}.{from}, {prefix}.{}", 100 + from);
-        let _ = writeln!(rules, "ip saddr {{ {sources} }} numgen random mod 100 < {percent} drop");
+        let chance = if *percent < 100 { format!("numgen random mod 100 < {percent} ") } else { String::new() };
+        let _ = writeln!(rules, "ip saddr {{ {sources} }} {chance}drop");
     }
     rules.push_str("}\n}\n");
     let words = entry(node);
-    let mut nft = Command::new(&words[0]).args(&words[1..]).args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn().expect("nsenter and nft");
+    let mut nft =
+        Command::new(&words[0]).args(&words[1..]).args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn().expect("nsenter and nft");
     nft.stdin.take().expect("it was piped").write_all(rules.as_bytes()).expect("it reads its rules");
     assert!(nft.wait().expect("it is a child of ours").success(), "nft refused its rules:\n{rules}");
 }

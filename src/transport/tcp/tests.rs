@@ -357,6 +357,32 @@ fn an_address_that_is_taken_or_nonsense_is_an_error_that_names_it() {
     }
 }
 
+/// As behind a translation of addresses: the one that the peers know belongs to somebody else, who passes on what comes.
+#[test]
+fn a_node_may_listen_elsewhere_than_where_its_peers_find_it() {
+    let addresses = addresses();
+    let door = TcpListener::bind(&addresses[1].1).unwrap();
+    let home = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut second = Node::new(2, &addresses);
+    second.transport = TcpTransport::listening_on(home.clone());
+    let second = second.started();
+    let porter = std::thread::spawn(move || {
+        let (outside, inside) = (door.accept().unwrap().0, TcpStream::connect(home).unwrap());
+        let (mut answers, mut back) = (inside.try_clone().unwrap(), outside.try_clone().unwrap());
+        let answering = std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+        let _ = std::io::copy(&mut &outside, &mut &inside);
+        inside.shutdown(std::net::Shutdown::Both).ok();
+        answering.join().unwrap().ok();
+    });
+    let mut first = Node::new(1, &addresses).started();
+    until("a message comes through the door", || {
+        first.send(2, 1);
+        !second.arrived.lock().messages.is_empty()
+    });
+    first.stop();
+    porter.join().unwrap();
+}
+
 #[test]
 fn stopping_takes_no_time_whatever_the_threads_wait_for() {
     let addresses = addresses();
