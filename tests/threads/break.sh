@@ -22,7 +22,7 @@ fault() {
     echo "GONE: $file has no \`$old\`" && missed=1
   elif timeout 600 "$copy/tests/threads/run.sh" "$checker" "$test" > "$copy/output" 2>&1; then
     echo "MISSED: $file: \`$old\` -> \`$new\`" && missed=1
-  elif grep -q 'could not compile' "$copy/output"; then
+  elif grep -q -e 'could not compile' -e 'no such test' "$copy/output"; then
     echo "NO CODE: $file: \`$old\` -> \`$new\`" && missed=1
   else
     echo "seen by $checker: $file: \`$old\` -> \`$new\`: $(sed -n 's/^test .*:://; s/ \.\.\. FAILED//p; s/^    .*::\([a-z_]*\)$/\1/p' "$copy/output" | sort -u | head -3 | paste -sd ' ')"
