@@ -22,7 +22,7 @@ use measure::raw_log::{RawLogs, record_bytes};
 use measure::raw_sync::{RawSync, Synced};
 use measure::scratch::scratch;
 use measure::table::{Table, median, micros, rate};
-use measure::turn::{Turn, append};
+use measure::turn::{Turn, append, no_latencies};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -216,7 +216,7 @@ impl Group {
                 let payload = vec![0x5a; row.bytes];
                 let leader = &cluster.nodes[cluster.leader()];
                 let (per_second, cores) = measure::machine::cores_busy(|| append_blocking(leader, &payload, threads, time));
-                Turn { per_second, p50: Duration::ZERO, p99: Duration::ZERO, cores }
+                Turn { per_second, latency: no_latencies(), cores }
             }
         }
     }
@@ -273,7 +273,7 @@ impl Limit {
                 let Callers::InFlight(window) = row.load else { panic!("a log is beside appends in flight") };
                 (turn.per_second, logs.append(&vec![0x5a; row.bytes], window, row.is_synced(), time))
             }
-            Limit::SyncLatency(sync) => (turn.p50.as_secs_f64(), sync.run(time).p50.as_secs_f64()),
+            Limit::SyncLatency(sync) => (turn.quantile(0.5).as_secs_f64(), sync.run(time).p50.as_secs_f64()),
             Limit::SyncRate(sync) => (turn.per_second, sync.run(time).per_second),
             Limit::SyncAndRoundTrip(sync) => {
                 let least = sync.run(time / 2).p50 + round_trip(record_bytes(1, row.bytes), time / 2);
@@ -320,8 +320,8 @@ impl Measured {
             format!("{least:.2}"),
             format!("{most:.2}"),
             row.goal.map_or_else(String::new, |goal| goal.judge(median(&ratios))),
-            latency(&|pair| pair.turn.p50),
-            latency(&|pair| pair.turn.p99),
+            latency(&|pair| pair.turn.quantile(0.5)),
+            latency(&|pair| pair.turn.quantile(0.99)),
             format!("{:.2}", median(&all(&|pair| pair.turn.cores))),
             time(&|pair| pair.probe.p50),
         ]

@@ -23,6 +23,8 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::entry::Entry;
@@ -146,15 +148,8 @@ impl Batch {
     /// [`BatchError::Checksum`] or [`BatchError::Malformed`] if the bytes have changed since they were appended.
     pub fn entry(&self, index: u64) -> Result<Option<Entry>, BatchError> {
         let Some(prefix) = self.prefix else { return Ok(None) };
-        let Some(slot) = index.checked_sub(prefix.first_index).filter(|&slot| slot < u64::from(prefix.count)) else {
-            return Ok(None);
-        };
-        let (start, end, crc) = self.slot(&prefix, slot as usize)?;
-        let payload = self.body.slice(PREFIX_BYTES + start..PREFIX_BYTES + end);
-        if crc32fast::hash(&payload) != crc {
-            return Err(BatchError::Checksum { index });
-        }
-        Ok(Some(Entry { payload, index, position: prefix.first_position + start as u64, term: self.term, timestamp: prefix.timestamp }))
+        let Some(Found { payload, position, timestamp }) = prefix.find(&self.body, index)? else { return Ok(None) };
+        Ok(Some(Entry { payload: self.body.slice(payload), index, position, term: self.term, timestamp }))
     }
 
     /// Checks every entry of the batch: the table is in order and each payload matches its checksum.
@@ -163,10 +158,10 @@ impl Batch {
     /// The first thing found wrong.
     pub fn verify(&self) -> Result<(), BatchError> {
         let Some(prefix) = self.prefix else { return Ok(()) };
-        let payloads = &self.body[PREFIX_BYTES..self.table_start(&prefix)];
+        let payloads = &self.body[PREFIX_BYTES..prefix.table_start(&self.body)];
         let mut last_end = 0;
         for slot in 0..prefix.count as usize {
-            let (start, end, crc) = self.slot(&prefix, slot)?;
+            let (start, end, crc) = prefix.slot(&self.body, slot)?;
             if crc32fast::hash(&payloads[start..end]) != crc {
                 return Err(BatchError::Checksum { index: prefix.first_index + slot as u64 });
             }
@@ -180,12 +175,12 @@ impl Batch {
 
     /// Bytes of payload, all entries together.
     pub(crate) fn payload_bytes(&self) -> u64 {
-        self.prefix.map_or(0, |prefix| (self.table_start(&prefix) - PREFIX_BYTES) as u64)
+        self.prefix.map_or(0, |prefix| (prefix.table_start(&self.body) - PREFIX_BYTES) as u64)
     }
 
     /// The table of ends and checksums: the identifiers of the payloads, apart from the payloads.
     pub(crate) fn table(&self) -> &[u8] {
-        self.prefix.map_or(&[], |prefix| &self.body[self.table_start(&prefix)..])
+        self.prefix.map_or(&[], |prefix| &self.body[prefix.table_start(&self.body)..])
     }
 
     /// The fixed part of the body, the bytes before the first payload. Empty for a control record.
@@ -232,22 +227,6 @@ impl Batch {
         hasher.update(self.table());
         hasher.finalize()
     }
-
-    /// Start, end (both counted from the first payload) and checksum of one entry. Bounds are checked: the bytes may be damaged.
-    fn slot(&self, prefix: &Prefix, slot: usize) -> Result<(usize, usize, u32), BatchError> {
-        let table = self.table_start(prefix);
-        let at = table + slot * SLOT_BYTES;
-        let start = if slot == 0 { 0 } else { read_u32(&self.body, at - SLOT_BYTES) as usize };
-        let end = read_u32(&self.body, at) as usize;
-        if start > end || end > table - PREFIX_BYTES {
-            return Err(BatchError::Malformed("an entry ends outside the batch"));
-        }
-        Ok((start, end, read_u32(&self.body, at + 4) ^ bond(prefix.first_index + slot as u64)))
-    }
-
-    fn table_start(&self, prefix: &Prefix) -> usize {
-        self.body.len() - prefix.count as usize * SLOT_BYTES
-    }
 }
 
 /// Shows where the batch stands and how large it is, never its bytes.
@@ -264,6 +243,7 @@ impl std::fmt::Debug for Batch {
 }
 
 impl Prefix {
+    #[inline]
     fn read(body: &[u8]) -> Result<Prefix, BatchError> {
         if body.len() < PREFIX_BYTES {
             return Err(BatchError::Malformed("shorter than a batch header"));
@@ -288,6 +268,55 @@ impl Prefix {
         }
         Ok(prefix)
     }
+
+    /// The entry at `index` in `body`, its payload checked against its checksum. `None` if the batch does not hold that index.
+    #[inline]
+    fn find(&self, body: &[u8], index: u64) -> Result<Option<Found>, BatchError> {
+        let Some(slot) = index.checked_sub(self.first_index).filter(|&slot| slot < u64::from(self.count)) else {
+            return Ok(None);
+        };
+        let (start, end, crc) = self.slot(body, slot as usize)?;
+        let payload = PREFIX_BYTES + start..PREFIX_BYTES + end;
+        if crc32fast::hash(&body[payload.clone()]) != crc {
+            return Err(BatchError::Checksum { index });
+        }
+        Ok(Some(Found { payload, position: self.first_position + start as u64, timestamp: self.timestamp }))
+    }
+
+    /// Start, end (both counted from the first payload) and checksum of one entry. Bounds are checked: the bytes may be damaged.
+    #[inline]
+    fn slot(&self, body: &[u8], slot: usize) -> Result<(usize, usize, u32), BatchError> {
+        let table = self.table_start(body);
+        let at = table + slot * SLOT_BYTES;
+        let start = if slot == 0 { 0 } else { read_u32(body, at - SLOT_BYTES) as usize };
+        let end = read_u32(body, at) as usize;
+        if start > end || end > table - PREFIX_BYTES {
+            return Err(BatchError::Malformed("an entry ends outside the batch"));
+        }
+        Ok((start, end, read_u32(body, at + 4) ^ bond(self.first_index + slot as u64)))
+    }
+
+    #[inline]
+    fn table_start(&self, body: &[u8]) -> usize {
+        body.len() - self.count as usize * SLOT_BYTES
+    }
+}
+
+/// Where an entry was found in the body of its batch, and what the batch says of it.
+pub(crate) struct Found {
+    /// The bytes of the body that are the payload. Their checksum was right.
+    pub(crate) payload: Range<usize>,
+    pub(crate) position: u64,
+    pub(crate) timestamp: u64,
+}
+
+/// What [`Batch::entry`] does, of a body that nobody shares.
+///
+/// # Errors
+/// Those of [`Batch::new`] and [`Batch::entry`].
+#[inline]
+pub(crate) fn find(body: &[u8], index: u64) -> Result<Option<Found>, BatchError> {
+    if body.is_empty() { Ok(None) } else { Prefix::read(body)?.find(body, index) }
 }
 
 /// A batch that is still being filled.
@@ -347,16 +376,19 @@ impl OpenBatch {
 }
 
 /// What binds the checksum of a payload to its index. It is 0 for one index in four billion.
+#[inline]
 pub(crate) fn bond(index: u64) -> u32 {
     !((index as u32).wrapping_mul(0x9E37_79B1) ^ (index >> 32) as u32)
 }
 
+#[inline]
 fn read_u32(bytes: &[u8], at: usize) -> u32 {
     let mut field = [0; 4];
     field.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(field)
 }
 
+#[inline]
 fn read_u64(bytes: &[u8], at: usize) -> u64 {
     let mut field = [0; 8];
     field.copy_from_slice(&bytes[at..at + 8]);

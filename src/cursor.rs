@@ -31,7 +31,7 @@ impl Cursor {
         {
             return Ok(entry);
         }
-        let batch = batch_with(&self.shared, self.next)?;
+        let batch = committed(self.shared.reader.batch_with(self.next), self.next)?;
         let entry = entry_in(&batch, self.next)?;
         self.batch = Some(batch);
         Ok(entry)
@@ -97,13 +97,13 @@ pub(crate) fn get(shared: &Shared, index: u64) -> Result<Option<Entry>, ReadErro
     if index >= end {
         return Ok(None);
     }
-    entry_in(&batch_with(shared, index)?, index).map(Some)
+    committed(shared.reader.entry(index), index).map(Some)
 }
 
-/// The batch with a committed entry.
-fn batch_with(shared: &Shared, index: u64) -> Result<Batch, ReadError> {
-    match shared.reader.batch_with(index) {
-        Ok(Some(batch)) => Ok(batch),
+/// What was found of a committed entry.
+fn committed<T>(found: Result<Option<T>, StorageError>, index: u64) -> Result<T, ReadError> {
+    match found {
+        Ok(Some(found)) => Ok(found),
         Ok(None) => Err(ReadError::Damaged { index, reason: "the log no longer reaches this committed entry".to_owned() }),
         Err(StorageError::Purged { first }) => Err(ReadError::Purged { index, first }),
         Err(error @ StorageError::Damaged { .. }) => Err(ReadError::Damaged { index, reason: error.to_string() }),

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::cluster::{ASYNC, ELECTION_MAX, free_addresses};
 use super::machine;
 use super::scratch::scratch;
-use super::turn::{Turn, append};
+use super::turn::{Turn, append, no_latencies};
 
 /// The first argument of a child: then come its number, the addresses of all, its directory and `sync` or `async`.
 const MEMBER: &str = "--member";
@@ -46,10 +46,15 @@ impl Processes {
         let before = self.cpu();
         let answer = self.members[leader].ask(&format!("append {bytes} {window} {}", time.as_nanos()));
         let cpu = self.cpu() - before;
-        let fields: Vec<f64> = answer.split(' ').map(|field| field.parse().expect("a child answers with numbers")).collect();
-        let [per_second, p50, p99] = fields[..] else { panic!("a child answers in full, not with {answer}") };
-        let (p50, p99) = (Duration::from_nanos(p50 as u64), Duration::from_nanos(p99 as u64));
-        Turn { per_second, p50, p99, cores: cpu.as_secs_f64() / time.as_secs_f64() }
+        let (per_second, latencies) = answer.split_once(' ').expect("a child answers in full");
+        let mut latency = no_latencies();
+        for pair in latencies.split_terminator(',') {
+            let (nanos, count) = pair.split_once(':').expect("a latency is told with its count");
+            let number = |text: &str| text.parse().expect("a child answers with numbers");
+            latency.record_n(number(nanos), number(count)).expect("it resizes");
+        }
+        let per_second = per_second.parse().expect("a child answers with numbers");
+        Turn { per_second, latency, cores: cpu.as_secs_f64() / time.as_secs_f64() }
     }
 
     /// Gives up what was appended, so that the disk does not fill up.
@@ -135,7 +140,8 @@ fn obey(ledger: &DLedger, command: &str) -> String {
             let number = |text: &str| text.parse::<u64>().expect("a parent asks with numbers");
             let payload = vec![0x5a; number(bytes) as usize];
             let turn = append(ledger, &payload, number(window) as usize, Duration::from_nanos(number(nanos)));
-            format!("{} {} {}", turn.per_second, turn.p50.as_nanos(), turn.p99.as_nanos())
+            let pairs = turn.latency.iter_recorded().map(|step| format!("{}:{},", step.value_iterated_to(), step.count_at_value()));
+            format!("{} {}", turn.per_second, pairs.collect::<String>())
         }
         _ => panic!("nobody asks for {command}"),
     }

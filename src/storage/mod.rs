@@ -42,7 +42,7 @@ pub use self::memory::MemoryLog;
 pub(crate) use self::segmented::fuzzing;
 pub use self::segmented::{SegmentOptions, SegmentedLog, tools};
 pub use crate::batch::{Batch, BatchError, Mark};
-use crate::entry::NodeId;
+use crate::entry::{Entry, NodeId};
 use crate::role::Membership;
 
 /// What Raft must never forget. A vote that was forgotten can be given twice, and two leaders follow.
@@ -235,6 +235,22 @@ pub trait LogReader: Send + Sync {
     /// # Errors
     /// [`StorageError::Purged`] below the base, [`StorageError::Damaged`], [`StorageError::Io`].
     fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError>;
+
+    /// The entry at `index`, its payload checked, or `None` if the log does not reach so far. A storage that can give one entry for less than it costs to
+    /// give the [batch with it](Self::batch_with) does so here.
+    ///
+    /// # Errors
+    /// [`StorageError::Purged`] below the base, [`StorageError::Damaged`], also if the payload is not what was appended, [`StorageError::Io`].
+    fn entry(&self, index: u64) -> Result<Option<Entry>, StorageError> {
+        let Some(batch) = self.batch_with(index)? else { return Ok(None) };
+        let damaged =
+            |reason: String| StorageError::Damaged { path: format!("raft index {}", batch.raft_index()).into(), offset: 0, reason };
+        match batch.entry(index) {
+            Ok(Some(entry)) => Ok(Some(entry)),
+            Ok(None) => Err(damaged("the batch found for the entry does not hold it".to_owned())),
+            Err(error) => Err(damaged(error.to_string())),
+        }
+    }
 
     /// The batches from raft index `from` to below `to`, in order: the first of them if there is one, then more while the bodies of all
     /// together stay within `bytes_max`, and up to the first that is damaged.

@@ -78,6 +78,8 @@ impl Log {
             same(|| format!("batches({at}, {at} + 1, 0)"), reader.batches(at, at + 1, 0), vec![batch.clone()])?;
             for index in some_indexes(batch) {
                 same(|| format!("batch_with({index})"), reader.batch_with(index), Some(batch.clone()))?;
+                let entry = batch.entry(index).map_err(|error| error.to_string())?;
+                same(|| format!("entry({index})"), reader.entry(index), entry)?;
             }
         }
         let from = self.base().mark.raft_index + 1;
@@ -94,6 +96,7 @@ impl Log {
         purged(|| format!("batches({raft_index}, MAX, MAX)"), reader.batches(raft_index, u64::MAX, u64::MAX), next_index)?;
         if let Some(index) = next_index.checked_sub(1) {
             purged(|| format!("batch_with({index})"), reader.batch_with(index), next_index)?;
+            purged(|| format!("entry({index})"), reader.entry(index), next_index)?;
         }
         Ok(())
     }
@@ -105,6 +108,7 @@ impl Log {
         same(|| "mark(MAX)".into(), reader.mark(u64::MAX), None)?;
         same(|| format!("batch_with({next_index})"), reader.batch_with(next_index), None)?;
         same(|| "batch_with(MAX)".into(), reader.batch_with(u64::MAX), None)?;
+        same(|| format!("entry({next_index})"), reader.entry(next_index), None)?;
         same(|| format!("batches({behind}, MAX, MAX)"), reader.batches(behind, u64::MAX, u64::MAX), Vec::new())
     }
 }

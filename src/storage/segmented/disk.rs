@@ -65,6 +65,14 @@ pub trait DiskFile: Send + Sync + 'static {
 pub trait DiskMap: Send + Sync + 'static {
     /// `len` bytes from `offset`, shared. `None` if the view does not reach so far.
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes>;
+
+    /// Shows `look` the same bytes, shared with nobody. `None` if the view does not reach so far.
+    fn look<T>(&self, offset: u64, len: u64, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.slice(offset, len).map(|bytes| look(&bytes))
+    }
+
+    /// Says that these bytes will be looked at, as far as they are in the view and in memory.
+    fn ask_ahead(&self, _offset: u64, _len: u64) {}
 }
 
 /// A directory of the operating system.

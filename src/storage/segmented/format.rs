@@ -54,6 +54,7 @@ pub(super) fn seed(directory: u128, segment: u64) -> u32 {
     hasher.finalize()
 }
 
+#[inline]
 fn checksum(seed: u32, parts: &[&[u8]]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed);
     parts.iter().for_each(|part| hasher.update(part));
@@ -152,13 +153,16 @@ impl Header {
 
     /// Decodes the header at the start of `bytes`, which reach up to the end of the record or at least over [`CHECKED_BYTES`].
     /// `None` if there is none of `segment`. Nothing in it is believed before its checksum fits, its lengths least of all.
+    #[inline]
     pub(super) fn decode(bytes: &[u8], segment: u64, seed: u32) -> Option<Header> {
         if bytes.len() < HEADER_BYTES || u32_at(bytes, 4) != RECORD_MAGIC || u64_at(bytes, 8) != segment {
             return None;
         }
         let body_bytes = u32_at(bytes, 60);
         let prefix = bytes.get(HEADER_BYTES..HEADER_BYTES + PREFIX_BYTES.min(body_bytes as usize))?;
-        if checksum(seed, &[&bytes[4..HEADER_BYTES], prefix]) != u32_at(bytes, 0) && !planted!("lengths are believed without a checksum") {
+        if checksum(seed, &[&bytes[4..HEADER_BYTES + prefix.len()]]) != u32_at(bytes, 0)
+            && !planted!("lengths are believed without a checksum")
+        {
             return None;
         }
         let (synced, commit) = (Synced { raft_index: u64_at(bytes, 64), segment: u64_at(bytes, 72) }, u64_at(bytes, 80));
@@ -176,15 +180,22 @@ impl Header {
     }
 }
 
-/// Takes a record apart that is known to be `ordinal`-th from `first` in its segment.
-pub(super) fn decode_record(mut record: Bytes, segment: u64, seed: u32, raft_index: u64) -> Result<(Header, Batch), &'static str> {
-    let header = Header::decode(&record, segment, seed).ok_or("no record of this segment begins here")?;
+/// The header of a record of `segment` that is known to be the one of `raft_index`.
+#[inline]
+pub(super) fn check_record(record: &[u8], segment: u64, seed: u32, raft_index: u64) -> Result<Header, &'static str> {
+    let header = Header::decode(record, segment, seed).ok_or("no record of this segment begins here")?;
     if header.mark.raft_index != raft_index {
         return Err("the record belongs to another raft index");
     }
     if (record.len() - HEADER_BYTES) as u64 != u64::from(header.body_bytes) {
         return Err("the record has another length than its place in the index says");
     }
+    Ok(header)
+}
+
+/// Takes such a record apart.
+pub(super) fn decode_record(mut record: Bytes, segment: u64, seed: u32, raft_index: u64) -> Result<(Header, Batch), &'static str> {
+    let header = check_record(&record, segment, seed, raft_index)?;
     record.advance(HEADER_BYTES);
     let batch = Batch::new(raft_index, header.mark.term, record).map_err(|_| "the record does not hold a batch")?;
     Ok((header, batch))
@@ -296,6 +307,7 @@ fn mark_bytes(mark: &Mark) -> [u8; MARK_BYTES] {
     bytes
 }
 
+#[inline]
 fn mark_at(bytes: &[u8], at: usize) -> Mark {
     Mark {
         raft_index: u64_at(bytes, at),
@@ -308,6 +320,7 @@ fn mark_at(bytes: &[u8], at: usize) -> Mark {
 }
 
 /// `mark`, if a log can come so far. Whatever a file holds, sums of what is in a mark do not overflow.
+#[inline]
 fn possible(mark: Mark) -> Option<Mark> {
     let numbers = [mark.raft_index, mark.next_index, mark.next_position, mark.timestamp];
     numbers.into_iter().all(|number| number < LIMIT).then_some(mark)
@@ -317,12 +330,14 @@ fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
     bytes[at..at + field.len()].copy_from_slice(field);
 }
 
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut field = [0; 4];
     field.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(field)
 }
 
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut field = [0; 8];
     field.copy_from_slice(&bytes[at..at + 8]);

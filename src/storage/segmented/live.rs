@@ -7,7 +7,9 @@ use arc_swap::ArcSwap;
 
 use super::disk::Disk;
 use super::format::Synced;
+use super::lookup::first_beyond;
 use super::segment::Segment;
+use crate::entry::Entry;
 use crate::storage::{Base, Batch, Damage, LogReader, Mark, StorageError};
 
 /// The list. Stretches follow each other without a gap: the first begins behind the base, each ends where the next begins. Only a damaged log has
@@ -83,14 +85,28 @@ impl<D: Disk> Live<D> {
         }
     }
 
-    fn batch_with(&self, disk: &D, index: u64) -> Result<Option<Batch>, StorageError> {
+    /// The stretch with entry `index`, and the ordinal of its record there. `None` if the log does not reach so far.
+    fn find(&self, disk: &D, index: u64) -> Result<Option<(&Stretch<D>, u64)>, StorageError> {
         if index < self.base.mark.next_index {
             return Err(self.purged());
         }
         // Of several segments that begin at the same index, only the last can hold it: the others hold control records alone.
-        let next = self.stretches.partition_point(|stretch| stretch.segment.before.next_index <= index);
-        let Some(stretch) = next.checked_sub(1).map(|at| &self.stretches[at]) else { return self.beyond(disk, next) };
-        let Some(ordinal) = stretch.segment.find(disk, index, stretch.len())? else { return self.beyond(disk, next) };
+        let begin = |at: u64| self.stretches[at as usize].segment.before.next_index;
+        let next = first_beyond(index, self.base.mark.next_index, self.stretches.len() as u64, begin) as usize;
+        let Some(stretch) = next.checked_sub(1).map(|at| &self.stretches[at]) else { return self.beyond(disk, next).map(|()| None) };
+        match stretch.segment.find(disk, index, stretch.len())? {
+            Some(ordinal) => Ok(Some((stretch, ordinal))),
+            None => self.beyond(disk, next).map(|()| None),
+        }
+    }
+
+    fn entry(&self, disk: &D, index: u64) -> Result<Option<Entry>, StorageError> {
+        let Some((stretch, ordinal)) = self.find(disk, index)? else { return Ok(None) };
+        stretch.segment.entry(disk, ordinal, index).map(Some)
+    }
+
+    fn batch_with(&self, disk: &D, index: u64) -> Result<Option<Batch>, StorageError> {
+        let Some((stretch, ordinal)) = self.find(disk, index)? else { return Ok(None) };
         let (_, batch) = stretch.segment.record(disk, ordinal)?;
         if batch.first_index().is_none_or(|first| index < first) || batch.end_index().is_none_or(|end| index >= end) {
             return Err(super::damaged(disk, &stretch.segment.name, 0, "the index of the segment points to the wrong record"));
@@ -137,12 +153,12 @@ impl<D: Disk> Live<D> {
     }
 
     /// An entry that stretch `next - 1` does not hold, nor any before: it lies in a gap, or the log does not reach so far.
-    fn beyond(&self, disk: &D, next: usize) -> Result<Option<Batch>, StorageError> {
+    fn beyond(&self, disk: &D, next: usize) -> Result<(), StorageError> {
         let reached = next.checked_sub(1).map_or(0, |at| self.stretches[at].segment.first);
         match (self.gaps.iter().find(|gap| gap.raft_indexes.start > reached), self.stretches.get(next)) {
             (Some(gap), _) => Err(gap.into()),
             (None, Some(behind)) => Err(super::damaged(disk, &behind.segment.name, 0, "the entries in front of it are in no segment")),
-            (None, None) => Ok(None),
+            (None, None) => Ok(()),
         }
     }
 
@@ -184,6 +200,10 @@ impl<D: Disk> SegmentReader<D> {
 impl<D: Disk> LogReader for SegmentReader<D> {
     fn base(&self) -> Base {
         self.live.load().base.clone()
+    }
+
+    fn entry(&self, index: u64) -> Result<Option<Entry>, StorageError> {
+        self.read(|live| live.entry(&self.disk, index))
     }
 
     fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError> {

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -10,7 +12,26 @@ use super::disk::DiskMap;
 
 /// The bytes of a whole file, read through the page cache. Slices of it share one mapping, which goes when the last of them goes.
 #[derive(Debug)]
-pub struct FileMap(Bytes);
+pub struct FileMap {
+    shares: [Bytes; SHARES],
+}
+
+/// In how many places the slices of a map are counted. Threads that read at the same time would wait for each other at a single one.
+const SHARES: usize = 4;
+
+/// A claim on the mapping with a count of its own, on cache lines of its own: two lines, since some processors fetch them in pairs.
+#[repr(align(128))]
+struct Share(Arc<Mmap>);
+
+impl AsRef<[u8]> for Share {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Threads take turns at the counts as they come.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+thread_local!(static SHARE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARES);
 
 impl FileMap {
     /// Maps `file` as long as it is now.
@@ -21,14 +42,43 @@ impl FileMap {
         // 2. Nothing in this crate shortens a file. A segment has its full length before it is mapped; unlinking it keeps the mapping.
         // 3. Others are kept out by the lock on the directory and by mode 0600. Whoever ignores both can break this, as they could
         //    with any memory-mapped file.
-        let map = unsafe { Mmap::map(file)? };
-        Ok(FileMap(Bytes::from_owner(map)))
+        let map = Arc::new(unsafe { Mmap::map(file)? });
+        Ok(FileMap { shares: std::array::from_fn(|_| Bytes::from_owner(Share(map.clone()))) })
+    }
+
+    /// The whole of it, and the count of this thread.
+    #[inline]
+    fn share(&self) -> &Bytes {
+        // A thread that is ending has lost its own.
+        &self.shares[SHARE.try_with(|share| *share).unwrap_or(0)]
     }
 }
 
 impl DiskMap for FileMap {
+    #[inline]
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes> {
-        let end = offset.checked_add(len).filter(|&end| end <= self.0.len() as u64)?;
-        Some(self.0.slice(offset as usize..end as usize))
+        let share = self.share();
+        let end = offset.checked_add(len).filter(|&end| end <= share.len() as u64)?;
+        Some(share.slice(offset as usize..end as usize))
+    }
+
+    #[inline]
+    fn look<T>(&self, offset: u64, len: u64, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let bytes = &self.shares[0];
+        let end = offset.checked_add(len).filter(|&end| end <= bytes.len() as u64)?;
+        Some(look(&bytes[offset as usize..end as usize]))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn ask_ahead(&self, offset: u64, len: u64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE_BYTES: usize = 64;
+        let bytes = &self.shares[0];
+        let Some(asked) = bytes.get(offset as usize..offset.saturating_add(len).min(bytes.len() as u64) as usize) else { return };
+        for line in asked.chunks(LINE_BYTES) {
+            // SAFETY: the address lies in the mapping; a prefetch changes nothing and never faults.
+            unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
+        }
     }
 }

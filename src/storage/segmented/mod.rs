@@ -11,6 +11,7 @@ mod format;
 pub(crate) mod fuzzing;
 mod identity;
 mod live;
+mod lookup;
 mod map;
 mod recovery;
 mod retention;

@@ -37,12 +37,12 @@ pub(super) struct Segment<D: Disk> {
     contents: OnceLock<Contents<D>>,
 }
 
-struct Contents<D: Disk> {
-    map: MapOf<D>,
-    index: Index,
+pub(super) struct Contents<D: Disk> {
+    pub(super) map: MapOf<D>,
+    pub(super) index: Index,
 }
 
-enum Index {
+pub(super) enum Index {
     Memory(Box<Records>),
     Footer(Bytes),
 }
@@ -81,36 +81,30 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The ordinal of the first record below `limit` after which the next index is beyond `index`.
-    pub(super) fn find(&self, disk: &D, index: u64, limit: u64) -> Result<Option<u64>, StorageError> {
-        let contents = self.contents(disk)?;
-        let known = contents.index.len();
-        let (mut low, mut high) = (0, limit.min(known));
-        let end = high;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if contents.index.next_index(middle) > index { high = middle } else { low = middle + 1 }
-        }
-        match low < end {
-            true => Ok(Some(low)),
-            false if known < limit.min(self.len()) => Err(damaged(disk, &self.name, 0, UNREADABLE)),
-            false => Ok(None),
-        }
-    }
-
     /// The record of this ordinal, which is below `len()`. Header and prefix are checked, payloads are not.
     pub(super) fn record(&self, disk: &D, ordinal: u64) -> Result<(Header, Batch), StorageError> {
         let contents = self.contents(disk)?;
-        if ordinal >= contents.index.len() {
-            return Err(damaged(disk, &self.name, 0, UNREADABLE));
-        }
-        let (offset, body_bytes) = contents.index.place(ordinal);
+        let (offset, body_bytes) = self.place(disk, contents, ordinal)?;
         let wrong = |reason| damaged(disk, &self.name, offset, reason);
-        if body_bytes == u64::from(DAMAGED) {
-            return Err(wrong(UNREADABLE));
-        }
         let record = contents.map.slice(offset, HEADER_BYTES as u64 + body_bytes).ok_or_else(|| wrong("a record lies outside the file"))?;
         format::decode_record(record, self.id, self.seed, self.first + ordinal).map_err(wrong)
+    }
+
+    /// Offset and body length of the record of this ordinal, if it can be read.
+    #[inline]
+    pub(super) fn place(&self, disk: &D, contents: &Contents<D>, ordinal: u64) -> Result<(u64, u64), StorageError> {
+        if ordinal >= contents.index.len() {
+            return Err(self.unreadable(disk));
+        }
+        let (offset, body_bytes) = contents.index.place(ordinal);
+        if body_bytes == u64::from(DAMAGED) {
+            return Err(damaged(disk, &self.name, offset, UNREADABLE));
+        }
+        Ok((offset, body_bytes))
+    }
+
+    pub(super) fn unreadable(&self, disk: &D) -> StorageError {
+        damaged(disk, &self.name, 0, UNREADABLE)
     }
 
     /// The mark after the record of this ordinal.
@@ -162,7 +156,8 @@ impl<D: Disk> Segment<D> {
         damaged(disk, &self.name, offset, reason)
     }
 
-    fn contents(&self, disk: &D) -> Result<&Contents<D>, StorageError> {
+    #[inline]
+    pub(super) fn contents(&self, disk: &D) -> Result<&Contents<D>, StorageError> {
         if let Some(contents) = self.contents.get() {
             return Ok(contents);
         }
@@ -188,7 +183,8 @@ impl<D: Disk> Segment<D> {
 }
 
 impl Index {
-    fn len(&self) -> u64 {
+    #[inline]
+    pub(super) fn len(&self) -> u64 {
         match self {
             Index::Memory(records) => records.len(),
             Index::Footer(footer) => (footer.len() / PLACE_BYTES) as u64,
@@ -204,7 +200,8 @@ impl Index {
     }
 
     /// Offset and body length of a record.
-    fn place(&self, ordinal: u64) -> (u64, u64) {
+    #[inline]
+    pub(super) fn place(&self, ordinal: u64) -> (u64, u64) {
         match self {
             Index::Memory(records) => records.place(ordinal),
             Index::Footer(footer) => {
@@ -214,7 +211,8 @@ impl Index {
         }
     }
 
-    fn next_index(&self, ordinal: u64) -> u64 {
+    #[inline]
+    pub(super) fn next_index(&self, ordinal: u64) -> u64 {
         match self {
             Index::Memory(records) => records.next_index(ordinal),
             Index::Footer(footer) => Place::decode(&footer[ordinal as usize * PLACE_BYTES..]).next_index,
@@ -249,6 +247,7 @@ impl Records {
         Box::new(Records { published: AtomicU64::new(0), chunks: std::array::from_fn(|_| OnceLock::new()) })
     }
 
+    #[inline]
     pub(super) fn len(&self) -> u64 {
         self.published.load(Ordering::Acquire)
     }
@@ -272,21 +271,25 @@ impl Records {
     }
 
     /// Offset and body length of a record.
+    #[inline]
     pub(super) fn place(&self, ordinal: u64) -> (u64, u64) {
         let place = self.slot(ordinal).place.load(Ordering::Relaxed);
         ((place >> 32) * format::ALIGN, place & u64::from(u32::MAX))
     }
 
+    #[inline]
     fn next_index(&self, ordinal: u64) -> u64 {
         self.slot(ordinal).next_index.load(Ordering::Relaxed)
     }
 
+    #[inline]
     fn slot(&self, ordinal: u64) -> &Slot {
         let (chunk, at) = slot_of(ordinal);
         &self.chunks[chunk].get().expect("a published record has its chunk")[at]
     }
 }
 
+#[inline]
 fn slot_of(ordinal: u64) -> (usize, usize) {
     let chunk = (ordinal / FIRST_CHUNK + 1).ilog2();
     (chunk as usize, (ordinal - FIRST_CHUNK * ((1 << chunk) - 1)) as usize)

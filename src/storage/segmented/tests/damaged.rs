@@ -36,6 +36,11 @@ fn check_reads(log: &SegmentedLog, all: &[Batch]) -> Vec<u64> {
             Ok(Some(Err(_))) | Err(StorageError::Damaged { .. }) => bad.push(index),
             other => panic!("index {index}: {other:?}"),
         }
+        match reader.entry(index) {
+            Ok(entry) => assert_eq!((entry, bad.last() == Some(&index)), (expected.entry(index).unwrap(), false)),
+            Err(StorageError::Damaged { .. }) => assert_eq!(bad.last(), Some(&index)),
+            other => panic!("index {index}: {other:?}"),
+        }
         let (raft_index, after) = (expected.raft_index(), expected.mark_after(&before).unwrap());
         match reader.mark(raft_index) {
             Ok(mark) => assert_eq!(mark, Some(after)),

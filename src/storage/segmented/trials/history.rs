@@ -66,13 +66,14 @@ impl Moment {
     /// Whether whatever `reader` shows of this log, on a disk that has lost some of it, is as it was appended.
     pub(super) fn compare_what_reads(&self, reader: &dyn LogReader) -> Result<(), String> {
         for (batch, mark) in self.records.iter().filter(|(_, mark)| mark.raft_index > self.base.mark.raft_index) {
-            for found in reader.batches(mark.raft_index, mark.raft_index + 1, 0).unwrap_or_default() {
-                for index in batch.first_index().unwrap_or(0)..batch.end_index().unwrap_or(0) {
-                    if let Ok(entry) = found.entry(index)
-                        && Ok(&entry) != batch.entry(index).as_ref()
-                    {
-                        return Err(format!("entry {index} reads {entry:?}"));
-                    }
+            let whole = reader.batches(mark.raft_index, mark.raft_index + 1, 0).unwrap_or_default();
+            for index in batch.first_index().unwrap_or(0)..batch.end_index().unwrap_or(0) {
+                let alone = reader.entry(index).ok().flatten();
+                let with_others = whole.iter().filter_map(|found| found.entry(index).ok().flatten());
+                if let Some(entry) =
+                    alone.into_iter().chain(with_others).find(|entry| Ok(Some(entry)) != batch.entry(index).as_ref().map(Option::as_ref))
+                {
+                    return Err(format!("entry {index} reads {entry:?}"));
                 }
             }
             if let Ok(found) = reader.mark(mark.raft_index)
@@ -143,10 +144,12 @@ impl Moment {
             if let Some(index) = wanted.first_index() {
                 same("batch_with", reader.batch_with(index), &Some(wanted.clone()))?;
                 same("batch_with", reader.batch_with(wanted.end_index().unwrap_or(0) - 1), &Some(wanted.clone()))?;
+                same("entry", reader.entry(index), &wanted.entry(index).expect("what was appended is intact"))?;
             }
         }
         same("mark behind the last", reader.mark(last.raft_index + 1), &None)?;
         same("batch_with behind the last", reader.batch_with(last.next_index), &None)?;
+        same("entry behind the last", reader.entry(last.next_index), &None)?;
         match next_index.checked_sub(1).map(|index| reader.batch_with(index)) {
             None | Some(Err(StorageError::Purged { .. })) => Ok(()),
             Some(other) => Err(format!("before the base there is {other:?}")),
