@@ -50,11 +50,18 @@ const BATCH: u64 = 1024;
 fn append(ledger: &DLedger, in_flight: &mut VecDeque<AppendFuture>, batches: u64) {
     for _ in 0..batches {
         if in_flight.len() == 4 {
-            in_flight.pop_front().unwrap().wait().unwrap();
+            settle(in_flight);
         }
         in_flight.push_back(ledger.append_batch_async([[0x5a; 128]; BATCH as usize]));
     }
-    in_flight.drain(..).for_each(|future| drop(future.wait().unwrap()));
+    while !in_flight.is_empty() {
+        settle(in_flight);
+    }
+}
+
+fn settle(in_flight: &mut VecDeque<AppendFuture>) {
+    let oldest = in_flight.pop_front().expect("something is in flight");
+    oldest.wait().expect("a healthy group acknowledges");
 }
 
 /// Of a group of `nodes` that runs: how often each allocates for an append, and the leader for a get.
@@ -63,7 +70,10 @@ fn allocations_of(ledger: &DLedger, nodes: u64) -> (f64, f64) {
     let mut in_flight = VecDeque::with_capacity(4);
     append(ledger, &mut in_flight, 20);
     let appending = allocations_each(nodes * 100 * BATCH, || append(ledger, &mut in_flight, 100));
-    let get = |index| assert_eq!(ledger.get(index).unwrap().unwrap().len(), 128);
+    let get = |index| {
+        let entry = ledger.get(index).expect("the log is whole");
+        assert_eq!(entry.expect("it is committed").len(), 128);
+    };
     get(0);
     let getting = allocations_each(GETS, || (0..GETS).for_each(|number| get(number * 7919 % (100 * BATCH))));
     println!("{nodes} nodes: {appending:.4} allocations a node for each append, {getting:.4} for each get");
