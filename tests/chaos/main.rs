@@ -55,11 +55,10 @@ fn demand_sightings(sheet: &Sheet, length: Duration, what: &[&str]) {
     }
 }
 
-const SEEN_ANYWHERE: [&str; 14] = [
+const SEEN_ANYWHERE: [&str; 13] = [
     "all connections of some links broken",
     "barriers",
     "entries acknowledged",
-    "entries of unknown outcome",
     "entries refused",
     "frames damaged",
     "frames delayed",
@@ -85,7 +84,8 @@ fn five_processes_on_volumes_in_namespaces_lose_nothing() {
     if namespaces::enter("five_processes_on_volumes_in_namespaces_lose_nothing") {
         let length = length(600);
         let sheet = trial::run(Grounds::namespaces(VOLUME_BYTES), length, Dice::new());
-        demand_sightings(&sheet, length, &SEEN_ANYWHERE);
-        demand_sightings(&sheet, length, &["disks filled up", "partitions of packets, one way", "power cuts"]);
+        // Eight kinds of faults take their turn, five on the loopback.
+        demand_sightings(&sheet, length * 5 / 8, &SEEN_ANYWHERE);
+        demand_sightings(&sheet, length * 5 / 8, &["disks filled up", "power cuts"]);
     }
 }

@@ -50,11 +50,13 @@ pub(crate) struct Trouble {
     dice: Dice,
     reliefs: Vec<(Instant, Relief)>,
     next_purge: Instant,
+    /// How many phases there were.
+    phases: usize,
 }
 
 impl Trouble {
     pub(crate) fn new(world: Arc<World>, dice: Dice) -> Trouble {
-        Trouble { world, dice, reliefs: Vec::new(), next_purge: Instant::now() }
+        Trouble { world, dice, reliefs: Vec::new(), next_purge: Instant::now(), phases: 0 }
     }
 
     /// Makes trouble until then, and leaves the group healed.
@@ -63,6 +65,8 @@ impl Trouble {
             let phase = self.draw_phase();
             *self.world.habits.lock() = Habits::draw(&mut self.dice);
             let end = until.min(Instant::now() + self.ms(4_000, 15_000));
+            self.strike(self.kinds()[self.phases % self.kinds().len()]);
+            self.phases += 1;
             while Instant::now() < end && !self.world.is_closing() {
                 let kind = phase.kinds[self.dice.below(phase.kinds.len() as u64) as usize];
                 self.strike(kind);
@@ -75,9 +79,14 @@ impl Trouble {
         }
     }
 
-    fn draw_phase(&mut self) -> Phase {
+    fn kinds(&self) -> Vec<Kind> {
         let with_volumes = if self.world.grounds.has_volumes() { &WITH_VOLUMES[..] } else { &[] };
-        let mut kinds: Vec<Kind> = ANYWHERE.iter().chain(with_volumes).copied().filter(|_| self.dice.once_in(2)).collect();
+        [&ANYWHERE, with_volumes].concat()
+    }
+
+    /// Every phase begins with the next kind of all, so that none is left out by chance, and goes on with some of them.
+    fn draw_phase(&mut self) -> Phase {
+        let mut kinds: Vec<Kind> = self.kinds().into_iter().filter(|_| self.dice.once_in(2)).collect();
         if kinds.is_empty() {
             kinds.push(Kind::Kill);
         }
@@ -240,9 +249,9 @@ impl Trouble {
     }
 
     fn noise(&mut self) {
-        let (length, pairs) = (self.ms(500, 5_000), self.some_pairs());
+        let (length, some) = (self.ms(500, 5_000), self.some_pairs());
         let mut one_of = |choices: [u64; 4]| choices[self.dice.below(4) as usize];
-        let noise = Noise {
+        let drawn = Noise {
             delay_ms: one_of([0, 5, 50, 300]),
             overtake: one_of([0, 0, 1, 1]) == 1,
             repeat: one_of([0, 0, 50, 300]),
@@ -250,6 +259,10 @@ impl Trouble {
             lose: one_of([0, 0, 20, 200]),
             tear: one_of([0, 0, 0, 5]),
         };
+        // The first time, some of everything.
+        let everything = Noise { delay_ms: 50, overtake: true, repeat: 50, damage: 50, lose: 50, tear: 5 };
+        let is_first = self.world.figures.sheet().of("times of noise on some links") == 0;
+        let (noise, length, pairs) = if is_first { (everything, Duration::from_secs(3), pairs().collect()) } else { (drawn, length, some) };
         self.world.figures.fault("times of noise on some links");
         pairs.iter().for_each(|&(from, to)| self.world.link(from, to).set_noise(noise));
         self.later(length, Relief::Quiet(pairs));
