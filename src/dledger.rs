@@ -280,10 +280,7 @@ impl Builder {
         inbox: Receiver<Input>,
     ) -> Result<DLedger, OpenError> {
         let shared = Arc::new(self.shared(&recovered, &*storage, inputs.clone())?);
-        // A node that cannot keep its promises does not appear among its peers.
-        if recovered.damage.is_empty() {
-            transport.start(self.seat(genesis, &recovered, &shared, threads, inputs.clone())).map_err(OpenError::Transport)?;
-        }
+        transport.start(self.seat(genesis, &recovered, &shared, threads, inputs.clone())).map_err(OpenError::Transport)?;
         let (backstage, stagehands) = backstage();
         let settings = self.engine_settings();
         let engine = Engine::new(settings, inbox, shared.clone(), backstage, &recovered, storage, transport)?;

@@ -4,6 +4,8 @@
 //! The order within a turn is the order that Raft needs: sync notices and messages as they came in (a notice always stands before the
 //! answers that it made possible), then ticks, then appends, then effects until there are none.
 
+mod repairing;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +16,11 @@ use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, Transfe
 use crate::future::Completion;
 use crate::primitives::atomic::Ordering;
 use crate::primitives::channel::{Receiver, Sender};
+use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing, TransferRefusal};
 use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
-use crate::storage::{Chore, Damage, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
+use crate::storage::{Chore, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Inbox, Transport};
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
@@ -161,6 +164,12 @@ pub(crate) struct Engine {
     /// The replica waits for room, for so many more ticks.
     full: bool,
     patience_ticks: usize,
+    /// The log is damaged: the replica stands still until it is not.
+    repair: Option<Repair>,
+    /// Peers that were met while nothing could be remembered.
+    met: Vec<(NodeId, u128)>,
+    /// So many more wishes of peers for batches are answered before the next tick.
+    answers_left: u32,
     fault: Option<String>,
     stopped: bool,
     /// Why messages were not let through to the replica, for a simulation to look at.
@@ -169,7 +178,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// A node whose log is damaged has failed from the start: what it would vote for or acknowledge, it might not be able to give.
+    /// A node whose log is damaged takes no part before it is mended: what it would vote for or acknowledge, it might not be able to give.
     pub(crate) fn new(
         settings: EngineSettings,
         inputs: Receiver<Input>,
@@ -207,13 +216,16 @@ impl Engine {
             short_of_room: false,
             full: false,
             patience_ticks: 0,
+            repair: None,
+            met: Vec::new(),
+            answers_left: 0,
             fault: None,
             stopped: false,
             #[cfg(feature = "sim")]
             refusals: Vec::new(),
         };
-        if let Some(fault) = fault_of(&recovered.damage) {
-            engine.fail(&fault);
+        if !recovered.damage.is_empty() {
+            engine.begin_repair(recovered);
         }
         Ok(engine)
     }
@@ -273,6 +285,8 @@ impl Engine {
         }
         log::error!("group {} node {}: stopped taking part: {reason}", self.settings.replica.group, self.settings.replica.node);
         self.fault = Some(reason.to_owned());
+        self.repair = None;
+        self.shared.status.lock().repair = None;
         self.transport.stop();
         self.resolve_all(AppendError::Failed { reason: reason.to_owned() }, &BarrierError::Failed { reason: reason.to_owned() });
         if let Some(transfer) = self.transfer.take() {
@@ -308,6 +322,11 @@ impl Engine {
 
     fn handle_arrival(&mut self, arrival: Arrival) {
         match arrival {
+            Arrival::Message(message) if message.letter().is_some() => {
+                message.letter().into_iter().for_each(|letter| self.handle_letter(letter))
+            }
+            Arrival::Message(_) | Arrival::Unreachable(_) if self.repair.is_some() => {}
+            Arrival::Met { peer, directory } if self.repair.is_some() => self.met.push((peer, directory)),
             Arrival::Message(message) if self.full && message.needs_room() => {}
             Arrival::Message(message) => {
                 let from = message.from();
@@ -318,14 +337,16 @@ impl Engine {
                 }
             }
             Arrival::Unreachable(peer) => self.replica.handle_unreachable(peer),
-            Arrival::Met { peer, directory } => {
-                match self.storage.remember(peer, directory) {
-                    Ok(()) => self.dirty = true,
-                    // It is told again at the next connection.
-                    Err(StorageError::Full { .. }) => {}
-                    Err(error) => self.storage_failed(error, None),
-                }
-            }
+            Arrival::Met { peer, directory } => self.remember(peer, directory),
+        }
+    }
+
+    fn remember(&mut self, peer: NodeId, directory: u128) {
+        match self.storage.remember(peer, directory) {
+            Ok(()) => self.dirty = true,
+            // It is told again at the next connection.
+            Err(StorageError::Full { .. }) => {}
+            Err(error) => self.storage_failed(error, None),
         }
     }
 
@@ -362,7 +383,10 @@ impl Engine {
                 break;
             }
             self.next_tick += self.settings.tick;
-            if self.full {
+            self.tick_repair();
+            if self.repair.is_some() {
+                // The replica stands still.
+            } else if self.full {
                 self.await_room();
             } else {
                 self.replica.tick();
@@ -415,7 +439,7 @@ impl Engine {
     }
 
     fn carry_out_effects(&mut self) {
-        while self.fault.is_none() && !self.stopped {
+        while self.fault.is_none() && !self.stopped && self.repair.is_none() {
             let Some(effect) = self.replica.poll_effect() else { break };
             match effect {
                 Effect::Send(mut messages) => self.transport.send(&mut messages),
@@ -433,6 +457,7 @@ impl Engine {
             }
         }
         if self.fault.is_none()
+            && self.repair.is_none()
             && let Some(last) = self.replica.last()
         {
             self.shared.end_index.store(last.next_index, Ordering::Relaxed);
@@ -636,6 +661,9 @@ impl Engine {
         if let Some(reason) = &self.fault {
             return Err(PurgeError::Failed { reason: reason.clone() });
         }
+        if let Some(repair) = &self.repair {
+            return Err(PurgeError::Failed { reason: repair.account() });
+        }
         match self.storage.purge(index, self.replica.hard_state().commit) {
             Ok(()) => {}
             Err(error @ StorageError::Full { .. }) => return Err(error.into()),
@@ -657,6 +685,8 @@ impl Engine {
         self.transport.stop();
         let outcome = match self.fault.clone() {
             Some(reason) => Err(ShutdownError::Failed { reason }),
+            // Nothing was written that is not durable.
+            None if self.repair.is_some() => Ok(()),
             None => {
                 self.storage.save(self.replica.hard_state()).and_then(|()| self.storage.begin_sync().wait()).map_err(ShutdownError::from)
             }
@@ -682,17 +712,4 @@ impl Engine {
             let _ = reply.send(Err(barrier.clone()));
         }
     }
-}
-
-/// Why a node with this damage takes no part, and what to do.
-fn fault_of(damage: &[Damage]) -> Option<String> {
-    let first = damage.first()?;
-    let more = match damage.len() {
-        1 => String::new(),
-        count => format!(", and {} more places", count - 1),
-    };
-    Some(format!(
-        "its log is damaged: {first}{more}. What is intact can be read here. The node neither votes nor acknowledges until it is restored from its \
-         peers; its group goes on as long as a majority is sound"
-    ))
 }

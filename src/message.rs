@@ -11,6 +11,7 @@ mod describe;
 pub(crate) mod fuzzing;
 #[cfg(feature = "sim")]
 mod promise;
+mod repair;
 mod specimen;
 
 use raft::eraftpb;
@@ -18,12 +19,21 @@ use raft::eraftpb;
 pub(crate) use self::check::Refusal;
 #[cfg(feature = "sim")]
 pub(crate) use self::promise::Promise;
+pub(crate) use self::repair::{BATCHES_MAX, Gift, Lack, Letter, Want, Word};
 use crate::entry::NodeId;
 use crate::role::Membership;
 
 /// A message between two nodes of a group. Only the nodes look inside; a transport sees from whom, to whom, and bytes.
 #[derive(Clone, PartialEq)]
-pub struct Message(eraftpb::Message);
+pub struct Message(Content);
+
+#[derive(Clone, PartialEq)]
+enum Content {
+    /// What Raft says.
+    Raft(eraftpb::Message),
+    /// What nodes tell each other to mend a damaged log.
+    Repair(Letter),
+}
 
 /// Why bytes are not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,40 +59,61 @@ pub(crate) struct View<'a> {
 
 impl Message {
     pub(crate) fn new(inner: eraftpb::Message) -> Message {
-        Message(inner)
+        Message(Content::Raft(inner))
     }
 
+    /// What it says to Raft, if it is for Raft.
+    pub(crate) fn raft(&self) -> Option<&eraftpb::Message> {
+        if let Content::Raft(inner) = &self.0 { Some(inner) } else { None }
+    }
+
+    pub(crate) fn into_raft(self) -> Option<eraftpb::Message> {
+        if let Content::Raft(inner) = self.0 { Some(inner) } else { None }
+    }
+
+    /// What it says of repair, if it does.
+    pub(crate) fn letter(&self) -> Option<&Letter> {
+        if let Content::Repair(letter) = &self.0 { Some(letter) } else { None }
+    }
+
+    /// For tests, which know what they have made.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn inner(&self) -> &eraftpb::Message {
-        &self.0
-    }
-
-    pub(crate) fn into_inner(self) -> eraftpb::Message {
-        self.0
+        self.raft().expect("a message for Raft")
     }
 
     /// Whether a node that takes the message has to write more than its vote: it would append, begin its log anew, or campaign and lead.
     pub(crate) fn needs_room(&self) -> bool {
-        match self.0.get_msg_type() {
-            eraftpb::MessageType::MsgAppend => !self.0.entries.is_empty(),
+        let Content::Raft(inner) = &self.0 else { return false };
+        match inner.get_msg_type() {
+            eraftpb::MessageType::MsgAppend => !inner.entries.is_empty(),
             kind => matches!(kind, eraftpb::MessageType::MsgSnapshot | eraftpb::MessageType::MsgTimeoutNow),
         }
     }
 
     /// Takes a heartbeat for one that tells of no commit behind `last`: for a node that may have lost, with its power, what it had acknowledged.
     pub(crate) fn limit_heartbeat(&mut self, last: u64) {
-        if self.0.get_msg_type() == eraftpb::MessageType::MsgHeartbeat {
-            self.0.commit = self.0.commit.min(last);
+        if let Content::Raft(inner) = &mut self.0
+            && inner.get_msg_type() == eraftpb::MessageType::MsgHeartbeat
+        {
+            inner.commit = inner.commit.min(last);
         }
     }
 
     /// The node that sent it.
     pub fn from(&self) -> NodeId {
-        NodeId::from(self.0.from)
+        match &self.0 {
+            Content::Raft(inner) => NodeId::from(inner.from),
+            Content::Repair(letter) => letter.from,
+        }
     }
 
     /// The node that it is for.
     pub fn to(&self) -> NodeId {
-        NodeId::from(self.0.to)
+        match &self.0 {
+            Content::Raft(inner) => NodeId::from(inner.to),
+            Content::Repair(letter) => letter.to,
+        }
     }
 }
 

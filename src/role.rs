@@ -91,6 +91,9 @@ pub struct Status {
     pub end_index: u64,
     /// What keeps this node from taking appends for now: a full disk. It votes, serves reads, and goes on by itself when there is room.
     pub full: Option<String>,
+    /// What keeps this node from taking part for now: its log is damaged, and its peers are asked for what is missing. The text says which file, offset,
+    /// raft index and term, and what the peers answered. It does not vote, acknowledge or lead; what is intact can be read. It goes on by itself.
+    pub repair: Option<String>,
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a panic. The text says what to do.
     pub fault: Option<String>,
 }

@@ -55,6 +55,7 @@ impl Shared {
             committed_position: 0,
             end_index: 0,
             full: None,
+            repair: None,
             fault: None,
         };
         Ok(Shared {

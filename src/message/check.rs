@@ -59,7 +59,8 @@ impl Message {
     /// # Errors
     /// Why Raft must not see it.
     pub(crate) fn check(&self, view: &View<'_>) -> Result<(), Refusal> {
-        Check { message: self.inner(), view }.all()
+        let message = self.raft().ok_or(Invalid("not for Raft"))?;
+        Check { message, view }.all()
     }
 }
 

@@ -17,14 +17,16 @@
 //!   .  ...  the data of the entries, back to back
 //! ```
 //!
+//! Kinds 13 and 14 are laid out differently: see `repair.rs`.
+//!
 //! The index of an entry is not written: in an append they follow on `index`, elsewhere it is 0. So a gap cannot be expressed.
 
 use bytes::Bytes;
 use raft::eraftpb::{self, ConfState, Entry, EntryType, MessageType, Snapshot};
 
-use super::{Message, MessageError};
+use super::{Content, Letter, Message, MessageError, repair};
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 88;
 const SNAPSHOT_BYTES: usize = 32;
 const ENTRY_BYTES: usize = 13;
@@ -63,7 +65,10 @@ const ENTRY_TYPES: [EntryType; 3] = [EntryType::EntryNormal, EntryType::EntryCon
 impl Message {
     /// How many bytes [`encode`](Message::encode) gives.
     pub fn encoded_len(&self) -> usize {
-        let message = self.inner();
+        let message = match &self.0 {
+            Content::Raft(message) => message,
+            Content::Repair(letter) => return letter.encoded_len(),
+        };
         let snapshot = message.snapshot.as_ref().map_or(0, |snapshot| {
             SNAPSHOT_BYTES + 8 * members_of(snapshot).iter().map(|members| members.len()).sum::<usize>() + snapshot.data.len()
         });
@@ -73,7 +78,10 @@ impl Message {
 
     /// The message as bytes, in pieces to be written one after the other. Payloads of any size are shared, not copied.
     pub fn encode(&self) -> Vec<Bytes> {
-        let message = self.inner();
+        let message = match &self.0 {
+            Content::Raft(message) => message,
+            Content::Repair(letter) => return letter.encode(),
+        };
         let mut pieces = Vec::new();
         let mut run = Vec::with_capacity(self.encoded_len().min(HEAD_BYTES + MERGED_BYTES_MAX + ENTRY_BYTES * message.entries.len()));
         put_head(message, &mut run);
@@ -104,12 +112,13 @@ impl Message {
     /// # Errors
     /// If they are not exactly one message that this version knows. Nothing is allocated beyond a small multiple of their length.
     pub fn decode(bytes: Bytes) -> Result<Message, MessageError> {
-        let mut input = Input { bytes, at: 0 };
-        let message = input.message()?;
+        let is_letter = bytes.get(..2).is_some_and(|start| matches!(start, [VERSION, repair::WANT | repair::GIFT]));
+        let mut input = Input::new(bytes);
+        let message = if is_letter { Letter::read(&mut input)?.into() } else { Message::new(input.message()?) };
         if input.rest() != 0 {
             return Err(MessageError("bytes left over"));
         }
-        Ok(Message::new(message))
+        Ok(message)
     }
 }
 
@@ -163,12 +172,16 @@ fn members_of(snapshot: &Snapshot) -> [&[u64]; 4] {
 }
 
 /// What is left to be read.
-struct Input {
+pub(super) struct Input {
     bytes: Bytes,
     at: usize,
 }
 
 impl Input {
+    pub(super) fn new(bytes: Bytes) -> Input {
+        Input { bytes, at: 0 }
+    }
+
     fn message(&mut self) -> Result<eraftpb::Message, MessageError> {
         let [version, kind, flags, context_len] = self.array()?;
         if version != VERSION {
@@ -248,7 +261,7 @@ impl Input {
         if follow_on && message.index > u64::MAX - count as u64 {
             return Err(MessageError("entries beyond the last index there is"));
         }
-        let mut table = Input { bytes: self.take(count * ENTRY_BYTES, usize::MAX)?, at: 0 };
+        let mut table = Input::new(self.take(count * ENTRY_BYTES, usize::MAX)?);
         let mut entries = Vec::with_capacity(count);
         for place in 1..=count as u64 {
             let [kind] = table.array()?;
@@ -261,11 +274,11 @@ impl Input {
         Ok(entries)
     }
 
-    fn rest(&self) -> usize {
+    pub(super) fn rest(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
         let field = self.bytes[self.at..].first_chunk::<N>().copied().ok_or(MessageError("cut short"))?;
         self.at += N;
         Ok(field)
@@ -275,15 +288,15 @@ impl Input {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
-    fn u32(&mut self) -> Result<u32, MessageError> {
+    pub(super) fn u32(&mut self) -> Result<u32, MessageError> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    fn u64(&mut self) -> Result<u64, MessageError> {
+    pub(super) fn u64(&mut self) -> Result<u64, MessageError> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    fn take(&mut self, len: usize, len_max: usize) -> Result<Bytes, MessageError> {
+    pub(super) fn take(&mut self, len: usize, len_max: usize) -> Result<Bytes, MessageError> {
         if len > len_max {
             return Err(MessageError("a field beyond its limit"));
         }
@@ -388,7 +401,7 @@ mod tests {
             assert!(!KINDS.contains(&kind), "{kind:?}");
         }
         let mut frame = joined(&append(&[])).to_vec();
-        for code in (0..=255).filter(|code| !(1..=12).contains(code)) {
+        for code in (0..=255).filter(|code| !(1..=14).contains(code)) {
             frame[1] = code;
             assert!(Message::decode(Bytes::from(frame.clone())).is_err(), "code {code}");
         }

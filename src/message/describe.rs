@@ -10,7 +10,7 @@ use super::Message;
 /// its term. Payloads are not shown.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let message = self.inner();
+        let Some(message) = self.raft() else { return self.letter().map_or(Ok(()), |letter| write!(f, "{letter:?}")) };
         write!(f, "{}->{} {}", message.from, message.to, kind(message.msg_type))?;
         if message.term != 0 {
             write!(f, " t{}", message.term)?;

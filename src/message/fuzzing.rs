@@ -17,7 +17,7 @@ pub fn message(input: &[u8]) {
     assert_eq!(message.encoded_len(), bytes.len());
     assert_eq!(message.encode().concat(), bytes, "a message is written in one way");
     seat.judge(&message);
-    let mut inner = message.into_inner();
+    let Some(mut inner) = message.into_raft() else { return };
     for entry in inner.mut_entries().iter_mut() {
         entry.data = Bytes::from(with_sound_payloads(entry.data.to_vec()));
     }
@@ -63,7 +63,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     long.mut_entries()[1].data = body_of(&[b"one", b"", b"three"]);
     messages.push(Message::new(long));
     for message in &mut messages {
-        for entry in message.0.mut_entries().iter_mut().filter(|entry| entry.data.len() > 1_000) {
+        let super::Content::Raft(inner) = &mut message.0 else { continue };
+        for entry in inner.mut_entries().iter_mut().filter(|entry| entry.data.len() > 1_000) {
             entry.data.truncate(1_000);
         }
     }

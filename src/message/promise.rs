@@ -17,14 +17,14 @@ pub(crate) enum Promise {
     Holds(u64),
     /// The sender has seen the term of the message, and nothing else.
     Term,
-    /// None: it asks what would be, or passes a read on.
+    /// None: it asks what would be, passes a read on, or is about repair, which speaks of what is, not of what will stay.
     Nothing,
 }
 
 impl Message {
     /// What its sender promises.
     pub(crate) fn promise(&self) -> Promise {
-        let inner = self.inner();
+        let Some(inner) = self.raft() else { return Promise::Nothing };
         match inner.msg_type {
             MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot | MessageType::MsgTimeoutNow => Promise::Leads,
             MessageType::MsgReadIndexResp => Promise::Leads,
@@ -38,6 +38,6 @@ impl Message {
 
     /// The term that it speaks of.
     pub(crate) fn term(&self) -> u64 {
-        self.inner().term
+        self.raft().map_or(0, |inner| inner.term)
     }
 }

@@ -236,7 +236,7 @@ impl Group {
             term_at: &|index| raft.raft_log.term(index).ok().filter(|_| index + 1 >= first && index <= raft.raft_log.last_index()),
         };
         match message.check(&view) {
-            Ok(()) => drop(self.raw(to).step(message.into_inner())),
+            Ok(()) => drop(self.raw(to).step(message.into_raft().expect("Raft alone speaks here"))),
             Err(_) if message.inner().msg_type == MessageType::MsgReadIndex && !view.leads => seen.reads_at_a_follower += 1,
             Err(refusal) => panic!("refused ({refusal}): {:?} at term {} of {to}", message.inner(), view.term),
         }

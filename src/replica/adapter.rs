@@ -111,7 +111,7 @@ impl Core {
             message.limit_heartbeat(self.node.raft.raft_log.last_index());
         }
         self.check(&message, membership)?;
-        let message = message.into_inner();
+        let Some(message) = message.into_raft() else { return Ok(()) };
         if self.forgets && self.forgive(&message) {
             return Ok(());
         }
@@ -177,10 +177,11 @@ impl Core {
             last,
             term_at: &term_at,
         })?;
-        if message.inner().get_msg_type() == MessageType::MsgSnapshot {
-            self.check_rebase(message.inner().get_snapshot())?;
+        let Some(message) = message.raft() else { return Ok(()) };
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            self.check_rebase(message.get_snapshot())?;
         }
-        if let Some(mark) = self.check_line(message.inner(), &term_at)? {
+        if let Some(mark) = self.check_line(message, &term_at)? {
             self.newest = mark;
         }
         Ok(())

@@ -34,6 +34,7 @@ mod election;
 mod membership;
 mod proposals;
 mod rebase;
+pub(crate) mod repair;
 #[cfg(test)]
 mod script;
 

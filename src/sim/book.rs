@@ -29,6 +29,8 @@ pub(crate) struct Book {
     settled: u64,
     /// What the storage is being asked to take. A process that dies now has done it, or not, or in part.
     attempt: Option<Change>,
+    /// The storage says that it is damaged: what it owes is asked for when it is mended.
+    pub(crate) is_damaged: bool,
 }
 
 impl Image {
@@ -72,7 +74,18 @@ impl Image {
 
 impl Book {
     pub(crate) fn new() -> Book {
-        Book { live: Image::new(), durable: Image::new(), journal: VecDeque::new(), settled: 0, attempt: None }
+        Book { live: Image::new(), durable: Image::new(), journal: VecDeque::new(), settled: 0, attempt: None, is_damaged: false }
+    }
+
+    /// Whether a damaged log still gives all that was taken, or says that it cannot.
+    pub(crate) fn is_accounted_for(&self, recovered: &Recovered, reader: &dyn LogReader) -> bool {
+        let is_told = |raft_index| recovered.damage.iter().any(|damage| damage.raft_indexes.contains(&raft_index));
+        let first = self.live.base.raft_index + 1;
+        (first..=self.live.last().raft_index).all(|raft_index| {
+            let is_intact = || reader.examine(raft_index).is_ok_and(|damage| damage.is_none());
+            let is_right = || reader.mark(raft_index).is_ok_and(|mark| mark.is_some() && mark == self.live.mark(raft_index));
+            is_told(raft_index) || (is_right() && is_intact())
+        })
     }
 
     /// The storage is asked to append.
@@ -171,7 +184,7 @@ impl Book {
         if image.last() != recovered.last {
             return Err(format!("the log was said to end at {:?}, and ends at {:?}", recovered.last, image.last()));
         }
-        *self = Book { live: image.clone(), durable: image, journal: VecDeque::new(), settled: 0, attempt: None };
+        *self = Book { live: image.clone(), durable: image, journal: VecDeque::new(), settled: 0, attempt: None, is_damaged: false };
         verdict
     }
 

@@ -39,6 +39,50 @@ impl Medium {
         self.set_full(self.is_full);
     }
 
+    /// Flips a bit or empties a sector of a segment, if `is_noticed` by whoever opens a log on it. Whether that came about.
+    pub(super) fn harm(&mut self, chance: &mut Chance, mut is_noticed: impl FnMut(&mut dyn Storage) -> bool) -> bool {
+        let Ok(mut names) = self.disk.list() else { return false };
+        names.retain(|name| name.ends_with(".seg"));
+        names.sort();
+        for _ in 0..8 {
+            if names.is_empty() {
+                return false;
+            }
+            let name = names[names.len() - 1 - chance.below(2.min(names.len() as u64)) as usize].clone();
+            let bits: Vec<u64> = match chance.below(3) {
+                0 => {
+                    let sector = chance.below(self.disk.bytes_of(&name) / 512 + 1) * 512 * 8;
+                    (0..512).map(|byte| sector + byte * 8 + chance.below(8)).collect()
+                }
+                _ => vec![chance.below(self.disk.bytes_of(&name).max(1)) * 8 + chance.below(8)],
+            };
+            let harm =
+                |disk: &SimulatedDisk| bits.iter().filter(|bit| **bit / 8 < disk.bytes_of(&name)).for_each(|bit| disk.flip(&name, *bit));
+            let copy = SimulatedDisk::with(self.disk.platter(), chance.next());
+            harm(&copy);
+            if is_noticed(&mut SegmentedLog::on(copy, self.options)) {
+                harm(&self.disk);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Where these bytes are in a segment.
+    pub(super) fn find(&self, wanted: &[u8]) -> Option<(String, u64)> {
+        let names = self.disk.list().ok()?.into_iter().filter(|name| name.ends_with(".seg"));
+        names.into_iter().find_map(|name| {
+            let mut bytes = vec![0; self.disk.bytes_of(&name) as usize];
+            self.disk.open(&name).ok()?.read_at(&mut bytes, 0).ok()?;
+            let at = bytes.windows(wanted.len()).position(|window| window == wanted)?;
+            Some((name, at as u64))
+        })
+    }
+
+    pub(super) fn flip(&self, name: &str, bit: u64) {
+        self.disk.flip(name, bit);
+    }
+
     pub(super) fn fail_next_sync(&self) {
         self.disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then: Failure::Error(io::ErrorKind::Other) });
     }

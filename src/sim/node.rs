@@ -48,6 +48,8 @@ pub(super) struct Node {
     pub(super) power_failed: bool,
     /// A call of the disk is going to fail, or has failed, and the node with it.
     pub(super) is_doomed: bool,
+    /// Its disk was harmed since the last life.
+    pub(super) is_harmed: bool,
 }
 
 /// A node's idea of time.
@@ -135,6 +137,7 @@ impl Node {
             slowness: 1,
             power_failed: false,
             is_doomed: false,
+            is_harmed: false,
         }
     }
 
@@ -167,6 +170,22 @@ impl Node {
         NodeId::from(self.number as u64 + 1)
     }
 
+    fn genesis(&self, nodes: usize) -> Genesis {
+        let membership = Membership::of_voters((1..=nodes as u64).map(NodeId::from));
+        Genesis { group: GROUP.to_owned(), node: self.id(), cluster: CLUSTER, membership }
+    }
+
+    /// Changes something on the disk of a node that is down, so that its log says itself what it has lost by that. Whether there was such a thing.
+    pub(super) fn harm(&mut self, nodes: usize, watch: &Watch, chance: &mut Chance) -> bool {
+        let (book, genesis) = (&watch.books[self.number], self.genesis(nodes));
+        let is_noticed = |storage: &mut dyn Storage| match storage.open(&genesis) {
+            Ok(recovered) => !recovered.damage.is_empty() && book.is_accounted_for(&recovered, &*storage.reader()),
+            Err(_) => false,
+        };
+        self.is_harmed |= self.medium.harm(chance, is_noticed);
+        self.is_harmed
+    }
+
     /// Begins a life: opens the log, compares it with the books, and puts an engine on it.
     pub(super) fn open(&mut self, now: Micros, seed: u64, fuse: Fuse, swarm: &Swarm, watch: &Arc<Mutex<Watch>>) -> Result<(), NotOpen> {
         self.lives += 1;
@@ -180,23 +199,31 @@ impl Node {
     fn try_open(&mut self, now: Micros, seed: u64, fuse: Fuse, swarm: &Swarm, watch: &Arc<Mutex<Watch>>) -> Result<(), NotOpen> {
         let id = self.id();
         let addresses: Vec<(NodeId, String)> = (1..=swarm.nodes as u64).map(|id| (NodeId::from(id), format!("host-{id}"))).collect();
-        let membership = Membership::of_voters(addresses.iter().map(|(id, _)| *id));
-        let genesis = Genesis { group: GROUP.to_owned(), node: id, cluster: CLUSTER, membership };
+        let genesis = self.genesis(swarm.nodes);
         let sync_failed = Arc::new(AtomicBool::new(false));
-        let mut storage = Witnessed::new(self.number, self.medium.storage(&fuse), watch.clone(), fuse.clone(), sync_failed);
+        let mut storage =
+            Witnessed::new(self.number, self.medium.storage(&fuse), watch.clone(), fuse.clone(), sync_failed, self.power_failed);
         let recovered = storage.open(&genesis).map_err(|error| match error {
             StorageError::Full { .. } => NotOpen::Full,
             error => NotOpen::Wrong(format!("it cannot be opened: {error}")),
         })?;
         let reader = storage.reader();
+        self.is_harmed = false;
+        if recovered.damage.is_empty() {
+            watch.lock().books[self.number].reopen(&recovered, &*reader, self.power_failed)?;
+            self.power_failed = false;
+        } else {
+            let mut watch = watch.lock();
+            watch.books[self.number].is_damaged = true;
+            watch.sightings.saw("damaged logs opened");
+            watch.note(&[12, id.get()], || format!("node {id}: its log is damaged: {:?}", recovered.damage));
+        }
         {
             let mut watch = watch.lock();
-            watch.books[self.number].reopen(&recovered, &*reader, self.power_failed)?;
             watch.recovered_vote(self.number, recovered.hard_state);
             let (life, last, term) = (self.lives, recovered.last.raft_index, recovered.hard_state.term);
             watch.note(&[1, id.get(), life, last, term], || format!("node {id}: life {life} begins, term {term}, log up to batch {last}"));
         }
-        self.power_failed = false;
         let (inputs, engine_inputs) = unbounded();
         let limits = Limits { entry: swarm.entry_bytes, batch: 2 * swarm.entry_bytes, window: swarm.window_bytes };
         let doorbell = inputs.clone();
@@ -330,7 +357,8 @@ impl Life {
     /// Looks at what the node shows and says after a turn.
     pub(super) fn look(&mut self, node: usize, watch: &mut Watch) {
         let (end, commit) = (self.shared.watermark.end(), self.engine.commit());
-        if (end, commit) != (self.seen_end, self.seen) {
+        // What a damaged node shows is looked at when it is whole again. What it gives to hosts is looked at there.
+        if (end, commit) != (self.seen_end, self.seen) && !self.is_being_mended() {
             self.seen = watch.show(node, &*self.shared.reader, end, commit, self.seen, self.is_dying);
             self.seen_end = end;
             watch.note(&[2, node as u64, end], || format!("node {}: shows {end} entries", node + 1));
@@ -353,6 +381,10 @@ impl Life {
         for refusal in self.engine.refusals.drain(..) {
             watch.sightings.saw(&format!("refused: {refusal}"));
         }
+    }
+
+    pub(super) fn is_being_mended(&self) -> bool {
+        self.shared.status.lock().repair.is_some()
     }
 
     pub(super) fn incarnation(&self) -> u64 {

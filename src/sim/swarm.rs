@@ -58,9 +58,10 @@ pub(crate) enum Trouble {
     FullDisk,
     ClockJump,
     SlowDisk,
+    Damage,
 }
 
-pub(crate) const TROUBLES: [Trouble; 14] = [
+pub(crate) const TROUBLES: [Trouble; 15] = [
     Trouble::Kill,
     Trouble::PowerCut,
     Trouble::PowerCutOfAll,
@@ -75,6 +76,7 @@ pub(crate) const TROUBLES: [Trouble; 14] = [
     Trouble::FullDisk,
     Trouble::ClockJump,
     Trouble::SlowDisk,
+    Trouble::Damage,
 ];
 
 /// What hosts do, by their place in [`Swarm::wishes`].
@@ -111,7 +113,7 @@ pub(crate) struct Swarm {
     pub(crate) pace: Pace,
     /// How much faster than true time each node's clock runs, in millionths.
     pub(crate) drifts: Vec<i64>,
-    pub(crate) troubles: [u64; 14],
+    pub(crate) troubles: [u64; 15],
     pub(crate) trouble_mean: Micros,
     pub(crate) outage_mean: Micros,
     pub(crate) hosts: usize,
@@ -162,7 +164,7 @@ impl Swarm {
             weather: Weather::draw(chance, heartbeat),
             pace,
             drifts: Vec::new(),
-            troubles: [0; 14],
+            troubles: [0; 15],
             trouble_mean: election * chance.between(1, elections.min(24)) / 4,
             outage_mean: election * chance.between(1, 4),
             hosts: hosts as usize,

@@ -36,6 +36,8 @@ impl World {
 
     fn befall(&mut self, kind: Trouble, node: usize, until: Micros) {
         match kind {
+            // What tells damage from a torn write may not have been synced before the log is opened again.
+            Trouble::SyncFailure | Trouble::DiskFault if self.nodes[node].is_harmed => {}
             Trouble::Kill => self.light_fuse(node, Death::Killed),
             Trouble::PowerCut => self.light_fuse(node, Death::PowerCut),
             Trouble::PowerCutOfAll => (0..self.nodes.len()).for_each(|node| self.die(node, Death::PowerCut)),
@@ -68,6 +70,7 @@ impl World {
                 let jump = self.chance.between(0, 20_000) as i64 - 10_000;
                 self.nodes[node].clock.wall_ms += jump;
             }
+            Trouble::Damage => self.harm(node),
             Trouble::SlowDisk => {
                 self.nodes[node].slowness = self.chance.between(5, 50);
                 self.agenda.put(until, Event::Relief(Relief::Haste(node)));
@@ -94,9 +97,25 @@ impl World {
         }
     }
 
+    /// The process dies, and finds its log damaged when it is back. Not more than a minority at a time: everything that was lost is on sound disks too, or
+    /// was never committed.
+    fn harm(&mut self, node: usize) {
+        let is_damaged = |node: &usize| self.nodes[*node].is_harmed || self.watch().books[*node].is_damaged;
+        let damaged = (0..self.nodes.len()).filter(is_damaged).count();
+        if damaged + 1 > (self.nodes.len() - 1) / 2 || is_damaged(&node) || self.nodes[node].is_doomed {
+            return;
+        }
+        self.die(node, Death::Killed);
+        self.deaths[node] = Death::Killed;
+        if self.nodes[node].life.is_none() {
+            let watch = self.watch.lock();
+            self.nodes[node].harm(self.swarm.nodes, &watch, &mut self.chance);
+        }
+    }
+
     /// The power may fail while a node is down.
     fn perhaps_cut_power(&mut self, node: usize) {
-        if self.swarm.troubles[Trouble::PowerCut as usize] > 0 && self.chance.percent(20) {
+        if self.swarm.troubles[Trouble::PowerCut as usize] > 0 && self.chance.percent(20) && !self.nodes[node].is_harmed {
             self.nodes[node].cut_power(self.chance.percent(40));
         }
     }

@@ -90,6 +90,8 @@ impl Watch {
     pub(crate) fn hear(&mut self, node: usize, message: &Message) {
         let (term, to) = (message.term(), message.to());
         let me = node as u64 + 1;
+        let is_silent = !self.books[node].is_damaged || matches!(message.promise(), Promise::Nothing);
+        self.demand(is_silent, || format!("A8: node {me} takes part, and its log is known to be damaged: {message:?}"));
         let saved = self.books[node].durable_hard_state();
         let vote = saved.vote.map(|vote| vote.get());
         match message.promise() {

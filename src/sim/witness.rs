@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::book::Book;
 use super::watch::Watch;
 use crate::entry::NodeId;
-use crate::storage::{Base, Batch, Chore, Genesis, HardState, LogReader, PendingSync, Recovered, Storage, StorageError};
+use crate::storage::{Base, Batch, Chore, Genesis, HardState, LogReader, PendingSync, Recovered, Remedy, Storage, StorageError};
 use crate::transport::{Message, Seat, Transport};
 
 /// Ends a process after so many more effects.
@@ -63,6 +63,8 @@ pub(super) struct Witnessed {
     fuse: Fuse,
     /// A sync of this life has failed.
     sync_failed: Arc<AtomicBool>,
+    /// The power failed before this life began.
+    power_failed: bool,
 }
 
 impl Witnessed {
@@ -72,8 +74,24 @@ impl Witnessed {
         watch: Arc<Mutex<Watch>>,
         fuse: Fuse,
         sync_failed: Arc<AtomicBool>,
+        power_failed: bool,
     ) -> Witnessed {
-        Witnessed { node, storage, watch, fuse, sync_failed }
+        Witnessed { node, storage, watch, fuse, sync_failed, power_failed }
+    }
+
+    /// A log that is whole again owes all that it ever owed.
+    fn after_mending(&self, recovered: &Recovered) {
+        let watch = &mut *self.watch.lock();
+        watch.sightings.saw("steps of mending");
+        if !recovered.damage.is_empty() {
+            return;
+        }
+        watch.sightings.saw("damaged logs mended");
+        let verdict = watch.books[self.node].reopen(recovered, &*self.storage.reader(), self.power_failed);
+        if let Err(why) = verdict {
+            watch.violated(format!("A1: node {}, mended: {why}", self.node + 1));
+        }
+        watch.recovered_vote(self.node, recovered.hard_state);
     }
 
     /// Asks the storage for something that is entered in the book of this node.
@@ -159,6 +177,26 @@ impl Storage for Witnessed {
     fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
         self.fuse.burn();
         self.storage.remember(peer, directory)
+    }
+
+    fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
+        self.fuse.burn();
+        if let Remedy::Replace(batches) = remedy {
+            let watch = &mut *self.watch.lock();
+            watch.sightings.saw("damaged tails replaced");
+            let entered = watch.books[self.node].attempt_append(batches);
+            if let Err(why) = entered {
+                watch.violated(format!("A8: node {}: {why}", self.node + 1));
+            }
+        }
+        let outcome = self.storage.mend(remedy);
+        if let Remedy::Replace(_) = remedy {
+            self.enter(&outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+        }
+        if let Ok(recovered) = &outcome {
+            self.after_mending(recovered);
+        }
+        outcome
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {

@@ -53,7 +53,11 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, lines: Option<Lines>) -> World {
         let chance = Chance::new(seed);
-        let swarm = Swarm::draw(&mut chance.fork(1));
+        World::of(Swarm::draw(&mut chance.fork(1)), chance, lines)
+    }
+
+    /// A world in these circumstances.
+    pub(super) fn of(swarm: Swarm, chance: Chance, lines: Option<Lines>) -> World {
         let watch = Watch::new(swarm.nodes, swarm.flush_interval.is_some(), lines);
         let world = World {
             agenda: Agenda::default(),
@@ -101,7 +105,7 @@ impl World {
     }
 
     /// Lets time pass until `end`, or until `enough`.
-    fn go_on_until(&mut self, end: Micros, enough: impl Fn(&World) -> bool) -> bool {
+    pub(super) fn go_on_until(&mut self, end: Micros, enough: impl Fn(&World) -> bool) -> bool {
         while !self.is_over() {
             if enough(self) {
                 return true;
@@ -133,10 +137,11 @@ impl World {
         let status = life.shared.status();
         let (role, term, leader, committed) = (status.role, status.term, status.leader, status.committed);
         format!(
-            "node {}: {role} in term {term}, leader {leader:?}, committed {committed:?}, {:?} {:?}",
+            "node {}: {role} in term {term}, leader {leader:?}, committed {committed:?}, {:?} {:?} {:?}",
             node.number + 1,
             status.fault,
-            status.full
+            status.full,
+            status.repair
         )
     }
 

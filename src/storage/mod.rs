@@ -14,8 +14,8 @@
 //! 4. A batch, once read, never changes: cutting a conflicting tail or purging the head does not touch bytes that were handed out.
 //! 5. A failed sync is final. The storage refuses every later write and sync with [`StorageError::Poisoned`]; readers go on.
 //! 6. [`StorageError::Full`] is not final: the call that returned it changed nothing, and may be repeated when there is room.
-//! 7. A log that was opened with damage is never changed: every write and sync is refused with [`StorageError::Damaged`]. Readers give what is
-//!    intact, and the same error for the rest.
+//! 7. A log that was opened with damage takes nothing but what mends it: every other write and sync is refused with [`StorageError::Damaged`]. Readers
+//!    give what is intact, and the same error for the rest.
 //!
 //! A storage never starts a thread. Slow work that need not be done at once (making the next segment ready, deleting purged ones) is
 //! handed out as a [`Chore`], and a sync in progress as a [`PendingSync`]; whoever drives the storage decides where they run.
@@ -203,10 +203,33 @@ pub trait Storage: Send {
     /// more. Syncs are waited for in the order in which they were begun; waiting for a newer one covers those before it.
     fn begin_sync(&mut self) -> Box<dyn PendingSync>;
 
+    /// Mends a log that was opened with damage, as far as `remedy` goes, and tells what it is afterwards, durably. With `damage` empty it takes writes
+    /// from now on, and readers see it as it is. Batches must be given in order: the mark in front of the first has to be readable. Nothing to fill
+    /// in is a remedy too: for what can be mended without batches.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfLine`] if they do not fit, if nothing is wrong with the log, or if this storage cannot be mended;
+    /// [`StorageError::Full`]; after both the log is a legal one, and no worse than before. [`StorageError::Io`], [`StorageError::Damaged`] and
+    /// [`StorageError::Poisoned`], which are final.
+    fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
+        let _ = remedy;
+        Err(StorageError::OutOfLine("this storage cannot be mended".to_owned()))
+    }
+
     /// Work to be done elsewhere, if there is any. Asked after every round of work.
     fn next_chore(&mut self) -> Option<Chore> {
         None
     }
+}
+
+/// What mends a damaged log. Whoever gives it has proved it: a storage checks that the batches are intact and fit, not that they are the right ones.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Remedy<'a> {
+    /// These batches, which follow each other, are what the log held at their raft indexes. Those that are intact are left as they are.
+    Fill(&'a [Batch]),
+    /// The log is these batches from the first of them on: what it held there was never committed.
+    Replace(&'a [Batch]),
 }
 
 /// A sync under way.

@@ -272,6 +272,10 @@ impl Cluster {
         self.network.isolate(id.into());
     }
 
+    pub(crate) fn heal(&self) {
+        self.network.heal();
+    }
+
     /// Cuts the group in two.
     pub(crate) fn partition(&self, one: &[u64], other: &[u64]) {
         let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId::from).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Nodes whose disks have changed what was synced: they say so, can be read, and take no part.
+//! Nodes whose disks have changed what was synced: they say so, can be read, and take no part until their peers have sent them what they lost.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use dledger::{AppendError, BarrierError, Builder, DLedger, PurgeError, ReadError, Role, ShutdownError, TransferError};
 
-use crate::cluster_of::{Cluster, Disk, Wire, cluster_of};
+use crate::cluster_of::{Cluster, Disk, Wire, cluster_of, until};
 
 const ENTRIES: u64 = 40;
 
@@ -165,37 +165,134 @@ fn damage(cluster: &Cluster, id: u64, index: u64, before: usize) {
     flip(&path, at - before);
 }
 
+fn whole(cluster: &Cluster, id: u64) {
+    until(format!("node {id} is whole again"), || {
+        let status = cluster.node(id).status();
+        assert_eq!(status.fault, None);
+        status.repair.is_none().then_some(())
+    });
+}
+
+/// Waits for the node to show so many entries, and reads all of them.
+fn shows(cluster: &Cluster, id: u64, count: u64) {
+    let ledger = cluster.node(id);
+    until(format!("node {id} shows {count} entries"), || (ledger.committed().end >= count).then_some(()));
+    reads_all_but(&ledger, &[]);
+}
+
+fn filled_cluster(wire: Wire) -> Cluster {
+    let cluster = cluster_of(3).over(wire).on(Disk::Directory).impatient().open();
+    for index in 0..ENTRIES {
+        assert_eq!(cluster.append(&payload(index)), index);
+    }
+    cluster.agree();
+    cluster
+}
+
 #[test]
-fn a_damaged_member_stays_out_while_the_others_go_on() {
+fn a_damaged_member_is_mended_by_the_others_and_counts_again() {
     for wire in [Wire::Memory, Wire::Tcp] {
-        let cluster = cluster_of(3).over(wire).on(Disk::Directory).impatient().open();
-        for index in 0..ENTRIES {
-            assert_eq!(cluster.append(&payload(index)), index);
-        }
-        cluster.agree();
+        let cluster = filled_cluster(wire);
         let damaged = cluster.leader();
         cluster.stop(damaged);
-        damage(&cluster, damaged, 30, HEADER_BEFORE);
+        let (path, at, _) = find(&cluster.dir(damaged), 30);
+        let before = fs::read(&path).unwrap();
+        let record = at - HEADER_BEFORE..at + payload(30).len();
+        damage(&cluster, damaged, 30, 0);
+        damage(&cluster, damaged, 20, HEADER_BEFORE);
+        damage(&cluster, damaged, ENTRIES - 1, HEADER_BEFORE);
         cluster.start(damaged);
-        let fault = takes_no_part(&cluster.node(damaged));
-        assert!(fault.contains("raft index"), "{fault}");
-        let sound = cluster.others(damaged);
-        let term = cluster.node(cluster.leader_among(&sound)).status().term;
-        let ledger = cluster.node(cluster.leader_among(&sound));
-        for index in ENTRIES..2 * ENTRIES {
-            assert_eq!(ledger.append(payload(index)).unwrap(), index);
-        }
-        assert_eq!(ledger.status().term, term, "nobody disturbs the group");
-        reads_all_but(&cluster.node(damaged), &[30]);
-        assert_eq!(cluster.node(damaged).status().end_index, ENTRIES, "it takes no batches");
-        // Two of three are a majority; with one more gone the damaged one must not make up for it.
-        let other = sound.iter().copied().find(|id| *id != ledger.status().id.get()).unwrap();
+        whole(&cluster, damaged);
+        shows(&cluster, damaged, ENTRIES);
+        assert_eq!(fs::read(&path).unwrap()[record.clone()], before[record], "a record whose header was intact comes back bit for bit");
+        // With another one gone, the mended node is needed for a majority.
+        let other = cluster.others(damaged)[0];
         cluster.stop(other);
-        assert!(cluster.node(damaged).status().fault.is_some());
-        let refused = ledger.append("without a majority").unwrap_err();
-        assert!(refused.may_have_committed() || matches!(refused, AppendError::NotLeader { .. }), "{refused}");
+        for index in ENTRIES..2 * ENTRIES {
+            assert_eq!(cluster.append(&payload(index)), index);
+        }
+        shows(&cluster, damaged, 2 * ENTRIES);
         cluster.start(other);
-        cluster.leader_among(&sound);
-        let _ = cluster.find(damaged).unwrap().shutdown();
+        cluster.agree();
+        cluster.stop(damaged);
+        let verified = dledger::tools::verify(cluster.dir(damaged), |_| {}).unwrap();
+        assert!(verified.damage.is_empty(), "{:?}", verified.damage);
+    }
+}
+
+#[test]
+fn a_damaged_member_that_reaches_nobody_waits_and_can_be_read() {
+    let cluster = filled_cluster(Wire::Memory);
+    let damaged = cluster.leader();
+    cluster.stop(damaged);
+    damage(&cluster, damaged, 30, HEADER_BEFORE);
+    cluster.isolate(damaged);
+    cluster.start(damaged);
+    let ledger = cluster.node(damaged);
+    let account = until("it says why", || ledger.status().repair.filter(|account| account.contains("does not answer")));
+    for part in ["offset", "raft index", "no record can be read here", &cluster.dir(damaged).to_string_lossy()] {
+        assert!(account.contains(part), "{part:?} is not in {account:?}");
+    }
+    thread::sleep(Duration::from_millis(300));
+    let status = ledger.status();
+    assert_eq!((status.role, status.leader, status.fault), (Role::Follower, None, None));
+    assert!(matches!(ledger.append("more"), Err(AppendError::NotLeader { .. })));
+    assert!(matches!(ledger.purge(10), Err(PurgeError::Failed { .. })));
+    reads_all_but(&ledger, &[30]);
+    let sound = cluster.others(damaged);
+    let term = cluster.node(cluster.leader_among(&sound)).status().term;
+    let leader = cluster.node(cluster.leader_among(&sound));
+    for index in ENTRIES..2 * ENTRIES {
+        assert_eq!(leader.append(payload(index)).unwrap(), index);
+    }
+    assert_eq!(leader.status().term, term, "nobody disturbs the group");
+    assert_eq!(ledger.status().end_index, ENTRIES, "it takes no batches");
+    cluster.heal();
+    whole(&cluster, damaged);
+    shows(&cluster, damaged, 2 * ENTRIES);
+}
+
+#[test]
+fn members_that_lost_different_entries_mend_each_other() {
+    let cluster = filled_cluster(Wire::Memory);
+    (1..=3).for_each(|id| cluster.stop(id));
+    for (id, index, before) in [(1, 5, 0), (1, ENTRIES - 1, HEADER_BEFORE), (2, 6, HEADER_BEFORE), (2, 5, 0), (3, 7, HEADER_BEFORE)] {
+        damage(&cluster, id, index, before);
+    }
+    (1..=3).for_each(|id| cluster.start(id));
+    (1..=3).for_each(|id| whole(&cluster, id));
+    assert_eq!(cluster.append(&payload(ENTRIES)), ENTRIES);
+    (1..=3).for_each(|id| shows(&cluster, id, ENTRIES + 1));
+}
+
+#[test]
+fn what_nobody_has_is_waited_for_and_never_guessed() {
+    let cluster = filled_cluster(Wire::Memory);
+    (1..=3).for_each(|id| cluster.stop(id));
+    (1..=3).for_each(|id| damage(&cluster, id, 12, 0));
+    (1..=3).for_each(|id| cluster.start(id));
+    for id in 1..=3 {
+        let ledger = cluster.node(id);
+        until("it says why", || ledger.status().repair.filter(|account| account.matches("is damaged there too").count() == 2));
+        reads_all_but(&ledger, &[12]);
+        assert_eq!(ledger.status().role, Role::Follower);
+        ledger.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn a_member_that_lost_a_file_gets_it_back() {
+    let cluster = cluster_of(3).on(Disk::Directory).impatient().with(|builder| builder.segment_bytes(64 << 10)).open();
+    for index in 0..300 {
+        assert_eq!(cluster.append(&payload(index)), index);
+    }
+    cluster.agree();
+    for lost in [0, 150, 299] {
+        let id = cluster.leader();
+        cluster.stop(id);
+        fs::remove_file(find(&cluster.dir(id), lost).0).unwrap();
+        cluster.start(id);
+        whole(&cluster, id);
+        shows(&cluster, id, 300);
     }
 }

@@ -12,6 +12,7 @@ use super::disk::{Disk, DiskFile};
 use super::failed;
 use super::format;
 use super::live::{Live, Stretch};
+use super::mend::Home;
 use super::recovery::{Candidate, Contents, Found, Witness, winners};
 use super::segment::Segment;
 use super::state::State;
@@ -31,7 +32,7 @@ pub(super) fn salvage<D: Disk>(
         salvage.add(&candidates[at], bound, reaches)?;
     }
     let end = salvage.doubt();
-    let gaps = salvage.gaps(end);
+    let (gaps, homes) = salvage.gaps(end);
     let mut damage = salvage.damage()?;
     damage.extend(gaps.iter().cloned());
     if damage.is_empty()
@@ -41,7 +42,7 @@ pub(super) fn salvage<D: Disk>(
         damage.push(Damage { path, offset, raft_indexes: behind..behind, term: None, chain: None, reason });
     }
     damage.sort_by_key(|damage| damage.raft_indexes.start);
-    Ok(salvage.into_found(gaps, damage))
+    Ok(salvage.into_found(gaps, damage, homes))
 }
 
 struct Salvage<'a, D: Disk> {
@@ -194,10 +195,11 @@ impl<'a, D: Disk> Salvage<'a, D> {
         self.pieces.retain(|piece| piece.end > piece.candidate.first || piece.breaks_at.is_some());
     }
 
-    /// What lies between the pieces, and up to `end`.
-    fn gaps(&self, end: u64) -> Vec<Damage> {
-        let mut gaps = Vec::new();
-        let (mut reached, mut broken) = (self.state.base.mark.raft_index + 1, None);
+    /// What lies between the pieces, and up to `end`; and which files it belongs to, as far as that is known.
+    fn gaps(&self, end: u64) -> (Vec<Damage>, Vec<Home>) {
+        let (mut gaps, mut homes) = (Vec::new(), Vec::new());
+        let mut reached = self.state.base.mark.raft_index + 1;
+        let (mut broken, mut before): (_, Option<&Piece<'_, D>>) = (None, None);
         let begins = self.pieces.iter().map(|piece| (piece.candidate.first, Some(piece))).chain([(end, None)]);
         for (begin, piece) in begins {
             if begin > reached {
@@ -206,14 +208,28 @@ impl<'a, D: Disk> Salvage<'a, D> {
                     None => (self.disk.path(""), 0, "no segment holds these batches: a file is missing"),
                 };
                 let raft_indexes = reached..begin;
+                let place = match before.filter(|_| broken.is_some()) {
+                    Some(before) => Some((before.candidate.id, before.candidate.first)),
+                    None => self.free_id(before, piece).map(|id| (id, reached)),
+                };
+                homes.extend(place.map(|(id, first)| Home { raft_indexes: raft_indexes.clone(), id, first }));
                 gaps.push(Damage { path, offset, raft_indexes, term: None, chain: None, reason: reason.to_owned() });
             }
             if let Some(piece) = piece {
                 reached = reached.max(piece.end);
                 broken = piece.breaks_at.map(|offset| (piece.candidate.name.as_str(), offset));
+                before = Some(piece);
             }
         }
-        gaps
+        (gaps, homes)
+    }
+
+    /// The id of a segment between two pieces that wins over whatever else lies between them. Behind the last piece: the newest id that is missing.
+    fn free_id(&self, before: Option<&Piece<'_, D>>, next: Option<&Piece<'_, D>>) -> Option<u64> {
+        let least = before.map_or(self.state.first_segment, |before| before.candidate.id + 1);
+        let Some(next) = next else { return self.missing().map(|(id, _)| id).max().filter(|id| *id >= least) };
+        let is_free = |id: &u64| !self.candidates.iter().any(|candidate| candidate.id == *id);
+        (least..next.candidate.id).rev().find(is_free)
     }
 
     /// What is wrong with the pieces themselves.
@@ -239,7 +255,9 @@ impl<'a, D: Disk> Salvage<'a, D> {
         Ok(damage)
     }
 
-    fn into_found(self, gaps: Vec<Damage>, damage: Vec<Damage>) -> Found<D> {
+    fn into_found(self, gaps: Vec<Damage>, damage: Vec<Damage>, homes: Vec<Home>) -> Found<D> {
+        let bad_heads = self.candidates.iter().filter(|candidate| candidate.bad_head.is_some());
+        let bad_heads = bad_heads.map(|candidate| (candidate.id, candidate.first)).collect();
         let pieces = self.pieces.iter().filter(|piece| piece.end > piece.candidate.first);
         let stretches: Vec<_> = pieces.map(|piece| Stretch { segment: piece.segment.clone(), end: piece.end }).collect();
         let live = Live { base: self.state.base.clone(), stretches, gaps };
@@ -250,7 +268,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         while !matches!(live.mark(self.disk, commit), Ok(Some(_))) {
             commit -= 1;
         }
-        Found { live, last, commit, tail: None, unsealed: Vec::new(), dead: Vec::new(), damage }
+        Found { live, last, commit, tail: None, unsealed: Vec::new(), dead: Vec::new(), damage, homes, bad_heads }
     }
 }
 

@@ -137,7 +137,7 @@ impl<D: Disk> Live<D> {
     }
 
     /// A batch for a peer. It is checked whole: nobody else could tell where the damage was done.
-    fn batch(&self, disk: &D, raft_index: u64) -> Result<Option<Batch>, StorageError> {
+    pub(super) fn batch(&self, disk: &D, raft_index: u64) -> Result<Option<Batch>, StorageError> {
         let Some((stretch, ordinal)) = self.locate(raft_index) else { return self.check_gaps(raft_index).map(|()| None) };
         let (_, batch) = stretch.segment.record(disk, ordinal)?;
         batch.verify().map_err(|error| stretch.segment.damaged_at(disk, ordinal, error.to_string()))?;
@@ -145,7 +145,7 @@ impl<D: Disk> Live<D> {
     }
 
     /// What is wrong with the batch `raft_index`, if anything is.
-    fn examine(&self, disk: &D, raft_index: u64) -> Result<Option<Damage>, StorageError> {
+    pub(super) fn examine(&self, disk: &D, raft_index: u64) -> Result<Option<Damage>, StorageError> {
         match self.locate(raft_index) {
             Some((stretch, ordinal)) => stretch.segment.examine(disk, ordinal),
             None => Ok(self.gap(raft_index).cloned()),

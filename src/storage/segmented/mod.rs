@@ -13,6 +13,8 @@ mod identity;
 mod live;
 mod lookup;
 mod map;
+mod mend;
+mod patient;
 mod recovery;
 mod retention;
 mod scan;
@@ -41,11 +43,12 @@ use arc_swap::ArcSwap;
 use self::disk::{Disk, DiskFile, RealDisk};
 use self::identity::IdentityFile;
 use self::live::{Live, SegmentReader};
+use self::patient::Patient;
 use self::recovery::Found;
 use self::state::{STATE_NAME, State, StateFile, WriteError};
 use self::sync::Shared;
 use self::writer::Writer;
-use super::{Base, Batch, Chore, Damage, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
+use super::{Base, Batch, Chore, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Remedy, Storage, StorageError};
 use crate::entry::NodeId;
 use crate::role::Membership;
 
@@ -103,11 +106,8 @@ enum Access<D: Disk> {
     /// Nothing: it has not been opened.
     Closed,
     Full(Box<Writer<D>>),
-    /// It is damaged, and only read, so that nothing makes it worse. The lock keeps others out.
-    Reading {
-        refusal: StorageError,
-        _lock: D::Lock,
-    },
+    /// It is damaged: read, and mended, and nothing else, so that nothing makes it worse.
+    Reading(Box<Patient<D>>),
 }
 
 impl SegmentedLog {
@@ -127,7 +127,7 @@ impl<D: Disk> SegmentedLog<D> {
         match &mut self.access {
             Access::Closed => Err(StorageError::OutOfLine("it has not been opened".to_owned())),
             Access::Full(writer) => Ok(writer),
-            Access::Reading { refusal, .. } => Err(refusal.clone()),
+            Access::Reading(patient) => Err(patient.refusal()),
         }
     }
 
@@ -179,12 +179,13 @@ impl<D: Disk> SegmentedLog<D> {
         }
     }
 
-    /// Makes durable that the log has been opened once more, and what was learned about it.
+    /// Makes durable that the log has been opened once more, and what was learned about it. Of a damaged log nothing is learned for certain.
     fn begin_run(&self, file: &mut StateFile<D>, found: &Found<D>) -> Result<(), StorageError> {
         let mut state = file.state.clone();
         state.incarnation += 1;
-        let (base, last) = (state.base.mark.raft_index, found.last.raft_index);
-        state.hard_state.commit = state.hard_state.commit.max(found.commit).clamp(base, last);
+        if found.damage.is_empty() {
+            state.hard_state.commit = commit_of(&state, found);
+        }
         let disk = &*self.disk;
         let written = file
             .write(state, 0)
@@ -195,16 +196,72 @@ impl<D: Disk> SegmentedLog<D> {
         })
     }
 
+    /// Goes on with what was found, as far as its soundness allows.
+    fn admit(&mut self, found: Found<D>, directory: u128, mut state: StateFile<D>, names: Vec<String>, lock: D::Lock) -> Recovered {
+        let identity = Identity { directory, incarnation: state.state.incarnation };
+        let hard_state = HardState { commit: commit_of(&state.state, &found), ..state.state.hard_state };
+        let (base, last, damage) = (found.live.base.clone(), found.last, found.damage.clone());
+        let peers = state.state.peers.clone();
+        self.access = if damage.is_empty() {
+            state.state.hard_state = hard_state;
+            Access::Full(Box::new(self.begin_writing(found, directory, state, names, lock)))
+        } else {
+            let patient = Patient::new(found, directory, state, lock);
+            self.live.store(patient.live());
+            Access::Reading(Box::new(patient))
+        };
+        Recovered { identity, hard_state, base, last, peers, damage }
+    }
+
+    /// Looks at a log that is being mended as if it had just been opened.
+    fn look_again(&mut self) -> Result<Recovered, StorageError> {
+        let disk = self.disk.clone();
+        let Access::Reading(patient) = &mut self.access else { return Err(sound()) };
+        let look = || {
+            let names = disk.list().map_err(|error| failed(&*disk, "open", "", error))?;
+            let watermark = patient.state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
+            Ok((recovery::recover(&*disk, &patient.state.state, watermark, &names)?, names))
+        };
+        let seen = look();
+        let (found, names) = patient.note(seen)?;
+        let Access::Reading(patient) = std::mem::replace(&mut self.access, Access::Closed) else { return Err(sound()) };
+        let Patient { directory, state, lock, .. } = *patient;
+        Ok(self.admit(found, directory, state, names, lock))
+    }
+
+    /// Does one step of mending, and looks at what it has come to.
+    fn step<T>(&mut self, step: impl FnOnce(&Patient<D>, &D, u64) -> Result<T, StorageError>) -> Result<(T, Recovered), StorageError> {
+        let (disk, file_bytes) = (self.disk.clone(), self.segment_bytes());
+        let Access::Reading(patient) = &mut self.access else { return Err(sound()) };
+        patient.usable()?;
+        let outcome = step(patient, &disk, file_bytes);
+        let done = patient.note(outcome)?;
+        Ok((done, self.look_again()?))
+    }
+
+    /// The next id of this run for a segment that wins over all others.
+    fn newest_segment(&self) -> Result<u64, StorageError> {
+        let Access::Reading(patient) = &self.access else { return Err(sound()) };
+        let names = self.disk.list().map_err(|error| failed(&*self.disk, "open", "", error))?;
+        let incarnation = patient.state.state.incarnation;
+        Ok(incarnation << 32 | begun(&names, incarnation))
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes.clamp(SegmentOptions::SEGMENT_BYTES_MIN, SegmentOptions::SEGMENT_BYTES_MAX)
+    }
+
     /// Shows what was found, and goes on behind it.
     fn begin_writing(&self, found: Found<D>, directory: u128, state: StateFile<D>, names: Vec<String>, lock: D::Lock) -> Writer<D> {
         let synced = found.live.place(found.last.raft_index);
         let shared = Arc::new(Shared::new(self.disk.clone(), directory, state.file.clone(), synced, lock));
         self.live.store(Arc::new(found.live));
-        let segment_bytes = self.options.segment_bytes.clamp(SegmentOptions::SEGMENT_BYTES_MIN, SegmentOptions::SEGMENT_BYTES_MAX);
-        let options = SegmentOptions { segment_bytes, ..self.options };
-        let mut writer = Writer::new(shared, self.live.clone(), state, options, found.last, found.tail);
+        let options = SegmentOptions { segment_bytes: self.segment_bytes(), ..self.options };
+        let begun = begun(&names, state.state.incarnation);
+        let mut writer = Writer::new(shared, self.live.clone(), state, options, found.last, found.tail, begun);
         found.unsealed.into_iter().for_each(|unsealed| writer.retired.seal(unsealed));
-        let leftover = names.into_iter().filter(|name| name.ends_with(spare::SPARE_SUFFIX));
+        let is_leftover = |name: &String| name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(mend::MEND_SUFFIX);
+        let leftover = names.into_iter().filter(is_leftover);
         writer.retired.remove(found.dead.into_iter().chain(leftover).collect(), 0);
         writer
     }
@@ -222,28 +279,8 @@ impl<D: Disk> Storage for SegmentedLog<D> {
         let mut state = self.open_state(&identity)?;
         let watermark = state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
         let found = recovery::recover(&*disk, &state.state, watermark, &names)?;
-        if found.damage.is_empty() {
-            self.begin_run(&mut state, &found)?;
-        } else {
-            state.state.hard_state.commit = found.commit;
-            state.state.incarnation = state.state.incarnation.max(1);
-        }
-        let recovered = Recovered {
-            identity: Identity { directory: identity.directory, incarnation: state.state.incarnation },
-            hard_state: state.state.hard_state,
-            base: found.live.base.clone(),
-            last: found.last,
-            peers: state.state.peers.clone(),
-            damage: found.damage.clone(),
-        };
-        self.access = match found.damage.first() {
-            None => Access::Full(Box::new(self.begin_writing(found, identity.directory, state, names, lock))),
-            Some(first) => {
-                self.live.store(Arc::new(found.live));
-                Access::Reading { refusal: refusal(first), _lock: lock }
-            }
-        };
-        Ok(recovered)
+        self.begin_run(&mut state, &found)?;
+        Ok(self.admit(found, identity.directory, state, names, lock))
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
@@ -274,13 +311,51 @@ impl<D: Disk> Storage for SegmentedLog<D> {
         match &mut self.access {
             Access::Closed => Box::new(()),
             Access::Full(writer) => writer.begin_sync(),
-            Access::Reading { refusal, .. } => Box::new(Refused(refusal.clone())),
+            Access::Reading(patient) => Box::new(Refused(patient.refusal())),
         }
     }
 
     fn next_chore(&mut self) -> Option<Chore> {
         self.writer().ok()?.next_chore()
     }
+
+    fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
+        let (_, mut recovered) = match remedy {
+            Remedy::Fill(_) => ((), self.look_again()?),
+            Remedy::Replace(batches) => {
+                let segment = self.newest_segment()?;
+                self.step(|patient, disk, file_bytes| patient.replace(disk, batches, segment, file_bytes))?
+            }
+        };
+        if let Remedy::Fill(mut batches) = remedy {
+            while !batches.is_empty() && !recovered.damage.is_empty() {
+                let (done, now) = self.step(|patient, disk, file_bytes| patient.fill(disk, batches, file_bytes))?;
+                (batches, recovered) = (&batches[done..], now);
+            }
+        }
+        if !recovered.damage.is_empty() {
+            (_, recovered) = self.step(|patient, disk, _| patient.mend_heads(disk))?;
+        }
+        Ok(recovered)
+    }
+}
+
+/// How many segments of the run `incarnation` are among `names`, or were: the count that the next one takes.
+fn begun(names: &[String], incarnation: u64) -> u64 {
+    let ids = names.iter().filter_map(|name| format::parse_segment_name(name)).map(|(id, _)| id);
+    ids.filter(|id| id >> 32 == incarnation).map(|id| (id & u64::from(u32::MAX)) + 1).max().unwrap_or(0)
+}
+
+/// The newest raft index that is known to be committed, as far as the log reaches. Of a damaged log: as far as a mark can be read.
+fn commit_of<D: Disk>(state: &State, found: &Found<D>) -> u64 {
+    if !found.damage.is_empty() {
+        return found.commit;
+    }
+    state.hard_state.commit.max(found.commit).clamp(found.live.base.mark.raft_index, found.last.raft_index)
+}
+
+fn sound() -> StorageError {
+    StorageError::OutOfLine("nothing is known to be wrong with it".to_owned())
 }
 
 /// The sync of a log that takes nothing.
@@ -290,13 +365,6 @@ impl PendingSync for Refused {
     fn wait(self: Box<Self>) -> Result<(), StorageError> {
         Err(self.0)
     }
-}
-
-/// What a damaged log answers to every write.
-fn refusal(damage: &Damage) -> StorageError {
-    let Damage { path, offset, reason, .. } = damage;
-    let reason = format!("{reason}; a damaged log takes no writes");
-    StorageError::Damaged { path: path.clone(), offset: *offset, reason }
 }
 
 impl<D: Disk> fmt::Debug for SegmentedLog<D> {

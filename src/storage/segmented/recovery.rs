@@ -19,6 +19,7 @@ use super::damage::salvage;
 use super::disk::{Disk, DiskFile};
 use super::format::{self, HeadError, Header, PAGE_BYTES, Seal, Synced};
 use super::live::{Live, Stretch};
+use super::mend::Home;
 use super::retention::Unsealed;
 use super::scan::{Scan, scan};
 use super::segment::{Segment, read_full};
@@ -41,6 +42,10 @@ pub(super) struct Found<D: Disk> {
     pub(super) dead: Vec<String>,
     /// What is wrong with the log. If anything is, it is only read: there is neither a tail nor anything unsealed or dead.
     pub(super) damage: Vec<Damage>,
+    /// Where batches go that are in no segment, if the log is damaged.
+    pub(super) homes: Vec<Home>,
+    /// Segments whose heads are not intact, by id and first raft index.
+    pub(super) bad_heads: Vec<(u64, u64)>,
 }
 
 /// One segment file.
@@ -77,7 +82,16 @@ pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced
     let mut witnesses: Vec<Witness> = candidates.iter().map(Candidate::witness).collect();
     witnesses.extend(watermark.map(|synced| Witness { at: synced.segment, synced }));
     let chain = match sound_chain(disk, state, &candidates, &witnesses) {
-        Err(cause @ StorageError::Damaged { .. }) => return salvage(disk, state, &candidates, &witnesses, cause),
+        Err(cause @ StorageError::Damaged { .. }) => {
+            // What bears witness to the damage must still do so after a power cut, or the next opening takes damaged batches for torn ones.
+            for candidate in &candidates {
+                if let Contents::Open { file, .. } = &candidate.contents {
+                    file.sync_data().map_err(|error| failed(disk, "sync", &candidate.name, error))?;
+                }
+            }
+            disk.sync_dir().map_err(|error| failed(disk, "sync", "", error))?;
+            return salvage(disk, state, &candidates, &witnesses, cause);
+        }
         chain => chain?,
     };
     chain.sync(disk, &candidates, &witnesses)?;
@@ -287,6 +301,8 @@ impl Chain {
             unsealed: Vec::new(),
             dead: Vec::new(),
             damage: Vec::new(),
+            homes: Vec::new(),
+            bad_heads: Vec::new(),
         };
         let mut candidates: Vec<Option<Candidate<D>>> = candidates.into_iter().map(Some).collect();
         for (at, link) in self.links.iter().enumerate() {

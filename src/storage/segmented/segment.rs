@@ -15,7 +15,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile, DiskMap};
-use super::format::{self, HEADER_BYTES, Header, PAGE_BYTES, PLACE_BYTES, Place, Seal};
+use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, PAGE_BYTES, PLACE_BYTES, Place, Seal};
 use super::survey::survey;
 use super::{damaged, failed};
 use crate::primitives::OnceLock;
@@ -115,6 +115,23 @@ impl<D: Disk> Segment<D> {
         }
     }
 
+    /// The header of the record of this ordinal, whatever became of its body. `None` if it cannot be read.
+    pub(super) fn header(&self, disk: &D, ordinal: u64) -> Option<Header> {
+        let contents = self.contents(disk).ok().filter(|contents| ordinal < contents.index.len())?;
+        let head = contents.map.slice(contents.index.place(ordinal).0, CHECKED_BYTES as u64)?;
+        Header::decode(&head, self.id, self.seed).filter(|header| header.mark.raft_index == self.first + ordinal)
+    }
+
+    /// Where the record of this ordinal lies and how long its body is, if that is known for certain: a record that could not be read may lie
+    /// somewhere behind the place that is kept for it.
+    pub(super) fn certain_place(&self, disk: &D, ordinal: u64) -> Result<Option<(u64, u64)>, StorageError> {
+        let (offset, body_bytes) = self.contents(disk)?.index.place(ordinal);
+        Ok(match body_bytes == u64::from(DAMAGED) {
+            false => Some((offset, body_bytes)),
+            true => self.header(disk, ordinal).map(|header| (offset, u64::from(header.body_bytes))),
+        })
+    }
+
     /// What is wrong with the record of this ordinal, which is below `len()`, if anything is: every byte of it is read. Its identifiers come from the
     /// footer, if there is one, and so are known whatever became of the record.
     pub(super) fn examine(&self, disk: &D, ordinal: u64) -> Result<Option<Damage>, StorageError> {
@@ -126,9 +143,10 @@ impl<D: Disk> Segment<D> {
             Err(error) => Err(self.damaged_at(disk, ordinal, error.to_string())),
         });
         let Err(StorageError::Damaged { path, offset, reason }) = found else { return found.map(|()| None) };
-        let place = self.contents(disk)?.index.footer_place(ordinal);
+        let place = self.contents(disk)?.index.footer_place(ordinal).map(|place| (place.term, place.chain));
         let raft_index = self.first + ordinal;
-        let (term, chain) = (place.map(|place| place.term), place.map(|place| place.chain));
+        let known = place.or_else(|| self.header(disk, ordinal).map(|header| (header.mark.term, header.mark.chain)));
+        let (term, chain) = known.unzip();
         Ok(Some(Damage { path, offset, raft_indexes: raft_index..raft_index + 1, term, chain, reason }))
     }
 

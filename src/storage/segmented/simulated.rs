@@ -217,7 +217,6 @@ impl SimulatedDisk {
     }
 
     /// Flips a bit of a file that is there, counted from its beginning.
-    #[cfg(test)]
     pub(crate) fn flip(&self, name: &str, bit: u64) {
         let mut machine = self.machine.lock();
         let file = machine.platter.find(name).expect("only a file that is there has bits");
@@ -225,7 +224,6 @@ impl SimulatedDisk {
     }
 
     /// The length of a file that is there.
-    #[cfg(test)]
     pub(crate) fn bytes_of(&self, name: &str) -> u64 {
         let machine = self.machine.lock();
         let file = machine.platter.find(name).expect("only a file that is there has a length");
@@ -252,7 +250,6 @@ impl SimulatedDisk {
     }
 
     /// All that is on the disk.
-    #[cfg(test)]
     pub(crate) fn platter(&self) -> Platter {
         self.machine.lock().platter.clone()
     }

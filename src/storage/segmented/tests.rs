@@ -2,6 +2,7 @@
 
 mod damaged;
 mod golden;
+mod mended;
 #[cfg(target_os = "linux")]
 mod opening;
 

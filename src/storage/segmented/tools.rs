@@ -18,6 +18,7 @@ use super::disk::{Disk, DiskFile};
 use super::format;
 use super::identity::{IDENTITY_NAME, IdentityFile};
 use super::live::Stretch;
+use super::mend::MEND_SUFFIX;
 use super::recovery::{self, Found};
 use super::spare::SPARE_SUFFIX;
 use super::state::{STATE_NAME, StateFile};
@@ -198,7 +199,8 @@ impl Opened {
         }
         let watermark = file.watermark().map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
         let Found { live, last, dead, damage, .. } = recovery::recover(&disk, &file.state, watermark, &names)?;
-        let mut leftover: Vec<String> = names.into_iter().filter(|name| name.ends_with(SPARE_SUFFIX)).chain(dead).collect();
+        let mut leftover: Vec<String> =
+            names.into_iter().filter(|name| name.ends_with(SPARE_SUFFIX) || name.ends_with(MEND_SUFFIX)).chain(dead).collect();
         leftover.sort();
         let identity = Identity { directory, incarnation: file.state.incarnation };
         let segments = live.stretches.iter().map(|stretch| segment_file(&disk, stretch)).collect::<Result<_, _>>()?;

@@ -5,4 +5,5 @@ mod bit_flips;
 mod crash_states;
 mod failures;
 mod history;
+mod mending;
 mod workload;

@@ -59,9 +59,10 @@ impl<D: Disk> Writer<D> {
         options: SegmentOptions,
         last: Mark,
         tail: Option<Tail<D>>,
+        begun: u64,
     ) -> Writer<D> {
         let (retired, dirty, marks) = (Retired::new(), Vec::new(), Vec::new());
-        Writer { shared, live, state, options, last, tail, retired, dirty, change: 0, begun: 0, spare_was_late: false, marks }
+        Writer { shared, live, state, options, last, tail, retired, dirty, change: 0, begun, spare_was_late: false, marks }
     }
 
     pub(super) fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {

@@ -374,7 +374,6 @@ impl Platter {
     }
 
     /// Flips one bit of a file, on the disk and for all who read it.
-    #[cfg(test)]
     pub(super) fn flip(&mut self, file: FileId, bit: u64) {
         let node = self.node_mut(file);
         let (number, inside) = (bit / 8 / SECTOR_BYTES as u64, (bit / 8 % SECTOR_BYTES as u64) as usize);

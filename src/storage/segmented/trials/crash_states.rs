@@ -20,7 +20,7 @@ use super::workload::{Episode, Step, Trial, random_steps, workloads};
 const EXHAUSTIVE_MAX: u64 = 1 << 12;
 
 /// The states that a crash may leave at one cut, at most `limit`.
-fn choices_of(platter: &Platter, limit: u64, draws: &mut Draws) -> Vec<(Vec<u32>, bool)> {
+pub(super) fn choices_of(platter: &Platter, limit: u64, draws: &mut Draws) -> Vec<(Vec<u32>, bool)> {
     let outcomes: Vec<u64> = platter.unsynced().iter().map(|unit| u64::from(unit.outcomes)).collect();
     let combinations = outcomes.iter().try_fold(1u64, |product, &outcomes| product.checked_mul(outcomes)).unwrap_or(u64::MAX);
     if combinations <= EXHAUSTIVE_MAX.min(limit) {

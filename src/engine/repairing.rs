@@ -1,0 +1,162 @@
+//! A node whose log is damaged: it serves what is intact, asks its peers for the rest, and takes no part before all of it is there.
+//!
+//! While [`Engine::repair`] is there, the replica stands still: nothing that peers say reaches it, and no time passes for it. When the last damaged
+//! batch is back, the replica begins anew from what the log then is, as after a restart.
+
+use crate::primitives::atomic::Ordering;
+
+use super::Engine;
+use crate::entry::NodeId;
+use crate::message::{Letter, Message, Word};
+use crate::replica::Replica;
+use crate::replica::repair::{self, Cure, Repair};
+use crate::storage::{Damage, Recovered, Remedy, StorageError};
+
+/// So many wishes for batches are answered in a tick of time. Whoever asks for more is not heard, and asks again.
+const ANSWERS_MAX: u32 = 16;
+
+impl Engine {
+    /// The log was opened with damage. What is to be mended without peers is mended at once; without peers, or with a storage that cannot be
+    /// mended, the node has failed.
+    pub(super) fn begin_repair(&mut self, recovered: &Recovered) {
+        let (replica, reader) = (&self.settings.replica, self.shared.reader.clone());
+        let members = self.replica.membership();
+        let peers: Vec<NodeId> = members.voters.iter().chain(&members.learners).copied().collect();
+        log::warn!("group {} node {}: its log is damaged: {:?}", replica.group, replica.node, recovered.damage);
+        let repair = Repair::new(replica.node, peers.iter().copied(), reader, replica.election_ticks, replica.message_bytes, recovered);
+        let mended = self.storage.mend(Remedy::Fill(&[]));
+        match mended {
+            Ok(recovered) if recovered.damage.is_empty() || peers.len() > 1 => {
+                self.repair = Some(repair);
+                self.look_at(recovered);
+            }
+            Ok(_) | Err(_) => self.fail(&fault_of(&recovered.damage)),
+        }
+    }
+
+    /// A message about repair has come.
+    pub(super) fn handle_letter(&mut self, letter: &Letter) {
+        let (me, membership) = (self.settings.replica.node, self.replica.membership());
+        if letter.to != me || letter.from == me || !membership.contains(letter.from) {
+            return;
+        }
+        match &letter.word {
+            Word::Want(want) => {
+                if self.answers_left > 0 {
+                    self.answers_left -= 1;
+                    let commit = self.repair.as_ref().map_or(self.replica.hard_state().commit, Repair::commit);
+                    let gift = repair::answer(&*self.shared.reader, commit, want, self.settings.replica.message_bytes);
+                    self.send_letter(Letter { from: me, to: letter.from, word: Word::Gift(gift) }.into());
+                }
+            }
+            Word::Gift(gift) => {
+                let cure = self.repair.as_mut().and_then(|repair| repair.handle_gift(letter.from, gift.clone()));
+                if let Some(cure) = cure {
+                    self.apply_cure(letter.from, &cure);
+                }
+                self.ask_for_batches();
+            }
+        }
+    }
+
+    pub(super) fn tick_repair(&mut self) {
+        self.answers_left = ANSWERS_MAX;
+        if let Some(repair) = &mut self.repair {
+            repair.tick();
+            self.ask_for_batches();
+            self.tell_repair();
+        }
+    }
+
+    fn ask_for_batches(&mut self) {
+        if let Some(question) = self.repair.as_mut().and_then(Repair::ask) {
+            self.send_letter(question);
+        }
+    }
+
+    fn send_letter(&mut self, message: Message) {
+        self.transport.send(&mut vec![message]);
+    }
+
+    fn apply_cure(&mut self, from: NodeId, cure: &Cure) {
+        let outcome = match cure {
+            Cure::Fill(batches) => self.storage.mend(Remedy::Fill(batches)),
+            Cure::Replace(batches) => self.storage.mend(Remedy::Replace(batches)),
+        };
+        match outcome {
+            Ok(recovered) => {
+                self.shared.status.lock().full = None;
+                self.look_at(recovered);
+            }
+            Err(error @ StorageError::Full { .. }) => {
+                self.shared.status.lock().full = Some(error.to_string());
+                self.reject(from, &error);
+            }
+            Err(error @ StorageError::OutOfLine(_)) => self.reject(from, &error),
+            Err(error) => self.fail(&format!("its damaged log could not be mended: {error}")),
+        }
+    }
+
+    fn reject(&mut self, from: NodeId, error: &StorageError) {
+        log::warn!("group {}: what node {from} sent to mend the log with was not taken: {error}", self.settings.replica.group);
+        if let Some(repair) = &mut self.repair {
+            repair.reject(from);
+        }
+    }
+
+    /// What the log is after it was mended a little, or altogether.
+    fn look_at(&mut self, recovered: Recovered) {
+        if let Some(repair) = &mut self.repair {
+            repair.look(&recovered);
+        }
+        if !recovered.damage.is_empty() {
+            return self.tell_repair();
+        }
+        if let Err(error) = self.resume(&recovered) {
+            self.fail(&format!("the mended log cannot be read: {error}"));
+        }
+    }
+
+    /// Everything is there again: this node takes part.
+    fn resume(&mut self, recovered: &Recovered) -> Result<(), StorageError> {
+        let reader = self.shared.reader.clone();
+        let committed = reader.mark(recovered.hard_state.commit)?.expect("the recovered commit lies within the log");
+        self.replica = Replica::new(&self.settings.replica, recovered, committed, reader);
+        self.repair = None;
+        self.life += 1;
+        self.shared.watermark.publish(committed.next_index, committed.next_position);
+        self.shared.end_index.store(recovered.last.next_index, Ordering::Relaxed);
+        for id in self.barriers.keys() {
+            self.replica.handle_barrier(*id);
+        }
+        for (peer, directory) in std::mem::take(&mut self.met) {
+            self.remember(peer, directory);
+        }
+        self.shared.status.lock().repair = None;
+        log::info!("group {} node {}: its log is whole again", self.settings.replica.group, self.settings.replica.node);
+        self.announce(self.replica.standing());
+        Ok(())
+    }
+
+    /// Says what is damaged, and why it still is. Whoever watches roles is told when it begins and when it ends.
+    fn tell_repair(&mut self) {
+        let Some(account) = self.repair.as_ref().map(Repair::account) else { return };
+        let before = self.shared.status.lock().repair.replace(account);
+        if before.is_none() {
+            self.announce_absence();
+        }
+    }
+}
+
+/// Why a node with this damage takes no part, and what to do.
+fn fault_of(damage: &[Damage]) -> String {
+    let Some(first) = damage.first() else { return "its log is damaged".to_owned() };
+    let more = match damage.len() {
+        1 => String::new(),
+        count => format!(", and {} more places", count - 1),
+    };
+    format!(
+        "its log is damaged: {first}{more}. What is intact can be read here. The node neither votes nor acknowledges until it is restored from its \
+         peers; its group goes on as long as a majority is sound"
+    )
+}

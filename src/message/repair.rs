@@ -1,0 +1,214 @@
+//! What nodes tell each other to mend a damaged log: one asks for batches, the other gives them as they lie in its own log.
+//!
+//! ```text
+//!                   want                                          gift
+//!   0  u8   version = 1                                 the same
+//!   1  u8   kind = 13                                   14
+//!   2  u8   zero                                        why nothing is given: 0 if something is, see `Lack`
+//!   3  u8   zero                                        zero
+//!   4  u32  zero                                        count of batches
+//!   8  u64  from                                        from
+//!  16  u64  to                                          to
+//!  24  u64  first raft index                            commit           the newest raft index that the giver knows to be committed
+//!  32  u64  the raft index behind the last              mark             48 bytes: the giver's mark after the last batch; zeros if there is none
+//!  40  u64  bytes at most
+//!   .                                                   n x { u64 term, u32 length }
+//!   .                                                   the bodies, back to back
+//! ```
+//!
+//! The raft indexes of the batches are not written: the last is that of the mark, and there is no gap. The mark's chain value stands for everything up to
+//! there: whoever comes to the same one by these batches has the giver's log, from the first batch on.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::codec::{Input, VERSION};
+use super::{Content, Message, MessageError};
+use crate::batch::{Batch, LIMIT, Mark};
+use crate::entry::NodeId;
+
+pub(super) const WANT: u8 = 13;
+pub(super) const GIFT: u8 = 14;
+
+/// Batches in one message.
+pub(crate) const BATCHES_MAX: u64 = 4096;
+const MARK_BYTES: usize = 48;
+const WANT_BYTES: usize = 48;
+const GIFT_BYTES: usize = 32 + MARK_BYTES;
+const BATCH_BYTES: usize = 12;
+
+/// A message about repair.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Letter {
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    pub(crate) word: Word,
+}
+
+/// What it says.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Word {
+    Want(Want),
+    Gift(Gift),
+}
+
+/// A damaged node asks for batches.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Want {
+    pub(crate) raft_indexes: Range<u64>,
+    /// How many bytes of bodies the answer may carry, one batch at least.
+    pub(crate) bytes_max: u64,
+}
+
+/// The answer. Never an order: whoever gets it decides what of it is proved.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Gift {
+    /// The newest raft index that the giver knows to be committed.
+    pub(crate) commit: u64,
+    /// The batches from the first one that was asked for, and the giver's mark after them; or why there are none.
+    pub(crate) batches: Result<(Vec<Batch>, Mark), Lack>,
+}
+
+/// Why a peer gives nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Its log is damaged there too. That says nothing of what the log should hold.
+    Damaged = 1,
+    /// Its log does not reach so far.
+    Behind = 2,
+    /// Its log begins later.
+    Purged = 3,
+}
+
+impl Lack {
+    fn from_code(code: u8) -> Option<Lack> {
+        [Lack::Damaged, Lack::Behind, Lack::Purged].into_iter().find(|lack| *lack as u8 == code)
+    }
+}
+
+impl Letter {
+    pub(super) fn encoded_len(&self) -> usize {
+        match &self.word {
+            Word::Want(_) => WANT_BYTES,
+            Word::Gift(gift) => {
+                let batches = gift.batches.iter().flat_map(|(batches, _)| batches);
+                GIFT_BYTES + batches.map(|batch| BATCH_BYTES + batch.body().len()).sum::<usize>()
+            }
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<Bytes> {
+        let (kind, code, batches) = match &self.word {
+            Word::Want(_) => (WANT, 0, &[][..]),
+            Word::Gift(Gift { batches: Ok((batches, _)), .. }) => (GIFT, 0, &batches[..]),
+            Word::Gift(Gift { batches: Err(lack), .. }) => (GIFT, *lack as u8, &[][..]),
+        };
+        let mut head = Vec::with_capacity(GIFT_BYTES + BATCH_BYTES * batches.len());
+        head.extend_from_slice(&[VERSION, kind, code, 0]);
+        head.extend_from_slice(&(batches.len() as u32).to_le_bytes());
+        let mut put = |numbers: &[u64]| numbers.iter().for_each(|number| head.extend_from_slice(&number.to_le_bytes()));
+        put(&[self.from.get(), self.to.get()]);
+        match &self.word {
+            Word::Want(want) => put(&[want.raft_indexes.start, want.raft_indexes.end, want.bytes_max]),
+            Word::Gift(gift) => {
+                put(&[gift.commit]);
+                match &gift.batches {
+                    Ok((_, mark)) => {
+                        put(&[mark.raft_index, mark.term, mark.next_index, mark.next_position, mark.timestamp, u64::from(mark.chain)])
+                    }
+                    Err(_) => put(&[0; MARK_BYTES / 8]),
+                }
+            }
+        }
+        for batch in batches {
+            head.extend_from_slice(&batch.term().to_le_bytes());
+            head.extend_from_slice(&(batch.body().len() as u32).to_le_bytes());
+        }
+        let bodies = batches.iter().map(|batch| batch.body().clone()).filter(|body| !body.is_empty());
+        std::iter::once(Bytes::from(head)).chain(bodies).collect()
+    }
+
+    /// Reads one, from its beginning.
+    pub(super) fn read(input: &mut Input) -> Result<Letter, MessageError> {
+        let [_, kind, code, zero] = input.array()?;
+        let count = u64::from(input.u32()?);
+        let (from, to) = (NodeId::from(input.u64()?), NodeId::from(input.u64()?));
+        let word = match (kind, code, zero) {
+            (WANT, 0, 0) if count == 0 => Word::Want(read_want(input)?),
+            (GIFT, code, 0) => Word::Gift(read_gift(input, code, count)?),
+            _ => return Err(MessageError("a word about repair that this build does not know")),
+        };
+        Ok(Letter { from, to, word })
+    }
+}
+
+fn read_want(input: &mut Input) -> Result<Want, MessageError> {
+    let want = Want { raft_indexes: input.u64()?..input.u64()?, bytes_max: input.u64()? };
+    let Range { start, end } = want.raft_indexes;
+    if start == 0 || end <= start || end >= LIMIT || end - start > BATCHES_MAX {
+        return Err(MessageError("a wish for no batches, or for too many"));
+    }
+    Ok(want)
+}
+
+fn read_gift(input: &mut Input, code: u8, count: u64) -> Result<Gift, MessageError> {
+    let commit = input.u64()?;
+    let mut mark = Mark {
+        raft_index: input.u64()?,
+        term: input.u64()?,
+        next_index: input.u64()?,
+        next_position: input.u64()?,
+        timestamp: input.u64()?,
+        chain: 0,
+    };
+    let chain = input.u64()?;
+    mark.chain = u32::try_from(chain).map_err(|_| MessageError("a chain value beyond 32 bits"))?;
+    if [commit, mark.raft_index, mark.next_index, mark.next_position, mark.timestamp].into_iter().any(|number| number >= LIMIT) {
+        return Err(MessageError("a number beyond 2^62"));
+    }
+    let batches = match Lack::from_code(code) {
+        Some(lack) if count == 0 && mark == (Mark { raft_index: 0, term: 0, ..Mark::GENESIS }) => Err(lack),
+        None if code == 0 && (1..=BATCHES_MAX).contains(&count) && mark.raft_index >= count => {
+            Ok((read_batches(input, count, &mark)?, mark))
+        }
+        _ => return Err(MessageError("a gift that is none")),
+    };
+    Ok(Gift { commit, batches })
+}
+
+fn read_batches(input: &mut Input, count: u64, after: &Mark) -> Result<Vec<Batch>, MessageError> {
+    if count as usize * BATCH_BYTES > input.rest() {
+        return Err(MessageError("more batches than bytes for them"));
+    }
+    let mut table = Input::new(input.take(count as usize * BATCH_BYTES, usize::MAX)?);
+    let first = after.raft_index + 1 - count;
+    (first..=after.raft_index)
+        .map(|raft_index| {
+            let (term, len) = (table.u64()?, table.u32()? as usize);
+            Batch::new(raft_index, term, input.take(len, usize::MAX)?).map_err(|_| MessageError("a gift of what is not a batch"))
+        })
+        .collect()
+}
+
+impl From<Letter> for Message {
+    fn from(letter: Letter) -> Message {
+        Message(Content::Repair(letter))
+    }
+}
+
+/// In the manner of [`Message`]: `2->1 want 5..8`, `1->2 gift [5/t2 6/t2] commit 9`.
+impl fmt::Debug for Letter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}->{} ", self.from, self.to)?;
+        match &self.word {
+            Word::Want(want) => write!(f, "want {:?}", want.raft_indexes),
+            Word::Gift(Gift { commit, batches: Err(lack) }) => write!(f, "gift of nothing: {lack:?}, commit {commit}"),
+            Word::Gift(Gift { commit, batches: Ok((batches, _)) }) => {
+                let batches: Vec<_> = batches.iter().map(|batch| format!("{}/t{}", batch.raft_index(), batch.term())).collect();
+                write!(f, "gift [{}] commit {commit}", batches.join(" "))
+            }
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Repair from peers, as a pure value: whom a damaged node asks for what, and what it takes of the answers.
+//!
+//! A damaged node asks for the first batches that it lacks, one window at a time, from peer to peer. It believes no answer: batches are taken only
+//! if they are *proved*, and then the storage fills them in. An answer ends with the giver's mark (see [`Gift`]); coming to the same mark by the
+//! batches given means that the giver's log is this node's log with what is missing in it. Up to which of these batches that is also what this node held
+//! is proved by any one of three things behind it:
+//!
+//! 1. **It is known here.** A header, a footer or an intact record behind the damage kept the chain value that the batches lead to.
+//! 2. **It is committed.** The giver knows it to be, and what is committed is unique.
+//! 3. **It is of a term as new as the newest that this node has seen.** It is as if the leader of that term had sent it: this node never acknowledged
+//!    anything of a later term, what was committed in an earlier one is in that leader's log, and in its own term there is only one log.
+//!
+//! If this node's log is another than what a peer knows to be committed, then it is another from there on, and was never committed from there on:
+//! that part is not filled in but replaced. Nothing else is ever given up.
+//!
+//! What is not proved is not taken, however long that lasts. A peer that has lost the batches too, or does not have them, proves nothing.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::batch::{Batch, Mark};
+use crate::entry::NodeId;
+use crate::message::{BATCHES_MAX, Gift, Lack, Letter, Message, Want, Word};
+use crate::storage::{Damage, LogReader, Recovered, StorageError};
+
+/// Damaged places that lie closer together than so many batches are asked for at once.
+const NEAR: u64 = 32;
+
+/// What was found out: for the storage to carry out.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Cure {
+    /// The log held these.
+    Fill(Vec<Batch>),
+    /// The log is to be these, from the first of them on.
+    Replace(Vec<Batch>),
+}
+
+/// What came of asking a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Silent,
+    Lacks(Lack),
+    /// It has batches, and nothing proves that they are the right ones.
+    Unproved,
+    /// What it sent cannot be.
+    Wrong,
+}
+
+struct Peer {
+    node: NodeId,
+    /// What came of the last question.
+    outcome: Option<Outcome>,
+}
+
+struct Question {
+    peer: usize,
+    raft_indexes: Range<u64>,
+    ticks_left: usize,
+}
+
+/// See the [module](self).
+pub(crate) struct Repair {
+    node: NodeId,
+    peers: Vec<Peer>,
+    reader: Arc<dyn LogReader>,
+    /// How many ticks a peer has to answer, and how long to rest when none could help.
+    patience: usize,
+    /// How many bytes of batches are asked for at once.
+    window_bytes: u64,
+    /// The newest term that this node has seen.
+    term: u64,
+    commit: u64,
+    base: u64,
+    damage: Vec<Damage>,
+    /// The peer to be asked next.
+    turn: usize,
+    asked: Option<Question>,
+    rest: usize,
+    /// Questions in a row that brought nothing.
+    in_vain: usize,
+    /// A peer's committed log is another than this one in front of the damage: where they part is looked for from here on.
+    probe: Option<u64>,
+}
+
+impl Repair {
+    pub(crate) fn new(
+        node: NodeId,
+        peers: impl Iterator<Item = NodeId>,
+        reader: Arc<dyn LogReader>,
+        patience: usize,
+        window_bytes: u64,
+        recovered: &Recovered,
+    ) -> Repair {
+        let peers = peers.filter(|peer| *peer != node).map(|node| Peer { node, outcome: None }).collect();
+        let term = recovered.hard_state.term;
+        let mut repair = Repair {
+            node,
+            peers,
+            reader,
+            patience,
+            window_bytes,
+            term,
+            commit: 0,
+            base: 0,
+            damage: Vec::new(),
+            turn: 0,
+            asked: None,
+            rest: 0,
+            in_vain: 0,
+            probe: None,
+        };
+        repair.look(recovered);
+        repair
+    }
+
+    /// What the log is after a step.
+    pub(crate) fn look(&mut self, recovered: &Recovered) {
+        self.commit = recovered.hard_state.commit;
+        self.base = recovered.base.mark.raft_index;
+        (self.asked, self.probe) = (None, None);
+        if self.damage == recovered.damage {
+            // It did not help: no reason to hurry.
+            self.rest = self.patience;
+            return;
+        }
+        self.damage.clone_from(&recovered.damage);
+        (self.in_vain, self.rest) = (0, 0);
+        self.peers.iter_mut().for_each(|peer| peer.outcome = None);
+    }
+
+    /// The newest raft index that this node knows to be committed.
+    pub(crate) fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// A tick has passed.
+    pub(crate) fn tick(&mut self) {
+        self.rest = self.rest.saturating_sub(1);
+        if let Some(question) = &mut self.asked {
+            question.ticks_left = question.ticks_left.saturating_sub(1);
+            if question.ticks_left == 0 {
+                let peer = question.peer;
+                self.in_vain(peer, Outcome::Silent);
+            }
+        }
+    }
+
+    /// The next question, if it is time for one.
+    pub(crate) fn ask(&mut self) -> Option<Message> {
+        if self.asked.is_some() || self.rest > 0 || self.peers.is_empty() {
+            return None;
+        }
+        let raft_indexes = self.wanted()?;
+        let peer = self.turn % self.peers.len();
+        self.asked = Some(Question { peer, raft_indexes: raft_indexes.clone(), ticks_left: self.patience });
+        let word = Word::Want(Want { raft_indexes, bytes_max: self.window_bytes });
+        Some(Letter { from: self.node, to: self.peers[peer].node, word }.into())
+    }
+
+    /// What to ask for: the first damaged place and those near it, and one batch behind, which may prove them.
+    fn wanted(&self) -> Option<Range<u64>> {
+        let mut holes = self.damage.iter().map(|damage| &damage.raft_indexes).filter(|hole| !hole.is_empty());
+        let first = holes.next()?;
+        let mut end = first.end;
+        for hole in holes.take_while(|hole| hole.end - first.start < BATCHES_MAX) {
+            if hole.start > end + NEAR {
+                break;
+            }
+            end = end.max(hole.end);
+        }
+        let start = self.probe.unwrap_or(first.start);
+        Some(start..(end + 1).min(start + BATCHES_MAX))
+    }
+
+    /// A peer has answered. Returns what is proved by it.
+    pub(crate) fn handle_gift(&mut self, from: NodeId, gift: Gift) -> Option<Cure> {
+        // Not an answer to the last question: late, or made up.
+        let question = self.asked.take_if(|question| self.peers[question.peer].node == from)?;
+        let verdict = self.judge(&question.raft_indexes, gift);
+        match verdict {
+            Ok(cure) => Some(cure),
+            Err(Verdict::Probe(from)) => {
+                self.probe = Some(from);
+                None
+            }
+            Err(Verdict::Not(outcome)) => {
+                self.in_vain(question.peer, outcome);
+                None
+            }
+        }
+    }
+
+    /// The storage could not use what was found out.
+    pub(crate) fn reject(&mut self, from: NodeId) {
+        if let Some(peer) = self.peers.iter().position(|peer| peer.node == from) {
+            self.in_vain(peer, Outcome::Wrong);
+        }
+    }
+
+    fn in_vain(&mut self, peer: usize, outcome: Outcome) {
+        self.asked = None;
+        self.probe = None;
+        self.peers[peer].outcome = Some(outcome);
+        self.turn = peer + 1;
+        self.in_vain += 1;
+        if self.in_vain >= self.peers.len() {
+            (self.in_vain, self.rest) = (0, self.patience);
+        }
+    }
+
+    fn judge(&self, wanted: &Range<u64>, gift: Gift) -> Result<Cure, Verdict> {
+        let (mut batches, theirs) = gift.batches.map_err(|lack| Verdict::Not(Outcome::Lacks(lack)))?;
+        let first = batches.first().map_or(0, Batch::raft_index);
+        let last = batches.last().map_or(0, Batch::raft_index);
+        if first != wanted.start || last >= wanted.end || batches.iter().any(|batch| batch.verify().is_err()) {
+            return Err(Verdict::Not(Outcome::Wrong));
+        }
+        let before = self.mark(first - 1).ok_or(Verdict::Not(Outcome::Unproved))?;
+        let marks = marks(&before, &batches);
+        if marks.last() != Some(&theirs) {
+            // The same batches behind different marks: the logs have parted before. If what the giver has there is committed, this one is wrong.
+            let is_sound = marks.len() < batches.len() || marks.last().is_some_and(|mark| mark.raft_index == theirs.raft_index);
+            let parted = is_sound && gift.commit + 1 >= first && self.commit + 1 < first && self.probe.is_none();
+            return Err(if parted { Verdict::Probe(self.commit.max(self.base) + 1) } else { Verdict::Not(Outcome::Wrong) });
+        }
+        let known = |mark: &Mark| self.known(mark.raft_index);
+        let other = marks.iter().position(|mark| known(mark).is_some_and(|known| known != (mark.term, mark.chain)));
+        if let Some(other) = other {
+            let parted = marks[other].raft_index;
+            if parted <= gift.commit && parted > self.commit {
+                let committed = marks.iter().take_while(|mark| mark.raft_index <= gift.commit).count();
+                batches.truncate(committed);
+                return Ok(Cure::Replace(batches));
+            }
+            return Err(Verdict::Not(Outcome::Unproved));
+        }
+        let is_proof = |mark: &Mark| known(mark).is_some() || mark.raft_index <= gift.commit || mark.term >= self.term;
+        let proved = marks.iter().rposition(is_proof).map_or(0, |at| at + 1);
+        batches.truncate(proved);
+        match marks[..proved].last() {
+            None => Err(Verdict::Not(Outcome::Unproved)),
+            Some(end) if !self.leads_on(end) => {
+                // What follows here is intact and another: it was never committed, nor was what it followed, if what was given is.
+                if end.raft_index <= gift.commit { Ok(Cure::Replace(batches)) } else { Err(Verdict::Not(Outcome::Unproved)) }
+            }
+            Some(_) if self.probe.is_some() && last < self.lowest() => Err(Verdict::Probe(last + 1)),
+            Some(_) => self.without_what_is_here(batches),
+        }
+    }
+
+    /// Of batches that are proved, those up to the last that is damaged here.
+    fn without_what_is_here(&self, mut batches: Vec<Batch>) -> Result<Cure, Verdict> {
+        let is_damaged = |batch: &Batch| self.damage.iter().any(|damage| damage.raft_indexes.contains(&batch.raft_index()));
+        batches.truncate(batches.iter().rposition(is_damaged).map_or(0, |at| at + 1));
+        if batches.is_empty() { Err(Verdict::Not(Outcome::Unproved)) } else { Ok(Cure::Fill(batches)) }
+    }
+
+    /// The first raft index that is damaged.
+    fn lowest(&self) -> u64 {
+        self.damage.iter().map(|damage| &damage.raft_indexes).find(|hole| !hole.is_empty()).map_or(0, |hole| hole.start)
+    }
+
+    /// Term and chain value after a batch as this node still knows them, damaged or not.
+    fn known(&self, raft_index: u64) -> Option<(u64, u32)> {
+        if let Some(mark) = self.mark(raft_index) {
+            return Some((mark.term, mark.chain));
+        }
+        let told =
+            self.damage.iter().find(|damage| damage.raft_indexes.end == raft_index + 1).and_then(|damage| damage.term.zip(damage.chain));
+        told.or_else(|| self.reader.examine(raft_index).ok().flatten().and_then(|damage| damage.term.zip(damage.chain)))
+    }
+
+    fn mark(&self, raft_index: u64) -> Option<Mark> {
+        self.reader.mark(raft_index).ok().flatten()
+    }
+
+    /// Whether the batch behind `mark` continues it, as far as that batch can be read here.
+    fn leads_on(&self, mark: &Mark) -> bool {
+        let next = mark.raft_index + 1;
+        let batch = self.reader.batches(next, next + 1, 0).ok().and_then(|batches| batches.into_iter().next());
+        match (batch, self.mark(next)) {
+            (Some(batch), Some(known)) => batch.mark_after(mark) == Ok(known),
+            _ => true,
+        }
+    }
+
+    /// What is damaged and why it still is, for people.
+    pub(crate) fn account(&self) -> String {
+        let Some(first) = self.damage.first() else { return "nothing is damaged any more".to_owned() };
+        let more = match self.damage.len() {
+            1 => String::new(),
+            count => format!(", and {} more places", count - 1),
+        };
+        let heard: Vec<String> =
+            self.peers.iter().filter_map(|peer| Some(format!("node {} {}", peer.node, peer.outcome?.words()))).collect();
+        let heard = if heard.is_empty() { "asking its peers".to_owned() } else { heard.join(", ") };
+        format!(
+            "its log is damaged: {first}{more}. What is intact can be read here. The node takes no part until its peers have sent the rest again: {heard}"
+        )
+    }
+}
+
+impl Outcome {
+    fn words(self) -> &'static str {
+        match self {
+            Outcome::Silent => "does not answer",
+            Outcome::Lacks(Lack::Damaged) => "is damaged there too",
+            Outcome::Lacks(Lack::Behind) => "does not have it",
+            Outcome::Lacks(Lack::Purged) => "has purged it",
+            Outcome::Unproved => "has a batch there, and nothing proves yet that it is the same",
+            Outcome::Wrong => "has sent what does not fit",
+        }
+    }
+}
+
+enum Verdict {
+    /// The logs part before what was asked for: ask from here on.
+    Probe(u64),
+    Not(Outcome),
+}
+
+/// The marks after each of `batches` behind `before`, as far as they follow.
+fn marks(before: &Mark, batches: &[Batch]) -> Vec<Mark> {
+    let mut mark = *before;
+    batches.iter().map_while(|batch| batch.mark_after(&mark).ok().inspect(|next| mark = *next)).collect()
+}
+
+/// What this node answers to a peer that wants batches: as they lie in its log, as far as they are intact.
+pub(crate) fn answer(reader: &dyn LogReader, commit: u64, want: &Want, window_bytes: u64) -> Gift {
+    let Range { start, end } = want.raft_indexes.clone();
+    let batches = match reader.batches(start, end.min(start.saturating_add(BATCHES_MAX)), want.bytes_max.min(window_bytes)) {
+        Ok(batches) => with_mark(reader, batches),
+        Err(StorageError::Purged { .. }) => Err(Lack::Purged),
+        Err(_) => Err(Lack::Damaged),
+    };
+    Gift { commit, batches }
+}
+
+fn with_mark(reader: &dyn LogReader, batches: Vec<Batch>) -> Result<(Vec<Batch>, Mark), Lack> {
+    let last = batches.last().ok_or(Lack::Behind)?.raft_index();
+    match reader.mark(last) {
+        Ok(Some(mark)) => Ok((batches, mark)),
+        // Cut off in between.
+        Ok(None) => Err(Lack::Behind),
+        Err(_) => Err(Lack::Damaged),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! What a damaged node takes of what it is sent, rule by rule.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::batch::OpenBatch;
+use crate::role::Membership;
+use crate::storage::{Base, HardState, Identity};
+
+/// A log of which some batches are lost, and of those what is still known of them.
+#[derive(Debug)]
+struct Shelf {
+    batches: Vec<Batch>,
+    marks: Vec<Mark>,
+    lost: Vec<u64>,
+    known: Vec<u64>,
+}
+
+fn bad() -> StorageError {
+    StorageError::Damaged { path: "log".into(), offset: 0, reason: "lost".into() }
+}
+
+impl Shelf {
+    /// The batch of raft index n + 2 is `batches[n]`.
+    fn new(batches: &[Batch], lost: &[u64], known: &[u64]) -> Arc<Shelf> {
+        let marks = marks(&Mark::GENESIS, batches);
+        assert_eq!(marks.len(), batches.len());
+        Arc::new(Shelf { batches: batches.to_vec(), marks, lost: lost.to_vec(), known: known.to_vec() })
+    }
+
+    fn recovered(&self, term: u64, commit: u64) -> Recovered {
+        let damage = self.lost.iter().map(|&raft_index| self.examine(raft_index).unwrap().unwrap()).collect();
+        let base = Base { mark: Mark::GENESIS, membership: Membership::default() };
+        let last = self.marks.last().copied().unwrap_or(Mark::GENESIS);
+        let identity = Identity { directory: 1, incarnation: 1 };
+        Recovered { identity, hard_state: HardState { term, vote: None, commit }, base, last, peers: Vec::new(), damage }
+    }
+}
+
+impl LogReader for Shelf {
+    fn base(&self) -> Base {
+        Base { mark: Mark::GENESIS, membership: Membership::default() }
+    }
+
+    fn batch_with(&self, _index: u64) -> Result<Option<Batch>, StorageError> {
+        Ok(None)
+    }
+
+    fn batches(&self, from: u64, to: u64, _bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
+        if self.lost.contains(&from) {
+            return Err(bad());
+        }
+        let all = self.batches.iter().filter(|batch| (from..to).contains(&batch.raft_index()));
+        Ok(all.take_while(|batch| !self.lost.contains(&batch.raft_index())).cloned().collect())
+    }
+
+    fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {
+        match raft_index {
+            1 => Ok(Some(Mark::GENESIS)),
+            _ if self.lost.contains(&raft_index) => Err(bad()),
+            _ => Ok(self.marks.get(raft_index as usize - 2).copied()),
+        }
+    }
+
+    fn examine(&self, raft_index: u64) -> Result<Option<Damage>, StorageError> {
+        if !self.lost.contains(&raft_index) {
+            return Ok(None);
+        }
+        let mark = self.marks.get(raft_index as usize - 2).filter(|_| self.known.contains(&raft_index));
+        let (term, chain) = mark.map(|mark| (mark.term, mark.chain)).unzip();
+        Ok(Some(Damage { path: "log".into(), offset: 7, raft_indexes: raft_index..raft_index + 1, term, chain, reason: "lost".into() }))
+    }
+}
+
+/// Batches behind `before`, one for each term, with payloads that tell of `salt`.
+fn run(before: &Mark, terms: &[u64], salt: u8) -> Vec<Batch> {
+    let mut mark = *before;
+    let next = |term: &u64| {
+        let mut open = OpenBatch::with_capacity(8);
+        open.push(&[salt; 8], crc32fast::hash(&[salt; 8]));
+        let body = open.close(mark.next_index, mark.next_position, 5);
+        let batch = Batch::new(mark.raft_index + 1, *term, body).unwrap();
+        mark = batch.mark_after(&mark).unwrap();
+        batch
+    };
+    terms.iter().map(next).collect()
+}
+
+fn node(id: u64) -> NodeId {
+    NodeId::from(id)
+}
+
+fn repair(shelf: &Arc<Shelf>, term: u64, commit: u64) -> Repair {
+    Repair::new(node(1), [1, 2, 3].map(node).into_iter(), shelf.clone(), 4, 1 << 20, &shelf.recovered(term, commit))
+}
+
+fn asked(repair: &mut Repair) -> Option<(u64, Range<u64>)> {
+    let message = repair.ask()?;
+    match &message.letter()?.word {
+        Word::Want(want) => Some((message.to().get(), want.raft_indexes.clone())),
+        Word::Gift(_) => None,
+    }
+}
+
+/// What comes of the gift that a sound node with the log `all` would give, committed up to `commit` there.
+fn given(repair: &mut Repair, all: &[Batch], commit: u64) -> Option<Cure> {
+    let (to, raft_indexes) = asked(repair)?;
+    let want = Want { raft_indexes, bytes_max: 1 << 20 };
+    repair.handle_gift(node(to), answer(&*Shelf::new(all, &[], &[]), commit, &want, 1 << 20))
+}
+
+fn fill(batches: &[Batch]) -> Option<Cure> {
+    Some(Cure::Fill(batches.to_vec()))
+}
+
+#[test]
+fn asks_one_peer_after_the_other_and_rests_when_none_could_help() {
+    let all = run(&Mark::GENESIS, &[1; 9], 1);
+    let shelf = Shelf::new(&all, &[4, 5, 8], &[]);
+    let mut repair = repair(&shelf, 5, 2);
+    assert_eq!(asked(&mut repair), Some((2, 4..10)), "near places together, and one behind that may prove them");
+    assert_eq!(asked(&mut repair), None, "one question at a time");
+    (0..4).for_each(|_| repair.tick());
+    assert_eq!(asked(&mut repair), Some((3, 4..10)));
+    repair.handle_gift(node(2), Gift { commit: 9, batches: Err(Lack::Behind) });
+    assert_eq!(asked(&mut repair), None, "not who was asked");
+    assert_eq!(repair.handle_gift(node(3), Gift { commit: 9, batches: Err(Lack::Damaged) }), None);
+    assert_eq!(asked(&mut repair), None, "nobody could help");
+    let account = repair.account();
+    for part in ["raft index 4", "offset 7", "2 more places", "node 2 does not answer", "node 3 is damaged there too"] {
+        assert!(account.contains(part), "{part:?} is not in {account:?}");
+    }
+    (0..4).for_each(|_| repair.tick());
+    assert_eq!(asked(&mut repair).map(|(peer, _)| peer), Some(2));
+}
+
+#[test]
+fn takes_what_leads_to_what_is_known_here() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    for (lost, known) in [(&[4][..], &[4][..]), (&[4], &[]), (&[7], &[7]), (&[3, 4, 5], &[]), (&[6, 7], &[7])] {
+        let shelf = Shelf::new(&all, lost, known);
+        let taken = given(&mut repair(&shelf, 9, 1), &all, 1);
+        let from = lost[0] as usize - 2;
+        assert_eq!(taken, fill(&all[from..from + lost.len()]), "{lost:?}");
+    }
+}
+
+#[test]
+fn takes_nothing_that_is_not_proved() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    // Nothing is known of the last one, nobody knows it to be committed, and a newer term has been seen.
+    let shelf = Shelf::new(&all, &[7], &[]);
+    assert_eq!(given(&mut repair(&shelf, 2, 1), &all, 6), None);
+    // Each of the two other rules by itself.
+    assert_eq!(given(&mut repair(&shelf, 2, 1), &all, 7), fill(&all[5..]));
+    assert_eq!(given(&mut repair(&shelf, 1, 1), &all, 6), fill(&all[5..]));
+}
+
+#[test]
+fn a_batch_of_a_new_term_proves_those_in_front_of_it() {
+    let all = run(&Mark::GENESIS, &[1, 1, 1, 1, 1, 3], 1);
+    let shelf = Shelf::new(&all, &[6, 7], &[]);
+    assert_eq!(given(&mut repair(&shelf, 3, 1), &all, 1), fill(&all[4..]));
+    assert_eq!(given(&mut repair(&shelf, 4, 1), &all, 1), None);
+}
+
+#[test]
+fn another_log_is_not_taken_where_this_one_is_known() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    let shelf = Shelf::new(&all, &[4], &[]);
+    let other = [&all[..2], &run(&shelf.marks[1], &[1; 4], 2)].concat();
+    assert_eq!(given(&mut repair(&shelf, 1, 1), &other, 3), None, "not even if it is of the newest term");
+    let longer = [&all[..2], &run(&shelf.marks[1], &[2; 4], 2)].concat();
+    assert_eq!(given(&mut repair(&shelf, 1, 1), &longer, 3), None);
+}
+
+#[test]
+fn what_was_never_committed_gives_way_to_what_is() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    let shelf = Shelf::new(&all, &[4], &[]);
+    // Within the damage: what follows it here does not follow on what is committed.
+    let other = [&all[..2], &run(&shelf.marks[1], &[2; 4], 2)].concat();
+    assert_eq!(given(&mut repair(&shelf, 2, 1), &other, 5), Some(Cure::Replace(other[2..4].to_vec())));
+    assert_eq!(given(&mut repair(&shelf, 2, 1), &other[..3], 4), Some(Cure::Replace(other[2..3].to_vec())));
+    // What this node itself knows to be committed never gives way.
+    assert_eq!(given(&mut repair(&shelf, 2, 5), &other, 5), None);
+    // In front of the damage: the place where they part is looked for.
+    let earlier = [&all[..1], &run(&shelf.marks[0], &[2; 5], 2)].concat();
+    let mut mending = repair(&shelf, 2, 1);
+    assert_eq!(given(&mut mending, &earlier, 5), None);
+    assert_eq!(given(&mut mending, &earlier, 5), Some(Cure::Replace(earlier[..4].to_vec())));
+    let mut mending = repair(&shelf, 2, 1);
+    assert_eq!(given(&mut mending, &earlier, 1), None);
+    assert_eq!(asked(&mut mending).map(|(peer, _)| peer), Some(3), "not committed there: another peer is asked");
+}
+
+#[test]
+fn what_a_hostile_peer_sends_is_refused() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    let shelf = Shelf::new(&all, &[4, 5], &[5]);
+    let honest = || (all[2..4].to_vec(), shelf.marks[3]);
+    let flipped = |batch: &Batch| {
+        let mut body = batch.body().to_vec();
+        body[34] ^= 1;
+        Batch::new(batch.raft_index(), batch.term(), Bytes::from(body)).unwrap()
+    };
+    let wrong: Vec<(&str, (Vec<Batch>, Mark))> = vec![
+        ("nothing", (Vec::new(), shelf.marks[3])),
+        ("too early", (all[1..4].to_vec(), shelf.marks[3])),
+        ("too late", (all[3..4].to_vec(), shelf.marks[3])),
+        ("too much", (all[2..6].to_vec(), shelf.marks[5])),
+        ("a gap", (vec![all[2].clone(), all[4].clone()], shelf.marks[4])),
+        ("a flipped bit", (vec![flipped(&all[2]), all[3].clone()], shelf.marks[3])),
+        ("another mark", (all[2..4].to_vec(), Mark { chain: 7, ..shelf.marks[3] })),
+        ("another term", (run(&shelf.marks[1], &[9, 9], 1), marks(&shelf.marks[1], &run(&shelf.marks[1], &[9, 9], 1))[1])),
+        ("another payload", (run(&shelf.marks[1], &[1, 1], 3), marks(&shelf.marks[1], &run(&shelf.marks[1], &[1, 1], 3))[1])),
+    ];
+    for (name, gift) in wrong {
+        let mut mending = repair(&shelf, 1, 3);
+        let (to, _) = asked(&mut mending).unwrap();
+        assert_eq!(mending.handle_gift(node(to), Gift { commit: 3, batches: Ok(gift) }), None, "{name}");
+    }
+    let mut mending = repair(&shelf, 1, 3);
+    assert_eq!(mending.handle_gift(node(2), Gift { commit: 9, batches: Ok(honest()) }), None, "nobody was asked");
+    let (to, _) = asked(&mut mending).unwrap();
+    assert_eq!(mending.handle_gift(node(9), Gift { commit: 9, batches: Ok(honest()) }), None, "a stranger");
+    assert_eq!(mending.handle_gift(node(to), Gift { commit: 3, batches: Ok(honest()) }), fill(&all[2..4]));
+}
+
+#[test]
+fn a_damaged_node_gives_what_is_intact_and_says_what_is_not() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    let shelf = Shelf::new(&all, &[5], &[]);
+    let give = |raft_indexes: Range<u64>| answer(&*shelf, 3, &Want { raft_indexes, bytes_max: 1 << 20 }, 1 << 20).batches;
+    assert_eq!(give(3..8).ok(), Some((all[1..3].to_vec(), shelf.marks[2])));
+    assert_eq!(give(6..8).ok(), Some((all[4..].to_vec(), shelf.marks[5])), "though what stands before is damaged");
+    assert_eq!(give(5..8).err(), Some(Lack::Damaged));
+    assert_eq!(give(8..9).err(), Some(Lack::Behind));
+}

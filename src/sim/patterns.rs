@@ -1,0 +1,191 @@
+//! Every way to damage three entries on three replicas: 512 patterns, each on the real engines and storages, watched like any other run.
+//!
+//! Three nodes agree on three entries, each in a batch of its own. They end, the copies that the pattern names are damaged, and the nodes come back.
+//! Then nothing acknowledged may be lost, nothing wrong shown, and no damaged node may take part: that is the watch's business. If every entry has an
+//! intact copy, all nodes must be whole again and the group must work.
+
+use std::time::Duration;
+
+use super::agenda::Micros;
+use super::chance::Chance;
+use super::node::Node;
+use super::swarm::{MS, Swarm};
+use super::watch::offer_bytes;
+use super::world::World;
+use crate::engine::Command;
+use crate::future::AppendFuture;
+
+const ENTRIES: u64 = 3;
+const PAYLOAD_BYTES: usize = 40;
+/// The header of a record, and the fixed part of its batch, lie in front of the payload.
+const HEADER_BEFORE: u64 = 32 + 96;
+
+/// What is changed of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Harm {
+    /// A bit of the payload: the record still says which it is.
+    Payload,
+    /// A bit of the header: the record cannot be found any more.
+    Record,
+}
+
+/// How the nodes end before they are damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ending {
+    /// They are shut down.
+    Stopped,
+    /// They are killed as soon as the last entry is acknowledged: nobody has written down yet that it is committed.
+    Killed,
+    /// All lose their power at once, with everything that was not synced. One more entry follows, so that the third is known to have been durable.
+    PowerCut,
+}
+
+/// Which copies are damaged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    /// Bit 3n + e: the copy of entry e on node n, both counted from 0. Below 512.
+    pub copies: u16,
+    /// What is changed of each.
+    pub harm: Harm,
+    /// How the nodes ended before.
+    pub ending: Ending,
+}
+
+/// What came of a pattern.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Healing {
+    /// The first thing that must not be. `None` if everything was as it must be.
+    pub violation: Option<String>,
+    /// Every node was whole again, all showed the same, and the group took one more entry.
+    pub is_whole: bool,
+    /// What each node says that it waits for.
+    pub accounts: Vec<Option<String>>,
+}
+
+impl Pattern {
+    fn is_hit(&self, node: usize, entry: u64) -> bool {
+        self.copies >> (3 * node as u64 + entry) & 1 == 1
+    }
+
+    /// Whether every entry has an intact copy somewhere.
+    pub fn is_mendable(&self) -> bool {
+        (0..ENTRIES).all(|entry| (0..3).any(|node| !self.is_hit(node, entry)))
+    }
+}
+
+/// Plays a pattern.
+///
+/// # Errors
+/// If the group did not come so far that it could be damaged.
+pub fn play(pattern: Pattern) -> Result<Healing, String> {
+    let mut chance = Chance::new(u64::from(pattern.copies));
+    let swarm = Swarm::calm(&mut chance);
+    let election = swarm.election;
+    let mut world = World::of(swarm, chance, None);
+    (0..3).for_each(|node| world.open(node));
+    world.pass(20 * election, |world| world.leader().is_some())?;
+    let entries = if pattern.ending == Ending::PowerCut { ENTRIES + 1 } else { ENTRIES };
+    for _ in 0..entries {
+        world.append_one(20 * election)?;
+    }
+    world.end_all(pattern.ending, election);
+    for node in 0..3 {
+        for entry in (0..ENTRIES).filter(|entry| pattern.is_hit(node, *entry)) {
+            world.nodes[node].hit(entry, pattern.harm)?;
+        }
+    }
+    (0..3).for_each(|node| world.open(node));
+    let is_whole = world.pass(60 * election, World::is_whole).is_ok() && world.append_one(20 * election).is_ok();
+    let accounts = world.nodes.iter().map(|node| node.life.as_ref().and_then(|life| life.shared.status().repair)).collect();
+    let violation = world.watch().violation().cloned();
+    Ok(Healing { violation, is_whole, accounts })
+}
+
+impl World {
+    fn pass(&mut self, within: Micros, enough: impl Fn(&World) -> bool) -> Result<(), String> {
+        let end = self.agenda.now + within;
+        if self.go_on_until(end, enough) { Ok(()) } else { Err(self.watch().violation().cloned().unwrap_or("it took too long".to_owned())) }
+    }
+
+    /// Appends an entry and waits for it to be acknowledged.
+    fn append_one(&mut self, within: Micros) -> Result<(), String> {
+        let leader = self.leader().ok_or("nobody leads")?;
+        let offer = self.watch().offered.len() as u64;
+        self.watch().offered.push(PAYLOAD_BYTES as u32);
+        let life = self.nodes[leader].life.as_ref().ok_or("the leader is gone")?;
+        let future = life.shared.sequencer.append(&offer_bytes(offer, PAYLOAD_BYTES), None);
+        self.ring(leader);
+        let outcome = |future: &AppendFuture| future.wait_timeout(Duration::ZERO);
+        self.pass(within, |_| outcome(&future).is_some())?;
+        let appended = outcome(&future).ok_or("not resolved")?.map_err(|error| error.to_string())?;
+        self.watch().acknowledge(offer, PAYLOAD_BYTES as u32, appended.index, appended.term);
+        Ok(())
+    }
+
+    fn end_all(&mut self, ending: Ending, patience: Micros) {
+        if ending == Ending::Stopped {
+            // The followers hear what is committed.
+            let _ = self.pass(patience, |_| false);
+        }
+        for node in &mut self.nodes {
+            if ending == Ending::Stopped
+                && let Some(life) = &node.life
+            {
+                let (reply, _) = crossbeam_channel::bounded(1);
+                life.command(Command::Stop { reply });
+                let _ = node.turn(self.agenda.now);
+                node.life = None;
+            }
+            match ending {
+                Ending::PowerCut => node.cut_power(true),
+                Ending::Stopped | Ending::Killed => node.kill(),
+            }
+            node.life = None;
+        }
+    }
+
+    fn is_whole(world: &World) -> bool {
+        let watch = world.watch();
+        let end = watch.ledger.len() as u64;
+        let shows_all = |node: &Node| node.life.as_ref().is_some_and(|life| life.shared.watermark.end() == end);
+        watch.books.iter().all(|book| !book.is_damaged) && end >= ENTRIES && world.nodes.iter().all(shows_all) && {
+            drop(watch);
+            world.leader().is_some()
+        }
+    }
+}
+
+impl Node {
+    fn hit(&mut self, entry: u64, harm: Harm) -> Result<(), String> {
+        let place = self.medium.find(&offer_bytes(entry, PAYLOAD_BYTES));
+        let (name, at) = place.ok_or_else(|| format!("node {} does not have entry {entry}", self.number + 1))?;
+        let byte = match harm {
+            Harm::Payload => at + 9,
+            Harm::Record => at - HEADER_BEFORE + 20,
+        };
+        self.medium.flip(&name, byte * 8 + 3);
+        Ok(())
+    }
+}
+
+impl Swarm {
+    /// Three nodes to which nothing happens.
+    fn calm(chance: &mut Chance) -> Swarm {
+        let mut swarm = Swarm::draw(chance);
+        swarm.nodes = 3;
+        swarm.flush_interval = None;
+        (swarm.heartbeat, swarm.election) = (20 * MS, 200 * MS);
+        swarm.append_timeout = 10 * swarm.election;
+        swarm.message_bytes = 4 << 10;
+        swarm.window_bytes = 1 << 20;
+        swarm.drifts = vec![0; 3];
+        swarm.hosts = 0;
+        swarm.weather = swarm.weather.calm(swarm.election);
+        swarm.pace = swarm.pace.calm(swarm.election);
+        swarm.troubles.fill(0);
+        swarm
+    }
+}

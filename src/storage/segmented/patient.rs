@@ -1,0 +1,142 @@
+//! A damaged log: it is read, and mended step by step, until nothing is wrong with it.
+//!
+//! Each step is one segment file, which is there afterwards in its new form, durably, or is as before. After each step the log is looked at anew, as if it
+//! had just been opened: what is still damaged, and where it belongs, is found there and nowhere kept.
+
+use std::sync::Arc;
+
+use super::Disk;
+use super::format;
+use super::live::Live;
+use super::mend::{Home, Remake};
+use super::recovery::Found;
+use super::state::StateFile;
+use crate::storage::{Batch, Damage, StorageError};
+
+/// See the [module](self).
+pub(super) struct Patient<D: Disk> {
+    pub(super) directory: u128,
+    pub(super) state: StateFile<D>,
+    /// The lock keeps others out.
+    pub(super) lock: D::Lock,
+    /// What every write is answered with.
+    refusal: StorageError,
+    /// A step has failed, and what is on the disk is not known.
+    poison: Option<String>,
+    live: Arc<Live<D>>,
+    homes: Vec<Home>,
+    bad_heads: Vec<(u64, u64)>,
+    lacks_batches: bool,
+}
+
+impl<D: Disk> Patient<D> {
+    pub(super) fn new(found: Found<D>, directory: u128, state: StateFile<D>, lock: D::Lock) -> Patient<D> {
+        let refusal = refusal(&found.damage[0]);
+        let lacks_batches = found.damage.iter().any(|damage| !damage.raft_indexes.is_empty());
+        let Found { live, homes, bad_heads, .. } = found;
+        Patient { directory, state, lock, refusal, poison: None, live: Arc::new(live), homes, bad_heads, lacks_batches }
+    }
+
+    pub(super) fn live(&self) -> Arc<Live<D>> {
+        self.live.clone()
+    }
+
+    pub(super) fn refusal(&self) -> StorageError {
+        self.refusal.clone()
+    }
+
+    pub(super) fn usable(&self) -> Result<(), StorageError> {
+        self.poison.clone().map_or(Ok(()), |reason| Err(StorageError::Poisoned(reason)))
+    }
+
+    /// Takes note of an error of the disk. What is known to have changed nothing may be tried again, nothing else.
+    pub(super) fn note<T>(&mut self, outcome: Result<T, StorageError>) -> Result<T, StorageError> {
+        match &outcome {
+            Ok(_) | Err(StorageError::Full { .. } | StorageError::OutOfLine(_)) => {}
+            Err(error) => self.poison = Some(error.to_string()),
+        }
+        outcome
+    }
+
+    /// Gives every segment its head back, if nothing else is wrong: a bad head says that the segment is no new one, and is needed as long as any of its
+    /// records is missing.
+    pub(super) fn mend_heads(&self, disk: &D) -> Result<(), StorageError> {
+        let heads = if self.lacks_batches { &[] } else { &self.bad_heads[..] };
+        heads.iter().try_for_each(|(id, first)| Remake::anew(disk, self.directory, *id, *first, 0).fill_head())
+    }
+
+    /// Puts the first of `batches` that are damaged here where they belong, as many as belong into one file. Returns how many of all are done with.
+    pub(super) fn fill(&self, disk: &D, batches: &[Batch], file_bytes: u64) -> Result<usize, StorageError> {
+        let mut before = None;
+        for (at, batch) in batches.iter().enumerate() {
+            if self.live.examine(disk, batch.raft_index())?.is_some() || self.live.batch(disk, batch.raft_index())?.is_none() {
+                return self.fill_from(disk, &batches[at..], file_bytes).map(|done| at + done);
+            }
+            let mark = self.mark(disk, batch.raft_index())?;
+            if before.is_some_and(|before| batch.mark_after(&before) != Ok(mark)) {
+                return Err(StorageError::OutOfLine(format!("raft index {} is intact here, and another", batch.raft_index())));
+            }
+            before = Some(mark);
+        }
+        Ok(batches.len())
+    }
+
+    fn fill_from(&self, disk: &D, batches: &[Batch], file_bytes: u64) -> Result<usize, StorageError> {
+        let first = batches[0].raft_index();
+        let remake = Remake::of(disk, self.directory, &self.live, &self.homes, first, file_bytes);
+        let remake = remake.ok_or_else(|| StorageError::OutOfLine(format!("it is not known where raft index {first} belongs")))?;
+        let here: Vec<Batch> = batches.iter().take_while(|batch| batch.raft_index() < remake.end).cloned().collect();
+        let before = self.mark(disk, first - 1)?;
+        let mut mark = before;
+        for batch in &here {
+            batch.verify().and_then(|()| batch.mark_after(&mark)).map(|next| mark = next).map_err(|error| out_of_line(batch, &error))?;
+        }
+        self.must_lead_on(disk, mark.raft_index + 1, &mark)?;
+        remake.fill(&before, &here)
+    }
+
+    /// What follows and can be read must continue what is put in front of it.
+    fn must_lead_on(&self, disk: &D, raft_index: u64, before: &crate::storage::Mark) -> Result<(), StorageError> {
+        let (Ok(Some(batch)), Ok(Some(known))) = (self.live.batch(disk, raft_index), self.live.mark(disk, raft_index)) else {
+            return Ok(());
+        };
+        match batch.mark_after(before) {
+            Ok(mark) if mark == known => Ok(()),
+            _ => Err(StorageError::OutOfLine(format!(
+                "raft index {raft_index}, which is intact, does not continue what was to be put before it"
+            ))),
+        }
+    }
+
+    fn mark(&self, disk: &D, raft_index: u64) -> Result<crate::storage::Mark, StorageError> {
+        match self.live.mark(disk, raft_index) {
+            Ok(Some(mark)) => Ok(mark),
+            Ok(None) | Err(StorageError::Damaged { .. } | StorageError::Purged { .. }) => {
+                Err(StorageError::OutOfLine(format!("raft index {raft_index} has to be there first")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts `batches` in place of everything from the first of them on.
+    pub(super) fn replace(&self, disk: &D, batches: &[Batch], segment: u64, file_bytes: u64) -> Result<(), StorageError> {
+        let Some(first) = batches.first().map(Batch::raft_index) else { return Ok(()) };
+        let before = self.mark(disk, first.saturating_sub(1))?;
+        for batch in batches {
+            batch.verify().map_err(|error| out_of_line(batch, &error))?;
+        }
+        let needed = batches.iter().map(|batch| format::record_bytes(batch.body().len() as u64)).sum::<u64>() + format::RECORDS_AT;
+        Remake::anew(disk, self.directory, segment, first, file_bytes.max(needed)).fill(&before, batches).map(drop)
+    }
+}
+
+fn out_of_line(batch: &Batch, error: &crate::storage::BatchError) -> StorageError {
+    StorageError::OutOfLine(format!("raft index {}: {error}", batch.raft_index()))
+}
+
+/// What a damaged log answers to every write.
+fn refusal(damage: &Damage) -> StorageError {
+    let Damage { path, offset, reason, .. } = damage;
+    let reason = format!("{reason}; a damaged log takes nothing but what mends it");
+    StorageError::Damaged { path: path.clone(), offset: *offset, reason }
+}

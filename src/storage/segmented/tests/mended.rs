@@ -1,0 +1,219 @@
+//! What becomes of a damaged log that is given what it lost.
+
+use super::damaged::{check_reads, closed, files, open_damaged};
+use super::*;
+
+/// Gives the log what it has lost, `window` batches at a time. Returns how often that was.
+fn mend(log: &mut SegmentedLog, recovered: &mut Recovered, all: &[Batch], window: usize) -> usize {
+    let mut steps = 0;
+    *recovered = log.mend(Remedy::Fill(&[])).unwrap();
+    while let Some(first) = recovered.damage.first() {
+        let from = (first.raft_indexes.start - 2) as usize;
+        let some = &all[from..all.len().min(from + window)];
+        *recovered = log.mend(Remedy::Fill(some)).unwrap_or_else(|error| panic!("{some:?}: {error}; {:?}", recovered.damage));
+        steps += 1;
+        assert!(steps < 200, "it gets no better: {:?}", recovered.damage);
+    }
+    steps
+}
+
+/// The log in `dir` is damaged; mended, it is `all`, takes more, and is found sound by the next opening.
+#[track_caller]
+fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
+    let (mut log, mut recovered) = open_damaged(dir);
+    let incarnation = recovered.identity.incarnation;
+    let reader = log.reader();
+    let steps = mend(&mut log, &mut recovered, all, window);
+    assert_eq!(check_reads(&log, all), [0; 0]);
+    assert_eq!(reader.batches(2, 3, 0).unwrap(), all[..1], "readers of before go on");
+    assert_eq!((recovered.last.raft_index, recovered.identity.incarnation), (all.len() as u64 + 1, incarnation));
+    let mut last = recovered.last;
+    let more = singles(&mut last, 9, 3, 4000);
+    log.append(&more, 3).unwrap();
+    sync(&mut log);
+    run_chores(&mut log);
+    drop(log);
+    let (log, again) = open(dir);
+    assert_eq!((&again.damage[..], again.last), (&[][..], last));
+    assert_eq!(contents(&log), [all, &more].concat());
+    let verified = {
+        drop(log);
+        tools::verify(dir, |_| {}).unwrap()
+    };
+    assert!(verified.damage.is_empty(), "{:?}", verified.damage);
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.ends_with(mend::MEND_SUFFIX)).count(), 0);
+    steps
+}
+
+#[test]
+fn any_damaged_record_of_the_tail_is_mended() {
+    let (dir, all) = closed(4, 40, 1, false);
+    let name = segments(dir.path())[0].clone();
+    for at in (4096..4096 + 4 * 176).step_by(13) {
+        for window in [1, 4] {
+            let copy = killed(dir.path());
+            let whole = files(copy.path());
+            flip(&copy.path().join(&name), at, 1 << (at % 8));
+            let (mut log, mut recovered) = open_damaged(copy.path());
+            mend(&mut log, &mut recovered, &all, window);
+            let body_was_hit = (at - 4096) % 176 >= 96 + 32;
+            assert!(!body_was_hit || whole == files(copy.path()), "byte {at}: a record whose header was intact comes back to the last bit");
+            drop(log);
+            flip(&copy.path().join(&name), at, 1 << (at % 8));
+            is_made_whole(copy.path(), &all, window);
+        }
+    }
+}
+
+#[test]
+fn many_places_are_mended_one_after_the_other_or_at_once() {
+    for hits in [&[0, 3, 4, 7, 9][..], &[11], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], &[10, 11], &[0, 11]] {
+        for (window, byte) in [(1, 20), (3, 20), (12, 20), (1, 130), (12, 150), (5, 8)] {
+            let (dir, all) = closed(12, 40, 1, false);
+            let path = dir.path().join(&segments(dir.path())[0]);
+            hits.iter().for_each(|record| flip(&path, 4096 + record * 176 + byte, 0x40));
+            is_made_whole(dir.path(), &all, window);
+        }
+    }
+}
+
+#[test]
+fn lost_and_emptied_files_are_made_anew() {
+    for sealed in [false, true] {
+        let (dir, all) = closed(60, 300, 5, sealed);
+        for name in segments(dir.path()) {
+            for window in [1, 60] {
+                for contents in [None, Some(vec![]), Some(vec![0xA5; 8192])] {
+                    let copy = killed(dir.path());
+                    match &contents {
+                        None => std::fs::remove_file(copy.path().join(&name)).unwrap(),
+                        Some(bytes) => std::fs::write(copy.path().join(&name), bytes).unwrap(),
+                    }
+                    is_made_whole(copy.path(), &all, window);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn all_files_can_be_lost() {
+    for sealed in [false, true] {
+        for kept in 0..2 {
+            let (dir, all) = closed(60, 300, 5, sealed);
+            segments(dir.path()).iter().skip(kept).for_each(|name| std::fs::remove_file(dir.path().join(name)).unwrap());
+            is_made_whole(dir.path(), &all, 9);
+        }
+    }
+}
+
+#[test]
+fn a_lost_head_is_mended_without_anybody() {
+    let (dir, all) = closed(40, 300, 1, false);
+    for name in segments(dir.path()) {
+        let whole = files(dir.path());
+        flip(&dir.path().join(&name), 5, 1);
+        let (mut log, _) = open_damaged(dir.path());
+        assert_eq!(log.mend(Remedy::Fill(&[])).unwrap().damage, []);
+        assert!(whole == files(dir.path()));
+        assert_eq!(check_reads(&log, &all), [0; 0]);
+    }
+}
+
+#[test]
+fn what_does_not_fit_changes_nothing() {
+    let (dir, all) = closed(12, 40, 1, false);
+    let path = dir.path().join(&segments(dir.path())[0]);
+    flip(&path, 4096 + 5 * 176 + 20, 1);
+    flip(&path, 4096 + 9 * 176 + 150, 1);
+    let before = files(dir.path());
+    let (mut log, recovered) = open_damaged(dir.path());
+    let mark = |raft_index: u64| log.reader().mark(raft_index).unwrap().unwrap();
+    let (five, nine) = (mark(6), mark(10));
+    let others = |mut mark: Mark, term, bytes| singles(&mut mark, term, 1, bytes);
+    let flipped = |batch: &Batch| {
+        let mut body = batch.body().to_vec();
+        body[40] ^= 1;
+        Batch::new(batch.raft_index(), batch.term(), body.into()).unwrap()
+    };
+    let wrong = [
+        ("another batch of the same size", others(five, 1, 40).into_iter().map(|batch| flip_payload(&batch)).collect()),
+        ("another length", others(five, 1, 48)),
+        ("another term", others(five, 2, 40)),
+        ("a batch with a flipped bit", vec![flipped(&all[5])]),
+        ("a gap", vec![all[5].clone(), all[7].clone()]),
+        ("what the header knows better", [&all[5..9], &[flip_payload(&others(nine, 1, 40)[0])][..]].concat()),
+    ];
+    for (name, batches) in wrong {
+        let refused = log.mend(Remedy::Fill(&batches));
+        let is_partly_right = batches.first() == Some(&all[5]);
+        assert!(matches!(refused, Err(StorageError::OutOfLine(_))), "{name}: {refused:?}");
+        assert!(is_partly_right || before == files(dir.path()), "{name}");
+    }
+    let refused = log.append(&singles(&mut recovered.last.clone(), 3, 1, 1), 1).unwrap_err();
+    assert!(matches!(refused, StorageError::Damaged { .. }));
+    drop(log);
+    is_made_whole(dir.path(), &all, 1);
+    let (mut log, _) = open(dir.path());
+    assert!(matches!(log.mend(Remedy::Fill(&all)), Err(StorageError::OutOfLine(_))), "a sound log wants nothing");
+}
+
+/// The same batch with another payload, and its checksum.
+fn flip_payload(batch: &Batch) -> Batch {
+    let (index, entry) = (batch.first_index().unwrap(), batch.entry(batch.first_index().unwrap()).unwrap().unwrap());
+    let payload: Vec<u8> = entry.iter().map(|byte| byte ^ 0xFF).collect();
+    let mut open = OpenBatch::with_capacity(0);
+    open.push(&payload, crc32fast::hash(&payload));
+    Batch::new(batch.raft_index(), batch.term(), open.close(index, entry.position(), entry.timestamp())).unwrap()
+}
+
+#[test]
+fn what_was_never_committed_is_replaced() {
+    for (hit, from) in [(5, 5), (5, 3), (11, 11), (11, 2), (0, 0)] {
+        let (dir, all) = closed(12, 40, 1, false);
+        let path = dir.path().join(&segments(dir.path())[0]);
+        flip(&path, 4096 + hit * 176 + 20, 1);
+        let (mut log, _) = open_damaged(dir.path());
+        let mut mark = log.reader().mark(from as u64 + 1).unwrap().unwrap();
+        let new = singles(&mut mark, 2, 4, 50);
+        let recovered = log.mend(Remedy::Replace(&new)).unwrap();
+        assert_eq!((&recovered.damage[..], recovered.last), (&[][..], mark));
+        let expected = [&all[..from], &new].concat();
+        assert_eq!(contents(&log), expected);
+        let more = singles(&mut mark, 3, 40, 300);
+        log.append(&more, 3).unwrap();
+        sync(&mut log);
+        run_chores(&mut log);
+        drop(log);
+        let (log, again) = open(dir.path());
+        assert_eq!((&again.damage[..], again.last), (&[][..], mark));
+        assert_eq!(contents(&log), [expected, more].concat());
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
+    let disk = simulated::SimulatedDisk::new(3);
+    let options = SMALL;
+    let mut log = SegmentedLog::on(disk.clone(), options);
+    log.open(&genesis()).unwrap();
+    let mut mark = Mark::GENESIS;
+    let all = singles(&mut mark, 1, 12, 40);
+    for batch in &all {
+        log.append(std::slice::from_ref(batch), 1).unwrap();
+        sync(&mut log);
+    }
+    drop(log);
+    let name = disk.list().unwrap().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    disk.flip(&name, (4096 + 5 * 176 + 20) * 8);
+    disk.set_room(Some(disk.taken()));
+    let mut log = SegmentedLog::on(disk.clone(), options);
+    assert_eq!(log.open(&genesis()).unwrap().damage.len(), 1);
+    let taken = disk.taken();
+    assert!(matches!(log.mend(Remedy::Fill(&all[5..6])), Err(StorageError::Full { .. })));
+    assert_eq!(disk.taken(), taken);
+    disk.set_room(None);
+    let recovered = log.mend(Remedy::Fill(&all[5..6])).unwrap();
+    assert_eq!((&recovered.damage[..], recovered.last), (&[][..], mark));
+}

@@ -1,0 +1,138 @@
+//! A crash anywhere while a damaged log is mended: afterwards it is as damaged as before or less, says so, and can still be mended to the last batch.
+
+use super::super::simulated::{Draws, Platter, SimulatedDisk};
+use super::super::{Disk, STATE_NAME};
+use super::crash_states::choices_of;
+use super::workload::{batch_after, genesis, log_on};
+use crate::storage::{Batch, Mark, Recovered, Remedy, Storage, StorageError};
+
+/// How a log is damaged.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Payload,
+    Header,
+    /// The file is gone.
+    Lost,
+}
+
+/// A closed log on a disk, each batch synced by itself.
+fn filled(count: u64, sealed: bool) -> (SimulatedDisk, Vec<Batch>) {
+    let disk = SimulatedDisk::new(5);
+    let mut log = log_on(&disk);
+    log.open(&genesis()).unwrap();
+    let (mut mark, mut all) = (Mark::GENESIS, Vec::new());
+    for salt in 0..count {
+        let batch = batch_after(&mark, 1, salt, &[900, 20]);
+        log.append(std::slice::from_ref(&batch), mark.raft_index).unwrap();
+        log.begin_sync().wait().unwrap();
+        mark = batch.mark_after(&mark).unwrap();
+        all.push(batch);
+        while let Some(chore) = log.next_chore().filter(|_| sealed) {
+            chore();
+        }
+    }
+    (disk, all)
+}
+
+/// Damages the copy of each batch of `hits`.
+fn harm(disk: &SimulatedDisk, all: &[Batch], hits: &[usize], harm: Harm) {
+    for hit in hits {
+        let body = all[*hit].body();
+        let mut names: Vec<String> = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".seg")).collect();
+        names.sort();
+        let place = names.iter().find_map(|name| {
+            let mut bytes = vec![0; disk.bytes_of(name) as usize];
+            super::super::segment::read_full(&disk.open(name).unwrap(), &mut bytes, 0).unwrap();
+            Some((name, bytes.windows(body.len()).position(|window| window == *body)?))
+        });
+        let Some((name, at)) = place else { continue };
+        match harm {
+            Harm::Payload => disk.flip(name, (at as u64 + 100) * 8),
+            Harm::Header => disk.flip(name, (at as u64 - 76) * 8),
+            Harm::Lost => {
+                disk.remove(name).unwrap();
+                disk.sync_dir().unwrap();
+            }
+        }
+    }
+}
+
+/// Mends what is open, so many batches at a time.
+fn mend(log: &mut dyn Storage, mut recovered: Recovered, all: &[Batch], window: usize) -> Result<Recovered, StorageError> {
+    while let Some(damage) = recovered.damage.first() {
+        let from = (damage.raft_indexes.start - 2) as usize;
+        recovered = log.mend(Remedy::Fill(&all[from..all.len().min(from + window)]))?;
+    }
+    Ok(recovered)
+}
+
+/// Opens the log on `platter`: nothing is lost that is not told, and all of it can be mended.
+fn check(platter: Platter, all: &[Batch], seed: u64) -> Result<(), String> {
+    let disk = SimulatedDisk::with(platter, seed);
+    let mut log = log_on(&disk);
+    let recovered = log.open(&genesis()).map_err(|error| error.to_string())?;
+    let reader = log.reader();
+    for batch in all {
+        let raft_index = batch.raft_index();
+        let is_told = recovered.damage.iter().any(|damage| damage.raft_indexes.contains(&raft_index));
+        match reader.batches(raft_index, raft_index + 1, 0) {
+            Ok(found) if found == std::slice::from_ref(batch) => {}
+            other if is_told && other.is_err() => {}
+            other => return Err(format!("batch {raft_index}: {other:?}, and told is {:?}", recovered.damage)),
+        }
+    }
+    let mended = mend(&mut log, recovered, all, 5).map_err(|error| error.to_string())?;
+    let found = reader.batches(2, u64::MAX, u64::MAX).map_err(|error| error.to_string())?;
+    if found != all || mended.last.raft_index != all.len() as u64 + 1 {
+        return Err(format!("it was mended to {:?}", mended.last));
+    }
+    log.append(&[batch_after(&mended.last, 2, 99, &[5])], 1).map_err(|error| error.to_string())?;
+    log.begin_sync().wait().map_err(|error| error.to_string())?;
+    while let Some(chore) = log.next_chore() {
+        chore();
+    }
+    drop(log);
+    let again = log_on(&disk).open(&genesis()).map_err(|error| error.to_string())?;
+    let leftover = disk.list().map_err(|error| error.to_string())?.into_iter().find(|name| name.ends_with(".mend"));
+    if !again.damage.is_empty() || leftover.is_some() {
+        return Err(format!("after that, {:?} {leftover:?}", again.damage));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_crash_anywhere_while_mending_loses_nothing() {
+    let mut states = 0;
+    let last = usize::MAX;
+    let harms =
+        [(Harm::Payload, &[3, 4, 9][..]), (Harm::Header, &[0, 5]), (Harm::Header, &[last]), (Harm::Lost, &[2]), (Harm::Lost, &[last])];
+    for (count, sealed) in [(12, false), (40, true), (40, false)] {
+        // Opening does not look into sealed segments.
+        for (kind, hits) in harms.into_iter().skip(if sealed { 2 } else { 0 }) {
+            let (disk, all) = filled(count, sealed);
+            let hits: Vec<usize> = hits.iter().map(|hit| *hit.min(&(all.len() - 1))).collect();
+            harm(&disk, &all, &hits, kind);
+            let disk = disk.kill();
+            assert!(disk.list().unwrap().contains(&STATE_NAME.to_owned()));
+            let mut log = log_on(&disk);
+            disk.trace();
+            let recovered = log.open(&genesis()).unwrap();
+            mend(&mut log, recovered, &all, 4).unwrap();
+            drop(log);
+            let (cuts, _) = disk.take_trace();
+            for cut in &cuts {
+                let mut draws = Draws::new(cut.number as u64);
+                for (choices, torn) in choices_of(&cut.platter, 6, &mut draws) {
+                    let seed = draws.next() >> 24;
+                    let mut torn_draws = torn.then(|| Draws::new(seed));
+                    let state = cut.platter.settle(&choices, torn_draws.as_mut());
+                    check(state, &all, seed).unwrap_or_else(|why| {
+                        panic!("{kind:?} {hits:?} of {count}, sealed {sealed}, cut {} before {:?}: {why}", cut.number, cut.before)
+                    });
+                    states += 1;
+                }
+            }
+        }
+    }
+    assert!(states > 500, "only {states} states");
+}
