@@ -10,7 +10,7 @@ use crate::entry::NodeId;
 use crate::message::{Letter, Message, Word};
 use crate::replica::Replica;
 use crate::replica::repair::{self, Cure, Repair};
-use crate::storage::{Damage, Recovered, Remedy, StorageError};
+use crate::storage::{Damage, HardState, Recovered, Remedy, StorageError};
 
 /// So many wishes for batches are answered in a tick of time. Whoever asks for more is not heard, and asks again.
 const ANSWERS_MAX: u32 = 16;
@@ -24,13 +24,25 @@ impl Engine {
         let peers: Vec<NodeId> = members.voters.iter().chain(&members.learners).copied().collect();
         log::warn!("group {} node {}: its log is damaged: {:?}", replica.group, replica.node, recovered.damage);
         let repair = Repair::new(replica.node, peers.iter().copied(), reader, replica.election_ticks, replica.message_bytes, recovered);
-        let mended = self.storage.mend(Remedy::Fill(&[]));
-        match mended {
-            Ok(recovered) if recovered.damage.is_empty() || peers.len() > 1 => {
-                self.repair = Some(repair);
-                self.look_at(recovered);
+        self.repair = Some(repair);
+        self.mend_alone();
+        if self.fault.is_none() && self.repair.is_some() && peers.len() < 2 {
+            self.fail(&fault_of(&recovered.damage));
+        }
+    }
+
+    /// Mends what needs no batches.
+    fn mend_alone(&mut self) {
+        match self.storage.mend(Remedy::Fill(&[])) {
+            Ok(recovered) => self.look_at(&recovered),
+            Err(error @ StorageError::Full { .. }) => {
+                self.shared.status.lock().full = Some(error.to_string());
+                self.tell_repair();
             }
-            Ok(_) | Err(_) => self.fail(&fault_of(&recovered.damage)),
+            Err(error) => {
+                let account = self.repair.as_ref().map_or_else(String::new, Repair::account);
+                self.fail(&format!("{account}; and it could not be mended: {error}"));
+            }
         }
     }
 
@@ -61,11 +73,13 @@ impl Engine {
 
     pub(super) fn tick_repair(&mut self) {
         self.answers_left = ANSWERS_MAX;
-        if let Some(repair) = &mut self.repair {
-            repair.tick();
-            self.ask_for_batches();
-            self.tell_repair();
+        let Some(repair) = &mut self.repair else { return };
+        repair.tick();
+        if repair.needs_nobody() {
+            return self.mend_alone();
         }
+        self.ask_for_batches();
+        self.tell_repair();
     }
 
     fn ask_for_batches(&mut self) {
@@ -82,37 +96,38 @@ impl Engine {
         let outcome = match cure {
             Cure::Fill(batches) => self.storage.mend(Remedy::Fill(batches)),
             Cure::Replace(batches) => self.storage.mend(Remedy::Replace(batches)),
+            Cure::Rebase(mark) => self.storage.mend(Remedy::Rebase(*mark)),
         };
         match outcome {
             Ok(recovered) => {
                 self.shared.status.lock().full = None;
-                self.look_at(recovered);
+                self.look_at(&recovered);
             }
             Err(error @ StorageError::Full { .. }) => {
                 self.shared.status.lock().full = Some(error.to_string());
-                self.reject(from, &error);
+                self.reject(from, cure, &error);
             }
-            Err(error @ StorageError::OutOfLine(_)) => self.reject(from, &error),
+            Err(error @ StorageError::OutOfLine(_)) => self.reject(from, cure, &error),
             Err(error) => self.fail(&format!("its damaged log could not be mended: {error}")),
         }
     }
 
-    fn reject(&mut self, from: NodeId, error: &StorageError) {
+    fn reject(&mut self, from: NodeId, cure: &Cure, error: &StorageError) {
         log::warn!("group {}: what node {from} sent to mend the log with was not taken: {error}", self.settings.replica.group);
         if let Some(repair) = &mut self.repair {
-            repair.reject(from);
+            repair.reject(from, cure);
         }
     }
 
     /// What the log is after it was mended a little, or altogether.
-    fn look_at(&mut self, recovered: Recovered) {
+    fn look_at(&mut self, recovered: &Recovered) {
         if let Some(repair) = &mut self.repair {
-            repair.look(&recovered);
+            repair.look(recovered);
         }
         if !recovered.damage.is_empty() {
             return self.tell_repair();
         }
-        if let Err(error) = self.resume(&recovered) {
+        if let Err(error) = self.resume(recovered) {
             self.fail(&format!("the mended log cannot be read: {error}"));
         }
     }
@@ -120,7 +135,10 @@ impl Engine {
     /// Everything is there again: this node takes part.
     fn resume(&mut self, recovered: &Recovered) -> Result<(), StorageError> {
         let reader = self.shared.reader.clone();
-        let committed = reader.mark(recovered.hard_state.commit)?.expect("the recovered commit lies within the log");
+        // What was known to be committed while it was mended still is, though the record that said so may be gone.
+        let commit = self.repair.as_ref().map_or(0, Repair::commit).clamp(recovered.hard_state.commit, recovered.last.raft_index);
+        let committed = reader.mark(commit)?.expect("the commit lies within the log");
+        let recovered = &Recovered { hard_state: HardState { commit, ..recovered.hard_state }, ..recovered.clone() };
         self.replica = Replica::new(&self.settings.replica, recovered, committed, reader);
         self.repair = None;
         self.life += 1;
@@ -132,7 +150,10 @@ impl Engine {
         for (peer, directory) in std::mem::take(&mut self.met) {
             self.remember(peer, directory);
         }
-        self.shared.status.lock().repair = None;
+        {
+            let mut status = self.shared.status.lock();
+            (status.repair, status.full) = (None, None);
+        }
         log::info!("group {} node {}: its log is whole again", self.settings.replica.group, self.settings.replica.node);
         self.announce(self.replica.standing());
         Ok(())

@@ -12,6 +12,7 @@
 //!  24  u64  first raft index                            commit           the newest raft index that the giver knows to be committed
 //!  32  u64  the raft index behind the last              mark             48 bytes: the giver's mark after the last batch; zeros if there is none
 //!  40  u64  bytes at most
+//!                                                       if its log begins later: the mark where
 //!   .                                                   n x { u64 term, u32 length }
 //!   .                                                   the bodies, back to back
 //! ```
@@ -75,16 +76,20 @@ pub(crate) struct Gift {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lack {
     /// Its log is damaged there too. That says nothing of what the log should hold.
-    Damaged = 1,
+    Damaged,
     /// Its log does not reach so far.
-    Behind = 2,
-    /// Its log begins later.
-    Purged = 3,
+    Behind,
+    /// Its log begins later, behind this mark.
+    Purged(Mark),
 }
 
 impl Lack {
-    fn from_code(code: u8) -> Option<Lack> {
-        [Lack::Damaged, Lack::Behind, Lack::Purged].into_iter().find(|lack| *lack as u8 == code)
+    fn code(self) -> u8 {
+        match self {
+            Lack::Damaged => 1,
+            Lack::Behind => 2,
+            Lack::Purged(_) => 3,
+        }
     }
 }
 
@@ -103,7 +108,7 @@ impl Letter {
         let (kind, code, batches) = match &self.word {
             Word::Want(_) => (WANT, 0, &[][..]),
             Word::Gift(Gift { batches: Ok((batches, _)), .. }) => (GIFT, 0, &batches[..]),
-            Word::Gift(Gift { batches: Err(lack), .. }) => (GIFT, *lack as u8, &[][..]),
+            Word::Gift(Gift { batches: Err(lack), .. }) => (GIFT, lack.code(), &[][..]),
         };
         let mut head = Vec::with_capacity(GIFT_BYTES + BATCH_BYTES * batches.len());
         head.extend_from_slice(&[VERSION, kind, code, 0]);
@@ -115,7 +120,7 @@ impl Letter {
             Word::Gift(gift) => {
                 put(&[gift.commit]);
                 match &gift.batches {
-                    Ok((_, mark)) => {
+                    Ok((_, mark)) | Err(Lack::Purged(mark)) => {
                         put(&[mark.raft_index, mark.term, mark.next_index, mark.next_position, mark.timestamp, u64::from(mark.chain)])
                     }
                     Err(_) => put(&[0; MARK_BYTES / 8]),
@@ -168,11 +173,12 @@ fn read_gift(input: &mut Input, code: u8, count: u64) -> Result<Gift, MessageErr
     if [commit, mark.raft_index, mark.next_index, mark.next_position, mark.timestamp].into_iter().any(|number| number >= LIMIT) {
         return Err(MessageError("a number beyond 2^62"));
     }
-    let batches = match Lack::from_code(code) {
-        Some(lack) if count == 0 && mark == (Mark { raft_index: 0, term: 0, ..Mark::GENESIS }) => Err(lack),
-        None if code == 0 && (1..=BATCHES_MAX).contains(&count) && mark.raft_index >= count => {
-            Ok((read_batches(input, count, &mark)?, mark))
-        }
+    let has_no_mark = mark == Mark { raft_index: 0, term: 0, ..Mark::GENESIS };
+    let batches = match code {
+        0 if (1..=BATCHES_MAX).contains(&count) && mark.raft_index >= count => Ok((read_batches(input, count, &mark)?, mark)),
+        1 if count == 0 && has_no_mark => Err(Lack::Damaged),
+        2 if count == 0 && has_no_mark => Err(Lack::Behind),
+        3 if count == 0 => Err(Lack::Purged(mark)),
         _ => return Err(MessageError("a gift that is none")),
     };
     Ok(Gift { commit, batches })

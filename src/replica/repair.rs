@@ -11,7 +11,8 @@
 //!    anything of a later term, what was committed in an earlier one is in that leader's log, and in its own term there is only one log.
 //!
 //! If this node's log is another than what a peer knows to be committed, then it is another from there on, and was never committed from there on:
-//! that part is not filled in but replaced. Nothing else is ever given up.
+//! that part is not filled in but replaced. And if a peer has purged what is missing, which says that it was committed, this log may begin later too.
+//! Nothing else is ever given up.
 //!
 //! What is not proved is not taken, however long that lasts. A peer that has lost the batches too, or does not have them, proves nothing.
 
@@ -33,6 +34,8 @@ pub(crate) enum Cure {
     Fill(Vec<Batch>),
     /// The log is to be these, from the first of them on.
     Replace(Vec<Batch>),
+    /// The log is to begin behind this mark: what lies before is committed, and a peer has purged it.
+    Rebase(Mark),
 }
 
 /// What came of asking a peer.
@@ -115,7 +118,7 @@ impl Repair {
 
     /// What the log is after a step.
     pub(crate) fn look(&mut self, recovered: &Recovered) {
-        self.commit = recovered.hard_state.commit;
+        self.commit = self.commit.max(recovered.hard_state.commit);
         self.base = recovered.base.mark.raft_index;
         (self.asked, self.probe) = (None, None);
         if self.damage == recovered.damage {
@@ -191,10 +194,20 @@ impl Repair {
     }
 
     /// The storage could not use what was found out.
-    pub(crate) fn reject(&mut self, from: NodeId) {
+    pub(crate) fn reject(&mut self, from: NodeId, cure: &Cure) {
+        let outcome = if let Cure::Rebase(base) = cure { Outcome::Lacks(Lack::Purged(*base)) } else { Outcome::Wrong };
         if let Some(peer) = self.peers.iter().position(|peer| peer.node == from) {
-            self.in_vain(peer, Outcome::Wrong);
+            self.in_vain(peer, outcome);
         }
+    }
+
+    /// Whether nothing is missing that a peer could send, and it is time to try once more to mend the rest.
+    pub(crate) fn needs_nobody(&mut self) -> bool {
+        let is_due = self.rest == 0 && self.lowest() == 0;
+        if is_due {
+            self.rest = self.patience;
+        }
+        is_due
     }
 
     fn in_vain(&mut self, peer: usize, outcome: Outcome) {
@@ -209,7 +222,11 @@ impl Repair {
     }
 
     fn judge(&self, wanted: &Range<u64>, gift: Gift) -> Result<Cure, Verdict> {
-        let (mut batches, theirs) = gift.batches.map_err(|lack| Verdict::Not(Outcome::Lacks(lack)))?;
+        let (mut batches, theirs) = match gift.batches {
+            Ok(given) => given,
+            Err(Lack::Purged(base)) if self.may_begin_at(&base) => return Ok(Cure::Rebase(base)),
+            Err(lack) => return Err(Verdict::Not(Outcome::Lacks(lack))),
+        };
         let first = batches.first().map_or(0, Batch::raft_index);
         let last = batches.last().map_or(0, Batch::raft_index);
         if first != wanted.start || last >= wanted.end || batches.iter().any(|batch| batch.verify().is_err()) {
@@ -253,6 +270,14 @@ impl Repair {
         let is_damaged = |batch: &Batch| self.damage.iter().any(|damage| damage.raft_indexes.contains(&batch.raft_index()));
         batches.truncate(batches.iter().rposition(is_damaged).map_or(0, |at| at + 1));
         if batches.is_empty() { Err(Verdict::Not(Outcome::Unproved)) } else { Ok(Cure::Fill(batches)) }
+    }
+
+    /// Whether a log that begins behind `base`, which is committed, does without the first damaged place.
+    fn may_begin_at(&self, base: &Mark) -> bool {
+        let hole = self.damage.iter().map(|damage| &damage.raft_indexes).find(|hole| !hole.is_empty());
+        let is_beyond =
+            self.mark(self.commit).is_none_or(|here| here.next_index <= base.next_index && here.next_position <= base.next_position);
+        (is_beyond || base.raft_index < self.commit) && hole.is_some_and(|hole| hole.end <= base.raft_index + 1)
     }
 
     /// The first raft index that is damaged.
@@ -306,7 +331,7 @@ impl Outcome {
             Outcome::Silent => "does not answer",
             Outcome::Lacks(Lack::Damaged) => "is damaged there too",
             Outcome::Lacks(Lack::Behind) => "does not have it",
-            Outcome::Lacks(Lack::Purged) => "has purged it",
+            Outcome::Lacks(Lack::Purged(_)) => "has purged it",
             Outcome::Unproved => "has a batch there, and nothing proves yet that it is the same",
             Outcome::Wrong => "has sent what does not fit",
         }
@@ -330,7 +355,7 @@ pub(crate) fn answer(reader: &dyn LogReader, commit: u64, want: &Want, window_by
     let Range { start, end } = want.raft_indexes.clone();
     let batches = match reader.batches(start, end.min(start.saturating_add(BATCHES_MAX)), want.bytes_max.min(window_bytes)) {
         Ok(batches) => with_mark(reader, batches),
-        Err(StorageError::Purged { .. }) => Err(Lack::Purged),
+        Err(StorageError::Purged { .. }) => Err(Lack::Purged(reader.base().mark)),
         Err(_) => Err(Lack::Damaged),
     };
     Gift { commit, batches }

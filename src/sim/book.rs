@@ -113,6 +113,13 @@ impl Book {
         self.attempt = Some(Change::Reset(base));
     }
 
+    /// The storage is asked to begin its log behind `base`, and to keep what it has there.
+    pub(crate) fn attempt_rebase(&mut self, base: Mark) {
+        if self.live.mark(base.raft_index) != Some(base) {
+            self.attempt_reset(base);
+        }
+    }
+
     /// The storage has taken what it was asked to take. Returns how many batches that cut off.
     pub(crate) fn take(&mut self) -> u64 {
         let Some(change) = self.attempt.take() else { return 0 };

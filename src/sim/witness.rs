@@ -189,8 +189,13 @@ impl Storage for Witnessed {
                 watch.violated(format!("A8: node {}: {why}", self.node + 1));
             }
         }
+        if let Remedy::Rebase(mark) = remedy {
+            let watch = &mut *self.watch.lock();
+            watch.sightings.saw("damaged logs rebased");
+            watch.books[self.node].attempt_rebase(mark);
+        }
         let outcome = self.storage.mend(remedy);
-        if let Remedy::Replace(_) = remedy {
+        if let Remedy::Replace(_) | Remedy::Rebase(_) = remedy {
             self.enter(&outcome.as_ref().map(|_| ()).map_err(Clone::clone));
         }
         if let Ok(recovered) = &outcome {

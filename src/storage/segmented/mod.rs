@@ -230,7 +230,7 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     /// Does one step of mending, and looks at what it has come to.
-    fn step<T>(&mut self, step: impl FnOnce(&Patient<D>, &D, u64) -> Result<T, StorageError>) -> Result<(T, Recovered), StorageError> {
+    fn step<T>(&mut self, step: impl FnOnce(&mut Patient<D>, &D, u64) -> Result<T, StorageError>) -> Result<(T, Recovered), StorageError> {
         let (disk, file_bytes) = (self.disk.clone(), self.segment_bytes());
         let Access::Reading(patient) = &mut self.access else { return Err(sound()) };
         patient.usable()?;
@@ -320,11 +320,15 @@ impl<D: Disk> Storage for SegmentedLog<D> {
     }
 
     fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
-        let (_, mut recovered) = match remedy {
-            Remedy::Fill(_) => ((), self.look_again()?),
+        let mut recovered = match remedy {
+            Remedy::Fill(_) => self.look_again()?,
             Remedy::Replace(batches) => {
                 let segment = self.newest_segment()?;
-                self.step(|patient, disk, file_bytes| patient.replace(disk, batches, segment, file_bytes))?
+                self.step(|patient, disk, file_bytes| patient.replace(disk, batches, segment, file_bytes))?.1
+            }
+            Remedy::Rebase(mark) => {
+                let segment = self.newest_segment()?;
+                self.step(|patient, disk, file_bytes| patient.rebase(disk, mark, segment, file_bytes))?.1
             }
         };
         if let Remedy::Fill(mut batches) = remedy {

@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use super::Disk;
+use super::disk::{Disk, DiskFile};
 use super::format;
 use super::live::Live;
 use super::mend::{Home, Remake};
 use super::recovery::Found;
-use super::state::StateFile;
-use crate::storage::{Batch, Damage, StorageError};
+use super::state::{STATE_NAME, StateFile, WriteError};
+use super::{failed, too_large};
+use crate::storage::{Batch, BatchError, Damage, Mark, StorageError};
 
 /// See the [module](self).
 pub(super) struct Patient<D: Disk> {
@@ -26,15 +27,14 @@ pub(super) struct Patient<D: Disk> {
     live: Arc<Live<D>>,
     homes: Vec<Home>,
     bad_heads: Vec<(u64, u64)>,
-    lacks_batches: bool,
+    damage: Vec<Damage>,
 }
 
 impl<D: Disk> Patient<D> {
     pub(super) fn new(found: Found<D>, directory: u128, state: StateFile<D>, lock: D::Lock) -> Patient<D> {
         let refusal = refusal(&found.damage[0]);
-        let lacks_batches = found.damage.iter().any(|damage| !damage.raft_indexes.is_empty());
-        let Found { live, homes, bad_heads, .. } = found;
-        Patient { directory, state, lock, refusal, poison: None, live: Arc::new(live), homes, bad_heads, lacks_batches }
+        let Found { live, homes, bad_heads, damage, .. } = found;
+        Patient { directory, state, lock, refusal, poison: None, live: Arc::new(live), homes, bad_heads, damage }
     }
 
     pub(super) fn live(&self) -> Arc<Live<D>> {
@@ -61,7 +61,7 @@ impl<D: Disk> Patient<D> {
     /// Gives every segment its head back, if nothing else is wrong: a bad head says that the segment is no new one, and is needed as long as any of its
     /// records is missing.
     pub(super) fn mend_heads(&self, disk: &D) -> Result<(), StorageError> {
-        let heads = if self.lacks_batches { &[] } else { &self.bad_heads[..] };
+        let heads = if self.is_damaged_from(0).is_some() { &[] } else { &self.bad_heads[..] };
         heads.iter().try_for_each(|(id, first)| Remake::anew(disk, self.directory, *id, *first, 0).fill_head())
     }
 
@@ -96,7 +96,7 @@ impl<D: Disk> Patient<D> {
     }
 
     /// What follows and can be read must continue what is put in front of it.
-    fn must_lead_on(&self, disk: &D, raft_index: u64, before: &crate::storage::Mark) -> Result<(), StorageError> {
+    fn must_lead_on(&self, disk: &D, raft_index: u64, before: &Mark) -> Result<(), StorageError> {
         let (Ok(Some(batch)), Ok(Some(known))) = (self.live.batch(disk, raft_index), self.live.mark(disk, raft_index)) else {
             return Ok(());
         };
@@ -108,7 +108,7 @@ impl<D: Disk> Patient<D> {
         }
     }
 
-    fn mark(&self, disk: &D, raft_index: u64) -> Result<crate::storage::Mark, StorageError> {
+    fn mark(&self, disk: &D, raft_index: u64) -> Result<Mark, StorageError> {
         match self.live.mark(disk, raft_index) {
             Ok(Some(mark)) => Ok(mark),
             Ok(None) | Err(StorageError::Damaged { .. } | StorageError::Purged { .. }) => {
@@ -130,7 +130,53 @@ impl<D: Disk> Patient<D> {
     }
 }
 
-fn out_of_line(batch: &Batch, error: &crate::storage::BatchError) -> StorageError {
+impl<D: Disk> Patient<D> {
+    /// Lets the log begin behind `mark`. What lies behind it goes on in a new segment, which is there before the state says so.
+    pub(super) fn rebase(&mut self, disk: &D, mark: Mark, segment: u64, file_bytes: u64) -> Result<(), StorageError> {
+        let next = mark.raft_index + 1;
+        let behind = match self.live.mark(disk, mark.raft_index) {
+            Ok(Some(here)) if here == mark => self.all_from(disk, next)?,
+            // Behind the log, or another than what is committed: nothing that is here counts.
+            Ok(_) if self.is_damaged_from(next).is_none() => Vec::new(),
+            _ => {
+                return Err(StorageError::OutOfLine(format!(
+                    "whether raft index {} is the one that is purged is not known",
+                    mark.raft_index
+                )));
+            }
+        };
+        if !behind.is_empty() {
+            self.replace(disk, &behind, segment, file_bytes)?;
+        }
+        let mut state = self.state.state.clone();
+        (state.base.mark, state.first_segment) = (mark, segment);
+        let written = self.state.write(state, 0).and_then(|()| self.state.file.sync_data().map_err(WriteError::Io));
+        written.map_err(|error| match error {
+            WriteError::TooLarge => too_large(disk, STATE_NAME),
+            WriteError::Io(error) => failed(disk, "write", STATE_NAME, error),
+        })
+    }
+
+    /// All batches from this raft index on, none of which may be damaged.
+    fn all_from(&self, disk: &D, raft_index: u64) -> Result<Vec<Batch>, StorageError> {
+        if let Some(damaged) = self.is_damaged_from(raft_index) {
+            return Err(StorageError::OutOfLine(format!("raft index {damaged} is damaged as well")));
+        }
+        let mut batches = Vec::new();
+        while let Some(batch) = self.live.batch(disk, raft_index + batches.len() as u64)? {
+            batches.push(batch);
+        }
+        Ok(batches)
+    }
+
+    /// The first damaged raft index that is not below this one.
+    fn is_damaged_from(&self, raft_index: u64) -> Option<u64> {
+        let holes = self.damage.iter().map(|damage| &damage.raft_indexes).filter(|hole| !hole.is_empty() && hole.end > raft_index);
+        holes.map(|hole| hole.start.max(raft_index)).min()
+    }
+}
+
+fn out_of_line(batch: &Batch, error: &BatchError) -> StorageError {
     StorageError::OutOfLine(format!("raft index {}: {error}", batch.raft_index()))
 }
 
