@@ -227,7 +227,8 @@ impl Builder {
     /// Opens the log, joins the group and returns the handle. The only node of a group is its leader when this returns; the nodes of a larger group
     /// elect one among them once a majority is open.
     ///
-    /// A node whose log is damaged opens too, to be read: [`Status::fault`] says what is damaged and what to do. It takes no part in its group.
+    /// A node whose log is damaged opens too, and can be read. It takes no part in its group until its peers have sent it what is missing:
+    /// [`Status::repair`] says what that is. Without peers it stays so, and [`Status::fault`] says what is damaged and what to do.
     ///
     /// # Errors
     /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.

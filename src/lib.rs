@@ -41,8 +41,11 @@
 //! 3. **Real time.** An append that begins after another was acknowledged gets a higher index. [`DLedger::barrier`] is linearizable on every node;
 //!    [`DLedger::get`] alone is not: a follower may lag behind.
 //! 4. **An error tells.** [`AppendError::may_have_committed`] is false only if the append is not in the ledger and never will be.
-//! 5. **Damage is reported, not served.** Every `get` verifies the payload's checksum. What was synced and does not read back is an error with file and
-//!    offset, never a shorter log. A node that finds its log damaged when it is opened can be read, and takes no part in its group: see [`Status::fault`].
+//! 5. **Damage is reported, not served, and mended from peers.** Every `get` verifies the payload's checksum. What was synced and does not read back is an
+//!    error with file and offset, never a shorter log. A node that finds its log damaged when it is opened can be read, and takes no part in its group
+//!    (it does not vote, acknowledge or lead) until its peers have sent it exactly what it lost: see [`Status::repair`]. It takes a batch only if it is proved
+//!    to be the one that it held, or to be committed; what nobody can prove it waits for. Opening looks at what is not sealed, and at heads and seals; damage
+//!    in the cold part of a log is an error for whoever reads it, and [`tools::verify`] finds it.
 //!
 //! Assumed: nodes stop or lie in ways that checksums catch, but are not malicious; a disk keeps what `fdatasync` confirmed, and writes whole sectors of 512
 //! bytes or not at all; no two nodes are given the same id; nobody else writes to a log's directory. Clocks may be wrong in any way without harm to safety.
@@ -61,7 +64,7 @@
 //! | `dledger.rs`, `builder.rs` | the host's handle, and every setting |
 //! | `cursor.rs` | how a host reads: one entry, or a run of them |
 //! | `threads.rs` | the only file that spawns, and the only clock |
-//! | `engine.rs` | the corridor: joins replica, storage, transport and hosts, one `turn` at a time |
+//! | `engine.rs`, `engine/` | the corridor: joins replica, storage, transport and hosts, one `turn` at a time; and what a node with a damaged log does instead |
 //! | `shared.rs` | what host threads read without asking the engine |
 //! | `sequencer.rs` | where appends queue on the leader and become batches |
 //! | `replica/` | Raft as a pure value: messages and ticks in, effects out |

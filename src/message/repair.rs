@@ -218,3 +218,70 @@ impl fmt::Debug for Letter {
         }
     }
 }
+
+/// Letters of every shape, for tests.
+#[cfg(test)]
+pub(super) fn specimens(from: NodeId, to: NodeId) -> Vec<Message> {
+    let entries = crate::batch::fuzzing::body_of(&[b"one", b"", b"three"]);
+    let batches = vec![Batch::new(7, 3, entries).expect("a batch"), Batch::new(8, 4, Bytes::new()).expect("a control record")];
+    let mark = Mark { raft_index: 8, term: 4, next_index: 3, next_position: 8, timestamp: 1, chain: 0xABCD };
+    let gifts = [Ok((batches, mark)), Err(Lack::Damaged), Err(Lack::Behind), Err(Lack::Purged(mark))];
+    let gifts = gifts.into_iter().map(|batches| Word::Gift(Gift { commit: 7, batches }));
+    let words = std::iter::once(Word::Want(Want { raft_indexes: 7..9, bytes_max: 1000 })).chain(gifts);
+    words.map(|word| Letter { from, to, word }.into()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(message: &Message) -> Bytes {
+        let bytes = Bytes::from(message.encode().concat());
+        assert_eq!(bytes.len(), message.encoded_len());
+        bytes
+    }
+
+    #[test]
+    fn a_letter_comes_back_as_it_was_and_no_other_does() {
+        for message in specimens(NodeId::from(2), NodeId::from(1)) {
+            let bytes = joined(&message);
+            assert_eq!(Message::decode(bytes.clone()).as_ref(), Ok(&message));
+            assert_eq!((message.from(), message.to(), message.needs_room()), (NodeId::from(2), NodeId::from(1), false));
+            for len in 0..bytes.len() {
+                assert!(Message::decode(bytes.slice(..len)).is_err(), "{len} bytes of {message:?}");
+            }
+            assert!(Message::decode(Bytes::from([&bytes[..], &[0]].concat())).is_err());
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.to_vec();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                if let Ok(other) = Message::decode(Bytes::from(flipped.clone())) {
+                    assert_eq!(joined(&other), flipped, "a letter is written in one way");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_asks_for_too_much_is_refused_before_anything_is_allocated() {
+        let [want, gift, ..] = &specimens(NodeId::from(2), NodeId::from(1))[..] else { panic!("two letters at least") };
+        let with = |message: &Message, at: usize, value: u64| {
+            let mut bytes = joined(message).to_vec();
+            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            Message::decode(Bytes::from(bytes))
+        };
+        for (start, end) in [(0, 5), (7, 7), (7, 6), (7, 8 + BATCHES_MAX), (7, u64::MAX), (u64::MAX - 1, u64::MAX)] {
+            let mut bytes = joined(want).to_vec();
+            bytes[24..32].copy_from_slice(&start.to_le_bytes());
+            bytes[32..40].copy_from_slice(&u64::to_le_bytes(end));
+            assert!(Message::decode(Bytes::from(bytes)).is_err(), "{start}..{end}");
+        }
+        assert!(with(gift, 24, LIMIT).is_err(), "a commit");
+        assert!(with(gift, 32, 1).is_err(), "more batches than there are numbers");
+        assert!(with(gift, 32, u64::MAX).is_err(), "a raft index");
+        for count in [0_u32, 1, 3, 4096, u32::MAX] {
+            let mut bytes = joined(gift).to_vec();
+            bytes[4..8].copy_from_slice(&count.to_le_bytes());
+            assert!(Message::decode(Bytes::from(bytes)).is_err(), "{count} batches");
+        }
+    }
+}

@@ -27,6 +27,8 @@
 //! 7. **No unchecked word.** A message reaches raft-rs only after every check of [`crate::message`], and its batches only if they continue the
 //!    ledger. A message that proves this log wrong ends this replica ([`Effect::Fail`]); nothing is stepped after that.
 //! 8. **No election on sand.** A sole voter does not campaign while something it wrote is not durable.
+//! 9. **No part with a hole.** A replica is driven only on a log of which nothing is known to be damaged. Before that, [`repair`] decides what is asked of
+//!    whom and what is taken of the answers, and nothing that peers say reaches Raft.
 
 mod adapter;
 mod barriers;

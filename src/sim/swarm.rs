@@ -176,7 +176,7 @@ impl Swarm {
         };
         let drift = *chance.pick(&[0, 100, 20_000, 100_000]);
         swarm.drifts = (0..nodes).map(|_| chance.between(0, 2 * drift) as i64 - drift as i64).collect();
-        for weight in &mut swarm.troubles {
+        for weight in &mut swarm.troubles[..Trouble::Damage as usize] {
             *weight = perhaps(chance, 10);
         }
         for weight in &mut swarm.wishes {
@@ -184,6 +184,8 @@ impl Swarm {
         }
         swarm.wishes[Wish::Append as usize] = 20;
         swarm.wishes[Wish::Transfer as usize] = swarm.wishes[Wish::Transfer as usize].min(1);
+        // Drawn behind all others, so that these are for each seed what they were before.
+        swarm.troubles[Trouble::Damage as usize] = perhaps(chance, 10);
         swarm.settle();
         swarm
     }

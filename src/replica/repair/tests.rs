@@ -228,6 +228,42 @@ fn what_a_hostile_peer_sends_is_refused() {
 }
 
 #[test]
+fn what_peers_have_purged_need_not_be_kept_either() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    let shelf = Shelf::new(&all, &[4], &[]);
+    let purged_to = |raft_index: usize| {
+        let mut mending = repair(&shelf, 1, 2);
+        let (to, _) = asked(&mut mending).unwrap();
+        mending.handle_gift(node(to), Gift { commit: 7, batches: Err(Lack::Purged(shelf.marks[raft_index - 2])) })
+    };
+    assert_eq!(purged_to(3), None, "what is missing lies behind");
+    assert_eq!(purged_to(4), Some(Cure::Rebase(shelf.marks[2])));
+    assert_eq!(purged_to(6), Some(Cure::Rebase(shelf.marks[4])));
+}
+
+#[test]
+fn where_logs_part_is_looked_for_one_window_after_the_other() {
+    let all = run(&Mark::GENESIS, &[1; 9], 1);
+    let shelf = Shelf::new(&all, &[10], &[]);
+    let other = [&all[..6], &run(&shelf.marks[5], &[2; 3], 2)].concat();
+    let mut mending = repair(&shelf, 2, 1);
+    let mut asked_for = Vec::new();
+    let cure = loop {
+        let (to, raft_indexes) = asked(&mut mending).unwrap();
+        asked_for.push(raft_indexes.start);
+        // Two batches fit a message.
+        let want = Want { raft_indexes: raft_indexes.start..raft_indexes.end.min(raft_indexes.start + 2), bytes_max: 1 << 20 };
+        let gift = answer(&*Shelf::new(&other, &[], &[]), 10, &want, 1 << 20);
+        if let Some(cure) = mending.handle_gift(node(to), gift) {
+            break cure;
+        }
+        assert!(asked_for.len() < 9, "{asked_for:?}");
+    };
+    assert_eq!(asked_for, [10, 2, 4, 6, 8]);
+    assert_eq!(cure, Cure::Replace(other[6..8].to_vec()));
+}
+
+#[test]
 fn a_damaged_node_gives_what_is_intact_and_says_what_is_not() {
     let all = run(&Mark::GENESIS, &[1; 6], 1);
     let shelf = Shelf::new(&all, &[5], &[]);

@@ -82,7 +82,7 @@ impl Default for SegmentOptions {
 /// The default storage: a log in the segment files of one directory.
 ///
 /// Batches are written behind all others into files of fixed length, and read from anywhere in them without copying. What was synced survives a
-/// power cut; what a power cut tore is cut off; what was damaged is reported with file and offset, and never cut. Opening verifies every byte of what
+/// power cut; what a power cut tore is cut off; what was damaged is reported with file and offset, never cut, and can be mended. Opening verifies every byte of what
 /// is not yet sealed; sealed segments are verified as they are read.
 ///
 /// # What is assumed of the disk

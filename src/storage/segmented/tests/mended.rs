@@ -193,6 +193,40 @@ fn what_was_never_committed_is_replaced() {
 }
 
 #[test]
+fn a_log_may_begin_behind_what_it_lost() {
+    for (hit, base) in [(0, 0), (2, 2), (2, 7), (2, 11), (11, 11), (2, 20)] {
+        let (dir, all) = closed(12, 40, 1, false);
+        let mut marks = vec![Mark::GENESIS];
+        all.iter().for_each(|batch| marks.push(batch.mark_after(marks.last().unwrap()).unwrap()));
+        let mut far = marks[12];
+        singles(&mut far, 1, 9, 40);
+        let mark = marks.get(base + 1).copied().unwrap_or(far);
+        flip(&dir.path().join(&segments(dir.path())[0]), 4096 + hit * 176 + 20, 1);
+        let (mut log, _) = open_damaged(dir.path());
+        let outcome = log.mend(Remedy::Rebase(mark));
+        if hit == base {
+            // What is at the base here is lost, and whether it is the same cannot be told.
+            assert!(matches!(outcome, Err(StorageError::OutOfLine(_))), "{outcome:?}");
+            continue;
+        }
+        let recovered = outcome.unwrap();
+        let kept = all.get(base + 1..).unwrap_or_default();
+        let last = if kept.is_empty() { mark } else { marks[12] };
+        assert_eq!((&recovered.damage[..], recovered.base.mark, recovered.last), (&[][..], mark, last));
+        assert_eq!(contents(&log), kept);
+        let mut end = last;
+        let more = singles(&mut end, 3, 40, 300);
+        log.append(&more, mark.raft_index).unwrap();
+        sync(&mut log);
+        run_chores(&mut log);
+        drop(log);
+        let (log, again) = open(dir.path());
+        assert_eq!((&again.damage[..], again.base.mark, again.last), (&[][..], mark, end));
+        assert_eq!(contents(&log), [kept, &more].concat());
+    }
+}
+
+#[test]
 fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
     let disk = simulated::SimulatedDisk::new(3);
     let options = SMALL;
