@@ -204,7 +204,7 @@ impl Hosts {
                 self.end(operation, what);
             }
             Err(ReadError::Purged { .. }) => watch.sightings.saw("reads of what was purged"),
-            Err(ReadError::Damaged { .. }) if life.is_being_mended() => watch.sightings.saw("reads of what was damaged"),
+            Err(ReadError::Damaged { .. }) if watch.books[self.node_of(life, watch)].is_damaged => watch.sightings.saw("reads of what was damaged"),
             Err(error) => watch.violated(format!("A1: entry {index} cannot be read: {error}")),
         }
     }
@@ -260,7 +260,7 @@ impl Hosts {
                     watch.sightings.saw("tails that were overtaken by a purge");
                     return;
                 }
-                Some(Err(ReadError::Damaged { .. })) if life.is_being_mended() => return,
+                Some(Err(ReadError::Damaged { .. })) if watch.books[node].is_damaged => return,
                 Some(Err(error)) => return watch.violated(format!("A1: a tail ends at entry {next}: {error}")),
             }
         }

@@ -358,7 +358,7 @@ impl Life {
     pub(super) fn look(&mut self, node: usize, watch: &mut Watch) {
         let (end, commit) = (self.shared.watermark.end(), self.engine.commit());
         // What a damaged node shows is looked at when it is whole again. What it gives to hosts is looked at there.
-        if (end, commit) != (self.seen_end, self.seen) && !self.is_being_mended() {
+        if (end, commit) != (self.seen_end, self.seen) && !watch.books[node].is_damaged {
             self.seen = watch.show(node, &*self.shared.reader, end, commit, self.seen, self.is_dying);
             self.seen_end = end;
             watch.note(&[2, node as u64, end], || format!("node {}: shows {end} entries", node + 1));
@@ -381,10 +381,6 @@ impl Life {
         for refusal in self.engine.refusals.drain(..) {
             watch.sightings.saw(&format!("refused: {refusal}"));
         }
-    }
-
-    pub(super) fn is_being_mended(&self) -> bool {
-        self.shared.status.lock().repair.is_some()
     }
 
     pub(super) fn incarnation(&self) -> u64 {
