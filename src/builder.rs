@@ -39,6 +39,7 @@ pub struct Builder {
     pub(crate) transport: Option<Box<dyn Transport>>,
     pub(crate) flush: FlushPolicy,
     pub(crate) segment_bytes: u64,
+    pub(crate) verified: bool,
     pub(crate) max_entry_bytes: u64,
     pub(crate) max_in_flight_bytes: u64,
     pub(crate) append_timeout: Duration,
@@ -65,6 +66,7 @@ impl Builder {
             transport: None,
             flush: FlushPolicy::Sync,
             segment_bytes: 64 * MIB,
+            verified: false,
             max_entry_bytes: 4 * MIB,
             max_in_flight_bytes: 64 * MIB,
             append_timeout: Duration::from_secs(5),
@@ -130,6 +132,14 @@ impl Builder {
     /// differ between nodes and be changed at any opening.
     pub fn segment_bytes(mut self, bytes: u64) -> Builder {
         self.segment_bytes = bytes;
+        self
+    }
+
+    /// Whether opening reads every byte of the log, and not only the part that is not sealed. Default false: opening costs the tail, and damage in the cold
+    /// part is an error for whoever reads it. With it, opening costs the log, and a node of a group has all damage mended by its peers: the way back for one
+    /// that met damage while it ran. Without effect on a storage of the host's own.
+    pub fn verify_on_open(mut self, verify: bool) -> Builder {
+        self.verified = verify;
         self
     }
 

@@ -262,7 +262,10 @@ impl Builder {
 
     fn segmented_log(&self) -> SegmentedLog {
         let zeroed = self.flush == FlushPolicy::Sync;
-        SegmentedLog::new(self.dir.clone().unwrap_or_default(), SegmentOptions { segment_bytes: self.segment_bytes, zeroed })
+        SegmentedLog::new(
+            self.dir.clone().unwrap_or_default(),
+            SegmentOptions { segment_bytes: self.segment_bytes, zeroed, verified: self.verified },
+        )
     }
 
     fn default_transport(&self) -> Box<dyn Transport> {

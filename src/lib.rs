@@ -44,8 +44,8 @@
 //! 5. **Damage is reported, not served, and mended from peers.** Every `get` verifies the payload's checksum. What was synced and does not read back is an
 //!    error with file and offset, never a shorter log. A node that finds its log damaged when it is opened can be read, and takes no part in its group
 //!    (it does not vote, acknowledge or lead) until its peers have sent it exactly what it lost: see [`Status::repair`]. It takes a batch only if it is proved
-//!    to be the one that it held, or to be committed; what nobody can prove it waits for. Opening looks at what is not sealed, and at heads and seals; damage
-//!    in the cold part of a log is an error for whoever reads it, and [`tools::verify`] finds it.
+//!    to be the one that it held, or to be committed; what nobody can prove it waits for. Opening looks at what is not sealed, and at heads and seals;
+//!    damage in the cold part of a log is an error for whoever reads it, [`tools::verify`] finds it, and opening with [`Builder::verify_on_open`] has it mended.
 //!
 //! Assumed: nodes stop or lie in ways that checksums catch, but are not malicious; a disk keeps what `fdatasync` confirmed, and writes whole sectors of 512
 //! bytes or not at all; no two nodes are given the same id; nobody else writes to a log's directory. Clocks may be wrong in any way without harm to safety.

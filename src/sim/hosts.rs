@@ -204,7 +204,9 @@ impl Hosts {
                 self.end(operation, what);
             }
             Err(ReadError::Purged { .. }) => watch.sightings.saw("reads of what was purged"),
-            Err(ReadError::Damaged { .. }) if watch.books[self.node_of(life, watch)].is_damaged => watch.sightings.saw("reads of what was damaged"),
+            Err(ReadError::Damaged { .. }) if watch.books[self.node_of(life, watch)].is_damaged => {
+                watch.sightings.saw("reads of what was damaged")
+            }
             Err(error) => watch.violated(format!("A1: entry {index} cannot be read: {error}")),
         }
     }

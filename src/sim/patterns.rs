@@ -14,9 +14,13 @@ use super::watch::offer_bytes;
 use super::world::World;
 use crate::engine::Command;
 use crate::future::AppendFuture;
+use crate::storage::SegmentOptions;
 
 const ENTRIES: u64 = 3;
 const PAYLOAD_BYTES: usize = 40;
+/// What fills a segment of the smallest size.
+const SEALING_ENTRIES: u64 = 4;
+const SEALING_BYTES: usize = 4000;
 /// The header of a record, and the fixed part of its batch, lie in front of the payload.
 const HEADER_BEFORE: u64 = 32 + 96;
 
@@ -36,10 +40,12 @@ pub enum Harm {
 pub enum Ending {
     /// They are shut down.
     Stopped,
-    /// They are killed as soon as the last entry is acknowledged: nobody has written down yet that it is committed.
+    /// They are killed as soon as all have the last entry: nobody has written down yet that it is committed.
     Killed,
     /// All lose their power at once, with everything that was not synced. One more entry follows, so that the third is known to have been durable.
     PowerCut,
+    /// They are shut down after more entries, so that the three are in sealed segments. They read everything when they are opened again.
+    Sealed,
 }
 
 /// Which copies are damaged, and how.
@@ -87,10 +93,17 @@ pub fn play(pattern: Pattern) -> Result<Healing, String> {
     let mut world = World::of(swarm, chance, None);
     (0..3).for_each(|node| world.open(node));
     world.pass(20 * election, |world| world.leader().is_some())?;
-    let entries = if pattern.ending == Ending::PowerCut { ENTRIES + 1 } else { ENTRIES };
-    for _ in 0..entries {
-        world.append_one(20 * election)?;
+    let entries = match pattern.ending {
+        Ending::Stopped | Ending::Killed => ENTRIES,
+        Ending::PowerCut => ENTRIES + 1,
+        Ending::Sealed => ENTRIES + SEALING_ENTRIES,
+    };
+    for entry in 0..entries {
+        world.append_one(if entry < ENTRIES { PAYLOAD_BYTES } else { SEALING_BYTES }, 20 * election)?;
     }
+    // A copy that was never durable is torn, not damaged, and nobody counted it.
+    world
+        .pass(20 * election, |world| world.watch().books.iter().all(|book| book.durable_last() == book.last() && book.last() > entries))?;
     world.end_all(pattern.ending, election);
     for node in 0..3 {
         for entry in (0..ENTRIES).filter(|entry| pattern.is_hit(node, *entry)) {
@@ -98,7 +111,7 @@ pub fn play(pattern: Pattern) -> Result<Healing, String> {
         }
     }
     (0..3).for_each(|node| world.open(node));
-    let is_whole = world.pass(60 * election, World::is_whole).is_ok() && world.append_one(20 * election).is_ok();
+    let is_whole = world.pass(60 * election, World::is_whole).is_ok() && world.append_one(PAYLOAD_BYTES, 20 * election).is_ok();
     let accounts = world.nodes.iter().map(|node| node.life.as_ref().and_then(|life| life.shared.status().repair)).collect();
     let violation = world.watch().violation().cloned();
     Ok(Healing { violation, is_whole, accounts })
@@ -111,27 +124,27 @@ impl World {
     }
 
     /// Appends an entry and waits for it to be acknowledged.
-    fn append_one(&mut self, within: Micros) -> Result<(), String> {
+    fn append_one(&mut self, bytes: usize, within: Micros) -> Result<(), String> {
         let leader = self.leader().ok_or("nobody leads")?;
         let offer = self.watch().offered.len() as u64;
-        self.watch().offered.push(PAYLOAD_BYTES as u32);
+        self.watch().offered.push(bytes as u32);
         let life = self.nodes[leader].life.as_ref().ok_or("the leader is gone")?;
-        let future = life.shared.sequencer.append(&offer_bytes(offer, PAYLOAD_BYTES), None);
+        let future = life.shared.sequencer.append(&offer_bytes(offer, bytes), None);
         self.ring(leader);
         let outcome = |future: &AppendFuture| future.wait_timeout(Duration::ZERO);
         self.pass(within, |_| outcome(&future).is_some())?;
         let appended = outcome(&future).ok_or("not resolved")?.map_err(|error| error.to_string())?;
-        self.watch().acknowledge(offer, PAYLOAD_BYTES as u32, appended.index, appended.term);
+        self.watch().acknowledge(offer, bytes as u32, appended.index, appended.term);
         Ok(())
     }
 
     fn end_all(&mut self, ending: Ending, patience: Micros) {
-        if ending == Ending::Stopped {
+        if matches!(ending, Ending::Stopped | Ending::Sealed) {
             // The followers hear what is committed.
             let _ = self.pass(patience, |_| false);
         }
         for node in &mut self.nodes {
-            if ending == Ending::Stopped
+            if matches!(ending, Ending::Stopped | Ending::Sealed)
                 && let Some(life) = &node.life
             {
                 let (reply, _) = crossbeam_channel::bounded(1);
@@ -141,7 +154,7 @@ impl World {
             }
             match ending {
                 Ending::PowerCut => node.cut_power(true),
-                Ending::Stopped | Ending::Killed => node.kill(),
+                Ending::Stopped | Ending::Killed | Ending::Sealed => node.kill(),
             }
             node.life = None;
         }
@@ -181,6 +194,7 @@ impl Swarm {
         swarm.append_timeout = 10 * swarm.election;
         swarm.message_bytes = 4 << 10;
         swarm.window_bytes = 1 << 20;
+        swarm.segments = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: false, verified: true };
         swarm.drifts = vec![0; 3];
         swarm.hosts = 0;
         swarm.weather = swarm.weather.calm(swarm.election);

@@ -160,7 +160,11 @@ impl Swarm {
             entry_bytes: 8 << 10,
             window_bytes: *chance.pick(&[256, 4 << 10, 1 << 20]),
             message_bytes: *chance.pick(&[200, 4 << 10, 1 << 20]),
-            segments: SegmentOptions { segment_bytes: *chance.pick(&[8 << 10, 16 << 10, 64 << 10]), zeroed: chance.percent(50) },
+            segments: SegmentOptions {
+                segment_bytes: *chance.pick(&[8 << 10, 16 << 10, 64 << 10]),
+                zeroed: chance.percent(50),
+                verified: false,
+            },
             weather: Weather::draw(chance, heartbeat),
             pace,
             drifts: Vec::new(),
@@ -186,6 +190,7 @@ impl Swarm {
         swarm.wishes[Wish::Transfer as usize] = swarm.wishes[Wish::Transfer as usize].min(1);
         // Drawn behind all others, so that these are for each seed what they were before.
         swarm.troubles[Trouble::Damage as usize] = perhaps(chance, 10);
+        swarm.segments.verified = chance.percent(30);
         swarm.settle();
         swarm
     }

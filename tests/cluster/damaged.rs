@@ -284,6 +284,22 @@ fn what_nobody_has_is_waited_for_and_never_guessed() {
 }
 
 #[test]
+fn damage_in_the_cold_part_is_mended_by_a_member_that_reads_everything() {
+    let cluster = cluster_of(3).on(Disk::Directory).impatient().with(|builder| builder.segment_bytes(64 << 10)).open();
+    for index in 0..300 {
+        assert_eq!(cluster.append(&payload(index)), index);
+    }
+    cluster.agree();
+    let id = cluster.leader();
+    cluster.stop(id);
+    damage(&cluster, id, 20, 0);
+    damage(&cluster, id, 21, HEADER_BEFORE);
+    cluster.start_as(id, |builder| builder.verify_on_open(true));
+    whole(&cluster, id);
+    shows(&cluster, id, 300);
+}
+
+#[test]
 fn a_member_that_lost_a_file_gets_it_back() {
     let cluster = cluster_of(3).on(Disk::Directory).impatient().with(|builder| builder.segment_bytes(64 << 10)).open();
     for index in 0..300 {

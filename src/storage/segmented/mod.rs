@@ -64,6 +64,9 @@ pub struct SegmentOptions {
     /// Whether segments that are made ready ahead are filled with zeros: a sync of what is then written over them takes about half the time, and the disk
     /// writes everything twice. Worth it if every batch is synced. Default: true.
     pub zeroed: bool,
+    /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is found, and can be mended, wherever it is. Opening
+    /// costs the log then, and not its tail. Default: false.
+    pub verified: bool,
 }
 
 impl SegmentOptions {
@@ -75,7 +78,7 @@ impl SegmentOptions {
 
 impl Default for SegmentOptions {
     fn default() -> Self {
-        SegmentOptions { segment_bytes: 64 << 20, zeroed: true }
+        SegmentOptions { segment_bytes: 64 << 20, zeroed: true, verified: false }
     }
 }
 
@@ -99,6 +102,8 @@ pub struct SegmentedLog<D: Disk = RealDisk> {
     options: SegmentOptions,
     live: Arc<ArcSwap<Live<D>>>,
     access: Access<D>,
+    /// Batches in sealed segments that were damaged when the log was opened, if it was opened to read everything.
+    cold: Vec<u64>,
 }
 
 /// What may be done with a log.
@@ -120,7 +125,13 @@ impl SegmentedLog {
 impl<D: Disk> SegmentedLog<D> {
     pub(crate) fn on(disk: D, options: SegmentOptions) -> SegmentedLog<D> {
         let nothing = Base { mark: Mark::GENESIS, membership: Membership::default() };
-        SegmentedLog { disk: Arc::new(disk), options, live: Arc::new(ArcSwap::from_pointee(Live::new(nothing))), access: Access::Closed }
+        SegmentedLog {
+            disk: Arc::new(disk),
+            options,
+            live: Arc::new(ArcSwap::from_pointee(Live::new(nothing))),
+            access: Access::Closed,
+            cold: Vec::new(),
+        }
     }
 
     fn writer(&mut self) -> Result<&mut Writer<D>, StorageError> {
@@ -220,7 +231,9 @@ impl<D: Disk> SegmentedLog<D> {
         let look = || {
             let names = disk.list().map_err(|error| failed(&*disk, "open", "", error))?;
             let watermark = patient.state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
-            Ok((recovery::recover(&*disk, &patient.state.state, watermark, &names)?, names))
+            let mut found = recovery::recover(&*disk, &patient.state.state, watermark, &names)?;
+            add_cold(&*disk, &mut found, &patient.state.state, &self.cold)?;
+            Ok((found, names))
         };
         let seen = look();
         let (found, names) = patient.note(seen)?;
@@ -278,7 +291,11 @@ impl<D: Disk> Storage for SegmentedLog<D> {
         let identity = self.identify(genesis, &names)?;
         let mut state = self.open_state(&identity)?;
         let watermark = state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
-        let found = recovery::recover(&*disk, &state.state, watermark, &names)?;
+        let mut found = recovery::recover(&*disk, &state.state, watermark, &names)?;
+        if self.options.verified {
+            self.cold = cold_damage(&*disk, &found.live)?;
+            add_cold(&*disk, &mut found, &state.state, &self.cold)?;
+        }
         self.begin_run(&mut state, &found)?;
         Ok(self.admit(found, identity.directory, state, names, lock))
     }
@@ -342,6 +359,38 @@ impl<D: Disk> Storage for SegmentedLog<D> {
         }
         Ok(recovered)
     }
+}
+
+/// The batches in sealed segments that do not read back: those that opening does not look at.
+fn cold_damage<D: Disk>(disk: &D, live: &Live<D>) -> Result<Vec<u64>, StorageError> {
+    let mut cold = Vec::new();
+    for stretch in live.stretches.iter().filter(|stretch| stretch.segment.is_sealed()) {
+        for ordinal in 0..stretch.len() {
+            if stretch.segment.examine(disk, ordinal)?.is_some() {
+                cold.push(stretch.segment.first + ordinal);
+            }
+        }
+    }
+    Ok(cold)
+}
+
+/// Adds to what was found the damage of these batches, as far as it is still there.
+fn add_cold<D: Disk>(disk: &D, found: &mut Found<D>, state: &State, cold: &[u64]) -> Result<(), StorageError> {
+    let was_sound = found.damage.is_empty();
+    for raft_index in cold.iter().filter(|raft_index| **raft_index > found.live.base.mark.raft_index) {
+        let is_told = found.damage.iter().any(|damage| damage.raft_indexes.contains(raft_index));
+        if !is_told {
+            found.damage.extend(found.live.examine(disk, *raft_index)?);
+        }
+    }
+    found.damage.sort_by_key(|damage| damage.raft_indexes.start);
+    if was_sound && !found.damage.is_empty() {
+        found.commit = found.commit.max(state.hard_state.commit).clamp(found.live.base.mark.raft_index, found.last.raft_index);
+        while !matches!(found.live.mark(disk, found.commit), Ok(Some(_))) {
+            found.commit -= 1;
+        }
+    }
+    Ok(())
 }
 
 /// How many segments of the run `incarnation` are among `names`, or were: the count that the next one takes.

@@ -73,7 +73,7 @@ pub(super) fn chore<D: Disk>(shared: &Arc<Shared<D>>, incarnation: u64, options:
         return None;
     }
     let making = Making(shared.clone());
-    let SegmentOptions { segment_bytes, zeroed } = *options;
+    let SegmentOptions { segment_bytes, zeroed, .. } = *options;
     Some(Box::new(move || {
         let shared = &making.0;
         match make(shared, incarnation, segment_bytes, zeroed) {

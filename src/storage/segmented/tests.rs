@@ -11,7 +11,7 @@ use std::path::Path;
 use super::*;
 use crate::batch::OpenBatch;
 
-const SMALL: SegmentOptions = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: true };
+const SMALL: SegmentOptions = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: true, verified: false };
 
 pub(super) fn genesis() -> Genesis {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));

@@ -129,7 +129,7 @@ fn several_damaged_places_are_told_each() {
 #[test]
 fn a_payload_that_looks_like_records_is_not_taken_for_some() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = SegmentedLog::new(dir.path(), SegmentOptions { segment_bytes: 64 << 10, zeroed: true });
+    let mut log = SegmentedLog::new(dir.path(), SegmentOptions { segment_bytes: 64 << 10, ..SMALL });
     log.open(&genesis()).unwrap();
     let mut mark = Mark::GENESIS;
     let mut all = singles(&mut mark, 1, 3, 40);

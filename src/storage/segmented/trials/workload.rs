@@ -20,7 +20,7 @@ pub(super) fn genesis() -> Genesis {
 
 /// The log on `disk`, not opened yet.
 pub(super) fn log_on(disk: &SimulatedDisk) -> SegmentedLog<SimulatedDisk> {
-    SegmentedLog::on(disk.clone(), SegmentOptions { segment_bytes: SEGMENT_BYTES, zeroed: true })
+    SegmentedLog::on(disk.clone(), SegmentOptions { segment_bytes: SEGMENT_BYTES, zeroed: true, verified: false })
 }
 
 /// The batch that follows `before`, with a payload of each of `sizes`; a control record if there are none. No two salts give the same bytes.
