@@ -88,6 +88,22 @@ impl Book {
         })
     }
 
+    pub(crate) fn mark(&self, raft_index: u64) -> Option<Mark> {
+        self.live.mark(raft_index)
+    }
+
+    /// The place of the first of `batches` that is another than what was taken.
+    pub(crate) fn first_other(&self, batches: &[Batch]) -> Option<usize> {
+        let mut before = self.live.mark(batches.first()?.raft_index() - 1)?;
+        batches.iter().position(|batch| match batch.mark_after(&before) {
+            Ok(mark) if self.live.mark(batch.raft_index()) == Some(mark) => {
+                before = mark;
+                false
+            }
+            _ => true,
+        })
+    }
+
     /// The storage is asked to append.
     pub(crate) fn attempt_append(&mut self, batches: &[Batch]) -> Result<(), String> {
         let Some(first) = batches.first() else { return Ok(()) };

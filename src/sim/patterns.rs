@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::agenda::Micros;
+use super::book::Book;
 use super::chance::Chance;
 use super::node::Node;
 use super::swarm::{MS, Swarm};
@@ -102,8 +103,7 @@ pub fn play(pattern: Pattern) -> Result<Healing, String> {
         world.append_one(if entry < ENTRIES { PAYLOAD_BYTES } else { SEALING_BYTES }, 20 * election)?;
     }
     // A copy that was never durable is torn, not damaged, and nobody counted it.
-    world
-        .pass(20 * election, |world| world.watch().books.iter().all(|book| book.durable_last() == book.last() && book.last() > entries))?;
+    world.pass(20 * election, World::has_settled)?;
     world.end_all(pattern.ending, election);
     for node in 0..3 {
         for entry in (0..ENTRIES).filter(|entry| pattern.is_hit(node, *entry)) {
@@ -136,6 +136,13 @@ impl World {
         let appended = outcome(&future).ok_or("not resolved")?.map_err(|error| error.to_string())?;
         self.watch().acknowledge(offer, bytes as u32, appended.index, appended.term);
         Ok(())
+    }
+
+    /// Whether all disks hold all that any of them holds.
+    fn has_settled(&self) -> bool {
+        let books = &self.watch().books;
+        let last = books.iter().map(Book::last).max().unwrap_or(0);
+        books.iter().all(|book| book.durable_last() == last)
     }
 
     fn end_all(&mut self, ending: Ending, patience: Micros) {

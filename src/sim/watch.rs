@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::agenda::Micros;
 use super::book::Book;
 use super::trace::{Lines, Sightings, Trace};
-use crate::batch::Mark;
+use crate::batch::{Batch, Mark};
 use crate::message::{Message, Promise};
 use crate::storage::{HardState, LogReader};
 
@@ -164,6 +164,18 @@ impl Watch {
         self.demand(seen == commit || right, || format!("A5: node {me} shows {end} entries, and its commit ends at {top:?}"));
         self.demand_quorum(node, &top);
         commit
+    }
+
+    /// A damaged log is given batches. Where they are others than those that it lost, these were never committed.
+    pub(crate) fn fill_in(&mut self, node: usize, batches: &[Batch]) {
+        let Some(at) = self.books[node].first_other(batches) else { return };
+        self.sightings.saw("lost batches that others took the place of");
+        let lost = self.books[node].mark(batches[at].raft_index());
+        let committed = self.marks.get((batches[at].raft_index() - Mark::GENESIS.raft_index) as usize).copied();
+        self.demand(lost.is_none() || committed != lost, || format!("A1: node {}, mended, gives up {lost:?}", node + 1));
+        if let Err(why) = self.books[node].attempt_append(&batches[at..]) {
+            self.violated(format!("A8: node {}: {why}", node + 1));
+        }
     }
 
     fn give_up(&mut self, what: String, seen: u64) -> u64 {

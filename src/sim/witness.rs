@@ -194,8 +194,14 @@ impl Storage for Witnessed {
             watch.sightings.saw("damaged logs rebased");
             watch.books[self.node].attempt_rebase(mark);
         }
+        if let Remedy::Fill(batches) = remedy {
+            self.watch.lock().fill_in(self.node, batches);
+        }
         let outcome = self.storage.mend(remedy);
-        if let Remedy::Replace(_) | Remedy::Rebase(_) = remedy {
+        if let Err(error) = &outcome {
+            self.watch.lock().note(&[13, self.node as u64], || format!("node {}: not mended: {error}", self.node + 1));
+        }
+        if !matches!(remedy, Remedy::Fill(&[])) {
             self.enter(&outcome.as_ref().map(|_| ()).map_err(Clone::clone));
         }
         if let Ok(recovered) = &outcome {

@@ -168,8 +168,8 @@ impl<'a, D: Disk> Remake<'a, D> {
                 return Ok(Some((at, offset)));
             }
         }
-        // What a sealed segment holds behind is kept, readable or not: footer and seal speak of it.
-        Ok(self.segment.as_ref().filter(|segment| segment.is_sealed()).map(|segment| (self.first + segment.len(), u64::MAX)))
+        // What a sealed segment holds behind its records is kept: its footer.
+        Ok(segment.footer_at().map(|footer_at| (self.first + segment.len(), footer_at)))
     }
 
     /// Writes the file, with zeros from `zeros_from` on, and puts it in place of the old one.

@@ -150,6 +150,11 @@ impl<D: Disk> Segment<D> {
         Ok(Some(Damage { path, offset, raft_indexes: raft_index..raft_index + 1, term, chain, reason }))
     }
 
+    /// Where its footer begins, if it is sealed: right behind its last record.
+    pub(super) fn footer_at(&self) -> Option<u64> {
+        self.seal.as_ref().map(|seal| seal.footer_at)
+    }
+
     /// Whether it takes no more.
     pub(super) fn is_sealed(&self) -> bool {
         self.seal.is_some()
