@@ -43,7 +43,7 @@ pub enum Ending {
     Stopped,
     /// They are killed as soon as all have the last entry: nobody has written down yet that it is committed.
     Killed,
-    /// All lose their power at once, with everything that was not synced. One more entry follows, so that the third is known to have been durable.
+    /// All lose their power at once, with everything that was not synced. One more entry follows, which says that the third was durable.
     PowerCut,
     /// They are shut down after more entries, so that the three are in sealed segments. They read everything when they are opened again.
     Sealed,
@@ -101,9 +101,9 @@ pub fn play(pattern: Pattern) -> Result<Healing, String> {
     };
     for entry in 0..entries {
         world.append_one(if entry < ENTRIES { PAYLOAD_BYTES } else { SEALING_BYTES }, 20 * election)?;
+        // A copy that was not durable, or of which nothing says that it was, is torn and not damaged.
+        world.pass(20 * election, World::has_settled)?;
     }
-    // A copy that was never durable is torn, not damaged, and nobody counted it.
-    world.pass(20 * election, World::has_settled)?;
     world.end_all(pattern.ending, election);
     for node in 0..3 {
         for entry in (0..ENTRIES).filter(|entry| pattern.is_hit(node, *entry)) {

@@ -210,7 +210,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 let raft_indexes = reached..begin;
                 let place = match before.filter(|_| broken.is_some()) {
                     Some(before) => Some((before.candidate.id, before.candidate.first)),
-                    None => self.free_id(before, piece).map(|id| (id, reached)),
+                    None => self.free_id(before, piece, reached).map(|id| (id, reached)),
                 };
                 homes.extend(place.map(|(id, first)| Home { raft_indexes: raft_indexes.clone(), id, first }));
                 gaps.push(Damage { path, offset, raft_indexes, term: None, chain: None, reason: reason.to_owned() });
@@ -224,11 +224,14 @@ impl<'a, D: Disk> Salvage<'a, D> {
         (gaps, homes)
     }
 
-    /// The id of a segment between two pieces that wins over whatever else lies between them. Behind the last piece: the newest id that is missing.
-    fn free_id(&self, before: Option<&Piece<'_, D>>, next: Option<&Piece<'_, D>>) -> Option<u64> {
+    /// The id of a segment with the first raft index `first` between two pieces that wins over whatever else lies between them. Behind the last piece: the
+    /// newest id that is missing.
+    fn free_id(&self, before: Option<&Piece<'_, D>>, next: Option<&Piece<'_, D>>, first: u64) -> Option<u64> {
         let least = before.map_or(self.state.first_segment, |before| before.candidate.id + 1);
         let Some(next) = next else { return self.missing().map(|(id, _)| id).max().filter(|id| *id >= least) };
-        let is_free = |id: &u64| !self.candidates.iter().any(|candidate| candidate.id == *id);
+        // A file that bears the right name, and holds nothing that can be read, is as good as none.
+        let is_void = |candidate: &Candidate<D>| candidate.first == first && candidate.end() == first;
+        let is_free = |id: &u64| self.candidates.iter().filter(|candidate| candidate.id == *id).all(is_void);
         (least..next.candidate.id).rev().find(is_free)
     }
 
