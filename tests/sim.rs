@@ -53,7 +53,7 @@ fn a_budget_of_seeds_finds_nothing_and_sees_everything() {
 #[test]
 fn all_512_patterns_of_damage_are_survived_and_mended_where_an_intact_copy_is_left() {
     let mut mended = 0;
-    for ending in [Ending::Stopped, Ending::Killed] {
+    for ending in [Ending::Stopped, Ending::Killed, Ending::PowerCut, Ending::Sealed] {
         for harm in [Harm::Payload, Harm::Record] {
             for copies in 0..512 {
                 let pattern = Pattern { copies, harm, ending };
@@ -68,7 +68,7 @@ fn all_512_patterns_of_damage_are_survived_and_mended_where_an_intact_copy_is_le
         }
     }
     // Of 512 patterns 7 * 7 * 7 leave a copy of each entry.
-    assert_eq!(mended, 2 * 2 * 343);
+    assert_eq!(mended, 4 * 2 * 343);
 }
 
 #[test]

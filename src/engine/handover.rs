@@ -1,0 +1,60 @@
+//! Handing over the leadership, at the wish of a host.
+
+use super::{Engine, Transfer};
+use crate::entry::NodeId;
+use crate::error::TransferError;
+use crate::primitives::channel::Sender;
+use crate::replica::TransferRefusal;
+
+impl Engine {
+    pub(super) fn begin_transfer(&mut self, to: NodeId, reply: Sender<Result<(), TransferError>>) {
+        match self.try_transfer(to) {
+            Err(error) => drop(reply.send(Err(error))),
+            Ok(false) => drop(reply.send(Ok(()))),
+            Ok(true) => {
+                if let Some(before) = self.transfer.replace(Transfer { to, since: self.now.elapsed, reply }) {
+                    let _ = before.reply.send(Err(TransferError::TimedOut(before.to)));
+                }
+            }
+        }
+    }
+
+    /// Begins to hand over. `Ok(false)`: there is nothing to do, `to` leads already.
+    fn try_transfer(&mut self, to: NodeId) -> Result<bool, TransferError> {
+        if self.stopped {
+            return Err(TransferError::Stopped);
+        }
+        if let Some(reason) = &self.fault {
+            return Err(TransferError::Failed { reason: reason.clone() });
+        }
+        let standing = self.replica.standing();
+        if standing.leader == Some(to) {
+            return Ok(false);
+        }
+        let refusal = |refusal| match refusal {
+            TransferRefusal::NotLeader => TransferError::NotLeader { leader: standing.leader },
+            TransferRefusal::NotAVoter => TransferError::NotAVoter(to),
+        };
+        // Before anything is touched: a refusal must not disturb a transfer that is under way.
+        self.replica.check_transfer(to).map_err(refusal)?;
+        // What is queued is proposed first, for raft-rs takes nothing while it hands over. Whoever comes later waits, or is told to.
+        self.shared.sequencer.pause();
+        self.take_appends();
+        self.replica.handle_transfer(to).map_err(refusal)?;
+        Ok(true)
+    }
+
+    /// Answers a transfer that has come to an end, one way or the other.
+    pub(super) fn end_transfer(&mut self) {
+        if self.replica.is_transferring() {
+            return;
+        }
+        let leader = self.replica.standing().leader;
+        // raft-rs gives up after an election timeout, and so does an election. If nobody leads by then, a majority is missing.
+        let patience = 2 * self.settings.tick * self.settings.replica.election_ticks as u32;
+        let late = |transfer: &Transfer| self.now.elapsed >= transfer.since + patience;
+        let Some(Transfer { to, reply, .. }) = self.transfer.take_if(|transfer| leader.is_some() || late(transfer)) else { return };
+        let _ = reply.send(if leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
+        self.shared.sequencer.resume();
+    }
+}
