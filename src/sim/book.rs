@@ -129,11 +129,13 @@ impl Book {
         self.attempt = Some(Change::Reset(base));
     }
 
-    /// The storage is asked to begin its log behind `base`, and to keep what it has there.
-    pub(crate) fn attempt_rebase(&mut self, base: Mark) {
-        if self.live.mark(base.raft_index) != Some(base) {
+    /// The storage is asked to begin its log behind `base`, and to keep what it has there. Whether it has nothing there.
+    pub(crate) fn attempt_rebase(&mut self, base: Mark) -> bool {
+        let has_nothing = self.live.mark(base.raft_index) != Some(base);
+        if has_nothing {
             self.attempt_reset(base);
         }
+        has_nothing
     }
 
     /// The storage has taken what it was asked to take. Returns how many batches that cut off.

@@ -166,9 +166,9 @@ impl Watch {
         commit
     }
 
-    /// A damaged log is given batches. Where they are others than those that it lost, these were never committed.
-    pub(crate) fn fill_in(&mut self, node: usize, batches: &[Batch]) {
-        let Some(at) = self.books[node].first_other(batches) else { return };
+    /// A damaged log is given batches. Where they are others than those that it lost, these were never committed. Whether there are such.
+    pub(crate) fn fill_in(&mut self, node: usize, batches: &[Batch]) -> bool {
+        let Some(at) = self.books[node].first_other(batches) else { return false };
         self.sightings.saw("lost batches that others took the place of");
         let lost = self.books[node].mark(batches[at].raft_index());
         let committed = self.marks.get((batches[at].raft_index() - Mark::GENESIS.raft_index) as usize).copied();
@@ -176,6 +176,7 @@ impl Watch {
         if let Err(why) = self.books[node].attempt_append(&batches[at..]) {
             self.violated(format!("A8: node {}: {why}", node + 1));
         }
+        true
     }
 
     fn give_up(&mut self, what: String, seen: u64) -> u64 {

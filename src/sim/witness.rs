@@ -79,6 +79,23 @@ impl Witnessed {
         Witnessed { node, storage, watch, fuse, sync_failed, power_failed }
     }
 
+    fn attempt_remedy(&self, remedy: Remedy<'_>) -> bool {
+        let watch = &mut *self.watch.lock();
+        match remedy {
+            Remedy::Fill(batches) => watch.fill_in(self.node, batches),
+            Remedy::Replace(batches) => {
+                watch.sightings.saw("damaged tails replaced");
+                let entered = watch.books[self.node].attempt_append(batches);
+                entered.unwrap_or_else(|why| watch.violated(format!("A8: node {}: {why}", self.node + 1)));
+                true
+            }
+            Remedy::Rebase(mark) => {
+                watch.sightings.saw("damaged logs rebased");
+                watch.books[self.node].attempt_rebase(mark)
+            }
+        }
+    }
+
     /// A log that is whole again owes all that it ever owed.
     fn after_mending(&self, recovered: &Recovered) {
         let watch = &mut *self.watch.lock();
@@ -181,27 +198,13 @@ impl Storage for Witnessed {
 
     fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
         self.fuse.burn();
-        if let Remedy::Replace(batches) = remedy {
-            let watch = &mut *self.watch.lock();
-            watch.sightings.saw("damaged tails replaced");
-            let entered = watch.books[self.node].attempt_append(batches);
-            if let Err(why) = entered {
-                watch.violated(format!("A8: node {}: {why}", self.node + 1));
-            }
-        }
-        if let Remedy::Rebase(mark) = remedy {
-            let watch = &mut *self.watch.lock();
-            watch.sightings.saw("damaged logs rebased");
-            watch.books[self.node].attempt_rebase(mark);
-        }
-        if let Remedy::Fill(batches) = remedy {
-            self.watch.lock().fill_in(self.node, batches);
-        }
+        // Whether the log is asked to become another. If not, what it was asked for when it died may still have been done, or not.
+        let is_attempt = self.attempt_remedy(remedy);
         let outcome = self.storage.mend(remedy);
         if let Err(error) = &outcome {
             self.watch.lock().note(&[13, self.node as u64], || format!("node {}: not mended: {error}", self.node + 1));
         }
-        if !matches!(remedy, Remedy::Fill(&[])) {
+        if is_attempt {
             self.enter(&outcome.as_ref().map(|_| ()).map_err(Clone::clone));
         }
         if let Ok(recovered) = &outcome {
