@@ -2,7 +2,7 @@
 //! loses its leader. As tables for a page.
 //!
 //! ```sh
-//! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] [idle] [read] [open] [failover]
+//! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] [idle] [read] [follow] [open] [failover]
 //! ```
 //!
 //! Without names all figures are taken. Without `--bench`, which `cargo bench` adds, it only shows that every part runs.
@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use dledger::{Builder, DLedger};
 
 use measure::cluster::{Cluster, Shape};
+use measure::followers::{caught_up, caught_up_under_load, tailed};
 use measure::lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
 use measure::raw_records::RawRecords;
 use measure::scratch::scratch;
-use measure::table::{Table, median, millis};
+use measure::table::{Table, median, millis, rate};
 
 /// How much of everything.
 struct Plan {
@@ -34,7 +35,7 @@ struct Plan {
 type Figure = fn(&Plan);
 
 /// The idle cluster comes first, before anything else has left its traces in this process.
-const FIGURES: [(&str, Figure); 4] = [("idle", idle), ("read", read), ("open", open), ("failover", failover)];
+const FIGURES: [(&str, Figure); 5] = [("idle", idle), ("read", read), ("follow", follow), ("open", open), ("failover", failover)];
 
 fn main() {
     let plan = Plan::from_arguments(std::env::args().skip(1));
@@ -140,6 +141,28 @@ fn twice(work: impl Fn(u64) -> Duration + Sync) -> Duration {
         work(1);
     });
     began.elapsed()
+}
+
+/// What a reader at the tail costs, and a follower that was away; and whether they keep up.
+fn follow(plan: &Plan) {
+    let (time, bytes, file_bytes) = match plan.smoke {
+        true => (Duration::from_millis(20), 1 << 20, 4 << 20),
+        false => (Duration::from_secs(1), 1 << 30, 256 << 20),
+    };
+    let mut table = Table::new(&["1 KiB, 1024 in flight, sync", "appends/s alone", "with it", "ratio", "behind at the end"]);
+    for (name, shape) in [("a reader at the tail, one node", Shape::One), ("a reader at the tail, three nodes", Shape::Three)] {
+        let cluster = Cluster::open(shape, |builder| builder);
+        let (alone, tailed, behind) = tailed(&cluster, time);
+        table.row([name.to_owned(), rate(alone), rate(tailed), format!("{:.2}", tailed / alone), format!("{behind} entries")]);
+    }
+    let (before, during, took) = caught_up_under_load(bytes, time, 30 * time);
+    let there = took.map_or_else(|| "not there in time".to_owned(), |took| format!("there after {} ms", millis(took)));
+    table.row([format!("a follower {} MiB behind", bytes >> 20), rate(before), rate(during), format!("{:.2}", during / before), there]);
+    table.print();
+    let (caught_up, limit) = caught_up(bytes, file_bytes, time);
+    let mut table = Table::new(&["behind an idle leader", "entries/s", "one raw writer", "ratio"]);
+    table.row([format!("a follower {} MiB behind", bytes >> 20), rate(caught_up), rate(limit), format!("{:.2}", caught_up / limit)]);
+    table.print();
 }
 
 /// How long a node takes to open a log that was closed in good order, until it leads its group of one.

@@ -34,6 +34,8 @@ impl Shape {
 /// The nodes of one group, open. Shut down, and their data removed, when dropped.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<DLedger>,
+    /// What lies between [`Shape::Three`].
+    pub(crate) network: MemoryNetwork,
     _dir: TempDir,
 }
 
@@ -52,7 +54,7 @@ impl Cluster {
             };
             builder.open().expect("a node opens in a directory of its own")
         };
-        Cluster { nodes: (1..=shape.members()).map(open).collect(), _dir: dir }
+        Cluster { nodes: (1..=shape.members()).map(open).collect(), network, _dir: dir }
     }
 
     /// Waits until one of the nodes leads. Returns its place in `nodes`.

@@ -4,6 +4,7 @@
 
 pub(crate) mod blocking;
 pub(crate) mod cluster;
+pub(crate) mod followers;
 pub(crate) mod load;
 pub(crate) mod lookups;
 pub(crate) mod loopback;

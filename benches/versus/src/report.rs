@@ -8,8 +8,8 @@ use crate::results::{PAYLOADS, Results, Subject, WINDOWS};
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 340.0;
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 14.0;
+const RIGHT: f64 = 30.0;
+const TOP: f64 = 30.0;
 const BOTTOM: f64 = 46.0;
 
 const STYLE: &str = "
@@ -161,7 +161,7 @@ fn latencies(subjects: &[Subject], bytes: usize, window: usize) -> String {
         })
         .collect();
     let x =
-        Axis::decades(curves.iter().flat_map(|(.., points)| points.iter().map(|point| point.0)), "microseconds", |micros| match micros {
+        Axis::decades(curves.iter().flat_map(|(.., points)| points.iter().map(|point| point.0)), "from the call to the answer", |micros| match micros {
             micros if micros >= 1000.0 => format!("{:.0} ms", micros / 1000.0),
             micros => format!("{micros:.0} us"),
         });
@@ -231,7 +231,7 @@ impl Chart {
             svg,
             format_args!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n", (LEFT + right) / 2.0, HEIGHT - 10.0, x.label),
         );
-        put(svg, format_args!("<text x=\"{LEFT}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n", TOP - 4.0, y.label));
+        put(svg, format_args!("<text x=\"{LEFT}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n", TOP - 14.0, y.label));
     }
 
     fn line(&mut self, at: usize, subject: &Subject, points: &[(f64, f64)], dots: bool) {

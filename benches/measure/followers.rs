@@ -1,0 +1,81 @@
+//! What those cost who follow: readers at the tail, and replicas that were away.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dledger::DLedger;
+
+use super::cluster::{Cluster, Shape};
+use super::lookups::{PAYLOAD, fill};
+use super::raw_log::RawLogs;
+use super::turn::append;
+
+/// Entries that a reader, or a replica, may lag behind and still be there: a few batches.
+const NEAR: u64 = 8 * 1024;
+
+/// Appends a second with 1,024 in flight, alone and with a reader at the tail, and how far that one was behind in the end.
+pub(crate) fn tailed(cluster: &Cluster, time: Duration) -> (f64, f64, u64) {
+    let leader = &cluster.nodes[cluster.leader()];
+    let payload = [0x5a; PAYLOAD];
+    let alone = append(leader, &payload, 1024, time).per_second;
+    let (ended, read) = (AtomicBool::new(false), AtomicU64::new(leader.committed().end));
+    let follow = |mut tail: dledger::Tail| {
+        while !ended.load(Ordering::Relaxed) {
+            if let Some(entry) = tail.next_timeout(Duration::from_millis(10)) {
+                read.store(entry.expect("the log is whole").index() + 1, Ordering::Relaxed);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| follow(leader.tail(leader.committed().end)));
+        let tailed = append(leader, &payload, 1024, time).per_second;
+        let behind = leader.committed().end.saturating_sub(read.load(Ordering::Relaxed));
+        ended.store(true, Ordering::Relaxed);
+        (alone, tailed, behind)
+    })
+}
+
+/// A follower of three that was cut off while `bytes` were appended: how many entries a second it takes once it is back, behind a leader that is idle, and
+/// what a raw writer makes durable in a second.
+pub(crate) fn caught_up(bytes: u64, file_bytes: u64, time: Duration) -> (f64, f64) {
+    let (cluster, leader, follower) = with_one_behind(bytes);
+    let (from, to) = (follower.committed().end, leader.committed().end);
+    let began = Instant::now();
+    cluster.network.heal();
+    while follower.committed().end < to {
+        thread::sleep(Duration::from_micros(200));
+    }
+    let rate = (to - from) as f64 / began.elapsed().as_secs_f64();
+    (rate, RawLogs::new(1, file_bytes).append(&[0x5a; PAYLOAD], 1024, true, time))
+}
+
+/// The same behind a leader that goes on with 1,024 in flight: appends a second while the follower was away and while it came nearer, and how long that
+/// took. `None` if it was not there after `patience`.
+pub(crate) fn caught_up_under_load(bytes: u64, time: Duration, patience: Duration) -> (f64, f64, Option<Duration>) {
+    let (cluster, leader, follower) = with_one_behind(bytes);
+    let payload = [0x5a; PAYLOAD];
+    let before = append(&leader, &payload, 1024, time).per_second;
+    let began = Instant::now();
+    cluster.network.heal();
+    let mut rates = Vec::new();
+    while began.elapsed() < patience {
+        rates.push(append(&leader, &payload, 1024, time).per_second);
+        if follower.committed().end + NEAR >= leader.committed().end {
+            return (before, rates.iter().sum::<f64>() / rates.len() as f64, Some(began.elapsed()));
+        }
+    }
+    (before, rates.iter().sum::<f64>() / rates.len() as f64, None)
+}
+
+/// Three nodes of which one follower lacks `bytes` of payload, and nobody hears it: the leader, and that follower.
+fn with_one_behind(bytes: u64) -> (Cluster, DLedger, DLedger) {
+    let cluster = Cluster::open(Shape::Three, |builder| builder);
+    let at = cluster.leader();
+    let leader = cluster.nodes[at].clone();
+    let away = (at + 1) % cluster.nodes.len();
+    let follower = cluster.nodes[away].clone();
+    cluster.network.isolate((away as u64 + 1).into());
+    fill(&leader, bytes / PAYLOAD as u64);
+    (cluster, leader, follower)
+}
