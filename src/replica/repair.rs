@@ -225,6 +225,10 @@ impl Repair {
         let (mut batches, theirs) = match gift.batches {
             Ok(given) => given,
             Err(Lack::Purged(base)) if self.may_begin_at(&base) => return Ok(Cure::Rebase(base)),
+            // This log reaches further than one of which more is known to be committed: they may have parted long before.
+            Err(Lack::Behind) if self.probe.is_none() && gift.commit > self.commit && self.commit.max(self.base) + 1 < wanted.start => {
+                return Err(Verdict::Probe(self.commit.max(self.base) + 1));
+            }
             Err(lack) => return Err(Verdict::Not(Outcome::Lacks(lack))),
         };
         let first = batches.first().map_or(0, Batch::raft_index);

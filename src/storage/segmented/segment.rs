@@ -125,7 +125,12 @@ impl<D: Disk> Segment<D> {
     /// Where the record of this ordinal lies and how long its body is, if that is known for certain: a record that could not be read may lie
     /// somewhere behind the place that is kept for it.
     pub(super) fn certain_place(&self, disk: &D, ordinal: u64) -> Result<Option<(u64, u64)>, StorageError> {
-        let (offset, body_bytes) = self.contents(disk)?.index.place(ordinal);
+        let index = &self.contents(disk)?.index;
+        // A sealed segment that lost its footer may have fewer records that can be found than its seal counts.
+        if ordinal >= index.len() {
+            return Ok(None);
+        }
+        let (offset, body_bytes) = index.place(ordinal);
         Ok(match body_bytes == u64::from(DAMAGED) {
             false => Some((offset, body_bytes)),
             true => self.header(disk, ordinal).map(|header| (offset, u64::from(header.body_bytes))),
