@@ -26,6 +26,9 @@ use crate::transport::{MemoryNetwork, Seat, TcpTransport, Transport};
 /// How long the only node of a group may take to become its leader when it is opened. It takes two syncs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long it waits before it asks whether the disk is full. Only an opening that takes longer asks at all.
+const READY_PAUSE: Duration = Duration::from_millis(10);
+
 /// What a message to a follower that catches up carries. With the 64 that may be under way to it that is 32 MiB, half of what the TCP transport holds for a
 /// peer before it drops. A larger batch goes alone. While a follower keeps up, every batch is a message.
 const MESSAGE_BYTES: u64 = 512 << 10;
@@ -124,9 +127,7 @@ impl DLedger {
     /// # Errors
     /// [`BarrierError::TimedOut`] after `Builder::append_timeout` without a leader that has a quorum, and [`BarrierError::Stopped`].
     pub fn barrier(&self) -> Result<u64, BarrierError> {
-        let id = self.node.next_barrier.fetch_add(1, Ordering::Relaxed);
-        let (reply, answer) = bounded(1);
-        self.node.command(Command::Barrier { id, reply });
+        let (id, answer) = self.ask_for_barrier();
         match answer.recv_timeout(self.node.append_timeout) {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Timeout) => {
@@ -175,6 +176,13 @@ impl DLedger {
     /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all the same.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
         self.node.shutdown()
+    }
+
+    fn ask_for_barrier(&self) -> (u64, Receiver<Result<u64, BarrierError>>) {
+        let id = self.node.next_barrier.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = bounded(1);
+        self.node.command(Command::Barrier { id, reply });
+        (id, answer)
     }
 
     fn deadline(&self) -> Instant {
@@ -229,6 +237,9 @@ impl Builder {
     ///
     /// A node whose log is damaged opens too, and can be read. It takes no part in its group until its peers have sent it what is missing:
     /// [`Status::repair`] says what that is. Without peers it stays so, and [`Status::fault`] says what is damaged and what to do.
+    ///
+    /// The only node of a group opens also if its disk is too full for it to lead, to be read and purged: [`Status::full`] says so, and it leads once
+    /// there is room.
     ///
     /// # Errors
     /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.
@@ -352,17 +363,27 @@ impl Builder {
 }
 
 impl DLedger {
+    /// Waits until this node leads its group of one, or has found that there is no room for that.
     fn await_own_leadership(&self) -> Result<(), OpenError> {
         let deadline = Instant::now() + READY_TIMEOUT;
+        let failed = |error: BarrierError| Err(OpenError::Storage(StorageError::Poisoned(error.to_string())));
         // The point that a barrier establishes is behind the first batch of this leader's own term.
-        while Instant::now() < deadline {
-            match self.barrier() {
-                Ok(_) if self.status().role == Role::Leader => return Ok(()),
-                Ok(_) | Err(BarrierError::TimedOut(_)) => {}
-                Err(error) => return Err(OpenError::Storage(StorageError::Poisoned(error.to_string()))),
+        let (mut id, mut answer) = self.ask_for_barrier();
+        loop {
+            match answer.recv_timeout(READY_PAUSE) {
+                Ok(Ok(_)) if self.status().role == Role::Leader => return Ok(()),
+                Ok(Ok(_)) => (id, answer) = self.ask_for_barrier(),
+                Ok(Err(error)) => return failed(error),
+                Err(RecvTimeoutError::Disconnected) => return failed(BarrierError::Stopped),
+                Err(RecvTimeoutError::Timeout) => {
+                    let is_full = self.status().full.is_some();
+                    if is_full || Instant::now() >= deadline {
+                        self.node.command(Command::ForgetBarrier { id });
+                        return if is_full { Ok(()) } else { Err(OpenError::NotReady(READY_TIMEOUT)) };
+                    }
+                }
             }
         }
-        Err(OpenError::NotReady(READY_TIMEOUT))
     }
 }
 

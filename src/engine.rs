@@ -160,8 +160,8 @@ pub(crate) struct Engine {
     lost_count: bool,
     /// How often the replica was begun anew.
     life: u64,
-    /// No batch was written since the disk was found full.
-    short_of_room: bool,
+    /// No batch was written since the disk was found full: what it lacks room for.
+    short_of_room: Option<String>,
     /// The replica waits for room, for so many more ticks.
     full: bool,
     patience_ticks: usize,
@@ -214,7 +214,7 @@ impl Engine {
             identity: recovered.identity,
             lost_count: false,
             life: 0,
-            short_of_room: false,
+            short_of_room: None,
             full: false,
             patience_ticks: 0,
             repair: None,
@@ -428,7 +428,7 @@ impl Engine {
         }
         if self.lost_count {
             // The numbers that were given out since are wrong. Nobody was promised one.
-            self.shared.sequencer.close(self.not_leader());
+            self.shared.sequencer.close(self.refusal());
         }
     }
 
@@ -479,8 +479,7 @@ impl Engine {
             let written = self.storage.append(batches, commit);
             let failed = written.is_err();
             self.after_write(written, hard_state);
-            if self.short_of_room && !failed {
-                self.short_of_room = false;
+            if !failed && self.short_of_room.take().is_some() {
                 self.shared.status.lock().full = None;
             }
         }
@@ -516,14 +515,13 @@ impl Engine {
         self.replica.restart(&self.settings.replica, self.identity, saved, self.shared.reader.clone())?;
         self.life += 1;
         self.full = true;
-        self.short_of_room = true;
         self.patience_ticks = self.settings.replica.election_ticks;
         for id in self.barriers.keys() {
             self.replica.handle_barrier(*id);
         }
-        let reason = full.to_string();
-        self.shared.status.lock().full = Some(reason.clone());
-        self.shared.sequencer.close(AppendError::StorageFull { reason });
+        self.short_of_room = Some(full.to_string());
+        self.shared.status.lock().full.clone_from(&self.short_of_room);
+        self.shared.sequencer.close(self.refusal());
         self.announce(self.replica.standing());
         Ok(())
     }
@@ -547,7 +545,7 @@ impl Engine {
         self.shared.sequencer.release(batch.cost);
         batch.completion.resolve(match fate {
             Fate::Committed { term } => Ok(term),
-            Fate::Lost => Err(self.not_leader()),
+            Fate::Lost => Err(self.refusal()),
             Fate::Unknown => Err(AppendError::OutcomeUnknown),
         });
     }
@@ -557,9 +555,9 @@ impl Engine {
         if standing.role == Role::Leader {
             self.open_sequencer();
         } else {
-            self.shared.sequencer.close(self.not_leader());
+            self.shared.sequencer.close(self.refusal());
             if planted!("appends under way count as lost when a leader steps down") {
-                self.in_flight.values().for_each(|batch| batch.completion.resolve(Err(self.not_leader())));
+                self.in_flight.values().for_each(|batch| batch.completion.resolve(Err(self.refusal())));
             }
         }
         self.announce(standing);
@@ -588,8 +586,12 @@ impl Engine {
         let _ = self.backstage.roles.send(status);
     }
 
-    fn not_leader(&self) -> AppendError {
+    /// Why an append that is certain not to be committed was not taken here, or not kept: another leads; or nobody does, and this node has no room.
+    fn refusal(&self) -> AppendError {
         let leader = self.replica.standing().leader.filter(|leader| *leader != self.settings.replica.node);
+        if let Some(reason) = self.short_of_room.clone().filter(|_| leader.is_none()) {
+            return AppendError::StorageFull { reason };
+        }
         let address = leader.and_then(|leader| self.settings.addresses.iter().find(|(id, _)| *id == leader));
         AppendError::NotLeader { leader, address: address.map(|(_, address)| address.clone()) }
     }

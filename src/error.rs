@@ -47,6 +47,7 @@ pub enum AppendError {
     #[error("not confirmed within {}: a quorum of the group is slow or unreachable", seconds(*.0))]
     TimedOut(Duration),
     /// This node's disk is full, and it has given up the leadership until there is room. Not committed: append at another node, and free space here.
+    /// Of what was under way when the disk ran full, the only voter of a group says this at once; where others have a vote, they decide.
     #[error("this node takes no appends for now: {reason}")]
     #[non_exhaustive]
     StorageFull {

@@ -162,7 +162,8 @@ impl Replica {
     }
 
     /// Begins anew from what is written, as after a crash, because a write found no room. What is written must be durable by now; `saved` is the
-    /// hard state, if it was written before the room ran out. Proposals are kept: peers may hold them, and only a commit tells.
+    /// hard state, if it was written before the room ran out. Proposals are kept: peers may hold them, and only a commit tells. But those of a sole
+    /// voter that were not written are lost.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -183,7 +184,8 @@ impl Replica {
         let committed = if base.mark.raft_index > self.committed.raft_index { base.mark } else { self.committed };
         let hard_state = HardState { commit: committed.raft_index, ..saved.unwrap_or(self.core.hard_state()) };
         let recovered = Recovered { identity, hard_state, base, last, peers: Vec::new(), damage: Vec::new() };
-        let proposals = std::mem::take(&mut self.proposals);
+        let mut proposals = std::mem::take(&mut self.proposals);
+        let lost = Some(()).filter(|()| self.members.is_sole_voter()).map(|()| proposals.lose_behind(last.raft_index));
         // Answers to the questions that were asked so far may still come, and must not be taken for answers to new ones.
         let barriers = self.barriers.begin_anew();
         let before = self.committed;
@@ -195,6 +197,7 @@ impl Replica {
         if committed != before {
             self.effects.push_back(Effect::Commit(committed));
         }
+        self.effects.extend(lost.into_iter().flatten().map(|id| Effect::Settle(id, Fate::Lost)));
         Ok(())
     }
 

@@ -7,8 +7,11 @@
 //! 3. A committed batch below its raft index of a later term: terms never decrease along a log, so no log that holds the proposal can
 //!    hold that batch: lost for certain.
 //! 4. The log was moved forward past its raft index without its term: nobody can tell here. Unknown.
+//! 5. A sole voter began anew, and its log ends below the raft index: lost for certain. A commit takes a quorum of the voters, which is this
+//!    node's own log; only a voter leads, so no log but this one is ever given to anyone as the right one; and this log, which does not hold the batch, takes
+//!    none but from its own leader. A learner may hold it: its copy is cut off by the next batch that is written here.
 //!
-//! Losing the leadership settles nothing: the next leader may hold the batch, and commit it.
+//! Losing the leadership settles nothing else: the next leader may hold the batch, and commit it.
 
 use std::collections::VecDeque;
 
@@ -46,6 +49,12 @@ pub(crate) struct Proposals {
 impl Proposals {
     pub(crate) fn push(&mut self, id: BatchId, term: u64, raft_index: u64) {
         self.queue.push_back(Proposal { id, term, raft_index });
+    }
+
+    /// Forgets the proposals behind `last` and says which they are: rule 5.
+    pub(super) fn lose_behind(&mut self, last: u64) -> impl Iterator<Item = BatchId> + use<> {
+        let kept = self.queue.partition_point(|proposal| proposal.raft_index <= last);
+        self.queue.split_off(kept).into_iter().map(|proposal| proposal.id)
     }
 
     /// Settles what the commit of everything up to `commit` decides. `term_at` gives the term of a committed batch, or `None` where the
@@ -125,6 +134,17 @@ mod tests {
         let mut proposals = Proposals::default();
         proposals.push(1, 2, 5);
         assert_eq!(settle(&mut proposals, &[(50, 2)], 50), [(1, Fate::Unknown)]);
+    }
+
+    #[test]
+    fn what_a_sole_voter_did_not_write_is_lost_and_what_it_wrote_waits() {
+        let mut proposals = Proposals::default();
+        for (id, term, raft_index) in [(1, 2, 5), (2, 2, 6), (3, 4, 7)] {
+            proposals.push(id, term, raft_index);
+        }
+        assert_eq!(proposals.lose_behind(5).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(proposals.lose_behind(5).count(), 0);
+        assert_eq!(settle(&mut proposals, &[(5, 2), (6, 5)], 6), [(1, Fate::Committed { term: 2 })]);
     }
 
     #[test]

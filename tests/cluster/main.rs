@@ -4,6 +4,7 @@ mod cluster_of;
 mod damaged;
 mod failover;
 mod fates;
+mod full_disk;
 mod gated;
 mod handover;
 mod history;

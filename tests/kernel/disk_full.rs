@@ -60,6 +60,18 @@ fn a_node_is_opened_or_refused_but_never_broken_on_ext4() {
 
 #[test]
 #[ignore = "needs root; see main.rs"]
+fn a_node_alone_opens_to_be_read_on_a_full_tmpfs() {
+    at_every_step(&Volume::tmpfs(1 << 20), open_alone);
+}
+
+#[test]
+#[ignore = "needs root; see main.rs"]
+fn a_node_alone_opens_to_be_read_on_a_full_ext4() {
+    at_every_step(&Volume::ext4(16 << 20), open_alone);
+}
+
+#[test]
+#[ignore = "needs root; see main.rs"]
 fn a_group_goes_on_without_its_full_leader() {
     let volume = Volume::tmpfs(64 << 20);
     for room in (0..ROOM_BYTES_MAX).step_by(16 * STEP_BYTES as usize) {
@@ -186,7 +198,7 @@ fn quick(dir: &Path) -> dledger::Builder {
     node_in(dir).heartbeat_interval(ms(2)).election_timeout(ms(10)).append_timeout(ms(500))
 }
 
-/// A node that finds the disk full when its directory is made, and when it is opened again. One of three: a sole voter would wait for room to lead.
+/// A node that finds the disk full when its directory is made, and when it is opened again. One of three, which leads nobody.
 fn open_a_node(volume: &Volume, dir: &Path, room: u64) {
     let open = || {
         let transport = MemoryNetwork::new().transport(NodeId::from(1));
@@ -203,6 +215,23 @@ fn open_a_node(volume: &Volume, dir: &Path, room: u64) {
         let ledger = open().unwrap_or_else(|error| panic!("after an opening with {room} bytes of room: {error}"));
         ledger.shutdown().expect("a sound node closes in good order");
     }
+}
+
+/// A node that is a group of its own, and finds the disk full when it is opened again: it opens all the same, for it may be there to be purged.
+fn open_alone(volume: &Volume, dir: &Path, room: u64) {
+    let mut appended = Appended::default();
+    let ledger = quick(dir).open().expect("there still is room");
+    (0..3).for_each(|_| appended.append_until_acknowledged(&ledger));
+    ledger.shutdown().expect("a sound node closes in good order");
+    let ballast = volume.fill_but(room);
+    let ledger = quick(dir).open().unwrap_or_else(|error| panic!("with {room} bytes of room: {error}"));
+    let status = ledger.status();
+    assert!(status.full.is_some() || status.role == Role::Leader, "with {room} bytes of room: {status:?}");
+    appended.compare(&ledger);
+    drop(ballast);
+    appended.append_until_acknowledged(&ledger);
+    appended.compare(&ledger);
+    ledger.shutdown().expect("a sound node closes in good order");
 }
 
 /// What was acknowledged, in the order of the ledger.
