@@ -5,8 +5,10 @@
 
 pub use crate::batch::fuzzing::batch;
 pub use crate::message::fuzzing::message;
+pub use crate::replica::fuzzing::replica;
 pub use crate::storage::fuzzing::{page, segment};
 pub use crate::transport::fuzzing::frame;
+pub use crate::transport::fuzzing_of_hellos::hello;
 
 /// The bytes of an input, taken from the front. Gives zeros once they are used up.
 pub(crate) struct Dish<'a>(pub(crate) &'a [u8]);
@@ -40,16 +42,18 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::{batch, message, storage, transport};
+    use crate::{batch, message, replica, storage, transport};
 
     type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
-    const TARGETS: [Target; 5] = [
+    const TARGETS: [Target; 7] = [
         ("batch", batch, batch::fuzzing::seeds),
         ("page", page, storage::fuzzing::seeds_of_pages),
         ("segment", segment, storage::fuzzing::seeds_of_segments),
         ("frame", frame, transport::fuzzing::seeds),
+        ("hello", hello, transport::fuzzing_of_hellos::seeds),
         ("message", message, message::fuzzing::seeds),
+        ("replica", replica, replica::fuzzing::seeds),
     ];
 
     fn corpus(name: &str) -> PathBuf {

@@ -20,6 +20,7 @@ pub(crate) use self::check::Refusal;
 #[cfg(feature = "sim")]
 pub(crate) use self::promise::Promise;
 pub(crate) use self::repair::{BATCHES_MAX, Gift, Lack, Letter, Want, Word};
+use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::role::Membership;
 
@@ -98,6 +99,15 @@ impl Message {
         {
             inner.commit = inner.commit.min(last);
         }
+    }
+
+    /// What it takes of this node's memory, in bytes: what came, and what is kept for each batch.
+    pub(crate) fn footprint(&self) -> u64 {
+        let batches = match &self.0 {
+            Content::Raft(inner) => inner.entries.len() * size_of::<eraftpb::Entry>(),
+            Content::Repair(letter) => letter.batches() * size_of::<Batch>(),
+        };
+        (self.encoded_len() + batches) as u64
     }
 
     /// The node that sent it.

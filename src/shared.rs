@@ -14,7 +14,7 @@ use crate::watermark::Watermark;
 /// How much may wait to be handled: beyond it arriving messages are refused, as if the network had lost them.
 const INBOX_BYTES: u64 = 128 << 20;
 
-/// What a message counts in the inbox beyond its bytes.
+/// What a message counts in the inbox beyond its bytes and batches.
 const MESSAGE_OVERHEAD: u64 = 256;
 
 /// See the [module](self).
@@ -101,7 +101,7 @@ impl Shared {
 }
 
 fn inbox_cost(message: &Message) -> u64 {
-    message.encoded_len() as u64 + MESSAGE_OVERHEAD
+    message.footprint() + MESSAGE_OVERHEAD
 }
 
 /// The members of a group and where they are reached, as the builder was told.

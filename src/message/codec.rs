@@ -39,13 +39,14 @@ pub(super) const CONTEXT_BYTES_MAX: usize = 64;
 /// The largest state that travels inside a snapshot, in bytes.
 pub(super) const SNAPSHOT_DATA_BYTES_MAX: usize = 64 << 10;
 const MEMBERS_MAX: usize = 1024;
-/// Entries in one message. An entry costs eight times as much in memory as an empty one does on the wire; this bounds the product.
-const ENTRIES_MAX: usize = 1 << 20;
+/// Entries in one message. An empty one takes eight times as much in memory as on the wire; this bounds the product, at some 14 MiB. A node sends no more:
+/// it puts at most 512 KiB of small entries into a message, as Raft counts them, and Raft counts an empty one as four bytes at the least.
+const ENTRIES_MAX: usize = 1 << 17;
 /// Data up to this length is copied next to its neighbours: cheaper than one more piece in the vector of a system call.
 const MERGED_BYTES_MAX: usize = 1024;
 
 /// Every kind of message that travels; its code on the wire is its place here, from 1. Whatever is not here stays inside a node.
-const KINDS: [MessageType; 12] = [
+pub(super) const KINDS: [MessageType; 12] = [
     MessageType::MsgAppend,
     MessageType::MsgAppendResponse,
     MessageType::MsgRequestVote,

@@ -1,9 +1,11 @@
 //! Any bytes, taken for a message of a peer.
 
 use bytes::Bytes;
+use raft::eraftpb::{Entry, Message as Inner, MessageType, Snapshot};
 
-use super::{Message, View};
+use super::{Message, View, codec};
 use crate::batch::fuzzing::with_sound_payloads;
+use crate::batch::{Mark, OpenBatch};
 use crate::entry::NodeId;
 use crate::fuzzing::Dish;
 use crate::role::Membership;
@@ -49,6 +51,101 @@ impl Seat {
         let _ = message.check(&view).map_err(|refusal| (refusal.is_fatal(), refusal.to_string()));
         let _ = (message.needs_room(), format!("{message:?}"));
     }
+}
+
+/// Where a replica stands, to lie about.
+pub(crate) struct Stance {
+    pub(crate) term: u64,
+    pub(crate) commit: u64,
+    pub(crate) last: Mark,
+    /// A state that a snapshot may carry.
+    pub(crate) rebase: Bytes,
+}
+
+/// A message to node 1 in which every field is near the truth, or at an end of what it can be.
+pub(crate) fn lie(dish: &mut Dish<'_>, stance: &Stance) -> Message {
+    let Stance { term, commit, last, rebase } = stance;
+    let kind = codec::KINDS[usize::from(dish.byte()) % codec::KINDS.len()];
+    let how = dish.byte();
+    let mut message = Inner { msg_type: kind, from: 2 + u64::from(how & 1), to: 1, reject: how & 2 != 0, ..Inner::default() };
+    message.term = near(dish, *term);
+    message.log_term = near(dish, last.term);
+    message.index = near(dish, if how & 4 == 0 { last.raft_index } else { *commit });
+    message.commit = near(dish, *commit);
+    message.commit_term = near(dish, last.term);
+    message.reject_hint = near(dish, last.raft_index);
+    message.request_snapshot = near(dish, 0).wrapping_sub(1);
+    let entries = usize::from(dish.byte() % 4);
+    match kind {
+        MessageType::MsgAppend => message.entries = (0..entries).map(|_| entry(dish, stance)).collect(),
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
+            message.entries = (0..entries).map(|_| Entry { data: ticket(dish), ..Entry::default() }).collect();
+        }
+        MessageType::MsgSnapshot => {
+            let mut snapshot = Snapshot { data: if how & 8 == 0 { rebase.clone() } else { ticket(dish) }, ..Snapshot::default() };
+            let metadata = snapshot.mut_metadata();
+            (metadata.index, metadata.term) = (near(dish, last.raft_index + 3), near(dish, last.term));
+            metadata.mut_conf_state().voters = (1..=3 + u64::from(how >> 4 & 1)).collect();
+            metadata.mut_conf_state().learners = (0..entries).map(|_| near(dish, 4)).collect();
+            message.set_snapshot(snapshot);
+        }
+        _ => {}
+    }
+    if how & 32 != 0 {
+        message.context = ticket(dish);
+    }
+    let mut index = message.index;
+    for entry in message.mut_entries().iter_mut().filter(|_| kind == MessageType::MsgAppend) {
+        index = index.wrapping_add(1);
+        entry.index = index;
+    }
+    Message::new(message)
+}
+
+/// A number near `about`, or one at which sums and comparisons go wrong.
+fn near(dish: &mut Dish<'_>, about: u64) -> u64 {
+    const ENDS: [u64; 8] = [0, 1, u64::MAX, u64::MAX - 1, 1 << 62, (1 << 62) - 1, (1 << 48) - 1, 1 << 32];
+    match dish.byte() {
+        end @ 0xF0.. => ENDS[usize::from(end % 8)],
+        byte => about.wrapping_add(u64::from(byte % 17)).wrapping_sub(8),
+    }
+}
+
+fn ticket(dish: &mut Dish<'_>) -> Bytes {
+    let len = usize::from(dish.byte() % 65);
+    Bytes::copy_from_slice(dish.bytes(len))
+}
+
+/// A batch that continues the log, or nearly; a control record; or anything.
+fn entry(dish: &mut Dish<'_>, Stance { last, .. }: &Stance) -> Entry {
+    let (how, term) = (dish.byte(), near(dish, last.term));
+    let data = match how % 4 {
+        0 => Bytes::new(),
+        1 => ticket(dish),
+        _ => {
+            let (mut open, payload) = (OpenBatch::with_capacity(0), ticket(dish));
+            open.push(&payload, crc32fast::hash(&payload));
+            let index = if how & 4 == 0 { last.next_index } else { near(dish, last.next_index) };
+            open.close(index, last.next_position, last.timestamp)
+        }
+    };
+    Entry { term, data, ..Entry::default() }
+}
+
+/// What a peer that agrees answers to a message of node 1.
+pub(crate) fn yes(question: &Message) -> Option<Message> {
+    let question = question.raft()?;
+    let mut answer = Inner { from: question.to, to: question.from, term: question.term, ..Inner::default() };
+    answer.msg_type = match question.msg_type {
+        MessageType::MsgRequestPreVote => MessageType::MsgRequestPreVoteResponse,
+        MessageType::MsgRequestVote => MessageType::MsgRequestVoteResponse,
+        MessageType::MsgHeartbeat => MessageType::MsgHeartbeatResponse,
+        MessageType::MsgAppend => MessageType::MsgAppendResponse,
+        _ => return None,
+    };
+    answer.index = question.index + question.entries.len() as u64;
+    answer.context = question.context.clone();
+    Some(Message::new(answer))
 }
 
 #[cfg(test)]

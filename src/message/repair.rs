@@ -94,6 +94,11 @@ impl Lack {
 }
 
 impl Letter {
+    /// How many batches it carries.
+    pub(super) fn batches(&self) -> usize {
+        if let Word::Gift(Gift { batches: Ok((batches, _)), .. }) = &self.word { batches.len() } else { 0 }
+    }
+
     pub(super) fn encoded_len(&self) -> usize {
         match &self.word {
             Word::Want(_) => WANT_BYTES,

@@ -33,6 +33,8 @@
 mod adapter;
 mod barriers;
 mod election;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod membership;
 mod proposals;
 mod rebase;

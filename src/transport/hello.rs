@@ -1,5 +1,8 @@
 //! What two nodes tell each other before anything else, and who is turned away.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::collections::HashMap;
 
 use super::Seat;

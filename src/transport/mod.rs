@@ -25,10 +25,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-#[cfg(any(test, fuzzing))]
-pub(crate) use self::frame::fuzzing;
 pub use self::memory::{MemoryNetwork, MemoryTransport};
 pub use self::tcp::TcpTransport;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};
 use crate::entry::NodeId;
 pub use crate::message::{Message, MessageError};
 pub use crate::storage::Identity;

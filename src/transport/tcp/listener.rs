@@ -17,8 +17,6 @@ use crate::transport::{Message, MessageError};
 
 /// Connections that wait in the operating system for us to accept them.
 const BACKLOG: i32 = 1024;
-/// Connections that have not said who they are. More are closed as they come.
-const LOBBY_MAX: usize = 64;
 /// The longest wait for room in the inbox before it is asked again.
 const ROOM_PAUSE_MAX: Duration = Duration::from_millis(20);
 
@@ -90,14 +88,13 @@ impl Doorbell {
 
 /// Gives a new connection a thread, if there is room for it.
 fn receive(station: &Arc<Station>, stream: TcpStream, address: SocketAddr) {
-    if station.lobby.fetch_add(1, Ordering::Relaxed) >= LOBBY_MAX {
-        station.lobby.fetch_sub(1, Ordering::Relaxed);
+    let guest = Arc::new(Guest::new(stream));
+    if !station.lobby.enter(&guest, address) {
         return station.complain(&address.to_string(), &io::Error::other("too many connections that have not said who they are").into());
     }
-    let shared = station.clone();
-    let spawned = station.spawner.spawn("from", move || Guest::serve(&shared, stream, address));
-    if let Err(error) = spawned {
-        station.lobby.fetch_sub(1, Ordering::Relaxed);
+    let (shared, own) = (station.clone(), guest.clone());
+    if let Err(error) = station.spawner.spawn("from", move || own.serve(&shared, address)) {
+        station.lobby.leave(&guest);
         station.complain(&address.to_string(), &error.into());
     }
 }
@@ -111,35 +108,38 @@ pub(super) struct Guest {
 }
 
 impl Guest {
+    pub(super) fn new(stream: TcpStream) -> Guest {
+        Guest { stream, peer: AtomicU64::new(0), closed: AtomicBool::new(false) }
+    }
+
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         // It fails if the other end has hung up first, and then it is done already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
     /// Hears who it is, then takes its messages until one of the two hangs up.
-    fn serve(station: &Station, stream: TcpStream, address: SocketAddr) {
-        let guest = Arc::new(Guest { stream, peer: AtomicU64::new(0), closed: AtomicBool::new(false) });
-        station.guests.lock().push(guest.clone());
+    fn serve(self: Arc<Guest>, station: &Station, address: SocketAddr) {
+        station.guests.lock().push(self.clone());
         // Who stops the transport closes all guests that are here afterwards; who is late sees that it has been stopped.
         if station.is_stopped() {
-            guest.close();
+            self.close();
         }
         let mut reader = FrameReader::new();
-        let admitted = guest.admit(station, &mut reader);
-        station.lobby.fetch_sub(1, Ordering::Relaxed);
-        let end = admitted.and_then(|peer| Ok(guest.read(station, peer, &mut reader)?));
+        let admitted = self.admit(station, &mut reader);
+        station.lobby.leave(&self);
+        let end = admitted.and_then(|peer| Ok(self.read(station, peer, &mut reader)?));
         if let Err(why) = end
-            && !guest.is_closed()
+            && !self.is_closed()
         {
             station.complain(&address.to_string(), &why);
         }
-        guest.close();
-        station.guests.lock().retain(|other| !Arc::ptr_eq(other, &guest));
+        self.close();
+        station.guests.lock().retain(|other| !Arc::ptr_eq(other, &self));
     }
 
     fn admit(self: &Arc<Guest>, station: &Station, reader: &mut FrameReader) -> Result<NodeId, Refused> {

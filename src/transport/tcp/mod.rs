@@ -9,6 +9,7 @@
 
 mod link;
 mod listener;
+mod lobby;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +23,11 @@ use socket2::{SockRef, TcpKeepalive};
 
 use self::link::Link;
 use self::listener::{Doorbell, Guest, Listener};
+use self::lobby::Lobby;
 use super::frame::{Frame, FrameReader};
 use super::hello::{Acquaintances, GROUP_BYTES_MAX, Stranger};
 use super::{Inbox, Message, Seat, Spawner, Transport};
 use crate::entry::NodeId;
-use crate::primitives::atomic::AtomicUsize;
 use crate::primitives::{Condvar, Instant, Mutex};
 
 /// Bytes that may wait for one peer, and how many messages. Beyond that, messages to it are dropped.
@@ -142,8 +143,8 @@ struct Station {
     links: Vec<Link>,
     /// The connections that were accepted and are still open.
     guests: Mutex<Vec<Arc<Guest>>>,
-    /// How many of them have not been admitted yet.
-    lobby: AtomicUsize,
+    /// Those of them that have not been admitted yet.
+    lobby: Lobby,
     doorbell: Doorbell,
     stopped: Mutex<bool>,
     stopping: Condvar,
@@ -163,7 +164,7 @@ impl Station {
             acquaintances: Mutex::new(Acquaintances::new(seat, random())),
             links: peers.map(|(node, address)| Link::new(*node, address.clone())).collect(),
             guests: Mutex::default(),
-            lobby: AtomicUsize::new(0),
+            lobby: Lobby::default(),
             doorbell,
             stopped: Mutex::new(false),
             stopping: Condvar::new(),

@@ -1,0 +1,110 @@
+//! Any bytes, said as hellos, one after the other.
+
+use std::collections::HashMap;
+
+use super::{Acquaintances, Hello, PROTOCOL, Stranger};
+use crate::entry::NodeId;
+use crate::fuzzing::Dish;
+use crate::transport::{Inbox, Seat, Spawner};
+
+const KNOWN: u128 = 0x0123_4567_89ab_cdef;
+
+/// Any bytes either are refused as a hello, or would be written as they came; and nobody comes in who is not a peer, speaks to another cluster, group
+/// or node, comes with another directory than before, in an earlier life, or as the second one of the same life.
+///
+/// An input is hellos: u8 length, u8 bits of what is put right (1 protocol, 2 cluster, 4 group, 8 receiver, 16 sender, 32 directory), then the bytes.
+pub fn hello(input: &[u8]) {
+    let (mut dish, seat) = (Dish(input), seat());
+    let mut acquaintances = Acquaintances::new(&seat, 1);
+    let mut met = HashMap::from([(NodeId::from(3), (KNOWN, 0, 0))]);
+    while !dish.0.is_empty() {
+        let (len, right) = (usize::from(dish.byte()), dish.byte());
+        let mut bytes = dish.bytes(len).to_vec();
+        if let (true, Some(protocol)) = (right & 1 == 1, bytes.first_chunk_mut()) {
+            *protocol = PROTOCOL.to_le_bytes();
+        }
+        match Hello::decode(&bytes) {
+            Err(refusal) => assert_eq!((refusal, Stranger::from_code(refusal as u8)), (Stranger::Protocol, Some(Stranger::Protocol))),
+            Ok(hello) => {
+                assert_eq!(hello.encode(), bytes, "a hello is written in one way");
+                say(put_right(hello, &seat, right), &seat, &mut acquaintances, &mut met);
+            }
+        }
+    }
+}
+
+fn seat() -> Seat {
+    let addresses = (1..=3).map(|id| (NodeId::from(id), String::new())).collect();
+    let no_threads = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
+    let mut seat = Seat::new(NodeId::from(1), "orders", addresses, Inbox::new(|_| true), no_threads);
+    (seat.cluster, seat.known) = (7, vec![(NodeId::from(3), KNOWN)]);
+    seat
+}
+
+fn put_right(mut hello: Hello, seat: &Seat, right: u8) -> Hello {
+    if right & 2 != 0 {
+        hello.cluster = seat.cluster;
+    }
+    if right & 4 != 0 {
+        hello.group.clone_from(&seat.group);
+    }
+    if right & 8 != 0 {
+        hello.to = seat.node;
+    }
+    if right & 16 != 0 {
+        hello.from = NodeId::from(2 + hello.from.get() % 2);
+    }
+    if right & 32 != 0 {
+        hello.identity.directory = KNOWN;
+    }
+    hello
+}
+
+/// What is known of a peer: its directory, and the incarnation and nonce of its newest life.
+type Met = HashMap<NodeId, (u128, u64, u64)>;
+
+fn say(hello: Hello, seat: &Seat, acquaintances: &mut Acquaintances, met: &mut Met) {
+    let Hello { from, nonce, .. } = hello;
+    let (directory, incarnation) = (hello.identity.directory, hello.identity.incarnation);
+    let is_peer = [2, 3].contains(&from.get());
+    let is_for_here = (hello.cluster, hello.group.as_str(), hello.to) == (seat.cluster, seat.group.as_str(), seat.node);
+    let is_itself = met.get(&from).is_none_or(|&(known, ..)| known == directory);
+    let is_newest = match met.get(&from).copied().unwrap_or_default() {
+        (_, newest, twin) if newest == incarnation => twin == nonce,
+        (_, newest, _) => newest < incarnation,
+    };
+    let admitted = acquaintances.admit(&hello);
+    assert_eq!(admitted.is_ok(), is_peer && is_for_here && is_itself && is_newest, "{hello:?} was met with {admitted:?}");
+    if admitted.is_ok() {
+        met.insert(from, (directory, incarnation, nonce));
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    use crate::storage::Identity;
+
+    let good = |directory, incarnation, nonce| {
+        let identity = Identity { directory, incarnation };
+        Hello { cluster: 7, group: "orders".to_owned(), from: 2.into(), to: 1.into(), identity, nonce }
+    };
+    let first = good(5, 2, 9);
+    let then = [
+        first.clone(),
+        good(5, 3, 1),
+        good(5, 2, 8),
+        good(5, 1, 9),
+        good(6, 4, 9),
+        good(5, u64::MAX, u64::MAX),
+        Hello { cluster: 8, ..first.clone() },
+        Hello { group: String::new(), ..first.clone() },
+        Hello { to: 2.into(), ..first.clone() },
+        Hello { from: 1.into(), ..first.clone() },
+        Hello { from: 0.into(), ..first.clone() },
+        Hello { from: 3.into(), ..first.clone() },
+        Hello { group: "x".repeat(180), ..first.clone() },
+    ];
+    let said = |hello: &Hello, right: u8| [&[hello.encode().len() as u8, right][..], &hello.encode()].concat();
+    let pairs = then.iter().flat_map(|second| [0, 63].map(|right| [said(&first, 0), said(second, right), said(&first, 0)].concat()));
+    pairs.chain([first.encode()]).collect()
+}

@@ -1,0 +1,146 @@
+//! Where connections wait that have not said who they are: few, and none for long.
+//!
+//! Anybody can connect; nobody is known before the hello. So what a stranger can take of this node is bounded here and in [`hear`](super::hear):
+//!
+//! | what | bound |
+//! |---|---|
+//! | connections in the lobby | 64, of them from one address 16. Who comes when it is full takes the place of the one that has waited longest |
+//! | connections that were shown out, and whose threads have not ended | 64. Beyond, a newcomer is closed before it has a thread |
+//! | time to say hello | 5 s from the beginning to the end of it, however it drips |
+//! | bytes read from each | 1 KiB of buffer. A frame of more than 512 bytes is refused by its header |
+//!
+//! Who has waited longest leaves, and not who comes last: a peer says hello within a round trip, so a crowd that says nothing makes way for it.
+//! An address of IPv6 counts by its first 64 bits, for whoever has one has all of those.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::listener::Guest;
+use crate::primitives::Mutex;
+
+/// Connections that may wait.
+pub(super) const LOBBY_MAX: usize = 64;
+/// Those of them that come from one address.
+pub(super) const LOBBY_PER_ADDRESS_MAX: usize = 16;
+/// Connections that may be on their way out, their threads not ended yet.
+const LEAVING_MAX: usize = 64;
+
+/// See the [module](self).
+#[derive(Default)]
+pub(super) struct Lobby(Mutex<Crowd>);
+
+#[derive(Default)]
+struct Crowd {
+    /// Who waits, in the order in which they came.
+    waiting: VecDeque<(IpAddr, Arc<Guest>)>,
+    /// How many were shown out and are not gone yet.
+    leaving: usize,
+}
+
+impl Lobby {
+    /// Lets a connection wait here; shows another one out if there are too many. False if even those that were shown out are too many.
+    pub(super) fn enter(&self, guest: &Arc<Guest>, address: SocketAddr) -> bool {
+        let from = neighbourhood(address.ip());
+        let mut crowd = self.0.lock();
+        let neighbours = crowd.waiting.iter().filter(|(other, _)| *other == from).count();
+        let place = if neighbours >= LOBBY_PER_ADDRESS_MAX {
+            crowd.waiting.iter().position(|(other, _)| *other == from)
+        } else {
+            Some(0).filter(|_| crowd.waiting.len() >= LOBBY_MAX)
+        };
+        if let Some(place) = place {
+            if crowd.leaving >= LEAVING_MAX {
+                return false;
+            }
+            crowd.leaving += 1;
+            if let Some((_, oldest)) = crowd.waiting.remove(place) {
+                oldest.close();
+            }
+        }
+        crowd.waiting.push_back((from, guest.clone()));
+        true
+    }
+
+    /// A connection waits no more: it was admitted, or is gone.
+    pub(super) fn leave(&self, guest: &Arc<Guest>) {
+        let mut crowd = self.0.lock();
+        match crowd.waiting.iter().position(|(_, other)| Arc::ptr_eq(other, guest)) {
+            Some(place) => drop(crowd.waiting.remove(place)),
+            None => crowd.leaving -= 1,
+        }
+    }
+}
+
+/// What counts as one address.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn guests(count: usize) -> Vec<Arc<Guest>> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (0..count).map(|_| Arc::new(Guest::new(TcpStream::connect(address).unwrap()))).collect()
+    }
+
+    fn at(text: &str) -> SocketAddr {
+        SocketAddr::new(text.parse().unwrap(), 1)
+    }
+
+    /// Which of them were shown out.
+    fn closed(guests: &[Arc<Guest>]) -> Vec<usize> {
+        (0..guests.len()).filter(|&place| guests[place].is_closed()).collect()
+    }
+
+    #[test]
+    fn who_comes_to_a_full_lobby_takes_the_place_of_who_has_waited_longest() {
+        let (lobby, guests) = (Lobby::default(), guests(LOBBY_MAX + 3));
+        for (place, guest) in guests.iter().enumerate() {
+            assert!(lobby.enter(guest, at(&format!("10.0.0.{}", place / 4))));
+        }
+        assert_eq!(closed(&guests), [0, 1, 2]);
+        // One that was shown out leaves its mark until its thread has ended; one that was admitted leaves room.
+        lobby.leave(&guests[0]);
+        lobby.leave(&guests[3]);
+        let counted = |crowd: &Crowd| (crowd.waiting.len(), crowd.leaving);
+        assert_eq!(counted(&lobby.0.lock()), (LOBBY_MAX - 1, 2));
+        assert!(lobby.enter(&guests[0], at("10.0.0.99")));
+        assert_eq!(closed(&guests), [0, 1, 2], "there was room");
+    }
+
+    #[test]
+    fn one_address_has_a_part_of_the_lobby_and_no_more() {
+        let (lobby, guests) = (Lobby::default(), guests(LOBBY_PER_ADDRESS_MAX + 4));
+        assert!(lobby.enter(&guests[0], at("10.0.0.2")));
+        for guest in &guests[1..] {
+            assert!(lobby.enter(guest, at("10.0.0.1")));
+        }
+        assert_eq!(closed(&guests), [1, 2, 3], "the oldest of that address, and nobody of another");
+    }
+
+    #[test]
+    fn who_was_shown_out_and_is_not_gone_counts_too() {
+        let (lobby, guests) = (Lobby::default(), guests(LOBBY_PER_ADDRESS_MAX + LEAVING_MAX + 2));
+        let entered: Vec<bool> = guests.iter().map(|guest| lobby.enter(guest, at("10.0.0.1"))).collect();
+        assert_eq!(entered.iter().filter(|entered| !**entered).count(), 2, "{entered:?}");
+        assert!(!entered[entered.len() - 2] && !entered[entered.len() - 1]);
+        lobby.leave(&guests[0]);
+        assert!(lobby.enter(&guests[guests.len() - 1], at("10.0.0.1")));
+    }
+
+    #[test]
+    fn an_address_is_what_its_owner_cannot_change_at_will() {
+        let same = |one: &str, other: &str| neighbourhood(one.parse().unwrap()) == neighbourhood(other.parse().unwrap());
+        assert!(same("2001:db8::1", "2001:db8::ffff:1") && !same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(same("::ffff:10.0.0.1", "10.0.0.1") && !same("10.0.0.1", "10.0.0.2"));
+    }
+}
