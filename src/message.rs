@@ -78,7 +78,7 @@ impl Message {
     }
 
     /// For tests, which know what they have made.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(test)]
     pub(crate) fn inner(&self) -> &eraftpb::Message {
         self.raft().expect("a message for Raft")
     }

@@ -21,5 +21,5 @@ while read -r name; do
     tests=$(sed -n 's/^test storage::segmented::trials::\(.*\) \.\.\. FAILED/\1/p' <<< "$found" | sort | head -3 | paste -sd ' ')
     echo "$name: ${tests:-it hangs or ends the process}"
   fi
-done < <(grep -rho 'planted!("[^"]*")' src | sed 's/planted!("\(.*\)")/\1/' | grep -F -- "${1:-}" | sort -u)
+done < <(grep -rho 'planted!("[^"]*")' src/storage/segmented | sed 's/planted!("\(.*\)")/\1/' | grep -F -- "${1:-}" | sort -u)
 exit $missed

@@ -5,7 +5,7 @@ use raft::eraftpb::{Entry, Message as Inner, MessageType, Snapshot};
 
 use super::{Message, View, codec};
 use crate::batch::fuzzing::with_sound_payloads;
-use crate::batch::{Mark, OpenBatch};
+use crate::batch::{LIMIT, Mark, OpenBatch};
 use crate::entry::NodeId;
 use crate::fuzzing::Dish;
 use crate::role::Membership;
@@ -125,7 +125,7 @@ fn entry(dish: &mut Dish<'_>, Stance { last, .. }: &Stance) -> Entry {
         _ => {
             let (mut open, payload) = (OpenBatch::with_capacity(0), ticket(dish));
             open.push(&payload, crc32fast::hash(&payload));
-            let index = if how & 4 == 0 { last.next_index } else { near(dish, last.next_index) };
+            let index = if how & 4 == 0 { last.next_index } else { near(dish, last.next_index) % LIMIT };
             open.close(index, last.next_position, last.timestamp)
         }
     };

@@ -6,6 +6,13 @@
 //!
 //! A connection opens with a hello in both directions; who is turned away is told why, and so is the log. There is no encryption and no
 //! proof of identity here: the network between the nodes must be trusted.
+//!
+//! # What it costs to be attacked
+//!
+//! Strangers are bounded by the [`lobby`]: less than 1 MiB and 128 threads, whatever their number. Each member of the group has one connection in: 64 KiB of
+//! buffer, and one message of at most [`Seat::message_bytes_max`] (32 MiB, or more with a larger `Builder::max_entry_bytes`), for which room is made as it
+//! arrives, and 14 MiB more while it is taken apart. What waits for the node is at most 128 MiB for all members together, counted as it lies in memory; what
+//! waits to go out is at most 64 MiB for each. With the default settings that is 129 MiB and 111 MiB for each member.
 
 mod link;
 mod listener;

@@ -1,0 +1,66 @@
+//! How late heartbeats arrive: a transport that looks at what it delivers.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dledger::transport::{Arrival, Inbox, Message, Seat, TcpTransport, Transport};
+
+/// The longest pause between two heartbeats of the same leader so far, and when the last one came.
+#[derive(Clone, Default)]
+pub(crate) struct Watch(Arc<Mutex<(Duration, Option<Instant>)>>);
+
+impl Watch {
+    /// Forgets what was seen.
+    pub(crate) fn begin(&self) {
+        *self.0.lock().expect("nobody panics with it") = Default::default();
+    }
+
+    pub(crate) fn longest_pause(&self) -> Duration {
+        self.0.lock().expect("nobody panics with it").0
+    }
+
+    fn saw(&self, message: &Message) {
+        if format!("{message:?}").contains(" heartbeat t") {
+            let (mut seen, now) = (self.0.lock().expect("nobody panics with it"), Instant::now());
+            let pause = seen.1.map_or(Duration::ZERO, |last| now - last);
+            *seen = (seen.0.max(pause), Some(now));
+        }
+    }
+}
+
+/// TCP, watched.
+pub(crate) struct Watched {
+    pub(crate) tcp: TcpTransport,
+    pub(crate) watch: Watch,
+}
+
+impl Transport for Watched {
+    fn start(&mut self, mut seat: Seat) -> io::Result<()> {
+        let (inbox, watch) = (seat.inbox.clone(), self.watch.clone());
+        seat.inbox = Inbox::new(move |arrival| match arrival {
+            Arrival::Message(message) => {
+                watch.saw(&message);
+                inbox.deliver(message)
+            }
+            Arrival::Unreachable(peer) => {
+                inbox.unreachable(peer);
+                true
+            }
+            Arrival::Met { peer, directory } => {
+                inbox.met(peer, directory);
+                true
+            }
+            _ => true,
+        });
+        self.tcp.start(seat)
+    }
+
+    fn send(&mut self, messages: &mut Vec<Message>) {
+        self.tcp.send(messages);
+    }
+
+    fn stop(&mut self) {
+        self.tcp.stop();
+    }
+}

@@ -1,0 +1,194 @@
+//! The protocol as somebody speaks it who has read the description and means harm.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+pub(crate) const HELLO: u8 = 1;
+pub(crate) const REFUSAL: u8 = 2;
+pub(crate) const MESSAGE: u8 = 3;
+const HEADER_BYTES: usize = 20;
+
+/// Where nodes listen: at an address from which nobody connects, so that no connection takes the port of a node that is closed for a moment.
+pub(crate) const ANYWHERE: &str = "127.0.0.100:0";
+
+/// How long a node may take to answer or hang up. Longer than it lets anybody wait.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A frame whose checksums are right.
+pub(crate) fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
+    [&header(kind, content.len() as u32, crc32fast::hash(content))[..], content].concat()
+}
+
+/// A header whose own checksum is right, whatever it says.
+pub(crate) fn header(kind: u8, len: u32, crc: u32) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..4].copy_from_slice(b"DLG1");
+    header[4] = kind;
+    header[8..12].copy_from_slice(&len.to_le_bytes());
+    header[12..16].copy_from_slice(&crc.to_le_bytes());
+    let own = crc32fast::hash(&header[..16]);
+    header[16..].copy_from_slice(&own.to_le_bytes());
+    header
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Hello {
+    pub(crate) protocol: u32,
+    pub(crate) cluster: u64,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) directory: u128,
+    pub(crate) incarnation: u64,
+    pub(crate) nonce: u64,
+    pub(crate) group: Vec<u8>,
+}
+
+impl Hello {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.protocol.to_le_bytes().to_vec();
+        [self.cluster, self.from, self.to].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        bytes.extend(self.directory.to_le_bytes());
+        [self.incarnation, self.nonce].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        bytes.push(self.group.len() as u8);
+        bytes.extend(&self.group);
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Hello {
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        Hello {
+            protocol: number(0) as u32,
+            cluster: number(4),
+            from: number(12),
+            to: number(20),
+            directory: u128::from(number(28)) | u128::from(number(36)) << 64,
+            incarnation: number(44),
+            nonce: number(52),
+            group: bytes[61..].to_vec(),
+        }
+    }
+}
+
+/// A connection that the hostile side has made or accepted.
+pub(crate) struct Line(pub(crate) TcpStream);
+
+impl Line {
+    /// Connects, from a source address of this machine.
+    pub(crate) fn to(address: &str, from: Ipv4Addr) -> io::Result<Line> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into())?;
+        // Closed with a reset: millions of connections must not use up the ports of this machine.
+        socket.set_linger(Some(Duration::ZERO))?;
+        socket.connect(&address.parse::<SocketAddr>().expect("an address").into())?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Line(stream))
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    pub(crate) fn end(&self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    /// The next frame, or `None` if the node has hung up.
+    #[track_caller]
+    pub(crate) fn hear(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut header = [0; HEADER_BYTES];
+        self.read(&mut header)?;
+        let mut content = vec![0; u32::from_le_bytes(header[8..12].try_into().expect("four bytes")) as usize];
+        self.read(&mut content)?;
+        Some((header[4], content))
+    }
+
+    #[track_caller]
+    fn read(&mut self, into: &mut [u8]) -> Option<()> {
+        match self.0.read_exact(into) {
+            Ok(()) => Some(()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                panic!("the node neither answers nor hangs up")
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// A message of the group, with whatever its fields say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Message {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) context: Vec<u8>,
+    /// from, to, term, log term, index, commit, commit term, reject hint, request snapshot, priority.
+    pub(crate) numbers: [u64; 10],
+    pub(crate) snapshot: Vec<u8>,
+    /// Type, term, data.
+    pub(crate) entries: Vec<(u8, u64, Vec<u8>)>,
+}
+
+impl Message {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![1, self.kind, self.flags, self.context.len() as u8];
+        bytes.extend((self.entries.len() as u32).to_le_bytes());
+        self.numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        bytes.extend(&self.context);
+        bytes.extend(&self.snapshot);
+        for (kind, term, data) in &self.entries {
+            bytes.push(*kind);
+            bytes.extend(term.to_le_bytes());
+            bytes.extend((data.len() as u32).to_le_bytes());
+        }
+        self.entries.iter().for_each(|(.., data)| bytes.extend(data));
+        bytes
+    }
+}
+
+/// Numbers drawn from a seed.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// `DLEDGER_SEED`, or a seed of its own; printed, so that it can be drawn again.
+    pub(crate) fn new() -> Dice {
+        let given = std::env::var("DLEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(|| {
+            u64::from(std::process::id()) << 32 | u64::from(crc32fast::hash(format!("{:?}", std::time::Instant::now()).as_bytes()))
+        });
+        let test = std::thread::current().name().unwrap_or("<name>").to_owned();
+        println!("the dice of this run: DLEDGER_SEED={seed} cargo test --test hostile {test}");
+        Dice(seed)
+    }
+
+    pub(crate) fn fork(&mut self) -> Dice {
+        Dice(self.next())
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub(crate) fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+}
