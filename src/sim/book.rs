@@ -185,6 +185,10 @@ impl Book {
         self.live.holds(mark)
     }
 
+    pub(crate) fn hard_state(&self) -> HardState {
+        self.live.hard_state
+    }
+
     pub(crate) fn durable_hard_state(&self) -> HardState {
         self.durable.hard_state
     }

@@ -1,8 +1,10 @@
 //! The hosts: they append, read, wait and hand over leaderships, and write down what they asked for and what they were told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::agenda::{Micros, Who};
+use super::bell::Bell;
 use super::chance::Chance;
 use super::check::{ANY, History, Ledger, NEVER, Operation, Outcome, What};
 use super::node::{Life, Node};
@@ -35,7 +37,7 @@ struct Call {
 }
 
 enum Answer {
-    Append { future: AppendFuture, first: u64, count: u32 },
+    Append { future: AppendFuture, first: u64, count: u32, bell: Arc<Bell> },
     Barrier { id: u64, answer: Receiver<Result<u64, BarrierError>>, then_get: Option<u64> },
     Transfer(Receiver<Result<(), TransferError>>),
     Purge(Receiver<Result<u64, PurgeError>>),
@@ -152,7 +154,7 @@ impl Hosts {
             })
             .collect();
         let operation = self.begin(host, life, What::Append { first, count, outcome: Outcome::Unknown });
-        let future = if count == 1 && self.chance.percent(90) {
+        let mut future = if count == 1 && self.chance.percent(90) {
             life.shared.sequencer.append(&payloads[0], None)
         } else {
             life.shared.sequencer.append_batch(&payloads, None).0
@@ -160,7 +162,8 @@ impl Hosts {
         watch.note(&[10, first, u64::from(count), future.index().unwrap_or(u64::MAX)], || {
             format!("host {host}: offers {first}+{count} at node {}: {future:?}", self.hosts[host].node + 1)
         });
-        self.call(host, Some(operation), now, Answer::Append { future, first, count });
+        let bell = Bell::on(&mut future, &life.shared);
+        self.call(host, Some(operation), now, Answer::Append { future, first, count, bell });
     }
 
     fn payload_len(&mut self, swarm: &Swarm) -> u64 {
@@ -283,10 +286,14 @@ impl Hosts {
     fn look(&mut self, call: Call, now: Micros, life: &Life, swarm: &Swarm, watch: &mut Watch) -> Option<Call> {
         let late = now.saturating_sub(call.began) > swarm.append_timeout;
         match &call.answer {
-            Answer::Append { future, first, count } => {
+            Answer::Append { future, first, count, bell } => {
                 let (first, count) = (*first, *count);
                 let outcome = future.wait_timeout(Duration::ZERO);
                 let Some(outcome) = outcome else { return Some(call) };
+                if let Ok(appended) = &outcome {
+                    let readable = bell.end() >= appended.index + u64::from(count);
+                    watch.demand(readable, || format!("A1: {appended:?} was acknowledged when {} entries could be read", bell.end()));
+                }
                 self.end_append(&call, first, count, outcome, watch);
             }
             Answer::Barrier { id, answer, then_get } => match answer.try_recv() {

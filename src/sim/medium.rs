@@ -7,7 +7,7 @@ use super::chance::Chance;
 use super::witness::Fuse;
 use crate::storage::segmented::disk::{Disk, DiskFile};
 use crate::storage::segmented::simulated::{Call, Failure, Fault, SimulatedDisk, SimulatedFile, SimulatedLock, SimulatedMap};
-use crate::storage::{SegmentOptions, SegmentedLog, Storage};
+use crate::storage::{Genesis, Mark, SegmentOptions, SegmentedLog, Storage};
 
 /// See the [module](self).
 pub(super) struct Medium {
@@ -25,6 +25,14 @@ impl Medium {
     /// A storage on it, for the next life.
     pub(super) fn storage(&self, fuse: &Fuse) -> Box<dyn Storage> {
         Box::new(SegmentedLog::on(Mortal { disk: self.disk.clone(), fuse: fuse.clone() }, self.options))
+    }
+
+    /// Whether a log that is opened on what would be left, if the power failed now (or only the process died), has the batch of this mark, or
+    /// begins behind it.
+    pub(super) fn would_have(&self, mark: &Mark, genesis: &Genesis, power_cut: bool) -> bool {
+        let mut log = SegmentedLog::on(self.disk.as_found_after(power_cut), self.options);
+        let Ok(recovered) = log.open(genesis) else { return false };
+        recovered.base.mark.raft_index > mark.raft_index || matches!(log.reader().mark(mark.raft_index), Ok(Some(found)) if found == *mark)
     }
 
     /// The process is gone, and the cache of its kernel is still there: at least what is in it and not on the disk.

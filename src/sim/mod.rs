@@ -27,13 +27,14 @@
 //! | `swarm.rs` | the circumstances of a run, drawn from the seed |
 //! | `world.rs`, `agenda.rs` | the loop in which everything happens, and virtual time |
 //! | `node.rs`, `witness.rs`, `medium.rs` | one node: its lives, the places where it touches the world, its disk |
-//! | `network.rs`, `trouble.rs`, `hosts.rs` | what happens to nodes |
+//! | `network.rs`, `trouble.rs`, `hosts.rs`, `bell.rs` | what happens to nodes |
 //! | `patterns.rs` | every way to damage three entries on three replicas |
 //! | `watch.rs`, `book.rs` | what is checked at every moment, and what each storage owes |
 //! | `check.rs` | what is checked in a history; good for any history, simulated or not |
 //! | `trace.rs`, `chance.rs` | the record of a run, and its dice |
 
 mod agenda;
+mod bell;
 mod book;
 mod chance;
 pub mod check;

@@ -85,6 +85,8 @@ pub(super) struct Life {
     acquaintances: Acquaintances,
     /// The incarnation of each peer whose connection is open.
     pub(super) connected: Vec<Option<u64>>,
+    /// The newest incarnation of each peer that was met, on any connection.
+    newest: Vec<u64>,
     incarnation: u64,
     began: Micros,
     /// When the engine is due. Turns for other moments are void.
@@ -170,7 +172,8 @@ impl Node {
         NodeId::from(self.number as u64 + 1)
     }
 
-    fn genesis(&self, nodes: usize) -> Genesis {
+    /// What the log of this node is made of.
+    pub(super) fn genesis(&self, nodes: usize) -> Genesis {
         let membership = Membership::of_voters((1..=nodes as u64).map(NodeId::from));
         Genesis { group: GROUP.to_owned(), node: self.id(), cluster: CLUSTER, membership }
     }
@@ -261,6 +264,7 @@ impl Node {
             fuse,
             acquaintances,
             connected: vec![None; swarm.nodes],
+            newest: vec![0; swarm.nodes],
             incarnation: recovered.identity.incarnation,
             began: now,
             due: now,
@@ -318,6 +322,13 @@ impl Life {
         }
         self.inbox.met(hello.from, hello.identity.directory);
         Ok(())
+    }
+
+    /// Whether a message that is taken comes from an earlier life of its sender than one that was taken before.
+    pub(super) fn is_outlived(&mut self, from: usize, hello: &Hello) -> bool {
+        let newest = &mut self.newest[from];
+        *newest = hello.identity.incarnation.max(*newest);
+        hello.identity.incarnation < *newest
     }
 
     /// Takes the syncs that wait, if none is under way: the newest covers the others.

@@ -117,10 +117,11 @@ impl Watch {
             }
             Promise::Holds(raft_index) => {
                 let book = &self.books[node];
-                let held = if self.counts_unsynced { book.last() } else { book.durable_last() };
+                let unsynced = self.counts_unsynced;
+                let (held, now) = if unsynced { (book.last(), book.hard_state()) } else { (book.durable_last(), saved) };
                 // A promise to a leader that has been deposed may be late: the new leader may have cut what was promised, and whoever deposed the
                 // old one has not promised it.
-                self.demand(saved.term > term || held >= raft_index, || {
+                self.demand(now.term > term || held >= raft_index, || {
                     format!("A9: node {me} acknowledges batch {raft_index}, and would have {held} if the power failed now")
                 });
                 self.demand(saved.term >= term, || format!("A8: node {me} speaks of term {term} before that term is durable"));
@@ -177,6 +178,17 @@ impl Watch {
             self.violated(format!("A8: node {}: {why}", node + 1));
         }
         true
+    }
+
+    /// The mark of the newest batch that anyone has shown as committed.
+    pub(crate) fn newest(&self) -> &Mark {
+        self.marks.last().expect("it begins with one")
+    }
+
+    /// A node gives up its log up to here, or begins it anew here: that must be committed.
+    pub(crate) fn demand_committed(&mut self, node: usize, mark: &Mark, what: &str) {
+        let known = mark.raft_index.checked_sub(Mark::GENESIS.raft_index).and_then(|place| self.marks.get(place as usize).copied());
+        self.demand(known == Some(*mark), || format!("A8: node {} {what} {mark:?}, where {known:?} is committed", node + 1));
     }
 
     fn give_up(&mut self, what: String, seen: u64) -> u64 {

@@ -172,7 +172,9 @@ impl Storage for Witnessed {
         };
         let outcome = self.ask(attempt, |storage| storage.reset(base));
         if outcome.is_ok() {
-            self.watch.lock().sightings.saw("rebases");
+            let watch = &mut *self.watch.lock();
+            watch.sightings.saw("rebases");
+            watch.demand_committed(self.node, &base.mark, "begins its log anew at");
         }
         outcome
     }
@@ -186,7 +188,8 @@ impl Storage for Witnessed {
         if after != before {
             let watch = &mut *self.watch.lock();
             watch.sightings.saw("purges");
-            watch.demand(after.raft_index <= commit, || format!("node {}: purged beyond the commit", self.node + 1));
+            watch.demand(after.raft_index <= commit, || format!("A8: node {}: purged beyond the commit", self.node + 1));
+            watch.demand_committed(self.node, &after, "purges up to");
         }
         outcome
     }

@@ -15,6 +15,7 @@ use super::trace::Lines;
 use super::trouble::Relief;
 use super::watch::Watch;
 use super::witness::Fuse;
+use crate::batch::Mark;
 use crate::engine::Command;
 use crate::entry::NodeId;
 use crate::primitives::channel;
@@ -43,6 +44,8 @@ pub(super) struct World {
     hosts: Hosts,
     /// How the process of each node is going to end, once its fuse has burnt down.
     pub(super) deaths: Vec<Death>,
+    /// Once so many batches are committed, the disks are looked at.
+    next_audit: u64,
     /// No more trouble.
     healed: bool,
     /// Hosts ask for nothing more.
@@ -67,6 +70,7 @@ impl World {
             hosts: Hosts::new(&swarm, chance.fork(3)),
             deaths: vec![Death::Killed; swarm.nodes],
             chance: chance.fork(4),
+            next_audit: 2,
             healed: false,
             quiet: false,
             events: 0,
@@ -290,6 +294,14 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return };
         let mut watch = self.watch.lock();
         life.look(node, &mut watch);
+        let top = *watch.newest();
+        if top.raft_index >= self.next_audit
+            && !(0..self.nodes.len()).any(|node| self.nodes[node].is_harmed || watch.books[node].is_damaged)
+        {
+            self.next_audit = 2 * top.raft_index + self.chance.below(8);
+            audit(&self.nodes, &self.swarm, &top, &mut watch);
+        }
+        let Some(life) = &mut self.nodes[node].life else { return };
         self.hosts.settle(node, now, life, &self.swarm, &mut watch);
         let messages = std::mem::take(&mut *life.outbox.lock());
         for message in messages {
@@ -321,6 +333,14 @@ impl World {
             Err(stranger) => return watch.sightings.saw(&format!("strangers turned away: {stranger}")),
             Ok(()) if parcel.is_forged => {
                 return watch.violated(format!("node {} takes messages of a stranger: {:?}", to + 1, parcel.hello));
+            }
+            Ok(()) if life.is_outlived(from, &parcel.hello) => {
+                return watch.violated(format!(
+                    "node {} takes messages of an earlier life of node {}: {:?}",
+                    to + 1,
+                    from + 1,
+                    parcel.hello
+                ));
             }
             Ok(()) => {}
         }
@@ -417,7 +437,11 @@ impl World {
             let is_doomed = self.nodes[node].is_doomed;
             let death = self.hard_death();
             match &self.nodes[node].life {
-                None => self.open(node),
+                None => {
+                    // What was to fail on a disk that nobody used does not.
+                    self.nodes[node].kill();
+                    self.open(node);
+                }
                 Some(_) if is_doomed => self.die(node, death),
                 Some(life) if life.fuse.is_lit() => self.die(node, self.deaths[node]),
                 Some(_) => self.shake_awake(node),
@@ -469,4 +493,15 @@ impl World {
     pub(super) fn operations(&self) -> u64 {
         self.hosts.history.operations.len() as u64
     }
+}
+
+/// A9 to the letter: logs are opened on what a majority of the disks would have if the power failed at this moment, and the newest batch that anyone shows
+/// as committed is in them. The books say the same of every batch; this says that the books are right.
+fn audit(nodes: &[Node], swarm: &Swarm, top: &Mark, watch: &mut Watch) {
+    let power_cut = swarm.flush_interval.is_none();
+    let disks = nodes.iter().filter(|node| node.medium.would_have(top, &node.genesis(swarm.nodes), power_cut)).count();
+    watch.sightings.saw("audits of the disks");
+    watch.demand(disks > nodes.len() / 2, || {
+        format!("A9: batch {} is shown as committed, and {disks} disks have it if the power fails now", top.raft_index)
+    });
 }

@@ -160,6 +160,15 @@ impl SimulatedDisk {
         machine.retire(|platter| platter.settle(&choices, None), seed)
     }
 
+    /// Another disk, as this one would be found if the power failed now and nothing unsynced had reached it; or, without a `power_cut`, if only the
+    /// process died. This one goes on.
+    #[cfg(feature = "sim")]
+    pub(crate) fn as_found_after(&self, power_cut: bool) -> SimulatedDisk {
+        let platter = &self.machine.lock().platter;
+        let left = if power_cut { platter.settle(&vec![0; platter.unsynced().len()], None) } else { platter.clone() };
+        SimulatedDisk::with(left, 0)
+    }
+
     /// Kills the process: the disk and the kernel's cache stay as they are.
     pub(crate) fn kill(&self) -> SimulatedDisk {
         let mut machine = self.machine.lock();

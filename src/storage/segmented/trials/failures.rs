@@ -242,3 +242,21 @@ fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
         next.map(|_| ()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
 }
+
+/// The disk had room for one of the two copies of a new state. That was once refused as if nothing had been written, and after a crash the copy was there:
+/// with another vote, or with a log begun anew. A simulated cluster showed it.
+#[test]
+fn a_state_that_found_room_for_one_copy_is_not_merely_refused() {
+    for step in [Step::Term, Step::Remember(1), Step::Reset(1)] {
+        let mut trial = Trial::begin(0, false);
+        trial.run(&[Step::Append(vec![vec![100]]), Step::Sync]);
+        let before = trial.history.now().clone();
+        trial.disk.plan(Fault { on: Call::Write, after: 0, times: 1, then: Failure::Short });
+        trial.disk.plan(Fault { on: Call::Write, after: 1, times: 1, then: Failure::Error(io::ErrorKind::StorageFull) });
+        let place = format!("{step:?}");
+        let outcome = trial.step(&step);
+        assert!(matches!(outcome, Err(StorageError::Io { .. })), "{place}: {outcome:?}");
+        check_poisoned(&mut trial, &before, &place);
+        restart_both_ways(&trial, &place);
+    }
+}
