@@ -178,8 +178,15 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
         match self.mark_of(piece.candidate, next.candidate.first - 1) {
             Some(mark) => next.candidate.end() > next.candidate.first && !next.candidate.continues(&mark),
-            None => piece.end < next.candidate.first && piece.breaks_at.is_none(),
+            None => piece.end < next.candidate.first && piece.breaks_at.is_none() && !self.is_filled_by_name(piece, next),
         }
+    }
+
+    /// Whether there is a file for each number between two pieces that begins behind the first of them. Nothing can be read in these files, but by their
+    /// names none has cut off anything of what can.
+    fn is_filled_by_name(&self, piece: &Piece<'_, D>, next: &Piece<'_, D>) -> bool {
+        let begins_behind = |id| self.candidates.iter().any(|candidate| candidate.id == id && candidate.first >= piece.end);
+        (piece.candidate.id + 1..next.candidate.id).all(begins_behind)
     }
 
     /// Segment `missing` is missing. Of older ones only what they knew to be committed counts.
