@@ -213,7 +213,8 @@ fn segments_come_and_go_while_they_are_read() {
 }
 
 fn a_node_of_segments_on(disk: &SimulatedDisk) -> DLedger {
-    let options = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: thread_rng().gen_bool(0.5) };
+    let (segment_bytes, zeroed) = (SegmentOptions::SEGMENT_BYTES_MIN, thread_rng().gen_bool(0.5));
+    let options = SegmentOptions { segment_bytes, zeroed, ..SegmentOptions::default() };
     DLedger::builder(1).storage(SegmentedLog::on(disk.clone(), options)).open().expect("a node opens")
 }
 
