@@ -97,6 +97,26 @@ fn lost_and_emptied_files_are_made_anew() {
     }
 }
 
+/// Nothing can be read in such a file, but its name says where it begins. It was once taken for one that is missing and may have cut the log anywhere, so
+/// that what the file before it held was given up, and nobody knew where that belonged. A simulated cluster showed it.
+#[test]
+fn files_that_are_empty_behind_their_heads_have_cut_nothing_off() {
+    let (dir, all) = closed(60, 300, 5, false);
+    let names = segments(dir.path());
+    for emptied in names[1..names.len() - 1].windows(2) {
+        for count in [1, 2] {
+            let copy = killed(dir.path());
+            for name in &emptied[..count] {
+                let path = copy.path().join(name);
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes[format::RECORDS_AT as usize..].fill(0);
+                std::fs::write(&path, bytes).unwrap();
+            }
+            is_made_whole(copy.path(), &all, 60);
+        }
+    }
+}
+
 #[test]
 fn all_files_can_be_lost() {
     for sealed in [false, true] {
