@@ -37,8 +37,19 @@ struct Call {
 }
 
 enum Answer {
-    Append { future: AppendFuture, first: u64, count: u32, bell: Arc<Bell> },
-    Barrier { id: u64, answer: Receiver<Result<u64, BarrierError>>, then_get: Option<u64> },
+    /// `taken`: how often the node had said what it is when it took this. `None` if it did not take it.
+    Append {
+        future: AppendFuture,
+        first: u64,
+        count: u32,
+        bell: Arc<Bell>,
+        taken: Option<u64>,
+    },
+    Barrier {
+        id: u64,
+        answer: Receiver<Result<u64, BarrierError>>,
+        then_get: Option<u64>,
+    },
     Transfer(Receiver<Result<(), TransferError>>),
     Purge(Receiver<Result<u64, PurgeError>>),
 }
@@ -163,7 +174,8 @@ impl Hosts {
             format!("host {host}: offers {first}+{count} at node {}: {future:?}", self.hosts[host].node + 1)
         });
         let bell = Bell::on(&mut future, &life.shared);
-        self.call(host, Some(operation), now, Answer::Append { future, first, count, bell });
+        let taken = future.index().and(life.standings());
+        self.call(host, Some(operation), now, Answer::Append { future, first, count, bell, taken });
     }
 
     fn payload_len(&mut self, swarm: &Swarm) -> u64 {
@@ -286,13 +298,19 @@ impl Hosts {
     fn look(&mut self, call: Call, now: Micros, life: &Life, swarm: &Swarm, watch: &mut Watch) -> Option<Call> {
         let late = now.saturating_sub(call.began) > swarm.append_timeout;
         match &call.answer {
-            Answer::Append { future, first, count, bell } => {
+            Answer::Append { future, first, count, bell, taken } => {
                 let (first, count) = (*first, *count);
                 let outcome = future.wait_timeout(Duration::ZERO);
                 let Some(outcome) = outcome else { return Some(call) };
-                if let Ok(appended) = &outcome {
-                    let readable = bell.end() >= appended.index + u64::from(count);
-                    watch.demand(readable, || format!("A1: {appended:?} was acknowledged when {} entries could be read", bell.end()));
+                match &outcome {
+                    Ok(appended) => {
+                        let readable = bell.end() >= appended.index + u64::from(count);
+                        watch.demand(readable, || format!("A1: {appended:?} was acknowledged when {} entries could be read", bell.end()));
+                    }
+                    // What a leader has given a number it gives up with its leadership, and not before.
+                    Err(error) => watch.demand(error.may_have_committed() || taken.is_none() || *taken != life.standings(), || {
+                        format!("A4: {future:?} was taken, and is refused by a leader that is still one: {error}")
+                    }),
                 }
                 self.end_append(&call, first, count, outcome, watch);
             }

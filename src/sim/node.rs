@@ -99,6 +99,8 @@ pub(super) struct Life {
     seen: u64,
     seen_end: u64,
     pub(super) role: Role,
+    /// How often it has said what it is to its group.
+    standings: u64,
     pub(super) fault: Option<String>,
 }
 
@@ -274,6 +276,7 @@ impl Node {
             seen: 0,
             seen_end: u64::MAX,
             role: Role::Follower,
+            standings: 0,
             fault: None,
             shared,
         });
@@ -384,6 +387,7 @@ impl Life {
                 watch.announce_leader(node, term, status.committed.end);
             }
             self.role = role;
+            self.standings += 1;
             self.fault = status.fault;
         }
         if self.shared.status.lock().full.is_some() {
@@ -392,6 +396,11 @@ impl Life {
         for refusal in self.engine.refusals.drain(..) {
             watch.sightings.saw(&format!("refused: {refusal}"));
         }
+    }
+
+    /// How often it has said what it is to its group. `None` if it died before it could.
+    pub(super) fn standings(&self) -> Option<u64> {
+        Some(self.standings).filter(|_| !self.is_dying)
     }
 
     pub(super) fn incarnation(&self) -> u64 {
