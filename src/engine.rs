@@ -258,11 +258,6 @@ impl Engine {
         if self.dirty { self.next_tick.min(self.next_flush) } else { self.next_tick }
     }
 
-    /// Whether appends are under way, so that an answer of the disk or of a peer is close.
-    pub(crate) fn awaits_answers(&self) -> bool {
-        !self.in_flight.is_empty() && self.fault.is_none()
-    }
-
     /// Whether the last turn was the last.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped

@@ -173,9 +173,26 @@ impl Completion {
     }
 
     fn wait(&self) -> Outcome {
-        if let Some(term) = self.committed_soon() {
-            return Ok(term);
+        self.committed().map_or_else(|| spin::host_wait(|| self.committed().map(Ok), || self.sleep()), Ok)
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
+        if timeout.is_zero() {
+            return self.waiting.lock().outcome.clone(); // a look, not a wait
         }
+        if let Some(term) = self.committed() {
+            return Some(Ok(term));
+        }
+        // A timeout beyond what the clock can express is one that never passes.
+        let Some(deadline) = Instant::now().checked_add(timeout) else { return Some(self.wait()) };
+        let look = || match self.committed() {
+            Some(term) => Some(Some(Ok(term))),
+            None => (Instant::now() >= deadline).then(|| self.waiting.lock().outcome.clone()),
+        };
+        spin::host_wait(look, || self.sleep_until(deadline))
+    }
+
+    fn sleep(&self) -> Outcome {
         let mut waiting = self.waiting.lock();
         loop {
             if let Some(outcome) = &waiting.outcome {
@@ -185,15 +202,7 @@ impl Completion {
         }
     }
 
-    fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
-        if timeout.is_zero() {
-            return self.waiting.lock().outcome.clone(); // a look, not a wait
-        }
-        if let Some(term) = self.committed_soon() {
-            return Some(Ok(term));
-        }
-        // A timeout beyond what the clock can express is one that never passes.
-        let Some(deadline) = Instant::now().checked_add(timeout) else { return Some(self.wait()) };
+    fn sleep_until(&self, deadline: Instant) -> Option<Outcome> {
         let mut waiting = self.waiting.lock();
         loop {
             if let Some(outcome) = &waiting.outcome {
@@ -203,14 +212,6 @@ impl Completion {
                 return waiting.outcome.clone();
             }
         }
-    }
-
-    /// The term of the commit, if it is there or comes within the time that a wake would take.
-    fn committed_soon(&self) -> Option<u64> {
-        self.committed().or_else(|| {
-            let _turn = spin::Turn::take()?;
-            spin::until(|| self.committed())
-        })
     }
 
     /// Leaves a waker at `slot`, which belongs to one future, unless the outcome is there.

@@ -22,7 +22,7 @@ use crate::primitives::channel::{Receiver, Select, Sender, unbounded};
 use crate::primitives::thread::{self, JoinHandle, ThreadId};
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::role::Status;
-use crate::spin;
+use crate::spin::Patience;
 use crate::storage::{Chore, StorageError};
 use crate::transport::Spawner;
 
@@ -150,6 +150,7 @@ impl Threads {
 /// The engine's thread: turn, then wait for an input or for time to pass.
 fn drive(mut engine: Engine) {
     let began = Instant::now();
+    let patience = Patience::new();
     loop {
         let now = Now { elapsed: began.elapsed(), unix_ms: unix_ms() };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| engine.turn(now))) {
@@ -158,28 +159,28 @@ fn drive(mut engine: Engine) {
         if engine.is_stopped() {
             return;
         }
-        wait_for_input(&engine, began);
+        wait_for_input(&engine, began, &patience);
     }
 }
 
-fn wait_for_input(engine: &Engine, began: Instant) {
+fn wait_for_input(engine: &Engine, began: Instant, patience: &Patience) {
     let arrived = || Some(()).filter(|()| !engine.inputs().is_empty());
-    if engine.awaits_answers() && spin::until(arrived).is_some() {
-        return;
-    }
-    let mut select = Select::new();
-    select.recv(engine.inputs());
-    match engine.wake_at() {
-        Duration::MAX => drop(select.ready()),
-        // Ready or not, the next turn finds out.
-        wake_at => drop(select.ready_deadline(began + wake_at)),
-    }
+    let sleep = || {
+        let mut select = Select::new();
+        select.recv(engine.inputs());
+        match engine.wake_at() {
+            Duration::MAX => drop(select.ready()),
+            // Ready or not, the next turn finds out.
+            wake_at => drop(select.ready_deadline(began + wake_at)),
+        }
+    };
+    patience.wait(arrived, sleep);
 }
 
 fn wait_for_syncs(jobs: &Receiver<SyncJob>, inputs: &Sender<Input>) {
+    let patience = Patience::new();
     loop {
-        // While syncs follow each other the next is close.
-        let Some(first) = spin::until(|| jobs.try_recv().ok()).or_else(|| jobs.recv().ok()) else { return };
+        let Some(first) = patience.wait(|| jobs.try_recv().ok().map(Some), || jobs.recv().ok()) else { return };
         // One sync covers all that were begun before it.
         let job = jobs.try_iter().fold(first, |older, newer| SyncJob { number: older.number.max(newer.number), ..newer });
         let outcome = catch_unwind(AssertUnwindSafe(|| job.pending.wait()))

@@ -73,6 +73,9 @@ pub trait DiskMap: Send + Sync + 'static {
 
     /// Says that these bytes will be looked at, as far as they are in the view and in memory.
     fn ask_ahead(&self, _offset: u64, _len: u64) {}
+
+    /// Ends the view. Whether no slice of it is left: the file can then be used for something else.
+    fn end(self) -> bool;
 }
 
 /// A directory of the operating system.

@@ -18,7 +18,7 @@ pub(super) const PAGE_BYTES: usize = 4096;
 pub(super) const RECORDS_AT: u64 = PAGE_BYTES as u64;
 
 const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"DLsg");
-const SEGMENT_HEAD_BYTES: usize = 32;
+pub(super) const SEGMENT_HEAD_BYTES: usize = 32;
 
 /// In a sector of its own, so that it is there or not there.
 pub(super) const SEAL_AT: usize = 512;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -13,6 +13,7 @@ use super::disk::DiskMap;
 #[derive(Debug)]
 pub struct FileMap {
     shares: [Bytes; SHARES],
+    map: Weak<Mmap>,
 }
 
 /// In how many places the slices of a map are counted. Threads that read at the same time would wait for each other at a single one.
@@ -37,12 +38,13 @@ impl FileMap {
     pub(super) fn new(file: &File) -> io::Result<FileMap> {
         // SAFETY: a mapping is sound as long as nobody changes the bytes that are looked at, and nobody shortens the file.
         // 1. A segment's bytes are written once: `pwrite` puts a record behind all others, and only then is its place published, with
-        //    Release; readers learn places with Acquire. A place that was handed out is never written again.
+        //    Release; readers learn places with Acquire. A place that was handed out is never written again as long as anybody has the
+        //    mapping: a file is used for another segment only after `end` has found that no slice of it is left, and nobody can make one.
         // 2. Nothing in this crate shortens a file. A segment has its full length before it is mapped; unlinking it keeps the mapping.
         // 3. Others are kept out by the lock on the directory and by mode 0600. Whoever ignores both can break this, as they could
         //    with any memory-mapped file.
         let map = Arc::new(unsafe { Mmap::map(file)? });
-        Ok(FileMap { shares: std::array::from_fn(|_| Bytes::from_owner(Share(map.clone()))) })
+        Ok(FileMap { map: Arc::downgrade(&map), shares: std::array::from_fn(|_| Bytes::from_owner(Share(map.clone()))) })
     }
 
     /// The whole of it, with a count that few other threads use.
@@ -80,5 +82,10 @@ impl DiskMap for FileMap {
             // SAFETY: the address lies in the mapping; a prefetch changes nothing and never faults.
             unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
         }
+    }
+
+    fn end(self) -> bool {
+        drop(self.shares);
+        self.map.strong_count() == 0
     }
 }

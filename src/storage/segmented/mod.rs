@@ -275,7 +275,7 @@ impl<D: Disk> SegmentedLog<D> {
         found.unsealed.into_iter().for_each(|unsealed| writer.retired.seal(unsealed));
         let is_leftover = |name: &String| name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(mend::MEND_SUFFIX);
         let leftover = names.into_iter().filter(is_leftover);
-        writer.retired.remove(found.dead.into_iter().chain(leftover).collect(), 0);
+        writer.retired.remove(found.dead.into_iter().chain(leftover).collect());
         writer
     }
 }

@@ -7,6 +7,7 @@ use super::disk::{Disk, DiskFile};
 use super::format::{self, PLACE_BYTES, Place, SEAL_AT, Seal};
 use super::live::Live;
 use super::segment::{Segment, write_all};
+use super::spare::{self, Order};
 use super::sync::Shared;
 use super::{damaged, failed};
 use crate::primitives::Mutex;
@@ -21,16 +22,18 @@ pub(super) struct Unsealed<D: Disk> {
     pub(super) change: u64,
 }
 
-/// Files to be removed once change number `change` is durable: before that a crash may bring back a log that needs them.
-pub(super) struct Garbage {
-    pub(super) names: Vec<String>,
-    pub(super) change: u64,
+/// What the log does without once change number `change` is durable: before that a crash may bring back a log that needs it.
+struct Garbage<D: Disk> {
+    segments: Vec<Arc<Segment<D>>>,
+    /// Other files.
+    names: Vec<String>,
+    change: u64,
 }
 
 /// What waits for its time.
 pub(super) struct Retired<D: Disk> {
     unsealed: Vec<Unsealed<D>>,
-    garbage: Vec<Garbage>,
+    garbage: Vec<Garbage<D>>,
     /// Segments that a chore has sealed: from now on they need no memory.
     sealed: Arc<Mutex<Vec<Seal>>>,
 }
@@ -44,19 +47,27 @@ impl<D: Disk> Retired<D> {
         self.unsealed.push(unsealed);
     }
 
-    pub(super) fn remove(&mut self, names: Vec<String>, change: u64) {
+    /// The log does without these segments once change number `change` is durable.
+    pub(super) fn give_up(&mut self, segments: Vec<Arc<Segment<D>>>, change: u64) {
+        if !segments.is_empty() {
+            self.unsealed.retain(|unsealed| !segments.iter().any(|segment| segment.id == unsealed.segment.id));
+            self.garbage.push(Garbage { segments, names: Vec::new(), change });
+        }
+    }
+
+    /// Files that no log needs.
+    pub(super) fn remove(&mut self, names: Vec<String>) {
         if !names.is_empty() {
-            self.unsealed.retain(|unsealed| !names.contains(&unsealed.segment.name));
-            self.garbage.push(Garbage { names, change });
+            self.garbage.push(Garbage { segments: Vec::new(), names, change: 0 });
         }
     }
 
     /// A chore whose time has come.
-    pub(super) fn next_chore(&mut self, shared: &Arc<Shared<D>>) -> Option<Chore> {
+    pub(super) fn next_chore(&mut self, shared: &Arc<Shared<D>>, order: Order) -> Option<Chore> {
         let durable = if planted!("files are removed before the log does without them") { u64::MAX } else { shared.durable().change };
         if let Some(ready) = self.garbage.iter().position(|garbage| garbage.change <= durable) {
             let (garbage, shared) = (self.garbage.swap_remove(ready), shared.clone());
-            return Some(Box::new(move || remove(&shared, &garbage.names)));
+            return Some(Box::new(move || clear_away(&shared, order, garbage)));
         }
         let ready = self.unsealed.iter().position(|unsealed| unsealed.change <= durable)?;
         let (unsealed, shared, sealed) = (self.unsealed.swap_remove(ready), shared.clone(), self.sealed.clone());
@@ -83,11 +94,19 @@ impl<D: Disk> Retired<D> {
     }
 }
 
-fn remove<D: Disk>(shared: &Shared<D>, names: &[String]) {
+/// Removes files, or keeps some of them as spares.
+fn clear_away<D: Disk>(shared: &Arc<Shared<D>>, order: Order, garbage: Garbage<D>) {
+    let Garbage { segments, mut names, .. } = garbage;
+    for segment in segments {
+        let name = segment.name.clone();
+        if !spare::recycle(shared, order, segment) {
+            names.push(name);
+        }
+    }
     for name in names {
-        if let Err(error) = shared.disk.remove(name) {
+        if let Err(error) = shared.disk.remove(&name) {
             // Harmless: the next opening finds it dead again.
-            log::warn!("could not remove {}: {error}", shared.disk.path(name).display());
+            log::warn!("could not remove {}: {error}", shared.disk.path(&name).display());
         }
     }
     shared.spares.try_again();

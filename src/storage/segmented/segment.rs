@@ -160,6 +160,14 @@ impl<D: Disk> Segment<D> {
         self.seal.as_ref().map(|seal| seal.footer_at)
     }
 
+    /// Gives up a segment that the log does without. Whether nobody has any of its bytes.
+    pub(super) fn is_unread(self) -> bool {
+        self.contents.into_inner().is_none_or(|Contents { map, index }| {
+            drop(index);
+            map.end()
+        })
+    }
+
     /// Whether it takes no more.
     pub(super) fn is_sealed(&self) -> bool {
         self.seal.is_some()

@@ -508,6 +508,11 @@ impl DiskMap for SimulatedMap {
         self.file.disk.machine.lock().platter.node(self.file.file).live.read(&mut bytes, offset);
         Some(Bytes::from(bytes))
     }
+
+    /// Slices are copies.
+    fn end(self) -> bool {
+        true
+    }
 }
 
 /// The lock on the directory of a [`SimulatedDisk`].

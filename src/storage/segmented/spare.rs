@@ -1,15 +1,23 @@
-//! Segments made ahead: full length, zeros really written, head in place and synced. Taking one is a rename.
+//! Segments made ahead: full length, blocks set aside, head in place and synced. Taking one is a rename.
 //!
 //! A file bears the name of a segment only after all this is durable, so a segment whose head is not intact is damaged, never new.
+//!
+//! There are two ways to a spare, and both spare the syncs of the log the making of blocks, which doubles their time:
+//!
+//! * A new file is filled with zeros little by little, in step with the filling of the segment before it, so that the zeros are there in time and no
+//!   sync of the log waits for many of them. Where so much is written between two syncs that the disk itself is the limit, zeros would only be
+//!   more to write: none are.
+//! * A segment that was purged and that nobody reads any more is used again as it is. Its records bear another segment id, and so do their checksums:
+//!   none is ever taken for a record of the segment that it becomes.
 
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
-use super::format::{self, RECORDS_AT};
-use super::segment::{MapOf, write_all, write_zeros};
+use super::failed;
+use super::format::{self, PAGE_BYTES, RECORDS_AT};
+use super::segment::{MapOf, Segment, write_all, write_zeros};
 use super::sync::Shared;
-use super::{SegmentOptions, failed};
 use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::storage::{Chore, StorageError};
@@ -17,8 +25,11 @@ use crate::storage::{Chore, StorageError};
 /// How the names of spares end. Recovery removes all of them: one that was taken just before a crash may hold records.
 pub(super) const SPARE_SUFFIX: &str = ".spare";
 
-/// How much of a spare is written before it is synced.
-const ZEROS_A_SYNC: u64 = 4 << 20;
+/// How many zeros are written at a time. The next sync of the log may have to wait for them: about half a millisecond on a fast disk.
+const STEP_BYTES: u64 = 512 << 10;
+
+/// How many spares are kept: one that was made, and one from a purge.
+const SPARES_MAX: usize = 2;
 
 /// A segment that nobody uses yet.
 pub(super) struct Spare<D: Disk> {
@@ -26,12 +37,15 @@ pub(super) struct Spare<D: Disk> {
     pub(super) file: Arc<D::File>,
     pub(super) map: MapOf<D>,
     pub(super) bytes: u64,
+    /// Up to here its blocks have been written.
+    written: u64,
 }
 
-/// The one segment that is kept ready.
+/// The segments that are kept ready.
 pub(super) struct Spares<D: Disk> {
-    ready: Mutex<Option<Spare<D>>>,
-    being_made: AtomicBool,
+    ready: Mutex<Vec<Spare<D>>>,
+    /// A chore is at work on them.
+    busy: AtomicBool,
     /// The last attempt failed. Not tried again before something has changed: a full disk must not keep a thread busy.
     gave_up: AtomicBool,
     named: AtomicU64,
@@ -39,21 +53,22 @@ pub(super) struct Spares<D: Disk> {
 
 impl<D: Disk> Default for Spares<D> {
     fn default() -> Self {
-        Spares { ready: Mutex::new(None), being_made: AtomicBool::new(false), gave_up: AtomicBool::new(false), named: AtomicU64::new(0) }
+        Spares { ready: Mutex::new(Vec::new()), busy: AtomicBool::new(false), gave_up: AtomicBool::new(false), named: AtomicU64::new(0) }
     }
 }
 
 impl<D: Disk> Spares<D> {
-    /// The spare, if it is ready and large enough. Otherwise it stays.
+    /// A spare that is large enough, if there is one: that with the most blocks written. Waits for at most one step of zeros.
     pub(super) fn take(&self, bytes: u64) -> Option<Spare<D>> {
         self.gave_up.store(false, Ordering::Relaxed);
         let mut ready = self.ready.lock();
-        ready.take_if(|spare| spare.bytes >= bytes)
+        let best = (0..ready.len()).filter(|&at| ready[at].bytes >= bytes).max_by_key(|&at| ready[at].written)?;
+        Some(ready.swap_remove(best))
     }
 
     /// Puts one back that was not used after all.
     pub(super) fn put(&self, spare: Spare<D>) {
-        *self.ready.lock() = Some(spare);
+        self.ready.lock().push(spare);
     }
 
     /// Room was made on the disk.
@@ -64,38 +79,124 @@ impl<D: Disk> Spares<D> {
     fn name(&self, incarnation: u64) -> String {
         format!("{incarnation:016x}-{:016x}{SPARE_SUFFIX}", self.named.fetch_add(1, Ordering::Relaxed))
     }
+
+    /// Whether there is one, with this many of its bytes written.
+    fn is_ready(&self, written: u64) -> bool {
+        self.ready.lock().iter().any(|spare| spare.written >= written.min(spare.bytes))
+    }
 }
 
-/// The chore of making a spare, unless one is ready or being made.
-pub(super) fn chore<D: Disk>(shared: &Arc<Shared<D>>, incarnation: u64, options: &SegmentOptions) -> Option<Chore> {
+/// What the next spare is to be.
+#[derive(Clone, Copy)]
+pub(super) struct Order {
+    pub(super) incarnation: u64,
+    pub(super) bytes: u64,
+    /// How much of it should have been filled with zeros by now.
+    pub(super) written: u64,
+}
+
+/// The next chore towards the spare that is ordered: to make it, or to write more of its zeros. `None` if it is as it should be, or one is at work.
+pub(super) fn chore<D: Disk>(shared: &Arc<Shared<D>>, order: Order) -> Option<Chore> {
     let spares = &shared.spares;
-    if spares.gave_up.load(Ordering::Relaxed) || spares.ready.lock().is_some() || spares.being_made.swap(true, Ordering::AcqRel) {
+    // Nobody but a chore that is at work holds the lock for long.
+    if spares.gave_up.load(Ordering::Relaxed) || spares.busy.load(Ordering::Acquire) || spares.is_ready(order.written) {
         return None;
     }
-    let making = Making(shared.clone());
-    let SegmentOptions { segment_bytes, zeroed, .. } = *options;
+    let working = Working::begin(shared)?;
     Some(Box::new(move || {
-        let shared = &making.0;
-        match make(shared, incarnation, segment_bytes, zeroed) {
-            Ok(spare) => shared.spares.put(spare),
-            Err(error) => {
-                log::warn!("no segment could be made ready: {error}");
-                shared.spares.gave_up.store(true, Ordering::Relaxed);
-            }
+        if let Err(error) = advance(&working.0, order) {
+            log::warn!("no segment could be made ready: {error}");
+            working.0.spares.gave_up.store(true, Ordering::Relaxed);
         }
     }))
 }
 
-/// Held while a spare is being made. Given back also if the chore is dropped without having run.
-struct Making<D: Disk>(Arc<Shared<D>>);
+/// Held while a chore is at work on the spares. Given back also if the chore is dropped without having run.
+struct Working<D: Disk>(Arc<Shared<D>>);
 
-impl<D: Disk> Drop for Making<D> {
-    fn drop(&mut self) {
-        self.0.spares.being_made.store(false, Ordering::Release);
+impl<D: Disk> Working<D> {
+    fn begin(shared: &Arc<Shared<D>>) -> Option<Working<D>> {
+        let begun = !shared.spares.busy.swap(true, Ordering::AcqRel);
+        begun.then(|| Working(shared.clone()))
     }
 }
 
-/// Makes a spare of `bytes`. If `zeroed`, its blocks are written with zeros, which doubles the speed of later syncs.
+impl<D: Disk> Drop for Working<D> {
+    fn drop(&mut self) {
+        self.0.spares.busy.store(false, Ordering::Release);
+    }
+}
+
+/// One step towards the spare that is ordered.
+fn advance<D: Disk>(shared: &Shared<D>, order: Order) -> Result<(), StorageError> {
+    // Held during the step: a spare is not taken, and written to, while zeros are on their way to it.
+    let mut ready = shared.spares.ready.lock();
+    let Some(spare) = ready.first_mut() else {
+        drop(ready);
+        let spare = make(shared, order.incarnation, order.bytes, false)?;
+        shared.spares.put(spare);
+        return Ok(());
+    };
+    let end = spare.bytes.min(spare.written + STEP_BYTES);
+    match write_zeros(&*spare.file, spare.written..end).and_then(|()| spare.file.sync_data()) {
+        Ok(()) => {
+            spare.written = end;
+            Ok(())
+        }
+        Err(error) => {
+            let spare = ready.remove(0);
+            drop(ready);
+            Err(give_up(shared, &spare.name, error))
+        }
+    }
+}
+
+/// Makes a spare of a segment that the log does without, if nobody reads it. False: it was not, and its file is as before.
+pub(super) fn recycle<D: Disk>(shared: &Arc<Shared<D>>, order: Order, segment: Arc<Segment<D>>) -> bool {
+    let Some(_working) = Working::begin(shared) else { return false };
+    if shared.spares.ready.lock().len() >= SPARES_MAX {
+        return false;
+    }
+    let name = segment.name.clone();
+    // Who reads holds the segment, or a slice of its map; and nobody finds it any more.
+    let unread = Arc::into_inner(segment).is_some_and(Segment::is_unread);
+    if !unread || shared.disk.open(&name).and_then(|file| file.size()).is_ok_and(|bytes| bytes != order.bytes) {
+        return false;
+    }
+    match reuse(shared, order, &name) {
+        Ok(spare) => shared.spares.put(spare),
+        Err(error) => log::warn!("a purged segment could not be used again: {error}"),
+    }
+    true
+}
+
+fn reuse<D: Disk>(shared: &Shared<D>, order: Order, gone: &str) -> Result<Spare<D>, StorageError> {
+    let disk = &*shared.disk;
+    let name = shared.spares.name(order.incarnation);
+    disk.rename(gone, &name).map_err(|error| failed(disk, "rename", gone, error))?;
+    let ready = || {
+        let file = disk.open(&name)?;
+        // A head like the one that is there, and no seal.
+        let mut page = [0; PAGE_BYTES];
+        page[..format::SEGMENT_HEAD_BYTES].copy_from_slice(&format::segment_head(shared.directory));
+        write_all(&file, &mut [IoSlice::new(&page)], 0)?;
+        file.sync_data()?;
+        let map = file.map()?;
+        Ok(Spare { name: name.clone(), file: Arc::new(file), map, bytes: order.bytes, written: order.bytes })
+    };
+    ready().map_err(|error| give_up(shared, &name, error))
+}
+
+/// Removes a spare that cannot be made ready, and gives back what was allocated for it. If even this fails, the next opening removes the file.
+fn give_up<D: Disk>(shared: &Shared<D>, name: &str, error: std::io::Error) -> StorageError {
+    let disk = &*shared.disk;
+    if let Err(error) = disk.remove(name) {
+        log::warn!("could not remove {}: {error}", disk.path(name).display());
+    }
+    failed(disk, "make ready", name, error)
+}
+
+/// Makes a spare of `bytes`, with its blocks written if `zeroed`.
 pub(super) fn make<D: Disk>(shared: &Shared<D>, incarnation: u64, bytes: u64, zeroed: bool) -> Result<Spare<D>, StorageError> {
     let disk = &*shared.disk;
     let name = shared.spares.name(incarnation);
@@ -103,11 +204,7 @@ pub(super) fn make<D: Disk>(shared: &Shared<D>, incarnation: u64, bytes: u64, ze
     let fill = || {
         file.allocate(bytes)?;
         if zeroed {
-            // Little by little, so that the syncs of others need not wait for all of it.
-            for from in (RECORDS_AT..bytes).step_by(ZEROS_A_SYNC as usize) {
-                write_zeros(&file, from..bytes.min(from + ZEROS_A_SYNC))?;
-                file.sync_data()?;
-            }
+            write_zeros(&file, RECORDS_AT..bytes)?;
         }
         write_all(&file, &mut [IoSlice::new(&format::segment_head(shared.directory))], 0)?;
         if !planted!("a new segment is not synced") {
@@ -116,13 +213,7 @@ pub(super) fn make<D: Disk>(shared: &Shared<D>, incarnation: u64, bytes: u64, ze
         file.map()
     };
     match fill() {
-        Ok(map) => Ok(Spare { name, file: Arc::new(file), map, bytes }),
-        Err(error) => {
-            // Gives back what was allocated before the disk was full. If even this fails, the next opening removes the file.
-            if let Err(error) = disk.remove(&name) {
-                log::warn!("could not remove {}: {error}", disk.path(&name).display());
-            }
-            Err(failed(disk, "make ready", &name, error))
-        }
+        Ok(map) => Ok(Spare { name, file: Arc::new(file), map, bytes, written: if zeroed { bytes } else { RECORDS_AT } }),
+        Err(error) => Err(give_up(shared, &name, error)),
     }
 }

@@ -13,7 +13,7 @@ use crate::storage::{Batch, Mark};
 pub(super) struct Tail<D: Disk> {
     pub(super) segment: Arc<Segment<D>>,
     pub(super) file: Arc<D::File>,
-    bytes: u64,
+    pub(super) bytes: u64,
     /// Where the next record goes.
     pub(super) at: u64,
     /// How many records were written; the last of them may not have been shown yet.
@@ -51,11 +51,6 @@ impl<D: Disk> Tail<D> {
                 fits
             })
             .count()
-    }
-
-    /// Half of it is used: time to have the next one ready.
-    pub(super) fn is_half_full(&self) -> bool {
-        self.at > self.bytes / 2
     }
 
     /// Writes `batches`, after each of which the log stands at the mark of the same place, with as few calls to the system as it takes.

@@ -101,4 +101,9 @@ impl DiskMap for ShelfMap {
         let end = offset.checked_add(len).filter(|&end| end <= self.0.len() as u64)?;
         Some(self.0.slice(offset as usize..end as usize))
     }
+
+    /// A shelf is for reading.
+    fn end(self) -> bool {
+        false
+    }
 }

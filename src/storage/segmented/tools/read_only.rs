@@ -134,4 +134,9 @@ impl DiskMap for ReadOnlyView {
         read_exact(&*self.file, &mut bytes, offset).ok()?;
         Some(Bytes::from(bytes))
     }
+
+    /// Nothing is ever used for something else here.
+    fn end(self) -> bool {
+        false
+    }
 }
