@@ -161,7 +161,7 @@ impl<D: Disk> Segment<D> {
     }
 
     /// Gives up a segment that the log does without. Whether nobody has any of its bytes.
-    pub(super) fn is_unread(self) -> bool {
+    pub(super) fn ends_unread(self) -> bool {
         self.contents.into_inner().is_none_or(|Contents { map, index }| {
             drop(index);
             map.end()

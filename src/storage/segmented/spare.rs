@@ -159,7 +159,7 @@ pub(super) fn recycle<D: Disk>(shared: &Arc<Shared<D>>, order: Order, segment: A
     }
     let name = segment.name.clone();
     // Who reads holds the segment, or a slice of its map; and nobody finds it any more.
-    let unread = Arc::into_inner(segment).is_some_and(Segment::is_unread);
+    let unread = Arc::into_inner(segment).is_some_and(Segment::ends_unread);
     if !unread || shared.disk.open(&name).and_then(|file| file.size()).is_ok_and(|bytes| bytes != order.bytes) {
         return false;
     }

@@ -318,7 +318,7 @@ impl<D: Disk> Writer<D> {
 
     /// What the next segment should be by now. `None`: there is time.
     fn next_spare(&self) -> Option<Order> {
-        let SegmentOptions { segment_bytes, zeroed } = self.options;
+        let SegmentOptions { segment_bytes, zeroed, .. } = self.options;
         let incarnation = self.incarnation();
         let Some(tail) = &self.tail else {
             let bytes = segment_bytes.min(FIRST_BYTES);
