@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::error::AppendError;
+use crate::primitives::Instant;
 use crate::primitives::atomic::{AtomicU64, Ordering};
-use crate::primitives::{Condvar, Instant, Mutex};
+use crate::primitives::crowd::{Condvar, Mutex};
 use crate::spin;
 
 /// Where an append came to stand, now that it is committed.

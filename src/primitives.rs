@@ -6,8 +6,11 @@
 #[cfg(all(test, any(loom, shuttle)))]
 mod doubles;
 
+#[cfg(not(all(test, any(loom, shuttle))))]
+pub(crate) mod crowd;
+
 #[cfg(all(test, any(loom, shuttle)))]
-pub(crate) use doubles::{Condvar, Instant, Mutex, MutexGuard, OnceLock, RandomState, RwLock, atomic, channel, thread};
+pub(crate) use doubles::{Condvar, Instant, Mutex, MutexGuard, OnceLock, RandomState, RwLock, atomic, channel, crowd, thread};
 
 #[cfg(all(test, loom))]
 pub(crate) use doubles::interrupted_thrice;

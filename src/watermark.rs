@@ -1,7 +1,8 @@
 //! How far the ledger is committed here, and who waits for more.
 
+use crate::primitives::Instant;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::primitives::{Condvar, Instant, Mutex};
+use crate::primitives::crowd::{Condvar, Mutex};
 
 /// The commit watermark of one node: written by its engine, read by every `get`.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Watermark {
             waiters: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             position: Mutex::new(position),
-            wake: Condvar::new(),
+            wake: Condvar::default(),
         }
     }
 

@@ -29,6 +29,11 @@ pub(crate) fn interrupted_thrice(test: impl Fn() + Send + Sync + 'static) {
     model.check(test);
 }
 
+/// What a crowd waits at. To a checker there is no difference.
+pub(crate) mod crowd {
+    pub(crate) use super::{Condvar, Mutex};
+}
+
 /// A mutex that is not poisoned by a panic, as that of `parking_lot`.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(checked::Mutex<T>);
