@@ -21,7 +21,7 @@ fn writer(link: &Arc<Link>, most: usize) -> JoinHandle<usize> {
     thread::spawn(move || {
         let (mut batch, mut taken) = (Vec::new(), 0);
         while taken < most
-            && let Some(bytes) = link.take(&mut batch)
+            && let Some((_, bytes)) = link.take(&mut batch)
         {
             taken += batch.len();
             batch.clear();
