@@ -70,6 +70,8 @@ fn an_append_that_was_written_before_the_disk_ran_full_is_not_given_up() {
     memory.set_full(false);
     assert_eq!(written.wait_timeout(PATIENCE).expect("it commits").unwrap().index, 0);
     assert_eq!(ledger.get(0).unwrap().as_deref(), Some(&b"written"[..]));
+    // It commits with the first batch of the new term; the node takes appends once it has said that it leads.
+    until("it to lead again", || (ledger.status().role == Role::Leader).then_some(()));
     assert_eq!(ledger.append("after").unwrap(), 1);
 }
 
