@@ -5,6 +5,8 @@ mod golden;
 mod mended;
 #[cfg(target_os = "linux")]
 mod opening;
+#[cfg(unix)]
+mod recycled;
 
 use std::path::Path;
 

@@ -447,6 +447,17 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
             [filled(12), vec![Chores, Commit(0), Purge(4), Chores, one(10), Sync, Chores, Purge(0), Sync, Chores, one(11), Sync]].concat(),
         ),
         (
+            "purged segments are used again",
+            [
+                filled(12),
+                vec![Chores, Commit(0), Purge(2), Sync, Chores],
+                filled(6),
+                vec![Chores, Commit(0), Purge(1), Sync, Chores],
+                filled(5),
+            ]
+            .concat(),
+        ),
+        (
             "a sync under way when the log is cut",
             vec![
                 one(500),

@@ -1,0 +1,92 @@
+//! Purged segments become the next ones, and nobody who reads ever sees it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+
+/// The files of the log by the number that the file system knows them by.
+fn files(dir: &Path) -> BTreeMap<u64, String> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.metadata().unwrap().ino(), entry.file_name().into_string().unwrap())).collect()
+}
+
+/// A log of several full segments, all durable and sealed.
+fn filled(dir: &Path) -> (SegmentedLog, Vec<Batch>, Mark) {
+    let (mut log, _) = open(dir);
+    let mut mark = Mark::GENESIS;
+    let all = singles(&mut mark, 1, 40, 2_500);
+    all.iter().for_each(|batch| append(&mut log, batch));
+    (log, all, mark)
+}
+
+fn append(log: &mut SegmentedLog, batch: &Batch) {
+    log.append(std::slice::from_ref(batch), batch.raft_index()).unwrap();
+    sync(log);
+    run_chores(log);
+}
+
+/// Gives up all but the last `kept` entries. Returns which files are no segments any more.
+fn purge(log: &mut SegmentedLog, dir: &Path, mark: &Mark, kept: u64) -> Vec<u64> {
+    let before = files(dir);
+    log.purge(mark.next_index - kept, mark.raft_index).unwrap();
+    sync(log);
+    run_chores(log);
+    let after = files(dir);
+    let is_segment = |ino: &u64| after.get(ino).is_some_and(|name| name.ends_with(".seg"));
+    before.into_iter().filter(|(ino, name)| name.ends_with(".seg") && !is_segment(ino)).map(|(ino, _)| ino).collect()
+}
+
+#[test]
+fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, mut all, mut mark) = filled(dir.path());
+    let purged = purge(&mut log, dir.path(), &mark, 10);
+    let spares = || files(dir.path()).into_iter().filter(|(_, name)| name.ends_with(spare::SPARE_SUFFIX)).map(|(ino, _)| ino);
+    assert!(spares().any(|ino| purged.contains(&ino)), "none of {purged:?} is kept: {:?}", files(dir.path()));
+    assert!(spares().count() <= 2, "what is purged makes room: {:?}", files(dir.path()));
+    for batch in singles(&mut mark, 2, 20, 2_000) {
+        append(&mut log, &batch);
+        all.push(batch);
+    }
+    assert!(files(dir.path()).iter().any(|(ino, name)| purged.contains(ino) && name.ends_with(".seg")), "{:?}", files(dir.path()));
+    let expected =
+        |log: &SegmentedLog| all.iter().filter(|batch| batch.raft_index() > log.reader().base().mark.raft_index).cloned().collect();
+    let read: Vec<Batch> = expected(&log);
+    assert_eq!(contents(&log), read);
+
+    // What the last segment still holds of its earlier life is nothing to a log that was not closed, nor to the tools.
+    let copy = tempfile::tempdir().unwrap();
+    for name in files(dir.path()).values() {
+        std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let (mut log, recovered) = open(copy.path());
+    assert_eq!((recovered.last, recovered.damage), (mark, Vec::new()));
+    assert_eq!(contents(&log), read);
+    append(&mut log, &singles(&mut mark, 3, 1, 100)[0]);
+    drop(log);
+    let verified = tools::verify(copy.path(), |_| ()).unwrap();
+    assert_eq!((verified.damage, verified.inspection.last), (Vec::new(), mark));
+}
+
+#[test]
+fn what_somebody_reads_is_never_written_again() {
+    for holds_an_entry in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, all, mut mark) = filled(dir.path());
+        // A slice of every segment, or a look at the log as it was.
+        let entries: Vec<_> = (0..30).map(|index| log.reader().entry(index).unwrap().unwrap()).collect();
+        let before = log.live.load_full();
+        let (entries, before) = if holds_an_entry { (entries, None) } else { (Vec::new(), Some(before)) };
+        let purged = purge(&mut log, dir.path(), &mark, 10);
+        assert!(!purged.is_empty());
+        for batch in singles(&mut mark, 2, 60, 2_000) {
+            append(&mut log, &batch);
+        }
+        assert!(files(dir.path()).keys().all(|ino| !purged.contains(ino)), "{purged:?} in {:?}", files(dir.path()));
+        for (entry, batch) in entries.iter().zip(&all) {
+            assert_eq!(Some(entry), batch.entry(entry.index).unwrap().as_ref());
+        }
+        drop((entries, before));
+    }
+}
