@@ -10,6 +10,8 @@
 mod measure;
 
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use dledger::FlushPolicy;
@@ -96,8 +98,13 @@ struct Row {
     flush: FlushPolicy,
     bytes: usize,
     load: Callers,
+    /// The host gives up what is older than the newest [`KEPT_BYTES`] as it goes, as one with a retention does: segments are used again.
+    purges: bool,
     goal: Option<Goal>,
 }
+
+/// What a host that purges keeps.
+const KEPT_BYTES: u64 = 64 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Nodes {
@@ -133,19 +140,22 @@ impl Row {
         const SYNC: FlushPolicy = FlushPolicy::Sync;
         // Two goals each: for 128 B and for 1 KiB.
         let rows = [
-            (One, SYNC, InFlight(1024), [Some(AtLeast(0.70)), Some(AtLeast(0.80))]),
-            (One, ASYNC, InFlight(1024), [None, None]),
-            (One, SYNC, InFlight(1), [Some(AtMost(1.30)); 2]),
-            (Three, SYNC, InFlight(1024), [Some(AtLeast(0.65)), Some(AtLeast(0.75))]),
-            (Three, ASYNC, InFlight(1024), [Some(AtLeast(0.70)); 2]),
-            (Three, SYNC, InFlight(1), [Some(AtLeast(0.85)); 2]),
-            (Three, SYNC, Threads(256), [Some(AtLeast(0.60)); 2]),
-            (Processes, SYNC, InFlight(1024), [None, Some(AtLeast(0.60))]),
-            (Processes, ASYNC, InFlight(1024), [None, None]),
-            (Processes, SYNC, InFlight(1), [Some(AtLeast(0.80)); 2]),
+            (One, SYNC, InFlight(1024), false, [Some(AtLeast(0.70)), Some(AtLeast(0.80))]),
+            (One, SYNC, InFlight(1024), true, [Some(AtLeast(0.70)), Some(AtLeast(0.80))]),
+            (One, ASYNC, InFlight(1024), false, [None, None]),
+            (One, SYNC, InFlight(1), false, [Some(AtMost(1.30)); 2]),
+            (Three, SYNC, InFlight(1024), false, [Some(AtLeast(0.65)), Some(AtLeast(0.75))]),
+            (Three, SYNC, InFlight(1024), true, [Some(AtLeast(0.65)), Some(AtLeast(0.75))]),
+            (Three, ASYNC, InFlight(1024), false, [Some(AtLeast(0.70)); 2]),
+            (Three, ASYNC, InFlight(1024), true, [Some(AtLeast(0.70)); 2]),
+            (Three, SYNC, InFlight(1), false, [Some(AtLeast(0.85)); 2]),
+            (Three, SYNC, Threads(256), false, [Some(AtLeast(0.60)); 2]),
+            (Processes, SYNC, InFlight(1024), false, [None, Some(AtLeast(0.60))]),
+            (Processes, ASYNC, InFlight(1024), false, [None, None]),
+            (Processes, SYNC, InFlight(1), false, [Some(AtLeast(0.80)); 2]),
         ];
-        rows.into_iter().flat_map(|(nodes, flush, load, goals)| {
-            PAYLOADS.into_iter().zip(goals).map(move |((bytes, _), goal)| Row { nodes, flush, bytes, load, goal })
+        rows.into_iter().flat_map(|(nodes, flush, load, purges, goals)| {
+            PAYLOADS.into_iter().zip(goals).map(move |((bytes, _), goal)| Row { nodes, flush, bytes, load, purges, goal })
         })
     }
 
@@ -158,6 +168,7 @@ impl Row {
         let policy = if self.is_synced() { "sync" } else { "async" };
         let payload = PAYLOADS.iter().find(|(bytes, _)| *bytes == self.bytes).map_or("?", |(_, name)| name);
         match self.load {
+            Callers::InFlight(window) if self.purges => format!("{nodes}, {policy}, {payload}, {window} in flight, purging"),
             Callers::InFlight(window) => format!("{nodes}, {policy}, {payload}, {window} in flight"),
             Callers::Threads(threads) => format!("{nodes}, {policy}, {payload}, {threads} blocking threads"),
         }
@@ -210,6 +221,7 @@ impl Group {
     /// One turn of the row's load.
     fn append(&mut self, row: &Row, time: Duration) -> Turn {
         match row.load {
+            Callers::InFlight(window) if row.purges => self.append_and_purge(row.bytes, window, time),
             Callers::InFlight(window) => self.append_pipelined(row.bytes, window, time),
             Callers::Threads(threads) => {
                 let Group::Here(cluster) = self else { panic!("threads append in this process") };
@@ -226,6 +238,27 @@ impl Group {
             Group::Here(cluster) => append(&cluster.nodes[cluster.leader()], &vec![0x5a; bytes], window, time),
             Group::Apart(processes) => processes.append(bytes, window, time),
         }
+    }
+
+    /// The same, with every node keeping only its newest entries meanwhile.
+    fn append_and_purge(&mut self, bytes: usize, window: usize, time: Duration) -> Turn {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let Group::Here(cluster) = self else { panic!("a host in this process purges") };
+        let (leader, done) = (&cluster.nodes[cluster.leader()], AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for node in &cluster.nodes {
+                        let end = node.committed().end.saturating_sub(KEPT_BYTES / bytes as u64);
+                        node.purge(end).expect("a healthy node purges");
+                    }
+                    thread::sleep(PAUSE);
+                }
+            });
+            let turn = append(leader, &vec![0x5a; bytes], window, time);
+            done.store(true, Ordering::Relaxed);
+            turn
+        })
     }
 
     /// Gives up what was appended, so that the disk does not fill up.
