@@ -105,17 +105,17 @@ impl Engine {
             }
             Err(error @ StorageError::Full { .. }) => {
                 self.shared.status.lock().full = Some(error.to_string());
-                self.reject(from, cure, &error);
+                self.reject(from, &error);
             }
-            Err(error @ StorageError::OutOfLine(_)) => self.reject(from, cure, &error),
+            Err(error @ StorageError::OutOfLine(_)) => self.reject(from, &error),
             Err(error) => self.fail(&format!("its damaged log could not be mended: {error}")),
         }
     }
 
-    fn reject(&mut self, from: NodeId, cure: &Cure, error: &StorageError) {
+    fn reject(&mut self, from: NodeId, error: &StorageError) {
         log::warn!("group {}: what node {from} sent to mend the log with was not taken: {error}", self.settings.replica.group);
         if let Some(repair) = &mut self.repair {
-            repair.reject(from, cure);
+            repair.reject(from);
         }
     }
 

@@ -11,7 +11,8 @@
 //!    anything of a later term, what was committed in an earlier one is in that leader's log, and in its own term there is only one log.
 //!
 //! If this node's log is another than what a peer knows to be committed, then it is another from there on, and was never committed from there on:
-//! that part is not filled in but replaced. And if a peer has purged what is missing, which says that it was committed, this log may begin later too.
+//! that part is not filled in but replaced. And if a peer has purged what is missing, which says that it was committed, this log may begin later too: the
+//! peer tells behind which mark its own begins, and this one then begins there, though more be missing behind that.
 //! Nothing else is ever given up.
 //!
 //! What is not proved is not taken, however long that lasts. A peer that has lost the batches too, or does not have them, proves nothing.
@@ -47,6 +48,8 @@ enum Outcome {
     Unproved,
     /// What it sent cannot be.
     Wrong,
+    /// What it sent is proved, and this node could not put it into its log.
+    NotTaken,
 }
 
 struct Peer {
@@ -194,10 +197,9 @@ impl Repair {
     }
 
     /// The storage could not use what was found out.
-    pub(crate) fn reject(&mut self, from: NodeId, cure: &Cure) {
-        let outcome = if let Cure::Rebase(base) = cure { Outcome::Lacks(Lack::Purged(*base)) } else { Outcome::Wrong };
+    pub(crate) fn reject(&mut self, from: NodeId) {
         if let Some(peer) = self.peers.iter().position(|peer| peer.node == from) {
-            self.in_vain(peer, outcome);
+            self.in_vain(peer, Outcome::NotTaken);
         }
     }
 
@@ -224,7 +226,7 @@ impl Repair {
     fn judge(&self, wanted: &Range<u64>, gift: Gift) -> Result<Cure, Verdict> {
         let (mut batches, theirs) = match gift.batches {
             Ok(given) => given,
-            Err(Lack::Purged(base)) if self.may_begin_at(&base) => return Ok(Cure::Rebase(base)),
+            Err(Lack::Purged(base)) => return self.judge_purged(base),
             // This log reaches further than one of which more is known to be committed: they may have parted long before.
             Err(Lack::Behind) if self.probe.is_none() && gift.commit > self.commit && self.commit.max(self.base) + 1 < wanted.start => {
                 return Err(Verdict::Probe(self.commit.max(self.base) + 1));
@@ -276,12 +278,24 @@ impl Repair {
         if batches.is_empty() { Err(Verdict::Not(Outcome::Unproved)) } else { Ok(Cure::Fill(batches)) }
     }
 
-    /// Whether a log that begins behind `base`, which is committed, does without the first damaged place.
-    fn may_begin_at(&self, base: &Mark) -> bool {
-        let hole = self.damage.iter().map(|damage| &damage.raft_indexes).find(|hole| !hole.is_empty());
-        let is_beyond =
-            self.mark(self.commit).is_none_or(|here| here.next_index <= base.next_index && here.next_position <= base.next_position);
-        (is_beyond || base.raft_index < self.commit) && hole.is_some_and(|hole| hole.end <= base.raft_index + 1)
+    /// A peer has purged what it was asked for: its log begins behind `base`, which is committed. If this one begins there too, it does without some of
+    /// what is damaged, and the rest can be asked for.
+    fn judge_purged(&self, base: Mark) -> Result<Cure, Verdict> {
+        let lacks = Verdict::Not(Outcome::Lacks(Lack::Purged(base)));
+        let committed = self.mark(self.commit);
+        let is_beyond = committed.is_none_or(|here| here.next_index <= base.next_index && here.next_position <= base.next_position);
+        if base.raft_index <= self.base || !(is_beyond || base.raft_index < self.commit) {
+            return Err(lacks);
+        }
+        if self.lowest() <= base.raft_index {
+            return Ok(Cure::Rebase(base));
+        }
+        // In front of the damage, where the logs part is being looked for.
+        match self.mark(base.raft_index) {
+            Some(here) if here == base && self.probe.is_some() => Err(Verdict::Probe(base.raft_index + 1)),
+            Some(here) if here != base && base.raft_index > self.commit => Ok(Cure::Rebase(base)),
+            _ => Err(lacks),
+        }
     }
 
     /// The first raft index that is damaged.
@@ -337,7 +351,8 @@ impl Outcome {
             Outcome::Lacks(Lack::Behind) => "does not have it",
             Outcome::Lacks(Lack::Purged(_)) => "has purged it",
             Outcome::Unproved => "has a batch there, and nothing proves yet that it is the same",
-            Outcome::Wrong => "has sent what does not fit",
+            Outcome::Wrong => "has sent what cannot be",
+            Outcome::NotTaken => "has sent it, and it could not be put into this log",
         }
     }
 }

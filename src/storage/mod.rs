@@ -230,7 +230,8 @@ pub enum Remedy<'a> {
     Fill(&'a [Batch]),
     /// The log is these batches from the first of them on: what it held there was never committed.
     Replace(&'a [Batch]),
-    /// The log begins behind this mark: what lies before it is committed, and not kept any more. What lies behind it, if anything does, stays.
+    /// The log begins behind this mark: what lies before it is committed, and not kept any more. What lies behind it stays, and what is missing there stays
+    /// missing; but nothing does of a log that is known to be another at this mark.
     Rebase(Mark),
 }
 

@@ -227,18 +227,42 @@ fn what_a_hostile_peer_sends_is_refused() {
     assert_eq!(mending.handle_gift(node(to), Gift { commit: 3, batches: Ok(honest()) }), fill(&all[2..4]));
 }
 
+/// Seed 516367 once ended with a node that stayed damaged for ever: its peers had purged a part of what it lacked, and only of a peer that had purged all of
+/// it was a base taken.
 #[test]
 fn what_peers_have_purged_need_not_be_kept_either() {
     let all = run(&Mark::GENESIS, &[1; 6], 1);
-    let shelf = Shelf::new(&all, &[4], &[]);
+    let shelf = Shelf::new(&all, &[4, 5], &[]);
     let purged_to = |raft_index: usize| {
         let mut mending = repair(&shelf, 1, 2);
         let (to, _) = asked(&mut mending).unwrap();
         mending.handle_gift(node(to), Gift { commit: 7, batches: Err(Lack::Purged(shelf.marks[raft_index - 2])) })
     };
     assert_eq!(purged_to(3), None, "what is missing lies behind");
-    assert_eq!(purged_to(4), Some(Cure::Rebase(shelf.marks[2])));
+    assert_eq!(purged_to(4), Some(Cure::Rebase(shelf.marks[2])), "a part of it");
+    assert_eq!(purged_to(5), Some(Cure::Rebase(shelf.marks[3])));
     assert_eq!(purged_to(6), Some(Cure::Rebase(shelf.marks[4])));
+}
+
+#[test]
+fn a_base_in_front_of_the_damage_tells_whether_the_logs_have_parted_before() {
+    let all = run(&Mark::GENESIS, &[1; 9], 1);
+    let shelf = Shelf::new(&all, &[10], &[]);
+    let probed = |base: Mark| {
+        let mut mending = repair(&shelf, 2, 1);
+        for (start, lack) in [(10, Lack::Behind), (2, Lack::Purged(base))] {
+            let (to, raft_indexes) = asked(&mut mending).unwrap();
+            assert_eq!(raft_indexes.start, start);
+            if let Some(cure) = mending.handle_gift(node(to), Gift { commit: 9, batches: Err(lack) }) {
+                return Err(cure);
+            }
+        }
+        Ok(asked(&mut mending).unwrap().1.start)
+    };
+    let same = shelf.marks[4];
+    assert_eq!(probed(same), Ok(same.raft_index + 1), "not up to there");
+    let other = Mark { chain: same.chain ^ 1, ..same };
+    assert_eq!(probed(other), Err(Cure::Rebase(other)));
 }
 
 #[test]

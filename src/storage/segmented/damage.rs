@@ -1,7 +1,8 @@
 //! Opening a damaged log: what of it can still be read, and what cannot.
 //!
-//! Nothing is changed, and nothing is guessed. A segment takes part if something proves that it did: a seal, a witness, or its place right behind the
-//! one before it. A newer one wins from its first raft index on, as ever. What is missing between two of them, or behind the last, is a gap.
+//! Nothing is changed, and nothing is guessed. A segment takes part if something proves that it did: a seal, a witness, its place right behind the
+//! one before it, or the next number on a segment that goes on where it cannot have been cut: see [`Salvage::proved`]. A newer one wins from its first raft index
+//! on, as ever. What is missing between two of them, or behind the last, is a gap.
 //!
 //! If a whole file may be missing in a gap, it may have cut what is older. So of what is older only what was known to be committed counts: what is
 //! committed is never cut.
@@ -72,13 +73,16 @@ impl<'a, D: Disk> Salvage<'a, D> {
     /// The candidates that take part, in order. With each, where the next begins, and whether it reaches up to there: nothing can be missing between
     /// a segment and the one with the next number.
     fn choose(&self) -> Vec<(usize, u64, bool)> {
-        let mut left: Vec<usize> = (0..self.candidates.len()).filter(|&at| self.has_anything(&self.candidates[at])).collect();
+        let proved = self.proved();
+        let has_anything = |candidate: &Candidate<D>| candidate.end() > candidate.first;
+        let counts = |&at: &usize| has_anything(&self.candidates[at]) || proved[at];
+        let mut left: Vec<usize> = (0..self.candidates.len()).filter(counts).collect();
         loop {
             let chosen = winners(self.candidates, &left);
             let mut before = Some(self.state.base.mark);
             let unproved = chosen.iter().find(|(at, bound)| {
                 let candidate = &self.candidates[*at];
-                let proved = self.is_proved(candidate) || before.is_some_and(|before| candidate.continues(&before));
+                let proved = proved[*at] || before.is_some_and(|before| candidate.continues(&before));
                 before = self.mark_of(candidate, (*bound).min(candidate.end()) - 1);
                 !proved
             });
@@ -94,14 +98,22 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    fn has_anything(&self, candidate: &Candidate<D>) -> bool {
-        candidate.first > self.state.base.mark.raft_index && (candidate.end() > candidate.first || self.is_proved(candidate))
-    }
-
-    /// Whether it is known to have taken part. A segment gets its name when its head is durable: one with a bad head is damaged, never new.
-    fn is_proved(&self, candidate: &Candidate<D>) -> bool {
-        let is_damaged = candidate.bad_head.is_some();
-        is_damaged || matches!(candidate.contents, Contents::Sealed(_)) || self.durable_in(candidate) > candidate.first
+    /// Which candidates are known to have taken part. A segment gets its name when its head is durable: one with a bad head is damaged, never new.
+    ///
+    /// A segment begins where the log then ends, or is cut. So if one is known to have held something durable and begins behind the one with the number
+    /// before its own, then that one held what lies between them, though nothing of it may be left to read.
+    fn proved(&self) -> Vec<bool> {
+        let held =
+            |candidate: &Candidate<D>| matches!(candidate.contents, Contents::Sealed(_)) || self.durable_in(candidate) > candidate.first;
+        let mut proved = vec![false; self.candidates.len()];
+        let mut next: Option<&Candidate<D>> = None;
+        for (at, candidate) in self.candidates.iter().enumerate().rev() {
+            let is_next = |next: &Candidate<D>| next.id == candidate.id + 1 && next.first > candidate.first;
+            let has_held = held(candidate) || next.is_some_and(is_next);
+            proved[at] = has_held || candidate.bad_head.is_some();
+            next = has_held.then_some(candidate);
+        }
+        proved
     }
 
     /// The raft index up to which witnesses know `candidate` to have been durable. 0 if there are none.

@@ -174,20 +174,7 @@ impl<'a, D: Disk> Remake<'a, D> {
 
     /// Writes the file, with zeros from `zeros_from` on, and puts it in place of the old one.
     fn write(&self, patches: &[Patch], zeros_from: Option<u64>) -> Result<(), StorageError> {
-        let (name, beside) = (self.name(), format!("{:016x}-{:016x}{MEND_SUFFIX}", self.id, self.first));
-        // What a crash or a full disk left of an earlier attempt.
-        match self.disk.remove(&beside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(self.disk, "remove", &beside, error)),
-            _ => {}
-        }
-        let written = self.write_beside(&beside, patches, zeros_from);
-        if let Err(error) = written {
-            // Gives the room back. If this fails too, the next opening removes it.
-            let _ = self.disk.remove(&beside);
-            return Err(error);
-        }
-        self.disk.rename(&beside, &name).map_err(|error| failed(self.disk, "rename", &beside, error))?;
-        self.disk.sync_dir().map_err(|error| broken(self.disk, "sync", "", error))
+        in_one_step(self.disk, self.id, self.first, |beside| self.write_beside(beside, patches, zeros_from))
     }
 
     fn write_beside(&self, beside: &str, patches: &[Patch], zeros_from: Option<u64>) -> Result<(), StorageError> {
@@ -206,7 +193,7 @@ impl<'a, D: Disk> Remake<'a, D> {
         file.allocate(bytes).map_err(write_failed)?;
         if let Some(old) = &old {
             let kept = zeros_from.unwrap_or(old_bytes).min(old_bytes);
-            copy(old, &file, kept).map_err(|error| failed(self.disk, "copy", &name, error))?;
+            copy(old, 0..kept, &file, 0).map_err(|error| failed(self.disk, "copy", &name, error))?;
         }
         write_all(&file, &mut [IoSlice::new(&format::segment_head(self.directory))], 0).map_err(write_failed)?;
         for patch in patches {
@@ -237,14 +224,53 @@ impl<'a, D: Disk> Remake<'a, D> {
     }
 }
 
-/// Copies the first `bytes`.
-fn copy<F: DiskFile>(from: &F, to: &F, bytes: u64) -> std::io::Result<()> {
-    let mut buffer = vec![0; STEP_BYTES.min(bytes) as usize];
-    let mut at = 0;
-    while at < bytes {
-        let now = &mut buffer[..STEP_BYTES.min(bytes - at) as usize];
+/// Writes what `segment` holds from `from` on as a segment that begins there. It has the same id, so that each record is the same to the last bit, and
+/// counts as soon as the log begins behind the first record of the old one. It has no head: that says that it is no new segment, whatever is missing in
+/// front of it, and is mended last.
+///
+/// # Errors
+/// [`StorageError::Full`], and the log is as before. Any other is final.
+pub(super) fn cut<D: Disk>(disk: &D, segment: &Segment<D>, from: u64) -> Result<(), StorageError> {
+    let (name, id) = (&segment.name, segment.id);
+    let lost = || damaged(disk, name, 0, format!("where raft index {from} lies is not known"));
+    let (at, _) = segment.certain_place(disk, from - segment.first)?.ok_or_else(lost)?;
+    in_one_step(disk, id, from, |beside| {
+        let old = disk.open(name).map_err(|error| failed(disk, "open", name, error))?;
+        let old_bytes = old.size().map_err(|error| failed(disk, "read", name, error))?;
+        let write_failed = |error| failed(disk, "write", beside, error);
+        let file = disk.create(beside).map_err(write_failed)?;
+        file.allocate(old_bytes.max(RECORDS_AT)).map_err(write_failed)?;
+        let end = segment.footer_at().unwrap_or(old_bytes).min(old_bytes);
+        copy(&old, at..end, &file, RECORDS_AT).map_err(|error| failed(disk, "copy", name, error))?;
+        file.sync_data().map_err(|error| broken(disk, "sync", beside, error))
+    })
+}
+
+/// Lets `write` write a segment beside its place, durably, and gives it its name, durably too.
+fn in_one_step<D: Disk>(disk: &D, id: u64, first: u64, write: impl FnOnce(&str) -> Result<(), StorageError>) -> Result<(), StorageError> {
+    let (name, beside) = (format::segment_name(id, first), format!("{id:016x}-{first:016x}{MEND_SUFFIX}"));
+    // What a crash or a full disk left of an earlier attempt.
+    match disk.remove(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(disk, "remove", &beside, error)),
+        _ => {}
+    }
+    if let Err(error) = write(&beside) {
+        // Gives the room back. If this fails too, the next opening removes it.
+        let _ = disk.remove(&beside);
+        return Err(error);
+    }
+    disk.rename(&beside, &name).map_err(|error| failed(disk, "rename", &beside, error))?;
+    disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
+}
+
+/// Copies what lies in `range`, to `to_at` on.
+fn copy<F: DiskFile>(from: &F, range: Range<u64>, to: &F, to_at: u64) -> std::io::Result<()> {
+    let mut buffer = vec![0; STEP_BYTES.min(range.end.saturating_sub(range.start)) as usize];
+    let mut at = range.start;
+    while at < range.end {
+        let now = &mut buffer[..STEP_BYTES.min(range.end - at) as usize];
         read_exact(from, now, at)?;
-        write_all(to, &mut [IoSlice::new(now)], at)?;
+        write_all(to, &mut [IoSlice::new(now)], to_at + (at - range.start))?;
         at += now.len() as u64;
     }
     Ok(())

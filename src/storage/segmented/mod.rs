@@ -345,7 +345,7 @@ impl<D: Disk> Storage for SegmentedLog<D> {
             }
             Remedy::Rebase(mark) => {
                 let segment = self.newest_segment()?;
-                self.step(|patient, disk, file_bytes| patient.rebase(disk, mark, segment, file_bytes))?.1
+                self.step(|patient, disk, _| patient.rebase(disk, mark, segment))?.1
             }
         };
         if let Remedy::Fill(mut batches) = remedy {

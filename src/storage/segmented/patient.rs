@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::format;
-use super::live::Live;
-use super::mend::{Home, Remake};
+use super::live::{Live, Stretch};
+use super::mend::{self, Home, Remake};
 use super::recovery::Found;
+use super::segment::Segment;
 use super::state::{STATE_NAME, StateFile, WriteError};
-use super::{failed, too_large};
+use super::{broken, failed, too_large};
 use crate::storage::{Batch, BatchError, Damage, Mark, StorageError};
 
 /// See the [module](self).
@@ -131,25 +132,22 @@ impl<D: Disk> Patient<D> {
 }
 
 impl<D: Disk> Patient<D> {
-    /// Lets the log begin behind `mark`. What lies behind it goes on in a new segment, which is there before the state says so.
-    pub(super) fn rebase(&mut self, disk: &D, mark: Mark, segment: u64, file_bytes: u64) -> Result<(), StorageError> {
-        let next = mark.raft_index + 1;
-        let behind = match self.live.mark(disk, mark.raft_index) {
-            Ok(Some(here)) if here == mark => self.all_from(disk, next)?,
-            // Behind the log, or another than what is committed: nothing that is here counts.
-            Ok(_) if self.is_damaged_from(next).is_none() => Vec::new(),
-            _ => {
-                return Err(StorageError::OutOfLine(format!(
-                    "whether raft index {} is the one that is purged is not known",
-                    mark.raft_index
-                )));
-            }
-        };
-        if !behind.is_empty() {
-            self.replace(disk, &behind, segment, file_bytes)?;
-        }
+    /// Lets the log begin behind `mark`, which is committed. Nothing is written anew but the part that counts of the segment in whose middle that is, and
+    /// what is missing behind `mark` stays missing. If the log is another than the one that `mark` belongs to, nothing of it counts, and the first segment
+    /// will be `segment`.
+    pub(super) fn rebase(&mut self, disk: &D, mark: Mark, segment: u64) -> Result<(), StorageError> {
         let mut state = self.state.state.clone();
-        (state.base.mark, state.first_segment) = (mark, segment);
+        state.base.mark = mark;
+        if self.is_another(disk, &mark)? {
+            state.first_segment = segment;
+        } else if let Some((cut, from)) = self.part_behind(disk, mark.raft_index)? {
+            mend::cut(disk, &cut, from)?;
+            // The newer one won over these from its first record on, and will only do so from a later one on.
+            let is_beaten = |(id, first): &(u64, u64)| *id < cut.id && *first > mark.raft_index;
+            remove_segments(disk, is_beaten)?;
+            // Whatever is missing in front of the part needs an id that is older than that.
+            state.first_segment = state.first_segment.min(cut.id - 1);
+        }
         let written = self.state.write(state, 0).and_then(|()| self.state.file.sync_data().map_err(WriteError::Io));
         written.map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
@@ -157,16 +155,31 @@ impl<D: Disk> Patient<D> {
         })
     }
 
-    /// All batches from this raft index on, none of which may be damaged.
-    fn all_from(&self, disk: &D, raft_index: u64) -> Result<Vec<Batch>, StorageError> {
-        if let Some(damaged) = self.is_damaged_from(raft_index) {
-            return Err(StorageError::OutOfLine(format!("raft index {damaged} is damaged as well")));
+    /// Whether this is another log than the one that `mark` belongs to, or ends before it. Where `mark` is not known here, the batch behind it tells; and
+    /// where that is missing as well, it is found out when it is there again.
+    fn is_another(&self, disk: &D, mark: &Mark) -> Result<bool, StorageError> {
+        match self.live.mark(disk, mark.raft_index) {
+            Ok(here) => Ok(here != Some(*mark)),
+            Err(StorageError::Damaged { .. }) => match self.must_lead_on(disk, mark.raft_index + 1, mark) {
+                Err(StorageError::OutOfLine(_)) => Ok(true),
+                leads_on => leads_on.map(|()| false),
+            },
+            Err(StorageError::Purged { .. }) => Err(StorageError::OutOfLine(format!("raft index {} is purged here", mark.raft_index))),
+            Err(error) => Err(error),
         }
-        let mut batches = Vec::new();
-        while let Some(batch) = self.live.batch(disk, raft_index + batches.len() as u64)? {
-            batches.push(batch);
+    }
+
+    /// The segment in whose middle the log is to begin, behind `base`, and the first of its records from there on whose place is known: those in between
+    /// are missing. `None` if no segment has to be cut.
+    fn part_behind(&self, disk: &D, base: u64) -> Result<Option<Part<D>>, StorageError> {
+        let is_in_it = |stretch: &&Stretch<D>| stretch.segment.first <= base && base + 1 < stretch.segment.first + stretch.len();
+        let Some(stretch) = self.live.stretches.iter().find(is_in_it) else { return Ok(None) };
+        for raft_index in base + 1..stretch.segment.first + stretch.len() {
+            if stretch.segment.certain_place(disk, raft_index - stretch.segment.first)?.is_some() {
+                return Ok(Some((stretch.segment.clone(), raft_index)));
+            }
         }
-        Ok(batches)
+        Ok(None)
     }
 
     /// The first damaged raft index that is not below this one.
@@ -174,6 +187,18 @@ impl<D: Disk> Patient<D> {
         let holes = self.damage.iter().map(|damage| &damage.raft_indexes).filter(|hole| !hole.is_empty() && hole.end > raft_index);
         holes.map(|hole| hole.start.max(raft_index)).min()
     }
+}
+
+/// A segment, and the raft index from which on it is kept.
+type Part<D> = (Arc<Segment<D>>, u64);
+
+/// Removes these segments durably.
+fn remove_segments<D: Disk>(disk: &D, is_unwanted: impl Fn(&(u64, u64)) -> bool) -> Result<(), StorageError> {
+    let names = disk.list().map_err(|error| failed(disk, "open", "", error))?;
+    for name in names.iter().filter(|name| format::parse_segment_name(name).is_some_and(|segment| is_unwanted(&segment))) {
+        disk.remove(name).map_err(|error| broken(disk, "remove", name, error))?;
+    }
+    disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
 }
 
 fn out_of_line(batch: &Batch, error: &BatchError) -> StorageError {

@@ -76,11 +76,12 @@ pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced
     let newest = segments.last().map(|(id, _)| *id);
     let (old, present) = segments.split_at(segments.partition_point(|(id, _)| *id < state.first_segment));
     let mut dead: Vec<String> = old.iter().map(|(id, first)| format::segment_name(*id, *first)).collect();
-    let candidates =
+    let mut candidates =
         present.iter().map(|(id, first)| Candidate::read(disk, state.directory, *id, *first)).collect::<Result<Vec<_>, _>>()?;
 
     let mut witnesses: Vec<Witness> = candidates.iter().map(Candidate::witness).collect();
     witnesses.extend(watermark.map(|synced| Witness { at: synced.segment, synced }));
+    dead.extend(without_the_outlived(&mut candidates, state.base.mark.raft_index));
     let chain = match sound_chain(disk, state, &candidates, &witnesses) {
         Err(cause @ StorageError::Damaged { .. }) => {
             // What bears witness to the damage must still do so after a power cut, or the next opening takes damaged batches for torn ones.
@@ -101,6 +102,21 @@ pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced
     let mut found = chain.into_log(disk, state, candidates, newest)?;
     found.dead = dead;
     Ok(found)
+}
+
+/// Takes out of `candidates`, which are sorted, those that begin at `base` or before: the log does without all of them. What they witness still holds.
+/// Of two with the same id, the second is what [`cut`](super::mend::cut) has kept of the first, and counts once the first does not. Returns their names.
+fn without_the_outlived<D: Disk>(candidates: &mut Vec<Candidate<D>>, base: u64) -> Vec<String> {
+    let (mut outlived, mut newest) = (Vec::new(), None);
+    candidates.retain(|candidate| {
+        let counts = candidate.first > base && newest != Some(candidate.id);
+        match counts {
+            true => newest = Some(candidate.id),
+            false => outlived.push(candidate.name.clone()),
+        }
+        counts
+    });
+    outlived
 }
 
 /// The chain, if nothing speaks against it.
@@ -258,12 +274,16 @@ pub(super) fn winners<D: Disk>(candidates: &[Candidate<D>], left: &[usize]) -> V
 }
 
 impl Chain {
+    /// Whether the log holds what `witness` knows of, or has been cut there since. It may hold it elsewhere, if it was mended: in a newer segment, which was
+    /// made from what peers sent; or in front of what was kept of the same one, and then the chain value of that vouches for it. A log that was never
+    /// mended has neither: what begins a newer segment, or the same one later, was not durable before in this one.
     fn agrees_with(&self, witness: &Witness, state: &State) -> bool {
         let Synced { raft_index, segment } = witness.synced;
         raft_index <= self.base
             || segment < state.first_segment
-            || self.links.iter().any(|link| link.id == segment && (link.first..link.end).contains(&raft_index))
+            || self.links.iter().any(|link| link.id >= segment && (link.first..link.end).contains(&raft_index))
             || self.links.iter().any(|link| link.id > witness.at && link.first <= raft_index)
+            || self.links.iter().any(|link| link.id == segment && raft_index < link.first)
     }
 
     /// Makes durable what was accepted: a record that is only in memory yet must not be counted and then lost.

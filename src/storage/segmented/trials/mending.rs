@@ -57,9 +57,18 @@ fn harm(disk: &SimulatedDisk, all: &[Batch], hits: &[usize], harm: Harm) {
     }
 }
 
-/// Mends what is open, so many batches at a time.
-fn mend(log: &mut dyn Storage, mut recovered: Recovered, all: &[Batch], window: usize) -> Result<Recovered, StorageError> {
-    while let Some(damage) = recovered.damage.first() {
+/// Mends what is open, so many batches at a time. It is let begin behind `base` before, unless it does.
+fn mend(
+    log: &mut dyn Storage,
+    mut recovered: Recovered,
+    all: &[Batch],
+    base: Option<Mark>,
+    window: usize,
+) -> Result<Recovered, StorageError> {
+    if let Some(base) = base.filter(|base| recovered.base.mark != *base) {
+        recovered = log.mend(Remedy::Rebase(base))?;
+    }
+    while let Some(damage) = recovered.damage.iter().find(|damage| !damage.raft_indexes.is_empty()) {
         let from = (damage.raft_indexes.start - 2) as usize;
         recovered = log.mend(Remedy::Fill(&all[from..all.len().min(from + window)]))?;
     }
@@ -67,12 +76,12 @@ fn mend(log: &mut dyn Storage, mut recovered: Recovered, all: &[Batch], window: 
 }
 
 /// Opens the log on `platter`: nothing is lost that is not told, and all of it can be mended.
-fn check(platter: Platter, all: &[Batch], seed: u64) -> Result<(), String> {
+fn check(platter: Platter, all: &[Batch], base: Option<Mark>, seed: u64) -> Result<(), String> {
     let disk = SimulatedDisk::with(platter, seed);
     let mut log = log_on(&disk);
     let recovered = log.open(&genesis()).map_err(|error| error.to_string())?;
     let reader = log.reader();
-    for batch in all {
+    for batch in all.iter().filter(|batch| batch.raft_index() > recovered.base.mark.raft_index) {
         let raft_index = batch.raft_index();
         let is_told = recovered.damage.iter().any(|damage| damage.raft_indexes.contains(&raft_index));
         match reader.batches(raft_index, raft_index + 1, 0) {
@@ -81,9 +90,10 @@ fn check(platter: Platter, all: &[Batch], seed: u64) -> Result<(), String> {
             other => return Err(format!("batch {raft_index}: {other:?}, and told is {:?}", recovered.damage)),
         }
     }
-    let mended = mend(&mut log, recovered, all, 5).map_err(|error| error.to_string())?;
-    let found = reader.batches(2, u64::MAX, u64::MAX).map_err(|error| error.to_string())?;
-    if found != all || mended.last.raft_index != all.len() as u64 + 1 {
+    let mended = mend(&mut log, recovered, all, base, 5).map_err(|error| error.to_string())?;
+    let first = base.map_or(2, |base| base.raft_index + 1);
+    let found = reader.batches(first, u64::MAX, u64::MAX).map_err(|error| error.to_string())?;
+    if found != all[first as usize - 2..] || mended.last.raft_index != all.len() as u64 + 1 {
         return Err(format!("it was mended to {:?}", mended.last));
     }
     log.append(&[batch_after(&mended.last, 2, 99, &[5])], 1).map_err(|error| error.to_string())?;
@@ -100,6 +110,37 @@ fn check(platter: Platter, all: &[Batch], seed: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// Damages such a log, mends it, and looks at it after a crash at any moment meanwhile. Returns in how many states.
+fn crash_while_mending(count: u64, sealed: bool, kind: Harm, hits: &[usize], base: Option<usize>) -> usize {
+    let (disk, all) = filled(count, sealed);
+    let hits: Vec<usize> = hits.iter().map(|hit| *hit.min(&(all.len() - 1))).collect();
+    let base = base.map(|base| all[..=base].iter().fold(Mark::GENESIS, |mark, batch| batch.mark_after(&mark).unwrap()));
+    harm(&disk, &all, &hits, kind);
+    let disk = disk.kill();
+    assert!(disk.list().unwrap().contains(&STATE_NAME.to_owned()));
+    let mut log = log_on(&disk);
+    disk.trace();
+    let recovered = log.open(&genesis()).unwrap();
+    assert!(!recovered.damage.is_empty());
+    mend(&mut log, recovered, &all, base, 4).unwrap();
+    drop(log);
+    let (cuts, _) = disk.take_trace();
+    let mut states = 0;
+    for cut in &cuts {
+        let mut draws = Draws::new(cut.number as u64);
+        for (choices, torn) in choices_of(&cut.platter, 6, &mut draws) {
+            let seed = draws.next() >> 24;
+            let mut torn_draws = torn.then(|| Draws::new(seed));
+            let state = cut.platter.settle(&choices, torn_draws.as_mut());
+            check(state, &all, base, seed).unwrap_or_else(|why| {
+                panic!("{kind:?} {hits:?} of {count}, sealed {sealed}, behind {base:?}, cut {} before {:?}: {why}", cut.number, cut.before)
+            });
+            states += 1;
+        }
+    }
+    states
+}
+
 #[test]
 fn a_crash_anywhere_while_mending_loses_nothing() {
     let mut states = 0;
@@ -109,30 +150,28 @@ fn a_crash_anywhere_while_mending_loses_nothing() {
     for (count, sealed) in [(12, false), (40, true), (40, false)] {
         // Opening does not look into sealed segments.
         for (kind, hits) in harms.into_iter().skip(if sealed { 2 } else { 0 }) {
-            let (disk, all) = filled(count, sealed);
-            let hits: Vec<usize> = hits.iter().map(|hit| *hit.min(&(all.len() - 1))).collect();
-            harm(&disk, &all, &hits, kind);
-            let disk = disk.kill();
-            assert!(disk.list().unwrap().contains(&STATE_NAME.to_owned()));
-            let mut log = log_on(&disk);
-            disk.trace();
-            let recovered = log.open(&genesis()).unwrap();
-            mend(&mut log, recovered, &all, 4).unwrap();
-            drop(log);
-            let (cuts, _) = disk.take_trace();
-            for cut in &cuts {
-                let mut draws = Draws::new(cut.number as u64);
-                for (choices, torn) in choices_of(&cut.platter, 6, &mut draws) {
-                    let seed = draws.next() >> 24;
-                    let mut torn_draws = torn.then(|| Draws::new(seed));
-                    let state = cut.platter.settle(&choices, torn_draws.as_mut());
-                    check(state, &all, seed).unwrap_or_else(|why| {
-                        panic!("{kind:?} {hits:?} of {count}, sealed {sealed}, cut {} before {:?}: {why}", cut.number, cut.before)
-                    });
-                    states += 1;
-                }
-            }
+            states += crash_while_mending(count, sealed, kind, hits, None);
         }
     }
+    assert!(states > 500, "only {states} states");
+}
+
+#[test]
+fn a_crash_anywhere_while_a_log_is_let_begin_later_loses_nothing_behind() {
+    let mut states = 0;
+    let all = (0..40).collect::<Vec<_>>();
+    for (kind, hits, base) in [
+        (Harm::Header, &[2, 3, 4][..], 3),
+        (Harm::Header, &[2, 3, 4], 4),
+        (Harm::Header, &[0, 4, 5], 0),
+        (Harm::Header, &all[..12], 5),
+        (Harm::Payload, &[3, 9], 6),
+        (Harm::Lost, &[0, 7], 1),
+        (Harm::Lost, &all, 20),
+    ] {
+        states += crash_while_mending(12.max(base as u64 * 2), false, kind, hits, Some(base));
+    }
+    states += crash_while_mending(40, true, Harm::Lost, &[9, 14], Some(10));
+    states += crash_while_mending(40, true, Harm::Lost, &all, Some(10));
     assert!(states > 500, "only {states} states");
 }
