@@ -239,13 +239,11 @@ fn a_damaged_member_that_reaches_nobody_waits_and_can_be_read() {
     assert!(matches!(ledger.append("more"), Err(AppendError::NotLeader { .. })));
     assert!(matches!(ledger.purge(10), Err(PurgeError::Failed { .. })));
     reads_all_but(&ledger, &[30]);
-    let sound = cluster.others(damaged);
-    let term = cluster.node(cluster.leader_among(&sound)).status().term;
-    let leader = cluster.node(cluster.leader_among(&sound));
+    // The others may change their leader meanwhile: where a machine is busy, impatient nodes do. So each append asks who leads.
     for index in ENTRIES..2 * ENTRIES {
-        assert_eq!(leader.append(payload(index)).unwrap(), index);
+        assert_eq!(cluster.append(&payload(index)), index);
     }
-    assert_eq!(leader.status().term, term, "nobody disturbs the group");
+    assert_eq!(ledger.status().term, status.term, "it has campaigned");
     assert_eq!(ledger.status().end_index, ENTRIES, "it takes no batches");
     cluster.heal();
     whole(&cluster, damaged);

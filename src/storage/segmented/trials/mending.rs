@@ -67,6 +67,8 @@ fn mend(
 ) -> Result<Recovered, StorageError> {
     if let Some(base) = base.filter(|base| recovered.base.mark != *base) {
         recovered = log.mend(Remedy::Rebase(base))?;
+    } else if !recovered.damage.is_empty() {
+        recovered = log.mend(Remedy::Fill(&[]))?;
     }
     while let Some(damage) = recovered.damage.iter().find(|damage| !damage.raft_indexes.is_empty()) {
         let from = (damage.raft_indexes.start - 2) as usize;
