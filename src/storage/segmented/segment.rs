@@ -332,20 +332,35 @@ fn slot_of(ordinal: u64) -> (usize, usize) {
 }
 
 /// Writes all of `parts`, however many calls that takes.
-pub(super) fn write_all(file: &impl DiskFile, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+pub(super) fn write_all(file: &impl DiskFile, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+    write_from(file, parts, offset).map_err(|(_, error)| error)
+}
+
+/// Writes all of `parts`, or nothing of them where there is no room. A disk that had room for some of it is not full but broken: what is refused for
+/// want of room must not be there after a crash, and that would be.
+pub(super) fn write_whole(file: &impl DiskFile, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+    write_from(file, parts, offset).map_err(|(written, error)| match written {
+        0 => error,
+        written => io::Error::other(format!("{written} bytes were written, and then: {error}")),
+    })
+}
+
+/// Writes all of `parts`. An error comes with how many bytes were written before.
+fn write_from(file: &impl DiskFile, mut parts: &mut [IoSlice<'_>], offset: u64) -> Result<(), (u64, io::Error)> {
     /// What one call takes at most on Linux (IOV_MAX).
     const PARTS_MAX: usize = 1024;
+    let mut done = 0;
     IoSlice::advance_slices(&mut parts, 0);
     while !parts.is_empty() {
         let now = parts.len().min(PARTS_MAX);
-        match file.write_at(&parts[..now], offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+        match file.write_at(&parts[..now], offset + done) {
+            Ok(0) => return Err((done, io::ErrorKind::WriteZero.into())),
             Ok(written) => {
-                offset += written as u64;
+                done += written as u64;
                 IoSlice::advance_slices(&mut parts, written);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err((done, error)),
         }
     }
     Ok(())

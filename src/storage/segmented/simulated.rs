@@ -213,12 +213,6 @@ impl SimulatedDisk {
         self.machine.lock().platter.taken()
     }
 
-    /// Whether there is a limit to the room.
-    #[cfg(test)]
-    pub(crate) fn is_limited(&self) -> bool {
-        self.machine.lock().room.is_some()
-    }
-
     /// Drops from the cache whatever does not wait to be written.
     pub(crate) fn evict(&self) {
         let mut machine = self.machine.lock();

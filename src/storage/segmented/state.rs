@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::format::{PAGE_BYTES, PageReader, PageWriter, Synced};
-use super::segment::{read_exact, write_all, write_zeros};
+use super::segment::{read_exact, write_all, write_whole, write_zeros};
 use crate::entry::NodeId;
 use crate::role::Membership;
 use crate::storage::{Base, HardState, Mark};
@@ -162,26 +162,11 @@ impl<D: Disk> StateFile<D> {
         let generation = self.generation + 1;
         let page = state.encode(generation).ok_or(WriteError::TooLarge)?;
         let slot = if planted!("the newest slot is written over") { 0 } else { generation % SLOTS };
-        write_copies(&*self.file, &page, slot * SLOT_BYTES).map_err(WriteError::Io)?;
+        write_whole(&*self.file, &mut [IoSlice::new(&page), IoSlice::new(&page)], slot * SLOT_BYTES).map_err(WriteError::Io)?;
         self.changes[slot as usize] = change;
         (self.generation, self.state) = (generation, state);
         Ok(())
     }
-}
-
-/// Writes `page` twice. A disk that had room for a part of that is not full but broken: what is refused for want of room must not be there after a
-/// crash, and one whole copy would be.
-fn write_copies(file: &impl DiskFile, page: &[u8], offset: u64) -> io::Result<()> {
-    let mut copies: &mut [IoSlice<'_>] = &mut [IoSlice::new(page), IoSlice::new(page)];
-    let written = loop {
-        match file.write_at(copies, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => break done?,
-        }
-    };
-    IoSlice::advance_slices(&mut copies, written);
-    write_all(file, copies, offset + written as u64)
-        .map_err(|error| io::Error::other(format!("{written} bytes were written, and then: {error}")))
 }
 
 /// Reads what the file has; a page behind its end reads as zeros, which is no page of ours.

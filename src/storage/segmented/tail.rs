@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 use super::format::{self, HEADER_BYTES, Header, Synced};
-use super::segment::{Records, Segment, write_all};
+use super::segment::{Records, Segment, write_whole};
 use crate::storage::{Batch, Mark};
 
 /// Records are only ever added behind all others. What a failed write left behind is not written over: the tail is closed, and the next append
@@ -67,7 +67,7 @@ impl<D: Disk> Tail<D> {
             parts.extend([IoSlice::new(head), IoSlice::new(batch.body()), IoSlice::new(&[0; format::ALIGN as usize][..padding])]);
         }
         self.closed = true;
-        write_all(&*self.file, &mut parts, self.at)?;
+        write_whole(&*self.file, &mut parts, self.at)?;
         self.closed = false;
         self.note(&headers);
         Ok(())
@@ -83,12 +83,6 @@ impl<D: Disk> Tail<D> {
             ordinal += 1;
         }
         (self.at, self.written) = (at, ordinal);
-    }
-
-    /// Gives up what was written and not shown. Nothing is added behind it.
-    pub(super) fn abandon(&mut self) {
-        self.closed |= self.written != self.segment.len();
-        self.written = self.segment.len();
     }
 
     /// Shows readers all that was written.

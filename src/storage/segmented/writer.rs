@@ -13,7 +13,7 @@ use super::spare::{self, Order, Spare};
 use super::state::{STATE_NAME, State, StateFile, WriteError};
 use super::sync::{Dirty, SegmentSync, Shared, Target};
 use super::tail::{Stamp, Tail};
-use super::{SegmentOptions, failed, too_large};
+use super::{SegmentOptions, broken, failed, too_large};
 use crate::entry::NodeId;
 use crate::storage::{Base, Batch, Chore, HardState, Mark, PendingSync, StorageError};
 
@@ -118,7 +118,8 @@ impl<D: Disk> Writer<D> {
 
     /// Writes `batches` into the tail of the draft, and into new segments where that has no room. A cut always begins a new one.
     ///
-    /// All segments are there before the first record is written. So a disk that is too full for one of them leaves no record behind that nobody took.
+    /// All segments are there before the first record is written, and into the one that was there before it is written last. So what a disk is too full
+    /// for leaves no record behind but in new segments, and these can be removed.
     fn write(&mut self, draft: &mut Draft<D>, batches: &[Batch], cut: bool, stamp: Stamp) -> Result<(), StorageError> {
         if cut && !planted!("a cut goes on in the same segment") {
             draft.cut = draft.tail.take();
@@ -128,16 +129,21 @@ impl<D: Disk> Writer<D> {
             self.roll(draft, &batches[fitting], self.marks[fitting])?;
             fitting += draft.tail.as_ref().map_or(0, |tail| tail.room_for(&batches[fitting..]));
         }
-        let mut rest = batches;
-        let mut marks = &self.marks[1..];
-        for tail in draft.full.iter_mut().chain(&mut draft.tail) {
+        let write = |tail: &mut Tail<D>, batches: &[Batch], marks: &[Mark]| {
+            let written = tail.write(batches, marks, stamp);
+            written.map_err(|error| failed(&*self.shared.disk, "write", &tail.segment.name, error))
+        };
+        let mut tails = draft.full.iter_mut().chain(&mut draft.tail);
+        let Some(first) = tails.next() else { return Ok(()) };
+        let (share, mut rest) = batches.split_at(first.room_for(batches));
+        let (share_marks, mut marks) = self.marks[1..].split_at(share.len());
+        for tail in tails {
             let (share, others) = rest.split_at(tail.room_for(rest));
             let (share_marks, other_marks) = marks.split_at(share.len());
-            let written = tail.write(share, share_marks, stamp);
-            written.map_err(|error| failed(&*self.shared.disk, "write", &tail.segment.name, error))?;
+            write(tail, share, share_marks)?;
             (rest, marks) = (others, other_marks);
         }
-        Ok(())
+        write(first, share, share_marks)
     }
 
     /// Begins a new segment with the batch `next`, behind the mark `before`. Readers do not see it yet.
@@ -197,9 +203,10 @@ impl<D: Disk> Writer<D> {
         self.last = *self.marks.last().expect("an append has batches");
     }
 
-    /// Puts things back as they were. Segments that were begun are removed at once: recovery would count what was written into them.
+    /// Puts things back as they were. Segments that were begun are removed durably: a recovery that finds them would count what was written into them,
+    /// and nobody took that.
     fn discard(&mut self, draft: Draft<D>, error: StorageError) -> StorageError {
-        let Draft { live, cut, full, tail, .. } = draft;
+        let Draft { cut, full, tail, .. } = draft;
         let before = self.live.load();
         let is_new = |tail: &Tail<D>| !before.stretches.iter().any(|stretch| Arc::ptr_eq(&stretch.segment, &tail.segment));
         let (new, old): (Vec<_>, Vec<_>) = cut.into_iter().chain(full).chain(tail).partition(is_new);
@@ -207,18 +214,20 @@ impl<D: Disk> Writer<D> {
         if !matches!(error, StorageError::Full { .. }) {
             return self.shared.poison(error);
         }
-        for tail in new {
-            if let Err(error) = self.shared.disk.remove(&tail.segment.name) {
-                return self.shared.poison(failed(&*self.shared.disk, "remove", &tail.segment.name, error));
-            }
-        }
-        if live.is_some() {
-            self.mark_dirty(Target::Names);
-        }
-        // What was written into the old tail was not shown, and is not written over.
         self.tail = old.into_iter().next();
-        self.tail.iter_mut().for_each(Tail::abandon);
-        error
+        match self.remove(&new) {
+            Ok(()) => error,
+            Err(error) => error,
+        }
+    }
+
+    /// Removes these segments, durably. Whatever keeps them there is final.
+    fn remove(&self, tails: &[Tail<D>]) -> Result<(), StorageError> {
+        let shared = &self.shared;
+        for Tail { segment, .. } in tails {
+            shared.disk.remove(&segment.name).map_err(|error| shared.poison(broken(&*shared.disk, "remove", &segment.name, error)))?;
+        }
+        if tails.is_empty() { Ok(()) } else { shared.alone(|| Target::Names.sync(shared)) }
     }
 
     pub(super) fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
