@@ -3,15 +3,18 @@
 //! Everything that the log does to files goes through [`Disk`] and [`DiskFile`], so that a simulated disk sees every call, in order, and
 //! can fail, tear or forget any of them. Names are plain file names in one directory.
 
+use std::any::Any;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::Weak;
 
 use bytes::Bytes;
 
 use super::map::FileMap;
+use crate::primitives::atomic::{Ordering, fence};
 
 /// One directory of a disk.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
@@ -74,8 +77,27 @@ pub trait DiskMap: Send + Sync + 'static {
     /// Says that these bytes will be looked at, as far as they are in the view and in memory.
     fn ask_ahead(&self, _offset: u64, _len: u64) {}
 
-    /// Ends the view. Whether no slice of it is left: the file can then be used for something else.
-    fn end(self) -> bool;
+    /// Tells when this view is gone, and all slices of it.
+    fn claims(&self) -> Claims;
+}
+
+/// Who has a view of a file, or a slice of the view. None can be made once all are gone.
+#[derive(Debug)]
+pub struct Claims(Weak<dyn Any + Send + Sync>);
+
+impl Claims {
+    /// The view and each slice of it hold `all`; nobody else does.
+    pub(super) fn of<T: Send + Sync + 'static>(all: Weak<T>) -> Claims {
+        Claims(all)
+    }
+
+    /// Whether nobody looks at the file any more, so that it can be used for something else. Whoever did has ended before this returns.
+    pub(super) fn are_gone(&self) -> bool {
+        let gone = self.0.strong_count() == 0;
+        // The last owner gave up with Release. What is written from now on comes after all that he read.
+        fence(Ordering::Acquire);
+        gone
+    }
 }
 
 /// A directory of the operating system.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use memmap2::Mmap;
 
-use super::disk::DiskMap;
+use super::disk::{Claims, DiskMap};
 
 /// The bytes of a whole file, read through the page cache. Slices of it share one mapping, which goes when the last of them goes.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl FileMap {
         // SAFETY: a mapping is sound as long as nobody changes the bytes that are looked at, and nobody shortens the file.
         // 1. A segment's bytes are written once: `pwrite` puts a record behind all others, and only then is its place published, with
         //    Release; readers learn places with Acquire. A place that was handed out is never written again as long as anybody has the
-        //    mapping: a file is used for another segment only after `end` has found that no slice of it is left, and nobody can make one.
+        //    mapping: a file is used for another segment only when all `claims` of all its mappings are gone.
         // 2. Nothing in this crate shortens a file. A segment has its full length before it is mapped; unlinking it keeps the mapping.
         // 3. Others are kept out by the lock on the directory and by mode 0600. Whoever ignores both can break this, as they could
         //    with any memory-mapped file.
@@ -84,8 +84,7 @@ impl DiskMap for FileMap {
         }
     }
 
-    fn end(self) -> bool {
-        drop(self.shares);
-        self.map.strong_count() == 0
+    fn claims(&self) -> Claims {
+        Claims::of(self.map.clone())
     }
 }

@@ -87,7 +87,7 @@ impl<D: Disk> Retired<D> {
         let mut settled = Live { base: live.base.clone(), stretches: live.stretches.clone(), gaps: Vec::new() };
         for seal in seals {
             if let Some(stretch) = settled.stretches.iter_mut().find(|stretch| stretch.segment.id == seal.segment) {
-                stretch.segment = Arc::new(Segment::sealed(directory, seal));
+                stretch.segment = Arc::new(stretch.segment.once_sealed(directory, seal));
             }
         }
         Some(settled)

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskFile, DiskMap};
+use super::disk::{Claims, Disk, DiskFile, DiskMap};
 use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, PAGE_BYTES, PLACE_BYTES, Place, Seal};
 use super::survey::survey;
 use super::{damaged, failed};
@@ -35,6 +35,8 @@ pub(super) struct Segment<D: Disk> {
     pub(super) seed: u32,
     seal: Option<Seal>,
     contents: OnceLock<Contents<D>>,
+    /// Who had it in view before it was sealed, and may have it still.
+    earlier: Option<Claims>,
 }
 
 pub(super) struct Contents<D: Disk> {
@@ -59,9 +61,15 @@ impl<D: Disk> Segment<D> {
         Segment::bare(directory, seal.segment, seal.before, Some(seal))
     }
 
+    /// This segment, now that it is sealed. It is mapped anew when it is next read, and needs no memory until then.
+    pub(super) fn once_sealed(&self, directory: u128, seal: Seal) -> Segment<D> {
+        let earlier = self.contents.get().map(|contents| contents.map.claims());
+        Segment { earlier, ..Segment::sealed(directory, seal) }
+    }
+
     fn bare(directory: u128, id: u64, before: Mark, seal: Option<Seal>) -> Segment<D> {
         let (first, seed) = (before.raft_index + 1, format::seed(directory, id));
-        Segment { id, first, before, name: format::segment_name(id, first), seed, seal, contents: OnceLock::new() }
+        Segment { id, first, before, name: format::segment_name(id, first), seed, seal, contents: OnceLock::new(), earlier: None }
     }
 
     /// How many records it holds. Grows while the segment does.
@@ -162,10 +170,9 @@ impl<D: Disk> Segment<D> {
 
     /// Gives up a segment that the log does without. Whether nobody has any of its bytes.
     pub(super) fn ends_unread(self) -> bool {
-        self.contents.into_inner().is_none_or(|Contents { map, index }| {
-            drop(index);
-            map.end()
-        })
+        let now = self.contents.get().map(|contents| contents.map.claims());
+        drop(self.contents);
+        self.earlier.iter().chain(&now).all(Claims::are_gone)
     }
 
     /// Whether it takes no more.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::platter::FileId;
-use super::disk::{Disk, DiskFile, DiskMap};
+use super::disk::{Claims, Disk, DiskFile, DiskMap};
 use crate::primitives::Mutex;
 
 pub(crate) use self::draws::Draws;
@@ -485,7 +485,7 @@ impl DiskFile for SimulatedFile {
         let mut machine = self.disk.machine.lock();
         machine.begin(Call::Map)?;
         let bytes = machine.platter.node(self.file).live.bytes;
-        Ok(SimulatedMap { file: self.disk.file(&machine, self.file), bytes })
+        Ok(SimulatedMap { file: self.disk.file(&machine, self.file), bytes, view: Arc::default() })
     }
 }
 
@@ -493,6 +493,7 @@ impl DiskFile for SimulatedFile {
 pub(crate) struct SimulatedMap {
     file: SimulatedFile,
     bytes: u64,
+    view: Arc<()>,
 }
 
 impl DiskMap for SimulatedMap {
@@ -504,8 +505,8 @@ impl DiskMap for SimulatedMap {
     }
 
     /// Slices are copies.
-    fn end(self) -> bool {
-        true
+    fn claims(&self) -> Claims {
+        Claims::of(Arc::downgrade(&self.view))
     }
 }
 

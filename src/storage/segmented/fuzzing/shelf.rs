@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::disk::{Disk, DiskFile, DiskMap};
+use super::super::disk::{Claims, Disk, DiskFile, DiskMap};
 
 /// The files by their names.
 #[derive(Debug, Default)]
@@ -90,11 +91,11 @@ impl DiskFile for ShelfFile {
     }
 
     fn map(&self) -> io::Result<ShelfMap> {
-        Ok(ShelfMap(self.0.clone()))
+        Ok(ShelfMap(Arc::new(self.0.clone())))
     }
 }
 
-pub(super) struct ShelfMap(Bytes);
+pub(super) struct ShelfMap(Arc<Bytes>);
 
 impl DiskMap for ShelfMap {
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes> {
@@ -102,8 +103,7 @@ impl DiskMap for ShelfMap {
         Some(self.0.slice(offset as usize..end as usize))
     }
 
-    /// A shelf is for reading.
-    fn end(self) -> bool {
-        false
+    fn claims(&self) -> Claims {
+        Claims::of(Arc::downgrade(&self.0))
     }
 }

@@ -69,24 +69,45 @@ fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
     assert_eq!((verified.damage, verified.inspection.last), (Vec::new(), mark));
 }
 
+/// How somebody came to have a look at what is purged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Look {
+    /// A slice of every segment.
+    Entries,
+    /// The list of segments as it was.
+    Live,
+}
+
+/// A segment was shown once as it grew and anew when it was sealed. Only who had the second in view kept its file from being used again: an entry that
+/// was read before the sealing, and held over a purge, changed in the hands of its reader.
 #[test]
 fn what_somebody_reads_is_never_written_again() {
-    for holds_an_entry in [true, false] {
+    for (look, is_sealed) in [(Look::Entries, true), (Look::Entries, false), (Look::Live, true), (Look::Live, false)] {
         let dir = tempfile::tempdir().unwrap();
-        let (mut log, all, mut mark) = filled(dir.path());
-        // A slice of every segment, or a look at the log as it was.
-        let entries: Vec<_> = (0..30).map(|index| log.reader().entry(index).unwrap().unwrap()).collect();
+        let (mut log, _) = open(dir.path());
+        let mut mark = Mark::GENESIS;
+        let all = singles(&mut mark, 1, 40, 2_500);
+        for batch in &all {
+            log.append(std::slice::from_ref(batch), batch.raft_index()).unwrap();
+            sync(&mut log);
+        }
+        if is_sealed {
+            run_chores(&mut log);
+        }
         let before = log.live.load_full();
-        let (entries, before) = if holds_an_entry { (entries, None) } else { (Vec::new(), Some(before)) };
+        let entries: Vec<_> = (0..30).map(|index| log.reader().entry(index).unwrap().unwrap()).collect();
+        let (entries, before) = if look == Look::Entries { (entries, None) } else { (Vec::new(), Some(before)) };
+        run_chores(&mut log);
+
         let purged = purge(&mut log, dir.path(), &mark, 10);
-        assert!(!purged.is_empty());
+        assert!(purged.len() > 1, "{purged:?}");
         for batch in singles(&mut mark, 2, 60, 2_000) {
             append(&mut log, &batch);
         }
-        assert!(files(dir.path()).keys().all(|ino| !purged.contains(ino)), "{purged:?} in {:?}", files(dir.path()));
+        assert!(files(dir.path()).keys().all(|ino| !purged.contains(ino)), "{look:?}, {is_sealed}: {purged:?} in {:?}", files(dir.path()));
         for (entry, batch) in entries.iter().zip(&all) {
             assert_eq!(Some(entry), batch.entry(entry.index).unwrap().as_ref());
         }
-        drop((entries, before));
+        drop(before);
     }
 }

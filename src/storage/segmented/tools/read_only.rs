@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::disk::{Disk, DiskFile, DiskMap};
+use super::super::disk::{Claims, Disk, DiskFile, DiskMap};
 use super::super::segment::read_exact;
 
 /// Files are read with calls, never mapped: a disk that fails then gives an error and not a signal, and memory is bounded.
@@ -135,8 +135,8 @@ impl DiskMap for ReadOnlyView {
         Some(Bytes::from(bytes))
     }
 
-    /// Nothing is ever used for something else here.
-    fn end(self) -> bool {
-        false
+    /// Slices are copies.
+    fn claims(&self) -> Claims {
+        Claims::of(Arc::downgrade(&self.file))
     }
 }
