@@ -282,7 +282,11 @@ impl Engine {
         log::error!("group {} node {}: stopped taking part: {reason}", self.settings.replica.group, self.settings.replica.node);
         self.fault = Some(reason.to_owned());
         self.repair = None;
-        self.shared.status.lock().repair = None;
+        {
+            // Before anybody is told: whoever asks then what is the matter finds it here.
+            let mut status = self.shared.status.lock();
+            (status.fault, status.repair) = (self.fault.clone(), None);
+        }
         self.transport.stop();
         self.resolve_all(AppendError::Failed { reason: reason.to_owned() }, &BarrierError::Failed { reason: reason.to_owned() });
         if let Some(transfer) = self.transfer.take() {
