@@ -208,6 +208,10 @@ impl DiskFile for MortalFile {
         self.file.sync_data()
     }
 
+    fn begin_writing(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.file.begin_writing(offset, bytes)
+    }
+
     fn map(&self) -> io::Result<SimulatedMap> {
         self.file.map()
     }

@@ -375,12 +375,11 @@ fn write_from(file: &impl DiskFile, mut parts: &mut [IoSlice<'_>], offset: u64) 
 
 /// Writes zeros over `range`, so that the blocks below are there and need not be made when they are used.
 pub(super) fn write_zeros(file: &impl DiskFile, range: Range<u64>) -> io::Result<()> {
-    const STEP_BYTES: u64 = 1 << 20;
-    let zeros = vec![0; STEP_BYTES.min(range.end - range.start) as usize];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut offset = range.start;
     while offset < range.end {
-        let now = STEP_BYTES.min(range.end - offset);
-        write_all(file, &mut [IoSlice::new(&zeros[..now as usize])], offset)?;
+        let now = range.end.min(offset + ZEROS.len() as u64) - offset;
+        write_all(file, &mut [IoSlice::new(&ZEROS[..now as usize])], offset)?;
         offset += now;
     }
     Ok(())

@@ -481,6 +481,11 @@ impl DiskFile for SimulatedFile {
         done.map(|_| ())
     }
 
+    /// Whatever is begun a crash may still take.
+    fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn map(&self) -> io::Result<SimulatedMap> {
         let mut machine = self.disk.machine.lock();
         machine.begin(Call::Map)?;

@@ -10,7 +10,8 @@
 //! * A segment that was purged and that nobody reads any more is used again as it is. Its records bear another segment id, and so do their checksums:
 //!   none is ever taken for a record of the segment that it becomes.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
@@ -18,15 +19,19 @@ use super::failed;
 use super::format::{self, PAGE_BYTES, RECORDS_AT};
 use super::segment::{MapOf, Segment, write_all, write_zeros};
 use super::sync::Shared;
-use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::primitives::{Mutex, thread};
 use crate::storage::{Chore, StorageError};
 
 /// How the names of spares end. Recovery removes all of them: one that was taken just before a crash may hold records.
 pub(super) const SPARE_SUFFIX: &str = ".spare";
 
-/// How many zeros are written at a time. The next sync of the log may have to wait for them: about half a millisecond on a fast disk.
+/// How many zeros are sent to the disk at a time. The next sync of the log may have to wait for them: about half a millisecond on a fast disk.
 const STEP_BYTES: u64 = 512 << 10;
+
+/// After so many zeros whoever waits for the processor is let run: a write is not interrupted, and new pages may cost a microsecond each, or ten where
+/// a hypervisor has to give them first.
+const PIECE_BYTES: u64 = 64 << 10;
 
 /// How many spares are kept: one that was made, and one from a purge.
 const SPARES_MAX: usize = 2;
@@ -138,7 +143,7 @@ fn advance<D: Disk>(shared: &Shared<D>, order: Order) -> Result<(), StorageError
         return Ok(());
     };
     let end = spare.bytes.min(spare.written + STEP_BYTES);
-    match write_zeros(&*spare.file, spare.written..end).and_then(|()| spare.file.sync_data()) {
+    match send_zeros(&*spare.file, spare.written..end, end == spare.bytes) {
         Ok(()) => {
             spare.written = end;
             Ok(())
@@ -149,6 +154,16 @@ fn advance<D: Disk>(shared: &Shared<D>, order: Order) -> Result<(), StorageError
             Err(give_up(shared, &spare.name, error))
         }
     }
+}
+
+/// Fills a part of a spare, and sends it to the disk. Only the last part is waited for: each wait would flush the disk, which the syncs of the log then
+/// wait for too.
+fn send_zeros(file: &impl DiskFile, range: Range<u64>, is_last: bool) -> io::Result<()> {
+    for begin in range.clone().step_by(PIECE_BYTES as usize) {
+        write_zeros(file, begin..range.end.min(begin + PIECE_BYTES))?;
+        thread::yield_now();
+    }
+    if is_last { file.sync_data() } else { file.begin_writing(range.start, range.end - range.start) }
 }
 
 /// Makes a spare of a segment that the log does without, if nobody reads it. False: it was not, and its file is as before.
@@ -188,7 +203,7 @@ fn reuse<D: Disk>(shared: &Shared<D>, order: Order, gone: &str) -> Result<Spare<
 }
 
 /// Removes a spare that cannot be made ready, and gives back what was allocated for it. If even this fails, the next opening removes the file.
-fn give_up<D: Disk>(shared: &Shared<D>, name: &str, error: std::io::Error) -> StorageError {
+fn give_up<D: Disk>(shared: &Shared<D>, name: &str, error: io::Error) -> StorageError {
     let disk = &*shared.disk;
     if let Err(error) = disk.remove(name) {
         log::warn!("could not remove {}: {error}", disk.path(name).display());
