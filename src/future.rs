@@ -141,6 +141,8 @@ pub(crate) struct Completion {
 struct Waiting {
     outcome: Option<Outcome>,
     wakers: Vec<Waker>,
+    /// How many threads sleep until the outcome is there.
+    sleepers: usize,
 }
 
 impl Completion {
@@ -155,8 +157,12 @@ impl Completion {
         }
         waiting.outcome = Some(outcome);
         let wakers = std::mem::take(&mut waiting.wakers);
+        let has_sleepers = waiting.sleepers > 0;
         drop(waiting);
-        self.wake.notify_all();
+        // Waking is a system call, whether anybody sleeps or not.
+        if has_sleepers {
+            self.wake.notify_all();
+        }
         for waker in wakers {
             // Some executors run the task within this call. Its panic is the host's, not this node's.
             if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
@@ -199,7 +205,9 @@ impl Completion {
             if let Some(outcome) = &waiting.outcome {
                 return outcome.clone();
             }
+            waiting.sleepers += 1;
             self.wake.wait(&mut waiting);
+            waiting.sleepers -= 1;
         }
     }
 
@@ -209,7 +217,10 @@ impl Completion {
             if let Some(outcome) = &waiting.outcome {
                 return Some(outcome.clone());
             }
-            if self.wake.wait_until(&mut waiting, deadline).timed_out() {
+            waiting.sleepers += 1;
+            let timed_out = self.wake.wait_until(&mut waiting, deadline).timed_out();
+            waiting.sleepers -= 1;
+            if timed_out {
                 return waiting.outcome.clone();
             }
         }
