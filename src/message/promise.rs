@@ -22,6 +22,14 @@ pub(crate) enum Promise {
 }
 
 impl Message {
+    /// The name of the question that this asks of a leader, and whether this is the answer to it.
+    pub(crate) fn question(&self) -> Option<(&[u8], bool)> {
+        let inner = self.raft()?;
+        let is_answer = inner.msg_type == MessageType::MsgReadIndexResp;
+        let entry = inner.entries.first().filter(|_| is_answer || inner.msg_type == MessageType::MsgReadIndex)?;
+        Some((&entry.data, is_answer))
+    }
+
     /// What its sender promises.
     pub(crate) fn promise(&self) -> Promise {
         let Some(inner) = self.raft() else { return Promise::Nothing };

@@ -211,7 +211,7 @@ impl Replica {
         let sole_candidate = self.members.is_sole_voter() && self.core.role() != CoreRole::Leader;
         if sole_candidate {
             // Nobody else can lead: there is nothing to wait for but the disk (invariant 8).
-            if self.unsynced.is_empty() && self.core.is_all_persisted() || planted!("a sole voter does not wait for its disk") {
+            if self.unsynced.is_empty() && self.core.is_all_persisted() {
                 self.core.campaign();
             }
         } else {

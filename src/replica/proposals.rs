@@ -64,8 +64,10 @@ impl Proposals {
         // Rule 3 can settle a later proposal while an earlier one, of a later term, stays: so the whole queue is looked at when it applies.
         // While one leader goes on committing its own batches, only the front is.
         if self.queue.front().is_some_and(|oldest| oldest.term >= commit_term) {
-            while let Some(front) = self.queue.front().filter(|front| front.raft_index <= commit) {
-                settled(front.id, fate(front, commit, commit_term, &term_at).expect("at or below the commit"));
+            while let Some(front) = self.queue.front()
+                && let Some(fate) = fate(front, commit, commit_term, &term_at)
+            {
+                settled(front.id, fate);
                 self.queue.pop_front();
             }
         } else {

@@ -19,6 +19,14 @@ enum Change {
     Reset(Mark),
 }
 
+/// How much was taken at some moment.
+pub(crate) struct Taken {
+    /// Changes, counted in this life.
+    changes: u64,
+    cuts: u64,
+    last: u64,
+}
+
 /// The account of one node. Purges do not appear in it: what was given up was held.
 pub(crate) struct Book {
     live: Image,
@@ -31,6 +39,10 @@ pub(crate) struct Book {
     attempt: Option<Change>,
     /// The storage says that it is damaged: what it owes is asked for when it is mended.
     pub(crate) is_damaged: bool,
+    /// How often a tail was cut off in this life, or the log begun anew.
+    cuts: u64,
+    /// Up to here the storage must notice what is missing. A sync that was begun before a cut says nothing of what came after.
+    witnessed: u64,
 }
 
 impl Image {
@@ -73,8 +85,21 @@ impl Image {
 }
 
 impl Book {
+    fn of(image: Image) -> Book {
+        Book {
+            live: image.clone(),
+            durable: image,
+            journal: VecDeque::new(),
+            settled: 0,
+            attempt: None,
+            is_damaged: false,
+            cuts: 0,
+            witnessed: 0,
+        }
+    }
+
     pub(crate) fn new() -> Book {
-        Book { live: Image::new(), durable: Image::new(), journal: VecDeque::new(), settled: 0, attempt: None, is_damaged: false }
+        Book::of(Image::new())
     }
 
     /// Whether a damaged log still gives all that was taken, or says that it cannot.
@@ -86,6 +111,11 @@ impl Book {
             let is_right = || reader.mark(raft_index).is_ok_and(|mark| mark.is_some() && mark == self.live.mark(raft_index));
             is_told(raft_index) || (is_right() && is_intact())
         })
+    }
+
+    /// Up to which batch the storage cannot take damage for a write that was cut short.
+    pub(crate) fn witnessed(&self) -> u64 {
+        self.witnessed
     }
 
     pub(crate) fn mark(&self, raft_index: u64) -> Option<Mark> {
@@ -146,6 +176,7 @@ impl Book {
             Change::Append(marks) => marks.first().map_or(0, |first| before + 1 - first.raft_index),
             Change::Save(_) | Change::Reset(_) => 0,
         };
+        self.lower(&change);
         self.live.apply(&change);
         self.journal.push_back(change);
         cut
@@ -158,16 +189,35 @@ impl Book {
 
     /// The storage has failed in the midst of what it was asked to take.
     pub(crate) fn fail(&mut self) {
-        self.journal.extend(self.attempt.take());
+        let change = self.attempt.take();
+        change.iter().for_each(|change| self.lower(change));
+        self.journal.extend(change);
     }
 
-    /// How many changes were taken in this life.
-    pub(crate) fn taken(&self) -> u64 {
-        self.settled + self.journal.len() as u64
+    /// What a change cuts off needs no longer be there.
+    fn lower(&mut self, change: &Change) {
+        let kept = match change {
+            Change::Append(marks) => marks.first().map(|first| first.raft_index - 1).filter(|kept| *kept < self.live.last().raft_index),
+            Change::Save(_) => None,
+            Change::Reset(_) => Some(0),
+        };
+        if let Some(kept) = kept {
+            self.witnessed = self.witnessed.min(kept);
+            self.cuts += 1;
+        }
     }
 
-    /// All changes up to this number are durable.
-    pub(crate) fn settle(&mut self, until: u64) {
+    /// What a sync that begins now makes durable.
+    pub(crate) fn taken(&self) -> Taken {
+        Taken { changes: self.settled + self.journal.len() as u64, cuts: self.cuts, last: self.live.last().raft_index }
+    }
+
+    /// A sync has succeeded.
+    pub(crate) fn settle(&mut self, taken: &Taken) {
+        let until = taken.changes;
+        if taken.cuts == self.cuts {
+            self.witnessed = self.witnessed.max(taken.last);
+        }
         while self.settled < until
             && let Some(change) = self.journal.pop_front()
         {
@@ -213,7 +263,7 @@ impl Book {
         if image.last() != recovered.last {
             return Err(format!("the log was said to end at {:?}, and ends at {:?}", recovered.last, image.last()));
         }
-        *self = Book { live: image.clone(), durable: image, journal: VecDeque::new(), settled: 0, attempt: None, is_damaged: false };
+        *self = Book::of(image);
         verdict
     }
 

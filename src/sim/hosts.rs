@@ -20,10 +20,18 @@ use crate::primitives::channel::{Receiver, bounded};
 /// Entries that a host reads from its tail at a time.
 const TAIL_ENTRIES: usize = 16;
 
+/// What a host wishes that mostly reads.
+const READS: [u64; WISHES.len()] = {
+    let mut wishes = [0; WISHES.len()];
+    (wishes[Wish::Get as usize], wishes[Wish::Barrier as usize], wishes[Wish::Tail as usize]) = (5, 3, 1);
+    wishes
+};
+
 struct Host {
     /// Whom it turns to.
     node: usize,
     under_way: usize,
+    is_reader: bool,
     tail: Option<(Who, u64, Cursor)>,
 }
 
@@ -54,6 +62,17 @@ enum Answer {
     Purge(Receiver<Result<u64, PurgeError>>),
 }
 
+impl Answer {
+    fn describe(&self) -> String {
+        match self {
+            Answer::Append { future, .. } => format!("{future:?}"),
+            Answer::Barrier { .. } => "a barrier".to_owned(),
+            Answer::Transfer(_) => "a transfer".to_owned(),
+            Answer::Purge(_) => "a purge".to_owned(),
+        }
+    }
+}
+
 /// See the [module](self).
 pub(super) struct Hosts {
     hosts: Vec<Host>,
@@ -73,7 +92,9 @@ pub(super) struct Hosts {
 impl Hosts {
     pub(super) fn new(swarm: &Swarm, chance: Chance) -> Hosts {
         Hosts {
-            hosts: (0..swarm.hosts).map(|n| Host { node: n % swarm.nodes, under_way: 0, tail: None }).collect(),
+            hosts: (0..swarm.hosts)
+                .map(|n| Host { node: n % swarm.nodes, under_way: 0, is_reader: n + swarm.readers >= swarm.hosts, tail: None })
+                .collect(),
             history: History::default(),
             calls: (0..swarm.nodes).map(|_| Vec::new()).collect(),
             chance,
@@ -104,11 +125,13 @@ impl Hosts {
     ) -> (Micros, Option<usize>) {
         let pause = self.chance.around(swarm.think_mean) + 1;
         let awake = |node: &Node| node.life.is_some() && node.asleep_until <= now;
-        if !awake(&nodes[self.hosts[host].node]) || self.chance.percent(2) {
+        let is_reader = self.hosts[host].is_reader;
+        if self.chance.percent(2) || !(is_reader || awake(&nodes[self.hosts[host].node])) {
             self.hosts[host].node = self.chance.below(nodes.len() as u64) as usize;
         }
         let at = self.hosts[host].node;
-        let (Some(wish), true) = (self.chance.weighted(&swarm.wishes), awake(&nodes[at])) else { return (pause, None) };
+        let wishes = if is_reader && self.chance.percent(80) { &READS } else { &swarm.wishes };
+        let (Some(wish), true) = (self.chance.weighted(wishes), awake(&nodes[at])) else { return (pause, None) };
         let Some(life) = &nodes[at].life else { return (pause, None) };
         if self.hosts[host].under_way >= swarm.depth {
             return (pause, None);
@@ -353,7 +376,9 @@ impl Hosts {
                 Outcome::Unknown
             }
             Err(error) => {
-                if let AppendError::NotLeader { leader: Some(leader), .. } = error {
+                if let AppendError::NotLeader { leader: Some(leader), .. } = error
+                    && !self.hosts[call.host].is_reader
+                {
                     self.hosts[call.host].node = leader.get() as usize - 1;
                 }
                 watch.sightings.saw("appends refused");
@@ -388,15 +413,15 @@ impl Hosts {
     pub(super) fn overdue(&self, now: Micros, patience: Micros) -> Option<String> {
         let calls = self.calls.iter().enumerate().flat_map(|(node, calls)| calls.iter().map(move |call| (node, call)));
         let late = calls.filter(|(_, call)| now.saturating_sub(call.began) > patience).map(|(node, call)| {
-            let what = match &call.answer {
-                Answer::Append { future, .. } => format!("{future:?}"),
-                Answer::Barrier { .. } => "a barrier".to_owned(),
-                Answer::Transfer(_) => "a transfer".to_owned(),
-                Answer::Purge(_) => "a purge".to_owned(),
-            };
+            let what = call.answer.describe();
             format!("{what} has waited for {} ms at node {}", (now - call.began) / 1000, node + 1)
         });
         late.into_iter().next()
+    }
+
+    /// A call that a node which does nothing more has not answered.
+    pub(super) fn unanswered(&self, node: usize) -> Option<String> {
+        self.calls[node].first().map(|call| call.answer.describe())
     }
 
     pub(super) fn ledger(&self, watch: &Watch) -> Ledger {

@@ -41,6 +41,25 @@ impl Medium {
         self.disk.evict();
     }
 
+    /// As `kill`, after a sync has failed. The cache still shows what was lost, unless the kernel `is_forgetful`.
+    pub(super) fn kill_after_failure(&mut self, is_forgetful: bool) {
+        self.disk = self.disk.kill();
+        if is_forgetful {
+            self.disk.evict();
+        }
+    }
+
+    /// Whether the file system still takes changes.
+    pub(super) fn is_writable(&self) -> bool {
+        !self.disk.is_read_only()
+    }
+
+    /// As on a file system that never writes in place: some writes find no room where there was some before.
+    pub(super) fn refuse_writes(&self, chance: &mut Chance) {
+        let then = Failure::Error(io::ErrorKind::StorageFull);
+        self.disk.plan(Fault { on: Call::Write, after: chance.below(8), times: chance.between(1, 4), then });
+    }
+
     /// What was not synced may be gone, and sometimes is gone for certain.
     pub(super) fn cut_power(&mut self, is_thorough: bool) {
         self.disk = if is_thorough { self.disk.crash_keeping_nothing() } else { self.disk.crash() };

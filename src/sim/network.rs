@@ -3,19 +3,34 @@
 //! Messages travel as the frames that TCP would carry, on connections that open with a hello: so it is the real codec, the real frame checksum
 //! and the real judgement of strangers that stand between a bad network and a node.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::agenda::{Agenda, Event, Micros};
 use super::chance::Chance;
 use super::swarm::Weather;
+use crate::message::Promise;
 use crate::transport::Message;
 use crate::transport::frame::{self, FrameReader, Kind};
 use crate::transport::hello::Hello;
 
-/// How many old messages are kept to be replayed.
-const ATTIC: usize = 64;
+/// How many old messages of each kind are kept to be replayed.
+const ATTIC: usize = 16;
+/// How many answers are kept to be given again.
+const ANSWERS: usize = 256;
+/// Votes are few and heartbeats are many: each kind has a place of its own in the attic.
+const KINDS: usize = 5;
+
+fn kind_of(promise: Promise) -> usize {
+    match promise {
+        Promise::Leads => 0,
+        Promise::Stands | Promise::Nothing => 1,
+        Promise::Votes => 2,
+        Promise::Holds(_) => 3,
+        Promise::Term => 4,
+    }
+}
 
 /// One frame under way.
 #[derive(Clone)]
@@ -82,12 +97,14 @@ pub(crate) struct Network {
     chance: Chance,
     nodes: usize,
     links: Vec<Link>,
-    attic: VecDeque<Parcel>,
+    attic: [Vec<Parcel>; KINDS],
+    /// The first answer to each question.
+    answers: BTreeMap<Vec<u8>, Parcel>,
 }
 
 impl Network {
     pub(crate) fn new(nodes: usize, weather: Weather, chance: Chance) -> Network {
-        Network { weather, chance, nodes, links: vec![Link::default(); nodes * nodes], attic: VecDeque::new() }
+        Network { weather, chance, nodes, links: vec![Link::default(); nodes * nodes], attic: Default::default(), answers: BTreeMap::new() }
     }
 
     fn link(&mut self, from: usize, to: usize) -> &mut Link {
@@ -115,7 +132,8 @@ impl Network {
     /// Ends every trouble, and lets the weather turn fine.
     pub(crate) fn heal(&mut self, calm: Weather) {
         self.weather = calm;
-        self.attic.clear();
+        self.attic.iter_mut().for_each(Vec::clear);
+        self.answers.clear();
         for link in &mut self.links {
             (link.cuts, link.clogged_until, link.last_arrival) = (0, 0, 0);
         }
@@ -131,7 +149,10 @@ impl Network {
         if self.is_cut(from, to) || self.link(from, to).under_way >= capacity {
             return !self.chance.percent(self.weather.told);
         }
-        self.haunt(agenda, &parcel);
+        if self.weather.replays > 0 {
+            self.haunt(agenda, &parcel, message);
+        }
+        self.impersonate(agenda, &parcel);
         if self.chance.happens(self.weather.loss) {
             return !self.chance.percent(self.weather.told);
         }
@@ -153,7 +174,9 @@ impl Network {
     }
 
     fn put_on_its_way(&mut self, agenda: &mut Agenda, parcel: Parcel) {
-        let delay = self.weather.delay_min + self.chance.around(self.weather.delay_mean);
+        let is_late = self.chance.happens(self.weather.stragglers);
+        let mean = if is_late { self.weather.straggle_mean } else { self.weather.delay_mean };
+        let delay = self.weather.delay_min + self.chance.around(mean);
         let (now, in_order) = (agenda.now, self.weather.in_order);
         let link = self.link(parcel.from, parcel.to);
         let mut arrival = (now + delay).max(link.clogged_until);
@@ -176,18 +199,57 @@ impl Network {
         parcel.is_damaged = true;
     }
 
-    /// Old messages come back, and new ones from somewhere else.
-    fn haunt(&mut self, agenda: &mut Agenda, parcel: &Parcel) {
-        if self.chance.happens(self.weather.replays) {
-            if self.attic.len() == ATTIC {
-                let at = self.chance.below(ATTIC as u64) as usize;
-                self.attic.remove(at);
+    /// Old messages come back: at any time, and where they would do most harm if they counted.
+    fn haunt(&mut self, agenda: &mut Agenda, parcel: &Parcel, message: &Message) {
+        let promise = message.promise();
+        let old = || Parcel { is_replay: true, ..parcel.clone() };
+        if self.chance.percent(if promise == Promise::Votes { 50 } else { 5 }) {
+            let place = self.chance.below(ATTIC as u64) as usize;
+            let shelf = &mut self.attic[kind_of(promise)];
+            match shelf.get_mut(place) {
+                Some(other) => *other = old(),
+                None => shelf.push(old()),
             }
-            self.attic.push_back(Parcel { is_replay: true, ..parcel.clone() });
-            let old = self.chance.below(self.attic.len() as u64) as usize;
-            let delay = self.chance.around(self.weather.delay_mean);
-            agenda.put_in(delay, Event::Parcel(Box::new(self.attic[old].clone())));
         }
+        match message.question() {
+            Some((name, true)) if self.answers.len() < ANSWERS => drop(self.answers.entry(name.to_vec()).or_insert_with(old)),
+            // Whoever asks the same question again gets the same answer again.
+            Some((name, false)) if self.answers.contains_key(name) => {
+                let answer = self.answers[name].clone();
+                agenda.put_in(self.weather.delay_min, Event::Parcel(Box::new(answer)));
+            }
+            _ => {}
+        }
+        if self.chance.happens(self.weather.replays) {
+            let shelf = &self.attic[self.chance.below(KINDS as u64) as usize];
+            if !shelf.is_empty() {
+                let old = self.chance.pick(shelf).clone();
+                let delay = self.chance.around(self.weather.delay_mean);
+                agenda.put_in(delay, Event::Parcel(Box::new(old)));
+            }
+        }
+    }
+
+    /// A node stands for election: votes that it was given before come again.
+    pub(crate) fn haunt_candidate(&mut self, agenda: &mut Agenda, node: usize) {
+        self.replay_to(agenda, node, Promise::Votes);
+    }
+
+    /// A node leads: acknowledgements that it was given before come again.
+    pub(crate) fn haunt_leader(&mut self, agenda: &mut Agenda, node: usize) {
+        self.replay_to(agenda, node, Promise::Holds(0));
+    }
+
+    fn replay_to(&mut self, agenda: &mut Agenda, node: usize, kind: Promise) {
+        if self.weather.replays > 0 {
+            for old in self.attic[kind_of(kind)].iter().filter(|old| old.to == node) {
+                agenda.put_in(self.weather.delay_min, Event::Parcel(Box::new(old.clone())));
+            }
+        }
+    }
+
+    /// Messages come from somewhere else.
+    fn impersonate(&mut self, agenda: &mut Agenda, parcel: &Parcel) {
         if self.chance.happens(self.weather.strangers) {
             let mut forged = Parcel { is_forged: true, is_replay: true, ..parcel.clone() };
             let hello = &mut forged.hello;

@@ -24,7 +24,7 @@ use crate::replica;
 use crate::role::{Membership, Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
-use crate::storage::{Chore, Genesis, Storage, StorageError};
+use crate::storage::{Chore, Genesis, Identity, Recovered, Storage, StorageError};
 use crate::transport::hello::{Acquaintances, Hello};
 use crate::transport::{Inbox, Message, Seat, Spawner, Transport};
 
@@ -44,12 +44,16 @@ pub(super) struct Node {
     pub(super) asleep_until: Micros,
     /// Its syncs take so many times as long as usual.
     pub(super) slowness: u64,
-    /// The power failed since the last life.
+    /// The power failed since the last life, or a sync did: what was not synced may be gone.
     pub(super) power_failed: bool,
     /// A call of the disk is going to fail, or has failed, and the node with it.
     pub(super) is_doomed: bool,
     /// Its disk was harmed since the last life.
     pub(super) is_harmed: bool,
+    /// A call of its disk failed in the last life: it may have been the one that notes how far the log is durable.
+    is_unwitnessed: bool,
+    /// What its log said of itself when it was last opened.
+    identity: Option<Identity>,
 }
 
 /// A node's idea of time.
@@ -142,6 +146,8 @@ impl Node {
             power_failed: false,
             is_doomed: false,
             is_harmed: false,
+            is_unwitnessed: false,
+            identity: None,
         }
     }
 
@@ -166,8 +172,15 @@ impl Node {
     }
 
     pub(super) fn kill(&mut self) {
+        self.is_unwitnessed |= self.medium.has_failed();
         self.medium.kill();
         self.is_doomed = false;
+    }
+
+    /// The process is gone, and a kernel stays that takes what a failed sync has lost for written.
+    pub(super) fn kill_after_failure(&mut self, is_forgetful: bool) {
+        self.medium.kill_after_failure(is_forgetful);
+        (self.power_failed, self.is_doomed) = (true, false);
     }
 
     fn id(&self) -> NodeId {
@@ -180,15 +193,28 @@ impl Node {
         Genesis { group: GROUP.to_owned(), node: self.id(), cluster: CLUSTER, membership }
     }
 
-    /// Changes something on the disk of a node that is down, so that its log says itself what it has lost by that. Whether there was such a thing.
-    pub(super) fn harm(&mut self, nodes: usize, watch: &Watch, chance: &mut Chance) -> bool {
+    /// Changes something on the disk of a node that is down, so that its log says itself what it has lost by that, if there is such a thing.
+    ///
+    /// # Errors
+    /// What was lost and is not said.
+    pub(super) fn harm(&mut self, nodes: usize, watch: &Watch, chance: &mut Chance) -> Result<(), String> {
         let (book, genesis) = (&watch.books[self.number], self.genesis(nodes));
+        let mut overlooked = None;
+        // What bears witness to a durable batch may itself be gone with the power.
+        let witnessed = if self.power_failed || self.is_unwitnessed { 0 } else { book.witnessed() };
         let is_noticed = |storage: &mut dyn Storage| match storage.open(&genesis) {
-            Ok(recovered) => !recovered.damage.is_empty() && book.is_accounted_for(&recovered, &*storage.reader()),
+            Ok(recovered) if recovered.damage.is_empty() => {
+                let last = recovered.last.raft_index;
+                if last < witnessed {
+                    overlooked.get_or_insert(format!("damage is cut off: the log ends at batch {last}, and was durable up to {witnessed}"));
+                }
+                false
+            }
+            Ok(recovered) => book.is_accounted_for(&recovered, &*storage.reader()),
             Err(_) => false,
         };
         self.is_harmed |= self.medium.harm(chance, is_noticed);
-        self.is_harmed
+        overlooked.map_or(Ok(()), Err)
     }
 
     /// Begins a life: opens the log, compares it with the books, and puts an engine on it.
@@ -213,7 +239,8 @@ impl Node {
             error => NotOpen::Wrong(format!("it cannot be opened: {error}")),
         })?;
         let reader = storage.reader();
-        self.is_harmed = false;
+        self.judge_opening(&recovered, seed, &genesis, watch)?;
+        (self.is_harmed, self.is_unwitnessed) = (false, false);
         if recovered.damage.is_empty() {
             watch.lock().books[self.number].reopen(&recovered, &*reader, self.power_failed)?;
             self.power_failed = false;
@@ -280,6 +307,25 @@ impl Node {
             fault: None,
             shared,
         });
+        Ok(())
+    }
+
+    /// Compares what a log says of itself at its opening with what it said before, and with what is on the disk.
+    fn judge_opening(&mut self, recovered: &Recovered, seed: u64, genesis: &Genesis, watch: &Mutex<Watch>) -> Result<(), String> {
+        let identity = recovered.identity;
+        if let Some(before) = self.identity.replace(identity)
+            && (identity.directory != before.directory || identity.incarnation <= before.incarnation)
+        {
+            return Err(format!("{before:?} came back as {identity:?}"));
+        }
+        let is_whole = recovered.damage.is_empty();
+        if !is_whole && !self.is_harmed && !watch.lock().books[self.number].is_damaged {
+            return Err(format!("nobody has harmed its log, which says that it is damaged: {:?}", recovered.damage));
+        }
+        // What is shown to Raft as durable must be. Looking costs another opening, so not every one is looked at.
+        if is_whole && seed % 4 == 0 && !self.medium.would_have(&recovered.last, genesis, true) {
+            return Err(format!("its log ends with {:?}, which is not durable", recovered.last));
+        }
         Ok(())
     }
 

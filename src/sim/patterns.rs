@@ -187,6 +187,7 @@ impl Node {
             Harm::Record => at - HEADER_BEFORE + 20,
         };
         self.medium.flip(&name, byte * 8 + 3);
+        self.is_harmed = true;
         Ok(())
     }
 }

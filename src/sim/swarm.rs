@@ -22,6 +22,9 @@ pub(crate) struct Weather {
     pub(crate) replays: u64,
     /// Messages of another group, another cluster, a clone.
     pub(crate) strangers: u64,
+    /// Messages that arrive long after others did: in the next term, or in the next life of whom they are for.
+    pub(crate) stragglers: u64,
+    pub(crate) straggle_mean: Micros,
     /// Messages under way on one link; beyond it they are dropped.
     pub(crate) capacity: usize,
     /// How often a sender is told of a loss, in percent.
@@ -59,9 +62,10 @@ pub(crate) enum Trouble {
     ClockJump,
     SlowDisk,
     Damage,
+    Trance,
 }
 
-pub(crate) const TROUBLES: [Trouble; 15] = [
+pub(crate) const TROUBLES: [Trouble; 16] = [
     Trouble::Kill,
     Trouble::PowerCut,
     Trouble::PowerCutOfAll,
@@ -77,6 +81,7 @@ pub(crate) const TROUBLES: [Trouble; 15] = [
     Trouble::ClockJump,
     Trouble::SlowDisk,
     Trouble::Damage,
+    Trouble::Trance,
 ];
 
 /// What hosts do, by their place in [`Swarm::wishes`].
@@ -113,10 +118,16 @@ pub(crate) struct Swarm {
     pub(crate) pace: Pace,
     /// How much faster than true time each node's clock runs, in millionths.
     pub(crate) drifts: Vec<i64>,
-    pub(crate) troubles: [u64; 15],
+    pub(crate) troubles: [u64; 16],
     pub(crate) trouble_mean: Micros,
     pub(crate) outage_mean: Micros,
+    /// How long a node that died stays down.
+    pub(crate) restart_mean: Micros,
+    /// How many new leaders are upset as soon as they say that they lead, in percent.
+    pub(crate) upsets: u64,
     pub(crate) hosts: usize,
+    /// So many of the hosts stay with their node whoever leads, wait until it is back, and read more than they append.
+    pub(crate) readers: usize,
     pub(crate) wishes: [u64; 8],
     pub(crate) think_mean: Micros,
     pub(crate) payload_max: u64,
@@ -168,10 +179,13 @@ impl Swarm {
             weather: Weather::draw(chance, heartbeat),
             pace,
             drifts: Vec::new(),
-            troubles: [0; 15],
+            troubles: [0; 16],
             trouble_mean: election * chance.between(1, elections.min(24)) / 4,
             outage_mean: election * chance.between(1, 4),
+            restart_mean: *chance.pick(&[heartbeat / 10, heartbeat, election, 3 * election]),
+            upsets: if chance.percent(30) { chance.between(10, 80) } else { 0 },
             hosts: hosts as usize,
+            readers: chance.below(hosts) as usize,
             wishes: [0; 8],
             think_mean: (chance.between(1, 40) * MS).max(duration * hosts / operations),
             payload_max: *chance.pick(&[16, 200, 4096]),
@@ -180,7 +194,7 @@ impl Swarm {
         };
         let drift = *chance.pick(&[0, 100, 20_000, 100_000]);
         swarm.drifts = (0..nodes).map(|_| chance.between(0, 2 * drift) as i64 - drift as i64).collect();
-        for weight in &mut swarm.troubles[..Trouble::Damage as usize] {
+        for weight in &mut swarm.troubles {
             *weight = perhaps(chance, 10);
         }
         for weight in &mut swarm.wishes {
@@ -188,8 +202,6 @@ impl Swarm {
         }
         swarm.wishes[Wish::Append as usize] = 20;
         swarm.wishes[Wish::Transfer as usize] = swarm.wishes[Wish::Transfer as usize].min(1);
-        // Drawn behind all others, so that these are for each seed what they were before.
-        swarm.troubles[Trouble::Damage as usize] = perhaps(chance, 10);
         swarm.segments.verified = chance.percent(30);
         swarm.settle();
         swarm
@@ -222,6 +234,8 @@ impl Weather {
             flips: perhaps(chance, 30_000),
             replays: perhaps(chance, 20_000),
             strangers: perhaps(chance, 5_000),
+            stragglers: perhaps(chance, 10_000),
+            straggle_mean: heartbeat * *chance.pick(&[1, 4, 16]),
             capacity: *chance.pick(&[4, 32, 1024]),
             told: *chance.pick(&[0, 50, 100]),
         }
@@ -238,6 +252,7 @@ impl Weather {
             flips: 0,
             replays: 0,
             strangers: 0,
+            stragglers: 0,
             capacity: 1024,
             told: 100,
             ..self.clone()

@@ -2,6 +2,7 @@
 
 use super::agenda::{Event, Micros};
 use super::swarm::{TROUBLES, Trouble};
+use super::watch::News;
 use super::world::{Death, World};
 
 /// A crash waits for so many effects at most.
@@ -43,10 +44,14 @@ impl World {
             Trouble::PowerCutOfAll => (0..self.nodes.len()).for_each(|node| self.die(node, Death::PowerCut)),
             Trouble::Stop => self.stop(node),
             Trouble::Pause => self.nodes[node].asleep_until = until,
-            Trouble::Isolation => {
-                let others = (0..self.nodes.len()).filter(|&other| other != node);
-                self.cut(others.flat_map(|other| [(node, other), (other, node)]).collect(), until);
+            // Others lead by the time when it wakes, and nobody can tell it.
+            Trouble::Trance => {
+                let wakes = until + self.swarm.election * self.chance.between(1, 3);
+                self.nodes[node].asleep_until = wakes;
+                let alone = self.swarm.election + self.chance.around(self.swarm.election);
+                self.isolate(node, wakes + alone);
             }
+            Trouble::Isolation => self.isolate(node, until),
             Trouble::Split => {
                 let sides: Vec<bool> = self.nodes.iter().map(|_| self.chance.percent(50)).collect();
                 self.cut(self.pairs().filter(|&(a, b)| sides[a] != sides[b]).collect(), until);
@@ -65,6 +70,12 @@ impl World {
             Trouble::FullDisk => {
                 self.nodes[node].medium.set_full(true);
                 self.agenda.put(until, Event::Relief(Relief::Room(node)));
+                if self.chance.percent(50) {
+                    self.nodes[node].medium.refuse_writes(&mut self.chance);
+                }
+                if self.chance.percent(50) {
+                    self.befall(Trouble::SlowDisk, node, until);
+                }
             }
             Trouble::ClockJump => {
                 let jump = self.chance.between(0, 20_000) as i64 - 10_000;
@@ -76,6 +87,49 @@ impl World {
                 self.agenda.put(until, Event::Relief(Relief::Haste(node)));
             }
         }
+    }
+
+    fn isolate(&mut self, node: usize, until: Micros) {
+        let others = (0..self.nodes.len()).filter(|&other| other != node);
+        self.cut(others.flat_map(|other| [(node, other), (other, node)]).collect(), until);
+    }
+
+    /// A node has just done something, and this is when a disturbance does most harm.
+    pub(super) fn make_use_of(&mut self, news: News, node: usize) {
+        match news {
+            News::Stands => return self.network.haunt_candidate(&mut self.agenda, node),
+            News::Leads => self.network.haunt_leader(&mut self.agenda, node),
+            News::Gives => {}
+        }
+        if !self.chance.percent(self.swarm.upsets) {
+            return;
+        }
+        let can_lose_power = self.swarm.flush_interval.is_none();
+        let kind = match news {
+            News::Gives => Trouble::PowerCut,
+            _ => *self.chance.pick(&[
+                Trouble::Isolation,
+                Trouble::Isolation,
+                Trouble::Split,
+                Trouble::PowerCut,
+                Trouble::Kill,
+                Trouble::Pause,
+            ]),
+        };
+        let until = self.agenda.now + self.chance.around(self.swarm.outage_mean);
+        self.watch.lock().note(&[21, kind as u64, node as u64], || format!("upset: {kind:?}, node {}", node + 1));
+        match kind {
+            Trouble::Split => self.leave_with_one(node, until),
+            Trouble::PowerCut if !can_lose_power => self.befall(Trouble::Kill, node, until),
+            kind => self.befall(kind, node, until),
+        }
+    }
+
+    /// A leader and one other hear nothing of the rest.
+    fn leave_with_one(&mut self, node: usize, until: Micros) {
+        let friend = self.chance.below(self.nodes.len() as u64) as usize;
+        let is_inside = |other: usize| other == node || other == friend;
+        self.cut(self.pairs().filter(|&(a, b)| is_inside(a) != is_inside(b)).collect(), until);
     }
 
     pub(super) fn relieve(&mut self, relief: Relief) {
@@ -108,8 +162,10 @@ impl World {
         self.die(node, Death::Killed);
         self.deaths[node] = Death::Killed;
         if self.nodes[node].life.is_none() {
-            let watch = self.watch.lock();
-            self.nodes[node].harm(self.swarm.nodes, &watch, &mut self.chance);
+            let mut watch = self.watch.lock();
+            if let Err(why) = self.nodes[node].harm(self.swarm.nodes, &watch, &mut self.chance) {
+                watch.violated(format!("A1: node {}: {why}", node + 1));
+            }
         }
     }
 

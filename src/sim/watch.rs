@@ -26,6 +26,17 @@ pub(crate) struct Shown {
     pub(crate) crc: u32,
 }
 
+/// What a node has just done that is worth a disturbance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It stands for election.
+    Stands,
+    /// It leads, and nobody has heard it yet.
+    Leads,
+    /// It has given up a part of its log, at one end or the other.
+    Gives,
+}
+
 /// See the [module](self).
 pub(crate) struct Watch {
     pub(crate) now: Micros,
@@ -40,6 +51,8 @@ pub(crate) struct Watch {
     /// Every committed mark, from [`Mark::GENESIS`].
     marks: Vec<Mark>,
     leaders: BTreeMap<u64, usize>,
+    /// What has just happened for the first time, until somebody asks.
+    pub(crate) news: Option<News>,
     votes: BTreeMap<(usize, u64), u64>,
     /// The index after the last entry that was acknowledged to anyone, by the term of the leader that acknowledged it.
     acknowledged: BTreeMap<u64, u64>,
@@ -59,6 +72,7 @@ impl Watch {
             ledger: Vec::new(),
             marks: vec![Mark::GENESIS],
             leaders: BTreeMap::new(),
+            news: None,
             votes: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             offered: Vec::new(),
@@ -98,12 +112,16 @@ impl Watch {
             Promise::Leads => {
                 let leader = *self.leaders.entry(term).or_insert_with(|| {
                     self.sightings.saw("leader changes");
+                    self.news = Some(News::Leads);
                     node
                 });
                 self.demand(leader == node, || format!("A8: nodes {} and {me} both lead term {term}", leader + 1));
+                let votes = 1 + (0..self.books.len()).filter(|&other| self.votes.get(&(other, term)) == Some(&me)).count();
+                self.demand(votes > self.books.len() / 2, || format!("A8: node {me} leads term {term} with {votes} votes"));
                 self.demand(saved.term >= term, || format!("A8: node {me} leads term {term} before that term is durable: {message:?}"));
             }
             Promise::Stands => {
+                self.news = Some(News::Stands);
                 self.demand(saved.term > term || (saved.term == term && vote == Some(me)), || {
                     format!("A8: node {me} stands for term {term}, and its vote for itself is not durable")
                 });

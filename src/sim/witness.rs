@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::book::Book;
-use super::watch::Watch;
+use super::book::{Book, Taken};
+use super::watch::{News, Watch};
 use crate::entry::NodeId;
 use crate::storage::{Base, Batch, Chore, Genesis, HardState, LogReader, PendingSync, Recovered, Remedy, Storage, StorageError};
 use crate::transport::{Message, Seat, Transport};
@@ -134,7 +134,10 @@ impl Witnessed {
         let watch = &mut *self.watch.lock();
         let book = &mut watch.books[self.node];
         match outcome {
-            Ok(()) if book.take() > 0 => watch.sightings.saw("conflicting tails cut"),
+            Ok(()) if book.take() > 0 => {
+                watch.sightings.saw("conflicting tails cut");
+                watch.news = Some(News::Gives);
+            }
             Ok(()) => {}
             Err(StorageError::Full { .. }) => {
                 book.refuse();
@@ -174,6 +177,7 @@ impl Storage for Witnessed {
         if outcome.is_ok() {
             let watch = &mut *self.watch.lock();
             watch.sightings.saw("rebases");
+            watch.news = Some(News::Gives);
             watch.demand_committed(self.node, &base.mark, "begins its log anew at");
         }
         outcome
@@ -188,6 +192,7 @@ impl Storage for Witnessed {
         if after != before {
             let watch = &mut *self.watch.lock();
             watch.sightings.saw("purges");
+            watch.news = Some(News::Gives);
             watch.demand(after.raft_index <= commit, || format!("A8: node {}: purged beyond the commit", self.node + 1));
             watch.demand_committed(self.node, &after, "purges up to");
         }
@@ -236,7 +241,7 @@ impl Storage for Witnessed {
 struct WitnessedSync {
     node: usize,
     pending: Box<dyn PendingSync>,
-    until: u64,
+    until: Taken,
     watch: Arc<Mutex<Watch>>,
     sync_failed: Arc<AtomicBool>,
 }
@@ -249,7 +254,7 @@ impl PendingSync for WitnessedSync {
             Ok(()) if self.sync_failed.load(Ordering::Relaxed) => {
                 watch.violated(format!("node {}: a sync succeeded after one had failed", self.node + 1))
             }
-            Ok(()) => watch.books[self.node].settle(self.until),
+            Ok(()) => watch.books[self.node].settle(&self.until),
             Err(_) => {
                 watch.sightings.saw("syncs that failed");
                 self.sync_failed.store(true, Ordering::Relaxed);

@@ -47,7 +47,7 @@ pub(super) struct World {
     /// Once so many batches are committed, the disks are looked at.
     next_audit: u64,
     /// No more trouble.
-    healed: bool,
+    pub(super) healed: bool,
     /// Hosts ask for nothing more.
     quiet: bool,
     pub(super) events: u64,
@@ -247,8 +247,18 @@ impl World {
     fn end(&mut self, node: usize, end: End) {
         match end {
             End::Crash => self.die(node, self.deaths[node]),
-            End::Stopped => self.bury(node, Death::Killed, "stops in good order"),
+            End::Stopped => {
+                self.demand_answers(node, "stopped in good order");
+                self.bury(node, Death::Killed, "stops in good order");
+            }
             End::Panic(text) => self.watch().violated(format!("node {}: it panicked: {text}", node + 1)),
+        }
+    }
+
+    /// Whoever waits for something at a node that does nothing more is told.
+    fn demand_answers(&self, node: usize, what: &str) {
+        if let Some(call) = self.hosts.unanswered(node) {
+            self.watch().violated(format!("A10: node {} has {what}, and never answers this: {call}", node + 1));
         }
     }
 
@@ -267,9 +277,10 @@ impl World {
         if let Some(fault) = life.fault.take() {
             self.watch.lock().note(&[4, who.node as u64], || format!("node {}: fails: {fault}", who.node + 1));
             self.watch.lock().demand(may_fail, || format!("node {} failed for no reason of its disk: {fault}", who.node + 1));
-            // Somebody looks after it in a while, and power-cycles it.
+            self.demand_answers(who.node, "failed");
+            // Somebody looks after it in a while, and power-cycles it, or only begins the process anew.
             let later = self.chance.around(self.swarm.outage_mean);
-            let death = self.hard_death();
+            let death = if self.chance.percent(50) { self.hard_death() } else { Death::Killed };
             self.agenda.put_in(later, Event::Relief(Relief::BurnDown(who.node, who.life, death)));
         }
     }
@@ -304,6 +315,7 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return };
         self.hosts.settle(node, now, life, &self.swarm, &mut watch);
         let messages = std::mem::take(&mut *life.outbox.lock());
+        let news = watch.news.take();
         for message in messages {
             watch.note(&[5, node as u64, message.term(), message.encoded_len() as u64], || format!("send {message:?}"));
             let to = message.to().get() as usize - 1;
@@ -313,6 +325,10 @@ impl World {
                 life.due = life.due.min(now);
                 self.agenda.put(now, Event::Turn(Who { node, life: life.number }));
             }
+        }
+        drop(watch);
+        if let Some(news) = news.filter(|_| !self.healed) {
+            self.make_use_of(news, node);
         }
     }
 
@@ -400,13 +416,13 @@ impl World {
             life.fuse.put_out();
         }
         match death {
-            // A kernel that has seen its disk fail is not trusted any more.
             Death::Killed if !self.nodes[node].may_fail() => self.nodes[node].kill(),
+            Death::Killed if self.nodes[node].medium.is_writable() => self.nodes[node].kill_after_failure(self.chance.percent(50)),
             Death::Killed | Death::PowerCut => self.nodes[node].cut_power(self.chance.percent(40)),
         }
         drop(life);
         self.nodes[node].asleep_until = 0;
-        let outage = if self.healed { 0 } else { self.chance.around(self.swarm.outage_mean) };
+        let outage = if self.healed { 0 } else { self.chance.around(self.swarm.restart_mean) };
         self.agenda.put_in(outage, Event::Relief(Relief::Restart(node)));
     }
 

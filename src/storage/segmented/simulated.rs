@@ -193,7 +193,7 @@ impl SimulatedDisk {
     }
 
     /// Whether the file system has given up until the next boot.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn is_read_only(&self) -> bool {
         self.machine.lock().read_only
     }
