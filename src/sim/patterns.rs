@@ -204,7 +204,7 @@ impl Swarm {
         swarm.window_bytes = 1 << 20;
         swarm.segments = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: false, verified: true };
         swarm.drifts = vec![0; 3];
-        swarm.hosts = 0;
+        (swarm.hosts, swarm.readers, swarm.upsets) = (0, 0, 0);
         swarm.weather = swarm.weather.calm(swarm.election);
         swarm.pace = swarm.pace.calm(swarm.election);
         swarm.troubles.fill(0);
