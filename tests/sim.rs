@@ -74,7 +74,7 @@ fn all_512_patterns_of_damage_are_survived_and_mended_where_an_intact_copy_is_le
 }
 
 /// Seeds that once showed a bug, and which. What a seed stands for changes with the dice, so each bug has a test of its own beside this as well.
-const SEEDS_WITH_A_STORY: [(u64, &str); 5] = [
+const SEEDS_WITH_A_STORY: [(u64, &str); 6] = [
     // The one record of a segment was emptied, and the segment was taken for one that is missing and may have cut anything off: nobody knew any more where
     // to put what its neighbour held. `files_that_are_empty_behind_their_heads_have_cut_nothing_off` in the storage shows it alone.
     (1475, "A10: the nodes do not agree: it is not known where raft index 133 belongs"),
@@ -85,6 +85,9 @@ const SEEDS_WITH_A_STORY: [(u64, &str); 5] = [
     // `what_peers_have_purged_need_not_be_kept_either` shows it alone, and in the storage `a_log_may_begin_behind_what_it_lost_or_in_the_middle_of_it`.
     (516367, "A10: the nodes do not agree: its log is damaged, and its peers have purged it"),
     (718723, "A10: the nodes do not agree: its log is damaged, and 1 more places: its peers have purged it"),
+    // The group had gone on with another log in place of what was damaged and of what followed it, and that was shorter.
+    // `what_follows_a_batch_of_a_later_term_is_of_no_older_one` shows it alone.
+    (714231, "A10: the nodes do not agree: no record can be read here (raft index 5), and no peer has it"),
     // The first of two segments that were begun for an append was removed when there was no room for the second, but not durably.
     // `segments_begun_for_an_append_that_is_refused_are_gone_for_good` in the storage shows it alone.
     (726268, "A1: the log ends with a mark that was never there"),

@@ -11,9 +11,11 @@
 //!    anything of a later term, what was committed in an earlier one is in that leader's log, and in its own term there is only one log.
 //!
 //! If this node's log is another than what a peer knows to be committed, then it is another from there on, and was never committed from there on:
-//! that part is not filled in but replaced. And if a peer has purged what is missing, which says that it was committed, this log may begin later too: the
-//! peer tells behind which mark its own begins, and this one then begins there, though more be missing behind that.
-//! Nothing else is ever given up.
+//! that part is not filled in but replaced. The same holds where a peer has a batch of a later term than this node has ever seen: whoever led that
+//! term had all that was committed before it. That a log is another can be told by its terms alone, for along a log they never go back.
+//!
+//! And if a peer has purged what is missing, which says that it was committed, this log may begin later too: the peer tells behind which mark its own
+//! begins, and this one then begins there, though more be missing behind that. Nothing else is ever given up.
 //!
 //! What is not proved is not taken, however long that lasts. A peer that has lost the batches too, or does not have them, proves nothing.
 
@@ -73,9 +75,11 @@ pub(crate) struct Repair {
     patience: usize,
     /// How many bytes of batches are asked for at once.
     window_bytes: u64,
-    /// The newest term that this node has seen.
+    /// The newest term that this node has seen. No batch of a later one was ever in its log, or it was never acknowledged.
     term: u64,
     commit: u64,
+    /// After the last batch that can be read.
+    last: Mark,
     base: u64,
     damage: Vec<Damage>,
     /// The peer to be asked next.
@@ -107,6 +111,7 @@ impl Repair {
             window_bytes,
             term,
             commit: 0,
+            last: recovered.last,
             base: 0,
             damage: Vec::new(),
             turn: 0,
@@ -122,7 +127,7 @@ impl Repair {
     /// What the log is after a step.
     pub(crate) fn look(&mut self, recovered: &Recovered) {
         self.commit = self.commit.max(recovered.hard_state.commit);
-        self.base = recovered.base.mark.raft_index;
+        (self.base, self.last) = (recovered.base.mark.raft_index, recovered.last);
         (self.asked, self.probe) = (None, None);
         if self.damage == recovered.damage {
             // It did not help: no reason to hurry.
@@ -260,11 +265,14 @@ impl Repair {
         let is_proof = |mark: &Mark| known(mark).is_some() || mark.raft_index <= gift.commit || mark.term >= self.term;
         let proved = marks.iter().rposition(is_proof).map_or(0, |at| at + 1);
         batches.truncate(proved);
-        match marks[..proved].last() {
+        // What lies behind the end of this log proves what lies within it, and is asked for when this node takes part again.
+        let reach = self.damage.iter().map(|damage| damage.raft_indexes.end.saturating_sub(1)).fold(self.last.raft_index, u64::max);
+        match marks[..proved].iter().rfind(|mark| mark.raft_index <= reach) {
             None => Err(Verdict::Not(Outcome::Unproved)),
             Some(end) if !self.leads_on(end) => {
-                // What follows here is intact and another: it was never committed, nor was what it followed, if what was given is.
-                if end.raft_index <= gift.commit { Ok(Cure::Replace(batches)) } else { Err(Verdict::Not(Outcome::Unproved)) }
+                // What follows here is another: it was never committed, nor was what it followed, if what was given is, or is of a later term.
+                let gives_way = end.raft_index <= gift.commit || end.term > self.term;
+                if gives_way && end.raft_index >= self.commit { Ok(Cure::Replace(batches)) } else { Err(Verdict::Not(Outcome::Unproved)) }
             }
             Some(_) if self.probe.is_some() && last < self.lowest() => Err(Verdict::Probe(last + 1)),
             Some(_) => self.without_what_is_here(batches),
@@ -317,11 +325,14 @@ impl Repair {
         self.reader.mark(raft_index).ok().flatten()
     }
 
-    /// Whether the batch behind `mark` continues it, as far as that batch can be read here.
+    /// Whether what this log holds behind `mark` may continue it, as far as it can be read here: a batch that is another does not, nor does anything of
+    /// an older term.
     fn leads_on(&self, mark: &Mark) -> bool {
         let next = mark.raft_index + 1;
+        let newest_term = if self.last.raft_index > mark.raft_index { self.last.term } else { self.term };
         let batch = self.reader.batches(next, next + 1, 0).ok().and_then(|batches| batches.into_iter().next());
         match (batch, self.mark(next)) {
+            _ if mark.term > newest_term => false,
             (Some(batch), Some(known)) => batch.mark_after(mark) == Ok(known),
             _ => true,
         }

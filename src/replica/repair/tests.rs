@@ -31,7 +31,7 @@ impl Shelf {
     fn recovered(&self, term: u64, commit: u64) -> Recovered {
         let damage = self.lost.iter().map(|&raft_index| self.examine(raft_index).unwrap().unwrap()).collect();
         let base = Base { mark: Mark::GENESIS, membership: Membership::default() };
-        let last = self.marks.last().copied().unwrap_or(Mark::GENESIS);
+        let last = self.marks.iter().rfind(|mark| !self.lost.contains(&mark.raft_index)).copied().unwrap_or(Mark::GENESIS);
         let identity = Identity { directory: 1, incarnation: 1 };
         Recovered { identity, hard_state: HardState { term, vote: None, commit }, base, last, peers: Vec::new(), damage }
     }
@@ -194,6 +194,29 @@ fn what_was_never_committed_gives_way_to_what_is() {
     assert_eq!(asked(&mut mending).map(|(peer, _)| peer), Some(3), "not committed there: another peer is asked");
 }
 
+/// Seed 714231 once ended with a node that stayed damaged for ever. Its group had gone on with another log in place of its unacknowledged end, and that
+/// was shorter: what was given was filled in, and of what was damaged behind it nobody had anything.
+#[test]
+fn what_follows_a_batch_of_a_later_term_is_of_no_older_one() {
+    let all = run(&Mark::GENESIS, &[2; 6], 1);
+    let shelf = Shelf::new(&all, &[3, 4, 5], &[]);
+    let other = [&all[..1], &run(&shelf.marks[0], &[5; 2], 2)].concat();
+    let replaced = Some(Cure::Replace(other[1..].to_vec()));
+    assert_eq!(given(&mut repair(&shelf, 4, 1), &other, 4), replaced, "what is intact behind it is of an older term");
+    assert_eq!(given(&mut repair(&shelf, 6, 1), &other, 4), replaced, "whatever terms this node has seen");
+    assert_eq!(given(&mut repair(&shelf, 6, 1), &other, 3), Some(Cure::Replace(other[1..2].to_vec())), "as much as is committed");
+    assert_eq!(given(&mut repair(&shelf, 5, 1), &other, 1), None, "nothing says that it is to stay");
+    assert_eq!(given(&mut repair(&shelf, 4, 1), &other, 1), replaced, "but that whoever led a later term had all that was committed");
+    assert_eq!(given(&mut repair(&shelf, 4, 5), &other, 4), None, "but what this node knows to be committed stays");
+    // Nothing is intact behind it.
+    let shelf = Shelf::new(&all, &[3, 4, 5, 6, 7], &[]);
+    assert_eq!(given(&mut repair(&shelf, 4, 1), &other, 4), replaced, "this node was never given anything of that term");
+    assert_eq!(given(&mut repair(&shelf, 5, 1), &other, 4), fill(&other[1..]), "it may have been, and more of it");
+    // A log that has only become longer is the same log.
+    let longer = [&all[..], &run(&shelf.marks[5], &[5], 2)].concat();
+    assert_eq!(given(&mut repair(&shelf, 4, 1), &longer, 8), fill(&all[1..]));
+}
+
 #[test]
 fn what_a_hostile_peer_sends_is_refused() {
     let all = run(&Mark::GENESIS, &[1; 6], 1);
@@ -227,8 +250,8 @@ fn what_a_hostile_peer_sends_is_refused() {
     assert_eq!(mending.handle_gift(node(to), Gift { commit: 3, batches: Ok(honest()) }), fill(&all[2..4]));
 }
 
-/// Seed 516367 once ended with a node that stayed damaged for ever: its peers had purged a part of what it lacked, and only of a peer that had purged all of
-/// it was a base taken.
+/// Seed 516367 once ended with a node that stayed damaged for ever: its peers had purged a part of what it lacked, and only of a peer that had purged all
+/// of it was a base taken.
 #[test]
 fn what_peers_have_purged_need_not_be_kept_either() {
     let all = run(&Mark::GENESIS, &[1; 6], 1);
