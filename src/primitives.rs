@@ -1,13 +1,20 @@
 //! What threads meet at: locks, condition variables, atomics, channels, threads, the clock and random keys, as every file of this crate gets them.
 //!
 //! They are those of `std`, `parking_lot` and `crossbeam-channel`. A test build with `--cfg loom` or `--cfg shuttle` puts the doubles of a checker in their
-//! place, which tries every schedule of a few threads, or very many of a whole node: see `tests/threads/README.md`. No other build knows of that.
+//! place, which tries every schedule of a few threads, or very many of a whole node, and one with `--cfg tsan` leaves out what the sanitizer of threads is
+//! blind to: see `tests/threads/README.md`. No other build knows of that.
 
 #[cfg(all(test, any(loom, shuttle)))]
 mod doubles;
 
-#[cfg(not(all(test, any(loom, shuttle))))]
+#[cfg(not(any(all(test, any(loom, shuttle)), tsan)))]
 pub(crate) mod crowd;
+
+/// The sanitizer of threads does not see into the locks of `std`, but into these.
+#[cfg(tsan)]
+pub(crate) mod crowd {
+    pub(crate) use parking_lot::{Condvar, Mutex};
+}
 
 #[cfg(all(test, any(loom, shuttle)))]
 pub(crate) use doubles::{Condvar, Instant, Mutex, MutexGuard, OnceLock, RandomState, RwLock, atomic, channel, crowd, thread};

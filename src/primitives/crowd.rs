@@ -71,3 +71,75 @@ impl WaitTimeoutResult {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Door {
+        is_open: Mutex<bool>,
+        opened: Condvar,
+        /// How many wait, or are about to: whoever counts himself has the lock until he waits.
+        crowd: Mutex<usize>,
+    }
+
+    /// So far away that only a wake that was lost makes anybody wait for it.
+    fn never() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn one_call_wakes_all_who_wait() {
+        const CROWD: usize = 16;
+        for _ in 0..50 {
+            let door = Arc::new(Door::default());
+            let waiters: Vec<_> = (0..CROWD)
+                .map(|_| {
+                    let door = door.clone();
+                    thread::spawn(move || {
+                        let mut is_open = door.is_open.lock();
+                        *door.crowd.lock() += 1;
+                        while !*is_open {
+                            assert!(!door.opened.wait_until(&mut is_open, never()).timed_out(), "nobody woke it");
+                        }
+                    })
+                })
+                .collect();
+            while *door.crowd.lock() < CROWD {
+                thread::yield_now();
+            }
+            *door.is_open.lock() = true;
+            door.opened.notify_all();
+            waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_time_and_holds_the_lock_again() {
+        let door = Door::default();
+        let mut is_open = door.is_open.lock();
+        while !door.opened.wait_until(&mut is_open, Instant::now() + Duration::from_millis(1)).timed_out() {}
+        assert!(door.is_open.0.try_lock().is_err());
+        *is_open = true;
+        drop(is_open);
+        assert!(*door.is_open.lock());
+    }
+
+    #[test]
+    fn a_panic_leaves_the_lock_as_it_is() {
+        let door = Arc::new(Door::default());
+        let panicking = door.clone();
+        let thread = thread::spawn(move || {
+            let mut is_open = panicking.is_open.lock();
+            *is_open = true;
+            panic!("while it is held, on purpose");
+        });
+        assert!(thread.join().is_err());
+        assert!(*door.is_open.lock());
+    }
+}

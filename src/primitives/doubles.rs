@@ -184,10 +184,6 @@ impl<T> OnceLock<T> {
         OnceLock { filled: atomic::AtomicBool::new(false), value: std::sync::OnceLock::new() }
     }
 
-    pub(crate) fn into_inner(self) -> Option<T> {
-        self.value.into_inner()
-    }
-
     pub(crate) fn get(&self) -> Option<&T> {
         self.value.get().filter(|_| self.filled.load(atomic::Ordering::Acquire))
     }

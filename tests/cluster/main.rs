@@ -10,6 +10,7 @@ mod handover;
 mod history;
 mod lossy;
 mod one_node;
+mod recycled;
 mod replication;
 mod roles;
 mod shutdown;

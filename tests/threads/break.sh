@@ -11,16 +11,28 @@ export CARGO_TARGET_DIR="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
 export DLEDGER_SEED=1 DLEDGER_SCHEDULES=${DLEDGER_SCHEDULES:-300}
 copy="$CARGO_TARGET_DIR/broken"
 rm -rf "$copy" && mkdir -p "$copy" && cp -r Cargo.toml Cargo.lock README.md src tests examples benches "$copy"
-missed=0
+missed=0 faults=0
 
-# fault CHECKER TEST FILE OLD NEW: replaces the first OLD in src/FILE.
+# Runs the tests of CHECKER that stand under TEST, in the copy.
+check() { # CHECKER TEST
+  case $1 in
+    threads) (cd "$copy" && cargo test --locked --quiet --lib --test cluster -- "$2") ;;
+    *) "$copy/tests/threads/run.sh" "$1" "$2" ;;
+  esac
+}
+export -f check
+export copy
+
+# fault CHECKER TEST FILE OLD NEW: replaces the first OLD in src/FILE. The checker is one of run.sh, or `threads`: those tests of the suite where
+# threads of the operating system meet.
 fault() {
   local checker=$1 test=$2 file=src/$3 old=$4 new=$5
   [[ $file == *"$only"* ]] || return 0
+  faults=$((faults + 1))
   cp "$file" "$copy/$file"
   if ! OLD=$old NEW=$new perl -0pi -e '$found = s/\Q$ENV{OLD}\E/$ENV{NEW}/; END { exit !$found }' "$copy/$file"; then
     echo "GONE: $file has no \`$old\`" && missed=1
-  elif timeout 600 "$copy/tests/threads/run.sh" "$checker" "$test" > "$copy/output" 2>&1; then
+  elif timeout 600 bash -c 'check "$@"' check "$checker" "$test" > "$copy/output" 2>&1; then
     echo "MISSED: $file: \`$old\` -> \`$new\`" && missed=1
   elif grep -q -e 'could not compile' -e 'no such test' "$copy/output"; then
     echo "NO CODE: $file: \`$old\` -> \`$new\`" && missed=1
@@ -35,10 +47,19 @@ fault loom watermark watermark.rs 'self.waiters.load(Ordering::SeqCst) > 0' 'sel
 fault loom watermark watermark.rs 'let mut here = self.position.lock();' 'self.wake.notify_all(); self.waiters.store(0, Ordering::SeqCst); let mut here = self.position.lock();'
 fault loom watermark watermark.rs 'drop(held);
         self.wake.notify_all();' 'drop(held);'
+fault loom watermark watermark.rs 'while self.end() <= index && !self.is_closed() {' 'let mut once = true; while std::mem::take(&mut once) || self.end() <= index && !self.is_closed() {'
 fault loom future future.rs 'self.committed.store(term, Ordering::Release)' 'self.committed.store(term, Ordering::Relaxed)'
 fault loom future future.rs 'if waiting.outcome.is_some() {' 'if false {'
 fault loom future future.rs 'Some(at) => waiting.wakers[at].clone_from(waker)' 'Some(_) => {}'
 fault loom future future.rs 'self.wake.notify_all();' ''
+fault loom future future.rs 'if let Some(outcome) = &waiting.outcome {
+                return outcome.clone();
+            }
+            self.wake.wait(&mut waiting);' 'self.wake.wait(&mut waiting);
+            if let Some(outcome) = &waiting.outcome {
+                return outcome.clone();
+            }'
+fault loom threads spin.rs 'return Some(answer);' 'drop(answer); return None;'
 fault loom segment storage/segmented/segment.rs 'self.published.store(count, Ordering::Release)' 'self.published.store(count, Ordering::Relaxed)'
 fault loom segment storage/segmented/segment.rs 'self.published.load(Ordering::Acquire)' 'self.published.load(Ordering::Relaxed)'
 fault loom sequencer sequencer.rs 'queue.waiters > 0' 'queue.waiters > 1'
@@ -66,6 +87,17 @@ fault loom link transport/tcp/link.rs 'queue.stopped = true;
         queue.hang_up();
         self.wake.notify_one();' 'queue.stopped = true;
         queue.hang_up();'
+fault loom link transport/tcp/link.rs 'self.bytes == 0 && self.connected_to' 'self.waiting.is_empty() && self.connected_to'
+fault loom link transport/tcp/link.rs 'if len <= DIRECT_BYTES_MAX && queue.is_idle() {' 'if len <= DIRECT_BYTES_MAX {'
+fault loom link transport/tcp/link.rs 'queue.bytes += len;
+                queue.rest' 'queue.rest'
+fault loom link transport/tcp/link.rs 'queue.rest = frame.slice(written..);
+                self.wake.notify_one();' 'queue.rest = frame.slice(written..);'
+fault loom link transport/tcp/link.rs 'queue.waiting.is_empty() && queue.rest.is_empty()' 'queue.waiting.is_empty()'
+fault loom link transport/tcp/link.rs 'say(stream, &rest)?;
+            write_batch(stream, &batch)?;' 'write_batch(stream, &batch)?;
+            say(stream, &rest)?;'
+fault loom link transport/tcp/link.rs 'queue.rest.clear();' ''
 
 fault shuttle '' threads.rs 'self.ended.notify_all();' ''
 fault shuttle '' threads.rs 'while !roster.at_work.is_empty() {' 'while false {'
@@ -76,4 +108,12 @@ fault shuttle '' engine.rs 'self.shared.sequencer.release(batch.cost);
 fault shuttle '' engine.rs 'self.shared.watermark.close();' ''
 fault shuttle '' engine.rs 'self.resolve_all(AppendError::Failed { reason: reason.to_owned() }, &BarrierError::Failed { reason: reason.to_owned() });' ''
 
+fault threads primitives::crowd primitives/crowd.rs 'self.0.notify_all();' 'self.0.notify_one();'
+fault threads primitives::crowd primitives/crowd.rs 'self.0.lock().unwrap_or_else(PoisonError::into_inner)' 'self.0.lock().unwrap()'
+fault threads recycled storage/segmented/retention.rs 'stretch.segment.once_sealed(directory, seal)' 'Segment::sealed(directory, seal)'
+fault threads recycled storage/segmented/spare.rs 'Arc::into_inner(segment).is_some_and(Segment::ends_unread)' '{ drop(segment); true }'
+fault threads recycled storage/segmented/spare.rs 'Arc::into_inner(segment).is_some_and(Segment::ends_unread)' 'Arc::into_inner(segment).is_some()'
+fault threads recycled storage/segmented/segment.rs 'self.earlier.iter().chain(&now).all' 'self.earlier.iter().all'
+
+echo "$faults faults in $SECONDS s"
 exit $missed

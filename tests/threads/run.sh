@@ -27,7 +27,7 @@ sanitize() { # SANITIZER FLAGS TEST
 case ${1:-} in
   loom) check loom exhaustive "${2:-}" ;;
   shuttle) check shuttle schedules "${2:-}" ;;
-  thread) sanitize thread -Cunsafe-allow-abi-mismatch=sanitizer "${2:-}" ;;
+  thread) sanitize thread "--cfg tsan -Cunsafe-allow-abi-mismatch=sanitizer" "${2:-}" ;;
   address) sanitize address "" "${2:-}" ;;
   *) sed -n 's/^#   //p' "$0" && exit 2 ;;
 esac

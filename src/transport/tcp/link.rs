@@ -18,6 +18,8 @@ use crate::transport::hello::{Hello, Stranger};
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// A message up to this size is written by the thread that sends it if the connection is idle: to wake another thread takes longer than the write.
 const DIRECT_BYTES_MAX: usize = 16 << 10;
+/// How much of one is written at once: all that the connection takes, but where every schedule is tried so little that some leave a rest.
+const WRITE_BYTES_MAX: usize = if cfg!(all(test, loom)) { 200 } else { DIRECT_BYTES_MAX + HEADER_BYTES };
 /// The most pieces that one system call takes.
 const PIECES_MAX: usize = 1024;
 
@@ -262,6 +264,7 @@ fn frame_of(message: &Message) -> Bytes {
 #[cfg(target_os = "linux")]
 fn write_now(socket: &Socket, bytes: &[u8]) -> usize {
     use rustix::net::SendFlags;
+    let bytes = &bytes[..bytes.len().min(WRITE_BYTES_MAX)];
     rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0)
 }
 

@@ -1,8 +1,11 @@
 //! Every schedule of the queue of a link: who pushes, the thread that writes, who stops or hears of another life of the peer.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use super::*;
+use crate::primitives::interrupted_thrice;
 use crate::primitives::thread::{self, JoinHandle};
 
 fn message(number: u64) -> (Message, usize) {
@@ -73,5 +76,103 @@ fn another_life_of_the_peer_wakes_the_writer() {
         let writer = writer(&link, 9);
         link.heard_of((2, 2));
         assert_eq!(writer.join().unwrap(), 0);
+    });
+}
+
+/// A connection, with all of it but the hello. What the peer gets can be read once it is closed.
+fn connected(link: &Link) -> (TcpStream, TcpStream) {
+    // Not TCP, so that whatever was written is there to be read at once.
+    let (ours, theirs) = UnixStream::pair().expect("two ends of a connection");
+    let mut queue = link.queue.lock();
+    queue.socket = Some(OwnedFd::from(ours.try_clone().expect("a handle")).into());
+    queue.connected_to = Some((1, 1));
+    (OwnedFd::from(ours).into(), OwnedFd::from(theirs).into())
+}
+
+/// The thread that writes, at its work on one connection.
+fn at_work(link: &Arc<Link>, stream: TcpStream) -> JoinHandle<()> {
+    let link = link.clone();
+    thread::spawn(move || {
+        let _ = link.write(&stream);
+    })
+}
+
+/// The messages of one who sends. The first is so small that it may be written at once in one piece; the others leave a rest.
+fn messages(sender: u64) -> Vec<Message> {
+    let of_size = |(number, bytes)| Message::specimen(NodeId::from(1), NodeId::from(2), 10 * sender + number, bytes);
+    let messages: Vec<Message> = [(0, 1), (1, 300)].map(of_size).to_vec();
+    assert!(frame_of(&messages[0]).len() <= WRITE_BYTES_MAX && frame_of(&messages[1]).len() > WRITE_BYTES_MAX);
+    messages
+}
+
+fn push_all(link: &Link, messages: &[Message]) {
+    messages.iter().for_each(|message| assert!(link.push(message.clone(), message.encoded_len())));
+}
+
+/// Lets the thread that writes go on until there is nothing left for it.
+fn await_written(link: &Link) {
+    while link.queue.lock().bytes > 0 {
+        thread::yield_now();
+    }
+}
+
+/// What the peer gets until the connection is closed.
+fn received(mut theirs: TcpStream) -> Vec<Message> {
+    let (mut reader, mut received) = (FrameReader::new(), Vec::new());
+    reader.admit(1 << 10);
+    loop {
+        while let Some(frame) = reader.next().expect("whole frames, one behind the other") {
+            received.push(Message::decode(frame.content).expect("a message as it was sent"));
+        }
+        if reader.read_from(&mut theirs).expect("it was closed in good order") == 0 {
+            assert!(!reader.is_amid_a_frame(), "the rest of a message is missing");
+            return received;
+        }
+    }
+}
+
+/// Who sends writes small messages himself, beside the thread that writes what waits. Each arrives whole and once, and those of one sender in order.
+#[test]
+fn what_is_written_at_once_neither_overtakes_nor_cuts_into_what_waits() {
+    interrupted_thrice(|| {
+        let link = link();
+        let (ours, theirs) = connected(&link);
+        let writer = at_work(&link, ours);
+        let (one, other) = (messages(1), messages(2));
+        let sender = thread::spawn({
+            let (link, other) = (link.clone(), other.clone());
+            move || push_all(&link, &other)
+        });
+        push_all(&link, &one);
+        sender.join().unwrap();
+        await_written(&link);
+        link.stop();
+        writer.join().unwrap();
+        drop(link);
+        let received = received(theirs);
+        assert_eq!(received.len(), one.len() + other.len());
+        for sent in [one, other] {
+            assert_eq!(received.iter().filter(|message| sent.contains(message)).cloned().collect::<Vec<_>>(), sent, "out of order");
+        }
+    });
+}
+
+/// The rest of a message whose begin went to a connection that is lost is not for the next one.
+#[test]
+fn a_connection_begins_with_a_whole_message() {
+    loom::model(|| {
+        let link = link();
+        let lost = connected(&link);
+        push_all(&link, &messages(1)[1..]);
+        link.hang_up_and_forget();
+        drop(lost);
+        let (ours, theirs) = connected(&link);
+        let writer = at_work(&link, ours);
+        push_all(&link, &messages(2));
+        await_written(&link);
+        link.stop();
+        writer.join().unwrap();
+        drop(link);
+        assert_eq!(received(theirs), messages(2));
     });
 }
