@@ -156,7 +156,7 @@ impl DLedger {
 
     /// Gives up entries below `index` on this node, to free disk space: whole segment files, and only what is committed, so that some entries below `index`
     /// may stay. Returns the first index that is kept. Each node purges for itself; a follower that still needs what its leader has purged is moved to the
-    /// leader's first retained entry. Entries that were read before stay valid.
+    /// leader's first retained entry. Entries that were read before stay valid. Up to two of the files are not removed but kept for the segments to come.
     ///
     /// # Errors
     /// Any [`PurgeError`].

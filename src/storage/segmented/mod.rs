@@ -59,7 +59,8 @@ const LOCK_NAME: &str = "LOCK";
 #[non_exhaustive]
 pub struct SegmentOptions {
     /// The length of a segment file in bytes. A value outside of [`SegmentOptions::SEGMENT_BYTES_MIN`] to
-    /// [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for the nearer of the two. A batch that is larger gets a segment of its own size. Default: 64 MiB.
+    /// [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for the nearer of the two. A batch that is larger gets a segment of its own size. Besides what holds the log
+    /// there are up to two files of this length on the disk that are kept ready for what comes. Default: 64 MiB.
     pub segment_bytes: u64,
     /// Whether segments that are made ready ahead are filled with zeros: a sync of what is then written over them takes about half the time, and the disk
     /// writes everything twice. Worth it if every batch is synced. Default: true.
