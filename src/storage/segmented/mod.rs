@@ -45,7 +45,7 @@ use self::identity::IdentityFile;
 use self::live::{Live, SegmentReader};
 use self::patient::Patient;
 use self::recovery::Found;
-use self::state::{STATE_NAME, State, StateFile, WriteError};
+use self::state::{STATE_NAME, State, StateFile, WriteError, write_watermark};
 use self::sync::Shared;
 use self::writer::Writer;
 use super::{Base, Batch, Chore, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Remedy, Storage, StorageError};
@@ -199,6 +199,14 @@ impl<D: Disk> SegmentedLog<D> {
             state.hard_state.commit = commit_of(&state, found);
         }
         let disk = &*self.disk;
+        let holds_any = found.last.raft_index > found.live.base.mark.raft_index;
+        if found.damage.is_empty() && holds_any {
+            // A power cut may have kept batches and taken what bears witness to them. From here on this node answers for them again.
+            let synced = found.live.place(found.last.raft_index);
+            write_watermark(&*file.file, file.state.directory, synced)
+                .or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })
+                .map_err(|error| failed(disk, "write", STATE_NAME, error))?;
+        }
         let written = file
             .write(state, 0)
             .and_then(|()| if planted!("an incarnation is not synced") { Ok(()) } else { file.file.sync_data().map_err(WriteError::Io) });
