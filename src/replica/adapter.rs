@@ -99,6 +99,12 @@ impl Core {
         self.settle_timeout();
     }
 
+    /// Whether the next tick lets it stand for election, unless it hears of a leader before.
+    pub(super) fn is_about_to_stand(&self) -> bool {
+        let raft = &self.node.raft;
+        raft.state != StateRole::Leader && raft.election_elapsed + 1 >= raft.randomized_election_timeout()
+    }
+
     pub(super) fn campaign(&mut self) {
         // Refused only if this node cannot be promoted, which the caller has checked.
         let _ = self.node.campaign();
