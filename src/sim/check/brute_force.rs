@@ -215,12 +215,11 @@ fn the_checker_and_the_judge_agree_on_every_small_history() {
 }
 
 #[test]
-#[ignore = "some minutes in release: every history of up to six operations"]
+#[ignore = "an hour or less: cargo test --release --features sim --lib history_of_six -- --ignored --nocapture"]
 fn the_checker_and_the_judge_agree_on_every_history_of_six() {
-    let wrong = all_histories(4, true);
-    let five = all_histories(5, false);
-    let six = all_histories(6, false);
-    assert!(six.0 > 700_000_000, "{wrong:?} {five:?} {six:?}");
+    let histories = [(4, true), (5, false), (6, false)].map(|(count, also_wrong)| all_histories(count, also_wrong));
+    println!("histories and sound ones among them: {histories:?}");
+    assert!(histories[2].0 > 700_000_000, "{histories:?}");
 }
 
 /// A history as a sound ledger would give it, of `count` operations by several sessions, batches among them.
@@ -424,12 +423,10 @@ fn every_planted_anomaly_is_reported_by_its_name() {
 }
 
 #[test]
-#[ignore = "takes 3 GB: cargo test --release --features sim --lib ten_million -- --ignored --nocapture"]
-fn ten_million_operations_are_checked_in_about_ten_seconds() {
+#[ignore = "a measurement, with 3 GB: cargo test --release --features sim --lib ten_million -- --ignored --nocapture"]
+fn ten_million_operations_are_checked() {
     let (history, ledger) = sound_history(&mut Chance::new(1), 10_000_000);
     let began = std::time::Instant::now();
     check(&history, &ledger).unwrap();
-    let took = began.elapsed();
-    println!("{} operations checked in {took:?}", history.operations.len());
-    assert!(took.as_secs() < 20, "{took:?}");
+    println!("{} operations checked in {:?}", history.operations.len(), began.elapsed());
 }
