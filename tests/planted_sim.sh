@@ -12,12 +12,21 @@ if [ "${1:-}" = --seeds ]; then seeds=$2; shift 2; fi
 binary=$(RUSTFLAGS="--cfg planted" cargo build --quiet --release --features sim --example simulate --message-format json \
   --target-dir "${CARGO_TARGET_DIR:-target}/planted" | sed -n 's/.*"executable":"\([^"]*simulate\)".*/\1/p' | tail -1)
 
-# What a simulation cannot show, and who does: the storage's own tests (tests/planted.sh) find all of these.
+# What a simulation cannot show, or hardly: the storage's own tests (tests/planted.sh) find all of these.
 beyond=(
+  # Both copies of a state must be torn in the same power cut, each in the middle of a sector, and in the few bytes that differ.
+  "the last durable slot is written over"
+  "the newest slot is written over"
+  # Of two unsynced records only the second must survive a power cut, the first come again as it was, and the power fail before anything follows it.
+  "writes go on behind a torn record"
+  # A power cut must leave a record of a log that was begun anew, and not the state that says where.
+  "a base is looked for in a segment"
+  # A newer segment that lost its place must stay, and the log end in an older one that has room.
+  "writes go on in a segment that a dead one beats"
 )
 is_beyond() { local name; for name in "${beyond[@]}"; do [ "$name" = "$1" ] && return; done; return 1; }
 
-DLEDGER_PLANTED="" "$binary" --seeds 0..50 --stop-after 1 > /dev/null || { echo "there are violations without any planted bug"; exit 1; }
+DLEDGER_PLANTED="" "$binary" --seeds 0..200 --stop-after 1 > /dev/null || { echo "there are violations without any planted bug"; exit 1; }
 
 missed=0
 needed=()

@@ -73,7 +73,8 @@ fn all_512_patterns_of_damage_are_survived_and_mended_where_an_intact_copy_is_le
     assert_eq!(mended, 4 * 2 * 343);
 }
 
-/// Seeds that once showed a bug, and which. What a seed stands for changes with the dice, so each bug has a test of its own beside this as well.
+/// Seeds that once showed a bug, and which. The dice have changed since all of these were found, so they are other runs today, and prove no more than any
+/// other seed: what shows each bug still is the test of its own that is named with it.
 const SEEDS_WITH_A_STORY: [(u64, &str); 6] = [
     // The one record of a segment was emptied, and the segment was taken for one that is missing and may have cut anything off: nobody knew any more where
     // to put what its neighbour held. `files_that_are_empty_behind_their_heads_have_cut_nothing_off` in the storage shows it alone.

@@ -41,6 +41,8 @@ pub(crate) struct Book {
     pub(crate) is_damaged: bool,
     /// How often a tail was cut off in this life, or the log begun anew.
     cuts: u64,
+    /// Where the log ended when it was opened. Nothing bears witness to its last batches before something is appended behind them.
+    found: u64,
     /// Up to here the storage must notice what is missing. A sync that was begun before a cut says nothing of what came after.
     witnessed: u64,
 }
@@ -87,6 +89,7 @@ impl Image {
 impl Book {
     fn of(image: Image) -> Book {
         Book {
+            found: image.last().raft_index,
             live: image.clone(),
             durable: image,
             journal: VecDeque::new(),
@@ -202,7 +205,7 @@ impl Book {
             Change::Reset(_) => Some(0),
         };
         if let Some(kept) = kept {
-            self.witnessed = self.witnessed.min(kept);
+            (self.witnessed, self.found) = (self.witnessed.min(kept), self.found.min(kept));
             self.cuts += 1;
         }
     }
@@ -215,7 +218,7 @@ impl Book {
     /// A sync has succeeded.
     pub(crate) fn settle(&mut self, taken: &Taken) {
         let until = taken.changes;
-        if taken.cuts == self.cuts {
+        if taken.cuts == self.cuts && taken.last > self.found {
             self.witnessed = self.witnessed.max(taken.last);
         }
         while self.settled < until

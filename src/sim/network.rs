@@ -232,18 +232,20 @@ impl Network {
 
     /// A node stands for election: votes that it was given before come again.
     pub(crate) fn haunt_candidate(&mut self, agenda: &mut Agenda, node: usize) {
-        self.replay_to(agenda, node, Promise::Votes);
+        self.replay(agenda, Promise::Votes, |old| old.to == node);
     }
 
-    /// A node leads: acknowledgements that it was given before come again.
+    /// A node leads: acknowledgements that it was given before come again, and to others what earlier leaders said.
     pub(crate) fn haunt_leader(&mut self, agenda: &mut Agenda, node: usize) {
-        self.replay_to(agenda, node, Promise::Holds(0));
+        self.replay(agenda, Promise::Holds(0), |old| old.to == node);
+        self.replay(agenda, Promise::Leads, |old| old.from != node);
     }
 
-    fn replay_to(&mut self, agenda: &mut Agenda, node: usize, kind: Promise) {
+    fn replay(&mut self, agenda: &mut Agenda, kind: Promise, is_wanted: impl Fn(&Parcel) -> bool) {
         if self.weather.replays > 0 {
-            for old in self.attic[kind_of(kind)].iter().filter(|old| old.to == node) {
-                agenda.put_in(self.weather.delay_min, Event::Parcel(Box::new(old.clone())));
+            for old in self.attic[kind_of(kind)].iter().filter(|old| is_wanted(old)) {
+                let delay = self.weather.delay_min + self.chance.around(self.weather.delay_mean);
+                agenda.put_in(delay, Event::Parcel(Box::new(old.clone())));
             }
         }
     }

@@ -323,7 +323,7 @@ impl Node {
             return Err(format!("nobody has harmed its log, which says that it is damaged: {:?}", recovered.damage));
         }
         // What is shown to Raft as durable must be. Looking costs another opening, so not every one is looked at.
-        if is_whole && seed.is_multiple_of(4) && !self.medium.would_have(&recovered.last, genesis, true) {
+        if is_whole && seed.is_multiple_of(8) && !self.medium.would_have(&recovered.last, genesis, true) {
             return Err(format!("its log ends with {:?}, which is not durable", recovered.last));
         }
         Ok(())

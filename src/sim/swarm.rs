@@ -146,8 +146,8 @@ fn perhaps(chance: &mut Chance, some: u64) -> u64 {
 /// order; some are long, for others need many.
 fn draw_length(chance: &mut Chance) -> (u64, u64) {
     match chance.below(100) {
-        0..60 => (chance.between(2, 12), 400),
-        60..94 => (chance.between(8, 40), 2_000),
+        0..61 => (chance.between(2, 12), 400),
+        61..95 => (chance.between(8, 40), 2_000),
         _ => (chance.between(30, 120), 20_000),
     }
 }
@@ -172,7 +172,7 @@ impl Swarm {
             window_bytes: *chance.pick(&[256, 4 << 10, 1 << 20]),
             message_bytes: *chance.pick(&[200, 4 << 10, 1 << 20]),
             segments: SegmentOptions {
-                segment_bytes: *chance.pick(&[8 << 10, 16 << 10, 64 << 10]),
+                segment_bytes: *chance.pick(&[8 << 10, 8 << 10, 16 << 10, 64 << 10]),
                 zeroed: chance.percent(50),
                 verified: false,
             },
@@ -201,6 +201,7 @@ impl Swarm {
             *weight = perhaps(chance, 5);
         }
         swarm.wishes[Wish::Append as usize] = 20;
+        swarm.wishes[Wish::Purge as usize] *= *chance.pick(&[1, 1, 4]);
         swarm.wishes[Wish::Transfer as usize] = swarm.wishes[Wish::Transfer as usize].min(1);
         swarm.segments.verified = chance.percent(30);
         swarm.settle();

@@ -56,6 +56,8 @@ impl World {
                 let sides: Vec<bool> = self.nodes.iter().map(|_| self.chance.percent(50)).collect();
                 self.cut(self.pairs().filter(|&(a, b)| sides[a] != sides[b]).collect(), until);
             }
+            // It is heard, and hears nobody.
+            Trouble::OneWay if self.chance.percent(50) => self.cut(self.pairs().filter(|&(_, to)| to == node).collect(), until),
             Trouble::OneWay => {
                 let pairs: Vec<_> = self.pairs().collect();
                 let deaf = pairs.into_iter().filter(|_| self.chance.percent(30)).collect();
@@ -70,11 +72,9 @@ impl World {
             Trouble::FullDisk => {
                 self.nodes[node].medium.set_full(true);
                 self.agenda.put(until, Event::Relief(Relief::Room(node)));
-                if self.chance.percent(50) {
+                // After a write that stopped short, being refused the rest is final.
+                if self.swarm.troubles[Trouble::DiskFault as usize] == 0 && self.chance.percent(50) {
                     self.nodes[node].medium.refuse_writes(&mut self.chance);
-                }
-                if self.chance.percent(50) {
-                    self.befall(Trouble::SlowDisk, node, until);
                 }
             }
             Trouble::ClockJump => {
@@ -99,6 +99,8 @@ impl World {
         match news {
             News::Stands => return self.network.haunt_candidate(&mut self.agenda, node),
             News::Leads => self.network.haunt_leader(&mut self.agenda, node),
+            // What was not durable before stays so for a while.
+            News::Lacks => return self.befall(Trouble::SlowDisk, node, self.agenda.now + 2 * self.swarm.election),
             News::Gives => {}
         }
         if !self.chance.percent(self.swarm.upsets) {

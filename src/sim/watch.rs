@@ -6,6 +6,7 @@
 //!   chain value over all bytes before) and the payloads are the same on every node.
 //! - **A8** One leader a term; one vote a node and term, across restarts; term and vote never go back. What a message promises (a vote, an
 //!   acknowledgement, a term) is durable when it leaves. A leader that is announced knows everything that was acknowledged.
+//!   A leader was given the votes of a majority in its term.
 //! - **A9** Whenever a commit is shown, a majority of the disks would still have it if the power failed now.
 
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub(crate) enum News {
     Leads,
     /// It has given up a part of its log, at one end or the other.
     Gives,
+    /// It has found no room.
+    Lacks,
 }
 
 /// See the [module](self).

@@ -142,6 +142,7 @@ impl Witnessed {
             Err(StorageError::Full { .. }) => {
                 book.refuse();
                 watch.sightings.saw("writes that found the disk full");
+                watch.news = Some(News::Lacks);
             }
             Err(error) => {
                 book.fail();
