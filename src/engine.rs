@@ -655,9 +655,7 @@ impl Engine {
             Some(reason) => Err(ShutdownError::Failed { reason }),
             // Nothing was written that is not durable.
             None if self.repair.is_some() => Ok(()),
-            None => {
-                self.storage.save(self.replica.hard_state()).and_then(|()| self.storage.begin_sync().wait()).map_err(ShutdownError::from)
-            }
+            None => self.close_storage().map_err(ShutdownError::from),
         };
         self.resolve_all(AppendError::Stopped, &BarrierError::Stopped);
         if let Some(transfer) = self.transfer.take() {
@@ -667,6 +665,13 @@ impl Engine {
         self.announce_absence();
         self.shared.watermark.close();
         outcome
+    }
+
+    /// The batches first: a commit is remembered only as far as it is durable.
+    fn close_storage(&mut self) -> Result<(), StorageError> {
+        self.storage.begin_sync().wait()?;
+        self.storage.save(self.replica.hard_state())?;
+        self.storage.begin_sync().wait()
     }
 
     /// Ends every wait: what was never proposed with `error`, what was proposed without knowing its fate.

@@ -136,6 +136,9 @@ impl Medium {
 
     pub(super) fn set_full(&mut self, is_full: bool) {
         self.is_full = is_full;
+        if !is_full {
+            self.disk.spare(Call::Write);
+        }
         self.disk.set_room(is_full.then(|| self.disk.taken()));
     }
 }

@@ -52,7 +52,8 @@ pub struct HardState {
     pub term: u64,
     /// Whom it voted for in that term.
     pub vote: Option<NodeId>,
-    /// The newest raft index that it knew to be committed. A hint: it may lag behind, and is never ahead of the log.
+    /// The newest raft index that it knew to be committed. A hint: it may lag behind, and is never ahead of the log. Nor does it outlive the batches that
+    /// it spoke of: after a crash that brings back a tail which had been cut off, it lies before that tail.
     pub commit: u64,
 }
 

@@ -187,6 +187,12 @@ impl SimulatedDisk {
         self.machine.lock().faults.push(fault);
     }
 
+    /// No call of this kind fails any more that was planned to.
+    #[cfg(feature = "sim")]
+    pub(crate) fn spare(&self, call: Call) {
+        self.machine.lock().faults.retain(|fault| fault.on != call);
+    }
+
     /// Whether a planned fault has come about.
     pub(crate) fn has_failed(&self) -> bool {
         self.machine.lock().failed
