@@ -21,6 +21,8 @@ beyond=(
   "writes go on behind a torn record"
   # A power cut must leave a record of a log that was begun anew, and not the state that says where.
   "a base is looked for in a segment"
+  # A power cut must leave a state and not the tail that was written before it, where an older tail had been cut off: one seed in ten thousand.
+  "a commit outlives the batches that it speaks of"
   # A newer segment that lost its place must stay, and the log end in an older one that has room.
   "writes go on in a segment that a dead one beats"
 )

@@ -1,9 +1,11 @@
 //! Trouble: what happens to a cluster, and when it is over.
 
 use super::agenda::{Event, Micros};
-use super::swarm::{TROUBLES, Trouble};
+use super::swarm::{TROUBLES, Trouble, Wish};
 use super::watch::News;
 use super::world::{Death, World};
+use crate::engine::Command;
+use crate::primitives::channel;
 
 /// A crash waits for so many effects at most.
 const FUSE_EFFECTS: u64 = 40;
@@ -57,7 +59,7 @@ impl World {
                 self.cut(self.pairs().filter(|&(a, b)| sides[a] != sides[b]).collect(), until);
             }
             // It is heard, and hears nobody.
-            Trouble::OneWay if self.chance.percent(50) => self.cut(self.pairs().filter(|&(_, to)| to == node).collect(), until),
+            Trouble::OneWay if self.chance.percent(60) => self.cut(self.pairs().filter(|&(_, to)| to == node).collect(), until),
             Trouble::OneWay => {
                 let pairs: Vec<_> = self.pairs().collect();
                 let deaf = pairs.into_iter().filter(|_| self.chance.percent(30)).collect();
@@ -85,6 +87,17 @@ impl World {
             Trouble::SlowDisk => {
                 self.nodes[node].slowness = self.chance.between(5, 50);
                 self.agenda.put(until, Event::Relief(Relief::Haste(node)));
+            }
+        }
+    }
+
+    fn purge_everywhere(&mut self) {
+        let index = self.watch().ledger.len() as u64;
+        for node in 0..self.nodes.len() {
+            if let Some(life) = &self.nodes[node].life {
+                let (reply, _) = channel::bounded(1);
+                life.command(Command::Purge { index, reply });
+                self.ring(node);
             }
         }
     }
@@ -147,7 +160,13 @@ impl World {
                     self.die(node, death);
                 }
             }
-            Relief::Mend(links) => links.into_iter().for_each(|(from, to)| self.network.mend(from, to)),
+            Relief::Mend(links) => {
+                // Who was away may find that what it missed is not kept any more.
+                if !self.healed && self.chance.percent(self.swarm.wishes[Wish::Purge as usize].min(1) * 60 + 10) {
+                    self.purge_everywhere();
+                }
+                links.into_iter().for_each(|(from, to)| self.network.mend(from, to));
+            }
             Relief::Room(node) => self.nodes[node].medium.set_full(false),
             Relief::Haste(node) => self.nodes[node].slowness = 1,
         }
