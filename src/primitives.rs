@@ -7,17 +7,19 @@
 #[cfg(all(test, any(loom, shuttle)))]
 mod doubles;
 
+#[cfg(any(all(test, any(loom, shuttle)), tsan))]
+mod cell;
 #[cfg(not(any(all(test, any(loom, shuttle)), tsan)))]
 pub(crate) mod crowd;
 
-/// The sanitizer of threads does not see into the locks of `std`, but into these.
+/// The sanitizer of threads does not see into the locks and cells of `std`, but into these.
 #[cfg(tsan)]
 pub(crate) mod crowd {
     pub(crate) use parking_lot::{Condvar, Mutex};
 }
 
 #[cfg(all(test, any(loom, shuttle)))]
-pub(crate) use doubles::{Condvar, Instant, Mutex, MutexGuard, OnceLock, RandomState, RwLock, atomic, channel, crowd, thread};
+pub(crate) use doubles::{Condvar, Instant, Mutex, MutexGuard, RandomState, RwLock, atomic, channel, crowd, thread};
 
 #[cfg(all(test, loom))]
 pub(crate) use doubles::interrupted_thrice;
@@ -27,7 +29,12 @@ pub(crate) use {
     crossbeam_channel as channel,
     parking_lot::{Condvar, Mutex, MutexGuard, RwLock},
     std::hash::RandomState,
-    std::sync::{OnceLock, atomic},
+    std::sync::atomic,
     std::thread,
     std::time::Instant,
 };
+
+#[cfg(any(all(test, any(loom, shuttle)), tsan))]
+pub(crate) use cell::OnceLock;
+#[cfg(not(any(all(test, any(loom, shuttle)), tsan)))]
+pub(crate) use std::sync::OnceLock;

@@ -150,7 +150,16 @@ fn a_shutdown_ends_every_wait() {
             let ledger = ledger.clone();
             move || ledger.barrier()
         });
-        let both = [shut_down(&ledger), shut_down(&ledger)];
+        // Whoever was first: when it returns, the log is free. But only one at a time can take it.
+        let turn = Arc::new(Mutex::new(()));
+        let both = [(); 2].map(|()| {
+            let (ledger, disk, turn) = (ledger.clone(), disk.clone(), turn.clone());
+            thread::spawn(move || {
+                let ended = ledger.shutdown();
+                let _mine = turn.lock();
+                a_node_on(&disk).shutdown().and(ended)
+            })
+        });
         both.into_iter().for_each(assert_shut_down);
         await_hosts(hosts);
         reader.join().expect("the tail ends");

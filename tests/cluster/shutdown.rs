@@ -69,6 +69,7 @@ fn a_clone_that_was_shut_down_elsewhere_says_so() {
     let cluster = cluster_of(3).open();
     let leader = cluster.leader();
     cluster.append(b"entry");
+    cluster.agree(); // a follower that had not heard of the entry yet would have nothing to refuse
     for id in [leader, cluster.others(leader)[0]] {
         let ledger = cluster.node(id);
         cluster.stop(id);

@@ -30,14 +30,20 @@ fault() {
   [[ $file == *"$only"* ]] || return 0
   faults=$((faults + 1))
   cp "$file" "$copy/$file"
+  local outcome=0 change="$file: \`$old\` -> \`$new\`"
   if ! OLD=$old NEW=$new perl -0pi -e '$found = s/\Q$ENV{OLD}\E/$ENV{NEW}/; END { exit !$found }' "$copy/$file"; then
     echo "GONE: $file has no \`$old\`" && missed=1
-  elif timeout 600 bash -c 'check "$@"' check "$checker" "$test" > "$copy/output" 2>&1; then
-    echo "MISSED: $file: \`$old\` -> \`$new\`" && missed=1
-  elif grep -q -e 'could not compile' -e 'no such test' "$copy/output"; then
-    echo "NO CODE: $file: \`$old\` -> \`$new\`" && missed=1
   else
-    echo "seen by $checker: $file: \`$old\` -> \`$new\`: $(sed -n 's/^test .*:://; s/ \.\.\. FAILED//p; s/^    .*::\([a-z_]*\)$/\1/p' "$copy/output" | sort -u | head -3 | paste -sd ' ')"
+    timeout 600 bash -c 'check "$@"' check "$checker" "$test" > "$copy/output" 2>&1 || outcome=$?
+    if ((outcome == 0)); then
+      echo "MISSED: $change" && missed=1
+    elif ((outcome == 124)); then
+      echo "NO END in ten minutes: $change" && missed=1
+    elif grep -q -e 'could not compile' -e 'no such test' "$copy/output"; then
+      echo "NO CODE: $change" && missed=1
+    else
+      echo "seen by $checker: $change: $(sed -n 's/^test .*:://; s/ \.\.\. FAILED//p; s/^    .*::\([a-z_]*\)$/\1/p' "$copy/output" | sort -u | head -3 | paste -sd ' ')"
+    fi
   fi
   cp "$file" "$copy/$file"
 }

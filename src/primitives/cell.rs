@@ -1,0 +1,50 @@
+//! A cell that is filled once, for builds in which a checker or a sanitizer must see that it is.
+
+use std::sync::OnceLock as Cell;
+
+use super::{atomic, thread};
+
+/// Who finds it filled has seen all that was done before it was; nobody needs to find it at once.
+pub(crate) struct OnceLock<T> {
+    filled: atomic::AtomicBool,
+    value: Cell<T>,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> OnceLock<T> {
+        OnceLock { filled: atomic::AtomicBool::new(false), value: Cell::new() }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        if self.filled.load(atomic::Ordering::Acquire) { self.value.get() } else { None }
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        let set = self.value.set(value);
+        if set.is_ok() {
+            self.filled.store(true, atomic::Ordering::Release);
+        }
+        set
+    }
+
+    pub(crate) fn get_or_init(&self, value: impl FnOnce() -> T) -> &T {
+        if self.get().is_none() {
+            let _ = self.set(value());
+        }
+        loop {
+            match self.get() {
+                Some(value) => return value,
+                // Somebody else is about to say that he has filled it.
+                None => thread::yield_now(),
+            }
+        }
+    }
+}
+
+impl<T> From<T> for OnceLock<T> {
+    fn from(value: T) -> OnceLock<T> {
+        let cell = OnceLock::new();
+        let _ = cell.set(value);
+        cell
+    }
+}
