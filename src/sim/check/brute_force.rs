@@ -215,7 +215,7 @@ fn the_checker_and_the_judge_agree_on_every_small_history() {
 }
 
 #[test]
-#[ignore = "an hour or less: cargo test --release --features sim --lib history_of_six -- --ignored --nocapture"]
+#[ignore = "more than ten minutes: cargo test --release --features sim --lib history_of_six -- --ignored --nocapture"]
 fn the_checker_and_the_judge_agree_on_every_history_of_six() {
     let histories = [(4, true), (5, false), (6, false)].map(|(count, also_wrong)| all_histories(count, also_wrong));
     println!("histories and sound ones among them: {histories:?}");
