@@ -16,7 +16,7 @@ use crate::transport::frame::{self, FrameReader, Kind};
 use crate::transport::hello::Hello;
 
 /// How many old messages of each kind are kept to be replayed.
-const ATTIC: usize = 16;
+const ATTIC: usize = 64;
 /// How many answers are kept to be given again.
 const ANSWERS: usize = 256;
 /// Votes are few and heartbeats are many: each kind has a place of its own in the attic.
@@ -203,7 +203,7 @@ impl Network {
     fn haunt(&mut self, agenda: &mut Agenda, parcel: &Parcel, message: &Message) {
         let promise = message.promise();
         let old = || Parcel { is_replay: true, ..parcel.clone() };
-        if self.chance.percent(if promise == Promise::Votes { 50 } else { 5 }) {
+        if self.chance.percent(if promise == Promise::Votes { 50 } else { 20 }) {
             let place = self.chance.below(ATTIC as u64) as usize;
             let shelf = &mut self.attic[kind_of(promise)];
             match shelf.get_mut(place) {
