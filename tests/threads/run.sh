@@ -17,17 +17,17 @@ check() { # CFG MODULE TEST
   cargo test --locked --quiet --lib -- --exact $tests --nocapture
 }
 
-sanitize() { # SANITIZER FLAGS TEST
+sanitize() { # SANITIZER FLAGS TEST [SKIPPED]
   export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$1 $2" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/$1"
   export TSAN_OPTIONS="suppressions=$PWD/tests/threads/suppressions ${TSAN_OPTIONS:-}"
   # What a test prints is not captured: the runner would keep it under a mutex whose locking the sanitizer does not see.
-  cargo test --locked --target x86_64-unknown-linux-gnu --lib --test cluster --test transport --test storage_conformance -- "$3" --nocapture
+  cargo test --locked --target x86_64-unknown-linux-gnu --lib --test cluster --test transport --test storage_conformance -- "$3" --nocapture ${4:+--skip "$4"}
 }
 
 case ${1:-} in
   loom) check loom exhaustive "${2:-}" ;;
   shuttle) check shuttle schedules "${2:-}" ;;
-  thread) sanitize thread "--cfg tsan -Cunsafe-allow-abi-mismatch=sanitizer" "${2:-}" ;;
+  thread) sanitize thread "--cfg tsan -Cunsafe-allow-abi-mismatch=sanitizer" "${2:-}" segmented::trials ;;
   address) sanitize address "" "${2:-}" ;;
   *) sed -n 's/^#   //p' "$0" && exit 2 ;;
 esac
