@@ -23,6 +23,8 @@ beyond=(
   "a base is looked for in a segment"
   # A power cut must leave a state and not the tail that was written before it, where an older tail had been cut off: one seed in ten thousand.
   "a commit outlives the batches that it speaks of"
+  # A deposed leader must be asked again what it has answered, and then hear an old answer: one seed in ten thousand. A script of the replica shows it.
+  "a question that comes again is the same"
   # A newer segment that lost its place must stay, and the log end in an older one that has room.
   "writes go on in a segment that a dead one beats"
 )

@@ -5,7 +5,7 @@
 
 use raft::eraftpb::{ConfState, Entry, EntryType, Message as Inner, MessageType};
 
-use super::codec::{CONTEXT_BYTES_MAX, SNAPSHOT_DATA_BYTES_MAX};
+use super::codec::{CONTEXT_BYTES_MAX, SNAPSHOT_DATA_BYTES_MAX, TICKET_BYTES_MAX};
 use super::{Message, View};
 use crate::batch::Batch;
 use crate::entry::NodeId;
@@ -120,7 +120,7 @@ impl Check<'_> {
         let kind = self.message.msg_type;
         let is_read = matches!(kind, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
         if is_read {
-            let one_ticket = |entry: &Entry| (1..=CONTEXT_BYTES_MAX).contains(&entry.data.len());
+            let one_ticket = |entry: &Entry| (1..=TICKET_BYTES_MAX).contains(&entry.data.len());
             ensure(
                 self.message.entries.len() == 1 && self.message.entries.iter().all(one_ticket),
                 "a read request without its one ticket",

@@ -36,6 +36,9 @@ const FLAG_SNAPSHOT: u8 = 2;
 
 /// The largest context of a message, in bytes.
 pub(super) const CONTEXT_BYTES_MAX: usize = 64;
+
+/// The largest ticket of a question, in bytes: a leader puts a number of 8 bytes in front of it and sends both as a context.
+pub(super) const TICKET_BYTES_MAX: usize = CONTEXT_BYTES_MAX - 8;
 /// The largest state that travels inside a snapshot, in bytes.
 pub(super) const SNAPSHOT_DATA_BYTES_MAX: usize = 64 << 10;
 const MEMBERS_MAX: usize = 1024;

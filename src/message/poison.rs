@@ -216,7 +216,8 @@ fn reads_without_their_ticket_are_refused() {
     refused("F19", false, &from_2(MsgReadIndexResp, 2));
     refused("L1", true, &from_2(MsgReadIndex, 0));
     refused("an empty ticket", true, &read(MsgReadIndex, 0, 0));
-    refused("a ticket beyond its limit", true, &read(MsgReadIndex, 0, 65));
+    legal("the largest ticket", true, &read(MsgReadIndex, 0, 56));
+    refused("a ticket beyond its limit", true, &read(MsgReadIndex, 0, 57));
     refused("batches in a heartbeat", false, &read(MsgHeartbeat, 2, 8));
 }
 

@@ -25,6 +25,9 @@ const MESSAGES_MAX: usize = 64;
 /// Committed entries are handed out header-only, and at most so many at once: nobody reads them, raft-rs only counts them.
 const COMMITTED_MAX: u64 = 1024;
 
+/// What stands in front of a ticket of a peer, in bytes.
+const NUMBER_BYTES: usize = size_of::<u64>();
+
 /// What raft-rs is to this node at the moment, before the crate's own rules for announcing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CoreRole {
@@ -58,6 +61,8 @@ pub(super) struct Core {
     /// Batches count in this group before they are synced, so a node that lost power may have lost some that counted.
     forgets: bool,
     timeouts: Timeouts,
+    /// How many questions of peers have come.
+    questions: u64,
     /// (term, role) when the election timeout was last replaced: raft-rs draws one of its own whenever one of them changes.
     drawn_for: (u64, StateRole),
     /// raft-rs began in a later term than the one on the disk (see [`LogView::new`]). The first turn writes it down, before anything is said in it.
@@ -88,8 +93,15 @@ impl Core {
         let node =
             RawNode::new(&config, view, &logger).expect("the settings were checked by the builder, and the recovered state by the storage");
         let forgets = settings.counts_unsynced;
-        let mut core =
-            Core { node, forgets, timeouts, drawn_for: (u64::MAX, StateRole::Follower), owes_hard_state, newest: recovered.last };
+        let mut core = Core {
+            node,
+            forgets,
+            timeouts,
+            questions: 0,
+            drawn_for: (u64::MAX, StateRole::Follower),
+            owes_hard_state,
+            newest: recovered.last,
+        };
         core.settle_timeout();
         core
     }
@@ -123,10 +135,24 @@ impl Core {
         }
         #[cfg(planted)]
         let message = self.spoil(message);
+        let message = self.number_question(message);
         // What is an error to raft-rs (a response of a node that has left) is an ordinary loss here.
         let _ = self.node.step(message);
         self.settle_timeout();
         Ok(())
+    }
+
+    /// Puts a number that was never used in this term in front of the ticket of a peer's question.
+    ///
+    /// A question may arrive again when it was answered long ago, asked once more or repeated by the network. raft-rs then takes it for a new one, and an
+    /// answer to the first for an answer to it: that would confirm a leader that is none any more, for it and for all that were asked before it.
+    fn number_question(&mut self, mut message: RaftMessage) -> RaftMessage {
+        let is_question = message.get_msg_type() == MessageType::MsgReadIndex;
+        if let Some(ticket) = message.entries.iter_mut().find(|_| is_question) {
+            self.questions += if planted!("a question that comes again is the same") { 0 } else { 1 };
+            ticket.data = [&self.questions.to_le_bytes()[..], &ticket.data].concat().into();
+        }
+        message
     }
 
     /// Gives messages a meaning that they do not have: bugs on purpose.
@@ -284,10 +310,11 @@ impl Core {
         let (prompt, later): (Vec<_>, Vec<_>) = ready.take_persisted_messages().into_iter().partition(is_prompt);
         let told = |message: RaftMessage| match message.get_msg_type() {
             MessageType::MsgHeartbeat if planted!("a heartbeat tells of every commit") => RaftMessage { commit, ..message },
+            MessageType::MsgReadIndexResp => without_number(message),
             _ => message,
         };
         let now = ready.take_messages().into_iter().chain(prompt).map(told).map(Message::new).collect();
-        let later = later.into_iter().map(Message::new).collect();
+        let later = later.into_iter().map(told).map(Message::new).collect();
         Some(Turn {
             number: ready.number(),
             hard_state,
@@ -579,6 +606,14 @@ impl raft::Storage for LogView {
         metadata.set_conf_state(conf_state_of(&self.base.membership));
         Ok(snapshot)
     }
+}
+
+/// The answer to a question as it was asked.
+fn without_number(mut answer: RaftMessage) -> RaftMessage {
+    if let Some(ticket) = answer.entries.first_mut() {
+        ticket.data = ticket.data.slice(NUMBER_BYTES.min(ticket.data.len())..);
+    }
+    answer
 }
 
 fn batch_of(entry: &RaftEntry) -> Result<Batch, crate::batch::BatchError> {
