@@ -125,6 +125,17 @@ impl Book {
         self.live.mark(raft_index)
     }
 
+    /// The storage was opened and says that it is damaged, and that its log begins behind `base`. If that lies in front of where it was last begun anew,
+    /// a power cut took that: what it owes is what it had before.
+    pub(crate) fn open_damaged(&mut self, base: Mark) {
+        self.is_damaged = true;
+        if base.raft_index < self.live.base.raft_index {
+            self.live = self.durable.clone();
+            let before = self.journal.iter().take_while(|change| !matches!(change, Change::Reset(_)));
+            before.for_each(|change| self.live.apply(change));
+        }
+    }
+
     /// The place of the first of `batches` that is another than what was taken.
     pub(crate) fn first_other(&self, batches: &[Batch]) -> Option<usize> {
         let mut before = self.live.mark(batches.first()?.raft_index() - 1)?;

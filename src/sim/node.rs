@@ -246,7 +246,7 @@ impl Node {
             self.power_failed = false;
         } else {
             let mut watch = watch.lock();
-            watch.books[self.number].is_damaged = true;
+            watch.books[self.number].open_damaged(recovered.base.mark);
             watch.sightings.saw("damaged logs opened");
             watch.note(&[12, id.get()], || format!("node {id}: its log is damaged: {:?}", recovered.damage));
         }
