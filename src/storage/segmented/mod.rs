@@ -45,7 +45,7 @@ use self::identity::IdentityFile;
 use self::live::{Live, SegmentReader};
 use self::patient::Patient;
 use self::recovery::Found;
-use self::state::{STATE_NAME, State, StateFile, WriteError, write_watermark};
+use self::state::{STATE_NAME, State, StateFile, WriteError};
 use self::sync::Shared;
 use self::writer::Writer;
 use super::{Base, Batch, Chore, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Remedy, Storage, StorageError};
@@ -199,16 +199,9 @@ impl<D: Disk> SegmentedLog<D> {
             state.hard_state.commit = commit_of(&state, found);
         }
         let disk = &*self.disk;
-        let holds_any = found.last.raft_index > found.live.base.mark.raft_index;
-        if found.damage.is_empty() && holds_any {
-            // A power cut may have kept batches and taken what bears witness to them. From here on this node answers for them again.
-            let synced = found.live.place(found.last.raft_index);
-            write_watermark(&*file.file, file.state.directory, synced)
-                .or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })
-                .map_err(|error| failed(disk, "write", STATE_NAME, error))?;
-        }
-        let written = file
-            .write(state, 0)
+        let written = note_durable(file, found)
+            .map_err(WriteError::Io)
+            .and_then(|()| file.write(state, 0))
             .and_then(|()| if planted!("an incarnation is not synced") { Ok(()) } else { file.file.sync_data().map_err(WriteError::Io) });
         written.map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
@@ -242,6 +235,7 @@ impl<D: Disk> SegmentedLog<D> {
             let watermark = patient.state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
             let mut found = recovery::recover(&*disk, &patient.state.state, watermark, &names)?;
             add_cold(&*disk, &mut found, &patient.state.state, &self.cold)?;
+            note_durable(&patient.state, &found).map_err(|error| failed(&*disk, "write", STATE_NAME, error))?;
             Ok((found, names))
         };
         let seen = look();
@@ -368,6 +362,14 @@ impl<D: Disk> Storage for SegmentedLog<D> {
         }
         Ok(recovered)
     }
+}
+
+/// Notes that all of a sound log is durable: what opening or mending has found, this node answers for from now on, and what bore witness to it before may
+/// be gone with the power.
+fn note_durable<D: Disk>(file: &StateFile<D>, found: &Found<D>) -> io::Result<()> {
+    let holds_any = found.last.raft_index > found.live.base.mark.raft_index;
+    let is_due = found.damage.is_empty() && holds_any && !planted!("what is found has no witness");
+    if is_due { file.write_watermark(found.live.place(found.last.raft_index)) } else { Ok(()) }
 }
 
 /// The batches in sealed segments that do not read back: those that opening does not look at.

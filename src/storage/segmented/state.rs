@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::format::{PAGE_BYTES, PageReader, PageWriter, Synced};
+use super::is_full;
 use super::segment::{read_exact, write_all, write_whole, write_zeros};
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -82,9 +83,13 @@ impl State {
     }
 }
 
-/// Notes in the file `state` how far the log is durable. Not synced: it is a witness against damage, and one that is missing accuses nobody.
+/// Notes in the file `state` how far the log is durable. Not synced: it is a witness against damage, and one that is missing accuses nobody. So a disk
+/// that has no room for it is no error.
 pub(super) fn write_watermark(file: &impl DiskFile, directory: u128, synced: Synced) -> io::Result<()> {
-    write_all(file, &mut [IoSlice::new(&watermark(directory, synced))], WATERMARK_AT)
+    match write_all(file, &mut [IoSlice::new(&watermark(directory, synced))], WATERMARK_AT) {
+        Err(error) if is_full(&error) => Ok(()),
+        written => written,
+    }
 }
 
 pub(super) fn watermark(directory: u128, synced: Synced) -> Vec<u8> {
@@ -148,6 +153,11 @@ impl<D: Disk> StateFile<D> {
         let mut sector = [0; WATERMARK_BYTES];
         read_or_zeros(&*self.file, &mut sector, WATERMARK_AT)?;
         Ok(decode_watermark(&sector, self.state.directory))
+    }
+
+    /// Notes how far the log is durable: see [`write_watermark`].
+    pub(super) fn write_watermark(&self, synced: Synced) -> io::Result<()> {
+        write_watermark(&*self.file, self.state.directory, synced)
     }
 
     /// Whether the next write would destroy a generation while no newer one is known to be durable, if all up to `durable_change` is.

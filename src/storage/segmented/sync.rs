@@ -16,7 +16,7 @@ use super::disk::{Disk, DiskFile};
 use super::format::Synced;
 use super::spare::Spares;
 use super::state::{STATE_NAME, write_watermark};
-use super::{broken, failed, is_full};
+use super::{broken, failed};
 use crate::primitives::{Mutex, OnceLock};
 use crate::storage::{PendingSync, StorageError};
 
@@ -177,10 +177,8 @@ impl<D: Disk> SegmentSync<D> {
 
     /// Leaves a note of how far the log is durable, for a recovery that finds less.
     fn witness(&self) -> Result<(), StorageError> {
-        match write_watermark(&*self.shared.state, self.shared.directory, self.synced) {
-            Err(error) if is_full(&error) => Ok(()),
-            done => done.map_err(|error| failed(&*self.shared.disk, "write", STATE_NAME, error)),
-        }
+        let written = write_watermark(&*self.shared.state, self.shared.directory, self.synced);
+        written.map_err(|error| failed(&*self.shared.disk, "write", STATE_NAME, error))
     }
 }
 

@@ -325,22 +325,3 @@ fn a_segment_of_zeros_or_of_nothing_is_a_gap() {
         }
     }
 }
-
-/// Seed 901735 of the simulation once ended with a log that had lost two batches without a word: the power had failed and taken the note of how far the
-/// log was durable, but not the batches. The node answered for them again, and then their bytes changed.
-#[test]
-fn what_was_found_after_a_power_cut_is_answered_for_again() {
-    let (dir, all) = closed(6, 100, 3, false);
-    let state = dir.path().join("state");
-    let mut bytes = std::fs::read(&state).unwrap();
-    bytes[0x8000..0x8200].fill(0);
-    std::fs::write(&state, bytes).unwrap();
-    let (log, recovered) = open(dir.path());
-    assert_eq!(recovered.last.raft_index, all[5].raft_index());
-    let copy = killed(dir.path());
-    drop(log);
-    flip(&copy.path().join(&segments(copy.path())[0]), 4096 + 5 * 240 + 150, 1);
-    let (log, recovered) = open_damaged(copy.path());
-    assert_eq!(recovered.damage[0].raft_indexes, all[5].raft_index()..all[5].raft_index() + 1);
-    assert_eq!(check_reads(&log, &all), [5]);
-}

@@ -258,6 +258,10 @@ fn what_was_never_committed_is_replaced() {
         let new = singles(&mut mark, 2, 4, 50);
         let recovered = log.mend(Remedy::Replace(&new)).unwrap();
         assert_eq!((&recovered.damage[..], recovered.last), (&[][..], mark));
+        // It is durable, so damage to the last of it is never taken for a torn end.
+        let copy = killed(dir.path());
+        flip(&copy.path().join(segments(copy.path()).last().unwrap()), 4096 + 3 * 192 + 20, 1);
+        assert!(open_damaged(copy.path()).1.damage[0].raft_indexes.contains(&mark.raft_index));
         let expected = [&all[..from], &new].concat();
         assert_eq!(contents(&log), expected);
         let more = singles(&mut mark, 3, 40, 300);
