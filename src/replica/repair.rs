@@ -17,7 +17,9 @@
 //! And if a peer has purged what is missing, which says that it was committed, this log may begin later too: the peer tells behind which mark its own
 //! begins, and this one then begins there, though more be missing behind that. Nothing else is ever given up.
 //!
-//! What is not proved is not taken, however long that lasts. A peer that has lost the batches too, or does not have them, proves nothing.
+//! What is not proved is not taken, however long that lasts. A peer that has lost the batches too, or does not have them, proves nothing. So a node that lost
+//! the end of its log, and the terms with it, waits where that was never committed, until the group has appended as much: only a leader could say that
+//! there is nothing of its term, and a gift does not tell who leads.
 
 use std::ops::Range;
 use std::sync::Arc;

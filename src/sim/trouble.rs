@@ -41,6 +41,8 @@ impl World {
         match kind {
             // What tells damage from a torn write may not have been synced before the log is opened again.
             Trouble::SyncFailure | Trouble::DiskFault if self.nodes[node].is_harmed => {}
+            // Between two sleeps it lives for a while: whoever never wakes answers nobody.
+            Trouble::Pause | Trouble::Trance if self.nodes[node].asleep_until > self.agenda.now => {}
             Trouble::Kill => self.light_fuse(node, Death::Killed),
             Trouble::PowerCut => self.light_fuse(node, Death::PowerCut),
             Trouble::PowerCutOfAll => (0..self.nodes.len()).for_each(|node| self.die(node, Death::PowerCut)),
