@@ -25,6 +25,8 @@ beyond=(
   "a commit outlives the batches that it speaks of"
   # A deposed leader must be asked again what it has answered, and then hear an old answer: one seed in ten thousand. A script of the replica shows it.
   "a question that comes again is the same"
+  # What was recovered must be damaged before anything is synced behind it: one seed in thousands. The trials of the storage flip every bit of it.
+  "what is found has no witness"
   # A newer segment that lost its place must stay, and the log end in an older one that has room.
   "writes go on in a segment that a dead one beats"
 )

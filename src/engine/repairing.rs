@@ -57,7 +57,8 @@ impl Engine {
                 if self.answers_left > 0 {
                     self.answers_left -= 1;
                     let commit = self.repair.as_ref().map_or(self.replica.hard_state().commit, Repair::commit);
-                    let gift = repair::answer(&*self.shared.reader, commit, want, self.settings.replica.message_bytes);
+                    let led = self.replica.led().filter(|_| self.repair.is_none());
+                    let gift = repair::answer(&*self.shared.reader, commit, led, want, self.settings.replica.message_bytes);
                     self.send_letter(Letter { from: me, to: letter.from, word: Word::Gift(gift) }.into());
                 }
             }

@@ -9,10 +9,11 @@
 //!   4  u32  zero                                        count of batches
 //!   8  u64  from                                        from
 //!  16  u64  to                                          to
-//!  24  u64  first raft index                            commit           the newest raft index that the giver knows to be committed
-//!  32  u64  the raft index behind the last              mark             48 bytes: the giver's mark after the last batch; zeros if there is none
-//!  40  u64  bytes at most
-//!                                                       if its log begins later: the mark where
+//!  24  u64  number                                      the number of the question
+//!  32  u64  first raft index                            commit           the newest raft index that the giver knows to be committed
+//!  40  u64  the raft index behind the last              mark             48 bytes: the giver's mark after the last batch; zeros if there is none
+//!  48  u64  bytes at most
+//!                                                       if its log begins later, or ends before, and it leads: the mark where
 //!   .                                                   n x { u64 term, u32 length }
 //!   .                                                   the bodies, back to back
 //! ```
@@ -36,8 +37,8 @@ pub(super) const GIFT: u8 = 14;
 /// Batches in one message.
 pub(crate) const BATCHES_MAX: u64 = 4096;
 const MARK_BYTES: usize = 48;
-const WANT_BYTES: usize = 48;
-const GIFT_BYTES: usize = 32 + MARK_BYTES;
+const WANT_BYTES: usize = 56;
+const GIFT_BYTES: usize = 40 + MARK_BYTES;
 const BATCH_BYTES: usize = 12;
 
 /// A message about repair.
@@ -58,6 +59,8 @@ pub(crate) enum Word {
 /// A damaged node asks for batches.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Want {
+    /// No other question of this node ever had it. An answer says which one it answers: what an old one says may be true no more.
+    pub(crate) number: u64,
     pub(crate) raft_indexes: Range<u64>,
     /// How many bytes of bodies the answer may carry, one batch at least.
     pub(crate) bytes_max: u64,
@@ -66,6 +69,8 @@ pub(crate) struct Want {
 /// The answer. Never an order: whoever gets it decides what of it is proved.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Gift {
+    /// That of the question.
+    pub(crate) number: u64,
     /// The newest raft index that the giver knows to be committed.
     pub(crate) commit: u64,
     /// The batches from the first one that was asked for, and the giver's mark after them; or why there are none.
@@ -81,6 +86,8 @@ pub(crate) enum Lack {
     Behind,
     /// Its log begins later, behind this mark.
     Purged(Mark),
+    /// It leads, and its log ends behind this mark: there is no more of its term, nor was there ever more of an earlier one that was committed.
+    Ends(Mark),
 }
 
 impl Lack {
@@ -89,6 +96,7 @@ impl Lack {
             Lack::Damaged => 1,
             Lack::Behind => 2,
             Lack::Purged(_) => 3,
+            Lack::Ends(_) => 4,
         }
     }
 }
@@ -121,11 +129,11 @@ impl Letter {
         let mut put = |numbers: &[u64]| numbers.iter().for_each(|number| head.extend_from_slice(&number.to_le_bytes()));
         put(&[self.from.get(), self.to.get()]);
         match &self.word {
-            Word::Want(want) => put(&[want.raft_indexes.start, want.raft_indexes.end, want.bytes_max]),
+            Word::Want(want) => put(&[want.number, want.raft_indexes.start, want.raft_indexes.end, want.bytes_max]),
             Word::Gift(gift) => {
-                put(&[gift.commit]);
+                put(&[gift.number, gift.commit]);
                 match &gift.batches {
-                    Ok((_, mark)) | Err(Lack::Purged(mark)) => {
+                    Ok((_, mark)) | Err(Lack::Purged(mark) | Lack::Ends(mark)) => {
                         put(&[mark.raft_index, mark.term, mark.next_index, mark.next_position, mark.timestamp, u64::from(mark.chain)])
                     }
                     Err(_) => put(&[0; MARK_BYTES / 8]),
@@ -155,7 +163,7 @@ impl Letter {
 }
 
 fn read_want(input: &mut Input) -> Result<Want, MessageError> {
-    let want = Want { raft_indexes: input.u64()?..input.u64()?, bytes_max: input.u64()? };
+    let want = Want { number: input.u64()?, raft_indexes: input.u64()?..input.u64()?, bytes_max: input.u64()? };
     let Range { start, end } = want.raft_indexes;
     if start == 0 || end <= start || end >= LIMIT || end - start > BATCHES_MAX {
         return Err(MessageError("a wish for no batches, or for too many"));
@@ -164,7 +172,7 @@ fn read_want(input: &mut Input) -> Result<Want, MessageError> {
 }
 
 fn read_gift(input: &mut Input, code: u8, count: u64) -> Result<Gift, MessageError> {
-    let commit = input.u64()?;
+    let (number, commit) = (input.u64()?, input.u64()?);
     let mut mark = Mark {
         raft_index: input.u64()?,
         term: input.u64()?,
@@ -184,9 +192,10 @@ fn read_gift(input: &mut Input, code: u8, count: u64) -> Result<Gift, MessageErr
         1 if count == 0 && has_no_mark => Err(Lack::Damaged),
         2 if count == 0 && has_no_mark => Err(Lack::Behind),
         3 if count == 0 => Err(Lack::Purged(mark)),
+        4 if count == 0 => Err(Lack::Ends(mark)),
         _ => return Err(MessageError("a gift that is none")),
     };
-    Ok(Gift { commit, batches })
+    Ok(Gift { number, commit, batches })
 }
 
 fn read_batches(input: &mut Input, count: u64, after: &Mark) -> Result<Vec<Batch>, MessageError> {
@@ -215,8 +224,8 @@ impl fmt::Debug for Letter {
         write!(f, "{}->{} ", self.from, self.to)?;
         match &self.word {
             Word::Want(want) => write!(f, "want {:?}", want.raft_indexes),
-            Word::Gift(Gift { commit, batches: Err(lack) }) => write!(f, "gift of nothing: {lack:?}, commit {commit}"),
-            Word::Gift(Gift { commit, batches: Ok((batches, _)) }) => {
+            Word::Gift(Gift { commit, batches: Err(lack), .. }) => write!(f, "gift of nothing: {lack:?}, commit {commit}"),
+            Word::Gift(Gift { commit, batches: Ok((batches, _)), .. }) => {
                 let batches: Vec<_> = batches.iter().map(|batch| format!("{}/t{}", batch.raft_index(), batch.term())).collect();
                 write!(f, "gift [{}] commit {commit}", batches.join(" "))
             }
@@ -230,9 +239,9 @@ pub(super) fn specimens(from: NodeId, to: NodeId) -> Vec<Message> {
     let entries = crate::batch::fuzzing::body_of(&[b"one", b"", b"three"]);
     let batches = vec![Batch::new(7, 3, entries).expect("a batch"), Batch::new(8, 4, Bytes::new()).expect("a control record")];
     let mark = Mark { raft_index: 8, term: 4, next_index: 3, next_position: 8, timestamp: 1, chain: 0xABCD };
-    let gifts = [Ok((batches, mark)), Err(Lack::Damaged), Err(Lack::Behind), Err(Lack::Purged(mark))];
-    let gifts = gifts.into_iter().map(|batches| Word::Gift(Gift { commit: 7, batches }));
-    let words = std::iter::once(Word::Want(Want { raft_indexes: 7..9, bytes_max: 1000 })).chain(gifts);
+    let gifts = [Ok((batches, mark)), Err(Lack::Damaged), Err(Lack::Behind), Err(Lack::Purged(mark)), Err(Lack::Ends(mark))];
+    let gifts = gifts.into_iter().map(|batches| Word::Gift(Gift { number: 5, commit: 7, batches }));
+    let words = std::iter::once(Word::Want(Want { number: 5, raft_indexes: 7..9, bytes_max: 1000 })).chain(gifts);
     words.map(|word| Letter { from, to, word }.into()).collect()
 }
 
@@ -276,13 +285,13 @@ mod tests {
         };
         for (start, end) in [(0, 5), (7, 7), (7, 6), (7, 8 + BATCHES_MAX), (7, u64::MAX), (u64::MAX - 1, u64::MAX)] {
             let mut bytes = joined(want).to_vec();
-            bytes[24..32].copy_from_slice(&start.to_le_bytes());
-            bytes[32..40].copy_from_slice(&u64::to_le_bytes(end));
+            bytes[32..40].copy_from_slice(&start.to_le_bytes());
+            bytes[40..48].copy_from_slice(&u64::to_le_bytes(end));
             assert!(Message::decode(Bytes::from(bytes)).is_err(), "{start}..{end}");
         }
-        assert!(with(gift, 24, LIMIT).is_err(), "a commit");
-        assert!(with(gift, 32, 1).is_err(), "more batches than there are numbers");
-        assert!(with(gift, 32, u64::MAX).is_err(), "a raft index");
+        assert!(with(gift, 32, LIMIT).is_err(), "a commit");
+        assert!(with(gift, 40, 1).is_err(), "more batches than there are numbers");
+        assert!(with(gift, 40, u64::MAX).is_err(), "a raft index");
         for count in [0_u32, 1, 3, 4096, u32::MAX] {
             let mut bytes = joined(gift).to_vec();
             bytes[4..8].copy_from_slice(&count.to_le_bytes());

@@ -385,6 +385,12 @@ impl Core {
         *applied = raft_index.max(*applied);
     }
 
+    /// If this node leads: the raft index of the last batch.
+    pub(super) fn led(&self) -> Option<u64> {
+        let raft = &self.node.raft;
+        (raft.state == StateRole::Leader || planted!("any peer says where the log ends")).then(|| raft.raft_log.last_index())
+    }
+
     pub(super) fn role(&self) -> CoreRole {
         match self.node.raft.state {
             StateRole::Leader => CoreRole::Leader,

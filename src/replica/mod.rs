@@ -358,6 +358,11 @@ impl Replica {
         self.core.written_mark(self.core.last_written())
     }
 
+    /// If this node leads: the raft index of the last batch of its log. That may not be written yet, and peers may have been sent it already.
+    pub(crate) fn led(&self) -> Option<u64> {
+        self.core.led()
+    }
+
     pub(crate) fn membership(&self) -> &Membership {
         self.members.membership()
     }

@@ -17,9 +17,11 @@
 //! And if a peer has purged what is missing, which says that it was committed, this log may begin later too: the peer tells behind which mark its own
 //! begins, and this one then begins there, though more be missing behind that. Nothing else is ever given up.
 //!
-//! What is not proved is not taken, however long that lasts. A peer that has lost the batches too, or does not have them, proves nothing. So a node that lost
-//! the end of its log, and the terms with it, waits where that was never committed, until the group has appended as much: only a leader could say that
-//! there is nothing of its term, and a gift does not tell who leads.
+//! A leader of such a term can also say where its log ends. What this node has lost behind that was never committed, and is cut off: it is not of the
+//! leader's term, and what was committed in an earlier one is in the leader's log. A peer that does not lead proves nothing by having no more.
+//!
+//! What is not proved is not taken, however long that lasts. A peer that has lost the batches too, or does not have them, proves nothing. Each question has a
+//! number of its own, which the answer bears: what a peer said before this node lost its batches may have been true only before it had them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -63,6 +65,7 @@ struct Peer {
 }
 
 struct Question {
+    number: u64,
     peer: usize,
     raft_indexes: Range<u64>,
     ticks_left: usize,
@@ -86,6 +89,8 @@ pub(crate) struct Repair {
     damage: Vec<Damage>,
     /// The peer to be asked next.
     turn: usize,
+    /// The number of the next question. The first is the count of openings, in the upper half: no question of an earlier life had one of these.
+    number: u64,
     asked: Option<Question>,
     rest: usize,
     /// Questions in a row that brought nothing.
@@ -117,6 +122,7 @@ impl Repair {
             base: 0,
             damage: Vec::new(),
             turn: 0,
+            number: recovered.identity.incarnation << 32,
             asked: None,
             rest: 0,
             in_vain: 0,
@@ -165,8 +171,10 @@ impl Repair {
         }
         let raft_indexes = self.wanted()?;
         let peer = self.turn % self.peers.len();
-        self.asked = Some(Question { peer, raft_indexes: raft_indexes.clone(), ticks_left: self.patience });
-        let word = Word::Want(Want { raft_indexes, bytes_max: self.window_bytes });
+        let number = self.number;
+        self.number += 1;
+        self.asked = Some(Question { number, peer, raft_indexes: raft_indexes.clone(), ticks_left: self.patience });
+        let word = Word::Want(Want { number, raft_indexes, bytes_max: self.window_bytes });
         Some(Letter { from: self.node, to: self.peers[peer].node, word }.into())
     }
 
@@ -187,8 +195,8 @@ impl Repair {
 
     /// A peer has answered. Returns what is proved by it.
     pub(crate) fn handle_gift(&mut self, from: NodeId, gift: Gift) -> Option<Cure> {
-        // Not an answer to the last question: late, or made up.
-        let question = self.asked.take_if(|question| self.peers[question.peer].node == from)?;
+        // Else it is not an answer to the last question: late, or made up.
+        let question = self.asked.take_if(|question| question.number == gift.number && self.peers[question.peer].node == from)?;
         let verdict = self.judge(&question.raft_indexes, gift);
         match verdict {
             Ok(cure) => Some(cure),
@@ -234,8 +242,11 @@ impl Repair {
         let (mut batches, theirs) = match gift.batches {
             Ok(given) => given,
             Err(Lack::Purged(base)) => return self.judge_purged(base),
+            Err(Lack::Ends(end)) if self.mark(end.raft_index) == Some(end) => return self.judge_end(wanted, end),
             // This log reaches further than one of which more is known to be committed: they may have parted long before.
-            Err(Lack::Behind) if self.probe.is_none() && gift.commit > self.commit && self.commit.max(self.base) + 1 < wanted.start => {
+            Err(Lack::Behind | Lack::Ends(_))
+                if self.probe.is_none() && gift.commit > self.commit && self.commit.max(self.base) + 1 < wanted.start =>
+            {
                 return Err(Verdict::Probe(self.commit.max(self.base) + 1));
             }
             Err(lack) => return Err(Verdict::Not(Outcome::Lacks(lack))),
@@ -308,6 +319,14 @@ impl Repair {
         }
     }
 
+    /// The log of a leader ends at a mark that this one has too, in front of what was asked for. Cutting off what lies behind is putting the last batch
+    /// there once more.
+    fn judge_end(&self, wanted: &Range<u64>, end: Mark) -> Result<Cure, Verdict> {
+        let is_proof = end.term >= self.term && end.raft_index < wanted.start && end.raft_index >= self.commit;
+        let last = self.reader.batches(end.raft_index, end.raft_index + 1, 0).unwrap_or_default();
+        if is_proof && !last.is_empty() { Ok(Cure::Replace(last)) } else { Err(Verdict::Not(Outcome::Lacks(Lack::Ends(end)))) }
+    }
+
     /// The first raft index that is damaged.
     fn lowest(&self) -> u64 {
         self.damage.iter().map(|damage| &damage.raft_indexes).find(|hole| !hole.is_empty()).map_or(0, |hole| hole.start)
@@ -361,7 +380,7 @@ impl Outcome {
         match self {
             Outcome::Silent => "does not answer",
             Outcome::Lacks(Lack::Damaged) => "is damaged there too",
-            Outcome::Lacks(Lack::Behind) => "does not have it",
+            Outcome::Lacks(Lack::Behind | Lack::Ends(_)) => "does not have it",
             Outcome::Lacks(Lack::Purged(_)) => "has purged it",
             Outcome::Unproved => "has a batch there, and nothing proves yet that it is the same",
             Outcome::Wrong => "has sent what cannot be",
@@ -382,15 +401,23 @@ fn marks(before: &Mark, batches: &[Batch]) -> Vec<Mark> {
     batches.iter().map_while(|batch| batch.mark_after(&mark).ok().inspect(|next| mark = *next)).collect()
 }
 
-/// What this node answers to a peer that wants batches: as they lie in its log, as far as they are intact.
-pub(crate) fn answer(reader: &dyn LogReader, commit: u64, want: &Want, window_bytes: u64) -> Gift {
+/// What this node answers to a peer that wants batches: as they lie in its log, as far as they are intact. `led` is the raft index of the last batch, if
+/// this node leads.
+pub(crate) fn answer(reader: &dyn LogReader, commit: u64, led: Option<u64>, want: &Want, window_bytes: u64) -> Gift {
     let Range { start, end } = want.raft_indexes.clone();
     let batches = match reader.batches(start, end.min(start.saturating_add(BATCHES_MAX)), want.bytes_max.min(window_bytes)) {
+        Ok(batches) if batches.is_empty() => Err(end_of(reader, start, led)),
         Ok(batches) => with_mark(reader, batches),
         Err(StorageError::Purged { .. }) => Err(Lack::Purged(reader.base().mark)),
         Err(_) => Err(Lack::Damaged),
     };
-    Gift { commit, batches }
+    Gift { number: want.number, commit, batches }
+}
+
+/// What a log that does not reach to `start` says. A leader's may still lack what peers were sent already: then it does not end where it seems to.
+fn end_of(reader: &dyn LogReader, start: u64, led: Option<u64>) -> Lack {
+    let end = led.filter(|last| *last < start).and_then(|last| reader.mark(last).ok().flatten());
+    end.map_or(Lack::Behind, Lack::Ends)
 }
 
 fn with_mark(reader: &dyn LogReader, batches: Vec<Batch>) -> Result<(Vec<Batch>, Mark), Lack> {

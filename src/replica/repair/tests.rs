@@ -102,11 +102,21 @@ fn asked(repair: &mut Repair) -> Option<(u64, Range<u64>)> {
     }
 }
 
+/// The last question, as it came to be asked.
+fn want(repair: &Repair, raft_indexes: Range<u64>) -> Want {
+    Want { number: repair.number - 1, raft_indexes, bytes_max: 1 << 20 }
+}
+
 /// What comes of the gift that a sound node with the log `all` would give, committed up to `commit` there.
 fn given(repair: &mut Repair, all: &[Batch], commit: u64) -> Option<Cure> {
+    given_by(repair, all, commit, None)
+}
+
+/// The same, by a node that leads up to a raft index, or does not.
+fn given_by(repair: &mut Repair, all: &[Batch], commit: u64, led: Option<u64>) -> Option<Cure> {
     let (to, raft_indexes) = asked(repair)?;
-    let want = Want { raft_indexes, bytes_max: 1 << 20 };
-    repair.handle_gift(node(to), answer(&*Shelf::new(all, &[], &[]), commit, &want, 1 << 20))
+    let gift = answer(&*Shelf::new(all, &[], &[]), commit, led, &want(repair, raft_indexes), 1 << 20);
+    repair.handle_gift(node(to), gift)
 }
 
 fn fill(batches: &[Batch]) -> Option<Cure> {
@@ -122,9 +132,9 @@ fn asks_one_peer_after_the_other_and_rests_when_none_could_help() {
     assert_eq!(asked(&mut repair), None, "one question at a time");
     (0..4).for_each(|_| repair.tick());
     assert_eq!(asked(&mut repair), Some((3, 4..10)));
-    repair.handle_gift(node(2), Gift { commit: 9, batches: Err(Lack::Behind) });
+    repair.handle_gift(node(2), Gift { number: repair.number - 1, commit: 9, batches: Err(Lack::Behind) });
     assert_eq!(asked(&mut repair), None, "not who was asked");
-    assert_eq!(repair.handle_gift(node(3), Gift { commit: 9, batches: Err(Lack::Damaged) }), None);
+    assert_eq!(repair.handle_gift(node(3), Gift { number: repair.number - 1, commit: 9, batches: Err(Lack::Damaged) }), None);
     assert_eq!(asked(&mut repair), None, "nobody could help");
     let account = repair.account();
     for part in ["raft index 4", "offset 7", "2 more places", "node 2 does not answer", "node 3 is damaged there too"] {
@@ -241,13 +251,17 @@ fn what_a_hostile_peer_sends_is_refused() {
     for (name, gift) in wrong {
         let mut mending = repair(&shelf, 1, 3);
         let (to, _) = asked(&mut mending).unwrap();
-        assert_eq!(mending.handle_gift(node(to), Gift { commit: 3, batches: Ok(gift) }), None, "{name}");
+        assert_eq!(mending.handle_gift(node(to), Gift { number: mending.number - 1, commit: 3, batches: Ok(gift) }), None, "{name}");
     }
     let mut mending = repair(&shelf, 1, 3);
-    assert_eq!(mending.handle_gift(node(2), Gift { commit: 9, batches: Ok(honest()) }), None, "nobody was asked");
+    assert_eq!(
+        mending.handle_gift(node(2), Gift { number: mending.number - 1, commit: 9, batches: Ok(honest()) }),
+        None,
+        "nobody was asked"
+    );
     let (to, _) = asked(&mut mending).unwrap();
-    assert_eq!(mending.handle_gift(node(9), Gift { commit: 9, batches: Ok(honest()) }), None, "a stranger");
-    assert_eq!(mending.handle_gift(node(to), Gift { commit: 3, batches: Ok(honest()) }), fill(&all[2..4]));
+    assert_eq!(mending.handle_gift(node(9), Gift { number: mending.number - 1, commit: 9, batches: Ok(honest()) }), None, "a stranger");
+    assert_eq!(mending.handle_gift(node(to), Gift { number: mending.number - 1, commit: 3, batches: Ok(honest()) }), fill(&all[2..4]));
 }
 
 /// Seed 516367 once ended with a node that stayed damaged for ever: its peers had purged a part of what it lacked, and only of a peer that had purged all
@@ -259,7 +273,8 @@ fn what_peers_have_purged_need_not_be_kept_either() {
     let purged_to = |raft_index: usize| {
         let mut mending = repair(&shelf, 1, 2);
         let (to, _) = asked(&mut mending).unwrap();
-        mending.handle_gift(node(to), Gift { commit: 7, batches: Err(Lack::Purged(shelf.marks[raft_index - 2])) })
+        mending
+            .handle_gift(node(to), Gift { number: mending.number - 1, commit: 7, batches: Err(Lack::Purged(shelf.marks[raft_index - 2])) })
     };
     assert_eq!(purged_to(3), None, "what is missing lies behind");
     assert_eq!(purged_to(4), Some(Cure::Rebase(shelf.marks[2])), "a part of it");
@@ -276,7 +291,7 @@ fn a_base_in_front_of_the_damage_tells_whether_the_logs_have_parted_before() {
         for (start, lack) in [(10, Lack::Behind), (2, Lack::Purged(base))] {
             let (to, raft_indexes) = asked(&mut mending).unwrap();
             assert_eq!(raft_indexes.start, start);
-            if let Some(cure) = mending.handle_gift(node(to), Gift { commit: 9, batches: Err(lack) }) {
+            if let Some(cure) = mending.handle_gift(node(to), Gift { number: mending.number - 1, commit: 9, batches: Err(lack) }) {
                 return Err(cure);
             }
         }
@@ -286,6 +301,30 @@ fn a_base_in_front_of_the_damage_tells_whether_the_logs_have_parted_before() {
     assert_eq!(probed(same), Ok(same.raft_index + 1), "not up to there");
     let other = Mark { chain: same.chain ^ 1, ..same };
     assert_eq!(probed(other), Err(Cure::Rebase(other)));
+}
+
+/// Seed 2023636 once ended with a node that stayed damaged for ever: it had led a term before, and of its end that was never committed the first half was
+/// filled in with what its group had there instead, while the other half could not be read, and nobody else had any.
+#[test]
+fn what_a_leader_does_not_have_was_never_committed() {
+    let all = run(&Mark::GENESIS, &[1, 1, 5, 5, 5, 5], 1);
+    let shelf = Shelf::new(&all, &[6, 7], &[]);
+    let (theirs, cut) = (&all[..4], Some(Cure::Replace(all[3..4].to_vec())));
+    assert_eq!(given_by(&mut repair(&shelf, 5, 2), theirs, 2, Some(5)), cut);
+    assert_eq!(given_by(&mut repair(&shelf, 4, 5), theirs, 5, Some(5)), cut);
+    assert_eq!(given_by(&mut repair(&shelf, 5, 2), theirs, 5, None), None, "it does not lead");
+    assert_eq!(given_by(&mut repair(&shelf, 6, 2), theirs, 5, Some(5)), None, "its term is over");
+    assert_eq!(given_by(&mut repair(&shelf, 5, 2), theirs, 2, Some(6)), None, "it has sent more than it has written");
+    assert_eq!(given_by(&mut repair(&shelf, 5, 2), &theirs[..1], 2, Some(2)), None, "less than is intact here, and of an older term");
+    let other = [&all[..2], &run(&shelf.marks[1], &[5, 5], 2)].concat();
+    let mut parted = repair(&shelf, 5, 2);
+    assert_eq!(given_by(&mut parted, &other, 5, Some(5)), None, "its log is another");
+    assert_eq!(asked(&mut parted).map(|asked| asked.1.start), Some(3), "so where they part is looked for");
+
+    let mut late = repair(&shelf, 5, 2);
+    let (to, raft_indexes) = asked(&mut late).unwrap();
+    let old = answer(&*Shelf::new(theirs, &[], &[]), 2, Some(5), &Want { number: late.number - 2, raft_indexes, bytes_max: 1 }, 1);
+    assert_eq!(late.handle_gift(node(to), old), None, "that was so before this node had the batches");
 }
 
 #[test]
@@ -299,8 +338,8 @@ fn where_logs_part_is_looked_for_one_window_after_the_other() {
         let (to, raft_indexes) = asked(&mut mending).unwrap();
         asked_for.push(raft_indexes.start);
         // Two batches fit a message.
-        let want = Want { raft_indexes: raft_indexes.start..raft_indexes.end.min(raft_indexes.start + 2), bytes_max: 1 << 20 };
-        let gift = answer(&*Shelf::new(&other, &[], &[]), 10, &want, 1 << 20);
+        let wanted = raft_indexes.start..raft_indexes.end.min(raft_indexes.start + 2);
+        let gift = answer(&*Shelf::new(&other, &[], &[]), 10, None, &want(&mending, wanted), 1 << 20);
         if let Some(cure) = mending.handle_gift(node(to), gift) {
             break cure;
         }
@@ -314,7 +353,7 @@ fn where_logs_part_is_looked_for_one_window_after_the_other() {
 fn a_damaged_node_gives_what_is_intact_and_says_what_is_not() {
     let all = run(&Mark::GENESIS, &[1; 6], 1);
     let shelf = Shelf::new(&all, &[5], &[]);
-    let give = |raft_indexes: Range<u64>| answer(&*shelf, 3, &Want { raft_indexes, bytes_max: 1 << 20 }, 1 << 20).batches;
+    let give = |raft_indexes: Range<u64>| answer(&*shelf, 3, None, &Want { number: 1, raft_indexes, bytes_max: 1 << 20 }, 1 << 20).batches;
     assert_eq!(give(3..8).ok(), Some((all[1..3].to_vec(), shelf.marks[2])));
     assert_eq!(give(6..8).ok(), Some((all[4..].to_vec(), shelf.marks[5])), "though what stands before is damaged");
     assert_eq!(give(5..8).err(), Some(Lack::Damaged));
