@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::{Batch, BatchError};
+use crate::batch::Batch;
 use crate::entry::Entry;
 use crate::error::ReadError;
 use crate::primitives::Instant;
@@ -26,8 +26,9 @@ impl Cursor {
     }
 
     fn entry(&mut self) -> Result<Entry, ReadError> {
+        // What a batch that is held cannot give is read again: the log may have been mended since.
         if let Some(batch) = &self.batch
-            && let Some(entry) = batch.entry(self.next).map_err(|error| damaged(self.next, error))?
+            && let Ok(Some(entry)) = batch.entry(self.next)
         {
             return Ok(entry);
         }
@@ -115,10 +116,67 @@ fn entry_in(batch: &Batch, index: u64) -> Result<Entry, ReadError> {
     match batch.entry(index) {
         Ok(Some(entry)) => Ok(entry),
         Ok(None) => Err(ReadError::Damaged { index, reason: "the batch found for it does not hold it".to_owned() }),
-        Err(error) => Err(damaged(index, error)),
+        Err(error) => Err(ReadError::Damaged { index, reason: error.to_string() }),
     }
 }
 
-fn damaged(index: u64, error: BatchError) -> ReadError {
-    ReadError::Damaged { index, reason: error.to_string() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Mark, OpenBatch};
+    use crate::entry::NodeId;
+    use crate::primitives::atomic::{AtomicBool, Ordering};
+    use crate::role::Membership;
+    use crate::sequencer::{Limits, Sequencer};
+    use crate::storage::{Base, HardState, Identity, LogReader, Recovered};
+
+    /// A log of one batch, whose second payload is damaged until it is mended.
+    struct Mending {
+        is_mended: AtomicBool,
+    }
+
+    impl LogReader for Mending {
+        fn base(&self) -> Base {
+            Base { mark: Mark::GENESIS, membership: Membership::default() }
+        }
+
+        fn batch_with(&self, _index: u64) -> Result<Option<Batch>, StorageError> {
+            let mut open = OpenBatch::with_capacity(8);
+            open.push(b"one", crc32fast::hash(b"one"));
+            open.push(b"two", crc32fast::hash(if self.is_mended.load(Ordering::Relaxed) { b"two" } else { b"twa" }));
+            Ok(Some(Batch::new(2, 1, open.close(0, 0, 5)).unwrap()))
+        }
+
+        fn batches(&self, _from: u64, _to: u64, _bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
+            Ok(self.batch_with(0)?.into_iter().collect())
+        }
+
+        fn mark(&self, _raft_index: u64) -> Result<Option<Mark>, StorageError> {
+            self.batches(2, 3, 0)?[0].mark_after(&Mark::GENESIS).map(Some).map_err(|_| StorageError::OutOfLine(String::new()))
+        }
+    }
+
+    /// Seed 3009588 once ended with a tail that met an entry which was mended already: it held the batch as it was before.
+    #[test]
+    fn a_reader_that_holds_a_batch_from_before_it_was_mended_reads_it_again() {
+        let reader = Arc::new(Mending { is_mended: AtomicBool::new(false) });
+        let recovered = Recovered {
+            identity: Identity { directory: 1, incarnation: 1 },
+            hard_state: HardState { term: 1, vote: None, commit: 2 },
+            base: reader.base(),
+            last: reader.mark(2).unwrap().unwrap(),
+            peers: Vec::new(),
+            damage: Vec::new(),
+        };
+        let sequencer = Sequencer::new(Limits { entry: 9, batch: 9, window: 9 }, || {});
+        let shared = Arc::new(Shared::new("g", NodeId::from(1), &[], sequencer, &recovered, reader.clone()).unwrap());
+        let read = |cursor: &mut Cursor| cursor.next().unwrap().map(|entry| entry.to_vec());
+        let [mut before, mut after] = [(), ()].map(|()| Cursor::new(shared.clone(), 0));
+        for cursor in [&mut before, &mut after] {
+            assert_eq!(read(cursor).unwrap(), b"one");
+        }
+        assert!(matches!(read(&mut before), Err(ReadError::Damaged { index: 1, .. })));
+        reader.is_mended.store(true, Ordering::Relaxed);
+        assert_eq!(read(&mut after).unwrap(), b"two");
+    }
 }
