@@ -81,7 +81,7 @@ pub(crate) struct Settings {
 pub(crate) enum Effect {
     /// Hand these to the transport.
     Send(Vec<Message>),
-    /// Write these to the storage: the hard state, then the batches (a conflicting tail is cut first).
+    /// Write these to the storage: the hard state, which says nothing of the batches, then these (a conflicting tail is cut first).
     Write { batches: Vec<Batch>, hard_state: Option<HardState>, commit: u64 },
     /// Begin the log anew.
     Rebase(Base),
@@ -382,9 +382,12 @@ impl Replica {
             self.effects.push_back(Effect::Rebase(base.clone()));
         }
         if !turn.batches.is_empty() || turn.hard_state.is_some() {
+            // After a crash the hard state may be there and the batches not, but those that they took the place of.
+            let before = turn.batches.first().map_or(u64::MAX, |first| first.raft_index() - 1);
+            let before = if planted!("a hard state speaks of the batches behind it") { u64::MAX } else { before };
             self.effects.push_back(Effect::Write {
                 batches: turn.batches.clone(),
-                hard_state: turn.hard_state,
+                hard_state: turn.hard_state.map(|new| HardState { commit: new.commit.min(before), ..new }),
                 commit: self.committed.raft_index,
             });
         }

@@ -125,6 +125,10 @@ impl Book {
         self.live.mark(raft_index)
     }
 
+    pub(crate) fn live_base(&self) -> u64 {
+        self.live.base.raft_index
+    }
+
     /// The storage was opened and says that it is damaged, and that its log begins behind `base`. If that lies in front of where it was last begun anew,
     /// a power cut took that: what it owes is what it had before.
     pub(crate) fn open_damaged(&mut self, base: Mark) {

@@ -212,6 +212,14 @@ impl Watch {
         self.demand(known == Some(*mark), || format!("A8: node {} {what} {mark:?}, where {known:?} is committed", node + 1));
     }
 
+    /// A node writes down that everything up to here is committed: its log must hold that at this moment.
+    pub(crate) fn demand_held(&mut self, node: usize, raft_index: u64) {
+        let held = self.books[node].mark(raft_index);
+        let known = raft_index.checked_sub(Mark::GENESIS.raft_index).and_then(|place| self.marks.get(place as usize).copied());
+        let is_held = self.books[node].live_base() > raft_index || held.is_some_and(|held| known.is_none_or(|known| known == held));
+        self.demand(is_held, || format!("A8: node {} saves that {known:?} is committed, and its log holds {held:?}", node + 1));
+    }
+
     fn give_up(&mut self, what: String, seen: u64) -> u64 {
         self.violated(what);
         seen

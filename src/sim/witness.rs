@@ -166,6 +166,7 @@ impl Storage for Witnessed {
     }
 
     fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+        self.watch.lock().demand_held(self.node, hard_state.commit);
         self.ask(|book| book.attempt_save(hard_state), |storage| storage.save(hard_state))
     }
 

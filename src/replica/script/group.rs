@@ -461,6 +461,8 @@ impl Group {
         let life = self.life(id).expect("it has an effect");
         let mut what = Vec::new();
         if let Some(hard_state) = hard_state {
+            let is_alone = batches.first().is_none_or(|first| hard_state.commit < first.raft_index());
+            assert!(is_alone, "the hard state of {id} says that {} is committed, and is written in front of it", hard_state.commit);
             life.storage.save(hard_state).unwrap();
             what.push(vote(hard_state));
         }
