@@ -15,6 +15,7 @@ use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
 use crate::future::Completion;
+use crate::message::Letter;
 use crate::primitives::atomic::Ordering;
 use crate::primitives::channel::{Receiver, Sender};
 use crate::replica::repair::Repair;
@@ -171,6 +172,8 @@ pub(crate) struct Engine {
     met: Vec<(NodeId, u128)>,
     /// So many more wishes of peers for batches are answered before the next tick.
     answers_left: u32,
+    /// Those that came when no more were: one of each member at most.
+    wishes: Vec<Letter>,
     fault: Option<String>,
     stopped: bool,
     /// Why messages were not let through to the replica, for a simulation to look at.
@@ -220,6 +223,7 @@ impl Engine {
             repair: None,
             met: Vec::new(),
             answers_left: 0,
+            wishes: Vec::new(),
             fault: None,
             stopped: false,
             #[cfg(feature = "sim")]

@@ -12,7 +12,7 @@ use crate::replica::Replica;
 use crate::replica::repair::{self, Cure, Repair};
 use crate::storage::{Damage, HardState, Recovered, Remedy, StorageError};
 
-/// So many wishes for batches are answered in a tick of time. Whoever asks for more is not heard, and asks again.
+/// So many wishes for batches are answered in a tick of time. Of whoever asks for more, the last one waits for the next tick.
 const ANSWERS_MAX: u32 = 16;
 
 impl Engine {
@@ -53,14 +53,16 @@ impl Engine {
             return;
         }
         match &letter.word {
-            Word::Want(want) => {
-                if self.answers_left > 0 {
-                    self.answers_left -= 1;
-                    let commit = self.repair.as_ref().map_or(self.replica.hard_state().commit, Repair::commit);
-                    let led = self.replica.led().filter(|_| self.repair.is_none());
-                    let gift = repair::answer(&*self.shared.reader, commit, led, want, self.settings.replica.message_bytes);
-                    self.send_letter(Letter { from: me, to: letter.from, word: Word::Gift(gift) }.into());
-                }
+            Word::Want(want) if self.answers_left > 0 => {
+                self.answers_left -= 1;
+                let commit = self.repair.as_ref().map_or(self.replica.hard_state().commit, Repair::commit);
+                let led = self.replica.led().filter(|_| self.repair.is_none());
+                let gift = repair::answer(&*self.shared.reader, commit, led, want, self.settings.replica.message_bytes);
+                self.send_letter(Letter { from: me, to: letter.from, word: Word::Gift(gift) }.into());
+            }
+            Word::Want(_) => {
+                self.wishes.retain(|wish| wish.from != letter.from);
+                self.wishes.push(letter.clone());
             }
             Word::Gift(gift) => {
                 let cure = self.repair.as_mut().and_then(|repair| repair.handle_gift(letter.from, gift.clone()));
@@ -74,6 +76,9 @@ impl Engine {
 
     pub(super) fn tick_repair(&mut self) {
         self.answers_left = ANSWERS_MAX;
+        for wish in std::mem::take(&mut self.wishes) {
+            self.handle_letter(&wish);
+        }
         let Some(repair) = &mut self.repair else { return };
         repair.tick();
         if repair.needs_nobody() {

@@ -229,7 +229,10 @@ impl Repair {
 
     fn in_vain(&mut self, peer: usize, outcome: Outcome) {
         self.asked = None;
-        self.probe = None;
+        if outcome != Outcome::Silent {
+            // Silence says nothing of how far the logs are the same: the next peer is asked from there on.
+            self.probe = None;
+        }
         self.peers[peer].outcome = Some(outcome);
         self.turn = peer + 1;
         self.in_vain += 1;
