@@ -3,9 +3,10 @@
 //!
 //! ```sh
 //! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] [idle] [read] [follow] [open] [failover]
+//! cargo bench --bench figures -- growth [--entries 100000000]
 //! ```
 //!
-//! Without names all figures are taken. Without `--bench`, which `cargo bench` adds, it only shows that every part runs.
+//! Without names all figures are taken but `growth`, which takes minutes and 15 GB. Without `--bench`, which `cargo bench` adds, it only shows that every part runs.
 
 mod measure;
 
@@ -17,6 +18,7 @@ use dledger::{Builder, DLedger};
 
 use measure::cluster::{Cluster, Shape};
 use measure::followers::{caught_up, caught_up_under_load, tailed};
+use measure::load::Load;
 use measure::lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
 use measure::raw_records::RawRecords;
 use measure::scratch::scratch;
@@ -28,21 +30,25 @@ struct Plan {
     smoke: bool,
     date: String,
     runs: usize,
-    /// What to take. Empty: everything.
+    /// How far a log grows.
+    entries: u64,
+    /// What to take. Empty: everything that does not take minutes.
     wanted: Vec<String>,
 }
 
 type Figure = fn(&Plan);
 
 /// The idle cluster comes first, before anything else has left its traces in this process.
-const FIGURES: [(&str, Figure); 5] = [("idle", idle), ("read", read), ("follow", follow), ("open", open), ("failover", failover)];
+const FIGURES: [(&str, Figure); 6] =
+    [("idle", idle), ("read", read), ("follow", follow), ("open", open), ("failover", failover), ("growth", growth)];
 
 fn main() {
     let plan = Plan::from_arguments(std::env::args().skip(1));
     println!("dledger {}, {}", env!("CARGO_PKG_VERSION"), plan.date);
     println!("{}\n", measure::machine::describe(scratch().path()));
     for (name, take) in FIGURES {
-        if plan.wanted.is_empty() || plan.wanted.iter().any(|wanted| wanted == name) {
+        let is_usual = plan.smoke || name != "growth";
+        if plan.wanted.is_empty() && is_usual || plan.wanted.iter().any(|wanted| wanted == name) {
             take(&plan);
         }
     }
@@ -50,7 +56,7 @@ fn main() {
 
 impl Plan {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Plan {
-        let mut plan = Plan { smoke: true, date: "undated".to_owned(), runs: 3, wanted: Vec::new() };
+        let mut plan = Plan { smoke: true, date: "undated".to_owned(), runs: 3, entries: 100_000_000, wanted: Vec::new() };
         let mut test = false;
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -58,12 +64,13 @@ impl Plan {
                 "--test" | "--smoke" => test = true,
                 "--date" => plan.date = value(&argument, arguments.next()),
                 "--runs" => plan.runs = value(&argument, arguments.next()),
+                "--entries" => plan.entries = value(&argument, arguments.next()),
                 other => plan.wanted.push(other.to_owned()),
             }
         }
         plan.smoke |= test;
         if plan.smoke {
-            plan.runs = 1;
+            (plan.runs, plan.entries) = (1, 2_000);
         }
         plan
     }
@@ -185,6 +192,56 @@ fn open(plan: &Plan) {
             })
             .collect();
         table.row([format!("a log of {name}"), count.to_string(), millis(median(&took))]);
+    }
+    table.print();
+}
+
+/// What a log costs that has grown: appends, reads and opening, at one hundredth, a tenth and all of its length.
+fn growth(plan: &Plan) {
+    const PIECES: u64 = 10;
+    const LOOKUPS: usize = 100_000;
+    let step = plan.entries / 100;
+    let dir = scratch();
+    let open = || DLedger::builder(1).dir(dir.path().join("node")).open().expect("a node opens in a directory of its own");
+    let payload = [0x5a; 128];
+    let mut ledger = open();
+    let columns =
+        ["entries of 128 B", "appends/s, 1024 in flight", "get ns, of all", "get ns, of the newest hundredth", "open ms", "again ms"];
+    let mut table = Table::new(&columns);
+    for checkpoint in [step, plan.entries / 10, plan.entries] {
+        let mut load = Load::new(&ledger, &payload, 1024);
+        let missing = checkpoint - step - ledger.committed().end;
+        load.run(missing, Duration::MAX);
+        let rates: Vec<f64> = (0..PIECES)
+            .map(|_| load.run(step / PIECES, Duration::MAX))
+            .map(|outcome| outcome.appends as f64 / outcome.took.as_secs_f64())
+            .collect();
+        let lookups = if plan.smoke { 100 } else { LOOKUPS };
+        let get = |from: u64, count: u64| {
+            let numbers = |seed| Shuffled::new(seed, count).take(lookups).map(move |number| from + number);
+            // The first time faults pages in, and does not count.
+            get_each(&ledger, numbers(1));
+            let took: Vec<f64> = (1..=plan.runs as u64).map(|seed| nanos(get_each(&ledger, numbers(seed)), lookups as u64)).collect();
+            median(&took)
+        };
+        let (of_all, of_newest) = (get(0, checkpoint), get(checkpoint - step, step));
+        let opened: Vec<Duration> = (0..=plan.runs.max(1))
+            .map(|_| {
+                ledger.shutdown().expect("a healthy node closes in good order");
+                let began = Instant::now();
+                ledger = open();
+                began.elapsed()
+            })
+            .collect();
+        assert_eq!(ledger.committed(), 0..checkpoint, "everything is still there");
+        table.row([
+            checkpoint.to_string(),
+            rate(median(&rates)),
+            format!("{of_all:.0}"),
+            format!("{of_newest:.0}"),
+            millis(opened[0]),
+            millis(median(&opened[1..])),
+        ]);
     }
     table.print();
 }
