@@ -34,15 +34,17 @@ fn main() {
     let plan = Plan::from_arguments(arguments.into_iter());
     println!("dledger {}, {}", env!("CARGO_PKG_VERSION"), plan.date);
     println!("{}\n", measure::machine::describe(scratch().path()));
-    let mut table = Table::new(&["append", "ours", "limit", "ratio", "least", "most", "goal", "p50 us", "p99 us", "cores", "probe us"]);
+    let mut table = Table::new(&[
+        "append", "ours", "limit", "ratio", "least", "most", "goal", "keeping", "ratio", "p50 us", "p99 us", "cores", "probe us",
+    ]);
     for row in Row::all().filter(|row| plan.wants(&row.name())) {
         eprintln!("{} ..", row.name());
         table.row(row.measure(&plan).cells(&row));
     }
     table.print();
     println!(
-        "Medians of {} pairs, each a turn of {} ms of ours and one of the limit; the ratio is taken pair by pair. Probe: the median of a raw `pwrite` and \
-         `fdatasync` of 4 KiB between the turns.\nRestless: over 1 ms. Such pairs are taken again, and a row that says so is worth nothing.\n",
+        "Medians of {} pairs, each a turn of {} ms of ours and one of the limit; the ratio is taken pair by pair. Keeping: the limit, if it keeps what it \
+         writes as ours does. Probe: the median of a raw `pwrite` and `fdatasync` of 4 KiB between the turns.\nRestless: over 1 ms. Such pairs are taken again, and a row that says so is worth nothing.\n",
         plan.pairs,
         plan.time.as_millis()
     );
@@ -190,9 +192,10 @@ impl Row {
             let probe = probe.run(plan.time.mul_f64(0.06));
             let turn = group.append(self, plan.time);
             group.purge();
-            let (ours, limit) = limit.beside(&turn, &mut group, self, plan.time);
+            let (ours, limit_rate) = limit.beside(&turn, &mut group, self, plan.time);
             group.purge();
-            pairs.push(Pair { ours, limit, turn, probe });
+            let keeping = limit.keeping(self, plan.time);
+            pairs.push(Pair { ours, limit: limit_rate, keeping, turn, probe });
         }
         let restless = quiet(&pairs) < plan.pairs;
         if !restless {
@@ -299,6 +302,16 @@ impl Limit {
         }
     }
 
+    /// The limit of a log that keeps what it writes, if that is another.
+    fn keeping(&self, row: &Row, time: Duration) -> Option<f64> {
+        match (self, row.load) {
+            (Limit::Logs(logs), Callers::InFlight(window)) if !row.purges => {
+                Some(logs.append_and_keep(&vec![0x5a; row.bytes], window, row.is_synced(), time))
+            }
+            _ => None,
+        }
+    }
+
     /// One turn of the limit, as two figures that compare: ours and its own.
     fn beside(&self, turn: &Turn, group: &mut Group, row: &Row, time: Duration) -> (f64, f64) {
         match self {
@@ -321,6 +334,7 @@ impl Limit {
 struct Pair {
     ours: f64,
     limit: f64,
+    keeping: Option<f64>,
     turn: Turn,
     probe: Synced,
 }
@@ -334,7 +348,7 @@ struct Measured {
 }
 
 impl Measured {
-    fn cells(&self, row: &Row) -> [String; 11] {
+    fn cells(&self, row: &Row) -> [String; 13] {
         let all = |of: &dyn Fn(&Pair) -> f64| self.pairs.iter().map(of).collect::<Vec<_>>();
         let figure = |of: &dyn Fn(&Pair) -> f64| match (self.in_micros, median(&all(of))) {
             (true, seconds) => format!("{} us", micros((seconds * 1e9) as u64)),
@@ -345,6 +359,15 @@ impl Measured {
         let ratios = all(&|pair| pair.ours / pair.limit);
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
         let most = ratios.iter().copied().fold(0.0, f64::max);
+        let keeping: Vec<(f64, f64)> =
+            self.pairs.iter().filter_map(|pair| pair.keeping.map(|keeping| (keeping, pair.ours / keeping))).collect();
+        let (keeping, to_keeping): (Vec<f64>, Vec<f64>) = keeping.into_iter().unzip();
+        let keeping = if keeping.is_empty() {
+            [String::new(), String::new()]
+        } else {
+            [rate(median(&keeping)), format!("{:.2}", median(&to_keeping))]
+        };
+        let [keeping, to_keeping] = keeping;
         [
             row.name() + if self.restless { " (restless)" } else { "" },
             figure(&|pair| pair.ours),
@@ -353,6 +376,8 @@ impl Measured {
             format!("{least:.2}"),
             format!("{most:.2}"),
             row.goal.map_or_else(String::new, |goal| goal.judge(median(&ratios))),
+            keeping,
+            to_keeping,
             latency(&|pair| pair.turn.quantile(0.5)),
             latency(&|pair| pair.turn.quantile(0.99)),
             format!("{:.2}", median(&all(&|pair| pair.turn.cores))),

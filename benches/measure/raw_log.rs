@@ -4,6 +4,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,13 +23,16 @@ pub(crate) fn record_bytes(entries: usize, payload_bytes: usize) -> usize {
     HEADER_BYTES + entries * (payload_bytes + SLOT_BYTES)
 }
 
+/// A raw log that keeps what it writes begins a file of this size when one is full: the crate's default segment.
+const KEPT_FILE_BYTES: u64 = 64 << 20;
+
 /// Raw writers, each with a zeroed file that it writes from its begin to its end, again and again.
 ///
 /// A writer is two threads. One copies as many payloads into a batch as the window has room for, with a checksum for each and a table, and writes
 /// it with one `pwrite`; the other runs `fdatasync`, which makes room for all that was written before it began. So one half of the window is filled
 /// and written while the other half is synced, and nothing is handed over but two numbers.
 pub(crate) struct RawLogs {
-    files: Vec<File>,
+    files: Vec<Arc<File>>,
     file_bytes: u64,
     _dir: TempDir,
 }
@@ -36,24 +40,77 @@ pub(crate) struct RawLogs {
 impl RawLogs {
     pub(crate) fn new(count: u64, file_bytes: u64) -> RawLogs {
         let dir = scratch();
-        let files = (0..count).map(|file| zeroed_file(&dir.path().join(format!("log-{file}")), file_bytes)).collect();
-        RawLogs { files, file_bytes, _dir: dir }
+        let file = |number| Arc::new(zeroed_file(&dir.path().join(format!("log-{number}")), file_bytes));
+        RawLogs { files: (0..count).map(file).collect(), file_bytes, _dir: dir }
     }
 
     /// All of them write `payload` again and again for `time`. How many entries a second each one made durable, or only wrote if not `synced`.
     pub(crate) fn append(&self, payload: &[u8], window: usize, synced: bool, time: Duration) -> f64 {
-        let write = |file| Writer::new(file, self.file_bytes, window as u64).run(payload, synced, time);
-        let rates: Vec<f64> = thread::scope(|scope| {
-            let writers: Vec<_> = self.files.iter().map(|file| scope.spawn(|| write(file))).collect();
-            writers.into_iter().map(|writer| writer.join().expect("a raw writer does not panic")).collect()
-        });
-        rates.iter().sum::<f64>() / rates.len() as f64
+        let places = self.files.iter().map(|file| Place { files: Mutex::new(vec![file.clone()]), file_bytes: self.file_bytes, dir: None });
+        append(places.collect(), payload, window, synced, time)
+    }
+
+    /// The same by as many logs that keep what they write, each in files of its own which are made as they are needed.
+    pub(crate) fn append_and_keep(&self, payload: &[u8], window: usize, synced: bool, time: Duration) -> f64 {
+        let place = |_| {
+            let dir = scratch();
+            Place { files: Mutex::new(vec![new_file(&dir)]), file_bytes: KEPT_FILE_BYTES, dir: Some(dir) }
+        };
+        append(self.files.iter().map(place).collect(), payload, window, synced, time)
     }
 }
 
-struct Writer<'a> {
-    file: &'a File,
+fn append(places: Vec<Place>, payload: &[u8], window: usize, synced: bool, time: Duration) -> f64 {
+    let write = |place| Writer::new(place, window as u64).run(payload, synced, time);
+    let rates: Vec<f64> = thread::scope(|scope| {
+        let writers: Vec<_> = places.iter().map(|place| scope.spawn(|| write(place))).collect();
+        writers.into_iter().map(|writer| writer.join().expect("a raw writer does not panic")).collect()
+    });
+    rates.iter().sum::<f64>() / rates.len() as f64
+}
+
+/// Where a writer writes.
+struct Place {
+    /// The file that is being filled is the last. Those before it are full, and not synced yet.
+    files: Mutex<Vec<Arc<File>>>,
     file_bytes: u64,
+    /// Where new files are made. If nowhere, a full file is written once more.
+    dir: Option<TempDir>,
+}
+
+impl Place {
+    fn current(&self) -> Arc<File> {
+        self.files.lock().expect("nobody panics with it").last().expect("there is one").clone()
+    }
+
+    /// The file to go on in when one is full.
+    fn next(&self) -> Arc<File> {
+        if let Some(dir) = &self.dir {
+            let file = new_file(dir);
+            self.files.lock().expect("nobody panics with it").push(file);
+        }
+        self.current()
+    }
+
+    fn sync(&self) {
+        let files = {
+            let mut files = self.files.lock().expect("nobody panics with it");
+            let current = files.last().expect("there is one").clone();
+            std::mem::replace(&mut *files, vec![current])
+        };
+        files.iter().for_each(|file| file.sync_data().expect("scratch space can be synced"));
+    }
+}
+
+fn new_file(dir: &TempDir) -> Arc<File> {
+    let file = tempfile::tempfile_in(dir.path()).expect("scratch space can be written");
+    #[cfg(target_os = "linux")]
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, KEPT_FILE_BYTES).expect("there is scratch space");
+    Arc::new(file)
+}
+
+struct Writer<'a> {
+    place: &'a Place,
     window: u64,
     /// Entries that the file has.
     written: AtomicU64,
@@ -63,8 +120,8 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(file: &'a File, file_bytes: u64, window: u64) -> Writer<'a> {
-        Writer { file, file_bytes, window, written: AtomicU64::new(0), durable: AtomicU64::new(0), ended: AtomicBool::new(false) }
+    fn new(place: &'a Place, window: u64) -> Writer<'a> {
+        Writer { place, window, written: AtomicU64::new(0), durable: AtomicU64::new(0), ended: AtomicBool::new(false) }
     }
 
     fn run(&self, payload: &[u8], synced: bool, time: Duration) -> f64 {
@@ -83,7 +140,7 @@ impl<'a> Writer<'a> {
     fn write(&self, payload: &[u8], synced: bool, began: Instant, time: Duration) {
         let mut batch = Vec::with_capacity(record_bytes(self.window as usize, payload.len()));
         let mut table = Vec::with_capacity(self.window as usize * SLOT_BYTES);
-        let (mut written, mut at) = (0, 0);
+        let (mut file, mut written, mut at) = (self.place.current(), 0, 0);
         while began.elapsed() < time {
             let durable = if synced { self.durable.load(Ordering::Acquire) } else { written };
             let room = self.window - (written - durable);
@@ -92,10 +149,10 @@ impl<'a> Writer<'a> {
                 continue;
             }
             fill(&mut batch, &mut table, payload, room);
-            if at + batch.len() as u64 > self.file_bytes {
-                at = 0;
+            if at + batch.len() as u64 > self.place.file_bytes {
+                (file, at) = (self.place.next(), 0);
             }
-            self.file.write_all_at(&batch, at).expect("scratch space can be written");
+            file.write_all_at(&batch, at).expect("scratch space can be written");
             at += batch.len() as u64;
             written += room;
             self.written.store(written, Ordering::Release);
@@ -109,7 +166,7 @@ impl<'a> Writer<'a> {
                 thread::yield_now();
                 continue;
             }
-            self.file.sync_data().expect("scratch space can be synced");
+            self.place.sync();
             self.durable.store(written, Ordering::Release);
         }
     }
