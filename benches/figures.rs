@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dledger::transport::MemoryNetwork;
 use dledger::{Builder, DLedger};
 
 use measure::cluster::{Cluster, Shape};
@@ -246,32 +247,42 @@ fn growth(plan: &Plan) {
     table.print();
 }
 
-/// From the moment that the leader begins to shut down to the first append that the others acknowledge.
+/// From the moment that the leader goes to the first append that the others acknowledge.
 fn failover(plan: &Plan) {
     let rounds = if plan.smoke { 1 } else { 10 };
     let ms = Duration::from_millis;
     let mut table = Table::new(&["failover", "median ms", "least", "most", "rounds"]);
     for (name, heartbeat, election) in [("default timing", 100, 1000), ("fast timing", 50, 300)] {
         let timing = |builder: Builder| builder.heartbeat_interval(ms(heartbeat)).election_timeout(ms(election));
-        let took: Vec<Duration> = (0..rounds).map(|_| first_append_without_the_leader(Cluster::open(Shape::Three, timing))).collect();
-        table.row([
-            format!("{name}: heartbeat {heartbeat} ms, election timeout {election} ms"),
-            millis(median(&took)),
-            millis(took.iter().copied().min().unwrap_or_default()),
-            millis(took.iter().copied().max().unwrap_or_default()),
-            rounds.to_string(),
-        ]);
+        let ways: [(&str, Farewell); 2] = [
+            ("cut off", |leader, network| network.isolate(leader.status().id)),
+            ("shut down", |leader, _| leader.shutdown().expect("a healthy node closes in good order")),
+        ];
+        for (how, farewell) in ways {
+            let took: Vec<Duration> =
+                (0..rounds).map(|_| first_append_without_the_leader(Cluster::open(Shape::Three, timing), farewell)).collect();
+            table.row([
+                format!("the leader is {how}; {name}: heartbeat {heartbeat} ms, election timeout {election} ms"),
+                millis(median(&took)),
+                millis(took.iter().copied().min().unwrap_or_default()),
+                millis(took.iter().copied().max().unwrap_or_default()),
+                rounds.to_string(),
+            ]);
+        }
     }
     table.print();
 }
 
-fn first_append_without_the_leader(mut cluster: Cluster) -> Duration {
+/// How a leader goes.
+type Farewell = fn(&DLedger, &MemoryNetwork);
+
+fn first_append_without_the_leader(mut cluster: Cluster, farewell: Farewell) -> Duration {
     let leader = cluster.leader();
     cluster.nodes[leader].append(b"before").expect("a healthy group acknowledges");
-    let dead = cluster.nodes.swap_remove(leader);
+    let gone = cluster.nodes.swap_remove(leader);
     let began = Instant::now();
     thread::scope(|scope| {
-        scope.spawn(|| dead.shutdown());
+        scope.spawn(|| farewell(&gone, &cluster.network));
         loop {
             if cluster.nodes.iter().any(|node| node.append(b"after").is_ok()) {
                 return began.elapsed();

@@ -29,6 +29,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it waits before it asks whether the disk is full. Only an opening that takes longer asks at all.
 const READY_PAUSE: Duration = Duration::from_millis(10);
 
+/// The longest time that a node which is shut down waits for each of the others to lead. It takes them a round trip and a sync or two.
+const HANDOVER_TIMEOUT_MAX: Duration = Duration::from_secs(1);
+
 /// What a message to a follower that catches up carries. With the 64 that may be under way to it that is 32 MiB, half of what the TCP transport holds for a
 /// peer before it drops. A larger batch goes alone. While a follower keeps up, every batch is a message.
 const MESSAGE_BYTES: u64 = 512 << 10;
@@ -50,6 +53,8 @@ struct Node {
     inputs: Sender<Input>,
     threads: Threads,
     append_timeout: Duration,
+    /// How long another voter may take to lead when this node is shut down.
+    handover_timeout: Duration,
     next_barrier: AtomicU64,
     id: NodeId,
 }
@@ -169,13 +174,35 @@ impl DLedger {
     /// Stops the node, for every clone of this handle: resolves every future, makes the log durable, closes it and joins every thread. What was
     /// not yet acknowledged resolves as [`AppendError::Stopped`] or, if it had been sent to peers, [`AppendError::OutcomeUnknown`]. Idempotent.
     ///
+    /// A leader hands the leadership to another voter first, so that its group need not miss it for an election timeout before it elects another. Each of
+    /// them in turn gets a heartbeat interval to take it, at most 1 s; so it takes the last nodes of a group that much longer to stop. A node whose last
+    /// handle is dropped does not do this.
+    ///
     /// May be called from an observer; it then does not wait for that observer's own thread. A task that is woken by the node and runs at once, within
     /// the waker, may call it too, or drop the last handle; it then waits for nothing.
     ///
     /// # Errors
     /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all the same.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
+        self.hand_over();
         self.node.shutdown()
+    }
+
+    /// Gives up the leadership, if this node has it and anybody takes it.
+    fn hand_over(&self) {
+        let Status { role, members, .. } = self.status();
+        // The engine would wait for itself.
+        if role != Role::Leader || self.node.threads.is_engine() {
+            return;
+        }
+        for heir in members.iter().filter(|member| member.voter && member.id != self.node.id) {
+            let (reply, answer) = bounded(1);
+            self.node.command(Command::Transfer { to: heir.id, reply });
+            match answer.recv_timeout(self.node.handover_timeout) {
+                Err(RecvTimeoutError::Timeout) | Ok(Err(TransferError::TimedOut(_))) => {}
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
     }
 
     fn ask_for_barrier(&self) -> (u64, Receiver<Result<u64, BarrierError>>) {
@@ -305,6 +332,7 @@ impl Builder {
             inputs,
             threads: threads.clone(),
             append_timeout: self.append_timeout,
+            handover_timeout: self.heartbeat_interval.min(HANDOVER_TIMEOUT_MAX),
             next_barrier: AtomicU64::new(0),
             id: self.node,
         };

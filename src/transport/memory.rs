@@ -46,9 +46,14 @@ impl MemoryNetwork {
         MemoryTransport { network: self.clone(), node, chair: None, addressed: Vec::new(), lost: Vec::new() }
     }
 
-    /// Cuts `node` off from everybody, until [`heal`](MemoryNetwork::heal).
+    /// Cuts `node` off from everybody, until [`rejoin`](MemoryNetwork::rejoin) or [`heal`](MemoryNetwork::heal).
     pub fn isolate(&self, node: NodeId) {
         self.0.lock().isolated.insert(node);
+    }
+
+    /// Takes back [`isolate`](MemoryNetwork::isolate).
+    pub fn rejoin(&self, node: NodeId) {
+        self.0.lock().isolated.remove(&node);
     }
 
     /// Cuts every node of `one` off from every node of `other`, both ways, until [`heal`](MemoryNetwork::heal).
@@ -253,6 +258,9 @@ mod tests {
         assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![], vec![], vec![]));
         network.isolate(2.into());
         assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![2], vec![1, 3], vec![2]));
+        network.isolate(3.into());
+        network.rejoin(2.into());
+        assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![3], vec![3], vec![1, 2]));
         network.heal();
         network.partition(&[NodeId::from(1), NodeId::from(2)], &[NodeId::from(3)]);
         assert_eq!((one.send_to_all(), two.send_to_all(), three.send_to_all()), (vec![3], vec![3], vec![1, 2]));

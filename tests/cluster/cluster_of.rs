@@ -196,8 +196,11 @@ impl Cluster {
         let ledger = self.seat(id).ledger.lock().take().expect("only a running node can crash");
         self.seat(id).memory.crash();
         self.gate(id).open();
+        // It says no more to anybody: a leader that is shut down hands over first.
+        self.network.isolate(id.into());
         // Fails or not, depending on whether it wrote anything since.
         let _ = ledger.shutdown();
+        self.network.rejoin(id.into());
     }
 
     /// Holds up the syncs of a node. For a log in memory.

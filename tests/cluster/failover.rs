@@ -250,7 +250,7 @@ fn no_vote_counts_before_the_voters_disk_has_it() {
     let term = cluster.node(old).status().term;
     let others = cluster.others(old);
     cluster.gate(others[0]).shut();
-    cluster.stop(old);
+    cluster.crash(old);
     // The one whose disk is stuck is asked for its vote, or votes for itself. The other's is not enough.
     until("an election", || (cluster.node(others[0]).status().term > term).then_some(()));
     let end = Instant::now() + Duration::from_millis(400);

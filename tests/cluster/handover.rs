@@ -153,3 +153,21 @@ fn a_handover_ends_even_if_the_leader_falls_in_its_course_and_nobody_follows() {
         }
     }
 }
+
+#[test]
+fn a_leader_that_is_shut_down_hands_over_first() {
+    for wire in [Wire::Memory, Wire::Tcp] {
+        let cluster = cluster_of(3).over(wire).prepare();
+        cluster.start(1);
+        // The others would not campaign by themselves before this test has given up.
+        [2, 3].into_iter().for_each(|id| cluster.start_as(id, |builder| builder.election_timeout(Duration::from_secs(600))));
+        assert_eq!(cluster.leader(), 1);
+        cluster.append(b"one");
+        cluster.stop(1);
+        let leader = cluster.leader_among(&[2, 3]);
+        cluster.node(leader).append(b"two").expect("it leads");
+        // Nobody is there to take it from the last one.
+        cluster.stop(5 - leader);
+        cluster.stop(leader);
+    }
+}
