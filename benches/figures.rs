@@ -163,9 +163,9 @@ fn follow(plan: &Plan) {
         let (alone, tailed, behind) = tailed(&cluster, time);
         table.row([name.to_owned(), rate(alone), rate(tailed), format!("{:.2}", tailed / alone), format!("{behind} entries")]);
     }
-    let (before, during, took) = caught_up_under_load(bytes, time, 30 * time);
+    let (during, after, took) = caught_up_under_load(bytes, time, 30 * time);
     let there = took.map_or_else(|| "not there in time".to_owned(), |took| format!("there after {} ms", millis(took)));
-    table.row([format!("a follower {} MiB behind", bytes >> 20), rate(before), rate(during), format!("{:.2}", during / before), there]);
+    table.row([format!("a follower {} MiB behind", bytes >> 20), rate(after), rate(during), format!("{:.2}", during / after), there]);
     table.print();
     let (caught_up, limit) = caught_up(bytes, file_bytes, time);
     let mut table = Table::new(&["behind an idle leader", "entries/s", "one raw writer", "ratio"]);

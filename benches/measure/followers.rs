@@ -50,22 +50,19 @@ pub(crate) fn caught_up(bytes: u64, file_bytes: u64, time: Duration) -> (f64, f6
     (rate, RawLogs::new(1, file_bytes).append(&[0x5a; PAYLOAD], 1024, true, time))
 }
 
-/// The same behind a leader that goes on with 1,024 in flight: appends a second while the follower was away and while it came nearer, and how long that
-/// took. `None` if it was not there after `patience`.
+/// The same behind a leader that goes on with 1,024 in flight: appends a second while the follower came nearer and once it was there, and how long it took.
+/// `None` if it was not there after `patience`.
 pub(crate) fn caught_up_under_load(bytes: u64, time: Duration, patience: Duration) -> (f64, f64, Option<Duration>) {
     let (cluster, leader, follower) = with_one_behind(bytes);
-    let payload = [0x5a; PAYLOAD];
-    let before = append(&leader, &payload, 1024, time).per_second;
+    let rate = || append(&leader, &[0x5a; PAYLOAD], 1024, time).per_second;
     let began = Instant::now();
     cluster.network.heal();
-    let mut rates = Vec::new();
-    while began.elapsed() < patience {
-        rates.push(append(&leader, &payload, 1024, time).per_second);
-        if follower.committed().end + NEAR >= leader.committed().end {
-            return (before, rates.iter().sum::<f64>() / rates.len() as f64, Some(began.elapsed()));
-        }
+    let (mut rates, mut took) = (Vec::new(), None);
+    while took.is_none() && began.elapsed() < patience {
+        rates.push(rate());
+        took = (follower.committed().end + NEAR >= leader.committed().end).then(|| began.elapsed());
     }
-    (before, rates.iter().sum::<f64>() / rates.len() as f64, None)
+    (rates.iter().sum::<f64>() / rates.len() as f64, rate(), took)
 }
 
 /// Three nodes of which one follower lacks `bytes` of payload, and nobody hears it: the leader, and that follower.
