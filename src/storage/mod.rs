@@ -175,7 +175,7 @@ pub trait Storage: Send {
     /// before; [`StorageError::Io`] and [`StorageError::Poisoned`].
     fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError>;
 
-    /// Remembers the hard state.
+    /// Remembers the hard state. Its `commit` speaks of batches that the log holds at this moment.
     ///
     /// # Errors
     /// [`StorageError::Full`], [`StorageError::Io`], [`StorageError::Poisoned`].

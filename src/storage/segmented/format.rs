@@ -223,6 +223,7 @@ impl Place {
     }
 
     /// The place at the start of `bytes`, which are at least [`PLACE_BYTES`].
+    #[inline]
     pub(super) fn decode(bytes: &[u8]) -> Place {
         Place {
             offset: u64_at(bytes, 0),
