@@ -328,7 +328,7 @@ pub(crate) struct OpenBatch {
 }
 
 impl OpenBatch {
-    /// An empty batch with room for about `bytes` of payload.
+    /// An empty batch with room for about `bytes` of payload and table.
     pub(crate) fn with_capacity(bytes: usize) -> OpenBatch {
         let mut body = Vec::with_capacity(PREFIX_BYTES + bytes);
         body.resize(PREFIX_BYTES, 0);
@@ -346,6 +346,11 @@ impl OpenBatch {
     /// Bytes of payload so far.
     pub(crate) fn payload_bytes(&self) -> usize {
         self.body.len() - PREFIX_BYTES
+    }
+
+    /// What it will take when it is closed, but for the prefix.
+    pub(crate) fn closed_bytes(&self) -> usize {
+        self.payload_bytes() + self.table.len()
     }
 
     /// Takes a copy of `payload`, whose checksum is `crc`.

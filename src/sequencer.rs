@@ -57,7 +57,8 @@ struct Queue {
     /// Threads that wait for room. While there are any, the window is given out in the order of their wake.
     waiters: usize,
     batches: VecDeque<PendingBatch>,
-    /// The size of the last batch that was filled here, payloads only: the next is likely to be like it.
+    /// About as much as the largest of the last batches that were filled here took, their tables included: the next is likely to be like them, and is not
+    /// copied to where there is more room while it is filled or closed.
     usual_bytes: usize,
 }
 
@@ -236,7 +237,8 @@ impl Sequencer {
                 return Vec::new();
             }
             queue.timestamp = if planted!("timestamps follow a clock that steps back") { now } else { queue.timestamp.max(now) };
-            queue.usual_bytes = queue.batches.back().map_or(0, |batch| batch.open.payload_bytes());
+            let newest = queue.batches.back().map_or(0, |batch| batch.open.closed_bytes());
+            queue.usual_bytes = newest.max(queue.usual_bytes - queue.usual_bytes / 8);
             (std::mem::take(&mut queue.batches), queue.timestamp)
         };
         batches.into_iter().map(|batch| batch.close(timestamp)).collect()
@@ -259,7 +261,7 @@ impl Queue {
     fn batch_for(&mut self, bytes: usize) -> &mut PendingBatch {
         let fits = self.batches.back().is_some_and(|batch| !batch.sealed && batch.open.payload_bytes() + bytes <= BATCH_BYTES);
         if !fits {
-            let likely = self.usual_bytes.min(BATCH_BYTES).max(bytes);
+            let likely = self.usual_bytes.min(2 * BATCH_BYTES).max(bytes);
             self.batches.push_back(PendingBatch {
                 open: OpenBatch::with_capacity(likely),
                 first_index: self.next_index,
