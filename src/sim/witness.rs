@@ -214,7 +214,8 @@ impl Storage for Witnessed {
         if let Err(error) = &outcome {
             self.watch.lock().note(&[13, self.node as u64], || format!("node {}: not mended: {error}", self.node + 1));
         }
-        if is_attempt {
+        // A disk can be found full when the log has become another already, and is only looked at again (seed 3233265).
+        if is_attempt && !matches!(outcome, Err(StorageError::Full { .. })) {
             self.enter(&outcome.as_ref().map(|_| ()).map_err(Clone::clone));
         }
         if let Ok(recovered) = &outcome {
