@@ -6,7 +6,8 @@
 //! cargo bench --bench figures -- growth [--entries 100000000]
 //! ```
 //!
-//! Without names all figures are taken but `growth`, which takes minutes and 15 GB. Without `--bench`, which `cargo bench` adds, it only shows that every part runs.
+//! Without names all figures are taken but `growth`, which takes minutes and 15 GB. Without `--bench`, which `cargo bench` adds, it only shows that
+//! every part runs.
 
 mod measure;
 
@@ -18,7 +19,7 @@ use dledger::transport::MemoryNetwork;
 use dledger::{Builder, DLedger};
 
 use measure::cluster::{Cluster, Shape};
-use measure::followers::{caught_up, caught_up_under_load, tailed};
+use measure::followers::{UnderLoad, caught_up, caught_up_under_load, tailed};
 use measure::load::Load;
 use measure::lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
 use measure::raw_records::RawRecords;
@@ -163,9 +164,12 @@ fn follow(plan: &Plan) {
         let (alone, tailed, behind) = tailed(&cluster, time);
         table.row([name.to_owned(), rate(alone), rate(tailed), format!("{:.2}", tailed / alone), format!("{behind} entries")]);
     }
-    let (during, after, took) = caught_up_under_load(bytes, time, 30 * time);
+    let UnderLoad { before, during, after, took } = caught_up_under_load(bytes, time, 30 * time);
     let there = took.map_or_else(|| "not there in time".to_owned(), |took| format!("there after {} ms", millis(took)));
-    table.row([format!("a follower {} MiB behind", bytes >> 20), rate(after), rate(during), format!("{:.2}", during / after), there]);
+    for (beside, alone) in [("while it is away", before), ("once it is there", after)] {
+        let what = format!("a follower {} MiB behind, beside the appends {beside}", bytes >> 20);
+        table.row([what, rate(alone), rate(during), format!("{:.2}", during / alone), there.clone()]);
+    }
     table.print();
     let (caught_up, limit) = caught_up(bytes, file_bytes, time);
     let mut table = Table::new(&["behind an idle leader", "entries/s", "one raw writer", "ratio"]);

@@ -359,15 +359,10 @@ impl Measured {
         let ratios = all(&|pair| pair.ours / pair.limit);
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
         let most = ratios.iter().copied().fold(0.0, f64::max);
-        let keeping: Vec<(f64, f64)> =
+        let kept: Vec<(f64, f64)> =
             self.pairs.iter().filter_map(|pair| pair.keeping.map(|keeping| (keeping, pair.ours / keeping))).collect();
-        let (keeping, to_keeping): (Vec<f64>, Vec<f64>) = keeping.into_iter().unzip();
-        let keeping = if keeping.is_empty() {
-            [String::new(), String::new()]
-        } else {
-            [rate(median(&keeping)), format!("{:.2}", median(&to_keeping))]
-        };
-        let [keeping, to_keeping] = keeping;
+        let (keeping, to_keeping): (Vec<f64>, Vec<f64>) = kept.iter().copied().unzip();
+        let if_kept = |cell: &dyn Fn() -> String| if kept.is_empty() { String::new() } else { cell() };
         [
             row.name() + if self.restless { " (restless)" } else { "" },
             figure(&|pair| pair.ours),
@@ -376,8 +371,8 @@ impl Measured {
             format!("{least:.2}"),
             format!("{most:.2}"),
             row.goal.map_or_else(String::new, |goal| goal.judge(median(&ratios))),
-            keeping,
-            to_keeping,
+            if_kept(&|| rate(median(&keeping))),
+            if_kept(&|| format!("{:.2}", median(&to_keeping))),
             latency(&|pair| pair.turn.quantile(0.5)),
             latency(&|pair| pair.turn.quantile(0.99)),
             format!("{:.2}", median(&all(&|pair| pair.turn.cores))),

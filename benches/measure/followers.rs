@@ -50,11 +50,23 @@ pub(crate) fn caught_up(bytes: u64, file_bytes: u64, time: Duration) -> (f64, f6
     (rate, RawLogs::new(1, file_bytes).append(&[0x5a; PAYLOAD], 1024, true, time))
 }
 
-/// The same behind a leader that goes on with 1,024 in flight: appends a second while the follower came nearer and once it was there, and how long it took.
-/// `None` if it was not there after `patience`.
-pub(crate) fn caught_up_under_load(bytes: u64, time: Duration, patience: Duration) -> (f64, f64, Option<Duration>) {
+/// What the appends come to, in entries a second, behind which a follower catches up.
+pub(crate) struct UnderLoad {
+    /// While it is away.
+    pub(crate) before: f64,
+    /// While it comes nearer.
+    pub(crate) during: f64,
+    /// Once it is there.
+    pub(crate) after: f64,
+    /// How long it took. `None` if it was not there in time.
+    pub(crate) took: Option<Duration>,
+}
+
+/// The same behind a leader that has 1,024 in flight before it is back, and goes on. It has `patience` to come near.
+pub(crate) fn caught_up_under_load(bytes: u64, time: Duration, patience: Duration) -> UnderLoad {
     let (cluster, leader, follower) = with_one_behind(bytes);
     let rate = || append(&leader, &[0x5a; PAYLOAD], 1024, time).per_second;
+    let before = rate();
     let began = Instant::now();
     cluster.network.heal();
     let (mut rates, mut took) = (Vec::new(), None);
@@ -62,7 +74,7 @@ pub(crate) fn caught_up_under_load(bytes: u64, time: Duration, patience: Duratio
         rates.push(rate());
         took = (follower.committed().end + NEAR >= leader.committed().end).then(|| began.elapsed());
     }
-    (rates.iter().sum::<f64>() / rates.len() as f64, rate(), took)
+    UnderLoad { before, during: rates.iter().sum::<f64>() / rates.len() as f64, after: rate(), took }
 }
 
 /// Three nodes of which one follower lacks `bytes` of payload, and nobody hears it: the leader, and that follower.
