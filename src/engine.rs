@@ -29,6 +29,10 @@ use crate::transport::{Arrival, Inbox, Transport};
 /// for catching up would make it forget that it has heard of a leader.
 const TICKS_MAX: u32 = 2;
 
+/// How long a commit waits for a batch that can tell others of it. A host whose append was acknowledged makes its next one sooner than that, and so most
+/// commits take no message of their own; and a reader elsewhere that waits for this one waits little longer than for the network.
+const TELL_PAUSE: Duration = Duration::from_micros(50);
+
 /// Something for the engine to look at.
 pub(crate) enum Input {
     /// The sequencer has turned from empty to not empty.
@@ -156,6 +160,8 @@ pub(crate) struct Engine {
     next_flush: Duration,
     /// Something was written since the last sync was begun.
     dirty: bool,
+    /// When others are told of what is committed, unless a batch tells them before.
+    tell_at: Option<Duration>,
     identity: Identity,
     /// A batch that the sequencer gave numbers to was not taken.
     lost_count: bool,
@@ -214,6 +220,7 @@ impl Engine {
             transfer: None,
             now: Now::default(),
             dirty: false,
+            tell_at: None,
             identity: recovered.identity,
             lost_count: false,
             life: 0,
@@ -250,7 +257,11 @@ impl Engine {
         }
         self.pass_time();
         self.take_appends();
+        if self.tell_at.is_some_and(|tell_at| tell_at <= now.elapsed) {
+            self.replica.tell_commit();
+        }
         self.carry_out_effects();
+        self.tell_at = self.replica.owes_commit().then(|| self.tell_at.unwrap_or(now.elapsed + TELL_PAUSE));
         self.end_transfer();
         self.count_again();
         while let Some(chore) = self.storage.next_chore() {
@@ -265,6 +276,7 @@ impl Engine {
             return Duration::MAX;
         }
         let due = if self.sleeps_over_a_tick() { self.next_tick + self.settings.tick } else { self.next_tick };
+        let due = self.tell_at.map_or(due, |tell_at| due.min(tell_at));
         if self.dirty { due.min(self.next_flush) } else { due }
     }
 

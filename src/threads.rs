@@ -164,11 +164,12 @@ fn drive(mut engine: Engine) {
 }
 
 fn wait_for_input(engine: &Engine, began: Instant, patience: &Patience) {
-    let arrived = || Some(()).filter(|()| !engine.inputs().is_empty());
+    let wake_at = engine.wake_at();
+    let arrived = || Some(()).filter(|()| !engine.inputs().is_empty() || began.elapsed() >= wake_at);
     let sleep = || {
         let mut select = Select::new();
         select.recv(engine.inputs());
-        match engine.wake_at() {
+        match wake_at {
             Duration::MAX => drop(select.ready()),
             // Ready or not, the next turn finds out.
             wake_at => drop(select.ready_deadline(began + wake_at)),

@@ -69,6 +69,8 @@ pub(super) struct Core {
     owes_hard_state: bool,
     /// The newest mark computed for a batch that raft-rs took. Good for as long as the log holds (raft index, term) of it.
     newest: Mark,
+    /// The commit that the last message to all others told of, while this node leads.
+    told: u64,
 }
 
 impl Core {
@@ -84,6 +86,7 @@ impl Core {
             pre_vote: true,
             read_only_option: if planted!("a leader trusts its lease") { ReadOnlyOption::LeaseBased } else { ReadOnlyOption::Safe },
             max_uncommitted_size: raft::NO_LIMIT,
+            skip_bcast_commit: true,
             ..Config::default()
         };
         let timeouts = Timeouts::new(settings.seed, settings.node, settings.election_ticks, 2 * settings.election_ticks);
@@ -101,6 +104,7 @@ impl Core {
             drawn_for: (u64::MAX, StateRole::Follower),
             owes_hard_state,
             newest: recovered.last,
+            told: 0,
         };
         core.settle_timeout();
         core
@@ -252,7 +256,7 @@ impl Core {
         if self.newest.raft_index == raft_index && log.term(raft_index).ok() == Some(self.newest.term) {
             return Some(self.newest);
         }
-        let written = self.node.store().last.min(log.unstable_entries().first().map_or(u64::MAX, |entry| entry.index - 1));
+        let written = self.last_settled();
         let mut mark = match log.unstable_snapshot() {
             Some(rebase) => base_of(rebase).mark,
             None if raft_index <= written => return self.node.store().mark(raft_index),
@@ -276,8 +280,19 @@ impl Core {
         let mut message = RaftMessage { from: self.node.raft.id, entries: vec![entry].into(), ..RaftMessage::default() };
         message.set_msg_type(MessageType::MsgPropose);
         self.node.step(message).ok()?;
-        self.newest = mark;
+        (self.newest, self.told) = (mark, self.commit());
         Some((term, mark.raft_index))
+    }
+
+    /// Whether this node leads, and has committed something of which no append has told since.
+    pub(super) fn owes_commit(&self) -> bool {
+        self.role() == CoreRole::Leader && self.told < self.commit()
+    }
+
+    /// Tells all others how far the log is committed.
+    pub(super) fn tell_commit(&mut self) {
+        self.told = self.commit();
+        self.node.raft.bcast_append();
     }
 
     pub(super) fn read_index(&mut self, context: Vec<u8>) {
@@ -450,6 +465,16 @@ impl Core {
         self.node.store().last
     }
 
+    /// How far the log as it is written is the log as raft-rs has it: no further than a tail that is yet to be written, perhaps over another.
+    pub(super) fn last_settled(&self) -> u64 {
+        let log = &self.node.raft.raft_log;
+        match (log.unstable_snapshot(), log.unstable_entries().first()) {
+            (Some(_), _) => 0,
+            (None, Some(unwritten)) => self.last_written().min(unwritten.index - 1),
+            (None, None) => self.last_written(),
+        }
+    }
+
     /// A failure to read the log that raft-rs cannot be told about. Final.
     pub(super) fn take_fault(&mut self) -> Option<StorageError> {
         self.node.store().fault.borrow_mut().take()
@@ -460,6 +485,8 @@ impl Core {
         let state = (self.node.raft.term, self.node.raft.state);
         if state != self.drawn_for {
             self.drawn_for = state;
+            // A new leader's first batch tells of it.
+            self.told = self.commit();
             let timeout = self.timeouts.draw(state.0);
             self.node.raft.set_randomized_election_timeout(timeout);
         }

@@ -29,6 +29,11 @@ impl Members {
         self.membership.voters == [self.me]
     }
 
+    /// Whether there is nobody else.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_sole_voter() && self.membership.learners.is_empty()
+    }
+
     pub(crate) fn is_learner(&self) -> bool {
         self.membership.learners.contains(&self.me)
     }

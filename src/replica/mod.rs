@@ -21,7 +21,8 @@
 //! 3. **Notice before answer.** `handle_synced` tells raft-rs before the messages that waited for it are released, so no answer to
 //!    them can overtake the notice.
 //! 4. **Readable before committed.** [`Effect::Commit`] names only batches whose `Write` was carried out, and comes before the `Settle`
-//!    and `Role` effects that follow from it.
+//!    and `Role` effects that follow from it. It comes as early as it can: before the messages that tell others, which the next batch may carry
+//!    ([`Replica::owes_commit`]).
 //! 5. **Nothing twice, nothing back.** The commit mark only grows. Each batch handed in is settled once, or not at all.
 //! 6. **A leader is announced late.** [`Effect::Role`] says leader only once a batch of the leader's own term is committed and published.
 //! 7. **No unchecked word.** A message reaches raft-rs only after every check of [`crate::message`], and its batches only if they continue the
@@ -326,6 +327,8 @@ impl Replica {
             if let Some(context) = self.barriers.ask() {
                 self.core.read_index(context);
             }
+            // Before the messages of the turn: hosts wait for it, and a message to each peer takes longer than to wake them.
+            self.publish_commit();
             match self.core.take_turn() {
                 Some(turn) => self.begin(turn),
                 None => self.follow_commit(),
@@ -336,6 +339,18 @@ impl Replica {
             if self.effects.is_empty() && self.under_way.is_none() {
                 return None;
             }
+        }
+    }
+
+    /// Whether something was committed that others learn of only with the next batch, unless they are told.
+    pub(crate) fn owes_commit(&self) -> bool {
+        !self.failed && !self.members.is_alone() && self.core.owes_commit()
+    }
+
+    /// Tells the others how far the ledger is committed.
+    pub(crate) fn tell_commit(&mut self) {
+        if self.owes_commit() {
+            self.core.tell_commit();
         }
     }
 
@@ -424,7 +439,22 @@ impl Replica {
 
     /// Publishes how far the ledger is committed, and all that follows from it.
     fn follow_commit(&mut self) {
-        let commit = self.core.commit().min(self.core.last_written());
+        self.publish_commit();
+        let held = self.barriers.release(self.committed.raft_index);
+        if !held.is_empty() {
+            self.effects.push_back(Effect::Barrier(held));
+        }
+        let standing = self.current_standing();
+        if standing != self.standing {
+            self.standing = standing;
+            self.barriers.ask_again();
+            self.effects.push_back(Effect::Role(standing));
+        }
+    }
+
+    /// Publishes how far the ledger is committed, as far as it is written, and what became of proposals.
+    fn publish_commit(&mut self) {
+        let commit = self.core.commit().min(self.core.last_settled());
         let is_hasty = planted!("a leader acknowledges before a quorum") && self.core.role() == CoreRole::Leader;
         let commit = if is_hasty { self.core.last_written() } else { commit };
         if commit > self.committed.raft_index {
@@ -435,16 +465,6 @@ impl Replica {
             let (core, effects) = (&self.core, &mut self.effects);
             self.proposals.settle(commit, |index| core.term_at(index), |id, fate| effects.push_back(Effect::Settle(id, fate)));
             self.effects.extend(publishes_late.then_some(Effect::Commit(mark)));
-        }
-        let held = self.barriers.release(self.committed.raft_index);
-        if !held.is_empty() {
-            self.effects.push_back(Effect::Barrier(held));
-        }
-        let standing = self.current_standing();
-        if standing != self.standing {
-            self.standing = standing;
-            self.barriers.ask_again();
-            self.effects.push_back(Effect::Role(standing));
         }
     }
 

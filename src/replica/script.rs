@@ -17,6 +17,7 @@
 //! > hold 1 | synced 1 | release 1 syncs of node 1 wait from now on | those that wait now succeed | no sync waits any more
 //! > crash 1 | kill 1 | restart 1  the power fails | the process dies | and it comes back
 //! > tear 1                        with its next write node 1 loses power: the batches reached the disk, the hard state did not
+//! > patient 1                     node 1 leaves it to the next batch to tell of a commit, from now on
 //! > fill 1                        the next batch that node 1 wants to write finds no room
 //! > wipe 1                        a node that is down gets an empty disk
 //! > unreadable 1                  from now on node 1 cannot read its log
@@ -120,6 +121,7 @@ fn direct(group: &mut Group, words: &[&str]) {
         ["kill", _] => group.kill(number(1)),
         ["restart", _] => group.restart(number(1)),
         ["tear", _] => group.tear(number(1)),
+        ["patient", _] => group.make_patient(number(1)),
         ["fill", _] => group.fill(number(1)),
         ["wipe", _] => group.wipe(number(1)),
         ["unreadable", _] => group.break_reads(number(1)),

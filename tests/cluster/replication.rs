@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dledger::{AppendError, BarrierError, DLedger, FlushPolicy, NodeId, Role};
 
@@ -55,6 +55,28 @@ fn every_replica_ends_with_the_same_indexes_positions_terms_timestamps_and_bytes
         let ledger = cluster.agree();
         assert!(ledger.iter().map(|entry| &**entry).eq(expected.iter().map(Vec::as_slice)));
         cluster.ids().for_each(|id| cluster.stop(id));
+    }
+}
+
+/// Else each round would take until the next heartbeat, about the interval of heartbeats.
+#[test]
+fn every_follower_learns_of_a_commit_at_once_though_nothing_follows() {
+    const ROUNDS: u32 = 20;
+    const HEARTBEAT: Duration = Duration::from_millis(200);
+    for wire in [Wire::Memory, Wire::Tcp] {
+        let slow = |builder: dledger::Builder| builder.heartbeat_interval(HEARTBEAT).election_timeout(4 * HEARTBEAT);
+        let cluster = cluster_of(3).over(wire).with(slow).open();
+        let leader = cluster.node(cluster.leader());
+        let mut took = Duration::ZERO;
+        for _ in 0..ROUNDS {
+            let index = leader.append("and nothing more").expect("a leader takes it");
+            let acknowledged = Instant::now();
+            for id in cluster.ids() {
+                until("it is committed everywhere", || Some(()).filter(|()| cluster.node(id).committed().end > index));
+            }
+            took += acknowledged.elapsed();
+        }
+        assert!(took < ROUNDS * HEARTBEAT / 2, "{took:?} for {ROUNDS} rounds over {wire:?}");
     }
 }
 

@@ -25,6 +25,7 @@ struct Node {
     holds_syncs: bool,
     tears: bool,
     is_full: bool,
+    is_patient: bool,
 }
 
 /// What a node loses when it goes down.
@@ -72,7 +73,8 @@ impl Group {
         self.membership = Membership::of_voters(voters.iter().copied().map(NodeId::from));
         self.membership.learners = learners.iter().copied().map(NodeId::from).collect();
         for id in voters.into_iter().chain(learners) {
-            let node = Node { disk: MemoryLog::new(), life: None, lives: 0, holds_syncs: false, tears: false, is_full: false };
+            let node =
+                Node { disk: MemoryLog::new(), life: None, lives: 0, holds_syncs: false, tears: false, is_full: false, is_patient: false };
             self.nodes.insert(id, node);
             self.restart(id);
         }
@@ -309,6 +311,10 @@ impl Group {
         self.node(id).is_full = true;
     }
 
+    pub(super) fn make_patient(&mut self, id: u64) {
+        self.node(id).is_patient = true;
+    }
+
     pub(super) fn wipe(&mut self, id: u64) {
         self.node(id).disk = MemoryLog::new();
     }
@@ -391,10 +397,21 @@ impl Group {
             while let Some(effect) = self.life(id).filter(|life| !life.failed).and_then(|life| life.replica.poll_effect()) {
                 self.effect(id, effect);
             }
+            if self.tell_commit(id) {
+                continue;
+            }
             if self.node(id).holds_syncs || self.node(id).life.is_none() || !self.finish_syncs(id) {
                 return;
             }
         }
+    }
+
+    /// Tells others of a commit that no batch has told of, unless that is to wait. Whether there was one.
+    fn tell_commit(&mut self, id: u64) -> bool {
+        let is_patient = self.node(id).is_patient;
+        let Some(life) = self.life(id).filter(|life| !is_patient && life.replica.owes_commit()) else { return false };
+        life.replica.tell_commit();
+        true
     }
 
     fn effect(&mut self, id: u64, effect: Effect) {
