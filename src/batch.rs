@@ -146,10 +146,21 @@ impl Batch {
     ///
     /// # Errors
     /// [`BatchError::Checksum`] or [`BatchError::Malformed`] if the bytes have changed since they were appended.
+    #[inline]
     pub fn entry(&self, index: u64) -> Result<Option<Entry>, BatchError> {
-        let Some(prefix) = self.prefix else { return Ok(None) };
-        let Some(Found { payload, position, timestamp }) = prefix.find(&self.body, index)? else { return Ok(None) };
-        Ok(Some(Entry { payload: self.body.slice(payload), index, position, term: self.term, timestamp }))
+        Ok(self.find(index)?.map(|found| self.entry_at(index, found)))
+    }
+
+    /// Where the entry at `index` is, its payload checked against its checksum. `None` if the batch does not hold that index.
+    #[inline]
+    pub(crate) fn find(&self, index: u64) -> Result<Option<Found>, BatchError> {
+        self.prefix.map_or(Ok(None), |prefix| prefix.find(&self.body, index))
+    }
+
+    /// The entry that was found there.
+    #[inline]
+    pub(crate) fn entry_at(&self, index: u64, Found { payload, position, timestamp }: Found) -> Entry {
+        Entry { payload: self.body.slice(payload), index, position, term: self.term, timestamp }
     }
 
     /// Checks every entry of the batch: the table is in order and each payload matches its checksum.
@@ -270,7 +281,7 @@ impl Prefix {
     }
 
     /// The entry at `index` in `body`, its payload checked against its checksum. `None` if the batch does not hold that index.
-    #[inline]
+    #[inline(always)]
     fn find(&self, body: &[u8], index: u64) -> Result<Option<Found>, BatchError> {
         let Some(slot) = index.checked_sub(self.first_index).filter(|&slot| slot < u64::from(self.count)) else {
             return Ok(None);

@@ -30,6 +30,7 @@ impl Watermark {
     }
 
     /// The first index that is not known to be committed.
+    #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
@@ -61,6 +62,7 @@ impl Watermark {
         self.wake.notify_all();
     }
 
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }

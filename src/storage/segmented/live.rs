@@ -86,6 +86,7 @@ impl<D: Disk> Live<D> {
     }
 
     /// The stretch with entry `index`, and the ordinal of its record there. `None` if the log does not reach so far.
+    #[inline]
     fn find(&self, disk: &D, index: u64) -> Result<Option<(&Stretch<D>, u64)>, StorageError> {
         if index < self.base.mark.next_index {
             return Err(self.purged());
@@ -100,6 +101,7 @@ impl<D: Disk> Live<D> {
         }
     }
 
+    #[inline]
     fn entry(&self, disk: &D, index: u64) -> Result<Option<Entry>, StorageError> {
         let Some((stretch, ordinal)) = self.find(disk, index)? else { return Ok(None) };
         stretch.segment.entry(disk, ordinal, index).map(Some)
@@ -184,6 +186,7 @@ pub(super) struct SegmentReader<D: Disk> {
 impl<D: Disk> SegmentReader<D> {
     /// Runs `read` on the log as it is now. A segment can be purged while `read` is on its way to open it; then the log as it is then
     /// says so.
+    #[inline]
     fn read<T>(&self, read: impl Fn(&Live<D>) -> Result<T, StorageError>) -> Result<T, StorageError> {
         let live = self.live.load();
         let result = read(&live);

@@ -18,6 +18,7 @@ const AHEAD_BYTES_MAX: u64 = 1 << 10;
 
 impl<D: Disk> Segment<D> {
     /// The ordinal of the first record below `limit` after which the next index is beyond `index`.
+    #[inline]
     pub(super) fn find(&self, disk: &D, index: u64, limit: u64) -> Result<Option<u64>, StorageError> {
         let contents = self.contents(disk)?;
         let known = contents.index.len();
@@ -31,6 +32,7 @@ impl<D: Disk> Segment<D> {
     }
 
     /// The entry at `index`, which lies in the record of this ordinal: header, prefix and payload are checked.
+    #[inline]
     pub(super) fn entry(&self, disk: &D, ordinal: u64, index: u64) -> Result<Entry, StorageError> {
         let contents = self.contents(disk)?;
         let (offset, body_bytes) = self.place(disk, contents, ordinal)?;
@@ -49,6 +51,7 @@ impl<D: Disk> Segment<D> {
     }
 
     /// Asks for the slot of the entry, and for its payload as if all in its batch were of one length.
+    #[inline]
     fn ask_ahead(&self, map: &impl DiskMap, places: &Index, ordinal: u64, index: u64) {
         let (offset, body_bytes) = places.place(ordinal);
         let first = if ordinal == 0 { self.before.next_index } else { places.next_index(ordinal - 1) };
