@@ -92,6 +92,19 @@ impl Message {
         }
     }
 
+    /// Whether `later`, sent after this one, says all that this one does: who acknowledges a batch acknowledges those before it as well.
+    pub(crate) fn is_said_by(&self, later: &Message) -> bool {
+        let (Content::Raft(this), Content::Raft(later)) = (&self.0, &later.0) else { return false };
+        let is_acknowledgement = |message: &eraftpb::Message| {
+            message.get_msg_type() == eraftpb::MessageType::MsgAppendResponse && !message.reject && message.request_snapshot == 0
+        };
+        is_acknowledgement(this)
+            && is_acknowledgement(later)
+            && (this.to, this.term) == (later.to, later.term)
+            && this.index <= later.index
+            && this.commit <= later.commit
+    }
+
     /// Takes a heartbeat for one that tells of no commit behind `last`: for a node that may have lost, with its power, what it had acknowledged.
     pub(crate) fn limit_heartbeat(&mut self, last: u64) {
         if let Content::Raft(inner) = &mut self.0

@@ -271,10 +271,12 @@ impl Replica {
         if self.failed {
             return;
         }
+        let mut released = Vec::new();
         while let Some(covered) = self.unsynced.pop_front_if(|waiting| waiting.sync <= number || planted!("one sync speaks for all")) {
             self.core.persisted(covered.covers);
-            self.send(covered.messages);
+            released.extend(covered.messages);
         }
+        self.send(released);
     }
 
     /// Messages to a peer were lost.
@@ -481,7 +483,13 @@ impl Replica {
         Standing { role, term, leader }
     }
 
-    fn send(&mut self, messages: Vec<Message>) {
+    /// Leaves out what is said again by a message behind it: a sync that covers many batches is acknowledged once.
+    fn send(&mut self, mut messages: Vec<Message>) {
+        for at in (0..messages.len()).rev() {
+            if messages[at + 1..].iter().any(|later| messages[at].is_said_by(later)) {
+                messages.remove(at);
+            }
+        }
         if !messages.is_empty() {
             self.effects.push_back(Effect::Send(messages));
         }
