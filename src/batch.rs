@@ -154,7 +154,8 @@ impl Batch {
     /// Where the entry at `index` is, its payload checked against its checksum. `None` if the batch does not hold that index.
     #[inline]
     pub(crate) fn find(&self, index: u64) -> Result<Option<Found>, BatchError> {
-        self.prefix.map_or(Ok(None), |prefix| prefix.find(&self.body, index))
+        let Some(prefix) = &self.prefix else { return Ok(None) };
+        prefix.find(&self.body, index)
     }
 
     /// The entry that was found there.
