@@ -146,3 +146,24 @@ mod forge;
 mod poison;
 #[cfg(test)]
 mod traffic;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_says_all_that_an_earlier_one_to_the_same_leader_did() {
+        let forge = |words: &str| Message::forge(&words.split(' ').collect::<Vec<_>>());
+        let earlier = forge("append-answer from=2 to=1 term=3 index=5 commit=4");
+        for later in ["index=5 commit=4", "index=6 commit=4", "index=9 commit=5"] {
+            assert!(earlier.is_said_by(&forge(&format!("append-answer from=2 to=1 term=3 {later}"))), "{later}");
+        }
+        for other in
+            ["to=3 term=3 index=6 commit=4", "to=1 term=4 index=6 commit=4", "to=1 term=3 index=4 commit=4", "to=1 term=3 index=6 commit=3"]
+        {
+            assert!(!earlier.is_said_by(&forge(&format!("append-answer from=2 {other}"))), "{other}");
+        }
+        let refusal = Message::new(eraftpb::Message { reject: true, index: 9, ..earlier.inner().clone() });
+        assert!(!earlier.is_said_by(&refusal) && !refusal.is_said_by(&forge("append-answer from=2 to=1 term=3 index=9 commit=4")));
+    }
+}

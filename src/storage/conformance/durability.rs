@@ -83,21 +83,25 @@ enum Step {
     /// Cuts off so many batches and appends one.
     Cut(u64),
     Vote,
+    /// All that is in the log is known to be committed.
+    Commit,
     Remember(u64),
     Purge,
     Reset(u64),
     Sync,
 }
 
-use Step::{Append, Cut, Purge, Remember, Reset, Sync, Vote};
+use Step::{Append, Commit, Cut, Purge, Remember, Reset, Sync, Vote};
 
-/// Cuts of what was synced and of what was not, purges before and after a sync, one reset upon another.
+/// Cuts of what was synced and of what was not, purges before and after a sync, one reset upon another; and commits of batches that may be lost, and
+/// those that they took the place of be back.
 #[rustfmt::skip]
-const LIFE: [Step; 40] = [
+const LIFE: [Step; 50] = [
     Append(3), Vote, Append(1), Remember(1), Sync, Append(4), Cut(2), Sync, Cut(1), Cut(3),
     Append(2), Sync, Vote, Cut(4), Append(1), Remember(2), Append(5), Sync, Purge, Append(1),
     Sync, Purge, Cut(0), Vote, Purge, Sync, Append(3), Reset(100), Append(2), Sync,
     Reset(200), Sync, Append(6), Vote, Cut(5), Sync, Cut(1), Purge, Reset(300), Remember(1),
+    Append(4), Sync, Cut(3), Commit, Append(3), Sync, Cut(2), Append(1), Commit, Append(1),
 ];
 
 pub(super) fn a_crash_after_every_step(case: &mut Case<'_>) {
@@ -128,6 +132,10 @@ fn take(trial: &mut Trial, step: Step) {
             trial.append_after(kept, &[&[20]]);
         }
         Vote => trial.next_term(),
+        Commit => {
+            let commit = trial.last();
+            trial.save(HardState { commit, ..trial.hard_state() });
+        }
         Remember(peer) => trial.remember(peer, u128::from(trial.last())),
         Purge => {
             let last = trial.log().last();

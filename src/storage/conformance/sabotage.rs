@@ -1,6 +1,7 @@
 //! The suite on trial: a sound storage with one thing broken at a time, and the rule that the suite must name.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::{Bench, Rule, check};
@@ -15,6 +16,7 @@ pub(super) enum Fault {
     AdmitsStrangers,
     LosesTheFirstPeer,
     CommitBeyondTheLog,
+    CommitOutlivesItsBatches,
     ForgetsTheVote,
     SavesTheOneBefore,
     ReaderDiesWithTheStorage,
@@ -47,6 +49,7 @@ const FAULTS: &[(Fault, Rule, &str)] = &[
     (Fault::AdmitsStrangers,            Rule::Open,       "another's log"),
     (Fault::LosesTheFirstPeer,          Rule::Peers,      "hard state and peers"),
     (Fault::CommitBeyondTheLog,         Rule::Open,       "hard state and peers"),
+    (Fault::CommitOutlivesItsBatches,   Rule::HardState,  "a crash after every step"),
     (Fault::ForgetsTheVote,             Rule::HardState,  "control records"),
     (Fault::SavesTheOneBefore,          Rule::HardState,  "control records"),
     (Fault::ReaderDiesWithTheStorage,   Rule::Read,       "a new log"),
@@ -89,21 +92,25 @@ fn with_nothing_broken_nothing_is_found() {
 pub(super) struct Workshop {
     fault: Option<Fault>,
     disk: MemoryLog,
+    /// The newest commit that any handle was told.
+    commit: Arc<AtomicU64>,
 }
 
 impl Workshop {
     pub(super) fn new(fault: Option<Fault>) -> Workshop {
-        Workshop { fault, disk: MemoryLog::new() }
+        Workshop { fault, disk: MemoryLog::new(), commit: Arc::default() }
     }
 }
 
 impl Bench for Workshop {
     fn fresh(&mut self) {
         self.disk = MemoryLog::new();
+        self.commit = Arc::default();
     }
 
     fn handle(&mut self) -> Box<dyn Storage> {
-        Box::new(Sabotaged { fault: self.fault, inner: self.disk.clone(), late: None, failed: false, saved: None, alive: Arc::default() })
+        let (inner, commit) = (self.disk.clone(), self.commit.clone());
+        Box::new(Sabotaged { fault: self.fault, inner, commit, late: None, failed: false, saved: None, alive: Arc::default() })
     }
 
     fn crash(&mut self) -> bool {
@@ -126,6 +133,7 @@ impl Bench for Workshop {
 struct Sabotaged {
     fault: Option<Fault>,
     inner: MemoryLog,
+    commit: Arc<AtomicU64>,
     /// A sync that should have been given out already.
     late: Option<Box<dyn PendingSync>>,
     failed: bool,
@@ -145,6 +153,10 @@ impl Storage for Sabotaged {
             Some(Fault::OtherDirectoryEachTime) => recovered.identity.directory += u128::from(recovered.identity.incarnation),
             Some(Fault::IncarnationStandsStill) => recovered.identity.incarnation = 1,
             Some(Fault::LosesTheFirstPeer) if recovered.peers.len() > 1 => drop(recovered.peers.remove(0)),
+            Some(Fault::CommitOutlivesItsBatches) => {
+                let Recovered { hard_state, last, .. } = &mut recovered;
+                hard_state.commit = self.commit.load(Ordering::Relaxed).clamp(hard_state.commit, last.raft_index);
+            }
             Some(Fault::CommitBeyondTheLog) if recovered.hard_state.term > 9 => recovered.hard_state.commit = u64::MAX,
             _ => {}
         }
@@ -185,6 +197,7 @@ impl Storage for Sabotaged {
 
     fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
         let before = self.saved.replace(hard_state);
+        self.commit.store(hard_state.commit, Ordering::Relaxed);
         match self.fault {
             Some(Fault::ForgetsTheVote) => self.inner.save(HardState { vote: None, ..hard_state }),
             Some(Fault::SavesTheOneBefore) => before.map_or(Ok(()), |before| self.inner.save(before)),

@@ -91,6 +91,8 @@ pub(super) struct Past {
     first: usize,
     /// The highest commit that the storage was ever told.
     commit_max: u64,
+    /// The marks of all that it was told to be committed.
+    committed: BTreeMap<u64, Mark>,
     identity: Option<Identity>,
     /// How many batches were drawn.
     drawn: u64,
@@ -101,7 +103,7 @@ impl Past {
         let log = Log::new(Base { mark: Mark::GENESIS, membership: genesis().membership });
         let hard_state = HardState { term: 1, vote: None, commit: 1 };
         let moments = vec![Moment { log, kept: 1, hard_state, peers: BTreeMap::new() }];
-        Past { moments, first: 0, commit_max: 1, identity: None, drawn: 0 }
+        Past { moments, first: 0, commit_max: 1, committed: BTreeMap::new(), identity: None, drawn: 0 }
     }
 
     fn now(&self) -> &Moment {
@@ -135,7 +137,7 @@ impl Past {
         if let Err(difference) = log.compare(reader) {
             broken(case, self.rule(), format!("after opening it {difference}"));
         }
-        self.check_hard_state(case, recovered);
+        self.check_hard_state(case, recovered, &log);
         let peers = self.check_peers(case, recovered);
         let now = Moment { kept: log.last().raft_index, log, hard_state: recovered.hard_state, peers };
         Past { moments: vec![now], first: self.number() + 1, identity: Some(recovered.identity), ..self }
@@ -164,7 +166,7 @@ impl Past {
         })
     }
 
-    fn check_hard_state(&self, case: &str, recovered: &Recovered) {
+    fn check_hard_state(&self, case: &str, recovered: &Recovered, log: &Log) {
         let HardState { term, vote, commit } = recovered.hard_state;
         if !self.moments.iter().any(|moment| (moment.hard_state.term, moment.hard_state.vote) == (term, vote)) {
             let wanted = (self.moments[0].hard_state, self.now().hard_state);
@@ -178,6 +180,10 @@ impl Past {
                 Rule::Open,
                 format!("it was opened with commit {commit}, the log being {base} to {last} and {told} the most it was told"),
             );
+        }
+        if commit > base && self.committed.get(&commit).copied() != log.mark(commit) {
+            let what = format!("it was opened with commit {commit}, and the batch that it was told of is not the one that is there now");
+            broken(case, Rule::HardState, what);
         }
     }
 
@@ -333,8 +339,11 @@ impl Trial {
         self.verify(Rule::Taken);
     }
 
-    /// Notes the highest commit that the storage was told.
+    /// Notes a commit that the storage was told.
     pub(super) fn told(&mut self, commit: u64) {
+        let marks = self.log().marks().filter(|mark| mark.raft_index <= commit).map(|mark| (mark.raft_index, mark));
+        let marks: Vec<_> = marks.collect();
+        self.past.committed.extend(marks);
         self.past.commit_max = self.past.commit_max.max(commit);
     }
 
