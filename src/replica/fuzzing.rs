@@ -122,6 +122,12 @@ impl Node {
     }
 
     fn carry_out(&mut self) {
+        self.carry_out_effects();
+        self.replica.tell_commit();
+        self.carry_out_effects();
+    }
+
+    fn carry_out_effects(&mut self) {
         while let Some(effect) = self.replica.poll_effect() {
             match effect {
                 Effect::Send(messages) => {
