@@ -257,11 +257,12 @@ impl Engine {
         }
         self.pass_time();
         self.take_appends();
-        if self.tell_at.is_some_and(|tell_at| tell_at <= now.elapsed) {
+        if self.is_at_work() && self.tell_at.is_some_and(|tell_at| tell_at <= now.elapsed) {
             self.replica.tell_commit();
         }
         self.carry_out_effects();
-        self.tell_at = self.replica.owes_commit().then(|| self.tell_at.unwrap_or(now.elapsed + TELL_PAUSE));
+        let owes_commit = self.is_at_work() && self.replica.owes_commit();
+        self.tell_at = owes_commit.then(|| self.tell_at.unwrap_or(now.elapsed + TELL_PAUSE));
         self.end_transfer();
         self.count_again();
         while let Some(chore) = self.storage.next_chore() {
@@ -471,8 +472,13 @@ impl Engine {
         }
     }
 
+    /// Whether the replica goes on: one that has failed is never touched again, and one whose log is damaged stands still.
+    fn is_at_work(&self) -> bool {
+        self.fault.is_none() && !self.stopped && self.repair.is_none()
+    }
+
     fn carry_out_effects(&mut self) {
-        while self.fault.is_none() && !self.stopped && self.repair.is_none() {
+        while self.is_at_work() {
             let Some(effect) = self.replica.poll_effect() else { break };
             match effect {
                 Effect::Send(mut messages) => self.transport.send(&mut messages),
