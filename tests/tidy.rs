@@ -13,7 +13,7 @@ use scan::Source;
 
 /// Where what stands may be named: raft's and protobuf's types stop here, so that both stay replaceable.
 const RAFT_AT_HOME: [&str; 3] = ["src/replica/adapter.rs", "src/message.rs", "src/message/"];
-const SLOG_AT_HOME: [&str; 1] = ["src/replica/adapter.rs"];
+const SLOG_AT_HOME: [&str; 2] = ["src/replica/adapter.rs", "src/replica/adapter/"];
 const UNSAFE_AT_HOME: [&str; 1] = ["src/storage/segmented/map.rs"];
 const THREADS_AT_HOME: [&str; 1] = ["src/threads.rs"];
 /// What threads meet at comes from one file, so that a checker of threads can put its own in the place of all of it. A simulation, which

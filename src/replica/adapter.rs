@@ -4,6 +4,8 @@
 //! raft-rs sees of the log. It asks for the first and last index and for terms many times a message, so those are plain fields, kept up by
 //! [`Core`] as the log is written; batches are read from the storage only for peers that have fallen behind.
 
+mod log_bridge;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
 use super::election::Timeouts;
 use super::{Settings, rebase};
+use log_bridge::LogBridge;
 
 /// How many appends may be under way to a follower before it answers.
 const MESSAGES_MAX: usize = 64;
@@ -670,32 +673,5 @@ fn base_of(snapshot: &Snapshot) -> Base {
     Base {
         mark: rebase::decode(metadata.index, metadata.term, &snapshot.data).expect("checked before it was taken"),
         membership: Membership { voters: nodes(&conf_state.voters), learners: nodes(&conf_state.learners) },
-    }
-}
-
-/// Hands raft-rs's log lines to the `log` crate, under the target `dledger::raft` and with the group's name.
-struct LogBridge(String);
-
-impl slog::Drain for LogBridge {
-    type Ok = ();
-    type Err = slog::Never;
-
-    fn is_enabled(&self, level: slog::Level) -> bool {
-        log_level(level) <= log::max_level()
-    }
-
-    fn log(&self, record: &slog::Record<'_>, _values: &slog::OwnedKVList) -> Result<(), slog::Never> {
-        log::log!(target: "dledger::raft", log_level(record.level()), "group {}: {}", self.0, record.msg());
-        Ok(())
-    }
-}
-
-/// raft-rs tells every vote and every stale message at its info level: for a host that is detail.
-fn log_level(level: slog::Level) -> log::Level {
-    match level {
-        slog::Level::Critical | slog::Level::Error => log::Level::Error,
-        slog::Level::Warning => log::Level::Warn,
-        slog::Level::Info | slog::Level::Debug => log::Level::Debug,
-        slog::Level::Trace => log::Level::Trace,
     }
 }

@@ -1,0 +1,34 @@
+//! What a node does that has no room: it steps back, and takes part again when there is some.
+
+use super::Engine;
+use crate::storage::{HardState, StorageError};
+
+impl Engine {
+    /// The disk is full. What raft-rs took and could not be written was never promised to anyone, so the replica begins anew from what is
+    /// written, as after a crash: as a follower, without losing sight of the proposals that peers may have. Until there is room it votes and serves
+    /// reads, but takes no batches and does not campaign.
+    pub(super) fn step_back(&mut self, full: &StorageError, saved: Option<HardState>) -> Result<(), StorageError> {
+        log::warn!("group {} node {}: stepping back: {full}", self.settings.replica.group, self.settings.replica.node);
+        // raft-rs takes all that a log holds at its start for durable.
+        let durable = if planted!("a replica begins anew on what is not durable") { Ok(()) } else { self.storage.begin_sync().wait() };
+        durable?;
+        self.replica.restart(&self.settings.replica, self.identity, saved, self.shared.reader.clone())?;
+        self.life += 1;
+        self.full = true;
+        self.patience_ticks = self.settings.replica.election_ticks;
+        for id in self.barriers.keys() {
+            self.replica.handle_barrier(*id);
+        }
+        self.short_of_room = Some(full.to_string());
+        self.shared.status.lock().full.clone_from(&self.short_of_room);
+        self.shared.sequencer.close(self.refusal());
+        self.announce(self.replica.standing());
+        Ok(())
+    }
+
+    /// After an election timeout the replica takes part again. If there still is no room, the next write tells.
+    pub(super) fn await_room(&mut self) {
+        self.patience_ticks -= 1;
+        self.full = self.patience_ticks > 0;
+    }
+}
