@@ -27,6 +27,8 @@ beyond=(
   "a question that comes again is the same"
   # What was recovered must be damaged before anything is synced behind it: one seed in thousands. The trials of the storage flip every bit of it.
   "what is found has no witness"
+  # A sync of the watermark must fail, then the last batch be damaged, and then the power fail: two seeds in a hundred thousand. A trial stages it.
+  "what bears witness to damage is not written once more"
   # A newer segment that lost its place must stay, and the log end in an older one that has room.
   "writes go on in a segment that a dead one beats"
 )

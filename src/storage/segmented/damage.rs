@@ -290,7 +290,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         while !matches!(live.mark(self.disk, commit), Ok(Some(_))) {
             commit -= 1;
         }
-        Found { live, last, commit, tail: None, unsealed: Vec::new(), dead: Vec::new(), damage, homes, bad_heads }
+        Found { live, last, commit, tail: None, unsealed: Vec::new(), dead: Vec::new(), damage, homes, bad_heads, witnessed: None }
     }
 }
 

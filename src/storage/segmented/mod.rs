@@ -364,12 +364,18 @@ impl<D: Disk> Storage for SegmentedLog<D> {
     }
 }
 
-/// Notes that all of a sound log is durable: what opening or mending has found, this node answers for from now on, and what bore witness to it before may
-/// be gone with the power.
+/// Notes how far the log reaches: what bore witness to that before may be gone with the power. What opening or mending has found sound, this node answers
+/// for from now on. Of a damaged log it is noted once more how far it is known to have reached, though that was read just now: if an earlier run could
+/// not sync it, the kernel shows it all the same, and nothing else tells damage from a torn write.
 fn note_durable<D: Disk>(file: &StateFile<D>, found: &Found<D>) -> io::Result<()> {
-    let holds_any = found.last.raft_index > found.live.base.mark.raft_index;
-    let is_due = found.damage.is_empty() && holds_any && !planted!("what is found has no witness");
-    if is_due { file.write_watermark(found.live.place(found.last.raft_index)) } else { Ok(()) }
+    let holds_any = found.last.raft_index > found.live.base.mark.raft_index && !planted!("what is found has no witness");
+    let known = match found.damage.is_empty() {
+        true => holds_any.then(|| found.live.place(found.last.raft_index)),
+        false => {
+            found.witnessed.filter(|synced| synced.raft_index > 0 && !planted!("what bears witness to damage is not written once more"))
+        }
+    };
+    known.map_or(Ok(()), |synced| file.write_watermark(synced))
 }
 
 /// The batches in sealed segments that do not read back: those that opening does not look at.

@@ -46,6 +46,8 @@ pub(super) struct Found<D: Disk> {
     pub(super) homes: Vec<Home>,
     /// Segments whose heads are not intact, by id and first raft index.
     pub(super) bad_heads: Vec<(u64, u64)>,
+    /// The furthest place that anything bears witness to, if the log is damaged.
+    pub(super) witnessed: Option<Synced>,
 }
 
 /// One segment file.
@@ -91,7 +93,8 @@ pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced
                 }
             }
             disk.sync_dir().map_err(|error| failed(disk, "sync", "", error))?;
-            return salvage(disk, state, &candidates, &witnesses, cause);
+            let witnessed = witnesses.iter().map(|witness| witness.synced).max_by_key(|synced| (synced.segment, synced.raft_index));
+            return Ok(Found { witnessed, ..salvage(disk, state, &candidates, &witnesses, cause)? });
         }
         chain => chain?,
     };
@@ -323,6 +326,7 @@ impl Chain {
             damage: Vec::new(),
             homes: Vec::new(),
             bad_heads: Vec::new(),
+            witnessed: None,
         };
         let mut candidates: Vec<Option<Candidate<D>>> = candidates.into_iter().map(Some).collect();
         for (at, link) in self.links.iter().enumerate() {
