@@ -173,7 +173,12 @@ impl Node {
 
     pub(super) fn kill(&mut self) {
         self.is_unwitnessed |= self.medium.has_failed();
-        self.medium.kill();
+        // What tells damage from a torn write may be in the cache only, after a failed sync, and is written once more when the log is opened.
+        if self.is_harmed {
+            self.medium.kill_after_failure(false);
+        } else {
+            self.medium.kill();
+        }
         self.is_doomed = false;
     }
 
