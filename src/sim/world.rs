@@ -446,6 +446,11 @@ impl World {
         self.network.heal(self.swarm.weather.calm(self.swarm.election));
         self.swarm.pace = self.swarm.pace.calm(self.swarm.election);
         self.swarm.wishes[super::swarm::Wish::Transfer as usize] = 0;
+        // What is demanded from now on is demanded of the group: its hosts make up their minds at once.
+        self.swarm.think_mean = self.swarm.think_mean.min(self.swarm.election / 20);
+        for host in 0..self.swarm.hosts {
+            self.agenda.put_in(1, Event::Host(host));
+        }
         for node in 0..self.nodes.len() {
             self.nodes[node].medium.set_full(false);
             self.nodes[node].slowness = 1;
