@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-seeds=2000
+seeds=5000
 if [ "${1:-}" = --seeds ]; then seeds=$2; shift 2; fi
 
 binary=$(RUSTFLAGS="--cfg planted" cargo build --quiet --release --features sim --example simulate --message-format json \
