@@ -46,6 +46,12 @@ pub(super) struct Spare<D: Disk> {
     written: u64,
 }
 
+impl<D: Disk> Spare<D> {
+    fn is_as(&self, order: Order) -> bool {
+        self.written >= order.written.min(self.bytes)
+    }
+}
+
 /// The segments that are kept ready.
 pub(super) struct Spares<D: Disk> {
     ready: Mutex<Vec<Spare<D>>>,
@@ -85,9 +91,9 @@ impl<D: Disk> Spares<D> {
         format!("{incarnation:016x}-{:016x}{SPARE_SUFFIX}", self.named.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether there is one, with this many of its bytes written.
-    fn is_ready(&self, written: u64) -> bool {
-        self.ready.lock().iter().any(|spare| spare.written >= written.min(spare.bytes))
+    /// Whether there is one as it is ordered.
+    fn is_ready(&self, order: Order) -> bool {
+        self.ready.lock().iter().any(|spare| spare.is_as(order))
     }
 }
 
@@ -104,7 +110,7 @@ pub(super) struct Order {
 pub(super) fn chore<D: Disk>(shared: &Arc<Shared<D>>, order: Order) -> Option<Chore> {
     let spares = &shared.spares;
     // Nobody but a chore that is at work holds the lock for long.
-    if spares.gave_up.load(Ordering::Relaxed) || spares.busy.load(Ordering::Acquire) || spares.is_ready(order.written) {
+    if spares.gave_up.load(Ordering::Relaxed) || spares.busy.load(Ordering::Acquire) || spares.is_ready(order) {
         return None;
     }
     let working = Working::begin(shared)?;
@@ -136,6 +142,9 @@ impl<D: Disk> Drop for Working<D> {
 fn advance<D: Disk>(shared: &Shared<D>, order: Order) -> Result<(), StorageError> {
     // Held during the step: a spare is not taken, and written to, while zeros are on their way to it.
     let mut ready = shared.spares.ready.lock();
+    if ready.iter().any(|spare| spare.is_as(order)) {
+        return Ok(()); // a purged segment was used again since this was ordered
+    }
     let Some(spare) = ready.first_mut() else {
         drop(ready);
         let spare = make(shared, order.incarnation, order.bytes, false)?;
@@ -168,7 +177,6 @@ fn send_zeros(file: &impl DiskFile, range: Range<u64>, is_last: bool) -> io::Res
 
 /// Makes a spare of a segment that the log does without, if nobody reads it. False: it was not, and its file is as before.
 pub(super) fn recycle<D: Disk>(shared: &Arc<Shared<D>>, order: Order, segment: Arc<Segment<D>>) -> bool {
-    let Some(_working) = Working::begin(shared) else { return false };
     if shared.spares.ready.lock().len() >= SPARES_MAX {
         return false;
     }

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::format::{self, HEADER_BYTES, Header, Synced};
+use super::format::{self, HEADER_BYTES, Header, PLACE_BYTES, Synced};
 use super::segment::{Records, Segment, write_whole};
 use crate::storage::{Batch, Mark};
 
@@ -22,6 +22,11 @@ pub(super) struct Tail<D: Disk> {
     closed: bool,
 }
 
+/// What a batch takes of a segment: its record, and its place in the footer.
+pub(super) fn share_of(batch: &Batch) -> u64 {
+    format::record_bytes(batch.body().len() as u64) + PLACE_BYTES as u64
+}
+
 /// What every record of one append carries.
 #[derive(Clone, Copy)]
 pub(super) struct Stamp {
@@ -36,16 +41,17 @@ impl<D: Disk> Tail<D> {
         Tail { segment, file, bytes, at, written, closed: false }
     }
 
-    /// How many of `batches` it has room for.
+    /// How many of `batches` it has room for. The footer that a full segment gets lies within it as well: a file that grew by it would not be of the
+    /// length that a segment has, and so never be used again.
     pub(super) fn room_for(&self, batches: &[Batch]) -> usize {
         if self.closed {
             return 0;
         }
-        let mut room = self.bytes.saturating_sub(self.at);
+        let mut room = self.bytes.saturating_sub(self.at + self.written * PLACE_BYTES as u64);
         batches
             .iter()
             .take_while(|batch| {
-                let bytes = format::record_bytes(batch.body().len() as u64);
+                let bytes = share_of(batch);
                 let fits = bytes <= room;
                 room = room.saturating_sub(bytes);
                 fits

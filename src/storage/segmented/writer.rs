@@ -12,7 +12,7 @@ use super::segment::{Records, Segment};
 use super::spare::{self, Order, Spare};
 use super::state::{STATE_NAME, State, StateFile, WriteError};
 use super::sync::{Dirty, SegmentSync, Shared, Target};
-use super::tail::{Stamp, Tail};
+use super::tail::{Stamp, Tail, share_of};
 use super::{SegmentOptions, broken, failed, too_large};
 use crate::entry::NodeId;
 use crate::storage::{Base, Batch, Chore, HardState, Mark, PendingSync, StorageError};
@@ -148,7 +148,7 @@ impl<D: Disk> Writer<D> {
 
     /// Begins a new segment with the batch `next`, behind the mark `before`. Readers do not see it yet.
     fn roll(&mut self, draft: &mut Draft<D>, next: &Batch, before: Mark) -> Result<(), StorageError> {
-        let needed = format::RECORDS_AT + format::record_bytes(next.body().len() as u64);
+        let needed = format::RECORDS_AT + share_of(next);
         let spare = match self.shared.spares.take(needed) {
             Some(spare) => spare,
             // Nobody may have had time to make the first one ready, so it is small and made in full at once. A later one that is not ready is not waited for.

@@ -11,6 +11,11 @@ fn files(dir: &Path) -> BTreeMap<u64, String> {
     entries.map(|entry| (entry.metadata().unwrap().ino(), entry.file_name().into_string().unwrap())).collect()
 }
 
+/// Keeps the numbers of removed files from being given to new ones.
+fn hold(dir: &Path) -> Vec<std::fs::File> {
+    files(dir).values().map(|name| std::fs::File::open(dir.join(name)).unwrap()).collect()
+}
+
 /// A log of several full segments, all durable and sealed.
 fn filled(dir: &Path) -> (SegmentedLog, Vec<Batch>, Mark) {
     let (mut log, _) = open(dir);
@@ -67,6 +72,43 @@ fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
     drop(log);
     let verified = tools::verify(copy.path(), |_| ()).unwrap();
     assert_eq!((verified.damage, verified.inspection.last), (Vec::new(), mark));
+}
+
+/// A segment that was full to the brim grew by its footer, and then was of no length that a segment has: purged ones were removed, and new ones made.
+#[test]
+fn a_full_segment_holds_its_footer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    for batch in singles(&mut mark, 1, 200, 40) {
+        append(&mut log, &batch);
+    }
+    let names = segments(dir.path());
+    assert!(names.len() > 3, "{names:?}");
+    for name in names {
+        assert_eq!(std::fs::metadata(dir.path().join(&name)).unwrap().len(), SMALL.segment_bytes, "{name}");
+    }
+    let _held = hold(dir.path());
+    let purged = purge(&mut log, dir.path(), &mark, 10);
+    assert!(files(dir.path()).keys().any(|ino| purged.contains(ino)), "none of {purged:?} is kept: {:?}", files(dir.path()));
+}
+
+#[test]
+fn a_purged_segment_is_kept_though_another_was_ordered_at_the_same_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _, mark) = filled(dir.path());
+    while let Some(spare) = log.writer().unwrap().shared.spares.take(0) {
+        std::fs::remove_file(dir.path().join(&spare.name)).unwrap();
+    }
+    let (before, _held) = (files(dir.path()), hold(dir.path()));
+    log.purge(mark.next_index - 10, mark.raft_index).unwrap();
+    sync(&mut log);
+    let chores: Vec<_> = std::iter::from_fn(|| log.next_chore()).collect();
+    assert!(chores.len() > 1, "a spare is ordered as well");
+    chores.into_iter().for_each(|chore| chore());
+    let after = files(dir.path());
+    let kept = after.iter().filter(|(ino, name)| before.contains_key(ino) && name.ends_with(spare::SPARE_SUFFIX)).count();
+    assert!(kept > 0, "{before:?} became {after:?}");
 }
 
 /// How somebody came to have a look at what is purged.
