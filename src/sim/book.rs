@@ -266,7 +266,12 @@ impl Book {
     }
 
     pub(crate) fn last(&self) -> u64 {
-        self.live.last().raft_index
+        self.last_mark().raft_index
+    }
+
+    /// The mark after all that was taken.
+    pub(crate) fn last_mark(&self) -> Mark {
+        self.live.last()
     }
 
     /// Compares what was recovered with what was owed, and goes on from there. `power_failed`: the unsynced may be gone.

@@ -96,6 +96,11 @@ impl Witnessed {
         }
     }
 
+    /// Whether the log is whole, and what was taken, to the last batch and no further.
+    fn is_as_it_was(&self, recovered: &Recovered) -> bool {
+        recovered.damage.is_empty() && self.watch.lock().books[self.node].last_mark() == recovered.last
+    }
+
     /// A log that is whole again owes all that it ever owed.
     fn after_mending(&self, recovered: &Recovered) {
         let watch = &mut *self.watch.lock();
@@ -216,7 +221,12 @@ impl Storage for Witnessed {
         }
         // A disk can be found full when the log has become another already, and is only looked at again (seed 3233265).
         if is_attempt && !matches!(outcome, Err(StorageError::Full { .. })) {
-            self.enter(&outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+            // A segment that nothing proved to take part may do so now that what is in front of it is there again, and wins over what was filled in: then
+            // the log is what it was (seed 10014789).
+            match &outcome {
+                Ok(recovered) if self.is_as_it_was(recovered) => self.watch.lock().books[self.node].refuse(),
+                outcome => self.enter(&outcome.as_ref().map(|_| ()).map_err(Clone::clone)),
+            }
         }
         if let Ok(recovered) = &outcome {
             self.after_mending(recovered);
