@@ -145,7 +145,9 @@ impl fmt::Display for Rule {
                 "rule 1 (what was taken is readable when the call returns, and durable once a sync begun afterwards has returned)"
             }
             Rule::Prefix => "rule 2 (a reopened log is a prefix of what was appended, at least as long as what was synced)",
-            Rule::HardState => "rule 3 (a reopened hard state is one that was saved, at least as new as the newest synced)",
+            Rule::HardState => {
+                "rule 3 (a reopened hard state is one that was saved, no older than the newest synced; its commit names nothing that is gone)"
+            }
             Rule::Unchanged => "rule 4 (a batch, once read, never changes)",
             Rule::FailedSync => "rule 5 (a failed sync is final)",
             Rule::Full => "rule 6 (a call that finds the disk full changes nothing, and may be repeated)",

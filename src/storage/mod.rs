@@ -10,7 +10,8 @@
 //!    ([`begin_sync`]) has returned `Ok`. Not before, and not if it failed.
 //! 2. After a crash the log is a prefix of what was appended, at least as long as what was synced; or it opens with [`Damage`] that names file,
 //!    offset and raft index; or opening fails with a typed error that names file and offset. A storage never guesses.
-//! 3. The hard state after a crash is one that was saved, at least as new as the newest that was synced.
+//! 3. The hard state after a crash is one that was saved, at least as new as the newest that was synced. But its commit, which may lie further back then,
+//!    speaks of no batch that the crash took.
 //! 4. A batch, once read, never changes: cutting a conflicting tail or purging the head does not touch bytes that were handed out.
 //! 5. A failed sync is final. The storage refuses every later write and sync with [`StorageError::Poisoned`]; readers go on.
 //! 6. [`StorageError::Full`] is not final: the call that returned it changed nothing, and may be repeated when there is room.
