@@ -420,3 +420,36 @@ fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
     let recovered = log.mend(Remedy::Fill(&all[5..6])).unwrap();
     assert_eq!((&recovered.damage[..], recovered.last), (&[][..], mark));
 }
+
+/// A node died right after it had cut its log, and then what lies in front of the cut was damaged: nothing proved the newer segment to take part, so the
+/// batches that it had cut off were told as lost. Given others for them, the log was whole, and no longer than it had been when the node died: the cut
+/// counts again once what it stands on is there (seed 10014789 of the simulation).
+#[test]
+fn a_cut_counts_again_when_what_is_in_front_of_it_is_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let mut all = singles(&mut mark, 1, 8, 40);
+    for batch in &all {
+        log.append(std::slice::from_ref(batch), batch.raft_index() - 1).unwrap();
+        sync(&mut log);
+    }
+    let mut mark = log.reader().mark(7).unwrap().unwrap();
+    let cut = singles(&mut mark, 2, 1, 40);
+    log.append(&cut, 5).unwrap();
+    all.truncate(6);
+    all.extend(cut);
+    let copy = killed(dir.path());
+    let record = |raft_index: usize| 4096 + (raft_index - 2) * 176;
+    (6..10).for_each(|raft_index| flip(&copy.path().join(&segments(dir.path())[0]), record(raft_index) + 20, 1));
+    let (mut log, recovered) = open_damaged(copy.path());
+    assert_eq!((recovered.damage.len(), recovered.damage[0].raft_indexes.clone()), (1, 6..10));
+    let given: Vec<Batch> = all[4..].iter().cloned().chain(singles(&mut mark, 3, 1, 40)).collect();
+    let recovered = log.mend(Remedy::Fill(&given)).unwrap();
+    assert_eq!((&recovered.damage[..], recovered.last), (&[][..], all[6].mark_after(&log.reader().mark(7).unwrap().unwrap()).unwrap()));
+    assert_eq!(contents(&log), all);
+    drop(log);
+    let (log, again) = open(copy.path());
+    assert_eq!((&again.damage[..], again.last), (&[][..], recovered.last));
+    assert_eq!(contents(&log), all);
+}
