@@ -31,6 +31,8 @@ mod tests;
 pub mod tools;
 #[cfg(test)]
 mod trials;
+#[cfg(target_os = "linux")]
+mod writeback;
 mod writer;
 
 use std::fmt;
