@@ -230,7 +230,7 @@ impl DiskFile for MortalFile {
         self.file.sync_data()
     }
 
-    fn begin_writing(&self, offset: u64, bytes: u64) -> io::Result<bool> {
+    fn begin_writing(&self, offset: u64, bytes: u64) -> io::Result<()> {
         self.file.begin_writing(offset, bytes)
     }
 

@@ -51,7 +51,6 @@ fn a_failed_write_is_final() {
     at_every_call("pwritev:retval=0", Outcome::Either);
     at_every_call("rename:error=EIO", Outcome::Fault);
     at_every_call("fallocate:error=EIO", Outcome::Either);
-    at_every_call("sync_file_range:error=EIO", Outcome::Either);
 }
 
 #[test]
@@ -67,8 +66,6 @@ fn a_full_disk_is_not_final() {
 fn an_interrupted_call_is_made_again() {
     at_every_call("pwritev:error=EINTR", Outcome::GoesOn);
     at_every_call("fdatasync:error=EINTR", Outcome::GoesOn);
-    at_every_call("sync_file_range:error=EINTR", Outcome::GoesOn);
-    at_every_call("sync_file_range:error=ENOSYS", Outcome::GoesOn);
 }
 
 #[test]
@@ -128,7 +125,7 @@ fn at_every_call(fault: &str, outcome: Outcome) {
         let (dir, trace) = (volume.path().join("log"), volume.path().join("trace"));
         clear(&dir);
         let inject = format!("inject={fault}:when={k}");
-        let traced = "trace=fdatasync,fsync,sync_file_range,pwritev,rename,fallocate,write";
+        let traced = "trace=fdatasync,fsync,pwritev,rename,fallocate,write";
         let trace_to = trace.to_str().expect("made of letters").to_owned();
         let strace = ["strace", "-f", "-Y", "-qq", "-s", "64", "-o", &trace_to, "-e", traced, "-e", &inject];
         let said = Actor::start_under(&strace, &format!("sync {}", dir.display())).hear_out();

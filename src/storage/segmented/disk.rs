@@ -60,12 +60,9 @@ pub trait DiskFile: Send + Sync + 'static {
     fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Makes its bytes and its length durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// Has the disk begin to write these bytes, so that less is left to do for whoever makes them durable, and waits for nothing. False if it cannot.
-    ///
-    /// # Errors
-    /// Final: what could not be begun is lost.
-    fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<bool> {
-        Ok(false)
+    /// Has the disk begin to write these bytes, so that less is left to do for whoever makes them durable. Where only that is possible, it is done.
+    fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        self.sync_data()
     }
     /// Maps it as long as it is now. What is written later shows in the map.
     fn map(&self) -> io::Result<Self::Map>;
@@ -249,9 +246,10 @@ impl DiskFile for File {
         File::sync_data(self)
     }
 
+    /// Linux begins to write what is dirty of a part that is said not to be read, and forgets what is clean: nothing of it yet.
     #[cfg(target_os = "linux")]
-    fn begin_writing(&self, offset: u64, bytes: u64) -> io::Result<bool> {
-        super::writeback::begin(self, offset, bytes)
+    fn begin_writing(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::DontNeed)?)
     }
 
     fn map(&self) -> io::Result<FileMap> {

@@ -1,4 +1,4 @@
-//! A read-only view of a segment file.
+//! The one place with `unsafe`: a read-only view of a segment file.
 
 use std::fs::File;
 use std::io;

@@ -31,8 +31,6 @@ mod tests;
 pub mod tools;
 #[cfg(test)]
 mod trials;
-#[cfg(target_os = "linux")]
-mod writeback;
 mod writer;
 
 use std::fmt;

@@ -488,8 +488,8 @@ impl DiskFile for SimulatedFile {
     }
 
     /// Whatever is begun a crash may still take.
-    fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<bool> {
-        Ok(true)
+    fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
     }
 
     fn map(&self) -> io::Result<SimulatedMap> {

@@ -172,10 +172,7 @@ fn send_zeros(file: &impl DiskFile, range: Range<u64>, is_last: bool) -> io::Res
         write_zeros(file, begin..range.end.min(begin + PIECE_BYTES))?;
         thread::yield_now();
     }
-    match !is_last && file.begin_writing(range.start, range.end - range.start)? {
-        true => Ok(()),
-        false => file.sync_data(),
-    }
+    if is_last { file.sync_data() } else { file.begin_writing(range.start, range.end - range.start) }
 }
 
 /// Makes a spare of a segment that the log does without, if nobody reads it. False: it was not, and its file is as before.

@@ -3,13 +3,10 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::format::{self, HEADER_BYTES, Header, PLACE_BYTES, Synced};
 use super::segment::{Records, Segment, write_whole};
 use crate::storage::{Batch, Mark};
-
-/// How much the disk is told to begin with at most: with so much its driver is done sooner than another thread is awake.
-const BEGIN_BYTES_MAX: u64 = 256 << 10;
 
 /// Records are only ever added behind all others. What a failed write left behind is not written over: the tail is closed, and the next append
 /// begins a new segment. So there is no place whose bytes ever change, and none whose older content could be taken for a newer one.
@@ -19,8 +16,6 @@ pub(super) struct Tail<D: Disk> {
     pub(super) bytes: u64,
     /// Where the next record goes.
     pub(super) at: u64,
-    /// Up to here it was asked for that the disk begins.
-    begun: u64,
     /// How many records were written; the last of them may not have been shown yet.
     written: u64,
     /// Takes no more.
@@ -43,7 +38,7 @@ impl<D: Disk> Tail<D> {
     /// Goes on with a segment of `bytes` in which records end at `at`.
     pub(super) fn new(segment: Arc<Segment<D>>, file: Arc<D::File>, bytes: u64, at: u64) -> Tail<D> {
         let written = segment.len();
-        Tail { segment, file, bytes, at, begun: at, written, closed: false }
+        Tail { segment, file, bytes, at, written, closed: false }
     }
 
     /// How many of `batches` it has room for. The footer that a full segment gets lies within it as well: a file that grew by it would not be of the
@@ -82,15 +77,6 @@ impl<D: Disk> Tail<D> {
         self.closed = false;
         self.note(&headers);
         Ok(())
-    }
-
-    /// Has the disk begin with what was written since this was asked for last, unless that is much. An error is final.
-    pub(super) fn begin_writing(&mut self) -> io::Result<()> {
-        let from = std::mem::replace(&mut self.begun, self.at);
-        match self.at - from {
-            1..=BEGIN_BYTES_MAX => self.file.begin_writing(from, self.at - from).map(drop),
-            _ => Ok(()),
-        }
     }
 
     /// Notes where the records are that were just written.

@@ -41,8 +41,6 @@ pub(super) struct Writer<D: Disk> {
     change: u64,
     /// How many segments this run has begun.
     begun: u64,
-    /// The newest change that a sync was begun for.
-    asked: u64,
     /// How many syncs were begun since the tail was.
     syncs: u64,
     /// Reused from one append to the next.
@@ -72,7 +70,7 @@ impl<D: Disk> Writer<D> {
         begun: u64,
     ) -> Writer<D> {
         let (retired, dirty, marks) = (Retired::new(), Vec::new(), Vec::new());
-        Writer { shared, live, state, options, last, tail, retired, dirty, change: 0, begun, asked: 0, syncs: 0, marks }
+        Writer { shared, live, state, options, last, tail, retired, dirty, change: 0, begun, syncs: 0, marks }
     }
 
     pub(super) fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
@@ -311,23 +309,10 @@ impl<D: Disk> Writer<D> {
     pub(super) fn begin_sync(&mut self) -> Box<SegmentSync<D>> {
         self.syncs += 1;
         let durable = self.shared.durable().change;
-        if durable >= std::mem::replace(&mut self.asked, self.change) {
-            self.begin_writing();
-        }
         self.dirty.retain(|dirty| dirty.change > durable);
         let dirty = self.dirty.iter().map(|Dirty { what, change }| Dirty { what: what.clone(), change: *change }).collect();
         let place = self.live.load().place(self.last.raft_index);
         Box::new(SegmentSync::new(self.shared.clone(), dirty, self.change, place))
-    }
-
-    /// The disk begins with what the sync will wait for while that is handed to another thread. Not while an earlier sync is under way: to begin may take
-    /// as long as a slow disk needs to have room for more, and the caller must not wait for that.
-    fn begin_writing(&mut self) {
-        if let Some(tail) = &mut self.tail
-            && let Err(error) = tail.begin_writing()
-        {
-            self.shared.poison(broken(&*self.shared.disk, "write", &tail.segment.name, error));
-        }
     }
 
     fn sync_all(&mut self) -> Result<Box<dyn PendingSync>, StorageError> {
