@@ -373,14 +373,20 @@ fn write_from(file: &impl DiskFile, mut parts: &mut [IoSlice<'_>], offset: u64) 
     Ok(())
 }
 
+/// How many zeros one call writes at most, and never across a multiple of it. Linux keeps in one piece (a folio) what one call brought into memory, as far
+/// as that is aligned: a page fault, a write or a sync there costs what the pieces cost, not the pages. Larger pieces are harder to come by.
+pub(super) const ZEROS_AT_ONCE: u64 = 512 << 10;
+
 /// Writes zeros over `range`, so that the blocks below are there and need not be made when they are used.
 pub(super) fn write_zeros(file: &impl DiskFile, range: Range<u64>) -> io::Result<()> {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut offset = range.start;
     while offset < range.end {
-        let now = range.end.min(offset + ZEROS.len() as u64) - offset;
-        write_all(file, &mut [IoSlice::new(&ZEROS[..now as usize])], offset)?;
-        offset += now;
+        let end = range.end.min((offset / ZEROS_AT_ONCE + 1) * ZEROS_AT_ONCE);
+        let part = |at| IoSlice::new(&ZEROS[..ZEROS.len().min((end - at) as usize)]);
+        let mut parts: Vec<_> = (offset..end).step_by(ZEROS.len()).map(part).collect();
+        write_all(file, &mut parts, offset)?;
+        offset = end;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile};
 use super::failed;
 use super::format::{self, PAGE_BYTES, RECORDS_AT};
-use super::segment::{MapOf, Segment, write_all, write_zeros};
+use super::segment::{MapOf, Segment, ZEROS_AT_ONCE, write_all, write_zeros};
 use super::sync::Shared;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::primitives::{Mutex, thread};
@@ -26,12 +26,10 @@ use crate::storage::{Chore, StorageError};
 /// How the names of spares end. Recovery removes all of them: one that was taken just before a crash may hold records.
 pub(super) const SPARE_SUFFIX: &str = ".spare";
 
-/// How many zeros are sent to the disk at a time. The next sync of the log may have to wait for them: about half a millisecond on a fast disk.
-const STEP_BYTES: u64 = 512 << 10;
-
-/// After so many zeros whoever waits for the processor is let run: a write is not interrupted, and new pages may cost a microsecond each, or ten where
-/// a hypervisor has to give them first.
-const PIECE_BYTES: u64 = 64 << 10;
+/// How many zeros are sent to the disk at a time. The next sync of the log may have to wait for them: about half a millisecond on a fast disk. Whoever
+/// waits for the processor meanwhile may have to wait for as many to be written: for 80 microseconds, or a millisecond where a hypervisor has to give
+/// each new page first.
+const STEP_BYTES: u64 = ZEROS_AT_ONCE;
 
 /// How many spares are kept: one that was made, and one from a purge.
 const SPARES_MAX: usize = 2;
@@ -151,7 +149,7 @@ fn advance<D: Disk>(shared: &Shared<D>, order: Order) -> Result<(), StorageError
         shared.spares.put(spare);
         return Ok(());
     };
-    let end = spare.bytes.min(spare.written + STEP_BYTES);
+    let end = spare.bytes.min((spare.written / STEP_BYTES + 1) * STEP_BYTES);
     match send_zeros(&*spare.file, spare.written..end, end == spare.bytes) {
         Ok(()) => {
             spare.written = end;
@@ -168,10 +166,9 @@ fn advance<D: Disk>(shared: &Shared<D>, order: Order) -> Result<(), StorageError
 /// Fills a part of a spare, and sends it to the disk. Only the last part is waited for: each wait would flush the disk, which the syncs of the log then
 /// wait for too.
 fn send_zeros(file: &impl DiskFile, range: Range<u64>, is_last: bool) -> io::Result<()> {
-    for begin in range.clone().step_by(PIECE_BYTES as usize) {
-        write_zeros(file, begin..range.end.min(begin + PIECE_BYTES))?;
-        thread::yield_now();
-    }
+    write_zeros(file, range.clone())?;
+    // Others may have waited for the processor since: a write is not interrupted.
+    thread::yield_now();
     if is_last { file.sync_data() } else { file.begin_writing(range.start, range.end - range.start) }
 }
 
