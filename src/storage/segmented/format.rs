@@ -153,7 +153,7 @@ impl Header {
 
     /// Decodes the header at the start of `bytes`, which reach up to the end of the record or at least over [`CHECKED_BYTES`].
     /// `None` if there is none of `segment`. Nothing in it is believed before its checksum fits, its lengths least of all.
-    #[inline]
+    #[inline(always)]
     pub(super) fn decode(bytes: &[u8], segment: u64, seed: u32) -> Option<Header> {
         if bytes.len() < HEADER_BYTES || u32_at(bytes, 4) != RECORD_MAGIC || u64_at(bytes, 8) != segment {
             return None;
@@ -166,8 +166,15 @@ impl Header {
             return None;
         }
         let (synced, commit) = (Synced { raft_index: u64_at(bytes, 64), segment: u64_at(bytes, 72) }, u64_at(bytes, 80));
-        let mark = possible(mark_at(bytes, 16)).filter(|_| synced.raft_index.max(commit) < LIMIT)?;
-        Some(Header { segment, mark, body_bytes, synced, commit, table_crc: u32_at(bytes, 88) })
+        let mark = mark_at(bytes, 16);
+        (is_possible(&mark) && synced.raft_index.max(commit) < LIMIT).then(|| Header {
+            segment,
+            mark,
+            body_bytes,
+            synced,
+            commit,
+            table_crc: u32_at(bytes, 88),
+        })
     }
 
     /// Whether `bytes` could begin a record of `segment`: a cheap look, before the checksum is worth computing.
@@ -181,7 +188,7 @@ impl Header {
 }
 
 /// The header of a record of `segment` that is known to be the one of `raft_index`.
-#[inline]
+#[inline(always)]
 pub(super) fn check_record(record: &[u8], segment: u64, seed: u32, raft_index: u64) -> Result<Header, &'static str> {
     let header = Header::decode(record, segment, seed).ok_or("no record of this segment begins here")?;
     if header.mark.raft_index != raft_index {
@@ -280,9 +287,12 @@ impl Seal {
             records: u64_at(bytes, 16),
             footer_at: u64_at(bytes, 24),
             footer_crc: u32_at(bytes, 32),
-            before: possible(mark_at(bytes, 40))?,
-            last: possible(mark_at(bytes, 88))?,
+            before: mark_at(bytes, 40),
+            last: mark_at(bytes, 88),
         };
+        if !is_possible(&seal.before) || !is_possible(&seal.last) {
+            return None;
+        }
         let fits = seal.segment == segment && seal.first() == first && seal.records > 0;
         (fits && first.checked_add(seal.records - 1) == Some(seal.last.raft_index)).then_some(seal)
     }
@@ -308,7 +318,7 @@ fn mark_bytes(mark: &Mark) -> [u8; MARK_BYTES] {
     bytes
 }
 
-#[inline]
+#[inline(always)]
 fn mark_at(bytes: &[u8], at: usize) -> Mark {
     Mark {
         raft_index: u64_at(bytes, at),
@@ -320,11 +330,10 @@ fn mark_at(bytes: &[u8], at: usize) -> Mark {
     }
 }
 
-/// `mark`, if a log can come so far. Whatever a file holds, sums of what is in a mark do not overflow.
+/// Whether a log can come so far as `mark`. Whatever a file holds, sums of what is in a mark do not overflow.
 #[inline]
-fn possible(mark: Mark) -> Option<Mark> {
-    let numbers = [mark.raft_index, mark.next_index, mark.next_position, mark.timestamp];
-    numbers.into_iter().all(|number| number < LIMIT).then_some(mark)
+fn is_possible(mark: &Mark) -> bool {
+    mark.raft_index.max(mark.next_index).max(mark.next_position).max(mark.timestamp) < LIMIT
 }
 
 fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
@@ -419,7 +428,7 @@ impl<'a> PageReader<'a> {
     }
 
     pub(super) fn mark(&mut self) -> Option<Mark> {
-        self.bytes(MARK_BYTES).and_then(|bytes| possible(mark_at(bytes, 0)))
+        self.bytes(MARK_BYTES).map(|bytes| mark_at(bytes, 0)).filter(is_possible)
     }
 
     pub(super) fn nodes(&mut self, count: u32) -> Option<Vec<NodeId>> {

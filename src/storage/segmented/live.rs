@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::disk::Disk;
 use super::format::Synced;
-use super::lookup::first_beyond;
+use super::lookup::{Spot, first_beyond};
 use super::segment::Segment;
 use crate::entry::Entry;
 use crate::storage::{Base, Batch, Damage, LogReader, Mark, StorageError};
@@ -85,31 +85,32 @@ impl<D: Disk> Live<D> {
         }
     }
 
-    /// The stretch with entry `index`, and the ordinal of its record there. `None` if the log does not reach so far.
-    #[inline]
-    fn find(&self, disk: &D, index: u64) -> Result<Option<(&Stretch<D>, u64)>, StorageError> {
+    /// The stretch with entry `index`, and the spot of its record there. `None` if the log does not reach so far.
+    #[inline(always)]
+    fn find(&self, disk: &D, index: u64) -> Result<Option<(&Stretch<D>, Spot)>, StorageError> {
         if index < self.base.mark.next_index {
             return Err(self.purged());
         }
         // Of several segments that begin at the same index, only the last can hold it: the others hold control records alone.
         let begin = |at: u64| self.stretches[at as usize].segment.before.next_index;
-        let next = first_beyond(index, self.base.mark.next_index, self.stretches.len() as u64, begin) as usize;
+        let next = first_beyond(index, self.base.mark.next_index, self.stretches.len() as u64, begin);
+        let next = next.map_or(self.stretches.len(), |next| next.ordinal as usize);
         let Some(stretch) = next.checked_sub(1).map(|at| &self.stretches[at]) else { return self.beyond(disk, next).map(|()| None) };
         match stretch.segment.find(disk, index, stretch.len())? {
-            Some(ordinal) => Ok(Some((stretch, ordinal))),
+            Some(spot) => Ok(Some((stretch, spot))),
             None => self.beyond(disk, next).map(|()| None),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn entry(&self, disk: &D, index: u64) -> Result<Option<Entry>, StorageError> {
-        let Some((stretch, ordinal)) = self.find(disk, index)? else { return Ok(None) };
-        stretch.segment.entry(disk, ordinal, index).map(Some)
+        let Some((stretch, spot)) = self.find(disk, index)? else { return Ok(None) };
+        stretch.segment.entry(disk, &spot, index)
     }
 
     fn batch_with(&self, disk: &D, index: u64) -> Result<Option<Batch>, StorageError> {
-        let Some((stretch, ordinal)) = self.find(disk, index)? else { return Ok(None) };
-        let (_, batch) = stretch.segment.record(disk, ordinal)?;
+        let Some((stretch, spot)) = self.find(disk, index)? else { return Ok(None) };
+        let (_, batch) = stretch.segment.record(disk, spot.ordinal)?;
         if batch.first_index().is_none_or(|first| index < first) || batch.end_index().is_none_or(|end| index >= end) {
             return Err(super::damaged(disk, &stretch.segment.name, 0, "the index of the segment points to the wrong record"));
         }
@@ -186,17 +187,25 @@ pub(super) struct SegmentReader<D: Disk> {
 impl<D: Disk> SegmentReader<D> {
     /// Runs `read` on the log as it is now. A segment can be purged while `read` is on its way to open it; then the log as it is then
     /// says so.
-    #[inline]
+    #[inline(always)]
     fn read<T>(&self, read: impl Fn(&Live<D>) -> Result<T, StorageError>) -> Result<T, StorageError> {
         let live = self.live.load();
-        let result = read(&live);
-        match &result {
-            Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                let now = self.live.load();
-                if Arc::ptr_eq(&live, &now) { result } else { read(&now) }
-            }
-            _ => result,
+        match read(&live) {
+            Ok(found) => Ok(found),
+            Err(error) => self.read_again(&live, error, &read),
         }
+    }
+
+    #[cold]
+    fn read_again<T>(
+        &self,
+        before: &Arc<Live<D>>,
+        error: StorageError,
+        read: &dyn Fn(&Live<D>) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let is_gone = matches!(&error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+        let now = self.live.load();
+        if is_gone && !Arc::ptr_eq(before, &now) { read(&now) } else { Err(error) }
     }
 }
 

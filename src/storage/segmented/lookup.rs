@@ -3,11 +3,15 @@
 //! What a random read waits for is memory: the place of the record, its header, the entry's slot in the table and the payload, none of which lie near each
 //! other. So nothing is looked at twice, nothing is shared but the payload, and what will be looked at is asked for ahead: where the slot lies is
 //! known from the places of the records alone, and where the payload lies can be guessed.
+//!
+//! What is found is made once, where the caller wants it, and the parts of it are one function to the compiler: a processor that loads as a whole what it
+//! has just stored in parts waits until it has done so, which takes as long as a search.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::disk::{Disk, DiskMap};
-use super::format::{self, HEADER_BYTES};
+use super::format::{self, HEADER_BYTES, PLACE_BYTES, Place};
 use super::segment::{Index, Segment};
 use crate::batch::{self, BatchError, PREFIX_BYTES, SLOT_BYTES};
 use crate::entry::Entry;
@@ -16,56 +20,63 @@ use crate::storage::StorageError;
 /// What is asked for ahead of a payload at most, in bytes. The processor sees by itself that a longer one goes on.
 const AHEAD_BYTES_MAX: u64 = 1 << 10;
 
+/// A record, as it was found: its ordinal, and the indexes that its entries begin and end with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) ordinal: u64,
+    pub(super) indexes: Range<u64>,
+}
+
 impl<D: Disk> Segment<D> {
-    /// The ordinal of the first record below `limit` after which the next index is beyond `index`.
+    /// The first record below `limit` after which the next index is beyond `index`. The segment does not begin beyond `index`.
     #[inline]
-    pub(super) fn find(&self, disk: &D, index: u64, limit: u64) -> Result<Option<u64>, StorageError> {
+    pub(super) fn find(&self, disk: &D, index: u64, limit: u64) -> Result<Option<Spot>, StorageError> {
         let contents = self.contents(disk)?;
         let known = contents.index.len();
         let end = limit.min(known);
-        let found = first_beyond(index, self.before.next_index, end, |ordinal| contents.index.next_index(ordinal));
-        match found < end {
-            true => Ok(Some(found)),
-            false if known < limit.min(self.len()) => Err(self.unreadable(disk)),
-            false => Ok(None),
+        let found = match &contents.index {
+            Index::Memory(records) => first_beyond(index, self.before.next_index, end, |ordinal| records.next_index(ordinal)),
+            Index::Footer(footer) => first_beyond(index, self.before.next_index, end, |ordinal| {
+                Place::decode(&footer[ordinal as usize * PLACE_BYTES..]).next_index
+            }),
+        };
+        match found {
+            None if known < limit.min(self.len()) => Err(self.unreadable(disk)),
+            found => Ok(found),
         }
     }
 
-    /// The entry at `index`, which lies in the record of this ordinal: header, prefix and payload are checked.
-    #[inline]
-    pub(super) fn entry(&self, disk: &D, ordinal: u64, index: u64) -> Result<Entry, StorageError> {
+    /// The entry at `index`, which lies in the record of this spot: header, prefix and payload are checked.
+    #[inline(always)]
+    pub(super) fn entry(&self, disk: &D, spot: &Spot, index: u64) -> Result<Option<Entry>, StorageError> {
         let contents = self.contents(disk)?;
-        let (offset, body_bytes) = self.place(disk, contents, ordinal)?;
-        self.ask_ahead(&contents.map, &contents.index, ordinal, index);
+        let (offset, body_bytes) = self.place(disk, contents, spot.ordinal)?;
+        ask_ahead(&contents.map, offset, body_bytes, spot, index);
         let check = |record: &[u8]| {
-            let header = format::check_record(record, self.id, self.seed, self.first + ordinal)?;
+            let header = format::check_record(record, self.id, self.seed, self.first + spot.ordinal)?;
             let found = batch::find(&record[HEADER_BYTES..], index).map_err(Wrong::Batch)?;
             Ok((found.ok_or("the index of the segment points to the wrong record")?, header.mark.term))
         };
         let checked = contents.map.look(offset, HEADER_BYTES as u64 + body_bytes, check).unwrap_or(Err(Wrong::Record(OUTSIDE)));
-        let (found, term) = checked.map_err(|wrong| self.damaged_at(disk, ordinal, wrong.to_string()))?;
+        let (found, term) = checked.map_err(|wrong| self.damaged_at(disk, spot.ordinal, wrong.to_string()))?;
         let at = offset + (HEADER_BYTES + found.payload.start) as u64;
         let payload = contents.map.slice(at, found.payload.len() as u64);
-        let payload = payload.ok_or_else(|| self.damaged_at(disk, ordinal, OUTSIDE))?;
-        Ok(Entry { payload, index, position: found.position, term, timestamp: found.timestamp })
+        let payload = payload.ok_or_else(|| self.damaged_at(disk, spot.ordinal, OUTSIDE))?;
+        Ok(Some(Entry { payload, index, position: found.position, term, timestamp: found.timestamp }))
     }
+}
 
-    /// Asks for the slot of the entry, and for its payload as if all in its batch were of one length.
-    #[inline]
-    fn ask_ahead(&self, map: &impl DiskMap, places: &Index, ordinal: u64, index: u64) {
-        let (offset, body_bytes) = places.place(ordinal);
-        let first = if ordinal == 0 { self.before.next_index } else { places.next_index(ordinal - 1) };
-        let count = places.next_index(ordinal).saturating_sub(first);
-        let payloads = body_bytes.saturating_sub(PREFIX_BYTES as u64 + count.saturating_mul(SLOT_BYTES as u64));
-        if index < first || count == 0 {
-            return;
-        }
-        let body = offset + HEADER_BYTES as u64;
-        map.ask_ahead(offset, (HEADER_BYTES + PREFIX_BYTES) as u64);
-        map.ask_ahead(body + PREFIX_BYTES as u64 + payloads + (index - first) * SLOT_BYTES as u64, SLOT_BYTES as u64);
-        let each = payloads / count;
-        map.ask_ahead(body + PREFIX_BYTES as u64 + (index - first).saturating_mul(each), each.min(AHEAD_BYTES_MAX));
-    }
+/// Asks for what a read of `index` looks at, in a record at `offset`: its header, the slot of the entry, and its payload as if all in the batch were of
+/// one length.
+#[inline]
+fn ask_ahead(map: &impl DiskMap, offset: u64, body_bytes: u64, spot: &Spot, index: u64) {
+    let count = spot.indexes.end.saturating_sub(spot.indexes.start);
+    let payloads = body_bytes.saturating_sub(PREFIX_BYTES as u64 + count.saturating_mul(SLOT_BYTES as u64));
+    let (Some(slot), Some(each)) = (index.checked_sub(spot.indexes.start), payloads.checked_div(count)) else { return };
+    let body = offset + HEADER_BYTES as u64;
+    map.ask_ahead(body + PREFIX_BYTES as u64 + slot.saturating_mul(each), each.min(AHEAD_BYTES_MAX));
+    map.ask_ahead(offset, (HEADER_BYTES + PREFIX_BYTES) as u64);
+    map.ask_ahead(body + PREFIX_BYTES as u64 + payloads + slot * SLOT_BYTES as u64, SLOT_BYTES as u64);
 }
 
 const OUTSIDE: &str = "a record lies outside the file";
@@ -91,50 +102,41 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// The first of `count` places whose `key` is beyond `wanted`; keys never descend, and none is below `start`. `count` if there is none.
+/// The first of `count` places whose `key` is beyond `wanted`, between the key before it and its own; keys never descend, and none is below `start`,
+/// which is not beyond `wanted`. `None` if there is none.
 ///
 /// The keys of a log rise evenly more often than not, so the search begins where `wanted` would be if they did, and goes on from there in steps that
-/// double: two looks if the guess was right, and never more than about twice as many as halving takes.
+/// double: three looks if the guess was right, and never more than about twice as many as halving takes.
 #[inline]
-pub(super) fn first_beyond(wanted: u64, start: u64, count: u64, key: impl Fn(u64) -> u64) -> u64 {
-    let Some(last) = count.checked_sub(1) else { return 0 };
-    let end = key(last);
-    if end <= wanted {
-        return count;
+pub(super) fn first_beyond(wanted: u64, start: u64, count: u64, key: impl Fn(u64) -> u64) -> Option<Spot> {
+    let last = count.checked_sub(1)?;
+    // Everything below `low` is not beyond, and `before` is the key in front of it; `high` is beyond, and `after` its key.
+    let (mut low, mut before, mut high, mut after) = (0, start, last, key(last));
+    if after <= wanted {
+        return None;
     }
-    let share = wanted.saturating_sub(start) as f64 / end.saturating_sub(start).max(1) as f64;
-    let guess = ((share * count as f64) as u64).min(last);
-    // Everything below `low` is not beyond, everything from `high` on is.
-    let (mut low, mut high) = (0, last);
-    let mut step = 1;
-    if key(guess) > wanted {
-        high = guess;
-        while low < high {
-            let probe = high.saturating_sub(step);
-            if key(probe) <= wanted {
-                low = probe + 1;
-                break;
-            }
-            high = probe;
-            step *= 2;
-        }
-    } else {
-        low = guess + 1;
-        while low < high {
-            let probe = (low + step - 1).min(high);
-            if key(probe) > wanted {
-                high = probe;
-                break;
-            }
-            low = probe + 1;
-            step *= 2;
-        }
-    }
+    // Converted as signed numbers, which takes one instruction; an index is below 2^62.
+    let share = wanted.saturating_sub(start) as i64 as f64 / after.saturating_sub(start).max(1) as i64 as f64;
+    let mut probe = ((share * count as i64 as f64) as i64 as u64).min(last);
+    // The way and the length of the next leap; no more are made once one has gone too far.
+    let (mut way, mut leap) = (None, Some(1));
     while low < high {
-        let middle = low + (high - low) / 2;
-        if key(middle) > wanted { high = middle } else { low = middle + 1 }
+        let found = key(probe);
+        let is_beyond = found > wanted;
+        if is_beyond {
+            (high, after) = (probe, found)
+        } else {
+            (low, before) = (probe + 1, found)
+        }
+        leap = leap.filter(|_| *way.get_or_insert(is_beyond) == is_beyond);
+        probe = match leap {
+            None => low + (high - low) / 2,
+            Some(leap) if is_beyond => high.saturating_sub(leap).max(low),
+            Some(leap) => (low + leap - 1).min(high - 1),
+        };
+        leap = leap.map(|leap| leap * 2);
     }
-    low
+    Some(Spot { ordinal: low, indexes: before..after })
 }
 
 #[cfg(test)]
@@ -149,7 +151,10 @@ mod tests {
             let around = keys.iter().flat_map(|&key| [key.saturating_sub(1), key, key + 1]).chain([0, u64::MAX]);
             for wanted in around {
                 let found = first_beyond(wanted, start, keys.len() as u64, |at| keys[at as usize]);
-                prop_assert_eq!(found, keys.partition_point(|&key| key <= wanted) as u64, "{} in {:?}", wanted, keys);
+                let at = keys.partition_point(|&key| key <= wanted);
+                let before = if at == 0 { start } else { keys[at - 1] };
+                let expected = keys.get(at).map(|&after| Spot { ordinal: at as u64, indexes: before..after });
+                prop_assert_eq!(found, expected, "{} in {:?}", wanted, keys);
             }
         }
     }
@@ -163,8 +168,9 @@ mod tests {
         };
         for index in 0..256 * 1000 {
             looks.set(0);
-            assert_eq!(first_beyond(index, 0, 1000, key), index / 256);
-            assert!(looks.get() <= 4, "{} looks for {index}", looks.get());
+            let ordinal = index / 256;
+            assert_eq!(first_beyond(index, 0, 1000, key), Some(Spot { ordinal, indexes: ordinal * 256..(ordinal + 1) * 256 }));
+            assert!(looks.get() <= 3, "{} looks for {index}", looks.get());
         }
     }
 }

@@ -201,9 +201,11 @@ impl<D: Disk> Segment<D> {
 
     #[inline]
     pub(super) fn contents(&self, disk: &D) -> Result<&Contents<D>, StorageError> {
-        if let Some(contents) = self.contents.get() {
-            return Ok(contents);
-        }
+        self.contents.get().map_or_else(|| self.first_contents(disk), Ok)
+    }
+
+    #[cold]
+    fn first_contents(&self, disk: &D) -> Result<&Contents<D>, StorageError> {
         // Two readers may both get here; one of the two maps is dropped again.
         let contents = self.load(disk)?;
         Ok(self.contents.get_or_init(|| contents))
@@ -251,14 +253,6 @@ impl Index {
                 let place = Place::decode(&footer[ordinal as usize * PLACE_BYTES..]);
                 (place.offset, u64::from(place.body_bytes))
             }
-        }
-    }
-
-    #[inline]
-    pub(super) fn next_index(&self, ordinal: u64) -> u64 {
-        match self {
-            Index::Memory(records) => records.next_index(ordinal),
-            Index::Footer(footer) => Place::decode(&footer[ordinal as usize * PLACE_BYTES..]).next_index,
         }
     }
 }
@@ -321,7 +315,7 @@ impl Records {
     }
 
     #[inline]
-    fn next_index(&self, ordinal: u64) -> u64 {
+    pub(super) fn next_index(&self, ordinal: u64) -> u64 {
         self.slot(ordinal).next_index.load(Ordering::Relaxed)
     }
 

@@ -140,7 +140,7 @@ pub fn dump(
             continue;
         }
         // In a damaged segment the search may find nothing; then all of it is looked through.
-        let first = stretch.segment.find(&opened.disk, indexes.start, stretch.len()).ok().flatten().unwrap_or(0);
+        let first = stretch.segment.find(&opened.disk, indexes.start, stretch.len()).ok().flatten().map_or(0, |spot| spot.ordinal);
         for ordinal in first..stretch.len() {
             let found = stretch.segment.record(&opened.disk, ordinal).map(|(_, batch)| batch);
             if dump_batch(&opened.disk, &stretch, ordinal, found, &indexes, &mut each).is_break() {
