@@ -71,10 +71,11 @@ impl<D: Disk> Segment<D> {
 #[inline]
 fn ask_ahead(map: &impl DiskMap, offset: u64, body_bytes: u64, spot: &Spot, index: u64) {
     let count = spot.indexes.end.saturating_sub(spot.indexes.start);
-    let payloads = body_bytes.saturating_sub(PREFIX_BYTES as u64 + count.saturating_mul(SLOT_BYTES as u64));
+    let table_bytes = count.saturating_mul(SLOT_BYTES as u64);
+    let Some(payloads) = body_bytes.checked_sub((PREFIX_BYTES as u64).saturating_add(table_bytes)) else { return };
     let (Some(slot), Some(each)) = (index.checked_sub(spot.indexes.start), payloads.checked_div(count)) else { return };
     let body = offset + HEADER_BYTES as u64;
-    map.ask_ahead(body + PREFIX_BYTES as u64 + slot.saturating_mul(each), each.min(AHEAD_BYTES_MAX));
+    map.ask_ahead(body + PREFIX_BYTES as u64 + slot * each, each.min(AHEAD_BYTES_MAX));
     map.ask_ahead(offset, (HEADER_BYTES + PREFIX_BYTES) as u64);
     map.ask_ahead(body + PREFIX_BYTES as u64 + payloads + slot * SLOT_BYTES as u64, SLOT_BYTES as u64);
 }
