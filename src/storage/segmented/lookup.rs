@@ -20,8 +20,8 @@ use crate::storage::StorageError;
 /// What is asked for ahead of a payload at most, in bytes. The processor sees by itself that a longer one goes on.
 const AHEAD_BYTES_MAX: u64 = 1 << 10;
 
-/// A record, as it was found: its ordinal, and the indexes that its entries begin and end with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a search finds: an ordinal, and the keys on both sides of it. Of a record those are the indexes that its entries begin and end with.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Spot {
     pub(super) ordinal: u64,
     pub(super) indexes: Range<u64>,
@@ -142,8 +142,12 @@ pub(super) fn first_beyond(wanted: u64, start: u64, count: u64, key: impl Fn(u64
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bytes::Bytes;
     use proptest::prelude::*;
+
+    use super::super::disk::Claims;
+    use super::*;
+    use crate::primitives::Mutex;
 
     proptest! {
         #[test]
@@ -158,6 +162,44 @@ mod tests {
                 prop_assert_eq!(found, expected, "{} in {:?}", wanted, keys);
             }
         }
+    }
+
+    /// A map that notes what it is asked for.
+    #[derive(Default)]
+    struct Noting(Mutex<Vec<Range<u64>>>);
+
+    impl DiskMap for Noting {
+        fn slice(&self, _: u64, _: u64) -> Option<Bytes> {
+            unreachable!()
+        }
+        fn ask_ahead(&self, offset: u64, len: u64) {
+            self.0.lock().push(offset..offset + len);
+        }
+        fn claims(&self) -> Claims {
+            unreachable!()
+        }
+    }
+
+    fn asked(indexes: Range<u64>, index: u64, body_bytes: u64) -> Vec<Range<u64>> {
+        let map = Noting::default();
+        ask_ahead(&map, 8192, body_bytes, &Spot { ordinal: 3, indexes }, index);
+        map.0.into_inner()
+    }
+
+    #[test]
+    fn what_is_asked_for_ahead_is_what_will_be_looked_at() {
+        let (body, header) = (8192 + HEADER_BYTES as u64, HEADER_BYTES as u64);
+        let (payloads, table) = (body + PREFIX_BYTES as u64, body + PREFIX_BYTES as u64 + 10 * 100);
+        let sound = asked(50..60, 57, 32 + 10 * 100 + 10 * 8);
+        assert_eq!(sound, [payloads + 700..payloads + 800, 8192..8192 + header + 32, table + 56..table + 64]);
+    }
+
+    #[test]
+    fn nothing_is_asked_for_where_the_indexes_do_not_fit_the_record() {
+        for (indexes, index) in [(50..50, 50), (50..60, 49), (0..1 << 61, 1 << 60), (0..u64::MAX, u64::MAX - 1)] {
+            assert_eq!(asked(indexes.clone(), index, 1112), [], "{index} in {indexes:?}");
+        }
+        assert_eq!(asked(0..1, 0, 31), []);
     }
 
     #[test]

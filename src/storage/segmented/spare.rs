@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile};
 use super::failed;
 use super::format::{self, PAGE_BYTES, RECORDS_AT};
-use super::segment::{MapOf, Segment, ZEROS_AT_ONCE, write_all, write_zeros};
+use super::segment::{MapOf, Segment, write_all, write_zeros, zeros_end};
 use super::sync::Shared;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::primitives::{Mutex, thread};
@@ -25,11 +25,6 @@ use crate::storage::{Chore, StorageError};
 
 /// How the names of spares end. Recovery removes all of them: one that was taken just before a crash may hold records.
 pub(super) const SPARE_SUFFIX: &str = ".spare";
-
-/// How many zeros are sent to the disk at a time. The next sync of the log may have to wait for them: about half a millisecond on a fast disk. Whoever
-/// waits for the processor meanwhile may have to wait for as many to be written: for 80 microseconds, or a millisecond where a hypervisor has to give
-/// each new page first.
-const STEP_BYTES: u64 = ZEROS_AT_ONCE;
 
 /// How many spares are kept: one that was made, and one from a purge.
 const SPARES_MAX: usize = 2;
@@ -149,7 +144,7 @@ fn advance<D: Disk>(shared: &Shared<D>, order: Order) -> Result<(), StorageError
         shared.spares.put(spare);
         return Ok(());
     };
-    let end = spare.bytes.min((spare.written / STEP_BYTES + 1) * STEP_BYTES);
+    let end = zeros_end(spare.written, spare.bytes);
     match send_zeros(&*spare.file, spare.written..end, end == spare.bytes) {
         Ok(()) => {
             spare.written = end;
