@@ -183,7 +183,7 @@ mod tests {
     fn asked(indexes: Range<u64>, index: u64, body_bytes: u64) -> Vec<Range<u64>> {
         let map = Noting::default();
         ask_ahead(&map, 8192, body_bytes, &Spot { ordinal: 3, indexes }, index);
-        map.0.into_inner()
+        map.0.lock().clone()
     }
 
     #[test]

@@ -459,7 +459,7 @@ mod tests {
         const PIECE: u64 = 512 << 10;
         let file = Noting::default();
         write_zeros(&file, format::RECORDS_AT..3 * PIECE + 5).unwrap();
-        let written = file.0.into_inner();
+        let written = file.0.lock().clone();
         assert_eq!(written, [4096..PIECE, PIECE..2 * PIECE, 2 * PIECE..3 * PIECE, 3 * PIECE..3 * PIECE + 5]);
     }
 
