@@ -164,14 +164,17 @@ fn follow(plan: &Plan) {
         let (alone, tailed, behind) = tailed(&cluster, time);
         table.row([name.to_owned(), rate(alone), rate(tailed), format!("{:.2}", tailed / alone), format!("{behind} entries")]);
     }
-    let UnderLoad { before, during, after, took } = caught_up_under_load(bytes, time, 30 * time);
-    let there = took.map_or_else(|| "not there in time".to_owned(), |took| format!("there after {} ms", millis(took)));
-    for (beside, alone) in [("while it is away", before), ("once it is there", after)] {
-        let what = format!("a follower {} MiB behind, beside the appends {beside}", bytes >> 20);
-        table.row([what, rate(alone), rate(during), format!("{:.2}", during / alone), there.clone()]);
+    let (caught_up, limit) = caught_up(bytes, file_bytes, time);
+    let unbounded = |builder: Builder| builder.catch_up_bytes_per_second(u64::MAX);
+    for (pace, set) in [("", &(|builder| builder) as &dyn Fn(Builder) -> Builder), (", unbounded", &unbounded)] {
+        let UnderLoad { behind, before, during, after, took } = caught_up_under_load(bytes, set, time, 30 * time);
+        let there = took.map_or_else(|| "not there in time".to_owned(), |took| format!("there after {} ms", millis(took)));
+        for (beside, alone) in [("while it is away", before), ("once it is there", after)] {
+            let what = format!("a follower {} MiB behind{pace}, beside the appends {beside}", behind >> 20);
+            table.row([what, rate(alone), rate(during), format!("{:.2}", during / alone), there.clone()]);
+        }
     }
     table.print();
-    let (caught_up, limit) = caught_up(bytes, file_bytes, time);
     let mut table = Table::new(&["behind an idle leader", "entries/s", "one raw writer", "ratio"]);
     table.row([format!("a follower {} MiB behind", bytes >> 20), rate(caught_up), rate(limit), format!("{:.2}", caught_up / limit)]);
     table.print();

@@ -45,6 +45,7 @@ pub struct Builder {
     pub(crate) append_timeout: Duration,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) election_timeout: Duration,
+    pub(crate) catch_up_bytes_per_second: u64,
     pub(crate) observers: Vec<Observer>,
 }
 
@@ -72,6 +73,7 @@ impl Builder {
             append_timeout: Duration::from_secs(5),
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
+            catch_up_bytes_per_second: 256 * MIB,
             observers: Vec::new(),
         }
     }
@@ -176,6 +178,16 @@ impl Builder {
         self
     }
 
+    /// How fast this node, while it leads and hosts append, sends a follower that lags what it lacks: bytes a second, 1 MiB to `u64::MAX`, default 256 MiB. More
+    /// ends the time without a full set of copies sooner, and costs the appends more while it lasts; `u64::MAX` is as much as the follower takes.
+    ///
+    /// If five quarters of what is appended are more than this, the follower has that much, so that it arrives under any load. While nothing is committed it
+    /// has as much as it takes: then nobody appends, or the appends wait for it.
+    pub fn catch_up_bytes_per_second(mut self, bytes: u64) -> Builder {
+        self.catch_up_bytes_per_second = bytes;
+        self
+    }
+
     /// Calls `observer` with the status after every change of role, term or leader: in order, without loss, on a thread of its own. A panic in it
     /// is contained. While it blocks, later changes wait; `shutdown` waits for it too.
     pub fn on_role_change(mut self, observer: impl Fn(&Status) + Send + 'static) -> Builder {
@@ -204,6 +216,7 @@ impl Builder {
         within("segment_bytes", self.segment_bytes, 64 * KIB, 4 * GIB, "bytes")?;
         within("max_entry_bytes", self.max_entry_bytes, 1, 64 * MIB, "bytes")?;
         within("max_in_flight_bytes", self.max_in_flight_bytes, 1, u64::MAX, "bytes")?;
+        within("catch_up_bytes_per_second", self.catch_up_bytes_per_second, MIB, u64::MAX, "bytes")?;
         within_time("append_timeout", self.append_timeout, 1, 3_600_000)?;
         within_time("heartbeat_interval", self.heartbeat_interval, 2, 60_000)?;
         within_time("election_timeout", self.election_timeout, 4, 3_600_000)?;
@@ -300,6 +313,7 @@ mod tests {
             ("segment_bytes", good().segment_bytes(100)),
             ("max_entry_bytes", good().max_entry_bytes(0)),
             ("max_in_flight_bytes", good().max_in_flight_bytes(0)),
+            ("catch_up_bytes_per_second", good().catch_up_bytes_per_second(1000)),
             ("append_timeout", good().append_timeout(Duration::ZERO)),
             ("heartbeat_interval", good().heartbeat_interval(Duration::ZERO)),
             ("election_timeout", good().election_timeout(ms(150))),

@@ -372,6 +372,11 @@ impl Builder {
                 heartbeat_ticks: 2,
                 message_bytes: MESSAGE_BYTES,
                 counts_unsynced: matches!(self.flush, FlushPolicy::Async { .. }),
+                // Without a bound by the second there is none by the tick.
+                catch_up_bytes: match self.catch_up_bytes_per_second {
+                    u64::MAX => u64::MAX,
+                    bytes => (bytes as f64 * tick.as_secs_f64()) as u64,
+                },
                 seed: random(),
             },
             tick,

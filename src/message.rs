@@ -92,6 +92,12 @@ impl Message {
         }
     }
 
+    /// If it is an append: the raft index of its last batch, or of the one that it follows, and the bytes of its batches.
+    pub(crate) fn append(&self) -> Option<(u64, u64)> {
+        let inner = self.raft().filter(|inner| inner.get_msg_type() == eraftpb::MessageType::MsgAppend)?;
+        Some((inner.index + inner.entries.len() as u64, inner.entries.iter().map(|entry| entry.data.len() as u64).sum()))
+    }
+
     /// Whether `later`, sent after this one, says all that this one does: who acknowledges a batch acknowledges those before it as well.
     pub(crate) fn is_said_by(&self, later: &Message) -> bool {
         let (Content::Raft(this), Content::Raft(later)) = (&self.0, &later.0) else { return false };

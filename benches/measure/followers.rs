@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dledger::DLedger;
+use dledger::{Builder, DLedger};
 
 use super::cluster::{Cluster, Shape};
 use super::lookups::{PAYLOAD, fill};
@@ -13,6 +13,13 @@ use super::turn::append;
 
 /// Entries that a reader, or a replica, may lag behind and still be there: a few batches.
 const NEAR: u64 = 8 * 1024;
+
+/// What a host keeps that purges as it goes, in entries, and how often it does.
+const KEPT: u64 = 64 * 1024;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How often it is asked whether a follower is there.
+const PIECE: Duration = Duration::from_millis(250);
 
 /// Appends a second with 1,024 in flight, alone and with a reader at the tail, and how far that one was behind in the end.
 pub(crate) fn tailed(cluster: &Cluster, time: Duration) -> (f64, f64, u64) {
@@ -39,7 +46,7 @@ pub(crate) fn tailed(cluster: &Cluster, time: Duration) -> (f64, f64, u64) {
 /// A follower of three that was cut off while `bytes` were appended: how many entries a second it takes once it is back, behind a leader that is idle, and
 /// what a raw writer makes durable in a second.
 pub(crate) fn caught_up(bytes: u64, file_bytes: u64, time: Duration) -> (f64, f64) {
-    let (cluster, leader, follower) = with_one_behind(bytes);
+    let (cluster, leader, follower) = with_one_behind(bytes, |builder| builder);
     let (from, to) = (follower.committed().end, leader.committed().end);
     let began = Instant::now();
     cluster.network.heal();
@@ -52,6 +59,8 @@ pub(crate) fn caught_up(bytes: u64, file_bytes: u64, time: Duration) -> (f64, f6
 
 /// What the appends come to, in entries a second, behind which a follower catches up.
 pub(crate) struct UnderLoad {
+    /// What it lacks when it comes back, in bytes of payload.
+    pub(crate) behind: u64,
     /// While it is away.
     pub(crate) before: f64,
     /// While it comes nearer.
@@ -62,24 +71,43 @@ pub(crate) struct UnderLoad {
     pub(crate) took: Option<Duration>,
 }
 
-/// The same behind a leader that has 1,024 in flight before it is back, and goes on. It has `patience` to come near.
-pub(crate) fn caught_up_under_load(bytes: u64, time: Duration, patience: Duration) -> UnderLoad {
-    let (cluster, leader, follower) = with_one_behind(bytes);
-    let rate = || append(&leader, &[0x5a; PAYLOAD], 1024, time).per_second;
-    let before = rate();
-    let began = Instant::now();
-    cluster.network.heal();
-    let (mut rates, mut took) = (Vec::new(), None);
-    while took.is_none() && began.elapsed() < patience {
-        rates.push(rate());
-        took = (follower.committed().end + NEAR >= leader.committed().end).then(|| began.elapsed());
+/// The same behind a leader that has 1,024 in flight before it is back, and goes on; `set` changes the defaults. It has `patience` to come near.
+pub(crate) fn caught_up_under_load(bytes: u64, set: impl Fn(Builder) -> Builder, time: Duration, patience: Duration) -> UnderLoad {
+    let (cluster, leader, follower) = with_one_behind(bytes, set);
+    let rate = |time| append(&leader, &[0x5a; PAYLOAD], 1024, time).per_second;
+    let before = rate(time);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| purge_until(&cluster.nodes, &done));
+        let behind = (leader.committed().end - follower.committed().end) * PAYLOAD as u64;
+        let began = Instant::now();
+        cluster.network.heal();
+        let (mut rates, mut took) = (Vec::new(), None);
+        while took.is_none() && began.elapsed() < patience {
+            rates.push(rate(PIECE));
+            took = (follower.committed().end + NEAR >= leader.committed().end).then(|| began.elapsed());
+        }
+        let during = rates.iter().sum::<f64>() / rates.len() as f64;
+        let after = rate(time);
+        done.store(true, Ordering::Relaxed);
+        UnderLoad { behind, before, during, after, took }
+    })
+}
+
+/// Gives up on every node what all of them have, as a host does that keeps the newest.
+fn purge_until(nodes: &[DLedger], done: &AtomicBool) {
+    while !done.load(Ordering::Relaxed) {
+        let needed = nodes.iter().map(|node| node.committed().end).min().expect("there are nodes");
+        for node in nodes {
+            node.purge(needed.saturating_sub(KEPT)).expect("a healthy node purges");
+        }
+        thread::sleep(PAUSE);
     }
-    UnderLoad { before, during: rates.iter().sum::<f64>() / rates.len() as f64, after: rate(), took }
 }
 
 /// Three nodes of which one follower lacks `bytes` of payload, and nobody hears it: the leader, and that follower.
-fn with_one_behind(bytes: u64) -> (Cluster, DLedger, DLedger) {
-    let cluster = Cluster::open(Shape::Three, |builder| builder);
+fn with_one_behind(bytes: u64, set: impl Fn(Builder) -> Builder) -> (Cluster, DLedger, DLedger) {
+    let cluster = Cluster::open(Shape::Three, set);
     let at = cluster.leader();
     let leader = cluster.nodes[at].clone();
     let away = (at + 1) % cluster.nodes.len();

@@ -118,6 +118,7 @@ mod tests {
             heartbeat_ticks: 2,
             message_bytes: 1,
             counts_unsynced: false,
+            catch_up_bytes: u64::MAX,
             seed: 7,
         })
     }

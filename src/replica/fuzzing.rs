@@ -55,6 +55,7 @@ impl Node {
             heartbeat_ticks: 1,
             message_bytes: 1 << 10,
             counts_unsynced,
+            catch_up_bytes: 1 << 10,
             seed: 1,
         };
         let mut storage = MemoryLog::new();

@@ -37,6 +37,7 @@ mod election;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod membership;
+mod pace;
 mod proposals;
 mod rebase;
 pub(crate) mod repair;
@@ -57,6 +58,7 @@ use crate::storage::{Base, HardState, Identity, LogReader, Recovered, StorageErr
 use adapter::{Core, CoreRole, Turn};
 use barriers::Barriers;
 use membership::Members;
+use pace::Pace;
 use proposals::Proposals;
 pub(crate) use proposals::{BatchId, Fate};
 
@@ -74,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) message_bytes: u64,
     /// Whether a batch counts here once it is written, without waiting for its sync.
     pub(crate) counts_unsynced: bool,
+    /// What a follower that lags may have in a tick in any case, in bytes. `u64::MAX`: as much as it takes.
+    pub(crate) catch_up_bytes: u64,
     pub(crate) seed: u64,
 }
 
@@ -140,6 +144,7 @@ pub(crate) struct Replica {
     committed: Mark,
     standing: Standing,
     barriers: Barriers,
+    pace: Pace,
     failed: bool,
 }
 
@@ -160,6 +165,7 @@ impl Replica {
             unsynced: VecDeque::new(),
             committed,
             barriers: Barriers::new(settings),
+            pace: Pace::new(settings.catch_up_bytes),
             failed: false,
         }
     }
@@ -227,6 +233,8 @@ impl Replica {
         if let Some(context) = self.barriers.tick() {
             self.core.read_index(context);
         }
+        self.pace.tick(self.core.commit());
+        self.release();
     }
 
     /// A message has arrived. Refusing it changes nothing; a refusal that proves this log wrong ends the replica.
@@ -245,9 +253,14 @@ impl Replica {
 
     /// A batch is to be appended; `body` continues the ledger. Its fate comes as [`Effect::Settle`]. False if it was not taken, and is lost.
     pub(crate) fn handle_append(&mut self, id: BatchId, body: Bytes) -> bool {
+        let bytes = body.len();
         let place = if self.failed { None } else { self.core.propose(body) };
         match place {
-            Some((term, raft_index)) => self.proposals.push(id, term, raft_index),
+            Some((term, raft_index)) => {
+                self.proposals.push(id, term, raft_index);
+                self.pace.appended(bytes);
+                self.release();
+            }
             None => self.effects.push_back(Effect::Settle(id, Fate::Lost)),
         }
         place.is_some()
@@ -282,6 +295,7 @@ impl Replica {
     /// Messages to a peer were lost.
     pub(crate) fn handle_unreachable(&mut self, peer: NodeId) {
         if !self.failed {
+            self.pace.forget(peer);
             self.core.unreachable(peer);
         }
     }
@@ -447,6 +461,9 @@ impl Replica {
             self.effects.push_back(Effect::Barrier(held));
         }
         let standing = self.current_standing();
+        if self.core.role() != CoreRole::Leader {
+            self.pace.clear();
+        }
         if standing != self.standing {
             self.standing = standing;
             self.barriers.ask_again();
@@ -490,8 +507,17 @@ impl Replica {
                 messages.remove(at);
             }
         }
+        let messages = self.pace.hold(messages, self.core.commit());
         if !messages.is_empty() {
             self.effects.push_back(Effect::Send(messages));
+        }
+    }
+
+    /// Sends what followers that lag may have by now.
+    fn release(&mut self) {
+        let released = self.pace.release();
+        if !released.is_empty() {
+            self.effects.push_back(Effect::Send(released));
         }
     }
 

@@ -4,7 +4,7 @@
 //! came of it, in order: every message, write and sync, and everything a host is told. What the transcript does not show did not happen.
 //!
 //! ```text
-//! > nodes 1 2 3 [learners 4]      a new group; `unsynced` at the end: batches count once they are written
+//! > nodes 1 2 3 [learners 4]      a new group; `unsynced` at the end: batches count once they are written; `paced`: followers that lag are held back
 //! > tick 1 [5]                    the clock of node 1 ticks
 //! > timeout 1                     it ticks until something comes of it
 //! > live 5                        all clocks tick, and all messages arrive, five times

@@ -469,6 +469,7 @@ fn engine_settings(node: NodeId, seed: u64, swarm: &Swarm, addresses: Vec<(NodeI
             heartbeat_ticks: 2,
             message_bytes: swarm.message_bytes,
             counts_unsynced: swarm.flush_interval.is_some(),
+            catch_up_bytes: swarm.catch_up_bytes,
             seed,
         },
         tick: Duration::from_micros(tick),

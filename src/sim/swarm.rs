@@ -113,6 +113,8 @@ pub(crate) struct Swarm {
     pub(crate) window_bytes: u64,
     /// The most that one append message carries.
     pub(crate) message_bytes: u64,
+    /// What a follower that lags may have in a tick.
+    pub(crate) catch_up_bytes: u64,
     pub(crate) segments: SegmentOptions,
     pub(crate) weather: Weather,
     pub(crate) pace: Pace,
@@ -171,6 +173,8 @@ impl Swarm {
             entry_bytes: 8 << 10,
             window_bytes: *chance.pick(&[256, 4 << 10, 1 << 20]),
             message_bytes: *chance.pick(&[200, 4 << 10, 1 << 20]),
+            // Dice of its own, so that seeds of before mean what they meant.
+            catch_up_bytes: *chance.fork(1).pick(&[u64::MAX, u64::MAX, 100, 2 << 10]),
             segments: SegmentOptions {
                 segment_bytes: *chance.pick(&[8 << 10, 8 << 10, 16 << 10, 64 << 10]),
                 zeroed: chance.percent(50),

@@ -135,6 +135,28 @@ fn a_follower_that_was_away_catches_up() {
     }
 }
 
+/// It may have 1 MiB a second, which is less than what is appended: it arrives because it may also have a quarter more than that. Ticks are long, so that
+/// something is committed in each.
+#[test]
+fn a_follower_that_is_held_back_arrives_while_a_host_goes_on() {
+    for wire in [Wire::Memory, Wire::Tcp] {
+        let slow =
+            |builder: dledger::Builder| builder.heartbeat_interval(Duration::from_millis(500)).election_timeout(Duration::from_secs(1));
+        let cluster = cluster_of(3).over(wire).with(move |builder| slow(builder).catch_up_bytes_per_second(1 << 20)).open();
+        let leader = cluster.node(cluster.leader());
+        let away = cluster.others(cluster.leader())[0];
+        cluster.stop(away);
+        let payload = [7; 16 << 10];
+        let append = |count: usize| leader.append_batch(vec![&payload[..]; count]).expect("two of three are a majority").end;
+        for _ in 0..8 {
+            append(64);
+        }
+        cluster.start(away);
+        until("it to come as near as a batch", || (append(16) <= cluster.node(away).committed().end + 16).then_some(()));
+        cluster.agree();
+    }
+}
+
 #[test]
 fn a_follower_that_was_cut_off_catches_up_without_disturbing_the_leader() {
     let cluster = cluster_of(3).open();

@@ -15,6 +15,8 @@ use super::reads::Reads;
 
 pub(super) const ELECTION_TICKS: usize = 10;
 pub(super) const HEARTBEAT_TICKS: usize = 2;
+/// What a message of a paced group carries, and what a follower that lags may have in a tick: one batch, and less than that.
+const PACED: (u64, u64) = (1, 10);
 
 /// One node, up or down.
 struct Node {
@@ -50,6 +52,7 @@ pub(super) struct Group {
     nodes: BTreeMap<u64, Node>,
     membership: Membership,
     counts_unsynced: bool,
+    is_paced: bool,
     wire: VecDeque<Message>,
     cuts: BTreeSet<(u64, u64)>,
     lines: Vec<String>,
@@ -64,10 +67,11 @@ impl Group {
         Group { seed, ..Group::default() }
     }
 
-    /// `1 2 3`, then perhaps `learners 4`, then perhaps `unsynced`.
+    /// `1 2 3`, then perhaps `learners 4`, then perhaps `unsynced` and `paced`.
     pub(super) fn begin(&mut self, words: &[&str]) {
-        *self = Group { seed: self.seed, counts_unsynced: words.contains(&"unsynced"), ..Group::default() };
-        let mut parts = words.split(|word| *word == "learners" || *word == "unsynced");
+        let has = |word| words.contains(&word);
+        *self = Group { seed: self.seed, counts_unsynced: has("unsynced"), is_paced: has("paced"), ..Group::default() };
+        let mut parts = words.split(|word| ["learners", "unsynced", "paced"].contains(word));
         let mut ids = || -> Vec<u64> { parts.next().unwrap_or_default().iter().map(|word| word.parse().unwrap()).collect() };
         let (voters, learners) = (ids(), ids());
         self.membership = Membership::of_voters(voters.iter().copied().map(NodeId::from));
@@ -341,6 +345,7 @@ impl Group {
         }
         let genesis = Genesis { group: "scripts".to_owned(), node: NodeId::from(id), cluster: 1, membership: self.membership.clone() };
         let (seed, counts_unsynced) = (self.seed, self.counts_unsynced);
+        let (message_bytes, catch_up_bytes) = if self.is_paced { PACED } else { (1 << 20, u64::MAX) };
         let node = self.node(id);
         node.lives += 1;
         let mut storage = node.disk.clone();
@@ -352,8 +357,9 @@ impl Group {
             node: genesis.node,
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: HEARTBEAT_TICKS,
-            message_bytes: 1 << 20,
+            message_bytes,
             counts_unsynced,
+            catch_up_bytes,
             seed: mix(mix(seed ^ id) ^ node.lives),
         };
         let reads = Arc::new(Reads::new(reader.clone()));
