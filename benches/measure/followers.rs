@@ -48,12 +48,18 @@ pub(crate) fn tailed(cluster: &Cluster, time: Duration) -> (f64, f64, u64) {
 pub(crate) fn caught_up(bytes: u64, file_bytes: u64, time: Duration) -> (f64, f64) {
     let (cluster, leader, follower) = with_one_behind(bytes, |builder| builder);
     let (from, to) = (follower.committed().end, leader.committed().end);
-    let began = Instant::now();
-    cluster.network.heal();
-    while follower.committed().end < to {
-        thread::sleep(Duration::from_micros(200));
-    }
-    let rate = (to - from) as f64 / began.elapsed().as_secs_f64();
+    let done = AtomicBool::new(false);
+    let took = thread::scope(|scope| {
+        scope.spawn(|| purge_until(&cluster.nodes, &done));
+        let began = Instant::now();
+        cluster.network.heal();
+        while follower.committed().end < to {
+            thread::sleep(Duration::from_micros(200));
+        }
+        done.store(true, Ordering::Relaxed);
+        began.elapsed()
+    });
+    let rate = (to - from) as f64 / took.as_secs_f64();
     (rate, RawLogs::new(1, file_bytes).append(&[0x5a; PAYLOAD], 1024, true, time))
 }
 
