@@ -186,6 +186,10 @@ impl Row {
         let limit = Limit::of(self, plan);
         let mut group = Group::open(self);
         group.append(self, plan.time.mul_f64(0.6));
+        // The files of the limit are there before it begins. Those of a host that purges are once it has written as much.
+        while self.purges && group.end() * (self.bytes as u64) < plan.file_bytes {
+            group.append(self, plan.time);
+        }
         let mut pairs: Vec<Pair> = Vec::new();
         let quiet = |pairs: &[Pair]| pairs.iter().filter(|pair| !pair.probe.is_restless()).count();
         while quiet(&pairs) < plan.pairs && pairs.len() < 2 * plan.pairs {
@@ -262,6 +266,12 @@ impl Group {
             done.store(true, Ordering::Relaxed);
             turn
         })
+    }
+
+    /// How many entries were appended so far.
+    fn end(&self) -> u64 {
+        let Group::Here(cluster) = self else { panic!("the nodes are in other processes") };
+        cluster.nodes[cluster.leader()].committed().end
     }
 
     /// Gives up what was appended, so that the disk does not fill up.

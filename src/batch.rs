@@ -367,11 +367,15 @@ impl OpenBatch {
 
     /// Takes a copy of `payload`, whose checksum is `crc`.
     pub(crate) fn push(&mut self, payload: &[u8], crc: u32) {
+        if self.table.is_empty() {
+            // Most likely the others are as large as the first.
+            self.table.reserve(self.body.capacity() / (payload.len() + SLOT_BYTES) * SLOT_BYTES);
+        }
         self.body.extend_from_slice(payload);
         let end = self.payload_bytes();
         assert!(end <= u32::MAX as usize, "a batch is kept far below 4 GiB by the limits of the builder");
-        self.table.extend_from_slice(&(end as u32).to_le_bytes());
-        self.table.extend_from_slice(&crc.to_le_bytes());
+        let slot = end as u64 | u64::from(crc) << 32;
+        self.table.extend_from_slice(&slot.to_le_bytes());
     }
 
     /// Closes the batch: its first entry stands at `first_index` and `first_position`.

@@ -74,7 +74,18 @@ impl AppendFuture {
     ///
     /// # Errors
     /// Any [`AppendError`].
+    #[inline]
     pub fn wait(self) -> Result<Appended, AppendError> {
+        // Who has many in flight finds most of them committed.
+        match &self.state {
+            State::UnderWay { completion, index, position } if let Some(term) = completion.committed() => {
+                Ok(Appended { index: *index, position: *position, term })
+            }
+            _ => self.wait_long(),
+        }
+    }
+
+    fn wait_long(&self) -> Result<Appended, AppendError> {
         match &self.state {
             State::Refused(error) => Err(error.clone()),
             State::UnderWay { completion, .. } => self.place(completion.wait()),

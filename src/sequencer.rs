@@ -166,12 +166,21 @@ impl Sequencer {
     }
 
     /// Passes the gate and takes `cost` bytes of the window. An append larger than the whole window passes when it is alone.
+    #[inline]
     fn admit(&self, queue: &mut MutexGuard<'_, Queue>, cost: u64, deadline: Option<Instant>) -> Result<(), AppendError> {
-        loop {
-            match &queue.gate {
-                Gate::Closed(error) => return Err(error.clone()),
-                Gate::Open if queue.in_flight == 0 || queue.in_flight + cost <= self.limits.window => break,
-                Gate::Open | Gate::Paused => {}
+        if !queue.has_room(cost, self.limits.window) {
+            self.await_room(queue, cost, deadline)?;
+        }
+        queue.in_flight += cost;
+        Ok(())
+    }
+
+    /// Waits until the gate lets `cost` bytes pass.
+    #[cold]
+    fn await_room(&self, queue: &mut MutexGuard<'_, Queue>, cost: u64, deadline: Option<Instant>) -> Result<(), AppendError> {
+        while !queue.has_room(cost, self.limits.window) {
+            if let Gate::Closed(error) = &queue.gate {
+                return Err(error.clone());
             }
             let busy = AppendError::Busy { in_flight: queue.in_flight, limit: self.limits.window };
             let Some(deadline) = deadline else { return Err(busy) };
@@ -182,7 +191,6 @@ impl Sequencer {
                 return Err(busy);
             }
         }
-        queue.in_flight += cost;
         Ok(())
     }
 
@@ -257,6 +265,10 @@ impl Sequencer {
 }
 
 impl Queue {
+    fn has_room(&self, cost: u64, window: u64) -> bool {
+        matches!(self.gate, Gate::Open) && (self.in_flight == 0 || self.in_flight + cost <= window)
+    }
+
     /// The open batch, or a new one if `bytes` more would make it too large.
     fn batch_for(&mut self, bytes: usize) -> &mut PendingBatch {
         let fits = self.batches.back().is_some_and(|batch| !batch.sealed && batch.open.payload_bytes() + bytes <= BATCH_BYTES);
