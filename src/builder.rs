@@ -182,7 +182,7 @@ impl Builder {
     /// ends the time without a full set of copies sooner, and costs the appends more while it lasts; `u64::MAX` is as much as the follower takes.
     ///
     /// If five quarters of what is appended are more than this, the follower has that much, so that it arrives under any load. While nothing is committed it
-    /// has as much as it takes: then nobody appends, or the appends wait for it.
+    /// has as much as it takes: then nobody appends, or the appends wait for it. Whether anything is, this node asks twice in a heartbeat interval.
     pub fn catch_up_bytes_per_second(mut self, bytes: u64) -> Builder {
         self.catch_up_bytes_per_second = bytes;
         self
