@@ -10,8 +10,6 @@
 mod measure;
 
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use dledger::FlushPolicy;
@@ -249,23 +247,9 @@ impl Group {
 
     /// The same, with every node keeping only its newest entries meanwhile.
     fn append_and_purge(&mut self, bytes: usize, window: usize, time: Duration) -> Turn {
-        const PAUSE: Duration = Duration::from_millis(10);
         let Group::Here(cluster) = self else { panic!("a host in this process purges") };
-        let (leader, done) = (&cluster.nodes[cluster.leader()], AtomicBool::new(false));
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    for node in &cluster.nodes {
-                        let end = node.committed().end.saturating_sub(KEPT_BYTES / bytes as u64);
-                        node.purge(end).expect("a healthy node purges");
-                    }
-                    thread::sleep(PAUSE);
-                }
-            });
-            let turn = append(leader, &vec![0x5a; bytes], window, time);
-            done.store(true, Ordering::Relaxed);
-            turn
-        })
+        let leader = &cluster.nodes[cluster.leader()];
+        cluster.purging(KEPT_BYTES / bytes as u64, || append(leader, &vec![0x5a; bytes], window, time))
     }
 
     /// How many entries were appended so far.

@@ -96,7 +96,7 @@ fn inspect(request: &Request) -> Result<u8, StorageError> {
 
 fn verify(request: &Request) -> Result<u8, StorageError> {
     let mut bar = Bar::new();
-    let found = tools::verify(&request.dir, |progress| bar.show(progress))?;
+    let found = tools::verify_with(&request.dir, |progress| bar.show(progress))?;
     bar.clear();
     let Verification { inspection, batches, entries, payload_bytes, damage, .. } = &found;
     if request.json {

@@ -1,6 +1,7 @@
 //! What is measured: one node, or three in this process, each with a directory of its own.
 
 use std::net::TcpListener;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,25 @@ impl Cluster {
             thread::sleep(Duration::from_millis(1));
         }
         panic!("no leader within {ELECTION_MAX:?}: {:?}", self.nodes);
+    }
+
+    /// Does `work` beside a host with a retention: every node gives up what all of them have, but for the newest `kept` entries.
+    pub(crate) fn purging<T>(&self, kept: u64, work: impl FnOnce() -> T) -> T {
+        const PAUSE: Duration = Duration::from_millis(10);
+        // Nothing is ever sent: that the work is done is seen when its end is dropped, also by a panic.
+        let (end, ended) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while ended.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    let level = self.nodes.iter().map(|node| node.committed().end).min().expect("there are nodes");
+                    for node in &self.nodes {
+                        node.purge(level.saturating_sub(kept)).expect("a healthy node purges");
+                    }
+                }
+            });
+            let _end = end;
+            work()
+        })
     }
 }
 

@@ -14,9 +14,8 @@ use super::turn::append;
 /// Entries that a reader, or a replica, may lag behind and still be there: a few batches.
 const NEAR: u64 = 8 * 1024;
 
-/// What a host keeps that purges as it goes, in entries, and how often it does.
+/// What a host keeps that purges as it goes, in entries.
 const KEPT: u64 = 64 * 1024;
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// How often it is asked whether a follower is there.
 const PIECE: Duration = Duration::from_millis(250);
@@ -48,15 +47,12 @@ pub(crate) fn tailed(cluster: &Cluster, time: Duration) -> (f64, f64, u64) {
 pub(crate) fn caught_up(bytes: u64, file_bytes: u64, time: Duration) -> (f64, f64) {
     let (cluster, leader, follower) = with_one_behind(bytes, |builder| builder);
     let (from, to) = (follower.committed().end, leader.committed().end);
-    let done = AtomicBool::new(false);
-    let took = thread::scope(|scope| {
-        scope.spawn(|| purge_until(&cluster.nodes, &done));
+    let took = cluster.purging(KEPT, || {
         let began = Instant::now();
         cluster.network.heal();
         while follower.committed().end < to {
             thread::sleep(Duration::from_micros(200));
         }
-        done.store(true, Ordering::Relaxed);
         began.elapsed()
     });
     let rate = (to - from) as f64 / took.as_secs_f64();
@@ -82,9 +78,7 @@ pub(crate) fn caught_up_under_load(bytes: u64, set: impl Fn(Builder) -> Builder,
     let (cluster, leader, follower) = with_one_behind(bytes, set);
     let rate = |time| append(&leader, &[0x5a; PAYLOAD], 1024, time).per_second;
     let before = rate(time);
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| purge_until(&cluster.nodes, &done));
+    cluster.purging(KEPT, || {
         let behind = (leader.committed().end - follower.committed().end) * PAYLOAD as u64;
         let began = Instant::now();
         cluster.network.heal();
@@ -95,20 +89,8 @@ pub(crate) fn caught_up_under_load(bytes: u64, set: impl Fn(Builder) -> Builder,
         }
         let during = rates.iter().sum::<f64>() / rates.len() as f64;
         let after = rate(time);
-        done.store(true, Ordering::Relaxed);
         UnderLoad { behind, before, during, after, took }
     })
-}
-
-/// Gives up on every node what all of them have, as a host does that keeps the newest.
-fn purge_until(nodes: &[DLedger], done: &AtomicBool) {
-    while !done.load(Ordering::Relaxed) {
-        let needed = nodes.iter().map(|node| node.committed().end).min().expect("there are nodes");
-        for node in nodes {
-            node.purge(needed.saturating_sub(KEPT)).expect("a healthy node purges");
-        }
-        thread::sleep(PAUSE);
-    }
 }
 
 /// Three nodes of which one follower lacks `bytes` of payload, and nobody hears it: the leader, and that follower.

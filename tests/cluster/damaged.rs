@@ -215,7 +215,7 @@ fn a_damaged_member_is_mended_by_the_others_and_counts_again() {
         cluster.start(other);
         cluster.agree();
         cluster.stop(damaged);
-        let verified = dledger::tools::verify(cluster.dir(damaged), |_| {}).unwrap();
+        let verified = dledger::tools::verify(cluster.dir(damaged)).unwrap();
         assert!(verified.damage.is_empty(), "{:?}", verified.damage);
     }
 }

@@ -100,11 +100,19 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection, StorageError> {
 }
 
 /// Reads every byte of the log in `dir` that counts: each batch with its header, entries and checksums, its place in the chain, the footers of sealed
-/// segments, both copies of the identity. Tells `progress` after each batch.
+/// segments, both copies of the identity.
 ///
 /// # Errors
 /// See the [module](self). Damage is no error, but part of what is returned.
-pub fn verify(dir: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Verification, StorageError> {
+pub fn verify(dir: impl AsRef<Path>) -> Result<Verification, StorageError> {
+    verify_with(dir, |_| ())
+}
+
+/// [`verify`], which tells `progress` after each batch how far it has come.
+///
+/// # Errors
+/// Those of [`verify`].
+pub fn verify_with(dir: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Verification, StorageError> {
     let opened = Opened::open(dir.as_ref())?;
     let total = opened.inspection.segments.iter().map(|segment| segment.raft_indexes.end - segment.raft_indexes.start).sum();
     let mut verifier = Verifier::new(&opened.disk, &opened.inspection)?;

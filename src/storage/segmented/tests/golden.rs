@@ -129,7 +129,7 @@ fn the_same_calls_write_the_golden_directory_bit_for_bit() {
 fn the_golden_directory_opens_and_goes_on() {
     let expected = write(tempfile::tempdir().unwrap().path());
     let dir = copy(&golden());
-    let verified = tools::verify(dir.path(), |_| ()).unwrap();
+    let verified = tools::verify(dir.path()).unwrap();
     assert_eq!((verified.damage, verified.batches, verified.inspection.last), (Vec::new(), 8, expected.last));
     for run in 3..5 {
         let (mut log, recovered) = open(dir.path());

@@ -38,7 +38,7 @@ fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
     assert_eq!(contents(&log), [all, &more].concat());
     let verified = {
         drop(log);
-        tools::verify(dir, |_| {}).unwrap()
+        tools::verify(dir).unwrap()
     };
     assert!(verified.damage.is_empty(), "{:?}", verified.damage);
     let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -179,7 +179,7 @@ fn damage_in_sealed_segments_is_found_by_reading_everything_and_mended_bit_for_b
             mend(&mut log, &mut recovered, &all, window);
             assert_eq!(check_reads(&log, &all), [0; 0]);
             drop(log);
-            assert_eq!(tools::verify(copy.path(), |_| {}).unwrap().damage, []);
+            assert_eq!(tools::verify(copy.path()).unwrap().damage, []);
             // Of a lost header two numbers are not known any more.
             let header_was_lost = before >= 0;
             assert!(header_was_lost || whole == files(copy.path()), "{hits:?}");
@@ -322,7 +322,7 @@ fn begins_behind(mut log: SegmentedLog, dir: &Path, mark: Mark, all: &[Batch], k
     assert_eq!((&again.damage[..], again.base.mark, again.last), (&[][..], mark, end));
     assert_eq!(contents(&log), [kept, &more].concat());
     drop(log);
-    assert_eq!(tools::verify(dir, |_| {}).unwrap().damage, []);
+    assert_eq!(tools::verify(dir).unwrap().damage, []);
 }
 
 #[test]

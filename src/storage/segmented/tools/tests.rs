@@ -27,7 +27,7 @@ fn closed_log() -> (tempfile::TempDir, Mark) {
 }
 
 fn verified(dir: &Path) -> Verification {
-    verify(dir, |_| ()).unwrap()
+    verify(dir).unwrap()
 }
 
 fn dumped(dir: &Path, indexes: Range<u64>) -> Vec<Result<u64, String>> {
@@ -51,7 +51,7 @@ fn a_sound_log_is_counted_and_not_touched() {
     let (dir, mark) = closed_log();
     let before = (photograph(dir.path()), dir.path().metadata().unwrap().modified().unwrap());
     let mut steps = Vec::new();
-    let found = verify(dir.path(), |progress| steps.push(progress)).unwrap();
+    let found = verify_with(dir.path(), |progress| steps.push(progress)).unwrap();
     assert_eq!(found.damage, []);
     assert_eq!((found.batches, found.entries, found.payload_bytes), (16, 17, mark.next_position));
     assert_eq!(steps.first(), Some(&Progress { done: 1, total: 16 }));
