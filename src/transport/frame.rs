@@ -16,6 +16,7 @@
 pub(crate) mod fuzzing;
 
 use std::io::{self, Read};
+use std::net::TcpStream;
 
 use bytes::Bytes;
 
@@ -27,6 +28,8 @@ pub(crate) const HELLO_BYTES_MAX: usize = 512;
 /// Room to read into before the two sides know each other, and afterwards.
 const LOBBY_BUFFER_BYTES: usize = 1 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
+/// Room for a frame that does not fit into that, before more of it has arrived: two batches as large as a sequencer makes them.
+const ROOM_BYTES: usize = 2 << 20;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,19 +120,49 @@ impl Header {
     }
 }
 
+/// Where the bytes of frames come from.
+pub(crate) trait Source: Read {
+    /// Reads once, at most `len` bytes, behind what `content` holds and into the room that it has. Returns how many bytes came.
+    fn read_behind(&mut self, content: &mut Vec<u8>, len: usize) -> io::Result<usize> {
+        read_and_copy(self, content, len)
+    }
+}
+
+impl Source for &[u8] {}
+
+impl Source for &TcpStream {
+    /// Clears nothing: the operating system says how much of the room it has filled.
+    #[cfg(target_os = "linux")]
+    fn read_behind(&mut self, content: &mut Vec<u8>, len: usize) -> io::Result<usize> {
+        if content.capacity() - content.len() > len {
+            return read_and_copy(self, content, len);
+        }
+        Ok(rustix::io::read(*self, rustix::buffer::spare_capacity(content))?)
+    }
+}
+
+/// By way of a small buffer, for the room itself would have to be cleared before it is read into.
+fn read_and_copy(source: &mut (impl Read + ?Sized), content: &mut Vec<u8>, len: usize) -> io::Result<usize> {
+    let mut piece = [0; 16 << 10];
+    let len = len.min(content.capacity() - content.len()).min(piece.len());
+    let read = source.read(&mut piece[..len])?;
+    content.extend_from_slice(&piece[..read]);
+    Ok(read)
+}
+
 /// Puts frames together from whatever pieces of them arrive.
 ///
 /// The content of a frame gets an allocation of its own, exactly as long as it is, so that a payload that is kept keeps nothing else
 /// alive. Small frames are copied there from the buffer; large ones are read in place, into room that is made as they arrive: never
-/// more than as much again as has arrived, or 64 KiB.
+/// more than as much again as has arrived, or 2 MiB.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     buffer: Vec<u8>,
     /// The part of the buffer that has been filled and not yet taken.
     start: usize,
     end: usize,
-    /// A frame that does not fit into the buffer, its content as far as there is room for it, and how much of that has arrived.
-    large: Option<(Header, Vec<u8>, usize)>,
+    /// A frame that does not fit into the buffer, and what has arrived of its content.
+    large: Option<(Header, Vec<u8>)>,
     len_max: usize,
 }
 
@@ -151,16 +184,13 @@ impl FrameReader {
     }
 
     /// Reads once. Returns how many bytes came; 0 at the end of the stream.
-    pub(crate) fn read_from(&mut self, source: &mut impl Read) -> io::Result<usize> {
-        if let Some((header, content, arrived)) = &mut self.large {
-            if *arrived == content.len() {
-                let room = header.len.min(*arrived + BUFFER_BYTES.max(*arrived));
-                content.reserve_exact(room - *arrived);
-                content.resize(room, 0);
+    pub(crate) fn read_from(&mut self, source: &mut impl Source) -> io::Result<usize> {
+        if let Some((header, content)) = &mut self.large {
+            let arrived = content.len();
+            if arrived == content.capacity() {
+                content.reserve_exact(header.len.min(arrived + ROOM_BYTES.max(arrived)) - arrived);
             }
-            let read = source.read(&mut content[*arrived..])?;
-            *arrived += read;
-            return Ok(read);
+            return source.read_behind(content, header.len - arrived);
         }
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
@@ -171,9 +201,9 @@ impl FrameReader {
 
     /// The next frame, if all of it has arrived.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        if let Some((header, content, arrived)) = self.large.take() {
-            if arrived < header.len {
-                self.large = Some((header, content, arrived));
+        if let Some((header, content)) = self.large.take() {
+            if content.len() < header.len {
+                self.large = Some((header, content));
                 return Ok(None);
             }
             return header.frame(content).map(Some);
@@ -186,9 +216,9 @@ impl FrameReader {
             return header.frame(self.buffer[content..self.start].to_vec()).map(Some);
         }
         if HEADER_BYTES + header.len > self.buffer.len() {
-            let arrived = self.buffer[content..self.end].to_vec();
-            let len = arrived.len();
-            self.large = Some((header, arrived, len));
+            let mut arrived = Vec::with_capacity(header.len.min(ROOM_BYTES));
+            arrived.extend_from_slice(&self.buffer[content..self.end]);
+            self.large = Some((header, arrived));
             (self.start, self.end) = (0, 0);
         }
         Ok(None)
@@ -206,6 +236,8 @@ mod tests {
     /// A source that gives at most so many bytes at a time.
     struct Trickle<'a>(&'a [u8], usize);
 
+    impl Source for Trickle<'_> {}
+
     impl Read for Trickle<'_> {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
             let len = into.len().min(self.1);
@@ -213,7 +245,7 @@ mod tests {
         }
     }
 
-    fn read_all(reader: &mut FrameReader, mut source: impl Read) -> Result<Vec<Frame>, FrameError> {
+    fn read_all(reader: &mut FrameReader, mut source: impl Source) -> Result<Vec<Frame>, FrameError> {
         let mut frames = Vec::new();
         loop {
             while let Some(frame) = reader.next()? {
@@ -267,8 +299,8 @@ mod tests {
             let stream = [&claim[..], &vec![0; sent]].concat();
             reader.large = None;
             assert_eq!(read_all(&mut reader, &stream[..]).unwrap(), []);
-            let room = reader.large.as_ref().map_or(0, |(_, content, _)| content.capacity());
-            assert!(room <= sent + sent.max(64 << 10), "{sent} bytes sent, room for {room}");
+            let room = reader.large.as_ref().map_or(0, |(_, content)| content.capacity());
+            assert!(room <= sent + sent.max(ROOM_BYTES), "{sent} bytes sent, room for {room}");
         }
     }
 }

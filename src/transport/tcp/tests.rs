@@ -122,7 +122,7 @@ impl Hand {
             if let Some(frame) = self.1.next().unwrap() {
                 return Some(frame);
             }
-            match self.1.read_from(&mut self.0) {
+            match self.1.read_from(&mut &self.0) {
                 Ok(0) => return None,
                 Err(error) if is_timeout(&error) => panic!("the other side neither speaks nor hangs up"),
                 Err(_) => return None,
