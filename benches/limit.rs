@@ -151,6 +151,7 @@ impl Row {
             (Three, SYNC, InFlight(1), false, [Some(AtLeast(0.85)); 2]),
             (Three, SYNC, Threads(256), false, [Some(AtLeast(0.60)); 2]),
             (Processes, SYNC, InFlight(1024), false, [None, Some(AtLeast(0.60))]),
+            (Processes, SYNC, InFlight(1024), true, [None, Some(AtLeast(0.60))]),
             (Processes, ASYNC, InFlight(1024), false, [None, None]),
             (Processes, SYNC, InFlight(1), false, [Some(AtLeast(0.80)); 2]),
         ];
@@ -172,6 +173,11 @@ impl Row {
             Callers::InFlight(window) => format!("{nodes}, {policy}, {payload}, {window} in flight"),
             Callers::Threads(threads) => format!("{nodes}, {policy}, {payload}, {threads} blocking threads"),
         }
+    }
+
+    /// How many entries a host keeps, if it does not keep all.
+    fn kept(&self) -> Option<u64> {
+        self.purges.then_some(KEPT_BYTES / self.bytes as u64)
     }
 
     fn is_synced(&self) -> bool {
@@ -219,15 +225,14 @@ impl Group {
         match row.nodes {
             Nodes::One => here(Shape::One),
             Nodes::Three => here(Shape::Three),
-            Nodes::Processes => Group::Apart(Processes::start(row.flush)),
+            Nodes::Processes => Group::Apart(Processes::start(row.flush, row.kept())),
         }
     }
 
     /// One turn of the row's load.
     fn append(&mut self, row: &Row, time: Duration) -> Turn {
         match row.load {
-            Callers::InFlight(window) if row.purges => self.append_and_purge(row.bytes, window, time),
-            Callers::InFlight(window) => self.append_pipelined(row.bytes, window, time),
+            Callers::InFlight(window) => self.append_pipelined(row, window, time),
             Callers::Threads(threads) => {
                 let Group::Here(cluster) = self else { panic!("threads append in this process") };
                 let payload = vec![0x5a; row.bytes];
@@ -238,24 +243,26 @@ impl Group {
         }
     }
 
-    fn append_pipelined(&mut self, bytes: usize, window: usize, time: Duration) -> Turn {
+    /// Processes purge from their start, if they do.
+    fn append_pipelined(&mut self, row: &Row, window: usize, time: Duration) -> Turn {
         match self {
-            Group::Here(cluster) => append(&cluster.nodes[cluster.leader()], &vec![0x5a; bytes], window, time),
-            Group::Apart(processes) => processes.append(bytes, window, time),
+            Group::Here(cluster) => {
+                let work = || append(&cluster.nodes[cluster.leader()], &vec![0x5a; row.bytes], window, time);
+                match row.kept() {
+                    Some(kept) => cluster.purging(kept, work),
+                    None => work(),
+                }
+            }
+            Group::Apart(processes) => processes.append(row.bytes, window, time),
         }
     }
 
-    /// The same, with every node keeping only its newest entries meanwhile.
-    fn append_and_purge(&mut self, bytes: usize, window: usize, time: Duration) -> Turn {
-        let Group::Here(cluster) = self else { panic!("a host in this process purges") };
-        let leader = &cluster.nodes[cluster.leader()];
-        cluster.purging(KEPT_BYTES / bytes as u64, || append(leader, &vec![0x5a; bytes], window, time))
-    }
-
     /// How many entries were appended so far.
-    fn end(&self) -> u64 {
-        let Group::Here(cluster) = self else { panic!("the nodes are in other processes") };
-        cluster.nodes[cluster.leader()].committed().end
+    fn end(&mut self) -> u64 {
+        match self {
+            Group::Here(cluster) => cluster.nodes[cluster.leader()].committed().end,
+            Group::Apart(processes) => processes.end(),
+        }
     }
 
     /// Gives up what was appended, so that the disk does not fill up.
@@ -319,7 +326,7 @@ impl Limit {
                 let least = sync.run(time / 2).p50 + round_trip(record_bytes(1, row.bytes), time / 2);
                 (turn.per_second, 1.0 / least.as_secs_f64())
             }
-            Limit::Futures(window) => (turn.per_second, group.append_pipelined(row.bytes, *window, time).per_second),
+            Limit::Futures(window) => (turn.per_second, group.append_pipelined(row, *window, time).per_second),
         }
     }
 }

@@ -72,22 +72,27 @@ impl Cluster {
 
     /// Does `work` beside a host with a retention: every node gives up what all of them have, but for the newest `kept` entries.
     pub(crate) fn purging<T>(&self, kept: u64, work: impl FnOnce() -> T) -> T {
-        const PAUSE: Duration = Duration::from_millis(10);
-        // Nothing is ever sent: that the work is done is seen when its end is dropped, also by a panic.
-        let (end, ended) = mpsc::channel::<()>();
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                while ended.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    let level = self.nodes.iter().map(|node| node.committed().end).min().expect("there are nodes");
-                    for node in &self.nodes {
-                        node.purge(level.saturating_sub(kept)).expect("a healthy node purges");
-                    }
-                }
-            });
-            let _end = end;
-            work()
-        })
+        purging(&self.nodes, kept, work)
     }
+}
+
+/// Does `work` beside a host that makes `nodes` give up what all of them have, but for the newest `kept` entries.
+pub(crate) fn purging<T>(nodes: &[DLedger], kept: u64, work: impl FnOnce() -> T) -> T {
+    const PAUSE: Duration = Duration::from_millis(10);
+    // Nothing is ever sent: that the work is done is seen when its end is dropped, also by a panic.
+    let (end, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while ended.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let level = nodes.iter().map(|node| node.committed().end).min().expect("there are nodes");
+                for node in nodes {
+                    node.purge(level.saturating_sub(kept)).expect("a healthy node purges");
+                }
+            }
+        });
+        let _end = end;
+        work()
+    })
 }
 
 /// One address for each node, on which nobody listened a moment ago.

@@ -5,18 +5,19 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::slice;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dledger::{DLedger, FlushPolicy, Role};
 use tempfile::TempDir;
 
-use super::cluster::{ASYNC, ELECTION_MAX, free_addresses};
+use super::cluster::{ASYNC, ELECTION_MAX, free_addresses, purging};
 use super::machine;
 use super::scratch::scratch;
 use super::turn::{Turn, append, no_latencies};
 
-/// The first argument of a child: then come its number, the addresses of all, its directory and `sync` or `async`.
+/// The first argument of a child: then come its number, the addresses of all, its directory, `sync` or `async`, and how many entries its host keeps or `all`.
 const MEMBER: &str = "--member";
 
 /// Three nodes on loopback TCP, a process each. Their data is removed when dropped.
@@ -32,11 +33,13 @@ struct Member {
 }
 
 impl Processes {
-    pub(crate) fn start(flush: FlushPolicy) -> Processes {
+    /// Hosts keep their newest `kept` entries; without it, all of them.
+    pub(crate) fn start(flush: FlushPolicy, kept: Option<u64>) -> Processes {
         let dir = scratch();
         let addresses: Vec<String> = free_addresses(3).into_iter().map(|(_, address)| address).collect();
+        let kept = kept.map_or("all".to_owned(), |kept| kept.to_string());
         let policy = if flush == FlushPolicy::Sync { "sync" } else { "async" };
-        let member = |id: usize| Member::start(id, &addresses, &dir.path().join(format!("node-{id}")), policy);
+        let member = |id: usize| Member::start(id, &addresses, &dir.path().join(format!("node-{id}")), policy, &kept);
         Processes { members: (1..=3).map(member).collect(), _dir: dir }
     }
 
@@ -62,6 +65,12 @@ impl Processes {
         self.members.iter_mut().for_each(|member| drop(member.ask("purge")));
     }
 
+    /// How many entries were appended so far.
+    pub(crate) fn end(&mut self) -> u64 {
+        let leader = self.leader();
+        self.members[leader].ask("end").parse().expect("a child answers with a number")
+    }
+
     fn leader(&mut self) -> usize {
         let deadline = Instant::now() + ELECTION_MAX;
         while Instant::now() < deadline {
@@ -81,10 +90,10 @@ impl Processes {
 }
 
 impl Member {
-    fn start(id: usize, addresses: &[String], dir: &Path, policy: &str) -> Member {
+    fn start(id: usize, addresses: &[String], dir: &Path, policy: &str, kept: &str) -> Member {
         let program = std::env::current_exe().expect("a program knows where it lies");
         let mut command = Command::new(program);
-        command.args([MEMBER, &id.to_string(), &addresses.join(",")]).arg(dir).arg(policy);
+        command.args([MEMBER, &id.to_string(), &addresses.join(",")]).arg(dir).args([policy, kept]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a program can start itself");
         let commands = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -112,7 +121,7 @@ impl Drop for Member {
 
 /// If this process is such a child: does what it is told until its input ends. Returns whether it was one.
 pub(crate) fn serve_as_member(arguments: &[String]) -> bool {
-    let [marker, id, addresses, dir, policy] = arguments else { return false };
+    let [marker, id, addresses, dir, policy, kept] = arguments else { return false };
     if marker != MEMBER {
         return false;
     }
@@ -120,9 +129,14 @@ pub(crate) fn serve_as_member(arguments: &[String]) -> bool {
     let id: u64 = id.parse().expect("a node is a number");
     let peers = (1_u64..).zip(addresses.split(','));
     let ledger = DLedger::builder(id).peers(peers).dir(dir).flush(flush).open().expect("a node opens in a directory of its own");
-    for command in std::io::stdin().lines() {
-        let Ok(command) = command else { break };
-        println!("{}", obey(&ledger, &command));
+    let work = || {
+        for command in std::io::stdin().lines().map_while(Result::ok) {
+            println!("{}", obey(&ledger, &command));
+        }
+    };
+    match kept.parse() {
+        Ok(kept) => purging(slice::from_ref(&ledger), kept, work),
+        Err(_) => work(),
     }
     true
 }
@@ -131,6 +145,7 @@ fn obey(ledger: &DLedger, command: &str) -> String {
     let words: Vec<&str> = command.split(' ').collect();
     match words[..] {
         ["role"] => ledger.status().role.to_string(),
+        ["end"] => ledger.committed().end.to_string(),
         ["cpu"] => machine::usage().map_or(0, |usage| usage.cpu.as_nanos()).to_string(),
         ["purge"] => {
             ledger.purge(ledger.committed().end).expect("a healthy node purges");

@@ -44,5 +44,5 @@ pub(crate) fn three_unsynced() -> Option<Box<dyn Subject>> {
 }
 
 pub(crate) fn processes() -> Option<Box<dyn Subject>> {
-    Some(Box::new(Processes::start(FlushPolicy::Sync)))
+    Some(Box::new(Processes::start(FlushPolicy::Sync, None)))
 }
