@@ -117,14 +117,14 @@ fn await_written(link: &Link) {
 }
 
 /// What the peer gets until the connection is closed.
-fn received(mut theirs: TcpStream) -> Vec<Message> {
+fn received(theirs: TcpStream) -> Vec<Message> {
     let (mut reader, mut received) = (FrameReader::new(), Vec::new());
     reader.admit(1 << 10);
     loop {
         while let Some(frame) = reader.next().expect("whole frames, one behind the other") {
             received.push(Message::decode(frame.content).expect("a message as it was sent"));
         }
-        if reader.read_from(&mut theirs).expect("it was closed in good order") == 0 {
+        if reader.read_from(&mut &theirs).expect("it was closed in good order") == 0 {
             assert!(!reader.is_amid_a_frame(), "the rest of a message is missing");
             return received;
         }
