@@ -295,7 +295,7 @@ mod tests {
         let claim = header(Kind::Message, &[Bytes::from(vec![0; 30 << 20])]);
         let mut reader = FrameReader::new();
         reader.admit(32 << 20);
-        for sent in [0, 10, 1 << 20] {
+        for sent in [0, 10, 1 << 20, 5 << 20, 9 << 20] {
             let stream = [&claim[..], &vec![0; sent]].concat();
             reader.large = None;
             assert_eq!(read_all(&mut reader, &stream[..]).unwrap(), []);
