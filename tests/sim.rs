@@ -75,7 +75,7 @@ fn all_512_patterns_of_damage_are_survived_and_mended_where_an_intact_copy_is_le
 
 /// Seeds that once showed a bug, and which. The dice have changed since all of these were found, so they are other runs today, and prove no more than any
 /// other seed: what shows each bug still is the test of its own that is named with it.
-const SEEDS_WITH_A_STORY: [(u64, &str); 6] = [
+const SEEDS_WITH_A_STORY: [(u64, &str); 7] = [
     // The one record of a segment was emptied, and the segment was taken for one that is missing and may have cut anything off: nobody knew any more where
     // to put what its neighbour held. `files_that_are_empty_behind_their_heads_have_cut_nothing_off` in the storage shows it alone.
     (1475, "A10: the nodes do not agree: it is not known where raft index 133 belongs"),
@@ -92,6 +92,9 @@ const SEEDS_WITH_A_STORY: [(u64, &str); 6] = [
     // The first of two segments that were begun for an append was removed when there was no room for the second, but not durably.
     // `segments_begun_for_an_append_that_is_refused_are_gone_for_good` in the storage shows it alone.
     (726268, "A1: the log ends with a mark that was never there"),
+    // A segment that an opening after a power cut had left out and removed was brought back by the next one, its head was damaged, and it was taken for one
+    // that the log had reached. `a_segment_behind_what_a_crash_took_never_counted` in the storage shows it alone.
+    (13613550, "A10: the nodes do not agree: it is not known where raft index 57 belongs"),
 ];
 
 #[test]

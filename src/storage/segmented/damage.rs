@@ -98,22 +98,41 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    /// Which candidates are known to have taken part. A segment gets its name when its head is durable: one with a bad head is damaged, never new.
+    /// Which candidates are known to have taken part. A segment gets its name when its head is durable: one with a bad head is damaged, never new. It
+    /// may [never have counted](Self::never_counted) all the same.
     ///
     /// A segment begins where the log then ends, or is cut. So if one is known to have held something durable and begins behind the one with the number
     /// before its own, then that one held what lies between them, though nothing of it may be left to read.
     fn proved(&self) -> Vec<bool> {
         let held =
             |candidate: &Candidate<D>| matches!(candidate.contents, Contents::Sealed(_)) || self.durable_in(candidate) > candidate.first;
+        let never_counted = self.never_counted();
         let mut proved = vec![false; self.candidates.len()];
         let mut next: Option<&Candidate<D>> = None;
         for (at, candidate) in self.candidates.iter().enumerate().rev() {
             let is_next = |next: &Candidate<D>| next.id == candidate.id + 1 && next.first > candidate.first;
             let has_held = held(candidate) || next.is_some_and(is_next);
-            proved[at] = has_held || candidate.bad_head.is_some();
+            proved[at] = has_held || (candidate.bad_head.is_some() && !never_counted[at]);
             next = has_held.then_some(candidate);
         }
         proved
+    }
+
+    /// Which candidates were begun behind something that a crash took, so that nothing of them ever counted. What there was in front of the first segment
+    /// says the base, and the end of a sealed one its seal: with nothing lost, the one with the next number begins no later. What was begun after one that
+    /// never counted did not count either.
+    fn never_counted(&self) -> Vec<bool> {
+        let mut next = Some((self.state.first_segment, self.state.base.mark.raft_index + 1));
+        let never_counted = self.candidates.iter().map(|candidate| {
+            let is_behind_a_loss = next.is_some_and(|(id, end)| candidate.id == id && candidate.first > end);
+            let end = match candidate.contents {
+                Contents::Sealed(_) => Some(candidate.end()),
+                Contents::Open { .. } => next.filter(|_| is_behind_a_loss).map(|(_, end)| end),
+            };
+            next = end.map(|end| (candidate.id + 1, end));
+            is_behind_a_loss
+        });
+        never_counted.collect()
     }
 
     /// The raft index up to which witnesses know `candidate` to have been durable. 0 if there are none.

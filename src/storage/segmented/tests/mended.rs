@@ -295,6 +295,66 @@ fn a_segment_of_which_no_record_is_left_keeps_its_place() {
     }
 }
 
+/// Seed 13613550 once ended with a node that stayed damaged for ever. A power cut had taken the end of a segment and left the one behind it; the next
+/// opening sealed the first where it then ended, and removed the second, but another power cut brought that back. Then its head was damaged, and for that it
+/// was taken for one that the log had reached: what lies between was missing, and belonged to no file.
+#[test]
+fn a_segment_behind_what_a_crash_took_never_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let all = singles(&mut Mark::GENESIS.clone(), 1, 30, 300);
+    log.append(&all, 1).unwrap();
+    let names = segments(dir.path());
+    let behind = format::parse_segment_name(&names[1]).unwrap().1 as usize - 2;
+    let cut = killed(dir.path());
+    for lost in [1, 2, 7] {
+        for (kept_whole, emptied) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+            let copy = killed(cut.path());
+            let record = 4096 + (behind - lost) * (96 + 32 + 300 + 8_usize).next_multiple_of(8);
+            flip(&copy.path().join(&names[0]), record + 20, 1);
+            let (mut log, recovered) = open(copy.path());
+            assert_eq!(recovered.last.raft_index, (behind - lost) as u64 + 1);
+            run_chores(&mut log);
+            drop(log);
+            assert_eq!(segments(copy.path()), names[..1]);
+            let come_back = kept_whole + emptied;
+            for (at, name) in names[1..].iter().take(come_back + 1).enumerate() {
+                let mut bytes = std::fs::read(cut.path().join(name)).unwrap();
+                if at >= kept_whole {
+                    bytes[format::RECORDS_AT as usize..].fill(0);
+                }
+                if at == come_back {
+                    bytes.fill(0xA5);
+                }
+                std::fs::write(copy.path().join(name), bytes).unwrap();
+            }
+            is_made_whole(copy.path(), &all[..behind - lost], 30);
+        }
+    }
+}
+
+/// As above, but what the crash took is a base, and nothing had been appended behind the one before it.
+#[test]
+fn a_segment_behind_a_base_that_a_crash_took_never_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    log.append(&singles(&mut mark, 1, 9, 40), 1).unwrap();
+    let mut reset = |log: &mut SegmentedLog, distance| {
+        mark.raft_index += distance;
+        log.reset(&Base { mark, membership: genesis().membership }).unwrap();
+        mark
+    };
+    let kept = reset(&mut log, 5);
+    sync(&mut log);
+    let copy = killed(dir.path());
+    let mut lost = reset(&mut log, 1);
+    log.append(&singles(&mut lost, 2, 1, 40), 1).unwrap();
+    std::fs::write(copy.path().join(segments(dir.path()).pop().unwrap()), [0xA5; 8192]).unwrap();
+    let (log, _) = open_damaged(copy.path());
+    begins_behind(log, copy.path(), kept, &[], &[]);
+}
+
 /// What the marks after `all` are, the one in front of them included.
 fn marks_of(all: &[Batch]) -> Vec<Mark> {
     let mut marks = vec![Mark::GENESIS];
