@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, BatchError, Found, Shift};
 use crate::entry::Entry;
 use crate::error::ReadError;
 use crate::primitives::Instant;
@@ -17,12 +17,13 @@ pub struct Cursor {
     next: u64,
     /// The batch that holds the last entry read, and probably the next.
     batch: Option<Batch>,
+    ahead: Ahead,
     failed: bool,
 }
 
 impl Cursor {
     pub(crate) fn new(shared: Arc<Shared>, from: u64) -> Cursor {
-        Cursor { shared, next: from, batch: None, failed: false }
+        Cursor { shared, next: from, batch: None, ahead: Ahead::new(from), failed: false }
     }
 
     /// Reads the batch of the next entry, and that entry. What a batch that is held cannot give is read again: the log may have been mended since.
@@ -36,8 +37,46 @@ impl Cursor {
             Err(error) => return Some(Err(error)),
         };
         let entry = entry_in(&batch, self.next);
+        self.ahead.forget();
         self.batch = Some(batch);
         Some(entry)
+    }
+}
+
+/// So many bytes of payload are checked ahead at most: enough for runs of 1 KiB, and what comes next is still in the nearest cache. With 64 KiB a log in
+/// memory was read a sixth slower.
+const AHEAD_BYTES: usize = 16 << 10;
+
+/// Who reads no more entries than this has nothing checked ahead.
+const UNHURRIED: u64 = 16;
+
+/// What a reader has checked of its batch before it gets there.
+#[derive(Debug)]
+struct Ahead {
+    /// Of entries in front of this index it is decided whether they are checked one by one.
+    decided: u64,
+    /// They are not, for their payloads are known to be intact.
+    is_checked: bool,
+    shift: Option<Shift>,
+}
+
+impl Ahead {
+    fn new(next: u64) -> Ahead {
+        Ahead { decided: next.saturating_add(UNHURRIED), is_checked: false, shift: None }
+    }
+
+    /// Where the entry at `index` is in `batch`, its payload checked.
+    #[inline]
+    fn find(&mut self, batch: &Batch, index: u64) -> Result<Option<Found>, BatchError> {
+        if index >= self.decided {
+            (self.decided, self.is_checked) = batch.check_ahead(index, AHEAD_BYTES, &mut self.shift);
+        }
+        if self.is_checked { batch.find_checked(index) } else { batch.find(index) }
+    }
+
+    /// Of another batch nothing is known, though it may hold the same entries.
+    fn forget(&mut self) {
+        self.is_checked = false;
     }
 }
 
@@ -52,7 +91,7 @@ impl Iterator for Cursor {
         }
         if let Some(batch) = &self.batch
             && !self.shared.watermark.is_closed()
-            && let Ok(Some(found)) = batch.find(self.next)
+            && let Ok(Some(found)) = self.ahead.find(batch, self.next)
         {
             self.next += 1;
             // Made in the place where it is handed out: to move it there afterwards takes longer than to make it.
@@ -141,8 +180,9 @@ mod tests {
     use crate::sequencer::{Limits, Sequencer};
     use crate::storage::{Base, HardState, Identity, LogReader, Recovered};
 
-    /// A log of one batch, whose second payload is damaged until it is mended.
+    /// A log of one batch of a hundred entries, one of which is damaged until it is mended.
     struct Mending {
+        damaged: u64,
         is_mended: AtomicBool,
     }
 
@@ -152,10 +192,7 @@ mod tests {
         }
 
         fn batch_with(&self, _index: u64) -> Result<Option<Batch>, StorageError> {
-            let mut open = OpenBatch::with_capacity(8);
-            open.push(b"one", crc32fast::hash(b"one"));
-            open.push(b"two", crc32fast::hash(if self.is_mended.load(Ordering::Relaxed) { b"two" } else { b"twa" }));
-            Ok(Some(Batch::new(2, 1, open.close(0, 0, 5)).unwrap()))
+            Ok(Some(batch(if self.is_mended.load(Ordering::Relaxed) { 100 } else { self.damaged })))
         }
 
         fn batches(&self, _from: u64, _to: u64, _bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
@@ -167,10 +204,22 @@ mod tests {
         }
     }
 
-    /// Seed 3009588 once ended with a tail that met an entry which was mended already: it held the batch as it was before.
-    #[test]
-    fn a_reader_that_holds_a_batch_from_before_it_was_mended_reads_it_again() {
-        let reader = Arc::new(Mending { is_mended: AtomicBool::new(false) });
+    /// A hundred entries, of which this one is damaged, if it is there.
+    fn batch(damaged: u64) -> Batch {
+        let mut open = OpenBatch::with_capacity(8);
+        for index in 0..100 {
+            let payload = payload(index);
+            open.push(&payload, crc32fast::hash(if index == damaged { b"another" } else { &payload }));
+        }
+        Batch::new(2, 1, open.close(0, 0, 5)).unwrap()
+    }
+
+    fn payload(index: u64) -> Vec<u8> {
+        vec![index as u8; 1024]
+    }
+
+    fn cursor(damaged: u64) -> (Arc<Mending>, Cursor) {
+        let reader = Arc::new(Mending { damaged, is_mended: AtomicBool::new(false) });
         let recovered = Recovered {
             identity: Identity { directory: 1, incarnation: 1 },
             hard_state: HardState { term: 1, vote: None, commit: 2 },
@@ -181,13 +230,43 @@ mod tests {
         };
         let sequencer = Sequencer::new(Limits { entry: 9, batch: 9, window: 9 }, || {});
         let shared = Arc::new(Shared::new("g", NodeId::from(1), &[], sequencer, &recovered, reader.clone()).unwrap());
-        let read = |cursor: &mut Cursor| cursor.next().unwrap().map(|entry| entry.to_vec());
-        let [mut before, mut after] = [(), ()].map(|()| Cursor::new(shared.clone(), 0));
-        for cursor in [&mut before, &mut after] {
-            assert_eq!(read(cursor).unwrap(), b"one");
+        (reader, Cursor::new(shared, 0))
+    }
+
+    #[test]
+    fn what_is_checked_ahead_is_given_as_far_as_it_is_intact() {
+        for damaged in 0..=100 {
+            let (_, mut cursor) = cursor(damaged);
+            for index in 0..damaged {
+                assert_eq!(*cursor.next().unwrap().unwrap(), payload(index)[..], "{damaged} is damaged");
+            }
+            match cursor.next() {
+                Some(Err(ReadError::Damaged { index, .. })) => assert_eq!(index, damaged),
+                end => assert!(end.is_none() && damaged == 100, "{damaged} is damaged: {end:?}"),
+            }
+            assert!(cursor.next().is_none());
         }
-        assert!(matches!(read(&mut before), Err(ReadError::Damaged { index: 1, .. })));
-        reader.is_mended.store(true, Ordering::Relaxed);
-        assert_eq!(read(&mut after).unwrap(), b"two");
+    }
+
+    #[test]
+    fn what_was_checked_in_one_batch_is_not_taken_for_checked_in_another() {
+        let (mut ahead, first) = (Ahead::new(0), UNHURRIED);
+        assert!(ahead.find(&batch(100), first).unwrap().is_some());
+        assert!(ahead.is_checked && ahead.decided > first + 1);
+        ahead.forget();
+        assert!(ahead.find(&batch(first + 1), first + 1).is_err());
+    }
+
+    /// Seed 3009588 once ended with a tail that met an entry which was mended already: it held the batch as it was before.
+    #[test]
+    fn a_reader_that_holds_a_batch_from_before_it_was_mended_reads_it_again() {
+        for damaged in 1..100 {
+            let (reader, mut cursor) = cursor(damaged);
+            (0..damaged).for_each(|_| drop(cursor.next().unwrap().unwrap()));
+            reader.is_mended.store(true, Ordering::Relaxed);
+            for index in damaged..100 {
+                assert_eq!(*cursor.next().unwrap().unwrap(), payload(index)[..]);
+            }
+        }
     }
 }
