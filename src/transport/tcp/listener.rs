@@ -86,12 +86,10 @@ impl Doorbell {
     }
 }
 
-/// Gives a new connection a thread, if there is room for it.
+/// Gives a new connection a thread, as soon as there is room for it.
 fn receive(station: &Arc<Station>, stream: TcpStream, address: SocketAddr) {
     let guest = Arc::new(Guest::new(stream));
-    if !station.lobby.enter(&guest, address) {
-        return station.complain(&address.to_string(), &io::Error::other("too many connections that have not said who they are").into());
-    }
+    station.lobby.enter(&guest, address);
     let (shared, own) = (station.clone(), guest.clone());
     if let Err(error) = station.spawner.spawn("from", move || own.serve(&shared, address)) {
         station.lobby.leave(&guest);

@@ -5,7 +5,7 @@
 //! | what | bound |
 //! |---|---|
 //! | connections in the lobby | 64, of them from one address 16. Who comes when it is full takes the place of the one that has waited longest |
-//! | connections that were shown out, and whose threads have not ended | 64. Beyond, a newcomer is closed before it has a thread |
+//! | connections that were shown out, and whose threads have not ended | 64. Beyond, nobody is let in until one of them has: that takes no longer than the threads need to run |
 //! | time to say hello | 5 s from the beginning to the end of it, however it drips |
 //! | bytes read from each | 1 KiB of buffer. A frame of more than 512 bytes is refused by its header |
 //!
@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::listener::Guest;
-use crate::primitives::Mutex;
+use crate::primitives::{Condvar, Mutex};
 
 /// Connections that may wait.
 pub(super) const LOBBY_MAX: usize = 64;
@@ -28,7 +28,11 @@ const LEAVING_MAX: usize = 64;
 
 /// See the [module](self).
 #[derive(Default)]
-pub(super) struct Lobby(Mutex<Crowd>);
+pub(super) struct Lobby {
+    crowd: Mutex<Crowd>,
+    /// Somebody has left.
+    left: Condvar,
+}
 
 #[derive(Default)]
 struct Crowd {
@@ -39,36 +43,41 @@ struct Crowd {
 }
 
 impl Lobby {
-    /// Lets a connection wait here; shows another one out if there are too many. False if even those that were shown out are too many.
-    pub(super) fn enter(&self, guest: &Arc<Guest>, address: SocketAddr) -> bool {
+    /// Lets a connection wait here; shows another one out if there are too many. Blocks while even those that were shown out are too many: a newcomer that
+    /// is turned away for a crowd may be a peer. They are on their way, so that ends soon.
+    pub(super) fn enter(&self, guest: &Arc<Guest>, address: SocketAddr) {
         let from = neighbourhood(address.ip());
-        let mut crowd = self.0.lock();
-        let neighbours = crowd.waiting.iter().filter(|(other, _)| *other == from).count();
-        let place = if neighbours >= LOBBY_PER_ADDRESS_MAX {
-            crowd.waiting.iter().position(|(other, _)| *other == from)
-        } else {
-            Some(0).filter(|_| crowd.waiting.len() >= LOBBY_MAX)
-        };
-        if let Some(place) = place {
-            if crowd.leaving >= LEAVING_MAX {
-                return false;
+        let mut crowd = self.crowd.lock();
+        while let Some(place) = crowd.one_too_many(from) {
+            if crowd.leaving < LEAVING_MAX {
+                crowd.leaving += 1;
+                if let Some((_, oldest)) = crowd.waiting.remove(place) {
+                    oldest.close();
+                }
+                break;
             }
-            crowd.leaving += 1;
-            if let Some((_, oldest)) = crowd.waiting.remove(place) {
-                oldest.close();
-            }
+            self.left.wait(&mut crowd);
         }
         crowd.waiting.push_back((from, guest.clone()));
-        true
     }
 
     /// A connection waits no more: it was admitted, or is gone.
     pub(super) fn leave(&self, guest: &Arc<Guest>) {
-        let mut crowd = self.0.lock();
+        let mut crowd = self.crowd.lock();
         match crowd.waiting.iter().position(|(_, other)| Arc::ptr_eq(other, guest)) {
             Some(place) => drop(crowd.waiting.remove(place)),
             None => crowd.leaving -= 1,
         }
+        self.left.notify_all();
+    }
+}
+
+impl Crowd {
+    /// Who has to make way for one that comes from this address, if anybody has.
+    fn one_too_many(&self, from: IpAddr) -> Option<usize> {
+        let mut neighbours = self.waiting.iter().enumerate().filter(|(_, (other, _))| *other == from).map(|(place, _)| place);
+        let oldest = neighbours.next();
+        if neighbours.count() + 1 >= LOBBY_PER_ADDRESS_MAX { oldest } else { Some(0).filter(|_| self.waiting.len() >= LOBBY_MAX) }
     }
 }
 
@@ -105,36 +114,44 @@ mod tests {
     fn who_comes_to_a_full_lobby_takes_the_place_of_who_has_waited_longest() {
         let (lobby, guests) = (Lobby::default(), guests(LOBBY_MAX + 3));
         for (place, guest) in guests.iter().enumerate() {
-            assert!(lobby.enter(guest, at(&format!("10.0.0.{}", place / 4))));
+            lobby.enter(guest, at(&format!("10.0.0.{}", place / 4)));
         }
         assert_eq!(closed(&guests), [0, 1, 2]);
         // One that was shown out leaves its mark until its thread has ended; one that was admitted leaves room.
         lobby.leave(&guests[0]);
         lobby.leave(&guests[3]);
         let counted = |crowd: &Crowd| (crowd.waiting.len(), crowd.leaving);
-        assert_eq!(counted(&lobby.0.lock()), (LOBBY_MAX - 1, 2));
-        assert!(lobby.enter(&guests[0], at("10.0.0.99")));
+        assert_eq!(counted(&lobby.crowd.lock()), (LOBBY_MAX - 1, 2));
+        lobby.enter(&guests[0], at("10.0.0.99"));
         assert_eq!(closed(&guests), [0, 1, 2], "there was room");
     }
 
     #[test]
     fn one_address_has_a_part_of_the_lobby_and_no_more() {
         let (lobby, guests) = (Lobby::default(), guests(LOBBY_PER_ADDRESS_MAX + 4));
-        assert!(lobby.enter(&guests[0], at("10.0.0.2")));
+        lobby.enter(&guests[0], at("10.0.0.2"));
         for guest in &guests[1..] {
-            assert!(lobby.enter(guest, at("10.0.0.1")));
+            lobby.enter(guest, at("10.0.0.1"));
         }
         assert_eq!(closed(&guests), [1, 2, 3], "the oldest of that address, and nobody of another");
     }
 
+    /// They were once turned away, and a busy machine turned a peer away with them.
     #[test]
-    fn who_was_shown_out_and_is_not_gone_counts_too() {
-        let (lobby, guests) = (Lobby::default(), guests(LOBBY_PER_ADDRESS_MAX + LEAVING_MAX + 2));
-        let entered: Vec<bool> = guests.iter().map(|guest| lobby.enter(guest, at("10.0.0.1"))).collect();
-        assert_eq!(entered.iter().filter(|entered| !**entered).count(), 2, "{entered:?}");
-        assert!(!entered[entered.len() - 2] && !entered[entered.len() - 1]);
-        lobby.leave(&guests[0]);
-        assert!(lobby.enter(&guests[guests.len() - 1], at("10.0.0.1")));
+    fn who_comes_when_too_many_are_on_their_way_out_waits_until_one_is_gone() {
+        let (lobby, guests) = (Lobby::default(), guests(LOBBY_PER_ADDRESS_MAX + LEAVING_MAX + 1));
+        let (last, others) = guests.split_last().unwrap();
+        others.iter().for_each(|guest| lobby.enter(guest, at("10.0.0.1")));
+        assert_eq!(closed(&guests).len(), LEAVING_MAX);
+        std::thread::scope(|scope| {
+            let entering = scope.spawn(|| lobby.enter(last, at("10.0.0.1")));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert_eq!((closed(&guests).len(), entering.is_finished()), (LEAVING_MAX, false));
+            lobby.leave(&guests[0]);
+            entering.join().unwrap();
+        });
+        assert_eq!(closed(&guests).len(), LEAVING_MAX + 1);
+        assert_eq!(lobby.crowd.lock().waiting.len(), LOBBY_PER_ADDRESS_MAX);
     }
 
     #[test]
