@@ -64,7 +64,7 @@ pub(crate) fn with_sound_payloads(mut body: Vec<u8>) -> Vec<u8> {
 
 #[cfg(test)]
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let bodies = [&[&b"one"[..], b"", b"three"][..], &[&[7; 100]], &[b""], &[&[0; 8], &[1; 8]]].map(body_of);
+    let bodies = [&[&b"one"[..], b"", b"three"][..], &[&[7; 100]], &[b""], &[&[0; 8], &[1; 8]], &[&[9; 8][..]; 20]].map(body_of);
     let places = [(7_u64, 3_u64, 6_u64, 3_u64), (1, 1, 1, 1), (u64::MAX, u64::MAX, u64::MAX, 0)];
     let seed = |place: (u64, u64, u64, u64), body: &[u8]| {
         let numbers = [place.0, place.1, place.2, place.3].map(u64::to_le_bytes).concat();
