@@ -10,6 +10,7 @@
 //! other, as likely as a damaged one has the right checksum, 1 in 2^32. The same damage in two of a run never does: the polynomial is primitive, so no two
 //! places less than 512 MiB apart look the same to it.
 
+use std::fmt;
 use std::ops::Range;
 
 use super::{SLOT_BYTES, read_u32};
@@ -33,7 +34,6 @@ pub(super) fn length(slots: &[u8], first: Range<usize>, reach: usize) -> usize {
 const POLYNOMIAL: u32 = 0xEDB8_8320;
 
 /// Moves checksums by one length.
-#[derive(Clone, Debug)]
 pub(crate) struct Shift {
     bytes: usize,
     /// What each hexadecimal digit amounts to, in each of its places. To move is linear too.
@@ -85,6 +85,13 @@ impl Shift {
     #[inline]
     pub(super) fn joined(&self, crcs: impl Iterator<Item = u32>) -> u32 {
         crcs.fold(0, |joined, crc| self.apply(joined) ^ crc)
+    }
+}
+
+/// Readers that are shown hold one.
+impl fmt::Debug for Shift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shift").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 

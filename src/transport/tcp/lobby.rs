@@ -75,9 +75,11 @@ impl Lobby {
 impl Crowd {
     /// Who has to make way for one that comes from this address, if anybody has.
     fn one_too_many(&self, from: IpAddr) -> Option<usize> {
-        let mut neighbours = self.waiting.iter().enumerate().filter(|(_, (other, _))| *other == from).map(|(place, _)| place);
-        let oldest = neighbours.next();
-        if neighbours.count() + 1 >= LOBBY_PER_ADDRESS_MAX { oldest } else { Some(0).filter(|_| self.waiting.len() >= LOBBY_MAX) }
+        let is_neighbour = |(other, _): &(IpAddr, Arc<Guest>)| *other == from;
+        if self.waiting.iter().filter(|other| is_neighbour(other)).count() >= LOBBY_PER_ADDRESS_MAX {
+            return self.waiting.iter().position(is_neighbour);
+        }
+        Some(0).filter(|_| self.waiting.len() >= LOBBY_MAX)
     }
 }
 
