@@ -1,4 +1,4 @@
-//! Payloads of one length are verified many at a time.
+//! Payloads of one length are checked many at a time by whoever reads them in order.
 //!
 //! To begin and to end a checksum takes time of its own: of 1 KiB half, of 128 B more. CRC-32 is linear: that of two strings, one behind the other, is that
 //! of the first, moved by the length of the second, plus that of the second. So the checksums that the payloads of a run should have say which one all of
@@ -8,7 +8,8 @@
 //!
 //! One damaged payload is noticed as surely as by its own checksum: what it adds is moved, and no move makes a sum vanish. Several could make up for each
 //! other, as likely as a damaged one has the right checksum, 1 in 2^32. The same damage in two of a run never does: the polynomial is primitive, so no two
-//! places less than 512 MiB apart look the same to it.
+//! places less than 512 MiB apart look the same to it. But they can be made to: so what comes from a peer or is put in place of what was lost is checked payload
+//! by payload ([`Batch::verify`](super::Batch::verify)), and whatever passes once gives every entry.
 
 use std::fmt;
 use std::ops::Range;
@@ -57,7 +58,7 @@ impl Shift {
         kept.as_ref()
     }
 
-    fn by(bytes: usize) -> Shift {
+    pub(super) fn by(bytes: usize) -> Shift {
         let mut power = power_of_x(bytes as u64 * 8);
         let mut digits = [[0; 16]; 8];
         for place in (0..32).rev() {
