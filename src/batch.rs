@@ -179,16 +179,11 @@ impl Batch {
     /// The first thing found wrong.
     pub fn verify(&self) -> Result<(), BatchError> {
         let Some(prefix) = self.prefix else { return Ok(()) };
-        let payloads = &self.body[PREFIX_BYTES..prefix.table_start(&self.body)];
-        let mut last_end = 0;
+        let mut end = PREFIX_BYTES;
         for slot in 0..prefix.count as usize {
-            let (start, end, crc) = prefix.slot(&self.body, slot)?;
-            if crc32fast::hash(&payloads[start..end]) != crc {
-                return Err(BatchError::Checksum { index: prefix.first_index + slot as u64 });
-            }
-            last_end = end;
+            end = prefix.check(&self.body, slot)?.payload.end;
         }
-        if last_end != payloads.len() {
+        if end != prefix.table_start(&self.body) {
             return Err(BatchError::Malformed("payload bytes that belong to no entry"));
         }
         Ok(())

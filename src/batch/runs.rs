@@ -1,4 +1,4 @@
-//! Payloads of one length are checked many at a time by whoever reads them in order.
+//! Payloads of one length, if they are short, are checked many at a time by whoever reads them in order.
 //!
 //! To begin and to end a checksum takes time of its own: of 1 KiB half, of 128 B more. CRC-32 is linear: that of two strings, one behind the other, is that
 //! of the first, moved by the length of the second, plus that of the second. So the checksums that the payloads of a run should have say which one all of
