@@ -21,7 +21,7 @@ macro_rules! facts {
 }
 
 /// Runs `fact`, the body of the test `path`, in a child, and fails if that does.
-pub fn run(path: &str, fact: impl FnOnce()) {
+pub(crate) fn run(path: &str, fact: impl FnOnce()) {
     if std::env::var_os(IN_CHILD).is_some() {
         return fact();
     }
@@ -45,7 +45,7 @@ pub fn run(path: &str, fact: impl FnOnce()) {
 }
 
 /// A child that does not outlive the test.
-pub struct KillOnDrop(pub Child);
+pub(crate) struct KillOnDrop(pub(crate) Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {

@@ -9,3 +9,10 @@
 
 #[macro_use]
 mod child;
+
+facts! {
+    fn a_fact_may_change_its_whole_process() {
+        std::env::set_current_dir("/").unwrap();
+        assert!(std::env::args().any(|argument| argument == "--exact"));
+    }
+}
