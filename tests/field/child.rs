@@ -26,16 +26,16 @@ pub(crate) fn run(path: &str, fact: impl FnOnce()) {
         return fact();
     }
     let (_, name) = path.split_once("::").expect("a test has a module");
-    let child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().expect("a program has a path"))
         .args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads", "1"])
         .env(IN_CHILD, "1")
         .stdin(Stdio::null())
         .spawn()
-        .unwrap();
+        .expect("this program can be started once more");
     let mut child = KillOnDrop(child);
     let began = Instant::now();
     let status = loop {
-        if let Some(status) = child.0.try_wait().unwrap() {
+        if let Some(status) = child.0.try_wait().expect("a child can be waited for") {
             break status;
         }
         assert!(began.elapsed() < CHILD_TIMEOUT, "{name} has not ended after {CHILD_TIMEOUT:?}");
