@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::batch::{Batch, BatchError, Found, Shift};
 use crate::entry::Entry;
 use crate::error::ReadError;
+use crate::future::is_in_waker;
 use crate::primitives::Instant;
 use crate::shared::Shared;
 use crate::storage::StorageError;
@@ -116,17 +117,41 @@ impl Tail {
     }
 
     /// The next entry, or `None` if none was committed within `timeout`, or the node was shut down.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`], once, at the end of what a node with a fault has committed.
+    /// Any [`ReadError`]. [`ReadError::CalledFromWaker`] if it would have to wait within a waker; it
+    /// goes on elsewhere.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<Entry, ReadError>> {
         self.next_until(Instant::now().checked_add(timeout))
     }
 
     fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<Entry, ReadError>> {
         let shared = &self.cursor.shared;
-        if self.cursor.failed || shared.watermark.is_closed() || !shared.watermark.wait_past(self.cursor.next, deadline) {
+        if self.cursor.failed || shared.watermark.is_closed() {
             return None;
+        }
+        if is_in_waker() && shared.watermark.end() <= self.cursor.next {
+            return Some(Err(ReadError::CalledFromWaker));
+        }
+        if !shared.watermark.wait_past(self.cursor.next, deadline) {
+            return self.fault();
         }
         // The node may be shut down at this very moment: that is an end, not an error.
         self.cursor.next().filter(|entry| !matches!(entry, Err(ReadError::Stopped)))
+    }
+}
+
+impl Tail {
+    /// The end of a tail on a node that has a fault, once all that it committed has been read.
+    fn fault(&mut self) -> Option<Result<Entry, ReadError>> {
+        let shared = &self.cursor.shared;
+        if shared.watermark.is_closed() || !shared.watermark.is_stuck() {
+            return None;
+        }
+        let reason = shared.status.lock().fault.clone().unwrap_or_default();
+        self.cursor.failed = true;
+        Some(Err(ReadError::Failed { reason }))
     }
 }
 

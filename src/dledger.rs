@@ -11,7 +11,7 @@ use crate::cursor::{self, Cursor, Tail};
 use crate::engine::{Command, Engine, EngineSettings, Input, inbox};
 use crate::entry::{Entry, NodeId};
 use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
-use crate::future::AppendFuture;
+use crate::future::{AppendFuture, is_in_waker};
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use crate::primitives::{Instant, RandomState};
@@ -42,6 +42,10 @@ const MESSAGE_OVERHEAD: u64 = 64 << 10;
 /// A replicated, append-only log: one node's handle on it. Cheap to clone, usable from any thread.
 ///
 /// The node runs until [`shutdown`](Self::shutdown) is called on any clone, or the last clone is dropped.
+///
+/// Some executors run a task within the waker that a node calls when an append resolves. Calls that
+/// wait for the node are refused there at once (`CalledFromWaker` of each error), for the node would
+/// wait for itself; all others work as anywhere else.
 #[derive(Clone)]
 pub struct DLedger {
     node: Arc<Node>,
@@ -72,6 +76,7 @@ impl DLedger {
     /// # Errors
     /// Any [`AppendError`]; [`AppendError::may_have_committed`] tells whether it is safe to try again.
     pub fn append(&self, payload: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        refuse_in_waker(AppendError::CalledFromWaker { under_way: false })?;
         let future = self.node.shared.sequencer.append(payload.as_ref(), Some(self.deadline()));
         self.await_commit(future)
     }
@@ -91,6 +96,7 @@ impl DLedger {
     /// Any [`AppendError`]. [`AppendError::TooLarge`] if the payloads come to more than 16 MiB or `Builder::max_entry_bytes`, whichever is more;
     /// each entry counts 32 bytes beyond its payload.
     pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: impl IntoIterator<Item = P>) -> Result<Range<u64>, AppendError> {
+        refuse_in_waker(AppendError::CalledFromWaker { under_way: false })?;
         let (future, count) = self.node.shared.sequencer.append_batch(payloads, Some(self.deadline()));
         let start = self.await_commit(future)?;
         Ok(start..start + count)
@@ -115,7 +121,8 @@ impl DLedger {
         Cursor::new(self.node.shared.clone(), from)
     }
 
-    /// Reads from index `from` on and waits for more. Ends when the node is shut down. Does not keep the node running.
+    /// Reads from index `from` on and waits for more. Ends when the node is shut down, and with [`ReadError::Failed`] on a node that has a fault, once
+    /// what it committed was read. Does not keep the node running.
     pub fn tail(&self, from: u64) -> Tail {
         Tail::new(self.read(from))
     }
@@ -132,6 +139,7 @@ impl DLedger {
     /// # Errors
     /// [`BarrierError::TimedOut`] after `Builder::append_timeout` without a leader that has a quorum, and [`BarrierError::Stopped`].
     pub fn barrier(&self) -> Result<u64, BarrierError> {
+        refuse_in_waker(BarrierError::CalledFromWaker)?;
         let (id, answer) = self.ask_for_barrier();
         match answer.recv_timeout(self.node.append_timeout) {
             Ok(outcome) => outcome,
@@ -148,12 +156,13 @@ impl DLedger {
         self.node.shared.status()
     }
 
-    /// Hands the leadership to another voter and blocks until it leads, or has failed to: at most two election timeouts. Appends wait meanwhile, up to
-    /// an election timeout.
+    /// Hands the leadership to another voter and blocks until that takes appends, or has failed to: at most two election timeouts. Appends wait meanwhile,
+    /// up to an election timeout.
     ///
     /// # Errors
     /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the group has elected or elects.
     pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
+        refuse_in_waker(TransferError::CalledFromWaker)?;
         let (reply, answer) = bounded(1);
         self.node.command(Command::Transfer { to: to.into(), reply });
         answer.recv().unwrap_or(Err(TransferError::Stopped))
@@ -161,11 +170,13 @@ impl DLedger {
 
     /// Gives up entries below `index` on this node, to free disk space: whole segment files, and only what is committed, so that some entries below `index`
     /// may stay. Returns the first index that is kept. Each node purges for itself; a follower that still needs what its leader has purged is moved to the
-    /// leader's first retained entry. Entries that were read before stay valid. Up to two of the files are not removed but kept for the segments to come.
+    /// leader's first retained entry. Entries that were read before stay valid, and each holds the disk
+    /// space of its segment as long as it is kept (see [`Entry::into_owned`]). Up to two of the files are not removed but kept for the segments to come.
     ///
     /// # Errors
     /// Any [`PurgeError`].
     pub fn purge(&self, index: u64) -> Result<u64, PurgeError> {
+        refuse_in_waker(PurgeError::CalledFromWaker)?;
         let (reply, answer) = bounded(1);
         self.node.command(Command::Purge { index, reply });
         answer.recv().unwrap_or(Err(PurgeError::Stopped))
@@ -418,6 +429,11 @@ impl DLedger {
             }
         }
     }
+}
+
+/// A call that waits for a node would wait for ever on the thread that wakes for it.
+fn refuse_in_waker<E>(error: E) -> Result<(), E> {
+    if is_in_waker() { Err(error) } else { Ok(()) }
 }
 
 /// The number of a group: from its name and first members, so that all of them come to the same one by themselves. FNV-1a.

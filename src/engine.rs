@@ -4,6 +4,7 @@
 //! The order within a turn is the order that Raft needs: sync notices and messages as they came in (a notice always stands before the
 //! answers that it made possible), then ticks, then appends, then effects until there are none.
 
+mod clock;
 mod full_disk;
 mod handover;
 mod repairing;
@@ -159,6 +160,8 @@ pub(crate) struct Engine {
     now: Now,
     next_tick: Duration,
     next_flush: Duration,
+    /// The ledger's newest timestamp lies far ahead of the clock, and the host was warned of it.
+    warned_of_clock: bool,
     /// Something was written since the last sync was begun.
     dirty: bool,
     /// When others are told of what is committed, unless a batch tells them before.
@@ -220,6 +223,7 @@ impl Engine {
             barriers: HashMap::new(),
             transfer: None,
             now: Now::default(),
+            warned_of_clock: false,
             dirty: false,
             tell_at: None,
             identity: recovered.identity,
@@ -318,6 +322,7 @@ impl Engine {
             let mut status = self.shared.status.lock();
             (status.fault, status.repair) = (self.fault.clone(), None);
         }
+        self.shared.watermark.stick();
         self.transport.stop();
         self.resolve_all(AppendError::Failed { reason: reason.to_owned() }, &BarrierError::Failed { reason: reason.to_owned() });
         if let Some(transfer) = self.transfer.take() {
@@ -426,6 +431,7 @@ impl Engine {
 
     fn tick(&mut self) {
         self.next_tick += self.settings.tick;
+        self.watch_clock();
         self.tick_repair();
         if self.repair.is_some() {
             // The replica stands still.

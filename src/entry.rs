@@ -44,6 +44,10 @@ impl fmt::Debug for NodeId {
 ///
 /// Dereferences to the payload. Cloning shares the bytes. An entry read from a segmented log points into the memory map of its
 /// segment and keeps that map alive, so it stays valid after retention removed the file and after the ledger was shut down.
+///
+/// So however short it is, an entry that is kept holds the address space of its whole segment
+/// (`Builder::segment_bytes`), one mapping of the process, and, once the segment was purged, its disk
+/// space. Keep [`into_owned`](Self::into_owned) of what is kept for long.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     pub(crate) payload: Bytes,
@@ -69,9 +73,16 @@ impl Entry {
         self.term
     }
 
-    /// Milliseconds since 1970 by the leader's clock when the batch closed. Never decreases along the ledger.
+    /// Milliseconds since 1970 by the leader's clock when the batch closed. Never decreases along the
+    /// ledger: after a leader's clock was ahead, later entries bear the same time until clocks have
+    /// caught up. A node that finds itself more than a minute behind the newest entry logs a warning.
     pub fn timestamp(&self) -> u64 {
         self.timestamp
+    }
+
+    /// The same entry with a copy of its payload on the heap: it holds no segment any more.
+    pub fn into_owned(self) -> Entry {
+        Entry { payload: Bytes::copy_from_slice(&self.payload), ..self }
     }
 
     /// The payload as shared bytes: cloning or slicing it copies nothing.

@@ -54,6 +54,14 @@ pub enum AppendError {
         /// What ran out of room, and what to do.
         reason: String,
     },
+    /// A task that ran within a waker, on the node's own thread, called something that waits for the
+    /// node. Use the asynchronous calls there, or make the call on another thread.
+    #[error("{WAKER}{}", if *under_way { "; the append is under way all the same" } else { "" })]
+    #[non_exhaustive]
+    CalledFromWaker {
+        /// Whether the append is under way, and may commit. If not, nothing was appended.
+        under_way: bool,
+    },
     /// The ledger was shut down before the append was proposed. Not committed.
     #[error("the ledger was shut down")]
     Stopped,
@@ -72,6 +80,7 @@ impl AppendError {
         match self {
             AppendError::OutcomeUnknown => !planted!("what nobody knows counts as lost"),
             AppendError::TimedOut(_) => !planted!("what timed out counts as lost"),
+            AppendError::CalledFromWaker { under_way } => *under_way,
             _ => false,
         }
     }
@@ -102,6 +111,17 @@ pub enum ReadError {
     /// The storage could not read.
     #[error(transparent)]
     Storage(StorageError),
+    /// This node has stopped taking part because of a fault of its own, so nothing more comes here:
+    /// read on at another node. What it had committed can be read.
+    #[error("nothing more comes on this node: {reason}")]
+    #[non_exhaustive]
+    Failed {
+        /// What happened, and what to do.
+        reason: String,
+    },
+    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    #[error("{WAKER}")]
+    CalledFromWaker,
     /// The ledger was shut down.
     #[error("the ledger was shut down")]
     Stopped,
@@ -114,6 +134,9 @@ pub enum BarrierError {
     /// No leader with a quorum answered in time. Try again.
     #[error("no leader with a quorum answered within {}", seconds(*.0))]
     TimedOut(Duration),
+    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    #[error("{WAKER}")]
+    CalledFromWaker,
     /// The ledger was shut down.
     #[error("the ledger was shut down")]
     Stopped,
@@ -143,6 +166,9 @@ pub enum TransferError {
     /// The target did not catch up or did not win within an election timeout.
     #[error("node {0} did not take over in time: is it running and reachable?")]
     TimedOut(NodeId),
+    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    #[error("{WAKER}")]
+    CalledFromWaker,
     /// The ledger was shut down.
     #[error("the ledger was shut down")]
     Stopped,
@@ -162,6 +188,9 @@ pub enum PurgeError {
     /// The storage could not do it.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    #[error("{WAKER}")]
+    CalledFromWaker,
     /// The ledger was shut down.
     #[error("the ledger was shut down")]
     Stopped,
@@ -216,6 +245,10 @@ pub enum ShutdownError {
         reason: String,
     },
 }
+
+/// Of every call that waits for the node.
+const WAKER: &str = "called within a waker, on the thread that the answer must come from: use an \
+                     asynchronous call, or another thread";
 
 fn leads(leader: &Option<NodeId>, address: &Option<String>) -> String {
     match (leader, address) {

@@ -1,5 +1,6 @@
 //! The promise of one append. All appends of a batch share one completion: a batch that commits wakes all its waiters at once.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,7 +74,8 @@ impl AppendFuture {
     /// passed, or when the ledger is shut down.
     ///
     /// # Errors
-    /// Any [`AppendError`].
+    /// Any [`AppendError`]. [`AppendError::CalledFromWaker`] if a node runs this within a waker, and
+    /// the outcome is not known yet.
     #[inline]
     pub fn wait(self) -> Result<Appended, AppendError> {
         // Who has many in flight finds most of them committed.
@@ -88,11 +90,16 @@ impl AppendFuture {
     fn wait_long(&self) -> Result<Appended, AppendError> {
         match &self.state {
             State::Refused(error) => Err(error.clone()),
+            State::UnderWay { completion, .. } if is_in_waker() => {
+                let under_way = || Err(AppendError::CalledFromWaker { under_way: true });
+                self.place(completion.outcome().unwrap_or_else(under_way))
+            }
             State::UnderWay { completion, .. } => self.place(completion.wait()),
         }
     }
 
     /// Like [`wait`](Self::wait), but gives up waiting after `timeout`: `None`, and the append goes on.
+    /// Within a waker that a node runs it does not wait.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Appended, AppendError>> {
         match &self.state {
             State::Refused(error) => Some(Err(error.clone())),
@@ -136,6 +143,25 @@ impl fmt::Debug for AppendFuture {
     }
 }
 
+thread_local!(static IN_WAKER: Cell<bool> = const { Cell::new(false) });
+
+/// Whether this thread runs a waker for a node at the moment. Some executors run the task within
+/// it: then a call that waits for the node would wait for itself.
+///
+/// The checkers of schedules run many threads of a model on one thread, so it is not told there.
+pub(crate) fn is_in_waker() -> bool {
+    !cfg!(all(test, any(loom, shuttle))) && IN_WAKER.get()
+}
+
+/// Wakes a task. Its panic is the host's, not this node's.
+fn wake(waker: Waker) {
+    let before = IN_WAKER.replace(true);
+    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+        log::error!("a task that was woken by its append panicked");
+    }
+    IN_WAKER.set(before);
+}
+
 /// How a batch ended: the term in which it was committed, or why not.
 pub(crate) type Outcome = Result<u64, AppendError>;
 
@@ -175,10 +201,7 @@ impl Completion {
             self.wake.notify_all();
         }
         for waker in wakers {
-            // Some executors run the task within this call. Its panic is the host's, not this node's.
-            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                log::error!("a task that was woken by its append panicked");
-            }
+            wake(waker);
         }
     }
 
@@ -190,13 +213,17 @@ impl Completion {
         Some(self.committed.load(Ordering::Acquire)).filter(|term| *term != 0)
     }
 
+    fn outcome(&self) -> Option<Outcome> {
+        self.waiting.lock().outcome.clone()
+    }
+
     fn wait(&self) -> Outcome {
         self.committed().map_or_else(|| spin::host_wait(|| self.committed().map(Ok), || self.sleep()), Ok)
     }
 
     fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
-        if timeout.is_zero() {
-            return self.waiting.lock().outcome.clone(); // a look, not a wait
+        if timeout.is_zero() || is_in_waker() {
+            return self.outcome(); // a look, not a wait
         }
         if let Some(term) = self.committed() {
             return Some(Ok(term));

@@ -13,6 +13,8 @@ pub(crate) struct Watermark {
     /// Counted before waiting and read after publishing, both SeqCst: either the waiter sees the new end, or the publisher sees the waiter.
     waiters: AtomicUsize,
     closed: AtomicBool,
+    /// It never moves again, for the node has a fault. What lies below it can be read.
+    stuck: AtomicBool,
     /// The position at `end`.
     position: Mutex<u64>,
     wake: Condvar,
@@ -24,6 +26,7 @@ impl Watermark {
             end: AtomicU64::new(end),
             waiters: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             position: Mutex::new(position),
             wake: Condvar::default(),
         }
@@ -56,10 +59,23 @@ impl Watermark {
 
     /// Ends every wait, now and later.
     pub(crate) fn close(&self) {
+        self.end_waits(&self.closed);
+    }
+
+    /// Ends every wait, now and later: nothing more will be committed here.
+    pub(crate) fn stick(&self) {
+        self.end_waits(&self.stuck);
+    }
+
+    fn end_waits(&self, why: &AtomicBool) {
         let held = self.position.lock();
-        self.closed.store(true, Ordering::Relaxed);
+        why.store(true, Ordering::Relaxed);
         drop(held);
         self.wake.notify_all();
+    }
+
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -67,14 +83,14 @@ impl Watermark {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Blocks until `index` is committed (true), or the watermark is closed or `deadline` has passed (false).
+    /// Blocks until `index` is committed (true), or the watermark is closed or stuck or `deadline` has passed (false).
     pub(crate) fn wait_past(&self, index: u64, deadline: Option<Instant>) -> bool {
         if self.end() > index {
             return true;
         }
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let mut held = self.position.lock();
-        while self.end() <= index && !self.is_closed() {
+        while self.end() <= index && !self.is_closed() && !self.is_stuck() {
             match deadline {
                 None => self.wake.wait(&mut held),
                 Some(deadline) => {
@@ -112,5 +128,17 @@ mod tests {
         mark.close();
         assert_eq!(waiter.join().unwrap(), (true, false));
         assert_eq!(mark.end_and_position(), (4, 40));
+    }
+
+    #[test]
+    fn a_waiter_is_woken_when_nothing_more_can_come() {
+        let mark = Arc::new(Watermark::new(3, 30));
+        let waiter = {
+            let mark = mark.clone();
+            std::thread::spawn(move || mark.wait_past(3, None))
+        };
+        mark.stick();
+        assert!(!waiter.join().unwrap());
+        assert!(mark.is_stuck() && !mark.is_closed() && mark.wait_past(2, None));
     }
 }

@@ -10,8 +10,7 @@ impl Engine {
     pub(super) fn begin_transfer(&mut self, to: NodeId, reply: Sender<Result<(), TransferError>>) {
         match self.try_transfer(to) {
             Err(error) => drop(reply.send(Err(error))),
-            Ok(false) => drop(reply.send(Ok(()))),
-            Ok(true) => {
+            Ok(()) => {
                 if let Some(before) = self.transfer.replace(Transfer { to, since: self.now.elapsed, reply }) {
                     let _ = before.reply.send(Err(TransferError::TimedOut(before.to)));
                 }
@@ -19,8 +18,8 @@ impl Engine {
         }
     }
 
-    /// Begins to hand over. `Ok(false)`: there is nothing to do, `to` leads already.
-    fn try_transfer(&mut self, to: NodeId) -> Result<bool, TransferError> {
+    /// Begins to hand over, unless `to` leads already.
+    fn try_transfer(&mut self, to: NodeId) -> Result<(), TransferError> {
         if self.stopped {
             return Err(TransferError::Stopped);
         }
@@ -29,7 +28,7 @@ impl Engine {
         }
         let standing = self.replica.standing();
         if standing.leader == Some(to) {
-            return Ok(false);
+            return Ok(());
         }
         let refusal = |refusal| match refusal {
             TransferRefusal::NotLeader => TransferError::NotLeader { leader: standing.leader },
@@ -41,20 +40,25 @@ impl Engine {
         self.shared.sequencer.pause();
         self.take_appends();
         self.replica.handle_transfer(to).map_err(refusal)?;
-        Ok(true)
+        Ok(())
     }
 
-    /// Answers a transfer that has come to an end, one way or the other.
+    /// Answers a transfer that has come to an end: the other node takes appends, or it does not lead.
     pub(super) fn end_transfer(&mut self) {
         if self.replica.is_transferring() {
             return;
         }
-        let leader = self.replica.standing().leader;
-        // raft-rs gives up after an election timeout, and so does an election. If nobody leads by then, a majority is missing.
+        // raft-rs gives up after an election timeout, and so does an election. If nobody leads by then,
+        // a majority is missing.
         let patience = 2 * self.settings.tick * self.settings.replica.election_ticks as u32;
-        let late = |transfer: &Transfer| self.now.elapsed >= transfer.since + patience;
-        let Some(Transfer { to, reply, .. }) = self.transfer.take_if(|transfer| leader.is_some() || late(transfer)) else { return };
-        let _ = reply.send(if leader == Some(to) { Ok(()) } else { Err(TransferError::TimedOut(to)) });
+        let (leader, replica, now) = (self.replica.standing().leader, &self.replica, self.now.elapsed);
+        let is_over = |transfer: &mut Transfer| match leader {
+            Some(leader) if leader != transfer.to => true,
+            _ => replica.leads_and_commits(transfer.to) || now >= transfer.since + patience,
+        };
+        let Some(Transfer { to, reply, .. }) = self.transfer.take_if(is_over) else { return };
+        let is_done = self.replica.leads_and_commits(to);
+        let _ = reply.send(if is_done { Ok(()) } else { Err(TransferError::TimedOut(to)) });
         self.shared.sequencer.resume();
     }
 }

@@ -439,6 +439,11 @@ impl Core {
         self.node.raft.raft_log.committed
     }
 
+    /// The timestamp of the last batch that raft-rs took.
+    pub(super) fn newest_timestamp(&self) -> u64 {
+        self.newest.timestamp
+    }
+
     /// Whether a leader has committed a batch of its own term, and with it everything before.
     pub(super) fn has_committed_its_term(&self) -> bool {
         self.node.raft.commit_to_current_term()

@@ -345,6 +345,11 @@ impl Replica {
             }
             // Before the messages of the turn: hosts wait for it, and a message to each peer takes longer than to wake them.
             self.publish_commit();
+            // A message of this turn may tell that this leader has committed a batch of its term, and
+            // whoever hears that takes it for ready (`leads_and_commits`).
+            if self.current_standing().role == Role::Leader {
+                self.announce_standing();
+            }
             match self.core.take_turn() {
                 Some(turn) => self.begin(turn),
                 None => self.follow_commit(),
@@ -379,6 +384,11 @@ impl Replica {
         self.standing
     }
 
+    /// Whether `node` leads and takes appends: a batch of its term is known to be committed here.
+    pub(crate) fn leads_and_commits(&self, node: NodeId) -> bool {
+        self.standing.leader == Some(node) && self.committed.term == self.standing.term
+    }
+
     /// What a storage should remember of this replica when it is closed in good order.
     pub(crate) fn hard_state(&self) -> HardState {
         HardState { commit: self.committed.raft_index, ..self.core.hard_state() }
@@ -387,6 +397,11 @@ impl Replica {
     /// The mark at the end of the log as far as it is written.
     pub(crate) fn last(&self) -> Option<Mark> {
         self.core.written_mark(self.core.last_written())
+    }
+
+    /// The timestamp of the newest entry that was seen here.
+    pub(crate) fn newest_timestamp(&self) -> u64 {
+        self.committed.timestamp.max(self.core.newest_timestamp())
     }
 
     /// If this node leads: the raft index of the last batch of its log. That may not be written yet, and peers may have been sent it already.
@@ -460,10 +475,14 @@ impl Replica {
         if !held.is_empty() {
             self.effects.push_back(Effect::Barrier(held));
         }
-        let standing = self.current_standing();
         if self.core.role() != CoreRole::Leader {
             self.pace.clear();
         }
+        self.announce_standing();
+    }
+
+    fn announce_standing(&mut self) {
+        let standing = self.current_standing();
         if standing != self.standing {
             self.standing = standing;
             self.barriers.ask_again();

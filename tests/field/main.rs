@@ -7,8 +7,14 @@
 //! cargo test --test field -- --ignored                 as root, on Linux, with `ip`, `tc` and `unshare`: the rest
 //! ```
 
+#![expect(clippy::unwrap_used, reason = "every part of this is a test")]
+
 #[macro_use]
 mod child;
+mod calls;
+mod clock;
+mod group;
+mod transfer;
 
 facts! {
     fn a_fact_may_change_its_whole_process() {

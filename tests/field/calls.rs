@@ -1,0 +1,162 @@
+//! Calls made where their answer cannot come: within a waker, on a node that has died.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake};
+use std::time::Duration;
+
+use dledger::transport::{Message, Seat, Transport};
+use dledger::{AppendError, BarrierError, DLedger, PurgeError, ReadError, TransferError};
+
+use crate::group::{TIMEOUT, eventually, home};
+
+type Call = Box<dyn FnOnce(&DLedger) + Send>;
+
+/// An executor that runs its task within `wake`, on the thread of the node.
+struct Inline {
+    ledger: DLedger,
+    task: Mutex<Option<Call>>,
+    done: mpsc::SyncSender<()>,
+}
+
+impl Wake for Inline {
+    fn wake(self: Arc<Self>) {
+        if let Some(task) = self.task.lock().expect("no task panics while it holds this").take() {
+            task(&self.ledger);
+            let _ = self.done.send(());
+        }
+    }
+}
+
+/// Runs `task` within a waker that the node calls. Fails if it does not return.
+fn within_a_waker(ledger: &DLedger, task: impl FnOnce(&DLedger) + Send + 'static) {
+    let (done, returned) = mpsc::sync_channel(1);
+    let task = Mutex::new(Some(Box::new(task) as Call));
+    let waker = Arc::new(Inline { ledger: ledger.clone(), task, done }).into();
+    // An append that commits before it is polled wakes nobody.
+    loop {
+        let append = pin!(ledger.append_async("x"));
+        if append.poll(&mut Context::from_waker(&waker)).is_pending() {
+            break;
+        }
+    }
+    returned.recv_timeout(TIMEOUT).expect("what is called within a waker returns");
+}
+
+fn alone(home: &tempfile::TempDir) -> DLedger {
+    DLedger::builder(1).dir(home.path().join("log")).open().expect("it opens")
+}
+
+/// A transport whose thread panics when it is told to: the node has a fault from then on.
+struct Doomed(Option<mpsc::Receiver<()>>);
+
+impl Transport for Doomed {
+    fn start(&mut self, seat: Seat) -> io::Result<()> {
+        let told = self.0.take().expect("a transport is started once");
+        seat.spawner.spawn("doomed", move || {
+            if told.recv().is_ok() {
+                panic!("a bug that was made on purpose");
+            }
+        })
+    }
+
+    fn send(&mut self, _messages: &mut Vec<Message>) {}
+
+    fn stop(&mut self) {}
+}
+
+facts! {
+    fn a_consumer_that_waits_is_told_of_a_fault() {
+        let home = home();
+        let (doom, told) = mpsc::channel();
+        let builder = DLedger::builder(1).dir(home.path().join("log"));
+        let ledger = builder.transport(Doomed(Some(told))).open().unwrap();
+        ledger.append_batch(["a", "b", "c"]).unwrap();
+        let blocked = std::thread::spawn({
+            let mut tail = ledger.tail(0);
+            move || (tail.by_ref().collect::<Vec<_>>(), tail.next().is_none())
+        });
+        let timed = std::thread::spawn({
+            let mut tail = ledger.tail(3);
+            move || tail.next_timeout(Duration::from_secs(3600))
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        doom.send(()).unwrap();
+        let (entries, has_ended) = blocked.join().unwrap();
+        assert_eq!((entries.iter().filter(|entry| entry.is_ok()).count(), has_ended), (3, true));
+        let fault = ledger.status().fault.expect("the node says what is wrong with it");
+        for end in [entries.into_iter().last(), timed.join().unwrap(), ledger.tail(3).next()] {
+            match end {
+                Some(Err(ReadError::Failed { reason, .. })) => assert_eq!(reason, fault),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(ledger.tail(1).filter(Result::is_ok).count(), 2, "what was committed is read first");
+        ledger.shutdown().unwrap_err();
+        assert!(ledger.tail(3).next().is_none(), "a tail of a closed ledger just ends");
+    }
+
+    fn what_waits_for_the_node_is_refused_within_a_waker_and_the_node_lives() {
+        let home = home();
+        let ledger = alone(&home);
+        ledger.append("before").unwrap();
+        within_a_waker(&ledger, |ledger| {
+            let end = ledger.status().end_index;
+            let refused = ledger.append("y").unwrap_err();
+            assert!(matches!(refused, AppendError::CalledFromWaker { .. }), "{refused}");
+            assert!(!refused.may_have_committed());
+            let refused = ledger.append_batch(["a", "b"]).unwrap_err();
+            assert!(matches!(refused, AppendError::CalledFromWaker { .. }), "{refused}");
+            assert_eq!(ledger.status().end_index, end, "nothing was appended");
+            assert!(matches!(ledger.barrier(), Err(BarrierError::CalledFromWaker)));
+            assert!(matches!(ledger.purge(0), Err(PurgeError::CalledFromWaker)));
+            let transfer = ledger.transfer_leadership(1);
+            assert!(matches!(transfer, Err(TransferError::CalledFromWaker)));
+        });
+        assert!(ledger.append("after").is_ok());
+    }
+
+    fn what_waits_for_an_append_within_a_waker_says_that_it_may_commit() {
+        let home = home();
+        let ledger = alone(&home);
+        within_a_waker(&ledger, |ledger| {
+            let under_way = ledger.append_async("goes on");
+            assert!(under_way.wait_timeout(Duration::from_secs(5)).is_none());
+            let unknown = under_way.wait().unwrap_err();
+            assert!(matches!(unknown, AppendError::CalledFromWaker { .. }), "{unknown}");
+            assert!(unknown.may_have_committed());
+        });
+        assert!(ledger.tail(0).map(Result::unwrap).any(|entry| *entry == *b"goes on"));
+    }
+
+    fn a_tail_reads_what_is_there_within_a_waker_and_does_not_wait_for_more() {
+        let home = home();
+        let ledger = alone(&home);
+        ledger.append("first").unwrap();
+        within_a_waker(&ledger, |ledger| {
+            assert_eq!(*ledger.get(0).unwrap().unwrap(), *b"first");
+            let mut tail = ledger.tail(0);
+            assert_eq!(*tail.next().unwrap().unwrap(), *b"first");
+            let mut tail = ledger.tail(ledger.committed().end);
+            let refused = tail.next();
+            assert!(matches!(refused, Some(Err(ReadError::CalledFromWaker))), "{refused:?}");
+            let refused = tail.next_timeout(Duration::from_secs(5));
+            assert!(matches!(refused, Some(Err(ReadError::CalledFromWaker))), "{refused:?}");
+        });
+        assert!(ledger.append("after").is_ok());
+    }
+
+    fn a_ledger_is_shut_down_and_dropped_within_a_waker() {
+        let home = home();
+        let ledger = alone(&home);
+        within_a_waker(&ledger, |ledger| ledger.shutdown().unwrap());
+        drop(ledger);
+        let mut again = None;
+        eventually("the directory is free again", || {
+            again = DLedger::builder(1).dir(home.path().join("log")).open().ok();
+            again.is_some()
+        });
+    }
+}
