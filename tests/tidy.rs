@@ -14,7 +14,7 @@ use scan::Source;
 /// Where what stands may be named: raft's and protobuf's types stop here, so that both stay replaceable.
 const RAFT_AT_HOME: [&str; 3] = ["src/replica/adapter.rs", "src/message.rs", "src/message/"];
 const SLOG_AT_HOME: [&str; 2] = ["src/replica/adapter.rs", "src/replica/adapter/"];
-const UNSAFE_AT_HOME: [&str; 1] = ["src/storage/segmented/map.rs"];
+const UNSAFE_AT_HOME: [&str; 1] = ["src/storage/segmented/mmap.rs"];
 const THREADS_AT_HOME: [&str; 1] = ["src/threads.rs"];
 /// What threads meet at comes from one file, so that a checker of threads can put its own in the place of all of it. A simulation, which
 /// has one thread, and the suite that a host's transport runs against are no part of a node. Whose turn it is to spin decides nothing.
@@ -346,7 +346,7 @@ mod each_rule_can_fail {
     fn unsafe_outside_the_map_is_found() {
         refuses(unsafe_lives_in_the_map, "src/batch.rs", "fn f() { unsafe { g() } }");
         refuses(unsafe_lives_in_the_map, "src/batch.rs", "unsafe impl Send for X {}");
-        accepts(unsafe_lives_in_the_map, "src/storage/segmented/map.rs", "unsafe fn f() {}");
+        accepts(unsafe_lives_in_the_map, "src/storage/segmented/mmap.rs", "unsafe fn f() {}");
         accepts(unsafe_lives_in_the_map, "src/lib.rs", "#![deny(unsafe_code)] /* unsafe /* unsafe */ unsafe */");
     }
 

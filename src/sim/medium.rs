@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::chance::Chance;
 use super::witness::Fuse;
-use crate::storage::segmented::disk::{Disk, DiskFile};
+use crate::storage::segmented::fs::{Disk, DiskFile};
 use crate::storage::segmented::simulated::{Call, Failure, Fault, SimulatedDisk, SimulatedFile, SimulatedLock, SimulatedMap};
 use crate::storage::{Genesis, Mark, SegmentOptions, SegmentedLog, Storage};
 

@@ -9,9 +9,9 @@
 
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
-use super::failed;
+use super::error::failed;
 use super::format;
+use super::fs::{Disk, DiskFile};
 use super::live::{Live, Stretch};
 use super::mend::Home;
 use super::recovery::{Candidate, Contents, Found, Witness, winners};

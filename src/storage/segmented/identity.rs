@@ -2,10 +2,10 @@
 
 use std::io::{self, IoSlice};
 
-use super::disk::{Disk, DiskFile};
+use super::error::{damaged, failed};
+use super::file_io::{read_full, write_all};
 use super::format::{FEATURES, PAGE_BYTES, PageReader, PageWriter, VERSION};
-use super::segment::{read_full, write_all};
-use super::{damaged, failed};
+use super::fs::{Disk, DiskFile};
 use crate::entry::NodeId;
 use crate::role::Membership;
 use crate::storage::{Genesis, StorageError};
@@ -122,7 +122,7 @@ fn describe(genesis: &Genesis) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::RealDisk;
+    use super::super::real_disk::RealDisk;
     use super::*;
 
     fn identity() -> IdentityFile {

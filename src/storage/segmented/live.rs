@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::disk::Disk;
 use super::format::Synced;
+use super::fs::Disk;
 use super::lookup::{Spot, first_beyond};
 use super::segment::Segment;
 use crate::entry::Entry;
@@ -112,7 +112,7 @@ impl<D: Disk> Live<D> {
         let Some((stretch, spot)) = self.find(disk, index)? else { return Ok(None) };
         let (_, batch) = stretch.segment.record(disk, spot.ordinal)?;
         if batch.first_index().is_none_or(|first| index < first) || batch.end_index().is_none_or(|end| index >= end) {
-            return Err(super::damaged(disk, &stretch.segment.name, 0, "the index of the segment points to the wrong record"));
+            return Err(super::error::damaged(disk, &stretch.segment.name, 0, "the index of the segment points to the wrong record"));
         }
         Ok(Some(batch))
     }
@@ -160,7 +160,9 @@ impl<D: Disk> Live<D> {
         let reached = next.checked_sub(1).map_or(0, |at| self.stretches[at].segment.first);
         match (self.gaps.iter().find(|gap| gap.raft_indexes.start > reached), self.stretches.get(next)) {
             (Some(gap), _) => Err(gap.into()),
-            (None, Some(behind)) => Err(super::damaged(disk, &behind.segment.name, 0, "the entries in front of it are in no segment")),
+            (None, Some(behind)) => {
+                Err(super::error::damaged(disk, &behind.segment.name, 0, "the entries in front of it are in no segment"))
+            }
             (None, None) => Ok(()),
         }
     }

@@ -10,8 +10,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::disk::{Disk, DiskMap};
 use super::format::{self, HEADER_BYTES, PLACE_BYTES, Place};
+use super::fs::{Disk, DiskMap};
 use super::segment::{Index, Segment};
 use crate::batch::{self, BatchError, PREFIX_BYTES, SLOT_BYTES};
 use crate::entry::Entry;
@@ -145,7 +145,7 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use super::super::disk::Claims;
+    use super::super::fs::Claims;
     use super::*;
     use crate::primitives::Mutex;
 

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskFile, DiskMap};
+use super::error::{broken, damaged, failed};
+use super::file_io::{read_exact, write_all};
 use super::format::{self, HEADER_BYTES, Header, RECORDS_AT, Synced};
+use super::fs::{Disk, DiskFile, DiskMap};
 use super::live::Live;
-use super::segment::{Segment, read_exact, write_all};
-use super::{broken, damaged, failed};
+use super::segment::Segment;
 use crate::storage::{Batch, Mark, StorageError};
 
 /// How the names of segments end that are being written anew. Every opening of a sound log removes what a crash left of them.

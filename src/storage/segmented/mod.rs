@@ -5,16 +5,20 @@
 //! that is small and changes (term, vote, base, peers) is in one file of alternating slots.
 
 mod damage;
-pub(crate) mod disk;
+mod error;
+mod file_io;
 mod format;
+pub(crate) mod fs;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod identity;
 mod live;
 mod lookup;
-mod map;
 mod mend;
+mod mmap;
+mod options;
 mod patient;
+mod real_disk;
 mod recovery;
 mod retention;
 mod scan;
@@ -33,6 +37,8 @@ pub mod tools;
 mod trials;
 mod writer;
 
+pub use options::SegmentOptions;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -40,10 +46,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use self::disk::{Disk, DiskFile, RealDisk};
+use self::error::{damaged, failed, too_large};
+use self::fs::{Disk, DiskFile};
 use self::identity::IdentityFile;
 use self::live::{Live, SegmentReader};
 use self::patient::Patient;
+use self::real_disk::RealDisk;
 use self::recovery::Found;
 use self::state::{STATE_NAME, State, StateFile, WriteError};
 use self::sync::Shared;
@@ -53,35 +61,6 @@ use crate::entry::NodeId;
 use crate::role::Membership;
 
 const LOCK_NAME: &str = "LOCK";
-
-/// How a [`SegmentedLog`] lays out its files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SegmentOptions {
-    /// The length of a segment file in bytes. A value outside of [`SegmentOptions::SEGMENT_BYTES_MIN`] to
-    /// [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for the nearer of the two. A batch that is larger gets a segment of its own size. Besides what holds the log
-    /// there are up to two files of this length on the disk that are kept ready for what comes. Default: 64 MiB.
-    pub segment_bytes: u64,
-    /// Whether segments that are made ready ahead are filled with zeros: a sync of what is then written over them takes about half the time, and the disk
-    /// writes everything twice. Worth it if every batch is synced. Default: true.
-    pub zeroed: bool,
-    /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is found, and can be mended, wherever it is. Opening
-    /// costs the log then, and not its tail. Default: false.
-    pub verified: bool,
-}
-
-impl SegmentOptions {
-    /// The smallest segment: 64 KiB. In simulations 8 KiB, so that they see many.
-    pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 64 << 10 };
-    /// The largest segment: 4 GiB.
-    pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
-}
-
-impl Default for SegmentOptions {
-    fn default() -> Self {
-        SegmentOptions { segment_bytes: 64 << 20, zeroed: true, verified: false }
-    }
-}
 
 /// The default storage: a log in the segment files of one directory.
 ///
@@ -441,26 +420,4 @@ impl<D: Disk> fmt::Debug for SegmentedLog<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SegmentedLog").field("dir", &self.disk.path("")).field("options", &self.options).finish_non_exhaustive()
     }
-}
-
-/// The typed error for what the operating system said.
-fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, error: io::Error) -> StorageError {
-    if is_full(&error) { StorageError::Full { path: disk.path(name) } } else { broken(disk, action, name, error) }
-}
-
-fn broken<D: Disk>(disk: &D, action: &'static str, name: &str, error: io::Error) -> StorageError {
-    StorageError::Io { action, path: disk.path(name), source: Arc::new(error) }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-fn damaged<D: Disk>(disk: &D, name: &str, offset: u64, reason: impl Into<String>) -> StorageError {
-    StorageError::Damaged { path: disk.path(name), offset, reason: reason.into() }
-}
-
-fn too_large<D: Disk>(disk: &D, name: &str) -> StorageError {
-    let error = io::Error::new(io::ErrorKind::InvalidInput, "more members or peers than fit one page");
-    broken(disk, "write", name, error)
 }

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::error::{broken, failed, too_large};
 use super::format;
+use super::fs::{Disk, DiskFile};
 use super::live::{Live, Stretch};
 use super::mend::{self, Home, Remake};
 use super::recovery::Found;
 use super::segment::Segment;
 use super::state::{STATE_NAME, StateFile, WriteError};
-use super::{broken, failed, too_large};
 use crate::storage::{Batch, BatchError, Damage, Mark, StorageError};
 
 /// See the [module](self).

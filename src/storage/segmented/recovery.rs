@@ -16,16 +16,17 @@
 use std::sync::Arc;
 
 use super::damage::salvage;
-use super::disk::{Disk, DiskFile};
+use super::error::{damaged, failed};
+use super::file_io::read_full;
 use super::format::{self, HeadError, Header, PAGE_BYTES, Seal, Synced};
+use super::fs::{Disk, DiskFile};
 use super::live::{Live, Stretch};
 use super::mend::Home;
 use super::retention::Unsealed;
 use super::scan::{Scan, scan};
-use super::segment::{Segment, read_full};
+use super::segment::Segment;
 use super::state::State;
 use super::tail::Tail;
-use super::{damaged, failed};
 use crate::storage::{Damage, Mark, StorageError};
 
 /// What the files hold.

@@ -3,13 +3,14 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::error::{damaged, failed};
+use super::file_io::write_all;
 use super::format::{self, PLACE_BYTES, Place, SEAL_AT, Seal};
+use super::fs::{Disk, DiskFile};
 use super::live::Live;
-use super::segment::{Segment, write_all};
+use super::segment::Segment;
 use super::spare::{self, Order};
 use super::sync::Shared;
-use super::{damaged, failed};
 use crate::primitives::Mutex;
 use crate::storage::{Chore, StorageError};
 

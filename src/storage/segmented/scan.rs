@@ -4,10 +4,11 @@ use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskFile};
+use super::error::{damaged, failed};
+use super::file_io::{read_exact, read_full, write_all};
 use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, RECORDS_AT, Synced};
-use super::segment::{Records, read_exact, read_full, write_all};
-use super::{damaged, failed};
+use super::fs::{Disk, DiskFile};
+use super::segment::Records;
 use crate::storage::{Batch, Mark, StorageError};
 
 /// What a scan found.

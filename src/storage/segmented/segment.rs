@@ -9,21 +9,16 @@
 //! 2. A place is stored once. Chunks of places are never moved: the next chunk is twice as large, and the first one is allocated once.
 //! 3. The bytes of a record are in the file before its place is published, and are never written again.
 
-use std::io::{self, IoSlice};
-use std::ops::Range;
-
 use bytes::Bytes;
 
-use super::disk::{Claims, Disk, DiskFile, DiskMap};
+use super::error::{damaged, failed};
+use super::file_io::read_full;
 use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, PAGE_BYTES, PLACE_BYTES, Place, Seal};
+use super::fs::{Claims, Disk, DiskFile, DiskMap, MapOf};
 use super::survey::survey;
-use super::{damaged, failed};
 use crate::primitives::OnceLock;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::storage::{Batch, Damage, Mark, StorageError};
-
-/// The map of an open file of `D`.
-pub(super) type MapOf<D> = <<D as Disk>::File as DiskFile>::Map;
 
 pub(super) struct Segment<D: Disk> {
     pub(super) id: u64,
@@ -332,136 +327,12 @@ fn slot_of(ordinal: u64) -> (usize, usize) {
     (chunk as usize, (ordinal - FIRST_CHUNK * ((1 << chunk) - 1)) as usize)
 }
 
-/// Writes all of `parts`, however many calls that takes.
-pub(super) fn write_all(file: &impl DiskFile, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-    write_from(file, parts, offset).map_err(|(_, error)| error)
-}
-
-/// Writes all of `parts`, or nothing of them where there is no room. A disk that had room for some of it is not full but broken: what is refused for
-/// want of room must not be there after a crash, and that would be.
-pub(super) fn write_whole(file: &impl DiskFile, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-    write_from(file, parts, offset).map_err(|(written, error)| match written {
-        0 => error,
-        written => io::Error::other(format!("{written} bytes were written, and then: {error}")),
-    })
-}
-
-/// Writes all of `parts`. An error comes with how many bytes were written before.
-fn write_from(file: &impl DiskFile, mut parts: &mut [IoSlice<'_>], offset: u64) -> Result<(), (u64, io::Error)> {
-    /// What one call takes at most on Linux (IOV_MAX).
-    const PARTS_MAX: usize = 1024;
-    let mut done = 0;
-    IoSlice::advance_slices(&mut parts, 0);
-    while !parts.is_empty() {
-        let now = parts.len().min(PARTS_MAX);
-        match file.write_at(&parts[..now], offset + done) {
-            Ok(0) => return Err((done, io::ErrorKind::WriteZero.into())),
-            Ok(written) => {
-                done += written as u64;
-                IoSlice::advance_slices(&mut parts, written);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err((done, error)),
-        }
-    }
-    Ok(())
-}
-
-/// How many zeros one call writes at most, and never across a multiple of it.
-///
-/// Linux can keep in one piece (a folio) what one call brought into memory, as far as it is aligned: a page fault, a write or a sync there costs what the
-/// pieces cost, not the pages. Larger pieces are harder to come by, and whoever waits for the processor or the disk meanwhile waits for a whole one: about 80
-/// microseconds and half a millisecond on a fast machine, or a millisecond more where a hypervisor has to give each new page first.
-const ZEROS_AT_ONCE: u64 = 512 << 10;
-
-/// Where the piece of zeros that begins at `offset` ends.
-pub(super) fn zeros_end(offset: u64, end: u64) -> u64 {
-    end.min((offset / ZEROS_AT_ONCE + 1) * ZEROS_AT_ONCE)
-}
-
-/// Writes zeros over `range`, so that the blocks below are there and need not be made when they are used.
-pub(super) fn write_zeros(file: &impl DiskFile, range: Range<u64>) -> io::Result<()> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    let mut offset = range.start;
-    while offset < range.end {
-        let end = zeros_end(offset, range.end);
-        let part = |at| IoSlice::new(&ZEROS[..ZEROS.len().min((end - at) as usize)]);
-        let mut parts: Vec<_> = (offset..end).step_by(ZEROS.len()).map(part).collect();
-        write_all(file, &mut parts, offset)?;
-        offset = end;
-    }
-    Ok(())
-}
-
-/// Reads all of `buffer`. Fewer bytes than that are an error.
-pub(super) fn read_exact(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    match read_full(file, buffer, offset)? {
-        read if read == buffer.len() => Ok(()),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-/// Reads until `buffer` is full or the file ends.
-pub(super) fn read_full(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 #[cfg(all(test, loom))]
 mod exhaustive;
 
 #[cfg(test)]
 mod tests {
-    use super::super::map::FileMap;
     use super::*;
-    use crate::primitives::Mutex;
-
-    /// A file that notes where it is written, and how much.
-    #[derive(Default)]
-    struct Noting(Mutex<Vec<Range<u64>>>);
-
-    impl DiskFile for Noting {
-        type Map = FileMap;
-
-        fn size(&self) -> io::Result<u64> {
-            unreachable!()
-        }
-        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
-            unreachable!()
-        }
-        fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-            assert!(parts.iter().all(|part| part.iter().all(|byte| *byte == 0)));
-            let bytes = parts.iter().map(|part| part.len()).sum();
-            self.0.lock().push(offset..offset + bytes as u64);
-            Ok(bytes)
-        }
-        fn allocate(&self, _: u64) -> io::Result<()> {
-            unreachable!()
-        }
-        fn sync_data(&self) -> io::Result<()> {
-            unreachable!()
-        }
-        fn map(&self) -> io::Result<FileMap> {
-            unreachable!()
-        }
-    }
-
-    #[test]
-    fn zeros_come_in_pieces_that_are_aligned() {
-        const PIECE: u64 = 512 << 10;
-        let file = Noting::default();
-        write_zeros(&file, format::RECORDS_AT..3 * PIECE + 5).unwrap();
-        let written = file.0.lock().clone();
-        assert_eq!(written, [4096..PIECE, PIECE..2 * PIECE, 2 * PIECE..3 * PIECE, 3 * PIECE..3 * PIECE + 5]);
-    }
 
     #[test]
     fn every_ordinal_has_a_slot_of_its_own() {

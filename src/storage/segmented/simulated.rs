@@ -26,7 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::platter::FileId;
-use super::disk::{Claims, Disk, DiskFile, DiskMap};
+use super::fs::{Claims, Disk, DiskFile, DiskMap};
 use crate::primitives::Mutex;
 
 pub(crate) use self::draws::Draws;

@@ -14,10 +14,11 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
-use super::failed;
+use super::error::failed;
+use super::file_io::{write_all, write_zeros, zeros_end};
 use super::format::{self, PAGE_BYTES, RECORDS_AT};
-use super::segment::{MapOf, Segment, write_all, write_zeros, zeros_end};
+use super::fs::{Disk, DiskFile, MapOf};
+use super::segment::Segment;
 use super::sync::Shared;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::primitives::{Mutex, thread};

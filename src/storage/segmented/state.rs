@@ -16,10 +16,10 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::error::is_full;
+use super::file_io::{read_exact, write_all, write_whole, write_zeros};
 use super::format::{PAGE_BYTES, PageReader, PageWriter, Synced};
-use super::is_full;
-use super::segment::{read_exact, write_all, write_whole, write_zeros};
+use super::fs::{Disk, DiskFile};
 use crate::entry::NodeId;
 use crate::role::Membership;
 use crate::storage::{Base, HardState, Mark};
@@ -192,7 +192,7 @@ fn read_or_zeros(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::Re
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::RealDisk;
+    use super::super::real_disk::RealDisk;
     use super::*;
 
     fn state(term: u64) -> State {

@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use super::disk::{Disk, DiskFile};
-use super::failed;
+use super::error::failed;
 use super::format::{self, HEADER_BYTES, Header, RECORDS_AT};
+use super::fs::{Disk, DiskFile};
 use super::scan::{BodyError, Window, body_of, header_at, next_header};
 use super::segment::Records;
 use crate::storage::{Batch, Mark, StorageError};

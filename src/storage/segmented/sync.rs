@@ -12,11 +12,11 @@
 
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::error::{broken, failed};
 use super::format::Synced;
+use super::fs::{Disk, DiskFile};
 use super::spare::Spares;
 use super::state::{STATE_NAME, write_watermark};
-use super::{broken, failed};
 use crate::primitives::{Mutex, OnceLock};
 use crate::storage::{PendingSync, StorageError};
 

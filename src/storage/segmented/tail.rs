@@ -3,9 +3,10 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::disk::Disk;
+use super::file_io::write_whole;
 use super::format::{self, HEADER_BYTES, Header, PLACE_BYTES, Synced};
-use super::segment::{Records, Segment, write_whole};
+use super::fs::Disk;
+use super::segment::{Records, Segment};
 use crate::storage::{Batch, Mark};
 
 /// Records are only ever added behind all others. What a failed write left behind is not written over: the tail is closed, and the next append

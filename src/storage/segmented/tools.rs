@@ -14,15 +14,16 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use self::read_only::ReadOnlyDisk;
-use super::disk::{Disk, DiskFile};
+use super::LOCK_NAME;
+use super::error::{damaged, failed};
 use super::format;
+use super::fs::{Disk, DiskFile};
 use super::identity::{IDENTITY_NAME, IdentityFile};
 use super::live::Stretch;
 use super::mend::MEND_SUFFIX;
 use super::recovery::{self, Found};
 use super::spare::SPARE_SUFFIX;
 use super::state::{STATE_NAME, StateFile};
-use super::{LOCK_NAME, damaged, failed};
 use crate::entry::{Entry, NodeId};
 use crate::storage::{Base, Batch, Damage, Genesis, HardState, Identity, Mark, StorageError};
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::disk::Disk;
+use super::SegmentOptions;
+use super::error::{broken, failed, too_large};
 use super::format::{self, Synced};
+use super::fs::Disk;
 use super::live::{Live, Stretch};
 use super::retention::{Retired, Unsealed};
 use super::segment::{Records, Segment};
@@ -13,7 +15,6 @@ use super::spare::{self, Order, Spare};
 use super::state::{STATE_NAME, State, StateFile, WriteError};
 use super::sync::{Dirty, SegmentSync, Shared, Target};
 use super::tail::{Stamp, Tail, share_of};
-use super::{SegmentOptions, broken, failed, too_large};
 use crate::entry::NodeId;
 use crate::storage::{Base, Batch, Chore, HardState, Mark, PendingSync, StorageError};
 

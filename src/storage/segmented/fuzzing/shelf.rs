@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::disk::{Claims, Disk, DiskFile, DiskMap};
+use super::super::fs::{Claims, Disk, DiskFile, DiskMap};
 
 /// The files by their names.
 #[derive(Debug, Default)]

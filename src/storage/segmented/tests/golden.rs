@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use super::super::disk::{Disk, RealDisk};
 use super::super::format::{PAGE_BYTES, VERSION, segment_name};
+use super::super::fs::Disk;
+use super::super::real_disk::RealDisk;
 use super::super::spare::SPARE_SUFFIX;
 use super::*;
 

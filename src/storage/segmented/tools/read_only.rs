@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::disk::{Claims, Disk, DiskFile, DiskMap};
-use super::super::segment::read_exact;
+use super::super::file_io::read_exact;
+use super::super::fs::{Claims, Disk, DiskFile, DiskMap};
 
 /// Files are read with calls, never mapped: a disk that fails then gives an error and not a signal, and memory is bounded.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::disk::Disk;
 use super::super::format::RECORDS_AT;
+use super::super::fs::Disk;
 use super::super::simulated::{Platter, SimulatedDisk};
 use super::history::Moment;
 use super::workload::{Step, Trial, genesis, log_on};

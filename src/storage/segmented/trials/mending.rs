@@ -47,7 +47,7 @@ fn harm(disk: &SimulatedDisk, all: &[Batch], hits: &[usize], harm: Harm) {
         names.sort();
         let place = names.iter().find_map(|name| {
             let mut bytes = vec![0; disk.bytes_of(name) as usize];
-            super::super::segment::read_full(&disk.open(name).unwrap(), &mut bytes, 0).unwrap();
+            super::super::file_io::read_full(&disk.open(name).unwrap(), &mut bytes, 0).unwrap();
             Some((name, bytes.windows(body.len()).position(|window| window == *body)?))
         });
         let Some((name, at)) = place else { continue };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use memmap2::Mmap;
 
-use super::disk::{Claims, DiskMap};
+use super::fs::{Claims, DiskMap};
 
 /// The bytes of a whole file, read through the page cache. Slices of it share one mapping, which goes when the last of them goes.
 #[derive(Debug)]

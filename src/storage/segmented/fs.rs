@@ -1,0 +1,105 @@
+//! The file seam: the few things that the log asks of a disk.
+//!
+//! Everything that the log does to files goes through [`Disk`] and [`DiskFile`], so that a simulated disk sees every call, in order, and
+//! can fail, tear or forget any of them. Names are plain file names in one directory.
+
+use std::any::Any;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Weak;
+
+use bytes::Bytes;
+
+use crate::primitives::atomic::{Ordering, fence};
+
+/// One directory of a disk.
+pub trait Disk: Send + Sync + fmt::Debug + 'static {
+    /// An open file.
+    type File: DiskFile;
+    /// Held as long as the directory is in use; dropping it lets others in.
+    type Lock: Send + Sync;
+
+    /// Makes the directory if it is missing, durably.
+    fn make(&self) -> io::Result<()>;
+    /// Where `name` is, for messages. The directory itself for an empty name.
+    fn path(&self, name: &str) -> PathBuf;
+    /// Takes the lock. `None` if somebody else holds it, in this process or another.
+    fn lock(&self, name: &str) -> io::Result<Option<Self::Lock>>;
+    /// The names in the directory, in any order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Makes a new file, empty, to be read and written. Fails if the name is taken.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+    /// Opens a file to be read and written.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+    /// Gives a file a new name, in place of any that had it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Takes a name away. The bytes stay for those who have the file open or mapped.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes names durable: what was created, renamed and removed so far.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// A number that was never drawn before, here or elsewhere.
+    fn draw(&self) -> u128;
+}
+
+/// One open file.
+pub trait DiskFile: Send + Sync + 'static {
+    /// A read-only view of it.
+    type Map: DiskMap;
+
+    /// Its length in bytes.
+    fn size(&self) -> io::Result<u64>;
+    /// Reads into `buffer` from `offset`; returns how many bytes, 0 at the end. May read fewer than there are.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes `parts` one behind the other from `offset`; returns how many bytes were written, which may be fewer.
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    /// Makes the file `bytes` long, reading as zeros, with room for them set aside. It was empty before.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// Makes its bytes and its length durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Has the disk begin to write these bytes, so that less is left to do for whoever makes them durable. Where only that is possible, it is done.
+    fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        self.sync_data()
+    }
+    /// Maps it as long as it is now. What is written later shows in the map.
+    fn map(&self) -> io::Result<Self::Map>;
+}
+
+/// A read-only view of a file.
+pub trait DiskMap: Send + Sync + 'static {
+    /// `len` bytes from `offset`, shared. `None` if the view does not reach so far.
+    fn slice(&self, offset: u64, len: u64) -> Option<Bytes>;
+
+    /// Shows `look` the same bytes, shared with nobody. `None` if the view does not reach so far.
+    fn look<T>(&self, offset: u64, len: u64, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.slice(offset, len).map(|bytes| look(&bytes))
+    }
+
+    /// Says that these bytes will be looked at, as far as they are in the view and in memory.
+    fn ask_ahead(&self, _offset: u64, _len: u64) {}
+
+    /// Tells when this view is gone, and all slices of it.
+    fn claims(&self) -> Claims;
+}
+
+/// Who has a view of a file, or a slice of the view. None can be made once all are gone.
+#[derive(Debug)]
+pub struct Claims(Weak<dyn Any + Send + Sync>);
+
+impl Claims {
+    /// The view and each slice of it hold `all`; nobody else does.
+    pub(super) fn of<T: Send + Sync + 'static>(all: Weak<T>) -> Claims {
+        Claims(all)
+    }
+
+    /// Whether nobody looks at the file any more, so that it can be used for something else. Whoever did has ended before this returns.
+    pub(super) fn are_gone(&self) -> bool {
+        let gone = self.0.strong_count() == 0;
+        // The last owner gave up with Release. What is written from now on comes after all that he read.
+        fence(Ordering::Acquire);
+        gone
+    }
+}
+
+/// The map of an open file of `D`.
+pub(super) type MapOf<D> = <<D as Disk>::File as DiskFile>::Map;

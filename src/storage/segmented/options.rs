@@ -1,0 +1,30 @@
+//! What a host may choose of the files.
+
+/// How a [`SegmentedLog`](super::SegmentedLog) lays out its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentOptions {
+    /// The length of a segment file in bytes. A value outside of [`SegmentOptions::SEGMENT_BYTES_MIN`] to
+    /// [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for the nearer of the two. A batch that is larger gets a segment of its own size. Besides what holds the log
+    /// there are up to two files of this length on the disk that are kept ready for what comes. Default: 64 MiB.
+    pub segment_bytes: u64,
+    /// Whether segments that are made ready ahead are filled with zeros: a sync of what is then written over them takes about half the time, and the disk
+    /// writes everything twice. Worth it if every batch is synced. Default: true.
+    pub zeroed: bool,
+    /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is found, and can be mended, wherever it is. Opening
+    /// costs the log then, and not its tail. Default: false.
+    pub verified: bool,
+}
+
+impl SegmentOptions {
+    /// The smallest segment: 64 KiB. In simulations 8 KiB, so that they see many.
+    pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 64 << 10 };
+    /// The largest segment: 4 GiB.
+    pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+}
+
+impl Default for SegmentOptions {
+    fn default() -> Self {
+        SegmentOptions { segment_bytes: 64 << 20, zeroed: true, verified: false }
+    }
+}
