@@ -7,6 +7,7 @@
 mod clock;
 mod full_disk;
 mod handover;
+mod purge;
 mod repairing;
 
 use std::collections::{HashMap, VecDeque};
@@ -86,12 +87,20 @@ pub(crate) enum Command {
 pub(crate) struct SyncNumber {
     life: u64,
     number: u64,
+    /// Which sync of this engine it is, from 1, whoever asked for it.
+    count: u64,
 }
 
-#[cfg(all(test, loom))]
 impl SyncNumber {
+    /// Of one sync that does for this one and `newer`.
+    pub(crate) fn with(self, newer: SyncNumber) -> SyncNumber {
+        let (life, number) = (self.life, self.number).max((newer.life, newer.number));
+        SyncNumber { life, number, count: newer.count }
+    }
+
+    #[cfg(all(test, loom))]
     pub(crate) fn of(number: u64) -> SyncNumber {
-        SyncNumber { life: 0, number }
+        SyncNumber { life: 0, number, count: number }
     }
 }
 
@@ -135,6 +144,14 @@ struct InFlight {
     since: Duration,
 }
 
+/// A purge that waits until what it needs is durable.
+struct PendingPurge {
+    /// The count of that sync.
+    sync: u64,
+    index: u64,
+    reply: Sender<Result<u64, PurgeError>>,
+}
+
 /// A handing over of the leadership that is under way.
 struct Transfer {
     to: NodeId,
@@ -157,6 +174,8 @@ pub(crate) struct Engine {
     next_batch: BatchId,
     barriers: HashMap<u64, Sender<Result<u64, BarrierError>>>,
     transfer: Option<Transfer>,
+    /// Purges that wait for a sync.
+    purges: Vec<PendingPurge>,
     now: Now,
     next_tick: Duration,
     next_flush: Duration,
@@ -164,6 +183,8 @@ pub(crate) struct Engine {
     warned_of_clock: bool,
     /// Something was written since the last sync was begun.
     dirty: bool,
+    /// How many syncs were begun.
+    syncs: u64,
     /// When others are told of what is committed, unless a batch tells them before.
     tell_at: Option<Duration>,
     identity: Identity,
@@ -222,9 +243,11 @@ impl Engine {
             next_batch: 0,
             barriers: HashMap::new(),
             transfer: None,
+            purges: Vec::new(),
             now: Now::default(),
             warned_of_clock: false,
             dirty: false,
+            syncs: 0,
             tell_at: None,
             identity: recovered.identity,
             lost_count: false,
@@ -347,12 +370,18 @@ impl Engine {
             // A replica that has failed, perhaps in the middle of something, is never touched again.
             _ if self.fault.is_some() => {}
             Input::Arrival(arrival) => self.handle_arrival(arrival),
-            Input::Synced(sync, Ok(())) if sync.life == self.life || planted!("a sync of an earlier life counts") => {
-                self.replica.handle_synced(sync.number)
+            Input::Synced(sync, Ok(())) => {
+                self.handle_synced(sync);
+                self.end_purges(sync.count);
             }
-            Input::Synced(_, Ok(())) => {}
             Input::Synced(_, Err(error)) => self.fail(&format!("a sync failed, and what reached the disk is unknown: {error}")),
             Input::Panicked(what) => self.fail(&what),
+        }
+    }
+
+    fn handle_synced(&mut self, sync: SyncNumber) {
+        if sync.life == self.life || planted!("a sync of an earlier life counts") {
+            self.replica.handle_synced(sync.number);
         }
     }
 
@@ -401,7 +430,7 @@ impl Engine {
                 self.replica.forget_barrier(id);
             }
             Command::Transfer { to, reply } => self.begin_transfer(to, reply),
-            Command::Purge { index, reply } => drop(reply.send(self.purge(index))),
+            Command::Purge { index, reply } => self.begin_purge(index, reply),
             Command::Stop { reply } => {
                 let outcome = self.stop();
                 let _ = reply.send(outcome);
@@ -551,7 +580,8 @@ impl Engine {
 
     fn begin_sync(&mut self, number: u64) {
         self.dirty = false;
-        let number = SyncNumber { life: self.life, number };
+        self.syncs += 1;
+        let number = SyncNumber { life: self.life, number, count: self.syncs };
         let job = SyncJob { number, pending: self.storage.begin_sync() };
         // A driver that takes no more syncs is shutting down: the sync at the end covers this one.
         let _ = self.backstage.syncs.send(job);
@@ -622,31 +652,6 @@ impl Engine {
         }
     }
 
-    /// Gives up the log below `index`, as far as it is committed and whole segments allow. Returns the first index that is kept.
-    fn purge(&mut self, index: u64) -> Result<u64, PurgeError> {
-        if self.stopped {
-            return Err(PurgeError::Stopped);
-        }
-        if let Some(reason) = &self.fault {
-            return Err(PurgeError::Failed { reason: reason.clone() });
-        }
-        if let Some(repair) = &self.repair {
-            return Err(PurgeError::Failed { reason: repair.account() });
-        }
-        match self.storage.purge(index, self.replica.hard_state().commit) {
-            Ok(()) => {}
-            Err(error @ StorageError::Full { .. }) => return Err(error.into()),
-            Err(error) => {
-                self.storage_failed(error.clone(), None);
-                return Err(error.into());
-            }
-        }
-        let base = self.shared.reader.base();
-        let first = base.mark.next_index;
-        self.replica.handle_purged(base);
-        Ok(first)
-    }
-
     fn stop(&mut self) -> Result<(), ShutdownError> {
         if self.stopped {
             return Ok(());
@@ -685,5 +690,6 @@ impl Engine {
         for reply in std::mem::take(&mut self.barriers).into_values() {
             let _ = reply.send(Err(barrier.clone()));
         }
+        self.refuse_purges();
     }
 }

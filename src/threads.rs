@@ -183,7 +183,7 @@ fn wait_for_syncs(jobs: &Receiver<SyncJob>, inputs: &Sender<Input>) {
     loop {
         let Some(first) = patience.wait(|| jobs.try_recv().ok().map(Some), || jobs.recv().ok()) else { return };
         // One sync covers all that were begun before it.
-        let job = jobs.try_iter().fold(first, |older, newer| SyncJob { number: older.number.max(newer.number), ..newer });
+        let job = jobs.try_iter().fold(first, |older, newer| SyncJob { number: older.number.with(newer.number), ..newer });
         let outcome = catch_unwind(AssertUnwindSafe(|| job.pending.wait()))
             .unwrap_or_else(|panic| Err(StorageError::Poisoned(format!("a sync panicked: {}", panic_text(&*panic)))));
         if inputs.send(Input::Synced(job.number, outcome)).is_err() {

@@ -391,7 +391,7 @@ impl Life {
             return false;
         }
         let jobs = self.syncs.try_iter();
-        self.syncing = jobs.reduce(|older, newer| SyncJob { number: older.number.max(newer.number), ..newer });
+        self.syncing = jobs.reduce(|older, newer| SyncJob { number: older.number.with(newer.number), ..newer });
         self.syncing.is_some()
     }
 

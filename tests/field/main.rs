@@ -14,6 +14,7 @@ mod child;
 mod calls;
 mod clock;
 mod group;
+mod purge;
 mod transfer;
 
 facts! {

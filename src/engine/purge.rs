@@ -1,0 +1,67 @@
+//! Giving up the head of the log, at the wish of a host.
+//!
+//! A segment goes only once what follows it is durable, and its file only once it is durable that the
+//! log does without it. So a purge syncs what was not synced yet, changes the state, and syncs that:
+//! nobody need append for the files to go.
+
+use super::{Engine, PendingPurge};
+use crate::error::PurgeError;
+use crate::primitives::channel::Sender;
+use crate::storage::StorageError;
+
+impl Engine {
+    /// Purges at once if all that was written is being synced, or else when it is durable.
+    pub(super) fn begin_purge(&mut self, index: u64, reply: Sender<Result<u64, PurgeError>>) {
+        if !self.dirty || self.check_purge().is_err() {
+            return drop(reply.send(self.purge(index)));
+        }
+        self.begin_sync(0);
+        self.purges.push(PendingPurge { sync: self.syncs, index, reply });
+    }
+
+    /// Purges what waited for this sync.
+    pub(super) fn end_purges(&mut self, sync: u64) {
+        for purge in self.purges.extract_if(.., |purge| purge.sync <= sync).collect::<Vec<_>>() {
+            let _ = purge.reply.send(self.purge(purge.index));
+        }
+    }
+
+    /// This node purges no more.
+    pub(super) fn refuse_purges(&mut self) {
+        let refusal = self.check_purge().err().unwrap_or(PurgeError::Stopped);
+        for purge in std::mem::take(&mut self.purges) {
+            let _ = purge.reply.send(Err(refusal.clone()));
+        }
+    }
+
+    fn check_purge(&self) -> Result<(), PurgeError> {
+        match (&self.fault, &self.repair) {
+            _ if self.stopped => Err(PurgeError::Stopped),
+            (Some(reason), _) => Err(PurgeError::Failed { reason: reason.clone() }),
+            (_, Some(repair)) => Err(PurgeError::Failed { reason: repair.account() }),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Gives up the log below `index`, as far as it is committed and whole segments allow. Returns the
+    /// first index that is kept.
+    fn purge(&mut self, index: u64) -> Result<u64, PurgeError> {
+        self.check_purge()?;
+        let before = self.shared.reader.base();
+        match self.storage.purge(index, self.replica.hard_state().commit) {
+            Ok(()) => {}
+            Err(error @ StorageError::Full { .. }) => return Err(error.into()),
+            Err(error) => {
+                self.storage_failed(error.clone(), None);
+                return Err(error.into());
+            }
+        }
+        let base = self.shared.reader.base();
+        let first = base.mark.next_index;
+        if base != before {
+            self.begin_sync(0);
+            self.replica.handle_purged(base);
+        }
+        Ok(first)
+    }
+}
