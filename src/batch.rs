@@ -40,6 +40,9 @@ pub(crate) const LIMIT: u64 = 1 << 62;
 pub(crate) const PREFIX_BYTES: usize = 32;
 /// Bytes that each entry takes in the table.
 pub(crate) const SLOT_BYTES: usize = 8;
+/// The largest body, in bytes: a limit of the format. Every node takes, keeps and gives a batch up to
+/// this size, whatever limits its own host was given: those bound what that host appends.
+pub(crate) const BODY_BYTES_MAX: usize = 96 << 20;
 
 /// A place between two batches: what the ledger amounts to after the batch `raft_index`.
 ///
@@ -110,6 +113,9 @@ impl Batch {
     /// # Errors
     /// [`BatchError::Malformed`] if the body cannot be a batch.
     pub fn new(raft_index: u64, term: u64, body: Bytes) -> Result<Batch, BatchError> {
+        if body.len() > BODY_BYTES_MAX {
+            return Err(BatchError::Malformed("larger than a batch may be"));
+        }
         let prefix = if body.is_empty() { None } else { Some(Prefix::read(&body)?) };
         Ok(Batch { raft_index, term, body, prefix })
     }
@@ -413,7 +419,7 @@ impl OpenBatch {
         }
         self.body.extend_from_slice(payload);
         let end = self.payload_bytes();
-        assert!(end <= u32::MAX as usize, "a batch is kept far below 4 GiB by the limits of the builder");
+        assert!(end <= BODY_BYTES_MAX, "the limits of the builder keep a batch below that of the format");
         let slot = end as u64 | u64::from(crc) << 32;
         self.table.extend_from_slice(&slot.to_le_bytes());
     }

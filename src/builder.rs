@@ -4,9 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::batch::{BODY_BYTES_MAX, PREFIX_BYTES, SLOT_BYTES};
 use crate::entry::NodeId;
 use crate::error::OpenError;
 use crate::role::{Membership, Status};
+use crate::sequencer::ENTRY_OVERHEAD;
 use crate::storage::Storage;
 use crate::threads::Observer;
 use crate::transport::Transport;
@@ -28,7 +30,7 @@ pub enum FlushPolicy {
     },
 }
 
-/// Sets up a ledger. Made by [`DLedger::builder`](crate::DLedger::builder); every node of a group is given the same `group`, `peers` and limits.
+/// Sets up a ledger. Made by [`DLedger::builder`](crate::DLedger::builder); every node of a group is given the same `group` and `peers`.
 #[must_use = "a builder does nothing until it is opened"]
 pub struct Builder {
     pub(crate) node: NodeId,
@@ -55,6 +57,18 @@ const GIB: u64 = 1 << 30;
 
 /// The least that an atomic batch may hold, however small entries are.
 const BATCH_BYTES_MIN: u64 = 16 * MIB;
+
+/// The most that `max_entry_bytes` may be.
+const ENTRY_BYTES_MAX: u64 = 64 * MIB;
+
+/// Whatever a host may append is a batch that every node takes.
+const _: () = assert!(body_bytes(ENTRY_BYTES_MAX) <= BODY_BYTES_MAX as u64 && BATCH_BYTES_MIN <= ENTRY_BYTES_MAX);
+
+/// The largest body of a batch whose payloads and entries count no more than `limit`.
+const fn body_bytes(limit: u64) -> u64 {
+    // The entry that reaches the limit is counted without its overhead.
+    PREFIX_BYTES as u64 + limit + (limit / ENTRY_OVERHEAD + 1) * SLOT_BYTES as u64
+}
 
 impl Builder {
     pub(crate) fn new(node: NodeId) -> Builder {
@@ -146,7 +160,11 @@ impl Builder {
     }
 
     /// The largest payload of one entry, in bytes: 1 to 64 MiB, default 4 MiB. The payloads of one atomic batch may come to 16 MiB, or to this if it
-    /// is more. The same on every node of the group.
+    /// is more.
+    ///
+    /// Bounds what is appended through this node while it leads, and nothing else: whatever another
+    /// leader was allowed to append, this node takes and keeps. So it can be changed at any opening,
+    /// one node after the other, and differ between nodes.
     pub fn max_entry_bytes(mut self, bytes: u64) -> Builder {
         self.max_entry_bytes = bytes;
         self
@@ -214,7 +232,7 @@ impl Builder {
             return refuse("dir", "a ledger needs a directory, or a storage of the host's own");
         }
         within("segment_bytes", self.segment_bytes, 64 * KIB, 4 * GIB, "bytes")?;
-        within("max_entry_bytes", self.max_entry_bytes, 1, 64 * MIB, "bytes")?;
+        within("max_entry_bytes", self.max_entry_bytes, 1, ENTRY_BYTES_MAX, "bytes")?;
         within("max_in_flight_bytes", self.max_in_flight_bytes, 1, u64::MAX, "bytes")?;
         within("catch_up_bytes_per_second", self.catch_up_bytes_per_second, MIB, u64::MAX, "bytes")?;
         within_time("append_timeout", self.append_timeout, 1, 3_600_000)?;

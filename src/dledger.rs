@@ -21,7 +21,7 @@ use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
 use crate::storage::{Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
-use crate::transport::{MemoryNetwork, Seat, TcpTransport, Transport};
+use crate::transport::{MemoryNetwork, Message, Seat, TcpTransport, Transport};
 
 /// How long the only node of a group may take to become its leader when it is opened. It takes two syncs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,9 +35,6 @@ const HANDOVER_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 /// What a message to a follower that catches up carries. With the 64 that may be under way to it that is 32 MiB, half of what the TCP transport holds for a
 /// peer before it drops. A larger batch goes alone. While a follower keeps up, every batch is a message.
 const MESSAGE_BYTES: u64 = 512 << 10;
-
-/// A message holds at least one batch, its entry table and Raft's fields.
-const MESSAGE_OVERHEAD: u64 = 64 << 10;
 
 /// A replicated, append-only log: one node's handle on it. Cheap to clone, usable from any thread.
 ///
@@ -365,7 +362,7 @@ impl Builder {
             identity: recovered.identity,
             addresses: self.peers.clone(),
             known: recovered.peers.clone(),
-            message_bytes_max: (self.message_bytes_max() + MESSAGE_OVERHEAD) as usize,
+            message_bytes_max: Message::BYTES_MAX,
             inbox: inbox(shared.clone(), inputs),
             spawner: threads.spawner(),
         }
@@ -398,11 +395,6 @@ impl Builder {
             append_timeout: self.append_timeout,
             addresses: self.peers.clone(),
         }
-    }
-
-    /// The largest batch with its entry table: an entry takes at most as much in the table as it counts in the limit.
-    fn message_bytes_max(&self) -> u64 {
-        2 * self.max_batch_bytes()
     }
 }
 

@@ -20,9 +20,12 @@ pub(crate) use self::check::Refusal;
 #[cfg(feature = "sim")]
 pub(crate) use self::promise::Promise;
 pub(crate) use self::repair::{BATCHES_MAX, Gift, Lack, Letter, Want, Word};
-use crate::batch::Batch;
+use crate::batch::{BODY_BYTES_MAX, Batch};
 use crate::entry::NodeId;
 use crate::role::Membership;
+
+/// What a message may hold beside the body of its one large batch: raft's fields and a snapshot's.
+const MESSAGE_OVERHEAD: usize = 256 << 10;
 
 /// A message between two nodes of a group. Only the nodes look inside; a transport sees from whom, to whom, and bytes.
 #[derive(Clone, PartialEq)]
@@ -59,6 +62,10 @@ pub(crate) struct View<'a> {
 }
 
 impl Message {
+    /// The largest message that a node sends, in bytes: one batch of the largest size, or many small
+    /// ones, and what goes with them. A limit of the format, not of a setting.
+    pub const BYTES_MAX: usize = BODY_BYTES_MAX + MESSAGE_OVERHEAD;
+
     pub(crate) fn new(inner: eraftpb::Message) -> Message {
         Message(Content::Raft(inner))
     }

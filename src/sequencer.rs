@@ -14,12 +14,12 @@ use crate::error::AppendError;
 use crate::future::{AppendFuture, Completion};
 use crate::primitives::{Condvar, Instant, Mutex, MutexGuard};
 
-/// A batch is closed when its payloads reach this: large enough to make the cost per batch vanish, small enough that copying it to the
+/// A batch is closed when its payloads and table reach this: large enough to make the cost per batch vanish, small enough that copying it to the
 /// page cache does not delay the ones behind it.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// What an entry counts in the window beyond its payload, so that empty payloads are bounded as well.
-const ENTRY_OVERHEAD: u64 = 32;
+pub(crate) const ENTRY_OVERHEAD: u64 = 32;
 
 /// The limits that the builder sets, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -271,7 +271,7 @@ impl Queue {
 
     /// The open batch, or a new one if `bytes` more would make it too large.
     fn batch_for(&mut self, bytes: usize) -> &mut PendingBatch {
-        let fits = self.batches.back().is_some_and(|batch| !batch.sealed && batch.open.payload_bytes() + bytes <= BATCH_BYTES);
+        let fits = self.batches.back().is_some_and(|batch| !batch.sealed && batch.open.closed_bytes() + bytes <= BATCH_BYTES);
         if !fits {
             let likely = self.usual_bytes.min(2 * BATCH_BYTES).max(bytes);
             self.batches.push_back(PendingBatch {
@@ -305,3 +305,25 @@ impl std::fmt::Debug for Sequencer {
 
 #[cfg(all(test, loom))]
 mod exhaustive;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Batch, PREFIX_BYTES, SLOT_BYTES};
+
+    #[test]
+    fn entries_without_a_payload_do_not_make_a_batch_without_bound() {
+        let limits = Limits { entry: 1, batch: 1 << 20, window: u64::MAX };
+        let sequencer = Sequencer::new(limits, || ());
+        sequencer.open(0, 0, 0);
+        let appends = 2 * BATCH_BYTES / SLOT_BYTES + 1;
+        for _ in 0..appends {
+            drop(sequencer.append(b"", None));
+        }
+        let batches = sequencer.take(1);
+        let is_small = |batch: &ClosedBatch| batch.body.len() <= BATCH_BYTES + PREFIX_BYTES + SLOT_BYTES;
+        assert!(batches.iter().all(is_small));
+        let counts = batches.iter().map(|batch| Batch::new(1, 1, batch.body.clone()).unwrap().count() as usize);
+        assert_eq!(counts.sum::<usize>(), appends);
+    }
+}

@@ -14,6 +14,9 @@ use crate::watermark::Watermark;
 /// How much may wait to be handled: beyond it arriving messages are refused, as if the network had lost them.
 const INBOX_BYTES: u64 = 128 << 20;
 
+/// The largest message is let in beside many others, so it never waits until there are none.
+const _: () = assert!(Message::BYTES_MAX as u64 + (16 << 20) <= INBOX_BYTES);
+
 /// What a message counts in the inbox beyond its bytes and batches.
 const MESSAGE_OVERHEAD: u64 = 256;
 
