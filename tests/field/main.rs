@@ -13,6 +13,7 @@
 mod child;
 mod calls;
 mod clock;
+mod disks;
 mod group;
 mod purge;
 mod transfer;

@@ -38,6 +38,10 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes names durable: what was created, renamed and removed so far.
     fn sync_dir(&self) -> io::Result<()>;
+    /// How long a file may be at most.
+    fn file_bytes_max(&self) -> u64 {
+        u64::MAX
+    }
     /// A number that was never drawn before, here or elsewhere.
     fn draw(&self) -> u128;
 }

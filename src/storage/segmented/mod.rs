@@ -266,6 +266,8 @@ impl<D: Disk> Storage for SegmentedLog<D> {
     fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
         let disk = self.disk.clone();
         let directory_failed = |error| failed(&*disk, "open", "", error);
+        let (longest, limit) = (self.segment_bytes(), disk.file_bytes_max());
+        real_disk::refuse_if_longer(longest, limit).map_err(directory_failed)?;
         disk.make().map_err(directory_failed)?;
         let lock = disk.lock(LOCK_NAME).map_err(|error| failed(&*disk, "lock", LOCK_NAME, error))?;
         let lock = lock.ok_or_else(|| StorageError::InUse { path: disk.path("") })?;

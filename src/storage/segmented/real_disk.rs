@@ -62,7 +62,9 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        private().open(self.path(name))
+        let file = private().open(self.path(name))?;
+        refuse_if_longer(file.metadata()?.len(), file_bytes_max())?;
+        Ok(file)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -77,11 +79,40 @@ impl Disk for RealDisk {
         sync_names_in(&self.dir)
     }
 
+    fn file_bytes_max(&self) -> u64 {
+        file_bytes_max()
+    }
+
     fn draw(&self) -> u128 {
         // RandomState is seeded by the operating system; two of them differ.
         let half = || u128::from(RandomState::new().hash_one(std::process::id()));
         half() << 64 | half()
     }
+}
+
+/// Refuses files beyond the limit that the process has for their length (`ulimit -f`). A write behind
+/// it would not only fail: by default it ends the process with a signal.
+pub(super) fn refuse_if_longer(bytes: u64, limit: u64) -> io::Result<()> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    let text = format!(
+        "a file of {bytes} bytes, but the process may write none beyond {limit} (RLIMIT_FSIZE): \
+         raise that limit, or lower Builder::segment_bytes"
+    );
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, text))
+}
+
+#[cfg(target_os = "linux")]
+fn file_bytes_max() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX)
+}
+
+/// Elsewhere the limit is not asked for.
+#[cfg(not(target_os = "linux"))]
+fn file_bytes_max() -> u64 {
+    u64::MAX
 }
 
 /// Read and write, for the owner only, never through a symbolic link.
@@ -139,10 +170,17 @@ impl DiskFile for File {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
+        refuse_if_longer(bytes, file_bytes_max())?;
         #[cfg(target_os = "linux")]
-        match rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-            Err(rustix::io::Errno::OPNOTSUPP) => {}
-            done => return Ok(done?),
+        {
+            use rustix::fs::{FallocateFlags, fallocate};
+            use rustix::io::{Errno, retry_on_intr};
+            // It takes long enough for signals to come between: those of a profiler, for one.
+            match retry_on_intr(|| fallocate(self, FallocateFlags::empty(), 0, bytes)) {
+                // Not every file system has it, nor does every sandbox let it through.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                done => return Ok(done?),
+            }
         }
         file_io::write_zeros(self, 0..bytes)
     }
