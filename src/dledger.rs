@@ -42,7 +42,8 @@ const MESSAGE_BYTES: u64 = 512 << 10;
 ///
 /// Some executors run a task within the waker that a node calls when an append resolves. Calls that
 /// wait for the node are refused there at once (`CalledFromWaker` of each error), for the node would
-/// wait for itself; all others work as anywhere else.
+/// wait for itself; all others work as anywhere else. The same holds for a logger that is called on a
+/// thread of the node. An observer of changes of role may call anything.
 #[derive(Clone)]
 pub struct DLedger {
     node: Arc<Node>,
@@ -119,7 +120,7 @@ impl DLedger {
     }
 
     /// Reads from index `from` on and waits for more. Ends when the node is shut down, and with [`ReadError::Failed`] on a node that has a fault, once
-    /// what it committed was read. Does not keep the node running.
+    /// what it committed was read. Waits on a node that is full or under repair, which goes on by itself. Does not keep the node running.
     pub fn tail(&self, from: u64) -> Tail {
         Tail::new(self.read(from))
     }
@@ -207,7 +208,7 @@ impl DLedger {
             let (reply, answer) = bounded(1);
             self.node.command(Command::Transfer { to: heir.id, reply });
             match answer.recv_timeout(self.node.handover_timeout) {
-                Err(RecvTimeoutError::Timeout) | Ok(Err(TransferError::TimedOut(_))) => {}
+                Err(RecvTimeoutError::Timeout) | Ok(Err(TransferError::TimedOut(_) | TransferError::Superseded(_))) => {}
                 Ok(_) | Err(RecvTimeoutError::Disconnected) => return,
             }
         }

@@ -14,6 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::handover::Transfer;
 use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
@@ -152,13 +153,6 @@ struct PendingPurge {
     reply: Sender<Result<u64, PurgeError>>,
 }
 
-/// A handing over of the leadership that is under way.
-struct Transfer {
-    to: NodeId,
-    since: Duration,
-    reply: Sender<Result<(), TransferError>>,
-}
-
 /// See the [module](self).
 pub(crate) struct Engine {
     settings: EngineSettings,
@@ -173,9 +167,10 @@ pub(crate) struct Engine {
     ages: VecDeque<BatchId>,
     next_batch: BatchId,
     barriers: HashMap<u64, Sender<Result<u64, BarrierError>>>,
-    transfer: Option<Transfer>,
     /// Purges that wait for a sync.
     purges: Vec<PendingPurge>,
+    /// All of them to the same node.
+    transfers: Vec<Transfer>,
     now: Now,
     next_tick: Duration,
     next_flush: Duration,
@@ -242,8 +237,8 @@ impl Engine {
             ages: VecDeque::new(),
             next_batch: 0,
             barriers: HashMap::new(),
-            transfer: None,
             purges: Vec::new(),
+            transfers: Vec::new(),
             now: Now::default(),
             warned_of_clock: false,
             dirty: false,
@@ -312,7 +307,7 @@ impl Engine {
     /// Whether this node, left alone, lets two ticks pass at a time: an idle group takes two thirds of the processor that it took else. The
     /// first of the two passes before anything that came in meanwhile, as it would have.
     fn sleeps_over_a_tick(&self) -> bool {
-        let has_nothing_to_do = self.in_flight.is_empty() && self.barriers.is_empty() && self.transfer.is_none() && !self.full;
+        let has_nothing_to_do = self.in_flight.is_empty() && self.barriers.is_empty() && self.transfers.is_empty() && !self.full;
         has_nothing_to_do && self.fault.is_none() && self.repair.is_none() && !self.stopped && self.replica.can_wait_for_two_ticks()
     }
 
@@ -347,10 +342,13 @@ impl Engine {
         }
         self.shared.watermark.stick();
         self.transport.stop();
-        self.resolve_all(AppendError::Failed { reason: reason.to_owned() }, &BarrierError::Failed { reason: reason.to_owned() });
-        if let Some(transfer) = self.transfer.take() {
-            let _ = transfer.reply.send(Err(TransferError::Failed { reason: reason.to_owned() }));
-        }
+        let reason = || reason.to_owned();
+        self.resolve_all(
+            AppendError::Failed { reason: reason() },
+            &AppendError::Unconfirmed { reason: reason() },
+            &BarrierError::Failed { reason: reason() },
+        );
+        self.refuse_transfers(&TransferError::Failed { reason: reason() });
         self.announce_absence();
     }
 
@@ -663,10 +661,8 @@ impl Engine {
             None if self.repair.is_some() => Ok(()),
             None => self.close_storage().map_err(ShutdownError::from),
         };
-        self.resolve_all(AppendError::Stopped, &BarrierError::Stopped);
-        if let Some(transfer) = self.transfer.take() {
-            let _ = transfer.reply.send(Err(TransferError::Stopped));
-        }
+        self.resolve_all(AppendError::Stopped, &AppendError::OutcomeUnknown, &BarrierError::Stopped);
+        self.refuse_transfers(&TransferError::Stopped);
         self.stopped = true;
         self.announce_absence();
         self.shared.watermark.close();
@@ -680,12 +676,12 @@ impl Engine {
         self.storage.begin_sync().wait()
     }
 
-    /// Ends every wait: what was never proposed with `error`, what was proposed without knowing its fate.
-    fn resolve_all(&mut self, error: AppendError, barrier: &BarrierError) {
-        self.shared.sequencer.close(error);
+    /// Ends every wait: of what was never proposed with `refused`, of what was proposed with `unknown`.
+    fn resolve_all(&mut self, refused: AppendError, unknown: &AppendError, barrier: &BarrierError) {
+        self.shared.sequencer.close(refused);
         for batch in std::mem::take(&mut self.in_flight).into_values() {
             self.shared.sequencer.release(batch.cost);
-            batch.completion.resolve(Err(AppendError::OutcomeUnknown));
+            batch.completion.resolve(Err(unknown.clone()));
         }
         for reply in std::mem::take(&mut self.barriers).into_values() {
             let _ = reply.send(Err(barrier.clone()));

@@ -39,10 +39,19 @@ pub enum AppendError {
         /// The limit, in bytes: `Builder::max_entry_bytes` for an entry, 16 MiB or that for a batch, whichever is more.
         limit: u64,
     },
-    /// This node lost the leadership while the append was under way, and cannot tell its fate: another node decides. It may commit, or may
-    /// have been committed. Read the log from the leader before trying again, or make the append idempotent.
-    #[error("the outcome is unknown: the leadership changed while the append was under way")]
+    /// This node lost the leadership or was shut down while the append was under way, and cannot tell
+    /// its fate: another node decides. It may commit, or may have been committed. Read the log from the
+    /// leader before trying again, or make the append idempotent.
+    #[error("the outcome is unknown: this node stopped leading while the append was under way")]
     OutcomeUnknown,
+    /// This node stopped taking part, because of a fault of its own, while the append was under way.
+    /// Otherwise as [`OutcomeUnknown`](Self::OutcomeUnknown).
+    #[error("the outcome is unknown: this node failed while the append was under way: {reason}")]
+    #[non_exhaustive]
+    Unconfirmed {
+        /// What happened.
+        reason: String,
+    },
     /// No quorum confirmed it in time. It is still under way and may commit at any later moment.
     #[error("not confirmed within {}: a quorum of the group is slow or unreachable", seconds(*.0))]
     TimedOut(Duration),
@@ -54,8 +63,8 @@ pub enum AppendError {
         /// What ran out of room, and what to do.
         reason: String,
     },
-    /// A task that ran within a waker, on the node's own thread, called something that waits for the
-    /// node. Use the asynchronous calls there, or make the call on another thread.
+    /// It was called within a waker, or elsewhere on a thread of the node (by a logger, say), and would
+    /// have to wait for the node. Use the asynchronous calls there, or make the call on another thread.
     #[error("{WAKER}{}", if *under_way { "; the append is under way all the same" } else { "" })]
     #[non_exhaustive]
     CalledFromWaker {
@@ -79,6 +88,7 @@ impl AppendError {
     pub fn may_have_committed(&self) -> bool {
         match self {
             AppendError::OutcomeUnknown => !planted!("what nobody knows counts as lost"),
+            AppendError::Unconfirmed { .. } => true,
             AppendError::TimedOut(_) => !planted!("what timed out counts as lost"),
             AppendError::CalledFromWaker { under_way } => *under_way,
             _ => false,
@@ -119,7 +129,8 @@ pub enum ReadError {
         /// What happened, and what to do.
         reason: String,
     },
-    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    /// It was called within a waker, or elsewhere on a thread of the node: make the call on another
+    /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
     /// The ledger was shut down.
@@ -134,7 +145,8 @@ pub enum BarrierError {
     /// No leader with a quorum answered in time. Try again.
     #[error("no leader with a quorum answered within {}", seconds(*.0))]
     TimedOut(Duration),
-    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    /// It was called within a waker, or elsewhere on a thread of the node: make the call on another
+    /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
     /// The ledger was shut down.
@@ -166,7 +178,11 @@ pub enum TransferError {
     /// The target did not catch up or did not win within an election timeout.
     #[error("node {0} did not take over in time: is it running and reachable?")]
     TimedOut(NodeId),
-    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    /// A later call hands the leadership to this other node instead.
+    #[error("a later call hands the leadership to node {0} instead")]
+    Superseded(NodeId),
+    /// It was called within a waker, or elsewhere on a thread of the node: make the call on another
+    /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
     /// The ledger was shut down.
@@ -188,7 +204,8 @@ pub enum PurgeError {
     /// The storage could not do it.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    /// It was called within a waker, or elsewhere on a thread of the node: make the call on another
+    /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
     /// The ledger was shut down.
@@ -247,7 +264,7 @@ pub enum ShutdownError {
 }
 
 /// Of every call that waits for the node.
-const WAKER: &str = "called within a waker, on the thread that the answer must come from: use an \
+const WAKER: &str = "called within a waker, on a thread that the answer must come from: use an \
                      asynchronous call, or another thread";
 
 fn leads(leader: &Option<NodeId>, address: &Option<String>) -> String {

@@ -145,12 +145,18 @@ impl fmt::Debug for AppendFuture {
 
 thread_local!(static IN_WAKER: Cell<bool> = const { Cell::new(false) });
 
-/// Whether this thread runs a waker for a node at the moment. Some executors run the task within
-/// it: then a call that waits for the node would wait for itself.
+/// Whether this thread runs a waker for a node at the moment, or belongs to a node. Some executors run
+/// the task within the waker, and a host's logger is called on all threads: there a call that waits
+/// for the node would wait for itself.
 ///
 /// The checkers of schedules run many threads of a model on one thread, so it is not told there.
 pub(crate) fn is_in_waker() -> bool {
     !cfg!(all(test, any(loom, shuttle))) && IN_WAKER.get()
+}
+
+/// This thread belongs to a node that may have to wait for it: no call that waits is answered on it.
+pub(crate) fn forbid_waits() {
+    IN_WAKER.set(true);
 }
 
 /// Wakes a task. Its panic is the host's, not this node's.

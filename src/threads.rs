@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
 use crate::entry::NodeId;
+use crate::future::forbid_waits;
 use crate::primitives::channel::{Receiver, Select, Sender, unbounded};
 use crate::primitives::thread::{self, JoinHandle, ThreadId};
 use crate::primitives::{Condvar, Instant, Mutex};
@@ -131,7 +132,11 @@ impl Threads {
         }
         roster.handles.retain(|handle| !handle.is_finished());
         let (inputs, crew, what) = (self.inputs.clone(), self.crew.clone(), name.to_owned());
+        let is_of_the_host = name == "roles";
         let guarded = move || {
+            if !is_of_the_host {
+                forbid_waits();
+            }
             if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
                 // Nobody listens any more once the engine is gone.
                 let _ = inputs.send(Input::Panicked(format!("its {what} thread panicked: {}", panic_text(&*panic))));

@@ -1,19 +1,30 @@
 //! Handing over the leadership, at the wish of a host.
 
-use super::{Engine, Transfer};
+use std::time::Duration;
+
+use super::Engine;
 use crate::entry::NodeId;
 use crate::error::TransferError;
 use crate::primitives::channel::Sender;
 use crate::replica::TransferRefusal;
 
+/// A handing over of the leadership that is under way.
+pub(super) struct Transfer {
+    to: NodeId,
+    since: Duration,
+    reply: Sender<Result<(), TransferError>>,
+}
+
 impl Engine {
     pub(super) fn begin_transfer(&mut self, to: NodeId, reply: Sender<Result<(), TransferError>>) {
         match self.try_transfer(to) {
             Err(error) => drop(reply.send(Err(error))),
+            Ok(()) if self.replica.leads_and_commits(to) => drop(reply.send(Ok(()))),
             Ok(()) => {
-                if let Some(before) = self.transfer.replace(Transfer { to, since: self.now.elapsed, reply }) {
-                    let _ = before.reply.send(Err(TransferError::TimedOut(before.to)));
+                for before in self.transfers.extract_if(.., |before| before.to != to) {
+                    let _ = before.reply.send(Err(TransferError::Superseded(to)));
                 }
+                self.transfers.push(Transfer { to, since: self.now.elapsed, reply });
             }
         }
     }
@@ -56,9 +67,17 @@ impl Engine {
             Some(leader) if leader != transfer.to => true,
             _ => replica.leads_and_commits(transfer.to) || now >= transfer.since + patience,
         };
-        let Some(Transfer { to, reply, .. }) = self.transfer.take_if(is_over) else { return };
-        let is_done = self.replica.leads_and_commits(to);
-        let _ = reply.send(if is_done { Ok(()) } else { Err(TransferError::TimedOut(to)) });
-        self.shared.sequencer.resume();
+        for Transfer { to, reply, .. } in self.transfers.extract_if(.., is_over) {
+            let is_done = replica.leads_and_commits(to);
+            let _ = reply.send(if is_done { Ok(()) } else { Err(TransferError::TimedOut(to)) });
+            self.shared.sequencer.resume();
+        }
+    }
+
+    /// This node hands over no more.
+    pub(super) fn refuse_transfers(&mut self, error: &TransferError) {
+        for transfer in self.transfers.drain(..) {
+            let _ = transfer.reply.send(Err(error.clone()));
+        }
     }
 }

@@ -236,7 +236,8 @@ fn a_failed_sync_ends_the_nodes_part_and_readers_go_on() {
     ledger.append("before").unwrap();
     memory.fail_next_sync();
     let error = ledger.append("during").unwrap_err();
-    assert!(matches!(error, AppendError::OutcomeUnknown), "{error:?}");
+    assert!(matches!(error, AppendError::Unconfirmed { .. }) && error.may_have_committed(), "{error:?}");
+    assert!(error.to_string().contains("a sync failed"), "it says why: {error}");
     let error = ledger.append("after").unwrap_err();
     assert!(matches!(error, AppendError::Failed { .. }) && !error.may_have_committed(), "{error:?}");
     assert!(matches!(ledger.barrier(), Err(BarrierError::Failed { .. })));

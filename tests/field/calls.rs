@@ -31,7 +31,7 @@ impl Wake for Inline {
 }
 
 /// Runs `task` within a waker that the node calls. Fails if it does not return.
-fn within_a_waker(ledger: &DLedger, task: impl FnOnce(&DLedger) + Send + 'static) {
+pub(crate) fn within_a_waker(ledger: &DLedger, task: impl FnOnce(&DLedger) + Send + 'static) {
     let (done, returned) = mpsc::sync_channel(1);
     let task = Mutex::new(Some(Box::new(task) as Call));
     let waker = Arc::new(Inline { ledger: ledger.clone(), task, done }).into();
@@ -50,7 +50,13 @@ fn alone(home: &tempfile::TempDir) -> DLedger {
 }
 
 /// A transport whose thread panics when it is told to: the node has a fault from then on.
-struct Doomed(Option<mpsc::Receiver<()>>);
+pub(crate) struct Doomed(Option<mpsc::Receiver<()>>);
+
+impl Doomed {
+    pub(crate) fn when(told: mpsc::Receiver<()>) -> Doomed {
+        Doomed(Some(told))
+    }
+}
 
 impl Transport for Doomed {
     fn start(&mut self, seat: Seat) -> io::Result<()> {
@@ -72,7 +78,7 @@ facts! {
         let home = home();
         let (doom, told) = mpsc::channel();
         let builder = DLedger::builder(1).dir(home.path().join("log"));
-        let ledger = builder.transport(Doomed(Some(told))).open().unwrap();
+        let ledger = builder.transport(Doomed::when(told)).open().unwrap();
         ledger.append_batch(["a", "b", "c"]).unwrap();
         let blocked = std::thread::spawn({
             let mut tail = ledger.tail(0);

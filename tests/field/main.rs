@@ -14,7 +14,9 @@ mod child;
 mod calls;
 mod clock;
 mod disks;
+mod every_call;
 mod group;
+mod limits;
 mod purge;
 mod transfer;
 
