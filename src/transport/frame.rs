@@ -24,7 +24,7 @@ const MAGIC: [u8; 4] = *b"DLG1";
 pub(crate) const HEADER_BYTES: usize = 20;
 
 /// The longest content of a frame before the two sides know each other.
-pub(crate) const HELLO_BYTES_MAX: usize = 512;
+pub(crate) const HELLO_BYTES_MAX: usize = 1000;
 /// Room to read into before the two sides know each other, and afterwards.
 const LOBBY_BUFFER_BYTES: usize = 1 << 10;
 const BUFFER_BYTES: usize = 64 << 10;

@@ -4,28 +4,38 @@
 pub(crate) mod fuzzing;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Seat;
 use crate::entry::NodeId;
 use crate::storage::Identity;
 
 /// The version of all that follows a hello.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 /// The longest name of a group, in bytes.
 pub(crate) const GROUP_BYTES_MAX: usize = 255;
+/// The most members that a hello names.
+pub(crate) const MEMBERS_MAX: usize = 63;
+/// The flags that this version knows.
+const FLAGS: u8 = 0;
 /// Bytes before the name of the group.
-const FIXED_BYTES: usize = 61;
+const FIXED_BYTES: usize = 63;
 
 /// Who speaks, to whom, and from which copy of its disk.
 ///
-/// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation, u64 nonce, u8 length of the group's name,
-/// the name; little-endian.
+/// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation,
+/// u64 nonce, u8 flags, u8 length of the group's name, u8 count of members, the name, u64 for each
+/// member, ascending; little-endian. The first 28 bytes have this meaning in every version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: u64,
     pub(crate) group: String,
+    /// All members that the speaker was told of, itself included, ascending.
+    pub(crate) members: Arc<[NodeId]>,
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
+    /// None is known so far: a hello with any other bit is of a version to come.
+    pub(crate) flags: u8,
     pub(crate) identity: Identity,
     /// Drawn when the transport started. Tells apart two processes that both opened a copy of the same disk.
     pub(crate) nonce: u64,
@@ -51,10 +61,12 @@ pub(crate) enum Stranger {
     Twin = 7,
     #[error("it was opened again since: this process speaks from an old copy of its data directory and must stop")]
     Outlived = 8,
+    #[error("its list of members differs: name the same members in the builder of every node")]
+    Members = 9,
 }
 
 impl Stranger {
-    pub(crate) const ALL: [Stranger; 8] = [
+    pub(crate) const ALL: [Stranger; 9] = [
         Stranger::Protocol,
         Stranger::Cluster,
         Stranger::Group,
@@ -63,6 +75,7 @@ impl Stranger {
         Stranger::OtherDirectory,
         Stranger::Twin,
         Stranger::Outlived,
+        Stranger::Members,
     ];
 
     pub(crate) fn from_code(code: u8) -> Option<Stranger> {
@@ -72,11 +85,24 @@ impl Stranger {
 
 impl Hello {
     pub(crate) fn new(seat: &Seat, to: NodeId, nonce: u64) -> Hello {
-        Hello { cluster: seat.cluster, group: seat.group.clone(), from: seat.node, to, identity: seat.identity, nonce }
+        let mut members: Vec<NodeId> = seat.addresses.iter().map(|(node, _)| *node).collect();
+        members.sort_unstable();
+        members.dedup();
+        Hello {
+            cluster: seat.cluster,
+            group: seat.group.clone(),
+            members: members.into(),
+            from: seat.node,
+            to,
+            flags: 0,
+            identity: seat.identity,
+            nonce,
+        }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(FIXED_BYTES + self.group.len());
+        let len = FIXED_BYTES + self.group.len() + 8 * self.members.len();
+        let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(&PROTOCOL.to_le_bytes());
         for number in [self.cluster, self.from.get(), self.to.get()] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -85,8 +111,11 @@ impl Hello {
         for number in [self.identity.incarnation, self.nonce] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.push(u8::try_from(self.group.len()).expect("a seat with a longer name is refused at the start"));
+        let lens = [self.group.len(), self.members.len()];
+        let [group, members] = lens.map(|len| u8::try_from(len).expect("a seat is checked at the start"));
+        bytes.extend_from_slice(&[self.flags, group, members]);
         bytes.extend_from_slice(self.group.as_bytes());
+        self.members.iter().for_each(|member| bytes.extend_from_slice(&member.get().to_le_bytes()));
         bytes
     }
 
@@ -105,9 +134,17 @@ impl Hello {
         let directory = u128::from_le_bytes(take(&mut bytes)?);
         let incarnation = u64::from_le_bytes(take(&mut bytes)?);
         let nonce = u64::from_le_bytes(take(&mut bytes)?);
-        let [len] = take(&mut bytes)?;
-        let group = std::str::from_utf8(bytes).ok().filter(|group| group.len() == usize::from(len))?;
-        Some(Hello { cluster, group: group.to_owned(), from, to, identity: Identity { directory, incarnation }, nonce })
+        let [flags, group_bytes, members] = take(&mut bytes)?;
+        if flags & !FLAGS != 0 {
+            return None;
+        }
+        let (group, mut bytes) = bytes.split_at_checked(usize::from(group_bytes))?;
+        let group = std::str::from_utf8(group).ok()?.to_owned();
+        let member = |_| Some(NodeId::from(u64::from_le_bytes(take(&mut bytes)?)));
+        let members: Arc<[NodeId]> = (0..members).map(member).collect::<Option<_>>()?;
+        let is_list = members.len() <= MEMBERS_MAX && members.is_sorted_by(|one, next| one < next);
+        let identity = Identity { directory, incarnation };
+        (is_list && bytes.is_empty()).then_some(Hello { cluster, group, members, from, to, flags, identity, nonce })
     }
 }
 
@@ -150,14 +187,18 @@ impl Acquaintances {
 
     /// Whether the node that says `hello` may come in. If so it is known from now on.
     pub(crate) fn admit(&mut self, hello: &Hello) -> Result<(), Stranger> {
-        if hello.cluster != self.me.cluster {
-            return Err(Stranger::Cluster);
-        }
         if hello.group != self.me.group && !planted!("a node of another group is let in") {
             return Err(Stranger::Group);
         }
         if hello.to != self.me.from {
             return Err(Stranger::Misdirected);
+        }
+        // Before the number of the cluster, which is made of the name and the members.
+        if hello.members != self.me.members {
+            return Err(Stranger::Members);
+        }
+        if hello.cluster != self.me.cluster {
+            return Err(Stranger::Cluster);
         }
         let peer = self.peers.get_mut(&hello.from).ok_or(Stranger::NotAMember)?;
         let Identity { directory, incarnation } = hello.identity;
@@ -198,7 +239,14 @@ mod tests {
             assert_eq!(Hello::decode(&bytes[..len]), Err(Stranger::Protocol), "{len} bytes");
         }
         assert_eq!(Hello::decode(&[&bytes[..], b"x"].concat()), Err(Stranger::Protocol));
-        assert_eq!(Hello::decode(&[&[2], &bytes[1..]].concat()), Err(Stranger::Protocol));
+        for protocol in [1, 3] {
+            assert_eq!(Hello::decode(&[&[protocol], &bytes[1..]].concat()), Err(Stranger::Protocol));
+        }
+        for members in [&[3, 2, 1][..], &[1, 1, 2], &[1; 64]] {
+            let members = members.iter().map(|id| NodeId::from(*id)).collect();
+            assert_eq!(Hello::decode(&Hello { members, ..hello() }.encode()), Err(Stranger::Protocol));
+        }
+        assert_eq!(Hello::decode(&Hello { flags: 1 << 7, ..hello() }.encode()), Err(Stranger::Protocol));
     }
 
     #[test]
@@ -206,6 +254,9 @@ mod tests {
         let mut known = Acquaintances::new(&seat(1), 1);
         assert_eq!(known.admit(&Hello { cluster: 9, ..hello() }), Err(Stranger::Cluster));
         assert_eq!(known.admit(&Hello { group: "other".into(), ..hello() }), Err(Stranger::Group));
+        let others: Arc<[NodeId]> = [2, 3].map(NodeId::from).into();
+        let differs = Hello { members: others, cluster: 9, ..hello() };
+        assert_eq!(known.admit(&differs), Err(Stranger::Members));
         assert_eq!(known.admit(&Hello { to: NodeId::from(3), ..hello() }), Err(Stranger::Misdirected));
         assert_eq!(known.admit(&Hello { from: NodeId::from(4), ..hello() }), Err(Stranger::NotAMember));
         assert_eq!(known.admit(&Hello { from: NodeId::from(1), ..hello() }), Err(Stranger::NotAMember));

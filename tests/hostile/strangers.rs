@@ -18,6 +18,7 @@ const NOT_A_MEMBER: u8 = 5;
 const OTHER_DIRECTORY: u8 = 6;
 const TWIN: u8 = 7;
 const OUTLIVED: u8 = 8;
+const MEMBERS: u8 = 9;
 
 /// Something to say at the door, and the reason for which it is refused. `None`: it is not even a hello, and the node hangs up, with a reason or without.
 struct Approach {
@@ -32,8 +33,8 @@ fn said(hello: &Hello, refusal: u8) -> Approach {
 /// What a stranger says that pretends to be an honest node, whose true hello was overheard.
 fn pretend(honest: &Hello, dice: &mut Dice) -> Approach {
     let same = honest.clone();
-    match dice.below(9) {
-        0 => said(&Hello { protocol: dice.pick(&[0, 2, 9, u32::MAX]), ..same }, PROTOCOL),
+    match dice.below(10) {
+        0 => said(&Hello { protocol: dice.pick(&[0, 1, 9, u32::MAX]), ..same }, PROTOCOL),
         1 => said(&Hello { cluster: honest.cluster ^ (1 << dice.below(64)), ..same }, CLUSTER),
         2 => said(&Hello { group: dice.pick(&[&b""[..], b"besiege", b"besieged2", b"BESIEGED"]).to_vec(), ..same }, GROUP),
         3 => said(&Hello { to: dice.pick(&[0, 2 + honest.to, LIAR, u64::MAX]), ..same }, MISDIRECTED),
@@ -47,6 +48,11 @@ fn pretend(honest: &Hello, dice: &mut Dice) -> Approach {
         6 => said(&Hello { nonce: honest.nonce.wrapping_add(1 + dice.below(1000)), ..same }, TWIN),
         // What is left of an earlier life.
         7 => said(&Hello { incarnation: dice.below(honest.incarnation), ..same }, OUTLIVED),
+        // A list of members that differs, whatever number of a cluster was made of it.
+        8 => {
+            let members = (1..=6).filter(|id| *id != 1 + dice.below(5)).collect();
+            said(&Hello { members, cluster: dice.next(), ..same }, MEMBERS)
+        }
         _ => said(&Hello { group: vec![0xFF; 1 + dice.below(255) as usize], ..same }, PROTOCOL),
     }
 }
@@ -63,7 +69,7 @@ fn babble(honest: &Hello, dice: &mut Dice) -> Approach {
             bytes
         }
         2 => hello[..flipped].to_vec(),
-        3 => header(HELLO, dice.pick(&[513, 1 << 16, 1 << 30, u32::MAX]), dice.next() as u32).to_vec(),
+        3 => header(HELLO, dice.pick(&[1001, 1 << 16, 1 << 30, u32::MAX]), dice.next() as u32).to_vec(),
         4 => frame(MESSAGE, &Message { kind: 7, numbers: [honest.from, honest.to, 9, 0, 0, 0, 0, 0, 0, 0], ..Message::default() }.encode()),
         5 => frame(REFUSAL, &[dice.next() as u8]),
         _ => frame(HELLO, &dice.bytes(len.min(512))),
@@ -99,7 +105,7 @@ fn besiege(approaches: u64) {
     let leader = group.leader();
     let growth = Growth::begin();
     let client = Client::of(&group);
-    let counts: Vec<AtomicU64> = (0..=8).map(|_| AtomicU64::new(0)).collect();
+    let counts: Vec<AtomicU64> = (0..=9).map(|_| AtomicU64::new(0)).collect();
     for id in [leader, leader % 3 + 1] {
         let honest: Vec<Hello> = (1..=3).filter(|other| *other != id).map(|other| pretended(&group, other, id)).collect();
         thread::scope(|scope| {
@@ -121,7 +127,7 @@ fn besiege(approaches: u64) {
     let counts: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     let growth = growth.check();
-    println!("no hello, then by reason 1 to 8: {counts:?}; {} appends acknowledged meanwhile; {growth} MiB more", group.acknowledged());
+    println!("no hello, then by reason 1 to 9: {counts:?}; {} appends acknowledged meanwhile; {growth} MiB more", group.acknowledged());
 }
 
 /// What honest node `from` says to node `to`.

@@ -43,7 +43,9 @@ pub(crate) struct Hello {
     pub(crate) directory: u128,
     pub(crate) incarnation: u64,
     pub(crate) nonce: u64,
+    pub(crate) flags: u8,
     pub(crate) group: Vec<u8>,
+    pub(crate) members: Vec<u64>,
 }
 
 impl Hello {
@@ -52,13 +54,15 @@ impl Hello {
         [self.cluster, self.from, self.to].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
         bytes.extend(self.directory.to_le_bytes());
         [self.incarnation, self.nonce].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
-        bytes.push(self.group.len() as u8);
+        bytes.extend([self.flags, self.group.len() as u8, self.members.len() as u8]);
         bytes.extend(&self.group);
+        self.members.iter().for_each(|member| bytes.extend(member.to_le_bytes()));
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Hello {
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let members_at = 63 + usize::from(bytes[61]);
         Hello {
             protocol: number(0) as u32,
             cluster: number(4),
@@ -67,7 +71,9 @@ impl Hello {
             directory: u128::from(number(28)) | u128::from(number(36)) << 64,
             incarnation: number(44),
             nonce: number(52),
-            group: bytes[61..].to_vec(),
+            flags: bytes[60],
+            group: bytes[63..members_at].to_vec(),
+            members: (0..usize::from(bytes[62])).map(|at| number(members_at + 8 * at)).collect(),
         }
     }
 }

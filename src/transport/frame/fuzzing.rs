@@ -69,7 +69,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 
     let (from, to) = (NodeId::from(1), NodeId::from(2));
     let identity = Identity { directory: 3, incarnation: 4 };
-    let hello = Hello { cluster: 5, group: "orders".to_owned(), from, to, identity, nonce: 6 }.encode();
+    let (group, members) = ("orders".to_owned(), [from, to].into());
+    let hello = Hello { cluster: 5, group, members, from, to, flags: 0, identity, nonce: 6 }.encode();
     let frames = [
         whole(Kind::Hello, hello.clone()),
         whole(Kind::Refusal, vec![3]),

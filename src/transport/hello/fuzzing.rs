@@ -12,7 +12,7 @@ const KNOWN: u128 = 0x0123_4567_89ab_cdef;
 /// Any bytes either are refused as a hello, or would be written as they came; and nobody comes in who is not a peer, speaks to another cluster, group
 /// or node, comes with another directory than before, in an earlier life, or as the second one of the same life.
 ///
-/// An input is hellos: u8 length, u8 bits of what is put right (1 protocol, 2 cluster, 4 group, 8 receiver, 16 sender, 32 directory), then the bytes.
+/// An input is hellos: u8 length, u8 bits of what is put right (1 protocol, 2 cluster, 4 group, 8 receiver, 16 sender, 32 directory, 64 members), then the bytes.
 pub fn hello(input: &[u8]) {
     let (mut dish, seat) = (Dish(input), seat());
     let mut acquaintances = Acquaintances::new(&seat, 1);
@@ -57,6 +57,9 @@ fn put_right(mut hello: Hello, seat: &Seat, right: u8) -> Hello {
     if right & 32 != 0 {
         hello.identity.directory = KNOWN;
     }
+    if right & 64 != 0 {
+        hello.members = Hello::new(seat, seat.node, 0).members;
+    }
     hello
 }
 
@@ -68,6 +71,7 @@ fn say(hello: Hello, seat: &Seat, acquaintances: &mut Acquaintances, met: &mut M
     let (directory, incarnation) = (hello.identity.directory, hello.identity.incarnation);
     let is_peer = [2, 3].contains(&from.get());
     let is_for_here = (hello.cluster, hello.group.as_str(), hello.to) == (seat.cluster, seat.group.as_str(), seat.node);
+    let is_for_here = is_for_here && hello.members.iter().map(|id| id.get()).eq(1..=3);
     let is_itself = met.get(&from).is_none_or(|&(known, ..)| known == directory);
     let is_newest = match met.get(&from).copied().unwrap_or_default() {
         (_, newest, twin) if newest == incarnation => twin == nonce,
@@ -86,7 +90,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 
     let good = |directory, incarnation, nonce| {
         let identity = Identity { directory, incarnation };
-        Hello { cluster: 7, group: "orders".to_owned(), from: 2.into(), to: 1.into(), identity, nonce }
+        Hello { to: 1.into(), from: 2.into(), identity, ..Hello::new(&seat(), 1.into(), nonce) }
     };
     let first = good(5, 2, 9);
     let then = [
@@ -102,9 +106,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         Hello { from: 1.into(), ..first.clone() },
         Hello { from: 0.into(), ..first.clone() },
         Hello { from: 3.into(), ..first.clone() },
-        Hello { group: "x".repeat(180), ..first.clone() },
+        Hello { group: "x".repeat(160), ..first.clone() },
+        Hello { members: [1, 2].map(NodeId::from).into(), ..first.clone() },
     ];
     let said = |hello: &Hello, right: u8| [&[hello.encode().len() as u8, right][..], &hello.encode()].concat();
-    let pairs = then.iter().flat_map(|second| [0, 63].map(|right| [said(&first, 0), said(second, right), said(&first, 0)].concat()));
+    let pairs = then.iter().flat_map(|second| [0, 127].map(|right| [said(&first, 0), said(second, right), said(&first, 0)].concat()));
     pairs.chain([first.encode()]).collect()
 }

@@ -7,7 +7,7 @@
 //! | connections in the lobby | 64, of them from one address 16. Who comes when it is full takes the place of the one that has waited longest |
 //! | connections that were shown out, and whose threads have not ended | 64. Beyond, nobody is let in until one of them has: that takes no longer than the threads need to run |
 //! | time to say hello | 5 s from the beginning to the end of it, however it drips |
-//! | bytes read from each | 1 KiB of buffer. A frame of more than 512 bytes is refused by its header |
+//! | bytes read from each | 1 KiB of buffer. A frame of more than 1000 bytes is refused by its header |
 //!
 //! Who has waited longest leaves, and not who comes last: a peer says hello within a round trip, so a crowd that says nothing makes way for it.
 //! An address of IPv6 counts by its first 64 bits, for whoever has one has all of those.

@@ -153,6 +153,7 @@ fn a_stranger_is_told_why_and_nothing_more_of_it_is_read() {
         (Hello { group: "others".into(), ..good.clone() }, Stranger::Group),
         (Hello { to: NodeId::from(2), ..good.clone() }, Stranger::Misdirected),
         (Hello { from: NodeId::from(9), ..good.clone() }, Stranger::NotAMember),
+        (Hello { members: [1, 2].map(NodeId::from).into(), cluster: 1, ..good.clone() }, Stranger::Members),
         (wiped.hello_to(&node), Stranger::OtherDirectory),
     ];
     for (hello, reason) in cases {
