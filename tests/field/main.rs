@@ -17,6 +17,7 @@ mod disks;
 mod every_call;
 mod group;
 mod limits;
+mod neighbours;
 mod purge;
 mod transfer;
 

@@ -1,12 +1,13 @@
 //! The way out to one peer: a bounded queue, and the thread that connects and writes.
 
-use std::io::{self, IoSlice, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::address::resolve;
 use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, Refused, Station, Throttle, hear, prepare, random, say};
 use crate::entry::NodeId;
 use crate::primitives::{Condvar, Instant, Mutex};
@@ -163,7 +164,7 @@ impl Link {
     fn connect(&self, station: &Station) -> Result<TcpStream, Refused> {
         self.queue.lock().heard = None;
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the address stands for no host");
-        for address in self.address.to_socket_addrs()? {
+        for address in resolve(&self.address)? {
             match self.dial(address) {
                 Ok(stream) => return self.introduce(station, stream),
                 Err(error) => failure = error,
@@ -274,7 +275,7 @@ fn write_now(_socket: &Socket, _bytes: &[u8]) -> usize {
     0
 }
 
-fn write_batch(mut stream: &TcpStream, batch: &[Message]) -> io::Result<()> {
+fn write_batch(stream: &TcpStream, batch: &[Message]) -> io::Result<()> {
     let contents: Vec<Vec<Bytes>> = batch.iter().map(Message::encode).collect();
     let headers: Vec<[u8; HEADER_BYTES]> = contents.iter().map(|content| frame::header(Kind::Message, content)).collect();
     let frames = headers.iter().zip(&contents);
@@ -283,7 +284,7 @@ fn write_batch(mut stream: &TcpStream, batch: &[Message]) -> io::Result<()> {
     let mut rest = &mut slices[..];
     while !rest.is_empty() {
         let pieces = rest.len().min(PIECES_MAX);
-        match stream.write_vectored(&rest[..pieces]) {
+        match write_pieces(stream, &rest[..pieces]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => IoSlice::advance_slices(&mut rest, written),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -291,6 +292,19 @@ fn write_batch(mut stream: &TcpStream, batch: &[Message]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A connection that is gone is an error, also in a host that is to end when a pipe of it breaks: no signal.
+#[cfg(target_os = "linux")]
+fn write_pieces(stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+    Ok(sendmsg(stream, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?)
+}
+
+/// Elsewhere the socket says so for all that is written to it, or there are no such signals.
+#[cfg(not(target_os = "linux"))]
+fn write_pieces(mut stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    io::Write::write_vectored(&mut stream, pieces)
 }
 
 /// Between half of `pause` and all of it, so that nodes that lost each other at the same moment do not keep meeting.

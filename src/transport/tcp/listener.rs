@@ -1,12 +1,13 @@
 //! The way in: the thread that accepts connections, and the threads that read from those who were admitted.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::address::resolve;
 use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, Refused, STALL_TIMEOUT, Station, hear, is_timeout, prepare, say};
 use crate::entry::NodeId;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +26,7 @@ pub(super) struct Listener(TcpListener);
 impl Listener {
     pub(super) fn bind(address: &str) -> io::Result<Listener> {
         let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "the address stands for no host");
-        for address in address.to_socket_addrs()? {
+        for address in resolve(address)? {
             match Listener::bind_to(address) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => failure = error,
@@ -42,6 +43,11 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(Listener(socket.into()))
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 
     /// What wakes the thread that accepts, from any other.

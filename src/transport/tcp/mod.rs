@@ -14,6 +14,7 @@
 //! arrives, and 14 MiB more while it is taken apart. What waits for the node is at most 128 MiB for all members together, counted as it lies in memory; what
 //! waits to go out is at most 64 MiB for each. With the default settings that is 129 MiB and 111 MiB for each member.
 
+mod address;
 mod link;
 mod listener;
 mod lobby;
@@ -91,6 +92,13 @@ impl Transport for TcpTransport {
         let address = self.listen.clone().or(own).unwrap_or_default();
         let listener = Listener::bind(&address)
             .map_err(|error| io::Error::new(error.kind(), format!("node {} could not listen on {address:?}: {error}", seat.node)))?;
+        if listener.address().is_ok_and(|listens| address::is_reached_from_here_only(&address, listens)) {
+            log::warn!(
+                "node {} listens on {address:?}, which stands here for an address that only this machine reaches: peers \
+                 elsewhere cannot connect. Correct what the name stands for, or listen elsewhere (TcpTransport::listening_on)",
+                seat.node
+            );
+        }
         let station = Arc::new(Station::new(&seat, listener.doorbell()?));
         self.station = Some(station.clone());
         self.spawn_threads(&station, listener).inspect_err(|_| station.stop())

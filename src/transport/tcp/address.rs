@@ -1,0 +1,62 @@
+//! What the text of an address stands for.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+/// The addresses that `text`, a host and a port, stands for. Beyond what the standard library reads, an
+/// address of IPv6 may name its zone by the interface: `[fe80::1%eth0]:7001`. May wait for name servers.
+pub(super) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
+    let resolved = match with_zone(text) {
+        Some(host_and_port) => host_and_port.to_socket_addrs(),
+        None => text.to_socket_addrs(),
+    };
+    Ok(resolved?.collect())
+}
+
+/// An address with a zone, without its brackets: so the resolver of the system understands it.
+fn with_zone(text: &str) -> Option<(&str, u16)> {
+    let (address, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
+    Some((address, port.parse().ok()?)).filter(|_| address.contains('%'))
+}
+
+/// Whether `text` names a host that this machine takes for itself alone: `listens` is an address that
+/// only it reaches, and nobody said so. Some systems let the name of a machine stand for 127.0.1.1.
+pub(super) fn is_reached_from_here_only(text: &str, listens: SocketAddr) -> bool {
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    let is_literal = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let host = host.to_ascii_lowercase();
+    let is_meant = is_literal || host == "localhost" || host.ends_with(".localhost");
+    listens.ip().is_loopback() && !is_meant
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_what_it_was_and_may_have_a_zone_besides() {
+        assert_eq!(resolve("127.0.0.1:7").unwrap(), ["127.0.0.1:7".parse().unwrap()]);
+        assert_eq!(resolve("[::1]:7").unwrap(), ["[::1]:7".parse().unwrap()]);
+        assert!(resolve("127.0.0.1").is_err() && resolve("[fe80::1%lo]").is_err());
+        assert!(resolve("[fe80::1%no-such-interface]:7").is_err());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_zone_is_the_name_of_an_interface_or_its_number() {
+        for text in ["[fe80::1%lo]:7", "[fe80::1%1]:7"] {
+            assert_eq!(resolve(text).unwrap(), ["[fe80::1%1]:7".parse().unwrap()], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_stands_for_this_machine_alone_is_told_from_one_that_is_meant_to() {
+        let (inside, outside) = ("127.0.1.1:7".parse().unwrap(), "10.0.0.1:7".parse().unwrap());
+        assert!(is_reached_from_here_only("node1:7", inside));
+        assert!(is_reached_from_here_only("node1.example.org:7", "[::1]:7".parse().unwrap()));
+        for meant in ["localhost:7", "LocalHost:7", "a.localhost:7", "127.0.1.1:7", "[::1]:7"] {
+            assert!(!is_reached_from_here_only(meant, inside), "{meant}");
+        }
+        assert!(!is_reached_from_here_only("node1:7", outside));
+    }
+}
