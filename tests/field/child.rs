@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Set in a child. The fact is to be run there, not handed on.
-const IN_CHILD: &str = "DLEDGER_FIELD_CHILD";
+pub(crate) const IN_CHILD: &str = "DLEDGER_FIELD_CHILD";
 
 /// A child that takes longer has failed.
 const CHILD_TIMEOUT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 300 } else { 150 });

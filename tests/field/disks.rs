@@ -1,7 +1,13 @@
-//! What file systems, sandboxes and limits do to the files of a log.
+//! What file systems, sandboxes, limits and other people do to the files of a log.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use dledger::{DLedger, OpenError};
 
+use crate::child::{IN_CHILD, KillOnDrop};
 use crate::group::home;
 
 /// What the process may write to a file at most (`ulimit -f`).
@@ -37,6 +43,89 @@ fn refuse(call: libc::c_long, error: i32) {
 fn append_some(ledger: &DLedger) {
     for _ in 0..50 {
         ledger.append([7; 4000]).unwrap();
+    }
+}
+
+/// Where `logs_until_it_is_killed` has its log.
+const DIRECTORY: &str = "DLEDGER_FIELD_DIRECTORY";
+
+/// What tools, editors and file systems leave in a directory, by names and contents.
+fn litter(dir: &Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
+    let mut left = Vec::new();
+    for name in ["lost+found", ".snapshot", "some.spare.d"] {
+        fs::create_dir_all(dir.join(name)).unwrap();
+        left.push((dir.join(name), None));
+    }
+    for name in [".DS_Store", ".nfs00000000012", "notes~", "#seg#", "core.1", "x.seg", "0.seg.swp", "identity~"] {
+        fs::write(dir.join(name), name).unwrap();
+        left.push((dir.join(name), Some(name.as_bytes().to_vec())));
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff\xfe.seg");
+        fs::write(dir.join(name), "x").unwrap();
+        left.push((dir.join(name), Some(b"x".to_vec())));
+    }
+    left
+}
+
+facts! {
+    // A volume of its own has `lost+found` in it before anything else is.
+    fn what_is_not_of_the_log_does_not_matter_and_is_left_alone() {
+        let home = home();
+        let dir = home.path().join("d");
+        fs::create_dir(&dir).unwrap();
+        let open = || DLedger::builder(1).dir(&dir).segment_bytes(64 << 10).open().unwrap();
+        let mut left = litter(&dir);
+        append_some(&open());
+        // Copies that somebody made of files of the log, beside them.
+        for file in fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path()) {
+            let name = file.file_name().unwrap().to_string_lossy().into_owned();
+            if file.extension().is_some_and(|is| is == "seg") && name.len() > 20 {
+                let copy = dir.join(format!("{name}.bak"));
+                fs::copy(&file, &copy).unwrap();
+                left.push((copy.clone(), Some(fs::read(&copy).unwrap())));
+            }
+        }
+        let ledger = open();
+        append_some(&ledger);
+        assert_eq!((ledger.committed(), ledger.status().fault), (0..100, None));
+        ledger.purge(90).unwrap();
+        drop(ledger);
+        assert_eq!(open().committed().end, 100);
+        for (path, bytes) in left {
+            assert_eq!(fs::read(&path).ok(), bytes, "{}", path.display());
+            assert!(path.exists(), "{}", path.display());
+        }
+    }
+
+    // What the next one starts; by itself it does nothing.
+    fn logs_until_it_is_killed() {
+        let Some(dir) = std::env::var_os(DIRECTORY) else { return };
+        let ledger = DLedger::builder(1).dir(dir).segment_bytes(64 << 10).open().unwrap();
+        loop {
+            append_some(&ledger);
+        }
+    }
+
+    // What a supervisor does that has no patience: most of all while the directory is made.
+    fn a_node_that_is_killed_while_it_starts_starts_again() {
+        let home = home();
+        for round in 0..24u64 {
+            let dir = home.path().join((round / 3).to_string());
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "disks::logs_until_it_is_killed"])
+                .env(IN_CHILD, "1")
+                .env(DIRECTORY, &dir)
+                .stdout(Stdio::null())
+                .spawn();
+            let child = KillOnDrop(child.unwrap());
+            std::thread::sleep(Duration::from_millis(2 + round * 5 % 37));
+            drop(child);
+            let ledger = DLedger::builder(1).dir(&dir).segment_bytes(64 << 10).open().unwrap();
+            assert_eq!(ledger.status().fault, None, "round {round}");
+            ledger.append("it goes on").unwrap();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::spawn;
 
 use dledger::DLedger;
@@ -48,6 +48,68 @@ fn pass(mut from: TcpStream, mut to: TcpStream, stalled: &AtomicBool) {
         }
     }
     let _ = to.shutdown(Shutdown::Both);
+}
+
+/// Counts what is written to the log, from warnings up.
+struct Lines;
+
+static WARNINGS: AtomicUsize = AtomicUsize::new(0);
+
+impl log::Log for Lines {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            println!("{}", record.args());
+            WARNINGS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    fn flush(&self) {}
+}
+
+facts! {
+    // Load balancers, readiness probes, port scanners, and who has the address of another service.
+    fn who_knocks_at_the_port_disturbs_nobody_and_does_not_fill_the_log() {
+        log::set_logger(&Lines).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+        let home = home();
+        let addresses = addresses(3);
+        let nodes = [1u64, 2, 3].map(|id| {
+            let builder = DLedger::builder(id).dir(home.path().join(id.to_string()));
+            builder.peers((1u64..=3).zip(addresses.clone())).open().unwrap()
+        });
+        leader(&nodes);
+        let greetings: [&[u8]; 4] = [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"\0\0\0\0"];
+        for _ in 0..50 {
+            for (address, greeting) in addresses.iter().flat_map(|address| greetings.map(|greeting| (address, greeting))) {
+                let mut knocking = TcpStream::connect(address).unwrap();
+                // The other end may have hung up by now.
+                let _ = knocking.write_all(greeting);
+            }
+        }
+        eventually("an append", || nodes.iter().any(|node| node.append("all is well").is_ok()));
+        // Each node says it once in 10 s, and a slow machine may have had elections meanwhile.
+        let warnings = WARNINGS.load(Ordering::Relaxed);
+        assert!(warnings < 60, "{warnings} warnings for 600 connections");
+    }
+
+    // Connections of the life before linger for a minute in `TIME_WAIT`.
+    fn a_node_that_starts_again_at_once_has_its_port_again() {
+        let home = home();
+        let addresses = addresses(3);
+        let open = |id: usize| {
+            let builder = DLedger::builder(id as u64).dir(home.path().join(id.to_string()));
+            builder.peers((1u64..=3).zip(addresses.clone())).open().unwrap()
+        };
+        let mut nodes = [1, 2, 3].map(open);
+        for round in 0..6 {
+            leader(&nodes);
+            nodes[round % 3].shutdown().unwrap();
+            nodes[round % 3] = open(round % 3 + 1);
+        }
+        eventually("an append", || nodes.iter().any(|node| node.append("all is well").is_ok()));
+    }
 }
 
 #[cfg(unix)]
