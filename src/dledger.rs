@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
-use crate::storage::{Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
+use crate::storage::{Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{MemoryNetwork, Message, Seat, TcpTransport, Transport};
 
@@ -178,6 +179,34 @@ impl DLedger {
         let (reply, answer) = bounded(1);
         self.node.command(Command::Purge { index, reply });
         answer.recv().unwrap_or(Err(PurgeError::Stopped))
+    }
+
+    /// Makes a backup of what is committed on this node: the directory `to`, which is not there
+    /// yet or empty, outside of every ledger's directory, and whose parent is there. Works in every
+    /// role, while appends and purges go on, and also on a node that has a fault or waits for its
+    /// peers to mend its log, as long as what is committed can be read. Blocks until the backup is
+    /// done, its own calls only: nothing else of the node waits.
+    ///
+    /// Files of the log that never change are shared with the backup if both are on one file system
+    /// (hard links), and the rest is copied; elsewhere all of it is. All of it has been read and
+    /// verified when this returns, and is durable. If it fails, or the process or the machine does, there
+    /// is no backup at `to`. So a backup costs at least reading the log. One on the same disk holds
+    /// against mistakes, not against the loss of the disk: copy it elsewhere, too.
+    ///
+    /// What it holds is the log from the first entry that was kept up to
+    /// [`Backup::committed`]`.end`, as [`tools`](crate::tools) and [`Builder::open`] read it. The
+    /// README tells how one node, and a whole group, are restored: [`tools::restore`](crate::tools::restore).
+    ///
+    /// # Errors
+    /// Any [`BackupError`] but `InUse` and `NotAMember`. [`DLedger::shutdown`] ends it with
+    /// [`BackupError::Stopped`].
+    pub fn backup(&self, to: impl AsRef<Path>) -> Result<Backup, BackupError> {
+        refuse_in_waker(BackupError::CalledFromWaker)?;
+        let (reply, answer) = bounded(1);
+        self.node.command(Command::Backup { reply });
+        let pending = answer.recv().unwrap_or(Err(BackupError::Stopped))?;
+        let watermark = &self.node.shared.watermark;
+        pending.write(to.as_ref(), &|| watermark.is_closed())
     }
 
     /// Stops the node, for every clone of this handle: resolves every future, makes the log durable, closes it and joins every thread. What was

@@ -4,6 +4,7 @@
 //! The order within a turn is the order that Raft needs: sync notices and messages as they came in (a notice always stands before the
 //! answers that it made possible), then ticks, then appends, then effects until there are none.
 
+mod backup;
 mod clock;
 mod full_disk;
 mod handover;
@@ -26,7 +27,7 @@ use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing};
 use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
-use crate::storage::{Chore, HardState, Identity, PendingSync, Recovered, Storage, StorageError};
+use crate::storage::{BackupError, Chore, HardState, Identity, PendingBackup, PendingSync, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Inbox, Transport};
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
@@ -69,6 +70,10 @@ pub(crate) enum Command {
     Purge {
         index: u64,
         reply: Sender<Result<u64, PurgeError>>,
+    },
+    /// Asks for a backup of what is committed now, for the asker to write.
+    Backup {
+        reply: Sender<Result<Box<dyn PendingBackup>, BackupError>>,
     },
     /// The asker no longer waits.
     ForgetBarrier {
@@ -429,6 +434,7 @@ impl Engine {
             }
             Command::Transfer { to, reply } => self.begin_transfer(to, reply),
             Command::Purge { index, reply } => self.begin_purge(index, reply),
+            Command::Backup { reply } => drop(reply.send(self.begin_backup())),
             Command::Stop { reply } => {
                 let outcome = self.stop();
                 let _ = reply.send(outcome);

@@ -111,7 +111,7 @@ pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
 pub use role::{Member, Membership, Role, Status};
-pub use storage::tools;
+pub use storage::{Backup, BackupError, tools};
 
 /// The programs in the README compile and run.
 #[cfg(doctest)]

@@ -28,6 +28,7 @@
 //! [`reset`]: Storage::reset
 //! [`begin_sync`]: Storage::begin_sync
 
+mod backup;
 pub mod conformance;
 mod memory;
 pub(crate) mod segmented;
@@ -38,6 +39,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::backup::{Backup, BackupError, PendingBackup};
 pub use self::memory::MemoryLog;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::segmented::fuzzing;
@@ -216,6 +218,18 @@ pub trait Storage: Send {
     fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
         let _ = remedy;
         Err(StorageError::OutOfLine("this storage cannot be mended".to_owned()))
+    }
+
+    /// Begins a backup: a directory with the log up to raft index `commit`, which is committed and
+    /// lies between the base and the last batch, and with what else a node needs to be opened on it.
+    /// What this returns does the work on another thread, while this storage takes more. Works
+    /// also for a log that was opened with damage, or takes no more writes, as far as it can be read.
+    ///
+    /// # Errors
+    /// [`BackupError::Unsupported`] from a storage that makes none, which is the default.
+    fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
+        let _ = commit;
+        Err(BackupError::Unsupported)
     }
 
     /// Work to be done elsewhere, if there is any. Asked after every round of work.

@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Weak;
 
 use bytes::Bytes;
@@ -36,6 +36,11 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Takes a name away. The bytes stay for those who have the file open or mapped.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives a file one more name, the same one, in the directory `to`. Where that is not possible it
+    /// is an error, and changes nothing.
+    fn link(&self, _name: &str, _to: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Makes names durable: what was created, renamed and removed so far.
     fn sync_dir(&self) -> io::Result<()>;
     /// How long a file may be at most.
@@ -64,6 +69,10 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Has the disk begin to write these bytes, so that less is left to do for whoever makes them durable. Where only that is possible, it is done.
     fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
         self.sync_data()
+    }
+    /// Whether it has other names as well: then its bytes are somebody else's, too.
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(false)
     }
     /// Maps it as long as it is now. What is written later shows in the map.
     fn map(&self) -> io::Result<Self::Map>;

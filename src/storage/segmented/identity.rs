@@ -11,7 +11,7 @@ use crate::role::Membership;
 use crate::storage::{Genesis, StorageError};
 
 pub(super) const IDENTITY_NAME: &str = "identity";
-const NEW_NAME: &str = "identity.tmp";
+pub(super) const NEW_NAME: &str = "identity.tmp";
 const MAGIC: &[u8; 4] = b"DLid";
 
 /// What a page has that this build does not know.

@@ -4,6 +4,7 @@
 //! with an index of its records. A conflicting tail is never written over: a new segment begins at the cut, and wins from there on. All
 //! that is small and changes (term, vote, base, peers) is in one file of alternating slots.
 
+mod backup;
 mod damage;
 mod error;
 mod file_io;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use self::backup::Source;
 use self::error::{damaged, failed, too_large};
 use self::fs::{Disk, DiskFile};
 use self::identity::IdentityFile;
@@ -56,7 +58,10 @@ use self::recovery::Found;
 use self::state::{STATE_NAME, State, StateFile, WriteError};
 use self::sync::Shared;
 use self::writer::Writer;
-use super::{Base, Batch, Chore, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Remedy, Storage, StorageError};
+use super::{
+    BackupError, Base, Batch, Chore, Genesis, HardState, Identity, LogReader, Mark, PendingBackup, PendingSync, Recovered, Remedy, Storage,
+    StorageError,
+};
 use crate::entry::NodeId;
 use crate::role::Membership;
 
@@ -314,6 +319,16 @@ impl<D: Disk> Storage for SegmentedLog<D> {
             Access::Full(writer) => writer.begin_sync(),
             Access::Reading(patient) => Box::new(Refused(patient.refusal())),
         }
+    }
+
+    fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
+        let state = match &self.access {
+            Access::Closed => return Err(StorageError::OutOfLine("the log was not opened".to_owned()).into()),
+            Access::Full(writer) => writer.state.state.clone(),
+            Access::Reading(patient) => patient.state.state.clone(),
+        };
+        let (disk, live) = (self.disk.clone(), self.live.clone());
+        Ok(Box::new(Source { disk, live, state, commit, last: commit }))
     }
 
     fn next_chore(&mut self) -> Option<Chore> {

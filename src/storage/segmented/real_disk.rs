@@ -75,6 +75,10 @@ impl Disk for RealDisk {
         std::fs::remove_file(self.path(name))
     }
 
+    fn link(&self, name: &str, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(self.path(name), to.join(name))
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         sync_names_in(&self.dir)
     }
@@ -127,14 +131,14 @@ fn private() -> OpenOptions {
 }
 
 #[cfg(unix)]
-fn sync_names_in(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_names_in(dir: &Path) -> io::Result<()> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir)?.sync_all()
 }
 
 /// Elsewhere directories cannot be opened; their names are as durable as the file system makes them.
 #[cfg(not(unix))]
-fn sync_names_in(_dir: &Path) -> io::Result<()> {
+pub(super) fn sync_names_in(_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -193,6 +197,11 @@ impl DiskFile for File {
     #[cfg(target_os = "linux")]
     fn begin_writing(&self, offset: u64, bytes: u64) -> io::Result<()> {
         Ok(rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::DontNeed)?)
+    }
+
+    #[cfg(unix)]
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(std::os::unix::fs::MetadataExt::nlink(&self.metadata()?) > 1)
     }
 
     fn map(&self) -> io::Result<FileMap> {

@@ -176,7 +176,8 @@ pub(super) fn recycle<D: Disk>(shared: &Arc<Shared<D>>, order: Order, segment: A
     let name = segment.name.clone();
     // Who reads holds the segment, or a slice of its map; and nobody finds it any more.
     let unread = Arc::into_inner(segment).is_some_and(Segment::ends_unread);
-    if !unread || shared.disk.open(&name).and_then(|file| file.size()).is_ok_and(|bytes| bytes != order.bytes) {
+    let is_unfit = |file: D::File| is_fit(&file, order).map(|is_fit| !is_fit);
+    if !unread || shared.disk.open(&name).and_then(is_unfit).unwrap_or(false) {
         return false;
     }
     match reuse(shared, order, &name) {
@@ -184,6 +185,12 @@ pub(super) fn recycle<D: Disk>(shared: &Arc<Shared<D>>, order: Order, segment: A
         Err(error) => log::warn!("a purged segment could not be used again: {error}"),
     }
     true
+}
+
+/// Whether a file may be written over. One that has another name belongs to a backup.
+fn is_fit(file: &impl DiskFile, order: Order) -> io::Result<bool> {
+    let is_shared = file.is_linked()? && !planted!("a backup is written over");
+    Ok(!is_shared && file.size()? == order.bytes)
 }
 
 fn reuse<D: Disk>(shared: &Shared<D>, order: Order, gone: &str) -> Result<Spare<D>, StorageError> {

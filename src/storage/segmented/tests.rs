@@ -1,5 +1,6 @@
 //! The log as a whole, on a real disk.
 
+mod backup;
 mod damaged;
 mod golden;
 mod mended;

@@ -1,6 +1,6 @@
-//! Looking at the log in a directory that nobody has open: what it is, whether it is sound, and what it holds.
+//! Looking at the log in a directory that nobody has open: what it is, whether it is sound, and what it holds. Making and restoring backups of it.
 //!
-//! Nothing is ever changed, no file and no date. As long as one of these functions runs, the log cannot be opened by others; a log that is open is
+//! Nothing of it is ever changed, no file and no date. As long as one of these functions runs, the log cannot be opened by others; a log that is open is
 //! refused with [`StorageError::InUse`]. Memory is bounded by the largest batch, plus 32 bytes for each batch of one segment.
 //!
 //! What is damaged is told as [`Damage`], with file, offset and raft index, and does not end the work. An error does: the directory holds no
@@ -8,13 +8,15 @@
 //!
 //! A log holds what was appended, committed or not; how far it is known to be committed is in [`Inspection::hard_state`].
 
+mod backup;
 mod read_only;
+
+pub use self::backup::{backup, restore};
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use self::read_only::ReadOnlyDisk;
-use super::LOCK_NAME;
 use super::error::{damaged, failed};
 use super::format;
 use super::fs::{Disk, DiskFile};
@@ -23,7 +25,8 @@ use super::live::Stretch;
 use super::mend::MEND_SUFFIX;
 use super::recovery::{self, Found};
 use super::spare::SPARE_SUFFIX;
-use super::state::{STATE_NAME, StateFile};
+use super::state::{STATE_NAME, State, StateFile};
+use super::{LOCK_NAME, commit_of};
 use crate::entry::{Entry, NodeId};
 use crate::storage::{Base, Batch, Damage, Genesis, HardState, Identity, Mark, StorageError};
 
@@ -114,21 +117,10 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verification, StorageError> {
 /// # Errors
 /// Those of [`verify`].
 pub fn verify_with(dir: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Verification, StorageError> {
-    let opened = Opened::open(dir.as_ref())?;
-    let total = opened.inspection.segments.iter().map(|segment| segment.raft_indexes.end - segment.raft_indexes.start).sum();
-    let mut verifier = Verifier::new(&opened.disk, &opened.inspection)?;
-    let mut done = 0;
-    for stretch in opened.stretches {
-        verifier.begin(&stretch)?;
-        for ordinal in 0..stretch.len() {
-            verifier.read(&stretch, ordinal)?;
-            done += 1;
-            progress(Progress { done, total });
-        }
-    }
-    let Verifier { batches, entries, payload_bytes, mut damage, .. } = verifier;
-    damage.sort_by_key(|damage| damage.raft_indexes.start);
-    Ok(Verification { inspection: opened.inspection, batches, entries, payload_bytes, damage })
+    Opened::open(dir.as_ref())?.verify(|now| {
+        progress(now);
+        Ok::<(), StorageError>(())
+    })
 }
 
 /// Gives the entries of the log in `dir` with an index in `indexes` to `each`, in order, until it breaks off. A batch that cannot be read is given as
@@ -186,36 +178,77 @@ fn dump_batch(
 }
 
 /// A log that is being looked at.
-struct Opened {
+pub(super) struct Opened {
     disk: ReadOnlyDisk,
-    inspection: Inspection,
+    pub(super) inspection: Inspection,
+    state: State,
+    /// The newest raft index that is known to be committed.
+    commit: u64,
     /// Given up one by one: what is known of the records of a segment goes with it.
     stretches: Vec<Stretch<ReadOnlyDisk>>,
-    _lock: <ReadOnlyDisk as Disk>::Lock,
+    /// Where a copy of the identity is that is not intact.
+    bad_identity: Option<u64>,
+    _lock: Option<<ReadOnlyDisk as Disk>::Lock>,
 }
 
 impl Opened {
     fn open(dir: &Path) -> Result<Opened, StorageError> {
         let disk = ReadOnlyDisk::new(dir);
-        let names = disk.list().map_err(|error| failed(&disk, "open", "", error))?;
+        // A directory that is none is told as such, before anything is looked for in it.
+        disk.list().map_err(|error| failed(&disk, "open", "", error))?;
         let lock = disk.lock(LOCK_NAME).map_err(|error| failed(&disk, "lock", LOCK_NAME, error))?;
         let lock = lock.ok_or_else(|| StorageError::InUse { path: disk.path("") })?;
-        let IdentityFile { directory, genesis } = IdentityFile::read(&disk)?;
+        let (identity, bad_identity) = (IdentityFile::read(&disk)?, IdentityFile::bad_copy(&disk)?);
+        Ok(Opened { bad_identity, _lock: Some(lock), ..Opened::look(disk, identity)? })
+    }
+
+    /// A log that nobody else knows of yet, and that has no identity of its own.
+    pub(super) fn unlocked(dir: &Path, identity: IdentityFile) -> Result<Opened, StorageError> {
+        Opened::look(ReadOnlyDisk::new(dir), identity)
+    }
+
+    fn look(disk: ReadOnlyDisk, identity: IdentityFile) -> Result<Opened, StorageError> {
+        let names = disk.list().map_err(|error| failed(&disk, "open", "", error))?;
+        let IdentityFile { directory, genesis } = identity;
         let file = StateFile::open(&disk).map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
         let file = file.ok_or_else(|| damaged(&disk, STATE_NAME, 0, "no generation of the state is intact"))?;
         if file.state.directory != directory {
             return Err(damaged(&disk, STATE_NAME, 0, "the file belongs to another directory"));
         }
         let watermark = file.watermark().map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
-        let Found { live, last, dead, damage, .. } = recovery::recover(&disk, &file.state, watermark, &names)?;
+        let found = recovery::recover(&disk, &file.state, watermark, &names)?;
+        let commit = commit_of(&file.state, &found);
+        let Found { live, last, dead, damage, .. } = found;
         let mut leftover: Vec<String> =
             names.into_iter().filter(|name| name.ends_with(SPARE_SUFFIX) || name.ends_with(MEND_SUFFIX)).chain(dead).collect();
         leftover.sort();
-        let identity = Identity { directory, incarnation: file.state.incarnation };
+        let state = file.state;
+        let identity = Identity { directory, incarnation: state.incarnation };
         let segments = live.stretches.iter().map(|stretch| segment_file(&disk, stretch)).collect::<Result<_, _>>()?;
-        let (hard_state, peers) = (file.state.hard_state, file.state.peers);
+        let (hard_state, peers) = (state.hard_state, state.peers.clone());
         let inspection = Inspection { identity, genesis, hard_state, base: live.base, last, peers, segments, leftover, damage };
-        Ok(Opened { disk, inspection, stretches: live.stretches, _lock: lock })
+        Ok(Opened { disk, inspection, state, commit, stretches: live.stretches, bad_identity: None, _lock: None })
+    }
+
+    /// Reads every byte that counts, unless `progress` breaks it off.
+    pub(super) fn verify<E: From<StorageError>>(self, mut progress: impl FnMut(Progress) -> Result<(), E>) -> Result<Verification, E> {
+        let total = self.inspection.segments.iter().map(|segment| segment.raft_indexes.end - segment.raft_indexes.start).sum();
+        let mut verifier = Verifier::new(&self.disk, &self.inspection);
+        if let Some(offset) = self.bad_identity {
+            verifier.note(IDENTITY_NAME, offset, 0, "a copy of the identity is not intact; the other one is");
+        }
+        let mut done = 0;
+        for stretch in self.stretches {
+            verifier.begin(&stretch)?;
+            for ordinal in 0..stretch.len() {
+                verifier.read(&stretch, ordinal)?;
+                done += 1;
+                progress(Progress { done, total })?;
+            }
+        }
+        let Verifier { batches, entries, payload_bytes, mut damage, .. } = verifier;
+        damage.sort_by_key(|damage| damage.raft_indexes.start);
+        Ok(Verification { inspection: self.inspection, batches, entries, payload_bytes, damage })
     }
 }
 
@@ -243,14 +276,10 @@ struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    fn new(disk: &'a ReadOnlyDisk, inspection: &Inspection) -> Result<Verifier<'a>, StorageError> {
+    fn new(disk: &'a ReadOnlyDisk, inspection: &Inspection) -> Verifier<'a> {
         let (directory, before) = (inspection.identity.directory, Some(inspection.base.mark));
         let damage = inspection.damage.clone();
-        let mut verifier = Verifier { disk, directory, before, batches: 0, entries: 0, payload_bytes: 0, damage };
-        if let Some(offset) = IdentityFile::bad_copy(disk)? {
-            verifier.note(IDENTITY_NAME, offset, 0, "a copy of the identity is not intact; the other one is");
-        }
-        Ok(verifier)
+        Verifier { disk, directory, before, batches: 0, entries: 0, payload_bytes: 0, damage }
     }
 
     /// Reads what a segment has beside its records.

@@ -80,6 +80,10 @@ impl Disk for ReadOnlyDisk {
         refused()
     }
 
+    fn link(&self, name: &str, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(self.path(name), to.join(name))
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         Ok(())
     }

@@ -1,0 +1,20 @@
+//! A backup of what this node shows as committed, whatever became of its replica.
+
+use super::Engine;
+use crate::storage::{BackupError, PendingBackup};
+
+impl Engine {
+    /// Begins one. Whoever asked writes it, on a thread of their own.
+    pub(super) fn begin_backup(&mut self) -> Result<Box<dyn PendingBackup>, BackupError> {
+        if self.stopped {
+            return Err(BackupError::Stopped);
+        }
+        let (reader, end) = (&self.shared.reader, self.shared.watermark.end());
+        let base = reader.base().mark;
+        let last = match end > base.next_index {
+            true => reader.batch_with(end - 1)?.map(|batch| batch.raft_index()),
+            false => None,
+        };
+        self.storage.begin_backup(last.unwrap_or(base.raft_index))
+    }
+}

@@ -1,0 +1,112 @@
+//! What a backup is, what may keep it from being made, and the work of making it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::StorageError;
+use crate::entry::NodeId;
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backup {
+    /// The indexes of the entries in it that are known to be committed: from the first that was kept.
+    pub committed: Range<u64>,
+    /// The position at `committed.end`: the bytes of all payloads before it, purged ones included.
+    pub position: u64,
+    /// The index after its last entry. That of a running ledger is `committed.end`. That of a closed
+    /// log may lie beyond it: what its node did not know to be committed, its group may have
+    /// acknowledged all the same, so it is kept.
+    pub end_index: u64,
+    /// The bytes of files that it shares with the log it was made from: hard links.
+    pub linked_bytes: u64,
+    /// The bytes that were copied.
+    pub copied_bytes: u64,
+}
+
+/// Why a backup was not made, or not restored. Nothing is left of it at its target.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The target is not one that a backup can be written to.
+    #[error("{} takes no backup: {reason}", path.display())]
+    #[non_exhaustive]
+    Target {
+        /// The target.
+        path: PathBuf,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// There is no room for it.
+    #[error("no space left for {}: free some space there, or choose another target", path.display())]
+    #[non_exhaustive]
+    Full {
+        /// The file that should have grown.
+        path: PathBuf,
+    },
+    /// The log itself is damaged within what should have been backed up. A node that has peers gets
+    /// it back from them when it is opened with `Builder::verify_on_open`; then try again.
+    #[error("{} is damaged at offset {offset}, so no backup was made: {reason}", path.display())]
+    #[non_exhaustive]
+    Damaged {
+        /// The file of the log.
+        path: PathBuf,
+        /// The place in it, in bytes.
+        offset: u64,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The log is open, in this process or another.
+    #[error(
+        "{} is in use by a ledger: shut it down first, or call `DLedger::backup` where it is open",
+        path.display()
+    )]
+    #[non_exhaustive]
+    InUse {
+        /// The directory of the log.
+        path: PathBuf,
+    },
+    /// The node that the backup should be restored for is not one of its group.
+    #[error("node {node} is no member of the group in the backup: it has {members}")]
+    #[non_exhaustive]
+    NotAMember {
+        /// The node.
+        node: NodeId,
+        /// The members, by id.
+        members: String,
+    },
+    /// The storage of this ledger makes no backups. See `Storage::begin_backup`.
+    #[error("this storage makes no backups")]
+    Unsupported,
+    /// The log could not be read, or the backup not be written.
+    #[error(transparent)]
+    Storage(StorageError),
+    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    #[error("called within a waker, on the thread that the answer must come from: use another thread")]
+    CalledFromWaker,
+    /// The ledger was shut down before the backup was done.
+    #[error("the ledger was shut down")]
+    Stopped,
+}
+
+impl From<StorageError> for BackupError {
+    fn from(error: StorageError) -> BackupError {
+        match error {
+            StorageError::Full { path } => BackupError::Full { path },
+            StorageError::Damaged { path, offset, reason } => BackupError::Damaged { path, offset, reason },
+            StorageError::InUse { path } => BackupError::InUse { path },
+            error => BackupError::Storage(error),
+        }
+    }
+}
+
+/// A backup under way: it knows what it will hold, and the storage goes on meanwhile.
+pub trait PendingBackup: Send {
+    /// Writes the backup into the directory `to`, which is there afterwards, whole and durable, or is
+    /// as it was before. Blocks as long as that takes, but not much longer than until
+    /// `is_stopped` says so.
+    ///
+    /// # Errors
+    /// Any [`BackupError`]; [`BackupError::Stopped`] if `is_stopped` said so.
+    fn write(self: Box<Self>, to: &Path, is_stopped: &dyn Fn() -> bool) -> Result<Backup, BackupError>;
+}

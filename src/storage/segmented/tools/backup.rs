@@ -1,0 +1,66 @@
+//! Backups of a log that nobody has open, and restoring them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::super::backup::Source;
+use super::super::identity::IdentityFile;
+use super::super::live::Live;
+use super::Opened;
+use crate::entry::NodeId;
+use crate::storage::{Backup, BackupError, StorageError};
+
+/// Makes a backup of the closed log in `dir`: the directory `to`, which is not there yet or empty,
+/// and whose parent is there.
+///
+/// It holds all that the log holds, also what is not known to be committed, and shares the files
+/// with it that never change, if both are on one file system (hard links). All of it has been read
+/// and verified when this returns, and is durable. If it fails, or the machine does, there is no backup
+/// at `to`.
+///
+/// See [`DLedger::backup`](crate::DLedger::backup) for a ledger that is open, and
+/// for what to do with a backup.
+///
+/// # Errors
+/// Any [`BackupError`] but `Stopped`, `CalledFromWaker` and `Unsupported`: [`BackupError::InUse`] if
+/// the log is open, [`BackupError::Damaged`] if any of it does not read back.
+pub fn backup(dir: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Backup, BackupError> {
+    copy(dir.as_ref(), to.as_ref(), None)
+}
+
+/// Makes the directory `dir`, which is not there yet or empty, the log of `node` as it is in
+/// `backup`: a backup of that node or of any other member of its group, or the closed log of one.
+///
+/// The backup stays as it is, and can be restored again. Costs what [`backup`] costs.
+///
+/// # Errors
+/// Those of [`backup`], and [`BackupError::NotAMember`].
+pub fn restore(backup: impl AsRef<Path>, dir: impl AsRef<Path>, node: impl Into<NodeId>) -> Result<Backup, BackupError> {
+    copy(backup.as_ref(), dir.as_ref(), Some(node.into()))
+}
+
+fn copy(from: &Path, to: &Path, node: Option<NodeId>) -> Result<Backup, BackupError> {
+    let opened = Opened::open(from)?;
+    if let Some(damage) = opened.inspection.damage.first() {
+        return Err(StorageError::from(damage).into());
+    }
+    let Opened { disk, inspection, state, commit, stretches, _lock, .. } = opened;
+    let mut genesis = inspection.genesis;
+    let members = &inspection.base.membership;
+    if let Some(node) = node {
+        if !members.contains(node) {
+            let members = members.voters.iter().chain(&members.learners).map(NodeId::to_string);
+            return Err(BackupError::NotAMember { node, members: members.collect::<Vec<_>>().join(", ") });
+        }
+        genesis.node = node;
+    }
+    let last = inspection.last.raft_index;
+    // What the only voter of a group has is committed.
+    let commit = if members.voters.len() == 1 { last } else { commit };
+    let identity = IdentityFile { directory: state.directory, genesis };
+    let live = Live { base: inspection.base, stretches, gaps: Vec::new() };
+    let source = Source { disk: Arc::new(disk), live: Arc::new(ArcSwap::from_pointee(live)), state, commit, last };
+    source.write_as(identity, to, &|| false)
+}
