@@ -9,7 +9,7 @@ use crate::entry::NodeId;
 use crate::error::OpenError;
 use crate::role::{Membership, Status};
 use crate::sequencer::ENTRY_OVERHEAD;
-use crate::storage::Storage;
+use crate::storage::{Create, Storage};
 use crate::threads::Observer;
 use crate::transport::Transport;
 
@@ -35,6 +35,7 @@ pub enum FlushPolicy {
 pub struct Builder {
     pub(crate) node: NodeId,
     pub(crate) dir: Option<PathBuf>,
+    pub(crate) create: Create,
     pub(crate) group: String,
     pub(crate) peers: Vec<(NodeId, String)>,
     pub(crate) storage: Option<Box<dyn Storage>>,
@@ -75,6 +76,7 @@ impl Builder {
         Builder {
             node,
             dir: None,
+            create: Create::IfMissing,
             group: "default".to_owned(),
             peers: Vec::new(),
             storage: None,
@@ -92,10 +94,22 @@ impl Builder {
         }
     }
 
-    /// The directory of this node's log. Made if it does not exist (its parent must). One directory for each node of each group. Required, unless
-    /// a [`storage`](Self::storage) is given.
+    /// The directory of this node's log. Made if it does not exist; its parent must exist, and is never made. One directory for each node of
+    /// each group. Required, unless a [`storage`](Self::storage) is given.
+    ///
+    /// The name is looked up once, when the ledger is opened. Whatever becomes of it afterwards (a change of the working directory, a link
+    /// that is switched, a directory that is renamed or mounted over), that directory is read and written as long as the ledger is open,
+    /// and nobody else can open a ledger in it.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Builder {
         self.dir = Some(dir.into());
+        self
+    }
+
+    /// What to do about a log that is missing in the directory, or is there. Default [`Create::IfMissing`]. A host that expects its log to
+    /// be there says [`Create::Never`]: then a file system that is not mounted is an error, and not a new, empty log. Without effect on a
+    /// storage of the host's own.
+    pub fn create(mut self, create: Create) -> Builder {
+        self.create = create;
         self
     }
 
@@ -231,6 +245,9 @@ impl Builder {
         if self.dir.is_none() && self.storage.is_none() {
             return refuse("dir", "a ledger needs a directory, or a storage of the host's own");
         }
+        if self.storage.is_none() && self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            return refuse("dir", "an empty name is no directory: `.` is the working directory");
+        }
         within("segment_bytes", self.segment_bytes, 64 * KIB, 4 * GIB, "bytes")?;
         within("max_entry_bytes", self.max_entry_bytes, 1, ENTRY_BYTES_MAX, "bytes")?;
         within("max_in_flight_bytes", self.max_in_flight_bytes, 1, u64::MAX, "bytes")?;
@@ -319,6 +336,7 @@ mod tests {
         let ms = Duration::from_millis;
         for (knob, builder) in [
             ("dir", Builder::new(1.into())),
+            ("dir", good().dir("")),
             ("group", good().group("")),
             ("group", good().group("a/b")),
             ("group", good().group("-a")),

@@ -340,7 +340,7 @@ impl Builder {
         let zeroed = self.flush == FlushPolicy::Sync;
         SegmentedLog::new(
             self.dir.clone().unwrap_or_default(),
-            SegmentOptions { segment_bytes: self.segment_bytes, zeroed, verified: self.verified },
+            SegmentOptions { segment_bytes: self.segment_bytes, zeroed, verified: self.verified, create: self.create },
         )
     }
 

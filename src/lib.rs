@@ -86,6 +86,7 @@ mod dledger;
 mod engine;
 mod entry;
 mod error;
+mod fork;
 mod future;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -111,7 +112,7 @@ pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
 pub use role::{Member, Membership, Role, Status};
-pub use storage::{Backup, BackupError, tools};
+pub use storage::{Backup, BackupError, Create, tools};
 
 /// The programs in the README compile and run.
 #[cfg(doctest)]

@@ -41,7 +41,7 @@ const FLOORS: [&[&str]; 17] = [
     &["role"],
     &["batch"],
     &["entry"],
-    &["primitives", "planted"],
+    &["primitives", "planted", "fork"],
 ];
 
 const LINES_MAX: usize = 700;

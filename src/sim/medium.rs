@@ -2,12 +2,13 @@
 
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::chance::Chance;
 use super::witness::Fuse;
 use crate::storage::segmented::fs::{Disk, DiskFile};
 use crate::storage::segmented::simulated::{Call, Failure, Fault, SimulatedDisk, SimulatedFile, SimulatedLock, SimulatedMap};
-use crate::storage::{Genesis, Mark, SegmentOptions, SegmentedLog, Storage};
+use crate::storage::{Genesis, Mark, SegmentOptions, SegmentedLog, Storage, StorageError};
 
 /// See the [module](self).
 pub(super) struct Medium {
@@ -154,16 +155,20 @@ impl Disk for Mortal {
     type File = MortalFile;
     type Lock = SimulatedLock;
 
-    fn make(&self) -> io::Result<()> {
-        self.disk.make()
+    fn attach(&self, may_make: bool) -> Result<(), StorageError> {
+        self.disk.attach(may_make)
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.disk.path(name)
     }
 
-    fn lock(&self, name: &str) -> io::Result<Option<SimulatedLock>> {
-        self.disk.lock(name)
+    fn lock(&self) -> io::Result<Option<SimulatedLock>> {
+        self.disk.lock()
+    }
+
+    fn lock_file(&self, _lock: &mut SimulatedLock, _file: &Arc<MortalFile>) -> io::Result<bool> {
+        Ok(true)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -187,6 +192,10 @@ impl Disk for Mortal {
     fn remove(&self, name: &str) -> io::Result<()> {
         self.fuse.burn();
         self.disk.remove(name)
+    }
+
+    fn holds(&self, name: &str, file: &MortalFile) -> io::Result<bool> {
+        self.disk.holds(name, &file.file)
     }
 
     fn sync_dir(&self) -> io::Result<()> {

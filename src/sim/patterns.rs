@@ -202,7 +202,8 @@ impl Swarm {
         swarm.append_timeout = 10 * swarm.election;
         swarm.message_bytes = 4 << 10;
         swarm.window_bytes = 1 << 20;
-        swarm.segments = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: false, verified: true };
+        swarm.segments =
+            SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: false, verified: true, ..SegmentOptions::default() };
         swarm.drifts = vec![0; 3];
         (swarm.hosts, swarm.readers, swarm.upsets) = (0, 0, 0);
         swarm.weather = swarm.weather.calm(swarm.election);

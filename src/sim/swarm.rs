@@ -179,6 +179,7 @@ impl Swarm {
                 segment_bytes: *chance.pick(&[8 << 10, 8 << 10, 16 << 10, 64 << 10]),
                 zeroed: chance.percent(50),
                 verified: false,
+                ..SegmentOptions::default()
             },
             weather: Weather::draw(chance, heartbeat),
             pace,

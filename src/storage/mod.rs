@@ -43,7 +43,7 @@ pub use self::backup::{Backup, BackupError, PendingBackup};
 pub use self::memory::MemoryLog;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::segmented::fuzzing;
-pub use self::segmented::{SegmentOptions, SegmentedLog, tools};
+pub use self::segmented::{Create, SegmentOptions, SegmentedLog, tools};
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::{Entry, NodeId};
 use crate::role::Membership;
@@ -358,6 +358,66 @@ pub enum StorageError {
     #[error("{} is in use by another ledger: shut that one down first", path.display())]
     InUse {
         /// The directory.
+        path: PathBuf,
+    },
+    /// The directory is missing, and so is the one in which it would be made.
+    #[error(
+        "{} cannot be made, for {} does not exist: mount the file system that it is on, or make it",
+        path.display(),
+        parent.display()
+    )]
+    NoParent {
+        /// The directory of the log.
+        path: PathBuf,
+        /// The directory in which it would be.
+        parent: PathBuf,
+    },
+    /// The name of the directory, or of one on the way to it, is a symbolic link to nothing.
+    #[error(
+        "{} is a symbolic link to {}, which does not exist: mount or make that directory, or name another one",
+        path.display(),
+        target.display()
+    )]
+    DanglingLink {
+        /// The link.
+        path: PathBuf,
+        /// What it leads to.
+        target: PathBuf,
+    },
+    /// What should be a directory is something else.
+    #[error("{} is not a directory: name one, or one that can be made in a directory", path.display())]
+    NotADirectory {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// No log is there, and [`Create::Never`] says that there is to be one.
+    #[error(
+        "{} holds no log, and none is to be made: mount the file system that it is on, name the right directory, or \
+         let a new log begin with another `Create`",
+        path.display()
+    )]
+    NoLog {
+        /// The directory. It may be missing too.
+        path: PathBuf,
+    },
+    /// A log is there, and [`Create::New`] says that there is to be none.
+    #[error(
+        "{} holds a log, and a new one was to be made: name another directory, or go on with that log with another \
+         `Create`",
+        path.display()
+    )]
+    HoldsLog {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Somebody else removed a file of the log, or put another in its place, while the log was open. What was written to it since it was
+    /// last synced is not acknowledged. Nothing more is accepted.
+    #[error(
+        "{} was removed or replaced while the log was open: restore this node from its peers or from a backup",
+        path.display()
+    )]
+    Removed {
+        /// The file.
         path: PathBuf,
     },
     /// The log belongs to somebody else.

@@ -13,6 +13,7 @@
 mod child;
 mod calls;
 mod clock;
+mod directory;
 mod disks;
 mod every_call;
 mod group;

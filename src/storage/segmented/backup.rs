@@ -139,7 +139,8 @@ impl<D: Disk> Source<D> {
         let first_segment = live.stretches.first().map_or(self.state.first_segment, |stretch| stretch.segment.id);
         let state = State { hard_state, base: live.base.clone(), first_segment, peers: Vec::new(), ..self.state.clone() };
         let write_failed = |error| failed(disk, "write", STATE_NAME, error);
-        let file = StateFile::create(disk, state).map_err(|error| match error {
+        let file = disk.create(STATE_NAME).map_err(|error| failed(disk, "create", STATE_NAME, error))?;
+        let file = StateFile::<RealDisk>::fill(Arc::new(file), state).map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
             WriteError::Io(error) => write_failed(error),
         })?;

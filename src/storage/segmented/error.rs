@@ -1,6 +1,7 @@
 //! Typed errors for what the operating system said, and for what the bytes say.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::fs::Disk;
@@ -26,4 +27,27 @@ pub(super) fn damaged<D: Disk>(disk: &D, name: &str, offset: u64, reason: impl I
 pub(super) fn too_large<D: Disk>(disk: &D, name: &str) -> StorageError {
     let error = io::Error::new(io::ErrorKind::InvalidInput, "more members or peers than fit one page");
     broken(disk, "write", name, error)
+}
+
+/// The typed error for a directory that could not be opened or made by its name.
+pub(super) fn no_directory(path: &Path, error: io::Error) -> StorageError {
+    // Only asked in order to say what is wrong: nothing is decided by what a name means now.
+    if let Some(target) = path.read_link().ok().filter(|_| !path.exists()) {
+        return StorageError::DanglingLink { path: path.to_path_buf(), target };
+    }
+    if error.kind() == io::ErrorKind::NotADirectory {
+        let file = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+        return StorageError::NotADirectory { path: file.to_path_buf() };
+    }
+    StorageError::Io { action: "open", path: path.to_path_buf(), source: Arc::new(error) }
+}
+
+/// The typed error for a directory that is to be made at `path`, where `parent` could not be opened.
+pub(super) fn no_parent(path: &Path, parent: &Path, error: io::Error) -> StorageError {
+    match error.kind() {
+        io::ErrorKind::NotFound if parent.read_link().is_err() => {
+            StorageError::NoParent { path: path.to_path_buf(), parent: parent.to_path_buf() }
+        }
+        _ => no_directory(parent, error),
+    }
 }

@@ -7,11 +7,12 @@ use std::any::Any;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
 use crate::primitives::atomic::{Ordering, fence};
+use crate::storage::StorageError;
 
 /// One directory of a disk.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
@@ -20,12 +21,15 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Held as long as the directory is in use; dropping it lets others in.
     type Lock: Send + Sync;
 
-    /// Makes the directory if it is missing, durably.
-    fn make(&self) -> io::Result<()>;
+    /// Finds the directory by its name, and makes it durably if it is missing and `may_make`. Called once, before anything else; whatever
+    /// is done afterwards concerns the directory that was found, and no other that may have its name by then.
+    fn attach(&self, may_make: bool) -> Result<(), StorageError>;
     /// Where `name` is, for messages. The directory itself for an empty name.
     fn path(&self, name: &str) -> PathBuf;
     /// Takes the lock. `None` if somebody else holds it, in this process or another.
-    fn lock(&self, name: &str) -> io::Result<Option<Self::Lock>>;
+    fn lock(&self) -> io::Result<Option<Self::Lock>>;
+    /// Has the lock extend to a file. Whether nobody else holds that.
+    fn lock_file(&self, lock: &mut Self::Lock, file: &Arc<Self::File>) -> io::Result<bool>;
     /// The names in the directory, in any order.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Makes a new file, empty, to be read and written. Fails if the name is taken.
@@ -41,6 +45,8 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     fn link(&self, _name: &str, _to: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// Whether `name` is the name of `file`. Others may have taken it away.
+    fn holds(&self, name: &str, file: &Self::File) -> io::Result<bool>;
     /// Makes names durable: what was created, renamed and removed so far.
     fn sync_dir(&self) -> io::Result<()>;
     /// How long a file may be at most.

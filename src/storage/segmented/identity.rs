@@ -134,6 +134,7 @@ mod tests {
     fn comes_back_whatever_bit_flips() {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new(dir.path().to_path_buf());
+        disk.attach(false).unwrap();
         identity().create(&disk).unwrap().unwrap();
         assert_eq!(IdentityFile::read(&disk).unwrap(), identity());
         let path = dir.path().join(IDENTITY_NAME);
@@ -150,6 +151,7 @@ mod tests {
     fn a_version_from_the_future_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new(dir.path().to_path_buf());
+        disk.attach(false).unwrap();
         let page = PageWriter::new(MAGIC).u32(VERSION + 1).finish(PAGE_BYTES).unwrap();
         std::fs::write(dir.path().join(IDENTITY_NAME), page.repeat(2)).unwrap();
         assert!(matches!(IdentityFile::read(&disk), Err(StorageError::UnknownVersion { found, .. }) if found == VERSION + 1));

@@ -1,13 +1,14 @@
-//! The one place with `unsafe`: a read-only view of a segment file.
+//! The one place with `unsafe`: a read-only view of a segment file, and a page that forked children do not have.
 
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 
 use super::fs::{Claims, DiskMap};
+use crate::fork::Home;
 
 /// The bytes of a whole file, read through the page cache. Slices of it share one mapping, which goes when the last of them goes.
 #[derive(Debug)]
@@ -86,5 +87,41 @@ impl DiskMap for FileMap {
 
     fn claims(&self) -> Claims {
         Claims::of(self.map.clone())
+    }
+}
+
+/// The process that runs, to be told from its forked children.
+pub(crate) fn home() -> Home {
+    Home::here(wiped_page)
+}
+
+/// A page that reads as zeros in every forked child, whatever is written to it here.
+#[cfg(target_os = "linux")]
+fn wiped_page() -> io::Result<MmapMut> {
+    let mut page = MmapMut::map_anon(1)?;
+    // SAFETY: the range is that of the mapping, which is private, anonymous and owned here. The advice changes nothing in this process; what
+    // a child sees instead is a legal value of a byte too, and the child has a mapping of its own.
+    unsafe { rustix::mm::madvise(page.as_mut_ptr().cast(), page.len(), rustix::mm::Advice::LinuxWipeOnFork)? };
+    Ok(page)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn wiped_page() -> io::Result<MmapMut> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_its_own_home() {
+        let (first, second) = (home(), home());
+        assert!(first.is_here() && second.is_here());
+        assert!(!Home::Id(u32::MAX).is_here());
+        if cfg!(target_os = "linux") {
+            let (Home::Page(first), Home::Page(second)) = (first, second) else { panic!("Linux wipes pages") };
+            assert!(std::ptr::eq(first, second) || first[0] == second[0]);
+        }
     }
 }

@@ -6,6 +6,9 @@
 
 mod backup;
 mod damage;
+#[cfg_attr(not(unix), path = "directory_by_path.rs")]
+mod directory;
+mod directory_lock;
 mod error;
 mod file_io;
 mod format;
@@ -38,7 +41,7 @@ pub mod tools;
 mod trials;
 mod writer;
 
-pub use options::SegmentOptions;
+pub use options::{Create, SegmentOptions};
 
 use std::fmt;
 use std::io;
@@ -65,8 +68,6 @@ use super::{
 use crate::entry::NodeId;
 use crate::role::Membership;
 
-const LOCK_NAME: &str = "LOCK";
-
 /// The default storage: a log in the segment files of one directory.
 ///
 /// Batches are written behind all others into files of fixed length, and read from anywhere in them without copying. What was synced survives a
@@ -78,7 +79,10 @@ const LOCK_NAME: &str = "LOCK";
 /// once the directory is synced. Nothing is assumed of the order in which unsynced writes arrive.
 ///
 /// # Limits
-/// One process at a time, which a lock sees to. A segment that this process wrote takes 16 bytes of memory for each batch until it is sealed; a
+/// One process at a time, which a lock on the directory and on the file `state` in it sees to. The lock goes when the log is closed, whatever
+/// children the process has; of a process that was killed, forked children that have not called `exec` keep it until they end. On a network
+/// file system it is as good as `flock` is there. A file of the log that somebody else removes or replaces is noticed when it is next
+/// synced, before what was written to it counts: [`StorageError::Removed`]. A segment that this process wrote takes 16 bytes of memory for each batch until it is sealed; a
 /// sealed one takes a few hundred bytes, and one mapping once it has been read. Members and peers must fit a page of 4 KiB together: 100 of each
 /// do. A batch is at most 4 GiB. Chores ([`Storage::next_chore`]) should be run: without them nothing is lost, but syncs are slower, nothing is
 /// removed, and opening takes longer.
@@ -101,7 +105,8 @@ enum Access<D: Disk> {
 }
 
 impl SegmentedLog {
-    /// A log in `dir`, which is made when the log is opened. Touches no file.
+    /// A log in `dir`, which is looked up, and made if it is missing and may be made ([`Create`]), when the log is opened; its parent is never
+    /// made. From then on it is that directory, whatever becomes of its name. Touches no file.
     pub fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> SegmentedLog {
         SegmentedLog::on(RealDisk::new(dir.into()), options)
     }
@@ -127,21 +132,64 @@ impl<D: Disk> SegmentedLog<D> {
         }
     }
 
-    /// Whose directory this is; makes it if it is nobody's.
-    fn identify(&self, genesis: &Genesis, names: &[String]) -> Result<IdentityFile, StorageError> {
+    /// Finds the directory and keeps everybody else out of it, if this is one that may be opened. With it comes the file `state`, which is
+    /// empty in a directory that is new.
+    fn enter(&self) -> Result<(D::Lock, Arc<D::File>), StorageError> {
         let disk = &*self.disk;
-        if names.iter().any(|name| name == identity::IDENTITY_NAME) {
+        let in_use = || StorageError::InUse { path: disk.path("") };
+        disk.attach(self.options.create != Create::Never)?;
+        let mut lock = disk.lock().map_err(|error| failed(disk, "lock", "", error))?.ok_or_else(in_use)?;
+        let file = Arc::new(self.state_file(&self.names()?)?);
+        let is_locked = disk.lock_file(&mut lock, &file).map_err(|error| failed(disk, "lock", STATE_NAME, error))?;
+        if is_locked { Ok((lock, file)) } else { Err(in_use()) }
+    }
+
+    fn names(&self) -> Result<Vec<String>, StorageError> {
+        self.disk.list().map_err(|error| failed(&*self.disk, "open", "", error))
+    }
+
+    /// The file `state`; made, if a log may begin here.
+    fn state_file(&self, names: &[String]) -> Result<D::File, StorageError> {
+        let disk = &*self.disk;
+        let is_there = |wanted: &str| names.iter().any(|name| name == wanted);
+        let is_log = is_there(identity::IDENTITY_NAME);
+        self.consent(is_log, names)?;
+        match is_there(STATE_NAME) {
+            true => disk.open(STATE_NAME).map_err(|error| failed(disk, "open", STATE_NAME, error)),
+            false if is_log => Err(damaged(disk, STATE_NAME, 0, "the file is missing")),
+            false => disk.create(STATE_NAME).map_err(|error| failed(disk, "create", STATE_NAME, error)),
+        }
+    }
+
+    /// Whether the host wants a log, or none, where there is one, or none.
+    fn consent(&self, is_log: bool, names: &[String]) -> Result<(), StorageError> {
+        let path = || self.disk.path("");
+        if !is_log && names.iter().any(|name| format::parse_segment_name(name).is_some()) {
+            return Err(self.lost_identity());
+        }
+        match self.options.create {
+            Create::Never if !is_log => Err(StorageError::NoLog { path: path() }),
+            Create::New if is_log => Err(StorageError::HoldsLog { path: path() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whose directory this is; makes it if it is nobody's.
+    fn identify(&self, genesis: &Genesis, names: &[String], file: &Arc<D::File>) -> Result<IdentityFile, StorageError> {
+        let disk = &*self.disk;
+        let is_log = names.iter().any(|name| name == identity::IDENTITY_NAME);
+        // On a network file system it may have been made since it was looked for.
+        self.consent(is_log, names)?;
+        if is_log {
             let identity = IdentityFile::read(disk)?;
             identity.check(disk, genesis)?;
             return Ok(identity);
         }
-        self.refuse_if_used(names)?;
+        self.refuse_if_used(file)?;
         let create_failed = |error| failed(disk, "create", STATE_NAME, error);
-        if names.iter().any(|name| name == STATE_NAME) {
-            disk.remove(STATE_NAME).map_err(create_failed)?;
-        }
         let identity = IdentityFile { directory: disk.draw(), genesis: genesis.clone() };
-        StateFile::create(disk, State::new(identity.directory, genesis.membership.clone())).map_err(|error| match error {
+        let state = State::new(identity.directory, genesis.membership.clone());
+        StateFile::<D>::fill(file.clone(), state).map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
             WriteError::Io(error) => create_failed(error),
         })?;
@@ -151,19 +199,19 @@ impl<D: Disk> SegmentedLog<D> {
 
     /// A directory without identity is new, or the making of it was cut short. One that was in use has lost it: to begin anew would be to
     /// forget votes.
-    fn refuse_if_used(&self, names: &[String]) -> Result<(), StorageError> {
-        let disk = &*self.disk;
-        let mut used = names.iter().any(|name| format::parse_segment_name(name).is_some());
-        if names.iter().any(|name| name == STATE_NAME) {
-            let state = StateFile::open(disk).map_err(|error| failed(disk, "read", STATE_NAME, error))?;
-            used |= state.is_some_and(|state| state.state.incarnation > 0);
-        }
-        if used { Err(damaged(disk, identity::IDENTITY_NAME, 0, "the file is missing, but the directory has been in use")) } else { Ok(()) }
+    fn refuse_if_used(&self, file: &Arc<D::File>) -> Result<(), StorageError> {
+        let read = StateFile::<D>::read(file.clone()).map_err(|error| failed(&*self.disk, "read", STATE_NAME, error))?;
+        let is_used = read.is_some_and(|state| state.state.incarnation > 0);
+        if is_used { Err(self.lost_identity()) } else { Ok(()) }
     }
 
-    fn open_state(&self, identity: &IdentityFile) -> Result<StateFile<D>, StorageError> {
+    fn lost_identity(&self) -> StorageError {
+        damaged(&*self.disk, identity::IDENTITY_NAME, 0, "the file is missing, but the directory has been in use")
+    }
+
+    fn read_state(&self, file: Arc<D::File>, identity: &IdentityFile) -> Result<StateFile<D>, StorageError> {
         let disk = &*self.disk;
-        let state = StateFile::open(disk).map_err(|error| failed(disk, "read", STATE_NAME, error))?;
+        let state = StateFile::<D>::read(file).map_err(|error| failed(disk, "read", STATE_NAME, error))?;
         match state {
             Some(state) if state.state.directory == identity.directory => {
                 // What was read may be in memory only; the next generation takes the place of an older one.
@@ -270,15 +318,12 @@ impl<D: Disk> SegmentedLog<D> {
 impl<D: Disk> Storage for SegmentedLog<D> {
     fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
         let disk = self.disk.clone();
-        let directory_failed = |error| failed(&*disk, "open", "", error);
         let (longest, limit) = (self.segment_bytes(), disk.file_bytes_max());
-        real_disk::refuse_if_longer(longest, limit).map_err(directory_failed)?;
-        disk.make().map_err(directory_failed)?;
-        let lock = disk.lock(LOCK_NAME).map_err(|error| failed(&*disk, "lock", LOCK_NAME, error))?;
-        let lock = lock.ok_or_else(|| StorageError::InUse { path: disk.path("") })?;
-        let names = disk.list().map_err(directory_failed)?;
-        let identity = self.identify(genesis, &names)?;
-        let mut state = self.open_state(&identity)?;
+        real_disk::refuse_if_longer(longest, limit).map_err(|error| failed(&*disk, "open", "", error))?;
+        let (lock, file) = self.enter()?;
+        let names = self.names()?;
+        let identity = self.identify(genesis, &names, &file)?;
+        let mut state = self.read_state(file, &identity)?;
         let watermark = state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
         let mut found = recovery::recover(&*disk, &state.state, watermark, &names)?;
         if self.options.verified {

@@ -14,6 +14,26 @@ pub struct SegmentOptions {
     /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is found, and can be mended, wherever it is. Opening
     /// costs the log then, and not its tail. Default: false.
     pub verified: bool,
+    /// What to do about a log that is missing, or is there. Default: [`Create::IfMissing`].
+    pub create: Create,
+}
+
+/// What opening does about a log that is missing, or is there.
+///
+/// A directory holds a log once one was opened in it. Whether it has other files does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Create {
+    /// A new log begins where there is none. A file system that is not mounted then looks like a new log, if the directory that it is
+    /// mounted on has the name of the log's directory, or of its parent.
+    #[default]
+    IfMissing,
+    /// There is to be a log: a directory that is missing, or holds none, is refused with
+    /// [`StorageError::NoLog`](crate::storage::StorageError::NoLog), and nothing is made.
+    Never,
+    /// A new log is to begin: a directory that holds one is refused with
+    /// [`StorageError::HoldsLog`](crate::storage::StorageError::HoldsLog). One that holds none is taken, or made.
+    New,
 }
 
 impl SegmentOptions {
@@ -25,6 +45,6 @@ impl SegmentOptions {
 
 impl Default for SegmentOptions {
     fn default() -> Self {
-        SegmentOptions { segment_bytes: 64 << 20, zeroed: true, verified: false }
+        SegmentOptions { segment_bytes: 64 << 20, zeroed: true, verified: false, create: Create::IfMissing }
     }
 }

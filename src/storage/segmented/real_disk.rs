@@ -1,86 +1,101 @@
 //! The disk of the operating system.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::directory::Directory;
+use super::directory_lock::DirectoryLock;
 use super::file_io;
 use super::fs::{Disk, DiskFile};
 use super::mmap::FileMap;
+use crate::primitives::OnceLock;
+use crate::storage::StorageError;
 
 /// A directory of the operating system.
 #[derive(Debug)]
 pub struct RealDisk {
-    dir: PathBuf,
+    /// What a host calls it. Looked up once.
+    name: PathBuf,
+    directory: OnceLock<Arc<Directory>>,
 }
 
 impl RealDisk {
-    pub(super) fn new(dir: PathBuf) -> RealDisk {
-        RealDisk { dir }
+    pub(super) fn new(name: PathBuf) -> RealDisk {
+        RealDisk { name, directory: OnceLock::new() }
+    }
+
+    fn directory(&self) -> io::Result<&Arc<Directory>> {
+        self.directory.get().ok_or_else(|| io::Error::other("the directory has not been opened"))
     }
 }
 
 impl Disk for RealDisk {
     type File = File;
-    type Lock = File;
+    type Lock = DirectoryLock;
 
-    fn make(&self) -> io::Result<()> {
-        let missing: Vec<&Path> = self.dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
-        let mut builder = DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        for dir in missing.into_iter().rev() {
-            match builder.create(dir) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => sync_names_in(dir.parent().unwrap_or(Path::new("")))?,
-            }
+    fn attach(&self, may_make: bool) -> Result<(), StorageError> {
+        if self.directory.get().is_none() {
+            let directory = match Directory::open(&self.name)? {
+                Some(directory) => directory,
+                None if may_make => Directory::make(&self.name)?,
+                None => return Err(StorageError::NoLog { path: self.name.clone() }),
+            };
+            let _ = self.directory.set(Arc::new(directory));
         }
         Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        if name.is_empty() { self.dir.clone() } else { self.dir.join(name) }
-    }
-
-    fn lock(&self, name: &str) -> io::Result<Option<File>> {
-        let file = private().create(true).truncate(false).open(self.path(name))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
+        match self.directory.get() {
+            Some(directory) => directory.path(name),
+            None if name.is_empty() => self.name.clone(),
+            None => self.name.join(name),
         }
     }
 
+    fn lock(&self) -> io::Result<Option<DirectoryLock>> {
+        DirectoryLock::take(self.directory()?, false)
+    }
+
+    fn lock_file(&self, lock: &mut DirectoryLock, file: &Arc<File>) -> io::Result<bool> {
+        lock.take_file(file)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
-        // A name that is not UTF-8 is none of ours.
-        std::fs::read_dir(&self.dir)?.filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose()).collect()
+        self.directory()?.list()
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        private().create_new(true).open(self.path(name))
+        self.directory()?.create_file(name)
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        let file = private().open(self.path(name))?;
+        let file = self.directory()?.open_file(name)?;
         refuse_if_longer(file.metadata()?.len(), file_bytes_max())?;
         Ok(file)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path(from), self.path(to))
+        self.directory()?.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path(name))
+        self.directory()?.remove(name)
+    }
+
+    fn holds(&self, name: &str, file: &File) -> io::Result<bool> {
+        self.directory()?.holds(name, file)
     }
 
     fn link(&self, name: &str, to: &Path) -> io::Result<()> {
-        std::fs::hard_link(self.path(name), to.join(name))
+        self.directory()?.link(name, to)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        sync_names_in(&self.dir)
+        self.directory()?.sync()
     }
 
     fn file_bytes_max(&self) -> u64 {
@@ -117,29 +132,6 @@ fn file_bytes_max() -> u64 {
 #[cfg(not(target_os = "linux"))]
 fn file_bytes_max() -> u64 {
     u64::MAX
-}
-
-/// Read and write, for the owner only, never through a symbolic link.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    #[cfg(target_os = "linux")]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-    options
-}
-
-#[cfg(unix)]
-pub(super) fn sync_names_in(dir: &Path) -> io::Result<()> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir)?.sync_all()
-}
-
-/// Elsewhere directories cannot be opened; their names are as durable as the file system makes them.
-#[cfg(not(unix))]
-pub(super) fn sync_names_in(_dir: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 impl DiskFile for File {

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use self::platter::FileId;
 use super::fs::{Claims, Disk, DiskFile, DiskMap};
 use crate::primitives::Mutex;
+use crate::storage::StorageError;
 
 pub(crate) use self::draws::Draws;
 pub(crate) use self::platter::{BLOCK_BYTES, Platter};
@@ -337,7 +338,7 @@ impl Disk for SimulatedDisk {
     type File = SimulatedFile;
     type Lock = SimulatedLock;
 
-    fn make(&self) -> io::Result<()> {
+    fn attach(&self, _may_make: bool) -> Result<(), StorageError> {
         Ok(())
     }
 
@@ -345,13 +346,17 @@ impl Disk for SimulatedDisk {
         PathBuf::from("(simulated)").join(name)
     }
 
-    fn lock(&self, _name: &str) -> io::Result<Option<SimulatedLock>> {
+    fn lock(&self) -> io::Result<Option<SimulatedLock>> {
         let mut machine = self.machine.lock();
         if machine.dead {
             return Err(io::Error::other("this machine was switched off"));
         }
         let free = !std::mem::replace(&mut machine.locked, true);
         Ok(free.then(|| SimulatedLock { disk: self.clone() }))
+    }
+
+    fn lock_file(&self, _lock: &mut SimulatedLock, _file: &Arc<SimulatedFile>) -> io::Result<bool> {
+        Ok(true)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -391,6 +396,10 @@ impl Disk for SimulatedDisk {
         let file = machine.find(name)?;
         machine.platter.rename(file, None);
         Ok(())
+    }
+
+    fn holds(&self, name: &str, file: &SimulatedFile) -> io::Result<bool> {
+        Ok(self.machine.lock().platter.find(name) == Some(file.file))
     }
 
     fn sync_dir(&self) -> io::Result<()> {

@@ -122,29 +122,26 @@ pub(super) enum WriteError {
 }
 
 impl<D: Disk> StateFile<D> {
-    /// Makes the file, with `state` in it, durably but for its name.
-    pub(super) fn create(disk: &D, state: State) -> Result<StateFile<D>, WriteError> {
-        let file = disk.create(STATE_NAME).map_err(WriteError::Io)?;
-        write_zeros(&file, 0..FILE_BYTES).map_err(WriteError::Io)?;
-        let mut made = StateFile::<D> { file: Arc::new(file), state: state.clone(), generation: 0, changes: [0; SLOTS as usize] };
+    /// Fills the file anew with `state`, durably but for its name. It is never removed to be made again: it is locked.
+    pub(super) fn fill(file: Arc<D::File>, state: State) -> Result<StateFile<D>, WriteError> {
+        write_zeros(&*file, 0..FILE_BYTES).map_err(WriteError::Io)?;
+        let mut made = StateFile::<D> { file, state: state.clone(), generation: 0, changes: [0; SLOTS as usize] };
         made.write(state, 0)?;
         made.file.sync_data().map_err(WriteError::Io)?;
         Ok(made)
     }
 
     /// Reads the file. `None` if no generation in it is intact.
-    pub(super) fn open(disk: &D) -> io::Result<Option<StateFile<D>>> {
-        let file = disk.open(STATE_NAME)?;
+    pub(super) fn read(file: Arc<D::File>) -> io::Result<Option<StateFile<D>>> {
         let mut newest: Option<(u64, State)> = None;
         let mut page = [0; PAGE_BYTES];
         for copy in 0..2 * SLOTS {
-            read_or_zeros(&file, &mut page, copy * PAGE_BYTES as u64)?;
+            read_or_zeros(&*file, &mut page, copy * PAGE_BYTES as u64)?;
             let Some(found) = State::decode(&page) else { continue };
             if newest.as_ref().is_none_or(|(generation, _)| *generation < found.0) {
                 newest = Some(found);
             }
         }
-        let file = Arc::new(file);
         Ok(newest.map(|(generation, state)| StateFile { file, state, generation, changes: [0; SLOTS as usize] }))
     }
 
@@ -205,23 +202,32 @@ mod tests {
     fn disk() -> (tempfile::TempDir, RealDisk) {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new(dir.path().to_path_buf());
+        disk.attach(false).unwrap();
         (dir, disk)
+    }
+
+    fn create(disk: &RealDisk, state: State) -> StateFile<RealDisk> {
+        StateFile::fill(Arc::new(disk.create(STATE_NAME).unwrap()), state).unwrap()
+    }
+
+    fn read(disk: &RealDisk) -> State {
+        StateFile::<RealDisk>::read(Arc::new(disk.open(STATE_NAME).unwrap())).unwrap().unwrap().state
     }
 
     #[test]
     fn the_newest_generation_comes_back() {
         let (_dir, disk) = disk();
-        let mut file = StateFile::create(&disk, state(1)).unwrap();
+        let mut file = create(&disk, state(1));
         for term in 2..12 {
             file.write(state(term), 0).unwrap();
-            assert_eq!(StateFile::open(&disk).unwrap().unwrap().state, state(term));
+            assert_eq!(read(&disk), state(term));
         }
     }
 
     #[test]
     fn any_one_bad_page_is_survived_and_a_bad_slot_falls_back_by_one_generation() {
         let (dir, disk) = disk();
-        let mut file = StateFile::create(&disk, state(1)).unwrap();
+        let mut file = create(&disk, state(1));
         (2..7).for_each(|term| file.write(state(term), 0).unwrap());
         let path = dir.path().join(STATE_NAME);
         let whole = std::fs::read(&path).unwrap();
@@ -229,19 +235,19 @@ mod tests {
             let mut bad = whole.clone();
             bad[page * PAGE_BYTES + 33] ^= 1;
             std::fs::write(&path, &bad).unwrap();
-            assert_eq!(StateFile::open(&disk).unwrap().unwrap().state, state(6), "page {page}");
+            assert_eq!(read(&disk), state(6), "page {page}");
         }
         let newest = (6 % SLOTS * SLOT_BYTES) as usize;
         let mut torn = whole;
         torn[newest..newest + SLOT_BYTES as usize].fill(0xAA);
         std::fs::write(&path, &torn).unwrap();
-        assert_eq!(StateFile::open(&disk).unwrap().unwrap().state, state(5));
+        assert_eq!(read(&disk), state(5));
     }
 
     #[test]
     fn says_that_it_is_full_before_the_last_durable_generation_would_go() {
         let (_dir, disk) = disk();
-        let mut file = StateFile::create(&disk, state(1)).unwrap();
+        let mut file = create(&disk, state(1));
         for change in 1..SLOTS {
             assert!(!file.is_full(0), "{change} unsynced generations leave the durable one in place");
             file.write(state(change), change).unwrap();
@@ -253,10 +259,10 @@ mod tests {
     #[test]
     fn more_than_a_page_is_refused() {
         let (_dir, disk) = disk();
-        let mut file = StateFile::create(&disk, state(1)).unwrap();
+        let mut file = create(&disk, state(1));
         let mut large = state(2);
         large.peers = (1..500).map(|node| (NodeId::from(node), 0)).collect();
         assert!(matches!(file.write(large, 0), Err(WriteError::TooLarge)));
-        assert_eq!(StateFile::open(&disk).unwrap().unwrap().state, state(1));
+        assert_eq!(read(&disk), state(1));
     }
 }

@@ -138,7 +138,23 @@ impl<D: Disk> Target<D> {
         };
         let done = if planted!("a failed sync is tried again") { sync().or_else(|_| sync()) } else { sync() };
         // A full disk at this point is no better than a broken one: some of what was written is not there.
-        done.map_err(|error| broken(&*shared.disk, "sync", self.name(), error))
+        done.map_err(|error| broken(&*shared.disk, "sync", self.name(), error))?;
+        self.check_name(shared)
+    }
+
+    /// What is durable in a file that has no name is lost all the same: somebody else removed it, or all of the directory.
+    fn check_name(&self, shared: &Shared<D>) -> Result<(), StorageError> {
+        let (disk, name) = (&*shared.disk, self.name());
+        let held = match self {
+            Target::State => disk.holds(name, &shared.state),
+            Target::Segment { file, .. } => disk.holds(name, file),
+            Target::Names => Ok(true),
+        };
+        match held {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StorageError::Removed { path: disk.path(name) }),
+            Err(error) => Err(broken(disk, "look for", name, error)),
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use std::path::Path;
 use super::*;
 use crate::batch::OpenBatch;
 
-const SMALL: SegmentOptions = SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: true, verified: false };
+const SMALL: SegmentOptions =
+    SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: true, verified: false, create: Create::IfMissing };
 
 pub(super) fn genesis() -> Genesis {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
@@ -85,7 +86,7 @@ pub(super) fn flip(path: &Path, at: usize, mask: u8) {
 #[test]
 fn a_new_log_is_empty_and_begins_at_genesis() {
     let dir = tempfile::tempdir().unwrap();
-    let (log, recovered) = open(&dir.path().join("a/b"));
+    let (log, recovered) = open(&dir.path().join("a"));
     assert_eq!((recovered.base.mark, recovered.last), (Mark::GENESIS, Mark::GENESIS));
     assert_eq!(recovered.hard_state, HardState { term: 1, vote: None, commit: 1 });
     assert_eq!(recovered.identity.incarnation, 1);

@@ -15,8 +15,9 @@ pub use self::backup::{backup, restore};
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
+use std::sync::Arc;
 
-use self::read_only::ReadOnlyDisk;
+use self::read_only::{ReadOnlyDisk, ReadOnlyFile};
 use super::error::{damaged, failed};
 use super::format;
 use super::fs::{Disk, DiskFile};
@@ -26,7 +27,7 @@ use super::mend::MEND_SUFFIX;
 use super::recovery::{self, Found};
 use super::spare::SPARE_SUFFIX;
 use super::state::{STATE_NAME, State, StateFile};
-use super::{LOCK_NAME, commit_of};
+use super::commit_of;
 use crate::entry::{Entry, NodeId};
 use crate::storage::{Base, Batch, Damage, Genesis, HardState, Identity, Mark, StorageError};
 
@@ -177,6 +178,10 @@ fn dump_batch(
     ControlFlow::Continue(())
 }
 
+fn state_file(disk: &ReadOnlyDisk) -> Result<Arc<ReadOnlyFile>, StorageError> {
+    disk.open(STATE_NAME).map(Arc::new).map_err(|error| failed(disk, "read", STATE_NAME, error))
+}
+
 /// A log that is being looked at.
 pub(super) struct Opened {
     disk: ReadOnlyDisk,
@@ -193,24 +198,28 @@ pub(super) struct Opened {
 
 impl Opened {
     fn open(dir: &Path) -> Result<Opened, StorageError> {
-        let disk = ReadOnlyDisk::new(dir);
-        // A directory that is none is told as such, before anything is looked for in it.
-        disk.list().map_err(|error| failed(&disk, "open", "", error))?;
-        let lock = disk.lock(LOCK_NAME).map_err(|error| failed(&disk, "lock", LOCK_NAME, error))?;
-        let lock = lock.ok_or_else(|| StorageError::InUse { path: disk.path("") })?;
+        let disk = ReadOnlyDisk::open(dir)?;
+        let in_use = || StorageError::InUse { path: disk.path("") };
+        let mut lock = disk.lock().map_err(|error| failed(&disk, "lock", "", error))?.ok_or_else(in_use)?;
         let (identity, bad_identity) = (IdentityFile::read(&disk)?, IdentityFile::bad_copy(&disk)?);
-        Ok(Opened { bad_identity, _lock: Some(lock), ..Opened::look(disk, identity)? })
+        let file = state_file(&disk)?;
+        if !disk.lock_file(&mut lock, &file).map_err(|error| failed(&disk, "lock", STATE_NAME, error))? {
+            return Err(in_use());
+        }
+        Ok(Opened { bad_identity, _lock: Some(lock), ..Opened::look(disk, identity, file)? })
     }
 
     /// A log that nobody else knows of yet, and that has no identity of its own.
     pub(super) fn unlocked(dir: &Path, identity: IdentityFile) -> Result<Opened, StorageError> {
-        Opened::look(ReadOnlyDisk::new(dir), identity)
+        let disk = ReadOnlyDisk::open(dir)?;
+        let file = state_file(&disk)?;
+        Opened::look(disk, identity, file)
     }
 
-    fn look(disk: ReadOnlyDisk, identity: IdentityFile) -> Result<Opened, StorageError> {
+    fn look(disk: ReadOnlyDisk, identity: IdentityFile, file: Arc<ReadOnlyFile>) -> Result<Opened, StorageError> {
         let names = disk.list().map_err(|error| failed(&disk, "open", "", error))?;
         let IdentityFile { directory, genesis } = identity;
-        let file = StateFile::open(&disk).map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
+        let file = StateFile::<ReadOnlyDisk>::read(file).map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
         let file = file.ok_or_else(|| damaged(&disk, STATE_NAME, 0, "no generation of the state is intact"))?;
         if file.state.directory != directory {
             return Err(damaged(&disk, STATE_NAME, 0, "the file belongs to another directory"));

@@ -13,7 +13,7 @@ use super::super::error::failed;
 use super::super::format::parse_segment_name;
 use super::super::fs::Disk;
 use super::super::identity::{IDENTITY_NAME, IdentityFile, NEW_NAME};
-use super::super::real_disk::{RealDisk, sync_names_in};
+use super::super::real_disk::RealDisk;
 use super::super::state::STATE_NAME;
 use super::super::too_large;
 use crate::storage::{BackupError, StorageError};
@@ -39,6 +39,7 @@ impl Target {
         remove_leftovers(&parent);
         let (partial, lock) = make_partial(&parent, &path)?;
         let disk = RealDisk::new(partial.clone());
+        disk.attach(false)?;
         Ok(Target { parent, path, partial, disk, lock, is_whole: false })
     }
 
@@ -57,7 +58,9 @@ impl Target {
             _ => io_failed("rename", &self.partial, error),
         })?;
         self.is_whole = true;
-        sync_names_in(&self.parent).map_err(|error| io_failed("sync", &self.parent, error))
+        let parent = RealDisk::new(self.parent.clone());
+        parent.attach(false)?;
+        parent.sync_dir().map_err(|error| io_failed("sync", &self.parent, error))
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::fs::{Claims, Disk, DiskFile, DiskMap};
+use crate::storage::StorageError;
 
 /// The files by their names.
 #[derive(Debug, Default)]
@@ -23,7 +24,7 @@ impl Disk for Shelf {
     type File = ShelfFile;
     type Lock = ();
 
-    fn make(&self) -> io::Result<()> {
+    fn attach(&self, _may_make: bool) -> Result<(), StorageError> {
         Ok(())
     }
 
@@ -31,8 +32,12 @@ impl Disk for Shelf {
         PathBuf::from(name)
     }
 
-    fn lock(&self, _name: &str) -> io::Result<Option<()>> {
+    fn lock(&self) -> io::Result<Option<()>> {
         Ok(Some(()))
+    }
+
+    fn lock_file(&self, _lock: &mut (), _file: &Arc<ShelfFile>) -> io::Result<bool> {
+        Ok(true)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -53,6 +58,10 @@ impl Disk for Shelf {
 
     fn remove(&self, _name: &str) -> io::Result<()> {
         refused()
+    }
+
+    fn holds(&self, name: &str, _file: &ShelfFile) -> io::Result<bool> {
+        Ok(self.0.contains_key(name))
     }
 
     fn sync_dir(&self) -> io::Result<()> {

@@ -137,7 +137,7 @@ fn maps_outlive_the_name_the_machine_and_the_crash() {
     assert!(map.slice(1024, 1).is_none());
     let _left = disk.crash();
     assert_eq!(map.slice(0, 2).unwrap()[..], [7, 1]);
-    assert!(file.write_at(&[IoSlice::new(&[1])], 0).is_err() && disk.create("b").is_err() && disk.lock("").is_err());
+    assert!(file.write_at(&[IoSlice::new(&[1])], 0).is_err() && disk.create("b").is_err() && disk.lock().is_err());
     assert_eq!(file.size().unwrap(), 1024);
 }
 

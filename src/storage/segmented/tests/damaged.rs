@@ -215,7 +215,7 @@ fn records_around_a_bad_one_are_read_though_the_footer_is_bad_as_well() {
     let path = dir.path().join(&segments(dir.path())[0]);
     let page: [u8; 4096] = std::fs::read(&path).unwrap()[..4096].try_into().unwrap();
     let (id, first) = format::parse_segment_name(path.file_name().unwrap().to_str().unwrap()).unwrap();
-    let directory = identity::IdentityFile::read(&RealDisk::new(dir.path().to_path_buf())).unwrap().directory;
+    let directory = tools::inspect(dir.path()).unwrap().identity.directory;
     let seal = format::Seal::decode(&page, id, first, format::seed(directory, id)).unwrap();
     flip(&path, seal.footer_at as usize + 40, 1);
     for record in [0, 3, seal.records as usize - 1] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
+use super::super::directory_lock::DirectoryLock;
 use super::super::format::{PAGE_BYTES, VERSION, segment_name};
 use super::super::fs::Disk;
 use super::super::real_disk::RealDisk;
@@ -16,16 +17,19 @@ struct SameDisk(RealDisk);
 
 impl Disk for SameDisk {
     type File = File;
-    type Lock = File;
+    type Lock = DirectoryLock;
 
-    fn make(&self) -> io::Result<()> {
-        self.0.make()
+    fn attach(&self, may_make: bool) -> Result<(), StorageError> {
+        self.0.attach(may_make)
     }
     fn path(&self, name: &str) -> PathBuf {
         self.0.path(name)
     }
-    fn lock(&self, name: &str) -> io::Result<Option<File>> {
-        self.0.lock(name)
+    fn lock(&self) -> io::Result<Option<DirectoryLock>> {
+        self.0.lock()
+    }
+    fn lock_file(&self, lock: &mut DirectoryLock, file: &Arc<File>) -> io::Result<bool> {
+        self.0.lock_file(lock, file)
     }
     fn list(&self) -> io::Result<Vec<String>> {
         self.0.list()
@@ -41,6 +45,9 @@ impl Disk for SameDisk {
     }
     fn remove(&self, name: &str) -> io::Result<()> {
         self.0.remove(name)
+    }
+    fn holds(&self, name: &str, file: &File) -> io::Result<bool> {
+        self.0.holds(name, file)
     }
     fn sync_dir(&self) -> io::Result<()> {
         self.0.sync_dir()

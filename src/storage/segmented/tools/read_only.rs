@@ -1,32 +1,30 @@
 //! A directory that is looked at and never changed.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::super::directory::Directory;
+use super::super::directory_lock::DirectoryLock;
+use super::super::error::no_directory;
 use super::super::file_io::read_exact;
 use super::super::fs::{Claims, Disk, DiskFile, DiskMap};
+use crate::storage::StorageError;
 
 /// Files are read with calls, never mapped: a disk that fails then gives an error and not a signal, and memory is bounded.
 #[derive(Debug)]
 pub(super) struct ReadOnlyDisk {
-    dir: PathBuf,
+    directory: Arc<Directory>,
 }
 
 impl ReadOnlyDisk {
-    pub(super) fn new(dir: &Path) -> ReadOnlyDisk {
-        ReadOnlyDisk { dir: dir.to_path_buf() }
-    }
-
-    fn look(&self, name: &str) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        #[cfg(target_os = "linux")]
-        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-        options.open(self.path(name))
+    /// Finds the directory that has this name now.
+    pub(super) fn open(name: &Path) -> Result<ReadOnlyDisk, StorageError> {
+        let found = Directory::open(name)?.ok_or_else(|| no_directory(name, io::ErrorKind::NotFound.into()))?;
+        Ok(ReadOnlyDisk { directory: Arc::new(found) })
     }
 }
 
@@ -36,32 +34,27 @@ fn refused<T>() -> io::Result<T> {
 
 impl Disk for ReadOnlyDisk {
     type File = ReadOnlyFile;
-    /// A copy of a directory need not have the file that is locked.
-    type Lock = Option<File>;
+    type Lock = DirectoryLock;
 
-    fn make(&self) -> io::Result<()> {
-        refused()
+    fn attach(&self, _may_make: bool) -> Result<(), StorageError> {
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        if name.is_empty() { self.dir.clone() } else { self.dir.join(name) }
+        self.directory.path(name)
     }
 
     /// Keeps out whoever wants to write, not others who look.
-    fn lock(&self, name: &str) -> io::Result<Option<Option<File>>> {
-        let file = match self.look(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(None)),
-            file => file?,
-        };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Some(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+    fn lock(&self) -> io::Result<Option<DirectoryLock>> {
+        DirectoryLock::take(&self.directory, true)
+    }
+
+    fn lock_file(&self, lock: &mut DirectoryLock, file: &Arc<ReadOnlyFile>) -> io::Result<bool> {
+        lock.take_file(&file.0)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        std::fs::read_dir(&self.dir)?.filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose()).collect()
+        self.directory.list()
     }
 
     fn create(&self, _name: &str) -> io::Result<ReadOnlyFile> {
@@ -69,7 +62,7 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<ReadOnlyFile> {
-        self.look(name).map(|file| ReadOnlyFile(Arc::new(file)))
+        self.directory.look_at(name).map(|file| ReadOnlyFile(Arc::new(file)))
     }
 
     fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
@@ -81,7 +74,11 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn link(&self, name: &str, to: &Path) -> io::Result<()> {
-        std::fs::hard_link(self.path(name), to.join(name))
+        self.directory.link(name, to)
+    }
+
+    fn holds(&self, name: &str, file: &ReadOnlyFile) -> io::Result<bool> {
+        self.directory.holds(name, &file.0)
     }
 
     fn sync_dir(&self) -> io::Result<()> {

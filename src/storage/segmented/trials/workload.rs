@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::simulated::{Cut, Draws, SimulatedDisk};
-use super::super::{SegmentOptions, SegmentedLog};
+use super::super::{Create, SegmentOptions, SegmentedLog};
 use super::history::History;
 use crate::batch::OpenBatch;
 use crate::entry::NodeId;
@@ -20,7 +20,10 @@ pub(super) fn genesis() -> Genesis {
 
 /// The log on `disk`, not opened yet.
 pub(super) fn log_on(disk: &SimulatedDisk) -> SegmentedLog<SimulatedDisk> {
-    SegmentedLog::on(disk.clone(), SegmentOptions { segment_bytes: SEGMENT_BYTES, zeroed: true, verified: false })
+    SegmentedLog::on(
+        disk.clone(),
+        SegmentOptions { segment_bytes: SEGMENT_BYTES, zeroed: true, verified: false, create: Create::IfMissing },
+    )
 }
 
 /// The batch that follows `before`, with a payload of each of `sizes`; a control record if there are none. No two salts give the same bytes.

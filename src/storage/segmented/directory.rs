@@ -1,0 +1,192 @@
+//! One directory of the operating system, by a handle that stays open.
+//!
+//! Its name is resolved once. From then on every file is named relative to the handle, so that it does not matter what becomes of the
+//! name: whether the process changes its working directory, a link on the way is switched, the directory is renamed, or another one
+//! or a file system is put in its place. The path is kept for messages alone.
+
+use std::ffi::OsStr;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
+use rustix::io::retry_on_intr;
+
+use super::error::{no_directory, no_parent};
+use crate::storage::StorageError;
+
+#[derive(Debug)]
+pub(super) struct Directory {
+    handle: File,
+    path: PathBuf,
+}
+
+/// How to open a directory that is there. Not `NOFOLLOW`: its name may well be a link.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl Directory {
+    /// Opens the directory that has this name now. `None` if none has.
+    pub(super) fn open(name: &Path) -> Result<Option<Directory>, StorageError> {
+        let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
+        match open_dir(&path) {
+            Ok(handle) => {
+                let directory = Directory { handle, path };
+                directory.sync_own_name().map_err(|error| no_directory(name, error))?;
+                Ok(Some(directory))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => Ok(None),
+            Err(error) => Err(no_directory(&path, error)),
+        }
+    }
+
+    /// Makes the directory that is to have this name, durably. Its parent is there already.
+    pub(super) fn make(name: &Path) -> Result<Directory, StorageError> {
+        let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
+        let (Some(parent), Some(own)) = (path.parent(), path.file_name()) else {
+            return Err(no_directory(&path, io::ErrorKind::InvalidInput.into()));
+        };
+        let parent = open_dir(parent).map_err(|error| no_parent(&path, parent, error))?;
+        let handle = make_in(&parent, own).map_err(|error| no_directory(&path, error))?;
+        Ok(Directory { handle, path })
+    }
+
+    /// Makes durable that the directory is there. Whoever made it may have ended before that; then nothing is in it yet.
+    fn sync_own_name(&self) -> io::Result<()> {
+        if !self.list()?.is_empty() {
+            return Ok(());
+        }
+        match openat(&self.handle, "..", DIRECTORY) {
+            Ok(parent) => parent.sync_all(),
+            // Not ours to look into. Then it was not this process either that made a name in it.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Where `name` is, for messages. The directory itself for an empty name.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.path.clone() } else { self.path.join(name) }
+    }
+
+    /// The names in it. Those that are not UTF-8 are none of ours.
+    pub(super) fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.handle)? {
+            if let Ok(name) = entry?.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Opens a file to be read.
+    pub(super) fn look_at(&self, name: &str) -> io::Result<File> {
+        openat(&self.handle, name, OFlags::RDONLY | OWN_FILE)
+    }
+
+    /// Opens a file to be read and written.
+    pub(super) fn open_file(&self, name: &str) -> io::Result<File> {
+        openat(&self.handle, name, OFlags::RDWR | OWN_FILE)
+    }
+
+    /// Makes a file that was not there.
+    pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
+        let made = openat(&self.handle, name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OWN_FILE);
+        made.map_err(|error| match error.kind() {
+            // A plain name in a directory that is open: only that directory can be missing.
+            io::ErrorKind::NotFound => io::Error::new(error.kind(), "the directory was removed while it was in use"),
+            _ => error,
+        })
+    }
+
+    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::renameat(&self.handle, from, &self.handle, to))?)
+    }
+
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::unlinkat(&self.handle, name, AtFlags::empty()))?)
+    }
+
+    /// Gives a file one more name, the same one, in the directory `to`.
+    pub(super) fn link(&self, name: &str, to: &Path) -> io::Result<()> {
+        let link = || rustix::fs::linkat(&self.handle, name, CWD, to.join(name), AtFlags::empty());
+        Ok(retry_on_intr(link)?)
+    }
+
+    /// Makes names durable: what was created, renamed and removed so far.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    /// Whether `name` is the name of this file, which is open.
+    pub(super) fn holds(&self, name: &str, file: &File) -> io::Result<bool> {
+        let open = rustix::fs::fstat(file)?;
+        match rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) => Ok((named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)),
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Locks the directory itself, against whoever locks it alone or, unless `shared`, against everybody. Whether nobody else has. What
+    /// is in it may be removed, and is locked all the same. Where a directory cannot be locked the lock on a file decides alone.
+    pub(super) fn try_lock(&self, shared: bool) -> io::Result<bool> {
+        Ok(try_lock(&self.handle, shared).unwrap_or_else(|error| {
+            log::debug!("{} cannot be locked itself: {error}", self.path.display());
+            true
+        }))
+    }
+
+    /// Locks one of its files in the same way. On a network file system this reaches other machines, and a lock on a directory need not.
+    pub(super) fn try_lock_file(file: &File, shared: bool) -> io::Result<bool> {
+        try_lock(file, shared)
+    }
+
+    /// Gives the lock back by word: the descriptor may have a copy in a child that is about to be started.
+    pub(super) fn unlock(&self) {
+        unlock(&self.handle);
+    }
+
+    pub(super) fn unlock_file(file: &File) {
+        unlock(file);
+    }
+}
+
+/// Flags for every file of a log: none of them is a link.
+const OWN_FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
+
+fn open_dir(path: &Path) -> io::Result<File> {
+    let handle = retry_on_intr(|| rustix::fs::open(path, DIRECTORY, Mode::empty()))?;
+    Ok(handle.into())
+}
+
+fn openat(directory: &File, name: &str, flags: OFlags) -> io::Result<File> {
+    let file = retry_on_intr(|| rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR))?;
+    Ok(file.into())
+}
+
+fn make_in(parent: &File, name: &OsStr) -> io::Result<File> {
+    match retry_on_intr(|| rustix::fs::mkdirat(parent, name, Mode::RWXU)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    parent.sync_all()?;
+    let handle = retry_on_intr(|| rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()))?;
+    Ok(handle.into())
+}
+
+fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
+    match if shared { file.try_lock_shared() } else { file.try_lock() } {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn unlock(file: &File) {
+    if let Err(error) = file.unlock() {
+        log::debug!("a lock could not be given back: {error}");
+    }
+}

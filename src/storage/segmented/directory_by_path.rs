@@ -1,0 +1,128 @@
+//! One directory of the operating system, by its absolute path, where directories have no handles to be had from `std`.
+//!
+//! Does what `directory.rs` does on Unix, as far as it can: the path is made absolute once, so that a change of the working directory
+//! changes nothing. The file `LOCK` is locked, and cannot be removed as long as it is open.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::{no_directory, no_parent};
+use crate::primitives::OnceLock;
+use crate::storage::StorageError;
+
+const LOCK_NAME: &str = "LOCK";
+
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    lock: OnceLock<File>,
+}
+
+impl Directory {
+    /// Finds the directory that has this name now. `None` if none has.
+    pub(super) fn open(name: &Path) -> Result<Option<Directory>, StorageError> {
+        let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
+        match path.metadata() {
+            Ok(found) if found.is_dir() => Ok(Some(Directory { path, lock: OnceLock::new() })),
+            Ok(_) => Err(StorageError::NotADirectory { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => Ok(None),
+            Err(error) => Err(no_directory(&path, error)),
+        }
+    }
+
+    /// Makes the directory that is to have this name. Its parent is there already.
+    pub(super) fn make(name: &Path) -> Result<Directory, StorageError> {
+        let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
+        let Some(parent) = path.parent() else {
+            return Err(no_directory(&path, io::ErrorKind::InvalidInput.into()));
+        };
+        parent.metadata().map_err(|error| no_parent(&path, parent, error))?;
+        match DirBuilder::new().create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(no_directory(&path, error)),
+            _ => Ok(Directory { path, lock: OnceLock::new() }),
+        }
+    }
+
+    /// Where `name` is. The directory itself for an empty name.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.path.clone() } else { self.path.join(name) }
+    }
+
+    /// The names in it. Those that are not UTF-8 are none of ours.
+    pub(super) fn list(&self) -> io::Result<Vec<String>> {
+        let name = |entry: io::Result<std::fs::DirEntry>| entry.map(|entry| entry.file_name().into_string().ok()).transpose();
+        std::fs::read_dir(&self.path)?.filter_map(name).collect()
+    }
+
+    /// Opens a file to be read.
+    pub(super) fn look_at(&self, name: &str) -> io::Result<File> {
+        File::open(self.path(name))
+    }
+
+    /// Opens a file to be read and written.
+    pub(super) fn open_file(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(self.path(name))
+    }
+
+    /// Makes a file that was not there.
+    pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(self.path(name))
+    }
+
+    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path(from), self.path(to))
+    }
+
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path(name))
+    }
+
+    /// Gives a file one more name, the same one, in the directory `to`.
+    pub(super) fn link(&self, name: &str, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(self.path(name), to.join(name))
+    }
+
+    /// Names are as durable as the file system makes them: directories cannot be opened to be synced.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Cannot be told without a call that `std` does not have.
+    pub(super) fn holds(&self, _name: &str, _file: &File) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// Locks the directory against whoever locks it alone or, unless `shared`, against everybody. Whether nobody else has.
+    pub(super) fn try_lock(&self, shared: bool) -> io::Result<bool> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(!shared).create(!shared).truncate(false);
+        // To read and to write, not to remove or rename.
+        #[cfg(windows)]
+        std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 1 | 2);
+        let file = match options.open(self.path(LOCK_NAME)) {
+            // A copy of a directory need not have it.
+            Err(error) if shared && error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            file => file?,
+        };
+        match if shared { file.try_lock_shared() } else { file.try_lock() } {
+            Ok(()) => Ok(self.lock.set(file).is_ok()),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// A lock on a file keeps its owner from it too, as far as he uses another handle.
+    pub(super) fn try_lock_file(_file: &File, _shared: bool) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// Gives the lock back.
+    pub(super) fn unlock(&self) {
+        if let Some(file) = self.lock.get() {
+            let _ = file.unlock();
+        }
+    }
+
+    pub(super) fn unlock_file(_file: &File) {}
+}
