@@ -393,7 +393,8 @@ impl Engine {
             Arrival::Message(message) if message.letter().is_some() => {
                 message.letter().into_iter().for_each(|letter| self.handle_letter(letter))
             }
-            Arrival::Message(_) | Arrival::Unreachable(_) if self.repair.is_some() => {}
+            Arrival::Message(_) if self.repair.is_some() => {}
+            Arrival::Unreachable(peer) if let Some(repair) = &mut self.repair => repair.handle_unreachable(peer),
             Arrival::Met { peer, directory } if self.repair.is_some() => self.met.push((peer, directory)),
             Arrival::Message(message) if self.full && message.needs_room() => {}
             Arrival::Message(message) => {

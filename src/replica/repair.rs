@@ -31,6 +31,10 @@ use crate::entry::NodeId;
 use crate::message::{BATCHES_MAX, Gift, Lack, Letter, Message, Want, Word};
 use crate::storage::{Damage, LogReader, Recovered, StorageError};
 
+/// A peer that does not answer is given twice the time with each question, so many times. The largest
+/// answer takes minutes on a slow network, and an election timeout may be a second.
+const DOUBLINGS_MAX: u32 = 6;
+
 /// Damaged places that lie closer together than so many batches are asked for at once.
 const NEAR: u64 = 32;
 
@@ -60,6 +64,8 @@ enum Outcome {
 
 struct Peer {
     node: NodeId,
+    /// How often in a row it has not answered in time. What it sends may just take longer than that.
+    silences: u32,
     /// What came of the last question.
     outcome: Option<Outcome>,
 }
@@ -108,7 +114,7 @@ impl Repair {
         window_bytes: u64,
         recovered: &Recovered,
     ) -> Repair {
-        let peers = peers.filter(|peer| *peer != node).map(|node| Peer { node, outcome: None }).collect();
+        let peers = peers.filter(|peer| *peer != node).map(|node| Peer { node, silences: 0, outcome: None }).collect();
         let term = recovered.hard_state.term;
         let mut repair = Repair {
             node,
@@ -159,8 +165,17 @@ impl Repair {
             question.ticks_left = question.ticks_left.saturating_sub(1);
             if question.ticks_left == 0 {
                 let peer = question.peer;
+                self.peers[peer].silences += 1;
                 self.in_vain(peer, Outcome::Silent);
             }
+        }
+    }
+
+    /// What was sent to `peer` is lost: no reason to wait for its answer.
+    pub(crate) fn handle_unreachable(&mut self, peer: NodeId) {
+        if let Some(question) = self.asked.as_ref().filter(|question| self.peers[question.peer].node == peer) {
+            let peer = question.peer;
+            self.in_vain(peer, Outcome::Silent);
         }
     }
 
@@ -173,7 +188,8 @@ impl Repair {
         let peer = self.turn % self.peers.len();
         let number = self.number;
         self.number += 1;
-        self.asked = Some(Question { number, peer, raft_indexes: raft_indexes.clone(), ticks_left: self.patience });
+        let ticks_left = self.patience << self.peers[peer].silences.min(DOUBLINGS_MAX);
+        self.asked = Some(Question { number, peer, raft_indexes: raft_indexes.clone(), ticks_left });
         let word = Word::Want(Want { number, raft_indexes, bytes_max: self.window_bytes });
         Some(Letter { from: self.node, to: self.peers[peer].node, word }.into())
     }
@@ -197,6 +213,7 @@ impl Repair {
     pub(crate) fn handle_gift(&mut self, from: NodeId, gift: Gift) -> Option<Cure> {
         // Else it is not an answer to the last question: late, or made up.
         let question = self.asked.take_if(|question| question.number == gift.number && self.peers[question.peer].node == from)?;
+        self.peers[question.peer].silences = 0;
         let verdict = self.judge(&question.raft_indexes, gift);
         match verdict {
             Ok(cure) => Some(cure),

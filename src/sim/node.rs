@@ -137,7 +137,7 @@ impl Node {
     pub(super) fn new(number: usize, seed: u64, swarm: &Swarm) -> Node {
         Node {
             number,
-            medium: Medium::new(seed, swarm.segments),
+            medium: Medium::new(seed, swarm.segments_of(number)),
             clock: Clock { drift: swarm.drifts[number], wall_ms: 0 },
             life: None,
             lives: 0,
@@ -262,7 +262,7 @@ impl Node {
             watch.note(&[1, id.get(), life, last, term], || format!("node {id}: life {life} begins, term {term}, log up to batch {last}"));
         }
         let (inputs, engine_inputs) = unbounded();
-        let limits = Limits { entry: swarm.entry_bytes, batch: 2 * swarm.entry_bytes, window: swarm.window_bytes };
+        let limits = Limits { entry: swarm.entry_bytes, batch: 2 * swarm.entry_bytes, window: swarm.window_of(self.number) };
         let doorbell = inputs.clone();
         let sequencer = Sequencer::new(limits, move || drop(doorbell.send(Input::Appends)));
         let shared = Shared::new(GROUP, id, &addresses, sequencer, &recovered, reader).map_err(|error| error.to_string())?;

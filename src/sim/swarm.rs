@@ -116,6 +116,8 @@ pub(crate) struct Swarm {
     /// What a follower that lags may have in a tick.
     pub(crate) catch_up_bytes: u64,
     pub(crate) segments: SegmentOptions,
+    /// The nodes differ in their limits, as in the course of a rolling restart.
+    pub(crate) uneven: bool,
     pub(crate) weather: Weather,
     pub(crate) pace: Pace,
     /// How much faster than true time each node's clock runs, in millionths.
@@ -181,6 +183,7 @@ impl Swarm {
                 verified: false,
                 ..SegmentOptions::default()
             },
+            uneven: chance.fork(2).percent(30),
             weather: Weather::draw(chance, heartbeat),
             pace,
             drifts: Vec::new(),
@@ -211,6 +214,17 @@ impl Swarm {
         swarm.segments.verified = chance.percent(30);
         swarm.settle();
         swarm
+    }
+
+    /// What this node is told of segments.
+    pub(crate) fn segments_of(&self, number: usize) -> SegmentOptions {
+        let segment_bytes = self.segments.segment_bytes << if self.uneven { number % 4 } else { 0 };
+        SegmentOptions { segment_bytes, ..self.segments }
+    }
+
+    /// What the hosts of this node may have under way, in bytes.
+    pub(crate) fn window_of(&self, number: usize) -> u64 {
+        if self.uneven && number % 2 == 1 { 1 } else { self.window_bytes }
     }
 
     /// Takes back what a group of this kind does not promise to survive.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::task::{Context, Wake};
 use std::time::Duration;
 
@@ -73,7 +73,48 @@ impl Transport for Doomed {
     fn stop(&mut self) {}
 }
 
+/// A logger that ships what it is told to a ledger, on whatever thread it is called.
+struct Shipper {
+    ledger: OnceLock<DLedger>,
+    outcomes: Mutex<Vec<Result<u64, AppendError>>>,
+}
+
+static SHIPPER: Shipper = Shipper { ledger: OnceLock::new(), outcomes: Mutex::new(Vec::new()) };
+
+impl log::Log for Shipper {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Error
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata())
+            && let Some(ledger) = self.ledger.get()
+        {
+            let outcome = ledger.append(record.args().to_string());
+            self.outcomes.lock().unwrap().push(outcome);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 facts! {
+    fn a_logger_that_appends_on_a_thread_of_the_node_does_not_block_it() {
+        log::set_logger(&SHIPPER).unwrap();
+        log::set_max_level(log::LevelFilter::Error);
+        let home = home();
+        let (doom, told) = mpsc::channel();
+        let builder = DLedger::builder(1).dir(home.path().join("log")).append_timeout(TIMEOUT);
+        let ledger = builder.transport(Doomed::when(told)).open().unwrap();
+        SHIPPER.ledger.set(ledger.clone()).expect("it is set once");
+        doom.send(()).unwrap();
+        eventually("the node to fail", || ledger.status().fault.is_some());
+        eventually("it to be told", || !SHIPPER.outcomes.lock().unwrap().is_empty());
+        let outcome = SHIPPER.outcomes.lock().unwrap().remove(0);
+        let Err(refused @ AppendError::CalledFromWaker { .. }) = outcome else { panic!("{outcome:?}") };
+        assert!(!refused.may_have_committed());
+    }
+
     fn a_consumer_that_waits_is_told_of_a_fault() {
         let home = home();
         let (doom, told) = mpsc::channel();

@@ -145,7 +145,7 @@ facts! {
         nodes.iter().for_each(|node| node.shutdown().unwrap());
         drop(nodes);
         damage(&group.dir(3), 2);
-        let nodes = [1, 2, 3].map(|id| group.open(id, |builder| lowest(builder).verify_on_open(true)));
+        let nodes = [1, 2, 3].map(|id| group.open(id, |builder| lowest(builder).verify_on_open(id == 3)));
         eventually("the damage to be mended", || {
             let status = nodes[2].status();
             assert_eq!(status.fault, None);

@@ -145,6 +145,28 @@ fn asks_one_peer_after_the_other_and_rests_when_none_could_help() {
 }
 
 #[test]
+fn who_does_not_answer_has_twice_the_time_with_the_next_question_and_who_is_unreachable_none() {
+    let all = run(&Mark::GENESIS, &[1; 9], 1);
+    let shelf = Shelf::new(&all, &[4], &[4]);
+    let mut repair = repair(&shelf, 5, 2);
+    let ticks = |repair: &mut Repair, count| (0..count).for_each(|_| repair.tick());
+    assert_eq!(asked(&mut repair).map(|(peer, _)| peer), Some(2));
+    ticks(&mut repair, 4);
+    assert_eq!(asked(&mut repair).map(|(peer, _)| peer), Some(3));
+    repair.handle_unreachable(node(2));
+    ticks(&mut repair, 3);
+    assert_eq!(asked(&mut repair), None, "it is node 3 that was asked");
+    repair.handle_unreachable(node(3));
+    ticks(&mut repair, 4);
+    let (to, raft_indexes) = asked(&mut repair).expect("they have rested");
+    assert_eq!(to, 2);
+    // An answer that takes longer than the first one was given.
+    ticks(&mut repair, 7);
+    let gift = answer(&*Shelf::new(&all, &[], &[]), 9, None, &want(&repair, raft_indexes), 1 << 20);
+    assert_eq!(repair.handle_gift(node(2), gift), fill(&all[2..3]));
+}
+
+#[test]
 fn takes_what_leads_to_what_is_known_here() {
     let all = run(&Mark::GENESIS, &[1; 6], 1);
     for (lost, known) in [(&[4][..], &[4][..]), (&[4], &[]), (&[7], &[7]), (&[3, 4, 5], &[]), (&[6, 7], &[7])] {
