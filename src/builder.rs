@@ -43,6 +43,7 @@ pub struct Builder {
     pub(crate) flush: FlushPolicy,
     pub(crate) segment_bytes: u64,
     pub(crate) verified: bool,
+    pub(crate) mapped_segments_max: usize,
     pub(crate) max_entry_bytes: u64,
     pub(crate) max_in_flight_bytes: u64,
     pub(crate) append_timeout: Duration,
@@ -84,6 +85,7 @@ impl Builder {
             flush: FlushPolicy::Sync,
             segment_bytes: 64 * MIB,
             verified: false,
+            mapped_segments_max: 256,
             max_entry_bytes: 4 * MIB,
             max_in_flight_bytes: 64 * MIB,
             append_timeout: Duration::from_secs(5),
@@ -173,6 +175,20 @@ impl Builder {
         self
     }
 
+    /// How many sealed segments are mapped into memory at a time, in segments: at least 1, default 256.
+    /// It bounds the mappings and the address space that a log takes, however long it is and whoever
+    /// reads it: with segments of 64 MiB the default comes to 16 GiB of address space. What is read
+    /// beyond is mapped in place of what was not read for long, which costs some microseconds a segment.
+    ///
+    /// Segments that an [`Entry`](crate::Entry) still points into stay mapped and come on top, and so do
+    /// those that are not sealed yet: the newest, and under [`FlushPolicy::Async`] a few more. Besides,
+    /// a log takes some 400 bytes of memory for each of its segments. At most 16 of its files are open,
+    /// and one more for each thread that is mapping one. Without effect on a storage of the host's own.
+    pub fn mapped_segments_max(mut self, segments: usize) -> Builder {
+        self.mapped_segments_max = segments;
+        self
+    }
+
     /// The largest payload of one entry, in bytes: 1 to 64 MiB, default 4 MiB. The payloads of one atomic batch may come to 16 MiB, or to this if it
     /// is more.
     ///
@@ -252,6 +268,7 @@ impl Builder {
         within("max_entry_bytes", self.max_entry_bytes, 1, ENTRY_BYTES_MAX, "bytes")?;
         within("max_in_flight_bytes", self.max_in_flight_bytes, 1, u64::MAX, "bytes")?;
         within("catch_up_bytes_per_second", self.catch_up_bytes_per_second, MIB, u64::MAX, "bytes")?;
+        within("mapped_segments_max", self.mapped_segments_max as u64, 1, u64::MAX, "segments")?;
         within_time("append_timeout", self.append_timeout, 1, 3_600_000)?;
         within_time("heartbeat_interval", self.heartbeat_interval, 2, 60_000)?;
         within_time("election_timeout", self.election_timeout, 4, 3_600_000)?;
@@ -347,6 +364,7 @@ mod tests {
             ("peer", good().peer(1, "a").peer(0, "b")),
             ("peer", good().peers((1..=64u64).map(|id| (id, "a")))),
             ("segment_bytes", good().segment_bytes(100)),
+            ("mapped_segments_max", good().mapped_segments_max(0)),
             ("max_entry_bytes", good().max_entry_bytes(0)),
             ("max_in_flight_bytes", good().max_in_flight_bytes(0)),
             ("catch_up_bytes_per_second", good().catch_up_bytes_per_second(1000)),

@@ -340,7 +340,13 @@ impl Builder {
         let zeroed = self.flush == FlushPolicy::Sync;
         SegmentedLog::new(
             self.dir.clone().unwrap_or_default(),
-            SegmentOptions { segment_bytes: self.segment_bytes, zeroed, verified: self.verified, create: self.create },
+            SegmentOptions {
+                segment_bytes: self.segment_bytes,
+                zeroed,
+                verified: self.verified,
+                create: self.create,
+                mapped_segments_max: self.mapped_segments_max,
+            },
         )
     }
 

@@ -176,6 +176,8 @@ pub(crate) struct Engine {
     purges: Vec<PendingPurge>,
     /// All of them to the same node.
     transfers: Vec<Transfer>,
+    /// A sync that was begun because the storage is behind: until it has succeeded no appends are taken.
+    catching_up: Option<u64>,
     now: Now,
     next_tick: Duration,
     next_flush: Duration,
@@ -244,6 +246,7 @@ impl Engine {
             barriers: HashMap::new(),
             purges: Vec::new(),
             transfers: Vec::new(),
+            catching_up: None,
             now: Now::default(),
             warned_of_clock: false,
             dirty: false,
@@ -284,11 +287,14 @@ impl Engine {
             self.handle(input);
         }
         self.pass_time();
-        self.take_appends();
+        if self.catching_up.is_none() {
+            self.take_appends();
+        }
         if self.is_at_work() && self.tell_at.is_some_and(|tell_at| tell_at <= now.elapsed) {
             self.replica.tell_commit();
         }
         self.carry_out_effects();
+        self.sync_ahead();
         let owes_commit = self.is_at_work() && self.replica.owes_commit();
         self.tell_at = owes_commit.then(|| self.tell_at.unwrap_or(now.elapsed + TELL_PAUSE));
         self.end_transfer();
@@ -375,6 +381,7 @@ impl Engine {
             Input::Arrival(arrival) => self.handle_arrival(arrival),
             Input::Synced(sync, Ok(())) => {
                 self.handle_synced(sync);
+                self.catching_up = self.catching_up.filter(|count| *count > sync.count);
                 self.end_purges(sync.count);
             }
             Input::Synced(_, Err(error)) => self.fail(&format!("a sync failed, and what reached the disk is unknown: {error}")),
@@ -414,7 +421,7 @@ impl Engine {
         match self.storage.remember(peer, directory) {
             Ok(()) => self.dirty = true,
             // It is told again at the next connection.
-            Err(StorageError::Full { .. }) => {}
+            Err(error) if error.is_temporary() => {}
             Err(error) => self.storage_failed(error, None),
         }
     }
@@ -533,6 +540,7 @@ impl Engine {
                 Effect::Settle(batch, fate) => self.settle(batch, fate),
                 Effect::Role(standing) => self.take_standing(standing),
                 Effect::Barrier(ids) => self.answer_barriers(&ids),
+                Effect::Lack(error) => self.storage_failed(error, None),
                 Effect::Fail(reason) => self.fail(&reason),
             }
         }
@@ -568,16 +576,15 @@ impl Engine {
     fn after_write(&mut self, written: Result<(), StorageError>, saved: Option<HardState>) {
         match written {
             Ok(()) => self.dirty = true,
-            Err(StorageError::Full { .. }) if planted!("a write that found no room counts as done") => {}
+            Err(error) if error.is_temporary() && planted!("a write that found no room counts as done") => {}
             Err(error) => self.storage_failed(error, saved),
         }
     }
 
     fn storage_failed(&mut self, error: StorageError, saved: Option<HardState>) {
-        let outcome = match error {
-            StorageError::Full { .. } => self.step_back(&error, saved),
-            error => Err(error),
-        };
+        let is_final = matches!(error, StorageError::OutOfResources { .. }) && planted!("running out of descriptors is final");
+        let is_temporary = error.is_temporary() && !is_final;
+        let outcome = if is_temporary { self.step_back(&error, saved) } else { Err(error) };
         if let Err(error) = outcome {
             self.fail(&format!("the storage took no write: {error}"));
         }
@@ -590,6 +597,14 @@ impl Engine {
         let job = SyncJob { number, pending: self.storage.begin_sync() };
         // A driver that takes no more syncs is shutting down: the sync at the end covers this one.
         let _ = self.backstage.syncs.send(job);
+    }
+
+    /// Begins a sync ahead of its time if the storage is behind.
+    fn sync_ahead(&mut self) {
+        if self.catching_up.is_none() && self.is_at_work() && self.storage.is_behind() {
+            self.begin_sync(0);
+            self.catching_up = Some(self.syncs);
+        }
     }
 
     fn settle(&mut self, id: BatchId, fate: Fate) {

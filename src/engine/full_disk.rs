@@ -1,10 +1,10 @@
-//! What a node does that has no room: it steps back, and takes part again when there is some.
+//! What a node does that has no room on its disk, or no descriptor or memory left: it steps back, and takes part again when there is some.
 
 use super::Engine;
 use crate::storage::{HardState, StorageError};
 
 impl Engine {
-    /// The disk is full. What raft-rs took and could not be written was never promised to anyone, so the replica begins anew from what is
+    /// The disk is full, or the process lacks something else. What raft-rs took and could not be written was never promised to anyone, so the replica begins anew from what is
     /// written, as after a crash: as a follower, without losing sight of the proposals that peers may have. Until there is room it votes and serves
     /// reads, but takes no batches and does not campaign.
     pub(super) fn step_back(&mut self, full: &StorageError, saved: Option<HardState>) -> Result<(), StorageError> {

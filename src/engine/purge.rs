@@ -7,7 +7,6 @@
 use super::{Engine, PendingPurge};
 use crate::error::PurgeError;
 use crate::primitives::channel::Sender;
-use crate::storage::StorageError;
 
 impl Engine {
     /// Purges at once if all that was written is being synced, or else when it is durable.
@@ -50,7 +49,7 @@ impl Engine {
         let before = self.shared.reader.base();
         match self.storage.purge(index, self.replica.hard_state().commit) {
             Ok(()) => {}
-            Err(error @ StorageError::Full { .. }) => return Err(error.into()),
+            Err(error) if error.is_temporary() => return Err(error.into()),
             Err(error) => {
                 self.storage_failed(error.clone(), None);
                 return Err(error.into());

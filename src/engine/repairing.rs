@@ -35,7 +35,7 @@ impl Engine {
     fn mend_alone(&mut self) {
         match self.storage.mend(Remedy::Fill(&[])) {
             Ok(recovered) => self.look_at(&recovered),
-            Err(error @ StorageError::Full { .. }) => {
+            Err(error) if error.is_temporary() => {
                 self.shared.status.lock().full = Some(error.to_string());
                 self.tell_repair();
             }
@@ -109,7 +109,7 @@ impl Engine {
                 self.shared.status.lock().full = None;
                 self.look_at(&recovered);
             }
-            Err(error @ StorageError::Full { .. }) => {
+            Err(error) if error.is_temporary() => {
                 self.shared.status.lock().full = Some(error.to_string());
                 self.reject(from, &error);
             }

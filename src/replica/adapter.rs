@@ -573,7 +573,11 @@ impl LogView {
             return None;
         }
         match self.terms.partition_point(|(first, _)| *first <= raft_index) {
-            0 => self.mark(raft_index).map(|mark| mark.term),
+            0 if raft_index == self.base.mark.raft_index => Some(self.base.mark.term),
+            0 => self.reader.term(raft_index).unwrap_or_else(|error| {
+                self.fail(error);
+                None
+            }),
             at => Some(self.terms[at - 1].1),
         }
     }
@@ -615,7 +619,10 @@ impl raft::Storage for LogView {
             Ok(batches) => Ok(batches.iter().map(entry_of).collect()),
             Err(StorageError::Purged { .. }) => Err(raft::Error::Store(raft::StorageError::Compacted)),
             Err(error) => {
-                self.fail(error);
+                // The peer is sent them with the next heartbeat that it answers, if they can be read by then.
+                if !error.is_temporary() {
+                    self.fail(error);
+                }
                 Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable))
             }
         }

@@ -151,6 +151,7 @@ impl Node {
                     assert!(mark.raft_index > self.newest_commit(), "a commit goes back");
                     self.committed.insert(mark.raft_index, mark);
                 }
+                Effect::Lack(error) => unreachable!("memory lacks nothing: {error}"),
                 Effect::Fail(reason) => self.fault = Some(reason),
                 Effect::Settle(..) | Effect::Role(_) | Effect::Barrier(_) => {}
             }

@@ -100,6 +100,9 @@ pub(crate) enum Effect {
     Role(Standing),
     /// These barriers hold: everything acknowledged before they were asked for is at or below the commit mark.
     Barrier(Vec<u64>),
+    /// The log could not be read at present, for want of something that will be there again, and raft-rs
+    /// may have taken that for an answer: this replica must be [restarted](Replica::restart).
+    Lack(StorageError),
     /// This replica must not go on. The text says why and what to do.
     Fail(String),
 }
@@ -145,6 +148,8 @@ pub(crate) struct Replica {
     standing: Standing,
     barriers: Barriers,
     pace: Pace,
+    /// What the log could not be read for. Put out last of all effects.
+    lack: Option<StorageError>,
     failed: bool,
 }
 
@@ -166,6 +171,7 @@ impl Replica {
             committed,
             barriers: Barriers::new(settings),
             pace: Pace::new(settings.catch_up_bytes),
+            lack: None,
             failed: false,
         }
     }
@@ -354,11 +360,14 @@ impl Replica {
                 Some(turn) => self.begin(turn),
                 None => self.follow_commit(),
             }
-            if let Some(error) = self.core.take_fault() {
-                self.fail(format!("the log cannot be read: {error}"));
+            match self.core.take_fault() {
+                // What is under way is brought to its end first: then what is written is known.
+                Some(error) if error.is_temporary() => self.lack = Some(error),
+                Some(error) => self.fail(format!("the log cannot be read: {error}")),
+                None => {}
             }
             if self.effects.is_empty() && self.under_way.is_none() {
-                return None;
+                return self.lack.take().map(Effect::Lack);
             }
         }
     }

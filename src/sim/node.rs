@@ -24,7 +24,7 @@ use crate::replica;
 use crate::role::{Membership, Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
-use crate::storage::{Chore, Genesis, Identity, Recovered, Storage, StorageError};
+use crate::storage::{Chore, Genesis, Identity, Recovered, Storage};
 use crate::transport::hello::{Acquaintances, Hello};
 use crate::transport::{Inbox, Message, Seat, Spawner, Transport};
 
@@ -240,7 +240,7 @@ impl Node {
         let mut storage =
             Witnessed::new(self.number, self.medium.storage(&fuse), watch.clone(), fuse.clone(), sync_failed, self.power_failed);
         let recovered = storage.open(&genesis).map_err(|error| match error {
-            StorageError::Full { .. } => NotOpen::Full,
+            error if error.is_temporary() => NotOpen::Full,
             error => NotOpen::Wrong(format!("it cannot be opened: {error}")),
         })?;
         let reader = storage.reader();

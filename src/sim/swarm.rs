@@ -180,7 +180,6 @@ impl Swarm {
             segments: SegmentOptions {
                 segment_bytes: *chance.pick(&[8 << 10, 8 << 10, 16 << 10, 64 << 10]),
                 zeroed: chance.percent(50),
-                verified: false,
                 ..SegmentOptions::default()
             },
             uneven: chance.fork(2).percent(30),

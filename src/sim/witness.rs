@@ -144,7 +144,7 @@ impl Witnessed {
                 watch.news = Some(News::Gives);
             }
             Ok(()) => {}
-            Err(StorageError::Full { .. }) => {
+            Err(error) if error.is_temporary() => {
                 book.refuse();
                 watch.sightings.saw("writes that found the disk full");
                 watch.news = Some(News::Lacks);
@@ -220,7 +220,7 @@ impl Storage for Witnessed {
             self.watch.lock().note(&[13, self.node as u64], || format!("node {}: not mended: {error}", self.node + 1));
         }
         // A disk can be found full when the log has become another already, and is only looked at again (seed 3233265).
-        if is_attempt && !matches!(outcome, Err(StorageError::Full { .. })) {
+        if is_attempt && !outcome.as_ref().is_err_and(StorageError::is_temporary) {
             // A segment that nothing proved to take part may do so now that what is in front of it is there again, and wins over what was filled in: then
             // the log is what it was (seed 10014789).
             match &outcome {
@@ -232,6 +232,10 @@ impl Storage for Witnessed {
             self.after_mending(recovered);
         }
         outcome
+    }
+
+    fn is_behind(&self) -> bool {
+        self.storage.is_behind()
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {

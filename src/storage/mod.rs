@@ -14,7 +14,9 @@
 //!    speaks of no batch that the crash took.
 //! 4. A batch, once read, never changes: cutting a conflicting tail or purging the head does not touch bytes that were handed out.
 //! 5. A failed sync is final. The storage refuses every later write and sync with [`StorageError::Poisoned`]; readers go on.
-//! 6. [`StorageError::Full`] is not final: the call that returned it changed nothing, and may be repeated when there is room.
+//! 6. [`StorageError::Full`] and [`StorageError::OutOfResources`] are not final
+//!    ([`is_temporary`](StorageError::is_temporary)): the call that returned them changed nothing, and
+//!    may be repeated when there is room, or what was lacking. A sync never fails with them.
 //! 7. A log that was opened with damage takes nothing but what mends it: every other write and sync is refused with [`StorageError::Damaged`]. Readers
 //!    give what is intact, and the same error for the rest.
 //!
@@ -174,33 +176,35 @@ pub trait Storage: Send {
     /// batches from there on are cut off first. `commit` is the newest raft index known to be committed, a hint to be remembered.
     ///
     /// # Errors
-    /// [`StorageError::OutOfLine`] if they do not continue the log; [`StorageError::Full`] if there is no room, in which case the log is as
-    /// before; [`StorageError::Io`] and [`StorageError::Poisoned`].
+    /// [`StorageError::OutOfLine`] if they do not continue the log; a [temporary](StorageError::is_temporary) error, in which
+    /// case the log is as before; [`StorageError::Io`] and [`StorageError::Poisoned`].
     fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError>;
 
     /// Remembers the hard state. Its `commit` speaks of batches that the log holds at this moment.
     ///
     /// # Errors
-    /// [`StorageError::Full`], [`StorageError::Io`], [`StorageError::Poisoned`].
+    /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`], [`StorageError::Poisoned`].
     fn save(&mut self, hard_state: HardState) -> Result<(), StorageError>;
 
     /// Forgets the whole log and begins anew after `base`.
     ///
     /// # Errors
-    /// [`StorageError::Full`], in which case the log is as before; [`StorageError::Io`], [`StorageError::Poisoned`].
+    /// A [temporary](StorageError::is_temporary) one, in which case the log is as before; [`StorageError::Io`],
+    /// [`StorageError::Poisoned`].
     fn reset(&mut self, base: &Base) -> Result<(), StorageError>;
 
     /// Gives up entries below `index`, as far as that is possible in whole segments. The log then begins at a later base; never beyond
-    /// `commit`. Space is freed when nobody reads there any more; until then what was purged may be there again when the log is reopened.
+    /// `commit`, and only up to where something behind is durable. Space is freed by chores once a sync that was begun afterwards has
+    /// succeeded, and nobody reads there any more; until then what was purged may be there again when the log is reopened.
     ///
     /// # Errors
-    /// [`StorageError::Io`], [`StorageError::Poisoned`].
+    /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`], [`StorageError::Poisoned`].
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError>;
 
     /// Remembers the data-directory id of a peer, replacing what was known of it.
     ///
     /// # Errors
-    /// [`StorageError::Full`], [`StorageError::Io`], [`StorageError::Poisoned`].
+    /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`], [`StorageError::Poisoned`].
     fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError>;
 
     /// Begins to make durable all that was taken so far. The returned value is waited for on another thread, while this storage takes
@@ -213,8 +217,8 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// [`StorageError::OutOfLine`] if they do not fit, if nothing is wrong with the log, or if this storage cannot be mended;
-    /// [`StorageError::Full`]; after both the log is a legal one, and no worse than before. [`StorageError::Io`], [`StorageError::Damaged`] and
-    /// [`StorageError::Poisoned`], which are final.
+    /// a [temporary](StorageError::is_temporary) one; after both the log is a legal one, and no worse than before.
+    /// [`StorageError::Io`], [`StorageError::Damaged`] and [`StorageError::Poisoned`], which are final.
     fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
         let _ = remedy;
         Err(StorageError::OutOfLine("this storage cannot be mended".to_owned()))
@@ -230,6 +234,13 @@ pub trait Storage: Send {
     fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
         let _ = commit;
         Err(BackupError::Unsupported)
+    }
+
+    /// Whether so much is not durable yet that a sync should be begun ahead of its time, and nothing be
+    /// taken on before it has succeeded that can wait. A storage that takes more all the same may make
+    /// its durability good within [`append`](Self::append), which then blocks.
+    fn is_behind(&self) -> bool {
+        false
     }
 
     /// Work to be done elsewhere, if there is any. Asked after every round of work.
@@ -307,6 +318,14 @@ pub trait LogReader: Send + Sync {
     /// [`StorageError::Purged`] below the base, [`StorageError::Damaged`], [`StorageError::Io`].
     fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError>;
 
+    /// The term of the batch `raft_index`. As [`mark`](Self::mark), and may cost less.
+    ///
+    /// # Errors
+    /// Those of [`mark`](Self::mark).
+    fn term(&self, raft_index: u64) -> Result<Option<u64>, StorageError> {
+        Ok(self.mark(raft_index)?.map(|mark| mark.term))
+    }
+
     /// Reads every byte of the batch `raft_index` and tells what is wrong with it, with what a peer needs to know to send it again. `None` if it
     /// is intact, or not in the log.
     ///
@@ -343,6 +362,18 @@ pub enum StorageError {
     Full {
         /// The file that should have grown.
         path: PathBuf,
+    },
+    /// The process or the system has run out of something that the operating system counts: open
+    /// files, memory, maps. Nothing was changed; go on when there is some again.
+    #[error("could not {action} {}: {source}: raise the limit or free some, the node goes on by itself", path.display())]
+    #[non_exhaustive]
+    OutOfResources {
+        /// What was being done, as a verb phrase.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
     },
     /// Bytes that were synced do not read back as they were written. Restore this node from its peers.
     #[error("{} is damaged at offset {offset}: {reason}", path.display())]
@@ -460,6 +491,15 @@ pub enum StorageError {
     /// An earlier sync or write failed, so nothing more is accepted: what reached the disk is unknown. Open the log anew.
     #[error("the log takes no more writes since an earlier one failed ({0}): open it anew once the disk is sound")]
     Poisoned(String),
+}
+
+impl StorageError {
+    /// Whether the storage is as before the call, which may be repeated: it found no room, or the
+    /// process had no open file or memory left for it. Every other error of a write is final.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, StorageError::Full { .. } | StorageError::OutOfResources { .. })
+    }
 }
 
 impl fmt::Debug for dyn LogReader {

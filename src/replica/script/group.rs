@@ -465,6 +465,7 @@ impl Group {
                 }
             }
             Effect::Barrier(ids) => self.hold_barriers(id, &ids),
+            Effect::Lack(_) => self.step_back(id, None),
             Effect::Fail(reason) => {
                 self.life(id).expect("it has an effect").failed = true;
                 self.tell(format!("  {id} fails: {reason}"));

@@ -7,12 +7,14 @@
 //! If a whole file may be missing in a gap, it may have cut what is older. So of what is older only what was known to be committed counts: what is
 //! committed is never cut.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::error::failed;
 use super::format;
 use super::fs::{Disk, DiskFile};
 use super::live::{Live, Stretch};
+use super::maps::Maps;
 use super::mend::Home;
 use super::recovery::{Candidate, Contents, Found, Witness, winners};
 use super::segment::Segment;
@@ -23,12 +25,13 @@ use crate::storage::{Damage, Mark, StorageError};
 /// Makes what can be made of `candidates`, which are sorted by id, after `cause` was found to be wrong with them.
 pub(super) fn salvage<D: Disk>(
     disk: &D,
+    maps: &Arc<Maps<D>>,
     state: &State,
     candidates: &[Candidate<D>],
     witnesses: &[Witness],
     cause: StorageError,
 ) -> Result<Found<D>, StorageError> {
-    let mut salvage = Salvage { disk, state, candidates, witnesses, pieces: Vec::new() };
+    let mut salvage = Salvage { disk, maps, state, candidates, witnesses, pieces: Vec::new(), unread: RefCell::new(None) };
     for (at, bound, reaches) in salvage.choose() {
         salvage.add(&candidates[at], bound, reaches)?;
     }
@@ -43,15 +46,18 @@ pub(super) fn salvage<D: Disk>(
         damage.push(Damage { path, offset, raft_indexes: behind..behind, term: None, chain: None, reason });
     }
     damage.sort_by_key(|damage| damage.raft_indexes.start);
-    Ok(salvage.into_found(gaps, damage, homes))
+    salvage.into_found(gaps, damage, homes)
 }
 
 struct Salvage<'a, D: Disk> {
     disk: &'a D,
+    maps: &'a Arc<Maps<D>>,
     state: &'a State,
     candidates: &'a [Candidate<D>],
     witnesses: &'a [Witness],
     pieces: Vec<Piece<'a, D>>,
+    /// Why something could not be read that may not be damaged at all. Then nothing that was made of it counts.
+    unread: RefCell<Option<StorageError>>,
 }
 
 /// A candidate that takes part.
@@ -143,13 +149,25 @@ impl<'a, D: Disk> Salvage<'a, D> {
 
     fn mark_of(&self, candidate: &Candidate<D>, raft_index: u64) -> Option<Mark> {
         let within = (candidate.first..candidate.end()).contains(&raft_index);
-        if within { candidate.mark(self.disk, self.state.directory, raft_index).ok() } else { None }
+        if within { self.unless_damaged(candidate.mark(self.disk, self.state.directory, raft_index)) } else { None }
+    }
+
+    /// What was read, if it is not damaged.
+    fn unless_damaged<T>(&self, read: Result<T, StorageError>) -> Option<T> {
+        match read {
+            Ok(read) => Some(read),
+            Err(StorageError::Damaged { .. }) => None,
+            Err(error) => {
+                self.unread.borrow_mut().get_or_insert(error);
+                None
+            }
+        }
     }
 
     /// Adds the part of a candidate in front of `bound`.
     fn add(&mut self, candidate: &'a Candidate<D>, bound: u64, reaches: bool) -> Result<(), StorageError> {
         let (segment, holes, breaks_at, limit) = match &candidate.contents {
-            Contents::Sealed(seal) => (Segment::sealed(self.state.directory, *seal), Vec::new(), None, candidate.end()),
+            Contents::Sealed(seal) => (Segment::sealed(self.state.directory, *seal, self.maps), Vec::new(), None, candidate.end()),
             Contents::Open { file, scan } => {
                 let limit = if reaches { bound } else { self.durable_in(candidate).min(bound) };
                 let (disk, directory) = (self.disk, self.state.directory);
@@ -176,7 +194,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
 
     /// The next index behind all pieces so far, as far as it can be read.
     fn next_index(&self) -> u64 {
-        let mut known = self.pieces.iter().rev().filter_map(|piece| piece.last_mark(self.disk));
+        let mut known = self.pieces.iter().rev().filter_map(|piece| piece.last_mark(self));
         known.next().map_or(self.state.base.mark.next_index, |mark| mark.next_index)
     }
 
@@ -223,7 +241,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
     /// Segment `missing` is missing. Of older ones only what they knew to be committed counts.
     fn trim(&mut self, missing: u64) {
         let older = self.pieces.partition_point(|piece| piece.candidate.id < missing);
-        let known = self.pieces[..older].iter().filter_map(|piece| piece.committed(self.disk)).max();
+        let known = self.pieces[..older].iter().filter_map(|piece| piece.committed(self)).max();
         let committed = known.unwrap_or(0).max(self.state.base.mark.raft_index);
         for piece in &mut self.pieces[..older] {
             if piece.end > committed + 1 {
@@ -296,20 +314,23 @@ impl<'a, D: Disk> Salvage<'a, D> {
         Ok(damage)
     }
 
-    fn into_found(self, gaps: Vec<Damage>, damage: Vec<Damage>, homes: Vec<Home>) -> Found<D> {
+    fn into_found(self, gaps: Vec<Damage>, damage: Vec<Damage>, homes: Vec<Home>) -> Result<Found<D>, StorageError> {
         let bad_heads = self.candidates.iter().filter(|candidate| candidate.bad_head.is_some());
         let bad_heads = bad_heads.map(|candidate| (candidate.id, candidate.first)).collect();
         let pieces = self.pieces.iter().filter(|piece| piece.end > piece.candidate.first);
         let stretches: Vec<_> = pieces.map(|piece| Stretch { segment: piece.segment.clone(), end: piece.end }).collect();
         let live = Live { base: self.state.base.clone(), stretches, gaps };
-        let last = self.pieces.iter().rev().find_map(|piece| piece.last_mark(self.disk)).unwrap_or(live.base.mark);
-        let known = self.pieces.iter().rev().find_map(|piece| piece.committed(self.disk)).unwrap_or(0);
+        let last = self.pieces.iter().rev().find_map(|piece| piece.last_mark(&self)).unwrap_or(live.base.mark);
+        let known = self.pieces.iter().rev().find_map(|piece| piece.committed(&self)).unwrap_or(0);
         // Down to the newest mark that can be read.
         let mut commit = known.max(self.state.hard_state.commit).clamp(live.base.mark.raft_index, last.raft_index);
-        while !matches!(live.mark(self.disk, commit), Ok(Some(_))) {
+        while self.unless_damaged(live.mark(self.disk, commit)).flatten().is_none() {
             commit -= 1;
         }
-        Found { live, last, commit, tail: None, unsealed: Vec::new(), dead: Vec::new(), damage, homes, bad_heads, witnessed: None }
+        if let Some(error) = self.unread.into_inner() {
+            return Err(error);
+        }
+        Ok(Found { live, last, commit, tail: None, unsealed: Vec::new(), dead: Vec::new(), damage, homes, bad_heads, witnessed: None })
     }
 }
 
@@ -319,12 +340,14 @@ impl<D: Disk> Piece<'_, D> {
     }
 
     /// The last mark in it that can be read.
-    fn last_mark(&self, disk: &D) -> Option<Mark> {
-        self.ordinals().rev().find_map(|ordinal| self.segment.mark(disk, ordinal).ok())
+    fn last_mark(&self, salvage: &Salvage<'_, D>) -> Option<Mark> {
+        let mark = |ordinal| salvage.unless_damaged(self.segment.mark(salvage.disk, ordinal));
+        self.ordinals().rev().find_map(mark)
     }
 
     /// What its last record that can be read knew to be committed.
-    fn committed(&self, disk: &D) -> Option<u64> {
-        self.ordinals().rev().find_map(|ordinal| self.segment.record(disk, ordinal).ok()).map(|(header, _)| header.commit)
+    fn committed(&self, salvage: &Salvage<'_, D>) -> Option<u64> {
+        let record = |ordinal| salvage.unless_damaged(self.segment.record(salvage.disk, ordinal));
+        self.ordinals().rev().find_map(record).map(|(header, _)| header.commit)
     }
 }

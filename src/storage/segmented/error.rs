@@ -9,15 +9,42 @@ use crate::storage::StorageError;
 
 /// The typed error for what the operating system said.
 pub(super) fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, error: io::Error) -> StorageError {
-    if is_full(&error) { StorageError::Full { path: disk.path(name) } } else { broken(disk, action, name, error) }
+    match error {
+        error if is_full(&error) => StorageError::Full { path: disk.path(name) },
+        error if is_out_of_resources(&error) => StorageError::OutOfResources { action, path: disk.path(name), source: Arc::new(error) },
+        error => broken(disk, action, name, error),
+    }
 }
 
+/// The error for what is final whatever the operating system said: a sync, above all. Some of what
+/// was written may be lost then, and no later sync would tell.
 pub(super) fn broken<D: Disk>(disk: &D, action: &'static str, name: &str, error: io::Error) -> StorageError {
     StorageError::Io { action, path: disk.path(name), source: Arc::new(error) }
 }
 
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether the call did nothing for want of something that the process or the system has a limit on,
+/// and has again some day: descriptors, memory, maps.
+pub(super) fn is_out_of_resources(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock)
+        || error.raw_os_error().is_some_and(|code| LIMITS.contains(&code))
+}
+
+/// ENFILE and EMFILE.
+#[cfg(unix)]
+const LIMITS: [i32; 2] = [23, 24];
+
+/// ERROR_TOO_MANY_OPEN_FILES, ERROR_NOT_ENOUGH_MEMORY, ERROR_NO_SYSTEM_RESOURCES,
+/// ERROR_COMMITMENT_LIMIT.
+#[cfg(not(unix))]
+const LIMITS: [i32; 4] = [4, 8, 1450, 1455];
+
+/// Whether nothing was written, and something may be later.
+pub(super) fn is_temporary(error: &io::Error) -> bool {
+    is_full(error) || is_out_of_resources(error)
 }
 
 pub(super) fn damaged<D: Disk>(disk: &D, name: &str, offset: u64, reason: impl Into<String>) -> StorageError {

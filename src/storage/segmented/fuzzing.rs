@@ -11,6 +11,7 @@ use self::shelf::Shelf;
 use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, PAGE_BYTES, Place, RECORDS_AT, SEAL_AT, Seal, Synced};
 use super::identity::IdentityFile;
 use super::live::SegmentReader;
+use super::maps::Maps;
 use super::recovery;
 use super::state::{self, State};
 use crate::batch::LIMIT;
@@ -153,7 +154,7 @@ pub fn segment(input: &[u8]) {
     if begins & 2 == 2 {
         state.base.mark.raft_index = LIMIT - 255;
     }
-    if let Ok(found) = recovery::recover(&shelf, &state, watermark, &names) {
+    if let Ok(found) = recovery::recover(&shelf, &Maps::new(2), &state, watermark, &names) {
         let sealed = shelf.0.values().any(|file| file[SEAL_AT..SEAL_AT + 144] != [0; 144]);
         let reader = SegmentReader { disk: Arc::new(shelf), live: Arc::new(ArcSwap::from_pointee(found.live)) };
         let length = found.last.raft_index - state.base.mark.raft_index;

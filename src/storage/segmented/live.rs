@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::format::Synced;
 use super::fs::Disk;
 use super::lookup::{Spot, first_beyond};
-use super::segment::Segment;
+use super::segment::{Segment, View};
 use crate::entry::Entry;
 use crate::storage::{Base, Batch, Damage, LogReader, Mark, StorageError};
 
@@ -85,9 +85,16 @@ impl<D: Disk> Live<D> {
         }
     }
 
+    fn term(&self, disk: &D, raft_index: u64) -> Result<Option<u64>, StorageError> {
+        match self.locate(raft_index) {
+            Some((stretch, ordinal)) => stretch.segment.term(disk, ordinal).map(Some),
+            None => Ok(self.mark(disk, raft_index)?.map(|mark| mark.term)),
+        }
+    }
+
     /// The stretch with entry `index`, and the spot of its record there. `None` if the log does not reach so far.
     #[inline(always)]
-    fn find(&self, disk: &D, index: u64) -> Result<Option<(&Stretch<D>, Spot)>, StorageError> {
+    fn find(&self, disk: &D, index: u64) -> Result<Option<(&Stretch<D>, View<'_, D>, Spot)>, StorageError> {
         if index < self.base.mark.next_index {
             return Err(self.purged());
         }
@@ -96,20 +103,21 @@ impl<D: Disk> Live<D> {
         let next = first_beyond(index, self.base.mark.next_index, self.stretches.len() as u64, begin);
         let next = next.map_or(self.stretches.len(), |next| next.ordinal as usize);
         let Some(stretch) = next.checked_sub(1).map(|at| &self.stretches[at]) else { return self.beyond(disk, next).map(|()| None) };
-        match stretch.segment.find(disk, index, stretch.len())? {
-            Some(spot) => Ok(Some((stretch, spot))),
+        let view = stretch.segment.contents(disk)?;
+        match stretch.segment.find(disk, &view, index, stretch.len())? {
+            Some(spot) => Ok(Some((stretch, view, spot))),
             None => self.beyond(disk, next).map(|()| None),
         }
     }
 
     #[inline(always)]
     fn entry(&self, disk: &D, index: u64) -> Result<Option<Entry>, StorageError> {
-        let Some((stretch, spot)) = self.find(disk, index)? else { return Ok(None) };
-        stretch.segment.entry(disk, &spot, index)
+        let Some((stretch, view, spot)) = self.find(disk, index)? else { return Ok(None) };
+        stretch.segment.entry(disk, &view, &spot, index)
     }
 
     fn batch_with(&self, disk: &D, index: u64) -> Result<Option<Batch>, StorageError> {
-        let Some((stretch, spot)) = self.find(disk, index)? else { return Ok(None) };
+        let Some((stretch, _, spot)) = self.find(disk, index)? else { return Ok(None) };
         let (_, batch) = stretch.segment.record(disk, spot.ordinal)?;
         if batch.first_index().is_none_or(|first| index < first) || batch.end_index().is_none_or(|end| index >= end) {
             return Err(super::error::damaged(disk, &stretch.segment.name, 0, "the index of the segment points to the wrong record"));
@@ -230,6 +238,10 @@ impl<D: Disk> LogReader for SegmentReader<D> {
 
     fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {
         self.read(|live| live.mark(&self.disk, raft_index))
+    }
+
+    fn term(&self, raft_index: u64) -> Result<Option<u64>, StorageError> {
+        self.read(|live| live.term(&self.disk, raft_index))
     }
 
     fn examine(&self, raft_index: u64) -> Result<Option<Damage>, StorageError> {

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::format::{self, HEADER_BYTES, PLACE_BYTES, Place};
 use super::fs::{Disk, DiskMap};
-use super::segment::{Index, Segment};
+use super::segment::{Contents, Index, Segment};
 use crate::batch::{self, BatchError, PREFIX_BYTES, SLOT_BYTES};
 use crate::entry::Entry;
 use crate::storage::StorageError;
@@ -30,8 +30,7 @@ pub(super) struct Spot {
 impl<D: Disk> Segment<D> {
     /// The first record below `limit` after which the next index is beyond `index`. The segment does not begin beyond `index`.
     #[inline]
-    pub(super) fn find(&self, disk: &D, index: u64, limit: u64) -> Result<Option<Spot>, StorageError> {
-        let contents = self.contents(disk)?;
+    pub(super) fn find(&self, disk: &D, contents: &Contents<D>, index: u64, limit: u64) -> Result<Option<Spot>, StorageError> {
         let known = contents.index.len();
         let end = limit.min(known);
         let found = match &contents.index {
@@ -48,8 +47,7 @@ impl<D: Disk> Segment<D> {
 
     /// The entry at `index`, which lies in the record of this spot: header, prefix and payload are checked.
     #[inline(always)]
-    pub(super) fn entry(&self, disk: &D, spot: &Spot, index: u64) -> Result<Option<Entry>, StorageError> {
-        let contents = self.contents(disk)?;
+    pub(super) fn entry(&self, disk: &D, contents: &Contents<D>, spot: &Spot, index: u64) -> Result<Option<Entry>, StorageError> {
         let (offset, body_bytes) = self.place(disk, contents, spot.ordinal)?;
         ask_ahead(&contents.map, offset, body_bytes, spot, index);
         let check = |record: &[u8]| {

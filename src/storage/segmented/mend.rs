@@ -101,11 +101,11 @@ impl<'a, D: Disk> Remake<'a, D> {
     fn patches(&self, before: &Mark, batches: &[Batch]) -> Result<(Vec<Patch>, u64), StorageError> {
         let wrong = |why: &str| StorageError::OutOfLine(format!("batches to mend {} with: {why}", self.name()));
         let (mut at, mut mark) = (self.end_of(before.raft_index)?, *before);
-        let mut stamp = self.header(before.raft_index).map_or((Synced::default(), 0), |header| (header.synced, header.commit));
+        let mut stamp = self.header(before.raft_index)?.map_or((Synced::default(), 0), |header| (header.synced, header.commit));
         let mut patches = Vec::new();
         for batch in batches {
             mark = batch.mark_after(&mark).map_err(|error| wrong(&error.to_string()))?;
-            let known = self.header(batch.raft_index());
+            let known = self.header(batch.raft_index())?;
             if known.is_some_and(|known| known.mark != mark) {
                 return Err(wrong("the log knows another one by its header"));
             }
@@ -114,7 +114,7 @@ impl<'a, D: Disk> Remake<'a, D> {
             if known.is_some_and(|known| known != header) {
                 return Err(wrong("a header does not come out as it was"));
             }
-            match self.place(batch.raft_index()) {
+            match self.place(batch.raft_index())? {
                 Some(place) if place != at => return Err(wrong("a record would not fit its place")),
                 _ => {}
             }
@@ -128,22 +128,22 @@ impl<'a, D: Disk> Remake<'a, D> {
         }
     }
 
-    fn ordinal(&self, raft_index: u64) -> Option<(&Segment<D>, u64)> {
-        let segment = self.segment.as_deref()?;
+    fn ordinal(&self, raft_index: u64) -> Option<(&Arc<Segment<D>>, u64)> {
+        let segment = self.segment.as_ref()?;
         let ordinal = raft_index.checked_sub(self.first).filter(|&ordinal| ordinal < segment.len())?;
         Some((segment, ordinal))
     }
 
     /// The header that is there for this raft index, if it can be read.
-    fn header(&self, raft_index: u64) -> Option<Header> {
-        let (segment, ordinal) = self.ordinal(raft_index)?;
+    fn header(&self, raft_index: u64) -> Result<Option<Header>, StorageError> {
+        let Some((segment, ordinal)) = self.ordinal(raft_index) else { return Ok(None) };
         segment.header(self.disk, ordinal)
     }
 
     /// Where the record of this raft index lies, if that is known for certain.
-    fn place(&self, raft_index: u64) -> Option<u64> {
-        let (segment, ordinal) = self.ordinal(raft_index)?;
-        segment.certain_place(self.disk, ordinal).ok().flatten().map(|(offset, _)| offset)
+    fn place(&self, raft_index: u64) -> Result<Option<u64>, StorageError> {
+        let Some((segment, ordinal)) = self.ordinal(raft_index) else { return Ok(None) };
+        Ok(segment.certain_place(self.disk, ordinal)?.map(|(offset, _)| offset))
     }
 
     /// Where the record `raft_index` ends, or where the first one begins.
@@ -163,9 +163,11 @@ impl<'a, D: Disk> Remake<'a, D> {
     fn next_intact(&self, raft_index: u64) -> Result<Option<(u64, u64)>, StorageError> {
         let Some(segment) = &self.segment else { return Ok(None) };
         for at in raft_index.max(self.first)..self.first + segment.len() {
-            if segment.record(self.disk, at - self.first).is_ok()
-                && let Some((offset, _)) = segment.certain_place(self.disk, at - self.first)?
-            {
+            match segment.record(self.disk, at - self.first) {
+                Err(StorageError::Damaged { .. }) => continue,
+                read => drop(read?),
+            }
+            if let Some((offset, _)) = segment.certain_place(self.disk, at - self.first)? {
                 return Ok(Some((at, offset)));
             }
         }
@@ -231,7 +233,7 @@ impl<'a, D: Disk> Remake<'a, D> {
 ///
 /// # Errors
 /// [`StorageError::Full`], and the log is as before. Any other is final.
-pub(super) fn cut<D: Disk>(disk: &D, segment: &Segment<D>, from: u64) -> Result<(), StorageError> {
+pub(super) fn cut<D: Disk>(disk: &D, segment: &Arc<Segment<D>>, from: u64) -> Result<(), StorageError> {
     let (name, id) = (&segment.name, segment.id);
     let lost = || damaged(disk, name, 0, format!("where raft index {from} lies is not known"));
     let (at, _) = segment.certain_place(disk, from - segment.first)?.ok_or_else(lost)?;

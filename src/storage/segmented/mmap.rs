@@ -40,7 +40,8 @@ impl FileMap {
         // SAFETY: a mapping is sound as long as nobody changes the bytes that are looked at, and nobody shortens the file.
         // 1. A segment's bytes are written once: `pwrite` puts a record behind all others, and only then is its place published, with
         //    Release; readers learn places with Acquire. A place that was handed out is never written again as long as anybody has the
-        //    mapping: a file is used for another segment only when all `claims` of all its mappings are gone.
+        //    mapping: a file is used for another segment only when all `claims` of all its mappings are gone, those that were given up and
+        //    made anew since included, and when nobody has the segment, which is what it takes to map the file once more.
         // 2. Nothing in this crate shortens a file. A segment has its full length before it is mapped; unlinking it keeps the mapping.
         // 3. Others are kept out by the lock on the directory and by mode 0600. Whoever ignores both can break this, as they could
         //    with any memory-mapped file.

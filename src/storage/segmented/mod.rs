@@ -18,6 +18,7 @@ pub(crate) mod fuzzing;
 mod identity;
 mod live;
 mod lookup;
+mod maps;
 mod mend;
 mod mmap;
 mod options;
@@ -51,10 +52,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use self::backup::Source;
-use self::error::{damaged, failed, too_large};
+use self::error::{broken, damaged, failed, too_large};
 use self::fs::{Disk, DiskFile};
 use self::identity::IdentityFile;
 use self::live::{Live, SegmentReader};
+use self::maps::Maps;
 use self::patient::Patient;
 use self::real_disk::RealDisk;
 use self::recovery::Found;
@@ -67,6 +69,9 @@ use super::{
 };
 use crate::entry::NodeId;
 use crate::role::Membership;
+
+/// So many dead segments are removed when a log is opened. A life makes fewer.
+const SWEPT_AT_ONCE: usize = 64;
 
 /// The default storage: a log in the segment files of one directory.
 ///
@@ -83,13 +88,15 @@ use crate::role::Membership;
 /// children the process has; of a process that was killed, forked children that have not called `exec` keep it until they end. On a network
 /// file system it is as good as `flock` is there. A file of the log that somebody else removes or replaces is noticed when it is next
 /// synced, before what was written to it counts: [`StorageError::Removed`]. A segment that this process wrote takes 16 bytes of memory for each batch until it is sealed; a
-/// sealed one takes a few hundred bytes, and one mapping once it has been read. Members and peers must fit a page of 4 KiB together: 100 of each
+/// sealed one takes some 400 bytes. At most [`SegmentOptions::mapped_segments_max`] sealed segments are mapped, besides those that an
+/// [`Entry`](crate::Entry) or [`Batch`] points into. At most 16 files are open. Members and peers must fit a page of 4 KiB together: 100 of each
 /// do. A batch is at most 4 GiB. Chores ([`Storage::next_chore`]) should be run: without them nothing is lost, but syncs are slower, nothing is
 /// removed, and opening takes longer.
 pub struct SegmentedLog<D: Disk = RealDisk> {
     disk: Arc<D>,
     options: SegmentOptions,
     live: Arc<ArcSwap<Live<D>>>,
+    maps: Arc<Maps<D>>,
     access: Access<D>,
     /// Batches in sealed segments that were damaged when the log was opened, if it was opened to read everything.
     cold: Vec<u64>,
@@ -119,6 +126,7 @@ impl<D: Disk> SegmentedLog<D> {
             disk: Arc::new(disk),
             options,
             live: Arc::new(ArcSwap::from_pointee(Live::new(nothing))),
+            maps: Maps::new(options.mapped_segments_max),
             access: Access::Closed,
             cold: Vec::new(),
         }
@@ -215,7 +223,7 @@ impl<D: Disk> SegmentedLog<D> {
         match state {
             Some(state) if state.state.directory == identity.directory => {
                 // What was read may be in memory only; the next generation takes the place of an older one.
-                state.file.sync_data().map_err(|error| failed(disk, "sync", STATE_NAME, error))?;
+                state.file.sync_data().map_err(|error| broken(disk, "sync", STATE_NAME, error))?;
                 Ok(state)
             }
             Some(_) => Err(damaged(disk, STATE_NAME, 0, "the file belongs to another directory")),
@@ -231,14 +239,13 @@ impl<D: Disk> SegmentedLog<D> {
             state.hard_state.commit = commit_of(&state, found);
         }
         let disk = &*self.disk;
-        let written = note_durable(file, found)
-            .map_err(WriteError::Io)
-            .and_then(|()| file.write(state, 0))
-            .and_then(|()| if planted!("an incarnation is not synced") { Ok(()) } else { file.file.sync_data().map_err(WriteError::Io) });
+        let written = note_durable(file, found).map_err(WriteError::Io).and_then(|()| file.write(state, 0));
         written.map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
             WriteError::Io(error) => failed(disk, "write", STATE_NAME, error),
-        })
+        })?;
+        let sync = || if planted!("an incarnation is not synced") { Ok(()) } else { file.file.sync_data() };
+        sync().map_err(|error| broken(disk, "sync", STATE_NAME, error))
     }
 
     /// Goes on with what was found, as far as its soundness allows.
@@ -265,7 +272,7 @@ impl<D: Disk> SegmentedLog<D> {
         let look = || {
             let names = disk.list().map_err(|error| failed(&*disk, "open", "", error))?;
             let watermark = patient.state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
-            let mut found = recovery::recover(&*disk, &patient.state.state, watermark, &names)?;
+            let mut found = recovery::recover(&*disk, &self.maps, &patient.state.state, watermark, &names)?;
             add_cold(&*disk, &mut found, &patient.state.state, &self.cold)?;
             note_durable(&patient.state, &found).map_err(|error| failed(&*disk, "write", STATE_NAME, error))?;
             Ok((found, names))
@@ -302,16 +309,28 @@ impl<D: Disk> SegmentedLog<D> {
     /// Shows what was found, and goes on behind it.
     fn begin_writing(&self, found: Found<D>, directory: u128, state: StateFile<D>, names: Vec<String>, lock: D::Lock) -> Writer<D> {
         let synced = found.live.place(found.last.raft_index);
-        let shared = Arc::new(Shared::new(self.disk.clone(), directory, state.file.clone(), synced, lock));
+        let shared = Arc::new(Shared::new(self.disk.clone(), directory, state.file.clone(), self.maps.clone(), synced, lock));
         self.live.store(Arc::new(found.live));
         let options = SegmentOptions { segment_bytes: self.segment_bytes(), ..self.options };
         let begun = begun(&names, state.state.incarnation);
         let mut writer = Writer::new(shared, self.live.clone(), state, options, found.last, found.tail, begun);
         found.unsealed.into_iter().for_each(|unsealed| writer.retired.seal(unsealed));
+        writer.retired.remove(self.sweep(names, found.dead));
+        writer
+    }
+
+    /// Removes what earlier lives left behind, before this one makes anything: a process that is killed
+    /// over and over before its chores have run must not leave more each time. What was left ready is
+    /// not used, for it may hold records. Gives back the names of what is removed later: so many dead
+    /// segments that opening would wait for them, and what cannot be removed now.
+    fn sweep(&self, names: Vec<String>, mut dead: Vec<String>) -> Vec<String> {
+        let later = dead.split_off(dead.len().min(SWEPT_AT_ONCE));
         let is_leftover = |name: &String| name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(mend::MEND_SUFFIX);
         let leftover = names.into_iter().filter(is_leftover);
-        writer.retired.remove(found.dead.into_iter().chain(leftover).collect());
-        writer
+        let mut left: Vec<String> = leftover.chain(dead).collect();
+        left.retain(|name| planted!("what earlier lives left waits for a chore") || !retention::is_removed(&*self.disk, name));
+        left.extend(later);
+        left
     }
 }
 
@@ -325,7 +344,7 @@ impl<D: Disk> Storage for SegmentedLog<D> {
         let identity = self.identify(genesis, &names, &file)?;
         let mut state = self.read_state(file, &identity)?;
         let watermark = state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
-        let mut found = recovery::recover(&*disk, &state.state, watermark, &names)?;
+        let mut found = recovery::recover(&*disk, &self.maps, &state.state, watermark, &names)?;
         if self.options.verified {
             self.cold = cold_damage(&*disk, &found.live)?;
             add_cold(&*disk, &mut found, &state.state, &self.cold)?;
@@ -374,6 +393,10 @@ impl<D: Disk> Storage for SegmentedLog<D> {
         };
         let (disk, live) = (self.disk.clone(), self.live.clone());
         Ok(Box::new(Source { disk, live, state, commit, last: commit }))
+    }
+
+    fn is_behind(&self) -> bool {
+        matches!(&self.access, Access::Full(writer) if writer.is_behind())
     }
 
     fn next_chore(&mut self) -> Option<Chore> {
@@ -444,8 +467,12 @@ fn add_cold<D: Disk>(disk: &D, found: &mut Found<D>, state: &State, cold: &[u64]
     found.damage.sort_by_key(|damage| damage.raft_indexes.start);
     if was_sound && !found.damage.is_empty() {
         found.commit = found.commit.max(state.hard_state.commit).clamp(found.live.base.mark.raft_index, found.last.raft_index);
-        while !matches!(found.live.mark(disk, found.commit), Ok(Some(_))) {
-            found.commit -= 1;
+        loop {
+            match found.live.mark(disk, found.commit) {
+                Ok(Some(_)) => break,
+                Ok(None) | Err(StorageError::Damaged { .. }) => found.commit -= 1,
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())

@@ -14,6 +14,9 @@ pub struct SegmentOptions {
     /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is found, and can be mended, wherever it is. Opening
     /// costs the log then, and not its tail. Default: false.
     pub verified: bool,
+    /// How many sealed segments are mapped into memory at a time, at least 1. One that was not read for long makes way for the next. Those that an
+    /// [`Entry`](crate::Entry) points into stay mapped and come on top; and those that are not sealed yet, of which there are fewer than 16. Default: 256.
+    pub mapped_segments_max: usize,
     /// What to do about a log that is missing, or is there. Default: [`Create::IfMissing`].
     pub create: Create,
 }
@@ -39,12 +42,16 @@ pub enum Create {
 impl SegmentOptions {
     /// The smallest segment: 64 KiB. In simulations 8 KiB, so that they see many.
     pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 64 << 10 };
+    /// In simulations 2, so that segments are unmapped and mapped again all the time.
+    const MAPPED_SEGMENTS_MAX: usize = if cfg!(any(test, feature = "sim")) { 2 } else { 256 };
     /// The largest segment: 4 GiB.
     pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 }
 
 impl Default for SegmentOptions {
     fn default() -> Self {
-        SegmentOptions { segment_bytes: 64 << 20, zeroed: true, verified: false, create: Create::IfMissing }
+        let mapped_segments_max = SegmentOptions::MAPPED_SEGMENTS_MAX;
+        let create = Create::IfMissing;
+        SegmentOptions { segment_bytes: 64 << 20, zeroed: true, verified: false, mapped_segments_max, create }
     }
 }

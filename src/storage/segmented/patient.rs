@@ -53,7 +53,8 @@ impl<D: Disk> Patient<D> {
     /// Takes note of an error of the disk. What is known to have changed nothing may be tried again, nothing else.
     pub(super) fn note<T>(&mut self, outcome: Result<T, StorageError>) -> Result<T, StorageError> {
         match &outcome {
-            Ok(_) | Err(StorageError::Full { .. } | StorageError::OutOfLine(_)) => {}
+            Ok(_) | Err(StorageError::OutOfLine(_)) => {}
+            Err(error) if error.is_temporary() => {}
             Err(error) => self.poison = Some(error.to_string()),
         }
         outcome
@@ -148,11 +149,11 @@ impl<D: Disk> Patient<D> {
             // Whatever is missing in front of the part needs an id that is older than that.
             state.first_segment = state.first_segment.min(cut.id - 1);
         }
-        let written = self.state.write(state, 0).and_then(|()| self.state.file.sync_data().map_err(WriteError::Io));
-        written.map_err(|error| match error {
+        self.state.write(state, 0).map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
             WriteError::Io(error) => failed(disk, "write", STATE_NAME, error),
-        })
+        })?;
+        self.state.file.sync_data().map_err(|error| broken(disk, "sync", STATE_NAME, error))
     }
 
     /// Whether this is another log than the one that `mark` belongs to, or ends before it. Where `mark` is not known here, the batch behind it tells; and

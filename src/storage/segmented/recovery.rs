@@ -16,11 +16,12 @@
 use std::sync::Arc;
 
 use super::damage::salvage;
-use super::error::{damaged, failed};
+use super::error::{broken, damaged, failed};
 use super::file_io::read_full;
 use super::format::{self, HeadError, Header, PAGE_BYTES, Seal, Synced};
 use super::fs::{Disk, DiskFile};
 use super::live::{Live, Stretch};
+use super::maps::Maps;
 use super::mend::Home;
 use super::retention::Unsealed;
 use super::scan::{Scan, scan};
@@ -73,7 +74,13 @@ pub(super) struct Witness {
 }
 
 /// Finds the log that `state` describes among the files called `names`. Changes nothing but to sync what it accepts.
-pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced>, names: &[String]) -> Result<Found<D>, StorageError> {
+pub(super) fn recover<D: Disk>(
+    disk: &D,
+    maps: &Arc<Maps<D>>,
+    state: &State,
+    watermark: Option<Synced>,
+    names: &[String],
+) -> Result<Found<D>, StorageError> {
     let mut segments: Vec<(u64, u64)> = names.iter().filter_map(|name| format::parse_segment_name(name)).collect();
     segments.sort_unstable();
     let newest = segments.last().map(|(id, _)| *id);
@@ -90,12 +97,12 @@ pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced
             // What bears witness to the damage must still do so after a power cut, or the next opening takes damaged batches for torn ones.
             for candidate in &candidates {
                 if let Contents::Open { file, .. } = &candidate.contents {
-                    file.sync_data().map_err(|error| failed(disk, "sync", &candidate.name, error))?;
+                    file.sync_data().map_err(|error| broken(disk, "sync", &candidate.name, error))?;
                 }
             }
-            disk.sync_dir().map_err(|error| failed(disk, "sync", "", error))?;
+            disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))?;
             let witnessed = witnesses.iter().map(|witness| witness.synced).max_by_key(|synced| (synced.segment, synced.raft_index));
-            return Ok(Found { witnessed, ..salvage(disk, state, &candidates, &witnesses, cause)? });
+            return Ok(Found { witnessed, ..salvage(disk, maps, state, &candidates, &witnesses, cause)? });
         }
         chain => chain?,
     };
@@ -103,7 +110,7 @@ pub(super) fn recover<D: Disk>(disk: &D, state: &State, watermark: Option<Synced
     dead.extend(
         candidates.iter().enumerate().filter(|(at, _)| !chain.links.iter().any(|link| link.at == *at)).map(|(_, dead)| dead.name.clone()),
     );
-    let mut found = chain.into_log(disk, state, candidates, newest)?;
+    let mut found = chain.into_log(disk, maps, state, candidates, newest)?;
     found.dead = dead;
     Ok(found)
 }
@@ -202,7 +209,10 @@ impl<D: Disk> Candidate<D> {
     fn header(&self, disk: &D, directory: u128, raft_index: u64) -> Result<Header, StorageError> {
         let ordinal = raft_index - self.first;
         match &self.contents {
-            Contents::Sealed(seal) => Segment::sealed(directory, *seal).record(disk, ordinal).map(|(header, _)| header),
+            Contents::Sealed(seal) => {
+                let segment = Arc::new(Segment::sealed(directory, *seal, &Maps::new(1)));
+                segment.record(disk, ordinal).map(|(header, _)| header)
+            }
             Contents::Open { file, scan } => {
                 let seed = format::seed(directory, self.id);
                 scan.header(disk, file, &self.name, self.id, seed, ordinal)
@@ -303,16 +313,17 @@ impl Chain {
                 let written = scan.write_again(&**file, (durable + 1).saturating_sub(link.first));
                 written.map_err(|error| failed(disk, "write", name, error))?;
                 if !planted!("what is recovered is not synced") {
-                    file.sync_data().map_err(|error| failed(disk, "sync", name, error))?;
+                    file.sync_data().map_err(|error| broken(disk, "sync", name, error))?;
                 }
             }
         }
-        disk.sync_dir().map_err(|error| failed(disk, "sync", "", error))
+        disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
     }
 
     fn into_log<D: Disk>(
         self,
         disk: &D,
+        maps: &Arc<Maps<D>>,
         state: &State,
         candidates: Vec<Candidate<D>>,
         newest: Option<u64>,
@@ -334,7 +345,7 @@ impl Chain {
             let candidate = candidates[link.at].take().expect("every candidate is linked once");
             let is_last = at + 1 == self.links.len();
             let segment = match candidate.contents {
-                Contents::Sealed(seal) => Arc::new(Segment::sealed(state.directory, seal)),
+                Contents::Sealed(seal) => Arc::new(Segment::sealed(state.directory, seal, maps)),
                 Contents::Open { file, scan } => {
                     let map = file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
                     let segment = Arc::new(Segment::growing(state.directory, link.id, link.before, map, scan.records));

@@ -1,9 +1,9 @@
 //! What becomes of segments that take no more records: they are sealed, and one day removed.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::error::{damaged, failed};
+use super::error::{broken, damaged, failed};
 use super::file_io::write_all;
 use super::format::{self, PLACE_BYTES, Place, SEAL_AT, Seal};
 use super::fs::{Disk, DiskFile};
@@ -31,17 +31,58 @@ struct Garbage<D: Disk> {
     change: u64,
 }
 
+/// So many segments that take no more are held open at most, in the end: what it takes to be sealed
+/// is done in place of the chores that have not come to it.
+const UNSEALED_MAX: usize = 7;
+
+/// So many of them that are not durable yet are too many: see [`Storage::is_behind`].
+///
+/// [`Storage::is_behind`]: crate::storage::Storage::is_behind
+const UNSYNCED_MAX: usize = 4;
+
+const _: () = assert!(UNSYNCED_MAX < UNSEALED_MAX);
+
+/// So often a chore is asked for before what failed is tried again: a minute on a node that is idle.
+const PAUSE_CALLS: u32 = if cfg!(any(test, feature = "sim")) { 4 } else { 512 };
+
 /// What waits for its time.
 pub(super) struct Retired<D: Disk> {
     unsealed: Vec<Unsealed<D>>,
     garbage: Vec<Garbage<D>>,
-    /// Segments that a chore has sealed: from now on they need no memory.
-    sealed: Arc<Mutex<Vec<Seal>>>,
+    reports: Arc<Mutex<Reports<D>>>,
+    /// Held by the chore that seals a segment. There is one at a time.
+    sealing: Arc<()>,
+    /// What failed, and in how many calls it is tried again.
+    postponed: Reports<D>,
+    pause: u32,
+}
+
+/// What came of chores.
+struct Reports<D: Disk> {
+    /// Segments that were sealed: from now on they need no memory.
+    sealed: Vec<Seal>,
+    /// Segments that could not be sealed for want of something that will be there again.
+    unsealed: Vec<Unsealed<D>>,
+    /// Files that could not be removed: Windows keeps those that somebody looks at.
+    names: Vec<String>,
+}
+
+impl<D: Disk> Default for Reports<D> {
+    fn default() -> Self {
+        Reports { sealed: Vec::new(), unsealed: Vec::new(), names: Vec::new() }
+    }
 }
 
 impl<D: Disk> Retired<D> {
     pub(super) fn new() -> Retired<D> {
-        Retired { unsealed: Vec::new(), garbage: Vec::new(), sealed: Arc::default() }
+        Retired {
+            unsealed: Vec::new(),
+            garbage: Vec::new(),
+            reports: Arc::default(),
+            sealing: Arc::default(),
+            postponed: Reports::default(),
+            pause: 0,
+        }
     }
 
     pub(super) fn seal(&mut self, unsealed: Unsealed<D>) {
@@ -51,7 +92,9 @@ impl<D: Disk> Retired<D> {
     /// The log does without these segments once change number `change` is durable.
     pub(super) fn give_up(&mut self, segments: Vec<Arc<Segment<D>>>, change: u64) {
         if !segments.is_empty() {
-            self.unsealed.retain(|unsealed| !segments.iter().any(|segment| segment.id == unsealed.segment.id));
+            let is_kept = |unsealed: &Unsealed<D>| !segments.iter().any(|segment| segment.id == unsealed.segment.id);
+            self.unsealed.retain(is_kept);
+            self.postponed.unsealed.retain(is_kept);
             self.garbage.push(Garbage { segments, names: Vec::new(), change });
         }
     }
@@ -68,35 +111,90 @@ impl<D: Disk> Retired<D> {
         let durable = if planted!("files are removed before the log does without them") { u64::MAX } else { shared.durable().change };
         if let Some(ready) = self.garbage.iter().position(|garbage| garbage.change <= durable) {
             let (garbage, shared) = (self.garbage.swap_remove(ready), shared.clone());
-            return Some(Box::new(move || clear_away(&shared, order, garbage)));
+            let reports = self.reports.clone();
+            return Some(Box::new(move || {
+                let stuck = clear_away(&shared, order, garbage);
+                reports.lock().names.extend(stuck);
+            }));
+        }
+        if self.is_sealing() {
+            return None;
         }
         let ready = self.unsealed.iter().position(|unsealed| unsealed.change <= durable)?;
-        let (unsealed, shared, sealed) = (self.unsealed.swap_remove(ready), shared.clone(), self.sealed.clone());
-        Some(Box::new(move || match seal(&shared, &unsealed) {
-            Ok(seal) => sealed.lock().push(seal),
-            // The segment stays as it is: it is read from memory, and scanned when the log is opened again.
-            Err(error) => log::warn!("could not seal a segment: {error}"),
+        let (unsealed, shared, reports) = (self.unsealed.swap_remove(ready), shared.clone(), self.reports.clone());
+        let sealing = self.sealing.clone();
+        Some(Box::new(move || {
+            if let Err(error) = seal_and_report(&shared, unsealed, &reports) {
+                log::warn!("could not seal a segment: {error}");
+            }
+            drop(sealing);
         }))
     }
 
+    fn is_sealing(&self) -> bool {
+        Arc::strong_count(&self.sealing) > 1
+    }
+
+    /// Whether more segments that take no more wait for a sync than should, if all up to `durable` is.
+    pub(super) fn is_behind(&self, durable: u64) -> bool {
+        let waiting = self.unsealed.iter().filter(|unsealed| unsealed.change > durable);
+        waiting.count() >= UNSYNCED_MAX
+    }
+
+    /// Whether so many segments are open that some must be sealed before another is begun.
+    pub(super) fn is_crowded(&self) -> bool {
+        let held = self.unsealed.len() + self.postponed.unsealed.len();
+        held + usize::from(self.is_sealing()) >= UNSEALED_MAX
+    }
+
+    /// Seals all segments that wait for it, now. All of them are durable.
+    pub(super) fn seal_all(&mut self, shared: &Shared<D>) -> Result<(), StorageError> {
+        self.unsealed.append(&mut self.postponed.unsealed);
+        while let Some(unsealed) = self.unsealed.pop() {
+            match seal_and_report(shared, unsealed, &self.reports) {
+                // One that cannot be sealed stays as it is, and is not held open.
+                Err(error) if !error.is_temporary() => log::warn!("could not seal a segment: {error}"),
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets what has failed wait, and tries what has waited long enough once more.
+    fn try_again(&mut self, unsealed: Vec<Unsealed<D>>, names: Vec<String>) {
+        if !unsealed.is_empty() || !names.is_empty() {
+            self.postponed.unsealed.extend(unsealed);
+            self.postponed.names.extend(names);
+            self.pause = PAUSE_CALLS;
+        } else if self.pause > 0 {
+            self.pause -= 1;
+            if self.pause == 0 {
+                let Reports { unsealed, names, .. } = std::mem::take(&mut self.postponed);
+                self.unsealed.extend(unsealed);
+                self.remove(names);
+            }
+        }
+    }
+
     /// The log with every segment that has been sealed meanwhile read from its footer. `None` if there is none.
-    pub(super) fn settle(&self, directory: u128, live: &Live<D>) -> Option<Live<D>> {
-        let seals = std::mem::take(&mut *self.sealed.lock());
+    pub(super) fn settle(&mut self, shared: &Shared<D>, live: &Live<D>) -> Option<Live<D>> {
+        let Reports { sealed: seals, unsealed, names } = std::mem::take(&mut *self.reports.lock());
+        self.try_again(unsealed, names);
         if seals.is_empty() {
             return None;
         }
         let mut settled = Live { base: live.base.clone(), stretches: live.stretches.clone(), gaps: Vec::new() };
         for seal in seals {
             if let Some(stretch) = settled.stretches.iter_mut().find(|stretch| stretch.segment.id == seal.segment) {
-                stretch.segment = Arc::new(stretch.segment.once_sealed(directory, seal));
+                stretch.segment = Arc::new(stretch.segment.once_sealed(shared.directory, seal, &shared.maps));
             }
         }
         Some(settled)
     }
 }
 
-/// Removes files, or keeps some of them as spares.
-fn clear_away<D: Disk>(shared: &Arc<Shared<D>>, order: Order, garbage: Garbage<D>) {
+/// Removes files, or keeps some of them as spares. Gives back the names of those that are still there.
+fn clear_away<D: Disk>(shared: &Arc<Shared<D>>, order: Order, garbage: Garbage<D>) -> Vec<String> {
     let Garbage { segments, mut names, .. } = garbage;
     for segment in segments {
         let name = segment.name.clone();
@@ -104,13 +202,36 @@ fn clear_away<D: Disk>(shared: &Arc<Shared<D>>, order: Order, garbage: Garbage<D
             names.push(name);
         }
     }
-    for name in names {
-        if let Err(error) = shared.disk.remove(&name) {
-            // Harmless: the next opening finds it dead again.
-            log::warn!("could not remove {}: {error}", shared.disk.path(&name).display());
+    names.retain(|name| !is_removed(&*shared.disk, name));
+    shared.spares.try_again();
+    names
+}
+
+/// Removes a file that no log needs. Whether it is gone. If it is not, it takes room and does no other
+/// harm: the next opening finds it dead again.
+pub(super) fn is_removed<D: Disk>(disk: &D, name: &str) -> bool {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            log::warn!("could not remove {}: {error}", disk.path(name).display());
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Seals a segment, or leaves it as it is: it is read from memory then, and scanned when the log is
+/// opened again. It is tried again later if what it lacked may be there by then.
+fn seal_and_report<D: Disk>(shared: &Shared<D>, unsealed: Unsealed<D>, reports: &Mutex<Reports<D>>) -> Result<(), StorageError> {
+    match seal(shared, &unsealed) {
+        Ok(seal) => reports.lock().sealed.push(seal),
+        Err(error) => {
+            if error.is_temporary() {
+                reports.lock().unsealed.push(unsealed);
+            }
+            return Err(error);
         }
     }
-    shared.spares.try_again();
+    Ok(())
 }
 
 /// Writes the footer and makes it durable, then the seal that points to it.
@@ -143,7 +264,7 @@ fn seal<D: Disk>(shared: &Shared<D>, unsealed: &Unsealed<D>) -> Result<Seal, Sto
         last,
     };
     let failed = |error| failed(disk, "seal", &segment.name, error);
-    let sync = || file.sync_data().map_err(|error| shared.poison(failed(error)));
+    let sync = || file.sync_data().map_err(|error| shared.poison(broken(disk, "sync", &segment.name, error)));
     write_all(&**file, &mut [IoSlice::new(&footer)], *end).map_err(failed)?;
     sync()?;
     write_all(&**file, &mut [IoSlice::new(&seal.encode(segment.seed))], SEAL_AT as u64).map_err(failed)?;

@@ -1,23 +1,28 @@
 //! One segment, as it is read: where its records lie, and the records themselves.
 //!
 //! A segment that this process wrote (or scanned) knows its records from memory: 16 bytes each. A segment that was sealed keeps that
-//! knowledge in its footer, is mapped when it is first read, and from then on costs a few hundred bytes and one mapping.
+//! knowledge in its footer, and is mapped while it is read: see [`maps`](super::maps). Apart from that it costs some 400 bytes.
 //!
-//! Readers take no lock. Why none is needed:
+//! Readers of what is mapped take no lock. Why none is needed:
 //! 1. One thread writes. It stores a record's place, then raises `published` with Release; a reader loads `published` with Acquire and looks
 //!    at no place behind it.
 //! 2. A place is stored once. Chunks of places are never moved: the next chunk is twice as large, and the first one is allocated once.
 //! 3. The bytes of a record are in the file before its place is published, and are never written again.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 
 use super::error::{damaged, failed};
 use super::file_io::read_full;
 use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, PAGE_BYTES, PLACE_BYTES, Place, Seal};
 use super::fs::{Claims, Disk, DiskFile, DiskMap, MapOf};
+use super::maps::Maps;
 use super::survey::survey;
-use crate::primitives::OnceLock;
-use crate::primitives::atomic::{AtomicU64, Ordering};
+use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::primitives::{Mutex, OnceLock};
 use crate::storage::{Batch, Damage, Mark, StorageError};
 
 pub(super) struct Segment<D: Disk> {
@@ -28,10 +33,43 @@ pub(super) struct Segment<D: Disk> {
     pub(super) before: Mark,
     pub(super) name: String,
     pub(super) seed: u32,
-    seal: Option<Seal>,
-    contents: OnceLock<Contents<D>>,
-    /// Who had it in view before it was sealed, and may have it still.
-    earlier: Option<Claims>,
+    kept: Kept<D>,
+    /// Who had it in view in a map that was given up, and may have it still.
+    earlier: Mutex<Vec<Claims>>,
+}
+
+/// How the contents are kept.
+enum Kept<D: Disk> {
+    /// Of a segment that is not sealed: for as long as the segment is there.
+    Always(Contents<D>),
+    /// Of a sealed one: while it is mapped.
+    WhileMapped {
+        seal: Seal,
+        contents: ArcSwapOption<Contents<D>>,
+        /// It was read since somebody asked.
+        was_read: AtomicBool,
+        /// It was told that the footer is damaged.
+        told_damage: AtomicBool,
+        maps: Arc<Maps<D>>,
+    },
+}
+
+/// The contents, which stay as they are while this is there.
+pub(super) enum View<'a, D: Disk> {
+    Always(&'a Contents<D>),
+    WhileMapped(Guard<Option<Arc<Contents<D>>>>),
+}
+
+impl<D: Disk> Deref for View<'_, D> {
+    type Target = Contents<D>;
+
+    #[inline]
+    fn deref(&self) -> &Contents<D> {
+        match self {
+            View::Always(contents) => contents,
+            View::WhileMapped(contents) => contents.as_ref().expect("a view is made of contents that are there"),
+        }
+    }
 }
 
 pub(super) struct Contents<D: Disk> {
@@ -47,47 +85,64 @@ pub(super) enum Index {
 impl<D: Disk> Segment<D> {
     /// A segment behind the mark `before`, whose records are known from memory.
     pub(super) fn growing(directory: u128, id: u64, before: Mark, map: MapOf<D>, records: Box<Records>) -> Segment<D> {
-        let contents = OnceLock::from(Contents { map, index: Index::Memory(records) });
-        Segment { contents, ..Segment::bare(directory, id, before, None) }
+        let kept = Kept::Always(Contents { map, index: Index::Memory(records) });
+        Segment::new(directory, id, before, kept)
     }
 
-    /// A sealed segment. Nothing is read before somebody asks.
-    pub(super) fn sealed(directory: u128, seal: Seal) -> Segment<D> {
-        Segment::bare(directory, seal.segment, seal.before, Some(seal))
+    /// A sealed segment. Nothing is read before somebody asks, and no more of the log is mapped then than `maps` allow.
+    pub(super) fn sealed(directory: u128, seal: Seal, maps: &Arc<Maps<D>>) -> Segment<D> {
+        let kept = Kept::WhileMapped {
+            seal,
+            contents: ArcSwapOption::empty(),
+            was_read: AtomicBool::new(false),
+            told_damage: AtomicBool::new(false),
+            maps: maps.clone(),
+        };
+        Segment::new(directory, seal.segment, seal.before, kept)
     }
 
     /// This segment, now that it is sealed. It is mapped anew when it is next read, and needs no memory until then.
-    pub(super) fn once_sealed(&self, directory: u128, seal: Seal) -> Segment<D> {
-        let earlier = self.contents.get().map(|contents| contents.map.claims());
-        Segment { earlier, ..Segment::sealed(directory, seal) }
+    pub(super) fn once_sealed(&self, directory: u128, seal: Seal, maps: &Arc<Maps<D>>) -> Segment<D> {
+        let sealed = Segment::sealed(directory, seal, maps);
+        if let Kept::Always(contents) = &self.kept {
+            sealed.earlier.lock().push(contents.map.claims());
+        }
+        sealed
     }
 
-    fn bare(directory: u128, id: u64, before: Mark, seal: Option<Seal>) -> Segment<D> {
+    fn new(directory: u128, id: u64, before: Mark, kept: Kept<D>) -> Segment<D> {
         let (first, seed) = (before.raft_index + 1, format::seed(directory, id));
-        Segment { id, first, before, name: format::segment_name(id, first), seed, seal, contents: OnceLock::new(), earlier: None }
+        let (name, earlier) = (format::segment_name(id, first), Mutex::new(Vec::new()));
+        Segment { id, first, before, name, seed, kept, earlier }
+    }
+
+    fn seal(&self) -> Option<&Seal> {
+        match &self.kept {
+            Kept::Always(_) => None,
+            Kept::WhileMapped { seal, .. } => Some(seal),
+        }
     }
 
     /// How many records it holds. Grows while the segment does.
     pub(super) fn len(&self) -> u64 {
-        match (&self.seal, self.contents.get()) {
-            (Some(seal), _) => seal.records,
-            (None, Some(Contents { index: Index::Memory(records), .. })) => records.len(),
-            (None, _) => 0,
+        match &self.kept {
+            Kept::Always(contents) => contents.index.len(),
+            Kept::WhileMapped { seal, .. } => seal.records,
         }
     }
 
-    /// The places in memory, if that is where they are.
+    /// The places in memory, if that is where they are for good.
     pub(super) fn records(&self) -> Option<&Records> {
-        match self.contents.get() {
-            Some(Contents { index: Index::Memory(records), .. }) => Some(records),
+        match &self.kept {
+            Kept::Always(Contents { index: Index::Memory(records), .. }) => Some(records),
             _ => None,
         }
     }
 
     /// The record of this ordinal, which is below `len()`. Header and prefix are checked, payloads are not.
-    pub(super) fn record(&self, disk: &D, ordinal: u64) -> Result<(Header, Batch), StorageError> {
+    pub(super) fn record(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<(Header, Batch), StorageError> {
         let contents = self.contents(disk)?;
-        let (offset, body_bytes) = self.place(disk, contents, ordinal)?;
+        let (offset, body_bytes) = self.place(disk, &contents, ordinal)?;
         let wrong = |reason| damaged(disk, &self.name, offset, reason);
         let record = contents.map.slice(offset, HEADER_BYTES as u64 + body_bytes).ok_or_else(|| wrong("a record lies outside the file"))?;
         format::decode_record(record, self.id, self.seed, self.first + ordinal).map_err(wrong)
@@ -111,24 +166,37 @@ impl<D: Disk> Segment<D> {
     }
 
     /// The mark after the record of this ordinal.
-    pub(super) fn mark(&self, disk: &D, ordinal: u64) -> Result<Mark, StorageError> {
-        match &self.seal {
+    pub(super) fn mark(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<Mark, StorageError> {
+        match self.seal() {
             Some(seal) if ordinal + 1 == seal.records => Ok(seal.last),
             _ => Ok(self.record(disk, ordinal)?.0.mark),
         }
     }
 
+    /// The term of the record of this ordinal. Terms never descend, so most often the seal knows it.
+    pub(super) fn term(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<u64, StorageError> {
+        match self.seal() {
+            Some(seal) if seal.before.term == seal.last.term => Ok(seal.last.term),
+            _ => Ok(self.mark(disk, ordinal)?.term),
+        }
+    }
+
     /// The header of the record of this ordinal, whatever became of its body. `None` if it cannot be read.
-    pub(super) fn header(&self, disk: &D, ordinal: u64) -> Option<Header> {
-        let contents = self.contents(disk).ok().filter(|contents| ordinal < contents.index.len())?;
-        let head = contents.map.slice(contents.index.place(ordinal).0, CHECKED_BYTES as u64)?;
-        Header::decode(&head, self.id, self.seed).filter(|header| header.mark.raft_index == self.first + ordinal)
+    pub(super) fn header(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<Option<Header>, StorageError> {
+        let contents = self.contents(disk)?;
+        if ordinal >= contents.index.len() {
+            return Ok(None);
+        }
+        let head = contents.map.slice(contents.index.place(ordinal).0, CHECKED_BYTES as u64);
+        let header = head.and_then(|head| Header::decode(&head, self.id, self.seed));
+        Ok(header.filter(|header| header.mark.raft_index == self.first + ordinal))
     }
 
     /// Where the record of this ordinal lies and how long its body is, if that is known for certain: a record that could not be read may lie
     /// somewhere behind the place that is kept for it.
-    pub(super) fn certain_place(&self, disk: &D, ordinal: u64) -> Result<Option<(u64, u64)>, StorageError> {
-        let index = &self.contents(disk)?.index;
+    pub(super) fn certain_place(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<Option<(u64, u64)>, StorageError> {
+        let contents = self.contents(disk)?;
+        let index = &contents.index;
         // A sealed segment that lost its footer may have fewer records that can be found than its seal counts.
         if ordinal >= index.len() {
             return Ok(None);
@@ -136,13 +204,13 @@ impl<D: Disk> Segment<D> {
         let (offset, body_bytes) = index.place(ordinal);
         Ok(match body_bytes == u64::from(DAMAGED) {
             false => Some((offset, body_bytes)),
-            true => self.header(disk, ordinal).map(|header| (offset, u64::from(header.body_bytes))),
+            true => self.header(disk, ordinal)?.map(|header| (offset, u64::from(header.body_bytes))),
         })
     }
 
     /// What is wrong with the record of this ordinal, which is below `len()`, if anything is: every byte of it is read. Its identifiers come from the
     /// footer, if there is one, and so are known whatever became of the record.
-    pub(super) fn examine(&self, disk: &D, ordinal: u64) -> Result<Option<Damage>, StorageError> {
+    pub(super) fn examine(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<Option<Damage>, StorageError> {
         let found = self.record(disk, ordinal).and_then(|(header, batch)| match batch.verify() {
             _ if crc32fast::hash(batch.table()) != header.table_crc => {
                 Err(self.damaged_at(disk, ordinal, "the entries of the batch cannot be told apart"))
@@ -153,14 +221,17 @@ impl<D: Disk> Segment<D> {
         let Err(StorageError::Damaged { path, offset, reason }) = found else { return found.map(|()| None) };
         let place = self.contents(disk)?.index.footer_place(ordinal).map(|place| (place.term, place.chain));
         let raft_index = self.first + ordinal;
-        let known = place.or_else(|| self.header(disk, ordinal).map(|header| (header.mark.term, header.mark.chain)));
+        let known = match place {
+            None => self.header(disk, ordinal)?.map(|header| (header.mark.term, header.mark.chain)),
+            place => place,
+        };
         let (term, chain) = known.unzip();
         Ok(Some(Damage { path, offset, raft_indexes: raft_index..raft_index + 1, term, chain, reason }))
     }
 
     /// Where its footer begins, if it is sealed: right behind its last record.
     pub(super) fn footer_at(&self) -> Option<u64> {
-        self.seal.as_ref().map(|seal| seal.footer_at)
+        self.seal().map(|seal| seal.footer_at)
     }
 
     /// The raft index of the last record that its seal counts, if it has one.
@@ -175,14 +246,19 @@ impl<D: Disk> Segment<D> {
 
     /// Gives up a segment that the log does without. Whether nobody has any of its bytes.
     pub(super) fn ends_unread(self) -> bool {
-        let now = self.contents.get().map(|contents| contents.map.claims());
-        drop(self.contents);
-        self.earlier.iter().chain(&now).all(Claims::are_gone)
+        // None maps it any more, for that takes the segment.
+        let now = match &self.kept {
+            Kept::Always(contents) => Some(contents.map.claims()),
+            Kept::WhileMapped { contents, .. } => contents.load().as_ref().map(|contents| contents.map.claims()),
+        };
+        let earlier = self.earlier.into_inner();
+        drop(self.kept);
+        earlier.iter().chain(&now).all(Claims::are_gone)
     }
 
     /// Whether it takes no more.
     pub(super) fn is_sealed(&self) -> bool {
-        self.seal.is_some()
+        self.seal().is_some()
     }
 
     /// The first page of its file.
@@ -194,31 +270,53 @@ impl<D: Disk> Segment<D> {
     }
 
     /// Where its footer is, if it should have one and that is damaged.
-    pub(super) fn bad_footer(&self, disk: &D) -> Result<Option<u64>, StorageError> {
+    pub(super) fn bad_footer(self: &Arc<Self>, disk: &D) -> Result<Option<u64>, StorageError> {
         let is_lost = matches!(self.contents(disk)?.index, Index::Memory(_));
-        Ok(self.seal.as_ref().filter(|_| is_lost).map(|seal| seal.footer_at))
+        Ok(self.seal().filter(|_| is_lost).map(|seal| seal.footer_at))
     }
 
     pub(super) fn damaged_at(&self, disk: &D, ordinal: u64, reason: impl Into<String>) -> StorageError {
-        let offset = self.contents.get().map_or(0, |contents| contents.index.place(ordinal).0);
+        let offset_in = |contents: &Contents<D>| contents.index.place(ordinal).0;
+        let offset = match &self.kept {
+            Kept::Always(contents) => offset_in(contents),
+            Kept::WhileMapped { contents, .. } => contents.load().as_deref().map_or(0, offset_in),
+        };
         damaged(disk, &self.name, offset, reason)
     }
 
+    /// What can be read of it. A sealed segment is mapped now if it is not.
     #[inline]
-    pub(super) fn contents(&self, disk: &D) -> Result<&Contents<D>, StorageError> {
-        self.contents.get().map_or_else(|| self.first_contents(disk), Ok)
+    pub(super) fn contents(self: &Arc<Self>, disk: &D) -> Result<View<'_, D>, StorageError> {
+        match &self.kept {
+            Kept::Always(contents) => Ok(View::Always(contents)),
+            Kept::WhileMapped { contents, was_read, .. } => {
+                let contents = contents.load();
+                if contents.is_none() {
+                    return self.map(disk);
+                }
+                // Most often it is set: then no line that others read is written.
+                if !was_read.load(Ordering::Relaxed) {
+                    was_read.store(true, Ordering::Relaxed);
+                }
+                Ok(View::WhileMapped(contents))
+            }
+        }
     }
 
     #[cold]
-    fn first_contents(&self, disk: &D) -> Result<&Contents<D>, StorageError> {
-        // Two readers may both get here; one of the two maps is dropped again.
-        let contents = self.load(disk)?;
-        Ok(self.contents.get_or_init(|| contents))
+    fn map(self: &Arc<Self>, disk: &D) -> Result<View<'_, D>, StorageError> {
+        match &self.kept {
+            Kept::Always(contents) => Ok(View::Always(contents)),
+            Kept::WhileMapped { seal, told_damage, maps, .. } => {
+                // Two threads may both get here; one of the two maps is dropped again.
+                let contents = maps.keep(self, self.load(disk, seal, told_damage)?);
+                Ok(View::WhileMapped(Guard::from_inner(Some(contents))))
+            }
+        }
     }
 
     /// Maps a sealed segment. If its footer is damaged, its records are still there to be scanned.
-    fn load(&self, disk: &D) -> Result<Contents<D>, StorageError> {
-        let seal = self.seal.as_ref().expect("a segment without a seal was made with its contents");
+    fn load(&self, disk: &D, seal: &Seal, told_damage: &AtomicBool) -> Result<Contents<D>, StorageError> {
         let file = disk.open(&self.name).map_err(|error| failed(disk, "open", &self.name, error))?;
         let map = file.map().map_err(|error| failed(disk, "map", &self.name, error))?;
         let footer =
@@ -226,9 +324,48 @@ impl<D: Disk> Segment<D> {
         if let Some(footer) = footer {
             return Ok(Contents { map, index: Index::Footer(footer) });
         }
-        log::warn!("the footer of {} is damaged; its records are read instead", disk.path(&self.name).display());
+        if !told_damage.swap(true, Ordering::Relaxed) {
+            log::warn!("the footer of {} is damaged; its records are read instead", disk.path(&self.name).display());
+        }
         let survey = survey(disk, &file, &self.name, self.id, self.seed, self.first, seal.last.raft_index + 1)?;
         Ok(Contents { map, index: Index::Memory(survey.records) })
+    }
+}
+
+/// What [`Maps`] do with a sealed segment.
+impl<D: Disk> Segment<D> {
+    /// The contents, if it is mapped.
+    pub(super) fn cached(&self) -> Option<Arc<Contents<D>>> {
+        match &self.kept {
+            Kept::Always(_) => None,
+            Kept::WhileMapped { contents, .. } => contents.load_full(),
+        }
+    }
+
+    pub(super) fn cache(&self, mapped: Arc<Contents<D>>) {
+        if let Kept::WhileMapped { contents, .. } = &self.kept {
+            contents.store(Some(mapped));
+        }
+    }
+
+    /// Whether it was read since this was asked last.
+    pub(super) fn was_read(&self) -> bool {
+        match &self.kept {
+            Kept::Always(_) => true,
+            Kept::WhileMapped { was_read, .. } => was_read.swap(false, Ordering::Relaxed),
+        }
+    }
+
+    /// Gives up the map. Who has it still is remembered: until all of them are gone, the file is not used for anything else.
+    pub(super) fn give_up_map(&self) -> Option<Arc<Contents<D>>> {
+        let Kept::WhileMapped { contents, .. } = &self.kept else { return None };
+        let given_up = contents.swap(None)?;
+        if !planted!("who has an older map is forgotten") {
+            let mut earlier = self.earlier.lock();
+            earlier.retain(|claims| !claims.are_gone());
+            earlier.push(given_up.map.claims());
+        }
+        Some(given_up)
     }
 }
 

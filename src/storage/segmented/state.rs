@@ -16,7 +16,7 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::error::is_full;
+use super::error::is_temporary;
 use super::file_io::{read_exact, write_all, write_whole, write_zeros};
 use super::format::{PAGE_BYTES, PageReader, PageWriter, Synced};
 use super::fs::{Disk, DiskFile};
@@ -87,7 +87,7 @@ impl State {
 /// that has no room for it is no error.
 pub(super) fn write_watermark(file: &impl DiskFile, directory: u128, synced: Synced) -> io::Result<()> {
     match write_all(file, &mut [IoSlice::new(&watermark(directory, synced))], WATERMARK_AT) {
-        Err(error) if is_full(&error) => Ok(()),
+        Err(error) if is_temporary(&error) => Ok(()),
         written => written,
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::error::{broken, failed};
 use super::format::Synced;
 use super::fs::{Disk, DiskFile};
+use super::maps::Maps;
 use super::spare::Spares;
 use super::state::{STATE_NAME, write_watermark};
 use crate::primitives::{Mutex, OnceLock};
@@ -26,6 +27,7 @@ pub(super) struct Shared<D: Disk> {
     pub(super) directory: u128,
     pub(super) state: Arc<D::File>,
     pub(super) spares: Spares<D>,
+    pub(super) maps: Arc<Maps<D>>,
     poison: OnceLock<String>,
     syncing: Mutex<()>,
     durable: Mutex<Durable>,
@@ -42,9 +44,18 @@ pub(super) struct Durable {
 }
 
 impl<D: Disk> Shared<D> {
-    pub(super) fn new(disk: Arc<D>, directory: u128, state: Arc<D::File>, synced: Synced, lock: D::Lock) -> Shared<D> {
-        let durable = Mutex::new(Durable { synced, ..Durable::default() });
-        Shared { disk, directory, state, spares: Spares::default(), poison: OnceLock::new(), syncing: Mutex::new(()), durable, _lock: lock }
+    pub(super) fn new(disk: Arc<D>, directory: u128, state: Arc<D::File>, maps: Arc<Maps<D>>, synced: Synced, lock: D::Lock) -> Shared<D> {
+        Shared {
+            disk,
+            directory,
+            state,
+            spares: Spares::default(),
+            maps,
+            poison: OnceLock::new(),
+            syncing: Mutex::new(()),
+            durable: Mutex::new(Durable { synced, ..Durable::default() }),
+            _lock: lock,
+        }
     }
 
     /// Fails once anything has failed for good.

@@ -14,8 +14,13 @@ use std::path::Path;
 use super::*;
 use crate::batch::OpenBatch;
 
-const SMALL: SegmentOptions =
-    SegmentOptions { segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN, zeroed: true, verified: false, create: Create::IfMissing };
+const SMALL: SegmentOptions = SegmentOptions {
+    segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN,
+    zeroed: true,
+    verified: false,
+    mapped_segments_max: 2,
+    create: Create::IfMissing,
+};
 
 pub(super) fn genesis() -> Genesis {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));

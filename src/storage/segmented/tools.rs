@@ -18,16 +18,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::read_only::{ReadOnlyDisk, ReadOnlyFile};
+use super::commit_of;
 use super::error::{damaged, failed};
 use super::format;
 use super::fs::{Disk, DiskFile};
 use super::identity::{IDENTITY_NAME, IdentityFile};
 use super::live::Stretch;
+use super::maps::Maps;
 use super::mend::MEND_SUFFIX;
 use super::recovery::{self, Found};
 use super::spare::SPARE_SUFFIX;
 use super::state::{STATE_NAME, State, StateFile};
-use super::commit_of;
 use crate::entry::{Entry, NodeId};
 use crate::storage::{Base, Batch, Damage, Genesis, HardState, Identity, Mark, StorageError};
 
@@ -142,7 +143,9 @@ pub fn dump(
             continue;
         }
         // In a damaged segment the search may find nothing; then all of it is looked through.
-        let first = stretch.segment.find(&opened.disk, indexes.start, stretch.len()).ok().flatten().map_or(0, |spot| spot.ordinal);
+        let spot =
+            stretch.segment.contents(&opened.disk).and_then(|view| stretch.segment.find(&opened.disk, &view, indexes.start, stretch.len()));
+        let first = spot.ok().flatten().map_or(0, |spot| spot.ordinal);
         for ordinal in first..stretch.len() {
             let found = stretch.segment.record(&opened.disk, ordinal).map(|(_, batch)| batch);
             if dump_batch(&opened.disk, &stretch, ordinal, found, &indexes, &mut each).is_break() {
@@ -225,7 +228,7 @@ impl Opened {
             return Err(damaged(&disk, STATE_NAME, 0, "the file belongs to another directory"));
         }
         let watermark = file.watermark().map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
-        let found = recovery::recover(&disk, &file.state, watermark, &names)?;
+        let found = recovery::recover(&disk, &Maps::new(1), &file.state, watermark, &names)?;
         let commit = commit_of(&file.state, &found);
         let Found { live, last, dead, damage, .. } = found;
         let mut leftover: Vec<String> =

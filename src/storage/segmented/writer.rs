@@ -29,6 +29,9 @@ const FIRST_BYTES: u64 = 8 << 20;
 const WIDE_SYNC_BYTES: u64 = 192 << 10;
 const WIDE_SYNCS_MIN: u64 = 8;
 
+/// The state, the names, and the segment that is written to.
+const DIRTY_MIN: usize = 3;
+
 pub(super) struct Writer<D: Disk> {
     pub(super) shared: Arc<Shared<D>>,
     pub(super) live: Arc<ArcSwap<Live<D>>>,
@@ -77,6 +80,7 @@ impl<D: Disk> Writer<D> {
     pub(super) fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
         self.shared.usable()?;
         let Some(first) = batches.first() else { return Ok(()) };
+        self.close_segments()?;
         self.judge(batches)?;
         let cut = first.raft_index() <= self.last.raft_index;
         if cut {
@@ -90,6 +94,38 @@ impl<D: Disk> Writer<D> {
             Err(error) => return Err(self.discard(draft, error)),
         }
         Ok(())
+    }
+
+    /// Makes durable and seals what is held open of full segments, if that is too many by now. Most
+    /// often syncs and chores see to it in time.
+    fn close_segments(&mut self) -> Result<(), StorageError> {
+        if !self.retired.is_crowded() {
+            return Ok(());
+        }
+        self.sync_all()?.wait()?;
+        let sealed = self.retired.seal_all(&self.shared);
+        self.settle();
+        sealed
+    }
+
+    /// Whether a sync is due, though nobody asked for one.
+    pub(super) fn is_behind(&self) -> bool {
+        self.retired.is_behind(self.shared.durable().change)
+    }
+
+    /// Reads from their footers what has been sealed meanwhile, and forgets files that are durable.
+    fn settle(&mut self) {
+        if let Some(settled) = self.retired.settle(&self.shared, &self.live.load()) {
+            self.live.store(Arc::new(settled));
+        }
+        if self.dirty.len() > DIRTY_MIN {
+            self.forget_clean();
+        }
+    }
+
+    fn forget_clean(&mut self) {
+        let durable = self.shared.durable().change;
+        self.dirty.retain(|dirty| dirty.change > durable);
     }
 
     /// Computes the marks before, between and after `batches`, if they continue the log.
@@ -212,7 +248,7 @@ impl<D: Disk> Writer<D> {
         let is_new = |tail: &Tail<D>| !before.stretches.iter().any(|stretch| Arc::ptr_eq(&stretch.segment, &tail.segment));
         let (new, old): (Vec<_>, Vec<_>) = cut.into_iter().chain(full).chain(tail).partition(is_new);
         drop(before);
-        if !matches!(error, StorageError::Full { .. }) {
+        if !error.is_temporary() {
             return self.shared.poison(error);
         }
         self.tail = old.into_iter().next();
@@ -298,8 +334,7 @@ impl<D: Disk> Writer<D> {
             Err(WriteError::TooLarge) => return Err(too_large(&*self.shared.disk, STATE_NAME)),
             Err(WriteError::Io(error)) => {
                 let error = failed(&*self.shared.disk, "write", STATE_NAME, error);
-                let full = matches!(error, StorageError::Full { .. });
-                return Err(if full { error } else { self.shared.poison(error) });
+                return Err(if error.is_temporary() { error } else { self.shared.poison(error) });
             }
         }
         self.change += 1;
@@ -309,8 +344,7 @@ impl<D: Disk> Writer<D> {
 
     pub(super) fn begin_sync(&mut self) -> Box<SegmentSync<D>> {
         self.syncs += 1;
-        let durable = self.shared.durable().change;
-        self.dirty.retain(|dirty| dirty.change > durable);
+        self.forget_clean();
         let dirty = self.dirty.iter().map(|Dirty { what, change }| Dirty { what: what.clone(), change: *change }).collect();
         let place = self.live.load().place(self.last.raft_index);
         Box::new(SegmentSync::new(self.shared.clone(), dirty, self.change, place))
@@ -322,9 +356,7 @@ impl<D: Disk> Writer<D> {
     }
 
     pub(super) fn next_chore(&mut self) -> Option<Chore> {
-        if let Some(settled) = self.retired.settle(self.shared.directory, &self.live.load()) {
-            self.live.store(Arc::new(settled));
-        }
+        self.settle();
         self.shared.usable().ok()?;
         let purged = Order { incarnation: self.incarnation(), bytes: self.options.segment_bytes, written: 0 };
         // First, for a segment that is used again is a spare that need not be made.

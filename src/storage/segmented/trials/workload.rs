@@ -20,10 +20,7 @@ pub(super) fn genesis() -> Genesis {
 
 /// The log on `disk`, not opened yet.
 pub(super) fn log_on(disk: &SimulatedDisk) -> SegmentedLog<SimulatedDisk> {
-    SegmentedLog::on(
-        disk.clone(),
-        SegmentOptions { segment_bytes: SEGMENT_BYTES, zeroed: true, verified: false, create: Create::IfMissing },
-    )
+    SegmentedLog::on(disk.clone(), SegmentOptions { segment_bytes: SEGMENT_BYTES, ..SegmentOptions::default() })
 }
 
 /// The batch that follows `before`, with a payload of each of `sizes`; a control record if there are none. No two salts give the same bytes.
