@@ -20,11 +20,13 @@ pub struct Cursor {
     batch: Option<Batch>,
     ahead: Ahead,
     failed: bool,
+    /// It has just told that it could not read, and may be able to when it is asked again.
+    rests: bool,
 }
 
 impl Cursor {
     pub(crate) fn new(shared: Arc<Shared>, from: u64) -> Cursor {
-        Cursor { shared, next: from, batch: None, ahead: Ahead::new(from), failed: false }
+        Cursor { shared, next: from, batch: None, ahead: Ahead::new(from), failed: false, rests: false }
     }
 
     /// Reads the batch of the next entry, and that entry. What a batch that is held cannot give is read again: the log may have been mended since.
@@ -81,13 +83,16 @@ impl Ahead {
     }
 }
 
-/// Ends after the first error.
+/// Ends after the first error. After one that is
+/// [temporary](crate::storage::StorageError::is_temporary), as when the process has no open file left, it
+/// goes on with the same entry when it is asked once more.
 impl Iterator for Cursor {
     type Item = Result<Entry, ReadError>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.next >= self.shared.watermark.end() {
+        if self.failed || self.rests || self.next >= self.shared.watermark.end() {
+            self.rests = false;
             return None;
         }
         if let Some(batch) = &self.batch
@@ -99,8 +104,11 @@ impl Iterator for Cursor {
             return Some(Ok(batch.entry_at(self.next - 1, found)));
         }
         let entry = self.fetch();
-        self.failed = !matches!(entry, Some(Ok(_)));
-        self.next += 1;
+        match &entry {
+            Some(Ok(_)) => self.next += 1,
+            Some(Err(ReadError::Storage(error))) if error.is_temporary() => self.rests = true,
+            _ => self.failed = true,
+        }
         entry
     }
 }
@@ -155,7 +163,8 @@ impl Tail {
     }
 }
 
-/// Blocks. Ends when the node is shut down, or after the first error.
+/// Blocks. Ends when the node is shut down, or after the first error, but goes on when it is asked once
+/// more if that was [temporary](crate::storage::StorageError::is_temporary).
 impl Iterator for Tail {
     type Item = Result<Entry, ReadError>;
 

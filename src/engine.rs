@@ -4,6 +4,7 @@
 //! The order within a turn is the order that Raft needs: sync notices and messages as they came in (a notice always stands before the
 //! answers that it made possible), then ticks, then appends, then effects until there are none.
 
+mod backlog;
 mod backup;
 mod clock;
 mod full_disk;
@@ -597,14 +598,6 @@ impl Engine {
         let job = SyncJob { number, pending: self.storage.begin_sync() };
         // A driver that takes no more syncs is shutting down: the sync at the end covers this one.
         let _ = self.backstage.syncs.send(job);
-    }
-
-    /// Begins a sync ahead of its time if the storage is behind.
-    fn sync_ahead(&mut self) {
-        if self.catching_up.is_none() && self.is_at_work() && self.storage.is_behind() {
-            self.begin_sync(0);
-            self.catching_up = Some(self.syncs);
-        }
     }
 
     fn settle(&mut self, id: BatchId, fate: Fate) {

@@ -10,7 +10,7 @@ use dledger::sim::patterns::{self, Ending, Harm, Pattern};
 use dledger::sim::{self, Sightings};
 
 /// What every budget must have seen often, or it proves little.
-const MUST_BE_SEEN: [&str; 24] = [
+const MUST_BE_SEEN: [&str; 26] = [
     "appends acknowledged",
     "appends of unknown outcome",
     "audits of the disks",
@@ -24,6 +24,7 @@ const MUST_BE_SEEN: [&str; 24] = [
     "openings that the disk failed",
     "power cuts",
     "processes killed",
+    "processes without descriptors",
     "purges",
     "reads of what was purged",
     "rebases",
@@ -34,6 +35,7 @@ const MUST_BE_SEEN: [&str; 24] = [
     "syncs that failed",
     "transfers that succeeded",
     "turns spent stepped back from a full disk",
+    "writes that found no descriptor",
     "writes that found the disk full",
 ];
 

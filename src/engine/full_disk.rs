@@ -4,9 +4,10 @@ use super::Engine;
 use crate::storage::{HardState, StorageError};
 
 impl Engine {
-    /// The disk is full, or the process lacks something else. What raft-rs took and could not be written was never promised to anyone, so the replica begins anew from what is
-    /// written, as after a crash: as a follower, without losing sight of the proposals that peers may have. Until there is room it votes and serves
-    /// reads, but takes no batches and does not campaign.
+    /// The disk is full, or the process lacks something else. What raft-rs took and could not be written
+    /// was never promised to anyone, so the replica begins anew from what is written, as after a crash: as
+    /// a follower, without losing sight of the proposals that peers may have. For an election timeout it
+    /// votes and serves reads, but takes no batches and does not campaign.
     pub(super) fn step_back(&mut self, full: &StorageError, saved: Option<HardState>) -> Result<(), StorageError> {
         log::warn!("group {} node {}: stepping back: {full}", self.settings.replica.group, self.settings.replica.node);
         // raft-rs takes all that a log holds at its start for durable.

@@ -16,11 +16,22 @@ pub(super) struct Medium {
     options: SegmentOptions,
     /// Others have taken all the room there is.
     is_full: bool,
+    /// Others in its process have taken all descriptors.
+    pub(super) is_poor: bool,
 }
 
 impl Medium {
     pub(super) fn new(seed: u64, options: SegmentOptions) -> Medium {
-        Medium { disk: SimulatedDisk::new(seed), options, is_full: false }
+        Medium { disk: SimulatedDisk::new(seed), options, is_full: false, is_poor: false }
+    }
+
+    /// What the process does now it does without descriptors, if they are taken. Whoever only looks at it has some.
+    pub(super) fn begin_work(&self) {
+        self.disk.set_poor(self.is_poor);
+    }
+
+    pub(super) fn end_work(&self) {
+        self.disk.set_poor(false);
     }
 
     /// A storage on it, for the next life.

@@ -188,6 +188,15 @@ impl Node {
         (self.power_failed, self.is_doomed) = (true, false);
     }
 
+    /// Does the oldest of the chores that wait.
+    pub(super) fn do_chore(&mut self) -> Result<(), End> {
+        let chore = self.life.as_mut().and_then(|life| life.waiting_chores.pop_front());
+        self.medium.begin_work();
+        let done = chore.map_or(Ok(()), survive);
+        self.medium.end_work();
+        done
+    }
+
     fn id(&self) -> NodeId {
         NodeId::from(self.number as u64 + 1)
     }
@@ -341,7 +350,10 @@ impl Node {
         let wall = (EPOCH_MS + now / 1000) as i64 + self.clock.wall_ms;
         let moment = Now { elapsed: Duration::from_micros(local), unix_ms: wall.max(0) as u64 };
         let engine = &mut life.engine;
-        if let Err(end) = survive(|| engine.turn(moment)) {
+        self.medium.begin_work();
+        let turned = survive(|| engine.turn(moment));
+        self.medium.end_work();
+        if let Err(end) = turned {
             life.is_dying = true;
             return Err(end);
         }
@@ -413,10 +425,6 @@ impl Life {
 
     pub(super) fn chores_waiting(&self) -> usize {
         self.waiting_chores.len()
-    }
-
-    pub(super) fn do_chore(&mut self) -> Result<(), End> {
-        self.waiting_chores.pop_front().map_or(Ok(()), survive)
     }
 
     /// Looks at what the node shows and says after a turn.

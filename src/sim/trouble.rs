@@ -18,6 +18,7 @@ pub(crate) enum Relief {
     BurnDown(usize, u64, Death),
     Mend(Vec<(usize, usize)>),
     Room(usize),
+    Descriptors(usize),
     Haste(usize),
 }
 
@@ -73,6 +74,12 @@ impl World {
             }
             Trouble::SyncFailure => self.nodes[node].doom_next_sync(),
             Trouble::DiskFault => self.nodes[node].doom_some_call(&mut self.chance),
+            // Dice of its own, so that seeds of before mean what they meant.
+            Trouble::FullDisk if self.chance.fork(2).percent(40) => {
+                self.nodes[node].medium.is_poor = true;
+                self.watch.lock().sightings.saw("processes without descriptors");
+                self.agenda.put(until, Event::Relief(Relief::Descriptors(node)));
+            }
             Trouble::FullDisk => {
                 self.nodes[node].medium.set_full(true);
                 self.agenda.put(until, Event::Relief(Relief::Room(node)));
@@ -169,6 +176,7 @@ impl World {
                 }
                 links.into_iter().for_each(|(from, to)| self.network.mend(from, to));
             }
+            Relief::Descriptors(node) => self.nodes[node].medium.is_poor = false,
             Relief::Room(node) => self.nodes[node].medium.set_full(false),
             Relief::Haste(node) => self.nodes[node].slowness = 1,
         }

@@ -146,7 +146,8 @@ impl Witnessed {
             Ok(()) => {}
             Err(error) if error.is_temporary() => {
                 book.refuse();
-                watch.sightings.saw("writes that found the disk full");
+                let is_full = matches!(error, StorageError::Full { .. });
+                watch.sightings.saw(if is_full { "writes that found the disk full" } else { "writes that found no descriptor" });
                 watch.news = Some(News::Lacks);
             }
             Err(error) => {

@@ -163,8 +163,7 @@ impl World {
                 }
             }),
             Event::Chore(who) => self.with_life(who, Event::Chore(who), |world, who| {
-                let Some(life) = &mut world.nodes[who.node].life else { return };
-                if let Err(end) = life.do_chore() {
+                if let Err(end) = world.nodes[who.node].do_chore() {
                     world.end(who.node, end);
                 }
             }),
@@ -453,6 +452,7 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             self.nodes[node].medium.set_full(false);
+            self.nodes[node].medium.is_poor = false;
             self.nodes[node].slowness = 1;
             self.nodes[node].asleep_until = self.nodes[node].asleep_until.min(self.agenda.now);
             let is_doomed = self.nodes[node].is_doomed;

@@ -20,6 +20,8 @@ mod group;
 mod limits;
 mod neighbours;
 mod purge;
+#[cfg(target_os = "linux")]
+mod resources;
 mod transfer;
 
 facts! {

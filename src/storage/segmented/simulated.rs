@@ -106,6 +106,8 @@ struct Machine {
     counts: [u64; Call::KINDS],
     changes: usize,
     room: Option<u64>,
+    /// The process has no descriptor left.
+    poor: bool,
     locked: bool,
     dead: bool,
     read_only: bool,
@@ -129,6 +131,7 @@ impl SimulatedDisk {
             counts: [0; Call::KINDS],
             changes: 0,
             room: None,
+            poor: false,
             locked: false,
             dead: false,
             read_only: false,
@@ -215,6 +218,11 @@ impl SimulatedDisk {
         self.machine.lock().room = room;
     }
 
+    /// As long as it is poor, the process opens and maps no more files.
+    pub(crate) fn set_poor(&self, poor: bool) {
+        self.machine.lock().poor = poor;
+    }
+
     /// How much of the room is taken.
     pub(crate) fn taken(&self) -> u64 {
         self.machine.lock().platter.taken()
@@ -294,6 +302,9 @@ impl Machine {
         }
         match self.failure(call) {
             Some(Failure::Error(kind)) => Err(kind.into()),
+            None if self.poor && matches!(call, Call::List | Call::Create | Call::Open | Call::Map) => {
+                Err(io::ErrorKind::OutOfMemory.into())
+            }
             failure => Ok(failure),
         }
     }

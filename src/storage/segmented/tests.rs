@@ -1,6 +1,7 @@
 //! The log as a whole, on a real disk.
 
 mod backup;
+mod crowded;
 mod damaged;
 mod golden;
 mod mended;

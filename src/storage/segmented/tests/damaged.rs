@@ -73,7 +73,9 @@ fn refuses_writes(log: &mut SegmentedLog, recovered: &Recovered) {
 
 /// All files but the state, which counts how often the log was opened.
 pub(super) fn files(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.file_name() != STATE_NAME);
+    // Each opening removes what an earlier life has made ready.
+    let changes = |name: &std::ffi::OsStr| name == STATE_NAME || name.to_string_lossy().ends_with(spare::SPARE_SUFFIX);
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()).filter(|entry| !changes(&entry.file_name()));
     let mut files: Vec<_> = entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect();
     files.sort();
     files

@@ -143,6 +143,7 @@ fn what_somebody_reads_is_never_written_again() {
         }
         run_chores(&mut log);
 
+        let _held = hold(dir.path());
         let purged = purge(&mut log, dir.path(), &mark, 10);
         assert!(purged.len() > 1, "{purged:?}");
         for batch in singles(&mut mark, 2, 60, 2_000) {

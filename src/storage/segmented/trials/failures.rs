@@ -48,7 +48,8 @@ fn run_into(steps: &[Step], fault: Fault, place: &str) {
         }
         // Where it is the reader who meets the fault, it says so, once.
         let seen = trial.history.now().compare(&*trial.reader).or_else(|error| {
-            let may_fail = disk.has_failed() && !fault.on.changes() && error.contains("could not");
+            let is_told = error.contains("could not") || error.contains("Err(Io");
+            let may_fail = disk.has_failed() && !fault.on.changes() && is_told;
             if may_fail { trial.history.now().compare(&*trial.reader) } else { Err(error) }
         });
         seen.unwrap_or_else(|error| panic!("{place}, {step:?}: {error}"));
@@ -118,7 +119,8 @@ fn fail_every(call: Call) {
     }
 }
 
-/// Runs `steps` on a disk that becomes full on the way. Every step that it was too full for is done once there is room.
+/// Runs `steps` on a disk that becomes full on the way, or in a process that lacks something. Every step that was refused for that is done once there is
+/// room, or what was lacking.
 fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
     let mut opened = Trial::on(disk.clone(), nothing(), 0, false);
     if opened.is_err() {
@@ -130,7 +132,7 @@ fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
         let before = trial.history.now().clone();
         match trial.step(step) {
             Ok(()) => {}
-            Err(StorageError::Full { .. }) => {
+            Err(error) if error.is_temporary() => {
                 before.compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, {step:?} on a full disk: {error}"));
                 // Nor does a restart bring back what there was no room for.
                 restart_both_ways(&trial, &format!("{place}, {step:?}"));
@@ -149,7 +151,12 @@ fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
             }
             Err(error) => panic!("{place}, {step:?}: {error}"),
         }
-        trial.history.now().compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, {step:?}: {error}"));
+        let seen = trial.history.now().compare(&*trial.reader).or_else(|error| {
+            // Where it is the reader who lacks it, it says so, once.
+            let is_told = error.contains("could not") || error.contains("Err(OutOfResources");
+            if is_told { trial.history.now().compare(&*trial.reader) } else { Err(error) }
+        });
+        seen.unwrap_or_else(|error| panic!("{place}, {step:?}: {error}"));
     }
     restart_both_ways(&trial, place);
 }
@@ -216,6 +223,32 @@ fn a_single_refusal_for_want_of_room_changes_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn a_moment_without_descriptors_or_memory_changes_nothing() {
+    for call in [Call::Create, Call::Open, Call::Map, Call::Allocate, Call::Rename, Call::List] {
+        for (name, steps) in faultable() {
+            for after in 0..measure(&steps, call).0 {
+                let disk = SimulatedDisk::new(after);
+                let then = Failure::Error(io::ErrorKind::OutOfMemory);
+                disk.plan(Fault { on: call, after, times: 1, then });
+                run_full(&steps, disk, &format!("{name}, {call:?} number {after} lacks memory"));
+            }
+        }
+    }
+}
+
+/// Whatever the operating system says of it, nobody knows what became of the data.
+#[test]
+fn a_sync_that_fails_for_want_of_memory_is_final() {
+    let mut trial = Trial::begin(0, false);
+    trial.run(&[Step::Append(vec![vec![100]])]);
+    let before = trial.history.now().clone();
+    let then = Failure::Error(io::ErrorKind::OutOfMemory);
+    trial.disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then });
+    assert!(matches!(trial.step(&Step::Sync), Err(StorageError::Io { .. })));
+    check_poisoned(&mut trial, &before, "a sync without memory");
 }
 
 /// Each opening writes a new generation of the state, and the fifth takes the place of the only one that is durable. That is safe because it differs

@@ -1,0 +1,175 @@
+//! How much of a log is mapped and held open, however long it is and whoever reads it; and what is left of
+//! earlier lives.
+
+use std::sync::Arc;
+
+use super::super::maps::Maps;
+use super::*;
+use crate::primitives::thread;
+
+const MAPPED_MAX: usize = SMALL.mapped_segments_max;
+
+/// A log of `count` segments, all sealed but the last, of an entry each.
+fn of_segments(dir: &Path, count: usize) -> (SegmentedLog, Vec<Batch>) {
+    let (mut log, _) = open(dir);
+    let all = singles(&mut Mark::GENESIS.clone(), 1, count, SMALL.segment_bytes as usize / 2);
+    for batch in &all {
+        log.append(std::slice::from_ref(batch), batch.raft_index()).unwrap();
+        sync(&mut log);
+        run_chores(&mut log);
+    }
+    (log, all)
+}
+
+#[test]
+fn no_more_is_mapped_than_is_allowed_and_every_entry_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, all) = of_segments(dir.path(), 30);
+    assert_eq!(segments(dir.path()).len(), 30);
+    let reader = log.reader();
+    for round in 0..3 {
+        for (index, batch) in (0..).zip(&all) {
+            assert_eq!(reader.entry(index).unwrap(), batch.entry(index).unwrap(), "round {round}");
+            assert!(log.maps.count() <= MAPPED_MAX);
+        }
+    }
+    assert_eq!(log.maps.count(), MAPPED_MAX);
+}
+
+#[test]
+fn threads_that_read_at_random_leave_no_more_mapped_than_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, all) = of_segments(dir.path(), 12);
+    let all = Arc::new(all);
+    let readers = (0..4u64).map(|seed| {
+        let (reader, all) = (log.reader(), all.clone());
+        thread::spawn(move || {
+            let mut dice = seed;
+            for _ in 0..2_000 {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed + 1);
+                let index = (dice >> 33) % 12;
+                assert_eq!(reader.entry(index).unwrap(), all[index as usize].entry(index).unwrap());
+            }
+        })
+    });
+    readers.collect::<Vec<_>>().into_iter().for_each(|reader| reader.join().unwrap());
+    assert!((1..=MAPPED_MAX).contains(&log.maps.count()), "{}", log.maps.count());
+}
+
+/// What is read all the time stays mapped while another reader goes through the whole log.
+#[test]
+fn what_is_read_again_and_again_stays_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = of_segments(dir.path(), 20);
+    let (reader, live) = (log.reader(), log.live.load_full());
+    let favourite = &live.stretches[0].segment;
+    reader.entry(0).unwrap();
+    let first = favourite.cached().expect("it was read just now");
+    for index in 1..19 {
+        reader.entry(index).unwrap();
+        reader.entry(0).unwrap();
+    }
+    assert!(favourite.cached().is_some_and(|now| Arc::ptr_eq(&first, &now)));
+}
+
+#[test]
+fn nothing_is_kept_of_a_map_that_could_not_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, all) = of_segments(dir.path(), 4);
+    let reader = log.reader();
+    let name = dir.path().join(&segments(dir.path())[0]);
+    let aside = dir.path().join("aside");
+    std::fs::rename(&name, &aside).unwrap();
+    assert!(matches!(reader.entry(0), Err(StorageError::Io { .. })));
+    std::fs::rename(&aside, &name).unwrap();
+    assert_eq!(reader.entry(0).unwrap(), all[0].entry(0).unwrap());
+}
+
+/// Nothing is synced and no chore run: the log makes durable and seals by itself what would be too much.
+#[test]
+fn full_segments_are_not_held_open_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let mut was_behind = false;
+    for batch in singles(&mut mark, 1, 60, SMALL.segment_bytes as usize / 2) {
+        log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
+        was_behind |= log.is_behind();
+        let unsealed = log.live.load().stretches.iter().filter(|stretch| !stretch.segment.is_sealed()).count();
+        assert!(unsealed <= 8, "{unsealed} segments are held open");
+    }
+    assert!(was_behind, "it asks for a sync before it comes to that");
+    assert_eq!(contents(&log).len(), 60);
+    sync(&mut log);
+    assert!(!log.is_behind());
+}
+
+#[test]
+fn what_cannot_be_sealed_or_removed_is_tried_again() {
+    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
+    let disk = SimulatedDisk::new(1);
+    let mut log = SegmentedLog::on(disk.clone(), SMALL);
+    log.open(&genesis()).unwrap();
+    let mut mark = Mark::GENESIS;
+    for batch in singles(&mut mark, 1, 20, SMALL.segment_bytes as usize / 2) {
+        log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
+        sync(&mut log);
+        run_chores(&mut log);
+    }
+    log.purge(mark.next_index, mark.raft_index).unwrap();
+    sync(&mut log);
+    disk.plan(Fault { on: Call::Remove, after: 0, times: 5, then: Failure::Error(std::io::ErrorKind::Other) });
+    run_chores(&mut log);
+    let count = || disk.list().unwrap().iter().filter(|name| name.ends_with(".seg")).count();
+    assert!(count() > 5, "{} segments: some could not be removed", count());
+    for _ in 0..20 {
+        run_chores(&mut log);
+    }
+    assert!(count() <= 2, "{} segments are still there", count());
+}
+
+/// A process that is killed over and over before its chores have run.
+#[test]
+fn what_earlier_lives_left_goes_before_anything_new_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    for batch in singles(&mut mark, 1, 4, 100) {
+        log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
+    }
+    sync(&mut log);
+    drop(log);
+    let mut copy = killed(dir.path());
+    for life in 0..20 {
+        let (mut log, recovered) = open(copy.path());
+        assert_eq!(recovered.last, mark);
+        // A spare is made, and a file is left as if the life had ended while it was made.
+        let chore = log.next_chore();
+        chore.into_iter().for_each(|chore| chore());
+        std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, spare::SPARE_SUFFIX)), [1; 9]).unwrap();
+        std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, mend::MEND_SUFFIX)), [1; 9]).unwrap();
+        let next = killed(copy.path());
+        drop(log);
+        copy = next;
+        let names = std::fs::read_dir(copy.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let left = names.filter(|name| {
+            let name = name.to_string_lossy();
+            name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(mend::MEND_SUFFIX)
+        });
+        assert!(left.count() <= 4, "life {life}: more is left each time");
+    }
+}
+
+#[test]
+fn one_segment_at_least_is_mapped() {
+    assert!(Maps::<RealDisk>::new(0).count() == 0);
+    let dir = tempfile::tempdir().unwrap();
+    drop(of_segments(dir.path(), 6));
+    let options = SegmentOptions { mapped_segments_max: 0, ..SMALL };
+    let mut log = SegmentedLog::new(dir.path(), options);
+    log.open(&genesis()).unwrap();
+    for index in 0..6 {
+        log.reader().entry(index).unwrap().unwrap();
+    }
+    assert!(log.maps.count() <= 1);
+}
