@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use dledger::storage::StorageError;
@@ -217,7 +218,8 @@ facts! {
         let dir = home.path().join("log");
         drop(alone(&dir).open().unwrap());
         let threads = || names(Path::new("/proc/self/task")).len();
-        let before = threads();
+        let (stay, told_to_go) = mpsc::channel::<()>();
+        let told_to_go = Arc::new(Mutex::new(told_to_go));
         let size = || {
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let line = status.lines().find(|line| line.starts_with("VmSize:")).unwrap();
@@ -225,6 +227,12 @@ facts! {
         };
         let mut refused = 0;
         for more in (2..24).map(|pages| pages << 19) {
+            // They take the stacks that threads before have left, so that the next thread needs a new one.
+            for _ in 0..8 {
+                let told_to_go = told_to_go.clone();
+                std::thread::spawn(move || drop(told_to_go.lock().unwrap().recv()));
+            }
+            let before = threads();
             set_limit(Resource::As, Some(size() + more));
             let opened = alone(&dir).open();
             set_limit(Resource::As, None);
@@ -242,6 +250,7 @@ facts! {
             eventually("its threads end", || threads() == before);
             drop(alone(&dir).open().expect("it is free again"));
         }
+        drop(stay);
         assert!(refused > 0, "it never ran out");
     }
 
