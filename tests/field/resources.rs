@@ -230,7 +230,7 @@ facts! {
             // They take the stacks that threads before have left, so that the next thread needs a new one.
             for _ in 0..8 {
                 let told_to_go = told_to_go.clone();
-                std::thread::spawn(move || drop(told_to_go.lock().unwrap().recv()));
+                std::thread::spawn(move || { let _ = told_to_go.lock().unwrap().recv(); });
             }
             let before = threads();
             set_limit(Resource::As, Some(size() + more));

@@ -220,9 +220,9 @@ impl Draft<'_> {
     }
 
     /// The records of a segment before raft index `end`, under a head of their own.
-    fn take_records<D: Disk>(&self, disk: &D, segment: &Segment<D>, end: u64) -> Result<(Taken, u64), BackupError> {
+    fn take_records<D: Disk>(&self, disk: &D, segment: &Arc<Segment<D>>, end: u64) -> Result<(Taken, u64), BackupError> {
         let last = end - segment.first - 1;
-        let (offset, body_bytes) = segment.place(disk, segment.contents(disk)?, last)?;
+        let (offset, body_bytes) = segment.place(disk, &*segment.contents(disk)?, last)?;
         let (from, to) = self.open(disk, &segment.name)?;
         let mut page = [0; PAGE_BYTES];
         page[..format::SEGMENT_HEAD_BYTES].copy_from_slice(&format::segment_head(self.directory));

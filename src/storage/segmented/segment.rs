@@ -236,12 +236,12 @@ impl<D: Disk> Segment<D> {
 
     /// The raft index of the last record that its seal counts, if it has one.
     pub(super) fn last_sealed(&self) -> Option<u64> {
-        self.seal.as_ref().map(|seal| seal.last.raft_index)
+        self.seal().map(|seal| seal.last.raft_index)
     }
 
     /// How much of its file counts, if it is sealed: up to the end of the footer.
     pub(super) fn sealed_bytes(&self) -> Option<u64> {
-        self.seal.as_ref().map(|seal| seal.footer_at.saturating_add(seal.footer_bytes()))
+        self.seal().map(|seal| seal.footer_at.saturating_add(seal.footer_bytes()))
     }
 
     /// Gives up a segment that the log does without. Whether nobody has any of its bytes.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::simulated::{Cut, Draws, SimulatedDisk};
-use super::super::{Create, SegmentOptions, SegmentedLog};
+use super::super::{SegmentOptions, SegmentedLog};
 use super::history::History;
 use crate::batch::OpenBatch;
 use crate::entry::NodeId;
