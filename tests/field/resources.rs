@@ -15,7 +15,7 @@ use crate::group::{TIMEOUT, eventually, home, leader, three};
 const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// One entry of it fills a segment.
-const ENTRY: [u8; 56 << 10] = [7; 56 << 10];
+static ENTRY: [u8; 56 << 10] = [7; 56 << 10];
 
 const RARELY: FlushPolicy = FlushPolicy::Async { interval: Duration::from_secs(3600) };
 

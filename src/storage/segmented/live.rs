@@ -41,6 +41,9 @@ impl<D: Disk> Stretch<D> {
     }
 }
 
+/// Where an entry lies: in which stretch, in which view of it, in which record.
+type Place<'l, D> = (&'l Stretch<D>, View<'l, D>, Spot);
+
 impl<D: Disk> Live<D> {
     pub(super) fn new(base: Base) -> Live<D> {
         Live { base, stretches: Vec::new(), gaps: Vec::new() }
@@ -94,7 +97,7 @@ impl<D: Disk> Live<D> {
 
     /// The stretch with entry `index`, and the spot of its record there. `None` if the log does not reach so far.
     #[inline(always)]
-    fn find(&self, disk: &D, index: u64) -> Result<Option<(&Stretch<D>, View<'_, D>, Spot)>, StorageError> {
+    fn find(&self, disk: &D, index: u64) -> Result<Option<Place<'_, D>>, StorageError> {
         if index < self.base.mark.next_index {
             return Err(self.purged());
         }
