@@ -1,9 +1,12 @@
-//! What a log directory holds, and whether it is sound: `inspect`, `verify` and `dump` over a log that nobody has open. Nothing is changed.
+//! What a log directory holds, and whether it is sound: `inspect`, `verify` and `dump` over a log that nobody has open, and `backup` and `restore`. No log
+//! is changed.
 //!
 //! ```text
 //! cargo run --release --example dledger_cli -- verify DIR [--json]
 //! cargo run --release --example dledger_cli -- inspect DIR [--json]
 //! cargo run --release --example dledger_cli -- dump DIR [--from N] [--to N] [--json]
+//! cargo run --release --example dledger_cli -- backup DIR TO [--json]
+//! cargo run --release --example dledger_cli -- restore BACKUP DIR --node N [--json]
 //! ```
 //!
 //! Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. 3: the log could not be looked at. With `--json`, `dump` writes one object a
@@ -16,12 +19,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dledger::Entry;
 use dledger::storage::{Damage, Mark, StorageError};
 use dledger::tools::{self, Inspection, Progress, Verification};
+use dledger::{Backup, BackupError, Entry};
 
 const USAGE: &str = "usage: dledger_cli verify|inspect DIR [--json]
-       dledger_cli dump DIR [--from N] [--to N] [--json]     entries with N <= index < N";
+       dledger_cli dump DIR [--from N] [--to N] [--json]     entries with N <= index < N
+       dledger_cli backup DIR TO [--json]                    TO is made, from a closed log
+       dledger_cli restore BACKUP DIR --node N [--json]      DIR is made, for node N of the group";
 
 const SOUND: u8 = 0;
 const DAMAGED: u8 = 1;
@@ -31,6 +36,9 @@ const NOT_SEEN: u8 = 3;
 struct Request {
     verb: String,
     dir: PathBuf,
+    /// Where a backup, or what is restored of it, goes.
+    target: PathBuf,
+    node: u64,
     json: bool,
     from: u64,
     to: u64,
@@ -47,43 +55,97 @@ fn main() -> ExitCode {
     let outcome = match request.verb.as_str() {
         "inspect" => inspect(&request),
         "verify" => verify(&request),
-        _ => dump(&request),
+        "dump" => dump(&request),
+        _ => copy(&request),
     };
     outcome.unwrap_or_else(|error| tell(&request, &error)).into()
 }
 
+/// Why nothing came of a request.
+struct Failure {
+    text: String,
+    code: u8,
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Failure {
+        let code = if matches!(error, StorageError::Damaged { .. }) { DAMAGED } else { NOT_SEEN };
+        Failure { text: error.to_string(), code }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Failure {
+        let code = if matches!(error, BackupError::Damaged { .. }) { DAMAGED } else { NOT_SEEN };
+        Failure { text: error.to_string(), code }
+    }
+}
+
 impl Request {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Request, String> {
-        let verb = words.next().filter(|verb| ["inspect", "verify", "dump"].contains(&verb.as_str()));
-        let verb = verb.ok_or("what shall be done?")?;
-        let (mut dir, mut json, mut from, mut to) = (None, false, 0, u64::MAX);
+        let verbs = ["inspect", "verify", "dump", "backup", "restore"];
+        let verb = words.next().filter(|verb| verbs.contains(&verb.as_str())).ok_or("what shall be done?")?;
+        let copies = ["backup", "restore"].contains(&verb.as_str());
+        let (mut dirs, mut json, mut from, mut to, mut node) = (Vec::new(), false, 0, u64::MAX, 0);
         while let Some(word) = words.next() {
-            match word.as_str() {
-                "--json" => json = true,
-                "--from" | "--to" if verb == "dump" => {
-                    let number = words.next().and_then(|number| number.parse().ok());
-                    let number = number.ok_or_else(|| format!("{word} takes a number"))?;
-                    *(if word == "--from" { &mut from } else { &mut to }) = number;
+            let number = match (word.as_str(), verb.as_str()) {
+                ("--from", "dump") => &mut from,
+                ("--to", "dump") => &mut to,
+                ("--node", "restore") => &mut node,
+                ("--json", _) => {
+                    json = true;
+                    continue;
                 }
-                _ if word.starts_with("--") || dir.is_some() => return Err(format!("what does `{word}` mean?")),
-                _ => dir = Some(PathBuf::from(word)),
-            }
+                _ if word.starts_with("--") || dirs.len() > usize::from(copies) => {
+                    return Err(format!("what does `{word}` mean?"));
+                }
+                _ => {
+                    dirs.push(PathBuf::from(word));
+                    continue;
+                }
+            };
+            let told = words.next().and_then(|number| number.parse().ok());
+            *number = told.ok_or_else(|| format!("{word} takes a number"))?;
         }
-        Ok(Request { verb, dir: dir.ok_or("which directory?")?, json, from, to })
+        let mut dirs = dirs.into_iter();
+        let dir = dirs.next().ok_or("which directory?")?;
+        let target = dirs.next().or((!copies).then(PathBuf::new)).ok_or("to which directory?")?;
+        if verb == "restore" && node == 0 {
+            return Err("for which node?".to_owned());
+        }
+        Ok(Request { verb, dir, target, node, json, from, to })
     }
 }
 
 /// An error in place of what was asked for.
-fn tell(request: &Request, error: &StorageError) -> u8 {
+fn tell(request: &Request, Failure { text, code }: &Failure) -> u8 {
     if request.json {
-        println!("{}", Json::default().text("error", &error.to_string()).done());
+        println!("{}", Json::default().text("error", text).done());
     } else {
-        eprintln!("{error}");
+        eprintln!("{text}");
     }
-    if matches!(error, StorageError::Damaged { .. }) { DAMAGED } else { NOT_SEEN }
+    *code
 }
 
-fn inspect(request: &Request) -> Result<u8, StorageError> {
+/// A backup, or what is restored of one.
+fn copy(request: &Request) -> Result<u8, Failure> {
+    let Request { verb, dir, target, node, .. } = request;
+    let Backup { committed, position, end_index, linked_bytes, copied_bytes, .. } = match verb.as_str() {
+        "backup" => tools::backup(dir, target)?,
+        _ => tools::restore(dir, target, *node)?,
+    };
+    if request.json {
+        let json = Json::default().number("first_index", committed.start).number("committed", committed.end);
+        let json = json.number("position", position).number("end_index", end_index);
+        println!("{}", json.number("linked_bytes", linked_bytes).number("copied_bytes", copied_bytes).done());
+    } else {
+        println!("entries      {}..{end_index}, committed up to {}", committed.start, committed.end);
+        println!("bytes        {linked_bytes} shared, {copied_bytes} copied");
+    }
+    Ok(SOUND)
+}
+
+fn inspect(request: &Request) -> Result<u8, Failure> {
     let found = tools::inspect(&request.dir)?;
     if request.json {
         println!("{}", of_inspection(&found).list("damage", found.damage.iter().map(of_damage)).done());
@@ -94,7 +156,7 @@ fn inspect(request: &Request) -> Result<u8, StorageError> {
     Ok(if found.damage.is_empty() { SOUND } else { DAMAGED })
 }
 
-fn verify(request: &Request) -> Result<u8, StorageError> {
+fn verify(request: &Request) -> Result<u8, Failure> {
     let mut bar = Bar::new();
     let found = tools::verify_with(&request.dir, |progress| bar.show(progress))?;
     bar.clear();
@@ -110,7 +172,7 @@ fn verify(request: &Request) -> Result<u8, StorageError> {
     Ok(if damage.is_empty() { SOUND } else { DAMAGED })
 }
 
-fn dump(request: &Request) -> Result<u8, StorageError> {
+fn dump(request: &Request) -> Result<u8, Failure> {
     let mut outcome = SOUND;
     let mut out = std::io::BufWriter::new(stdout().lock());
     tools::dump(&request.dir, request.from..request.to, |entry| {

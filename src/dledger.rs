@@ -194,8 +194,8 @@ impl DLedger {
     /// against mistakes, not against the loss of the disk: copy it elsewhere, too.
     ///
     /// What it holds is the log from the first entry that was kept up to
-    /// [`Backup::committed`]`.end`, as [`tools`](crate::tools) and [`Builder::open`] read it. The
-    /// README tells how one node, and a whole group, are restored: [`tools::restore`](crate::tools::restore).
+    /// [`Backup::committed`]`.end`, as [`tools`](crate::tools) and [`Builder::open`] read it. See
+    /// [`tools::restore`](crate::tools::restore) for what a restored node must not do yet.
     ///
     /// # Errors
     /// Any [`BackupError`] but `InUse` and `NotAMember`. [`DLedger::shutdown`] ends it with

@@ -50,6 +50,26 @@ fn a_sound_log_is_shown() {
 }
 
 #[test]
+fn a_backup_is_made_and_restored() {
+    let home = tempfile::tempdir().unwrap();
+    let [log, backup, restored] = ["log", "backup", "restored"].map(|name| home.path().join(name));
+    ledger(&log);
+    let (code, text) = run("backup", &log, &[backup.to_str().unwrap()]);
+    assert!(code == Some(0) && text.contains("entries      0..4, committed up to 4\n"), "{text}");
+    let (code, text) = run("restore", &backup, &[restored.to_str().unwrap(), "--node", "1", "--json"]);
+    assert!(code == Some(0) && text.starts_with("{\"first_index\":0,\"committed\":4,\"position\":16,"), "{text}");
+    for dir in [&backup, &restored] {
+        assert_eq!(run("verify", dir, &[]).0, Some(0));
+    }
+    let (code, text) = run("backup", &log, &[backup.to_str().unwrap()]);
+    assert!(code == Some(3) && text.contains("it holds a log"), "{text}");
+    assert_eq!(run("backup", &log, &[]).0, Some(2));
+    assert_eq!(run("restore", &backup, &["x"]).0, Some(2));
+    assert_eq!(run("restore", &backup, &["x", "y", "--node", "1"]).0, Some(2));
+    assert_eq!(run("verify", &log, &["x"]).0, Some(2));
+}
+
+#[test]
 fn damage_is_code_1_with_file_and_offset() {
     let home = tempfile::tempdir().unwrap();
     ledger(home.path());

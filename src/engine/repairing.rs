@@ -175,7 +175,7 @@ impl Engine {
     }
 }
 
-/// Why a node with this damage takes no part, and what to do.
+/// Why the only node of its group takes no part with this damage, and what to do.
 fn fault_of(damage: &[Damage]) -> String {
     let Some(first) = damage.first() else { return "its log is damaged".to_owned() };
     let more = match damage.len() {
@@ -183,7 +183,7 @@ fn fault_of(damage: &[Damage]) -> String {
         count => format!(", and {} more places", count - 1),
     };
     format!(
-        "its log is damaged: {first}{more}. What is intact can be read here. The node neither votes nor acknowledges until it is restored from its \
-         peers; its group goes on as long as a majority is sound"
+        "its log is damaged: {first}{more}. What is intact can be read here. This node is the only one \
+         of its group, so nobody can send it what is missing: restore it from a backup"
     )
 }

@@ -375,7 +375,7 @@ pub enum StorageError {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// Bytes that were synced do not read back as they were written. Restore this node from its peers.
+    /// Bytes that were synced do not read back as they were written. A node with peers gets them back from those; one without is restored from a backup.
     #[error("{} is damaged at offset {offset}: {reason}", path.display())]
     Damaged {
         /// The file.

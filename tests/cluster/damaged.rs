@@ -98,7 +98,7 @@ fn one_node_with_a_damaged_tail_opens_at_once_to_be_read() {
         let ledger = one_in(dir.path()).open().unwrap();
         assert!(began.elapsed() < Duration::from_secs(5), "{name}: it waited for a leadership that cannot come");
         let fault = takes_no_part(&ledger);
-        for part in [path.to_str().unwrap(), &format!("offset {}", at - HEADER_BEFORE), "raft index ", "restored from its peers"] {
+        for part in [path.to_str().unwrap(), &format!("offset {}", at - HEADER_BEFORE), "raft index ", "restore it from a backup"] {
             assert!(fault.contains(part), "{name}: {part:?} is not in {fault:?}");
         }
         assert_eq!(ledger.committed(), 0..ENTRIES, "{name}");

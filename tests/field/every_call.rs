@@ -16,7 +16,7 @@ use crate::group::{TIMEOUT, eventually, home, leader, three};
 type Call = fn(&DLedger) -> String;
 
 /// Every call of a handle and of what it gives, and what came of it. The last one ends the node.
-const CALLS: [(&str, Call); 13] = [
+const CALLS: [(&str, Call); 14] = [
     ("append", |ledger| kind(&ledger.append("x"))),
     ("append_async", |ledger| kind(&ledger.append_async("x").wait())),
     ("append_batch", |ledger| kind(&ledger.append_batch(["x", "y"]))),
@@ -32,6 +32,7 @@ const CALLS: [(&str, Call); 13] = [
     ("status", |ledger| ledger.status().role.to_string()),
     ("transfer", |ledger| kind(&ledger.transfer_leadership(2))),
     ("purge", |ledger| kind(&ledger.purge(0))),
+    ("backup", |ledger| kind(&ledger.backup(home().path().join("backup")))),
     ("shutdown", |ledger| kind(&ledger.shutdown())),
 ];
 
@@ -106,6 +107,7 @@ facts! {
             ("barrier", stopped),
             ("transfer", stopped),
             ("purge", stopped),
+            ("backup", stopped),
             FOLLOWER,
         ]);
     }
@@ -125,6 +127,7 @@ facts! {
                 ("barrier", refused),
                 ("transfer", refused),
                 ("purge", refused),
+                ("backup", refused),
                 LEADER,
             ]);
         });
@@ -211,6 +214,7 @@ facts! {
             ("barrier", &["TimedOut"]),
             ("transfer", &["NotLeader", "NotAVoter"]),
             ("purge", &["ok", "Storage"]),
+            ("backup", &["Unsupported"]),
             ("shutdown", &["ok", "Storage"]),
             FOLLOWER,
         ]);
@@ -246,6 +250,7 @@ facts! {
             ("barrier", &["TimedOut"]),
             ("transfer", elsewhere),
             ("purge", &["Failed"]),
+            ("backup", &["Damaged"]),
             FOLLOWER,
         ]);
     }

@@ -11,6 +11,7 @@
 
 #[macro_use]
 mod child;
+mod backup;
 mod calls;
 mod clock;
 mod directory;

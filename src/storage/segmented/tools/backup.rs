@@ -35,6 +35,11 @@ pub fn backup(dir: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Backup, Bac
 ///
 /// The backup stays as it is, and can be restored again. Costs what [`backup`] costs.
 ///
+/// # Only safe for a group of one so far
+/// A restored node has forgotten what it voted for and acknowledged since the backup, and nothing
+/// keeps it from voting again. In a group with more voters, do not restore single nodes: an entry that was
+/// acknowledged could be lost.
+///
 /// # Errors
 /// Those of [`backup`], and [`BackupError::NotAMember`].
 pub fn restore(backup: impl AsRef<Path>, dir: impl AsRef<Path>, node: impl Into<NodeId>) -> Result<Backup, BackupError> {
