@@ -119,12 +119,15 @@ impl Message {
     }
 
     /// Takes a heartbeat for one that tells of no commit behind `last`: for a node that may have lost, with its power, what it had acknowledged.
-    pub(crate) fn limit_heartbeat(&mut self, last: u64) {
+    /// Gives the commit that it told of, if that lies behind.
+    pub(crate) fn limit_heartbeat(&mut self, last: u64) -> Option<u64> {
         if let Content::Raft(inner) = &mut self.0
             && inner.get_msg_type() == eraftpb::MessageType::MsgHeartbeat
+            && inner.commit > last
         {
-            inner.commit = inner.commit.min(last);
+            return Some(std::mem::replace(&mut inner.commit, last));
         }
+        None
     }
 
     /// What it takes of this node's memory, in bytes: what came, and what is kept for each batch.

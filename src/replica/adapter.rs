@@ -132,9 +132,9 @@ impl Core {
 
     /// Hands a message to raft-rs if it passes every check. A refused message leaves no trace.
     pub(super) fn step(&mut self, mut message: Message, membership: &Membership) -> Result<(), Refusal> {
-        if self.forgets || planted!("a heartbeat tells of every commit") {
-            message.limit_heartbeat(self.node.raft.raft_log.last_index());
-        }
+        let is_limited = self.forgets || planted!("a heartbeat tells of every commit");
+        let last = self.node.raft.raft_log.last_index();
+        let missing = if is_limited { message.limit_heartbeat(last) } else { None };
         self.check(&message, membership)?;
         let Some(message) = message.into_raft() else { return Ok(()) };
         if self.forgets && self.forgive(&message) {
@@ -143,10 +143,30 @@ impl Core {
         #[cfg(planted)]
         let message = self.spoil(message);
         let message = self.number_question(message);
+        let from = message.from;
         // What is an error to raft-rs (a response of a node that has left) is an ordinary loss here.
         let _ = self.node.step(message);
         self.settle_timeout();
+        if let Some(missing) = missing.filter(|_| self.forgets) {
+            self.admit_loss(from, missing);
+        }
         Ok(())
+    }
+
+    /// A leader counts on batches up to `missing` that this node lost with its power. Answers as it would to an append behind
+    /// them: else nothing would be sent here, and no barrier hold, before somebody appends.
+    fn admit_loss(&mut self, leader: u64, missing: u64) {
+        let raft = &mut self.node.raft;
+        if raft.leader_id != leader {
+            return;
+        }
+        let last = raft.raft_log.last_index();
+        let log_term = raft.raft_log.last_term();
+        let (from, term) = (raft.id, raft.term);
+        let mut answer = RaftMessage { from, to: leader, term, index: missing, log_term, reject: true, ..RaftMessage::default() };
+        answer.reject_hint = last;
+        answer.set_msg_type(MessageType::MsgAppendResponse);
+        raft.msgs.push(answer);
     }
 
     /// Puts a number that was never used in this term in front of the ticket of a peer's question.
