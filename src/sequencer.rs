@@ -228,7 +228,9 @@ impl Sequencer {
     pub(crate) fn close(&self, error: AppendError) {
         let mut queue = self.queue.lock();
         let orphans = std::mem::take(&mut queue.batches);
-        queue.in_flight -= orphans.iter().map(|batch| batch.cost).sum::<u64>();
+        if !planted!("what is queued keeps its share of the window when the gate closes") {
+            queue.in_flight -= orphans.iter().map(|batch| batch.cost).sum::<u64>();
+        }
         queue.gate = Gate::Closed(error.clone());
         drop(queue);
         self.room.notify_all();
@@ -250,6 +252,12 @@ impl Sequencer {
             (std::mem::take(&mut queue.batches), queue.timestamp)
         };
         batches.into_iter().map(|batch| batch.close(timestamp)).collect()
+    }
+
+    /// What queued and unsettled batches take of the window.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.queue.lock().in_flight
     }
 
     /// Gives back what settled batches took of the window.
@@ -305,25 +313,5 @@ impl std::fmt::Debug for Sequencer {
 
 #[cfg(all(test, loom))]
 mod exhaustive;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch::{Batch, PREFIX_BYTES, SLOT_BYTES};
-
-    #[test]
-    fn entries_without_a_payload_do_not_make_a_batch_without_bound() {
-        let limits = Limits { entry: 1, batch: 1 << 20, window: u64::MAX };
-        let sequencer = Sequencer::new(limits, || ());
-        sequencer.open(0, 0, 0);
-        let appends = 2 * BATCH_BYTES / SLOT_BYTES + 1;
-        for _ in 0..appends {
-            drop(sequencer.append(b"", None));
-        }
-        let batches = sequencer.take(1);
-        let is_small = |batch: &ClosedBatch| batch.body.len() <= BATCH_BYTES + PREFIX_BYTES + SLOT_BYTES;
-        assert!(batches.iter().all(is_small));
-        let counts = batches.iter().map(|batch| Batch::new(1, 1, batch.body.clone()).unwrap().count() as usize);
-        assert_eq!(counts.sum::<usize>(), appends);
-    }
-}
+#[cfg(all(test, not(loom)))]
+mod tests;

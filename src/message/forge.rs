@@ -24,6 +24,8 @@ fn kind_of(name: &str) -> MessageType {
         "append" => MessageType::MsgAppend,
         "append-answer" => MessageType::MsgAppendResponse,
         "heartbeat" => MessageType::MsgHeartbeat,
+        "pre-vote-answer" => MessageType::MsgRequestPreVoteResponse,
+        "vote-answer" => MessageType::MsgRequestVoteResponse,
         "rebase" => MessageType::MsgSnapshot,
         "take-over" => MessageType::MsgTimeoutNow,
         "propose" => MessageType::MsgPropose,

@@ -464,17 +464,6 @@ impl Core {
         self.newest.timestamp
     }
 
-    /// Whether a leader has committed a batch of its own term, and with it everything before.
-    pub(super) fn has_committed_its_term(&self) -> bool {
-        self.node.raft.commit_to_current_term()
-    }
-
-    /// Whether everything in the log is durable here.
-    pub(super) fn is_all_persisted(&self) -> bool {
-        let log = &self.node.raft.raft_log;
-        log.last_index() == log.persisted
-    }
-
     pub(super) fn is_transferring(&self) -> bool {
         self.node.raft.lead_transferee.is_some()
     }
@@ -707,3 +696,6 @@ fn base_of(snapshot: &Snapshot) -> Base {
         membership: Membership { voters: nodes(&conf_state.voters), learners: nodes(&conf_state.learners) },
     }
 }
+
+#[cfg(test)]
+mod tests;

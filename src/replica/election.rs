@@ -51,6 +51,23 @@ mod tests {
         assert_eq!(draw(1, 1), draw(1, 1));
         assert_ne!(draw(1, 1), draw(1, 2));
         assert_ne!(draw(1, 1), draw(2, 1));
-        assert!(draw(1, 1).iter().all(|timeout| (20..40).contains(timeout)));
+    }
+
+    #[test]
+    fn every_timeout_between_the_bounds_is_drawn_and_not_the_same_one_twice_in_a_term() {
+        for (min, max) in [(20, 40), (3, 4), (5, 15)] {
+            let mut timeouts = Timeouts::new(1, 1.into(), min, max);
+            let drawn: Vec<usize> = (0..40 * max).map(|_| timeouts.draw(7)).collect();
+            let seen: std::collections::BTreeSet<usize> = drawn.into_iter().collect();
+            assert_eq!(seen, (min..max).collect(), "two that lose patience together would do so for ever");
+        }
+    }
+
+    #[test]
+    fn the_finalizer_is_the_published_one() {
+        // The first values of SplitMix64 from the seed 0, whose state grows by the constant that is added here.
+        let step = 0x9e37_79b9_7f4a_7c15_u64;
+        let first = [0, step, step.wrapping_mul(2)].map(mix);
+        assert_eq!(first, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]);
     }
 }

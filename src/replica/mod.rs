@@ -43,6 +43,8 @@ mod rebase;
 pub(crate) mod repair;
 #[cfg(test)]
 mod script;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -205,7 +207,7 @@ impl Replica {
         let barriers = self.barriers.begin_anew();
         let before = self.committed;
         let mut anew = Replica { proposals, barriers, ..Replica::new(settings, &recovered, committed, reader) };
-        if saved.is_none() {
+        if saved.is_none() && !planted!("a full disk makes a term count as written") {
             anew.core.inherit_debt(&self.core);
         }
         *self = anew;
@@ -230,7 +232,7 @@ impl Replica {
         let sole_candidate = self.members.is_sole_voter() && self.core.role() != CoreRole::Leader;
         if sole_candidate {
             // Nobody else can lead: there is nothing to wait for but the disk (invariant 8).
-            if self.unsynced.is_empty() && self.core.is_all_persisted() {
+            if self.unsynced.is_empty() {
                 self.core.campaign();
             }
         } else {
@@ -517,8 +519,7 @@ impl Replica {
 
     fn current_standing(&self) -> Standing {
         let term = self.core.term();
-        let ready =
-            self.core.has_committed_its_term() && self.committed.term == term || planted!("a leader is announced when it is elected");
+        let ready = self.committed.term == term || planted!("a leader is announced when it is elected");
         let (role, leader) = match self.core.role() {
             CoreRole::Leader if ready => (Role::Leader, self.core.leader()),
             CoreRole::Leader | CoreRole::Candidate => (Role::Candidate, None),
@@ -550,11 +551,8 @@ impl Replica {
     }
 
     fn fail(&mut self, reason: String) {
-        if !self.failed {
-            self.failed = true;
-            self.effects.clear();
-            self.under_way = None;
-            self.effects.push_back(Effect::Fail(reason));
-        }
+        self.failed = true;
+        self.effects.clear();
+        self.effects.push_back(Effect::Fail(reason));
     }
 }

@@ -180,6 +180,14 @@ mod tests {
     }
 
     #[test]
+    fn what_only_tells_of_a_commit_is_not_late() {
+        let mut pace = busy(1, 10);
+        assert_eq!(sent(&mut pace, 9..=9, 10), [9]);
+        let empty = Message::forge(&["append", "from=1", "to=2", "term=1", "after=9/1", "commit=9"]);
+        assert_eq!(pace.hold(vec![empty], 10).len(), 1, "it takes nothing of what the follower may have");
+    }
+
+    #[test]
     fn nothing_is_held_once_nothing_is_committed() {
         let mut pace = busy(1, 10);
         assert_eq!(sent(&mut pace, 1..=3, 10), [1]);

@@ -39,8 +39,8 @@ struct Proposal {
     raft_index: u64,
 }
 
-/// The proposals of this node, oldest first. By (term, raft index) ascending: a leader appends at its end, and a later term of leadership
-/// begins behind everything that its log holds.
+/// The proposals of this node, oldest first. By term ascending, and within a term by raft index: a leader appends at its
+/// end. A later term of leadership may begin before what an earlier one proposed and another leader cut off.
 #[derive(Debug, Default)]
 pub(crate) struct Proposals {
     queue: VecDeque<Proposal>,
@@ -61,23 +61,13 @@ impl Proposals {
     /// log no longer reaches back.
     pub(crate) fn settle(&mut self, commit: u64, term_at: impl Fn(u64) -> Option<u64>, mut settled: impl FnMut(BatchId, Fate)) {
         let Some(commit_term) = term_at(commit) else { return };
-        // Rule 3 can settle a later proposal while an earlier one, of a later term, stays: so the whole queue is looked at when it applies.
-        // While one leader goes on committing its own batches, only the front is.
-        if self.queue.front().is_some_and(|oldest| oldest.term >= commit_term) {
-            while let Some(front) = self.queue.front()
-                && let Some(fate) = fate(front, commit, commit_term, &term_at)
-            {
-                settled(front.id, fate);
-                self.queue.pop_front();
-            }
-        } else {
-            self.queue.retain(|proposal| match fate(proposal, commit, commit_term, &term_at) {
-                Some(fate) => {
-                    settled(proposal.id, fate);
-                    false
-                }
-                None => true,
-            });
+        // What is undecided lies behind all that is not: it stands behind the commit in a term no earlier, and a leader of
+        // such a term had the commit in its log before it proposed anything.
+        while let Some(front) = self.queue.front()
+            && let Some(fate) = fate(front, commit, commit_term, &term_at)
+        {
+            settled(front.id, fate);
+            self.queue.pop_front();
         }
     }
 }
@@ -129,6 +119,19 @@ mod tests {
         let log = [(5, 2), (6, 3)];
         assert_eq!(settle(&mut proposals, &log, 5), [(1, Fate::Committed { term: 2 })]);
         assert_eq!(settle(&mut proposals, &log, 6), [(2, Fate::Lost), (3, Fate::Lost)]);
+    }
+
+    #[test]
+    fn what_was_cut_off_between_two_terms_of_leadership_is_lost_and_what_came_after_waits() {
+        let mut proposals = Proposals::default();
+        for (id, term, raft_index) in [(1, 2, 5), (2, 2, 6), (3, 2, 7), (4, 4, 6), (5, 4, 7)] {
+            proposals.push(id, term, raft_index);
+        }
+        assert_eq!(settle(&mut proposals, &[(4, 1)], 4), []);
+        let log = [(4, 1), (5, 3), (6, 4), (7, 4)];
+        assert_eq!(settle(&mut proposals, &log, 5), [(1, Fate::Lost), (2, Fate::Lost), (3, Fate::Lost)]);
+        assert_eq!(settle(&mut proposals, &log, 6), [(4, Fate::Committed { term: 4 })]);
+        assert_eq!(settle(&mut proposals, &log, 7), [(5, Fate::Committed { term: 4 })]);
     }
 
     #[test]

@@ -52,5 +52,7 @@ mod tests {
         let mut huge = data;
         huge[8] = 0xff;
         assert_eq!(decode(9, 3, &huge), None);
+        let largest = |position| decode(9, 3, &encode(&Mark { next_position: position, ..mark }));
+        assert!(largest(LIMIT - 1).is_some() && largest(LIMIT).is_none());
     }
 }

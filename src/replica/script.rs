@@ -18,7 +18,8 @@
 //! > crash 1 | kill 1 | restart 1  the power fails | the process dies | and it comes back
 //! > tear 1                        with its next write node 1 loses power: the batches reached the disk, the hard state did not
 //! > patient 1                     node 1 leaves it to the next batch to tell of a commit, from now on
-//! > fill 1                        the next batch that node 1 wants to write finds no room
+//! > fill 1                        the next batch that node 1 wants to write, or log that it begins anew, finds no room
+//! > choke 1                       the next write of node 1 finds no room, not even for term and vote
 //! > wipe 1                        a node that is down gets an empty disk
 //! > unreadable 1                  from now on node 1 cannot read its log
 //! > forge append from=1 to=2 ..   a message that no node sent arrives: see `message::forge`
@@ -39,6 +40,7 @@ mod laws;
 mod reads;
 
 use group::Group;
+pub(super) use reads::Reads;
 
 #[test]
 fn scripts_go_as_written() {
@@ -123,6 +125,7 @@ fn direct(group: &mut Group, words: &[&str]) {
         ["tear", _] => group.tear(number(1)),
         ["patient", _] => group.make_patient(number(1)),
         ["fill", _] => group.fill(number(1)),
+        ["choke", _] => group.choke(number(1)),
         ["wipe", _] => group.wipe(number(1)),
         ["unreadable", _] => group.break_reads(number(1)),
         ["forge", rest @ ..] => group.forge(rest),

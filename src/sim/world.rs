@@ -100,6 +100,7 @@ impl World {
         self.quiet = true;
         let patience = ELECTIONS_TO_HEAL * self.swarm.election + self.swarm.append_timeout;
         self.must_come(patience, "A10: the nodes do not agree", World::agrees);
+        self.must_come(patience, "A10: what is settled still takes of a window", World::takes_nothing);
         self.close();
         self.check_history();
     }
@@ -488,6 +489,12 @@ impl World {
         let end = self.watch().ledger.len() as u64;
         let shows_all = |node: &Node| node.life.as_ref().is_some_and(|life| life.shared.watermark.end() == end);
         self.hosts.is_idle() && self.nodes.iter().all(shows_all)
+    }
+
+    /// Whether all room in the windows for appends has been given back.
+    fn takes_nothing(&self) -> bool {
+        let in_flight = |node: &Node| node.life.as_ref().map_or(0, |life| life.shared.sequencer.in_flight());
+        self.nodes.iter().all(|node| in_flight(node) == 0)
     }
 
     /// The power of all nodes is cut, and what comes back is compared once more.

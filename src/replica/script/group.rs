@@ -27,6 +27,8 @@ struct Node {
     holds_syncs: bool,
     tears: bool,
     is_full: bool,
+    /// Not even term and vote find room.
+    is_choked: bool,
     is_patient: bool,
 }
 
@@ -77,8 +79,16 @@ impl Group {
         self.membership = Membership::of_voters(voters.iter().copied().map(NodeId::from));
         self.membership.learners = learners.iter().copied().map(NodeId::from).collect();
         for id in voters.into_iter().chain(learners) {
-            let node =
-                Node { disk: MemoryLog::new(), life: None, lives: 0, holds_syncs: false, tears: false, is_full: false, is_patient: false };
+            let node = Node {
+                disk: MemoryLog::new(),
+                life: None,
+                lives: 0,
+                holds_syncs: false,
+                tears: false,
+                is_full: false,
+                is_choked: false,
+                is_patient: false,
+            };
             self.nodes.insert(id, node);
             self.restart(id);
         }
@@ -315,6 +325,10 @@ impl Group {
         self.node(id).is_full = true;
     }
 
+    pub(super) fn choke(&mut self, id: u64) {
+        self.node(id).is_choked = true;
+    }
+
     pub(super) fn make_patient(&mut self, id: u64) {
         self.node(id).is_patient = true;
     }
@@ -332,7 +346,8 @@ impl Group {
         self.heal();
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
-            (self.node(id).tears, self.node(id).is_full) = (false, false);
+            let node = self.node(id);
+            (node.tears, node.is_full, node.is_choked) = (false, false, false);
             self.release(id);
             self.restart(id);
         }
@@ -414,15 +429,21 @@ impl Group {
 
     /// Tells others of a commit that no batch has told of, unless that is to wait. Whether there was one.
     fn tell_commit(&mut self, id: u64) -> bool {
+        let is_alone = self.nodes.len() == 1;
         let is_patient = self.node(id).is_patient;
         let Some(life) = self.life(id).filter(|life| !is_patient && life.replica.owes_commit()) else { return false };
+        assert!(!is_alone, "there is nobody to tell");
         life.replica.tell_commit();
+        assert!(!life.replica.owes_commit(), "they have been told");
         true
     }
 
     fn effect(&mut self, id: u64, effect: Effect) {
         match effect {
-            Effect::Send(messages) => messages.into_iter().for_each(|message| self.send(id, message)),
+            Effect::Send(messages) => {
+                assert!(!messages.is_empty(), "a message is an effect");
+                messages.into_iter().for_each(|message| self.send(id, message));
+            }
             Effect::Write { batches, hard_state, .. } if self.node(id).tears && !batches.is_empty() => {
                 self.node(id).tears = false;
                 let life = self.life(id).expect("it has an effect");
@@ -432,6 +453,8 @@ impl Group {
                 self.tell(format!("  {id} loses power: the disk has {kept}, but not {}", hard_state.map_or_else(String::new, vote)));
                 self.crash(id);
             }
+            Effect::Write { .. } if self.node(id).is_choked => self.step_back(id, None),
+            Effect::Rebase(_) if self.node(id).is_full => self.step_back(id, None),
             Effect::Write { batches, hard_state, .. } if self.node(id).is_full && !batches.is_empty() => self.step_back(id, hard_state),
             Effect::Write { batches, hard_state, commit } => self.write(id, &batches, hard_state, commit),
             Effect::Rebase(base) => {
@@ -499,7 +522,7 @@ impl Group {
 
     /// What an engine does when a write finds no room.
     fn step_back(&mut self, id: u64, hard_state: Option<HardState>) {
-        self.node(id).is_full = false;
+        (self.node(id).is_full, self.node(id).is_choked) = (false, false);
         let open = self.laws.open_at(id);
         let life = self.life(id).expect("it has an effect");
         if let Some(hard_state) = hard_state {

@@ -7,18 +7,18 @@ use crate::batch::{Batch, Mark};
 use crate::storage::{Base, LogReader, StorageError};
 
 /// A reader that can be made to fail.
-pub(super) struct Reads {
+pub(in crate::replica) struct Reads {
     log: Arc<dyn LogReader>,
     broken: AtomicBool,
 }
 
 impl Reads {
-    pub(super) fn new(log: Arc<dyn LogReader>) -> Reads {
+    pub(in crate::replica) fn new(log: Arc<dyn LogReader>) -> Reads {
         Reads { log, broken: AtomicBool::new(false) }
     }
 
     /// From now on nothing can be read.
-    pub(super) fn fail(&self) {
+    pub(in crate::replica) fn fail(&self) {
         self.broken.store(true, Ordering::Relaxed);
     }
 

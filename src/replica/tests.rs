@@ -1,0 +1,286 @@
+//! What a script cannot show of one replica: what it says of itself, and that one that has failed does nothing more.
+
+use super::*;
+use crate::batch::OpenBatch;
+use crate::storage::{Genesis, MemoryLog, Storage};
+
+/// One replica of nodes 1 to 3 and, if it is another one, learner 4, with its log.
+struct One {
+    replica: Replica,
+    log: MemoryLog,
+    next_batch: BatchId,
+}
+
+impl One {
+    fn new(node: u64) -> One {
+        let mut membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
+        membership.learners = vec![NodeId::from(4)];
+        One::of(node, membership)
+    }
+
+    fn of(node: u64, membership: Membership) -> One {
+        let genesis = Genesis { group: "one".to_owned(), node: NodeId::from(node), cluster: 1, membership };
+        let mut log = MemoryLog::new();
+        let recovered = log.open(&genesis).unwrap();
+        let settings = Settings {
+            group: genesis.group,
+            node: genesis.node,
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            message_bytes: 1 << 20,
+            counts_unsynced: false,
+            catch_up_bytes: u64::MAX,
+            seed: 1,
+        };
+        let replica = Replica::new(&settings, &recovered, Mark::GENESIS, log.reader());
+        One { replica, log, next_batch: 0 }
+    }
+
+    /// Carries out all effects, and syncs as it goes. Gives those that somebody else would notice.
+    fn carry_out(&mut self) -> Vec<Effect> {
+        let mut others = Vec::new();
+        while let Some(effect) = self.replica.poll_effect() {
+            match effect {
+                Effect::Write { batches, hard_state, commit } => {
+                    hard_state.into_iter().for_each(|hard_state| self.log.save(hard_state).unwrap());
+                    if !batches.is_empty() {
+                        self.log.append(&batches, commit).unwrap();
+                    }
+                }
+                Effect::Sync(number) => {
+                    self.log.begin_sync().wait().unwrap();
+                    self.replica.handle_synced(number);
+                }
+                other => others.push(other),
+            }
+        }
+        others
+    }
+
+    /// A message arrives. Whether it was refused.
+    fn hear(&mut self, message: &str) -> Option<Refusal> {
+        let words: Vec<&str> = message.split_whitespace().collect();
+        self.replica.handle_message(Message::forge(&words)).err()
+    }
+
+    fn append(&mut self) -> bool {
+        let last = self.replica.last().unwrap();
+        let mut open = OpenBatch::with_capacity(1);
+        open.push(b"x", crc32fast::hash(b"x"));
+        self.next_batch += 1;
+        self.replica.handle_append(self.next_batch, open.close(last.next_index, last.next_position, 0))
+    }
+}
+
+/// Node 1, whom the others have elected; its first batch is yet to be committed.
+fn elected() -> One {
+    let mut one = One::new(1);
+    while one.carry_out().is_empty() {
+        one.replica.tick();
+    }
+    one.hear("pre-vote-answer from=2 to=1 term=2");
+    one.carry_out();
+    one.hear("vote-answer from=2 to=1 term=2");
+    one.carry_out();
+    one
+}
+
+fn leader() -> One {
+    let mut one = elected();
+    one.hear("append-answer from=2 to=1 term=2 index=2");
+    one.carry_out();
+    assert_eq!(one.replica.standing().role, Role::Leader);
+    one.replica.tell_commit();
+    one.carry_out();
+    one
+}
+
+/// Node 2, which follows node 1.
+fn follower() -> One {
+    let mut one = One::new(2);
+    one.hear("append from=1 to=2 term=2 after=1/1 batch=2/2 commit=2");
+    one.carry_out();
+    one
+}
+
+#[test]
+fn a_node_is_what_the_membership_says_before_anything_happens() {
+    for (node, role) in [(1, Role::Follower), (4, Role::Learner)] {
+        let standing = One::new(node).replica.standing();
+        assert_eq!(standing, Standing { role, term: 1, leader: None });
+    }
+}
+
+#[test]
+fn one_that_has_failed_does_nothing_more_not_even_in_the_same_turn() {
+    for (me, mut one) in [(2, follower()), (1, leader())] {
+        let before = one.replica.standing();
+        assert!(one.append() == (me == 1), "a follower takes none, and passes none on");
+        one.carry_out();
+        // What it was about to say.
+        one.replica.effects.push_back(Effect::Barrier(vec![7]));
+        one.hear(&format!("append from=3 to={me} term=3 after=1/1 batch=2/3"));
+        // Whoever drives it learns of that with the next effect only.
+        one.hear(&format!("heartbeat from=3 to={me} term=9"));
+        (0..100).for_each(|_| one.replica.tick());
+        one.replica.handle_synced(u64::MAX);
+        one.replica.handle_unreachable(NodeId::from(3));
+        one.replica.handle_barrier(1);
+        assert_eq!(one.replica.handle_transfer(NodeId::from(3)), Err(TransferRefusal::NotLeader));
+        assert!(!one.append());
+        assert!(!one.replica.owes_commit());
+        one.replica.tell_commit();
+        let effects = one.carry_out();
+        assert!(matches!(effects[..], [Effect::Fail(_), Effect::Settle(_, Fate::Lost)]), "{effects:?}");
+        one.replica.tick();
+        assert!(one.carry_out().is_empty());
+        assert_eq!((one.replica.standing(), one.replica.core.term()), (before, before.term));
+    }
+}
+
+#[test]
+fn only_an_announced_leader_that_leads_still_hands_over_and_only_to_a_voter() {
+    let check = |one: &One, to: u64| one.replica.check_transfer(NodeId::from(to));
+    assert_eq!(check(&follower(), 3), Err(TransferRefusal::NotLeader));
+    assert_eq!(check(&elected(), 2), Err(TransferRefusal::NotLeader), "nothing of its term is committed");
+    let mut one = leader();
+    assert_eq!([2, 3, 4, 5].map(|to| check(&one, to).is_ok()), [true, true, false, false]);
+    assert_eq!(check(&one, 4), Err(TransferRefusal::NotAVoter));
+    one.hear("heartbeat from=3 to=1 term=3");
+    assert_eq!(one.replica.standing().role, Role::Leader, "it is not announced yet");
+    assert_eq!(check(&one, 2), Err(TransferRefusal::NotLeader));
+}
+
+#[test]
+fn two_ticks_come_together_unless_an_election_or_a_transfer_is_near() {
+    assert!(!One::new(2).replica.can_wait_for_two_ticks(), "it waits for a leader");
+    let mut one = follower();
+    let mut waited = 0;
+    loop {
+        let can_wait = one.replica.can_wait_for_two_ticks();
+        waited += u64::from(can_wait);
+        one.replica.tick();
+        if !one.carry_out().is_empty() {
+            assert!(!can_wait, "it stands for election one tick late");
+            break;
+        }
+    }
+    assert!(waited >= 8, "an election timeout has ten ticks at least, and it waited for two in {waited}");
+    let mut one = leader();
+    for _ in 0..40 {
+        assert!(one.replica.can_wait_for_two_ticks(), "a leader stands for nothing");
+        one.replica.tick();
+        one.carry_out();
+        one.hear("append-answer from=2 to=1 term=2 index=2");
+    }
+    one.replica.handle_transfer(NodeId::from(2)).unwrap();
+    assert!(one.replica.is_transferring() && !one.replica.can_wait_for_two_ticks());
+}
+
+#[test]
+fn others_are_told_of_a_commit_once_if_there_are_others() {
+    assert!(!elected().replica.owes_commit(), "its first batch tells of it");
+    let mut one = leader();
+    assert!(!one.replica.owes_commit());
+    assert!(one.append());
+    one.carry_out();
+    assert!(!one.replica.owes_commit(), "nothing of it is committed");
+    one.hear("append-answer from=2 to=1 term=2 index=3");
+    one.carry_out();
+    assert!(one.replica.owes_commit() && one.append() && !one.replica.owes_commit(), "the batch tells of it");
+    one.carry_out();
+    one.hear("append-answer from=2 to=1 term=2 index=4");
+    one.carry_out();
+    assert!(one.replica.owes_commit());
+    one.replica.tell_commit();
+    let told: usize = one.carry_out().iter().map(|effect| if let Effect::Send(messages) = effect { messages.len() } else { 0 }).sum();
+    assert!(told >= 1 && !one.replica.owes_commit());
+    one.replica.tell_commit();
+    assert!(one.carry_out().is_empty(), "they know");
+    let mut alone = One::of(1, Membership::of_voters([NodeId::from(1)]));
+    alone.replica.tick();
+    alone.carry_out();
+    assert!(alone.append());
+    alone.carry_out();
+    assert_eq!((alone.replica.standing().role, alone.replica.committed.next_index), (Role::Leader, 1));
+    assert!(!alone.replica.owes_commit());
+}
+
+#[test]
+fn a_leader_says_where_its_log_ends_and_whether_it_takes_appends() {
+    let one = elected();
+    assert_eq!((one.replica.led(), one.replica.leads_and_commits(NodeId::from(1))), (Some(2), false));
+    let mut one = leader();
+    assert_eq!([1, 2].map(|node| one.replica.leads_and_commits(NodeId::from(node))), [true, false]);
+    one.append();
+    assert_eq!(one.replica.led(), Some(3), "though it is not written");
+    let one = follower();
+    assert_eq!((one.replica.led(), one.replica.leads_and_commits(NodeId::from(1))), (None, true));
+}
+
+#[test]
+fn a_log_that_begins_anew_brings_its_membership() {
+    let mut leader = One::of(1, Membership { voters: vec![NodeId::from(1)], learners: vec![NodeId::from(4)] });
+    let mut moved = One::of(4, Membership { voters: [1, 2].map(NodeId::from).to_vec(), learners: vec![NodeId::from(4)] });
+    leader.replica.tick();
+    leader.carry_out();
+    (0..3).for_each(|_| assert!(leader.append() && !leader.carry_out().is_empty()));
+    leader.log.purge(2, leader.replica.hard_state().commit).unwrap();
+    leader.replica.handle_purged(leader.log.reader().base());
+    for _ in 0..20 {
+        leader.replica.tick();
+        for effect in leader.carry_out() {
+            let Effect::Send(messages) = effect else { continue };
+            messages.into_iter().for_each(|message| moved.replica.handle_message(message).unwrap());
+        }
+        for effect in moved.carry_out() {
+            match effect {
+                Effect::Rebase(base) => moved.log.reset(&base).unwrap(),
+                Effect::Send(messages) => messages.into_iter().for_each(|message| leader.replica.handle_message(message).unwrap()),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(moved.replica.last(), leader.replica.last());
+    assert_eq!(moved.replica.membership(), leader.replica.membership());
+}
+
+#[test]
+fn batches_that_do_not_continue_the_ledger_are_refused_wherever_they_stand() {
+    let mut one = One::new(2);
+    let append = |one: &mut One, after: &str, batch: &str| {
+        one.hear(&format!("append from=1 to=2 term=2 after={after} batch={batch}: commit=1")).map(|refusal| refusal.to_string())
+    };
+    let refused = Some("a batch does not continue the ledger".to_owned());
+    let is_refused = |outcome: Option<String>| outcome.is_some_and(|why| why.contains(refused.as_deref().expect("a text")));
+    // Behind the base; behind batches that are not written yet, though the last that was looked at is another; in the middle; and at the end.
+    assert!(is_refused(append(&mut one, "1/1", "2/2:1")));
+    assert_eq!(append(&mut one, "1/1", "2/2:0"), None);
+    assert_eq!(append(&mut one, "2/2", "3/2:1"), None);
+    assert_eq!(append(&mut one, "3/2", "4/2:2"), None);
+    assert_eq!(append(&mut one, "1/1", "2/2:0"), None);
+    assert!(is_refused(append(&mut one, "3/2", "4/2:3")));
+    assert!(is_refused(append(&mut one, "4/2", "5/2:2")));
+    assert_eq!(append(&mut one, "4/2", "5/2:3"), None);
+    one.carry_out();
+    assert!(is_refused(append(&mut one, "2/2", "3/2:2")));
+    assert!(is_refused(append(&mut one, "5/2", "6/2:3")));
+    assert_eq!(append(&mut one, "5/2", "6/2:4"), None);
+    one.carry_out();
+    assert_eq!(one.replica.last().map(|last| (last.raft_index, last.next_index)), Some((6, 5)));
+}
+
+#[test]
+fn the_same_seed_stands_for_election_at_the_same_ticks() {
+    let stands = || {
+        let mut one = One::new(1);
+        let stood = (0..400).map(|_| {
+            one.replica.tick();
+            one.carry_out().iter().any(|effect| matches!(effect, Effect::Send(_)))
+        });
+        stood.collect::<Vec<bool>>()
+    };
+    let first = stands();
+    assert!(first.iter().filter(|stood| **stood).count() >= 10);
+    assert_eq!(first, stands());
+}

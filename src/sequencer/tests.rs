@@ -1,0 +1,297 @@
+//! Hosts and one engine at the sequencer, step by step.
+
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::batch::{Batch, Mark, PREFIX_BYTES, SLOT_BYTES};
+use crate::future::Appended;
+use crate::primitives::atomic::{AtomicUsize, Ordering};
+
+/// What an entry of one byte takes of the window.
+const COST: u64 = ENTRY_OVERHEAD + 1;
+
+/// A sequencer with a window for `entries` of one byte, its gate open.
+fn sequencer(entries: u64) -> Sequencer {
+    with_limits(Limits { entry: 10, batch: 100, window: entries * COST })
+}
+
+fn with_limits(limits: Limits) -> Sequencer {
+    let sequencer = Sequencer::new(limits, || {});
+    sequencer.open(0, 0, 0);
+    sequencer
+}
+
+fn not_leader() -> AppendError {
+    AppendError::NotLeader { leader: None, address: None }
+}
+
+/// What became of a future that is resolved by now.
+fn outcome(future: &AppendFuture) -> Result<Appended, AppendError> {
+    future.wait_timeout(Duration::ZERO).expect("it is resolved by now")
+}
+
+fn error(future: &AppendFuture) -> AppendError {
+    outcome(future).expect_err("it fails")
+}
+
+/// Where the entries of a future go, as long as nothing is known of it yet.
+fn place(future: &AppendFuture) -> (u64, u64) {
+    assert!(future.wait_timeout(Duration::ZERO).is_none(), "nothing is known of it yet");
+    (future.index().unwrap(), future.position().unwrap())
+}
+
+/// Takes all that is queued, as batches that follow `before`.
+fn taken(sequencer: &Sequencer, now: u64, before: Mark) -> (Vec<Batch>, Mark) {
+    let mut end = before;
+    let batches = sequencer.take(now).into_iter().map(|closed| {
+        let batch = Batch::new(end.raft_index + 1, end.term, closed.body).unwrap();
+        batch.verify().unwrap();
+        end = batch.mark_after(&end).unwrap();
+        assert_eq!(closed.cost, batch.payload_bytes() + u64::from(batch.count()) * ENTRY_OVERHEAD);
+        batch
+    });
+    (batches.collect(), end)
+}
+
+fn counts(batches: &[Batch]) -> Vec<u32> {
+    batches.iter().map(Batch::count).collect()
+}
+
+/// Lets `host` work at the sequencer beside the test.
+fn beside<T: Send + 'static>(sequencer: &Arc<Sequencer>, host: impl FnOnce(&Sequencer) -> T + Send + 'static) -> thread::JoinHandle<T> {
+    let sequencer = sequencer.clone();
+    thread::spawn(move || host(&sequencer))
+}
+
+/// Long enough for any machine.
+fn patience() -> Option<Instant> {
+    Some(Instant::now() + Duration::from_secs(60))
+}
+
+/// Waits until so many hosts wait for room.
+fn await_waiters(sequencer: &Sequencer, waiters: usize) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while sequencer.queue.lock().waiters != waiters {
+        assert!(Instant::now() < end, "there are never {waiters} waiters");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn entries_follow_each_other_in_one_batch_and_a_batch_of_a_host_stays_by_itself() {
+    let sequencer = sequencer(100);
+    sequencer.open(Mark::GENESIS.next_index, Mark::GENESIS.next_position, 0);
+    let futures = [sequencer.append(b"one", None), sequencer.append(b"two", None)];
+    let (batch, count) = sequencer.append_batch(["three", "four"], None);
+    let last = sequencer.append(b"five", None);
+    assert_eq!(count, 2);
+    assert_eq!(futures.map(|future| place(&future)), [(0, 0), (1, 3)]);
+    assert_eq!([place(&batch), place(&last)], [(2, 6), (4, 15)]);
+    let (batches, end) = taken(&sequencer, 7, Mark::GENESIS);
+    assert_eq!(counts(&batches), [2, 2, 1]);
+    assert_eq!(&batches[1].entry(3).unwrap().unwrap()[..], b"four");
+    assert_eq!((end.next_index, end.next_position), (5, 19));
+    assert!(sequencer.take(7).is_empty());
+    assert_eq!(place(&sequencer.append(b"six", None)), (5, 19));
+}
+
+#[test]
+fn a_batch_is_closed_when_it_is_large() {
+    let limits = Limits { entry: 1 << 30, batch: 1 << 30, window: 1 << 30 };
+    let sequencer = with_limits(limits);
+    let rest = BATCH_BYTES - SLOT_BYTES - 1000;
+    for bytes in [1000, rest, 1000, rest + 1, 1] {
+        place(&sequencer.append(&vec![b'x'; bytes], None));
+    }
+    assert_eq!(counts(&taken(&sequencer, 0, Mark::GENESIS).0), [2, 1, 2]);
+}
+
+#[test]
+fn entries_without_a_payload_do_not_make_a_batch_without_bound() {
+    let sequencer = with_limits(Limits { entry: 1, batch: 1 << 20, window: u64::MAX });
+    let appends = 2 * BATCH_BYTES / SLOT_BYTES + 1;
+    for _ in 0..appends {
+        drop(sequencer.append(b"", None));
+    }
+    let batches = sequencer.take(1);
+    let is_small = |batch: &ClosedBatch| batch.body.len() <= BATCH_BYTES + PREFIX_BYTES + SLOT_BYTES;
+    assert!(batches.iter().all(is_small));
+    let counts = batches.iter().map(|batch| Batch::new(1, 1, batch.body.clone()).unwrap().count() as usize);
+    assert_eq!(counts.sum::<usize>(), appends);
+}
+
+#[test]
+fn what_is_larger_than_its_limit_is_refused_and_what_is_as_large_is_not() {
+    let limits = Limits { entry: 10, batch: ENTRY_OVERHEAD + 15, window: 1 << 20 };
+    let sequencer = with_limits(limits);
+    let too_large = |future: &AppendFuture| match error(future) {
+        AppendError::TooLarge { len, limit } => (len, limit),
+        error => panic!("{error}"),
+    };
+    place(&sequencer.append(&[0; 10], None));
+    assert_eq!(too_large(&sequencer.append(&[0; 11], None)), (11, 10));
+    assert_eq!(too_large(&sequencer.append(&[0; 12], None)), (12, 10));
+    assert_eq!(place(&sequencer.append_batch([&[0; 10][..], &[0; 5]], None).0), (1, 10));
+    let (future, count) = sequencer.append_batch([&[0; 10][..], &[0; 6]], None);
+    assert_eq!((too_large(&future), count), ((ENTRY_OVERHEAD + 16, ENTRY_OVERHEAD + 15), 0));
+    let (future, _) = sequencer.append_batch([&[0; 1][..], &[0; 11]], None);
+    assert_eq!(too_large(&future), (11, 10));
+    let (future, _) = sequencer.append_batch([&[0; 0][..], &[0; 0], &[0; 0]], None);
+    assert_eq!(too_large(&future).0, 2 * ENTRY_OVERHEAD);
+    assert_eq!(place(&sequencer.append(b"x", None)), (3, 25), "what is refused takes no number");
+}
+
+#[test]
+fn an_empty_batch_holds_at_once_and_takes_nothing() {
+    let sequencer = sequencer(100);
+    sequencer.open(3, 5, 0);
+    let (future, count) = sequencer.append_batch([""; 0], None);
+    let appended = outcome(&future).unwrap();
+    assert_eq!((appended.index, appended.position, count), (3, 5, 0));
+    assert_eq!(sequencer.in_flight(), 0);
+    assert!(sequencer.take(0).is_empty());
+    sequencer.close(not_leader());
+    assert!(outcome(&sequencer.append_batch([""; 0], None).0).is_err(), "only a leader answers");
+}
+
+#[test]
+fn the_window_is_taken_to_the_last_byte_and_given_back() {
+    let sequencer = sequencer(4);
+    place(&sequencer.append(b"1", None));
+    place(&sequencer.append_batch(["2", "3", "4"], None).0);
+    assert_eq!(sequencer.in_flight(), 4 * COST);
+    let busy = [sequencer.append(b"", None), sequencer.append_batch(["5"], None).0];
+    for future in busy {
+        let AppendError::Busy { in_flight, limit } = error(&future) else { panic!("it has room") };
+        assert_eq!((in_flight, limit), (4 * COST, 4 * COST));
+    }
+    let batches = sequencer.take(0);
+    assert_eq!(sequencer.in_flight(), 4 * COST, "what is taken is not settled");
+    sequencer.release(batches[1].cost);
+    assert_eq!(sequencer.in_flight(), COST);
+    let batch = sequencer.append_batch(["5", "6", "7"], None).0;
+    assert_eq!(place(&batch).0, 4, "there is room for so much again");
+    assert!(matches!(error(&sequencer.append(b"", None)), AppendError::Busy { .. }));
+    sequencer.release(batches[0].cost);
+    assert_eq!(place(&sequencer.append(b"8", None)).0, 7);
+}
+
+#[test]
+fn what_is_larger_than_the_whole_window_passes_when_it_is_alone() {
+    let sequencer = with_limits(Limits { entry: 10, batch: 100, window: 1 });
+    let first = sequencer.append(b"1", None);
+    assert!(matches!(error(&sequencer.append(b"2", None)), AppendError::Busy { .. }));
+    place(&first);
+    sequencer.release(sequencer.take(0)[0].cost);
+    place(&sequencer.append_batch(["2", "3"], None).0);
+}
+
+#[test]
+fn timestamps_never_go_back() {
+    let sequencer = sequencer(100);
+    let mut end = Mark::GENESIS;
+    let mut times = Vec::new();
+    for (opened_at, now) in [(0, 50), (0, 40), (70, 60), (30, 80)] {
+        sequencer.open(end.next_index, end.next_position, opened_at);
+        place(&sequencer.append(b"x", None));
+        (_, end) = taken(&sequencer, now, end);
+        times.push(end.timestamp);
+    }
+    assert_eq!(times, [50, 50, 70, 80]);
+}
+
+#[test]
+fn the_doorbell_is_rung_when_the_queue_turns_from_empty_to_not_empty() {
+    let rings = Arc::new(AtomicUsize::new(0));
+    let bell = rings.clone();
+    let limits = Limits { entry: 10, batch: 100, window: 1000 };
+    let sequencer = Sequencer::new(limits, move || {
+        bell.fetch_add(1, Ordering::Relaxed);
+    });
+    let rung = || rings.load(Ordering::Relaxed);
+    error(&sequencer.append(b"0", None));
+    sequencer.open(0, 0, 0);
+    assert_eq!(rung(), 0);
+    place(&sequencer.append(b"1", None));
+    assert_eq!(rung(), 1);
+    place(&sequencer.append(b"2", None));
+    place(&sequencer.append_batch(["3"], None).0);
+    assert_eq!(rung(), 1);
+    sequencer.take(0);
+    place(&sequencer.append_batch(["4"], None).0);
+    assert_eq!(rung(), 2);
+}
+
+#[test]
+fn what_is_queued_gives_back_its_room_when_the_gate_closes() {
+    let sequencer = sequencer(4);
+    let queued = [sequencer.append(b"1", None), sequencer.append_batch(["2", "3", "4"], None).0];
+    sequencer.close(not_leader());
+    for future in &queued {
+        assert!(matches!(error(future), AppendError::NotLeader { .. }));
+    }
+    assert_eq!(sequencer.in_flight(), 0);
+    assert!(sequencer.take(0).is_empty());
+    assert!(matches!(error(&sequencer.append(b"5", None)), AppendError::NotLeader { .. }));
+    // A window that lost room with every change of the leader would be shut in the end.
+    sequencer.open(9, 90, 0);
+    assert_eq!(place(&sequencer.append_batch(["1", "2", "3", "4"], None).0), (9, 90));
+}
+
+#[test]
+fn a_closed_gate_stays_closed_whatever_a_transfer_does() {
+    let sequencer = sequencer(4);
+    sequencer.close(AppendError::Stopped);
+    sequencer.pause();
+    assert!(matches!(error(&sequencer.append(b"1", None)), AppendError::Stopped));
+    sequencer.resume();
+    assert!(matches!(error(&sequencer.append(b"1", None)), AppendError::Stopped));
+}
+
+#[test]
+fn a_pause_keeps_what_is_queued_and_lets_nothing_in_until_it_ends() {
+    let sequencer = Arc::new(sequencer(4));
+    place(&sequencer.append(b"1", None));
+    sequencer.pause();
+    assert!(matches!(error(&sequencer.append(b"2", None)), AppendError::Busy { .. }));
+    let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"2", patience())));
+    await_waiters(&sequencer, 1);
+    assert_eq!(counts(&taken(&sequencer, 0, Mark::GENESIS).0), [1]);
+    sequencer.resume();
+    assert_eq!(host.join().unwrap(), (1, 1));
+    assert_eq!(sequencer.queue.lock().waiters, 0);
+}
+
+#[test]
+fn who_waits_for_room_is_woken_by_room_by_a_leader_and_by_the_end() {
+    let sequencer = Arc::new(sequencer(1));
+    place(&sequencer.append(b"1", None));
+    let cost = sequencer.take(0)[0].cost;
+    let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"2", patience())));
+    await_waiters(&sequencer, 1);
+    sequencer.release(cost);
+    assert_eq!(host.join().unwrap(), (1, 1));
+
+    sequencer.pause();
+    let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"x", patience())));
+    await_waiters(&sequencer, 1);
+    sequencer.release(sequencer.take(0)[0].cost);
+    sequencer.open(5, 5, 0);
+    assert_eq!(host.join().unwrap(), (5, 5));
+
+    let host = beside(&sequencer, |sequencer| error(&sequencer.append_batch(["2"], patience()).0));
+    await_waiters(&sequencer, 1);
+    sequencer.close(AppendError::Stopped);
+    assert!(matches!(host.join().unwrap(), AppendError::Stopped));
+}
+
+#[test]
+fn who_waits_for_room_until_it_is_too_late_takes_none() {
+    let sequencer = sequencer(1);
+    place(&sequencer.append(b"1", None));
+    let late = Some(Instant::now() + Duration::from_millis(5));
+    assert!(matches!(error(&sequencer.append(b"2", late)), AppendError::Busy { .. }));
+    let queue = sequencer.queue.lock();
+    assert_eq!((queue.waiters, queue.in_flight, queue.next_index), (0, COST, 1));
+}
