@@ -704,3 +704,6 @@ impl Engine {
         self.refuse_purges();
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
