@@ -30,7 +30,9 @@ fn payload(index: u64) -> Vec<u8> {
 fn fill(ledger: &DLedger, count: u64) {
     let first = ledger.status().end_index;
     let futures: Vec<_> = (first..first + count).map(|index| ledger.append_async(payload(index))).collect();
-    futures.into_iter().for_each(|future| drop(future.wait().unwrap()));
+    futures.into_iter().for_each(|future| {
+        let _ = future.wait().unwrap();
+    });
 }
 
 /// Checks a backup of entries that [`payload`] gives.
