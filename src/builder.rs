@@ -11,7 +11,7 @@ use crate::role::{Membership, Status};
 use crate::sequencer::ENTRY_OVERHEAD;
 use crate::storage::{Create, Storage};
 use crate::threads::Observer;
-use crate::transport::Transport;
+use crate::transport::{Transport, check_address};
 
 /// When a batch counts as stored on a replica, and so may count towards its quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Builder {
         self
     }
 
-    /// Names one member of the group and where it is reached. Every member is named, this node included: its own address is where it listens. At
+    /// Names one member of the group and where it is reached: a host and a port, `10.0.0.1:7001`, `node-1:7001` or `[2001:db8::1]:7001`. Every member is named, this node included: its own address is where it listens. At
     /// most 63 members. Without any, the node is a group of its own.
     ///
     /// A node that cannot listen where the others find it, in a container or behind a translation of addresses, is given a
@@ -258,6 +258,7 @@ impl Builder {
     /// Refuses what makes no sense, naming the method that set it.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         self.check_members()?;
+        self.check_addresses()?;
         if self.dir.is_none() && self.storage.is_none() {
             return refuse("dir", "a ledger needs a directory, or a storage of the host's own");
         }
@@ -282,6 +283,18 @@ impl Builder {
             within_time("flush", interval, 1, 3_600_000)?;
         }
         Ok(())
+    }
+
+    /// A transport of the host's own may understand anything.
+    fn check_addresses(&self) -> Result<(), OpenError> {
+        if self.transport.is_some() || self.peers.len() < 2 {
+            return Ok(());
+        }
+        let wrong = |(id, address): &(NodeId, String)| check_address(address, *id == self.node).err().map(|why| (*id, why));
+        match self.peers.iter().find_map(wrong) {
+            Some((id, why)) => refuse("peer", &format!("node {id}: {why}")),
+            None => Ok(()),
+        }
     }
 
     fn check_members(&self) -> Result<(), OpenError> {
@@ -349,7 +362,11 @@ mod tests {
     fn nonsense_is_refused_by_the_name_of_its_knob() {
         let good = || Builder::new(1.into()).dir("somewhere");
         good().check().unwrap();
-        good().peer(1, "a").peer(2, "b").check().unwrap();
+        good().peer(1, "a:1").peer(2, "b:2").check().unwrap();
+        // A group of one listens nowhere, and a transport of the host's own may understand anything.
+        good().peer(1, "a").check().unwrap();
+        let custom = crate::transport::MemoryNetwork::new().transport(1.into());
+        good().peer(1, "a").peer(2, "b").transport(custom).check().unwrap();
         let ms = Duration::from_millis;
         for (knob, builder) in [
             ("dir", Builder::new(1.into())),
@@ -362,6 +379,15 @@ mod tests {
             ("peer", good().peer(2, "b")),
             ("peer", good().peer(1, "a").peer(1, "b")),
             ("peer", good().peer(1, "a").peer(0, "b")),
+            ("peer", good().peer(1, "a:0").peer(2, "b")),
+            ("peer", good().peer(1, "a").peer(2, "b:2")),
+            ("peer", good().peer(1, "a:0").peer(2, "b:0")),
+            ("peer", good().peer(1, "a:0").peer(2, "b:65536")),
+            ("peer", good().peer(1, "a:0").peer(2, ":7001")),
+            ("peer", good().peer(1, "a:0").peer(2, "")),
+            ("peer", good().peer(1, "a:0").peer(2, "::1:7001")),
+            ("peer", good().peer(1, "a:0").peer(2, "[::1]")),
+            ("peer", good().peer(1, "a:0").peer(2, "b c:7001")),
             ("peer", good().peers((1..=64u64).map(|id| (id, "a")))),
             ("segment_bytes", good().segment_bytes(100)),
             ("mapped_segments_max", good().mapped_segments_max(0)),

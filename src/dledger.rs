@@ -136,7 +136,7 @@ impl DLedger {
     /// can be read here. Works in every role; costs one round of heartbeats of the leader.
     ///
     /// # Errors
-    /// [`BarrierError::TimedOut`] after `Builder::append_timeout` without a leader that has a quorum, and [`BarrierError::Stopped`].
+    /// [`BarrierError::TimedOut`] after `Builder::append_timeout` without a leader that has a quorum, [`BarrierError::Refused`] if refusals are why, and [`BarrierError::Stopped`].
     pub fn barrier(&self) -> Result<u64, BarrierError> {
         refuse_in_waker(BarrierError::CalledFromWaker)?;
         let (id, answer) = self.ask_for_barrier();
@@ -144,7 +144,7 @@ impl DLedger {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Timeout) => {
                 self.node.command(Command::ForgetBarrier { id });
-                Err(BarrierError::TimedOut(self.node.append_timeout))
+                Err(self.barrier_timed_out())
             }
             Err(RecvTimeoutError::Disconnected) => Err(BarrierError::Stopped),
         }
@@ -241,6 +241,11 @@ impl DLedger {
                 Ok(_) | Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    fn barrier_timed_out(&self) -> BarrierError {
+        let (timeout, refused) = (self.node.append_timeout, self.status().refused);
+        if refused.is_empty() { BarrierError::TimedOut(timeout) } else { BarrierError::Refused { timeout, refused } }
     }
 
     fn ask_for_barrier(&self) -> (u64, Receiver<Result<u64, BarrierError>>) {

@@ -26,7 +26,7 @@ use crate::primitives::atomic::Ordering;
 use crate::primitives::channel::{Receiver, Sender};
 use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing};
-use crate::role::{Role, Status};
+use crate::role::{Refusal, Role, Status};
 use crate::shared::{Shared, members};
 use crate::storage::{BackupError, Chore, HardState, Identity, PendingBackup, PendingSync, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Inbox, Transport};
@@ -415,6 +415,22 @@ impl Engine {
             }
             Arrival::Unreachable(peer) => self.replica.handle_unreachable(peer),
             Arrival::Met { peer, directory } => self.remember(peer, directory),
+            Arrival::Refused { peer, reason } => self.set_refused(peer, Some(reason)),
+            Arrival::Accepted(peer) => self.set_refused(peer, None),
+        }
+    }
+
+    /// Shows who refuses whom, and tells it to whoever appends here in vain.
+    fn set_refused(&mut self, peer: NodeId, reason: Option<String>) {
+        {
+            let refused = &mut self.shared.status.lock().refused;
+            refused.retain(|refusal| refusal.peer != peer);
+            refused.extend(reason.map(|reason| Refusal::new(peer, reason)));
+            refused.sort_by_key(|refusal| refusal.peer);
+        }
+        let is_told_why = self.repair.is_some() || self.stopped;
+        if !is_told_why && self.replica.standing().role != Role::Leader {
+            self.shared.sequencer.close(self.refusal());
         }
     }
 
@@ -653,7 +669,9 @@ impl Engine {
             return AppendError::StorageFull { reason };
         }
         let address = leader.and_then(|leader| self.settings.addresses.iter().find(|(id, _)| *id == leader));
-        AppendError::NotLeader { leader, address: address.map(|(_, address)| address.clone()) }
+        let address = address.map(|(_, address)| address.clone());
+        let refused = if leader.is_none() { self.shared.status.lock().refused.clone() } else { Vec::new() };
+        AppendError::NotLeader { leader, address, refused }
     }
 
     fn answer_barriers(&mut self, ids: &[u64]) {

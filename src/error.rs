@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::entry::NodeId;
+use crate::role::Refusal;
 use crate::storage::StorageError;
 
 /// Why an append was not acknowledged.
@@ -13,13 +14,15 @@ use crate::storage::StorageError;
 #[non_exhaustive]
 pub enum AppendError {
     /// Another node leads, or none does at the moment. Certainly not committed: append there, or here again after a while.
-    #[error("this node does not lead{}", leads(leader, address))]
+    #[error("this node does not lead{}", leads(leader, address, refused))]
     #[non_exhaustive]
     NotLeader {
         /// Who leads, as far as this node knows.
         leader: Option<NodeId>,
         /// Where that node is reached, as the builder was told.
         address: Option<String>,
+        /// If no leader is known: which peers and this node refuse each other, as [`Status::refused`](crate::Status::refused) says.
+        refused: Vec<Refusal>,
     },
     /// Too many bytes are under way. Certainly not committed: wait for earlier appends to finish, then try again.
     #[error("{in_flight} bytes are under way, the window holds {limit}: wait for earlier appends to finish")]
@@ -146,6 +149,15 @@ pub enum BarrierError {
     /// No leader with a quorum answered in time. Try again.
     #[error("no leader with a quorum answered within {}", seconds(*.0))]
     TimedOut(Duration),
+    /// No leader with a quorum answered in time, and this node and some of its peers refuse each other.
+    #[error("no leader with a quorum answered within {}: {}", seconds(*timeout), reasons(refused))]
+    #[non_exhaustive]
+    Refused {
+        /// How long was waited.
+        timeout: Duration,
+        /// Who refuses whom, as [`Status::refused`](crate::Status::refused) says.
+        refused: Vec<Refusal>,
+    },
     /// It was called within a waker, or elsewhere on a thread of the node: make the call on another
     /// thread.
     #[error("{WAKER}")]
@@ -167,7 +179,7 @@ pub enum BarrierError {
 #[non_exhaustive]
 pub enum TransferError {
     /// Only the leader can hand over.
-    #[error("this node does not lead{}", leads(leader, &None))]
+    #[error("this node does not lead{}", leads(leader, &None, &[]))]
     #[non_exhaustive]
     NotLeader {
         /// Who leads, as far as this node knows.
@@ -268,12 +280,18 @@ pub enum ShutdownError {
 const WAKER: &str = "called within a waker, on a thread that the answer must come from: use an \
                      asynchronous call, or another thread";
 
-fn leads(leader: &Option<NodeId>, address: &Option<String>) -> String {
+fn leads(leader: &Option<NodeId>, address: &Option<String>, refused: &[Refusal]) -> String {
     match (leader, address) {
         (Some(leader), Some(address)) => format!(": node {leader} at {address} does"),
         (Some(leader), None) => format!(": node {leader} does"),
+        (None, _) if !refused.is_empty() => format!(", and no leader is known: {}", reasons(refused)),
         (None, _) => ", and no leader is known: try again soon".to_owned(),
     }
+}
+
+fn reasons(refused: &[Refusal]) -> String {
+    let reasons: Vec<&str> = refused.iter().map(|refusal| refusal.reason.as_str()).collect();
+    reasons.join("; ")
 }
 
 fn seconds(duration: Duration) -> String {

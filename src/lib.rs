@@ -111,7 +111,7 @@ pub use dledger::DLedger;
 pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
-pub use role::{Member, Membership, Role, Status};
+pub use role::{Member, Membership, Refusal, Role, Status};
 pub use storage::{Backup, BackupError, Create, tools};
 
 /// The programs in the README compile and run.

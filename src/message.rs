@@ -118,6 +118,26 @@ impl Message {
             && this.commit <= later.commit
     }
 
+    /// Whether it may go before what was sent earlier, and must not wait behind bulk: who leads, who
+    /// votes for whom, and who has what. Batches keep their order, and so do the commits told with them.
+    pub(crate) fn is_urgent(&self) -> bool {
+        match &self.0 {
+            Content::Raft(inner) => !matches!(inner.get_msg_type(), eraftpb::MessageType::MsgAppend | eraftpb::MessageType::MsgSnapshot),
+            Content::Repair(letter) => matches!(letter.word, Word::Want(_)),
+        }
+    }
+
+    /// Whether `later` brings no batch that this one does not. Raft repeats an append while it does not
+    /// know what became of it; a leader has one batch at each index of its term.
+    pub(crate) fn is_repeated_by(&self, later: &Message) -> bool {
+        let (Content::Raft(this), Content::Raft(later)) = (&self.0, &later.0) else { return false };
+        let place =
+            |message: &eraftpb::Message| (message.msg_type, message.from, message.to, message.term, message.index, message.log_term);
+        this.msg_type == eraftpb::MessageType::MsgAppend
+            && place(this) == place(later)
+            && (1..=this.entries.len()).contains(&later.entries.len())
+    }
+
     /// Takes a heartbeat for one that tells of no commit behind `last`: for a node that may have lost, with its power, what it had acknowledged.
     /// Gives the commit that it told of, if that lies behind.
     pub(crate) fn limit_heartbeat(&mut self, last: u64) -> Option<u64> {

@@ -67,6 +67,28 @@ pub struct Member {
     pub voter: bool,
 }
 
+/// Two nodes of which one refuses the other: this one, and a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The peer.
+    pub peer: NodeId,
+    /// Which of the two refuses the other, why, and what to do.
+    pub reason: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(peer: NodeId, reason: String) -> Refusal {
+        Refusal { peer, reason }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
 /// A node's account of itself at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -95,6 +117,10 @@ pub struct Status {
     /// What keeps this node from taking part for now: its log is damaged, and its peers are asked for what is missing. The text says which file, offset,
     /// raft index and term, and what the peers answered. It does not vote, acknowledge or lead; what is intact can be read. It goes on by itself.
     pub repair: Option<String>,
+    /// The peers that this node does not talk to because one of the two refuses the other, by ascending id: another data directory than before, another list
+    /// of members, another version, a second process of the same node. The text says who refuses whom, and what to do. Empty if all is well. A peer leaves the
+    /// list when it is talked to again, or when neither has tried for ten seconds.
+    pub refused: Vec<Refusal>,
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a panic. The text says what to do.
     pub fault: Option<String>,
 }

@@ -83,7 +83,7 @@ struct PendingBatch {
 impl Sequencer {
     pub(crate) fn new(limits: Limits, doorbell: impl Fn() + Send + Sync + 'static) -> Sequencer {
         let queue = Queue {
-            gate: Gate::Closed(AppendError::NotLeader { leader: None, address: None }),
+            gate: Gate::Closed(AppendError::NotLeader { leader: None, address: None, refused: Vec::new() }),
             next_index: 0,
             next_position: 0,
             timestamp: 0,

@@ -59,6 +59,7 @@ impl Shared {
             end_index: 0,
             full: None,
             repair: None,
+            refused: Vec::new(),
             fault: None,
         };
         Ok(Shared {

@@ -85,8 +85,11 @@ impl Threads {
 
     /// How a transport gets threads.
     pub(crate) fn spawner(&self) -> Spawner {
-        let threads = self.clone();
-        Spawner::new(move |name, work| threads.spawn(&name, work).map(drop))
+        let (threads, node) = (self.clone(), self.node);
+        Spawner::new(move |name, work| threads.spawn(&name, work).map(drop)).with_detached(
+            // Nobody joins it: what it does may take longer than a shutdown may.
+            move |name, work| thread::Builder::new().name(thread_name(node, &name)).spawn(work).map(drop),
+        )
     }
 
     /// Starts the engine and those who serve it. The engine is dropped, and its storage closed, when its thread ends.
@@ -143,13 +146,17 @@ impl Threads {
             }
             crew.leave(thread::current().id());
         };
-        // Linux shows 15 characters of a thread's name.
-        let handle = thread::Builder::new().name(format!("dl{}-{name}", self.node)).spawn(guarded)?;
+        let handle = thread::Builder::new().name(thread_name(self.node, name)).spawn(guarded)?;
         let id = handle.thread().id();
         roster.at_work.push(id);
         roster.handles.push(handle);
         Ok(id)
     }
+}
+
+/// Linux shows 15 characters of a thread's name.
+fn thread_name(node: NodeId, name: &str) -> String {
+    format!("dl{node}-{name}")
 }
 
 /// The engine's thread: turn, then wait for an input or for time to pass.

@@ -12,7 +12,7 @@ use super::chance::Chance;
 use super::swarm::Weather;
 use crate::message::Promise;
 use crate::transport::Message;
-use crate::transport::frame::{self, FrameReader, Kind};
+use crate::transport::frame::{self, FRAME_BYTES_MAX, FrameReader, Frames};
 use crate::transport::hello::Hello;
 
 /// How many old messages of each kind are kept to be replayed.
@@ -32,7 +32,7 @@ fn kind_of(promise: Promise) -> usize {
     }
 }
 
-/// One frame under way.
+/// One message under way, in one frame or in pieces.
 #[derive(Clone)]
 pub(crate) struct Parcel {
     pub(crate) from: usize,
@@ -59,7 +59,7 @@ pub(crate) enum Opened {
 impl Parcel {
     /// Reads the frame, as a connection would.
     pub(crate) fn open(&self) -> Opened {
-        if !self.is_damaged {
+        if !self.is_damaged && self.frame.len() <= FRAME_BYTES_MAX {
             // A sound frame needs no second opinion on its checksum.
             return Message::decode(self.frame.slice(frame::HEADER_BYTES..)).map_or(Opened::Overlooked, Opened::Message);
         }
@@ -68,6 +68,9 @@ impl Parcel {
         let mut source = &self.frame[..];
         loop {
             match reader.next() {
+                Ok(Some(frame)) if !self.is_damaged => {
+                    return Message::decode(frame.content).map_or(Opened::Overlooked, Opened::Message);
+                }
                 Ok(Some(_)) => return Opened::Overlooked,
                 Ok(None) if source.is_empty() => return Opened::Noticed,
                 Err(_) => return Opened::Noticed,
@@ -141,9 +144,7 @@ impl Network {
 
     /// Takes a message on its way. False: it is lost already, and its sender notices.
     pub(crate) fn send(&mut self, agenda: &mut Agenda, from: usize, to: usize, hello: Hello, message: &Message) -> bool {
-        let content = message.encode();
-        let header = frame::header(Kind::Message, &content);
-        let frame = Bytes::from([&header[..], &content.concat()].concat());
+        let frame = Bytes::from(Frames::of(message.encode()).concat());
         let mut parcel = Parcel { from, to, hello, frame, is_damaged: false, is_forged: false, is_replay: false };
         let capacity = self.weather.capacity;
         if self.is_cut(from, to) || self.link(from, to).under_way >= capacity {

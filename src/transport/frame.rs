@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0  [4]  magic "DLG1"
-//!   4  u8   kind                 1 hello, 2 refusal, 3 message
+//!   4  u8   kind                 1 hello, 2 refusal, 3 message, 4 piece, 5 ping, 6 pong
 //!   5  [3]  zero
 //!   8  u32  length of the content, in bytes
 //!  12  u32  CRC-32 of the content
@@ -10,25 +10,38 @@
 //!  20  ...  content
 //! ```
 //!
-//! Integers are little-endian.
+//! Integers are little-endian. The header, and the kinds 1 and 2, are the same in every version.
+//!
+//! No frame is longer than 64 KiB. A message that does not fit goes in pieces, so that other frames
+//! can go between them: the content of a piece is the length of the whole message (u32) and a part
+//! of it, at least one byte. Pieces of one message follow each other in order, and those of the next
+//! begin when they are complete. A ping carries a number (u64), and a pong that number.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 
-use std::io::{self, Read};
-use std::net::TcpStream;
+use std::io::{self, IoSliceMut, Read};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 const MAGIC: [u8; 4] = *b"DLG1";
 pub(crate) const HEADER_BYTES: usize = 20;
 
+/// The longest frame, its header included.
+pub(crate) const FRAME_BYTES_MAX: usize = 64 << 10;
+/// The longest message that goes in one frame.
+pub(crate) const WHOLE_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES;
+/// What stands before the part of a message in a piece.
+const TOTAL_BYTES: usize = 4;
+/// The most of a message that one piece carries.
+const PART_BYTES_MAX: usize = WHOLE_BYTES_MAX - TOTAL_BYTES;
 /// The longest content of a frame before the two sides know each other.
 pub(crate) const HELLO_BYTES_MAX: usize = 1000;
-/// Room to read into before the two sides know each other, and afterwards.
-const LOBBY_BUFFER_BYTES: usize = 1 << 10;
-const BUFFER_BYTES: usize = 64 << 10;
-/// Room for a frame that does not fit into that, before more of it has arrived: two batches as large as a sequencer makes them.
+/// Room to read into before the two sides know each other.
+const HANDSHAKE_BUFFER_BYTES: usize = 1 << 10;
+/// How far is read beyond the piece that is being read: the next header, and small frames.
+const AHEAD_BYTES: usize = 4 << 10;
+/// Room for a message in pieces, before more of it has arrived: two batches as large as a sequencer makes them.
 const ROOM_BYTES: usize = 2 << 20;
 
 /// What a frame holds.
@@ -38,6 +51,16 @@ pub(crate) enum Kind {
     Hello = 1,
     Refusal = 2,
     Message = 3,
+    /// Never seen by whoever takes frames from a reader: it makes messages of them.
+    Piece = 4,
+    /// Asks whether somebody is there.
+    Ping = 5,
+    /// Somebody is.
+    Pong = 6,
+}
+
+impl Kind {
+    const ALL: [Kind; 6] = [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Piece, Kind::Ping, Kind::Pong];
 }
 
 /// One frame, complete and sound.
@@ -47,6 +70,13 @@ pub(crate) struct Frame {
     pub(crate) content: Bytes,
 }
 
+impl Frame {
+    /// The number in a ping or pong.
+    pub(crate) fn number(&self) -> Option<u64> {
+        Some(u64::from_le_bytes(*self.content.first_chunk()?))
+    }
+}
+
 /// Why a stream of bytes is not one of frames. There is no way to find the next frame after this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FrameError {
@@ -54,6 +84,8 @@ pub(crate) enum FrameError {
     Header,
     #[error("a frame of {len} bytes, where at most {len_max} are allowed")]
     TooLong { len: usize, len_max: usize },
+    #[error("a piece of a message that does not go on where the last one ended")]
+    Piece,
     #[error("a frame was damaged on its way")]
     Checksum,
 }
@@ -64,25 +96,91 @@ impl From<FrameError> for io::Error {
     }
 }
 
-/// The header of a frame that consists of these pieces.
+/// The header of a frame that consists of these parts.
 pub(crate) fn header(kind: Kind, content: &[Bytes]) -> [u8; HEADER_BYTES] {
     let mut hasher = crc32fast::Hasher::new();
-    content.iter().for_each(|piece| hasher.update(piece));
+    content.iter().for_each(|part| hasher.update(part));
     let len: usize = content.iter().map(Bytes::len).sum();
+    debug_assert!(len <= WHOLE_BYTES_MAX, "what is longer goes in pieces");
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&MAGIC);
     header[4] = kind as u8;
-    header[8..12].copy_from_slice(&u32::try_from(len).expect("the limits of the builder lie below 4 GiB").to_le_bytes());
+    header[8..12].copy_from_slice(&(len as u32).to_le_bytes());
     header[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
     let crc = crc32fast::hash(&header[..16]);
     header[16..].copy_from_slice(&crc.to_le_bytes());
     header
 }
 
-/// A small frame in one piece.
+/// A small frame in one part.
 pub(crate) fn whole(kind: Kind, content: Vec<u8>) -> Vec<u8> {
     let content = [Bytes::from(content)];
     [&header(kind, &content)[..], &content[0]].concat()
+}
+
+/// A ping or pong.
+pub(crate) fn numbered(kind: Kind, number: u64) -> Vec<u8> {
+    whole(kind, number.to_le_bytes().to_vec())
+}
+
+/// A message as the frames that carry it: one, or pieces.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    /// What is left of the message: its parts, the last one first.
+    parts: Vec<Bytes>,
+    left: usize,
+    total: usize,
+}
+
+impl Frames {
+    pub(crate) fn of(mut content: Vec<Bytes>) -> Frames {
+        let total = content.iter().map(Bytes::len).sum();
+        content.reverse();
+        Frames { parts: content, left: total, total }
+    }
+
+    /// Whether all of it is written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Puts the next frame behind `into`, in parts. Returns how many bytes of the message it
+    /// carries, or `None` if there is no more.
+    pub(crate) fn next(&mut self, into: &mut Vec<Bytes>) -> Option<usize> {
+        if self.parts.is_empty() {
+            return None;
+        }
+        let at = into.len();
+        into.push(Bytes::new());
+        let whole = self.total <= WHOLE_BYTES_MAX;
+        if !whole {
+            into.push(Bytes::copy_from_slice(&(self.total as u32).to_le_bytes()));
+        }
+        let len = self.left.min(if whole { WHOLE_BYTES_MAX } else { PART_BYTES_MAX });
+        self.take(len, into);
+        let kind = if whole { Kind::Message } else { Kind::Piece };
+        into[at] = Bytes::copy_from_slice(&header(kind, &into[at + 1..]));
+        Some(len)
+    }
+
+    fn take(&mut self, mut len: usize, into: &mut Vec<Bytes>) {
+        self.left -= len;
+        while let Some(mut part) = self.parts.pop() {
+            if part.len() > len {
+                into.push(part.split_to(len));
+                return self.parts.push(part);
+            }
+            len -= part.len();
+            into.push(part);
+        }
+    }
+
+    /// All frames one behind the other.
+    pub(crate) fn concat(mut self) -> Vec<u8> {
+        let mut parts = Vec::new();
+        while self.next(&mut parts).is_some() {}
+        parts.concat()
+    }
 }
 
 /// What a header says of its frame.
@@ -96,13 +194,8 @@ struct Header {
 impl Header {
     fn parse(bytes: &[u8; HEADER_BYTES], len_max: usize) -> Result<Header, FrameError> {
         let field = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let kind = match bytes[4..8] {
-            [1, 0, 0, 0] => Kind::Hello,
-            [2, 0, 0, 0] => Kind::Refusal,
-            [3, 0, 0, 0] => Kind::Message,
-            _ => return Err(FrameError::Header),
-        };
-        if bytes[..4] != MAGIC || field(16) != crc32fast::hash(&bytes[..16]) {
+        let kind = Kind::ALL.into_iter().find(|kind| *kind as u8 == bytes[4]).ok_or(FrameError::Header)?;
+        if bytes[..4] != MAGIC || bytes[5..8] != [0; 3] || field(16) != crc32fast::hash(&bytes[..16]) {
             return Err(FrameError::Header);
         }
         let len = field(8) as usize;
@@ -112,48 +205,60 @@ impl Header {
         Ok(Header { kind, len, crc: field(12) })
     }
 
-    fn frame(&self, content: Vec<u8>) -> Result<Frame, FrameError> {
-        if crc32fast::hash(&content) != self.crc && !planted!("a damaged frame is taken") {
+    fn check(&self, content: &[&[u8]]) -> Result<(), FrameError> {
+        let mut hasher = crc32fast::Hasher::new();
+        content.iter().for_each(|part| hasher.update(part));
+        if hasher.finalize() != self.crc && !planted!("a damaged frame is taken") {
             return Err(FrameError::Checksum);
         }
-        Ok(Frame { kind: self.kind, content: Bytes::from(content) })
+        Ok(())
     }
 }
 
-/// Where the bytes of frames come from.
-pub(crate) trait Source: Read {
-    /// Reads once, at most `len` bytes, behind what `content` holds and into the room that it has. Returns how many bytes came.
-    fn read_behind(&mut self, content: &mut Vec<u8>, len: usize) -> io::Result<usize> {
-        read_and_copy(self, content, len)
-    }
+/// A message that arrives in pieces.
+#[derive(Debug)]
+struct Assembly {
+    total: usize,
+    /// As long as the pieces so far, the one that is being read included.
+    content: Vec<u8>,
+    /// The part of `content` that has arrived.
+    arrived: usize,
+    /// The piece that is being read, and where its part begins.
+    piece: Option<(Header, usize)>,
 }
 
-impl Source for &[u8] {}
-
-impl Source for &TcpStream {
-    /// Clears nothing: the operating system says how much of the room it has filled.
-    #[cfg(target_os = "linux")]
-    fn read_behind(&mut self, content: &mut Vec<u8>, len: usize) -> io::Result<usize> {
-        if content.capacity() - content.len() > len {
-            return read_and_copy(self, content, len);
+impl Assembly {
+    /// Makes room for one more piece: never more than as much again as has arrived, or 2 MiB.
+    fn begin(&mut self, header: Header) -> Result<(), FrameError> {
+        let (start, len) = (self.arrived, header.len - TOTAL_BYTES);
+        if len == 0 || len > self.total - start {
+            return Err(FrameError::Piece);
         }
-        Ok(rustix::io::read(*self, rustix::buffer::spare_capacity(content))?)
+        if start + len > self.content.capacity() {
+            let room = self.total.min(start + ROOM_BYTES.max(start));
+            self.content.reserve_exact(room - start);
+        }
+        // Cleared piece by piece, in the processor's cache: cheaper than a copy of what arrives.
+        self.content.resize(start + len, 0);
+        self.piece = Some((header, start));
+        Ok(())
+    }
+
+    /// Whether the piece that is being read is here, and sound. Then there is none any more.
+    fn end_piece(&mut self) -> Result<bool, FrameError> {
+        let Some((header, start)) = self.piece.filter(|_| self.arrived == self.content.len()) else {
+            return Ok(false);
+        };
+        header.check(&[&(self.total as u32).to_le_bytes(), &self.content[start..]])?;
+        self.piece = None;
+        Ok(true)
     }
 }
 
-/// By way of a small buffer, for the room itself would have to be cleared before it is read into.
-fn read_and_copy(source: &mut (impl Read + ?Sized), content: &mut Vec<u8>, len: usize) -> io::Result<usize> {
-    let mut piece = [0; 16 << 10];
-    let len = len.min(content.capacity() - content.len()).min(piece.len());
-    let read = source.read(&mut piece[..len])?;
-    content.extend_from_slice(&piece[..read]);
-    Ok(read)
-}
-
-/// Puts frames together from whatever pieces of them arrive.
+/// Puts messages together from whatever pieces of them arrive.
 ///
-/// The content of a frame gets an allocation of its own, exactly as long as it is, so that a payload that is kept keeps nothing else
-/// alive. Small frames are copied there from the buffer; large ones are read in place, into room that is made as they arrive: never
+/// The content of a message gets an allocation of its own, exactly as long as it is, so that a payload that is kept keeps nothing else
+/// alive. Small ones are copied there from the buffer; large ones are read in place, into room that is made as they arrive: never
 /// more than as much again as has arrived, or 2 MiB.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
@@ -161,67 +266,123 @@ pub(crate) struct FrameReader {
     /// The part of the buffer that has been filled and not yet taken.
     start: usize,
     end: usize,
-    /// A frame that does not fit into the buffer, and what has arrived of its content.
-    large: Option<(Header, Vec<u8>)>,
-    len_max: usize,
+    assembly: Option<Assembly>,
+    /// The longest content of a frame, and of a message.
+    frame_max: usize,
+    message_max: usize,
 }
 
 impl FrameReader {
     /// A reader that takes a hello and nothing larger.
     pub(crate) fn new() -> FrameReader {
-        FrameReader { buffer: vec![0; LOBBY_BUFFER_BYTES], start: 0, end: 0, large: None, len_max: HELLO_BYTES_MAX }
+        let buffer = vec![0; HANDSHAKE_BUFFER_BYTES];
+        FrameReader { buffer, start: 0, end: 0, assembly: None, frame_max: HELLO_BYTES_MAX, message_max: 0 }
     }
 
-    /// From now on takes contents of up to `len_max` bytes.
-    pub(crate) fn admit(&mut self, len_max: usize) {
-        self.buffer.resize(BUFFER_BYTES, 0);
-        self.len_max = len_max;
+    /// From now on takes messages of up to `message_max` bytes.
+    pub(crate) fn admit(&mut self, message_max: usize) {
+        self.buffer.resize(FRAME_BYTES_MAX, 0);
+        (self.frame_max, self.message_max) = (WHOLE_BYTES_MAX, message_max);
     }
 
-    /// Whether part of a frame has arrived and the rest has not.
+    /// Whether part of a message or frame has arrived and the rest has not.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn is_amid_a_frame(&self) -> bool {
-        self.large.is_some() || self.start < self.end
+        self.assembly.is_some() || self.start < self.end
     }
 
     /// Reads once. Returns how many bytes came; 0 at the end of the stream.
-    pub(crate) fn read_from(&mut self, source: &mut impl Source) -> io::Result<usize> {
-        if let Some((header, content)) = &mut self.large {
-            let arrived = content.len();
-            if arrived == content.capacity() {
-                content.reserve_exact(header.len.min(arrived + ROOM_BYTES.max(arrived)) - arrived);
-            }
-            return source.read_behind(content, header.len - arrived);
-        }
+    pub(crate) fn read_from(&mut self, source: &mut impl Read) -> io::Result<usize> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        let read = source.read(&mut self.buffer[self.end..])?;
+        let room = match &mut self.assembly {
+            None => self.buffer.len(),
+            Some(Assembly { piece: Some(_), content, arrived, .. }) => {
+                debug_assert_eq!(self.end, 0, "what was here of a piece was taken");
+                let rest = &mut content[*arrived..];
+                let (len, ahead) = (rest.len(), &mut self.buffer[..AHEAD_BYTES]);
+                let read = source.read_vectored(&mut [IoSliceMut::new(rest), IoSliceMut::new(ahead)])?;
+                *arrived += read.min(len);
+                self.end = read.saturating_sub(len);
+                return Ok(read);
+            }
+            // The next header: what comes behind it is better read in place.
+            Some(_) => self.end + AHEAD_BYTES,
+        };
+        let room = room.min(self.buffer.len());
+        let read = source.read(&mut self.buffer[self.end..room])?;
         self.end += read;
         Ok(read)
     }
 
-    /// The next frame, if all of it has arrived.
+    /// The next frame, if all of it has arrived: a message in pieces comes out as a message.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        if let Some((header, content)) = self.large.take() {
-            if content.len() < header.len {
-                self.large = Some((header, content));
+        loop {
+            if let Some(assembly) = &mut self.assembly {
+                if let Some((_, start)) = assembly.piece {
+                    let here = (assembly.content.len() - assembly.arrived).min(self.end - self.start);
+                    let (from, to) = (self.start, assembly.arrived);
+                    debug_assert!(start <= to);
+                    assembly.content[to..to + here].copy_from_slice(&self.buffer[from..from + here]);
+                    assembly.arrived += here;
+                    self.start += here;
+                    if !assembly.end_piece()? {
+                        return Ok(None);
+                    }
+                }
+                if assembly.arrived == assembly.total
+                    && let Some(assembly) = self.assembly.take()
+                {
+                    return Ok(Some(Frame { kind: Kind::Message, content: assembly.content.into() }));
+                }
+            }
+            let Some(bytes) = self.buffer[self.start..self.end].first_chunk() else { return Ok(None) };
+            let header = Header::parse(bytes, self.frame_max)?;
+            if header.kind != Kind::Piece {
+                return self.take_whole(header);
+            }
+            if !self.begin_piece(header)? {
                 return Ok(None);
             }
-            return header.frame(content).map(Some);
         }
-        let Some(bytes) = self.buffer[self.start..self.end].first_chunk() else { return Ok(None) };
-        let header = Header::parse(bytes, self.len_max)?;
+    }
+
+    fn take_whole(&mut self, header: Header) -> Result<Option<Frame>, FrameError> {
+        let is_message = header.kind == Kind::Message && self.message_max > 0;
+        if is_message && header.len > self.message_max {
+            return Err(FrameError::TooLong { len: header.len, len_max: self.message_max });
+        }
         let content = self.start + HEADER_BYTES;
-        if header.len <= self.end - content {
-            self.start = content + header.len;
-            return header.frame(self.buffer[content..self.start].to_vec()).map(Some);
+        if header.len > self.end - content {
+            return Ok(None);
         }
-        if HEADER_BYTES + header.len > self.buffer.len() {
-            let mut arrived = Vec::with_capacity(header.len.min(ROOM_BYTES));
-            arrived.extend_from_slice(&self.buffer[content..self.end]);
-            self.large = Some((header, arrived));
-            (self.start, self.end) = (0, 0);
+        self.start = content + header.len;
+        let content = &self.buffer[content..self.start];
+        header.check(&[content])?;
+        Ok(Some(Frame { kind: header.kind, content: Bytes::copy_from_slice(content) }))
+    }
+
+    /// Begins to read a piece, if enough of it is here to say of which message it is.
+    fn begin_piece(&mut self, header: Header) -> Result<bool, FrameError> {
+        let mut behind = &self.buffer[self.start + HEADER_BYTES..self.end];
+        if header.len <= TOTAL_BYTES {
+            return Err(FrameError::Piece);
         }
-        Ok(None)
+        if behind.len() < TOTAL_BYTES {
+            return Ok(false);
+        }
+        let total = behind.get_u32_le() as usize;
+        if total > self.message_max {
+            return Err(FrameError::TooLong { len: total, len_max: self.message_max });
+        }
+        let new = || Assembly { total, content: Vec::new(), arrived: 0, piece: None };
+        let assembly = self.assembly.get_or_insert_with(new);
+        if assembly.total != total {
+            return Err(FrameError::Piece);
+        }
+        assembly.begin(header)?;
+        self.start += HEADER_BYTES + TOTAL_BYTES;
+        Ok(true)
     }
 }
 
@@ -233,10 +394,15 @@ mod tests {
         (0..len).map(|at| (at * 31) as u8).collect()
     }
 
+    /// A message of so many bytes, in parts of odd lengths.
+    fn in_frames(len: usize) -> Vec<u8> {
+        let message = Bytes::from(content(len));
+        let cut = len / 3 + len % 2;
+        Frames::of(vec![message.slice(..cut), Bytes::new(), message.slice(cut..)]).concat()
+    }
+
     /// A source that gives at most so many bytes at a time.
     struct Trickle<'a>(&'a [u8], usize);
-
-    impl Source for Trickle<'_> {}
 
     impl Read for Trickle<'_> {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -245,7 +411,7 @@ mod tests {
         }
     }
 
-    fn read_all(reader: &mut FrameReader, mut source: impl Source) -> Result<Vec<Frame>, FrameError> {
+    fn read_all(reader: &mut FrameReader, mut source: impl Read) -> Result<Vec<Frame>, FrameError> {
         let mut frames = Vec::new();
         loop {
             while let Some(frame) = reader.next()? {
@@ -259,8 +425,8 @@ mod tests {
 
     #[test]
     fn frames_come_out_as_they_went_in_however_they_are_cut() {
-        let lens = [0, 1, 500, 65_515, 65_516, 65_517, 200_000, 3, 1_000_000];
-        let stream: Vec<u8> = lens.iter().flat_map(|&len| whole(Kind::Message, content(len))).collect();
+        let lens = [0, 1, 500, 65_515, 65_516, 65_517, 131_024, 131_025, 200_000, 3, 1_000_000];
+        let stream: Vec<u8> = lens.iter().flat_map(|&len| in_frames(len)).collect();
         for piece in [1, 7, 19, 1000, 64 << 10, usize::MAX] {
             let mut reader = FrameReader::new();
             reader.admit(1_000_000);
@@ -291,15 +457,59 @@ mod tests {
     }
 
     #[test]
+    fn other_frames_go_between_the_pieces_of_a_message() {
+        let (message, mut parts) = (Bytes::from(content(300_000)), Vec::new());
+        let mut frames = Frames::of(vec![message.clone()]);
+        for number in 0.. {
+            parts.push(Bytes::from(numbered(Kind::Ping, number)));
+            parts.push(Bytes::from(whole(Kind::Message, content(number as usize * 900))));
+            if frames.next(&mut parts).is_none() {
+                break;
+            }
+        }
+        let stream = parts.concat();
+        for piece in [1, 1000, usize::MAX] {
+            let mut reader = FrameReader::new();
+            reader.admit(300_000);
+            let all = read_all(&mut reader, Trickle(&stream, piece)).unwrap();
+            let (large, small): (Vec<_>, Vec<_>) = all.iter().partition(|frame| frame.content.len() > 100_000);
+            assert!(large.len() == 1 && large[0].content == message && large[0].kind == Kind::Message);
+            let numbers: Vec<u64> = small.iter().step_by(2).filter_map(|ping| ping.number()).collect();
+            assert_eq!(numbers, (0..6).collect::<Vec<_>>());
+            let lens: Vec<usize> = small.iter().skip(1).step_by(2).map(|frame| frame.content.len()).collect();
+            assert_eq!(lens, [0, 900, 1800, 2700, 3600, 4500]);
+        }
+    }
+
+    fn piece(total: u32, len: usize) -> Vec<u8> {
+        whole(Kind::Piece, [&total.to_le_bytes()[..], &content(len)].concat())
+    }
+
+    #[test]
+    fn pieces_that_make_no_message_are_refused() {
+        let read = |stream: Vec<u8>| {
+            let mut reader = FrameReader::new();
+            reader.admit(1 << 20);
+            read_all(&mut reader, &stream[..])
+        };
+        assert_eq!(read(piece(100, 0)), Err(FrameError::Piece), "it carries nothing");
+        assert_eq!(read([piece(100, 60), piece(100, 41)].concat()), Err(FrameError::Piece), "more than the whole");
+        assert_eq!(read([piece(100, 60), piece(101, 41)].concat()), Err(FrameError::Piece), "of two messages");
+        assert!(matches!(read(piece(2 << 20, 9)), Err(FrameError::TooLong { .. })));
+        assert!(read_all(&mut FrameReader::new(), &piece(10, 5)[..]).is_err(), "before a hello");
+        assert_eq!(read([piece(100, 60), piece(100, 40)].concat()).unwrap().len(), 1);
+    }
+
+    #[test]
     fn room_is_made_only_for_what_arrives() {
-        let claim = header(Kind::Message, &[Bytes::from(vec![0; 30 << 20])]);
-        let mut reader = FrameReader::new();
-        reader.admit(32 << 20);
+        let message = 30 << 20;
         for sent in [0, 10, 1 << 20, 5 << 20, 9 << 20] {
-            let stream = [&claim[..], &vec![0; sent]].concat();
-            reader.large = None;
+            let mut stream = Frames::of(vec![Bytes::from(vec![0; message])]).concat();
+            stream.truncate(HEADER_BYTES + TOTAL_BYTES + sent);
+            let mut reader = FrameReader::new();
+            reader.admit(32 << 20);
             assert_eq!(read_all(&mut reader, &stream[..]).unwrap(), []);
-            let room = reader.large.as_ref().map_or(0, |(_, content)| content.capacity());
+            let room = reader.assembly.as_ref().map_or(0, |assembly| assembly.content.capacity());
             assert!(room <= sent + sent.max(ROOM_BYTES), "{sent} bytes sent, room for {room}");
         }
     }

@@ -57,16 +57,18 @@ pub(crate) enum Stranger {
     NotAMember = 5,
     #[error("it speaks from another data directory than before, so it may have forgotten its votes: restore that directory")]
     OtherDirectory = 6,
-    #[error("another process speaks for it from a copy of the same data directory: stop one of the two")]
+    #[error("another process speaks for it, from the same data directory or a copy of it: stop one of the two")]
     Twin = 7,
     #[error("it was opened again since: this process speaks from an old copy of its data directory and must stop")]
     Outlived = 8,
     #[error("its list of members differs: name the same members in the builder of every node")]
     Members = 9,
+    #[error("it sends what is not understood here: bring all nodes to versions that understand each other")]
+    Unreadable = 10,
 }
 
 impl Stranger {
-    pub(crate) const ALL: [Stranger; 9] = [
+    pub(crate) const ALL: [Stranger; 10] = [
         Stranger::Protocol,
         Stranger::Cluster,
         Stranger::Group,
@@ -76,6 +78,7 @@ impl Stranger {
         Stranger::Twin,
         Stranger::Outlived,
         Stranger::Members,
+        Stranger::Unreadable,
     ];
 
     pub(crate) fn from_code(code: u8) -> Option<Stranger> {
@@ -154,6 +157,47 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*field)
 }
 
+/// Why one of two nodes refuses the other, in words. The nodes are told apart as "it", who is refused,
+/// and whoever says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Rejection {
+    pub(crate) reason: Stranger,
+    text: String,
+}
+
+/// What is told of either side of a refusal.
+struct Side<'a> {
+    protocol: u32,
+    members: &'a [NodeId],
+}
+
+impl Rejection {
+    fn new(reason: Stranger, refused: &Side<'_>, by: &Side<'_>) -> Rejection {
+        let differs = |what: &str, theirs: String, ours: String, then: &str| format!("{what} ({theirs} instead of {ours}): {then}");
+        let (text, parts) = (reason.to_string(), reason.to_string());
+        let text = match (reason, parts.split_once(": ")) {
+            (Stranger::Protocol, Some((what, then))) if refused.protocol != by.protocol => {
+                differs(what, refused.protocol.to_string(), by.protocol.to_string(), then)
+            }
+            (Stranger::Members, Some((what, then))) => differs(what, list(refused.members), list(by.members), then),
+            _ => text,
+        };
+        Rejection { reason, text }
+    }
+}
+
+fn list(members: &[NodeId]) -> String {
+    let ids: Vec<String> = members.iter().map(|id| id.get().to_string()).collect();
+    ids.join(", ")
+}
+
+/// Who a hello says it is from, and its version, whatever else is in it.
+pub(crate) fn claim(hello: &[u8]) -> Option<(u32, NodeId)> {
+    let (protocol, from) = (hello.first_chunk()?, hello.get(12..20)?.first_chunk()?);
+    Some((u32::from_le_bytes(*protocol), NodeId::from(u64::from_le_bytes(*from))))
+}
+
 /// Whom this node expects, and what it knows of them.
 #[derive(Debug)]
 pub(crate) struct Acquaintances {
@@ -185,8 +229,47 @@ impl Acquaintances {
         Hello { to: peer, ..self.me.clone() }
     }
 
+    /// Why this node refuses whoever said `hello`, in words.
+    pub(crate) fn rejection(&self, reason: Stranger, hello: &[u8]) -> Rejection {
+        let protocol = claim(hello).map_or(0, |(protocol, _)| protocol);
+        let theirs = Hello::decode(hello).map_or_else(|_| Arc::default(), |hello| hello.members);
+        Rejection::new(reason, &Side { protocol, members: &theirs }, &self.own_side())
+    }
+
+    /// A refusal as it is sent: u8 reason, u32 protocol, u64 for each member, little-endian. In every
+    /// version the reason comes first, and there may be nothing behind it.
+    pub(crate) fn refusal(&self, reason: Stranger) -> Vec<u8> {
+        let mut bytes = vec![reason as u8];
+        bytes.extend_from_slice(&PROTOCOL.to_le_bytes());
+        self.me.members.iter().for_each(|id| bytes.extend_from_slice(&id.get().to_le_bytes()));
+        bytes
+    }
+
+    /// Why a peer refuses this node, in words, as its refusal says.
+    pub(crate) fn refused_by(&self, refusal: &[u8]) -> Rejection {
+        let (code, mut rest) = refusal.split_first().map_or((0, refusal), |(code, rest)| (*code, rest));
+        let reason = Stranger::from_code(code).unwrap_or(Stranger::Protocol);
+        let protocol = take(&mut rest).map_or(0, u32::from_le_bytes);
+        let member = || Some(NodeId::from(u64::from_le_bytes(take(&mut rest)?)));
+        let members: Vec<NodeId> = std::iter::from_fn(member).collect();
+        Rejection::new(reason, &self.own_side(), &Side { protocol, members: &members })
+    }
+
+    fn own_side(&self) -> Side<'_> {
+        Side { protocol: PROTOCOL, members: &self.me.members }
+    }
+
     /// Whether the node that says `hello` may come in. If so it is known from now on.
     pub(crate) fn admit(&mut self, hello: &Hello) -> Result<(), Stranger> {
+        self.check(hello)?;
+        let Identity { directory, incarnation } = hello.identity;
+        let known = Acquaintance { directory: Some(directory), life: (incarnation, hello.nonce) };
+        self.peers.insert(hello.from, known);
+        Ok(())
+    }
+
+    /// Whether the node that says `hello` may come in, for all that is remembered of it.
+    pub(crate) fn check(&self, hello: &Hello) -> Result<(), Stranger> {
         if hello.group != self.me.group && !planted!("a node of another group is let in") {
             return Err(Stranger::Group);
         }
@@ -200,7 +283,7 @@ impl Acquaintances {
         if hello.cluster != self.me.cluster {
             return Err(Stranger::Cluster);
         }
-        let peer = self.peers.get_mut(&hello.from).ok_or(Stranger::NotAMember)?;
+        let peer = self.peers.get(&hello.from).ok_or(Stranger::NotAMember)?;
         let Identity { directory, incarnation } = hello.identity;
         if peer.directory.is_some_and(|known| known != directory) && !planted!("a wiped disk is let in") {
             return Err(Stranger::OtherDirectory);
@@ -211,7 +294,6 @@ impl Acquaintances {
         if incarnation == peer.life.0 && hello.nonce != peer.life.1 {
             return Err(Stranger::Twin);
         }
-        *peer = Acquaintance { directory: Some(directory), life: (incarnation, hello.nonce) };
         Ok(())
     }
 }
@@ -286,5 +368,24 @@ mod tests {
             assert_eq!(Stranger::from_code(stranger as u8), Some(stranger));
         }
         assert_eq!(Stranger::from_code(0), None);
+    }
+
+    #[test]
+    fn both_sides_of_a_refusal_say_what_differs() {
+        let mut other = seat(2);
+        other.addresses.push((NodeId::from(9), String::new()));
+        let (ours, theirs) = (Acquaintances::new(&seat(1), 1), Acquaintances::new(&other, 2));
+        let hello = theirs.hello_to(NodeId::from(1)).encode();
+        let text = "its list of members differs (1, 2, 3, 9 instead of 1, 2, 3): name the same members in the builder of every node";
+        assert_eq!(ours.rejection(Stranger::Members, &hello).to_string(), text);
+        assert_eq!(theirs.refused_by(&ours.refusal(Stranger::Members)).to_string(), text);
+        let old = [&1_u32.to_le_bytes()[..], &hello[4..]].concat();
+        assert_eq!(claim(&old), Some((1, NodeId::from(2))));
+        assert!(ours.rejection(Stranger::Protocol, &old).to_string().contains("protocol (1 instead of 2): bring"));
+        let mut from_later = ours.refusal(Stranger::Protocol);
+        from_later[1] = 3;
+        assert!(theirs.refused_by(&from_later).to_string().contains("protocol (2 instead of 3): bring"));
+        assert_eq!(theirs.refused_by(&[99]).reason, Stranger::Protocol);
+        assert_eq!(theirs.refused_by(&[6]).to_string(), Stranger::OtherDirectory.to_string());
     }
 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 pub use self::memory::{MemoryNetwork, MemoryTransport};
 pub use self::tcp::TcpTransport;
+pub(crate) use self::tcp::check_address;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};
 use crate::entry::NodeId;
@@ -89,7 +90,7 @@ impl Seat {
     }
 }
 
-/// What a transport has to report.
+/// What a transport has to report. It reports a refusal once, and again only if its reason changes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Arrival {
@@ -104,6 +105,15 @@ pub enum Arrival {
         /// The id of its data directory, to be remembered.
         directory: u128,
     },
+    /// This node and a peer do not talk to each other, since one of the two refuses the other.
+    Refused {
+        /// The peer.
+        peer: NodeId,
+        /// Who refuses whom, why, and what to do.
+        reason: String,
+    },
+    /// What was reported of this peer as [`Refused`](Arrival::Refused) is over.
+    Accepted(NodeId),
 }
 
 /// Where a transport puts what arrives. Cheap to clone, usable from any thread, never blocks.
@@ -131,6 +141,16 @@ impl Inbox {
     pub fn met(&self, peer: NodeId, directory: u128) {
         (self.0)(Arrival::Met { peer, directory });
     }
+
+    /// Reports that one of this node and `peer` refuses the other, and why.
+    pub fn refused(&self, peer: NodeId, reason: String) {
+        (self.0)(Arrival::Refused { peer, reason });
+    }
+
+    /// Reports that this node and `peer`, of which a refusal was reported, refuse each other no more.
+    pub fn accepted(&self, peer: NodeId) {
+        (self.0)(Arrival::Accepted(peer));
+    }
 }
 
 impl fmt::Debug for Inbox {
@@ -143,12 +163,22 @@ type Spawn = dyn Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send +
 
 /// Grants threads. The node that granted one waits for it to end when it shuts down, and fails if it panics.
 #[derive(Clone)]
-pub struct Spawner(Arc<Spawn>);
+pub struct Spawner {
+    joined: Arc<Spawn>,
+    detached: Arc<Spawn>,
+}
 
 impl Spawner {
     /// A spawner that runs `spawn` with the name of the thread and its work.
     pub fn new(spawn: impl Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync + 'static) -> Spawner {
-        Spawner(Arc::new(spawn))
+        let joined: Arc<Spawn> = Arc::new(spawn);
+        Spawner { detached: joined.clone(), joined }
+    }
+
+    /// Runs what is detached by `spawn` instead: on threads that nobody waits for.
+    #[must_use]
+    pub fn with_detached(self, spawn: impl Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync + 'static) -> Spawner {
+        Spawner { detached: Arc::new(spawn), ..self }
     }
 
     /// Runs `work` on a new thread named `name`.
@@ -156,7 +186,16 @@ impl Spawner {
     /// # Errors
     /// If the operating system grants no thread, or the node is shutting down.
     pub fn spawn(&self, name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        (self.0)(name.into(), Box::new(work))
+        (self.joined)(name.into(), Box::new(work))
+    }
+
+    /// Runs `work` on a new thread that the node does not wait for when it shuts down: only for what
+    /// cannot be interrupted, ends by itself, and holds nothing of the node. Names are resolved so.
+    ///
+    /// # Errors
+    /// If the operating system grants no thread.
+    pub fn spawn_detached(&self, name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        (self.detached)(name.into(), Box::new(work))
     }
 }
 

@@ -20,6 +20,7 @@ mod every_call;
 mod group;
 mod limits;
 mod neighbours;
+mod network;
 mod purge;
 #[cfg(target_os = "linux")]
 mod resources;

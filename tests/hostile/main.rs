@@ -8,5 +8,6 @@ mod group;
 mod heartbeats;
 mod liars;
 mod memory;
+mod pieces;
 mod strangers;
 mod wire;

@@ -3,8 +3,8 @@
 const MIB: u64 = 1 << 20;
 
 /// What one hostile member and any number of strangers can make a node hold at once. From the limits in `src/transport/tcp`: messages that wait for the
-/// node; one message on its way in, taken apart; what waits to go out to that member; the lobby. Each with the defaults of the builder.
-pub(crate) const BOUND_BYTES: u64 = 128 * MIB + (32 + 14 + 1) * MIB + 64 * MIB + MIB;
+/// node; one message on its way in, and the room that is made for it, taken apart; what waits to go out to that member; the lobby.
+pub(crate) const BOUND_BYTES: u64 = 128 * MIB + (2 * 97 + 14) * MIB + 64 * MIB + MIB;
 
 /// Memory that is no file, in bytes: the log is mapped, and its pages are not counted.
 pub(crate) fn anonymous() -> u64 {

@@ -9,6 +9,9 @@ use socket2::{Domain, Socket, Type};
 pub(crate) const HELLO: u8 = 1;
 pub(crate) const REFUSAL: u8 = 2;
 pub(crate) const MESSAGE: u8 = 3;
+pub(crate) const PIECE: u8 = 4;
+pub(crate) const PING: u8 = 5;
+pub(crate) const PONG: u8 = 6;
 const HEADER_BYTES: usize = 20;
 
 /// Where nodes listen: at an address from which nobody connects, so that no connection takes the port of a node that is closed for a moment.
@@ -101,6 +104,14 @@ impl Line {
 
     pub(crate) fn end(&self) {
         let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    /// Reads on until the node hangs up. Until then it says that it reads, or why it does not, and nothing else.
+    #[track_caller]
+    pub(crate) fn await_hanging_up(&mut self) {
+        while let Some((kind, _)) = self.hear() {
+            assert!([REFUSAL, PING, PONG].contains(&kind), "a node says nothing of kind {kind} on the way in");
+        }
     }
 
     /// The next frame, or `None` if the node has hung up.

@@ -1,31 +1,37 @@
 //! Any bytes, arriving on a connection.
 
-use super::{FrameReader, HEADER_BYTES, Kind, MAGIC, whole};
+use super::{FrameReader, Frames, HEADER_BYTES, Kind, MAGIC, WHOLE_BYTES_MAX, whole};
 use crate::fuzzing::Dish;
 
-/// A stream of any bytes either is refused, or comes out as frames that would be written as they came, however it is cut into pieces.
+/// The longest message of a reader that has admitted a peer.
+const MESSAGE_MAX: usize = 1 << 20;
+
+type Read = Vec<(Kind, Vec<u8>)>;
+
+/// A stream of any bytes either is refused, or comes out as the frames that it is made of, with messages put together from their
+/// pieces, however it is cut.
 pub fn frame(input: &[u8]) {
     let mut dish = Dish(input);
     let (how, piece) = (dish.byte(), usize::from(dish.u16()));
     let stream = if how & 1 == 0 { dish.0.to_vec() } else { with_sound_headers(dish.0.to_vec()) };
-    let len_max = if how & 2 == 0 { None } else { Some(1 << 20) };
-    let frames = read(&stream, piece.max(1), len_max);
-    assert_eq!(frames, read(&stream, usize::MAX, len_max), "what arrives does not depend on how it is cut");
-    assert!(stream.starts_with(&frames.concat()), "frames are written in one way");
+    let is_admitted = how & 2 != 0;
+    let frames = read(&stream, piece.max(1), is_admitted);
+    assert_eq!(frames, read(&stream, usize::MAX, is_admitted), "what arrives does not depend on how it is cut");
+    assert_eq!(frames, read_plainly(&stream, is_admitted), "what arrives is what was sent");
 }
 
-/// The frames at the start of `stream`, written anew.
-fn read(stream: &[u8], piece: usize, len_max: Option<usize>) -> Vec<Vec<u8>> {
+/// The frames at the start of `stream`.
+fn read(stream: &[u8], piece: usize, is_admitted: bool) -> Read {
     let mut reader = FrameReader::new();
-    if let Some(len_max) = len_max {
-        reader.admit(len_max);
+    if is_admitted {
+        reader.admit(MESSAGE_MAX);
     }
     let mut frames = Vec::new();
     let mut rest = stream;
     loop {
         loop {
             match reader.next() {
-                Ok(Some(frame)) => frames.push(whole(frame.kind, frame.content.to_vec())),
+                Ok(Some(frame)) => frames.push((frame.kind, frame.content.to_vec())),
                 Ok(None) => break,
                 Err(_) => return frames,
             }
@@ -33,11 +39,46 @@ fn read(stream: &[u8], piece: usize, len_max: Option<usize>) -> Vec<Vec<u8>> {
         let mut arriving = &rest[..piece.min(rest.len())];
         let read = reader.read_from(&mut arriving).expect("a slice can be read");
         if read == 0 {
-            assert_eq!(reader.is_amid_a_frame(), frames.concat().len() < stream.len());
             return frames;
         }
         rest = &rest[read..];
     }
+}
+
+/// The same, from the description alone.
+fn read_plainly(mut stream: &[u8], is_admitted: bool) -> Read {
+    let frame_max = if is_admitted { WHOLE_BYTES_MAX } else { super::HELLO_BYTES_MAX };
+    let message_max = if is_admitted { MESSAGE_MAX } else { 0 };
+    let (mut frames, mut message) = (Vec::new(), None::<(usize, Vec<u8>)>);
+    while let Some((kind, content, rest)) = plain_frame(stream, frame_max) {
+        stream = rest;
+        if kind != Kind::Piece {
+            frames.push((kind, content.to_vec()));
+            continue;
+        }
+        let Some((total, part)) = content.split_first_chunk() else { break };
+        let total = u32::from_le_bytes(*total) as usize;
+        let (whole, begin) = message.get_or_insert_with(|| (total, Vec::new()));
+        begin.extend_from_slice(part);
+        if part.is_empty() || total > message_max || *whole != total || begin.len() > total {
+            break;
+        }
+        if begin.len() == total {
+            frames.push((Kind::Message, std::mem::take(begin)));
+            message = None;
+        }
+    }
+    frames
+}
+
+fn plain_frame(stream: &[u8], frame_max: usize) -> Option<(Kind, &[u8], &[u8])> {
+    let (header, rest) = stream.split_at_checked(HEADER_BYTES)?;
+    let field = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let kind = Kind::ALL.into_iter().find(|kind| header[4..8] == [*kind as u8, 0, 0, 0])?;
+    let is_sound = header[..4] == MAGIC && field(16) == crc32fast::hash(&header[..16]);
+    let len = Some(field(8) as usize).filter(|len| is_sound && *len <= frame_max)?;
+    let (content, rest) = rest.split_at_checked(len)?;
+    (field(12) == crc32fast::hash(content)).then_some((kind, content, rest))
 }
 
 /// `stream`, taken for frames one behind the other, with what their headers say put right: magic number, kind, checksums.
@@ -45,7 +86,7 @@ fn with_sound_headers(mut stream: Vec<u8>) -> Vec<u8> {
     let mut at = 0;
     while let Some(header) = stream.get_mut(at..at + HEADER_BYTES) {
         header[..4].copy_from_slice(&MAGIC);
-        header[4] = [Kind::Hello, Kind::Refusal, Kind::Message][usize::from(header[4] % 3)] as u8;
+        header[4] = Kind::ALL[usize::from(header[4] % 6)] as u8;
         header[5..8].fill(0);
         let len = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
         let content = stream.get(at + HEADER_BYTES..(at + HEADER_BYTES).saturating_add(len)).unwrap_or(&[]);
@@ -76,8 +117,18 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         whole(Kind::Refusal, vec![3]),
         whole(Kind::Message, vec![0; 600]),
         [whole(Kind::Hello, hello.clone()), whole(Kind::Message, Vec::new())].concat(),
+        [pieces(&[300, 200]), whole(Kind::Ping, vec![7; 8]), pieces(&[1, 2, 3])].concat(),
+        [pieces(&[30]), pieces(&[20])].concat()[..100].to_vec(),
+        Frames::of(vec![vec![5; 70_000].into()]).concat(),
     ];
     let heads = [[0, 1, 0], [1, 7, 0], [2, 0, 1], [3, 255, 255]];
     let streams = heads.iter().flat_map(|head| frames.iter().map(move |frame| [&head[..], frame].concat()));
     streams.chain([[&[0, 0, 0][..], &hello].concat()]).collect()
+}
+
+/// A message in pieces of these lengths.
+#[cfg(test)]
+fn pieces(lens: &[u32]) -> Vec<u8> {
+    let total = lens.iter().sum::<u32>().to_le_bytes();
+    lens.iter().flat_map(|len| whole(Kind::Piece, [&total[..], &vec![9; *len as usize]].concat())).collect()
 }

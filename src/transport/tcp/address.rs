@@ -1,7 +1,7 @@
 //! What the text of an address stands for.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// The addresses that `text`, a host and a port, stands for. Beyond what the standard library reads, an
 /// address of IPv6 may name its zone by the interface: `[fe80::1%eth0]:7001`. May wait for name servers.
@@ -29,6 +29,29 @@ pub(super) fn is_reached_from_here_only(text: &str, listens: SocketAddr) -> bool
     listens.ip().is_loopback() && !is_meant
 }
 
+/// Refuses an address that TCP cannot connect to, however often it is tried. The own one may leave the
+/// port to the operating system.
+pub(crate) fn check_address(address: &str, is_own: bool) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("{address:?} {why}: an address is a host and a port, \"10.0.0.1:7001\""));
+    let Some((host, port)) = address.rsplit_once(':') else { return wrong("has no port") };
+    let is_bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.contains(':') && !is_bracketed {
+        return wrong("is an address of IPv6 without brackets, \"[2001:db8::1]:7001\"");
+    }
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        return wrong("names no host");
+    }
+    let is_ipv6 = |host: &str| host.split('%').next().is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+    if is_bracketed && !is_ipv6(host.trim_matches(['[', ']'])) {
+        return wrong("is no address of IPv6");
+    }
+    match port.parse::<u16>() {
+        Ok(0) if !is_own => wrong("has port 0, on which nobody can be reached"),
+        Ok(_) => Ok(()),
+        Err(_) => wrong("has no port that is a number up to 65535"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +62,17 @@ mod tests {
         assert_eq!(resolve("[::1]:7").unwrap(), ["[::1]:7".parse().unwrap()]);
         assert!(resolve("127.0.0.1").is_err() && resolve("[fe80::1%lo]").is_err());
         assert!(resolve("[fe80::1%no-such-interface]:7").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_connected_to_is_refused() {
+        for good in ["10.0.0.1:7001", "node-1:7001", "[::1]:7001", "[fe80::1%eth0]:7001", "a.example.org:1"] {
+            assert_eq!(check_address(good, false), Ok(()));
+        }
+        for bad in ["", "a", "a:", "a:x", "a:-1", "a:65536", ":7001", "::1:7001", "[::1]", "[x]:7001", "a b:1", "a:0"] {
+            assert!(check_address(bad, false).is_err(), "{bad}");
+        }
+        assert_eq!(check_address("127.0.0.1:0", true), Ok(()), "one's own port may be left open");
     }
 
     #[test]

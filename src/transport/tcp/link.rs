@@ -1,28 +1,34 @@
-//! The way out to one peer: a bounded queue, and the thread that connects and writes.
+//! The way out to one peer: two bounded queues, and the thread that connects and writes.
+//!
+//! What is urgent goes before bulk, and bulk goes in rounds of at most [`ROUND_BYTES`], so that
+//! nothing urgent waits behind more than two rounds: the one that is being written, and what the
+//! operating system has taken and not sent (see [`prepare`]).
 
-use std::io::{self, IoSlice};
+use std::collections::VecDeque;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::address::resolve;
+use super::outbound::Outbound;
+use super::refusals::By;
+use super::resolver::{Lookup, Resolver};
 use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, Refused, Station, Throttle, hear, prepare, random, say};
 use crate::entry::NodeId;
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::transport::Message;
-use crate::transport::frame::{self, FrameReader, HEADER_BYTES, Kind};
-use crate::transport::hello::{Hello, Stranger};
+use crate::transport::frame::{self, FrameReader, Frames, HEADER_BYTES, Kind, WHOLE_BYTES_MAX};
 
 /// The shortest and the longest pause before a connection is tried again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// A message up to this size is written by the thread that sends it if the connection is idle: to wake another thread takes longer than the write.
 const DIRECT_BYTES_MAX: usize = 16 << 10;
 /// How much of one is written at once: all that the connection takes, but where every schedule is tried so little that some leave a rest.
 const WRITE_BYTES_MAX: usize = if cfg!(all(test, loom)) { 200 } else { DIRECT_BYTES_MAX + HEADER_BYTES };
-/// The most pieces that one system call takes.
-const PIECES_MAX: usize = 1024;
+/// How much bulk is written before it is looked whether anything urgent has come. One frame more at most.
+const ROUND_BYTES: usize = 64 << 10;
 
 /// One life of a peer: its incarnation, and the number that it drew when it started.
 pub(super) type Life = (u64, u64);
@@ -30,8 +36,12 @@ pub(super) type Life = (u64, u64);
 pub(super) struct Link {
     pub(super) peer: NodeId,
     address: String,
+    resolver: Resolver,
     queue: Mutex<Queue>,
+    /// Wakes the thread that writes.
     wake: Condvar,
+    /// The connection was looked at, or is gone.
+    looked: Condvar,
     complaints: Throttle,
 }
 
@@ -39,9 +49,20 @@ pub(super) struct Link {
 struct Queue {
     /// What is left of a frame whose begin is written. It goes before all that waits.
     rest: Bytes,
-    waiting: Vec<Message>,
-    /// The encoded length of all that waits or is being written.
+    urgent: Vec<Message>,
+    bulk: VecDeque<Message>,
+    /// The bulk that is being written, if it takes more than one frame.
+    current: Option<Message>,
+    /// The encoded length of all bulk that waits or is being written.
     bytes: usize,
+    /// The thread that writes has something to write, or looks at the connection.
+    is_busy: bool,
+    /// Something was written since the connection was looked at.
+    has_written: bool,
+    /// Somebody wants to know whether the peer is there.
+    is_asked: bool,
+    /// How often the peer was heard on its connections.
+    times_heard: u64,
     /// A handle to the connection, or to the attempt at one, so that another thread can end it.
     socket: Option<Socket>,
     /// Which life of the peer is at the other end of the connection, if there is one.
@@ -51,34 +72,69 @@ struct Queue {
     stopped: bool,
 }
 
+/// What the thread that writes does next.
+enum Next {
+    Write,
+    Look,
+    GiveUp,
+}
+
+/// What was taken from the queue to be written.
+#[derive(Default)]
+struct Work {
+    rest: Bytes,
+    urgent: Vec<Message>,
+    /// Bulk that was begun, and the length of its message.
+    current: Option<(Frames, usize)>,
+    /// The bulk behind it.
+    bulk: VecDeque<Message>,
+    /// The length of the bulk messages that are written.
+    written: usize,
+}
+
 impl Link {
-    pub(super) fn new(peer: NodeId, address: String) -> Link {
-        Link { peer, address, queue: Mutex::default(), wake: Condvar::new(), complaints: Throttle::default() }
+    pub(super) fn new(peer: NodeId, address: String, lookup: Lookup) -> Link {
+        Link {
+            peer,
+            resolver: Resolver::new(address.clone(), lookup),
+            address,
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            looked: Condvar::new(),
+            complaints: Throttle::default(),
+        }
     }
 
     /// Queues a message of `len` bytes. False if it was dropped because too much is waiting already.
     pub(super) fn push(&self, message: Message, len: usize) -> bool {
         let mut queue = self.queue.lock();
-        let fits = queue.bytes + len <= QUEUE_BYTES_MAX && queue.waiting.len() < QUEUE_MESSAGES_MAX;
-        if queue.stopped || !(fits || queue.bytes == 0) {
+        let is_urgent = message.is_urgent();
+        if !queue.stopped && len > WHOLE_BYTES_MAX && queue.holds(&message) {
+            return true;
+        }
+        if queue.stopped || !queue.has_room(is_urgent, len) {
             return false;
         }
         if len <= DIRECT_BYTES_MAX && queue.is_idle() {
             let frame = frame_of(&message);
             let written = queue.socket.as_ref().map_or(0, |socket| write_now(socket, &frame));
+            queue.has_written |= written > 0;
             if written == frame.len() {
                 return true;
             }
             if written > 0 {
-                queue.bytes += len;
                 queue.rest = frame.slice(written..);
                 self.wake.notify_one();
                 return true;
             }
         }
-        queue.bytes += len;
-        queue.waiting.push(message);
-        if queue.waiting.len() == 1 {
+        if is_urgent {
+            queue.urgent.push(message);
+        } else {
+            queue.bytes += len;
+            queue.bulk.push_back(message);
+        }
+        if queue.urgent.len() + queue.bulk.len() == 1 {
             self.wake.notify_one();
         }
         true
@@ -94,11 +150,25 @@ impl Link {
         self.wake.notify_one();
     }
 
+    /// Whether the connection leads to another process than `life`, and that is there: it has been
+    /// heard after this was asked. Blocks until then, at most until `deadline`.
+    pub(super) fn is_answered_by_another(&self, life: Life, deadline: Instant) -> bool {
+        let mut queue = self.queue.lock();
+        let Some(other) = queue.connected_to.filter(|(_, nonce)| *nonce != life.1) else { return false };
+        let (before, is_same) = (queue.times_heard, |queue: &Queue| queue.connected_to == Some(other));
+        queue.is_asked = true;
+        self.wake.notify_one();
+        while is_same(&queue) && queue.times_heard == before && !self.looked.wait_until(&mut queue, deadline).timed_out() {}
+        is_same(&queue) && queue.times_heard != before
+    }
+
     pub(super) fn stop(&self) {
         let mut queue = self.queue.lock();
         queue.stopped = true;
         queue.hang_up();
         self.wake.notify_one();
+        self.looked.notify_all();
+        self.resolver.stop();
     }
 
     /// Connects and writes until the transport is stopped.
@@ -106,17 +176,22 @@ impl Link {
         let mut pause = PAUSE.0;
         loop {
             match self.connect(station) {
-                Ok(stream) => {
+                Ok(mut outbound) => {
                     pause = PAUSE.0;
                     log::debug!("node {} is connected to node {} at {}", station.node, self.peer, self.address);
-                    let end = self.write(&stream);
+                    let end = self.write(&mut outbound);
                     log::debug!("node {} lost its connection to node {}: {end:?}", station.node, self.peer);
+                    if let Some(refusal) = outbound.refusal() {
+                        let why = station.acquaintances.lock().refused_by(&refusal);
+                        station.refusals.set(self.peer, By::Peer, why);
+                    }
                 }
                 Err(why) => self.complain(station, &why),
             }
             if self.hang_up_and_forget() {
                 return;
             }
+            station.refusals.expire();
             station.inbox.unreachable(self.peer);
             if self.rest(jitter(pause)) {
                 return;
@@ -132,7 +207,9 @@ impl Link {
         let (node, peer, address) = (station.node, self.peer, &self.address);
         match why {
             Refused::Io(error) => log::info!("node {node} cannot reach node {peer} at {address}: {error}"),
-            Refused::Stranger(stranger) => log::warn!("node {node} and node {peer} at {address} do not talk to each other: {stranger}"),
+            Refused::Stranger(why) => {
+                log::warn!("node {node} and node {peer} at {address} do not talk to each other; one says of the other: {why}");
+            }
         }
     }
 
@@ -144,12 +221,10 @@ impl Link {
     fn hang_up_and_forget(&self) -> bool {
         let mut queue = self.queue.lock();
         queue.hang_up();
-        queue.socket = None;
-        queue.connected_to = None;
-        queue.rest.clear();
-        queue.waiting.clear();
-        queue.bytes = 0;
-        queue.stopped
+        let (heard, times_heard, stopped) = (queue.heard, queue.times_heard, queue.stopped);
+        *queue = Queue { heard, times_heard, stopped, ..Queue::default() };
+        self.looked.notify_all();
+        stopped
     }
 
     /// Waits before the next attempt, until something is heard of the peer. Returns whether the transport was stopped.
@@ -161,10 +236,10 @@ impl Link {
     }
 
     /// Makes a connection and introduces this node on it.
-    fn connect(&self, station: &Station) -> Result<TcpStream, Refused> {
+    fn connect(&self, station: &Station) -> Result<Outbound, Refused> {
         self.queue.lock().heard = None;
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the address stands for no host");
-        for address in resolve(&self.address)? {
+        for address in self.resolver.resolve(&station.spawner)? {
             match self.dial(address) {
                 Ok(stream) => return self.introduce(station, stream),
                 Err(error) => failure = error,
@@ -188,56 +263,157 @@ impl Link {
         Ok(stream)
     }
 
-    fn introduce(&self, station: &Station, stream: TcpStream) -> Result<TcpStream, Refused> {
-        let hello = station.acquaintances.lock().hello_to(self.peer);
+    fn introduce(&self, station: &Station, stream: TcpStream) -> Result<Outbound, Refused> {
+        let (hello, mut reader) = (station.acquaintances.lock().hello_to(self.peer), FrameReader::new());
         say(&stream, &frame::whole(Kind::Hello, hello.encode()))?;
-        let answer = hear(&stream, &mut FrameReader::new(), Instant::now() + HELLO_TIMEOUT)?;
+        let answer = hear(&stream, &mut reader, Instant::now() + HELLO_TIMEOUT)?;
         if answer.kind == Kind::Refusal {
-            let code = answer.content.first().copied().unwrap_or_default();
-            return Err(Stranger::from_code(code).unwrap_or(Stranger::Protocol).into());
+            let why = station.acquaintances.lock().refused_by(&answer.content);
+            station.refusals.set(self.peer, By::Peer, why.clone());
+            return Err(why.into());
         }
-        let hello = Hello::decode(&answer.content)?;
-        if hello.from != self.peer {
-            return Err(Stranger::Misdirected.into());
-        }
-        station.acquaintances.lock().admit(&hello)?;
+        let hello = station.judge(&answer.content, Some(self.peer)).inspect_err(|why| {
+            // Else it would take this node for one that is content.
+            let refusal = station.acquaintances.lock().refusal(why.reason);
+            let _ = say(&stream, &frame::whole(Kind::Refusal, refusal));
+        })?;
         self.queue.lock().connected_to = Some((hello.identity.incarnation, hello.nonce));
         station.inbox.met(self.peer, hello.identity.directory);
-        Ok(stream)
+        station.refusals.clear(self.peer, By::Us);
+        station.refusals.clear(self.peer, By::Peer);
+        Ok(Outbound::new(stream, reader)?)
     }
 
-    /// Writes whatever waits, as much at once as there is, until the connection breaks or should be given up.
-    fn write(&self, stream: &TcpStream) -> io::Result<()> {
-        let mut batch = Vec::new();
-        while let Some((rest, bytes_before)) = self.take(&mut batch) {
-            say(stream, &rest)?;
-            write_batch(stream, &batch)?;
-            batch.clear();
-            self.queue.lock().bytes -= bytes_before;
+    /// Writes whatever waits until the connection breaks or should be given up.
+    fn write(&self, outbound: &mut Outbound) -> io::Result<()> {
+        let (mut work, mut parts) = (Work::default(), Vec::new());
+        loop {
+            match self.take(&mut work, outbound) {
+                Next::GiveUp => return Ok(()),
+                Next::Look => self.look(outbound)?,
+                Next::Write => {
+                    work.put_next_round(&mut parts);
+                    outbound.write(&parts)?;
+                    parts.clear();
+                }
+            }
         }
-        Ok(())
     }
 
-    /// Waits for messages and takes all of them, with what is to be written before them. Returns how many bytes that counts, or `None` if the connection
-    /// should be given up.
-    fn take(&self, batch: &mut Vec<Message>) -> Option<(Bytes, usize)> {
+    /// Waits for something to do, and takes it. What was taken before is written.
+    fn take(&self, work: &mut Work, outbound: &mut Outbound) -> Next {
         let mut queue = self.queue.lock();
-        while queue.waiting.is_empty() && queue.rest.is_empty() && !queue.stopped && !queue.is_outlived() {
-            self.wake.wait(&mut queue);
+        queue.bytes -= std::mem::take(&mut work.written);
+        queue.is_busy = false;
+        loop {
+            if queue.stopped || queue.is_outlived() {
+                return Next::GiveUp;
+            }
+            if std::mem::take(&mut queue.is_asked) {
+                outbound.hurry();
+            }
+            let now = Instant::now();
+            let is_due = now >= outbound.next_look();
+            if is_due || !queue.is_empty() || work.is_begun() {
+                queue.is_busy = true;
+                if is_due {
+                    return Next::Look;
+                }
+                queue.has_written = true;
+                queue.give(work);
+                return Next::Write;
+            }
+            self.wake.wait_until(&mut queue, outbound.next_look());
         }
-        if queue.stopped || queue.is_outlived() {
-            return None;
+    }
+
+    /// Hears whether the peer is there, and lets it know that this node is.
+    fn look(&self, outbound: &mut Outbound) -> io::Result<()> {
+        let is_heard = outbound.look()?;
+        let has_written = {
+            let mut queue = self.queue.lock();
+            queue.times_heard += u64::from(is_heard);
+            std::mem::take(&mut queue.has_written)
+        };
+        if is_heard {
+            self.looked.notify_all();
         }
-        std::mem::swap(&mut queue.waiting, batch);
-        // Nothing else is being written, so all that is counted is what was just taken.
-        Some((std::mem::take(&mut queue.rest), queue.bytes))
+        outbound.answer_and_ask(has_written)
+    }
+}
+
+impl Work {
+    /// Whether bulk that was taken is not written yet.
+    fn is_begun(&self) -> bool {
+        self.current.is_some() || !self.bulk.is_empty()
+    }
+
+    /// What is urgent, and bulk up to the length of a round, or a frame more.
+    fn put_next_round(&mut self, parts: &mut Vec<Bytes>) {
+        if !self.rest.is_empty() {
+            parts.push(std::mem::take(&mut self.rest));
+        }
+        for message in self.urgent.drain(..) {
+            let mut frames = Frames::of(message.encode());
+            while frames.next(parts).is_some() {}
+        }
+        let mut round = 0;
+        while round < ROUND_BYTES {
+            let begin = || self.bulk.pop_front().map(|message| (Frames::of(message.encode()), message.encoded_len()));
+            let Some((mut frames, len)) = self.current.take().or_else(begin) else { break };
+            round += frames.next(parts).unwrap_or(0);
+            match frames.is_empty() {
+                true => self.written += len,
+                false => self.current = Some((frames, len)),
+            }
+        }
     }
 }
 
 impl Queue {
+    /// A large message passes when it is alone.
+    fn has_room(&self, is_urgent: bool, len: usize) -> bool {
+        if is_urgent {
+            return self.urgent.len() < QUEUE_MESSAGES_MAX;
+        }
+        let fits = self.bytes + len <= QUEUE_BYTES_MAX && self.bulk.len() < QUEUE_MESSAGES_MAX;
+        fits || self.bytes == 0
+    }
+
+    /// Whether all that this message brings is on its way already: Raft repeats an append with every
+    /// heartbeat that is answered, and over a slow connection the copies would pile up.
+    fn holds(&self, message: &Message) -> bool {
+        self.current.iter().chain(&self.bulk).any(|waiting| waiting.is_repeated_by(message))
+    }
+
+    /// Hands over what is urgent, and bulk for a round if none was begun.
+    fn give(&mut self, work: &mut Work) {
+        work.rest = std::mem::take(&mut self.rest);
+        std::mem::swap(&mut self.urgent, &mut work.urgent);
+        if work.is_begun() {
+            return;
+        }
+        self.current = None;
+        let mut given = 0;
+        while given < ROUND_BYTES
+            && let Some(message) = self.bulk.pop_front()
+        {
+            let len = message.encoded_len();
+            given += len;
+            if len > WHOLE_BYTES_MAX {
+                self.current = Some(message.clone());
+            }
+            work.bulk.push_back(message);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rest.is_empty() && self.urgent.is_empty() && self.bulk.is_empty()
+    }
+
     /// Whether there is a connection, and its thread has nothing to write.
     fn is_idle(&self) -> bool {
-        self.bytes == 0 && self.connected_to.is_some() && !self.is_outlived()
+        !self.is_busy && self.is_empty() && self.connected_to.is_some() && !self.is_outlived()
     }
 
     /// Whether the peer has begun another life than the one that this is connected to.
@@ -255,10 +431,7 @@ impl Queue {
 
 /// A small message in one piece.
 fn frame_of(message: &Message) -> Bytes {
-    let content = message.encode();
-    let header = frame::header(Kind::Message, &content);
-    let pieces = std::iter::once(&header[..]).chain(content.iter().map(|piece| &piece[..]));
-    Bytes::from(pieces.collect::<Vec<_>>().concat())
+    Bytes::from(Frames::of(message.encode()).concat())
 }
 
 /// Writes as much as the connection takes at once, which may be nothing. If the connection is broken, its thread finds out.
@@ -273,38 +446,6 @@ fn write_now(socket: &Socket, bytes: &[u8]) -> usize {
 #[cfg(not(target_os = "linux"))]
 fn write_now(_socket: &Socket, _bytes: &[u8]) -> usize {
     0
-}
-
-fn write_batch(stream: &TcpStream, batch: &[Message]) -> io::Result<()> {
-    let contents: Vec<Vec<Bytes>> = batch.iter().map(Message::encode).collect();
-    let headers: Vec<[u8; HEADER_BYTES]> = contents.iter().map(|content| frame::header(Kind::Message, content)).collect();
-    let frames = headers.iter().zip(&contents);
-    let pieces = frames.flat_map(|(header, content)| std::iter::once(&header[..]).chain(content.iter().map(|piece| &piece[..])));
-    let mut slices: Vec<IoSlice<'_>> = pieces.map(IoSlice::new).collect();
-    let mut rest = &mut slices[..];
-    while !rest.is_empty() {
-        let pieces = rest.len().min(PIECES_MAX);
-        match write_pieces(stream, &rest[..pieces]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// A connection that is gone is an error, also in a host that is to end when a pipe of it breaks: no signal.
-#[cfg(target_os = "linux")]
-fn write_pieces(stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-    Ok(sendmsg(stream, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?)
-}
-
-/// Elsewhere the socket says so for all that is written to it, or there are no such signals.
-#[cfg(not(target_os = "linux"))]
-fn write_pieces(mut stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    io::Write::write_vectored(&mut stream, pieces)
 }
 
 /// Between half of `pause` and all of it, so that nodes that lost each other at the same moment do not keep meeting.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::address::resolve;
-use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, Refused, STALL_TIMEOUT, Station, hear, is_timeout, prepare, say};
+use super::refusals::By;
+use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, Refused, SILENCE_TIMEOUT, Station, hear, prepare, say};
 use crate::entry::NodeId;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::primitives::{Instant, Mutex};
+use crate::primitives::{Condvar, Instant, Mutex};
 use crate::transport::frame::{self, Frame, FrameReader, Kind};
 use crate::transport::hello::{Hello, Stranger};
 use crate::transport::{Message, MessageError};
@@ -20,6 +21,8 @@ use crate::transport::{Message, MessageError};
 const BACKLOG: i32 = 1024;
 /// The longest wait for room in the inbox before it is asked again.
 const ROOM_PAUSE_MAX: Duration = Duration::from_millis(20);
+/// The least time between two pongs that nobody asked for.
+const PONG_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(super) struct Listener(TcpListener);
 
@@ -106,20 +109,58 @@ fn receive(station: &Arc<Station>, stream: TcpStream, address: SocketAddr) {
 /// A connection that was accepted.
 pub(super) struct Guest {
     stream: TcpStream,
-    /// Who it turned out to be. 0 until it is admitted.
+    /// Who it turned out to be, and which process of it. 0 until it is admitted.
     peer: AtomicU64,
+    nonce: AtomicU64,
     closed: AtomicBool,
+    /// Held while a frame is written to it.
+    writing: Mutex<()>,
+    /// The highest number of a ping that it has answered.
+    answered: Mutex<u64>,
+    /// It has answered, or is closed.
+    news: Condvar,
 }
 
 impl Guest {
     pub(super) fn new(stream: TcpStream) -> Guest {
-        Guest { stream, peer: AtomicU64::new(0), closed: AtomicBool::new(false) }
+        Guest {
+            stream,
+            peer: AtomicU64::new(0),
+            nonce: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            writing: Mutex::default(),
+            answered: Mutex::default(),
+            news: Condvar::new(),
+        }
     }
 
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         // It fails if the other end has hung up first, and then it is done already.
         let _ = self.stream.shutdown(Shutdown::Both);
+        let _answered = self.answered.lock();
+        self.news.notify_all();
+    }
+
+    /// Whether it is a connection of another process of the node that says `hello`.
+    pub(super) fn is_rival_of(&self, hello: &Hello) -> bool {
+        self.peer.load(Ordering::Relaxed) == hello.from.get() && self.nonce.load(Ordering::Relaxed) != hello.nonce
+    }
+
+    /// Whether somebody is there: asks, under a number that was not used before, and waits for the
+    /// answer. What was sent before, by a process that has ended since, answers nothing.
+    pub(super) fn is_there(&self, number: u64, deadline: Instant) -> bool {
+        if self.is_closed() || self.say(&frame::numbered(Kind::Ping, number)).is_err() {
+            return false;
+        }
+        let mut answered = self.answered.lock();
+        while *answered < number && !self.is_closed() && !self.news.wait_until(&mut answered, deadline).timed_out() {}
+        *answered >= number && !self.is_closed()
+    }
+
+    fn say(&self, frame: &[u8]) -> io::Result<()> {
+        let _writing = self.writing.lock();
+        say(&self.stream, frame)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -149,75 +190,136 @@ impl Guest {
     fn admit(self: &Arc<Guest>, station: &Station, reader: &mut FrameReader) -> Result<NodeId, Refused> {
         prepare(&self.stream)?;
         let frame = hear(&self.stream, reader, Instant::now() + HELLO_TIMEOUT)?;
-        let judged = if frame.kind == Kind::Hello { Hello::decode(&frame.content) } else { Err(Stranger::Protocol) };
-        let judged = judged.and_then(|hello| station.acquaintances.lock().admit(&hello).map(|()| hello));
+        let judged = match frame.kind {
+            Kind::Hello => station.judge(&frame.content, None),
+            _ => Err(station.acquaintances.lock().rejection(Stranger::Protocol, &[])),
+        };
         let hello = match judged {
             Ok(hello) => hello,
-            Err(stranger) => {
-                let _ = say(&self.stream, &frame::whole(Kind::Refusal, vec![stranger as u8]));
-                return Err(stranger.into());
+            Err(why) => {
+                let refusal = station.acquaintances.lock().refusal(why.reason);
+                let _ = say(&self.stream, &frame::whole(Kind::Refusal, refusal));
+                return Err(why.into());
             }
         };
-        self.replace_earlier(station, hello.from);
+        self.replace_earlier(station, &hello);
         let answer = station.acquaintances.lock().hello_to(hello.from);
         say(&self.stream, &frame::whole(Kind::Hello, answer.encode()))?;
         station.inbox.met(hello.from, hello.identity.directory);
+        station.refusals.clear(hello.from, By::Us);
         if let Some(link) = station.link_to(hello.from) {
             link.heard_of((hello.identity.incarnation, hello.nonce));
         }
         reader.admit(station.message_bytes_max);
-        self.stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+        self.stream.set_read_timeout(Some(SILENCE_TIMEOUT))?;
         Ok(hello.from)
     }
 
     /// A peer that connects anew has given its earlier connection up, whether or not that has been noticed here.
-    fn replace_earlier(self: &Arc<Guest>, station: &Station, peer: NodeId) {
+    fn replace_earlier(self: &Arc<Guest>, station: &Station, hello: &Hello) {
         let guests = station.guests.lock();
-        let earlier = guests.iter().filter(|guest| guest.peer.load(Ordering::Relaxed) == peer.get());
+        let earlier = guests.iter().filter(|guest| guest.peer.load(Ordering::Relaxed) == hello.from.get());
         earlier.for_each(|guest| guest.close());
-        self.peer.store(peer.get(), Ordering::Relaxed);
+        self.nonce.store(hello.nonce, Ordering::Relaxed);
+        self.peer.store(hello.from.get(), Ordering::Relaxed);
     }
 
+    /// Takes what the peer sends until one of the two hangs up, or nothing has come for so long that
+    /// nobody can be there. Whatever comes is answered, so that the peer knows that it arrives.
     fn read(&self, station: &Station, peer: NodeId, reader: &mut FrameReader) -> io::Result<()> {
+        let mut pongs = Pongs(Instant::now());
         loop {
             while let Some(frame) = reader.next()? {
-                self.deliver(station, peer, frame)?;
+                match frame.kind {
+                    Kind::Ping => self.pong(frame.number())?,
+                    Kind::Pong => self.take_answer(frame.number()),
+                    Kind::Refusal => return self.refused(station, peer, &frame),
+                    _ => self.deliver(station, peer, &frame, &mut pongs)?,
+                }
             }
             match reader.read_from(&mut &self.stream) {
                 Ok(0) => return Ok(()),
-                Ok(_) => {}
+                Ok(_) => pongs.send(self)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) && !reader.is_amid_a_frame() => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
+    /// Answers a ping that wants to be answered at once.
+    fn pong(&self, number: Option<u64>) -> io::Result<()> {
+        match number {
+            Some(number @ 1..) => self.say(&frame::numbered(Kind::Pong, number)),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_answer(&self, number: Option<u64>) {
+        let mut answered = self.answered.lock();
+        *answered = number.unwrap_or(0).max(*answered);
+        self.news.notify_all();
+    }
+
+    fn refused(&self, station: &Station, peer: NodeId, frame: &Frame) -> io::Result<()> {
+        let why = station.acquaintances.lock().refused_by(&frame.content);
+        station.refusals.set(peer, By::Peer, why);
+        Ok(())
+    }
+
     /// Hands a message over. While the node has no room for it nothing more is read, and so the peer has to wait.
-    fn deliver(&self, station: &Station, peer: NodeId, frame: Frame) -> io::Result<()> {
+    fn deliver(&self, station: &Station, peer: NodeId, frame: &Frame, pongs: &mut Pongs) -> io::Result<()> {
         let mut pause = Duration::from_millis(1);
         loop {
-            if station.inbox.deliver(message_of(station, peer, &frame)?) {
+            let message = self.message_of(station, peer, frame)?;
+            if station.inbox.deliver(message) {
                 return Ok(());
             }
+            // Busy is not gone.
+            pongs.send(self)?;
             if station.rest(pause) || self.is_closed() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             pause = (pause * 2).min(ROOM_PAUSE_MAX);
         }
     }
+
+    /// The message in a frame, if it is one from `peer` to this node. Taken from the frame anew each time: that costs nothing unless the
+    /// node was too busy, and copies no payload.
+    fn message_of(&self, station: &Station, peer: NodeId, frame: &Frame) -> io::Result<Message> {
+        let invalid = |why: MessageError| io::Error::new(io::ErrorKind::InvalidData, why);
+        if frame.kind != Kind::Message {
+            return Err(invalid(MessageError("another hello")));
+        }
+        let decoded = Message::decode(frame.content.clone());
+        let message = decoded.inspect_err(|_| self.refuse(station, peer)).map_err(invalid)?;
+        if message.from() != peer || message.to() != station.node {
+            return Err(invalid(MessageError("it does not go from that peer to this node")));
+        }
+        Ok(message)
+    }
+
+    /// Tells both ends that the peer sends what this version does not understand.
+    fn refuse(&self, station: &Station, peer: NodeId) {
+        let (why, refusal) = {
+            let acquaintances = station.acquaintances.lock();
+            let reason = Stranger::Unreadable;
+            (acquaintances.rejection(reason, &[]), acquaintances.refusal(reason))
+        };
+        station.refusals.set(peer, By::Us, why);
+        let _ = self.say(&frame::whole(Kind::Refusal, refusal));
+    }
 }
 
-/// The message in a frame, if it is one from `peer` to this node. Taken from the frame anew each time: that costs nothing unless the
-/// node was too busy, and copies no payload.
-fn message_of(station: &Station, peer: NodeId, frame: &Frame) -> io::Result<Message> {
-    let invalid = |why: MessageError| io::Error::new(io::ErrorKind::InvalidData, why);
-    if frame.kind != Kind::Message {
-        return Err(invalid(MessageError("another hello")));
+/// When the last pong was sent that nobody asked for.
+struct Pongs(Instant);
+
+impl Pongs {
+    fn send(&mut self, guest: &Guest) -> io::Result<()> {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.0) < PONG_INTERVAL {
+            return Ok(());
+        }
+        self.0 = now;
+        guest.say(&frame::numbered(Kind::Pong, 0))
     }
-    let message = Message::decode(frame.content.clone()).map_err(invalid)?;
-    if message.from() != peer || message.to() != station.node {
-        return Err(invalid(MessageError("it does not go from that peer to this node")));
-    }
-    Ok(message)
 }

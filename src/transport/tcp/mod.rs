@@ -1,23 +1,42 @@
 //! Messages over TCP: one connection to every peer, and one from every peer.
 //!
 //! Each direction of a pair of nodes has a connection of its own, opened by the node that sends. A thread for each peer connects,
-//! writes whatever has queued up in one system call, and connects anew when the connection breaks ([`link`]). A thread accepts, and
-//! each connection that was accepted has a thread that reads ([`listener`]). Nothing polls: an idle transport sleeps.
+//! writes whatever has queued up, and connects anew when the connection breaks ([`link`]). A thread accepts, and
+//! each connection that was accepted has a thread that reads ([`listener`]). Nothing polls: an idle transport sleeps, but for two
+//! looks a second at each connection ([`outbound`]).
 //!
-//! A connection opens with a hello in both directions; who is turned away is told why, and so is the log. There is no encryption and no
-//! proof of identity here: the network between the nodes must be trusted.
+//! A connection opens with a hello in both directions; who is turned away is told why, and so are the log and the node's status
+//! ([`refusals`]). There is no encryption and no proof of identity here: the network between the nodes must be trusted.
+//!
+//! # Slow connections
+//!
+//! Heartbeats, votes and acknowledgements go before batches, and a batch of more than 64 KiB goes in pieces of that size. So none of
+//! them waits behind more than 256 KiB of batches: a round of 128 KiB at most that is being written, 64 KiB that the operating system
+//! has taken and not sent, and what it takes at once beyond that. A connection that is slow is kept as long as anything arrives; one
+//! on which nothing is heard for two seconds is given up, as is an attempt to connect after one. So nodes whose network has come back
+//! are connected within two seconds.
+//!
+//! # Two processes that speak for one node
+//!
+//! A directory that was copied, and started twice, is two processes of one node. Whoever comes second is refused while the first one's
+//! connection is open and answers, whatever its incarnation says: it is asked, and has two seconds. The connection of a process that
+//! has ended is closed by its operating system at once, so its successor does not wait; after a loss of power it waits until those two
+//! seconds are over. If nobody can reach the first one any more, the second is let in: nothing tells it from a restart.
 //!
 //! # What it costs to be attacked
 //!
 //! Strangers are bounded by the [`lobby`]: less than 1 MiB and 128 threads, whatever their number. Each member of the group has one connection in: 64 KiB of
-//! buffer, and one message of at most [`Seat::message_bytes_max`] (32 MiB, or more with a larger `Builder::max_entry_bytes`), for which room is made as it
-//! arrives, and 14 MiB more while it is taken apart. What waits for the node is at most 128 MiB for all members together, counted as it lies in memory; what
-//! waits to go out is at most 64 MiB for each. With the default settings that is 129 MiB and 111 MiB for each member.
+//! buffer, and one message of at most [`Message::BYTES_MAX`], for which room is made as it arrives, never more than as much again, or 2 MiB; and
+//! 14 MiB more while it is taken apart. It may keep that as long as its connection lasts. What waits for the node is at most 128 MiB for all members together,
+//! counted as it lies in memory; what waits to go out is at most 64 MiB of batches, or one that is larger, and 8,192 small messages for each.
 
 mod address;
 mod link;
 mod listener;
 mod lobby;
+mod outbound;
+mod refusals;
+mod resolver;
 #[cfg(test)]
 mod tests;
 
@@ -27,41 +46,62 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 
+pub(crate) use self::address::check_address;
 use self::link::Link;
 use self::listener::{Doorbell, Guest, Listener};
 use self::lobby::Lobby;
+use self::refusals::{By, Refusals};
+use self::resolver::{Lookup, system_lookup};
 use super::frame::{Frame, FrameReader};
-use super::hello::{Acquaintances, GROUP_BYTES_MAX, Stranger};
+use super::hello::{Acquaintances, GROUP_BYTES_MAX, Hello, MEMBERS_MAX, Rejection, Stranger, claim};
 use super::{Inbox, Message, Seat, Spawner, Transport};
 use crate::entry::NodeId;
+use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::{Condvar, Instant, Mutex};
 
 /// Bytes that may wait for one peer, and how many messages. Beyond that, messages to it are dropped.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 const QUEUE_MESSAGES_MAX: usize = 8192;
 
-/// How long a connection may take to be made, and the two hellos on it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may take to be made. The operating system tries again after a second, so an
+/// attempt that was begun while the network was cut is worth no more than that.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the two hellos may take.
 const HELLO_TIMEOUT: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
-/// How long a peer may take nothing that is written to it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a peer may stay silent in the middle of a frame. Between frames it may for ever.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may be idle before the operating system asks whether the other end is still there, and how often it asks.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
+/// How long another process of a node may take to answer before it is taken to be gone.
+const RIVAL_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(700) } else { Duration::from_secs(2) };
+/// How often it is looked whether the peer is there that this node is connected to. (Where every
+/// schedule is tried, never.)
+const LOOK_INTERVAL: Duration = Duration::from_millis(if cfg!(all(test, loom)) { 3_600_000 } else { 500 });
+/// How long a peer that was let in may stay silent: it says something twice a second.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
+/// After how long without any acknowledgement the operating system gives a connection up. Behind our
+/// own rule, which it backs; it also ends one whose other end has taken nothing for that long.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+/// How much the operating system may hold that it has not sent.
+const UNSENT_BYTES_MAX: u32 = 64 << 10;
 /// Least time between two complaints of the same kind.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The transport of a group whose nodes are processes of their own.
 ///
-/// A node listens on its own address of the [`Seat`]; host names are resolved whenever a connection is made. What waits for one peer is
+/// A node listens on its own address of the [`Seat`]; host names are resolved whenever a connection is made, but not more than once in
+/// five seconds. What waits for one peer is
 /// bounded at 64 MiB and 8,192 messages; what does not fit is dropped, and so is what waits when a connection breaks or cannot be made.
-/// Broken connections are made anew after 50 ms, then after longer pauses of up to 2 s, or at once when the peer itself connects.
-#[derive(Default)]
+/// Broken connections are made anew after 50 ms, then after longer pauses of up to 500 ms, or at once when the peer itself connects.
+///
+/// A connection whose packets vanish is given up after two seconds, so a group whose network is whole again has a leader within three
+/// election timeouts, or five seconds if that is more, however long it was cut. Heartbeats and votes never wait behind more than
+/// 256 KiB of batches, so a link that carries those well within an election timeout carries batches of any size.
+///
+/// If two processes speak for one node, from copies of one directory, the one that comes second is refused as long as the first one's
+/// connection is open and answers.
 pub struct TcpTransport {
     listen: Option<String>,
+    lookup: Lookup,
     station: Option<Arc<Station>>,
     /// Emptied with every batch; kept for its room.
     lost: Vec<NodeId>,
@@ -70,13 +110,23 @@ pub struct TcpTransport {
 impl TcpTransport {
     /// A transport that listens on this node's address of the group.
     pub fn new() -> TcpTransport {
-        TcpTransport::default()
+        TcpTransport::made(None, system_lookup())
     }
 
     /// A transport that listens on `address` instead, where the peers know this node by an address that is not its own: behind a
     /// translation of addresses, or to listen on all interfaces (`"0.0.0.0:7001"`).
     pub fn listening_on(address: impl Into<String>) -> TcpTransport {
-        TcpTransport { listen: Some(address.into()), station: None, lost: Vec::new() }
+        TcpTransport::made(Some(address.into()), system_lookup())
+    }
+
+    fn made(listen: Option<String>, lookup: Lookup) -> TcpTransport {
+        TcpTransport { listen, lookup, station: None, lost: Vec::new() }
+    }
+}
+
+impl Default for TcpTransport {
+    fn default() -> TcpTransport {
+        TcpTransport::new()
     }
 }
 
@@ -87,6 +137,13 @@ impl Transport for TcpTransport {
         }
         if seat.group.len() > GROUP_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name of a group has at most 255 bytes"));
+        }
+        if seat.addresses.len() > MEMBERS_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a group has at most 63 members"));
+        }
+        for (peer, address) in seat.addresses.iter().filter(|(node, _)| *node != seat.node) {
+            let told = |why| io::Error::new(io::ErrorKind::InvalidInput, format!("the address of node {peer}: {why}"));
+            check_address(address, false).map_err(told)?;
         }
         let own = seat.addresses.iter().find(|(node, _)| *node == seat.node).map(|(_, address)| address.clone());
         let address = self.listen.clone().or(own).unwrap_or_default();
@@ -99,7 +156,7 @@ impl Transport for TcpTransport {
                 seat.node
             );
         }
-        let station = Arc::new(Station::new(&seat, listener.doorbell()?));
+        let station = Arc::new(Station::new(&seat, &self.lookup, listener.doorbell()?));
         self.station = Some(station.clone());
         self.spawn_threads(&station, listener).inspect_err(|_| station.stop())
     }
@@ -160,6 +217,9 @@ struct Station {
     guests: Mutex<Vec<Arc<Guest>>>,
     /// Those of them that have not been admitted yet.
     lobby: Lobby,
+    refusals: Refusals,
+    /// The number of the next ping that asks whether somebody is there.
+    next_ping: AtomicU64,
     doorbell: Doorbell,
     stopped: Mutex<bool>,
     stopping: Condvar,
@@ -169,7 +229,7 @@ struct Station {
 }
 
 impl Station {
-    fn new(seat: &Seat, doorbell: Doorbell) -> Station {
+    fn new(seat: &Seat, lookup: &Lookup, doorbell: Doorbell) -> Station {
         let peers = seat.addresses.iter().filter(|(node, _)| *node != seat.node);
         Station {
             node: seat.node,
@@ -177,9 +237,11 @@ impl Station {
             inbox: seat.inbox.clone(),
             spawner: seat.spawner.clone(),
             acquaintances: Mutex::new(Acquaintances::new(seat, random())),
-            links: peers.map(|(node, address)| Link::new(*node, address.clone())).collect(),
+            links: peers.map(|(node, address)| Link::new(*node, address.clone(), lookup.clone())).collect(),
             guests: Mutex::default(),
             lobby: Lobby::default(),
+            refusals: Refusals::new(seat.inbox.clone()),
+            next_ping: AtomicU64::new(1),
             doorbell,
             stopped: Mutex::new(false),
             stopping: Condvar::new(),
@@ -190,6 +252,43 @@ impl Station {
 
     fn link_to(&self, peer: NodeId) -> Option<&Link> {
         self.links.iter().find(|link| link.peer == peer)
+    }
+
+    /// Judges who says this hello, in answer to that of this node if somebody was `expected`.
+    fn judge(&self, hello: &[u8], expected: Option<NodeId>) -> Result<Hello, Rejection> {
+        self.admit(hello, expected).map_err(|reason| {
+            let why = self.acquaintances.lock().rejection(reason, hello);
+            if let Some(peer) = expected.or_else(|| Some(claim(hello)?.1)) {
+                self.refusals.set(peer, By::Us, why.clone());
+            }
+            why
+        })
+    }
+
+    fn admit(&self, hello: &[u8], expected: Option<NodeId>) -> Result<Hello, Stranger> {
+        let hello = Hello::decode(hello)?;
+        if expected.is_some_and(|peer| peer != hello.from) {
+            return Err(Stranger::Misdirected);
+        }
+        self.acquaintances.lock().check(&hello)?;
+        if self.has_rival(&hello, expected.is_none()) {
+            return Err(Stranger::Twin);
+        }
+        self.acquaintances.lock().admit(&hello)?;
+        Ok(hello)
+    }
+
+    /// Whether another process of that node is connected, and answers. On a connection from there, or
+    /// also on the one to there.
+    fn has_rival(&self, hello: &Hello, looks_both_ways: bool) -> bool {
+        let deadline = Instant::now() + RIVAL_TIMEOUT;
+        let guests = self.guests.lock().clone();
+        let number = || self.next_ping.fetch_add(1, Ordering::Relaxed);
+        if guests.iter().filter(|guest| guest.is_rival_of(hello)).any(|guest| guest.is_there(number(), deadline)) {
+            return true;
+        }
+        let life = (hello.identity.incarnation, hello.nonce);
+        looks_both_ways && self.link_to(hello.from).is_some_and(|link| link.is_answered_by_another(life, deadline))
     }
 
     /// Queues a message. False if it was dropped because its peer does not keep up.
@@ -231,7 +330,7 @@ impl Station {
     /// Says, not too often, why a connection was closed. That somebody just hung up is nothing to complain of.
     fn complain(&self, about: &str, why: &Refused) {
         let kind = match why {
-            Refused::Stranger(stranger) => *stranger as usize,
+            Refused::Stranger(why) => why.reason as usize,
             Refused::Io(error) if error.kind() == io::ErrorKind::InvalidData => 0,
             Refused::Io(error) => return log::debug!("node {} lost {about}: {error}", self.node),
         };
@@ -245,14 +344,14 @@ impl Station {
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error("{0}")]
-    Stranger(Stranger),
+    Stranger(Rejection),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-impl From<Stranger> for Refused {
-    fn from(stranger: Stranger) -> Refused {
-        Refused::Stranger(stranger)
+impl From<Rejection> for Refused {
+    fn from(why: Rejection) -> Refused {
+        Refused::Stranger(why)
     }
 }
 
@@ -274,8 +373,17 @@ impl Throttle {
 /// Sets what both ends of a connection want of it.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1))
+    stream.set_write_timeout(Some(LOOK_INTERVAL))?;
+    let socket = SockRef::from(stream);
+    #[cfg(target_os = "linux")]
+    {
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+        // Not a bound of what was sent and is not acknowledged: that grows with the way.
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    socket.set_send_buffer_size(2 * UNSENT_BYTES_MAX as usize)?;
+    Ok(())
 }
 
 fn say(mut stream: &TcpStream, frame: &[u8]) -> io::Result<()> {

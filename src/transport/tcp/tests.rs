@@ -1,5 +1,11 @@
 //! What TCP has to keep beyond the contract: who is turned away, and what nobody can do to a node from outside.
 
+mod names;
+mod refused;
+mod rivals;
+mod silence;
+
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -8,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::link::Link;
+use super::resolver::system_lookup;
 use super::{HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, TcpTransport, is_timeout};
 use crate::entry::NodeId;
 use crate::storage::Identity;
@@ -28,6 +35,7 @@ struct Arrived {
     messages: Vec<Message>,
     met: Vec<(NodeId, u128)>,
     unreachable: Vec<NodeId>,
+    refused: BTreeMap<NodeId, String>,
     is_full: bool,
 }
 
@@ -44,6 +52,10 @@ impl Node {
             started.lock().push(std::thread::spawn(work));
             Ok(())
         });
+        let spawner = spawner.with_detached(|_, work| {
+            std::thread::spawn(work);
+            Ok(())
+        });
         let inbox = Inbox::new(move |arrival| {
             let mut arrived = desk.lock();
             match arrival {
@@ -51,6 +63,8 @@ impl Node {
                 Arrival::Message(message) => arrived.messages.push(message),
                 Arrival::Met { peer, directory } => arrived.met.push((peer, directory)),
                 Arrival::Unreachable(peer) => arrived.unreachable.push(peer),
+                Arrival::Refused { peer, reason } => drop(arrived.refused.insert(peer, reason)),
+                Arrival::Accepted(peer) => drop(arrived.refused.remove(&peer)),
             }
             true
         });
@@ -116,8 +130,17 @@ impl Hand {
         let _ = self.0.write_all(&frame::whole(kind, content));
     }
 
-    /// The next frame, or `None` if the other side hangs up.
+    /// The next frame that is neither ping nor pong, or `None` if the other side hangs up.
     fn hear(&mut self) -> Option<Frame> {
+        loop {
+            let frame = self.hear_any()?;
+            if ![Kind::Ping, Kind::Pong].contains(&frame.kind) {
+                return Some(frame);
+            }
+        }
+    }
+
+    fn hear_any(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.1.next().unwrap() {
                 return Some(frame);
@@ -161,7 +184,7 @@ fn a_stranger_is_told_why_and_nothing_more_of_it_is_read() {
         hand.say(Kind::Hello, hello.encode());
         hand.say(Kind::Message, Message::specimen(hello.from, hello.to, 1, 10).encode().concat());
         let answer = hand.hear().unwrap();
-        assert_eq!((answer.kind, &answer.content[..]), (Kind::Refusal, &[reason as u8][..]), "{reason}");
+        assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, reason as u8), "{reason}");
         assert_eq!(hand.hear(), None);
     }
     Hand::admitted(&node, &friend);
@@ -181,6 +204,7 @@ fn garbage_and_early_messages_end_the_connection() {
     assert_eq!(hand.hear(), None);
     let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
     hand.say(Kind::Message, message[1..].to_vec());
+    assert_eq!(hand.hear().unwrap().kind, Kind::Refusal);
     assert_eq!(hand.hear(), None);
     assert_eq!(node.arrived.lock().messages, []);
 }
@@ -305,6 +329,7 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
         hand
     };
     let mut impostor = answer(Node::new(3, &addresses).hello_to(&node));
+    assert_eq!(impostor.hear().unwrap().kind, Kind::Refusal);
     assert_eq!(impostor.hear(), None, "another node at the address of a peer is not spoken to");
     let mut earlier = answer(peer.hello_to(&node));
     until("they have met", || !node.arrived.lock().met.is_empty());
@@ -317,11 +342,24 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
 #[test]
 fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
     for (len, limit) in [(100, QUEUE_MESSAGES_MAX), (1 << 20, QUEUE_BYTES_MAX >> 20)] {
-        let link = Link::new(NodeId::from(2), String::new());
-        let message = Message::specimen(NodeId::from(1), NodeId::from(2), 1, 10);
-        let taken = (0..QUEUE_MESSAGES_MAX + 1).filter(|_| link.push(message.clone(), len)).count();
+        let link = Link::new(NodeId::from(2), String::new(), system_lookup());
+        let message = |number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 10);
+        let taken = (0..QUEUE_MESSAGES_MAX as u64 + 1).filter(|number| link.push(message(*number), len)).count();
         assert_eq!(taken, limit, "messages of {len} bytes");
+        // What is urgent has room of its own, and that is bounded as well.
+        let urgent = Message::specimens(NodeId::from(1), NodeId::from(2)).remove(0);
+        let taken = (0..QUEUE_MESSAGES_MAX + 1).filter(|_| link.push(urgent.clone(), 100)).count();
+        assert_eq!(taken, QUEUE_MESSAGES_MAX, "urgent messages");
     }
+}
+
+/// Raft repeats an append with every heartbeat that is answered, as long as it does not know what became of it.
+#[test]
+fn a_large_message_that_is_repeated_waits_once() {
+    let link = Link::new(NodeId::from(2), String::new(), system_lookup());
+    let (len, message) = (60 << 20, |number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 10));
+    assert!((0..100).all(|_| link.push(message(1), len)));
+    assert!(!link.push(message(2), len), "another one of that length finds no room");
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! Two processes that speak for one node, from copies of one directory.
+
+use super::*;
+
+/// Process number `nonce` of node 2, opened so often.
+fn process(addresses: &[(NodeId, String)], incarnation: u64, nonce: u64, node: &Node) -> Hello {
+    let mut peer = Node::new(2, addresses);
+    peer.seat.identity.incarnation = incarnation;
+    Hello { nonce, ..peer.hello_to(node) }
+}
+
+/// Says hello. Returns the answer, and the connection.
+fn says(hello: &Hello, node: &Node) -> (Frame, Hand) {
+    let mut hand = Hand::reach_out(node);
+    hand.say(Kind::Hello, hello.encode());
+    (hand.hear().unwrap(), hand)
+}
+
+/// Answers pings until the connection is closed. Returns what closes it.
+fn answering(hand: Hand) -> impl FnOnce() {
+    let stream = hand.0.try_clone().unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut hand = hand;
+        while let Some(frame) = hand.hear_any() {
+            if frame.kind == Kind::Ping {
+                hand.say(Kind::Pong, frame.content.to_vec());
+            }
+        }
+    });
+    move || {
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn while_the_first_answers_the_second_stays_outside_whatever_its_incarnation() {
+    let addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    let (answer, first) = says(&process(&addresses, 5, 51, &node), &node);
+    assert_eq!(answer.kind, Kind::Hello);
+    let close = answering(first);
+    for incarnation in [5, 6, 7, u64::MAX] {
+        let (answer, _) = says(&process(&addresses, incarnation, 90, &node), &node);
+        assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, Stranger::Twin as u8), "{incarnation}");
+    }
+    let told = node.arrived.lock().refused[&NodeId::from(2)].clone();
+    assert!(told.starts_with("this node refuses node 2: another process speaks for it"), "{told}");
+    // The first one itself may connect anew.
+    let (answer, first) = says(&process(&addresses, 5, 51, &node), &node);
+    assert_eq!(answer.kind, Kind::Hello);
+    let close_again = answering(first);
+    close();
+    close_again();
+    // It has ended: its successor need not wait.
+    until("the successor is let in", || says(&process(&addresses, 6, 60, &node), &node).0.kind == Kind::Hello);
+    assert!(node.arrived.lock().refused.is_empty());
+    let (answer, _) = says(&process(&addresses, 5, 51, &node), &node);
+    assert_eq!(answer.content[0], Stranger::Outlived as u8);
+}
+
+#[test]
+fn one_that_does_not_answer_gives_way_though_its_connection_is_open_and_full_of_words() {
+    let addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    let (_, mut first) = says(&process(&addresses, 5, 51, &node), &node);
+    // What it said before it died is read only now, and proves nothing.
+    node.arrived.lock().is_full = true;
+    let message = Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
+    (0..1000).for_each(|_| first.say(Kind::Message, message.clone()));
+    let room = node.arrived.clone();
+    let reading = std::thread::spawn(move || room.lock().is_full = false);
+    let (answer, _) = says(&process(&addresses, 6, 60, &node), &node);
+    assert_eq!(answer.kind, Kind::Hello);
+    reading.join().unwrap();
+}
+
+/// The first one was reached, and has not come by itself yet.
+#[test]
+fn the_process_that_this_node_has_reached_is_the_first_one_too() {
+    let addresses = addresses();
+    let listener = TcpListener::bind(&addresses[1].1).unwrap();
+    let node = Node::new(1, &addresses).started();
+    let mut first = Hand(listener.accept().unwrap().0, FrameReader::new());
+    first.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(first.hear().unwrap().kind, Kind::Hello);
+    first.say(Kind::Hello, process(&addresses, 5, 51, &node).encode());
+    until("they have met", || !node.arrived.lock().met.is_empty());
+    let close = {
+        let stream = first.0.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            // As a node that reads.
+            while let Some(frame) = first.hear_any() {
+                first.say(Kind::Pong, frame.content[..8.min(frame.content.len())].to_vec());
+            }
+        });
+        move || {
+            stream.shutdown(std::net::Shutdown::Both).unwrap();
+            thread.join().unwrap();
+        }
+    };
+    let second = process(&addresses, 6, 60, &node);
+    let (answer, _) = says(&second, &node);
+    assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, Stranger::Twin as u8));
+    drop(listener);
+    close();
+    until("the second is let in", || says(&second, &node).0.kind == Kind::Hello);
+}
