@@ -1,5 +1,7 @@
 //! One engine, turn by turn, on a log that fails when it is told to.
 
+#![expect(clippy::unwrap_used, reason = "every part of this is a test")]
+
 use super::*;
 use crate::batch::Mark;
 use crate::future::{AppendFuture, Appended};
@@ -413,7 +415,7 @@ fn what_a_deposed_leader_had_under_way_times_out_as_unknown() {
     desk.work();
     assert!(is_open(&under_way), "the next leader may have it");
     let refused = outcome(&desk.append("y")).unwrap().unwrap_err();
-    let AppendError::NotLeader { leader, address } = refused else { panic!("{refused}") };
+    let AppendError::NotLeader { leader, address, .. } = refused else { panic!("{refused}") };
     assert_eq!((leader, address.as_deref()), (Some(NodeId::from(3)), Some("host-3:1")));
     for _ in 0..APPEND_TIMEOUT.as_millis() / TICK.as_millis() {
         desk.hear("heartbeat from=3 to=1 term=3 commit=2");

@@ -23,7 +23,7 @@ fn with_limits(limits: Limits) -> Sequencer {
 }
 
 fn not_leader() -> AppendError {
-    AppendError::NotLeader { leader: None, address: None }
+    AppendError::NotLeader { leader: None, address: None, refused: Vec::new() }
 }
 
 /// What became of a future that is resolved by now.

@@ -270,10 +270,7 @@ facts! {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..2).map(|thread| scope.spawn({
                 let (ledger, to) = (&ledger, &to);
-                move || (0..).map(|at| format!("{thread}-{at}")).find_map(|name| match ledger.backup(to.join(&name)) {
-                    Ok(_) => None,
-                    Err(error) => Some(error),
-                })
+                move || (0..).map(|at| format!("{thread}-{at}")).find_map(|name| ledger.backup(to.join(&name)).err())
             })).collect();
             eventually("a backup under way", || names(&to).iter().any(|name| name.starts_with('.')));
             let began = Instant::now();
