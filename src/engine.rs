@@ -11,12 +11,15 @@ mod full_disk;
 mod handover;
 mod purge;
 mod repairing;
+mod sync;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::handover::Transfer;
+use self::purge::PendingPurge;
+pub(crate) use self::sync::{SyncJob, SyncNumber};
 use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
@@ -28,7 +31,7 @@ use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing};
 use crate::role::{Refusal, Role, Status};
 use crate::shared::{Shared, members};
-use crate::storage::{BackupError, Chore, HardState, Identity, PendingBackup, PendingSync, Recovered, Storage, StorageError};
+use crate::storage::{BackupError, Chore, HardState, Identity, PendingBackup, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Inbox, Transport};
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it missed: more ticks than this are skipped,
@@ -89,34 +92,6 @@ pub(crate) enum Command {
     },
 }
 
-/// Names a sync. A replica that was begun anew counts from the start: its life tells its syncs from those of the one before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SyncNumber {
-    life: u64,
-    number: u64,
-    /// Which sync of this engine it is, from 1, whoever asked for it.
-    count: u64,
-}
-
-impl SyncNumber {
-    /// Of one sync that does for this one and `newer`.
-    pub(crate) fn with(self, newer: SyncNumber) -> SyncNumber {
-        let (life, number) = (self.life, self.number).max((newer.life, newer.number));
-        SyncNumber { life, number, count: newer.count }
-    }
-
-    #[cfg(all(test, loom))]
-    pub(crate) fn of(number: u64) -> SyncNumber {
-        SyncNumber { life: 0, number, count: number }
-    }
-}
-
-/// A sync for another thread to wait for; the outcome comes back as [`Input::Synced`].
-pub(crate) struct SyncJob {
-    pub(crate) number: SyncNumber,
-    pub(crate) pending: Box<dyn PendingSync>,
-}
-
 /// The moment at which a turn takes place.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Now {
@@ -149,14 +124,6 @@ struct InFlight {
     completion: Arc<Completion>,
     cost: u64,
     since: Duration,
-}
-
-/// A purge that waits until what it needs is durable.
-struct PendingPurge {
-    /// The count of that sync.
-    sync: u64,
-    index: u64,
-    reply: Sender<Result<u64, PurgeError>>,
 }
 
 /// See the [module](self).

@@ -4,9 +4,17 @@
 //! log does without it. So a purge syncs what was not synced yet, changes the state, and syncs that:
 //! nobody need append for the files to go.
 
-use super::{Engine, PendingPurge};
+use super::Engine;
 use crate::error::PurgeError;
 use crate::primitives::channel::Sender;
+
+/// A purge that waits until what it needs is durable.
+pub(super) struct PendingPurge {
+    /// The count of that sync.
+    sync: u64,
+    index: u64,
+    reply: Sender<Result<u64, PurgeError>>,
+}
 
 impl Engine {
     /// Purges at once if all that was written is being synced, or else when it is durable.

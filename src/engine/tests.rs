@@ -426,7 +426,8 @@ fn what_a_deposed_leader_had_under_way_times_out_as_unknown() {
 
 #[test]
 fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
-    let fail: [(&str, fn(&mut Desk)); 4] = [
+    type Fail = (&'static str, fn(&mut Desk));
+    let fail: [Fail; 4] = [
         ("a sync failed", |desk| {
             let job = desk.syncs.try_recv().unwrap();
             desk.input(Input::Synced(job.number, Err(StorageError::Poisoned("x".to_owned()))));

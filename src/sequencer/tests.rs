@@ -1,5 +1,7 @@
 //! Hosts and one engine at the sequencer, step by step.
 
+#![expect(clippy::unwrap_used, reason = "every part of this is a test")]
+
 use std::thread;
 use std::time::Duration;
 

@@ -379,7 +379,9 @@ fn nonsense_is_refused_when_the_ledger_is_opened() {
     assert_eq!(knob(good().heartbeat_interval(Duration::ZERO)), "heartbeat_interval");
     assert_eq!(knob(good().election_timeout(MS)), "election_timeout");
     assert_eq!(knob(good().flush(FlushPolicy::Async { interval: Duration::ZERO })), "flush");
-    let nobody_listens = good().peer(1, "not an address").peer(2, "127.0.0.1:1").open();
+    assert_eq!(knob(good().peer(1, "not an address").peer(2, "127.0.0.1:1")), "peer");
+    // An address for documentation (RFC 5737): no machine has it, so nobody can listen there.
+    let nobody_listens = good().peer(1, "192.0.2.1:7001").peer(2, "127.0.0.1:1").open();
     assert!(matches!(nobody_listens, Err(OpenError::Transport(_))), "{nobody_listens:?}");
 }
 

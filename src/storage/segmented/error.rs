@@ -66,7 +66,11 @@ pub(super) fn no_directory(path: &Path, error: io::Error) -> StorageError {
         let file = path.ancestors().find(|path| path.exists()).unwrap_or(path);
         return StorageError::NotADirectory { path: file.to_path_buf() };
     }
-    StorageError::Io { action: "open", path: path.to_path_buf(), source: Arc::new(error) }
+    let (action, path) = ("open", path.to_path_buf());
+    match error {
+        error if is_out_of_resources(&error) => StorageError::OutOfResources { action, path, source: Arc::new(error) },
+        error => StorageError::Io { action, path, source: Arc::new(error) },
+    }
 }
 
 /// The typed error for a directory that is to be made at `path`, where `parent` could not be opened.

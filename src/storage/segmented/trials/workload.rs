@@ -210,7 +210,7 @@ impl Trial {
 
     /// Whether a step that ended like this may be found to have been taken.
     fn may_have_happened(result: &Result<(), StorageError>) -> bool {
-        !matches!(result, Err(StorageError::Full { .. } | StorageError::Poisoned(_)))
+        !matches!(result, Err(error) if error.is_temporary() || matches!(error, StorageError::Poisoned(_)))
     }
 
     fn append(&mut self, back: u64, sizes: &[Vec<usize>]) -> Result<(), StorageError> {
