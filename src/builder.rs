@@ -11,7 +11,7 @@ use crate::role::{Membership, Status};
 use crate::sequencer::ENTRY_OVERHEAD;
 use crate::storage::{Create, Storage};
 use crate::threads::Observer;
-use crate::transport::{Transport, check_address};
+use crate::transport::{TcpTransport, Transport};
 
 /// When a batch counts as stored on a replica, and so may count towards its quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,7 +290,7 @@ impl Builder {
         if self.transport.is_some() || self.peers.len() < 2 {
             return Ok(());
         }
-        let wrong = |(id, address): &(NodeId, String)| check_address(address, *id == self.node).err().map(|why| (*id, why));
+        let wrong = |(id, address): &(NodeId, String)| TcpTransport::check_address(address, *id == self.node).err().map(|why| (*id, why));
         match self.peers.iter().find_map(wrong) {
             Some((id, why)) => refuse("peer", &format!("node {id}: {why}")),
             None => Ok(()),

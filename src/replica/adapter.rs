@@ -160,8 +160,7 @@ impl Core {
         if raft.leader_id != leader {
             return;
         }
-        let last = raft.raft_log.last_index();
-        let log_term = raft.raft_log.last_term();
+        let (last, log_term) = (raft.raft_log.last_index(), raft.raft_log.last_term());
         let (from, term) = (raft.id, raft.term);
         let mut answer = RaftMessage { from, to: leader, term, index: missing, log_term, reject: true, ..RaftMessage::default() };
         answer.reject_hint = last;

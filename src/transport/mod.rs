@@ -27,7 +27,6 @@ use std::sync::Arc;
 
 pub use self::memory::{MemoryNetwork, MemoryTransport};
 pub use self::tcp::TcpTransport;
-pub(crate) use self::tcp::check_address;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};
 use crate::entry::NodeId;

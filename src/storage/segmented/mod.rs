@@ -308,14 +308,15 @@ impl<D: Disk> SegmentedLog<D> {
 
     /// Shows what was found, and goes on behind it.
     fn begin_writing(&self, found: Found<D>, directory: u128, state: StateFile<D>, names: Vec<String>, lock: D::Lock) -> Writer<D> {
+        let begun = begun(&names, state.state.incarnation);
+        let left = self.sweep(names, found.dead);
         let synced = found.live.place(found.last.raft_index);
         let shared = Arc::new(Shared::new(self.disk.clone(), directory, state.file.clone(), self.maps.clone(), synced, lock));
         self.live.store(Arc::new(found.live));
         let options = SegmentOptions { segment_bytes: self.segment_bytes(), ..self.options };
-        let begun = begun(&names, state.state.incarnation);
         let mut writer = Writer::new(shared, self.live.clone(), state, options, found.last, found.tail, begun);
         found.unsealed.into_iter().for_each(|unsealed| writer.retired.seal(unsealed));
-        writer.retired.remove(self.sweep(names, found.dead));
+        writer.retired.remove(left);
         writer
     }
 

@@ -31,7 +31,7 @@ pub(super) fn is_reached_from_here_only(text: &str, listens: SocketAddr) -> bool
 
 /// Refuses an address that TCP cannot connect to, however often it is tried. The own one may leave the
 /// port to the operating system.
-pub(crate) fn check_address(address: &str, is_own: bool) -> Result<(), String> {
+pub(super) fn check_address(address: &str, is_own: bool) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("{address:?} {why}: an address is a host and a port, \"10.0.0.1:7001\""));
     let Some((host, port)) = address.rsplit_once(':') else { return wrong("has no port") };
     let is_bracketed = host.starts_with('[') && host.ends_with(']');

@@ -48,7 +48,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-pub(crate) use self::address::check_address;
+use self::address::check_address;
 use self::link::Link;
 use self::listener::{Doorbell, Guest, Listener};
 use self::lobby::Lobby;
@@ -108,6 +108,11 @@ pub struct TcpTransport {
 }
 
 impl TcpTransport {
+    /// Whether this transport can reach such an address of a peer, or listen at such one of its own.
+    pub(crate) fn check_address(address: &str, is_own: bool) -> Result<(), String> {
+        check_address(address, is_own)
+    }
+
     /// A transport that listens on this node's address of the group.
     pub fn new() -> TcpTransport {
         TcpTransport::made(None, system_lookup())
