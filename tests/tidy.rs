@@ -12,7 +12,7 @@ use std::path::Path;
 use scan::Source;
 
 /// Where what stands may be named: raft's and protobuf's types stop here, so that both stay replaceable.
-const RAFT_AT_HOME: [&str; 3] = ["src/replica/adapter.rs", "src/message.rs", "src/message/"];
+const RAFT_AT_HOME: [&str; 4] = ["src/replica/adapter.rs", "src/replica/adapter/", "src/message.rs", "src/message/"];
 const SLOG_AT_HOME: [&str; 2] = ["src/replica/adapter.rs", "src/replica/adapter/"];
 const UNSAFE_AT_HOME: [&str; 1] = ["src/storage/segmented/mmap.rs"];
 const THREADS_AT_HOME: [&str; 1] = ["src/threads.rs"];

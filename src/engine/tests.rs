@@ -12,7 +12,7 @@ use crate::primitives::Mutex;
 use crate::primitives::channel::{bounded, unbounded};
 use crate::role::Membership;
 use crate::sequencer::{Limits, Sequencer};
-use crate::storage::{Base, Genesis, LogReader, MemoryLog};
+use crate::storage::{Base, Genesis, LogReader, MemoryLog, PendingSync};
 use crate::transport::Seat;
 
 const TICK: Duration = Duration::from_millis(10);

@@ -48,3 +48,9 @@ impl<T> From<T> for OnceLock<T> {
         cell
     }
 }
+
+impl<T> std::fmt::Debug for OnceLock<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnceLock").finish_non_exhaustive()
+    }
+}

@@ -4,12 +4,13 @@
 //! raft-rs sees of the log. It asks for the first and last index and for terms many times a message, so those are plain fields, kept up by
 //! [`Core`] as the log is written; batches are read from the storage only for peers that have fallen behind.
 
+mod convert;
 mod log_bridge;
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use raft::eraftpb::{ConfState, Entry as RaftEntry, Message as RaftMessage, MessageType, Snapshot};
+use raft::eraftpb::{Entry as RaftEntry, Message as RaftMessage, MessageType, Snapshot};
 use raft::{Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use crate::batch::{Batch, Mark};
@@ -20,6 +21,7 @@ use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
 use super::election::Timeouts;
 use super::{Settings, rebase};
+use convert::{base_of, batch_of, conf_state_of, entry_of, without_number};
 use log_bridge::LogBridge;
 
 /// How many appends may be under way to a follower before it answers.
@@ -157,15 +159,13 @@ impl Core {
     /// them: else nothing would be sent here, and no barrier hold, before somebody appends.
     fn admit_loss(&mut self, leader: u64, missing: u64) {
         let raft = &mut self.node.raft;
-        if raft.leader_id != leader {
-            return;
+        if raft.leader_id == leader {
+            let (from, term, log_term, reject) = (raft.id, raft.term, raft.raft_log.last_term(), true);
+            let mut answer = RaftMessage { from, to: leader, term, index: missing, log_term, reject, ..RaftMessage::default() };
+            answer.reject_hint = raft.raft_log.last_index();
+            answer.set_msg_type(MessageType::MsgAppendResponse);
+            raft.msgs.push(answer);
         }
-        let (last, log_term) = (raft.raft_log.last_index(), raft.raft_log.last_term());
-        let (from, term) = (raft.id, raft.term);
-        let mut answer = RaftMessage { from, to: leader, term, index: missing, log_term, reject: true, ..RaftMessage::default() };
-        answer.reject_hint = last;
-        answer.set_msg_type(MessageType::MsgAppendResponse);
-        raft.msgs.push(answer);
     }
 
     /// Puts a number that was never used in this term in front of the ticket of a peer's question.
@@ -530,14 +530,26 @@ impl LogView {
             hard_state = HardState { term: recovered.last.term, vote: None, ..hard_state };
         }
         hard_state.vote = hard_state.vote.filter(|_| !planted!("a vote is forgotten at a restart"));
-        LogView {
-            reader,
-            hard_state,
-            base: recovered.base.clone(),
-            last: recovered.last.raft_index,
-            terms: vec![(recovered.last.raft_index, recovered.last.term)],
-            fault: RefCell::new(None),
+        let (base, last) = (recovered.base.clone(), recovered.last.raft_index);
+        let mut view = LogView { reader, hard_state, base, last, terms: Vec::new(), fault: RefCell::new(None) };
+        view.terms = view.terms_from(hard_state.commit, recovered.last);
+        view
+    }
+
+    /// Where terms begin from raft index `first` on. raft-rs asks for that of its commit, and takes no error for an answer.
+    fn terms_from(&self, first: u64, last: Mark) -> Vec<(u64, u64)> {
+        let mut terms: Vec<(u64, u64)> = Vec::new();
+        for raft_index in first..=last.raft_index {
+            match self.mark(raft_index) {
+                Some(mark) if terms.last().is_none_or(|(_, term)| *term != mark.term) => terms.push((raft_index, mark.term)),
+                Some(_) => {}
+                None => return vec![(last.raft_index, last.term)],
+            }
+            if terms.last().is_some_and(|(_, term)| *term == last.term) {
+                break; // terms never go back along a log
+            }
         }
+        terms
     }
 
     /// Follows a conflicting tail being cut off: batches from `raft_index` on are no longer there.
@@ -661,38 +673,6 @@ impl raft::Storage for LogView {
         metadata.term = self.base.mark.term;
         metadata.set_conf_state(conf_state_of(&self.base.membership));
         Ok(snapshot)
-    }
-}
-
-/// The answer to a question as it was asked.
-fn without_number(mut answer: RaftMessage) -> RaftMessage {
-    if let Some(ticket) = answer.entries.first_mut() {
-        ticket.data = ticket.data.slice(NUMBER_BYTES.min(ticket.data.len())..);
-    }
-    answer
-}
-
-fn batch_of(entry: &RaftEntry) -> Result<Batch, crate::batch::BatchError> {
-    Batch::new(entry.index, entry.term, entry.data.clone())
-}
-
-fn entry_of(batch: &Batch) -> RaftEntry {
-    RaftEntry { index: batch.raft_index(), term: batch.term(), data: batch.body().clone(), ..RaftEntry::default() }
-}
-
-fn conf_state_of(membership: &Membership) -> ConfState {
-    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.get()).collect::<Vec<_>>();
-    ConfState::from((ids(&membership.voters), ids(&membership.learners)))
-}
-
-/// The base that a snapshot carries. Its bytes were checked when the message arrived.
-fn base_of(snapshot: &Snapshot) -> Base {
-    let metadata = snapshot.get_metadata();
-    let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId::from).collect();
-    let conf_state = metadata.get_conf_state();
-    Base {
-        mark: rebase::decode(metadata.index, metadata.term, &snapshot.data).expect("checked before it was taken"),
-        membership: Membership { voters: nodes(&conf_state.voters), learners: nodes(&conf_state.learners) },
     }
 }
 

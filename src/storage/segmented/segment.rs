@@ -251,7 +251,7 @@ impl<D: Disk> Segment<D> {
             Kept::Always(contents) => Some(contents.map.claims()),
             Kept::WhileMapped { contents, .. } => contents.load().as_ref().map(|contents| contents.map.claims()),
         };
-        let earlier = self.earlier.into_inner();
+        let earlier = std::mem::take(&mut *self.earlier.lock());
         drop(self.kept);
         earlier.iter().chain(&now).all(Claims::are_gone)
     }

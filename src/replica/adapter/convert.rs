@@ -1,0 +1,43 @@
+//! The types of the Raft library and those of this crate, one for the other.
+
+use raft::eraftpb::{ConfState, Entry as RaftEntry, Message as RaftMessage, Snapshot};
+
+use crate::batch::Batch;
+use crate::entry::NodeId;
+use crate::replica::rebase;
+use crate::role::Membership;
+use crate::storage::Base;
+
+use super::NUMBER_BYTES;
+
+/// The answer to a question as it was asked.
+pub(super) fn without_number(mut answer: RaftMessage) -> RaftMessage {
+    if let Some(ticket) = answer.entries.first_mut() {
+        ticket.data = ticket.data.slice(NUMBER_BYTES.min(ticket.data.len())..);
+    }
+    answer
+}
+
+pub(super) fn batch_of(entry: &RaftEntry) -> Result<Batch, crate::batch::BatchError> {
+    Batch::new(entry.index, entry.term, entry.data.clone())
+}
+
+pub(super) fn entry_of(batch: &Batch) -> RaftEntry {
+    RaftEntry { index: batch.raft_index(), term: batch.term(), data: batch.body().clone(), ..RaftEntry::default() }
+}
+
+pub(super) fn conf_state_of(membership: &Membership) -> ConfState {
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.get()).collect::<Vec<_>>();
+    ConfState::from((ids(&membership.voters), ids(&membership.learners)))
+}
+
+/// The base that a snapshot carries. Its bytes were checked when the message arrived.
+pub(super) fn base_of(snapshot: &Snapshot) -> Base {
+    let metadata = snapshot.get_metadata();
+    let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId::from).collect();
+    let conf_state = metadata.get_conf_state();
+    Base {
+        mark: rebase::decode(metadata.index, metadata.term, &snapshot.data).expect("checked before it was taken"),
+        membership: Membership { voters: nodes(&conf_state.voters), learners: nodes(&conf_state.learners) },
+    }
+}
