@@ -540,7 +540,9 @@ impl LogView {
     fn terms_from(&self, first: u64, last: Mark) -> Vec<(u64, u64)> {
         let mut terms: Vec<(u64, u64)> = Vec::new();
         for raft_index in first..=last.raft_index {
-            match self.mark(raft_index) {
+            // What cannot be read at the moment is no fault yet: it is looked up when it is asked for.
+            let is_base = raft_index == self.base.mark.raft_index;
+            match if is_base { Some(self.base.mark) } else { self.reader.mark(raft_index).ok().flatten() } {
                 Some(mark) if terms.last().is_none_or(|(_, term)| *term != mark.term) => terms.push((raft_index, mark.term)),
                 Some(_) => {}
                 None => return vec![(last.raft_index, last.term)],
