@@ -196,7 +196,7 @@ impl Engine {
         let commit = recovered.hard_state.commit;
         let reader = shared.reader.clone();
         let committed = reader.mark(commit)?.expect("the recovered commit lies within the log");
-        let replica = Replica::new(&settings.replica, recovered, committed, reader);
+        let replica = Replica::new(&settings.replica, recovered, committed, reader)?;
         let mut engine = Engine {
             // The first tick is due at once: the only voter of a group has nothing to wait for.
             next_tick: Duration::ZERO,

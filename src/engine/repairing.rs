@@ -133,8 +133,11 @@ impl Engine {
         if !recovered.damage.is_empty() {
             return self.tell_repair();
         }
-        if let Err(error) = self.resume(recovered) {
-            self.fail(&format!("the mended log cannot be read: {error}"));
+        match self.resume(recovered) {
+            Ok(()) => {}
+            // Tried once more when the repair has rested.
+            Err(error) if error.is_temporary() => self.shared.status.lock().full = Some(error.to_string()),
+            Err(error) => self.fail(&format!("the mended log cannot be read: {error}")),
         }
     }
 
@@ -145,7 +148,7 @@ impl Engine {
         let commit = self.repair.as_ref().map_or(0, Repair::commit).clamp(recovered.hard_state.commit, recovered.last.raft_index);
         let committed = reader.mark(commit)?.expect("the commit lies within the log");
         let recovered = &Recovered { hard_state: HardState { commit, ..recovered.hard_state }, ..recovered.clone() };
-        self.replica = Replica::new(&self.settings.replica, recovered, committed, reader);
+        self.replica = Replica::new(&self.settings.replica, recovered, committed, reader)?;
         self.repair = None;
         self.life += 1;
         self.shared.watermark.publish(committed.next_index, committed.next_position);

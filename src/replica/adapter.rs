@@ -79,7 +79,28 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(settings: &Settings, recovered: &Recovered, reader: Arc<dyn LogReader>) -> Core {
+    /// # Errors
+    /// If the log cannot be read.
+    pub(super) fn new(settings: &Settings, recovered: &Recovered, reader: Arc<dyn LogReader>) -> Result<Core, StorageError> {
+        let mut view = LogView::new(recovered, reader);
+        if recovered.damage.is_empty() {
+            view.terms = view.terms_from(recovered.hard_state.commit, recovered.last)?;
+        } // else no time passes for it, and another begins when the log is mended
+        Ok(Core::over(settings, recovered, view))
+    }
+
+    /// Begins anew on the log that another core has written, as it has it.
+    pub(super) fn again(settings: &Settings, recovered: &Recovered, reader: Arc<dyn LogReader>, before: &Core) -> Core {
+        let mut view = LogView::new(recovered, reader);
+        // Not looked up: a step back is made when reads may fail too.
+        view.terms = match recovered.last == recovered.base.mark {
+            true => vec![(recovered.last.raft_index, recovered.last.term)],
+            false => before.node.store().terms.clone(),
+        };
+        Core::over(settings, recovered, view)
+    }
+
+    fn over(settings: &Settings, recovered: &Recovered, view: LogView) -> Core {
         let config = Config {
             id: settings.node.get(),
             election_tick: settings.election_ticks,
@@ -96,7 +117,6 @@ impl Core {
         };
         let timeouts = Timeouts::new(settings.seed, settings.node, settings.election_ticks, 2 * settings.election_ticks);
         let logger = slog::Logger::root(LogBridge(settings.group.clone()), slog::o!());
-        let view = LogView::new(recovered, reader);
         let owes_hard_state = view.hard_state.term != recovered.hard_state.term;
         let node =
             RawNode::new(&config, view, &logger).expect("the settings were checked by the builder, and the recovered state by the storage");
@@ -531,27 +551,24 @@ impl LogView {
         }
         hard_state.vote = hard_state.vote.filter(|_| !planted!("a vote is forgotten at a restart"));
         let (base, last) = (recovered.base.clone(), recovered.last.raft_index);
-        let mut view = LogView { reader, hard_state, base, last, terms: Vec::new(), fault: RefCell::new(None) };
-        view.terms = view.terms_from(hard_state.commit, recovered.last);
-        view
+        LogView { reader, hard_state, base, last, terms: Vec::new(), fault: RefCell::new(None) }
     }
 
     /// Where terms begin from raft index `first` on. raft-rs asks for that of its commit, and takes no error for an answer.
-    fn terms_from(&self, first: u64, last: Mark) -> Vec<(u64, u64)> {
+    fn terms_from(&self, first: u64, last: Mark) -> Result<Vec<(u64, u64)>, StorageError> {
         let mut terms: Vec<(u64, u64)> = Vec::new();
         for raft_index in first..=last.raft_index {
-            // What cannot be read at the moment is no fault yet: it is looked up when it is asked for.
             let is_base = raft_index == self.base.mark.raft_index;
-            match if is_base { Some(self.base.mark) } else { self.reader.mark(raft_index).ok().flatten() } {
-                Some(mark) if terms.last().is_none_or(|(_, term)| *term != mark.term) => terms.push((raft_index, mark.term)),
-                Some(_) => {}
-                None => return vec![(last.raft_index, last.term)],
+            let mark = if is_base { Some(self.base.mark) } else { self.reader.mark(raft_index)? };
+            let term = mark.expect("the commit and what follows it lie within the log").term;
+            if terms.last().is_none_or(|(_, newest)| *newest != term) {
+                terms.push((raft_index, term));
             }
-            if terms.last().is_some_and(|(_, term)| *term == last.term) {
+            if term == last.term {
                 break; // terms never go back along a log
             }
         }
-        terms
+        Ok(terms)
     }
 
     /// Follows a conflicting tail being cut off: batches from `raft_index` on are no longer there.

@@ -63,7 +63,7 @@ impl Node {
         let recovered = storage.open(&genesis).expect("a new log opens");
         let reader = storage.reader();
         let committed = reader.mark(recovered.hard_state.commit).expect("memory can be read").expect("a new log has its beginning");
-        let replica = Replica::new(&settings, &recovered, committed, reader.clone());
+        let replica = Replica::new(&settings, &recovered, committed, reader.clone()).expect("memory can be read");
         let (sent, committed) = (Vec::new(), BTreeMap::from([(committed.raft_index, committed)]));
         Node { storage, reader, settings, identity: recovered.identity, replica, sent, committed, batches: 0, fault: None }
     }

@@ -156,9 +156,19 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(settings: &Settings, recovered: &Recovered, committed: Mark, reader: Arc<dyn LogReader>) -> Replica {
+    /// # Errors
+    /// If the log cannot be read.
+    pub(crate) fn new(
+        settings: &Settings,
+        recovered: &Recovered,
+        committed: Mark,
+        reader: Arc<dyn LogReader>,
+    ) -> Result<Replica, StorageError> {
+        Ok(Replica::over(settings, recovered, committed, Core::new(settings, recovered, reader)?))
+    }
+
+    fn over(settings: &Settings, recovered: &Recovered, committed: Mark, core: Core) -> Replica {
         assert_eq!(committed.raft_index, recovered.hard_state.commit, "the commit mark is the recovered one");
-        let core = Core::new(settings, recovered, reader);
         let members = Members::new(settings.node, recovered.base.membership.clone());
         let role = if members.is_learner() { Role::Learner } else { Role::Follower };
         Replica {
@@ -206,7 +216,8 @@ impl Replica {
         // Answers to the questions that were asked so far may still come, and must not be taken for answers to new ones.
         let barriers = self.barriers.begin_anew();
         let before = self.committed;
-        let mut anew = Replica { proposals, barriers, ..Replica::new(settings, &recovered, committed, reader) };
+        let core = Core::again(settings, &recovered, reader, &self.core);
+        let mut anew = Replica { proposals, barriers, ..Replica::over(settings, &recovered, committed, core) };
         if saved.is_none() && !planted!("a full disk makes a term count as written") {
             anew.core.inherit_debt(&self.core);
         }

@@ -32,7 +32,7 @@ impl One {
             catch_up_bytes: u64::MAX,
             seed: 1,
         };
-        let replica = Replica::new(&settings, &recovered, Mark::GENESIS, log.reader());
+        let replica = Replica::new(&settings, &recovered, Mark::GENESIS, log.reader()).unwrap();
         One { replica, log, next_batch: 0 }
     }
 

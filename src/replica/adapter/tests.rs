@@ -129,7 +129,7 @@ fn a_rebase_that_lies_before_what_is_committed_is_refused() {
         catch_up_bytes: u64::MAX,
         seed: 1,
     };
-    let core = Core::new(&settings, &recovered, log.reader());
+    let core = Core::new(&settings, &recovered, log.reader()).unwrap();
     let is_taken = |mark: Mark| {
         let mut snapshot = Snapshot { data: rebase::encode(&mark).into(), ..Snapshot::default() };
         (snapshot.mut_metadata().index, snapshot.mut_metadata().term) = (mark.raft_index, mark.term);

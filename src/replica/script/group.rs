@@ -378,7 +378,7 @@ impl Group {
             seed: mix(mix(seed ^ id) ^ node.lives),
         };
         let reads = Arc::new(Reads::new(reader.clone()));
-        let replica = Replica::new(&settings, &recovered, committed, reads.clone());
+        let replica = Replica::new(&settings, &recovered, committed, reads.clone()).expect("memory can be read");
         let next = (recovered.last.next_index, recovered.last.next_position);
         let commit = committed.raft_index;
         let (identity, syncs) = (recovered.identity, VecDeque::new());
