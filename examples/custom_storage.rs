@@ -29,7 +29,7 @@ struct Pages {
 }
 
 fn new_notebook() -> Arc<Notebook> {
-    let identity = Identity { directory: RandomState::new().hash_one("notebook").into(), incarnation: 0 };
+    let identity = Identity { directory: RandomState::new().hash_one("notebook").into(), incarnation: 0, complete: true };
     let hard_state = HardState { term: 1, vote: None, commit: 1 };
     let base = Base { mark: Mark::GENESIS, membership: Membership::default() };
     let kept = Recovered { identity, hard_state, base, last: Mark::GENESIS, peers: Vec::new(), damage: Vec::new() };

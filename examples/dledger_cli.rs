@@ -6,7 +6,7 @@
 //! cargo run --release --example dledger_cli -- inspect DIR [--json]
 //! cargo run --release --example dledger_cli -- dump DIR [--from N] [--to N] [--json]
 //! cargo run --release --example dledger_cli -- backup DIR TO [--json]
-//! cargo run --release --example dledger_cli -- restore BACKUP DIR --node N [--json]
+//! cargo run --release --example dledger_cli -- restore BACKUP DIR --node N [--whole-group] [--json]
 //! ```
 //!
 //! Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. 3: the log could not be looked at. With `--json`, `dump` writes one object a
@@ -20,13 +20,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dledger::storage::{Damage, Mark, StorageError};
-use dledger::tools::{self, Inspection, Progress, Verification};
+use dledger::tools::{self, Inspection, Progress, Restore, Verification};
 use dledger::{Backup, BackupError, Entry};
 
 const USAGE: &str = "usage: dledger_cli verify|inspect DIR [--json]
        dledger_cli dump DIR [--from N] [--to N] [--json]     entries with N <= index < N
        dledger_cli backup DIR TO [--json]                    TO is made, from a closed log
-       dledger_cli restore BACKUP DIR --node N [--json]      DIR is made, for node N of the group";
+       dledger_cli restore BACKUP DIR --node N [--json]      DIR is made, for node N of the group, which
+             [--whole-group]                                 asks the others before it takes part; or no
+                                                             node of the group as it was runs ever again";
 
 const SOUND: u8 = 0;
 const DAMAGED: u8 = 1;
@@ -39,6 +41,7 @@ struct Request {
     /// Where a backup, or what is restored of it, goes.
     target: PathBuf,
     node: u64,
+    whole_group: bool,
     json: bool,
     from: u64,
     to: u64,
@@ -86,7 +89,8 @@ impl Request {
         let verbs = ["inspect", "verify", "dump", "backup", "restore"];
         let verb = words.next().filter(|verb| verbs.contains(&verb.as_str())).ok_or("what shall be done?")?;
         let copies = ["backup", "restore"].contains(&verb.as_str());
-        let (mut dirs, mut json, mut from, mut to, mut node) = (Vec::new(), false, 0, u64::MAX, 0);
+        let (mut dirs, mut json, mut whole_group) = (Vec::new(), false, false);
+        let (mut from, mut to, mut node) = (0, u64::MAX, 0);
         while let Some(word) = words.next() {
             let number = match (word.as_str(), verb.as_str()) {
                 ("--from", "dump") => &mut from,
@@ -94,6 +98,10 @@ impl Request {
                 ("--node", "restore") => &mut node,
                 ("--json", _) => {
                     json = true;
+                    continue;
+                }
+                ("--whole-group", "restore") => {
+                    whole_group = true;
                     continue;
                 }
                 _ if word.starts_with("--") || dirs.len() > usize::from(copies) => {
@@ -113,7 +121,7 @@ impl Request {
         if verb == "restore" && node == 0 {
             return Err("for which node?".to_owned());
         }
-        Ok(Request { verb, dir, target, node, json, from, to })
+        Ok(Request { verb, dir, target, node, whole_group, json, from, to })
     }
 }
 
@@ -129,10 +137,11 @@ fn tell(request: &Request, Failure { text, code }: &Failure) -> u8 {
 
 /// A backup, or what is restored of one.
 fn copy(request: &Request) -> Result<u8, Failure> {
-    let Request { verb, dir, target, node, .. } = request;
+    let Request { verb, dir, target, node, whole_group, .. } = request;
+    let scope = if *whole_group { Restore::WholeGroup } else { Restore::OneNode };
     let Backup { committed, position, end_index, linked_bytes, copied_bytes, .. } = match verb.as_str() {
         "backup" => tools::backup(dir, target)?,
-        _ => tools::restore(dir, target, *node)?,
+        _ => tools::restore(dir, target, *node, scope)?,
     };
     if request.json {
         let json = Json::default().number("first_index", committed.start).number("committed", committed.end);

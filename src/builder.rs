@@ -36,6 +36,7 @@ pub struct Builder {
     pub(crate) node: NodeId,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) create: Create,
+    pub(crate) rejoin_empty: bool,
     pub(crate) group: String,
     pub(crate) peers: Vec<(NodeId, String)>,
     pub(crate) storage: Option<Box<dyn Storage>>,
@@ -78,6 +79,7 @@ impl Builder {
             node,
             dir: None,
             create: Create::IfMissing,
+            rejoin_empty: false,
             group: "default".to_owned(),
             peers: Vec::new(),
             storage: None,
@@ -112,6 +114,28 @@ impl Builder {
     /// storage of the host's own.
     pub fn create(mut self, create: Create) -> Builder {
         self.create = create;
+        self
+    }
+
+    /// Whether a new, empty log comes back to its group in place of one that was lost: the disk of this node was replaced, or its directory
+    /// wiped. Default `false`: then the peers refuse it, for it has forgotten what it voted for and acknowledged. Without effect on a
+    /// directory that holds anything, so that it may stay set for as long as the node needs; set for good, it lets a node that loses its log
+    /// by mistake come back by itself.
+    ///
+    /// The node takes no part in votes or commits until *every* other member has told it where it stands, each once, and is sent the log like any
+    /// follower. It gives its vote to no candidate, and leads nobody, that lacks what may have been committed with its help:
+    /// [`Status::repair`](crate::Status::repair) says what it waits for. A restored backup of one node, and a node that learns that its
+    /// directory was put back to an older copy, do the same by themselves.
+    ///
+    /// What this assumes: nothing that the node was before still runs, and its old directory is never opened again (a process that does is
+    /// refused once the members know the new one). If two members come back empty at once, neither is let in: the others do not
+    /// know all that the two have promised. Do not set it when a group is begun: then all nodes would wait for each other.
+    ///
+    /// What is *not* noticed: a directory that was put back to an older copy, unless a leader still knows what the node acknowledged, or
+    /// a peer that has been running since knows a later opening. Never restore a directory behind the back of its node: use
+    /// [`tools::restore`](crate::tools::restore), or an empty directory and this.
+    pub fn rejoin_empty(mut self, rejoin_empty: bool) -> Builder {
+        self.rejoin_empty = rejoin_empty;
         self
     }
 
@@ -264,6 +288,9 @@ impl Builder {
         }
         if self.storage.is_none() && self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
             return refuse("dir", "an empty name is no directory: `.` is the working directory");
+        }
+        if self.rejoin_empty && self.peers.len() < 2 {
+            return refuse("rejoin_empty", "the only node of a group has nobody to come back to: restore it from a backup");
         }
         within("segment_bytes", self.segment_bytes, 64 * KIB, 4 * GIB, "bytes")?;
         within("max_entry_bytes", self.max_entry_bytes, 1, ENTRY_BYTES_MAX, "bytes")?;

@@ -255,7 +255,7 @@ mod tests {
     fn cursor(damaged: u64) -> (Arc<Mending>, Cursor) {
         let reader = Arc::new(Mending { damaged, is_mended: AtomicBool::new(false) });
         let recovered = Recovered {
-            identity: Identity { directory: 1, incarnation: 1 },
+            identity: Identity { directory: 1, incarnation: 1, complete: true },
             hard_state: HardState { term: 1, vote: None, commit: 2 },
             base: reader.base(),
             last: reader.mark(2).unwrap().unwrap(),

@@ -20,7 +20,7 @@ use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
-use crate::storage::{Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
+use crate::storage::{HardState, Mark, Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{MemoryNetwork, Message, Seat, TcpTransport, Transport};
 
@@ -325,7 +325,8 @@ impl Builder {
             cluster: cluster_id(&self.group, &self.membership().voters),
             membership: self.membership(),
         };
-        let recovered = storage.open(&genesis)?;
+        let mut recovered = storage.open(&genesis)?;
+        self.perhaps_rejoin_empty(&mut *storage, &mut recovered)?;
         let transport = self.transport.take().unwrap_or_else(|| self.default_transport());
         let (inputs, inbox) = unbounded();
         let threads = Threads::new(self.node, inputs.clone());
@@ -339,6 +340,20 @@ impl Builder {
             ledger.await_own_leadership()?;
         }
         Ok(ledger)
+    }
+
+    /// Marks a log in which nothing ever happened as one that is not complete, if that is wished.
+    fn perhaps_rejoin_empty(&self, storage: &mut dyn Storage, recovered: &mut Recovered) -> Result<(), OpenError> {
+        if !self.rejoin_empty || !recovered.identity.complete {
+            return Ok(());
+        }
+        let HardState { term, vote, .. } = recovered.hard_state;
+        if recovered.last != Mark::GENESIS || (term, vote) != (Mark::GENESIS.term, None) || !recovered.damage.is_empty() {
+            log::info!("group {} node {}: `rejoin_empty` is without effect, for its log is not empty", self.group, self.node);
+            return Ok(());
+        }
+        recovered.identity = storage.set_complete(false)?;
+        Ok(storage.begin_sync().wait()?)
     }
 
     fn segmented_log(&self) -> SegmentedLog {

@@ -10,7 +10,9 @@ mod clock;
 mod full_disk;
 mod handover;
 mod purge;
+mod rejoining;
 mod repairing;
+mod stopping;
 mod sync;
 
 use std::collections::{HashMap, VecDeque};
@@ -19,14 +21,16 @@ use std::time::Duration;
 
 use self::handover::Transfer;
 use self::purge::PendingPurge;
+use self::rejoining::StateRequest;
 pub(crate) use self::sync::{SyncJob, SyncNumber};
 use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
 use crate::future::Completion;
-use crate::message::Letter;
+use crate::message::{Letter, Refusal::Regressed};
 use crate::primitives::atomic::Ordering;
 use crate::primitives::channel::{Receiver, Sender};
+use crate::replica::rejoin::Rejoin;
 use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing};
 use crate::role::{Refusal, Role, Status};
@@ -169,6 +173,12 @@ pub(crate) struct Engine {
     patience_ticks: usize,
     /// The log is damaged: the replica stands still until it is not.
     repair: Option<Repair>,
+    /// The log is not complete: the replica stands still until it is known what the node owes.
+    rejoin: Option<Rejoin>,
+    /// The number of the next question of that kind. The first is random: no question of an earlier life had one of these.
+    next_question: u64,
+    /// Members that wait to be told where this node stands.
+    asked: Vec<StateRequest>,
     /// Peers that were met while nothing could be remembered.
     met: Vec<(NodeId, u128)>,
     /// So many more wishes of peers for batches are answered before the next tick.
@@ -197,6 +207,7 @@ impl Engine {
         let reader = shared.reader.clone();
         let committed = reader.mark(commit)?.expect("the recovered commit lies within the log");
         let replica = Replica::new(&settings.replica, recovered, committed, reader)?;
+        let next_question = settings.replica.seed >> 1 & !u64::from(u32::MAX);
         let mut engine = Engine {
             // The first tick is due at once: the only voter of a group has nothing to wait for.
             next_tick: Duration::ZERO,
@@ -227,6 +238,9 @@ impl Engine {
             full: false,
             patience_ticks: 0,
             repair: None,
+            rejoin: None,
+            next_question,
+            asked: Vec::new(),
             met: Vec::new(),
             answers_left: 0,
             wishes: Vec::new(),
@@ -237,6 +251,8 @@ impl Engine {
         };
         if !recovered.damage.is_empty() {
             engine.begin_repair(recovered);
+        } else if !recovered.identity.complete {
+            engine.begin_rejoin();
         }
         Ok(engine)
     }
@@ -262,6 +278,8 @@ impl Engine {
             self.replica.tell_commit();
         }
         self.carry_out_effects();
+        self.end_rejoin();
+        self.sync_for_questions();
         self.sync_ahead();
         let owes_commit = self.is_at_work() && self.replica.owes_commit();
         self.tell_at = owes_commit.then(|| self.tell_at.unwrap_or(now.elapsed + TELL_PAUSE));
@@ -287,7 +305,7 @@ impl Engine {
     /// first of the two passes before anything that came in meanwhile, as it would have.
     fn sleeps_over_a_tick(&self) -> bool {
         let has_nothing_to_do = self.in_flight.is_empty() && self.barriers.is_empty() && self.transfers.is_empty() && !self.full;
-        has_nothing_to_do && self.fault.is_none() && self.repair.is_none() && !self.stopped && self.replica.can_wait_for_two_ticks()
+        has_nothing_to_do && self.fault.is_none() && !self.stands_still() && !self.stopped && self.replica.can_wait_for_two_ticks()
     }
 
     /// Whether the last turn was the last.
@@ -313,7 +331,7 @@ impl Engine {
         }
         log::error!("group {} node {}: stopped taking part: {reason}", self.settings.replica.group, self.settings.replica.node);
         self.fault = Some(reason.to_owned());
-        self.repair = None;
+        (self.repair, self.rejoin) = (None, None);
         {
             // Before anybody is told: whoever asks then what is the matter finds it here.
             let mut status = self.shared.status.lock();
@@ -351,6 +369,7 @@ impl Engine {
                 self.handle_synced(sync);
                 self.catching_up = self.catching_up.filter(|count| *count > sync.count);
                 self.end_purges(sync.count);
+                self.answer_questions(sync.count);
             }
             Input::Synced(_, Err(error)) => self.fail(&format!("a sync failed, and what reached the disk is unknown: {error}")),
             Input::Panicked(what) => self.fail(&what),
@@ -368,13 +387,17 @@ impl Engine {
             Arrival::Message(message) if message.letter().is_some() => {
                 message.letter().into_iter().for_each(|letter| self.handle_letter(letter))
             }
-            Arrival::Message(_) if self.repair.is_some() => {}
+            Arrival::Message(_) if self.stands_still() => {}
             Arrival::Unreachable(peer) if let Some(repair) = &mut self.repair => repair.handle_unreachable(peer),
+            Arrival::Unreachable(_) if self.rejoin.is_some() => {}
             Arrival::Met { peer, directory } if self.repair.is_some() => self.met.push((peer, directory)),
             Arrival::Message(message) if self.full && message.needs_room() => {}
             Arrival::Message(message) => {
                 let from = message.from();
                 if let Err(refusal) = self.replica.handle_message(message) {
+                    if matches!(refusal, Regressed { .. }) {
+                        self.disown_log(&refusal.to_string());
+                    }
                     #[cfg(feature = "sim")]
                     self.refusals.push(refusal.to_string());
                     log::debug!("group {}: refused a message of node {from}: {refusal}", self.settings.replica.group);
@@ -384,6 +407,10 @@ impl Engine {
             Arrival::Met { peer, directory } => self.remember(peer, directory),
             Arrival::Refused { peer, reason } => self.set_refused(peer, Some(reason)),
             Arrival::Accepted(peer) => self.set_refused(peer, None),
+            Arrival::Outlived(peer) if self.identity.complete && !self.stands_still() => {
+                self.disown_log(&format!("node {peer} has met a later opening of this data directory, which is an older copy of it"));
+            }
+            Arrival::Outlived(_) => {}
         }
     }
 
@@ -395,7 +422,7 @@ impl Engine {
             refused.extend(reason.map(|reason| Refusal::new(peer, reason)));
             refused.sort_by_key(|refusal| refusal.peer);
         }
-        let is_told_why = self.repair.is_some() || self.stopped;
+        let is_told_why = self.stands_still() || self.stopped;
         if !is_told_why && self.replica.standing().role != Role::Leader {
             self.shared.sequencer.close(self.refusal());
         }
@@ -404,8 +431,8 @@ impl Engine {
     fn remember(&mut self, peer: NodeId, directory: u128) {
         match self.storage.remember(peer, directory) {
             Ok(()) => self.dirty = true,
-            // It is told again at the next connection.
-            Err(error) if error.is_temporary() => {}
+            // Tried once more at the next tick.
+            Err(error) if error.is_temporary() => self.met.push((peer, directory)),
             Err(error) => self.storage_failed(error, None),
         }
     }
@@ -458,7 +485,11 @@ impl Engine {
         self.next_tick += self.settings.tick;
         self.watch_clock();
         self.tick_repair();
-        if self.repair.is_some() {
+        self.tick_rejoin();
+        if self.repair.is_none() {
+            self.remember_met();
+        }
+        if self.stands_still() {
             // The replica stands still.
         } else if self.full {
             self.await_room();
@@ -504,9 +535,13 @@ impl Engine {
         }
     }
 
-    /// Whether the replica goes on: one that has failed is never touched again, and one whose log is damaged stands still.
+    /// Whether the replica goes on: one that has failed is never touched again, and one whose log is damaged, or not complete, stands still.
     fn is_at_work(&self) -> bool {
-        self.fault.is_none() && !self.stopped && self.repair.is_none()
+        self.fault.is_none() && !self.stopped && !self.stands_still()
+    }
+
+    fn stands_still(&self) -> bool {
+        self.repair.is_some() || self.rejoin.is_some()
     }
 
     fn carry_out_effects(&mut self) {
@@ -529,7 +564,7 @@ impl Engine {
             }
         }
         if self.fault.is_none()
-            && self.repair.is_none()
+            && !self.stands_still()
             && let Some(last) = self.replica.last()
         {
             self.shared.end_index.store(last.next_index, Ordering::Relaxed);
@@ -648,45 +683,6 @@ impl Engine {
                 let _ = reply.send(Ok(end));
             }
         }
-    }
-
-    fn stop(&mut self) -> Result<(), ShutdownError> {
-        if self.stopped {
-            return Ok(());
-        }
-        self.transport.stop();
-        let outcome = match self.fault.clone() {
-            Some(reason) => Err(ShutdownError::Failed { reason }),
-            // Nothing was written that is not durable.
-            None if self.repair.is_some() => Ok(()),
-            None => self.close_storage().map_err(ShutdownError::from),
-        };
-        self.resolve_all(AppendError::Stopped, &AppendError::OutcomeUnknown, &BarrierError::Stopped);
-        self.refuse_transfers(&TransferError::Stopped);
-        self.stopped = true;
-        self.announce_absence();
-        self.shared.watermark.close();
-        outcome
-    }
-
-    /// The batches first: a commit is remembered only as far as it is durable.
-    fn close_storage(&mut self) -> Result<(), StorageError> {
-        self.storage.begin_sync().wait()?;
-        self.storage.save(self.replica.hard_state())?;
-        self.storage.begin_sync().wait()
-    }
-
-    /// Ends every wait: of what was never proposed with `refused`, of what was proposed with `unknown`.
-    fn resolve_all(&mut self, refused: AppendError, unknown: &AppendError, barrier: &BarrierError) {
-        self.shared.sequencer.close(refused);
-        for batch in std::mem::take(&mut self.in_flight).into_values() {
-            self.shared.sequencer.release(batch.cost);
-            batch.completion.resolve(Err(unknown.clone()));
-        }
-        for reply in std::mem::take(&mut self.barriers).into_values() {
-            let _ = reply.send(Err(barrier.clone()));
-        }
-        self.refuse_purges();
     }
 }
 

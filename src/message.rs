@@ -19,7 +19,7 @@ use raft::eraftpb;
 pub(crate) use self::check::Refusal;
 #[cfg(feature = "sim")]
 pub(crate) use self::promise::Promise;
-pub(crate) use self::repair::{BATCHES_MAX, Gift, Lack, Letter, Want, Word};
+pub(crate) use self::repair::{BATCHES_MAX, Gift, Lack, Letter, NoState, PeerState, Want, Word};
 use crate::batch::{BODY_BYTES_MAX, Batch};
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -35,7 +35,7 @@ pub struct Message(Content);
 enum Content {
     /// What Raft says.
     Raft(eraftpb::Message),
-    /// What nodes tell each other to mend a damaged log.
+    /// What nodes tell each other to mend a damaged log, or one that is not complete.
     Repair(Letter),
 }
 
@@ -123,7 +123,7 @@ impl Message {
     pub(crate) fn is_urgent(&self) -> bool {
         match &self.0 {
             Content::Raft(inner) => !matches!(inner.get_msg_type(), eraftpb::MessageType::MsgAppend | eraftpb::MessageType::MsgSnapshot),
-            Content::Repair(letter) => matches!(letter.word, Word::Want(_)),
+            Content::Repair(letter) => !matches!(letter.word, Word::Gift(_)),
         }
     }
 
@@ -136,6 +136,17 @@ impl Message {
         this.msg_type == eraftpb::MessageType::MsgAppend
             && place(this) == place(later)
             && (1..=this.entries.len()).contains(&later.entries.len())
+    }
+
+    /// If whoever takes it may help a node to lead by it: where the log of that node ends, (term, raft index) of its last batch. The smallest
+    /// one if it is the receiver that is asked to lead.
+    pub(crate) fn candidate(&self) -> Option<(u64, u64)> {
+        let inner = self.raft()?;
+        match inner.get_msg_type() {
+            eraftpb::MessageType::MsgRequestVote | eraftpb::MessageType::MsgRequestPreVote => Some((inner.log_term, inner.index)),
+            eraftpb::MessageType::MsgTimeoutNow => Some((0, 0)),
+            _ => None,
+        }
     }
 
     /// Takes a heartbeat for one that tells of no commit behind `last`: for a node that may have lost, with its power, what it had acknowledged.

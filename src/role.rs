@@ -116,6 +116,8 @@ pub struct Status {
     pub full: Option<String>,
     /// What keeps this node from taking part for now: its log is damaged, and its peers are asked for what is missing. The text says which file, offset,
     /// raft index and term, and what the peers answered. It does not vote, acknowledge or lead; what is intact can be read. It goes on by itself.
+    /// Or its log is not complete, since it was lost, put back to an older copy or restored: the text says whom the node waits for, and
+    /// once it follows again, that it does not lead before it has all that it may have acknowledged. See [`Builder::rejoin_empty`](crate::Builder::rejoin_empty).
     pub repair: Option<String>,
     /// The peers that this node does not talk to because one of the two refuses the other, by ascending id: another data directory than before, another list
     /// of members, another version, a second process of the same node. The text says who refuses whom, and what to do. Empty if all is well. A peer leaves the

@@ -42,10 +42,10 @@ impl Engine {
     }
 
     fn check_purge(&self) -> Result<(), PurgeError> {
-        match (&self.fault, &self.repair) {
+        match (&self.fault, self.why_it_stands_still()) {
             _ if self.stopped => Err(PurgeError::Stopped),
             (Some(reason), _) => Err(PurgeError::Failed { reason: reason.clone() }),
-            (_, Some(repair)) => Err(PurgeError::Failed { reason: repair.account() }),
+            (_, Some(reason)) => Err(PurgeError::Failed { reason }),
             (None, None) => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use super::Engine;
 use crate::entry::NodeId;
 use crate::message::{Letter, Message, Word};
 use crate::replica::Replica;
+use crate::replica::rejoin::Rejoin;
 use crate::replica::repair::{self, Cure, Repair};
 use crate::storage::{Damage, HardState, Recovered, Remedy, StorageError};
 
@@ -60,6 +61,8 @@ impl Engine {
                 let gift = repair::answer(&*self.shared.reader, commit, led, want, self.settings.replica.message_bytes);
                 self.send_letter(Letter { from: me, to: letter.from, word: Word::Gift(gift) }.into());
             }
+            Word::StateRequest(number) => self.handle_state_request(letter.from, *number),
+            Word::State(number, state) => self.handle_state(letter.from, *number, *state),
             Word::Want(_) => {
                 self.wishes.retain(|wish| wish.from != letter.from);
                 self.wishes.push(letter.clone());
@@ -94,7 +97,7 @@ impl Engine {
         }
     }
 
-    fn send_letter(&mut self, message: Message) {
+    pub(super) fn send_letter(&mut self, message: Message) {
         self.transport.send(&mut vec![message]);
     }
 
@@ -156,16 +159,29 @@ impl Engine {
         for id in self.barriers.keys() {
             self.replica.handle_barrier(*id);
         }
-        for (peer, directory) in std::mem::take(&mut self.met) {
-            self.remember(peer, directory);
-        }
+        self.remember_met();
         {
             let mut status = self.shared.status.lock();
             (status.repair, status.full) = (None, None);
         }
         log::info!("group {} node {}: its log is whole again", self.settings.replica.group, self.settings.replica.node);
-        self.announce(self.replica.standing());
+        match self.identity.complete {
+            true => self.announce(self.replica.standing()),
+            false => self.begin_rejoin(),
+        }
         Ok(())
+    }
+
+    /// Remembers whom there was a moment when nothing could be remembered.
+    pub(super) fn remember_met(&mut self) {
+        for (peer, directory) in std::mem::take(&mut self.met) {
+            self.remember(peer, directory);
+        }
+    }
+
+    /// What is the matter with the log, if that keeps the node from its group.
+    pub(super) fn why_it_stands_still(&self) -> Option<String> {
+        self.repair.as_ref().map(Repair::account).or_else(|| self.rejoin.as_ref().map(Rejoin::account))
     }
 
     /// Says what is damaged, and why it still is. Whoever watches roles is told when it begins and when it ends.

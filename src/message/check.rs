@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::entry::NodeId;
 
 /// No term reaches this, and no term is so far ahead of ours: either would leave no room for elections.
-const TERM_LIMIT: u64 = 1 << 48;
+pub(super) const TERM_LIMIT: u64 = 1 << 48;
 const TERM_LEAP_MAX: u64 = 1 << 32;
 /// No raft index reaches this, so that sums of them never overflow.
 const INDEX_LIMIT: u64 = 1 << 62;

@@ -116,7 +116,7 @@ impl Message {
     /// # Errors
     /// If they are not exactly one message that this version knows. Nothing is allocated beyond a small multiple of their length.
     pub fn decode(bytes: Bytes) -> Result<Message, MessageError> {
-        let is_letter = bytes.get(..2).is_some_and(|start| matches!(start, [VERSION, repair::WANT | repair::GIFT]));
+        let is_letter = bytes.get(..2).is_some_and(|start| matches!(start, [VERSION, repair::WANT..=repair::STATE]));
         let mut input = Input::new(bytes);
         let message = if is_letter { Letter::read(&mut input)?.into() } else { Message::new(input.message()?) };
         if input.rest() != 0 {

@@ -18,6 +18,18 @@
 //!   .                                                   the bodies, back to back
 //! ```
 //!
+//! A node whose log is not complete asks for less: where the others stand. It believes none of it but as a bound of what it may have promised.
+//!
+//! ```text
+//!                   state request                               state
+//!   0  u8   version = 1                                 the same
+//!   1  u8   kind = 15                                   16
+//!   2  u8   zero                                        why it says nothing: 0 if it does, see `NoState`
+//!   3  u8   zero, u32 zero                              zero, zero
+//!   8  u64  from, to, number                            the same
+//!  32  .                                                u64 term, u64 term of the last batch, u64 its raft index
+//! ```
+//!
 //! The raft indexes of the batches are not written: the last is that of the mark, and there is no gap. The mark's chain value stands for everything up to
 //! there: whoever comes to the same one by these batches has the giver's log, from the first batch on.
 
@@ -26,6 +38,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::check::TERM_LIMIT;
 use super::codec::{Input, VERSION};
 use super::{Content, Message, MessageError};
 use crate::batch::{Batch, LIMIT, Mark};
@@ -33,6 +46,8 @@ use crate::entry::NodeId;
 
 pub(super) const WANT: u8 = 13;
 pub(super) const GIFT: u8 = 14;
+pub(super) const STATE_REQUEST: u8 = 15;
+pub(super) const STATE: u8 = 16;
 
 /// Batches in one message.
 pub(crate) const BATCHES_MAX: u64 = 4096;
@@ -40,6 +55,8 @@ const MARK_BYTES: usize = 48;
 const WANT_BYTES: usize = 56;
 const GIFT_BYTES: usize = 40 + MARK_BYTES;
 const BATCH_BYTES: usize = 12;
+const STATE_REQUEST_BYTES: usize = 32;
+const STATE_BYTES: usize = 56;
 
 /// A message about repair.
 #[derive(Clone, PartialEq)]
@@ -54,6 +71,27 @@ pub(crate) struct Letter {
 pub(crate) enum Word {
     Want(Want),
     Gift(Gift),
+    /// A node whose log is not complete asks where another one stands. The number is that of no other question.
+    StateRequest(u64),
+    /// The answer to the question of that number.
+    State(u64, Result<PeerState, NoState>),
+}
+
+/// Where a node stands. What it has seen and has is no more than this, and whom it has led or followed so far has had no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerState {
+    pub(crate) term: u64,
+    /// Term and raft index of the last batch of its log.
+    pub(crate) last: (u64, u64),
+}
+
+/// Why a node does not say where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoState {
+    /// Its own log is not complete.
+    Incomplete = 1,
+    /// Its log is damaged.
+    Damaged = 2,
 }
 
 /// A damaged node asks for batches.
@@ -110,6 +148,8 @@ impl Letter {
     pub(super) fn encoded_len(&self) -> usize {
         match &self.word {
             Word::Want(_) => WANT_BYTES,
+            Word::StateRequest(_) => STATE_REQUEST_BYTES,
+            Word::State(..) => STATE_BYTES,
             Word::Gift(gift) => {
                 let batches = gift.batches.iter().flat_map(|(batches, _)| batches);
                 GIFT_BYTES + batches.map(|batch| BATCH_BYTES + batch.body().len()).sum::<usize>()
@@ -120,6 +160,8 @@ impl Letter {
     pub(super) fn encode(&self) -> Vec<Bytes> {
         let (kind, code, batches) = match &self.word {
             Word::Want(_) => (WANT, 0, &[][..]),
+            Word::StateRequest(_) => (STATE_REQUEST, 0, &[][..]),
+            Word::State(_, state) => (STATE, state.err().map_or(0, |why| why as u8), &[][..]),
             Word::Gift(Gift { batches: Ok((batches, _)), .. }) => (GIFT, 0, &batches[..]),
             Word::Gift(Gift { batches: Err(lack), .. }) => (GIFT, lack.code(), &[][..]),
         };
@@ -130,6 +172,11 @@ impl Letter {
         put(&[self.from.get(), self.to.get()]);
         match &self.word {
             Word::Want(want) => put(&[want.number, want.raft_indexes.start, want.raft_indexes.end, want.bytes_max]),
+            Word::StateRequest(number) => put(&[*number]),
+            Word::State(number, state) => {
+                let PeerState { term, last } = state.unwrap_or(PeerState { term: 0, last: (0, 0) });
+                put(&[*number, term, last.0, last.1]);
+            }
             Word::Gift(gift) => {
                 put(&[gift.number, gift.commit]);
                 match &gift.batches {
@@ -156,6 +203,8 @@ impl Letter {
         let word = match (kind, code, zero) {
             (WANT, 0, 0) if count == 0 => Word::Want(read_want(input)?),
             (GIFT, code, 0) => Word::Gift(read_gift(input, code, count)?),
+            (STATE_REQUEST, 0, 0) if count == 0 => Word::StateRequest(input.u64()?),
+            (STATE, code, 0) if count == 0 => Word::State(input.u64()?, read_state(input, code)?),
             _ => return Err(MessageError("a word about repair that this build does not know")),
         };
         Ok(Letter { from, to, word })
@@ -169,6 +218,17 @@ fn read_want(input: &mut Input) -> Result<Want, MessageError> {
         return Err(MessageError("a wish for no batches, or for too many"));
     }
     Ok(want)
+}
+
+fn read_state(input: &mut Input, code: u8) -> Result<Result<PeerState, NoState>, MessageError> {
+    let (term, last) = (input.u64()?, (input.u64()?, input.u64()?));
+    let is_none = (term, last) == (0, (0, 0));
+    match code {
+        0 if term >= last.0 && term < TERM_LIMIT && last.1 < LIMIT => Ok(Ok(PeerState { term, last })),
+        1 if is_none => Ok(Err(NoState::Incomplete)),
+        2 if is_none => Ok(Err(NoState::Damaged)),
+        _ => Err(MessageError("a state that is none")),
+    }
 }
 
 fn read_gift(input: &mut Input, code: u8, count: u64) -> Result<Gift, MessageError> {
@@ -224,6 +284,9 @@ impl fmt::Debug for Letter {
         write!(f, "{}->{} ", self.from, self.to)?;
         match &self.word {
             Word::Want(want) => write!(f, "want {:?}", want.raft_indexes),
+            Word::StateRequest(number) => write!(f, "where do you stand? ({number:x})"),
+            Word::State(_, Ok(state)) => write!(f, "t{}, log ends {}/t{}", state.term, state.last.1, state.last.0),
+            Word::State(_, Err(why)) => write!(f, "no state: {why:?}"),
             Word::Gift(Gift { commit, batches: Err(lack), .. }) => write!(f, "gift of nothing: {lack:?}, commit {commit}"),
             Word::Gift(Gift { commit, batches: Ok((batches, _)), .. }) => {
                 let batches: Vec<_> = batches.iter().map(|batch| format!("{}/t{}", batch.raft_index(), batch.term())).collect();
@@ -242,6 +305,8 @@ pub(super) fn specimens(from: NodeId, to: NodeId) -> Vec<Message> {
     let gifts = [Ok((batches, mark)), Err(Lack::Damaged), Err(Lack::Behind), Err(Lack::Purged(mark)), Err(Lack::Ends(mark))];
     let gifts = gifts.into_iter().map(|batches| Word::Gift(Gift { number: 5, commit: 7, batches }));
     let words = std::iter::once(Word::Want(Want { number: 5, raft_indexes: 7..9, bytes_max: 1000 })).chain(gifts);
+    let states = [Ok(PeerState { term: 5, last: (4, 9) }), Err(NoState::Incomplete), Err(NoState::Damaged)];
+    let words = words.chain([Word::StateRequest(77)]).chain(states.map(|state| Word::State(77, state)));
     words.map(|word| Letter { from, to, word }.into()).collect()
 }
 

@@ -474,6 +474,22 @@ impl Core {
         self.node.store().hard_state
     }
 
+    /// Term and raft index of the last batch that raft-rs has.
+    pub(super) fn last(&self) -> (u64, u64) {
+        let log = &self.node.raft.raft_log;
+        (log.last_term(), log.last_index())
+    }
+
+    /// Nothing that `peer` has acknowledged counts any more, though what is committed stays so.
+    pub(super) fn forget_acknowledged(&mut self, peer: NodeId) {
+        let next = self.node.raft.raft_log.last_index() + 1;
+        if let Some(progress) = self.node.raft.mut_prs().get_mut(peer.get()) {
+            progress.matched = 0;
+            progress.become_probe();
+            progress.next_idx = next;
+        }
+    }
+
     pub(super) fn commit(&self) -> u64 {
         self.node.raft.raft_log.committed
     }

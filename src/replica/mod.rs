@@ -40,6 +40,7 @@ mod membership;
 mod pace;
 mod proposals;
 mod rebase;
+pub(crate) mod rejoin;
 pub(crate) mod repair;
 #[cfg(test)]
 mod script;
@@ -53,7 +54,7 @@ use bytes::Bytes;
 
 use crate::batch::{Batch, Mark};
 use crate::entry::NodeId;
-use crate::message::{Message, Refusal};
+use crate::message::{Message, PeerState, Refusal};
 use crate::role::{Membership, Role};
 use crate::storage::{Base, HardState, Identity, LogReader, Recovered, StorageError};
 
@@ -150,6 +151,8 @@ pub(crate) struct Replica {
     standing: Standing,
     barriers: Barriers,
     pace: Pace,
+    /// The log is not complete: what the end of a log must reach, (term, raft index), before its node may lead. See [`rejoin`].
+    bound: Option<(u64, u64)>,
     /// What the log could not be read for. Put out last of all effects.
     lack: Option<StorageError>,
     failed: bool,
@@ -183,6 +186,7 @@ impl Replica {
             committed,
             barriers: Barriers::new(settings),
             pace: Pace::new(settings.catch_up_bytes),
+            bound: None,
             lack: None,
             failed: false,
         }
@@ -217,7 +221,7 @@ impl Replica {
         let barriers = self.barriers.begin_anew();
         let before = self.committed;
         let core = Core::again(settings, &recovered, reader, &self.core);
-        let mut anew = Replica { proposals, barriers, ..Replica::over(settings, &recovered, committed, core) };
+        let mut anew = Replica { proposals, barriers, bound: self.bound, ..Replica::over(settings, &recovered, committed, core) };
         if saved.is_none() && !planted!("a full disk makes a term count as written") {
             anew.core.inherit_debt(&self.core);
         }
@@ -246,7 +250,7 @@ impl Replica {
             if self.unsynced.is_empty() {
                 self.core.campaign();
             }
-        } else {
+        } else if self.bound.is_none() || !self.core.is_about_to_stand() || planted!("a node stands that lacks what it owes") {
             self.core.tick();
         }
         if let Some(context) = self.barriers.tick() {
@@ -259,6 +263,10 @@ impl Replica {
     /// A message has arrived. Refusing it changes nothing; a refusal that proves this log wrong ends the replica.
     pub(crate) fn handle_message(&mut self, message: Message) -> Result<(), Refusal> {
         if self.failed {
+            return Ok(());
+        }
+        let is_short = |bound: &(u64, u64)| message.candidate().is_some_and(|last| last < *bound);
+        if self.bound.as_ref().is_some_and(is_short) && !planted!("a vote goes to a log that lacks what is owed") {
             return Ok(());
         }
         let outcome = self.core.step(message, self.members.membership());
@@ -419,6 +427,35 @@ impl Replica {
     /// The mark at the end of the log as far as it is written.
     pub(crate) fn last(&self) -> Option<Mark> {
         self.core.written_mark(self.core.last_written())
+    }
+
+    /// Where this node stands, as raft-rs sees it: what it has told or sent anybody is no more than this.
+    pub(crate) fn peer_state(&self) -> PeerState {
+        PeerState { term: self.core.term(), last: self.core.last() }
+    }
+
+    /// A peer has lost what it acknowledged. It is sent again.
+    pub(crate) fn forget_acknowledged(&mut self, peer: NodeId) {
+        if !self.failed {
+            self.pace.forget(peer);
+            self.core.forget_acknowledged(peer);
+        }
+    }
+
+    /// What the end of a log, (term, raft index), must reach before its node may lead: see [`rejoin`]. `None` if this log reaches it.
+    pub(crate) fn set_bound(&mut self, bound: Option<(u64, u64)>) {
+        self.bound = bound;
+    }
+
+    pub(crate) fn bound(&self) -> Option<(u64, u64)> {
+        self.bound
+    }
+
+    /// Whether this log, as it is written, reaches its bound.
+    pub(crate) fn has_reached_bound(&self) -> bool {
+        let last = self.core.last_settled();
+        let end = self.core.term_at(last).map(|term| (term, last));
+        !self.failed && self.bound.is_some_and(|bound| end >= Some(bound))
     }
 
     /// The timestamp of the newest entry that was seen here.

@@ -151,6 +151,12 @@ impl Storage for MemoryLog {
         self.take(Change::Remember(peer, directory))
     }
 
+    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+        self.take(Change::SetComplete((!complete).then(draw_directory)))?;
+        let owner = self.disk.lock().owner.as_ref().map(|(_, identity)| *identity).expect("it is open");
+        Ok(self.live.read().known_as(owner))
+    }
+
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
         let disk = self.disk.lock();
         Box::new(Syncing { disk: self.disk.clone(), incarnation: self.incarnation, until: disk.taken() })
@@ -178,7 +184,7 @@ impl Disk {
     /// Compares `genesis` with the owner, or makes it the owner of a new log, and counts the opening.
     fn admit(&mut self, genesis: &Genesis) -> Result<Identity, StorageError> {
         let Some((owner, identity)) = &mut self.owner else {
-            let identity = Identity { directory: draw_directory(), incarnation: 1 };
+            let identity = Identity { directory: draw_directory(), incarnation: 1, complete: true };
             self.durable = Image::new(genesis.membership.clone());
             self.owner = Some((genesis.clone(), identity));
             return Ok(identity);
@@ -244,6 +250,7 @@ enum Change {
     Reset(Base),
     Purge { index: u64, commit: u64 },
     Remember(NodeId, u128),
+    SetComplete(Option<u128>),
 }
 
 impl Change {
@@ -260,16 +267,22 @@ struct Image {
     records: Vec<Record>,
     hard_state: HardState,
     peers: BTreeMap<NodeId, u128>,
+    /// Once it was marked as incomplete: what it is known as since, and whether it is complete again.
+    renounced: Option<(u128, bool)>,
 }
 
 impl Image {
     fn new(membership: Membership) -> Image {
         let hard_state = HardState { term: Mark::GENESIS.term, vote: None, commit: Mark::GENESIS.raft_index };
-        Image { base: Base { mark: Mark::GENESIS, membership }, records: Vec::new(), hard_state, peers: BTreeMap::new() }
+        Image { base: Base { mark: Mark::GENESIS, membership }, records: Vec::new(), hard_state, peers: BTreeMap::new(), renounced: None }
     }
 
     fn last(&self) -> Mark {
         self.records.last().map_or(self.base.mark, |record| record.mark)
+    }
+
+    fn known_as(&self, made_as: Identity) -> Identity {
+        self.renounced.map_or(made_as, |(directory, complete)| Identity { directory, complete, ..made_as })
     }
 
     /// The commit hint comes back within the log: a crash may have taken the batches that it spoke of.
@@ -277,7 +290,7 @@ impl Image {
         let last = self.last();
         let commit = self.hard_state.commit.clamp(self.base.mark.raft_index, last.raft_index);
         Recovered {
-            identity,
+            identity: self.known_as(identity),
             hard_state: HardState { commit, ..self.hard_state },
             base: self.base.clone(),
             last,
@@ -320,6 +333,8 @@ impl Image {
             Change::Remember(peer, directory) => {
                 self.peers.insert(*peer, *directory);
             }
+            Change::SetComplete(None) => self.renounced = self.renounced.map(|(directory, _)| (directory, true)),
+            Change::SetComplete(Some(directory)) => self.renounced = Some((*directory, false)),
         }
     }
 

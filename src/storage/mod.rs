@@ -95,10 +95,14 @@ impl fmt::Display for Genesis {
 /// Which copy of the disk this is. A node that comes back with another `directory` has lost its memory, or is a clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// A random number that was drawn when the storage was made.
+    /// A random number, drawn when the storage was made and each time it is marked as [incomplete](Storage::set_complete). Peers know the
+    /// disk by it.
     pub directory: u128,
     /// How often it has been opened, this time included. From 1.
     pub incarnation: u64,
+    /// Whether the log is all that its node has promised to hold. If not, the node neither votes nor stands for election before it is, for it
+    /// may have forgotten a vote, or what it acknowledged: its directory was wiped, put back to an older copy, or restored from a backup.
+    pub complete: bool,
 }
 
 /// What a storage held when it was opened.
@@ -206,6 +210,18 @@ pub trait Storage: Send {
     /// # Errors
     /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`], [`StorageError::Poisoned`].
     fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError>;
+
+    /// Remembers whether the log is all that its node has promised to hold: see [`Identity::complete`]. One that is not gets another
+    /// [directory id](Identity::directory), each time anew, so that peers can tell it from the disk that they knew, and from copies of it.
+    /// Returns what the storage is known as from now on.
+    ///
+    /// # Errors
+    /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`], [`StorageError::Poisoned`]. [`StorageError::OutOfLine`] from a
+    /// storage that cannot remember this, which is the default: a node that learns that its log is not complete then stops for good.
+    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+        let _ = complete;
+        Err(StorageError::OutOfLine("this storage cannot be marked as incomplete".to_owned()))
+    }
 
     /// Begins to make durable all that was taken so far. The returned value is waited for on another thread, while this storage takes
     /// more. Syncs are waited for in the order in which they were begun; waiting for a newer one covers those before it.

@@ -16,8 +16,10 @@ const PROTOCOL: u32 = 2;
 pub(crate) const GROUP_BYTES_MAX: usize = 255;
 /// The most members that a hello names.
 pub(crate) const MEMBERS_MAX: usize = 63;
+/// A flag: the log of the speaker is not complete, so that it asks to be let in from another data directory.
+const INCOMPLETE: u8 = 1;
 /// The flags that this version knows.
-const FLAGS: u8 = 0;
+const FLAGS: u8 = INCOMPLETE;
 /// Bytes before the name of the group.
 const FIXED_BYTES: usize = 63;
 
@@ -34,8 +36,6 @@ pub(crate) struct Hello {
     pub(crate) members: Arc<[NodeId]>,
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
-    /// None is known so far: a hello with any other bit is of a version to come.
-    pub(crate) flags: u8,
     pub(crate) identity: Identity,
     /// Drawn when the transport started. Tells apart two processes that both opened a copy of the same disk.
     pub(crate) nonce: u64,
@@ -55,7 +55,7 @@ pub(crate) enum Stranger {
     Misdirected = 4,
     #[error("it is not a member of the group: name it in the builder of every node")]
     NotAMember = 5,
-    #[error("it speaks from another data directory than before, so it may have forgotten its votes: restore that directory")]
+    #[error("it speaks from another data directory than before, so it may have forgotten its votes: bring that directory back, or set `rejoin_empty` at its builder")]
     OtherDirectory = 6,
     #[error("another process speaks for it, from the same data directory or a copy of it: stop one of the two")]
     Twin = 7,
@@ -97,7 +97,6 @@ impl Hello {
             members: members.into(),
             from: seat.node,
             to,
-            flags: 0,
             identity: seat.identity,
             nonce,
         }
@@ -116,7 +115,8 @@ impl Hello {
         }
         let lens = [self.group.len(), self.members.len()];
         let [group, members] = lens.map(|len| u8::try_from(len).expect("a seat is checked at the start"));
-        bytes.extend_from_slice(&[self.flags, group, members]);
+        let flags = if self.identity.complete { 0 } else { INCOMPLETE };
+        bytes.extend_from_slice(&[flags, group, members]);
         bytes.extend_from_slice(self.group.as_bytes());
         self.members.iter().for_each(|member| bytes.extend_from_slice(&member.get().to_le_bytes()));
         bytes
@@ -146,8 +146,8 @@ impl Hello {
         let member = |_| Some(NodeId::from(u64::from_le_bytes(take(&mut bytes)?)));
         let members: Arc<[NodeId]> = (0..members).map(member).collect::<Option<_>>()?;
         let is_list = members.len() <= MEMBERS_MAX && members.is_sorted_by(|one, next| one < next);
-        let identity = Identity { directory, incarnation };
-        (is_list && bytes.is_empty()).then_some(Hello { cluster, group, members, from, to, flags, identity, nonce })
+        let identity = Identity { directory, incarnation, complete: flags & INCOMPLETE == 0 };
+        (is_list && bytes.is_empty()).then_some(Hello { cluster, group, members, from, to, identity, nonce })
     }
 }
 
@@ -224,6 +224,11 @@ impl Acquaintances {
         Acquaintances { me: Hello::new(seat, seat.node, nonce), peers }
     }
 
+    /// This node speaks so from now on. Returns whether that is from another directory.
+    pub(crate) fn introduce(&mut self, identity: Identity) -> bool {
+        std::mem::replace(&mut self.me.identity, identity).directory != identity.directory
+    }
+
     /// What this node says to `peer`.
     pub(crate) fn hello_to(&self, peer: NodeId) -> Hello {
         Hello { to: peer, ..self.me.clone() }
@@ -262,7 +267,7 @@ impl Acquaintances {
     /// Whether the node that says `hello` may come in. If so it is known from now on.
     pub(crate) fn admit(&mut self, hello: &Hello) -> Result<(), Stranger> {
         self.check(hello)?;
-        let Identity { directory, incarnation } = hello.identity;
+        let Identity { directory, incarnation, .. } = hello.identity;
         let known = Acquaintance { directory: Some(directory), life: (incarnation, hello.nonce) };
         self.peers.insert(hello.from, known);
         Ok(())
@@ -284,9 +289,11 @@ impl Acquaintances {
             return Err(Stranger::Cluster);
         }
         let peer = self.peers.get(&hello.from).ok_or(Stranger::NotAMember)?;
-        let Identity { directory, incarnation } = hello.identity;
+        let Identity { directory, incarnation, complete } = hello.identity;
         if peer.directory.is_some_and(|known| known != directory) && !planted!("a wiped disk is let in") {
-            return Err(Stranger::OtherDirectory);
+            // One that is not complete takes the place of the one that was known: it takes no part before all have let it in, and
+            // whoever speaks from the other one is turned away from now on.
+            return if complete { Err(Stranger::OtherDirectory) } else { Ok(()) };
         }
         if incarnation < peer.life.0 && !planted!("an earlier life is let in") {
             return Err(Stranger::Outlived);
@@ -328,7 +335,9 @@ mod tests {
             let members = members.iter().map(|id| NodeId::from(*id)).collect();
             assert_eq!(Hello::decode(&Hello { members, ..hello() }.encode()), Err(Stranger::Protocol));
         }
-        assert_eq!(Hello::decode(&Hello { flags: 1 << 7, ..hello() }.encode()), Err(Stranger::Protocol));
+        let mut unknown_flag = bytes;
+        unknown_flag[60] |= 1 << 7;
+        assert_eq!(Hello::decode(&unknown_flag), Err(Stranger::Protocol));
     }
 
     #[test]
@@ -353,13 +362,16 @@ mod tests {
         assert_eq!(Acquaintances::new(&remembering, 1).admit(&hello()), Err(Stranger::OtherDirectory));
 
         let mut known = Acquaintances::new(&seat(1), 1);
-        let in_life = |incarnation, nonce| Hello { identity: Identity { directory: 2, incarnation }, nonce, ..hello() };
+        let in_life = |incarnation, nonce| Hello { identity: Identity { directory: 2, incarnation, complete: true }, nonce, ..hello() };
         assert_eq!(known.admit(&in_life(5, 77)), Ok(()));
         assert_eq!(known.admit(&in_life(5, 78)), Err(Stranger::Twin));
         assert_eq!(known.admit(&in_life(6, 79)), Ok(()));
         assert_eq!(known.admit(&in_life(5, 77)), Err(Stranger::Outlived));
-        let wiped = Hello { identity: Identity { directory: 3, incarnation: 9 }, ..hello() };
-        assert_eq!(known.admit(&wiped), Err(Stranger::OtherDirectory));
+        let from = |directory, complete| Hello { identity: Identity { directory, incarnation: 1, complete }, ..hello() };
+        assert_eq!(known.admit(&from(3, true)), Err(Stranger::OtherDirectory));
+        assert_eq!(known.admit(&from(3, false)), Ok(()), "it takes no part yet");
+        assert_eq!(known.admit(&in_life(7, 80)), Err(Stranger::OtherDirectory), "its place is taken");
+        assert_eq!(known.admit(&from(3, true)), Ok(()), "by now it is complete");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::hello::Acquaintances;
-use super::{Inbox, Message, Seat, Transport};
+use super::hello::{Acquaintances, Stranger};
+use super::{Arrival, Identity, Inbox, Message, Seat, Transport};
 use crate::entry::NodeId;
 use crate::primitives::Mutex;
 
@@ -92,14 +92,17 @@ impl Wires {
         Some(&chair.seat.inbox)
     }
 
-    /// Seats a node and introduces it to everybody here. Returns whom to tell of which data directory.
-    fn seat(&mut self, number: u64, seat: Seat) -> Vec<(Inbox, NodeId, u128)> {
+    /// Seats a node and introduces it to everybody here. Returns whom to tell what.
+    fn seat(&mut self, number: u64, seat: Seat) -> Vec<(Inbox, Arrival)> {
         let place = |seat: &Seat| (seat.node, seat.cluster, seat.group.clone());
         let earlier = self.chairs.iter().find(|chair| place(&chair.seat) == place(&seat)).map(|chair| chair.number);
         if let Some(earlier) = earlier {
             self.leave(earlier);
         }
-        let mut new = Chair { number, acquaintances: Acquaintances::new(&seat, 0), seat, met: Vec::new() };
+        self.put(Chair { number, acquaintances: Acquaintances::new(&seat, 0), seat, met: Vec::new() })
+    }
+
+    fn put(&mut self, mut new: Chair) -> Vec<(Inbox, Arrival)> {
         let mut news = Vec::new();
         for other in &mut self.chairs {
             if other.seat.group != new.seat.group || other.seat.cluster != new.seat.cluster {
@@ -108,23 +111,46 @@ impl Wires {
             let (here, there) = (new.seat.node, other.seat.node);
             let heard = other.acquaintances.admit(&new.acquaintances.hello_to(there));
             let answered = new.acquaintances.admit(&other.acquaintances.hello_to(here));
+            if heard == Err(Stranger::Outlived) {
+                news.push((new.seat.inbox.clone(), Arrival::Outlived(there)));
+            }
             if let Err(stranger) = heard.and(answered) {
                 log::warn!("node {here} and node {there} do not talk to each other; one says of the other: {stranger}");
                 continue;
             }
             new.met.push(other.number);
-            other.met.push(number);
-            news.push((other.seat.inbox.clone(), here, new.seat.identity.directory));
-            news.push((new.seat.inbox.clone(), there, other.seat.identity.directory));
+            other.met.push(new.number);
+            let met = |peer, of: &Seat| Arrival::Met { peer, directory: of.identity.directory };
+            news.push((other.seat.inbox.clone(), met(here, &new.seat)));
+            news.push((new.seat.inbox.clone(), met(there, &other.seat)));
         }
         self.chairs.push(new);
         news
+    }
+
+    /// Whoever sits there speaks so from now on.
+    fn introduce(&mut self, number: u64, identity: Identity) -> Vec<(Inbox, Arrival)> {
+        let Some(at) = self.chairs.iter().position(|chair| chair.number == number) else { return Vec::new() };
+        self.chairs[at].seat.identity = identity;
+        if !self.chairs[at].acquaintances.introduce(identity) {
+            return Vec::new();
+        }
+        let mut chair = self.chairs.remove(at);
+        chair.met.clear();
+        self.leave(number);
+        self.put(chair)
     }
 
     /// Whoever sits there neither hears nor reaches anybody any more.
     fn leave(&mut self, number: u64) {
         self.chairs.retain(|chair| chair.number != number);
         self.chairs.iter_mut().for_each(|chair| chair.met.retain(|&met| met != number));
+    }
+}
+
+fn tell(news: Vec<(Inbox, Arrival)>) {
+    for (inbox, news) in news {
+        inbox.put(news);
     }
 }
 
@@ -152,10 +178,14 @@ impl Transport for MemoryTransport {
             (number, wires.seat(number, seat))
         };
         self.chair = Some((number, inbox));
-        for (inbox, peer, directory) in news {
-            inbox.met(peer, directory);
-        }
+        tell(news);
         Ok(())
+    }
+
+    fn introduce(&mut self, identity: Identity) {
+        let Some((number, _)) = self.chair else { return };
+        let news = self.network.0.lock().introduce(number, identity);
+        tell(news);
     }
 
     fn send(&mut self, messages: &mut Vec<Message>) {
@@ -200,8 +230,7 @@ impl fmt::Debug for MemoryTransport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Identity;
-    use crate::transport::{Arrival, Spawner};
+    use crate::transport::Spawner;
 
     struct Node {
         transport: MemoryTransport,
@@ -288,7 +317,7 @@ mod tests {
         let network = MemoryNetwork::new();
         let mut one = Node::seated(&network, 1, |seat| seat.known = vec![(NodeId::from(3), 55)]);
         let two = Node::seated(&network, 2, |_| ());
-        let _three = Node::seated(&network, 3, |seat| seat.identity = Identity { directory: 56, incarnation: 1 });
+        let _three = Node::seated(&network, 3, |seat| seat.identity = Identity { directory: 56, incarnation: 1, complete: true });
         let met = |node: &Node| format!("{:?}", node.arrivals.lock());
         assert_eq!(met(&one), "[Met { peer: node 2, directory: 2 }]");
         assert_eq!(met(&two), "[Met { peer: node 1, directory: 1 }, Met { peer: node 3, directory: 56 }]");

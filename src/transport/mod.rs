@@ -44,6 +44,13 @@ pub trait Transport: Send {
     /// Sends each message to the node that it names. Takes the messages out of `messages` and leaves it empty.
     fn send(&mut self, messages: &mut Vec<Message>);
 
+    /// This node speaks from another data directory from now on, or says from now on whether its log is complete: peers are to be told so
+    /// with the next connection. If the directory is another one, those that are open are closed. A transport that does not tell
+    /// peers who speaks has nothing to do, which is the default.
+    fn introduce(&mut self, identity: Identity) {
+        let _ = identity;
+    }
+
     /// Stops delivering, closes every connection and asks the threads to end. Idempotent; does not wait.
     fn stop(&mut self);
 }
@@ -79,7 +86,7 @@ impl Seat {
             node,
             group: group.to_owned(),
             cluster: 0,
-            identity: Identity { directory: u128::from(node.get()), incarnation: 1 },
+            identity: Identity { directory: u128::from(node.get()), incarnation: 1, complete: true },
             addresses,
             known: Vec::new(),
             message_bytes_max: 32 << 20,
@@ -113,6 +120,8 @@ pub enum Arrival {
     },
     /// What was reported of this peer as [`Refused`](Arrival::Refused) is over.
     Accepted(NodeId),
+    /// This peer has met a later opening of the same data directory: this one is an older copy, and has forgotten what came since.
+    Outlived(NodeId),
 }
 
 /// Where a transport puts what arrives. Cheap to clone, usable from any thread, never blocks.
@@ -123,6 +132,10 @@ impl Inbox {
     /// An inbox that hands every arrival to `take`, which says whether there was room for it.
     pub fn new(take: impl Fn(Arrival) -> bool + Send + Sync + 'static) -> Inbox {
         Inbox(Arc::new(take))
+    }
+
+    fn put(&self, arrival: Arrival) -> bool {
+        (self.0)(arrival)
     }
 
     /// Delivers a message. False if the node is too busy to take it: the message is gone, as if the network had lost it. A transport
@@ -144,6 +157,11 @@ impl Inbox {
     /// Reports that one of this node and `peer` refuses the other, and why.
     pub fn refused(&self, peer: NodeId, reason: String) {
         (self.0)(Arrival::Refused { peer, reason });
+    }
+
+    /// Reports that `peer` has met a later opening of this node's data directory.
+    pub fn outlived(&self, peer: NodeId) {
+        (self.0)(Arrival::Outlived(peer));
     }
 
     /// Reports that this node and `peer`, of which a refusal was reported, refuse each other no more.

@@ -239,7 +239,7 @@ facts! {
         }
         // What helps.
         fs::remove_dir_all(&dir).unwrap();
-        tools::restore(&sound, &dir, 1).unwrap();
+        tools::restore(&sound, &dir, 1, tools::Restore::OneNode).unwrap();
         open_and_check(&backup, &dir);
     }
 

@@ -22,6 +22,7 @@ mod limits;
 mod neighbours;
 mod network;
 mod purge;
+mod rejoin;
 #[cfg(target_os = "linux")]
 mod resources;
 mod transfer;

@@ -25,6 +25,7 @@ fn log_of(terms: &[u64]) -> (MemoryLog, Recovered, LogView, Arc<Reads>) {
     let recovered = log.open(&genesis).unwrap();
     let reads = Arc::new(Reads::new(log.reader()));
     let mut view = LogView::new(&recovered, reads.clone());
+    view.terms = view.terms_from(1, recovered.last).unwrap();
     let batches = batches(terms);
     if !batches.is_empty() {
         log.append(&batches, 1).unwrap();

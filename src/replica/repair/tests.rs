@@ -32,7 +32,7 @@ impl Shelf {
         let damage = self.lost.iter().map(|&raft_index| self.examine(raft_index).unwrap().unwrap()).collect();
         let base = Base { mark: Mark::GENESIS, membership: Membership::default() };
         let last = self.marks.iter().rfind(|mark| !self.lost.contains(&mark.raft_index)).copied().unwrap_or(Mark::GENESIS);
-        let identity = Identity { directory: 1, incarnation: 1 };
+        let identity = Identity { directory: 1, incarnation: 1, complete: true };
         Recovered { identity, hard_state: HardState { term, vote: None, commit }, base, last, peers: Vec::new(), damage }
     }
 }
@@ -98,7 +98,7 @@ fn asked(repair: &mut Repair) -> Option<(u64, Range<u64>)> {
     let message = repair.ask()?;
     match &message.letter()?.word {
         Word::Want(want) => Some((message.to().get(), want.raft_indexes.clone())),
-        Word::Gift(_) => None,
+        _ => None,
     }
 }
 

@@ -146,7 +146,7 @@ impl Past {
     fn check_identity(&self, case: &str, recovered: &Recovered) {
         let incarnation = self.identity.map_or(1, |before| before.incarnation + 1);
         let directory = self.identity.map_or(recovered.identity.directory, |before| before.directory);
-        let wanted = Identity { directory, incarnation };
+        let wanted = Identity { directory, incarnation, complete: true };
         if recovered.identity != wanted {
             broken(case, Rule::Open, format!("it was opened as {:?} instead of {wanted:?}", recovered.identity));
         }

@@ -56,6 +56,8 @@ pub(super) struct Source<D: Disk> {
     pub(super) commit: u64,
     /// The last raft index that goes into the backup.
     pub(super) last: u64,
+    /// Nobody can count on what the node promised since.
+    pub(super) is_alone: bool,
 }
 
 impl<D: Disk> PendingBackup for Source<D> {
@@ -133,11 +135,14 @@ impl<D: Disk> Source<D> {
     }
 
     /// Term, base and how far the log reaches. A copy remembers no vote and no peer: it may be older
-    /// than what its node did since.
+    /// than what its node did since. So it is not all that its node has promised to hold, unless there
+    /// is nobody who could count on that.
     fn write_state(&self, disk: &RealDisk, live: &Live<D>) -> Result<(), StorageError> {
         let hard_state = HardState { vote: None, commit: self.commit.max(live.base.mark.raft_index), ..self.state.hard_state };
         let first_segment = live.stretches.first().map_or(self.state.first_segment, |stretch| stretch.segment.id);
-        let state = State { hard_state, base: live.base.clone(), first_segment, peers: Vec::new(), ..self.state.clone() };
+        let (base, is_complete) = (live.base.clone(), self.is_alone || live.base.membership.voters.len() == 1);
+        let copied = State { hard_state, base, first_segment, peers: Vec::new(), ..self.state.clone() };
+        let state = State { known_as: disk.draw(), is_complete, ..copied };
         let write_failed = |error| failed(disk, "write", STATE_NAME, error);
         let file = disk.create(STATE_NAME).map_err(|error| failed(disk, "create", STATE_NAME, error))?;
         let file = StateFile::<RealDisk>::fill(Arc::new(file), state).map_err(|error| match error {

@@ -6,7 +6,7 @@ use crate::batch::{Batch, LIMIT, Mark, PREFIX_BYTES};
 use crate::entry::NodeId;
 
 /// The version of everything in the directory.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// What may be used in the files of this version and must be known to whoever reads them. Nothing so far.
 pub(super) const FEATURES: u32 = 0;
 

@@ -250,7 +250,7 @@ impl<D: Disk> SegmentedLog<D> {
 
     /// Goes on with what was found, as far as its soundness allows.
     fn admit(&mut self, found: Found<D>, directory: u128, mut state: StateFile<D>, names: Vec<String>, lock: D::Lock) -> Recovered {
-        let identity = Identity { directory, incarnation: state.state.incarnation };
+        let identity = state.state.identity();
         let hard_state = HardState { commit: commit_of(&state.state, &found), ..state.state.hard_state };
         let (base, last, damage) = (found.live.base.clone(), found.last, found.damage.clone());
         let peers = state.state.peers.clone();
@@ -378,6 +378,10 @@ impl<D: Disk> Storage for SegmentedLog<D> {
         self.writer()?.remember(peer, directory)
     }
 
+    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+        self.writer()?.set_complete(complete)
+    }
+
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
         match &mut self.access {
             Access::Closed => Box::new(()),
@@ -393,7 +397,7 @@ impl<D: Disk> Storage for SegmentedLog<D> {
             Access::Reading(patient) => patient.state.state.clone(),
         };
         let (disk, live) = (self.disk.clone(), self.live.clone());
-        Ok(Box::new(Source { disk, live, state, commit, last: commit }))
+        Ok(Box::new(Source { disk, live, state, commit, last: commit, is_alone: false }))
     }
 
     fn is_behind(&self) -> bool {

@@ -22,7 +22,7 @@ use super::format::{PAGE_BYTES, PageReader, PageWriter, Synced};
 use super::fs::{Disk, DiskFile};
 use crate::entry::NodeId;
 use crate::role::Membership;
-use crate::storage::{Base, HardState, Mark};
+use crate::storage::{Base, HardState, Identity, Mark};
 
 pub(super) const STATE_NAME: &str = "state";
 
@@ -33,11 +33,17 @@ const SLOT_BYTES: u64 = 2 * PAGE_BYTES as u64;
 const WATERMARK_AT: u64 = SLOTS * SLOT_BYTES;
 const WATERMARK_BYTES: usize = 512;
 const FILE_BYTES: u64 = WATERMARK_AT + PAGE_BYTES as u64;
+/// A flag: the log is not all that its node has promised to hold.
+const INCOMPLETE: u32 = 1;
 
 /// What one generation of the file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
+    /// The number that is part of every checksum in the directory.
     pub(super) directory: u128,
+    /// What peers know the directory by.
+    pub(super) known_as: u128,
+    pub(super) is_complete: bool,
     pub(super) incarnation: u64,
     pub(super) hard_state: HardState,
     pub(super) base: Base,
@@ -51,17 +57,22 @@ impl State {
     pub(super) fn new(directory: u128, membership: Membership) -> State {
         let hard_state = HardState { term: Mark::GENESIS.term, vote: None, commit: Mark::GENESIS.raft_index };
         let base = Base { mark: Mark::GENESIS, membership };
-        State { directory, incarnation: 0, hard_state, base, first_segment: 0, peers: Vec::new() }
+        State { directory, known_as: directory, is_complete: true, incarnation: 0, hard_state, base, first_segment: 0, peers: Vec::new() }
     }
 
-    /// `None` if it has more members and peers than fit a page: 480 members, or 160 peers.
+    pub(super) fn identity(&self) -> Identity {
+        Identity { directory: self.known_as, incarnation: self.incarnation, complete: self.is_complete }
+    }
+
+    /// `None` if it has more members and peers than fit a page: 478 members, or 159 peers.
     pub(super) fn encode(&self, generation: u64) -> Option<Vec<u8>> {
         let Membership { voters, learners } = &self.base.membership;
         let mut page = PageWriter::new(STATE_MAGIC);
         page.u64(generation).u128(self.directory).u64(self.incarnation);
         page.u64(self.hard_state.term).u64(self.hard_state.vote.map_or(0, NodeId::get)).u64(self.hard_state.commit);
         page.u64(self.first_segment).mark(&self.base.mark);
-        page.u32(voters.len() as u32).u32(learners.len() as u32).u32(self.peers.len() as u32).u32(0);
+        page.u32(voters.len() as u32).u32(learners.len() as u32).u32(self.peers.len() as u32);
+        page.u32(if self.is_complete { 0 } else { INCOMPLETE }).u128(self.known_as);
         page.nodes(voters).nodes(learners);
         for (node, directory) in &self.peers {
             page.u64(node.get()).u128(*directory);
@@ -75,11 +86,12 @@ impl State {
         let (term, vote, commit) = (page.u64()?, page.u64()?, page.u64()?);
         let hard_state = HardState { term, vote: (vote != 0).then(|| NodeId::from(vote)), commit };
         let (first_segment, mark) = (page.u64()?, page.mark()?);
-        let (voters, learners, peers, _) = (page.u32()?, page.u32()?, page.u32()?, page.u32()?);
+        let (voters, learners, peers, flags) = (page.u32()?, page.u32()?, page.u32()?, page.u32()?);
+        let (known_as, is_complete) = (page.u128()?, flags & INCOMPLETE == 0);
         let membership = Membership { voters: page.nodes(voters)?, learners: page.nodes(learners)? };
         let peers = (0..peers).map(|_| Some((NodeId::from(page.u64()?), page.u128()?))).collect::<Option<_>>()?;
         let base = Base { mark, membership };
-        Some((generation, State { directory, incarnation, hard_state, base, first_segment, peers }))
+        Some((generation, State { directory, known_as, is_complete, incarnation, hard_state, base, first_segment, peers }))
     }
 }
 

@@ -130,7 +130,7 @@ fn what_was_appended_reads_back_at_once_and_after_reopening() {
         assert_eq!(reader.mark(mark.raft_index + 1).unwrap(), None);
         recovered.identity.directory
     };
-    assert_eq!(open(dir.path()).1.identity, Identity { directory, incarnation: 3 });
+    assert_eq!(open(dir.path()).1.identity, Identity { directory, incarnation: 3, complete: true });
 }
 
 #[test]

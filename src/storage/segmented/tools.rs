@@ -11,7 +11,7 @@
 mod backup;
 mod read_only;
 
-pub use self::backup::{backup, restore};
+pub use self::backup::{Restore, backup, restore};
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -235,7 +235,7 @@ impl Opened {
             names.into_iter().filter(|name| name.ends_with(SPARE_SUFFIX) || name.ends_with(MEND_SUFFIX)).chain(dead).collect();
         leftover.sort();
         let state = file.state;
-        let identity = Identity { directory, incarnation: state.incarnation };
+        let identity = state.identity();
         let segments = live.stretches.iter().map(|stretch| segment_file(&disk, stretch)).collect::<Result<_, _>>()?;
         let (hard_state, peers) = (state.hard_state, state.peers.clone());
         let inspection = Inspection { identity, genesis, hard_state, base: live.base, last, peers, segments, leftover, damage };
@@ -245,7 +245,7 @@ impl Opened {
     /// Reads every byte that counts, unless `progress` breaks it off.
     pub(super) fn verify<E: From<StorageError>>(self, mut progress: impl FnMut(Progress) -> Result<(), E>) -> Result<Verification, E> {
         let total = self.inspection.segments.iter().map(|segment| segment.raft_indexes.end - segment.raft_indexes.start).sum();
-        let mut verifier = Verifier::new(&self.disk, &self.inspection);
+        let mut verifier = Verifier::new(&self.disk, self.state.directory, &self.inspection);
         if let Some(offset) = self.bad_identity {
             verifier.note(IDENTITY_NAME, offset, 0, "a copy of the identity is not intact; the other one is");
         }
@@ -288,8 +288,8 @@ struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    fn new(disk: &'a ReadOnlyDisk, inspection: &Inspection) -> Verifier<'a> {
-        let (directory, before) = (inspection.identity.directory, Some(inspection.base.mark));
+    fn new(disk: &'a ReadOnlyDisk, directory: u128, inspection: &Inspection) -> Verifier<'a> {
+        let before = Some(inspection.base.mark);
         let damage = inspection.damage.clone();
         Verifier { disk, directory, before, batches: 0, entries: 0, payload_bytes: 0, damage }
     }

@@ -16,7 +16,7 @@ use super::state::{STATE_NAME, State, StateFile, WriteError};
 use super::sync::{Dirty, SegmentSync, Shared, Target};
 use super::tail::{Stamp, Tail, share_of};
 use crate::entry::NodeId;
-use crate::storage::{Base, Batch, Chore, HardState, Mark, PendingSync, StorageError};
+use crate::storage::{Base, Batch, Chore, HardState, Identity, Mark, PendingSync, StorageError};
 
 /// The most that one record may take: its length is kept in 32 bits.
 const BODY_BYTES_MAX: usize = u32::MAX as usize - 4096;
@@ -282,6 +282,15 @@ impl<D: Disk> Writer<D> {
             state.peers.push((peer, directory));
             state.peers.sort_unstable();
         })
+    }
+
+    pub(super) fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+        let new = self.shared.disk.draw();
+        self.change_state(|state| {
+            state.is_complete = complete;
+            state.known_as = if complete { state.known_as } else { new };
+        })?;
+        Ok(self.state.state.identity())
     }
 
     pub(super) fn reset(&mut self, base: &Base) -> Result<(), StorageError> {

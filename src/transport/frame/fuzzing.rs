@@ -109,9 +109,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     use crate::transport::hello::Hello;
 
     let (from, to) = (NodeId::from(1), NodeId::from(2));
-    let identity = Identity { directory: 3, incarnation: 4 };
+    let identity = Identity { directory: 3, incarnation: 4, complete: true };
     let (group, members) = ("orders".to_owned(), [from, to].into());
-    let hello = Hello { cluster: 5, group, members, from, to, flags: 0, identity, nonce: 6 }.encode();
+    let hello = Hello { cluster: 5, group, members, from, to, identity, nonce: 6 }.encode();
     let frames = [
         whole(Kind::Hello, hello.clone()),
         whole(Kind::Refusal, vec![3]),

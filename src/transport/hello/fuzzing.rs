@@ -89,7 +89,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     use crate::storage::Identity;
 
     let good = |directory, incarnation, nonce| {
-        let identity = Identity { directory, incarnation };
+        let identity = Identity { directory, incarnation, complete: true };
         Hello { to: 1.into(), from: 2.into(), identity, ..Hello::new(&seat(), 1.into(), nonce) }
     };
     let first = good(5, 2, 9);

@@ -162,6 +162,12 @@ impl Link {
         is_same(&queue) && queue.times_heard != before
     }
 
+    /// Ends the connection. Another one is made.
+    pub(super) fn hang_up(&self) {
+        self.queue.lock().hang_up();
+        self.wake.notify_one();
+    }
+
     pub(super) fn stop(&self) {
         let mut queue = self.queue.lock();
         queue.stopped = true;
@@ -278,7 +284,6 @@ impl Link {
             let _ = say(&stream, &frame::whole(Kind::Refusal, refusal));
         })?;
         self.queue.lock().connected_to = Some((hello.identity.incarnation, hello.nonce));
-        station.inbox.met(self.peer, hello.identity.directory);
         station.refusals.clear(self.peer, By::Us);
         station.refusals.clear(self.peer, By::Peer);
         Ok(Outbound::new(stream, reader)?)

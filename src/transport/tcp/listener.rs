@@ -205,7 +205,6 @@ impl Guest {
         self.replace_earlier(station, &hello);
         let answer = station.acquaintances.lock().hello_to(hello.from);
         say(&self.stream, &frame::whole(Kind::Hello, answer.encode()))?;
-        station.inbox.met(hello.from, hello.identity.directory);
         station.refusals.clear(hello.from, By::Us);
         if let Some(link) = station.link_to(hello.from) {
             link.heard_of((hello.identity.incarnation, hello.nonce));

@@ -56,7 +56,7 @@ use self::refusals::{By, Refusals};
 use self::resolver::{Lookup, system_lookup};
 use super::frame::{Frame, FrameReader};
 use super::hello::{Acquaintances, GROUP_BYTES_MAX, Hello, MEMBERS_MAX, Rejection, Stranger, claim};
-use super::{Inbox, Message, Seat, Spawner, Transport};
+use super::{Identity, Inbox, Message, Seat, Spawner, Transport};
 use crate::entry::NodeId;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::{Condvar, Instant, Mutex};
@@ -179,6 +179,12 @@ impl Transport for TcpTransport {
         }
     }
 
+    fn introduce(&mut self, identity: Identity) {
+        if let Some(station) = &self.station {
+            station.introduce(identity);
+        }
+    }
+
     fn stop(&mut self) {
         if let Some(station) = &self.station {
             station.stop();
@@ -279,7 +285,11 @@ impl Station {
         if self.has_rival(&hello, expected.is_none()) {
             return Err(Stranger::Twin);
         }
-        self.acquaintances.lock().admit(&hello)?;
+        let mut acquaintances = self.acquaintances.lock();
+        acquaintances.admit(&hello)?;
+        // Reported in the order in which they are let in: a peer may come from another directory than a moment ago.
+        self.inbox.met(hello.from, hello.identity.directory);
+        drop(acquaintances);
         Ok(hello)
     }
 
@@ -307,6 +317,14 @@ impl Station {
             log::warn!("a message of {len} bytes to node {to} was dropped: at most {} are allowed", self.message_bytes_max);
         }
         true
+    }
+
+    fn introduce(&self, identity: Identity) {
+        let is_new = self.acquaintances.lock().introduce(identity);
+        if is_new {
+            self.links.iter().for_each(Link::hang_up);
+            self.guests.lock().iter().for_each(|guest| guest.close());
+        }
     }
 
     fn stop(&self) {

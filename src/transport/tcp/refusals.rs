@@ -55,10 +55,14 @@ impl Refusals {
         }
         let directions = peers.entry(peer).or_default();
         let before = directions.text(peer);
+        let is_outlived = by == By::Peer && why.reason == Stranger::Outlived;
         directions.0[by as usize] = Some((why, Instant::now()));
         let now = directions.text(peer);
         if now != before {
             self.inbox.refused(peer, now);
+            if is_outlived {
+                self.inbox.outlived(peer);
+            }
         }
     }
 

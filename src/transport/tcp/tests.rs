@@ -65,6 +65,7 @@ impl Node {
                 Arrival::Unreachable(peer) => arrived.unreachable.push(peer),
                 Arrival::Refused { peer, reason } => drop(arrived.refused.insert(peer, reason)),
                 Arrival::Accepted(peer) => drop(arrived.refused.remove(&peer)),
+                Arrival::Outlived(_) => {}
             }
             true
         });
@@ -289,7 +290,7 @@ fn both_sides_say_which_directory_they_met_and_a_wiped_one_stays_outside() {
     assert_eq!(one.arrived.lock().met[0], (NodeId::from(2), 2));
     two.stop();
     let mut wiped = Node::new(2, &addresses);
-    wiped.seat.identity = Identity { directory: 77, incarnation: 1 };
+    wiped.seat.identity = Identity { directory: 77, incarnation: 1, complete: true };
     let mut wiped = wiped.started();
     for number in 0..20 {
         wiped.send(1, number);

@@ -1,12 +1,13 @@
 //! Backups: what they hold, while the log goes on and after, and what is refused.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::*;
 use crate::storage::{Backup, BackupError};
+use tools::Restore;
 
 /// The log's own directory, and one beside it for backups.
 struct Home {
@@ -370,20 +371,26 @@ fn a_backup_becomes_the_log_of_any_member() {
     let (all, copy) = (contents(&log), home.backups.join("copy"));
     back_up(&mut log, mark.raft_index, &copy).unwrap();
     let before = photograph(&copy);
+    let mut known_as = BTreeSet::from([log.set_complete(true).unwrap().directory]);
     for node in [1u64, 2, 3] {
         let dir = home.backups.join(node.to_string());
-        let restored = tools::restore(&copy, &dir, node).unwrap();
+        let restored = tools::restore(&copy, &dir, node, Restore::OneNode).unwrap();
         assert_eq!(restored.committed, 0..mark.next_index);
         let mut log = SegmentedLog::new(&dir, SMALL);
         let recovered = log.open(&Genesis { node: node.into(), ..genesis() }).unwrap();
         assert_eq!((recovered.last, recovered.damage), (mark, Vec::new()));
         assert_eq!(contents(&log), all);
         assert_eq!(photograph(&copy), before);
+        assert!(!recovered.identity.complete, "it has forgotten what it promised since");
+        assert!(known_as.insert(recovered.identity.directory), "peers can tell it from every other copy");
     }
-    let refused = tools::restore(&copy, home.backups.join("4"), 4).unwrap_err();
+    tools::restore(&copy, home.backups.join("5"), 2, Restore::WholeGroup).unwrap();
+    let recovered = SegmentedLog::new(home.backups.join("5"), SMALL).open(&Genesis { node: 2.into(), ..genesis() }).unwrap();
+    assert!(recovered.identity.complete && known_as.insert(recovered.identity.directory));
+    let refused = tools::restore(&copy, home.backups.join("4"), 4, Restore::OneNode).unwrap_err();
     assert!(matches!(refused, BackupError::NotAMember { .. }), "{refused}");
     assert_eq!(refused.to_string(), "node 4 is no member of the group in the backup: it has 1, 2, 3");
-    let refused = tools::restore(home.backups.join("nothing"), home.backups.join("4"), 1).unwrap_err();
+    let refused = tools::restore(home.backups.join("nothing"), home.backups.join("4"), 1, Restore::OneNode).unwrap_err();
     assert!(matches!(refused, BackupError::Storage(StorageError::Io { .. })), "{refused}");
-    assert_eq!(home.backups(), ["1", "2", "3", "copy"]);
+    assert_eq!(home.backups(), ["1", "2", "3", "5", "copy"]);
 }

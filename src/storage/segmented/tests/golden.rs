@@ -1,4 +1,4 @@
-//! Directories as version 1 wrote them, in `tests/golden`. Whatever a later build does, it opens them, and finds in them what was put there.
+//! Directories as version 2 wrote them, in `tests/golden`. Whatever a later build does, it opens them, and finds in them what was put there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -97,7 +97,7 @@ fn write(dir: &Path) -> Contents {
 }
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v2")
 }
 
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -143,7 +143,7 @@ fn the_golden_directory_opens_and_goes_on() {
         let (mut log, recovered) = open(dir.path());
         assert_eq!((recovered.base.mark, recovered.last, recovered.damage), (Mark::GENESIS, expected.last, Vec::new()));
         assert_eq!((recovered.hard_state, recovered.peers), (expected.hard_state, expected.peers.clone()));
-        assert_eq!(recovered.identity, Identity { directory: 0xfeed_f00d_0123_4567_89ab_cdef_0000_0001, incarnation: run });
+        assert_eq!(recovered.identity, Identity { directory: 0xfeed_f00d_0123_4567_89ab_cdef_0000_0001, incarnation: run, complete: true });
         assert_eq!(contents(&log), expected.batches);
         run_chores(&mut log);
     }

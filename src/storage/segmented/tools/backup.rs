@@ -27,7 +27,7 @@ use crate::storage::{Backup, BackupError, StorageError};
 /// Any [`BackupError`] but `Stopped`, `CalledFromWaker` and `Unsupported`: [`BackupError::InUse`] if
 /// the log is open, [`BackupError::Damaged`] if any of it does not read back.
 pub fn backup(dir: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Backup, BackupError> {
-    copy(dir.as_ref(), to.as_ref(), None)
+    copy(dir.as_ref(), to.as_ref(), None, Restore::OneNode)
 }
 
 /// Makes the directory `dir`, which is not there yet or empty, the log of `node` as it is in
@@ -35,18 +35,35 @@ pub fn backup(dir: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Backup, Bac
 ///
 /// The backup stays as it is, and can be restored again. Costs what [`backup`] costs.
 ///
-/// # Only safe for a group of one so far
-/// A restored node has forgotten what it voted for and acknowledged since the backup, and nothing
-/// keeps it from voting again. In a group with more voters, do not restore single nodes: an entry that was
-/// acknowledged could be lost.
+/// A restored node has forgotten what it voted for and acknowledged since the backup. With
+/// [`Restore::OneNode`], which is right whenever any other member of the group is still there, it is marked
+/// so, and asks every other member before it takes part again: see
+/// [`Builder::rejoin_empty`](crate::Builder::rejoin_empty), which is the same without a backup. (The
+/// only voter of a group has nobody to ask, and goes on at once.) With [`Restore::WholeGroup`] the nodes
+/// begin anew with what is in the backup; what the group acknowledged since is lost.
 ///
 /// # Errors
 /// Those of [`backup`], and [`BackupError::NotAMember`].
-pub fn restore(backup: impl AsRef<Path>, dir: impl AsRef<Path>, node: impl Into<NodeId>) -> Result<Backup, BackupError> {
-    copy(backup.as_ref(), dir.as_ref(), Some(node.into()))
+pub fn restore(
+    backup: impl AsRef<Path>,
+    dir: impl AsRef<Path>,
+    node: impl Into<NodeId>,
+    restore: Restore,
+) -> Result<Backup, BackupError> {
+    copy(backup.as_ref(), dir.as_ref(), Some(node.into()), restore)
 }
 
-fn copy(from: &Path, to: &Path, node: Option<NodeId>) -> Result<Backup, BackupError> {
+/// How much of a group is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restore {
+    /// One node, beside others that go on, or that are down and come back.
+    OneNode,
+    /// Every node, and best all from one backup: no directory of the group as it was is ever opened
+    /// again. If one is, what it acknowledged and what the restored nodes do contradict each other.
+    WholeGroup,
+}
+
+fn copy(from: &Path, to: &Path, node: Option<NodeId>, restore: Restore) -> Result<Backup, BackupError> {
     let opened = Opened::open(from)?;
     if let Some(damage) = opened.inspection.damage.first() {
         return Err(StorageError::from(damage).into());
@@ -66,6 +83,6 @@ fn copy(from: &Path, to: &Path, node: Option<NodeId>) -> Result<Backup, BackupEr
     let commit = if members.voters.len() == 1 { last } else { commit };
     let identity = IdentityFile { directory: state.directory, genesis };
     let live = Live { base: inspection.base, stretches, gaps: Vec::new() };
-    let source = Source { disk: Arc::new(disk), live: Arc::new(ArcSwap::from_pointee(live)), state, commit, last };
+    let source = Source { disk: Arc::new(disk), live: Arc::new(ArcSwap::from_pointee(live)), state, commit, last, is_alone: restore == Restore::WholeGroup };
     source.write_as(identity, to, &|| false)
 }

@@ -267,7 +267,7 @@ impl History {
     /// As what the log was opened last.
     pub(super) fn identity(&self) -> Identity {
         let &(_, incarnation, directory) = self.opened.last().expect("it was opened");
-        Identity { directory, incarnation }
+        Identity { directory, incarnation, complete: true }
     }
 
     /// The newest moment that was reported durable before.

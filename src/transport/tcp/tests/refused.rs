@@ -21,7 +21,7 @@ fn both_ends_are_told_who_refuses_whom_and_when_it_is_over() {
     until("the one that is refused says so", || told(&wiped, 1).starts_with(theirs));
     wiped.stop();
     let mut restored = Node::new(2, &addresses);
-    restored.seat.identity = Identity { directory: 999, incarnation: 7 };
+    restored.seat.identity = Identity { directory: 999, incarnation: 7, complete: true };
     let restored = restored.started();
     until("it is over", || told(&one, 2).is_empty() && restored.arrived.lock().met.len() > 1);
     assert_eq!(told(&restored, 1), "");

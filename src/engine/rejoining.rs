@@ -1,0 +1,185 @@
+//! A node whose log is not complete: it asks every other member where it stands, and takes no part before it knows what it owes.
+//!
+//! While [`Engine::rejoin`] is there, the replica stands still, as it does for a repair. Afterwards it follows as ever, with a bound on who may
+//! lead with its help, until its log reaches that. Why this is enough: see [`rejoin`](crate::replica::rejoin).
+
+use super::Engine;
+use crate::entry::NodeId;
+use crate::message::{Letter, NoState, PeerState, Word};
+use crate::replica::rejoin::Rejoin;
+use crate::storage::{HardState, StorageError};
+
+/// A member that asked where this node stands, and is told when that is durable.
+pub(super) struct StateRequest {
+    from: NodeId,
+    number: u64,
+    state: PeerState,
+    /// The life of the replica that stood so, and the count of the sync that makes it durable, if that was begun.
+    life: u64,
+    sync: Option<u64>,
+}
+
+impl Engine {
+    /// What was learned about this node proves that its log is not what it was. That is remembered before anything else happens.
+    pub(super) fn disown_log(&mut self, why: &str) {
+        let node = self.settings.replica.node;
+        log::error!("group {} node {node}: {why}", self.settings.replica.group);
+        if self.identity.complete
+            && let Err(error) = self.mark_incomplete()
+        {
+            return self.fail(&format!("{why}; and that could not be noted: {error}"));
+        }
+        self.begin_rejoin();
+    }
+
+    fn mark_incomplete(&mut self) -> Result<(), StorageError> {
+        let identity = self.storage.set_complete(false)?;
+        self.storage.begin_sync().wait()?;
+        self.identity = identity;
+        self.transport.introduce(identity);
+        Ok(())
+    }
+
+    /// From now on the replica stands still. Nothing that it has asked a sync for counts any more.
+    pub(super) fn begin_rejoin(&mut self) {
+        let settings = &self.settings.replica;
+        let rejoin = Rejoin::new(settings.node, self.replica.membership(), self.next_question, settings.election_ticks);
+        log::warn!("group {} node {}: {}", settings.group, settings.node, rejoin.account());
+        self.rejoin = Some(rejoin);
+        self.life += 1;
+        self.asked.clear();
+        self.shared.sequencer.close(self.refusal());
+        self.tell_rejoin();
+        self.announce_absence();
+    }
+
+    pub(super) fn tick_rejoin(&mut self) {
+        let Some(rejoin) = &mut self.rejoin else { return };
+        let mut questions = rejoin.tick();
+        self.next_question = rejoin.next_number();
+        self.transport.send(&mut questions);
+        self.tell_rejoin();
+        self.try_to_rejoin();
+    }
+
+    /// A member says where it stands.
+    pub(super) fn handle_state(&mut self, from: NodeId, number: u64, state: Result<PeerState, NoState>) {
+        if let Some(rejoin) = &mut self.rejoin {
+            rejoin.handle_state(from, number, state);
+            self.try_to_rejoin();
+        }
+    }
+
+    fn try_to_rejoin(&mut self) {
+        let Some(owed) = self.rejoin.as_ref().and_then(Rejoin::owed) else { return };
+        match self.take_part(owed) {
+            Ok(()) => {}
+            // Tried once more at the next tick.
+            Err(error) if error.is_temporary() => self.shared.status.lock().full = Some(error.to_string()),
+            Err(error) => self.fail(&format!("it could not take part in its group again: {error}")),
+        }
+    }
+
+    /// Begins anew in a term in which this node may have voted, and so does not vote again.
+    fn take_part(&mut self, owed: PeerState) -> Result<(), StorageError> {
+        let (own, me) = (self.replica.hard_state(), self.settings.replica.node);
+        let is_spent = owed.term <= own.term && own.vote.is_some() || planted!("the vote in the newest term is not spent");
+        let hard_state = match is_spent {
+            true => HardState { term: owed.term.max(own.term), ..own },
+            false => HardState { term: owed.term.max(own.term), vote: Some(me), ..own },
+        };
+        self.storage.save(hard_state)?;
+        self.storage.begin_sync().wait()?;
+        self.replica.restart(&self.settings.replica, self.identity, Some(hard_state), self.shared.reader.clone())?;
+        self.replica.set_bound(Some(owed.last));
+        self.life += 1;
+        self.rejoin = None;
+        for id in self.barriers.keys() {
+            self.replica.handle_barrier(*id);
+        }
+        self.remember_met();
+        self.shared.status.lock().full = None;
+        self.tell_rejoin();
+        log::info!("group {} node {me}: takes part again, up to term {}", self.settings.replica.group, hard_state.term);
+        self.announce(self.replica.standing());
+        Ok(())
+    }
+
+    /// Ends it when the log, durably, is all that the node owes.
+    pub(super) fn end_rejoin(&mut self) {
+        if self.identity.complete || !self.is_at_work() || !self.replica.has_reached_bound() {
+            return;
+        }
+        let written = self.storage.begin_sync().wait().and_then(|()| self.storage.set_complete(true));
+        match written {
+            Ok(identity) => {
+                self.dirty = true;
+                self.identity = identity;
+                self.transport.introduce(identity);
+                self.replica.set_bound(None);
+                self.shared.status.lock().repair = None;
+                log::info!("group {} node {}: its log is complete again", self.settings.replica.group, self.settings.replica.node);
+                self.announce(self.replica.standing());
+            }
+            // Tried once more in the next turn.
+            Err(error) if error.is_temporary() => {}
+            Err(error) => self.storage_failed(error, None),
+        }
+    }
+
+    /// A member has lost its log, and asks where this node stands. It is told once it is durable that the member speaks from another directory
+    /// now, and all that it is told.
+    pub(super) fn handle_state_request(&mut self, from: NodeId, number: u64) {
+        if !self.identity.complete || self.repair.is_some() {
+            let why = if self.repair.is_some() { NoState::Damaged } else { NoState::Incomplete };
+            return self.send_state(from, number, Err(why));
+        }
+        if self.fault.is_some() || self.stopped || self.met.iter().any(|(peer, _)| *peer == from) {
+            return;
+        }
+        self.replica.forget_acknowledged(from);
+        let state = self.replica.peer_state();
+        self.asked.retain(|asked| asked.from != from);
+        self.asked.push(StateRequest { from, number, state, life: self.life, sync: None });
+    }
+
+    /// Begins the sync that new questions wait for, when all that was taken before is written.
+    pub(super) fn sync_for_questions(&mut self) {
+        if !self.is_at_work() || self.asked.iter().all(|asked| asked.sync.is_some()) {
+            return;
+        }
+        if planted!("a state is told before it is durable") {
+            return self.answer_questions(u64::MAX);
+        }
+        self.begin_sync(0);
+        let sync = Some(self.syncs);
+        self.asked.iter_mut().for_each(|asked| asked.sync = asked.sync.or(sync));
+    }
+
+    /// Answers what waited for this sync. What the replica stood for in an earlier life may never have been written.
+    pub(super) fn answer_questions(&mut self, sync: u64) {
+        let life = self.life;
+        self.asked.retain(|asked| asked.life == life);
+        for asked in self.asked.extract_if(.., |asked| asked.sync.is_none_or(|count| count <= sync)).collect::<Vec<_>>() {
+            self.send_state(asked.from, asked.number, Ok(asked.state));
+        }
+    }
+
+    fn send_state(&mut self, to: NodeId, number: u64, state: Result<PeerState, NoState>) {
+        let from = self.settings.replica.node;
+        self.send_letter(Letter { from, to, word: Word::State(number, state) }.into());
+    }
+
+    /// Says what is missing, and why it still is.
+    fn tell_rejoin(&mut self) {
+        let account = match (&self.rejoin, self.replica.bound()) {
+            (Some(rejoin), _) => rejoin.account(),
+            (None, Some((term, raft_index))) => format!(
+                "its log is not complete: it follows its leader, and neither leads nor votes for a node that lacks batch {raft_index} of \
+                 term {term} before it has that itself"
+            ),
+            (None, None) => return,
+        };
+        self.shared.status.lock().repair = Some(account);
+    }
+}

@@ -1,0 +1,207 @@
+//! Disks that are replaced, directories that are wiped, put back to an older copy, or restored from a backup.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dledger::transport::MemoryNetwork;
+use dledger::{AppendError, BarrierError, Builder, DLedger, OpenError, Role, Status, tools};
+
+use crate::group::{addresses, eventually, home, leader};
+
+/// Nodes over TCP in directories of `home`, opened one by one.
+struct Group<'a> {
+    home: &'a Path,
+    addresses: Vec<String>,
+}
+
+impl Group<'_> {
+    fn new(home: &Path, nodes: usize) -> Group<'_> {
+        Group { home, addresses: addresses(nodes) }
+    }
+
+    fn builder(&self, id: u64) -> Builder {
+        let peers = (1..).zip(self.addresses.iter().cloned());
+        DLedger::builder(id).dir(self.home.join(id.to_string())).peers(peers)
+    }
+
+    fn open(&self, id: u64) -> DLedger {
+        self.builder(id).open().unwrap()
+    }
+
+    fn open_all(&self) -> Vec<DLedger> {
+        (1..=self.addresses.len() as u64).map(|id| self.open(id)).collect()
+    }
+
+    fn wipe(&self, id: u64) {
+        std::fs::remove_dir_all(self.home.join(id.to_string())).unwrap();
+    }
+}
+
+fn append(nodes: &[&DLedger], count: u64) {
+    for at in 0..count {
+        let payload = at.to_le_bytes();
+        eventually("an append", || nodes.iter().any(|node| node.append(payload).is_ok()));
+    }
+}
+
+fn has_all(node: &DLedger, entries: u64) -> bool {
+    node.committed() == (0..entries)
+}
+
+/// A node that follows like any other.
+fn is_whole(node: &DLedger) -> bool {
+    let Status { fault, repair, full, refused, .. } = node.status();
+    assert_eq!(fault, None);
+    repair.is_none() && full.is_none() && refused.is_empty()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+facts! {
+    fn a_wiped_node_is_told_why_it_is_refused_and_comes_back_when_it_is_wished() {
+        let home = home();
+        let group = Group::new(home.path(), 3);
+        let mut nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 100);
+        eventually("all have it", || nodes.iter().all(|node| has_all(node, 100)));
+        nodes.remove(2).shutdown().unwrap();
+        group.wipe(3);
+
+        let wiped = group.builder(3).append_timeout(Duration::from_millis(300)).open().unwrap();
+        eventually("it is told by both", || wiped.status().refused.len() == 2);
+        let reason = wiped.status().refused[0].reason.clone();
+        assert!(reason.contains("refuses this node") && reason.contains("set `rejoin_empty`"), "{reason}");
+        let refusal = wiped.append("x").unwrap_err();
+        assert!(matches!(&refusal, AppendError::NotLeader { refused, .. } if refused.len() == 2), "{refusal:?}");
+        assert!(matches!(wiped.barrier(), Err(BarrierError::Refused { .. })));
+        assert!(nodes.iter().all(|node| node.status().refused.len() == 1));
+        wiped.shutdown().unwrap();
+        drop(wiped);
+
+        let back = group.builder(3).rejoin_empty(true).open().unwrap();
+        eventually("it has everything", || has_all(&back, 100) && is_whole(&back));
+        eventually("nobody refuses it", || nodes.iter().all(|node| is_whole(node)));
+        // Now it counts: with one other it is a majority, and loses nothing.
+        nodes.remove(0).shutdown().unwrap();
+        append(&[&nodes[0], &back], 20);
+        eventually("both have it", || has_all(&nodes[0], 120) && has_all(&back, 120));
+        back.shutdown().unwrap();
+        drop(back);
+        // Without effect by now, and so is its absence.
+        for rejoin in [true, false] {
+            let back = group.builder(3).rejoin_empty(rejoin).open().unwrap();
+            eventually("it follows", || has_all(&back, 120) && is_whole(&back));
+            back.shutdown().unwrap();
+        }
+    }
+
+    fn a_directory_that_was_put_back_is_remembered_and_nobody_leads_without_what_it_lost() {
+        let home = home();
+        let network = MemoryNetwork::new();
+        let dir = |id: u64| home.path().join(id.to_string());
+        let open = |id: u64| {
+            let builder = DLedger::builder(id).dir(dir(id)).transport(network.transport(id.into()));
+            builder.peers([1u64, 2, 3].map(|id| (id, ""))).open().unwrap()
+        };
+        let mut nodes = [1, 2, 3].map(open).into_iter().collect::<Vec<_>>();
+        append(&nodes.iter().collect::<Vec<_>>(), 100);
+        eventually("all have it", || nodes.iter().all(|node| has_all(node, 100)));
+        let led = leader(&nodes);
+        let first = nodes.remove(led);
+        let [second, third] = <[DLedger; 2]>::try_from(nodes).unwrap();
+        let (id, backup) = (second.status().id.get(), home.path().join("backup"));
+        second.shutdown().unwrap();
+        drop(second);
+        copy(&dir(id), &backup);
+        let second = open(id);
+        network.isolate(third.status().id);
+        append(&[&first], 50);
+        second.shutdown().unwrap();
+        drop(second);
+        copy(&backup, &dir(id));
+
+        let second = open(id);
+        eventually("it learns of it", || second.status().repair.is_some());
+        let told = second.status().repair.unwrap();
+        assert!(told.contains("its log is not complete") && told.contains("has not answered"), "{told}");
+        second.shutdown().unwrap();
+        drop((second, first));
+        network.heal();
+        // With the leader away: two of three, of which one has forgotten what it acknowledged.
+        let second = open(id);
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(second.status().repair.is_some(), "it still knows");
+        assert!([&second, &third].iter().all(|node| node.status().role != Role::Leader && node.committed().end <= 100));
+        let first = open(6 - id - third.status().id.get());
+        eventually("nothing is lost", || [&first, &second, &third].iter().all(|node| has_all(node, 150) && is_whole(node)));
+    }
+
+    fn two_that_were_wiped_at_once_are_not_let_in_and_say_why() {
+        let home = home();
+        let group = Group::new(home.path(), 3);
+        let nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 10);
+        nodes.iter().for_each(|node| node.shutdown().unwrap());
+        drop(nodes);
+        [2, 3].iter().for_each(|id| group.wipe(*id));
+        let intact = group.open(1);
+        let wiped = [2, 3].map(|id| group.builder(id).rejoin_empty(true).open().unwrap());
+        let says_why = |node: &DLedger| node.status().repair.is_some_and(|why| why.contains("cannot vouch for each other"));
+        eventually("both say why", || wiped.iter().all(says_why));
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(wiped.iter().chain([&intact]).all(|node| node.status().role != Role::Leader && node.status().leader.is_none()));
+        assert!(wiped.iter().all(|node| node.committed().is_empty()));
+    }
+
+    fn of_two_voters_one_comes_back_from_the_other() {
+        let home = home();
+        let group = Group::new(home.path(), 2);
+        let mut nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 30);
+        eventually("both have it", || nodes.iter().all(|node| has_all(node, 30)));
+        nodes.remove(0).shutdown().unwrap();
+        group.wipe(1);
+        let back = group.builder(1).rejoin_empty(true).open().unwrap();
+        append(&[&back, &nodes[0]], 5);
+        eventually("both have it", || has_all(&back, 35) && has_all(&nodes[0], 35) && is_whole(&back));
+    }
+
+    fn one_node_is_restored_from_a_backup_and_the_whole_group_is() {
+        let home = home();
+        let group = Group::new(home.path(), 3);
+        let mut nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 60);
+        eventually("all have it", || nodes.iter().all(|node| has_all(node, 60)));
+        let backup = home.path().join("backup");
+        nodes[0].backup(&backup).unwrap();
+        append(&nodes.iter().collect::<Vec<_>>(), 40);
+        nodes.remove(1).shutdown().unwrap();
+        group.wipe(2);
+        tools::restore(&backup, home.path().join("2"), 2, tools::Restore::OneNode).unwrap();
+        let restored = group.open(2);
+        eventually("it has what came since", || has_all(&restored, 100) && is_whole(&restored));
+        nodes.insert(1, restored);
+        nodes.iter().for_each(|node| node.shutdown().unwrap());
+        drop(nodes);
+
+        for id in 1..=3 {
+            group.wipe(id);
+            tools::restore(&backup, home.path().join(id.to_string()), id, tools::Restore::WholeGroup).unwrap();
+        }
+        let nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 1);
+        eventually("it goes on from the backup", || nodes.iter().all(|node| has_all(node, 61) && is_whole(node)));
+    }
+
+    fn a_group_of_one_has_nobody_to_come_back_to() {
+        let home = home();
+        let refused = DLedger::builder(1).dir(home.path().join("1")).rejoin_empty(true).open().unwrap_err();
+        assert!(matches!(&refused, OpenError::Setting { knob: "rejoin_empty", .. }), "{refused}");
+    }
+}
