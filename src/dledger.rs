@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::builder::{Builder, FlushPolicy};
 use crate::cursor::{self, Cursor, Tail};
-use crate::engine::{Command, Engine, EngineSettings, Input, inbox};
+use crate::engine::{Command, Engine, EngineSettings, Input, inbox, rejoin_empty};
 use crate::entry::{Entry, NodeId};
 use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 use crate::future::{AppendFuture, is_in_waker};
@@ -20,7 +20,7 @@ use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
-use crate::storage::{HardState, Mark, Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
+use crate::storage::{Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{MemoryNetwork, Message, Seat, TcpTransport, Transport};
 
@@ -344,16 +344,10 @@ impl Builder {
 
     /// Marks a log in which nothing ever happened as one that is not complete, if that is wished.
     fn perhaps_rejoin_empty(&self, storage: &mut dyn Storage, recovered: &mut Recovered) -> Result<(), OpenError> {
-        if !self.rejoin_empty || !recovered.identity.complete {
-            return Ok(());
-        }
-        let HardState { term, vote, .. } = recovered.hard_state;
-        if recovered.last != Mark::GENESIS || (term, vote) != (Mark::GENESIS.term, None) || !recovered.damage.is_empty() {
+        if self.rejoin_empty && !rejoin_empty(storage, recovered)? {
             log::info!("group {} node {}: `rejoin_empty` is without effect, for its log is not empty", self.group, self.node);
-            return Ok(());
         }
-        recovered.identity = storage.set_complete(false)?;
-        Ok(storage.begin_sync().wait()?)
+        Ok(())
     }
 
     fn segmented_log(&self) -> SegmentedLog {

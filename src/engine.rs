@@ -22,6 +22,7 @@ use std::time::Duration;
 use self::handover::Transfer;
 use self::purge::PendingPurge;
 use self::rejoining::StateRequest;
+pub(crate) use self::rejoining::rejoin_empty;
 pub(crate) use self::sync::{SyncJob, SyncNumber};
 use crate::batch::Batch;
 use crate::entry::NodeId;
@@ -317,6 +318,12 @@ impl Engine {
     #[cfg(feature = "sim")]
     pub(crate) fn commit(&self) -> u64 {
         self.replica.hard_state().commit
+    }
+
+    /// Whether its log is complete.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.identity.complete
     }
 
     /// Where whoever drives this waits for inputs.

@@ -10,7 +10,7 @@ use dledger::sim::patterns::{self, Ending, Harm, Pattern};
 use dledger::sim::{self, Sightings};
 
 /// What every budget must have seen often, or it proves little.
-const MUST_BE_SEEN: [&str; 26] = [
+const MUST_BE_SEEN: [&str; 29] = [
     "appends acknowledged",
     "appends of unknown outcome",
     "audits of the disks",
@@ -18,6 +18,9 @@ const MUST_BE_SEEN: [&str; 26] = [
     "conflicting tails cut",
     "damaged frames noticed",
     "damaged logs mended",
+    "disks replaced by a backup",
+    "disks replaced by an empty one",
+    "logs that were completed",
     "deaths while opening",
     "entries read by tails",
     "leader changes",

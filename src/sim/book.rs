@@ -39,6 +39,10 @@ pub(crate) struct Book {
     attempt: Option<Change>,
     /// The storage says that it is damaged: what it owes is asked for when it is mended.
     pub(crate) is_damaged: bool,
+    /// What the node held on disks that it lost, live and durable, until its log is all that it has promised.
+    lost: Vec<(Image, Image)>,
+    /// What the storage holds is not what was taken: it is another disk.
+    is_another: bool,
     /// How often a tail was cut off in this life, or the log begun anew.
     cuts: u64,
     /// Where the log ended when it was opened. Nothing bears witness to its last batches before something is appended behind them.
@@ -96,6 +100,8 @@ impl Book {
             settled: 0,
             attempt: None,
             is_damaged: false,
+            lost: Vec::new(),
+            is_another: false,
             cuts: 0,
             witnessed: 0,
         }
@@ -103,6 +109,22 @@ impl Book {
 
     pub(crate) fn new() -> Book {
         Book::of(Image::new())
+    }
+
+    /// The disk is gone, and another one, empty or older, is in its place.
+    pub(crate) fn lose(&mut self) {
+        let Book { live, durable, mut lost, .. } = std::mem::replace(self, Book::new());
+        lost.push((live, durable));
+        (self.lost, self.is_another) = (lost, true);
+    }
+
+    /// The log holds all that its node has promised.
+    pub(crate) fn complete(&mut self) {
+        self.lost.clear();
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.lost.is_empty()
     }
 
     /// Whether a damaged log still gives all that was taken, or says that it cannot.
@@ -246,11 +268,11 @@ impl Book {
 
     /// Whether the mark would still be there if the power failed now.
     pub(crate) fn holds_durably(&self, mark: &Mark) -> bool {
-        self.durable.holds(mark)
+        self.durable.holds(mark) || self.lost.iter().any(|(_, durable)| durable.holds(mark))
     }
 
     pub(crate) fn holds(&self, mark: &Mark) -> bool {
-        self.live.holds(mark)
+        self.live.holds(mark) || self.lost.iter().any(|(live, _)| live.holds(mark))
     }
 
     pub(crate) fn hard_state(&self) -> HardState {
@@ -276,7 +298,7 @@ impl Book {
 
     /// Compares what was recovered with what was owed, and goes on from there. `power_failed`: the unsynced may be gone.
     pub(crate) fn reopen(&mut self, recovered: &Recovered, reader: &dyn LogReader, power_failed: bool) -> Result<(), String> {
-        let verdict = self.judge(recovered, power_failed);
+        let verdict = if self.is_another { Ok(()) } else { self.judge(recovered, power_failed) };
         let mut marks = Vec::new();
         for raft_index in recovered.base.mark.raft_index + 1..=recovered.last.raft_index {
             let mark = reader.mark(raft_index).map_err(|error| format!("batch {raft_index} of the recovered log: {error}"))?;
@@ -286,7 +308,8 @@ impl Book {
         if image.last() != recovered.last {
             return Err(format!("the log was said to end at {:?}, and ends at {:?}", recovered.last, image.last()));
         }
-        *self = Book::of(image);
+        let lost = std::mem::take(&mut self.lost);
+        *self = Book { lost, ..Book::of(image) };
         verdict
     }
 

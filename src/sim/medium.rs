@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::chance::Chance;
 use super::witness::Fuse;
 use crate::storage::segmented::fs::{Disk, DiskFile};
-use crate::storage::segmented::simulated::{Call, Failure, Fault, SimulatedDisk, SimulatedFile, SimulatedLock, SimulatedMap};
+use crate::storage::segmented::simulated::{Call, Failure, Fault, Platter, SimulatedDisk, SimulatedFile, SimulatedLock, SimulatedMap};
 use crate::storage::{Genesis, Mark, SegmentOptions, SegmentedLog, Storage, StorageError};
 
 /// See the [module](self).
@@ -16,13 +16,29 @@ pub(super) struct Medium {
     options: SegmentOptions,
     /// Others have taken all the room there is.
     is_full: bool,
+    /// What the disk held at some earlier time.
+    backup: Option<Platter>,
     /// Others in its process have taken all descriptors.
     pub(super) is_poor: bool,
 }
 
 impl Medium {
     pub(super) fn new(seed: u64, options: SegmentOptions) -> Medium {
-        Medium { disk: SimulatedDisk::new(seed), options, is_full: false, is_poor: false }
+        Medium { disk: SimulatedDisk::new(seed), options, is_full: false, backup: None, is_poor: false }
+    }
+
+    /// Keeps what a closed disk holds, for a day on which it is lost.
+    pub(super) fn back_up(&mut self) {
+        self.backup = Some(self.disk.platter());
+    }
+
+    /// Another disk, with the backup on it, if there is one. Whether there is.
+    pub(super) fn replace(&mut self, seed: u64) -> bool {
+        let backup = self.backup.take();
+        let is_backup = backup.is_some();
+        self.disk = backup.map_or_else(|| SimulatedDisk::new(seed), |backup| SimulatedDisk::with(backup, seed));
+        self.set_full(self.is_full);
+        is_backup
     }
 
     /// What the process does now it does without descriptors, if they are taken. Whoever only looks at it has some.

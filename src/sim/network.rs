@@ -11,6 +11,7 @@ use super::agenda::{Agenda, Event, Micros};
 use super::chance::Chance;
 use super::swarm::Weather;
 use crate::message::Promise;
+use crate::transport::Identity;
 use crate::transport::Message;
 use crate::transport::frame::{self, FRAME_BYTES_MAX, FrameReader, Frames};
 use crate::transport::hello::Hello;
@@ -259,7 +260,8 @@ impl Network {
             match self.chance.below(5) {
                 0 => hello.cluster ^= 1,
                 1 => hello.group.push('x'),
-                2 => hello.identity.directory ^= 1,
+                // One that says that it is not complete is let in from any directory.
+                2 => hello.identity = Identity { directory: hello.identity.directory ^ 1, complete: true, ..hello.identity },
                 3 => hello.to = hello.from,
                 _ => hello.from = crate::entry::NodeId::from(self.nodes as u64 + 1),
             }

@@ -3,7 +3,7 @@
 //! A life is put together as the threads of a real node would find it; what the threads do (drive the engine, wait for syncs, run chores, tell
 //! roles) is done here, each at its virtual time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,14 +17,14 @@ use super::medium::Medium;
 use super::swarm::Swarm;
 use super::watch::Watch;
 use super::witness::{Fuse, Wire, Witnessed};
-use crate::engine::{Backstage, Command, Engine, EngineSettings, Input, Now, SyncJob, inbox};
+use crate::engine::{Backstage, Command, Engine, EngineSettings, Input, Now, SyncJob, inbox, rejoin_empty};
 use crate::entry::NodeId;
 use crate::primitives::channel::{Receiver, Sender, unbounded};
 use crate::replica;
 use crate::role::{Membership, Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
-use crate::storage::{Chore, Genesis, Identity, Recovered, Storage};
+use crate::storage::{Chore, Genesis, Identity, Recovered, Storage, StorageError};
 use crate::transport::hello::{Acquaintances, Hello};
 use crate::transport::{Inbox, Message, Seat, Spawner, Transport};
 
@@ -52,6 +52,8 @@ pub(super) struct Node {
     pub(super) is_harmed: bool,
     /// A call of its disk failed in the last life: it may have been the one that notes how far the log is durable.
     is_unwitnessed: bool,
+    /// Its disk was lost, and what is in its place is not complete.
+    pub(super) is_lost: bool,
     /// What its log said of itself when it was last opened.
     identity: Option<Identity>,
 }
@@ -87,11 +89,11 @@ pub(super) struct Life {
     pub(super) outbox: Arc<Mutex<Vec<Message>>>,
     pub(super) fuse: Fuse,
     acquaintances: Acquaintances,
-    /// The incarnation of each peer whose connection is open.
-    pub(super) connected: Vec<Option<u64>>,
-    /// The newest incarnation of each peer that was met, on any connection.
-    newest: Vec<u64>,
-    incarnation: u64,
+    /// Directory and incarnation of each peer whose connection is open.
+    pub(super) connected: Vec<Option<(u128, u64)>>,
+    /// The newest ones of each peer that was met, on any connection.
+    newest: Vec<Option<(u128, u64)>>,
+    identity: Arc<Mutex<Identity>>,
     began: Micros,
     /// When the engine is due. Turns for other moments are void.
     pub(super) due: Micros,
@@ -147,6 +149,7 @@ impl Node {
             is_doomed: false,
             is_harmed: false,
             is_unwitnessed: false,
+            is_lost: false,
             identity: None,
         }
     }
@@ -159,6 +162,11 @@ impl Node {
 
     pub(super) fn doom_some_call(&mut self, chance: &mut Chance) {
         self.is_doomed |= self.medium.fail_some_call(chance);
+    }
+
+    /// Whether not all that it has promised can be read from its disk.
+    pub(super) fn is_at_risk(&self, watch: &Watch) -> bool {
+        self.is_harmed || self.is_lost || watch.books[self.number].is_damaged
     }
 
     /// Whether it may fail by itself.
@@ -231,6 +239,24 @@ impl Node {
         overlooked.map_or(Ok(()), Err)
     }
 
+    /// The disk is gone. In its place comes an empty one, or, if there is one, a backup of it that says that it is no more than that.
+    ///
+    /// # Errors
+    /// If the backup cannot be opened.
+    pub(super) fn lose(&mut self, nodes: usize, seed: u64, watch: &mut Watch) -> Result<(), String> {
+        watch.gone.extend(self.identity.take().map(|identity| identity.directory));
+        watch.books[self.number].lose();
+        (self.is_lost, self.power_failed, self.is_unwitnessed) = (true, false, false);
+        let is_backup = self.medium.replace(seed);
+        watch.sightings.saw(if is_backup { "disks replaced by a backup" } else { "disks replaced by an empty one" });
+        if is_backup {
+            let mut storage = self.medium.storage(&Fuse::new());
+            let marked = storage.open(&self.genesis(nodes)).and_then(|_| storage.set_complete(false));
+            marked.and_then(|_| storage.begin_sync().wait()).map_err(|error| format!("a backup cannot be opened: {error}"))?;
+        }
+        Ok(())
+    }
+
     /// Begins a life: opens the log, compares it with the books, and puts an engine on it.
     pub(super) fn open(&mut self, now: Micros, seed: u64, fuse: Fuse, swarm: &Swarm, watch: &Arc<Mutex<Watch>>) -> Result<(), NotOpen> {
         self.lives += 1;
@@ -248,10 +274,14 @@ impl Node {
         let sync_failed = Arc::new(AtomicBool::new(false));
         let mut storage =
             Witnessed::new(self.number, self.medium.storage(&fuse), watch.clone(), fuse.clone(), sync_failed, self.power_failed);
-        let recovered = storage.open(&genesis).map_err(|error| match error {
+        let not_open = |error: StorageError| match error {
             error if error.is_temporary() => NotOpen::Full,
             error => NotOpen::Wrong(format!("it cannot be opened: {error}")),
-        })?;
+        };
+        let mut recovered = storage.open(&genesis).map_err(not_open)?;
+        if self.is_lost {
+            rejoin_empty(&mut storage, &mut recovered).map_err(not_open)?;
+        }
         let reader = storage.reader();
         self.judge_opening(&recovered, seed, &genesis, watch)?;
         (self.is_harmed, self.is_unwitnessed) = (false, false);
@@ -285,8 +315,15 @@ impl Node {
             ..Seat::new(id, GROUP, addresses.clone(), inbox.clone(), spawner)
         };
         let acquaintances = Acquaintances::new(&seat, self.lives);
-        let outbox = Arc::new(Mutex::new(Vec::new()));
-        let mut wire = Wire { node: self.number, outbox: outbox.clone(), watch: watch.clone(), fuse: fuse.clone(), stopped: false };
+        let (outbox, identity) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(recovered.identity)));
+        let mut wire = Wire {
+            node: self.number,
+            outbox: outbox.clone(),
+            watch: watch.clone(),
+            fuse: fuse.clone(),
+            stopped: false,
+            identity: identity.clone(),
+        };
         wire.start(seat).map_err(|error| error.to_string())?;
         let (sync_jobs, syncs) = unbounded();
         let (chore_jobs, chores) = unbounded();
@@ -307,8 +344,8 @@ impl Node {
             fuse,
             acquaintances,
             connected: vec![None; swarm.nodes],
-            newest: vec![0; swarm.nodes],
-            incarnation: recovered.identity.incarnation,
+            newest: vec![None; swarm.nodes],
+            identity,
             began: now,
             due: now,
             is_dying: false,
@@ -357,6 +394,7 @@ impl Node {
             life.is_dying = true;
             return Err(end);
         }
+        self.is_lost &= !life.engine.is_complete();
         if life.engine.is_stopped() {
             return Err(End::Stopped);
         }
@@ -370,31 +408,39 @@ impl Node {
 
 impl Life {
     pub(super) fn hello_to(&self, peer: usize) -> Hello {
-        self.acquaintances.hello_to(NodeId::from(peer as u64 + 1))
+        let hello = self.acquaintances.hello_to(NodeId::from(peer as u64 + 1));
+        Hello { identity: *self.identity.lock(), ..hello }
     }
 
     pub(super) fn command(&self, command: Command) {
         let _ = self.inputs.send(Input::Command(command));
     }
 
+    pub(super) fn is_connected(&self, from: usize, hello: &Hello) -> bool {
+        self.connected.get(from) == Some(&Some(life_of(hello)))
+    }
+
     /// Whether what comes on a connection that opened with this hello is taken; the connection is opened if it was not.
     pub(super) fn meet(&mut self, from: usize, hello: &Hello) -> Result<(), String> {
-        if self.connected.get(from) == Some(&Some(hello.identity.incarnation)) {
+        if self.is_connected(from, hello) {
             return Ok(());
         }
         self.acquaintances.admit(hello).map_err(|stranger| format!("{stranger:?}"))?;
         if let Some(connected) = self.connected.get_mut(from) {
-            *connected = Some(hello.identity.incarnation);
+            *connected = Some(life_of(hello));
         }
         self.inbox.met(hello.from, hello.identity.directory);
         Ok(())
     }
 
     /// Whether a message that is taken comes from an earlier life of its sender than one that was taken before.
-    pub(super) fn is_outlived(&mut self, from: usize, hello: &Hello) -> bool {
-        let newest = &mut self.newest[from];
-        *newest = hello.identity.incarnation.max(*newest);
-        hello.identity.incarnation < *newest
+    pub(super) fn is_outlived(&mut self, from: usize, hello: &Hello, gone: &BTreeSet<u128>) -> bool {
+        let (directory, incarnation) = life_of(hello);
+        match self.newest[from].replace((directory, incarnation)) {
+            Some((before, newest)) if before == directory => incarnation < newest,
+            Some((before, _)) => gone.contains(&directory) && !gone.contains(&before),
+            None => false,
+        }
     }
 
     /// Takes the syncs that wait, if none is under way: the newest covers the others.
@@ -463,8 +509,13 @@ impl Life {
     }
 
     pub(super) fn incarnation(&self) -> u64 {
-        self.incarnation
+        self.identity.lock().incarnation
     }
+}
+
+/// Which opening of which directory speaks.
+fn life_of(hello: &Hello) -> (u128, u64) {
+    (hello.identity.directory, hello.identity.incarnation)
 }
 
 fn engine_settings(node: NodeId, seed: u64, swarm: &Swarm, addresses: Vec<(NodeId, String)>) -> EngineSettings {

@@ -185,7 +185,10 @@ impl World {
     /// The process dies, and finds its log damaged when it is back. Not more than a minority at a time: everything that was lost is on sound disks too, or
     /// was never committed.
     fn harm(&mut self, node: usize) {
-        let is_damaged = |node: &usize| self.nodes[*node].is_harmed || self.watch().books[*node].is_damaged;
+        if self.chance.fork(6).percent(40) {
+            return self.lose(node);
+        }
+        let is_damaged = |node: &usize| self.nodes[*node].is_at_risk(&self.watch());
         let damaged = (0..self.nodes.len()).filter(is_damaged).count();
         if damaged + 1 > (self.nodes.len() - 1) / 2 || is_damaged(&node) || self.nodes[node].is_doomed {
             return;
@@ -195,6 +198,22 @@ impl World {
         if self.nodes[node].life.is_none() {
             let mut watch = self.watch.lock();
             if let Err(why) = self.nodes[node].harm(self.swarm.nodes, &watch, &mut self.chance) {
+                watch.violated(format!("A1: node {}: {why}", node + 1));
+            }
+        }
+    }
+
+    /// The process dies, and its disk with it. One at a time: of two that have forgotten what they promised, neither can come back.
+    fn lose(&mut self, node: usize) {
+        let is_alone = self.nodes.len() == 1 || self.nodes.iter().any(|node| node.is_at_risk(&self.watch()));
+        if is_alone || self.nodes[node].is_doomed {
+            return;
+        }
+        self.die(node, Death::Killed);
+        self.deaths[node] = Death::Killed;
+        if self.nodes[node].life.is_none() {
+            let (mut watch, seed) = (self.watch.lock(), self.chance.fork(7).next());
+            if let Err(why) = self.nodes[node].lose(self.swarm.nodes, seed, &mut watch) {
                 watch.violated(format!("A1: node {}: {why}", node + 1));
             }
         }

@@ -9,7 +9,7 @@
 //!   A leader was given the votes of a majority in its term.
 //! - **A9** Whenever a commit is shown, a majority of the disks would still have it if the power failed now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::agenda::Micros;
 use super::book::Book;
@@ -57,6 +57,10 @@ pub(crate) struct Watch {
     /// What has just happened for the first time, until somebody asks.
     pub(crate) news: Option<News>,
     votes: BTreeMap<(usize, u64), u64>,
+    /// Terms in which a node that has lost its log counts its vote as given, whoever it went to.
+    spent: BTreeSet<(usize, u64)>,
+    /// Directory ids of disks that are gone.
+    pub(crate) gone: BTreeSet<u128>,
     /// The index after the last entry that was acknowledged to anyone, by the term of the leader that acknowledged it.
     acknowledged: BTreeMap<u64, u64>,
     /// The length of every payload that was offered.
@@ -77,6 +81,8 @@ impl Watch {
             leaders: BTreeMap::new(),
             news: None,
             votes: BTreeMap::new(),
+            spent: BTreeSet::new(),
+            gone: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             offered: Vec::new(),
         }
@@ -154,9 +160,18 @@ impl Watch {
         }
     }
 
+    /// A node writes down its term and vote.
+    pub(crate) fn save(&mut self, node: usize, state: HardState) {
+        self.demand_held(node, state.commit);
+        if !self.books[node].is_complete() && state.vote.is_some_and(|vote| vote.get() == node as u64 + 1) {
+            self.spent.insert((node, state.term));
+        }
+    }
+
     /// A node's log, as it was opened, is compared with what it owes.
     pub(crate) fn recovered_vote(&mut self, node: usize, state: HardState) {
-        if let (Some(vote), Some(given)) = (state.vote, self.votes.get(&(node, state.term)).copied()) {
+        let is_spent = self.spent.contains(&(node, state.term)) && state.vote.is_some_and(|vote| vote.get() == node as u64 + 1);
+        if let (Some(vote), Some(given)) = (state.vote.filter(|_| !is_spent), self.votes.get(&(node, state.term)).copied()) {
             self.demand(vote.get() == given, || {
                 format!("A8: node {} came back and takes its vote in term {} for another", node + 1, state.term)
             });

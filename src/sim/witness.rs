@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::book::{Book, Taken};
 use super::watch::{News, Watch};
 use crate::entry::NodeId;
-use crate::storage::{Base, Batch, Chore, Genesis, HardState, LogReader, PendingSync, Recovered, Remedy, Storage, StorageError};
+use crate::storage::{Base, Batch, Chore, Genesis, HardState, Identity, LogReader, PendingSync, Recovered, Remedy, Storage, StorageError};
 use crate::transport::{Message, Seat, Transport};
 
 /// Ends a process after so many more effects.
@@ -172,7 +172,7 @@ impl Storage for Witnessed {
     }
 
     fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        self.watch.lock().demand_held(self.node, hard_state.commit);
+        self.watch.lock().save(self.node, hard_state);
         self.ask(|book| book.attempt_save(hard_state), |storage| storage.save(hard_state))
     }
 
@@ -210,6 +210,17 @@ impl Storage for Witnessed {
     fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
         self.fuse.burn();
         self.storage.remember(peer, directory)
+    }
+
+    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+        self.fuse.burn();
+        let outcome = self.storage.set_complete(complete);
+        if complete && outcome.is_ok() {
+            let watch = &mut *self.watch.lock();
+            watch.sightings.saw("logs that were completed");
+            watch.books[self.node].complete();
+        }
+        outcome
     }
 
     fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
@@ -289,6 +300,8 @@ pub(super) struct Wire {
     pub(super) watch: Arc<Mutex<Watch>>,
     pub(super) fuse: Fuse,
     pub(super) stopped: bool,
+    /// As what the node speaks.
+    pub(super) identity: Arc<Mutex<Identity>>,
 }
 
 impl Transport for Wire {
@@ -304,6 +317,10 @@ impl Transport for Wire {
                 self.outbox.lock().push(message);
             }
         }
+    }
+
+    fn introduce(&mut self, identity: Identity) {
+        *self.identity.lock() = identity;
     }
 
     fn stop(&mut self) {

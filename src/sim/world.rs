@@ -306,9 +306,7 @@ impl World {
         let mut watch = self.watch.lock();
         life.look(node, &mut watch);
         let top = *watch.newest();
-        if top.raft_index >= self.next_audit
-            && !(0..self.nodes.len()).any(|node| self.nodes[node].is_harmed || watch.books[node].is_damaged)
-        {
+        if top.raft_index >= self.next_audit && !(0..self.nodes.len()).any(|node| self.nodes[node].is_at_risk(&watch)) {
             self.next_audit = 2 * top.raft_index + self.chance.below(8);
             audit(&self.nodes, &self.swarm, &top, &mut watch);
         }
@@ -345,12 +343,19 @@ impl World {
         if parcel.is_forged && life.connected[from].is_none() {
             return; // who has met nobody yet cannot tell a clone
         }
+        // It would be let in, and a process that is gone opens no connection.
+        if !parcel.hello.identity.complete
+            && watch.gone.contains(&parcel.hello.identity.directory)
+            && !life.is_connected(from, &parcel.hello)
+        {
+            return;
+        }
         match life.meet(if parcel.is_forged { usize::MAX } else { from }, &parcel.hello) {
             Err(stranger) => return watch.sightings.saw(&format!("strangers turned away: {stranger}")),
             Ok(()) if parcel.is_forged => {
                 return watch.violated(format!("node {} takes messages of a stranger: {:?}", to + 1, parcel.hello));
             }
-            Ok(()) if life.is_outlived(from, &parcel.hello) => {
+            Ok(()) if life.is_outlived(from, &parcel.hello, &watch.gone) => {
                 return watch.violated(format!(
                     "node {} takes messages of an earlier life of node {}: {:?}",
                     to + 1,
@@ -421,6 +426,10 @@ impl World {
             Death::Killed | Death::PowerCut => self.nodes[node].cut_power(self.chance.percent(40)),
         }
         drop(life);
+        let is_sound = death == Death::Killed && !self.nodes[node].is_at_risk(&self.watch()) && !self.nodes[node].power_failed;
+        if is_sound && self.chance.fork(5).percent(30) {
+            self.nodes[node].medium.back_up();
+        }
         self.nodes[node].asleep_until = 0;
         let outage = if self.healed { 0 } else { self.chance.around(self.swarm.restart_mean) };
         self.agenda.put_in(outage, Event::Relief(Relief::Restart(node)));

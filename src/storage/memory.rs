@@ -334,7 +334,10 @@ impl Image {
                 self.peers.insert(*peer, *directory);
             }
             Change::SetComplete(None) => self.renounced = self.renounced.map(|(directory, _)| (directory, true)),
-            Change::SetComplete(Some(directory)) => self.renounced = Some((*directory, false)),
+            Change::SetComplete(Some(directory)) => {
+                self.renounced = Some((*directory, false));
+                self.peers.clear();
+            }
         }
     }
 

@@ -213,7 +213,7 @@ pub trait Storage: Send {
 
     /// Remembers whether the log is all that its node has promised to hold: see [`Identity::complete`]. One that is not gets another
     /// [directory id](Identity::directory), each time anew, so that peers can tell it from the disk that they knew, and from copies of it.
-    /// Returns what the storage is known as from now on.
+    /// And it forgets the directory ids of peers, for it may be older than theirs. Returns what the storage is known as from now on.
     ///
     /// # Errors
     /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`], [`StorageError::Poisoned`]. [`StorageError::OutOfLine`] from a

@@ -55,7 +55,9 @@ pub(crate) enum Stranger {
     Misdirected = 4,
     #[error("it is not a member of the group: name it in the builder of every node")]
     NotAMember = 5,
-    #[error("it speaks from another data directory than before, so it may have forgotten its votes: bring that directory back, or set `rejoin_empty` at its builder")]
+    #[error(
+        "it speaks from another data directory than before, so it may have forgotten its votes: bring that directory back, or set `rejoin_empty` at its builder"
+    )]
     OtherDirectory = 6,
     #[error("another process speaks for it, from the same data directory or a copy of it: stop one of the two")]
     Twin = 7,
@@ -224,9 +226,14 @@ impl Acquaintances {
         Acquaintances { me: Hello::new(seat, seat.node, nonce), peers }
     }
 
-    /// This node speaks so from now on. Returns whether that is from another directory.
+    /// This node speaks so from now on. Returns whether that is from another directory: then it was an older copy, and so may be what it
+    /// knows of peers.
     pub(crate) fn introduce(&mut self, identity: Identity) -> bool {
-        std::mem::replace(&mut self.me.identity, identity).directory != identity.directory
+        let is_new = std::mem::replace(&mut self.me.identity, identity).directory != identity.directory;
+        if is_new {
+            self.peers.values_mut().for_each(|peer| *peer = Acquaintance::default());
+        }
+        is_new
     }
 
     /// What this node says to `peer`.

@@ -288,7 +288,10 @@ impl<D: Disk> Writer<D> {
         let new = self.shared.disk.draw();
         self.change_state(|state| {
             state.is_complete = complete;
-            state.known_as = if complete { state.known_as } else { new };
+            if !complete {
+                state.known_as = new;
+                state.peers.clear();
+            }
         })?;
         Ok(self.state.state.identity())
     }

@@ -44,12 +44,7 @@ pub fn backup(dir: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Backup, Bac
 ///
 /// # Errors
 /// Those of [`backup`], and [`BackupError::NotAMember`].
-pub fn restore(
-    backup: impl AsRef<Path>,
-    dir: impl AsRef<Path>,
-    node: impl Into<NodeId>,
-    restore: Restore,
-) -> Result<Backup, BackupError> {
+pub fn restore(backup: impl AsRef<Path>, dir: impl AsRef<Path>, node: impl Into<NodeId>, restore: Restore) -> Result<Backup, BackupError> {
     copy(backup.as_ref(), dir.as_ref(), Some(node.into()), restore)
 }
 
@@ -83,6 +78,13 @@ fn copy(from: &Path, to: &Path, node: Option<NodeId>, restore: Restore) -> Resul
     let commit = if members.voters.len() == 1 { last } else { commit };
     let identity = IdentityFile { directory: state.directory, genesis };
     let live = Live { base: inspection.base, stretches, gaps: Vec::new() };
-    let source = Source { disk: Arc::new(disk), live: Arc::new(ArcSwap::from_pointee(live)), state, commit, last, is_alone: restore == Restore::WholeGroup };
+    let source = Source {
+        disk: Arc::new(disk),
+        live: Arc::new(ArcSwap::from_pointee(live)),
+        state,
+        commit,
+        last,
+        is_alone: restore == Restore::WholeGroup,
+    };
     source.write_as(identity, to, &|| false)
 }
