@@ -169,6 +169,8 @@ pub(crate) struct Engine {
     patience_ticks: usize,
     /// The log is damaged: the replica stands still until it is not.
     repair: Option<Repair>,
+    /// What a log is that was mended, when there was too little of something to begin on it.
+    mended: Option<Recovered>,
     /// Peers that were met while nothing could be remembered.
     met: Vec<(NodeId, u128)>,
     /// So many more wishes of peers for batches are answered before the next tick.
@@ -227,6 +229,7 @@ impl Engine {
             full: false,
             patience_ticks: 0,
             repair: None,
+            mended: None,
             met: Vec::new(),
             answers_left: 0,
             wishes: Vec::new(),

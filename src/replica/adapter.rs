@@ -577,11 +577,8 @@ impl LogView {
             return;
         }
         self.last = raft_index - 1;
+        // The first of them is of the commit or lies before, and what is committed is not cut off.
         self.terms.retain(|(first, _)| *first <= self.last);
-        if self.terms.is_empty() {
-            let term = self.mark(self.last).map_or(0, |mark| mark.term);
-            self.terms.push((self.last, term));
-        }
     }
 
     fn written(&mut self, batch: &Batch) {

@@ -1,0 +1,102 @@
+//! What a node does that begins on a log which cannot be read for now, or is damaged.
+
+use super::*;
+
+/// The log of node 1 of nodes 1 to `voters`, which has led, has written three batches of hosts, and has lost power.
+fn written(voters: u64) -> MemoryLog {
+    let mut desk = if voters == 1 { Desk::alone() } else { Desk::leader() };
+    for (at, payload) in ["a", "b", "c"].into_iter().enumerate() {
+        drop(desk.append(payload));
+        desk.work();
+        if voters > 1 {
+            desk.hear(&format!("append-answer from=2 to=1 term=2 index={}", at + 3));
+            desk.work();
+        }
+    }
+    desk.log.crash();
+    desk.log.clone()
+}
+
+/// Something beside the batches is damaged: no peer is needed to mend it.
+fn beside_batches() -> Vec<Damage> {
+    let reason = "as the test wants it".to_owned();
+    vec![Damage { path: "(memory)".into(), offset: 0, raft_indexes: 0..0, term: None, chain: None, reason }]
+}
+
+/// A batch is damaged.
+fn of_batches() -> Vec<Damage> {
+    vec![Damage { raft_indexes: 3..4, ..beside_batches().remove(0) }]
+}
+
+fn open(voters: u64, damage: Vec<Damage>, prepare: fn(&Reads, &mut Refusals)) -> Result<Desk, StorageError> {
+    Desk::open(voters, None, written(voters), damage, prepare)
+}
+
+/// The first attempt to mend the log finds no room.
+fn mends_late(_: &Reads, refusals: &mut Refusals) {
+    (refusals.mend, refusals.is_full) = (true, true);
+}
+
+/// Neither more nor less than waiting: it has not failed, and says what it lacks.
+fn assert_waits(desk: &Desk) {
+    let status = desk.shared.status();
+    assert!(status.full.is_some() && status.fault.is_none() && desk.engine.repair.is_some(), "{status:?}");
+}
+
+fn assert_whole(desk: &Desk) {
+    let status = desk.shared.status();
+    assert_eq!((&status.repair, &status.full, &status.fault), (&None, &None, &None));
+    assert!(desk.engine.repair.is_none());
+}
+
+#[test]
+fn an_engine_does_not_begin_on_a_log_that_cannot_be_read_for_now() {
+    let begin = |prepare| open(1, Vec::new(), prepare).map(|_| ());
+    assert!(begin(|reads, _| reads.lack()).is_err_and(|error| error.is_temporary()));
+    assert!(begin(|reads, _| reads.lack_but_for_end()).is_err_and(|error| error.is_temporary()));
+    assert!(begin(|reads, _| reads.fail()).is_err_and(|error| !error.is_temporary()));
+    let mut desk = open(1, Vec::new(), |_, _| {}).unwrap();
+    desk.work();
+    assert_eq!((desk.shared.status().role, desk.shared.status().committed), (Role::Leader, 0..3));
+}
+
+#[test]
+fn a_log_that_finds_no_room_to_be_mended_is_mended_when_there_is_some() {
+    for (voters, role) in [(1, Role::Leader), (3, Role::Candidate)] {
+        let mut desk = open(voters, beside_batches(), mends_late).unwrap();
+        assert_waits(&desk);
+        (0..2 * ELECTION_TICKS).for_each(|_| desk.tick());
+        assert_whole(&desk);
+        (0..2 * ELECTION_TICKS).for_each(|_| desk.tick());
+        assert_eq!(desk.shared.status().role, role);
+    }
+}
+
+/// What was mended is not mended once more: a storage refuses that.
+#[test]
+fn a_mended_log_that_cannot_be_read_for_now_is_begun_on_when_it_can() {
+    for (voters, role) in [(1, Role::Leader), (3, Role::Candidate)] {
+        let mut desk = open(voters, beside_batches(), mends_late).unwrap();
+        desk.reads.lack_but_for_end();
+        for _ in 0..4 * ELECTION_TICKS {
+            desk.tick();
+            assert_waits(&desk);
+        }
+        desk.reads.recover();
+        (0..2 * ELECTION_TICKS).for_each(|_| desk.tick());
+        assert_whole(&desk);
+        (0..2 * ELECTION_TICKS).for_each(|_| desk.tick());
+        assert_eq!((desk.shared.status().role, desk.shared.status().end_index), (role, 3));
+    }
+}
+
+#[test]
+fn a_node_that_lacks_batches_asks_its_peers_and_has_failed_if_there_are_none() {
+    let mut desk = open(1, of_batches(), |_, _| {}).unwrap();
+    desk.turn();
+    assert!(desk.shared.status().fault.is_some_and(|fault| fault.contains("restore it from a backup")));
+    let mut desk = open(3, of_batches(), |_, _| {}).unwrap();
+    (0..ELECTION_TICKS).for_each(|_| desk.tick());
+    assert!(desk.shared.status().fault.is_none() && desk.shared.status().repair.is_some());
+    assert_eq!(desk.sent().len(), 1, "one peer is asked");
+}
