@@ -13,7 +13,7 @@ use crate::replica::repair::{self, Cure, Repair};
 use crate::storage::{Damage, HardState, Recovered, Remedy, StorageError};
 
 /// So many wishes for batches are answered in a tick of time. Of whoever asks for more, the last one waits for the next tick.
-const ANSWERS_MAX: u32 = 16;
+pub(super) const ANSWERS_MAX: u32 = 16;
 
 impl Engine {
     /// The log was opened with damage. What is to be mended without peers is mended at once; if more is missing and there are no peers, or the

@@ -4,6 +4,7 @@
 
 mod damaged;
 mod ends;
+mod storage;
 
 use super::*;
 use crate::batch::Mark;
@@ -29,6 +30,8 @@ struct Refusals {
     remember: bool,
     purge: bool,
     mend: bool,
+    /// Not a refusal: it wants a sync ahead of its time.
+    is_behind: bool,
     /// The disk has no room; or it takes no write at all.
     is_full: bool,
 }
@@ -93,6 +96,15 @@ impl Storage for Log {
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
         self.memory.begin_sync()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.refusals.lock().is_behind
+    }
+
+    /// Tells what was asked for.
+    fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
+        Err(StorageError::OutOfLine(format!("up to {commit}")).into())
     }
 
     fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
@@ -370,6 +382,9 @@ fn an_idle_leader_sleeps_over_every_second_tick_and_one_with_work_does_not() {
     let mut desk = Desk::alone();
     desk.tick();
     assert_eq!(desk.engine.wake_at(), desk.engine.next_tick + TICK);
+    let next = desk.engine.next_tick;
+    desk.turn();
+    assert_eq!(desk.engine.next_tick, next, "no time has passed");
     let future = desk.append("x");
     desk.turn();
     assert!(is_open(&future));

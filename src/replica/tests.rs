@@ -218,6 +218,18 @@ fn others_are_told_of_a_commit_once_if_there_are_others() {
 }
 
 #[test]
+fn a_follower_that_does_not_answer_is_sent_only_so_much() {
+    let mut one = leader();
+    let sent = (0..100).map(|_| {
+        assert!(one.append());
+        let effects = one.carry_out();
+        let messages = effects.iter().filter_map(|effect| if let Effect::Send(messages) = effect { Some(messages) } else { None });
+        messages.flatten().filter(|message| message.to() == NodeId::from(2)).count()
+    });
+    assert_eq!(sent.sum::<usize>(), adapter::MESSAGES_MAX);
+}
+
+#[test]
 fn a_leader_says_where_its_log_ends_and_whether_it_takes_appends() {
     let one = elected();
     assert_eq!((one.replica.led(), one.replica.leads_and_commits(NodeId::from(1))), (Some(2), false));

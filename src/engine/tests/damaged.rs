@@ -1,6 +1,9 @@
 //! What a node does that begins on a log which cannot be read for now, or is damaged.
 
 use super::*;
+use crate::engine::repairing::ANSWERS_MAX;
+use crate::message::{Gift, Lack, Want, Word};
+use crate::replica::repair::answer;
 
 /// The log of node 1 of nodes 1 to `voters`, which has led, has written three batches of hosts, and has lost power.
 fn written(voters: u64) -> MemoryLog {
@@ -99,4 +102,94 @@ fn a_node_that_lacks_batches_asks_its_peers_and_has_failed_if_there_are_none() {
     (0..ELECTION_TICKS).for_each(|_| desk.tick());
     assert!(desk.shared.status().fault.is_none() && desk.shared.status().repair.is_some());
     assert_eq!(desk.sent().len(), 1, "one peer is asked");
+}
+
+impl Desk {
+    /// A message about repair comes from node `from`.
+    fn hear_letter(&self, from: u64, to: u64, word: Word) {
+        let letter = Letter { from: NodeId::from(from), to: NodeId::from(to), word };
+        let message: Message = letter.into();
+        assert!(self.shared.admit(&message));
+        self.input(Input::Arrival(Arrival::Message(message)));
+    }
+
+    /// The messages about repair that left since this was last asked.
+    fn letters(&self) -> Vec<Letter> {
+        self.sent.lock().messages.drain(..).filter_map(|message| message.letter().cloned()).collect()
+    }
+
+    /// Waits until it asks, and lets whom it asks answer as a sound node with the same log does.
+    fn answer_next(&mut self) {
+        let letters = loop {
+            match self.letters() {
+                none if none.is_empty() => self.tick(),
+                letters => break letters,
+            }
+        };
+        let [Letter { to, word: Word::Want(want), .. }] = &letters[..] else { panic!("{letters:?}") };
+        let gift = answer(&*self.shared.reader, 5, None, want, 1 << 20);
+        assert!(gift.batches.is_ok());
+        self.hear_letter(to.get(), 1, Word::Gift(gift));
+        self.turn();
+    }
+}
+
+#[test]
+fn a_node_that_lacks_batches_takes_part_when_a_peer_has_sent_them() {
+    let mut desk = open(3, of_batches(), |_, _| {}).unwrap();
+    desk.input(Input::Arrival(Arrival::Met { peer: NodeId::from(3), directory: 33 }));
+    desk.hear("heartbeat from=2 to=1 term=9");
+    desk.work();
+    assert_eq!(desk.shared.status().term, 2, "it stands still");
+    desk.answer_next();
+    assert_whole(&desk);
+    assert_eq!((desk.shared.status().role, desk.shared.status().committed), (Role::Follower, 0..2));
+    desk.work();
+    assert!(desk.stop().is_ok());
+    assert_eq!(desk.recovered().peers, [(NodeId::from(3), 33)], "whom it met meanwhile");
+}
+
+#[test]
+fn batches_that_find_no_room_are_asked_for_again_and_those_that_cannot_be_written_end_the_part_of_the_node() {
+    let mut desk = open(3, of_batches(), |_, _| {}).unwrap();
+    desk.fill(|refusals| refusals.mend = true);
+    desk.answer_next();
+    assert_waits(&desk);
+    desk.answer_next();
+    assert_whole(&desk);
+    let mut desk = open(3, of_batches(), |_, _| {}).unwrap();
+    desk.spoil(|refusals| refusals.mend = true);
+    desk.answer_next();
+    assert!(desk.shared.status().fault.is_some_and(|fault| fault.contains("could not be mended")));
+}
+
+#[test]
+fn peers_that_want_batches_are_given_so_many_in_a_tick_and_each_its_last_wish_in_the_next() {
+    let mut desk = Desk::leader();
+    desk.pass(TELL_PAUSE);
+    desk.tick();
+    let want = |number| Word::Want(Want { number, raft_indexes: 2..3, bytes_max: 1 << 20 });
+    let gifts = |desk: &Desk| {
+        let given = |letter: Letter| match letter.word {
+            Word::Gift(Gift { number, batches, .. }) => (letter.to.get(), number, batches.is_ok()),
+            Word::Want(_) => panic!("it wants nothing"),
+        };
+        desk.letters().into_iter().map(given).collect::<Vec<_>>()
+    };
+    for number in 0..u64::from(ANSWERS_MAX) + 2 {
+        desk.hear_letter(2, 1, want(number));
+    }
+    desk.hear_letter(3, 1, want(100));
+    desk.turn();
+    assert_eq!(gifts(&desk), (0..ANSWERS_MAX.into()).map(|number| (2, number, true)).collect::<Vec<_>>());
+    desk.tick();
+    desk.tick();
+    assert_eq!(gifts(&desk), [(2, u64::from(ANSWERS_MAX) + 1, true), (3, 100, true)]);
+    // Neither strangers nor itself, and nothing that is for somebody else.
+    for (from, to) in [(4, 1), (1, 1), (2, 3)] {
+        desk.hear_letter(from, to, want(1));
+    }
+    desk.hear_letter(2, 1, Word::Gift(Gift { number: 1, commit: 9, batches: Err(Lack::Damaged) }));
+    desk.turn();
+    assert!(gifts(&desk).is_empty());
 }
