@@ -180,6 +180,8 @@ pub(crate) struct Engine {
     next_question: u64,
     /// Members that wait to be told where this node stands.
     asked: Vec<StateRequest>,
+    /// What a log is that was mended, when there was too little of something to begin on it.
+    mended: Option<Recovered>,
     /// Peers that were met while nothing could be remembered.
     met: Vec<(NodeId, u128)>,
     /// So many more wishes of peers for batches are answered before the next tick.
@@ -242,6 +244,7 @@ impl Engine {
             rejoin: None,
             next_question,
             asked: Vec::new(),
+            mended: None,
             met: Vec::new(),
             answers_left: 0,
             wishes: Vec::new(),

@@ -14,11 +14,11 @@ use crate::replica::repair::{self, Cure, Repair};
 use crate::storage::{Damage, HardState, Recovered, Remedy, StorageError};
 
 /// So many wishes for batches are answered in a tick of time. Of whoever asks for more, the last one waits for the next tick.
-const ANSWERS_MAX: u32 = 16;
+pub(super) const ANSWERS_MAX: u32 = 16;
 
 impl Engine {
-    /// The log was opened with damage. What is to be mended without peers is mended at once; without peers, or with a storage that cannot be
-    /// mended, the node has failed.
+    /// The log was opened with damage. What is to be mended without peers is mended at once; if more is missing and there are no peers, or the
+    /// storage cannot be mended, the node has failed.
     pub(super) fn begin_repair(&mut self, recovered: &Recovered) {
         let (replica, reader) = (&self.settings.replica, self.shared.reader.clone());
         let members = self.replica.membership();
@@ -27,14 +27,12 @@ impl Engine {
         let repair = Repair::new(replica.node, peers.iter().copied(), reader, replica.election_ticks, replica.message_bytes, recovered);
         self.repair = Some(repair);
         self.mend_alone();
-        if self.fault.is_none() && self.repair.is_some() && peers.len() < 2 {
-            self.fail(&fault_of(&recovered.damage));
-        }
     }
 
-    /// Mends what needs no batches.
+    /// Mends what needs no batches, or goes on where that came to a halt.
     fn mend_alone(&mut self) {
-        match self.storage.mend(Remedy::Fill(&[])) {
+        let mended = self.mended.take().map_or_else(|| self.storage.mend(Remedy::Fill(&[])), Ok);
+        match mended {
             Ok(recovered) => self.look_at(&recovered),
             Err(error) if error.is_temporary() => {
                 self.shared.status.lock().full = Some(error.to_string());
@@ -108,10 +106,7 @@ impl Engine {
             Cure::Rebase(mark) => self.storage.mend(Remedy::Rebase(*mark)),
         };
         match outcome {
-            Ok(recovered) => {
-                self.shared.status.lock().full = None;
-                self.look_at(&recovered);
-            }
+            Ok(recovered) => self.look_at(&recovered),
             Err(error) if error.is_temporary() => {
                 self.shared.status.lock().full = Some(error.to_string());
                 self.reject(from, &error);
@@ -130,16 +125,19 @@ impl Engine {
 
     /// What the log is after it was mended a little, or altogether.
     fn look_at(&mut self, recovered: &Recovered) {
-        if let Some(repair) = &mut self.repair {
-            repair.look(recovered);
-        }
+        self.shared.status.lock().full = None;
+        let Some(repair) = &mut self.repair else { return };
+        repair.look(recovered);
         if !recovered.damage.is_empty() {
-            return self.tell_repair();
+            return if repair.has_peers() { self.tell_repair() } else { self.fail(&fault_of(&recovered.damage)) };
         }
         match self.resume(recovered) {
             Ok(()) => {}
-            // Tried once more when the repair has rested.
-            Err(error) if error.is_temporary() => self.shared.status.lock().full = Some(error.to_string()),
+            Err(error) if error.is_temporary() => {
+                self.shared.status.lock().full = Some(error.to_string());
+                // The storage has nothing to mend any more. This is tried once more when the repair has rested.
+                self.mended = Some(recovered.clone());
+            }
             Err(error) => self.fail(&format!("the mended log cannot be read: {error}")),
         }
     }

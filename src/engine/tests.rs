@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "every part of this is a test")]
 
+mod damaged;
 mod ends;
+mod storage;
 
 use super::*;
 use crate::batch::Mark;
@@ -12,7 +14,8 @@ use crate::primitives::Mutex;
 use crate::primitives::channel::{bounded, unbounded};
 use crate::role::Membership;
 use crate::sequencer::{Limits, Sequencer};
-use crate::storage::{Base, Genesis, LogReader, MemoryLog, PendingSync};
+use crate::storage::reads::Reads;
+use crate::storage::{Base, Damage, Genesis, LogReader, MemoryLog, PendingSync, Remedy};
 use crate::transport::Seat;
 
 const TICK: Duration = Duration::from_millis(10);
@@ -26,6 +29,9 @@ struct Refusals {
     save: bool,
     remember: bool,
     purge: bool,
+    mend: bool,
+    /// Not a refusal: it wants a sync ahead of its time.
+    is_behind: bool,
     /// The disk has no room; or it takes no write at all.
     is_full: bool,
 }
@@ -33,7 +39,11 @@ struct Refusals {
 /// A log in memory that refuses what it is told to refuse.
 struct Log {
     memory: MemoryLog,
+    reads: Arc<Reads>,
     refusals: Arc<Mutex<Refusals>>,
+    /// What is damaged. Without batches of peers only that is mended which is no batch.
+    damage: Vec<Damage>,
+    opened: Option<Recovered>,
 }
 
 impl Log {
@@ -51,11 +61,13 @@ impl Log {
 
 impl Storage for Log {
     fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
-        self.memory.open(genesis)
+        let recovered = self.memory.open(genesis)?;
+        self.opened = Some(recovered.clone());
+        Ok(Recovered { damage: self.damage.clone(), ..recovered })
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
-        self.memory.reader()
+        self.reads.clone()
     }
 
     fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
@@ -84,6 +96,25 @@ impl Storage for Log {
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
         self.memory.begin_sync()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.refusals.lock().is_behind
+    }
+
+    /// Tells what was asked for.
+    fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
+        Err(StorageError::OutOfLine(format!("up to {commit}")).into())
+    }
+
+    fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
+        self.take(|refusals| &mut refusals.mend)?;
+        let Some(opened) = self.opened.clone().filter(|_| !self.damage.is_empty()) else {
+            return Err(StorageError::OutOfLine("nothing is wrong with it".to_owned()));
+        };
+        let fills = matches!(remedy, Remedy::Fill(batches) if !batches.is_empty());
+        self.damage.retain(|damage| !damage.raft_indexes.is_empty() && !fills);
+        Ok(Recovered { damage: self.damage.clone(), ..opened })
     }
 }
 
@@ -117,6 +148,7 @@ struct Desk {
     inputs: Sender<Input>,
     refusals: Arc<Mutex<Refusals>>,
     log: MemoryLog,
+    reads: Arc<Reads>,
     genesis: Genesis,
     sent: Arc<Mutex<Sent>>,
     syncs: Receiver<SyncJob>,
@@ -131,19 +163,32 @@ impl Desk {
     }
 
     fn with(voters: u64, flush_interval: Option<Duration>) -> Desk {
+        Desk::open(voters, flush_interval, MemoryLog::new(), Vec::new(), |_, _| {}).unwrap()
+    }
+
+    /// Begins on what `memory` holds, which is found damaged so, when `prepare` has been at it.
+    fn open(
+        voters: u64,
+        flush_interval: Option<Duration>,
+        memory: MemoryLog,
+        damage: Vec<Damage>,
+        prepare: fn(&Reads, &mut Refusals),
+    ) -> Result<Desk, StorageError> {
         let node = NodeId::from(1);
         let ids = (1..=voters).map(NodeId::from);
         let addresses: Vec<(NodeId, String)> = ids.clone().map(|id| (id, format!("host-{id}:1"))).collect();
         let genesis = Genesis { group: "desk".to_owned(), node, cluster: 1, membership: Membership::of_voters(ids) };
-        let refusals = Arc::default();
-        let memory = MemoryLog::new();
-        let mut storage = Log { memory: memory.clone(), refusals: Arc::clone(&refusals) };
-        let recovered = storage.open(&genesis).unwrap();
+        let refusals: Arc<Mutex<Refusals>> = Arc::default();
+        let log = memory.clone();
+        let reads = Arc::new(Reads::new(memory.reader()));
+        let mut storage = Log { memory, reads: reads.clone(), refusals: Arc::clone(&refusals), damage, opened: None };
+        let recovered = storage.open(&genesis)?;
+        prepare(&reads, &mut refusals.lock());
         let (inputs, engine_inputs) = unbounded();
         let doorbell = inputs.clone();
         let limits = Limits { entry: 1000, batch: 1000, window: 1000 };
         let sequencer = Sequencer::new(limits, move || drop(doorbell.send(Input::Appends)));
-        let shared = Shared::new("desk", node, &addresses, sequencer, &recovered, storage.reader()).unwrap();
+        let shared = Shared::new("desk", node, &addresses, sequencer, &recovered, storage.reader())?;
         let shared = Arc::new(shared);
         let (sync_jobs, syncs) = unbounded();
         let (chores, _) = unbounded();
@@ -167,9 +212,9 @@ impl Desk {
         };
         let sent = Arc::default();
         let wire = Box::new(Wire(Arc::clone(&sent)));
-        let engine = Engine::new(settings, engine_inputs, shared.clone(), backstage, &recovered, Box::new(storage), wire).unwrap();
+        let engine = Engine::new(settings, engine_inputs, shared.clone(), backstage, &recovered, Box::new(storage), wire)?;
         let now = Now { elapsed: Duration::ZERO, unix_ms: 1000 };
-        Desk { engine, shared, inputs, refusals, log: memory, genesis, sent, syncs, roles, now }
+        Ok(Desk { engine, shared, inputs, refusals, log, reads, genesis, sent, syncs, roles, now })
     }
 
     /// One node alone, which leads.
@@ -337,6 +382,9 @@ fn an_idle_leader_sleeps_over_every_second_tick_and_one_with_work_does_not() {
     let mut desk = Desk::alone();
     desk.tick();
     assert_eq!(desk.engine.wake_at(), desk.engine.next_tick + TICK);
+    let next = desk.engine.next_tick;
+    desk.turn();
+    assert_eq!(desk.engine.next_tick, next, "no time has passed");
     let future = desk.append("x");
     desk.turn();
     assert!(is_open(&future));

@@ -25,7 +25,7 @@ use convert::{base_of, batch_of, conf_state_of, entry_of, without_number};
 use log_bridge::LogBridge;
 
 /// How many appends may be under way to a follower before it answers.
-const MESSAGES_MAX: usize = 64;
+pub(super) const MESSAGES_MAX: usize = 64;
 
 /// Committed entries are handed out header-only, and at most so many at once: nobody reads them, raft-rs only counts them.
 const COMMITTED_MAX: u64 = 1024;
@@ -593,11 +593,8 @@ impl LogView {
             return;
         }
         self.last = raft_index - 1;
+        // The first of them is of the commit or lies before, and what is committed is not cut off.
         self.terms.retain(|(first, _)| *first <= self.last);
-        if self.terms.is_empty() {
-            let term = self.mark(self.last).map_or(0, |mark| mark.term);
-            self.terms.push((self.last, term));
-        }
     }
 
     fn written(&mut self, batch: &Batch) {

@@ -244,6 +244,10 @@ impl Repair {
         is_due
     }
 
+    pub(crate) fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
     fn in_vain(&mut self, peer: usize, outcome: Outcome) {
         self.asked = None;
         if outcome != Outcome::Silent {

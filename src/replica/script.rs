@@ -37,10 +37,8 @@ use std::path::{Path, PathBuf};
 mod disasters;
 mod group;
 mod laws;
-mod reads;
 
 use group::Group;
-pub(super) use reads::Reads;
 
 #[test]
 fn scripts_go_as_written() {

@@ -2,12 +2,16 @@
 
 use super::*;
 use crate::batch::OpenBatch;
+use crate::storage::reads::Reads;
 use crate::storage::{Genesis, MemoryLog, Storage};
 
 /// One replica of nodes 1 to 3 and, if it is another one, learner 4, with its log.
 struct One {
     replica: Replica,
     log: MemoryLog,
+    reads: Arc<Reads>,
+    settings: Settings,
+    identity: Identity,
     next_batch: BatchId,
 }
 
@@ -32,8 +36,15 @@ impl One {
             catch_up_bytes: u64::MAX,
             seed: 1,
         };
-        let replica = Replica::new(&settings, &recovered, Mark::GENESIS, log.reader()).unwrap();
-        One { replica, log, next_batch: 0 }
+        let reads = Arc::new(Reads::new(log.reader()));
+        let replica = Replica::new(&settings, &recovered, Mark::GENESIS, reads.clone()).unwrap();
+        One { replica, log, reads, settings, identity: recovered.identity, next_batch: 0 }
+    }
+
+    /// As an engine does when a write finds no room.
+    fn step_back(&mut self) {
+        self.log.begin_sync().wait().unwrap();
+        self.replica.restart(&self.settings, self.identity, None, self.reads.clone()).unwrap();
     }
 
     /// Carries out all effects, and syncs as it goes. Gives those that somebody else would notice.
@@ -207,6 +218,18 @@ fn others_are_told_of_a_commit_once_if_there_are_others() {
 }
 
 #[test]
+fn a_follower_that_does_not_answer_is_sent_only_so_much() {
+    let mut one = leader();
+    let sent = (0..100).map(|_| {
+        assert!(one.append());
+        let effects = one.carry_out();
+        let messages = effects.iter().filter_map(|effect| if let Effect::Send(messages) = effect { Some(messages) } else { None });
+        messages.flatten().filter(|message| message.to() == NodeId::from(2)).count()
+    });
+    assert_eq!(sent.sum::<usize>(), adapter::MESSAGES_MAX);
+}
+
+#[test]
 fn a_leader_says_where_its_log_ends_and_whether_it_takes_appends() {
     let one = elected();
     assert_eq!((one.replica.led(), one.replica.leads_and_commits(NodeId::from(1))), (Some(2), false));
@@ -283,4 +306,47 @@ fn the_same_seed_stands_for_election_at_the_same_ticks() {
     let first = stands();
     assert!(first.iter().filter(|stood| **stood).count() >= 10);
     assert_eq!(first, stands());
+}
+
+/// Seed 1948 of the simulation once panicked: a process without descriptors stepped back from a full disk, and raft-rs, which takes no error for the
+/// term of the last committed batch, asked for it when the node stood for election.
+#[test]
+fn one_that_steps_back_knows_the_terms_of_its_log_without_reading_it() {
+    let mut one = follower();
+    one.hear("append from=1 to=2 term=3 after=2/2 batch=3/2 batch=4/3 batch=5/3 commit=2");
+    one.carry_out();
+    one.reads.lack_but_for_end();
+    one.step_back();
+    let mut said = Vec::new();
+    while !said.iter().any(|effect| matches!(effect, Effect::Send(_))) {
+        one.replica.tick();
+        said.extend(one.carry_out());
+    }
+    assert!(!said.iter().any(|effect| matches!(effect, Effect::Lack(_))), "{said:?}");
+    one.hear("pre-vote-answer from=1 to=2 term=4");
+    one.carry_out();
+    one.hear("vote-answer from=1 to=2 term=4");
+    one.carry_out();
+    assert_eq!(one.replica.led(), Some(6), "it leads");
+}
+
+#[test]
+fn one_does_not_begin_on_a_log_whose_terms_cannot_be_read_for_now() {
+    let mut one = follower();
+    one.hear("append from=1 to=2 term=3 after=2/2 batch=3/2 batch=4/3 commit=2");
+    one.carry_out();
+    let last = one.replica.last().unwrap();
+    let committed = one.log.reader().mark(2).unwrap().unwrap();
+    let hard_state = HardState { commit: 2, ..one.replica.hard_state() };
+    let recovered =
+        Recovered { identity: one.identity, hard_state, base: one.log.reader().base(), last, peers: Vec::new(), damage: Vec::new() };
+    let begin = || Replica::new(&one.settings, &recovered, committed, one.reads.clone());
+    for lack in [Reads::lack, Reads::lack_but_for_end] {
+        lack(&one.reads);
+        assert!(begin().is_err_and(|error| error.is_temporary()));
+    }
+    one.reads.recover();
+    assert_eq!(begin().unwrap().last(), Some(last));
+    one.reads.fail();
+    assert!(begin().is_err_and(|error| !error.is_temporary()));
 }

@@ -33,6 +33,8 @@
 mod backup;
 pub mod conformance;
 mod memory;
+#[cfg(test)]
+pub(crate) mod reads;
 pub(crate) mod segmented;
 
 use std::fmt;

@@ -18,6 +18,9 @@ fn a_node_that_is_stopped_remembers_its_commit_and_ends_every_wait() {
     assert_eq!(desk.told(), [(Role::Follower, None)]);
     assert_eq!((desk.engine.wake_at(), desk.shared.sequencer.in_flight()), (Duration::MAX, 0));
     assert!(desk.stop().is_ok(), "once more");
+    desk.input(Input::Panicked("too late".to_owned()));
+    desk.turn();
+    assert_eq!(desk.shared.status().fault, None);
     let transfer = desk.command(|reply| Command::Transfer { to: NodeId::from(1), reply });
     let purge = desk.command(|reply| Command::Purge { index: 1, reply });
     desk.turn();

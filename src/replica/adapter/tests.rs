@@ -1,7 +1,7 @@
 //! What raft-rs is told of the log, and what a rebase must carry.
 
 use super::*;
-use crate::replica::script::Reads;
+use crate::storage::reads::Reads;
 use crate::storage::{Genesis, MemoryLog, Storage};
 
 fn nodes(ids: &[u64]) -> Vec<NodeId> {
@@ -25,7 +25,7 @@ fn log_of(terms: &[u64]) -> (MemoryLog, Recovered, LogView, Arc<Reads>) {
     let recovered = log.open(&genesis).unwrap();
     let reads = Arc::new(Reads::new(log.reader()));
     let mut view = LogView::new(&recovered, reads.clone());
-    view.terms = view.terms_from(1, recovered.last).unwrap();
+    view.terms = view.terms_from(recovered.hard_state.commit, recovered.last).unwrap();
     let batches = batches(terms);
     if !batches.is_empty() {
         log.append(&batches, 1).unwrap();
@@ -55,8 +55,8 @@ fn a_cut_forgets_the_terms_behind_it_and_older_ones_are_looked_up() {
     assert_eq!((view.last, terms_of(&view, 3..6)), (3, vec![Some(2), None, None]));
     view.written(&newer);
     assert_eq!(view.terms, [(1, 1), (2, 2), (4, 5)]);
-    // As after a restart, when only the term of the last batch is known.
-    view.terms = vec![(4, 5)];
+    // As after a restart, when the terms are known from the commit on.
+    view.terms = vec![(3, 2), (4, 5)];
     view.cut(4);
     assert_eq!(view.terms, [(3, 2)]);
     assert_eq!(terms_of(&view, 1..5), [Some(1), Some(2), Some(2), None]);

@@ -145,6 +145,14 @@ fn asks_one_peer_after_the_other_and_rests_when_none_could_help() {
 }
 
 #[test]
+fn damaged_places_are_asked_for_together_up_to_a_distance() {
+    let all = run(&Mark::GENESIS, &[1; 50], 1);
+    let asked_for = |lost: &[u64]| asked(&mut repair(&Shelf::new(&all, lost, &[]), 1, 2)).map(|(_, raft_indexes)| raft_indexes);
+    assert_eq!(asked_for(&[4, 5 + NEAR]), Some(4..7 + NEAR));
+    assert_eq!(asked_for(&[4, 6 + NEAR]), Some(4..6));
+}
+
+#[test]
 fn who_does_not_answer_has_twice_the_time_with_the_next_question_and_who_is_unreachable_none() {
     let all = run(&Mark::GENESIS, &[1; 9], 1);
     let shelf = Shelf::new(&all, &[4], &[4]);
@@ -175,6 +183,20 @@ fn takes_what_leads_to_what_is_known_here() {
         let from = lost[0] as usize - 2;
         assert_eq!(taken, fill(&all[from..from + lost.len()]), "{lost:?}");
     }
+}
+
+#[test]
+fn several_batches_at_once_may_lead_to_what_is_known() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    let shelf = Shelf::new(&all, &[4, 5], &[]);
+    let mut recovered = shelf.recovered(9, 1);
+    let [first, second] = &recovered.damage[..] else { panic!("two batches are lost") };
+    let known = shelf.marks[3];
+    let both = first.raft_indexes.start..second.raft_indexes.end;
+    recovered.damage = vec![Damage { raft_indexes: both, term: Some(known.term), chain: Some(known.chain), ..first.clone() }];
+    let mut mending = Repair::new(node(1), [1, 2].map(node).into_iter(), shelf.clone(), 4, 1 << 20, &recovered);
+    // Without what follows, which could be read here and would prove them too.
+    assert_eq!(given(&mut mending, &all[..4], 1), fill(&all[2..4]));
 }
 
 #[test]
@@ -221,9 +243,31 @@ fn what_was_never_committed_gives_way_to_what_is() {
     let mut mending = repair(&shelf, 2, 1);
     assert_eq!(given(&mut mending, &earlier, 5), None);
     assert_eq!(given(&mut mending, &earlier, 5), Some(Cure::Replace(earlier[..4].to_vec())));
-    let mut mending = repair(&shelf, 2, 1);
-    assert_eq!(given(&mut mending, &earlier, 1), None);
-    assert_eq!(asked(&mut mending).map(|(peer, _)| peer), Some(3), "not committed there: another peer is asked");
+    let then_asked = |commit, theirs| {
+        let mut mending = repair(&shelf, 2, commit);
+        assert_eq!(given(&mut mending, &earlier, theirs), None);
+        asked(&mut mending).map(|(peer, raft_indexes)| (peer, raft_indexes.start))
+    };
+    assert_eq!(then_asked(1, 3), Some((2, 2)), "all that lies in front is committed there");
+    assert_eq!(then_asked(2, 3), Some((2, 3)), "they are the same as far as this node knows to be committed");
+    assert_eq!(then_asked(1, 2), Some((3, 4)), "not committed there: another peer is asked");
+    assert_eq!(then_asked(3, 5), Some((3, 4)), "nor if it would contradict what is committed here");
+}
+
+#[test]
+fn a_peer_without_the_batches_may_show_that_the_logs_have_parted_if_more_is_committed_there() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    let shelf = Shelf::new(&all, &[4], &[]);
+    let then_asked = |commit, theirs| {
+        let mut mending = repair(&shelf, 2, commit);
+        let (to, _) = asked(&mut mending).unwrap();
+        let gift = Gift { number: mending.number - 1, commit: theirs, batches: Err(Lack::Behind) };
+        assert_eq!(mending.handle_gift(node(to), gift), None);
+        asked(&mut mending).map(|(peer, raft_indexes)| (peer, raft_indexes.start))
+    };
+    assert_eq!(then_asked(1, 2), Some((2, 2)));
+    assert_eq!(then_asked(2, 2), Some((3, 4)), "no more than here");
+    assert_eq!(then_asked(3, 9), Some((3, 4)), "up to the damage they are the same");
 }
 
 /// Seed 714231 once ended with a node that stayed damaged for ever. Its group had gone on with another log in place of its unacknowledged end, and that
@@ -276,6 +320,7 @@ fn what_a_hostile_peer_sends_is_refused() {
         assert_eq!(mending.handle_gift(node(to), Gift { number: mending.number - 1, commit: 3, batches: Ok(gift) }), None, "{name}");
     }
     let mut mending = repair(&shelf, 1, 3);
+    assert_eq!(mending.commit(), 3);
     assert_eq!(
         mending.handle_gift(node(2), Gift { number: mending.number - 1, commit: 9, batches: Ok(honest()) }),
         None,
@@ -284,6 +329,17 @@ fn what_a_hostile_peer_sends_is_refused() {
     let (to, _) = asked(&mut mending).unwrap();
     assert_eq!(mending.handle_gift(node(9), Gift { number: mending.number - 1, commit: 9, batches: Ok(honest()) }), None, "a stranger");
     assert_eq!(mending.handle_gift(node(to), Gift { number: mending.number - 1, commit: 3, batches: Ok(honest()) }), fill(&all[2..4]));
+}
+
+#[test]
+fn batches_with_a_mark_of_another_place_prove_nothing_not_even_that_logs_have_parted() {
+    let all = run(&Mark::GENESIS, &[1; 6], 1);
+    let shelf = Shelf::new(&all, &[4, 5], &[5]);
+    let mut mending = repair(&shelf, 1, 1);
+    asked(&mut mending).unwrap();
+    let batches = Ok((all[2..4].to_vec(), shelf.marks[5]));
+    assert_eq!(mending.handle_gift(node(2), Gift { number: mending.number - 1, commit: 9, batches }), None);
+    assert_eq!(asked(&mut mending), Some((3, 4..7)));
 }
 
 /// Seed 516367 once ended with a node that stayed damaged for ever: its peers had purged a part of what it lacked, and only of a peer that had purged all
@@ -302,6 +358,15 @@ fn what_peers_have_purged_need_not_be_kept_either() {
     assert_eq!(purged_to(4), Some(Cure::Rebase(shelf.marks[2])), "a part of it");
     assert_eq!(purged_to(5), Some(Cure::Rebase(shelf.marks[3])));
     assert_eq!(purged_to(6), Some(Cure::Rebase(shelf.marks[4])));
+    let purged = |commit: u64, base: Mark| {
+        let mut mending = repair(&shelf, 1, commit);
+        let (to, _) = asked(&mut mending).unwrap();
+        mending.handle_gift(node(to), Gift { number: mending.number - 1, commit: 7, batches: Err(Lack::Purged(base)) })
+    };
+    let base = shelf.marks[2];
+    assert_eq!(purged(6, base), Some(Cure::Rebase(base)), "though more is known to be committed here");
+    assert_eq!(purged(3, Mark { next_index: 0, ..base }), None, "a base in front of what is committed that lies behind it");
+    assert_eq!(purged(3, Mark { next_position: 0, ..base }), None);
 }
 
 #[test]

@@ -8,10 +8,10 @@ use crate::entry::NodeId;
 use crate::message::Message;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, mix};
 use crate::role::{Membership, Role};
+use crate::storage::reads::Reads;
 use crate::storage::{Genesis, HardState, Identity, LogReader, MemoryLog, PendingSync, Storage};
 
 use super::laws::Laws;
-use super::reads::Reads;
 
 pub(super) const ELECTION_TICKS: usize = 10;
 pub(super) const HEARTBEAT_TICKS: usize = 2;

@@ -69,6 +69,9 @@ pub(crate) enum Failure {
     /// A write that is reported as done, and was done so many bytes further on.
     #[cfg(test)]
     Astray(u64),
+    /// The process ends in the middle of the call: a panic stands for it, and nothing may be written on its way up.
+    #[cfg(test)]
+    Panic,
 }
 
 /// A call that is to fail.
@@ -219,6 +222,7 @@ impl SimulatedDisk {
     }
 
     /// As long as it is poor, the process opens and maps no more files.
+    #[cfg(feature = "sim")]
     pub(crate) fn set_poor(&self, poor: bool) {
         self.machine.lock().poor = poor;
     }
@@ -302,6 +306,8 @@ impl Machine {
         }
         match self.failure(call) {
             Some(Failure::Error(kind)) => Err(kind.into()),
+            #[cfg(test)]
+            Some(Failure::Panic) => panic!("the process ends here, as planned"),
             None if self.poor && matches!(call, Call::List | Call::Create | Call::Open | Call::Map) => {
                 Err(io::ErrorKind::OutOfMemory.into())
             }

@@ -160,6 +160,25 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
     }
 }
 
+/// A panic stands for the end of a process. A log that is open by then is closed on the way up, which writes what the dead process has not.
+#[test]
+fn a_process_that_ends_while_it_sweeps_writes_nothing_more() {
+    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
+    let disk = SimulatedDisk::new(1);
+    let (mut log, mut mark) = (SegmentedLog::on(disk.clone(), SMALL), Mark::GENESIS);
+    log.open(&genesis()).unwrap();
+    log.append(&singles(&mut mark, 1, 3, 100), 1).unwrap();
+    sync(&mut log);
+    run_chores(&mut log);
+    let disk = disk.kill();
+    disk.plan(Fault { on: Call::Remove, after: 0, times: 1, then: Failure::Panic });
+    disk.trace();
+    let open = || SegmentedLog::on(disk.clone(), SMALL).open(&genesis());
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).is_err(), "there is something to sweep");
+    let (changes, _) = disk.take_trace();
+    assert_eq!(changes.last().map(|cut| cut.before), Some(Call::Remove));
+}
+
 #[test]
 fn one_segment_at_least_is_mapped() {
     assert!(Maps::<RealDisk>::new(0).count() == 0);
