@@ -17,6 +17,8 @@ mod clock;
 mod directory;
 mod disks;
 mod every_call;
+#[cfg(target_os = "linux")]
+mod fork;
 mod group;
 mod limits;
 mod neighbours;
