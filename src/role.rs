@@ -111,8 +111,9 @@ pub struct Status {
     pub committed_position: u64,
     /// The index after the last entry in the local log, committed or not.
     pub end_index: u64,
-    /// What keeps this node from taking appends for now: it lacks room on its disk, or the process has no open file, memory or mapping left for it. It
-    /// votes, serves reads as far as they need nothing of that, and goes on by itself when there is some again.
+    /// What keeps this node from taking appends for now: it lacks room on its disk or may not write there, or the process has no open file, memory or
+    /// mapping left for it. It votes as far as it can remember that, serves reads as far as they need nothing of what is lacking, and goes on by itself when
+    /// there is some again. The text says what to do.
     pub full: Option<String>,
     /// What keeps this node from taking part for now: its log is damaged, and its peers are asked for what is missing. The text says which file, offset,
     /// raft index and term, and what the peers answered. It does not vote, acknowledge or lead; what is intact can be read. It goes on by itself.

@@ -17,7 +17,7 @@ use crate::group::{TIMEOUT, eventually, home, leader};
 const CHILD_SECONDS: u32 = 20;
 
 /// Runs `work` in a forked child, which then ends at once. `work` tells what is wrong.
-fn in_child(work: impl FnOnce() -> Result<(), String>) {
+fn in_child(work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     // SAFETY: the child touches nothing that other threads lock, but what is examined here, and the allocator, which survives a fork.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "{}", std::io::Error::last_os_error());
@@ -41,7 +41,10 @@ fn in_child(work: impl FnOnce() -> Result<(), String>) {
     let mut status = 0;
     // SAFETY: the status is a place of its own.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    assert_eq!(status, 0, "the child ended with code {}, by signal {}", libc::WEXITSTATUS(status), libc::WTERMSIG(status));
+    match (libc::WEXITSTATUS(status), libc::WTERMSIG(status)) {
+        (0, 0) => Ok(()),
+        (code, signal) => Err(format!("the child ended with code {code}, by signal {signal}")),
+    }
 }
 
 /// Tells what came instead of what was expected.
@@ -125,9 +128,11 @@ facts! {
             scope.spawn(|| while is_on() { drop((ledger.purge(0), ledger.barrier())) });
             let mut half_read = ledger.read(0);
             assert_eq!(*half_read.next().unwrap().unwrap(), *b"first");
+            let mut outcome = Ok(());
             for _ in 0..300 {
                 let under_way = ledger.append_async("under way");
-                in_child(|| {
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+                outcome = in_child(|| {
                     match under_way.wait() {
                         Ok(_) | Err(AppendError::Forked { under_way: true, .. }) => {}
                         other => return Err(format!("{other:?}")),
@@ -138,10 +143,13 @@ facts! {
                     drop(unsafe { std::ptr::read(&ledger) });
                     Ok(())
                 });
-                acknowledged.fetch_add(1, Ordering::Relaxed);
+                if outcome.is_err() {
+                    break;
+                }
             }
             stop.store(true, Ordering::Relaxed);
             ledger.append("so that the tail ends").unwrap();
+            outcome.unwrap();
         });
         assert_eq!((ledger.status().fault, backup.exists()), (None, false));
         let appended = acknowledged.into_inner() + 1;
@@ -168,7 +176,8 @@ facts! {
         in_child(|| {
             expect!(known.wait(), Ok(_));
             expect_unknown(under_way)
-        });
+        })
+        .unwrap();
         network.rejoin(id);
         eventually("an append", || nodes.iter().any(|node| node.append("all is well").is_ok()));
         nodes.iter().for_each(|node| node.shutdown().unwrap());
@@ -186,7 +195,8 @@ facts! {
             // SAFETY: this is the last use of it in the child, which has no other thread.
             drop(unsafe { std::ptr::read(&ledger) });
             Ok(())
-        });
+        })
+        .unwrap();
         drop(ledger);
         DLedger::builder(1).dir(home.path().join("log")).open().unwrap().append("y").unwrap();
     }

@@ -26,6 +26,8 @@ mod network;
 mod purge;
 #[cfg(target_os = "linux")]
 mod resources;
+#[cfg(target_os = "linux")]
+mod rights;
 mod transfer;
 
 facts! {
