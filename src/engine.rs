@@ -10,6 +10,7 @@ mod clock;
 mod full_disk;
 mod handover;
 mod purge;
+mod refusing;
 mod repairing;
 mod sync;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use self::handover::Transfer;
 use self::purge::PendingPurge;
+use self::refusing::Refusing;
 pub(crate) use self::sync::{SyncJob, SyncNumber};
 use crate::batch::Batch;
 use crate::entry::NodeId;
@@ -29,7 +31,7 @@ use crate::primitives::atomic::Ordering;
 use crate::primitives::channel::{Receiver, Sender};
 use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing};
-use crate::role::{Refusal, Role, Status};
+use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
 use crate::storage::{BackupError, Chore, HardState, Identity, PendingBackup, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Inbox, Transport};
@@ -175,6 +177,7 @@ pub(crate) struct Engine {
     answers_left: u32,
     /// Those that came when no more were: one of each member at most.
     wishes: Vec<Letter>,
+    refusing: Refusing,
     fault: Option<String>,
     stopped: bool,
     /// Why messages were not let through to the replica, for a simulation to look at.
@@ -230,6 +233,7 @@ impl Engine {
             met: Vec::new(),
             answers_left: 0,
             wishes: Vec::new(),
+            refusing: Refusing::default(),
             fault: None,
             stopped: false,
             #[cfg(feature = "sim")]
@@ -373,31 +377,20 @@ impl Engine {
             Arrival::Met { peer, directory } if self.repair.is_some() => self.met.push((peer, directory)),
             Arrival::Message(message) if self.full && message.needs_room() => {}
             Arrival::Message(message) => {
-                let from = message.from();
-                if let Err(refusal) = self.replica.handle_message(message) {
-                    #[cfg(feature = "sim")]
-                    self.refusals.push(refusal.to_string());
-                    log::debug!("group {}: refused a message of node {from}: {refusal}", self.settings.replica.group);
+                let (from, kind) = (message.from(), message.kind());
+                match self.replica.handle_message(message) {
+                    Ok(()) => self.note_taken(from, kind),
+                    Err(refusal) => {
+                        #[cfg(feature = "sim")]
+                        self.refusals.push(refusal.to_string());
+                        self.note_refusal(from, kind, refusal.to_string());
+                    }
                 }
             }
             Arrival::Unreachable(peer) => self.replica.handle_unreachable(peer),
             Arrival::Met { peer, directory } => self.remember(peer, directory),
             Arrival::Refused { peer, reason } => self.set_refused(peer, Some(reason)),
             Arrival::Accepted(peer) => self.set_refused(peer, None),
-        }
-    }
-
-    /// Shows who refuses whom, and tells it to whoever appends here in vain.
-    fn set_refused(&mut self, peer: NodeId, reason: Option<String>) {
-        {
-            let refused = &mut self.shared.status.lock().refused;
-            refused.retain(|refusal| refusal.peer != peer);
-            refused.extend(reason.map(|reason| Refusal::new(peer, reason)));
-            refused.sort_by_key(|refusal| refusal.peer);
-        }
-        let is_told_why = self.repair.is_some() || self.stopped;
-        if !is_told_why && self.replica.standing().role != Role::Leader {
-            self.shared.sequencer.close(self.refusal());
         }
     }
 
@@ -457,6 +450,7 @@ impl Engine {
     fn tick(&mut self) {
         self.next_tick += self.settings.tick;
         self.watch_clock();
+        self.forget_refusals();
         self.tick_repair();
         if self.repair.is_some() {
             // The replica stands still.

@@ -119,8 +119,9 @@ pub struct Status {
     /// raft index and term, and what the peers answered. It does not vote, acknowledge or lead; what is intact can be read. It goes on by itself.
     pub repair: Option<String>,
     /// The peers that this node does not talk to because one of the two refuses the other, by ascending id: another data directory than before, another list
-    /// of members, another version, a second process of the same node. The text says who refuses whom, and what to do. Empty if all is well. A peer leaves the
-    /// list when it is talked to again, or when neither has tried for ten seconds.
+    /// of members, another version, a second process of the same node. Or the peer is talked to, but for an election timeout this node took nothing of one
+    /// kind that it sent, batches for instance. The text says who refuses whom, and what to do. Empty if all is well. A peer leaves the list when it is
+    /// talked to again and what it sends is taken, or when neither has tried for ten seconds.
     pub refused: Vec<Refusal>,
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a panic. The text says what to do.
     pub fault: Option<String>,

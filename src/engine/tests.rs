@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "every part of this is a test")]
 
 mod ends;
+mod refused;
 
 use super::*;
 use crate::batch::Mark;
