@@ -20,7 +20,8 @@ use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
-use crate::storage::{self, Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
+use crate::storage::segmented;
+use crate::storage::{Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{MemoryNetwork, Message, Seat, TcpTransport, Transport};
 
@@ -425,7 +426,7 @@ impl Builder {
         let limits = Limits { entry: self.max_entry_bytes, batch: self.max_batch_bytes(), window: self.max_in_flight_bytes };
         // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
         let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
-        let sequencer = sequencer.within(storage::home());
+        let sequencer = sequencer.within(segmented::home());
         Ok(Shared::new(&self.group, self.node, &self.peers, sequencer, recovered, storage.reader())?)
     }
 

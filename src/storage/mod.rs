@@ -45,7 +45,6 @@ pub use self::backup::{Backup, BackupError, PendingBackup};
 pub use self::memory::MemoryLog;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::segmented::fuzzing;
-pub(crate) use self::segmented::home;
 pub use self::segmented::{Create, SegmentOptions, SegmentedLog, tools};
 pub use crate::batch::{Batch, BatchError, Mark};
 use crate::entry::{Entry, NodeId};
