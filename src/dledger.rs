@@ -54,9 +54,9 @@ const MESSAGE_BYTES: u64 = 512 << 10;
 /// [`committed`](Self::committed) is empty. Dropping what the child has neither waits nor touches a file. The
 /// parent goes on undisturbed. A child that wants a ledger of its own opens it once it has executed a
 /// program, as the locks of other threads are lost to it until then. An [`Entry`] that it was given may
-/// change there when the parent purges: copy it before the fork ([`Entry::into_owned`]). A task that forks
-/// within a waker which a node calls must exec or exit in the child: if it returns there, the child is
-/// aborted.
+/// change there when the parent purges: copy it before the fork ([`Entry::into_owned`]). What forks within a
+/// waker or an observer that a node calls must exec or exit in the child. If a waker returns there, the
+/// child is aborted; an observer never returns.
 #[derive(Clone)]
 pub struct DLedger {
     node: Arc<Node>,

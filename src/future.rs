@@ -225,7 +225,7 @@ impl Completion {
     }
 
     pub(crate) fn is_resolved(&self) -> bool {
-        self.committed().is_some() || self.outcome().is_some()
+        self.outcome().is_some()
     }
 
     fn committed(&self) -> Option<u64> {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use dledger::transport::MemoryNetwork;
 use dledger::{AppendError, AppendFuture, BackupError, BarrierError, DLedger, PurgeError, ReadError, ShutdownError, TransferError};
 
-use crate::group::{TIMEOUT, eventually, home, leader};
+use crate::calls::within_a_waker;
+use crate::group::{TIMEOUT, addresses, eventually, home, leader};
 
 /// A child that takes longer waits for somebody who is not there.
 const CHILD_SECONDS: u32 = 20;
@@ -38,13 +39,18 @@ fn in_child(work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         // SAFETY: as above.
         unsafe { libc::_exit(code) };
     }
-    let mut status = 0;
-    // SAFETY: the status is a place of its own.
-    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    match (libc::WEXITSTATUS(status), libc::WTERMSIG(status)) {
+    match end_of(child) {
         (0, 0) => Ok(()),
         (code, signal) => Err(format!("the child ended with code {code}, by signal {signal}")),
     }
+}
+
+/// Waits for the end of a child: its code, and the signal that ended it.
+fn end_of(child: libc::pid_t) -> (i32, i32) {
+    let mut status = 0;
+    // SAFETY: the status is a place of its own.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    (libc::WEXITSTATUS(status), libc::WTERMSIG(status))
 }
 
 /// Tells what came instead of what was expected.
@@ -181,6 +187,67 @@ facts! {
         network.rejoin(id);
         eventually("an append", || nodes.iter().any(|node| node.append("all is well").is_ok()));
         nodes.iter().for_each(|node| node.shutdown().unwrap());
+    }
+
+    // It has copies of the sockets, and of the files that are locked.
+    fn a_child_that_lingers_keeps_nothing_from_the_parent() {
+        let (home, addresses) = (home(), addresses(3));
+        let open = |id: usize| {
+            let builder = DLedger::builder(id as u64).dir(home.path().join(id.to_string()));
+            builder.peers((1u64..=3).zip(addresses.clone())).open().unwrap()
+        };
+        let mut nodes = [1, 2, 3].map(open);
+        let leads = leader(&nodes);
+        nodes[leads].append("x").unwrap();
+        // SAFETY: the child does nothing but wait for a signal.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above. It ends by itself if nobody ends it.
+            unsafe {
+                libc::alarm(2 * CHILD_SECONDS);
+                libc::pause();
+                libc::_exit(0);
+            }
+        }
+        for at in [leads, (leads + 1) % 3] {
+            nodes[at].shutdown().unwrap();
+            // Who hears that a connection ended need not wait for silence to say so.
+            eventually("the others go on", || nodes.iter().any(|node| node.append("y").is_ok()));
+            nodes[at] = open(at + 1);
+        }
+        let end = nodes.iter().map(|node| node.committed().end).max().unwrap();
+        for node in &nodes {
+            eventually("all are connected", || node.committed().end >= end);
+        }
+        drop(nodes);
+        // SAFETY: it is this process's own child, which was not waited for yet.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        assert_eq!(end_of(child), (0, libc::SIGKILL), "it lingered until now");
+    }
+
+    fn a_child_that_comes_back_from_a_waker_does_not_go_on_as_the_node() {
+        let home = home();
+        let dir = home.path().join("log");
+        let ledger = DLedger::builder(1).dir(&dir).open().unwrap();
+        let (told, child) = std::sync::mpsc::channel();
+        within_a_waker(&ledger, move |_| {
+            // SAFETY: the child does nothing but return from here.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: no file of a core is wanted, and it ends by itself if nobody ends it.
+                unsafe {
+                    libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
+                    libc::alarm(CHILD_SECONDS);
+                }
+            } else {
+                told.send(child).unwrap();
+            }
+        });
+        assert_eq!(end_of(child.recv().unwrap()), (0, libc::SIGABRT));
+        let end = ledger.append("x").unwrap() + 1;
+        ledger.shutdown().unwrap();
+        drop(ledger);
+        assert_eq!(DLedger::builder(1).dir(&dir).open().unwrap().committed(), 0..end);
     }
 
     fn a_child_of_a_ledger_that_was_shut_down_is_refused_too() {
