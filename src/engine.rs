@@ -383,7 +383,7 @@ impl Engine {
                     Err(refusal) => {
                         #[cfg(feature = "sim")]
                         self.refusals.push(refusal.to_string());
-                        self.note_refusal(from, kind, refusal.to_string());
+                        self.note_refusal(from, kind, &refusal.to_string());
                     }
                 }
             }

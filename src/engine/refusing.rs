@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Engine;
 use crate::entry::NodeId;
 use crate::message::Kind;
+use crate::replica::Settings;
 use crate::role::{Refusal, Role};
 
 /// How long a peer need not have sent any more of what is refused until it is forgotten. As long as a transport remembers.
@@ -32,14 +33,15 @@ struct Run {
     reason: String,
     first: Duration,
     last: Duration,
-    is_shown: bool,
+    /// When its reason was shown, if it is.
+    shown: Option<Duration>,
 }
 
 impl Refusing {
     /// One of each peer, by ascending id. A transport that refuses a peer lets through nothing that could be refused here.
     fn shown(&self) -> Vec<Refusal> {
         let mut shown = self.reported.clone();
-        for run in self.runs.iter().filter(|run| run.is_shown) {
+        for run in self.runs.iter().filter(|run| run.shown.is_some()) {
             if shown.iter().all(|refusal| refusal.peer != run.peer) {
                 shown.push(Refusal::new(run.peer, run.text()));
             }
@@ -53,21 +55,27 @@ impl Refusing {
         self.reported.is_empty() && self.runs.is_empty()
     }
 
-    /// A message was refused. Whether there is something new to show.
-    fn refuse(&mut self, peer: NodeId, kind: Kind, reason: String, now: Duration, election_timeout: Duration) -> bool {
+    /// A message was refused. What is to be shown from now on, if that is new.
+    fn refuse(&mut self, peer: NodeId, kind: Kind, reason: &str, now: Duration, election_timeout: Duration) -> Option<&Run> {
         let at = self.runs.iter().position(|run| run.peer == peer && run.kind.name == kind.name);
-        let Some(run) = at.map(|at| &mut self.runs[at]) else {
-            self.runs.push(Run { peer, kind, reason, first: now, last: now, is_shown: false });
-            return false;
+        let Some(at) = at else {
+            self.runs.push(Run { peer, kind, reason: reason.to_owned(), first: now, last: now, shown: None });
+            return None;
         };
+        let run = &mut self.runs[at];
         // Strays that lie far apart have nothing to do with each other.
-        if now > run.last + election_timeout && !run.is_shown {
+        if now > run.last + election_timeout && run.shown.is_none() {
             run.first = now;
         }
-        let (was_shown, reason_before) = (run.is_shown, std::mem::replace(&mut run.reason, reason));
         (run.last, run.kind) = (now, kind);
-        run.is_shown |= now >= run.first + election_timeout;
-        run.is_shown && (!was_shown || run.reason != reason_before)
+        // Of several reasons that come in turns, each is shown for a while.
+        let is_due = now >= run.shown.unwrap_or(run.first) + election_timeout;
+        if !is_due || run.shown.is_some() && run.reason == reason {
+            return None;
+        }
+        reason.clone_into(&mut run.reason);
+        run.shown = Some(now);
+        Some(run)
     }
 
     /// A message was taken. Whether something is no longer to be shown.
@@ -77,7 +85,7 @@ impl Refusing {
     }
 
     fn forget(&mut self, is_over: impl Fn(&Run) -> bool) -> bool {
-        self.runs.extract_if(.., |run| is_over(run)).fold(false, |any, run| any | run.is_shown)
+        self.runs.extract_if(.., |run| is_over(run)).fold(false, |any, run| any | run.shown.is_some())
     }
 }
 
@@ -99,12 +107,16 @@ impl Engine {
     }
 
     /// The replica has refused a message of a peer.
-    pub(super) fn note_refusal(&mut self, peer: NodeId, kind: Kind, reason: String) {
-        log::debug!("group {}: refused a message of node {peer}: {reason}", self.settings.replica.group);
+    pub(super) fn note_refusal(&mut self, peer: NodeId, kind: Kind, reason: &str) {
+        let Settings { group, node, election_ticks, .. } = &self.settings.replica;
+        log::debug!("group {group}: refused a message of node {peer}: {reason}");
         // Of others nothing is remembered: there may be any number of them.
-        let is_told = self.replica.membership().contains(peer) && !kind.may_go_astray();
-        let election_timeout = self.settings.tick * self.settings.replica.election_ticks as u32;
-        if is_told && self.refusing.refuse(peer, kind, reason, self.now.elapsed, election_timeout) {
+        if !self.replica.membership().contains(peer) || kind.may_go_astray() {
+            return;
+        }
+        let election_timeout = self.settings.tick * *election_ticks as u32;
+        if let Some(run) = self.refusing.refuse(peer, kind, reason, self.now.elapsed, election_timeout) {
+            log::warn!("group {group} node {node}: {}", run.text());
             self.show_refused();
         }
     }
@@ -126,14 +138,7 @@ impl Engine {
 
     /// Shows who refuses whom, and tells it to whoever appends here in vain.
     fn show_refused(&mut self) {
-        let shown = self.refusing.shown();
-        {
-            let refused = &mut self.shared.status.lock().refused;
-            for refusal in shown.iter().filter(|refusal| !refused.contains(refusal)) {
-                log::warn!("group {} node {}: {refusal}", self.settings.replica.group, self.settings.replica.node);
-            }
-            *refused = shown;
-        }
+        self.shared.status.lock().refused = self.refusing.shown();
         let is_told_why = self.repair.is_some() || self.stopped;
         if !is_told_why && self.replica.standing().role != Role::Leader {
             self.shared.sequencer.close(self.refusal());

@@ -59,6 +59,25 @@ fn appends_in_vain_say_whose_messages_are_refused() {
 }
 
 #[test]
+fn reasons_that_come_in_turns_do_not_make_the_status_flicker() {
+    let mut desk = Desk::new(3);
+    let gap = "append from=2 to=1 term=2 after=1/1 batch=3/2:0:x commit=1";
+    let (mut changes, mut before) = (0, Vec::new());
+    for _ in 0..10 * ELECTION_TICKS {
+        desk.hear(HEARTBEAT);
+        for message in [BROKEN, gap] {
+            desk.hear(message);
+            desk.turn();
+            let now = refused(&desk);
+            changes += usize::from(now != before);
+            before = now;
+        }
+        desk.tick();
+    }
+    assert!((2..=10).contains(&changes), "{changes} changes in ten election timeouts");
+}
+
+#[test]
 fn a_refusal_now_and_then_is_not_shown() {
     let mut desk = Desk::new(3);
     for _ in 0..10 {
