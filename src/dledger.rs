@@ -48,15 +48,17 @@ const MESSAGE_BYTES: u64 = 512 << 10;
 /// thread of the node. An observer of changes of role may call anything.
 ///
 /// # Forked children
-/// A child that `fork` makes, and that does not exec, has this handle but none of the node's threads, and
-/// locks in it that nobody gives back. Every call fails there at once (`Forked` of each error), futures
-/// and cursors included, and changes nothing; [`status`](Self::status) says who the node is, and
-/// [`committed`](Self::committed) is empty. Dropping what the child has neither waits nor touches a file. The
-/// parent goes on undisturbed. A child that wants a ledger of its own opens it once it has executed a
-/// program, as the locks of other threads are lost to it until then. An [`Entry`] that it was given may
-/// change there when the parent purges: copy it before the fork ([`Entry::into_owned`]). What forks within a
-/// waker or an observer that a node calls must exec or exit in the child. If a waker returns there, the
-/// child is aborted; an observer never returns.
+/// A child that `fork` makes has this handle, but none of the node's threads, and locks in it that nobody
+/// gives back. Every call fails there at once (`Forked` of each error) and changes nothing, futures and
+/// cursors included; only what a future knew to be committed is told. [`status`](Self::status) says who
+/// the node is, and [`committed`](Self::committed) is empty. Dropping what the child has neither waits nor
+/// touches a file. The parent goes on undisturbed.
+///
+/// So a host that becomes a daemon opens its ledger afterwards. A child of a process with other threads
+/// opens one of its own only after it has executed a program, for any lock may be lost to it until then.
+/// An [`Entry`] that it was given may change there when the parent purges: copy it before the fork
+/// ([`Entry::into_owned`]). What forks within a waker or an observer that a node calls must exec or exit
+/// in the child: behind a waker the child is aborted, and behind an observer it waits for ever.
 #[derive(Clone)]
 pub struct DLedger {
     node: Arc<Node>,

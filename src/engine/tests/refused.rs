@@ -1,7 +1,6 @@
 //! What a node shows of the messages that it refuses.
 
 use super::*;
-use crate::entry::NodeId;
 
 const HEARTBEAT: &str = "heartbeat from=2 to=1 term=2 commit=1";
 /// The second does not continue the first.
@@ -53,9 +52,23 @@ fn appends_in_vain_say_whose_messages_are_refused() {
     while desk.shared.status().leader.is_some() {
         desk.tick();
     }
-    let in_vain = outcome(&desk.append("x")).unwrap().unwrap_err();
-    let AppendError::NotLeader { leader: None, refused, .. } = &in_vain else { panic!("{in_vain}") };
-    assert_eq!(refused.iter().map(|refusal| refusal.peer).collect::<Vec<_>>(), [NodeId::from(3)]);
+    assert_eq!(refused_in_vain(&desk), [3]);
+
+    // Nor need the role change for that.
+    let mut desk = Desk::new(3);
+    while refused(&desk).is_empty() {
+        assert_eq!(refused_in_vain(&desk), []);
+        hear(&mut desk, &[BROKEN], 1);
+    }
+    assert_eq!(refused_in_vain(&desk), [2]);
+}
+
+/// The peers that an append names which is refused for want of a leader.
+fn refused_in_vain(desk: &Desk) -> Vec<u64> {
+    match outcome(&desk.append("x")).unwrap().unwrap_err() {
+        AppendError::NotLeader { leader: None, refused, .. } => refused.iter().map(|refusal| refusal.peer.get()).collect(),
+        other => panic!("{other}"),
+    }
 }
 
 #[test]
