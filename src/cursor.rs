@@ -29,6 +29,17 @@ impl Cursor {
         Cursor { shared, next: from, batch: None, ahead: Ahead::new(from), failed: false, rests: false }
     }
 
+    /// Where nothing is read, for now or ever.
+    #[cold]
+    fn end(&mut self) -> Option<Result<Entry, ReadError>> {
+        self.rests = false;
+        if self.failed || self.shared.home.is_here() {
+            return None;
+        }
+        self.failed = true;
+        Some(Err(ReadError::Forked))
+    }
+
     /// Reads the batch of the next entry, and that entry. What a batch that is held cannot give is read again: the log may have been mended since.
     #[cold]
     fn fetch(&mut self) -> Option<Result<Entry, ReadError>> {
@@ -91,9 +102,8 @@ impl Iterator for Cursor {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.rests || self.next >= self.shared.watermark.end() {
-            self.rests = false;
-            return None;
+        if self.failed || self.rests || self.next >= self.shared.watermark.end() || !self.shared.home.is_here() {
+            return self.end();
         }
         if let Some(batch) = &self.batch
             && !self.shared.watermark.is_closed()
@@ -139,6 +149,9 @@ impl Tail {
         if self.cursor.failed || shared.watermark.is_closed() {
             return None;
         }
+        if !shared.home.is_here() {
+            return self.cursor.next();
+        }
         if is_in_waker() && shared.watermark.end() <= self.cursor.next {
             return Some(Err(ReadError::CalledFromWaker));
         }
@@ -174,7 +187,12 @@ impl Iterator for Tail {
 }
 
 /// The entry at `index`, if it is committed here.
+///
+/// Not in a forked child, though what is mapped could be read there: what is shown to the child keeps no file in the parent from being used again.
 pub(crate) fn get(shared: &Shared, index: u64) -> Result<Option<Entry>, ReadError> {
+    if !shared.home.is_here() {
+        return Err(ReadError::Forked);
+    }
     if shared.watermark.is_closed() {
         return Err(ReadError::Stopped);
     }

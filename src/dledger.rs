@@ -20,6 +20,7 @@ use crate::replica;
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
+use crate::storage::segmented;
 use crate::storage::{Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{MemoryNetwork, Message, Seat, TcpTransport, Transport};
@@ -45,6 +46,19 @@ const MESSAGE_BYTES: u64 = 512 << 10;
 /// wait for the node are refused there at once (`CalledFromWaker` of each error), for the node would
 /// wait for itself; all others work as anywhere else. The same holds for a logger that is called on a
 /// thread of the node. An observer of changes of role may call anything.
+///
+/// # Forked children
+/// A child that `fork` makes has this handle, but none of the node's threads, and locks in it that nobody
+/// gives back. Every call fails there at once (`Forked` of each error) and changes nothing, futures and
+/// cursors included; only what a future knew to be committed is told. [`status`](Self::status) says who
+/// the node is, and [`committed`](Self::committed) is empty. Dropping what the child has neither waits nor
+/// touches a file. The parent goes on undisturbed.
+///
+/// So a host that becomes a daemon opens its ledger afterwards. A child of a process with other threads
+/// opens one of its own only after it has executed a program, for any lock may be lost to it until then.
+/// An [`Entry`] that it was given may change there when the parent purges: copy it before the fork
+/// ([`Entry::into_owned`]). What forks within a waker or an observer that a node calls must exec or exit
+/// in the child: behind a waker the child is aborted, and behind an observer it waits for ever.
 #[derive(Clone)]
 pub struct DLedger {
     node: Arc<Node>,
@@ -110,7 +124,7 @@ impl DLedger {
     /// returned it; a follower learns of a commit a little later (see [`barrier`](Self::barrier)).
     ///
     /// # Errors
-    /// [`ReadError::Purged`], [`ReadError::Damaged`], [`ReadError::Storage`], [`ReadError::Stopped`].
+    /// [`ReadError::Purged`], [`ReadError::Damaged`], [`ReadError::Storage`], [`ReadError::Forked`], [`ReadError::Stopped`].
     pub fn get(&self, index: u64) -> Result<Option<Entry>, ReadError> {
         cursor::get(&self.node.shared, index)
     }
@@ -126,8 +140,11 @@ impl DLedger {
         Tail::new(self.read(from))
     }
 
-    /// The indexes that can be read here: first retained .. first not (yet) known to be committed.
+    /// The indexes that can be read here: first retained .. first not (yet) known to be committed. Nothing can be in a forked child.
     pub fn committed(&self) -> Range<u64> {
+        if !self.node.shared.home.is_here() {
+            return 0..0;
+        }
         let end = self.node.shared.watermark.end();
         self.node.shared.reader.base().mark.next_index.min(end)..end
     }
@@ -136,9 +153,10 @@ impl DLedger {
     /// can be read here. Works in every role; costs one round of heartbeats of the leader.
     ///
     /// # Errors
-    /// [`BarrierError::TimedOut`] after `Builder::append_timeout` without a leader that has a quorum, [`BarrierError::Refused`] if refusals are why, and [`BarrierError::Stopped`].
+    /// [`BarrierError::TimedOut`] after `Builder::append_timeout` without a leader that has a quorum, [`BarrierError::Refused`] if refusals are why, and
+    /// any other [`BarrierError`] as soon as there is a reason for it.
     pub fn barrier(&self) -> Result<u64, BarrierError> {
-        refuse_in_waker(BarrierError::CalledFromWaker)?;
+        self.refuse_where_none_answers(BarrierError::CalledFromWaker, BarrierError::Forked)?;
         let (id, answer) = self.ask_for_barrier();
         match answer.recv_timeout(self.node.append_timeout) {
             Ok(outcome) => outcome,
@@ -150,7 +168,7 @@ impl DLedger {
         }
     }
 
-    /// This node's account of itself.
+    /// This node's account of itself. In a forked child: who the node is, and the reason why it does nothing there as its fault.
     pub fn status(&self) -> Status {
         self.node.shared.status()
     }
@@ -161,7 +179,7 @@ impl DLedger {
     /// # Errors
     /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the group has elected or elects.
     pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
-        refuse_in_waker(TransferError::CalledFromWaker)?;
+        self.refuse_where_none_answers(TransferError::CalledFromWaker, TransferError::Forked)?;
         let (reply, answer) = bounded(1);
         self.node.command(Command::Transfer { to: to.into(), reply });
         answer.recv().unwrap_or(Err(TransferError::Stopped))
@@ -175,7 +193,7 @@ impl DLedger {
     /// # Errors
     /// Any [`PurgeError`].
     pub fn purge(&self, index: u64) -> Result<u64, PurgeError> {
-        refuse_in_waker(PurgeError::CalledFromWaker)?;
+        self.refuse_where_none_answers(PurgeError::CalledFromWaker, PurgeError::Forked)?;
         let (reply, answer) = bounded(1);
         self.node.command(Command::Purge { index, reply });
         answer.recv().unwrap_or(Err(PurgeError::Stopped))
@@ -201,7 +219,7 @@ impl DLedger {
     /// Any [`BackupError`] but `InUse` and `NotAMember`. [`DLedger::shutdown`] ends it with
     /// [`BackupError::Stopped`].
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<Backup, BackupError> {
-        refuse_in_waker(BackupError::CalledFromWaker)?;
+        self.refuse_where_none_answers(BackupError::CalledFromWaker, BackupError::Forked)?;
         let (reply, answer) = bounded(1);
         self.node.command(Command::Backup { reply });
         let pending = answer.recv().unwrap_or(Err(BackupError::Stopped))?;
@@ -220,8 +238,12 @@ impl DLedger {
     /// the waker, may call it too, or drop the last handle; it then waits for nothing.
     ///
     /// # Errors
-    /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all the same.
+    /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all the same. [`ShutdownError::Forked`] at once in a
+    /// forked child, where nothing is done.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
+        if !self.node.shared.home.is_here() {
+            return Err(ShutdownError::Forked);
+        }
         self.hand_over();
         self.node.shutdown()
     }
@@ -253,6 +275,14 @@ impl DLedger {
         let (reply, answer) = bounded(1);
         self.node.command(Command::Barrier { id, reply });
         (id, answer)
+    }
+
+    /// A call that waits for a node would wait for ever on the thread that wakes for it, and in a process that has no threads of it.
+    fn refuse_where_none_answers<E>(&self, in_waker: E, forked: E) -> Result<(), E> {
+        match self.node.shared.home.is_here() {
+            false => Err(forked),
+            true => refuse_in_waker(in_waker),
+        }
     }
 
     fn deadline(&self) -> Instant {
@@ -295,6 +325,12 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if !self.shared.home.is_here() {
+            // What ends with the last owner must not end here: it would wake and detach threads that are the parent's. One more owner of
+            // each sees to that.
+            std::mem::forget((self.shared.clone(), self.inputs.clone(), self.threads.clone()));
+            return;
+        }
         if let Err(error) = self.shutdown() {
             log::warn!("node {}: closed with an error: {error}", self.id);
         }
@@ -401,6 +437,7 @@ impl Builder {
         let limits = Limits { entry: self.max_entry_bytes, batch: self.max_batch_bytes(), window: self.max_in_flight_bytes };
         // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
         let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
+        let sequencer = sequencer.within(segmented::home());
         Ok(Shared::new(&self.group, self.node, &self.peers, sequencer, recovered, storage.reader())?)
     }
 

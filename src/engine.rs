@@ -10,6 +10,7 @@ mod clock;
 mod full_disk;
 mod handover;
 mod purge;
+mod refusing;
 mod rejoining;
 mod repairing;
 mod stopping;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use self::handover::Transfer;
 use self::purge::PendingPurge;
+use self::refusing::Refusing;
 use self::rejoining::StateRequest;
 pub(crate) use self::rejoining::rejoin_empty;
 pub(crate) use self::sync::{SyncJob, SyncNumber};
@@ -34,7 +36,7 @@ use crate::primitives::channel::{Receiver, Sender};
 use crate::replica::rejoin::Rejoin;
 use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing};
-use crate::role::{Refusal, Role, Status};
+use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
 use crate::storage::{BackupError, Chore, HardState, Identity, PendingBackup, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Inbox, Transport};
@@ -188,6 +190,7 @@ pub(crate) struct Engine {
     answers_left: u32,
     /// Those that came when no more were: one of each member at most.
     wishes: Vec<Letter>,
+    refusing: Refusing,
     fault: Option<String>,
     stopped: bool,
     /// Why messages were not let through to the replica, for a simulation to look at.
@@ -248,6 +251,7 @@ impl Engine {
             met: Vec::new(),
             answers_left: 0,
             wishes: Vec::new(),
+            refusing: Refusing::default(),
             fault: None,
             stopped: false,
             #[cfg(feature = "sim")]
@@ -403,14 +407,17 @@ impl Engine {
             Arrival::Met { peer, directory } if self.repair.is_some() => self.met.push((peer, directory)),
             Arrival::Message(message) if self.full && message.needs_room() => {}
             Arrival::Message(message) => {
-                let from = message.from();
-                if let Err(refusal) = self.replica.handle_message(message) {
-                    if matches!(refusal, Regressed { .. }) {
-                        self.disown_log(&refusal.to_string());
+                let (from, kind) = (message.from(), message.kind());
+                match self.replica.handle_message(message) {
+                    Ok(()) => self.note_taken(from, kind),
+                    Err(refusal) => {
+                        if matches!(refusal, Regressed { .. }) {
+                            self.disown_log(&refusal.to_string());
+                        }
+                        #[cfg(feature = "sim")]
+                        self.refusals.push(refusal.to_string());
+                        self.note_refusal(from, kind, &refusal.to_string());
                     }
-                    #[cfg(feature = "sim")]
-                    self.refusals.push(refusal.to_string());
-                    log::debug!("group {}: refused a message of node {from}: {refusal}", self.settings.replica.group);
                 }
             }
             Arrival::Unreachable(peer) => self.replica.handle_unreachable(peer),
@@ -421,20 +428,6 @@ impl Engine {
                 self.disown_log(&format!("node {peer} has met a later opening of this data directory, which is an older copy of it"));
             }
             Arrival::Outlived(_) => {}
-        }
-    }
-
-    /// Shows who refuses whom, and tells it to whoever appends here in vain.
-    fn set_refused(&mut self, peer: NodeId, reason: Option<String>) {
-        {
-            let refused = &mut self.shared.status.lock().refused;
-            refused.retain(|refusal| refusal.peer != peer);
-            refused.extend(reason.map(|reason| Refusal::new(peer, reason)));
-            refused.sort_by_key(|refusal| refusal.peer);
-        }
-        let is_told_why = self.stands_still() || self.stopped;
-        if !is_told_why && self.replica.standing().role != Role::Leader {
-            self.shared.sequencer.close(self.refusal());
         }
     }
 
@@ -494,6 +487,7 @@ impl Engine {
     fn tick(&mut self) {
         self.next_tick += self.settings.tick;
         self.watch_clock();
+        self.forget_refusals();
         self.tick_repair();
         self.tick_rejoin();
         if self.repair.is_none() {

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::entry::NodeId;
+use crate::fork::FORKED;
 use crate::role::Refusal;
 use crate::storage::StorageError;
 
@@ -58,9 +59,9 @@ pub enum AppendError {
     /// No quorum confirmed it in time. It is still under way and may commit at any later moment.
     #[error("not confirmed within {}: a quorum of the group is slow or unreachable", seconds(*.0))]
     TimedOut(Duration),
-    /// This node's disk is full, or its process has no open file or memory left, and it has given up the leadership until there is some again. Not
-    /// committed: append at another node, and free here what is lacking. Of what was under way when it ran out, the only voter of a group says this at
-    /// once; where others have a vote, they decide.
+    /// This node's disk is full or may not be written to, or its process has no open file or memory left, and it has given up the leadership until it
+    /// can write again. Not committed: append at another node, and give this one what the reason says is lacking. Of what was under way when it ran out,
+    /// the only voter of a group says this at once; where others have a vote, they decide.
     #[error("this node takes no appends for now: {reason}")]
     #[non_exhaustive]
     StorageFull {
@@ -73,6 +74,13 @@ pub enum AppendError {
     #[non_exhaustive]
     CalledFromWaker {
         /// Whether the append is under way, and may commit. If not, nothing was appended.
+        under_way: bool,
+    },
+    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    #[error("{FORKED}{}", if *under_way { "; what came of the append is known there alone" } else { "" })]
+    #[non_exhaustive]
+    Forked {
+        /// Whether the parent had begun the append before it forked: it may have been committed, or may be yet. If not, nothing was appended.
         under_way: bool,
     },
     /// The ledger was shut down before the append was proposed. Not committed.
@@ -94,7 +102,7 @@ impl AppendError {
             AppendError::OutcomeUnknown => !planted!("what nobody knows counts as lost"),
             AppendError::Unconfirmed { .. } => true,
             AppendError::TimedOut(_) => !planted!("what timed out counts as lost"),
-            AppendError::CalledFromWaker { under_way } => *under_way,
+            AppendError::CalledFromWaker { under_way } | AppendError::Forked { under_way } => *under_way,
             _ => false,
         }
     }
@@ -137,6 +145,9 @@ pub enum ReadError {
     /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
+    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    #[error("{FORKED}")]
+    Forked,
     /// The ledger was shut down.
     #[error("the ledger was shut down")]
     Stopped,
@@ -162,6 +173,9 @@ pub enum BarrierError {
     /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
+    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    #[error("{FORKED}")]
+    Forked,
     /// The ledger was shut down.
     #[error("the ledger was shut down")]
     Stopped,
@@ -198,6 +212,9 @@ pub enum TransferError {
     /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
+    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    #[error("{FORKED}")]
+    Forked,
     /// The ledger was shut down.
     #[error("the ledger was shut down")]
     Stopped,
@@ -221,6 +238,9 @@ pub enum PurgeError {
     /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
+    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    #[error("{FORKED}")]
+    Forked,
     /// The ledger was shut down.
     #[error("the ledger was shut down")]
     Stopped,
@@ -260,10 +280,13 @@ pub enum OpenError {
     NotReady(Duration),
 }
 
-/// What went wrong at or before shutdown. The ledger is closed all the same.
+/// What went wrong at or before shutdown. The ledger is closed all the same, but for [`Forked`](ShutdownError::Forked).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShutdownError {
+    /// This process is a forked child of the one that opened the ledger. Nothing was done: it goes on there.
+    #[error("{FORKED}")]
+    Forked,
     /// The last sync failed, so what was not acknowledged may be missing after a power failure.
     #[error("the last sync failed: {0}")]
     Storage(#[from] StorageError),

@@ -23,6 +23,10 @@ pub(crate) enum Home {
     Id(u32),
 }
 
+/// What a forked child is told by every call that needs a thread, a lock or a file of the parent's.
+pub(crate) const FORKED: &str = "this process is a forked child of the one that opened the ledger, and has none of its threads: use the ledger \
+                                 there, or open it after the fork";
+
 /// What the page begins with until it is wiped.
 const INTACT: u8 = 1;
 

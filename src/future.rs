@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::error::AppendError;
+use crate::fork::Home;
 use crate::primitives::Instant;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::crowd::{Condvar, Mutex};
@@ -75,7 +76,7 @@ impl AppendFuture {
     ///
     /// # Errors
     /// Any [`AppendError`]. [`AppendError::CalledFromWaker`] if a node runs this within a waker, and
-    /// the outcome is not known yet.
+    /// the outcome is not known yet. [`AppendError::Forked`] in a forked child, unless it was committed before.
     #[inline]
     pub fn wait(self) -> Result<Appended, AppendError> {
         // Who has many in flight finds most of them committed.
@@ -178,6 +179,8 @@ pub(crate) struct Completion {
     committed: AtomicU64,
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    /// Where it is resolved. Nowhere else is the lock touched: whoever held it at a fork never gives it back to the child.
+    home: Home,
 }
 
 #[derive(Default)]
@@ -189,6 +192,11 @@ struct Waiting {
 }
 
 impl Completion {
+    /// One that only this process resolves, and none of its forked children.
+    pub(crate) fn within(home: Home) -> Completion {
+        Completion { home, ..Completion::default() }
+    }
+
     /// Ends the wait of everyone. Only the first outcome counts.
     pub(crate) fn resolve(&self, outcome: Outcome) {
         let mut waiting = self.waiting.lock();
@@ -208,31 +216,44 @@ impl Completion {
         }
         for waker in wakers {
             wake(waker);
+            if !self.home.is_here() {
+                // The task forked, and came back here in the child, on its copy of the node's thread. That thread would go on to write to the
+                // files of the parent.
+                std::process::abort();
+            }
         }
     }
 
     pub(crate) fn is_resolved(&self) -> bool {
-        self.committed().is_some() || self.waiting.lock().outcome.is_some()
+        self.outcome().is_some()
     }
 
     fn committed(&self) -> Option<u64> {
         Some(self.committed.load(Ordering::Acquire)).filter(|term| *term != 0)
     }
 
+    /// What there is to know without the lock. In a forked child that is all, and what else became of the batch is known to the parent alone.
+    #[inline]
+    fn known(&self) -> Option<Outcome> {
+        let forked = || if self.home.is_here() { None } else { Some(Err(AppendError::Forked { under_way: true })) };
+        self.committed().map(Ok).or_else(forked)
+    }
+
+    /// The outcome that is known, without a wait.
     fn outcome(&self) -> Option<Outcome> {
-        self.waiting.lock().outcome.clone()
+        self.known().or_else(|| self.waiting.lock().outcome.clone())
     }
 
     fn wait(&self) -> Outcome {
-        self.committed().map_or_else(|| spin::host_wait(|| self.committed().map(Ok), || self.sleep()), Ok)
+        self.known().unwrap_or_else(|| spin::host_wait(|| self.committed().map(Ok), || self.sleep()))
     }
 
     fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
         if timeout.is_zero() || is_in_waker() {
             return self.outcome(); // a look, not a wait
         }
-        if let Some(term) = self.committed() {
-            return Some(Ok(term));
+        if let Some(known) = self.known() {
+            return Some(known);
         }
         // A timeout beyond what the clock can express is one that never passes.
         let Some(deadline) = Instant::now().checked_add(timeout) else { return Some(self.wait()) };
@@ -272,8 +293,8 @@ impl Completion {
 
     /// Leaves a waker at `slot`, which belongs to one future, unless the outcome is there.
     fn poll(&self, waker: &Waker, slot: &mut Option<usize>) -> Option<Outcome> {
-        if let Some(term) = self.committed() {
-            return Some(Ok(term));
+        if let Some(known) = self.known() {
+            return Some(known);
         }
         let mut waiting = self.waiting.lock();
         if let Some(outcome) = &waiting.outcome {

@@ -74,6 +74,7 @@
 //! | `future.rs`, `role.rs`, `watermark.rs` | the promise of an append; what a node is to its group; how far it is committed |
 //! | `spin.rs` | a short wait on the processor before a long one in the operating system |
 //! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
+//! | `fork.rs` | telling a process from its forked children, which have no threads of a node |
 //! | `primitives.rs` | the locks, atomics and channels that threads meet at, or a checker's doubles of them |
 
 #[macro_use]

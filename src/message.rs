@@ -17,6 +17,7 @@ mod specimen;
 use raft::eraftpb;
 
 pub(crate) use self::check::Refusal;
+pub(crate) use self::describe::Kind;
 #[cfg(feature = "sim")]
 pub(crate) use self::promise::Promise;
 pub(crate) use self::repair::{BATCHES_MAX, Gift, Lack, Letter, NoState, PeerState, Want, Word};

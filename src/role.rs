@@ -111,8 +111,9 @@ pub struct Status {
     pub committed_position: u64,
     /// The index after the last entry in the local log, committed or not.
     pub end_index: u64,
-    /// What keeps this node from taking appends for now: it lacks room on its disk, or the process has no open file, memory or mapping left for it. It
-    /// votes, serves reads as far as they need nothing of that, and goes on by itself when there is some again.
+    /// What keeps this node from taking appends for now: it lacks room on its disk or may not write there, or the process has no open file, memory or
+    /// mapping left for it. It votes as far as it can remember that, serves reads as far as they need nothing of what is lacking, and goes on by itself when
+    /// there is some again. The text says what to do.
     pub full: Option<String>,
     /// What keeps this node from taking part for now: its log is damaged, and its peers are asked for what is missing. The text says which file, offset,
     /// raft index and term, and what the peers answered. It does not vote, acknowledge or lead; what is intact can be read. It goes on by itself.
@@ -120,8 +121,9 @@ pub struct Status {
     /// once it follows again, that it does not lead before it has all that it may have acknowledged. See [`Builder::rejoin_empty`](crate::Builder::rejoin_empty).
     pub repair: Option<String>,
     /// The peers that this node does not talk to because one of the two refuses the other, by ascending id: another data directory than before, another list
-    /// of members, another version, a second process of the same node. The text says who refuses whom, and what to do. Empty if all is well. A peer leaves the
-    /// list when it is talked to again, or when neither has tried for ten seconds.
+    /// of members, another version, a second process of the same node. Or the peer is talked to, but for an election timeout this node took nothing of one
+    /// kind that it sent, batches for instance. The text says who refuses whom, and what to do. Empty if all is well. A peer leaves the list when it is
+    /// talked to again and what it sends is taken, or when neither has tried for ten seconds.
     pub refused: Vec<Refusal>,
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a panic. The text says what to do.
     pub fault: Option<String>,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::batch::OpenBatch;
 use crate::error::AppendError;
+use crate::fork::Home;
 use crate::future::{AppendFuture, Completion};
 use crate::primitives::{Condvar, Instant, Mutex, MutexGuard};
 
@@ -45,6 +46,8 @@ pub(crate) struct Sequencer {
     room: Condvar,
     /// Wakes the engine. Called once for each time that the queue turns from empty to not empty.
     doorbell: Box<dyn Fn() + Send + Sync>,
+    /// Where there is an engine, and somebody who gives back the lock.
+    home: Home,
 }
 
 struct Queue {
@@ -92,13 +95,26 @@ impl Sequencer {
             batches: VecDeque::new(),
             usual_bytes: 0,
         };
-        Sequencer { limits, queue: Mutex::new(queue), room: Condvar::new(), doorbell: Box::new(doorbell) }
+        Sequencer { limits, queue: Mutex::new(queue), room: Condvar::new(), doorbell: Box::new(doorbell), home: Home::default() }
+    }
+
+    /// The same, for the process at home alone: its forked children append nothing.
+    pub(crate) fn within(self, home: Home) -> Sequencer {
+        Sequencer { home, ..self }
+    }
+
+    /// The process that appends.
+    pub(crate) fn home(&self) -> Home {
+        self.home
     }
 
     /// Queues one payload. Without a `deadline` a full window is refused at once; with one it is waited for.
     pub(crate) fn append(&self, payload: &[u8], deadline: Option<Instant>) -> AppendFuture {
         if payload.len() as u64 > self.limits.entry {
             return AppendFuture::refused(AppendError::TooLarge { len: payload.len() as u64, limit: self.limits.entry });
+        }
+        if !self.home.is_here() {
+            return AppendFuture::refused(AppendError::Forked { under_way: false });
         }
         let crc = crc32fast::hash(payload);
         let cost = payload.len() as u64 + ENTRY_OVERHEAD;
@@ -108,7 +124,7 @@ impl Sequencer {
         }
         let was_empty = queue.batches.is_empty();
         let (index, position) = (queue.next_index, queue.next_position);
-        let batch = queue.batch_for(payload.len());
+        let batch = queue.batch_for(payload.len(), self.home);
         batch.open.push(payload, crc);
         batch.cost += cost;
         let completion = batch.completion.clone();
@@ -141,6 +157,9 @@ impl Sequencer {
             }
             open.push(payload, crc32fast::hash(payload));
         }
+        if !self.home.is_here() {
+            return (AppendFuture::refused(AppendError::Forked { under_way: false }), 0);
+        }
         let (count, bytes) = (u64::from(open.count()), open.payload_bytes() as u64);
         let cost = bytes + count * ENTRY_OVERHEAD;
         let mut queue = self.queue.lock();
@@ -148,7 +167,7 @@ impl Sequencer {
             return (AppendFuture::refused(error), 0);
         }
         let (first_index, first_position) = (queue.next_index, queue.next_position);
-        let completion = Arc::new(Completion::default());
+        let completion = Arc::new(Completion::within(self.home));
         if count == 0 {
             // Nothing to commit: it holds at once, at the place where the next entry goes.
             completion.resolve(Ok(0));
@@ -278,7 +297,7 @@ impl Queue {
     }
 
     /// The open batch, or a new one if `bytes` more would make it too large.
-    fn batch_for(&mut self, bytes: usize) -> &mut PendingBatch {
+    fn batch_for(&mut self, bytes: usize, home: Home) -> &mut PendingBatch {
         let fits = self.batches.back().is_some_and(|batch| !batch.sealed && batch.open.closed_bytes() + bytes <= BATCH_BYTES);
         if !fits {
             let likely = self.usual_bytes.min(2 * BATCH_BYTES).max(bytes);
@@ -286,7 +305,7 @@ impl Queue {
                 open: OpenBatch::with_capacity(likely),
                 first_index: self.next_index,
                 first_position: self.next_position,
-                completion: Arc::new(Completion::default()),
+                completion: Arc::new(Completion::within(home)),
                 cost: 0,
                 sealed: false,
             });

@@ -1,8 +1,10 @@
 //! What host threads and the engine share: everything that a host reads without asking the engine.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::entry::NodeId;
+use crate::fork::{FORKED, Home};
 use crate::message::Message;
 use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicU64, Ordering};
@@ -21,8 +23,11 @@ const _: () = assert!(Message::BYTES_MAX as u64 + (16 << 20) <= INBOX_BYTES);
 const MESSAGE_OVERHEAD: u64 = 256;
 
 /// See the [module](self).
-#[derive(Debug)]
 pub(crate) struct Shared {
+    /// The process with the node's threads. In a forked child nothing else of this is to be touched.
+    pub(crate) home: Home,
+    /// As the node was when it was opened.
+    opened: Status,
     pub(crate) sequencer: Sequencer,
     pub(crate) watermark: Watermark,
     pub(crate) reader: Arc<dyn LogReader>,
@@ -63,6 +68,8 @@ impl Shared {
             fault: None,
         };
         Ok(Shared {
+            home: sequencer.home(),
+            opened: status.clone(),
             sequencer,
             watermark: Watermark::new(committed.next_index, committed.next_position),
             reader,
@@ -89,7 +96,11 @@ impl Shared {
         self.inbox_bytes.fetch_sub(inbox_cost(message), Ordering::Relaxed);
     }
 
+    /// In a forked child: who the node is, and why it does nothing there. All else may be locked, by a thread that is not there.
     pub(crate) fn status(&self) -> Status {
+        if !self.home.is_here() {
+            return Status { fault: Some(FORKED.to_owned()), ..self.opened.clone() };
+        }
         let mut status = self.status.lock().clone();
         self.fill_in(&mut status);
         status
@@ -101,6 +112,12 @@ impl Shared {
         status.committed = self.reader.base().mark.next_index.min(end)..end;
         status.committed_position = position;
         status.end_index = self.end_index.load(Ordering::Relaxed).max(end);
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("group", &self.opened.group).field("id", &self.opened.id).finish_non_exhaustive()
     }
 }
 

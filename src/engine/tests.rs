@@ -4,6 +4,7 @@
 
 mod damaged;
 mod ends;
+mod refused;
 mod storage;
 
 use super::*;

@@ -19,6 +19,34 @@ impl fmt::Debug for Message {
     }
 }
 
+/// What sort of message it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    /// Of batches: the raft index behind which they go. Otherwise 0.
+    pub(crate) place: u64,
+}
+
+impl Kind {
+    /// Whether it is refused in good order: who asks for a read need not have heard yet that another node leads.
+    pub(crate) fn may_go_astray(&self) -> bool {
+        self.name == kind(MessageType::MsgReadIndex)
+    }
+}
+
+impl Message {
+    /// What sort of message it is. An append without batches is another one than batches.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.raft() {
+            None => Kind { name: "repair", place: 0 },
+            Some(message) if message.entries.is_empty() || message.msg_type != MessageType::MsgAppend => {
+                Kind { name: kind(message.msg_type), place: 0 }
+            }
+            Some(message) => Kind { name: "batches", place: message.index },
+        }
+    }
+}
+
 fn kind(kind: MessageType) -> &'static str {
     match kind {
         MessageType::MsgAppend => "append",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::StorageError;
 use crate::entry::NodeId;
+use crate::fork::FORKED;
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,9 @@ pub enum BackupError {
     /// It was called within a waker, on the node's own thread: make the call on another thread.
     #[error("called within a waker, on the thread that the answer must come from: use another thread")]
     CalledFromWaker,
+    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    #[error("{FORKED}")]
+    Forked,
     /// The ledger was shut down before the backup was done.
     #[error("the ledger was shut down")]
     Stopped,

@@ -14,9 +14,9 @@
 //!    speaks of no batch that the crash took.
 //! 4. A batch, once read, never changes: cutting a conflicting tail or purging the head does not touch bytes that were handed out.
 //! 5. A failed sync is final. The storage refuses every later write and sync with [`StorageError::Poisoned`]; readers go on.
-//! 6. [`StorageError::Full`] and [`StorageError::OutOfResources`] are not final
+//! 6. [`StorageError::Full`], [`StorageError::OutOfResources`] and [`StorageError::Denied`] are not final
 //!    ([`is_temporary`](StorageError::is_temporary)): the call that returned them changed nothing, and
-//!    may be repeated when there is room, or what was lacking. A sync never fails with them.
+//!    may be repeated when there is room, or what was lacking, or leave. A sync never fails with them.
 //! 7. A log that was opened with damage takes nothing but what mends it: every other write and sync is refused with [`StorageError::Damaged`]. Readers
 //!    give what is intact, and the same error for the rest.
 //!
@@ -393,6 +393,19 @@ pub enum StorageError {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
+    /// A log that is open may not be written to: its file system is read-only, its directory or files
+    /// were given to somebody else, or the process may write no file of that length. Nothing was changed;
+    /// go on when it may. A sync that fails so, and an opening, say [`Io`](Self::Io).
+    #[error("could not {action} {}: {source}{}, the node goes on by itself", path.display(), leave(source))]
+    #[non_exhaustive]
+    Denied {
+        /// What was being done, as a verb phrase.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
     /// Bytes that were synced do not read back as they were written. A node with peers gets them back from those; one without is restored from a backup.
     #[error("{} is damaged at offset {offset}: {reason}", path.display())]
     Damaged {
@@ -513,10 +526,22 @@ pub enum StorageError {
 
 impl StorageError {
     /// Whether the storage is as before the call, which may be repeated: it found no room, or the
-    /// process had no open file or memory left for it. Every other error of a write is final.
+    /// process had no open file or memory left for it, or was not allowed to write. Every other error of
+    /// a write is final.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, StorageError::Full { .. } | StorageError::OutOfResources { .. })
+        matches!(self, StorageError::Full { .. } | StorageError::OutOfResources { .. } | StorageError::Denied { .. })
+    }
+}
+
+/// What makes a write possible that was denied.
+fn leave(denied: &io::Error) -> &'static str {
+    match denied.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => ": mount the file system for writing",
+        // Where the limit was asked for, the text says it.
+        io::ErrorKind::FileTooLarge if denied.raw_os_error().is_none() => "",
+        io::ErrorKind::FileTooLarge => ": raise the limit for the length of files (ulimit -f)",
+        _ => ": let this process write there",
     }
 }
 

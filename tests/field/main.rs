@@ -17,6 +17,8 @@ mod clock;
 mod directory;
 mod disks;
 mod every_call;
+#[cfg(target_os = "linux")]
+mod fork;
 mod group;
 mod limits;
 mod neighbours;
@@ -25,6 +27,8 @@ mod purge;
 mod rejoin;
 #[cfg(target_os = "linux")]
 mod resources;
+#[cfg(target_os = "linux")]
+mod rights;
 mod transfer;
 
 facts! {

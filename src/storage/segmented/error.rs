@@ -16,6 +16,15 @@ pub(super) fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, error:
     }
 }
 
+/// The typed error for what the operating system said to a write, of which nothing was done, on a log
+/// that is open: what may be allowed again in a moment does not end a node.
+pub(super) fn not_written<D: Disk>(disk: &D, action: &'static str, name: &str, error: io::Error) -> StorageError {
+    match error {
+        error if is_denied(&error) => StorageError::Denied { action, path: disk.path(name), source: Arc::new(error) },
+        error => failed(disk, action, name, error),
+    }
+}
+
 /// The error for what is final whatever the operating system said: a sync, above all. Some of what
 /// was written may be lost then, and no later sync would tell.
 pub(super) fn broken<D: Disk>(disk: &D, action: &'static str, name: &str, error: io::Error) -> StorageError {
@@ -42,9 +51,16 @@ const LIMITS: [i32; 2] = [23, 24];
 #[cfg(not(unix))]
 const LIMITS: [i32; 4] = [4, 8, 1450, 1455];
 
+/// Whether the file system or the process may not write there at the moment: it was mounted anew or given
+/// to somebody else, or a limit was lowered.
+fn is_denied(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), ReadOnlyFilesystem | PermissionDenied | FileTooLarge)
+}
+
 /// Whether nothing was written, and something may be later.
 pub(super) fn is_temporary(error: &io::Error) -> bool {
-    is_full(error) || is_out_of_resources(error)
+    is_full(error) || is_out_of_resources(error) || is_denied(error)
 }
 
 pub(super) fn damaged<D: Disk>(disk: &D, name: &str, offset: u64, reason: impl Into<String>) -> StorageError {

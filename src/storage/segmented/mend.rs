@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::{broken, damaged, failed};
+use super::error::{broken, damaged, failed, not_written};
 use super::file_io::{read_exact, write_all};
 use super::format::{self, HEADER_BYTES, Header, RECORDS_AT, Synced};
 use super::fs::{Disk, DiskFile, DiskMap};
@@ -191,12 +191,12 @@ impl<'a, D: Disk> Remake<'a, D> {
             None => self.file_bytes,
         };
         let bytes = patches.last().map_or(0, |last| last.at + last.header.record_bytes()).max(old_bytes).max(RECORDS_AT);
-        let write_failed = |error| failed(self.disk, "write", beside, error);
+        let write_failed = |error| not_written(self.disk, "write", beside, error);
         let file = self.disk.create(beside).map_err(write_failed)?;
         file.allocate(bytes).map_err(write_failed)?;
         if let Some(old) = &old {
             let kept = zeros_from.unwrap_or(old_bytes).min(old_bytes);
-            copy(old, 0..kept, &file, 0).map_err(|error| failed(self.disk, "copy", &name, error))?;
+            copy(old, 0..kept, &file, 0).map_err(|error| not_written(self.disk, "copy", &name, error))?;
         }
         write_all(&file, &mut [IoSlice::new(&format::segment_head(self.directory))], 0).map_err(write_failed)?;
         for patch in patches {
@@ -240,11 +240,11 @@ pub(super) fn cut<D: Disk>(disk: &D, segment: &Arc<Segment<D>>, from: u64) -> Re
     in_one_step(disk, id, from, |beside| {
         let old = disk.open(name).map_err(|error| failed(disk, "open", name, error))?;
         let old_bytes = old.size().map_err(|error| failed(disk, "read", name, error))?;
-        let write_failed = |error| failed(disk, "write", beside, error);
+        let write_failed = |error| not_written(disk, "write", beside, error);
         let file = disk.create(beside).map_err(write_failed)?;
         file.allocate(old_bytes.max(RECORDS_AT)).map_err(write_failed)?;
         let end = segment.footer_at().unwrap_or(old_bytes).min(old_bytes);
-        copy(&old, at..end, &file, RECORDS_AT).map_err(|error| failed(disk, "copy", name, error))?;
+        copy(&old, at..end, &file, RECORDS_AT).map_err(|error| not_written(disk, "copy", name, error))?;
         file.sync_data().map_err(|error| broken(disk, "sync", beside, error))
     })
 }
@@ -254,7 +254,7 @@ fn in_one_step<D: Disk>(disk: &D, id: u64, first: u64, write: impl FnOnce(&str) 
     let (name, beside) = (format::segment_name(id, first), format!("{id:016x}-{first:016x}{MEND_SUFFIX}"));
     // What a crash or a full disk left of an earlier attempt.
     match disk.remove(&beside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(disk, "remove", &beside, error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_written(disk, "remove", &beside, error)),
         _ => {}
     }
     if let Err(error) = write(&beside) {
@@ -262,7 +262,7 @@ fn in_one_step<D: Disk>(disk: &D, id: u64, first: u64, write: impl FnOnce(&str) 
         let _ = disk.remove(&beside);
         return Err(error);
     }
-    disk.rename(&beside, &name).map_err(|error| failed(disk, "rename", &beside, error))?;
+    disk.rename(&beside, &name).map_err(|error| not_written(disk, "rename", &beside, error))?;
     disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
 }
 

@@ -42,6 +42,7 @@ pub mod tools;
 mod trials;
 mod writer;
 
+pub(crate) use mmap::home;
 pub use options::{Create, SegmentOptions};
 
 use std::fmt;

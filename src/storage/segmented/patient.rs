@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::error::{broken, failed, too_large};
+use super::error::{broken, failed, not_written, too_large};
 use super::format;
 use super::fs::{Disk, DiskFile};
 use super::live::{Live, Stretch};
@@ -151,7 +151,7 @@ impl<D: Disk> Patient<D> {
         }
         self.state.write(state, 0).map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
-            WriteError::Io(error) => failed(disk, "write", STATE_NAME, error),
+            WriteError::Io(error) => not_written(disk, "write", STATE_NAME, error),
         })?;
         self.state.file.sync_data().map_err(|error| broken(disk, "sync", STATE_NAME, error))
     }

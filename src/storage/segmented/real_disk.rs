@@ -153,6 +153,10 @@ impl DiskFile for File {
 
     #[cfg(target_os = "linux")]
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        // Asked before each write, for the limit may have been lowered: a write across it does a part, and one behind it raises a signal that
+        // ends the process unless the host cares for it.
+        let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        refuse_if_longer(offset + bytes, file_bytes_max())?;
         Ok(rustix::io::pwritev(self, parts, offset)?)
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::error::{broken, damaged, failed};
+use super::error::{broken, damaged, not_written};
 use super::file_io::write_all;
 use super::format::{self, PLACE_BYTES, Place, SEAL_AT, Seal};
 use super::fs::{Disk, DiskFile};
@@ -263,7 +263,7 @@ fn seal<D: Disk>(shared: &Shared<D>, unsealed: &Unsealed<D>) -> Result<Seal, Sto
         before: segment.before,
         last,
     };
-    let failed = |error| failed(disk, "seal", &segment.name, error);
+    let failed = |error| not_written(disk, "seal", &segment.name, error);
     let sync = || file.sync_data().map_err(|error| shared.poison(broken(disk, "sync", &segment.name, error)));
     write_all(&**file, &mut [IoSlice::new(&footer)], *end).map_err(failed)?;
     sync()?;

@@ -14,7 +14,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::error::failed;
+use super::error::not_written;
 use super::file_io::{write_all, write_zeros, zeros_end};
 use super::format::{self, PAGE_BYTES, RECORDS_AT};
 use super::fs::{Disk, DiskFile, MapOf};
@@ -196,7 +196,7 @@ fn is_fit(file: &impl DiskFile, order: Order) -> io::Result<bool> {
 fn reuse<D: Disk>(shared: &Shared<D>, order: Order, gone: &str) -> Result<Spare<D>, StorageError> {
     let disk = &*shared.disk;
     let name = shared.spares.name(order.incarnation);
-    disk.rename(gone, &name).map_err(|error| failed(disk, "rename", gone, error))?;
+    disk.rename(gone, &name).map_err(|error| not_written(disk, "rename", gone, error))?;
     let ready = || {
         let file = disk.open(&name)?;
         // A head like the one that is there, and no seal.
@@ -216,14 +216,14 @@ fn give_up<D: Disk>(shared: &Shared<D>, name: &str, error: io::Error) -> Storage
     if let Err(error) = disk.remove(name) {
         log::warn!("could not remove {}: {error}", disk.path(name).display());
     }
-    failed(disk, "make ready", name, error)
+    not_written(disk, "make ready", name, error)
 }
 
 /// Makes a spare of `bytes`, with its blocks written if `zeroed`.
 pub(super) fn make<D: Disk>(shared: &Shared<D>, incarnation: u64, bytes: u64, zeroed: bool) -> Result<Spare<D>, StorageError> {
     let disk = &*shared.disk;
     let name = shared.spares.name(incarnation);
-    let file = disk.create(&name).map_err(|error| failed(disk, "create", &name, error))?;
+    let file = disk.create(&name).map_err(|error| not_written(disk, "create", &name, error))?;
     let fill = || {
         file.allocate(bytes)?;
         if zeroed {

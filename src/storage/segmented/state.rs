@@ -96,7 +96,7 @@ impl State {
 }
 
 /// Notes in the file `state` how far the log is durable. Not synced: it is a witness against damage, and one that is missing accuses nobody. So a disk
-/// that has no room for it is no error.
+/// that has no room for it, or takes nothing for a moment, is no error.
 pub(super) fn write_watermark(file: &impl DiskFile, directory: u128, synced: Synced) -> io::Result<()> {
     match write_all(file, &mut [IoSlice::new(&watermark(directory, synced))], WATERMARK_AT) {
         Err(error) if is_temporary(&error) => Ok(()),

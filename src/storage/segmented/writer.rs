@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::SegmentOptions;
-use super::error::{broken, failed, too_large};
+use super::error::{broken, not_written, too_large};
 use super::format::{self, Synced};
 use super::fs::Disk;
 use super::live::{Live, Stretch};
@@ -168,7 +168,7 @@ impl<D: Disk> Writer<D> {
         }
         let write = |tail: &mut Tail<D>, batches: &[Batch], marks: &[Mark]| {
             let written = tail.write(batches, marks, stamp);
-            written.map_err(|error| failed(&*self.shared.disk, "write", &tail.segment.name, error))
+            written.map_err(|error| not_written(&*self.shared.disk, "write", &tail.segment.name, error))
         };
         let mut tails = draft.full.iter_mut().chain(&mut draft.tail);
         let Some(first) = tails.next() else { return Ok(()) };
@@ -211,7 +211,7 @@ impl<D: Disk> Writer<D> {
         self.syncs = 0;
         let disk = &*self.shared.disk;
         if let Err(error) = disk.rename(&spare.name, &format::segment_name(id, before.raft_index + 1)) {
-            let error = failed(disk, "rename", &spare.name, error);
+            let error = not_written(disk, "rename", &spare.name, error);
             self.shared.spares.put(spare);
             return Err(error);
         }
@@ -345,7 +345,7 @@ impl<D: Disk> Writer<D> {
             Ok(()) => {}
             Err(WriteError::TooLarge) => return Err(too_large(&*self.shared.disk, STATE_NAME)),
             Err(WriteError::Io(error)) => {
-                let error = failed(&*self.shared.disk, "write", STATE_NAME, error);
+                let error = not_written(&*self.shared.disk, "write", STATE_NAME, error);
                 return Err(if error.is_temporary() { error } else { self.shared.poison(error) });
             }
         }

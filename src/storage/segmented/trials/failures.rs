@@ -132,7 +132,8 @@ fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
         let before = trial.history.now().clone();
         match trial.step(step) {
             Ok(()) => {}
-            Err(error) if error.is_temporary() => {
+            // Whoever opens a log is told as it is that it may not be written to.
+            Err(error) if error.is_temporary() || trial.log.is_none() && trial.disk.has_failed() => {
                 before.compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, {step:?} on a full disk: {error}"));
                 // Nor does a restart bring back what there was no room for.
                 restart_both_ways(&trial, &format!("{place}, {step:?}"));
@@ -239,16 +240,32 @@ fn a_moment_without_descriptors_or_memory_changes_nothing() {
     }
 }
 
+#[test]
+fn a_moment_without_leave_to_write_changes_nothing() {
+    let kinds = [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied, io::ErrorKind::FileTooLarge];
+    for call in [Call::Write, Call::Create, Call::Allocate, Call::Rename] {
+        for (name, steps) in faultable() {
+            for (after, kind) in (0..measure(&steps, call).0).zip(kinds.into_iter().cycle()) {
+                let disk = SimulatedDisk::new(after);
+                disk.plan(Fault { on: call, after, times: 1, then: Failure::Error(kind) });
+                run_full(&steps, disk, &format!("{name}, {call:?} number {after} ends with {kind:?}"));
+            }
+        }
+    }
+}
+
 /// Whatever the operating system says of it, nobody knows what became of the data.
 #[test]
-fn a_sync_that_fails_for_want_of_memory_is_final() {
-    let mut trial = Trial::begin(0, false);
-    trial.run(&[Step::Append(vec![vec![100]])]);
-    let before = trial.history.now().clone();
-    let then = Failure::Error(io::ErrorKind::OutOfMemory);
-    trial.disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then });
-    assert!(matches!(trial.step(&Step::Sync), Err(StorageError::Io { .. })));
-    check_poisoned(&mut trial, &before, "a sync without memory");
+fn a_sync_that_fails_for_a_moment_is_final() {
+    use io::ErrorKind::{FileTooLarge, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem};
+    for kind in [OutOfMemory, ReadOnlyFilesystem, PermissionDenied, FileTooLarge, QuotaExceeded] {
+        let mut trial = Trial::begin(0, false);
+        trial.run(&[Step::Append(vec![vec![100]])]);
+        let before = trial.history.now().clone();
+        trial.disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then: Failure::Error(kind) });
+        assert!(matches!(trial.step(&Step::Sync), Err(StorageError::Io { .. })), "{kind:?}");
+        check_poisoned(&mut trial, &before, &format!("a sync that ends with {kind:?}"));
+    }
 }
 
 /// Each opening writes a new generation of the state, and the fifth takes the place of the only one that is durable. That is safe because it differs

@@ -1,0 +1,147 @@
+//! Who refuses whom: what the transport reports of connections, and what this node refuses of the messages that a peer sends it all the
+//! same.
+//!
+//! A message that is refused once is no news: it may be torn, or come from a time that is over. A peer of which nothing of one kind is
+//! taken for an election timeout, while it keeps sending that, stands still towards this node, and whoever looks for the reason finds
+//! it nowhere else: it is shown, until something of that kind is taken or nothing of it has come for ten seconds.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::entry::NodeId;
+use crate::message::Kind;
+use crate::replica::Settings;
+use crate::role::{Refusal, Role};
+
+/// How long a peer need not have sent any more of what is refused until it is forgotten. As long as a transport remembers.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
+
+/// What is refused at the moment.
+#[derive(Default)]
+pub(super) struct Refusing {
+    /// What the transport reports: one of each peer at most.
+    reported: Vec<Refusal>,
+    /// One of each member and kind of message at most.
+    runs: Vec<Run>,
+}
+
+/// Messages of one kind that a peer sends, and that are refused one after the other.
+struct Run {
+    peer: NodeId,
+    /// That of the last one.
+    kind: Kind,
+    reason: String,
+    first: Duration,
+    last: Duration,
+    /// When its reason was shown, if it is.
+    shown: Option<Duration>,
+}
+
+impl Refusing {
+    /// One of each peer, by ascending id. A transport that refuses a peer lets through nothing that could be refused here.
+    fn shown(&self) -> Vec<Refusal> {
+        let mut shown = self.reported.clone();
+        for run in self.runs.iter().filter(|run| run.shown.is_some()) {
+            if shown.iter().all(|refusal| refusal.peer != run.peer) {
+                shown.push(Refusal::new(run.peer, run.text()));
+            }
+        }
+        shown.sort_by_key(|refusal| refusal.peer);
+        shown
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.reported.is_empty() && self.runs.is_empty()
+    }
+
+    /// A message was refused. What is to be shown from now on, if that is new.
+    fn refuse(&mut self, peer: NodeId, kind: Kind, reason: &str, now: Duration, election_timeout: Duration) -> Option<&Run> {
+        let at = self.runs.iter().position(|run| run.peer == peer && run.kind.name == kind.name);
+        let Some(at) = at else {
+            self.runs.push(Run { peer, kind, reason: reason.to_owned(), first: now, last: now, shown: None });
+            return None;
+        };
+        let run = &mut self.runs[at];
+        // Strays that lie far apart have nothing to do with each other.
+        if now > run.last + election_timeout && run.shown.is_none() {
+            run.first = now;
+        }
+        (run.last, run.kind) = (now, kind);
+        // Of several reasons that come in turns, each is shown for a while.
+        let is_due = now >= run.shown.unwrap_or(run.first) + election_timeout;
+        if !is_due || run.shown.is_some() && run.reason == reason {
+            return None;
+        }
+        reason.clone_into(&mut run.reason);
+        run.shown = Some(now);
+        Some(run)
+    }
+
+    /// A message was taken. Whether something is no longer to be shown.
+    fn take(&mut self, peer: NodeId, kind: Kind) -> bool {
+        // Batches that go behind the refused ones are taken, too, but not appended.
+        self.forget(|run| run.peer == peer && run.kind.name == kind.name && kind.place <= run.kind.place)
+    }
+
+    fn forget(&mut self, is_over: impl Fn(&Run) -> bool) -> bool {
+        self.runs.extract_if(.., |run| is_over(run)).fold(false, |any, run| any | run.shown.is_some())
+    }
+}
+
+impl Run {
+    fn text(&self) -> String {
+        format!(
+            "this node takes no {} of node {}: {}; let both run the same version, and look for what changes messages on their way",
+            self.kind.name, self.peer, self.reason
+        )
+    }
+}
+
+impl Engine {
+    /// What a transport reports of a peer. `None`: all is well again.
+    pub(super) fn set_refused(&mut self, peer: NodeId, reason: Option<String>) {
+        self.refusing.reported.retain(|refusal| refusal.peer != peer);
+        self.refusing.reported.extend(reason.map(|reason| Refusal::new(peer, reason)));
+        self.show_refused();
+    }
+
+    /// The replica has refused a message of a peer.
+    pub(super) fn note_refusal(&mut self, peer: NodeId, kind: Kind, reason: &str) {
+        let Settings { group, node, election_ticks, .. } = &self.settings.replica;
+        log::debug!("group {group}: refused a message of node {peer}: {reason}");
+        // Of others nothing is remembered: there may be any number of them.
+        if !self.replica.membership().contains(peer) || kind.may_go_astray() {
+            return;
+        }
+        let election_timeout = self.settings.tick * *election_ticks as u32;
+        if let Some(run) = self.refusing.refuse(peer, kind, reason, self.now.elapsed, election_timeout) {
+            log::warn!("group {group} node {node}: {}", run.text());
+            self.show_refused();
+        }
+    }
+
+    /// The replica has taken a message of a peer.
+    pub(super) fn note_taken(&mut self, peer: NodeId, kind: Kind) {
+        if !self.refusing.runs.is_empty() && self.refusing.take(peer, kind) {
+            self.show_refused();
+        }
+    }
+
+    /// Forgets what is not sent any more.
+    pub(super) fn forget_refusals(&mut self) {
+        let now = self.now.elapsed;
+        if !self.refusing.runs.is_empty() && self.refusing.forget(|run| now >= run.last + FORGOTTEN_AFTER) {
+            self.show_refused();
+        }
+    }
+
+    /// Shows who refuses whom, and tells it to whoever appends here in vain.
+    fn show_refused(&mut self) {
+        self.shared.status.lock().refused = self.refusing.shown();
+        let is_told_why = self.stands_still() || self.stopped;
+        if !is_told_why && self.replica.standing().role != Role::Leader {
+            self.shared.sequencer.close(self.refusal());
+        }
+    }
+}
