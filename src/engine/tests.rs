@@ -5,6 +5,7 @@
 mod damaged;
 mod ends;
 mod refused;
+mod rejoining;
 mod storage;
 
 use super::*;
@@ -29,6 +30,7 @@ struct Refusals {
     append: bool,
     save: bool,
     remember: bool,
+    set_complete: bool,
     purge: bool,
     mend: bool,
     /// Not a refusal: it wants a sync ahead of its time.
@@ -95,6 +97,11 @@ impl Storage for Log {
         self.memory.remember(peer, directory)
     }
 
+    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+        self.take(|refusals| &mut refusals.set_complete)?;
+        self.memory.set_complete(complete)
+    }
+
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
         self.memory.begin_sync()
     }
@@ -124,6 +131,8 @@ impl Storage for Log {
 struct Sent {
     messages: Vec<Message>,
     is_stopped: bool,
+    /// As what the node speaks since it was last introduced.
+    identity: Option<Identity>,
 }
 
 struct Wire(Arc<Mutex<Sent>>);
@@ -135,6 +144,10 @@ impl Transport for Wire {
 
     fn send(&mut self, messages: &mut Vec<Message>) {
         self.0.lock().messages.append(messages);
+    }
+
+    fn introduce(&mut self, identity: Identity) {
+        self.0.lock().identity = Some(identity);
     }
 
     fn stop(&mut self) {

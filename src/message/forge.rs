@@ -25,6 +25,8 @@ fn kind_of(name: &str) -> MessageType {
         "append-answer" => MessageType::MsgAppendResponse,
         "heartbeat" => MessageType::MsgHeartbeat,
         "pre-vote-answer" => MessageType::MsgRequestPreVoteResponse,
+        "pre-vote-request" => MessageType::MsgRequestPreVote,
+        "vote-request" => MessageType::MsgRequestVote,
         "vote-answer" => MessageType::MsgRequestVoteResponse,
         "rebase" => MessageType::MsgSnapshot,
         "take-over" => MessageType::MsgTimeoutNow,

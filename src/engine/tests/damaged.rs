@@ -106,7 +106,7 @@ fn a_node_that_lacks_batches_asks_its_peers_and_has_failed_if_there_are_none() {
 
 impl Desk {
     /// A message about repair comes from node `from`.
-    fn hear_letter(&self, from: u64, to: u64, word: Word) {
+    pub(super) fn hear_letter(&self, from: u64, to: u64, word: Word) {
         let letter = Letter { from: NodeId::from(from), to: NodeId::from(to), word };
         let message: Message = letter.into();
         assert!(self.shared.admit(&message));
@@ -114,7 +114,7 @@ impl Desk {
     }
 
     /// The messages about repair that left since this was last asked.
-    fn letters(&self) -> Vec<Letter> {
+    pub(super) fn letters(&self) -> Vec<Letter> {
         self.sent.lock().messages.drain(..).filter_map(|message| message.letter().cloned()).collect()
     }
 
