@@ -213,7 +213,7 @@ impl DLedger {
     ///
     /// What it holds is the log from the first entry that was kept up to
     /// [`Backup::committed`]`.end`, as [`tools`](crate::tools) and [`Builder::open`] read it. See
-    /// [`tools::restore`](crate::tools::restore) for what a restored node must not do yet.
+    /// [`tools::restore`](crate::tools::restore) for how a node or a group comes back from it.
     ///
     /// # Errors
     /// Any [`BackupError`] but `InUse` and `NotAMember`. [`DLedger::shutdown`] ends it with

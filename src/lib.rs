@@ -46,6 +46,10 @@
 //!    (it does not vote, acknowledge or lead) until its peers have sent it exactly what it lost: see [`Status::repair`]. It takes a batch only if it is proved
 //!    to be the one that it held, or to be committed; what nobody can prove it waits for. Opening looks at what is not sealed, and at heads and seals;
 //!    damage in the cold part of a log is an error for whoever reads it, [`tools::verify`] finds it, and opening with [`Builder::verify_on_open`] has it mended.
+//! 6. **What a node has forgotten is not held against its group.** A node whose disk was lost, put back to an older copy or restored from a backup, and
+//!    that knows it ([`Builder::rejoin_empty`], [`tools::restore`], a leader or peer that knows more), takes no part until every other member has told it
+//!    where it stands; then it neither leads nor votes for anyone whose log lacks what it may have acknowledged, until it holds that itself. A
+//!    directory that was put back to an older copy without anyone noticing breaks guarantee 1: it counts as a disk that lost what it confirmed.
 //!
 //! Assumed: nodes stop or lie in ways that checksums catch, but are not malicious; a disk keeps what `fdatasync` confirmed, and writes whole sectors of 512
 //! bytes or not at all; no two nodes are given the same id; nobody else writes to a log's directory. Clocks may be wrong in any way without harm to safety.
