@@ -1,5 +1,7 @@
 //! What raft-rs is told of the log, and what a rebase must carry.
 
+use raft::GetEntriesContext;
+
 use super::*;
 use crate::storage::reads::Reads;
 use crate::storage::{Genesis, MemoryLog, Storage};

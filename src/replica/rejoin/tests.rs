@@ -1,3 +1,5 @@
+//! Whom a node asks whose log is not complete, and what it makes of the answers.
+
 use super::*;
 
 fn nodes(ids: &[u64]) -> Vec<NodeId> {
