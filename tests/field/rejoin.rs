@@ -86,7 +86,7 @@ facts! {
 
         let back = group.builder(3).rejoin_empty(true).open().unwrap();
         eventually("it has everything", || has_all(&back, 100) && is_whole(&back));
-        eventually("nobody refuses it", || nodes.iter().all(|node| is_whole(node)));
+        eventually("nobody refuses it", || nodes.iter().all(is_whole));
         // Now it counts: with one other it is a majority, and loses nothing.
         nodes.remove(0).shutdown().unwrap();
         append(&[&nodes[0], &back], 20);
