@@ -28,6 +28,7 @@
 //! ```
 
 mod appending;
+mod complete;
 mod durability;
 mod expected;
 #[cfg(test)]
@@ -119,6 +120,7 @@ const CASES: &[(&str, Run)] = &[
     ("a crash after every step", durability::a_crash_after_every_step),
     ("a failed sync", durability::a_failed_sync),
     ("a full disk", durability::a_full_disk),
+    ("a log that is not complete", complete::a_log_that_is_not_complete),
 ];
 
 /// The part of the contract that a check stands for.
@@ -136,6 +138,7 @@ enum Rule {
     Purge,
     Reset,
     Peers,
+    Complete,
 }
 
 impl fmt::Display for Rule {
@@ -157,6 +160,7 @@ impl fmt::Display for Rule {
             Rule::Purge => "the promise of `Storage::purge` (nothing from `index` on is given up, nor anything beyond `commit`)",
             Rule::Reset => "the promise of `Storage::reset` (nothing of the old log remains)",
             Rule::Peers => "the promise of `Storage::remember`",
+            Rule::Complete => "the promise of `Storage::set_complete`",
         })
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Weak};
 
 use super::{Bench, Rule, check};
 use crate::entry::NodeId;
-use crate::storage::{Base, Batch, Genesis, HardState, LogReader, Mark, MemoryLog, PendingSync, Recovered, Storage, StorageError};
+use crate::storage::{
+    Base, Batch, Genesis, HardState, Identity, LogReader, Mark, MemoryLog, PendingSync, Recovered, Storage, StorageError,
+};
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub(super) enum Fault {
     IncarnationStandsStill,
     AdmitsStrangers,
     LosesTheFirstPeer,
+    KeepsTheDirectory,
+    ForgetsThatItIsNotComplete,
     CommitBeyondTheLog,
     CommitOutlivesItsBatches,
     ForgetsTheVote,
@@ -48,6 +52,8 @@ const FAULTS: &[(Fault, Rule, &str)] = &[
     (Fault::IncarnationStandsStill,     Rule::Open,       "opened again"),
     (Fault::AdmitsStrangers,            Rule::Open,       "another's log"),
     (Fault::LosesTheFirstPeer,          Rule::Peers,      "hard state and peers"),
+    (Fault::KeepsTheDirectory,          Rule::Complete,   "a log that is not complete"),
+    (Fault::ForgetsThatItIsNotComplete, Rule::Complete,   "a log that is not complete"),
     (Fault::CommitBeyondTheLog,         Rule::Open,       "hard state and peers"),
     (Fault::CommitOutlivesItsBatches,   Rule::HardState,  "a crash after every step"),
     (Fault::ForgetsTheVote,             Rule::HardState,  "control records"),
@@ -110,7 +116,7 @@ impl Bench for Workshop {
 
     fn handle(&mut self) -> Box<dyn Storage> {
         let (inner, commit) = (self.disk.clone(), self.commit.clone());
-        Box::new(Sabotaged { fault: self.fault, inner, commit, late: None, failed: false, saved: None, alive: Arc::default() })
+        Box::new(Sabotaged { fault: self.fault, inner, commit, late: None, failed: false, saved: None, made_as: 0, alive: Arc::default() })
     }
 
     fn crash(&mut self) -> bool {
@@ -137,6 +143,8 @@ struct Sabotaged {
     /// A sync that should have been given out already.
     late: Option<Box<dyn PendingSync>>,
     failed: bool,
+    /// The directory id at the opening.
+    made_as: u128,
     /// What was saved last.
     saved: Option<HardState>,
     /// Lives as long as the storage.
@@ -149,6 +157,7 @@ impl Storage for Sabotaged {
             Err(StorageError::Mismatch { .. }) if self.fault == Some(Fault::AdmitsStrangers) => self.inner.open(&super::trial::genesis())?,
             other => other?,
         };
+        self.made_as = recovered.identity.directory;
         match self.fault {
             Some(Fault::OtherDirectoryEachTime) => recovered.identity.directory += u128::from(recovered.identity.incarnation),
             Some(Fault::IncarnationStandsStill) => recovered.identity.incarnation = 1,
@@ -226,6 +235,18 @@ impl Storage for Sabotaged {
 
     fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
         self.inner.remember(peer, directory)
+    }
+
+    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+        let before = self.made_as;
+        match self.fault {
+            Some(Fault::KeepsTheDirectory) => self.inner.set_complete(complete).map(|identity| Identity { directory: before, ..identity }),
+            Some(Fault::ForgetsThatItIsNotComplete) => {
+                let marked = self.inner.set_complete(complete)?;
+                self.inner.set_complete(true).map(|_| marked)
+            }
+            _ => self.inner.set_complete(complete),
+        }
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
