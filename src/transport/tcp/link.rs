@@ -27,6 +27,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_m
 const DIRECT_BYTES_MAX: usize = 16 << 10;
 /// How much of one is written at once: all that the connection takes, but where every schedule is tried so little that some leave a rest.
 const WRITE_BYTES_MAX: usize = if cfg!(all(test, loom)) { 200 } else { DIRECT_BYTES_MAX + HEADER_BYTES };
+/// So many connections in a row that fall silent have a reason of their own.
+const SILENCES_MIN: u32 = 3;
 /// How much bulk is written before it is looked whether anything urgent has come. One frame more at most.
 const ROUND_BYTES: usize = 64 << 10;
 
@@ -179,7 +181,7 @@ impl Link {
 
     /// Connects and writes until the transport is stopped.
     pub(super) fn run(&self, station: &Station) {
-        let mut pause = PAUSE.0;
+        let (mut pause, mut silences) = (PAUSE.0, 0);
         loop {
             match self.connect(station) {
                 Ok(mut outbound) => {
@@ -187,6 +189,11 @@ impl Link {
                     log::debug!("node {} is connected to node {} at {}", station.node, self.peer, self.address);
                     let end = self.write(&mut outbound);
                     log::debug!("node {} lost its connection to node {}: {end:?}", station.node, self.peer);
+                    let fell_silent = end.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+                    silences = if fell_silent { silences + 1 } else { 0 };
+                    if silences >= SILENCES_MIN {
+                        self.warn_of_silence(station);
+                    }
                     if let Some(refusal) = outbound.refusal() {
                         let why = station.acquaintances.lock().refused_by(&refusal);
                         station.refusals.set(self.peer, By::Peer, why);
@@ -203,6 +210,19 @@ impl Link {
                 return;
             }
             pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// Each time the two introduced themselves, so what is short arrives, and nothing was heard once there was more to say.
+    fn warn_of_silence(&self, station: &Station) {
+        if self.complaints.permits() {
+            log::warn!(
+                "node {} reaches node {} at {}, and hears nothing more of it once messages follow: larger packets may not pass. Look for a \
+                 largest packet (MTU) on the way that is smaller than at its ends, or set that of the interface lower",
+                station.node,
+                self.peer,
+                self.address
+            );
         }
     }
 
