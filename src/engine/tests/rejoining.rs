@@ -209,3 +209,18 @@ fn who_waits_while_a_log_is_not_complete_is_answered() {
     assert!(desk.stop().is_ok());
     assert!(matches!(barrier.try_recv(), Ok(Err(BarrierError::Stopped))));
 }
+
+/// A sync that was begun before the question came says nothing of what was written since.
+#[test]
+fn a_sync_of_before_does_not_answer_a_question_that_comes_with_it() {
+    let mut desk = Desk::leader();
+    drop(desk.append("x"));
+    desk.turn();
+    desk.input(Input::Arrival(Arrival::Met { peer: NodeId::from(3), directory: 77 }));
+    desk.hear_letter(3, 1, Word::StateRequest(70));
+    assert!(desk.sync(), "it was under way");
+    desk.turn();
+    assert_eq!(states(&desk), [], "neither the directory nor the batch behind it is durable");
+    desk.work();
+    assert_eq!(states(&desk), [(3, 70, Ok(PeerState { term: 2, last: (2, 3) }))]);
+}
