@@ -36,7 +36,12 @@ fn repair(desk: &Desk) -> String {
 
 /// Node 1, which both have told that logs reach to batch 3 of term 2, and terms to 5.
 fn bound() -> Desk {
+    bound_with(1)
+}
+
+fn bound_with(seed: u64) -> Desk {
     let mut desk = incomplete();
+    desk.engine.settings.replica.seed = seed;
     desk.tick();
     let asked = questions(&desk);
     answer(&mut desk, 2, asked[0].1, 5, (1, 1));
@@ -223,4 +228,22 @@ fn a_sync_of_before_does_not_answer_a_question_that_comes_with_it() {
     assert_eq!(states(&desk), [], "neither the directory nor the batch behind it is durable");
     desk.work();
     assert_eq!(states(&desk), [(3, 70, Ok(PeerState { term: 2, last: (2, 3) }))]);
+}
+
+/// A node that may not stand has lost its leader all the same, whatever its election timeout, and listens to whoever would follow it.
+#[test]
+fn it_votes_for_a_log_that_is_enough_when_the_leader_is_gone() {
+    for seed in 1..40 {
+        let mut desk = bound_with(seed);
+        desk.hear("heartbeat from=2 to=1 term=5");
+        desk.work();
+        for _ in 0..4 * ELECTION_TICKS {
+            desk.tick();
+        }
+        assert_eq!(desk.shared.status().leader, None, "nothing was heard of it for so long (seed {seed})");
+        desk.sent();
+        desk.hear("pre-vote-request from=3 to=1 term=6 after=3/2");
+        desk.work();
+        assert_eq!(desk.sent(), ["1->3 pre-vote-answer t6 yes"], "seed {seed}");
+    }
 }
