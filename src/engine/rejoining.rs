@@ -174,11 +174,12 @@ impl Engine {
         self.asked.iter_mut().for_each(|asked| asked.sync = asked.sync.or(sync));
     }
 
-    /// Answers what waited for this sync. What the replica stood for in an earlier life may never have been written.
+    /// Answers what waited for this sync, or for an earlier one: a question that came after it was begun waits for the next. What the replica stood for
+    /// in an earlier life may never have been written.
     pub(super) fn answer_questions(&mut self, sync: u64) {
         let life = self.life;
         self.asked.retain(|asked| asked.life == life);
-        for asked in self.asked.extract_if(.., |asked| asked.sync.is_none_or(|count| count <= sync)).collect::<Vec<_>>() {
+        for asked in self.asked.extract_if(.., |asked| asked.sync.is_some_and(|count| count <= sync)).collect::<Vec<_>>() {
             self.send_state(asked.from, asked.number, Ok(asked.state));
         }
     }

@@ -144,6 +144,17 @@ impl Core {
         raft.state != StateRole::Leader && raft.election_elapsed + 1 >= raft.randomized_election_timeout()
     }
 
+    /// What a node does in place of an election that may not stand in one. Else it would go on to count on a leader that it has not heard of
+    /// for so long, and turn away whoever would follow that.
+    pub(super) fn lose_leader(&mut self) {
+        if self.leader().is_some() {
+            let raft = &mut self.node.raft;
+            raft.become_follower(raft.term, 0);
+            self.drawn_for = (u64::MAX, StateRole::Follower);
+            self.settle_timeout();
+        }
+    }
+
     pub(super) fn campaign(&mut self) {
         // Refused only if this node cannot be promoted, which the caller has checked.
         let _ = self.node.campaign();

@@ -252,6 +252,8 @@ impl Replica {
             }
         } else if self.bound.is_none() || !self.core.is_about_to_stand() || planted!("a node stands that lacks what it owes") {
             self.core.tick();
+        } else {
+            self.core.lose_leader();
         }
         if let Some(context) = self.barriers.tick() {
             self.core.read_index(context);

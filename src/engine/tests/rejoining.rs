@@ -36,7 +36,12 @@ fn repair(desk: &Desk) -> String {
 
 /// Node 1, which both have told that logs reach to batch 3 of term 2, and terms to 5.
 fn bound() -> Desk {
+    bound_with(1)
+}
+
+fn bound_with(seed: u64) -> Desk {
     let mut desk = incomplete();
+    desk.engine.settings.replica.seed = seed;
     desk.tick();
     let asked = questions(&desk);
     answer(&mut desk, 2, asked[0].1, 5, (1, 1));
@@ -208,4 +213,37 @@ fn who_waits_while_a_log_is_not_complete_is_answered() {
     assert!(matches!(purge.try_recv(), Ok(Err(PurgeError::Failed { reason })) if reason.contains("not complete")));
     assert!(desk.stop().is_ok());
     assert!(matches!(barrier.try_recv(), Ok(Err(BarrierError::Stopped))));
+}
+
+/// A sync that was begun before the question came says nothing of what was written since.
+#[test]
+fn a_sync_of_before_does_not_answer_a_question_that_comes_with_it() {
+    let mut desk = Desk::leader();
+    drop(desk.append("x"));
+    desk.turn();
+    desk.input(Input::Arrival(Arrival::Met { peer: NodeId::from(3), directory: 77 }));
+    desk.hear_letter(3, 1, Word::StateRequest(70));
+    assert!(desk.sync(), "it was under way");
+    desk.turn();
+    assert_eq!(states(&desk), [], "neither the directory nor the batch behind it is durable");
+    desk.work();
+    assert_eq!(states(&desk), [(3, 70, Ok(PeerState { term: 2, last: (2, 3) }))]);
+}
+
+/// A node that may not stand has lost its leader all the same, whatever its election timeout, and listens to whoever would follow it.
+#[test]
+fn it_votes_for_a_log_that_is_enough_when_the_leader_is_gone() {
+    for seed in 1..40 {
+        let mut desk = bound_with(seed);
+        desk.hear("heartbeat from=2 to=1 term=5");
+        desk.work();
+        for _ in 0..4 * ELECTION_TICKS {
+            desk.tick();
+        }
+        assert_eq!(desk.shared.status().leader, None, "nothing was heard of it for so long (seed {seed})");
+        desk.sent();
+        desk.hear("pre-vote-request from=3 to=1 term=6 after=3/2");
+        desk.work();
+        assert_eq!(desk.sent(), ["1->3 pre-vote-answer t6 yes"], "seed {seed}");
+    }
 }
