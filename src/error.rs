@@ -58,9 +58,9 @@ pub enum AppendError {
     /// No quorum confirmed it in time. It is still under way and may commit at any later moment.
     #[error("not confirmed within {}: a quorum of the group is slow or unreachable", seconds(*.0))]
     TimedOut(Duration),
-    /// This node's disk is full, or its process has no open file or memory left, and it has given up the leadership until there is some again. Not
-    /// committed: append at another node, and free here what is lacking. Of what was under way when it ran out, the only voter of a group says this at
-    /// once; where others have a vote, they decide.
+    /// This node's disk is full, or its process has no open file or memory left, and it has given up the leadership until there is some
+    /// again. Not committed: append at another node, and free here what is lacking. Of what was under way when it ran out, the only voter
+    /// of a group says this at once; where others have a vote, they decide.
     #[error("this node takes no appends for now: {reason}")]
     #[non_exhaustive]
     StorageFull {

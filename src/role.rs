@@ -111,15 +111,15 @@ pub struct Status {
     pub committed_position: u64,
     /// The index after the last entry in the local log, committed or not.
     pub end_index: u64,
-    /// What keeps this node from taking appends for now: it lacks room on its disk, or the process has no open file, memory or mapping left for it. It
-    /// votes, serves reads as far as they need nothing of that, and goes on by itself when there is some again.
+    /// What keeps this node from taking appends for now: it lacks room on its disk, or the process has no open file, memory or mapping left
+    /// for it. It votes, serves reads as far as they need nothing of that, and goes on by itself when there is some again.
     pub full: Option<String>,
     /// What keeps this node from taking part for now: its log is damaged, and its peers are asked for what is missing. The text says which file, offset,
     /// raft index and term, and what the peers answered. It does not vote, acknowledge or lead; what is intact can be read. It goes on by itself.
     pub repair: Option<String>,
-    /// The peers that this node does not talk to because one of the two refuses the other, by ascending id: another data directory than before, another list
-    /// of members, another version, a second process of the same node. The text says who refuses whom, and what to do. Empty if all is well. A peer leaves the
-    /// list when it is talked to again, or when neither has tried for ten seconds.
+    /// The peers that this node does not talk to because one of the two refuses the other, by ascending id: another data directory than
+    /// before, another list of members, another version, a second process of the same node. The text says who refuses whom, and what to do.
+    /// Empty if all is well. A peer leaves the list when it is talked to again, or when neither has tried for ten seconds.
     pub refused: Vec<Refusal>,
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a panic. The text says what to do.
     pub fault: Option<String>,

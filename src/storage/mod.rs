@@ -377,7 +377,8 @@ pub enum StorageError {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// Bytes that were synced do not read back as they were written. A node with peers gets them back from those; one without is restored from a backup.
+    /// Bytes that were synced do not read back as they were written. A node with peers gets them back from those; one without is restored
+    /// from a backup.
     #[error("{} is damaged at offset {offset}: {reason}", path.display())]
     Damaged {
         /// The file.
