@@ -415,3 +415,6 @@ impl<D: Disk> Drop for Writer<D> {
 fn segments_of<D: Disk>(stretches: &[Stretch<D>]) -> Vec<Arc<Segment<D>>> {
     stretches.iter().map(|stretch| stretch.segment.clone()).collect()
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
