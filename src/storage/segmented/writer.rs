@@ -416,5 +416,5 @@ fn segments_of<D: Disk>(stretches: &[Stretch<D>]) -> Vec<Arc<Segment<D>>> {
     stretches.iter().map(|stretch| stretch.segment.clone()).collect()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
