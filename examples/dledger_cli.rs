@@ -1,5 +1,5 @@
-//! What a log directory holds, and whether it is sound: `inspect`, `verify` and `dump` over a log that nobody has open, and `backup` and `restore`. No log
-//! is changed.
+//! What a log directory holds, and whether it is sound: `inspect`, `verify` and `dump` over a log that nobody has open, and `backup` and
+//! `restore`. No log is changed.
 //!
 //! ```text
 //! cargo run --release --example dledger_cli -- verify DIR [--json]

@@ -98,8 +98,8 @@ impl Builder {
         }
     }
 
-    /// The directory of this node's log. Made if it does not exist; its parent must exist, and is never made. One directory for each node of
-    /// each group. Required, unless a [`storage`](Self::storage) is given.
+    /// The directory of this node's log. Made if it does not exist; its parent must exist, and is never made. One directory for each node
+    /// of each group. Required, unless a [`storage`](Self::storage) is given.
     ///
     /// The name is looked up once, when the ledger is opened. Whatever becomes of it afterwards (a change of the working directory, a link
     /// that is switched, a directory that is renamed or mounted over), that directory is read and written as long as the ledger is open,
@@ -145,8 +145,9 @@ impl Builder {
         self
     }
 
-    /// Names one member of the group and where it is reached: a host and a port, `10.0.0.1:7001`, `node-1:7001` or `[2001:db8::1]:7001`. Every member is named, this node included: its own address is where it listens. At
-    /// most 63 members. Without any, the node is a group of its own.
+    /// Names one member of the group and where it is reached: a host and a port, `10.0.0.1:7001`, `node-1:7001` or `[2001:db8::1]:7001`.
+    /// Every member is named, this node included: its own address is where it listens. At most 63 members. Without any, the node is a group
+    /// of its own.
     ///
     /// A node that cannot listen where the others find it, in a container or behind a translation of addresses, is given a
     /// [`transport`](Self::transport) that listens elsewhere: [`TcpTransport::listening_on`](crate::transport::TcpTransport::listening_on).

@@ -134,8 +134,9 @@ impl DLedger {
         Cursor::new(self.node.shared.clone(), from)
     }
 
-    /// Reads from index `from` on and waits for more. Ends when the node is shut down, and with [`ReadError::Failed`] on a node that has a fault, once
-    /// what it committed was read. Waits on a node that is full or under repair, which goes on by itself. Does not keep the node running.
+    /// Reads from index `from` on and waits for more. Ends when the node is shut down, and with [`ReadError::Failed`] on a node that has a
+    /// fault, once what it committed was read. Waits on a node that is full or under repair, which goes on by itself. Does not keep the
+    /// node running.
     pub fn tail(&self, from: u64) -> Tail {
         Tail::new(self.read(from))
     }
@@ -173,8 +174,8 @@ impl DLedger {
         self.node.shared.status()
     }
 
-    /// Hands the leadership to another voter and blocks until that takes appends, or has failed to: at most two election timeouts. Appends wait meanwhile,
-    /// up to an election timeout.
+    /// Hands the leadership to another voter and blocks until that takes appends, or has failed to: at most two election timeouts. Appends
+    /// wait meanwhile, up to an election timeout.
     ///
     /// # Errors
     /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the group has elected or elects.
@@ -185,10 +186,11 @@ impl DLedger {
         answer.recv().unwrap_or(Err(TransferError::Stopped))
     }
 
-    /// Gives up entries below `index` on this node, to free disk space: whole segment files, and only what is committed, so that some entries below `index`
-    /// may stay. Returns the first index that is kept. Each node purges for itself; a follower that still needs what its leader has purged is moved to the
-    /// leader's first retained entry. Entries that were read before stay valid, and each holds the disk
-    /// space of its segment as long as it is kept (see [`Entry::into_owned`]). Up to two of the files are not removed but kept for the segments to come.
+    /// Gives up entries below `index` on this node, to free disk space: whole segment files, and only what is committed, so that some
+    /// entries below `index` may stay. Returns the first index that is kept. Each node purges for itself; a follower that still needs what
+    /// its leader has purged is moved to the leader's first retained entry. Entries that were read before stay valid, and each holds the
+    /// disk space of its segment as long as it is kept (see [`Entry::into_owned`]). Up to two of the files are not removed but kept for the
+    /// segments to come.
     ///
     /// # Errors
     /// Any [`PurgeError`].

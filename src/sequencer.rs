@@ -15,8 +15,8 @@ use crate::fork::Home;
 use crate::future::{AppendFuture, Completion};
 use crate::primitives::{Condvar, Instant, Mutex, MutexGuard};
 
-/// A batch is closed when its payloads and table reach this: large enough to make the cost per batch vanish, small enough that copying it to the
-/// page cache does not delay the ones behind it.
+/// A batch is closed when its payloads and table reach this: large enough to make the cost per batch vanish, small enough that copying it
+/// to the page cache does not delay the ones behind it.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// What an entry counts in the window beyond its payload, so that empty payloads are bounded as well.

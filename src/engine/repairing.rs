@@ -17,8 +17,8 @@ use crate::storage::{Damage, HardState, Recovered, Remedy, StorageError};
 pub(super) const ANSWERS_MAX: u32 = 16;
 
 impl Engine {
-    /// The log was opened with damage. What is to be mended without peers is mended at once; if more is missing and there are no peers, or the
-    /// storage cannot be mended, the node has failed.
+    /// The log was opened with damage. What is to be mended without peers is mended at once; if more is missing and there are no peers, or
+    /// the storage cannot be mended, the node has failed.
     pub(super) fn begin_repair(&mut self, recovered: &Recovered) {
         let (replica, reader) = (&self.settings.replica, self.shared.reader.clone());
         let members = self.replica.membership();

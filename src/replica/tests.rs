@@ -276,7 +276,8 @@ fn batches_that_do_not_continue_the_ledger_are_refused_wherever_they_stand() {
     };
     let refused = Some("a batch does not continue the ledger".to_owned());
     let is_refused = |outcome: Option<String>| outcome.is_some_and(|why| why.contains(refused.as_deref().expect("a text")));
-    // Behind the base; behind batches that are not written yet, though the last that was looked at is another; in the middle; and at the end.
+    // Behind the base; behind batches that are not written yet, though the last that was looked at is another; in the middle; and at the
+    // end.
     assert!(is_refused(append(&mut one, "1/1", "2/2:1")));
     assert_eq!(append(&mut one, "1/1", "2/2:0"), None);
     assert_eq!(append(&mut one, "2/2", "3/2:1"), None);
@@ -308,8 +309,8 @@ fn the_same_seed_stands_for_election_at_the_same_ticks() {
     assert_eq!(first, stands());
 }
 
-/// Seed 1948 of the simulation once panicked: a process without descriptors stepped back from a full disk, and raft-rs, which takes no error for the
-/// term of the last committed batch, asked for it when the node stood for election.
+/// Seed 1948 of the simulation once panicked: a process without descriptors stepped back from a full disk, and raft-rs, which takes no
+/// error for the term of the last committed batch, asked for it when the node stood for election.
 #[test]
 fn one_that_steps_back_knows_the_terms_of_its_log_without_reading_it() {
     let mut one = follower();

@@ -335,7 +335,8 @@ facts! {
         for dir in [name.clone(), name.join("data")] {
             for create in [Create::IfMissing, Create::New] {
                 let refused = refusal(builder(&dir).create(create));
-                assert!(matches!(&refused, StorageError::DanglingLink { path, target } if *path == name && *target == nowhere), "{refused}");
+                let is_dangling = matches!(&refused, StorageError::DanglingLink { path, target } if *path == name && *target == nowhere);
+                assert!(is_dangling, "{refused}");
                 assert!(refused.to_string().contains("mount or make that directory"), "{refused}");
             }
             assert!(tools::inspect(&dir).is_err());

@@ -120,12 +120,13 @@ impl Desk {
 
     /// Waits until it asks, and lets whom it asks answer as a sound node with the same log does.
     fn answer_next(&mut self) {
-        let letters = loop {
-            match self.letters() {
-                none if none.is_empty() => self.tick(),
-                letters => break letters,
+        let mut letters = Vec::new();
+        for _ in 0..4 * ELECTION_TICKS {
+            if letters.is_empty() {
+                self.tick();
+                letters = self.letters();
             }
-        };
+        }
         let [Letter { to, word: Word::Want(want), .. }] = &letters[..] else { panic!("{letters:?}") };
         let gift = answer(&*self.shared.reader, 5, None, want, 1 << 20);
         assert!(gift.batches.is_ok());

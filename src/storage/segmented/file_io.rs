@@ -10,8 +10,8 @@ pub(super) fn write_all(file: &impl DiskFile, parts: &mut [IoSlice<'_>], offset:
     write_from(file, parts, offset).map_err(|(_, error)| error)
 }
 
-/// Writes all of `parts`, or nothing of them where there is no room. A disk that had room for some of it is not full but broken: what is refused for
-/// want of room must not be there after a crash, and that would be.
+/// Writes all of `parts`, or nothing of them where there is no room. A disk that had room for some of it is not full but broken: what is
+/// refused for want of room must not be there after a crash, and that would be.
 pub(super) fn write_whole(file: &impl DiskFile, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
     write_from(file, parts, offset).map_err(|(written, error)| match written {
         0 => error,
@@ -42,9 +42,10 @@ fn write_from(file: &impl DiskFile, mut parts: &mut [IoSlice<'_>], offset: u64) 
 
 /// How many zeros one call writes at most, and never across a multiple of it.
 ///
-/// Linux can keep in one piece (a folio) what one call brought into memory, as far as it is aligned: a page fault, a write or a sync there costs what the
-/// pieces cost, not the pages. Larger pieces are harder to come by, and whoever waits for the processor or the disk meanwhile waits for a whole one: about 80
-/// microseconds and half a millisecond on a fast machine, or a millisecond more where a hypervisor has to give each new page first.
+/// Linux can keep in one piece (a folio) what one call brought into memory, as far as it is aligned: a page fault, a write or a sync there
+/// costs what the pieces cost, not the pages. Larger pieces are harder to come by, and whoever waits for the processor or the disk
+/// meanwhile waits for a whole one: about 80 microseconds and half a millisecond on a fast machine, or a millisecond more where a
+/// hypervisor has to give each new page first.
 const ZEROS_AT_ONCE: u64 = 512 << 10;
 
 /// Where the piece of zeros that begins at `offset` ends.

@@ -72,7 +72,8 @@ pub trait DiskFile: Send + Sync + 'static {
     fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Makes its bytes and its length durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// Has the disk begin to write these bytes, so that less is left to do for whoever makes them durable. Where only that is possible, it is done.
+    /// Has the disk begin to write these bytes, so that less is left to do for whoever makes them durable. Where only that is possible, it
+    /// is done.
     fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
         self.sync_data()
     }

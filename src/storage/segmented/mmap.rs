@@ -100,8 +100,8 @@ pub(crate) fn home() -> Home {
 #[cfg(target_os = "linux")]
 fn wiped_page() -> io::Result<MmapMut> {
     let mut page = MmapMut::map_anon(1)?;
-    // SAFETY: the range is that of the mapping, which is private, anonymous and owned here. The advice changes nothing in this process; what
-    // a child sees instead is a legal value of a byte too, and the child has a mapping of its own.
+    // SAFETY: the range is that of the mapping, which is private, anonymous and owned here. The advice changes nothing in this process;
+    // what a child sees instead is a legal value of a byte too, and the child has a mapping of its own.
     unsafe { rustix::mm::madvise(page.as_mut_ptr().cast(), page.len(), rustix::mm::Advice::LinuxWipeOnFork)? };
     Ok(page)
 }

@@ -85,14 +85,14 @@ const SWEPT_AT_ONCE: usize = 64;
 /// once the directory is synced. Nothing is assumed of the order in which unsynced writes arrive.
 ///
 /// # Limits
-/// One process at a time, which a lock on the directory and on the file `state` in it sees to. The lock goes when the log is closed, whatever
-/// children the process has; of a process that was killed, forked children that have not called `exec` keep it until they end. On a network
-/// file system it is as good as `flock` is there. A file of the log that somebody else removes or replaces is noticed when it is next
-/// synced, before what was written to it counts: [`StorageError::Removed`]. A segment that this process wrote takes 16 bytes of memory for each batch until it is sealed; a
-/// sealed one takes some 400 bytes. At most [`SegmentOptions::mapped_segments_max`] sealed segments are mapped, besides those that an
-/// [`Entry`](crate::Entry) or [`Batch`] points into. At most 16 files are open. Members and peers must fit a page of 4 KiB together: 100 of each
-/// do. A batch is at most 4 GiB. Chores ([`Storage::next_chore`]) should be run: without them nothing is lost, but syncs are slower, nothing is
-/// removed, and opening takes longer.
+/// One process at a time, which a lock on the directory and on the file `state` in it sees to. The lock goes when the log is closed,
+/// whatever children the process has; of a process that was killed, forked children that have not called `exec` keep it until they end. On
+/// a network file system it is as good as `flock` is there. A file of the log that somebody else removes or replaces is noticed when it is
+/// next synced, before what was written to it counts: [`StorageError::Removed`]. A segment that this process wrote takes 16 bytes of memory
+/// for each batch until it is sealed; a sealed one takes some 400 bytes. At most [`SegmentOptions::mapped_segments_max`] sealed segments
+/// are mapped, besides those that an [`Entry`](crate::Entry) or [`Batch`] points into. At most 16 files are open. Members and peers must
+/// fit a page of 4 KiB together: 100 of each do. A batch is at most 4 GiB. Chores ([`Storage::next_chore`]) should be run: without them
+/// nothing is lost, but syncs are slower, nothing is removed, and opening takes longer.
 pub struct SegmentedLog<D: Disk = RealDisk> {
     disk: Arc<D>,
     options: SegmentOptions,
@@ -113,8 +113,8 @@ enum Access<D: Disk> {
 }
 
 impl SegmentedLog {
-    /// A log in `dir`, which is looked up, and made if it is missing and may be made ([`Create`]), when the log is opened; its parent is never
-    /// made. From then on it is that directory, whatever becomes of its name. Touches no file.
+    /// A log in `dir`, which is looked up, and made if it is missing and may be made ([`Create`]), when the log is opened; its parent is
+    /// never made. From then on it is that directory, whatever becomes of its name. Touches no file.
     pub fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> SegmentedLog {
         SegmentedLog::on(RealDisk::new(dir.into()), options)
     }

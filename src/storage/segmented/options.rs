@@ -5,17 +5,18 @@
 #[non_exhaustive]
 pub struct SegmentOptions {
     /// The length of a segment file in bytes. A value outside of [`SegmentOptions::SEGMENT_BYTES_MIN`] to
-    /// [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for the nearer of the two. A batch that is larger gets a segment of its own size. Besides what holds the log
-    /// there are up to two files of this length on the disk that are kept ready for what comes. Default: 64 MiB.
+    /// [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for the nearer of the two. A batch that is larger gets a segment of its own size.
+    /// Besides what holds the log there are up to two files of this length on the disk that are kept ready for what comes. Default: 64 MiB.
     pub segment_bytes: u64,
-    /// Whether segments that are made ready ahead are filled with zeros: a sync of what is then written over them takes about half the time, and the disk
-    /// writes everything twice. Worth it if every batch is synced. Default: true.
+    /// Whether segments that are made ready ahead are filled with zeros: a sync of what is then written over them takes about half the
+    /// time, and the disk writes everything twice. Worth it if every batch is synced. Default: true.
     pub zeroed: bool,
-    /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is found, and can be mended, wherever it is. Opening
-    /// costs the log then, and not its tail. Default: false.
+    /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is found, and can be mended, wherever it
+    /// is. Opening costs the log then, and not its tail. Default: false.
     pub verified: bool,
-    /// How many sealed segments are mapped into memory at a time, at least 1. One that was not read for long makes way for the next. Those that an
-    /// [`Entry`](crate::Entry) points into stay mapped and come on top; and those that are not sealed yet, of which there are fewer than 16. Default: 256.
+    /// How many sealed segments are mapped into memory at a time, at least 1. One that was not read for long makes way for the next. Those
+    /// that an [`Entry`](crate::Entry) points into stay mapped and come on top; and those that are not sealed yet, of which there are fewer
+    /// than 16. Default: 256.
     pub mapped_segments_max: usize,
     /// What to do about a log that is missing, or is there. Default: [`Create::IfMissing`].
     pub create: Create,

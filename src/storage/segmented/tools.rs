@@ -1,7 +1,9 @@
-//! Looking at the log in a directory that nobody has open: what it is, whether it is sound, and what it holds. Making and restoring backups of it.
+//! Looking at the log in a directory that nobody has open: what it is, whether it is sound, and what it holds. Making and restoring backups
+//! of it.
 //!
-//! Nothing of it is ever changed, no file and no date. As long as one of these functions runs, the log cannot be opened by others; a log that is open is
-//! refused with [`StorageError::InUse`]. Memory is bounded by the largest batch, plus 32 bytes for each batch of one segment.
+//! Nothing of it is ever changed, no file and no date. As long as one of these functions runs, the log cannot be opened by others; a log
+//! that is open is refused with [`StorageError::InUse`]. Memory is bounded by the largest batch, plus 32 bytes for each batch of one
+//! segment.
 //!
 //! What is damaged is told as [`Damage`], with file, offset and raft index, and does not end the work. An error does: the directory holds no
 //! log, or one of a newer version, or it cannot be told whose it is or what its node promised.

@@ -427,3 +427,6 @@ impl<D: Disk> Drop for Writer<D> {
 fn segments_of<D: Disk>(stretches: &[Stretch<D>]) -> Vec<Arc<Segment<D>>> {
     stretches.iter().map(|stretch| stretch.segment.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests;

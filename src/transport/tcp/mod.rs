@@ -25,10 +25,11 @@
 //!
 //! # What it costs to be attacked
 //!
-//! Strangers are bounded by the [`lobby`]: less than 1 MiB and 128 threads, whatever their number. Each member of the group has one connection in: 64 KiB of
-//! buffer, and one message of at most [`Message::BYTES_MAX`], for which room is made as it arrives, never more than as much again, or 2 MiB; and
-//! 14 MiB more while it is taken apart. It may keep that as long as its connection lasts. What waits for the node is at most 128 MiB for all members together,
-//! counted as it lies in memory; what waits to go out is at most 64 MiB of batches, or one that is larger, and 8,192 small messages for each.
+//! Strangers are bounded by the [`lobby`]: less than 1 MiB and 128 threads, whatever their number. Each member of the group has one
+//! connection in: 64 KiB of buffer, and one message of at most [`Message::BYTES_MAX`], for which room is made as it arrives, never more
+//! than as much again, or 2 MiB; and 14 MiB more while it is taken apart. It may keep that as long as its connection lasts. What waits for
+//! the node is at most 128 MiB for all members together, counted as it lies in memory; what waits to go out is at most 64 MiB of batches,
+//! or one that is larger, and 8,192 small messages for each.
 
 mod address;
 mod link;

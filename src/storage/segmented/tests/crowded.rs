@@ -128,6 +128,26 @@ fn what_cannot_be_sealed_or_removed_is_tried_again() {
     assert!(count() <= 2, "{} segments are still there", count());
 }
 
+/// A failed sync leaves in memory, for readers to see, what the disk does not have.
+#[test]
+fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
+    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
+    let options = SegmentOptions { segment_bytes: 8 << 20, ..SMALL };
+    let disk = SimulatedDisk::new(1);
+    let mut log = SegmentedLog::on(disk.clone(), options);
+    log.open(&genesis()).unwrap();
+    log.append(&singles(&mut Mark::GENESIS.clone(), 1, 30, 100_000), 1).unwrap();
+    disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then: Failure::Error(std::io::ErrorKind::Other) });
+    assert!(log.begin_sync().wait().is_err());
+    let disk = disk.kill();
+    let mut log = SegmentedLog::on(disk.clone(), options);
+    let found = log.open(&genesis()).unwrap().last;
+    assert_eq!(found.raft_index, 31);
+    sync(&mut log);
+    let recovered = SegmentedLog::on(disk.crash_keeping_nothing(), options).open(&genesis()).unwrap();
+    assert_eq!((recovered.last, recovered.damage), (found, Vec::new()));
+}
+
 /// A process that is killed over and over before its chores have run.
 #[test]
 fn what_earlier_lives_left_goes_before_anything_new_is_made() {

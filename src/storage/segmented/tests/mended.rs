@@ -47,6 +47,32 @@ fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
 }
 
 #[test]
+fn the_commit_of_a_log_with_cold_damage_lies_where_its_mark_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let all = singles(&mut Mark::GENESIS.clone(), 1, 20, 300);
+    for batch in &all {
+        log.append(std::slice::from_ref(batch), 1).unwrap();
+    }
+    sync(&mut log);
+    run_chores(&mut log);
+    // In the middle of a sealed segment: what is known of the last of one stands in its seal.
+    log.save(HardState { term: 1, vote: None, commit: 4 }).unwrap();
+    drop(log);
+    let path = dir.path().join(&segments(dir.path())[0]);
+    let whole = std::fs::read(&path).unwrap();
+    for (record, commit) in [(2, 3), (1, 2), (0, 1)] {
+        let body = all[record].body();
+        let at = whole.windows(body.len()).position(|window| window == *body).expect("it is in the first segment");
+        // Within the header of its record.
+        flip(&path, at - 76, 4);
+        let (log, recovered) = open_verified(dir.path());
+        assert_eq!((recovered.damage.len(), recovered.hard_state.commit), (3 - record, commit));
+        assert!(log.reader().mark(commit).is_ok());
+    }
+}
+
+#[test]
 fn any_damaged_record_of_the_tail_is_mended() {
     let (dir, all) = closed(4, 40, 1, false);
     let name = segments(dir.path())[0].clone();

@@ -119,8 +119,8 @@ fn fail_every(call: Call) {
     }
 }
 
-/// Runs `steps` on a disk that becomes full on the way, or in a process that lacks something. Every step that was refused for that is done once there is
-/// room, or what was lacking.
+/// Runs `steps` on a disk that becomes full on the way, or in a process that lacks something. Every step that was refused for that is done
+/// once there is room, or what was lacking.
 fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
     let mut opened = Trial::on(disk.clone(), nothing(), 0, false);
     if opened.is_err() {
