@@ -47,6 +47,15 @@ impl Engine {
         self.begin_rejoin();
     }
 
+    /// A peer has met a later opening of this data directory. It says so once.
+    pub(super) fn handle_outlived(&mut self, peer: NodeId) {
+        if self.repair.is_some() {
+            self.outlived = Some(peer);
+        } else if self.identity.complete && self.is_at_work() {
+            self.disown_log(&format!("node {peer} has met a later opening of this data directory, which is an older copy of it"));
+        }
+    }
+
     fn mark_incomplete(&mut self) -> Result<(), StorageError> {
         let identity = self.storage.set_complete(false)?;
         self.storage.begin_sync().wait()?;
