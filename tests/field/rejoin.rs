@@ -76,7 +76,7 @@ facts! {
         let wiped = group.builder(3).append_timeout(Duration::from_millis(300)).open().unwrap();
         eventually("it is told by both", || wiped.status().refused.len() == 2);
         let reason = wiped.status().refused[0].reason.clone();
-        assert!(reason.contains("refuses this node") && reason.contains("set `rejoin_empty`"), "{reason}");
+        assert!(reason.contains("refuses this node") && reason.contains("set `rejoin_empty` at its builder, with an empty directory"), "{reason}");
         let refusal = wiped.append("x").unwrap_err();
         assert!(matches!(&refusal, AppendError::NotLeader { refused, .. } if refused.len() == 2), "{refusal:?}");
         assert!(matches!(wiped.barrier(), Err(BarrierError::Refused { .. })));
@@ -225,6 +225,35 @@ facts! {
         nodes.insert(0, group.open(1));
         append(&nodes.iter().collect::<Vec<_>>(), 20);
         eventually("nobody refuses anybody", || nodes.iter().all(|node| has_all(node, 60) && is_whole(node)));
+    }
+
+    fn five_lose_one_disk_after_the_other_and_one_of_them_once_more_before_it_is_complete() {
+        let home = home();
+        let group = Group::new(home.path(), 5);
+        let mut nodes: Vec<Option<DLedger>> = group.open_all().into_iter().map(Some).collect();
+        append(&nodes.iter().flatten().collect::<Vec<_>>(), 200);
+        for (round, id) in [(0, 1), (1, 2), (2, 3), (3, 3), (4, 4), (5, 5)] {
+            nodes[id as usize - 1].take().unwrap().shutdown().unwrap();
+            group.wipe(id);
+            // Appends go on meanwhile.
+            append(&nodes.iter().flatten().collect::<Vec<_>>(), 20);
+            let back = group.builder(id).rejoin_empty(true).open().unwrap();
+            if round == 2 {
+                back.shutdown().unwrap();
+                drop(back);
+                group.wipe(id);
+                nodes[id as usize - 1] = Some(group.builder(id).rejoin_empty(true).open().unwrap());
+                continue;
+            }
+            // The leadership is offered to it as soon as it listens: it takes none that it may not have.
+            for node in nodes.iter().flatten() {
+                let _ = node.transfer_leadership(id);
+            }
+            nodes[id as usize - 1] = Some(back);
+            let end = 200 + 20 * (round + 1);
+            let all = || nodes.iter().flatten();
+            eventually("all are whole", || all().all(|node| has_all(node, end) && is_whole(node)));
+        }
     }
 
     fn a_group_of_one_has_nobody_to_come_back_to() {
