@@ -186,6 +186,8 @@ pub(crate) struct Engine {
     mended: Option<Recovered>,
     /// Peers that were met while nothing could be remembered.
     met: Vec<(NodeId, u128)>,
+    /// A peer that has met a later opening of this log, and has said so while nothing could be remembered.
+    outlived: Option<NodeId>,
     /// So many more wishes of peers for batches are answered before the next tick.
     answers_left: u32,
     /// Those that came when no more were: one of each member at most.
@@ -249,6 +251,7 @@ impl Engine {
             asked: Vec::new(),
             mended: None,
             met: Vec::new(),
+            outlived: None,
             answers_left: 0,
             wishes: Vec::new(),
             refusing: Refusing::default(),
@@ -424,10 +427,7 @@ impl Engine {
             Arrival::Met { peer, directory } => self.remember(peer, directory),
             Arrival::Refused { peer, reason } => self.set_refused(peer, Some(reason)),
             Arrival::Accepted(peer) => self.set_refused(peer, None),
-            Arrival::Outlived(peer) if self.identity.complete && !self.stands_still() => {
-                self.disown_log(&format!("node {peer} has met a later opening of this data directory, which is an older copy of it"));
-            }
-            Arrival::Outlived(_) => {}
+            Arrival::Outlived(peer) => self.handle_outlived(peer),
         }
     }
 

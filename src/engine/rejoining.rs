@@ -39,12 +39,28 @@ impl Engine {
     pub(super) fn disown_log(&mut self, why: &str) {
         let node = self.settings.replica.node;
         log::error!("group {} node {node}: {why}", self.settings.replica.group);
-        if self.identity.complete
-            && let Err(error) = self.mark_incomplete()
-        {
-            return self.fail(&format!("{why}; and that could not be noted: {error}"));
-        }
         self.begin_rejoin();
+        self.note_loss(why);
+    }
+
+    /// Remembers that the log is not complete. Says whether that is done: if there is no room for it now, the node stands still meanwhile.
+    fn note_loss(&mut self, why: &str) -> bool {
+        match if self.identity.complete { self.mark_incomplete() } else { Ok(()) } {
+            Ok(()) => self.shared.status.lock().full = None,
+            // Tried once more at the next tick.
+            Err(error) if error.is_temporary() => self.shared.status.lock().full = Some(error.to_string()),
+            Err(error) => self.fail(&format!("{why}; and that could not be noted: {error}")),
+        }
+        !self.identity.complete
+    }
+
+    /// A peer has met a later opening of this data directory. It says so once.
+    pub(super) fn handle_outlived(&mut self, peer: NodeId) {
+        if self.repair.is_some() {
+            self.outlived = Some(peer);
+        } else if self.identity.complete && self.is_at_work() {
+            self.disown_log(&format!("node {peer} has met a later opening of this data directory, which is an older copy of it"));
+        }
     }
 
     fn mark_incomplete(&mut self) -> Result<(), StorageError> {
@@ -69,6 +85,9 @@ impl Engine {
     }
 
     pub(super) fn tick_rejoin(&mut self) {
+        if self.rejoin.is_some() && self.identity.complete && !self.note_loss("its log is not complete") {
+            return;
+        }
         let Some(rejoin) = &mut self.rejoin else { return };
         let mut questions = rejoin.tick();
         self.next_question = rejoin.next_number();
@@ -151,7 +170,7 @@ impl Engine {
     /// A member has lost its log, and asks where this node stands. It is told once it is durable that the member speaks from another directory
     /// now, and all that it is told.
     pub(super) fn handle_state_request(&mut self, from: NodeId, number: u64) {
-        if !self.identity.complete || self.repair.is_some() {
+        if !self.identity.complete || self.stands_still() {
             let why = if self.repair.is_some() { NoState::Damaged } else { NoState::Incomplete };
             return self.send_state(from, number, Err(why));
         }

@@ -167,6 +167,9 @@ impl Engine {
             true => self.announce(self.replica.standing()),
             false => self.begin_rejoin(),
         }
+        if let Some(peer) = self.outlived.take() {
+            self.handle_outlived(peer);
+        }
         Ok(())
     }
 

@@ -56,7 +56,7 @@ pub(crate) enum Stranger {
     #[error("it is not a member of the group: name it in the builder of every node")]
     NotAMember = 5,
     #[error(
-        "it speaks from another data directory than before, so it may have forgotten its votes: bring that directory back, or set `rejoin_empty` at its builder"
+        "it speaks from another data directory than before, so it may have forgotten its votes: bring that directory back, or set `rejoin_empty` at its builder, with an empty directory"
     )]
     OtherDirectory = 6,
     #[error("another process speaks for it, from the same data directory or a copy of it: stop one of the two")]

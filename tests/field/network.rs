@@ -147,6 +147,22 @@ facts! {
         append(&of_three, "two of three go on");
     }
 
+    fn a_refusal_is_forgotten_when_nobody_tries_any_more() {
+        let home = home();
+        let addresses = addresses(3);
+        let open = |id: u64, members: usize| {
+            let peers = (1u64..).zip(addresses.iter().cloned()).take(members);
+            DLedger::builder(id).dir(home.path().join(format!("{id}-of-{members}"))).peers(peers).open().unwrap()
+        };
+        let nodes = [1, 2].map(|id| open(id, 2));
+        leader(&nodes);
+        let stranger = open(3, 3);
+        eventually("both say so", || nodes.iter().all(|node| !node.status().refused.is_empty()));
+        stranger.shutdown().unwrap();
+        // Though their own connection is in good order all the time.
+        eventually("both have forgotten", || nodes.iter().all(|node| node.status().refused.is_empty()));
+    }
+
     fn the_second_process_of_a_copied_directory_does_not_turn_the_first_one_out() {
         let (home, peers) = (home(), addresses(3));
         let mut nodes: Vec<DLedger> = (1..=3).map(|id| open(id, home.path(), &peers)).collect();

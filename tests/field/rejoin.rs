@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dledger::transport::MemoryNetwork;
+use dledger::transport::{MemoryNetwork, TcpTransport};
 use dledger::{AppendError, BarrierError, Builder, DLedger, OpenError, Role, Status, tools};
 
 use crate::group::{addresses, eventually, home, leader};
@@ -76,7 +76,7 @@ facts! {
         let wiped = group.builder(3).append_timeout(Duration::from_millis(300)).open().unwrap();
         eventually("it is told by both", || wiped.status().refused.len() == 2);
         let reason = wiped.status().refused[0].reason.clone();
-        assert!(reason.contains("refuses this node") && reason.contains("set `rejoin_empty`"), "{reason}");
+        assert!(reason.contains("refuses this node") && reason.contains("set `rejoin_empty` at its builder, with an empty directory"), "{reason}");
         let refusal = wiped.append("x").unwrap_err();
         assert!(matches!(&refusal, AppendError::NotLeader { refused, .. } if refused.len() == 2), "{refusal:?}");
         assert!(matches!(wiped.barrier(), Err(BarrierError::Refused { .. })));
@@ -197,6 +197,63 @@ facts! {
         let nodes = group.open_all();
         append(&nodes.iter().collect::<Vec<_>>(), 1);
         eventually("it goes on from the backup", || nodes.iter().all(|node| has_all(node, 61) && is_whole(node)));
+    }
+
+    fn a_copy_that_is_opened_beside_its_original_is_told_so_and_does_not_take_its_place() {
+        let home = home();
+        let group = Group::new(home.path(), 3);
+        let mut nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 20);
+        eventually("all have it", || nodes.iter().all(|node| has_all(node, 20)));
+        nodes.remove(2).shutdown().unwrap();
+        let older = home.path().join("older");
+        copy(&home.path().join("3"), &older);
+        // The original is opened twice since, the copy once.
+        group.open(3).shutdown().unwrap();
+        nodes.push(group.open(3));
+        append(&nodes.iter().collect::<Vec<_>>(), 20);
+        eventually("all have it", || nodes.iter().all(|node| has_all(node, 40)));
+        let beside = || TcpTransport::listening_on(addresses(1).remove(0));
+        let copied = group.builder(3).dir(&older).transport(beside()).open().unwrap();
+        eventually("it is told by both", || copied.status().refused.len() == 2);
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!(copied.status().repair, None, "nothing was lost: the original is there");
+        assert!(copied.status().refused.iter().all(|refusal| refusal.reason.contains("stop one of the two")));
+        // Whoever of the others comes back finds the original.
+        nodes.remove(0).shutdown().unwrap();
+        copied.shutdown().unwrap();
+        nodes.insert(0, group.open(1));
+        append(&nodes.iter().collect::<Vec<_>>(), 20);
+        eventually("nobody refuses anybody", || nodes.iter().all(|node| has_all(node, 60) && is_whole(node)));
+    }
+
+    fn five_lose_one_disk_after_the_other_and_one_of_them_once_more_before_it_is_complete() {
+        let home = home();
+        let group = Group::new(home.path(), 5);
+        let mut nodes: Vec<Option<DLedger>> = group.open_all().into_iter().map(Some).collect();
+        append(&nodes.iter().flatten().collect::<Vec<_>>(), 200);
+        for (round, id) in [(0, 1), (1, 2), (2, 3), (3, 3), (4, 4), (5, 5)] {
+            nodes[id as usize - 1].take().unwrap().shutdown().unwrap();
+            group.wipe(id);
+            // Appends go on meanwhile.
+            append(&nodes.iter().flatten().collect::<Vec<_>>(), 20);
+            let back = group.builder(id).rejoin_empty(true).open().unwrap();
+            if round == 2 {
+                back.shutdown().unwrap();
+                drop(back);
+                group.wipe(id);
+                nodes[id as usize - 1] = Some(group.builder(id).rejoin_empty(true).open().unwrap());
+                continue;
+            }
+            // The leadership is offered to it as soon as it listens: it takes none that it may not have.
+            for node in nodes.iter().flatten() {
+                let _ = node.transfer_leadership(id);
+            }
+            nodes[id as usize - 1] = Some(back);
+            let end = 200 + 20 * (round + 1);
+            let all = || nodes.iter().flatten();
+            eventually("all are whole", || all().all(|node| has_all(node, end) && is_whole(node)));
+        }
     }
 
     fn a_group_of_one_has_nobody_to_come_back_to() {

@@ -150,6 +150,19 @@ fn a_node_that_lacks_batches_takes_part_when_a_peer_has_sent_them() {
     assert_eq!(desk.recovered().peers, [(NodeId::from(3), 33)], "whom it met meanwhile");
 }
 
+/// An older copy of the directory that is damaged as well: a peer says what it is only once, and nothing can be written down meanwhile.
+#[test]
+fn a_node_that_learns_while_it_is_mended_that_its_log_is_an_older_copy_takes_no_part_afterwards() {
+    let mut desk = open(3, of_batches(), |_, _| {}).unwrap();
+    desk.tick();
+    desk.input(Input::Arrival(Arrival::Outlived(NodeId::from(3))));
+    desk.work();
+    assert!(desk.engine.identity.complete && desk.engine.repair.is_some());
+    desk.answer_next();
+    assert!(desk.engine.repair.is_none() && desk.engine.rejoin.is_some());
+    assert!(!desk.engine.identity.complete && !desk.recovered().identity.complete);
+}
+
 #[test]
 fn batches_that_find_no_room_are_asked_for_again_and_those_that_cannot_be_written_end_the_part_of_the_node() {
     let mut desk = open(3, of_batches(), |_, _| {}).unwrap();

@@ -188,6 +188,22 @@ fn a_loss_that_cannot_be_written_down_ends_the_part_of_the_node() {
 }
 
 #[test]
+fn a_loss_that_finds_no_room_to_be_written_down_is_written_down_when_there_is_some() {
+    let mut desk = Desk::new(3);
+    desk.work();
+    desk.fill(|refusals| refusals.set_complete = true);
+    desk.hear("heartbeat from=2 to=1 term=2 commit=9");
+    desk.hear_letter(3, 1, Word::StateRequest(70));
+    desk.work();
+    let status = desk.shared.status();
+    assert!(status.fault.is_none() && status.full.is_some() && status.repair.is_some(), "{status:?}");
+    assert_eq!(states(&desk), [(3, 70, Err(NoState::Incomplete))], "it knows already, and asks nobody yet");
+    desk.tick();
+    assert_eq!((questions(&desk).len(), desk.shared.status().full), (2, None));
+    assert!(!desk.engine.identity.complete && !desk.recovered().identity.complete);
+}
+
+#[test]
 fn a_disk_without_room_is_asked_again_before_the_node_takes_part() {
     let mut desk = incomplete();
     desk.tick();

@@ -187,7 +187,8 @@ impl Link {
                 Ok(mut outbound) => {
                     pause = PAUSE.0;
                     log::debug!("node {} is connected to node {} at {}", station.node, self.peer, self.address);
-                    let end = self.write(&mut outbound);
+                    // Where every connection is in good order, nothing else comes to it.
+                    let end = self.write(&mut outbound, || station.refusals.expire());
                     log::debug!("node {} lost its connection to node {}: {end:?}", station.node, self.peer);
                     let fell_silent = end.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
                     silences = if fell_silent { silences + 1 } else { 0 };
@@ -310,12 +311,16 @@ impl Link {
     }
 
     /// Writes whatever waits until the connection breaks or should be given up.
-    fn write(&self, outbound: &mut Outbound) -> io::Result<()> {
+    /// Calls `while_there` whenever it looks whether the peer is there.
+    fn write(&self, outbound: &mut Outbound, while_there: impl Fn()) -> io::Result<()> {
         let (mut work, mut parts) = (Work::default(), Vec::new());
         loop {
             match self.take(&mut work, outbound) {
                 Next::GiveUp => return Ok(()),
-                Next::Look => self.look(outbound)?,
+                Next::Look => {
+                    self.look(outbound)?;
+                    while_there();
+                }
                 Next::Write => {
                     work.put_next_round(&mut parts);
                     outbound.write(&parts)?;

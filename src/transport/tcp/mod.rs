@@ -282,10 +282,13 @@ impl Station {
         if expected.is_some_and(|peer| peer != hello.from) {
             return Err(Stranger::Misdirected);
         }
-        self.acquaintances.lock().check(&hello)?;
-        if self.has_rival(&hello, expected.is_none()) {
+        let checked = self.acquaintances.lock().check(&hello);
+        // Also beside an older copy: whoever learns that it was outlived takes the place of a node that has lost its directory, and this
+        // one has not, for it is there.
+        if matches!(checked, Ok(()) | Err(Stranger::Outlived)) && self.has_rival(&hello, expected.is_none()) {
             return Err(Stranger::Twin);
         }
+        checked?;
         let mut acquaintances = self.acquaintances.lock();
         acquaintances.admit(&hello)?;
         // Reported in the order in which they are let in: a peer may come from another directory than a moment ago.

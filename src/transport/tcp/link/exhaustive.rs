@@ -90,7 +90,7 @@ fn at_work(link: &Arc<Link>, stream: TcpStream) -> JoinHandle<()> {
     let link = link.clone();
     thread::spawn(move || {
         let mut outbound = Outbound::new(stream, FrameReader::new()).expect("a connection");
-        let _ = link.write(&mut outbound);
+        let _ = link.write(&mut outbound, || ());
     })
 }
 
