@@ -23,8 +23,8 @@ use std::time::Duration;
 use self::handover::Transfer;
 use self::purge::PendingPurge;
 use self::refusing::Refusing;
-use self::rejoining::StateRequest;
 pub(crate) use self::rejoining::rejoin_empty;
+use self::rejoining::{Loss, StateRequest};
 pub(crate) use self::sync::{SyncJob, SyncNumber};
 use crate::batch::Batch;
 use crate::entry::NodeId;
@@ -178,6 +178,7 @@ pub(crate) struct Engine {
     repair: Option<Repair>,
     /// The log is not complete: the replica stands still until it is known what the node owes.
     rejoin: Option<Rejoin>,
+    loss: Loss,
     /// The number of the next question of that kind. The first is random: no question of an earlier life had one of these.
     next_question: u64,
     /// Members that wait to be told where this node stands.
@@ -247,6 +248,7 @@ impl Engine {
             patience_ticks: 0,
             repair: None,
             rejoin: None,
+            loss: Loss::default(),
             next_question,
             asked: Vec::new(),
             mended: None,

@@ -24,6 +24,15 @@ pub(crate) fn rejoin_empty(storage: &mut dyn Storage, recovered: &mut Recovered)
     Ok(is_empty)
 }
 
+/// What became of a loss that this node has learned of since it began.
+#[derive(Default)]
+pub(super) struct Loss {
+    /// It must be written down before anything else happens.
+    is_owed: bool,
+    /// It is, and nobody else has ever opened the directory that the node speaks from now.
+    is_noted: bool,
+}
+
 /// A member that asked where this node stands, and is told when that is durable.
 pub(super) struct StateRequest {
     from: NodeId,
@@ -39,26 +48,35 @@ impl Engine {
     pub(super) fn disown_log(&mut self, why: &str) {
         let node = self.settings.replica.node;
         log::error!("group {} node {node}: {why}", self.settings.replica.group);
+        self.loss.is_owed |= self.identity.complete;
         self.begin_rejoin();
         self.note_loss(why);
     }
 
     /// Remembers that the log is not complete. Says whether that is done: if there is no room for it now, the node stands still meanwhile.
     fn note_loss(&mut self, why: &str) -> bool {
-        match if self.identity.complete { self.mark_incomplete() } else { Ok(()) } {
-            Ok(()) => self.shared.status.lock().full = None,
+        if !self.loss.is_owed {
+            return true;
+        }
+        match self.mark_incomplete() {
+            Ok(()) => {
+                self.loss = Loss { is_owed: false, is_noted: true };
+                self.shared.status.lock().full = None;
+            }
             // Tried once more at the next tick.
             Err(error) if error.is_temporary() => self.shared.status.lock().full = Some(error.to_string()),
             Err(error) => self.fail(&format!("{why}; and that could not be noted: {error}")),
         }
-        !self.identity.complete
+        !self.loss.is_owed
     }
 
-    /// A peer has met a later opening of this data directory. It says so once.
+    /// A peer has met a later opening of this data directory. It says so once, and lets nobody in that speaks from there: also one whose log is known
+    /// not to be complete speaks from another one from now on. What was said of the one before that comes late.
     pub(super) fn handle_outlived(&mut self, peer: NodeId) {
         if self.repair.is_some() {
             self.outlived = Some(peer);
-        } else if self.identity.complete && self.is_at_work() {
+        } else if self.fault.is_none() && !self.stopped && !self.loss.is_noted {
+            self.loss.is_owed = true;
             self.disown_log(&format!("node {peer} has met a later opening of this data directory, which is an older copy of it"));
         }
     }
@@ -85,7 +103,7 @@ impl Engine {
     }
 
     pub(super) fn tick_rejoin(&mut self) {
-        if self.rejoin.is_some() && self.identity.complete && !self.note_loss("its log is not complete") {
+        if self.rejoin.is_some() && !self.note_loss("its log is not complete") {
             return;
         }
         let Some(rejoin) = &mut self.rejoin else { return };

@@ -61,7 +61,9 @@ pub(crate) enum Stranger {
     OtherDirectory = 6,
     #[error("another process speaks for it, from the same data directory or a copy of it: stop one of the two")]
     Twin = 7,
-    #[error("it was opened again since: this process speaks from an old copy of its data directory and must stop")]
+    #[error(
+        "its data directory was opened again since, or a copy of it was: it speaks from an old copy, and comes back as a node whose log is not complete"
+    )]
     Outlived = 8,
     #[error("its list of members differs: name the same members in the builder of every node")]
     Members = 9,
@@ -305,8 +307,9 @@ impl Acquaintances {
         if incarnation < peer.life.0 && !planted!("an earlier life is let in") {
             return Err(Stranger::Outlived);
         }
+        // One of two openings of the same count is that of a copy. Whoever comes second does not know what the first one has done since.
         if incarnation == peer.life.0 && hello.nonce != peer.life.1 {
-            return Err(Stranger::Twin);
+            return Err(Stranger::Outlived);
         }
         Ok(())
     }
@@ -363,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wiped_disk_a_twin_and_an_old_life_are_turned_away() {
+    fn a_wiped_disk_and_an_old_life_are_turned_away() {
         let mut remembering = seat(1);
         remembering.known = vec![(NodeId::from(2), 55)];
         assert_eq!(Acquaintances::new(&remembering, 1).admit(&hello()), Err(Stranger::OtherDirectory));
@@ -371,7 +374,7 @@ mod tests {
         let mut known = Acquaintances::new(&seat(1), 1);
         let in_life = |incarnation, nonce| Hello { identity: Identity { directory: 2, incarnation, complete: true }, nonce, ..hello() };
         assert_eq!(known.admit(&in_life(5, 77)), Ok(()));
-        assert_eq!(known.admit(&in_life(5, 78)), Err(Stranger::Twin));
+        assert_eq!(known.admit(&in_life(5, 78)), Err(Stranger::Outlived));
         assert_eq!(known.admit(&in_life(6, 79)), Ok(()));
         assert_eq!(known.admit(&in_life(5, 77)), Err(Stranger::Outlived));
         let from = |directory, complete| Hello { identity: Identity { directory, incarnation: 1, complete }, ..hello() };

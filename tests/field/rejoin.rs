@@ -256,6 +256,48 @@ facts! {
         }
     }
 
+    fn a_directory_that_is_put_back_as_often_as_it_was_opened_comes_back() {
+        let home = home();
+        let group = Group::new(home.path(), 3);
+        let mut nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 20);
+        eventually("all have it", || nodes.iter().all(|node| has_all(node, 20)));
+        nodes.remove(2).shutdown().unwrap();
+        let older = home.path().join("older");
+        copy(&home.path().join("3"), &older);
+        // Each opening is the second one of the directory.
+        let third = group.open(3);
+        append(&[&nodes[0], &nodes[1]], 20);
+        eventually("it has it", || has_all(&third, 40) && is_whole(&third));
+        third.shutdown().unwrap();
+        drop(third);
+        copy(&older, &home.path().join("3"));
+        let third = group.open(3);
+        eventually("it has it", || has_all(&third, 40) && is_whole(&third));
+        third.shutdown().unwrap();
+        drop(third);
+        let ids = [home.path().join("3"), older].map(|dir| tools::inspect(dir).unwrap().identity.directory);
+        assert_ne!(ids[0], ids[1], "it knows that it had forgotten something");
+    }
+
+    fn a_backup_that_is_copied_into_place_twice_comes_back_twice() {
+        let home = home();
+        let group = Group::new(home.path(), 3);
+        let mut nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 20);
+        eventually("all have it", || nodes.iter().all(|node| has_all(node, 20)));
+        let backup = home.path().join("backup");
+        nodes[2].backup(&backup).unwrap();
+        nodes.remove(2).shutdown().unwrap();
+        for round in 1..=3 {
+            copy(&backup, &home.path().join("3"));
+            let third = group.open(3);
+            append(&[&nodes[0], &nodes[1]], 20);
+            eventually("it has it", || has_all(&third, 20 + 20 * round) && is_whole(&third));
+            third.shutdown().unwrap();
+        }
+    }
+
     fn a_group_of_one_has_nobody_to_come_back_to() {
         let home = home();
         let refused = DLedger::builder(1).dir(home.path().join("1")).rejoin_empty(true).open().unwrap_err();

@@ -176,6 +176,29 @@ fn a_leader_that_knows_of_more_and_a_peer_that_knows_a_later_opening_are_believe
     }
 }
 
+/// A backup that was copied into place a second time, without being restored: peers know its directory, and later openings of it.
+#[test]
+fn one_that_is_an_older_copy_of_what_was_not_complete_speaks_from_another_directory_as_well() {
+    for mut desk in [incomplete(), bound()] {
+        desk.tick();
+        let (before, asked) = (desk.engine.identity, questions(&desk));
+        desk.input(Input::Arrival(Arrival::Outlived(NodeId::from(2))));
+        desk.work();
+        assert!(desk.engine.identity.directory != before.directory && !desk.engine.identity.complete);
+        let now = desk.engine.identity;
+        assert_eq!(desk.sent.lock().identity, Some(now));
+        desk.tick();
+        let again = questions(&desk);
+        assert!(again.len() == 2 && again.iter().all(|question| !asked.contains(question)), "both are asked anew");
+        // The other says so of the directory of before.
+        desk.input(Input::Arrival(Arrival::Outlived(NodeId::from(3))));
+        desk.tick();
+        assert_eq!(desk.engine.identity, now);
+        let noted = desk.recovered().identity;
+        assert_eq!((noted.directory, noted.complete), (now.directory, false));
+    }
+}
+
 #[test]
 fn a_loss_that_cannot_be_written_down_ends_the_part_of_the_node() {
     let mut desk = Desk::new(3);
