@@ -14,3 +14,4 @@ mod recycled;
 mod replication;
 mod roles;
 mod shutdown;
+mod tails;

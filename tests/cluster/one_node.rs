@@ -327,12 +327,16 @@ fn a_tail_follows_and_ends_with_the_node() {
         ledger.append(n.to_le_bytes()).unwrap();
     }
     let mut tail = ledger.tail(98);
-    let mut next = |timeout| tail.next_timeout(timeout).map(|entry| entry.unwrap().index());
+    let mut next = |timeout| tail.next_timeout(timeout).unwrap().map(|entry| entry.index());
     assert_eq!([next(PATIENCE), next(Duration::ZERO), next(10 * MS)], [Some(98), Some(99), None]);
     ledger.append("one more").unwrap();
     assert_eq!(next(Duration::MAX), Some(100));
     ledger.shutdown().unwrap();
-    assert_eq!(next(PATIENCE), None);
+    for _ in 0..2 {
+        let end = tail.next_timeout(PATIENCE);
+        assert!(matches!(end, Err(ReadError::Stopped)), "{end:?}");
+    }
+    assert!(tail.next().is_none(), "as an iterator it just ends");
     let seen = read.join().unwrap();
     assert_eq!(seen, (2..2 + seen.len() as u64).collect::<Vec<_>>(), "in order and without a hole, up to the shutdown");
 }

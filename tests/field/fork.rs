@@ -98,7 +98,7 @@ fn expect_refusals(ledger: &DLedger, backup: &Path) -> Result<(), String> {
     expect!(cursor.next(), None);
     for mut tail in [ledger.tail(0), ledger.tail(u64::MAX)] {
         expect!(tail.next(), Some(Err(ReadError::Forked)));
-        expect!(tail.next_timeout(Duration::from_secs(3600)), None);
+        expect!(tail.next_timeout(Duration::from_secs(3600)), Err(ReadError::Forked));
         let _ = format!("{tail:?}");
     }
     expect!(ledger.committed().end, 0);
