@@ -413,11 +413,17 @@ impl OpenBatch {
 
     /// Takes a copy of `payload`, whose checksum is `crc`.
     pub(crate) fn push(&mut self, payload: &[u8], crc: u32) {
+        self.push_parts(&[payload], crc);
+    }
+
+    /// Takes a copy of the payload that `parts` make one behind the other. Its checksum is `crc`.
+    pub(crate) fn push_parts(&mut self, parts: &[&[u8]], crc: u32) {
         if self.table.is_empty() {
             // Most likely the others are as large as the first.
-            self.table.reserve(self.body.capacity() / (payload.len() + SLOT_BYTES) * SLOT_BYTES);
+            let len = payload_len(parts);
+            self.table.reserve(self.body.capacity() / (len + SLOT_BYTES) * SLOT_BYTES);
         }
-        self.body.extend_from_slice(payload);
+        parts.iter().for_each(|part| self.body.extend_from_slice(part));
         let end = self.payload_bytes();
         assert!(end <= BODY_BYTES_MAX, "the limits of the builder keep a batch below that of the format");
         let slot = end as u64 | u64::from(crc) << 32;
@@ -440,6 +446,21 @@ impl OpenBatch {
         self.body.extend_from_slice(&self.table);
         Bytes::from(self.body)
     }
+}
+
+/// How long the payload is that `parts` make, in bytes. They may overlap in memory, and so come to
+/// more than there are addresses: that is as good as too much.
+#[inline]
+pub(crate) fn payload_len(parts: &[&[u8]]) -> usize {
+    parts.iter().fold(0, |len, part| len.saturating_add(part.len()))
+}
+
+/// The checksum of the payload that `parts` make: that of the parts joined.
+#[inline]
+pub(crate) fn payload_crc(parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize()
 }
 
 /// What binds the checksum of a payload to its index. It is 0 for one index in four billion.

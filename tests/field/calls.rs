@@ -157,6 +157,8 @@ facts! {
             let refused = ledger.append("y").unwrap_err();
             assert!(matches!(refused, AppendError::CalledFromWaker { .. }), "{refused}");
             assert!(!refused.may_have_committed());
+            let refused = ledger.append_parts(&[b"x", b"y"]).unwrap_err();
+            assert!(matches!(refused, AppendError::CalledFromWaker { .. }), "{refused}");
             let refused = ledger.append_batch(["a", "b"]).unwrap_err();
             assert!(matches!(refused, AppendError::CalledFromWaker { .. }), "{refused}");
             assert_eq!(ledger.status().end_index, end, "nothing was appended");

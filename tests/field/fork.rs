@@ -88,6 +88,7 @@ fn expect_refusals(ledger: &DLedger, backup: &Path) -> Result<(), String> {
         return Err(refused.to_string());
     }
     expect!(ledger.append_async("x").wait(), Err(AppendError::Forked { under_way: false, .. }));
+    expect!(ledger.append_parts(&[b"x"]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch(["x", "y"]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch([""; 0]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch_async(["x", "y"]).wait(), Err(AppendError::Forked { under_way: false, .. }));
