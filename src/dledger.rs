@@ -385,12 +385,10 @@ impl Builder {
     ///
     /// # Errors
     /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.
-    pub fn open(mut self) -> Result<DLedger, OpenError> {
+    pub fn open(self) -> Result<DLedger, OpenError> {
         self.check()?;
-        let mut storage = match self.storage.take() {
-            Some(storage) => storage,
-            None => Box::new(self.segmented_log()),
-        };
+        let (storage, transport) = self.take_given()?;
+        let mut storage = storage.unwrap_or_else(|| Box::new(self.segmented_log()));
         let genesis = Genesis {
             group: self.group.clone(),
             node: self.node,
@@ -399,7 +397,7 @@ impl Builder {
         };
         let mut recovered = storage.open(&genesis)?;
         self.perhaps_rejoin_empty(&mut *storage, &mut recovered)?;
-        let transport = self.transport.take().unwrap_or_else(|| self.default_transport());
+        let transport = transport.unwrap_or_else(|| self.default_transport());
         let (inputs, inbox) = unbounded();
         let threads = Threads::new(self.node, inputs.clone());
         let started = self.start(&genesis, recovered, storage, transport, &threads, inputs, inbox);

@@ -273,6 +273,17 @@ pub enum OpenError {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// The storage or transport of the host's own was taken by an earlier opening of this builder,
+    /// or of a clone: one serves one opening, also one that failed. Give this one another.
+    #[error(
+        "Builder::{knob}: an earlier opening of this builder or a clone of it took what was given: \
+         give every opening another one"
+    )]
+    #[non_exhaustive]
+    Taken {
+        /// The method of the builder: `storage` or `transport`.
+        knob: &'static str,
+    },
     /// The storage could not be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
