@@ -48,6 +48,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 96 << 20;
 ///
 /// The log begins after one such mark (its base) and ends at another (its last); a replica that is moved forward is moved to a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mark {
     /// The batch after which this holds.
     pub raft_index: u64,
@@ -67,6 +68,13 @@ impl Mark {
     /// Where the log of a new group begins. Not at raft index 0, so that a later member always takes the group's membership along
     /// with its starting point.
     pub const GENESIS: Mark = Mark { raft_index: 1, term: 1, next_index: 0, next_position: 0, timestamp: 0, chain: 0 };
+
+    /// A mark that was written down: after the batch `raft_index` of `term`, with this chain value.
+    /// The rest is that of [`Mark::GENESIS`], to be set afterwards. A mark that comes to be is made
+    /// by [`Batch::mark_after`].
+    pub fn new(raft_index: u64, term: u64, chain: u32) -> Mark {
+        Mark { raft_index, term, chain, ..Mark::GENESIS }
+    }
 }
 
 /// Why bytes are not the batch that they claim to be.
