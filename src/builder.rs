@@ -59,12 +59,11 @@ pub enum FlushPolicy {
 /// that differ there refuse each other, and [`Status::refused`] says so. Nothing else decides what
 /// is committed, and nothing else is checked.
 ///
-/// - `group` and the ids of `peers`: the same, from the first opening on. Each log remembers them
-/// too. - `heartbeat_interval`, `election_timeout`: may differ for a while, as when they are
-/// changed on one
-///   node after the other. Only elections depend on them. But a leader whose heartbeats come later
-///   than another node's election timeout loses the leadership again and again: raise election
-///   timeouts before heartbeat intervals, and lower them after.
+/// - `group` and the ids of `peers`: the same, from the first opening on. Each log remembers them.
+/// - `heartbeat_interval`, `election_timeout`: may differ for a while, as when they are changed on
+///   one node after the other. Only elections depend on them. But a leader whose heartbeats come
+///   later than another node's election timeout loses the leadership again and again: raise
+///   election timeouts before heartbeat intervals, and lower them after.
 /// - `flush`: may differ. What an acknowledged append survives is as strong as the policies of the
 ///   nodes that make up its majority: with one of them under [`FlushPolicy::Async`], as weak as
 ///   that.

@@ -158,6 +158,7 @@ mod tests {
             assert!(temporary.is_temporary(), "{temporary}");
         }
         let last = StorageError::io("sync", "log", source());
-        assert!(!last.is_temporary() && last.to_string() == "could not sync log: a limit", "{last}");
+        assert!(!last.is_temporary());
+        assert_eq!(last.to_string(), "could not sync log: a limit");
     }
 }
