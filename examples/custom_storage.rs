@@ -29,10 +29,9 @@ struct Pages {
 }
 
 fn new_notebook() -> Arc<Notebook> {
-    let identity = Identity { directory: RandomState::new().hash_one("notebook").into(), incarnation: 0, complete: true };
-    let hard_state = HardState { term: 1, vote: None, commit: 1 };
-    let base = Base { mark: Mark::GENESIS, membership: Membership::default() };
-    let kept = Recovered { identity, hard_state, base, last: Mark::GENESIS, peers: Vec::new(), damage: Vec::new() };
+    let identity = Identity::new(RandomState::new().hash_one("notebook").into(), 0, true);
+    let base = Base::new(Mark::GENESIS, Membership::default());
+    let kept = Recovered::new(identity, HardState::new(1, None, 1), base, Mark::GENESIS);
     Arc::new(Notebook(Mutex::new(Pages { owner: None, user: Weak::new(), kept, log: Vec::new() })))
 }
 
@@ -45,12 +44,12 @@ impl Storage for Handle {
     fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
         let (mut pages, path) = (self.notebook.0.lock(), PathBuf::from("(notebook)"));
         if pages.user.strong_count() > 0 {
-            return Err(StorageError::InUse { path });
+            return Err(StorageError::in_use(path));
         }
         match &pages.owner {
             None => pages.kept.base.membership = genesis.membership.clone(),
             Some(owner) if owner == genesis => {}
-            Some(owner) => return Err(StorageError::Mismatch { path, expected: genesis.to_string(), found: owner.to_string() }),
+            Some(owner) => return Err(StorageError::mismatch(path, genesis, owner)),
         }
         (pages.owner, pages.user) = (Some(genesis.clone()), Arc::downgrade(&self.alive));
         pages.kept.identity.incarnation += 1;
@@ -115,7 +114,8 @@ impl LogReader for Notebook {
         let pages = self.0.lock();
         let found = pages.log.iter().find(|(_, mark)| index < mark.next_index);
         let first = pages.kept.base.mark.next_index;
-        if index < first { Err(StorageError::Purged { first }) } else { Ok(found.map(|(batch, _)| batch.clone())) }
+        let batch = || found.map(|(batch, _)| batch.clone());
+        if index < first { Err(StorageError::purged(first)) } else { Ok(batch()) }
     }
 
     fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
@@ -134,7 +134,8 @@ impl LogReader for Notebook {
         let pages = self.0.lock();
         let base = pages.kept.base.mark;
         let found = std::iter::once(base).chain(pages.log.iter().map(|(_, mark)| *mark)).find(|mark| mark.raft_index == raft_index);
-        if raft_index < base.raft_index { Err(StorageError::Purged { first: base.next_index }) } else { Ok(found) }
+        let is_kept = raft_index >= base.raft_index;
+        if is_kept { Ok(found) } else { Err(StorageError::purged(base.next_index)) }
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 96 << 20;
 ///
 /// The log begins after one such mark (its base) and ends at another (its last); a replica that is moved forward is moved to a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mark {
     /// The batch after which this holds.
     pub raft_index: u64,
@@ -67,6 +68,13 @@ impl Mark {
     /// Where the log of a new group begins. Not at raft index 0, so that a later member always takes the group's membership along
     /// with its starting point.
     pub const GENESIS: Mark = Mark { raft_index: 1, term: 1, next_index: 0, next_position: 0, timestamp: 0, chain: 0 };
+
+    /// A mark that was written down: after the batch `raft_index` of `term`, with this chain value.
+    /// The rest is that of [`Mark::GENESIS`], to be set afterwards. A mark that comes to be is made
+    /// by [`Batch::mark_after`].
+    pub fn new(raft_index: u64, term: u64, chain: u32) -> Mark {
+        Mark { raft_index, term, chain, ..Mark::GENESIS }
+    }
 }
 
 /// Why bytes are not the batch that they claim to be.
@@ -413,11 +421,17 @@ impl OpenBatch {
 
     /// Takes a copy of `payload`, whose checksum is `crc`.
     pub(crate) fn push(&mut self, payload: &[u8], crc: u32) {
+        self.push_parts(&[payload], crc);
+    }
+
+    /// Takes a copy of the payload that `parts` make one behind the other. Its checksum is `crc`.
+    pub(crate) fn push_parts(&mut self, parts: &[&[u8]], crc: u32) {
         if self.table.is_empty() {
             // Most likely the others are as large as the first.
-            self.table.reserve(self.body.capacity() / (payload.len() + SLOT_BYTES) * SLOT_BYTES);
+            let len = payload_len(parts);
+            self.table.reserve(self.body.capacity() / (len + SLOT_BYTES) * SLOT_BYTES);
         }
-        self.body.extend_from_slice(payload);
+        parts.iter().for_each(|part| self.body.extend_from_slice(part));
         let end = self.payload_bytes();
         assert!(end <= BODY_BYTES_MAX, "the limits of the builder keep a batch below that of the format");
         let slot = end as u64 | u64::from(crc) << 32;
@@ -440,6 +454,21 @@ impl OpenBatch {
         self.body.extend_from_slice(&self.table);
         Bytes::from(self.body)
     }
+}
+
+/// How long the payload is that `parts` make, in bytes. They may overlap in memory, and so come to
+/// more than there are addresses: that is as good as too much.
+#[inline]
+pub(crate) fn payload_len(parts: &[&[u8]]) -> usize {
+    parts.iter().fold(0, |len, part| len.saturating_add(part.len()))
+}
+
+/// The checksum of the payload that `parts` make: that of the parts joined.
+#[inline]
+pub(crate) fn payload_crc(parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize()
 }
 
 /// What binds the checksum of a payload to its index. It is 0 for one index in four billion.

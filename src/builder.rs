@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{BODY_BYTES_MAX, PREFIX_BYTES, SLOT_BYTES};
 use crate::entry::NodeId;
 use crate::error::OpenError;
+use crate::primitives::Mutex;
 use crate::role::{Membership, Status};
 use crate::sequencer::ENTRY_OVERHEAD;
 use crate::storage::{Create, Storage};
@@ -30,8 +32,45 @@ pub enum FlushPolicy {
     },
 }
 
-/// Sets up a ledger. Made by [`DLedger::builder`](crate::DLedger::builder); every node of a group is given the same `group` and `peers`.
+/// Sets up a ledger. Made by [`DLedger::builder`](crate::DLedger::builder).
+///
+/// A builder can be cloned, to open several ledgers that differ in a few settings, or to open one
+/// once more after a failure. [Observers](Self::on_role_change) are shared by the clones. A
+/// [storage](Self::storage) or [transport](Self::transport) of the host's own serves one opening
+/// alone, and every further one is refused with [`OpenError::Taken`] until it is given another.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let home = tempfile::tempdir()?;
+/// use dledger::DLedger;
+/// use std::time::Duration;
+///
+/// let usual = DLedger::builder(1).append_timeout(Duration::from_secs(2));
+/// let orders = usual.clone().group("orders").dir(home.path().join("orders")).open()?;
+/// let payments = usual.group("payments").dir(home.path().join("payments")).open()?;
+/// # orders.append("o")?;
+/// # payments.append("p")?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What the nodes of a group have in common
+/// Only the first of these must be the same on all of them. It is checked when they meet: nodes
+/// that differ there refuse each other, and [`Status::refused`] says so. Nothing else decides what
+/// is committed, and nothing else is checked.
+///
+/// - `group` and the ids of `peers`: the same, from the first opening on. Each log remembers them.
+/// - `heartbeat_interval`, `election_timeout`: may differ for a while, as when they are changed on
+///   one node after the other. Only elections depend on them. But a leader whose heartbeats come
+///   later than another node's election timeout loses the leadership again and again: raise
+///   election timeouts before heartbeat intervals, and lower them after.
+/// - `flush`: may differ. What an acknowledged append survives is as strong as the policies of the
+///   nodes that make up its majority: with one of them under [`FlushPolicy::Async`], as weak as
+///   that.
+/// - The addresses of `peers`: may differ, for each node has its own way to another.
+/// - All others concern this node alone.
 #[must_use = "a builder does nothing until it is opened"]
+#[derive(Clone)]
 pub struct Builder {
     pub(crate) node: NodeId,
     pub(crate) dir: Option<PathBuf>,
@@ -39,8 +78,8 @@ pub struct Builder {
     pub(crate) rejoin_empty: bool,
     pub(crate) group: String,
     pub(crate) peers: Vec<(NodeId, String)>,
-    pub(crate) storage: Option<Box<dyn Storage>>,
-    pub(crate) transport: Option<Box<dyn Transport>>,
+    pub(crate) storage: Option<Given<dyn Storage>>,
+    pub(crate) transport: Option<Given<dyn Transport>>,
     pub(crate) flush: FlushPolicy,
     pub(crate) segment_bytes: u64,
     pub(crate) verified: bool,
@@ -52,6 +91,25 @@ pub struct Builder {
     pub(crate) election_timeout: Duration,
     pub(crate) catch_up_bytes_per_second: u64,
     pub(crate) observers: Vec<Observer>,
+}
+
+/// What a host gives for one opening, of this builder or a clone of it: whoever comes first takes
+/// it.
+pub(crate) struct Given<T: ?Sized>(Arc<Mutex<Option<Box<T>>>>);
+
+/// The storage and transport of the host's own that an opening takes, if it was given any.
+pub(crate) type Taken = (Option<Box<dyn Storage>>, Option<Box<dyn Transport>>);
+
+impl<T: ?Sized> Given<T> {
+    fn new(given: Box<T>) -> Given<T> {
+        Given(Arc::new(Mutex::new(Some(given))))
+    }
+}
+
+impl<T: ?Sized> Clone for Given<T> {
+    fn clone(&self) -> Self {
+        Given(self.0.clone())
+    }
 }
 
 const KIB: u64 = 1 << 10;
@@ -98,8 +156,15 @@ impl Builder {
         }
     }
 
-    /// The directory of this node's log. Made if it does not exist; its parent must exist, and is never made. One directory for each node
-    /// of each group. Required, unless a [`storage`](Self::storage) is given.
+    /// The number of this node, instead of the one that the builder was made with: for clones that
+    /// open several nodes.
+    pub fn node(mut self, id: impl Into<NodeId>) -> Builder {
+        self.node = id.into();
+        self
+    }
+
+    /// The directory of this node's log. Made if it does not exist; its parent must exist, and is never made. One directory for each node of
+    /// each group. Required, unless a [`storage`](Self::storage) is given.
     ///
     /// The name is looked up once, when the ledger is opened. Whatever becomes of it afterwards (a change of the working directory, a link
     /// that is switched, a directory that is renamed or mounted over), that directory is read and written as long as the ledger is open,
@@ -167,15 +232,18 @@ impl Builder {
         self
     }
 
-    /// A storage of the host's own instead of the segmented log. `dir` and `segment_bytes` are then without effect.
+    /// A storage of the host's own instead of the segmented log. `dir` and `segment_bytes` are then
+    /// without effect. The first opening of this builder or a clone takes it, whether it succeeds
+    /// or not.
     pub fn storage(mut self, storage: impl Storage + 'static) -> Builder {
-        self.storage = Some(Box::new(storage));
+        self.storage = Some(Given::new(Box::new(storage)));
         self
     }
 
     /// A transport of the host's own instead of TCP. Addresses may then be anything that it understands.
+    /// The first opening of this builder or a clone takes it, whether it succeeds or not.
     pub fn transport(mut self, transport: impl Transport + 'static) -> Builder {
-        self.transport = Some(Box::new(transport));
+        self.transport = Some(Given::new(Box::new(transport)));
         self
     }
 
@@ -238,14 +306,16 @@ impl Builder {
         self
     }
 
-    /// How often a leader tells its followers that it is there: 2 ms to 1 min, default 100 ms. The same on every node of the group.
+    /// How often a leader tells its followers that it is there: 2 ms to 1 min, default 100 ms. The
+    /// same on every node of the group, but for a while at most.
     pub fn heartbeat_interval(mut self, interval: Duration) -> Builder {
         self.heartbeat_interval = interval;
         self
     }
 
     /// How long a follower waits for its leader before it asks for votes: at least twice the heartbeat interval, at most 1 h, default 1 s. Each
-    /// follower waits between this and twice this, drawn anew each time. The same on every node of the group.
+    /// follower waits between this and twice this, drawn anew each time. The same on every node of
+    /// the group, but for a while at most.
     pub fn election_timeout(mut self, timeout: Duration) -> Builder {
         self.election_timeout = timeout;
         self
@@ -262,10 +332,29 @@ impl Builder {
     }
 
     /// Calls `observer` with the status after every change of role, term or leader: in order, without loss, on a thread of its own. A panic in it
-    /// is contained. While it blocks, later changes wait; `shutdown` waits for it too.
-    pub fn on_role_change(mut self, observer: impl Fn(&Status) + Send + 'static) -> Builder {
-        self.observers.push(Box::new(observer));
+    /// is contained. While it blocks, later changes wait; `shutdown` waits for it too. Clones of the
+    /// builder share it: the ledgers that they open call it, each on its own thread.
+    pub fn on_role_change(mut self, observer: impl Fn(&Status) + Send + Sync + 'static) -> Builder {
+        self.observers.push(Arc::new(observer));
         self
+    }
+
+    /// Takes the storage and the transport that the host gave: both, or none.
+    ///
+    /// # Errors
+    /// [`OpenError::Taken`] if an earlier opening took one of them.
+    pub(crate) fn take_given(&self) -> Result<Taken, OpenError> {
+        // All that lock both do it in this order.
+        let mut storage = self.storage.as_ref().map(|given| given.0.lock());
+        let mut transport = self.transport.as_ref().map(|given| given.0.lock());
+        if storage.as_ref().is_some_and(|given| given.is_none()) {
+            return Err(OpenError::Taken { knob: "storage" });
+        }
+        if transport.as_ref().is_some_and(|given| given.is_none()) {
+            return Err(OpenError::Taken { knob: "transport" });
+        }
+        let storage = storage.as_mut().and_then(|given| given.take());
+        Ok((storage, transport.as_mut().and_then(|given| given.take())))
     }
 
     /// The largest batch body, payloads only.

@@ -29,6 +29,16 @@ impl Cursor {
         Cursor { shared, next: from, batch: None, ahead: Ahead::new(from), failed: false, rests: false }
     }
 
+    /// Forgets an error that was told.
+    fn begin_anew(&mut self) {
+        (self.failed, self.rests) = (false, false);
+    }
+
+    fn seek(&mut self, index: u64) {
+        self.begin_anew();
+        (self.next, self.batch, self.ahead) = (index, None, Ahead::new(index));
+    }
+
     /// Where nothing is read, for now or ever.
     #[cold]
     fn end(&mut self) -> Option<Result<Entry, ReadError>> {
@@ -124,6 +134,39 @@ impl Iterator for Cursor {
 }
 
 /// Reads committed entries in order and waits for more. Made by [`DLedger::tail`](crate::DLedger::tail).
+///
+/// [`next_timeout`](Self::next_timeout) tells a time-out from an end, and can be called again after
+/// every error. The iterator blocks for as long as it takes, and ends after the first error.
+///
+/// # Entries that are not kept
+/// A reader that is slower than retention finds [`ReadError::Purged`]. So does every reader of a
+/// node that was *moved forward*: one that fell so far behind that its leader had purged what it
+/// lacked begins its log anew at the leader's first retained entry, and the next that is committed
+/// there may lie far beyond the last one read. Nothing is skipped in silence: the error names the
+/// first index that is kept, and [`seek`](Self::seek) goes on there, if the host can do without the
+/// rest.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let home = tempfile::tempdir()?;
+/// # let ledger = dledger::DLedger::builder(1).dir(home.path().join("log")).open()?;
+/// use dledger::ReadError;
+/// use std::time::Duration;
+///
+/// ledger.append("first")?;
+/// let mut tail = ledger.tail(0);
+/// loop {
+///     match tail.next_timeout(Duration::from_millis(10)) {
+///         Ok(Some(entry)) => println!("{}: {} bytes", entry.index(), entry.len()),
+///         Ok(None) => ledger.shutdown()?, // nothing came in time: this example ends
+///         Err(ReadError::Purged { first, .. }) => tail.seek(first),
+///         Err(ReadError::Stopped) => break,
+///         Err(error) => return Err(error.into()),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Tail {
     cursor: Cursor,
@@ -134,14 +177,36 @@ impl Tail {
         Tail { cursor }
     }
 
-    /// The next entry, or `None` if none was committed within `timeout`, or the node was shut down.
+    /// The next entry, or `None` if none was committed within `timeout`. Blocks for that long at
+    /// most; with a timeout of zero it does not block. One that the clock cannot express never
+    /// passes.
+    ///
+    /// Every call tries anew, at the entry that comes next: an error is told at each call for as
+    /// long as its reason lasts.
     ///
     /// # Errors
-    /// [`ReadError::Failed`], once, at the end of what a node with a fault has committed.
-    /// Any [`ReadError`]. [`ReadError::CalledFromWaker`] if it would have to wait within a waker; it
-    /// goes on elsewhere.
-    pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<Entry, ReadError>> {
-        self.next_until(Instant::now().checked_add(timeout))
+    /// [`ReadError::Stopped`] once the node was shut down, also if it is while this waits.
+    /// [`ReadError::Failed`] at the end of what a node with a fault has committed: nothing more
+    /// comes. [`ReadError::Purged`] if the next entry is not kept: see [`seek`](Self::seek).
+    /// [`ReadError::Damaged`] and [`ReadError::Storage`] if it cannot be read.
+    /// [`ReadError::CalledFromWaker`] if it would have to wait within a waker; it goes on
+    /// elsewhere. [`ReadError::Forked`] in a forked child.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Entry>, ReadError> {
+        // An error ends the iterator alone, be it one of before or of now.
+        self.cursor.begin_anew();
+        let outcome = self.next_until(Instant::now().checked_add(timeout));
+        self.cursor.begin_anew();
+        match outcome {
+            None if self.cursor.shared.watermark.is_closed() => Err(ReadError::Stopped),
+            outcome => outcome.transpose(),
+        }
+    }
+
+    /// Goes on at `index`: the next entry that is given is that one, once it is committed. Forwards
+    /// or backwards, also after an error or the end of the iterator. Reads nothing and does not
+    /// block: an index that is not kept is an error of the call that reads there.
+    pub fn seek(&mut self, index: u64) {
+        self.cursor.seek(index);
     }
 
     fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<Entry, ReadError>> {
@@ -176,8 +241,9 @@ impl Tail {
     }
 }
 
-/// Blocks. Ends when the node is shut down, or after the first error, but goes on when it is asked once
-/// more if that was [temporary](crate::storage::StorageError::is_temporary).
+/// Blocks. Ends when the node is shut down, or after the first error, which is the last item; but
+/// goes on when it is asked once more if that was
+/// [temporary](crate::storage::StorageError::is_temporary), and after [`Tail::seek`].
 impl Iterator for Tail {
     type Item = Result<Entry, ReadError>;
 
@@ -320,5 +386,23 @@ mod tests {
                 assert_eq!(*cursor.next().unwrap().unwrap(), payload(index)[..]);
             }
         }
+    }
+
+    #[test]
+    fn a_tail_tells_an_error_at_each_call_and_reads_on_once_its_reason_is_gone() {
+        let (reader, cursor) = cursor(5);
+        let mut tail = Tail::new(cursor);
+        tail.seek(5);
+        for _ in 0..2 {
+            let told = tail.next_timeout(Duration::ZERO);
+            assert!(matches!(told, Err(ReadError::Damaged { index: 5, .. })), "{told:?}");
+        }
+        assert!(tail.next().is_some_and(|told| told.is_err()) && tail.next().is_none());
+        reader.is_mended.store(true, Ordering::Relaxed);
+        assert!(tail.next().is_none(), "an iterator that has ended stays so");
+        for index in 5..100 {
+            assert_eq!(*tail.next_timeout(Duration::ZERO).unwrap().unwrap(), payload(index)[..]);
+        }
+        assert!(matches!(tail.next_timeout(Duration::ZERO), Ok(None)));
     }
 }

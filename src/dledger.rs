@@ -102,8 +102,42 @@ impl DLedger {
         self.node.shared.sequencer.append(payload.as_ref(), None)
     }
 
-    /// Appends several payloads at consecutive indexes, all or nothing, and blocks until they are committed. Returns their indexes. Without any
-    /// payload it returns an empty range.
+    /// Appends one entry whose payload is made of `parts`, one behind the other, as if they had
+    /// been joined first: a header and a body, say. They are copied straight to where the entry is
+    /// sent from, and nothing is allocated for them. Blocks and returns as [`append`](Self::append)
+    /// does. No part, or parts without a byte, make an empty payload.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let home = tempfile::tempdir()?;
+    /// # let ledger = dledger::DLedger::builder(1).dir(home.path().join("log")).open()?;
+    /// let header = 5_u32.to_le_bytes();
+    /// let index = ledger.append_parts(&[&header, b"hello"])?;
+    /// assert_eq!(&ledger.get(index)?.expect("committed")[..], b"\x05\0\0\0hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append). The limits hold for the sum of the parts.
+    pub fn append_parts(&self, parts: &[&[u8]]) -> Result<u64, AppendError> {
+        refuse_in_waker(AppendError::CalledFromWaker { under_way: false })?;
+        let future = self.node.shared.sequencer.append_parts(parts, Some(self.deadline()));
+        self.await_commit(future)
+    }
+
+    /// Appends one entry whose payload is made of `parts`, as [`append_parts`](Self::append_parts)
+    /// does, without waiting, as [`append_async`](Self::append_async) does.
+    pub fn append_parts_async(&self, parts: &[&[u8]]) -> AppendFuture {
+        self.node.shared.sequencer.append_parts(parts, None)
+    }
+
+    /// Appends several payloads at consecutive indexes, all or nothing, and blocks until they are
+    /// committed. Returns their indexes.
+    ///
+    /// Without any payload it appends nothing, waits for no commit and returns an empty range,
+    /// which begins at the index that the next entry would have taken here at that moment. It is
+    /// refused as any append is, where another node leads for instance.
     ///
     /// # Errors
     /// Any [`AppendError`]. [`AppendError::TooLarge`] if the payloads come to more than 16 MiB or `Builder::max_entry_bytes`, whichever is more;
@@ -115,7 +149,9 @@ impl DLedger {
         Ok(start..start + count)
     }
 
-    /// Appends several payloads as [`append_batch`](Self::append_batch) does, without waiting. The future tells the place of the first.
+    /// Appends several payloads as [`append_batch`](Self::append_batch) does, without waiting. The
+    /// future tells the place of the first. Without any payload it is resolved at once, if it is
+    /// not refused: see [`Appended`](crate::Appended).
     pub fn append_batch_async<P: AsRef<[u8]>>(&self, payloads: impl IntoIterator<Item = P>) -> AppendFuture {
         self.node.shared.sequencer.append_batch(payloads, None).0
     }
@@ -351,12 +387,10 @@ impl Builder {
     ///
     /// # Errors
     /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.
-    pub fn open(mut self) -> Result<DLedger, OpenError> {
+    pub fn open(self) -> Result<DLedger, OpenError> {
         self.check()?;
-        let mut storage = match self.storage.take() {
-            Some(storage) => storage,
-            None => Box::new(self.segmented_log()),
-        };
+        let (storage, transport) = self.take_given()?;
+        let mut storage = storage.unwrap_or_else(|| Box::new(self.segmented_log()));
         let genesis = Genesis {
             group: self.group.clone(),
             node: self.node,
@@ -365,7 +399,7 @@ impl Builder {
         };
         let mut recovered = storage.open(&genesis)?;
         self.perhaps_rejoin_empty(&mut *storage, &mut recovered)?;
-        let transport = self.transport.take().unwrap_or_else(|| self.default_transport());
+        let transport = transport.unwrap_or_else(|| self.default_transport());
         let (inputs, inbox) = unbounded();
         let threads = Threads::new(self.node, inputs.clone());
         let started = self.start(&genesis, recovered, storage, transport, &threads, inputs, inbox);

@@ -556,10 +556,7 @@ impl Engine {
             match effect {
                 Effect::Send(mut messages) => self.transport.send(&mut messages),
                 Effect::Write { batches, hard_state, commit } => self.write(&batches, hard_state, commit),
-                Effect::Rebase(base) => {
-                    let written = self.storage.reset(&base);
-                    self.after_write(written, None);
-                }
+                Effect::Rebase(base) => self.move_forward(&base),
                 Effect::Sync(number) => self.begin_sync(number),
                 Effect::Commit(mark) => self.shared.watermark.publish(mark.next_index, mark.next_position),
                 Effect::Settle(batch, fate) => self.settle(batch, fate),

@@ -112,8 +112,15 @@ impl AppendError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The entry was given up by retention.
-    #[error("entry {index} was purged: the ledger is kept from index {first} on")]
+    /// The entry is not kept on this node any more: a host [purged](crate::DLedger::purge) it here,
+    /// or this node was moved forward past it. That happens to a node that fell so far behind that
+    /// its leader had purged what it lacked: its log begins anew at the leader's first retained
+    /// entry, which the log tells at INFO. Read on at `first` ([`Tail::seek`](crate::Tail::seek)),
+    /// or read what lies before it at a node that still keeps it.
+    #[error(
+        "entry {index} is not kept on this node, which was purged or moved forward past it: it \
+         keeps the ledger from index {first} on"
+    )]
     #[non_exhaustive]
     Purged {
         /// What was asked for.
@@ -265,6 +272,17 @@ pub enum OpenError {
         knob: &'static str,
         /// What is wrong, and what would be right.
         reason: String,
+    },
+    /// The storage or transport of the host's own was taken by an earlier opening of this builder,
+    /// or of a clone: one serves one opening, also one that failed. Give this one another.
+    #[error(
+        "Builder::{knob}: an earlier opening of this builder or a clone of it took what was given: \
+         give every opening another one"
+    )]
+    #[non_exhaustive]
+    Taken {
+        /// The method of the builder: `storage` or `transport`.
+        knob: &'static str,
     },
     /// The storage could not be opened.
     #[error(transparent)]

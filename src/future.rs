@@ -17,6 +17,10 @@ use crate::primitives::crowd::{Condvar, Mutex};
 use crate::spin;
 
 /// Where an append came to stand, now that it is committed.
+///
+/// Of an [`append_batch_async`](crate::DLedger::append_batch_async) without any payload: where the
+/// next entry would have gone when it was called, with `term` and `timestamp` 0, for nothing was
+/// appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {
@@ -26,6 +30,10 @@ pub struct Appended {
     pub position: u64,
     /// The term in which it was appended.
     pub term: u64,
+    /// When the leader took its batch, in milliseconds since 1970 by the leader's clock: what
+    /// [`Entry::timestamp`](crate::Entry::timestamp) says of it on every node. Never less than that
+    /// of an entry before it.
+    pub timestamp: u64,
 }
 
 /// One append (or atomic batch of appends) under way.
@@ -82,7 +90,7 @@ impl AppendFuture {
         // Who has many in flight finds most of them committed.
         match &self.state {
             State::UnderWay { completion, index, position } if let Some(term) = completion.committed() => {
-                Ok(Appended { index: *index, position: *position, term })
+                Ok(completion.appended(*index, *position, term))
             }
             _ => self.wait_long(),
         }
@@ -111,7 +119,10 @@ impl AppendFuture {
     fn place(&self, outcome: Outcome) -> Result<Appended, AppendError> {
         match &self.state {
             State::Refused(error) => Err(error.clone()),
-            State::UnderWay { index, position, .. } => outcome.map(|term| Appended { index: *index, position: *position, term }),
+            State::UnderWay { completion, index, position } => {
+                let term = outcome?;
+                Ok(completion.appended(*index, *position, term))
+            }
         }
     }
 }
@@ -177,6 +188,9 @@ pub(crate) type Outcome = Result<u64, AppendError>;
 pub(crate) struct Completion {
     /// The term in which the batch was committed: all that there is to know, without the lock. 0 as long as it is not, or if it failed.
     committed: AtomicU64,
+    /// The batch's timestamp, in milliseconds since 1970. Stored when the batch is closed, before
+    /// it is committed by the same thread: whoever has learnt of that finds it.
+    timestamp: AtomicU64,
     waiting: Mutex<Waiting>,
     wake: Condvar,
     /// Where it is resolved. Nowhere else is the lock touched: whoever held it at a fork never gives it back to the child.
@@ -195,6 +209,18 @@ impl Completion {
     /// One that only this process resolves, and none of its forked children.
     pub(crate) fn within(home: Home) -> Completion {
         Completion { home, ..Completion::default() }
+    }
+
+    /// The batch is closed, and has this timestamp.
+    pub(crate) fn set_timestamp(&self, timestamp: u64) {
+        self.timestamp.store(timestamp, Ordering::Relaxed);
+    }
+
+    /// Where an entry of the batch stands that was committed in `term`.
+    #[inline]
+    fn appended(&self, index: u64, position: u64, term: u64) -> Appended {
+        let timestamp = self.timestamp.load(Ordering::Relaxed);
+        Appended { index, position, term, timestamp }
     }
 
     /// Ends the wait of everyone. Only the first outcome counts.
@@ -344,12 +370,14 @@ mod tests {
         }
         assert!(future.wait_timeout(Duration::from_millis(1)).is_none());
 
+        completion.set_timestamp(99);
         completion.resolve(Ok(7));
         completion.resolve(Err(AppendError::Stopped));
-        assert_eq!(blocked.join().unwrap().unwrap(), Appended { index: 4, position: 40, term: 7 });
+        let expected = Appended { index: 4, position: 40, term: 7, timestamp: 99 };
+        assert_eq!(blocked.join().unwrap().unwrap(), expected);
         assert_eq!(counter.0.load(Ordering::SeqCst), 1, "a future polled three times is woken once");
         let Poll::Ready(Ok(appended)) = Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) else { panic!() };
-        assert_eq!(appended.index, 5);
+        assert_eq!((appended.index, appended.timestamp), (5, 99));
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl fmt::Display for Role {
 
 /// The nodes that make up a group. Sorted, without repetition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Membership {
     /// Nodes that vote, and whose disks count for a commit.
     pub voters: Vec<NodeId>,
@@ -41,18 +42,33 @@ pub struct Membership {
 }
 
 impl Membership {
+    /// A group of these voters and learners. A node that is named as both has a vote.
+    pub fn new<V, L>(voters: V, learners: L) -> Membership
+    where
+        V: IntoIterator<Item = NodeId>,
+        L: IntoIterator<Item = NodeId>,
+    {
+        let (voters, mut learners) = (sorted(voters), sorted(learners));
+        learners.retain(|id| !voters.contains(id));
+        Membership { voters, learners }
+    }
+
     /// A group of these voters and no learner.
     pub fn of_voters(voters: impl IntoIterator<Item = NodeId>) -> Membership {
-        let mut voters: Vec<NodeId> = voters.into_iter().collect();
-        voters.sort_unstable();
-        voters.dedup();
-        Membership { voters, learners: Vec::new() }
+        Membership::new(voters, [])
     }
 
     /// Whether `node` is one of them, with or without a vote.
     pub fn contains(&self, node: NodeId) -> bool {
         self.voters.contains(&node) || self.learners.contains(&node)
     }
+}
+
+fn sorted(ids: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+    let mut ids: Vec<NodeId> = ids.into_iter().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }
 
 /// One node of the group and where it is reached.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::batch::OpenBatch;
+use crate::batch::{OpenBatch, payload_crc, payload_len};
 use crate::error::AppendError;
 use crate::fork::Home;
 use crate::future::{AppendFuture, Completion};
@@ -110,26 +110,34 @@ impl Sequencer {
 
     /// Queues one payload. Without a `deadline` a full window is refused at once; with one it is waited for.
     pub(crate) fn append(&self, payload: &[u8], deadline: Option<Instant>) -> AppendFuture {
-        if payload.len() as u64 > self.limits.entry {
-            return AppendFuture::refused(AppendError::TooLarge { len: payload.len() as u64, limit: self.limits.entry });
+        self.append_parts(&[payload], deadline)
+    }
+
+    /// The same with a payload in several parts, which are copied one behind the other.
+    #[inline]
+    pub(crate) fn append_parts(&self, parts: &[&[u8]], deadline: Option<Instant>) -> AppendFuture {
+        let len = payload_len(parts);
+        if len as u64 > self.limits.entry {
+            let too_large = AppendError::TooLarge { len: len as u64, limit: self.limits.entry };
+            return AppendFuture::refused(too_large);
         }
         if !self.home.is_here() {
             return AppendFuture::refused(AppendError::Forked { under_way: false });
         }
-        let crc = crc32fast::hash(payload);
-        let cost = payload.len() as u64 + ENTRY_OVERHEAD;
+        let crc = payload_crc(parts);
+        let cost = len as u64 + ENTRY_OVERHEAD;
         let mut queue = self.queue.lock();
         if let Err(error) = self.admit(&mut queue, cost, deadline) {
             return AppendFuture::refused(error);
         }
         let was_empty = queue.batches.is_empty();
         let (index, position) = (queue.next_index, queue.next_position);
-        let batch = queue.batch_for(payload.len(), self.home);
-        batch.open.push(payload, crc);
+        let batch = queue.batch_for(len, self.home);
+        batch.open.push_parts(parts, crc);
         batch.cost += cost;
         let completion = batch.completion.clone();
         queue.next_index += 1;
-        queue.next_position += payload.len() as u64;
+        queue.next_position += len as u64;
         drop(queue);
         if was_empty {
             (self.doorbell)();
@@ -169,7 +177,8 @@ impl Sequencer {
         let (first_index, first_position) = (queue.next_index, queue.next_position);
         let completion = Arc::new(Completion::within(self.home));
         if count == 0 {
-            // Nothing to commit: it holds at once, at the place where the next entry goes.
+            // Nothing to commit: it holds at once, at the place where the next entry goes. It has
+            // no term and no time.
             completion.resolve(Ok(0));
             return (AppendFuture::under_way(completion, first_index, first_position), 0);
         }
@@ -316,6 +325,7 @@ impl Queue {
 
 impl PendingBatch {
     fn close(self, timestamp: u64) -> ClosedBatch {
+        self.completion.set_timestamp(timestamp);
         ClosedBatch {
             body: self.open.close(self.first_index, self.first_position, timestamp),
             completion: self.completion,

@@ -28,7 +28,7 @@ use crate::storage::{Chore, StorageError};
 use crate::transport::Spawner;
 
 /// A host's observer of role changes.
-pub(crate) type Observer = Box<dyn Fn(&Status) + Send>;
+pub(crate) type Observer = Arc<dyn Fn(&Status) + Send + Sync>;
 
 /// The threads of one node.
 #[derive(Clone)]

@@ -3,8 +3,12 @@
 //! A counting allocator sees every thread of the process, the node's own among them. So this file holds one test, and nothing runs beside it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake};
 
 use dledger::transport::MemoryNetwork;
 use dledger::{AppendFuture, DLedger, Role};
@@ -80,12 +84,50 @@ fn allocations_of(ledger: &DLedger, nodes: u64) -> (f64, f64) {
     (appending, getting)
 }
 
+/// Holds up the thread that wakes it, the engine's, until it is let go.
+struct Hold {
+    is_held: Sender<()>,
+    let_go: Mutex<Receiver<()>>,
+}
+
+impl Wake for Hold {
+    fn wake(self: Arc<Self>) {
+        self.is_held.send(()).expect("the test waits for it");
+        let _ = self.let_go.lock().expect("nobody panics").recv();
+    }
+}
+
+/// How often a payload in two parts makes its appender allocate. The engine is held up meanwhile,
+/// so that all appends come into one batch, which may allocate.
+fn allocations_of_parts(ledger: &DLedger) -> f64 {
+    const APPENDS: u64 = 2000;
+    let (is_held, held) = channel();
+    let (let_go, gone) = channel();
+    let waker = Arc::new(Hold { is_held, let_go: Mutex::new(gone) }).into();
+    let mut first = ledger.append_async("first");
+    while pin!(&mut first).poll(&mut Context::from_waker(&waker)).is_ready() {
+        first = ledger.append_async("first"); // it was committed before it was looked at
+    }
+    held.recv().expect("its waker is called");
+    let mut futures = Vec::with_capacity(APPENDS as usize);
+    let each = allocations_each(APPENDS, || {
+        let append = |_| ledger.append_parts_async(&[&[0x5a; 28], &[0xa5; 100]]);
+        futures.extend((0..APPENDS).map(append));
+    });
+    drop(let_go);
+    let appended = futures.into_iter().map(|future| future.wait().expect("it is committed"));
+    assert_eq!(appended.map(|it| it.timestamp).collect::<BTreeSet<_>>().len(), 1, "one batch");
+    each
+}
+
 #[test]
 fn entries_do_not_allocate() {
     let dir = tempfile::tempdir().unwrap();
     let alone = DLedger::builder(1).dir(dir.path().join("alone")).open().unwrap();
     let (appending, getting) = allocations_of(&alone, 1);
     assert!(appending < 0.05 && getting < 0.05, "one node allocates {appending} times for each append, {getting} times for each get");
+    let of_parts = allocations_of_parts(&alone);
+    assert!(of_parts < 0.05, "a payload in two parts allocates {of_parts} times");
     alone.shutdown().unwrap();
 
     let network = MemoryNetwork::new();

@@ -28,8 +28,9 @@ pub(crate) fn tailed(cluster: &Cluster, time: Duration) -> (f64, f64, u64) {
     let (ended, read) = (AtomicBool::new(false), AtomicU64::new(leader.committed().end));
     let follow = |mut tail: dledger::Tail| {
         while !ended.load(Ordering::Relaxed) {
-            if let Some(entry) = tail.next_timeout(Duration::from_millis(10)) {
-                read.store(entry.expect("the log is whole").index() + 1, Ordering::Relaxed);
+            let next = tail.next_timeout(Duration::from_millis(10));
+            if let Some(entry) = next.expect("the log is whole") {
+                read.store(entry.index() + 1, Ordering::Relaxed);
             }
         }
     };

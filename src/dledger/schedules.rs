@@ -16,6 +16,7 @@ use super::*;
 use crate::primitives::Mutex;
 use crate::primitives::thread::{self, JoinHandle};
 use crate::storage::MemoryLog;
+use crate::storage::segmented::DiskLog;
 use crate::storage::segmented::simulated::SimulatedDisk;
 
 /// Runs `test` under as many schedules as `DLEDGER_SCHEDULES` says, each with a seed of its own, from `DLEDGER_SEED` on.
@@ -224,7 +225,7 @@ fn segments_come_and_go_while_they_are_read() {
 fn a_node_of_segments_on(disk: &SimulatedDisk) -> DLedger {
     let (segment_bytes, zeroed) = (SegmentOptions::SEGMENT_BYTES_MIN, thread_rng().gen_bool(0.5));
     let options = SegmentOptions { segment_bytes, zeroed, ..SegmentOptions::default() };
-    DLedger::builder(1).storage(SegmentedLog::on(disk.clone(), options)).open().expect("a node opens")
+    DLedger::builder(1).storage(DiskLog::on(disk.clone(), options)).open().expect("a node opens")
 }
 
 /// Whatever panics or fails within a node, the node says so, everyone who waits learns of it, and what was acknowledged is kept.

@@ -1,4 +1,5 @@
-//! Giving up the head of the log, at the wish of a host.
+//! Giving up the head of the log: at the wish of a host, or all of it, to begin anew at the
+//! leader's first retained entry.
 //!
 //! A segment goes only once what follows it is durable, and its file only once it is durable that the
 //! log does without it. So a purge syncs what was not synced yet, changes the state, and syncs that:
@@ -7,6 +8,7 @@
 use super::Engine;
 use crate::error::PurgeError;
 use crate::primitives::channel::Sender;
+use crate::storage::Base;
 
 /// A purge that waits until what it needs is durable.
 pub(super) struct PendingPurge {
@@ -17,6 +19,24 @@ pub(super) struct PendingPurge {
 }
 
 impl Engine {
+    /// Begins the log anew at `base`, the first batch that the leader keeps: what this node still
+    /// lacked before it is kept by nobody that could send it. Readers there find
+    /// [`Purged`](crate::ReadError::Purged), as after a purge.
+    pub(super) fn move_forward(&mut self, base: &Base) {
+        let (first, end) = (self.shared.reader.base().mark.next_index, self.shared.watermark.end());
+        let written = self.storage.reset(base);
+        if written.is_ok() {
+            log::info!(
+                "group {} node {}: moved forward: its log begins anew at entry {}, the first that \
+                 its leader keeps; it had {first} to below {end}",
+                self.settings.replica.group,
+                self.settings.replica.node,
+                base.mark.next_index,
+            );
+        }
+        self.after_write(written, None);
+    }
+
     /// Purges at once if all that was written is being synced, or else when it is durable.
     pub(super) fn begin_purge(&mut self, index: u64, reply: Sender<Result<u64, PurgeError>>) {
         if !self.dirty || self.check_purge().is_err() {

@@ -151,10 +151,53 @@ fn an_empty_batch_holds_at_once_and_takes_nothing() {
     let (future, count) = sequencer.append_batch([""; 0], None);
     let appended = outcome(&future).unwrap();
     assert_eq!((appended.index, appended.position, count), (3, 5, 0));
+    assert_eq!((appended.term, appended.timestamp), (0, 0), "nothing was appended");
     assert_eq!(sequencer.in_flight(), 0);
     assert!(sequencer.take(0).is_empty());
     sequencer.close(not_leader());
     assert!(outcome(&sequencer.append_batch([""; 0], None).0).is_err(), "only a leader answers");
+}
+
+#[test]
+fn a_payload_in_parts_makes_the_same_bytes_as_the_parts_joined() {
+    let limits = Limits { entry: 1000, batch: 1000, window: 1 << 20 };
+    let (joined, apart) = (with_limits(limits), with_limits(limits));
+    let bytes: Vec<u8> = (0..1000).map(|byte| byte as u8).collect();
+    let cuts = [0, 0, 1, 7, 7, 64, 500, 1000];
+    for len in [0, 1, 63, 64, 65, 1000] {
+        let payload = &bytes[..len];
+        let ends = cuts.map(|cut| cut.min(len));
+        let parts: Vec<&[u8]> = ends.windows(2).map(|ends| &payload[ends[0]..ends[1]]).collect();
+        let expected = place(&joined.append(payload, None));
+        assert_eq!(place(&apart.append_parts(&parts, None)), expected);
+    }
+    place(&joined.append(b"", None));
+    place(&apart.append_parts(&[], None));
+    let (joined, apart) = (taken(&joined, 5, Mark::GENESIS), taken(&apart, 5, Mark::GENESIS));
+    assert_eq!(joined, apart);
+}
+
+#[test]
+fn parts_are_limited_by_their_sum() {
+    let sequencer = sequencer(100);
+    let limit = [&b"123"[..], b"4567", b"890"];
+    place(&sequencer.append_parts(&limit, None));
+    let too_large = error(&sequencer.append_parts(&[&limit[..], &[b"!"]].concat(), None));
+    assert!(matches!(too_large, AppendError::TooLarge { len: 11, limit: 10 }), "{too_large:?}");
+}
+
+#[test]
+fn an_append_is_told_the_timestamp_of_its_batch() {
+    let sequencer = sequencer(100);
+    let (first, second) = (sequencer.append(b"1", None), sequencer.append(b"2", None));
+    let closed = sequencer.take(77).remove(0);
+    let later = sequencer.append(b"3", None);
+    closed.completion.resolve(Ok(4));
+    let timestamps = [first, second].map(|future| outcome(&future).unwrap().timestamp);
+    assert_eq!(timestamps, [77, 77]);
+    let closed = sequencer.take(70).remove(0);
+    closed.completion.resolve(Ok(4));
+    assert_eq!(later.wait().unwrap().timestamp, 77, "a clock that steps back takes none along");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::chance::Chance;
 use super::witness::Fuse;
+use crate::storage::segmented::DiskLog;
 use crate::storage::segmented::fs::{Disk, DiskFile};
 use crate::storage::segmented::simulated::{Call, Failure, Fault, Platter, SimulatedDisk, SimulatedFile, SimulatedLock, SimulatedMap};
-use crate::storage::{Genesis, Mark, SegmentOptions, SegmentedLog, Storage, StorageError};
+use crate::storage::{Genesis, Mark, SegmentOptions, Storage, StorageError};
 
 /// See the [module](self).
 pub(super) struct Medium {
@@ -52,13 +53,13 @@ impl Medium {
 
     /// A storage on it, for the next life.
     pub(super) fn storage(&self, fuse: &Fuse) -> Box<dyn Storage> {
-        Box::new(SegmentedLog::on(Mortal { disk: self.disk.clone(), fuse: fuse.clone() }, self.options))
+        Box::new(DiskLog::on(Mortal { disk: self.disk.clone(), fuse: fuse.clone() }, self.options))
     }
 
     /// Whether a log that is opened on what would be left, if the power failed now (or only the process died), has the batch of this mark, or
     /// begins behind it.
     pub(super) fn would_have(&self, mark: &Mark, genesis: &Genesis, power_cut: bool) -> bool {
-        let mut log = SegmentedLog::on(self.disk.as_found_after(power_cut), self.options);
+        let mut log = DiskLog::on(self.disk.as_found_after(power_cut), self.options);
         let Ok(recovered) = log.open(genesis) else { return false };
         recovered.base.mark.raft_index > mark.raft_index || matches!(log.reader().mark(mark.raft_index), Ok(Some(found)) if found == *mark)
     }
@@ -115,7 +116,7 @@ impl Medium {
                 |disk: &SimulatedDisk| bits.iter().filter(|bit| **bit / 8 < disk.bytes_of(&name)).for_each(|bit| disk.flip(&name, *bit));
             let copy = SimulatedDisk::with(self.disk.platter(), chance.next());
             harm(&copy);
-            if is_noticed(&mut SegmentedLog::on(copy, self.options)) {
+            if is_noticed(&mut DiskLog::on(copy, self.options)) {
                 harm(&self.disk);
                 return true;
             }

@@ -23,6 +23,9 @@
 //! A storage never starts a thread. Slow work that need not be done at once (making the next segment ready, deleting purged ones) is
 //! handed out as a [`Chore`], and a sync in progress as a [`PendingSync`]; whoever drives the storage decides where they run.
 //!
+//! What a storage hands over is made by constructors (`new` of each type, and a function of
+//! [`StorageError`] for each of its kinds), so that it can be extended later.
+//!
 //! [`conformance`] is a test suite for all of this that any implementation can be put to.
 //!
 //! [`append`]: Storage::append
@@ -32,6 +35,7 @@
 
 mod backup;
 pub mod conformance;
+mod constructors;
 mod memory;
 #[cfg(test)]
 pub(crate) mod reads;
@@ -54,6 +58,7 @@ use crate::role::Membership;
 
 /// What Raft must never forget. A vote that was forgotten can be given twice, and two leaders follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HardState {
     /// The newest term that this node has seen.
     pub term: u64,
@@ -66,6 +71,7 @@ pub struct HardState {
 
 /// Where a log begins: the mark before its first batch, and who made up the group at that point.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Base {
     /// The state of the ledger before the first batch that is kept.
     pub mark: Mark,
@@ -75,6 +81,7 @@ pub struct Base {
 
 /// Whose log this is. Given to every [`Storage::open`]; the first time it is remembered, later it is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Genesis {
     /// The name of the group.
     pub group: String,
@@ -96,6 +103,7 @@ impl fmt::Display for Genesis {
 
 /// Which copy of the disk this is. A node that comes back with another `directory` has lost its memory, or is a clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// A random number, drawn when the storage was made and each time it is marked as [incomplete](Storage::set_complete). Peers know the
     /// disk by it.
@@ -109,6 +117,7 @@ pub struct Identity {
 
 /// What a storage held when it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recovered {
     /// Which copy of the disk this is.
     pub identity: Identity,
@@ -126,6 +135,7 @@ pub struct Recovered {
 
 /// A part of the log that was synced and does not read back, and what a peer needs to know to send it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Damage {
     /// The file, or the directory if a file is missing.
     pub path: PathBuf,

@@ -118,7 +118,7 @@ fn follow(cluster: &Cluster, id: u64, stop: &AtomicBool, shown: &Shown) {
             continue;
         };
         let mut tail = ledger.tail(next);
-        while let Some(Ok(entry)) = tail.next_timeout(Duration::from_millis(5)) {
+        while let Ok(Some(entry)) = tail.next_timeout(Duration::from_millis(5)) {
             assert_eq!(entry.index(), next);
             next += 1;
             let mut shown = shown.lock();

@@ -1,5 +1,6 @@
 //! The ledger as a host sees it: whole nodes, alone and in groups, through the public API only.
 
+mod builders;
 mod cluster_of;
 mod damaged;
 mod failover;
@@ -14,3 +15,4 @@ mod recycled;
 mod replication;
 mod roles;
 mod shutdown;
+mod tails;

@@ -102,6 +102,59 @@ fn a_batch_is_consecutive_whatever_its_length() {
 }
 
 #[test]
+fn a_batch_of_nothing_is_an_empty_range_and_appends_nothing() {
+    let ledger = open_one(|builder| builder);
+    ledger.append("before").unwrap();
+    assert_eq!(ledger.append_batch([""; 0]).unwrap(), 1..1);
+    let nothing = ledger.append_batch_async([""; 0]).wait().unwrap();
+    let place = (nothing.index, nothing.position, nothing.term, nothing.timestamp);
+    assert_eq!(place, (1, 6, 0, 0));
+    assert_eq!(ledger.status().end_index, 1);
+    ledger.shutdown().unwrap();
+    assert!(matches!(ledger.append_batch([""; 0]), Err(AppendError::Stopped)));
+}
+
+#[test]
+fn a_payload_in_parts_is_one_entry() {
+    let ledger = open_one(|builder| builder.max_entry_bytes(1 << 20));
+    let large = vec![7; (1 << 20) - 3];
+    let largest = [b"x", &large[..], b"yz"];
+    let payloads: [&[&[u8]]; 5] = [&[b"a", b"bc"], &[], &[b"", b""], &[b"one"], &largest];
+    for (parts, index) in payloads.into_iter().zip(0..) {
+        assert_eq!(ledger.append_parts(parts).unwrap(), 2 * index);
+        let appended = ledger.append_parts_async(parts).wait().unwrap();
+        assert_eq!(appended.index, 2 * index + 1);
+        for index in [2 * index, 2 * index + 1] {
+            let entry = ledger.get(index).unwrap().unwrap();
+            assert_eq!(*entry, *parts.concat(), "its checksum was right");
+        }
+    }
+    let refused = ledger.append_parts(&[b"xy", &large, b"zz"]).unwrap_err();
+    let AppendError::TooLarge { len, limit, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!((len, limit), ((1 << 20) + 1, 1 << 20));
+    assert_eq!(ledger.committed(), 0..10);
+}
+
+#[test]
+fn an_append_is_told_what_its_entry_says() {
+    let ledger = open_one(|builder| builder);
+    let check = |appended: Appended| {
+        let entry = ledger.get(appended.index).unwrap().unwrap();
+        assert_eq!(entry.timestamp(), appended.timestamp);
+        assert_eq!((entry.position(), entry.term()), (appended.position, appended.term));
+    };
+    check(ledger.append_async("waited for").wait().unwrap());
+    check(ledger.append_parts_async(&[b"timed"]).wait_timeout(PATIENCE).unwrap().unwrap());
+    check(block_on(ledger.append_async("awaited")).unwrap());
+    let batch = ledger.append_batch_async(["first", "second"]);
+    thread::sleep(20 * MS);
+    check(batch.wait().unwrap());
+    let ended = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let last = ledger.append_async("now").wait().unwrap().timestamp;
+    assert!((ended..ended + 60_000).contains(&last), "milliseconds since 1970: {last}");
+}
+
+#[test]
 fn what_exceeds_a_limit_is_refused_and_leaves_no_trace() {
     let ledger = open_one(|builder| builder.max_entry_bytes(100));
     let check = |outcome: Result<(), AppendError>, wanted: (u64, u64)| match outcome {
@@ -327,12 +380,16 @@ fn a_tail_follows_and_ends_with_the_node() {
         ledger.append(n.to_le_bytes()).unwrap();
     }
     let mut tail = ledger.tail(98);
-    let mut next = |timeout| tail.next_timeout(timeout).map(|entry| entry.unwrap().index());
+    let mut next = |timeout| tail.next_timeout(timeout).unwrap().map(|entry| entry.index());
     assert_eq!([next(PATIENCE), next(Duration::ZERO), next(10 * MS)], [Some(98), Some(99), None]);
     ledger.append("one more").unwrap();
     assert_eq!(next(Duration::MAX), Some(100));
     ledger.shutdown().unwrap();
-    assert_eq!(next(PATIENCE), None);
+    for _ in 0..2 {
+        let end = tail.next_timeout(PATIENCE);
+        assert!(matches!(end, Err(ReadError::Stopped)), "{end:?}");
+    }
+    assert!(tail.next().is_none(), "as an iterator it just ends");
     let seen = read.join().unwrap();
     assert_eq!(seen, (2..2 + seen.len() as u64).collect::<Vec<_>>(), "in order and without a hole, up to the shutdown");
 }

@@ -180,7 +180,7 @@ fn tail(ledger: &DLedger, over: &Over) {
         // Begins anew where the log begins, should it have been too slow.
         let mut tail = ledger.tail(ledger.committed().start);
         while !over.is_over()
-            && let Some(Ok(entry)) = tail.next_timeout(Duration::from_millis(10))
+            && let Ok(Some(entry)) = tail.next_timeout(Duration::from_millis(10))
         {
             held.take(ledger, entry);
         }

@@ -134,7 +134,8 @@ facts! {
         let (entries, has_ended) = blocked.join().unwrap();
         assert_eq!((entries.iter().filter(|entry| entry.is_ok()).count(), has_ended), (3, true));
         let fault = ledger.status().fault.expect("the node says what is wrong with it");
-        for end in [entries.into_iter().last(), timed.join().unwrap(), ledger.tail(3).next()] {
+        let timed = timed.join().unwrap().transpose();
+        for end in [entries.into_iter().last(), timed, ledger.tail(3).next()] {
             match end {
                 Some(Err(ReadError::Failed { reason, .. })) => assert_eq!(reason, fault),
                 other => panic!("{other:?}"),
@@ -143,6 +144,8 @@ facts! {
         assert_eq!(ledger.tail(1).filter(Result::is_ok).count(), 2, "what was committed is read first");
         ledger.shutdown().unwrap_err();
         assert!(ledger.tail(3).next().is_none(), "a tail of a closed ledger just ends");
+        let end = ledger.tail(3).next_timeout(Duration::from_secs(3600));
+        assert!(matches!(end, Err(ReadError::Stopped)), "{end:?}");
     }
 
     fn what_waits_for_the_node_is_refused_within_a_waker_and_the_node_lives() {
@@ -154,6 +157,8 @@ facts! {
             let refused = ledger.append("y").unwrap_err();
             assert!(matches!(refused, AppendError::CalledFromWaker { .. }), "{refused}");
             assert!(!refused.may_have_committed());
+            let refused = ledger.append_parts(&[b"x", b"y"]).unwrap_err();
+            assert!(matches!(refused, AppendError::CalledFromWaker { .. }), "{refused}");
             let refused = ledger.append_batch(["a", "b"]).unwrap_err();
             assert!(matches!(refused, AppendError::CalledFromWaker { .. }), "{refused}");
             assert_eq!(ledger.status().end_index, end, "nothing was appended");
@@ -190,7 +195,7 @@ facts! {
             let refused = tail.next();
             assert!(matches!(refused, Some(Err(ReadError::CalledFromWaker))), "{refused:?}");
             let refused = tail.next_timeout(Duration::from_secs(5));
-            assert!(matches!(refused, Some(Err(ReadError::CalledFromWaker))), "{refused:?}");
+            assert!(matches!(refused, Err(ReadError::CalledFromWaker)), "{refused:?}");
         });
         assert!(ledger.append("after").is_ok());
     }

@@ -38,12 +38,12 @@ struct FromTheFuture {
 
 impl Storage for FromTheFuture {
     fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
-        let recovered = self.log.open(genesis)?;
+        let mut recovered = self.log.open(genesis)?;
         let last = self.batch.mark_after(&recovered.base.mark).unwrap();
         self.log.append(std::slice::from_ref(&self.batch), last.raft_index)?;
         self.log.begin_sync().wait()?;
-        let hard_state = HardState { commit: last.raft_index, ..recovered.hard_state };
-        Ok(Recovered { last, hard_state, ..recovered })
+        (recovered.last, recovered.hard_state.commit) = (last, last.raft_index);
+        Ok(recovered)
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {

@@ -25,7 +25,7 @@ const CALLS: [(&str, Call); 14] = [
     ("tail", |ledger| ledger.tail(0).next().map_or("none".into(), |entry| kind(&entry))),
     ("tail at the end", |ledger| {
         let next = ledger.tail(ledger.committed().end).next_timeout(Duration::from_millis(50));
-        next.map_or("none".into(), |entry| kind(&entry))
+        next.transpose().map_or("none".into(), |entry| kind(&entry))
     }),
     ("committed", |ledger| (ledger.committed().end > 0).to_string()),
     ("barrier", |ledger| kind(&ledger.barrier())),
@@ -104,6 +104,7 @@ facts! {
             ("get", stopped),
             ("read", stopped),
             ("tail", &["none"]),
+            ("tail at the end", stopped),
             ("barrier", stopped),
             ("transfer", stopped),
             ("purge", stopped),

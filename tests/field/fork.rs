@@ -88,6 +88,7 @@ fn expect_refusals(ledger: &DLedger, backup: &Path) -> Result<(), String> {
         return Err(refused.to_string());
     }
     expect!(ledger.append_async("x").wait(), Err(AppendError::Forked { under_way: false, .. }));
+    expect!(ledger.append_parts(&[b"x"]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch(["x", "y"]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch([""; 0]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch_async(["x", "y"]).wait(), Err(AppendError::Forked { under_way: false, .. }));
@@ -98,7 +99,7 @@ fn expect_refusals(ledger: &DLedger, backup: &Path) -> Result<(), String> {
     expect!(cursor.next(), None);
     for mut tail in [ledger.tail(0), ledger.tail(u64::MAX)] {
         expect!(tail.next(), Some(Err(ReadError::Forked)));
-        expect!(tail.next_timeout(Duration::from_secs(3600)), None);
+        expect!(tail.next_timeout(Duration::from_secs(3600)), Err(ReadError::Forked));
         let _ = format!("{tail:?}");
     }
     expect!(ledger.committed().end, 0);

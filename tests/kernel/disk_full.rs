@@ -111,7 +111,7 @@ fn fill_a_log(volume: &Volume, dir: &Path, room: u64) {
         }
         settle(&mut log).unwrap_or_else(|error| panic!("with {room} bytes of room, step {step}: {error}"));
         if refused == 3 && ballast.is_some() {
-            let full = HardState { term: 5, vote: Some(NodeId::from(2)), commit: last.raft_index };
+            let full = HardState::new(5, Some(NodeId::from(2)), last.raft_index);
             log.save(full).and_then(|()| settle(&mut log)).expect("term and vote are saved on a full disk");
             compare(&*log.reader(), &batches);
             ballast = None;

@@ -8,7 +8,7 @@ use crate::dice::Dice;
 
 pub(crate) fn genesis() -> Genesis {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
-    Genesis { group: "kernel".to_owned(), node: NodeId::from(1), cluster: 7, membership }
+    Genesis::new("kernel", 1, 7, membership)
 }
 
 /// One change of a log.
@@ -45,8 +45,8 @@ pub(crate) struct Standing {
 impl Standing {
     /// A log that was never opened.
     pub(crate) fn fresh() -> Standing {
-        let base = Base { mark: Mark::GENESIS, membership: genesis().membership };
-        Standing { marks: vec![base.mark], base, hard_state: HardState { term: 1, vote: None, commit: 1 } }
+        let base = Base::new(Mark::GENESIS, genesis().membership);
+        Standing { marks: vec![base.mark], base, hard_state: HardState::new(1, None, 1) }
     }
 
     /// A log that was opened and holds what `recovered` says, of which `commit` is known to be committed.
@@ -55,7 +55,8 @@ impl Standing {
         let last = recovered.last.raft_index;
         let mark = |raft_index| Ok::<Mark, StorageError>(reader.mark(raft_index)?.expect("the log reaches as far as its last mark"));
         let marks = (base.mark.raft_index..=last).map(mark).collect::<Result<_, _>>()?;
-        Ok(Standing { base, marks, hard_state: HardState { commit, ..recovered.hard_state } })
+        let HardState { term, vote, .. } = recovered.hard_state;
+        Ok(Standing { base, marks, hard_state: HardState::new(term, vote, commit) })
     }
 
     pub(crate) fn last(&self) -> Mark {
@@ -135,14 +136,13 @@ impl Script {
 
     fn reset(&mut self) -> Change {
         let last = self.at.last();
-        let mark = Mark {
-            raft_index: last.raft_index + 1 + self.dice.below(100),
-            term: self.at.hard_state.term,
-            next_index: last.next_index + self.dice.below(100),
-            next_position: last.next_position + self.dice.below(10_000),
-            timestamp: last.timestamp + self.dice.below(10),
-            chain: self.dice.draw() as u32,
-        };
+        let mut mark = last;
+        mark.raft_index += 1 + self.dice.below(100);
+        mark.term = self.at.hard_state.term;
+        mark.next_index += self.dice.below(100);
+        mark.next_position += self.dice.below(10_000);
+        mark.timestamp += self.dice.below(10);
+        mark.chain = self.dice.draw() as u32;
         self.at.marks = vec![mark];
         self.at.hard_state.commit = mark.raft_index;
         self.at.base.mark = mark;

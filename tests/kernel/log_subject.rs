@@ -205,7 +205,8 @@ impl LogSubject {
     fn go_on(&mut self, log: &mut SegmentedLog, recovered: &Recovered) {
         let (state, last) = (recovered.hard_state, recovered.last);
         // A batch may have come through without the term that it was written in.
-        let state = if state.term < last.term { HardState { term: last.term, vote: None, ..state } } else { state };
+        let newer = HardState::new(last.term, None, state.commit);
+        let state = if state.term < last.term { newer } else { state };
         let batch = batch_after(&last, state.term, &[b"after the cut".to_vec()]);
         let last = batch.mark_after(&last).expect("it was made to continue the log");
         let gone_on = log.save(state).and_then(|()| log.append(std::slice::from_ref(&batch), state.commit));
@@ -214,7 +215,8 @@ impl LogSubject {
             chore();
         }
         self.known.insert(last.raft_index, vec![(last, batch)]);
-        let now = Recovered { last, hard_state: state, ..recovered.clone() };
+        let mut now = recovered.clone();
+        (now.last, now.hard_state) = (last, state);
         self.standing = Standing::of(&now, &*log.reader(), state.commit).expect("what was just compared");
         (self.peers, self.incarnation) = (recovered.peers.clone(), recovered.identity.incarnation);
     }

@@ -15,7 +15,7 @@ use crate::fork::Home;
 
 /// Held as long as anybody may write to the directory.
 #[derive(Debug)]
-pub struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     directory: Arc<Directory>,
     file: Option<Arc<File>>,
     /// Others who only look may have it too.

@@ -15,7 +15,7 @@ use crate::primitives::atomic::{Ordering, fence};
 use crate::storage::StorageError;
 
 /// One directory of a disk.
-pub trait Disk: Send + Sync + fmt::Debug + 'static {
+pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
     /// An open file.
     type File: DiskFile;
     /// Held as long as the directory is in use; dropping it lets others in.
@@ -58,7 +58,7 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
 }
 
 /// One open file.
-pub trait DiskFile: Send + Sync + 'static {
+pub(crate) trait DiskFile: Send + Sync + 'static {
     /// A read-only view of it.
     type Map: DiskMap;
 
@@ -86,7 +86,7 @@ pub trait DiskFile: Send + Sync + 'static {
 }
 
 /// A read-only view of a file.
-pub trait DiskMap: Send + Sync + 'static {
+pub(crate) trait DiskMap: Send + Sync + 'static {
     /// `len` bytes from `offset`, shared. `None` if the view does not reach so far.
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes>;
 
@@ -104,7 +104,7 @@ pub trait DiskMap: Send + Sync + 'static {
 
 /// Who has a view of a file, or a slice of the view. None can be made once all are gone.
 #[derive(Debug)]
-pub struct Claims(Weak<dyn Any + Send + Sync>);
+pub(crate) struct Claims(Weak<dyn Any + Send + Sync>);
 
 impl Claims {
     /// The view and each slice of it hold `all`; nobody else does.

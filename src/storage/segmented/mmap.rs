@@ -12,7 +12,7 @@ use crate::fork::Home;
 
 /// The bytes of a whole file, read through the page cache. Slices of it share one mapping, which goes when the last of them goes.
 #[derive(Debug)]
-pub struct FileMap {
+pub(crate) struct FileMap {
     shares: [Bytes; SHARES],
     map: Weak<Mmap>,
 }

@@ -28,6 +28,7 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
+mod segmented_log;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod simulated;
 mod spare;
@@ -44,6 +45,7 @@ mod writer;
 
 pub(crate) use mmap::home;
 pub use options::{Create, SegmentOptions};
+pub use segmented_log::SegmentedLog;
 
 use std::fmt;
 use std::io;
@@ -74,26 +76,9 @@ use crate::role::Membership;
 /// So many dead segments are removed when a log is opened. A life makes fewer.
 const SWEPT_AT_ONCE: usize = 64;
 
-/// The default storage: a log in the segment files of one directory.
-///
-/// Batches are written behind all others into files of fixed length, and read from anywhere in them without copying. What was synced survives a
-/// power cut; what a power cut tore is cut off; what was damaged is reported with file and offset, never cut, and can be mended. Opening verifies every byte of what
-/// is not yet sealed; sealed segments are verified as they are read.
-///
-/// # What is assumed of the disk
-/// `fdatasync` returns when the data is durable; a sector of 512 bytes is written as a whole or not at all; `rename` is atomic, and durable
-/// once the directory is synced. Nothing is assumed of the order in which unsynced writes arrive.
-///
-/// # Limits
-/// One process at a time, which a lock on the directory and on the file `state` in it sees to. The lock goes when the log is closed,
-/// whatever children the process has; of a process that was killed, forked children that have not called `exec` keep it until they end. On
-/// a network file system it is as good as `flock` is there. A file of the log that somebody else removes or replaces is noticed when it is
-/// next synced, before what was written to it counts: [`StorageError::Removed`]. A segment that this process wrote takes 16 bytes of memory
-/// for each batch until it is sealed; a sealed one takes some 400 bytes. At most [`SegmentOptions::mapped_segments_max`] sealed segments
-/// are mapped, besides those that an [`Entry`](crate::Entry) or [`Batch`] points into. At most 16 files are open. Members and peers must
-/// fit a page of 4 KiB together: 100 of each do. A batch is at most 4 GiB. Chores ([`Storage::next_chore`]) should be run: without them
-/// nothing is lost, but syncs are slower, nothing is removed, and opening takes longer.
-pub struct SegmentedLog<D: Disk = RealDisk> {
+/// A log in the segment files of one directory of some disk. [`SegmentedLog`] is that on a real
+/// one.
+pub(crate) struct DiskLog<D: Disk = RealDisk> {
     disk: Arc<D>,
     options: SegmentOptions,
     live: Arc<ArcSwap<Live<D>>>,
@@ -112,18 +97,16 @@ enum Access<D: Disk> {
     Reading(Box<Patient<D>>),
 }
 
-impl SegmentedLog {
-    /// A log in `dir`, which is looked up, and made if it is missing and may be made ([`Create`]), when the log is opened; its parent is
-    /// never made. From then on it is that directory, whatever becomes of its name. Touches no file.
-    pub fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> SegmentedLog {
-        SegmentedLog::on(RealDisk::new(dir.into()), options)
+impl DiskLog {
+    pub(crate) fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> DiskLog {
+        DiskLog::on(RealDisk::new(dir.into()), options)
     }
 }
 
-impl<D: Disk> SegmentedLog<D> {
-    pub(crate) fn on(disk: D, options: SegmentOptions) -> SegmentedLog<D> {
+impl<D: Disk> DiskLog<D> {
+    pub(crate) fn on(disk: D, options: SegmentOptions) -> DiskLog<D> {
         let nothing = Base { mark: Mark::GENESIS, membership: Membership::default() };
-        SegmentedLog {
+        DiskLog {
             disk: Arc::new(disk),
             options,
             live: Arc::new(ArcSwap::from_pointee(Live::new(nothing))),
@@ -336,7 +319,7 @@ impl<D: Disk> SegmentedLog<D> {
     }
 }
 
-impl<D: Disk> Storage for SegmentedLog<D> {
+impl<D: Disk> Storage for DiskLog<D> {
     fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
         let disk = self.disk.clone();
         let (longest, limit) = (self.segment_bytes(), disk.file_bytes_max());
@@ -511,7 +494,7 @@ impl PendingSync for Refused {
     }
 }
 
-impl<D: Disk> fmt::Debug for SegmentedLog<D> {
+impl<D: Disk> fmt::Debug for DiskLog<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SegmentedLog").field("dir", &self.disk.path("")).field("options", &self.options).finish_non_exhaustive()
     }

@@ -16,7 +16,7 @@ use crate::storage::StorageError;
 
 /// A directory of the operating system.
 #[derive(Debug)]
-pub struct RealDisk {
+pub(crate) struct RealDisk {
     /// What a host calls it. Looked up once.
     name: PathBuf,
     directory: OnceLock<Arc<Directory>>,

@@ -28,8 +28,8 @@ pub(super) fn genesis() -> Genesis {
     Genesis { group: "orders".to_owned(), node: NodeId::from(1), cluster: 7, membership }
 }
 
-pub(super) fn open(dir: &Path) -> (SegmentedLog, Recovered) {
-    let mut log = SegmentedLog::new(dir, SMALL);
+pub(super) fn open(dir: &Path) -> (DiskLog, Recovered) {
+    let mut log = DiskLog::new(dir, SMALL);
     let recovered = log.open(&genesis()).unwrap();
     (log, recovered)
 }
@@ -58,18 +58,18 @@ pub(super) fn singles(mark: &mut Mark, term: u64, count: usize, bytes: usize) ->
         .collect()
 }
 
-pub(super) fn sync<D: Disk>(log: &mut SegmentedLog<D>) {
+pub(super) fn sync<D: Disk>(log: &mut DiskLog<D>) {
     log.begin_sync().wait().unwrap();
 }
 
-pub(super) fn run_chores<D: Disk>(log: &mut SegmentedLog<D>) {
+pub(super) fn run_chores<D: Disk>(log: &mut DiskLog<D>) {
     while let Some(chore) = log.next_chore() {
         chore();
     }
 }
 
 /// All batches that the log holds.
-fn contents(log: &SegmentedLog) -> Vec<Batch> {
+fn contents(log: &DiskLog) -> Vec<Batch> {
     let reader = log.reader();
     let batches = reader.batches(reader.base().mark.raft_index + 1, u64::MAX, u64::MAX).unwrap();
     batches.iter().for_each(|batch| batch.verify().unwrap());
@@ -317,7 +317,7 @@ fn hard_state_and_peers_come_back() {
 fn a_directory_is_open_once_and_for_its_owner_only() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = open(dir.path());
-    let mut second = SegmentedLog::new(dir.path(), SMALL);
+    let mut second = DiskLog::new(dir.path(), SMALL);
     assert!(matches!(second.open(&genesis()), Err(StorageError::InUse { .. })));
     drop(log);
     for wrong in [
@@ -336,7 +336,7 @@ fn a_directory_that_lost_its_identity_is_not_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     std::fs::remove_file(dir.path().join("identity")).unwrap();
-    assert!(matches!(SegmentedLog::new(dir.path(), SMALL).open(&genesis()), Err(StorageError::Damaged { .. })));
+    assert!(matches!(DiskLog::new(dir.path(), SMALL).open(&genesis()), Err(StorageError::Damaged { .. })));
 }
 
 /// Copies the files of an open log, as a crash of the process would leave them.

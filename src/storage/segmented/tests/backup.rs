@@ -33,12 +33,12 @@ impl Home {
     }
 }
 
-fn back_up(log: &mut SegmentedLog, commit: u64, to: &Path) -> Result<Backup, BackupError> {
+fn back_up(log: &mut DiskLog, commit: u64, to: &Path) -> Result<Backup, BackupError> {
     log.begin_backup(commit)?.write(to, &|| false)
 }
 
 /// A log in which sealed segments and others follow each other, cut at some places.
-fn varied(dir: &Path) -> (SegmentedLog, Mark) {
+fn varied(dir: &Path) -> (DiskLog, Mark) {
     let (mut log, _) = open(dir);
     let mut mark = Mark::GENESIS;
     for (round, kept) in [40, 35, 41, 20, 38, 39].into_iter().enumerate() {
@@ -114,13 +114,13 @@ fn what_is_purged_and_used_again_is_still_in_the_backup() {
     let home = Home::new();
     let (mut log, _) = open(&home.dir);
     let mut mark = Mark::GENESIS;
-    let append = |log: &mut SegmentedLog, batch: Batch| {
+    let append = |log: &mut DiskLog, batch: Batch| {
         log.append(&[batch], 0).unwrap();
         sync(log);
         run_chores(log);
     };
     singles(&mut mark, 1, 40, 2_500).into_iter().for_each(|batch| append(&mut log, batch));
-    let copied = |log: &SegmentedLog| -> Vec<Vec<u8>> { contents(log).iter().map(|batch| batch.body().to_vec()).collect() };
+    let copied = |log: &DiskLog| -> Vec<Vec<u8>> { contents(log).iter().map(|batch| batch.body().to_vec()).collect() };
     let (expected, to) = (copied(&log), home.backups.join("copy"));
     let backup = back_up(&mut log, mark.raft_index, &to).unwrap();
     assert!(backup.linked_bytes > 0);
@@ -133,7 +133,7 @@ fn what_is_purged_and_used_again_is_still_in_the_backup() {
 }
 
 /// Works on the log whenever the backup asks whether it should go on.
-fn meanwhile(log: SegmentedLog, commit: u64, to: &Path, mut work: impl FnMut(&mut SegmentedLog)) -> (SegmentedLog, Backup) {
+fn meanwhile(log: DiskLog, commit: u64, to: &Path, mut work: impl FnMut(&mut DiskLog)) -> (DiskLog, Backup) {
     let log = RefCell::new(log);
     let work = RefCell::new(&mut work);
     let pending = log.borrow_mut().begin_backup(commit).unwrap();
@@ -376,7 +376,7 @@ fn a_backup_becomes_the_log_of_any_member() {
         let dir = home.backups.join(node.to_string());
         let restored = tools::restore(&copy, &dir, node, Restore::OneNode).unwrap();
         assert_eq!(restored.committed, 0..mark.next_index);
-        let mut log = SegmentedLog::new(&dir, SMALL);
+        let mut log = DiskLog::new(&dir, SMALL);
         let recovered = log.open(&Genesis { node: node.into(), ..genesis() }).unwrap();
         assert_eq!((recovered.last, recovered.damage), (mark, Vec::new()));
         assert_eq!(contents(&log), all);
@@ -385,7 +385,7 @@ fn a_backup_becomes_the_log_of_any_member() {
         assert!(known_as.insert(recovered.identity.directory), "peers can tell it from every other copy");
     }
     tools::restore(&copy, home.backups.join("5"), 2, Restore::WholeGroup).unwrap();
-    let recovered = SegmentedLog::new(home.backups.join("5"), SMALL).open(&Genesis { node: 2.into(), ..genesis() }).unwrap();
+    let recovered = DiskLog::new(home.backups.join("5"), SMALL).open(&Genesis { node: 2.into(), ..genesis() }).unwrap();
     assert!(recovered.identity.complete && known_as.insert(recovered.identity.directory));
     let refused = tools::restore(&copy, home.backups.join("4"), 4, Restore::OneNode).unwrap_err();
     assert!(matches!(refused, BackupError::NotAMember { .. }), "{refused}");

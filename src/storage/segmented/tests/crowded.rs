@@ -10,7 +10,7 @@ use crate::primitives::thread;
 const MAPPED_MAX: usize = SMALL.mapped_segments_max;
 
 /// A log of `count` segments, all sealed but the last, of an entry each.
-fn of_segments(dir: &Path, count: usize) -> (SegmentedLog, Vec<Batch>) {
+fn of_segments(dir: &Path, count: usize) -> (DiskLog, Vec<Batch>) {
     let (mut log, _) = open(dir);
     let all = singles(&mut Mark::GENESIS.clone(), 1, count, SMALL.segment_bytes as usize / 2);
     for batch in &all {
@@ -108,7 +108,7 @@ fn full_segments_are_not_held_open_without_end() {
 fn what_cannot_be_sealed_or_removed_is_tried_again() {
     use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
     let disk = SimulatedDisk::new(1);
-    let mut log = SegmentedLog::on(disk.clone(), SMALL);
+    let mut log = DiskLog::on(disk.clone(), SMALL);
     log.open(&genesis()).unwrap();
     let mut mark = Mark::GENESIS;
     for batch in singles(&mut mark, 1, 20, SMALL.segment_bytes as usize / 2) {
@@ -185,7 +185,7 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
 fn a_process_that_ends_while_it_sweeps_writes_nothing_more() {
     use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
     let disk = SimulatedDisk::new(1);
-    let (mut log, mut mark) = (SegmentedLog::on(disk.clone(), SMALL), Mark::GENESIS);
+    let (mut log, mut mark) = (DiskLog::on(disk.clone(), SMALL), Mark::GENESIS);
     log.open(&genesis()).unwrap();
     log.append(&singles(&mut mark, 1, 3, 100), 1).unwrap();
     sync(&mut log);
@@ -193,7 +193,7 @@ fn a_process_that_ends_while_it_sweeps_writes_nothing_more() {
     let disk = disk.kill();
     disk.plan(Fault { on: Call::Remove, after: 0, times: 1, then: Failure::Panic });
     disk.trace();
-    let open = || SegmentedLog::on(disk.clone(), SMALL).open(&genesis());
+    let open = || DiskLog::on(disk.clone(), SMALL).open(&genesis());
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).is_err(), "there is something to sweep");
     let (changes, _) = disk.take_trace();
     assert_eq!(changes.last().map(|cut| cut.before), Some(Call::Remove));
@@ -205,7 +205,7 @@ fn one_segment_at_least_is_mapped() {
     let dir = tempfile::tempdir().unwrap();
     drop(of_segments(dir.path(), 6));
     let options = SegmentOptions { mapped_segments_max: 0, ..SMALL };
-    let mut log = SegmentedLog::new(dir.path(), options);
+    let mut log = DiskLog::new(dir.path(), options);
     log.open(&genesis()).unwrap();
     for index in 0..6 {
         log.reader().entry(index).unwrap().unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Opens a damaged log.
-pub(super) fn open_damaged(dir: &Path) -> (SegmentedLog, Recovered) {
+pub(super) fn open_damaged(dir: &Path) -> (DiskLog, Recovered) {
     let (log, recovered) = open(dir);
     assert!(!recovered.damage.is_empty());
     (log, recovered)
@@ -26,7 +26,7 @@ pub(super) fn closed(count: usize, bytes: usize, chunk: usize, sealed: bool) -> 
 }
 
 /// Every entry is what was appended or a typed error; every mark and batch too. Returns the indexes of the entries that are errors.
-pub(super) fn check_reads(log: &SegmentedLog, all: &[Batch]) -> Vec<u64> {
+pub(super) fn check_reads(log: &DiskLog, all: &[Batch]) -> Vec<u64> {
     let reader = log.reader();
     let mut bad = Vec::new();
     let mut before = Mark::GENESIS;
@@ -55,7 +55,7 @@ pub(super) fn check_reads(log: &SegmentedLog, all: &[Batch]) -> Vec<u64> {
     bad
 }
 
-fn refuses_writes(log: &mut SegmentedLog, recovered: &Recovered) {
+fn refuses_writes(log: &mut DiskLog, recovered: &Recovered) {
     let mut mark = recovered.last;
     let refused = [
         log.append(&singles(&mut mark, 9, 1, 1), 0),
@@ -131,7 +131,7 @@ fn several_damaged_places_are_told_each() {
 #[test]
 fn a_payload_that_looks_like_records_is_not_taken_for_some() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = SegmentedLog::new(dir.path(), SegmentOptions { segment_bytes: 64 << 10, ..SMALL });
+    let mut log = DiskLog::new(dir.path(), SegmentOptions { segment_bytes: 64 << 10, ..SMALL });
     log.open(&genesis()).unwrap();
     let mut mark = Mark::GENESIS;
     let mut all = singles(&mut mark, 1, 3, 40);

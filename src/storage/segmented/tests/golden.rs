@@ -67,7 +67,7 @@ struct Contents {
 
 /// Writes it, in two runs: two sealed segments, a cut, a tail; terms, a vote, peers.
 fn write(dir: &Path) -> Contents {
-    let log = || SegmentedLog::on(SameDisk(RealDisk::new(dir.to_path_buf())), SMALL);
+    let log = || DiskLog::on(SameDisk(RealDisk::new(dir.to_path_buf())), SMALL);
     let mut mark = Mark::GENESIS;
     let mut batches = vec![batch(&mut mark, 1, &[]), batch(&mut mark, 1, &[b"one", b"", b"three"])];
     batches.extend(singles(&mut mark, 1, 7, 900));
@@ -171,7 +171,7 @@ fn an_unknown_version_or_feature_is_refused_by_name_and_nothing_is_changed() {
             _ => rewrite(&path, 0, 32, field, value),
         }
         let before = files(dir.path());
-        for refused in [SegmentedLog::new(dir.path(), SMALL).open(&genesis()).unwrap_err(), tools::inspect(dir.path()).unwrap_err()] {
+        for refused in [DiskLog::new(dir.path(), SMALL).open(&genesis()).unwrap_err(), tools::inspect(dir.path()).unwrap_err()] {
             let named = match &refused {
                 StorageError::UnknownVersion { path, found, known: VERSION } if field == 8 => Some((path.clone(), *found)),
                 StorageError::UnknownFeatures { path, found } if field == 12 => Some((path.clone(), *found)),

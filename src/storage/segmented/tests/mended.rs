@@ -4,7 +4,7 @@ use super::damaged::{check_reads, closed, files, open_damaged};
 use super::*;
 
 /// Gives the log what it has lost, `window` batches at a time. Returns how often that was.
-fn mend(log: &mut SegmentedLog, recovered: &mut Recovered, all: &[Batch], window: usize) -> usize {
+fn mend(log: &mut DiskLog, recovered: &mut Recovered, all: &[Batch], window: usize) -> usize {
     let mut steps = 0;
     *recovered = log.mend(Remedy::Fill(&[])).unwrap();
     while let Some(first) = recovered.damage.iter().find(|damage| !damage.raft_indexes.is_empty()) {
@@ -171,8 +171,8 @@ fn all_files_can_be_lost() {
 }
 
 /// Opens a log that reads everything when it is opened.
-fn open_verified(dir: &Path) -> (SegmentedLog, Recovered) {
-    let mut log = SegmentedLog::new(dir, SegmentOptions { verified: true, ..SMALL });
+fn open_verified(dir: &Path) -> (DiskLog, Recovered) {
+    let mut log = DiskLog::new(dir, SegmentOptions { verified: true, ..SMALL });
     let recovered = log.open(&genesis()).unwrap();
     (log, recovered)
 }
@@ -366,7 +366,7 @@ fn a_segment_behind_a_base_that_a_crash_took_never_counted() {
     let (mut log, _) = open(dir.path());
     let mut mark = Mark::GENESIS;
     log.append(&singles(&mut mark, 1, 9, 40), 1).unwrap();
-    let mut reset = |log: &mut SegmentedLog, distance| {
+    let mut reset = |log: &mut DiskLog, distance| {
         mark.raft_index += distance;
         log.reset(&Base { mark, membership: genesis().membership }).unwrap();
         mark
@@ -390,7 +390,7 @@ fn marks_of(all: &[Batch]) -> Vec<Mark> {
 
 /// The log in `dir`, which is damaged, is let begin behind `mark` and given the rest: then it is `kept`, takes more, and is found sound by the next opening.
 #[track_caller]
-fn begins_behind(mut log: SegmentedLog, dir: &Path, mark: Mark, all: &[Batch], kept: &[Batch]) {
+fn begins_behind(mut log: DiskLog, dir: &Path, mark: Mark, all: &[Batch], kept: &[Batch]) {
     let mut recovered = log.mend(Remedy::Rebase(mark)).unwrap();
     assert_eq!(recovered.base.mark, mark);
     if !recovered.damage.is_empty() {
@@ -485,7 +485,7 @@ fn of_another_log_nothing_stays_behind_a_base() {
 fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
     let disk = simulated::SimulatedDisk::new(3);
     let options = SMALL;
-    let mut log = SegmentedLog::on(disk.clone(), options);
+    let mut log = DiskLog::on(disk.clone(), options);
     log.open(&genesis()).unwrap();
     let mut mark = Mark::GENESIS;
     let all = singles(&mut mark, 1, 12, 40);
@@ -497,7 +497,7 @@ fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
     let name = disk.list().unwrap().into_iter().find(|name| name.ends_with(".seg")).unwrap();
     disk.flip(&name, (4096 + 5 * 176 + 20) * 8);
     disk.set_room(Some(disk.taken()));
-    let mut log = SegmentedLog::on(disk.clone(), options);
+    let mut log = DiskLog::on(disk.clone(), options);
     assert_eq!(log.open(&genesis()).unwrap().damage.len(), 1);
     let taken = disk.taken();
     assert!(matches!(log.mend(Remedy::Fill(&all[5..6])), Err(StorageError::Full { .. })));

@@ -17,7 +17,7 @@ fn hold(dir: &Path) -> Vec<std::fs::File> {
 }
 
 /// A log of several full segments, all durable and sealed.
-fn filled(dir: &Path) -> (SegmentedLog, Vec<Batch>, Mark) {
+fn filled(dir: &Path) -> (DiskLog, Vec<Batch>, Mark) {
     let (mut log, _) = open(dir);
     let mut mark = Mark::GENESIS;
     let all = singles(&mut mark, 1, 40, 2_500);
@@ -25,14 +25,14 @@ fn filled(dir: &Path) -> (SegmentedLog, Vec<Batch>, Mark) {
     (log, all, mark)
 }
 
-fn append(log: &mut SegmentedLog, batch: &Batch) {
+fn append(log: &mut DiskLog, batch: &Batch) {
     log.append(std::slice::from_ref(batch), batch.raft_index()).unwrap();
     sync(log);
     run_chores(log);
 }
 
 /// Gives up all but the last `kept` entries. Returns which files are no segments any more.
-fn purge(log: &mut SegmentedLog, dir: &Path, mark: &Mark, kept: u64) -> Vec<u64> {
+fn purge(log: &mut DiskLog, dir: &Path, mark: &Mark, kept: u64) -> Vec<u64> {
     let before = files(dir);
     log.purge(mark.next_index - kept, mark.raft_index).unwrap();
     sync(log);
@@ -55,8 +55,7 @@ fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
         all.push(batch);
     }
     assert!(files(dir.path()).iter().any(|(ino, name)| purged.contains(ino) && name.ends_with(".seg")), "{:?}", files(dir.path()));
-    let expected =
-        |log: &SegmentedLog| all.iter().filter(|batch| batch.raft_index() > log.reader().base().mark.raft_index).cloned().collect();
+    let expected = |log: &DiskLog| all.iter().filter(|batch| batch.raft_index() > log.reader().base().mark.raft_index).cloned().collect();
     let read: Vec<Batch> = expected(&log);
     assert_eq!(contents(&log), read);
 

@@ -133,7 +133,7 @@ fn an_open_log_is_refused_and_a_log_that_is_looked_at_does_not_open() {
     let (dir, _) = closed_log();
     let opened = Opened::open(dir.path()).unwrap();
     inspect(dir.path()).unwrap();
-    assert!(matches!(super::super::SegmentedLog::new(dir.path(), Default::default()).open(&genesis()), Err(StorageError::InUse { .. })));
+    assert!(matches!(super::super::DiskLog::new(dir.path(), Default::default()).open(&genesis()), Err(StorageError::InUse { .. })));
     drop(opened);
     let (_log, _) = open(dir.path());
     assert!(matches!(inspect(dir.path()), Err(StorageError::InUse { .. })));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::simulated::{Cut, Draws, SimulatedDisk};
-use super::super::{SegmentOptions, SegmentedLog};
+use super::super::{DiskLog, SegmentOptions};
 use super::history::History;
 use crate::batch::OpenBatch;
 use crate::entry::NodeId;
@@ -19,8 +19,8 @@ pub(super) fn genesis() -> Genesis {
 }
 
 /// The log on `disk`, not opened yet.
-pub(super) fn log_on(disk: &SimulatedDisk) -> SegmentedLog<SimulatedDisk> {
-    SegmentedLog::on(disk.clone(), SegmentOptions { segment_bytes: SEGMENT_BYTES, ..SegmentOptions::default() })
+pub(super) fn log_on(disk: &SimulatedDisk) -> DiskLog<SimulatedDisk> {
+    DiskLog::on(disk.clone(), SegmentOptions { segment_bytes: SEGMENT_BYTES, ..SegmentOptions::default() })
 }
 
 /// The batch that follows `before`, with a payload of each of `sizes`; a control record if there are none. No two salts give the same bytes.
@@ -82,7 +82,7 @@ pub(super) struct Episode {
 /// A log, the disk it is on, and its history.
 pub(super) struct Trial {
     pub(super) disk: SimulatedDisk,
-    pub(super) log: Option<SegmentedLog<SimulatedDisk>>,
+    pub(super) log: Option<DiskLog<SimulatedDisk>>,
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) history: History,
     pending: Vec<(Box<dyn PendingSync>, usize)>,
@@ -200,7 +200,7 @@ impl Trial {
         self.history.now().compare(&*self.reader).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn log(&mut self) -> &mut SegmentedLog<SimulatedDisk> {
+    fn log(&mut self) -> &mut DiskLog<SimulatedDisk> {
         self.log.as_mut().expect("it is open between steps")
     }
 

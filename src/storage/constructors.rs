@@ -1,0 +1,164 @@
+//! How a storage of a host's own makes what it hands over, though more may be added to it later.
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Backup, BackupError, StorageError};
+use super::{Base, Damage, Genesis, HardState, Identity, Mark, Recovered};
+use crate::entry::NodeId;
+use crate::role::Membership;
+
+impl HardState {
+    /// A term, the vote in it, and how far the log is known to be committed.
+    pub fn new(term: u64, vote: Option<NodeId>, commit: u64) -> HardState {
+        HardState { term, vote, commit }
+    }
+}
+
+impl Base {
+    /// A log that begins after `mark`, with these members.
+    pub fn new(mark: Mark, membership: Membership) -> Base {
+        Base { mark, membership }
+    }
+}
+
+impl Genesis {
+    /// A log of `node` in the group of this name and number, which began with these members.
+    pub fn new<G, N>(group: G, node: N, cluster: u64, membership: Membership) -> Genesis
+    where
+        G: Into<String>,
+        N: Into<NodeId>,
+    {
+        Genesis { group: group.into(), node: node.into(), cluster, membership }
+    }
+}
+
+impl Identity {
+    /// A copy of a disk, how often it has been opened, and whether it is all that it promised to
+    /// hold.
+    pub fn new(directory: u128, incarnation: u64, complete: bool) -> Identity {
+        Identity { directory, incarnation, complete }
+    }
+}
+
+impl Recovered {
+    /// A sound log from `base` to `last` that knows no peer: `peers` and `damage` can be set
+    /// afterwards.
+    pub fn new(identity: Identity, hard_state: HardState, base: Base, last: Mark) -> Recovered {
+        Recovered { identity, hard_state, base, last, peers: Vec::new(), damage: Vec::new() }
+    }
+}
+
+impl Damage {
+    /// Batches that do not read back, and where they are: `term` and `chain` are unknown, and can
+    /// be set afterwards.
+    pub fn new<P, R>(path: P, offset: u64, raft_indexes: Range<u64>, reason: R) -> Damage
+    where
+        P: Into<PathBuf>,
+        R: Into<String>,
+    {
+        let (path, reason) = (path.into(), reason.into());
+        Damage { path, offset, raft_indexes, term: None, chain: None, reason }
+    }
+}
+
+impl Backup {
+    /// A backup with the committed entries of these indexes, the position at their end, and entries
+    /// up to below `end_index`. How much of it was linked and copied can be set afterwards.
+    pub fn new(committed: Range<u64>, position: u64, end_index: u64) -> Backup {
+        Backup { committed, position, end_index, linked_bytes: 0, copied_bytes: 0 }
+    }
+}
+
+impl BackupError {
+    /// [`BackupError::Target`]. The other kinds that a storage tells are made of a
+    /// [`StorageError`].
+    pub fn target(path: impl Into<PathBuf>, reason: impl Into<String>) -> BackupError {
+        BackupError::Target { path: path.into(), reason: reason.into() }
+    }
+}
+
+/// One for each kind of error that any storage may have to tell.
+impl StorageError {
+    /// [`StorageError::Io`]: final. `action` is a verb phrase, to be read as "could not `action`
+    /// `path`".
+    pub fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> StorageError {
+        StorageError::Io { action, path: path.into(), source: Arc::new(source) }
+    }
+
+    /// [`StorageError::Full`]: nothing was changed, for want of room for the file `path`.
+    pub fn full(path: impl Into<PathBuf>) -> StorageError {
+        StorageError::Full { path: path.into() }
+    }
+
+    /// [`StorageError::OutOfResources`]: nothing was changed. `action` as for [`io`](Self::io).
+    pub fn out_of_resources<P>(action: &'static str, path: P, source: io::Error) -> StorageError
+    where
+        P: Into<PathBuf>,
+    {
+        StorageError::OutOfResources { action, path: path.into(), source: Arc::new(source) }
+    }
+
+    /// [`StorageError::Denied`]: nothing was changed. `action` as for [`io`](Self::io).
+    pub fn denied<P>(action: &'static str, path: P, source: io::Error) -> StorageError
+    where
+        P: Into<PathBuf>,
+    {
+        StorageError::Denied { action, path: path.into(), source: Arc::new(source) }
+    }
+
+    /// [`StorageError::Damaged`]: what was synced does not read back at `offset` of the file
+    /// `path`.
+    pub fn damaged<P, R>(path: P, offset: u64, reason: R) -> StorageError
+    where
+        P: Into<PathBuf>,
+        R: Into<String>,
+    {
+        StorageError::Damaged { path: path.into(), offset, reason: reason.into() }
+    }
+
+    /// [`StorageError::InUse`]: the log at `path` is open already.
+    pub fn in_use(path: impl Into<PathBuf>) -> StorageError {
+        StorageError::InUse { path: path.into() }
+    }
+
+    /// [`StorageError::Mismatch`]: the log at `path` was begun by `found`, not by `expected`.
+    pub fn mismatch(path: impl Into<PathBuf>, expected: &Genesis, found: &Genesis) -> StorageError {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        StorageError::Mismatch { path: path.into(), expected, found }
+    }
+
+    /// [`StorageError::Purged`]: the log is kept from index `first` on.
+    pub fn purged(first: u64) -> StorageError {
+        StorageError::Purged { first }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_sorted_and_named_once() {
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId::from).collect::<Vec<_>>();
+        let members = Membership::new(ids(&[3, 1, 3, 2]), ids(&[5, 2, 4, 5]));
+        assert_eq!((members.voters, members.learners), (ids(&[1, 2, 3]), ids(&[4, 5])));
+    }
+
+    #[test]
+    fn an_error_is_temporary_or_final_by_its_kind() {
+        let source = || io::Error::other("a limit");
+        for temporary in [
+            StorageError::full("log"),
+            StorageError::out_of_resources("open", "log", source()),
+            StorageError::denied("write", "log", source()),
+        ] {
+            assert!(temporary.is_temporary(), "{temporary}");
+        }
+        let last = StorageError::io("sync", "log", source());
+        assert!(!last.is_temporary());
+        assert_eq!(last.to_string(), "could not sync log: a limit");
+    }
+}

@@ -1,0 +1,109 @@
+//! The default storage as a host sees it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{DiskLog, SegmentOptions};
+use crate::entry::NodeId;
+use crate::storage::{BackupError, Base, Batch, Chore, Genesis, HardState, Identity, LogReader};
+use crate::storage::{PendingBackup, PendingSync, Recovered, Remedy, Storage, StorageError};
+
+/// The default storage: a log in the segment files of one directory.
+///
+/// Batches are written behind all others into files of fixed length, and read from anywhere in
+/// them without copying. What was synced survives a power cut; what a power cut tore is cut
+/// off; what was damaged is reported with file and offset, never cut, and can be mended.
+/// Opening verifies every byte of what is not yet sealed; sealed segments are verified as they
+/// are read.
+///
+/// # What is assumed of the disk
+/// `fdatasync` returns when the data is durable; a sector of 512 bytes is written as a whole or
+/// not at all; `rename` is atomic, and durable once the directory is synced. Nothing is assumed
+/// of the order in which unsynced writes arrive.
+///
+/// # Limits
+/// One process at a time, which a lock on the directory and on the file `state` in it sees to.
+/// The lock goes when the log is closed, whatever children the process has; of a process that
+/// was killed, forked children that have not called `exec` keep it until they end. On a network
+/// file system it is as good as `flock` is there. A file of the log that somebody else removes
+/// or replaces is noticed when it is next synced, before what was written to it counts:
+/// [`StorageError::Removed`]. A segment that this process wrote takes 16 bytes of memory for
+/// each batch until it is sealed; a sealed one takes some 400 bytes. At most
+/// [`SegmentOptions::mapped_segments_max`] sealed segments are mapped, besides those that an
+/// [`Entry`](crate::Entry) or [`Batch`] points into. At most 16 files are open. Members and
+/// peers must fit a page of 4 KiB together: 100 of each do. A batch is at most 4 GiB. Chores
+/// ([`Storage::next_chore`]) should be run: without them nothing is lost, but syncs are slower,
+/// nothing is removed, and opening takes longer.
+pub struct SegmentedLog(DiskLog);
+
+impl SegmentedLog {
+    /// A log in `dir`, which is looked up, and made if it is missing and may be made
+    /// ([`Create`](super::Create)), when the log is opened; its parent is never made. From then on
+    /// it is that directory, whatever becomes of its name. Touches no file.
+    pub fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> SegmentedLog {
+        SegmentedLog(DiskLog::new(dir, options))
+    }
+}
+
+// A method that a storage need not have would be missed by nobody else.
+#[warn(clippy::missing_trait_methods)]
+impl Storage for SegmentedLog {
+    fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
+        self.0.open(genesis)
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        self.0.reader()
+    }
+
+    fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
+        self.0.append(batches, commit)
+    }
+
+    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+        self.0.save(hard_state)
+    }
+
+    fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
+        self.0.reset(base)
+    }
+
+    fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
+        self.0.purge(index, commit)
+    }
+
+    fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
+        self.0.remember(peer, directory)
+    }
+
+    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+        self.0.set_complete(complete)
+    }
+
+    fn begin_sync(&mut self) -> Box<dyn PendingSync> {
+        self.0.begin_sync()
+    }
+
+    fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
+        self.0.mend(remedy)
+    }
+
+    fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
+        self.0.begin_backup(commit)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.0.is_behind()
+    }
+
+    fn next_chore(&mut self) -> Option<Chore> {
+        self.0.next_chore()
+    }
+}
+
+impl fmt::Debug for SegmentedLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
