@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::batch::{Batch, BatchError, Found, Shift};
 use crate::entry::Entry;
 use crate::error::ReadError;
-use crate::future::is_in_waker;
 use crate::primitives::Instant;
 use crate::shared::Shared;
 use crate::storage::StorageError;
+use crate::wakers::is_in_waker;
 
 /// Reads committed entries in order. Made by [`DLedger::read`](crate::DLedger::read).
 #[derive(Debug)]

@@ -12,11 +12,12 @@ use crate::cursor::{self, Cursor, Tail};
 use crate::engine::{Command, Engine, EngineSettings, Input, inbox, rejoin_empty};
 use crate::entry::{Entry, NodeId};
 use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
-use crate::future::{AppendFuture, is_in_waker};
+use crate::future::AppendFuture;
 use crate::primitives::atomic::{AtomicU64, Ordering};
-use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::primitives::{Instant, RandomState};
 use crate::replica;
+use crate::reply::{Reply, Response, reply};
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
@@ -24,6 +25,7 @@ use crate::storage::segmented;
 use crate::storage::{Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{MemoryNetwork, Message, Seat, TcpTransport, Transport};
+use crate::wakers::is_in_waker;
 
 /// How long the only node of a group may take to become its leader when it is opened. It takes two syncs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -180,7 +182,7 @@ impl DLedger {
     /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the group has elected or elects.
     pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
         self.refuse_where_none_answers(TransferError::CalledFromWaker, TransferError::Forked)?;
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = self.node.reply();
         self.node.command(Command::Transfer { to: to.into(), reply });
         answer.recv().unwrap_or(Err(TransferError::Stopped))
     }
@@ -194,7 +196,7 @@ impl DLedger {
     /// Any [`PurgeError`].
     pub fn purge(&self, index: u64) -> Result<u64, PurgeError> {
         self.refuse_where_none_answers(PurgeError::CalledFromWaker, PurgeError::Forked)?;
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = self.node.reply();
         self.node.command(Command::Purge { index, reply });
         answer.recv().unwrap_or(Err(PurgeError::Stopped))
     }
@@ -220,7 +222,7 @@ impl DLedger {
     /// [`BackupError::Stopped`].
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<Backup, BackupError> {
         self.refuse_where_none_answers(BackupError::CalledFromWaker, BackupError::Forked)?;
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = self.node.reply();
         self.node.command(Command::Backup { reply });
         let pending = answer.recv().unwrap_or(Err(BackupError::Stopped))?;
         let watermark = &self.node.shared.watermark;
@@ -256,7 +258,7 @@ impl DLedger {
             return;
         }
         for heir in members.iter().filter(|member| member.voter && member.id != self.node.id) {
-            let (reply, answer) = bounded(1);
+            let (reply, answer) = self.node.reply();
             self.node.command(Command::Transfer { to: heir.id, reply });
             match answer.recv_timeout(self.node.handover_timeout) {
                 Err(RecvTimeoutError::Timeout) | Ok(Err(TransferError::TimedOut(_) | TransferError::Superseded(_))) => {}
@@ -270,9 +272,9 @@ impl DLedger {
         if refused.is_empty() { BarrierError::TimedOut(timeout) } else { BarrierError::Refused { timeout, refused } }
     }
 
-    fn ask_for_barrier(&self) -> (u64, Receiver<Result<u64, BarrierError>>) {
+    fn ask_for_barrier(&self) -> (u64, Response<Result<u64, BarrierError>>) {
         let id = self.node.next_barrier.fetch_add(1, Ordering::Relaxed);
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = self.node.reply();
         self.node.command(Command::Barrier { id, reply });
         (id, answer)
     }
@@ -310,8 +312,12 @@ impl Node {
         let _ = self.inputs.send(Input::Command(command));
     }
 
+    fn reply<T>(&self) -> (Reply<T>, Response<T>) {
+        reply(self.shared.home)
+    }
+
     fn shutdown(&self) -> Result<(), ShutdownError> {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = self.reply();
         self.command(Command::Stop { reply });
         if self.threads.is_engine() {
             // A task of the host that the engine woke. It stops when it is done with this, and the others after it.

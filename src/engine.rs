@@ -36,6 +36,7 @@ use crate::primitives::channel::{Receiver, Sender};
 use crate::replica::rejoin::Rejoin;
 use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing};
+use crate::reply::Reply;
 use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
 use crate::storage::{BackupError, Chore, HardState, Identity, PendingBackup, Recovered, Storage, StorageError};
@@ -76,15 +77,15 @@ pub(crate) fn inbox(shared: Arc<Shared>, inputs: Sender<Input>) -> Inbox {
 pub(crate) enum Command {
     Barrier {
         id: u64,
-        reply: Sender<Result<u64, BarrierError>>,
+        reply: Reply<Result<u64, BarrierError>>,
     },
     Purge {
         index: u64,
-        reply: Sender<Result<u64, PurgeError>>,
+        reply: Reply<Result<u64, PurgeError>>,
     },
     /// Asks for a backup of what is committed now, for the asker to write.
     Backup {
-        reply: Sender<Result<Box<dyn PendingBackup>, BackupError>>,
+        reply: Reply<Result<Box<dyn PendingBackup>, BackupError>>,
     },
     /// The asker no longer waits.
     ForgetBarrier {
@@ -92,10 +93,10 @@ pub(crate) enum Command {
     },
     Transfer {
         to: NodeId,
-        reply: Sender<Result<(), TransferError>>,
+        reply: Reply<Result<(), TransferError>>,
     },
     Stop {
-        reply: Sender<Result<(), ShutdownError>>,
+        reply: Reply<Result<(), ShutdownError>>,
     },
 }
 
@@ -146,7 +147,7 @@ pub(crate) struct Engine {
     /// The ids of `in_flight` in the order of their age; settled ones are skipped when met.
     ages: VecDeque<BatchId>,
     next_batch: BatchId,
-    barriers: HashMap<u64, Sender<Result<u64, BarrierError>>>,
+    barriers: HashMap<u64, Reply<Result<u64, BarrierError>>>,
     /// Purges that wait for a sync.
     purges: Vec<PendingPurge>,
     /// All of them to the same node.
@@ -442,9 +443,9 @@ impl Engine {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Barrier { reply, .. } if self.stopped => drop(reply.send(Err(BarrierError::Stopped))),
+            Command::Barrier { reply, .. } if self.stopped => reply.send(Err(BarrierError::Stopped)),
             Command::Barrier { id, reply } => match &self.fault {
-                Some(reason) => drop(reply.send(Err(BarrierError::Failed { reason: reason.clone() }))),
+                Some(reason) => reply.send(Err(BarrierError::Failed { reason: reason.clone() })),
                 None => {
                     self.barriers.insert(id, reply);
                     self.replica.handle_barrier(id);
@@ -456,10 +457,10 @@ impl Engine {
             }
             Command::Transfer { to, reply } => self.begin_transfer(to, reply),
             Command::Purge { index, reply } => self.begin_purge(index, reply),
-            Command::Backup { reply } => drop(reply.send(self.begin_backup())),
+            Command::Backup { reply } => reply.send(self.begin_backup()),
             Command::Stop { reply } => {
                 let outcome = self.stop();
-                let _ = reply.send(outcome);
+                reply.send(outcome);
             }
         }
     }
@@ -684,7 +685,7 @@ impl Engine {
         let end = self.shared.watermark.end();
         for id in ids {
             if let Some(reply) = self.barriers.remove(id) {
-                let _ = reply.send(Ok(end));
+                reply.send(Ok(end));
             }
         }
     }

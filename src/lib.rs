@@ -76,6 +76,7 @@
 //! | [`transport`] | what speaks: the trait, a network in memory, TCP |
 //! | `message.rs` | one message on its way: codec, and the checks before Raft sees it |
 //! | `future.rs`, `role.rs`, `watermark.rs` | the promise of an append; what a node is to its group; how far it is committed |
+//! | `reply.rs`, `wakers.rs` | the engine's answer to one request; waking a host's tasks |
 //! | `spin.rs` | a short wait on the processor before a long one in the operating system |
 //! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
 //! | `fork.rs` | telling a process from its forked children, which have no threads of a node |
@@ -99,6 +100,7 @@ pub mod fuzzing;
 mod message;
 mod primitives;
 mod replica;
+mod reply;
 mod role;
 mod sequencer;
 mod shared;
@@ -108,6 +110,7 @@ mod spin;
 pub mod storage;
 mod threads;
 pub mod transport;
+mod wakers;
 mod watermark;
 
 pub use builder::{Builder, FlushPolicy};

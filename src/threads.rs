@@ -18,7 +18,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
 use crate::entry::NodeId;
-use crate::future::forbid_waits;
 use crate::primitives::channel::{Receiver, Select, Sender, unbounded};
 use crate::primitives::thread::{self, JoinHandle, ThreadId};
 use crate::primitives::{Condvar, Instant, Mutex};
@@ -26,6 +25,7 @@ use crate::role::Status;
 use crate::spin::Patience;
 use crate::storage::{Chore, StorageError};
 use crate::transport::Spawner;
+use crate::wakers::forbid_waits;
 
 /// A host's observer of role changes.
 pub(crate) type Observer = Box<dyn Fn(&Status) + Send>;

@@ -39,7 +39,7 @@ impl Engine {
             batch.completion.resolve(Err(unknown.clone()));
         }
         for reply in std::mem::take(&mut self.barriers).into_values() {
-            let _ = reply.send(Err(barrier.clone()));
+            reply.send(Err(barrier.clone()));
         }
         self.refuse_purges();
     }
