@@ -52,6 +52,14 @@ impl AppendFuture {
         AppendFuture { state: State::Refused(error), waker: None }
     }
 
+    /// Has `waker` woken once the outcome is there. Gives it back if that is so already.
+    pub(crate) fn wake_when_resolved(&mut self, waker: Waker) -> Option<Waker> {
+        match &self.state {
+            State::UnderWay { completion, .. } => completion.register(waker, &mut self.waker).map(|(_, waker)| waker),
+            State::Refused(_) => Some(waker),
+        }
+    }
+
     /// The index that the entry takes if it commits (the first index of a batch). `None` if the append was refused at once.
     ///
     /// Provisional until the future resolves: if it fails, the index goes to another entry.
@@ -263,10 +271,16 @@ impl Completion {
         if let Some(known) = self.known() {
             return Some(known);
         }
+        // Wakers are cloned and dropped without the lock: one may own a task, which may own a ledger.
         let waker = waker.clone();
+        self.register(waker, slot).map(|(outcome, _)| outcome)
+    }
+
+    /// The same with a waker to give away. It comes back if the outcome is there.
+    fn register(&self, waker: Waker, slot: &mut Option<usize>) -> Option<(Outcome, Waker)> {
         let mut waiting = self.waiting.lock();
-        if let Some(outcome) = &waiting.outcome {
-            return Some(outcome.clone());
+        if let Some(outcome) = waiting.outcome.clone() {
+            return Some((outcome, waker));
         }
         let replaced = match *slot {
             Some(at) => Some(std::mem::replace(&mut waiting.wakers[at], waker)),
@@ -277,7 +291,7 @@ impl Completion {
             }
         };
         drop(waiting);
-        drop(replaced); // perhaps the last of what belongs to a task, which may hold a ledger
+        drop(replaced);
         None
     }
 }
