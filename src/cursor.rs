@@ -170,7 +170,7 @@ impl Tail {
         if shared.watermark.is_closed() || !shared.watermark.is_stuck() {
             return None;
         }
-        let reason = shared.status.lock().fault.clone().unwrap_or_default();
+        let reason = shared.fault();
         self.cursor.failed = true;
         Some(Err(ReadError::Failed { reason }))
     }

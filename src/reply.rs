@@ -69,7 +69,6 @@ impl<T> Response<T> {
     }
 
     /// The answer, if it is there.
-    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn try_recv(&self) -> Result<T, TryRecvError> {
         let mut state = self.0.state.lock();
         let none = if state.is_over { TryRecvError::Disconnected } else { TryRecvError::Empty };

@@ -90,7 +90,7 @@ impl Engine {
         match self.take_part(owed) {
             Ok(()) => {}
             // Tried once more at the next tick.
-            Err(error) if error.is_temporary() => self.shared.status.lock().full = Some(error.to_string()),
+            Err(error) if error.is_temporary() => self.shared.status.change(|status| status.full = Some(error.to_string())),
             Err(error) => self.fail(&format!("it could not take part in its group again: {error}")),
         }
     }
@@ -113,7 +113,7 @@ impl Engine {
             self.replica.handle_barrier(*id);
         }
         self.remember_met();
-        self.shared.status.lock().full = None;
+        self.shared.status.change(|status| status.full = None);
         self.tell_rejoin();
         log::info!("group {} node {me}: takes part again, up to term {}", self.settings.replica.group, hard_state.term);
         self.announce(self.replica.standing());
@@ -130,7 +130,7 @@ impl Engine {
                 self.identity = identity;
                 self.transport.introduce(identity);
                 self.replica.set_bound(None);
-                self.shared.status.lock().repair = None;
+                self.shared.status.change(|status| status.repair = None);
                 log::info!("group {} node {}: its log is complete again", self.settings.replica.group, self.settings.replica.node);
                 self.announce(self.replica.standing());
             }
@@ -198,6 +198,6 @@ impl Engine {
             ),
             (None, None) => return,
         };
-        self.shared.status.lock().repair = Some(account);
+        self.shared.status.change(|status| status.repair = Some(account));
     }
 }

@@ -328,11 +328,11 @@ impl Desk {
     }
 
     fn barrier(&self, id: u64) -> Response<Result<u64, BarrierError>> {
-        self.command(|reply| Command::Barrier { id, reply })
+        self.command(|reply| Command::Barrier { id, timeout: None, reply })
     }
 
     fn stop(&mut self) -> Result<(), ShutdownError> {
-        let answer = self.command(|reply| Command::Stop { reply });
+        let answer = self.command(|reply| Command::Stop { hand_over: None, reply });
         self.turn();
         answer.try_recv().unwrap()
     }

@@ -260,7 +260,7 @@ impl Hosts {
         let operation = self.begin(host, life, What::Get { index: 0, found: None, linearizable: false });
         self.barriers += 1;
         let (reply, answer) = reply(Home::default());
-        life.command(Command::Barrier { id: self.barriers, reply });
+        life.command(Command::Barrier { id: self.barriers, timeout: None, reply });
         self.call(host, Some(operation), now, Answer::Barrier { id: self.barriers, answer, then_get });
     }
 

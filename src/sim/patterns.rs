@@ -157,7 +157,7 @@ impl World {
                 && let Some(life) = &node.life
             {
                 let (reply, _) = reply(Home::default());
-                life.command(Command::Stop { reply });
+                life.command(Command::Stop { hand_over: None, reply });
                 let _ = node.turn(self.agenda.now);
                 node.life = None;
             }

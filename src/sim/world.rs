@@ -440,7 +440,7 @@ impl World {
     pub(super) fn stop(&mut self, node: usize) {
         if let Some(life) = &self.nodes[node].life {
             let (reply, _) = reply(Home::default());
-            life.command(Command::Stop { reply });
+            life.command(Command::Stop { hand_over: None, reply });
             self.ring(node);
         }
     }
