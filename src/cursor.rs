@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::batch::{Batch, BatchError, Found, Shift};
 use crate::entry::Entry;
 use crate::error::ReadError;
-use crate::future::is_in_waker;
 use crate::primitives::Instant;
 use crate::shared::Shared;
 use crate::storage::StorageError;
+use crate::wakers::is_in_waker;
 
 /// Reads committed entries in order. Made by [`DLedger::read`](crate::DLedger::read).
 #[derive(Debug)]
@@ -235,7 +235,7 @@ impl Tail {
         if shared.watermark.is_closed() || !shared.watermark.is_stuck() {
             return None;
         }
-        let reason = shared.status.lock().fault.clone().unwrap_or_default();
+        let reason = shared.fault();
         self.cursor.failed = true;
         Some(Err(ReadError::Failed { reason }))
     }

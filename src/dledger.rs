@@ -1,5 +1,7 @@
 //! The host's handle: two verbs, append and get, and what goes with them.
 
+mod futures;
+
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
@@ -7,16 +9,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::futures::{AppendWhenReady, ResponseFuture};
 use crate::builder::{Builder, FlushPolicy};
 use crate::cursor::{self, Cursor, Tail};
 use crate::engine::{Command, Engine, EngineSettings, Input, inbox, rejoin_empty};
 use crate::entry::{Entry, NodeId};
 use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
-use crate::future::{AppendFuture, is_in_waker};
+use crate::future::AppendFuture;
 use crate::primitives::atomic::{AtomicU64, Ordering};
-use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::primitives::{Instant, RandomState};
 use crate::replica;
+use crate::reply::{Reply, Response, reply};
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
@@ -24,6 +28,8 @@ use crate::storage::segmented;
 use crate::storage::{Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
 use crate::threads::{Threads, backstage};
 use crate::transport::{MemoryNetwork, Message, Seat, TcpTransport, Transport};
+use crate::wakers::is_in_waker;
+use crate::watch::{self, StatusWatch};
 
 /// How long the only node of a group may take to become its leader when it is opened. It takes two syncs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -199,10 +205,25 @@ impl DLedger {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Timeout) => {
                 self.node.command(Command::ForgetBarrier { id });
-                Err(self.barrier_timed_out())
+                Err(self.node.shared.barrier_timed_out(self.node.append_timeout))
             }
             Err(RecvTimeoutError::Disconnected) => Err(BarrierError::Stopped),
         }
+    }
+
+    /// Follows the status of this node: the present one, and the newest one after each change. May be
+    /// called at any time, also within a waker, and as often as is wished. See [`StatusWatch`].
+    pub fn watch(&self) -> StatusWatch {
+        StatusWatch::new(self.node.shared.clone())
+    }
+
+    /// Blocks until this node knows who leads its group, for `timeout` at most: the leader, which may be
+    /// this node, once it takes appends. `None` if none was known in time, if the node is stopped or
+    /// has a fault, and in a forked child. On a thread of the node, within a waker for instance, it does
+    /// not wait. [`leader_async`](Self::leader_async) is the same for a task. Who led may have lost the
+    /// leadership when this returns: a hint where to send appends, not a promise.
+    pub fn wait_for_leader(&self, timeout: Duration) -> Option<NodeId> {
+        watch::wait_for_leader(&self.node.shared, timeout)
     }
 
     /// This node's account of itself. In a forked child: who the node is, and the reason why it does nothing there as its fault.
@@ -217,7 +238,7 @@ impl DLedger {
     /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the group has elected or elects.
     pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
         self.refuse_where_none_answers(TransferError::CalledFromWaker, TransferError::Forked)?;
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = self.node.reply();
         self.node.command(Command::Transfer { to: to.into(), reply });
         answer.recv().unwrap_or(Err(TransferError::Stopped))
     }
@@ -232,7 +253,7 @@ impl DLedger {
     /// Any [`PurgeError`].
     pub fn purge(&self, index: u64) -> Result<u64, PurgeError> {
         self.refuse_where_none_answers(PurgeError::CalledFromWaker, PurgeError::Forked)?;
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = self.node.reply();
         self.node.command(Command::Purge { index, reply });
         answer.recv().unwrap_or(Err(PurgeError::Stopped))
     }
@@ -258,7 +279,7 @@ impl DLedger {
     /// [`BackupError::Stopped`].
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<Backup, BackupError> {
         self.refuse_where_none_answers(BackupError::CalledFromWaker, BackupError::Forked)?;
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = self.node.reply();
         self.node.command(Command::Backup { reply });
         let pending = answer.recv().unwrap_or(Err(BackupError::Stopped))?;
         let watermark = &self.node.shared.watermark;
@@ -282,37 +303,18 @@ impl DLedger {
         if !self.node.shared.home.is_here() {
             return Err(ShutdownError::Forked);
         }
-        self.hand_over();
-        self.node.shutdown()
+        self.node.shutdown(Some(self.node.handover_timeout))
     }
 
-    /// Gives up the leadership, if this node has it and anybody takes it.
-    fn hand_over(&self) {
-        let Status { role, members, .. } = self.status();
-        // The engine would wait for itself.
-        if role != Role::Leader || self.node.threads.is_engine() {
-            return;
-        }
-        for heir in members.iter().filter(|member| member.voter && member.id != self.node.id) {
-            let (reply, answer) = bounded(1);
-            self.node.command(Command::Transfer { to: heir.id, reply });
-            match answer.recv_timeout(self.node.handover_timeout) {
-                Err(RecvTimeoutError::Timeout) | Ok(Err(TransferError::TimedOut(_) | TransferError::Superseded(_))) => {}
-                Ok(_) | Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    fn barrier_timed_out(&self) -> BarrierError {
-        let (timeout, refused) = (self.node.append_timeout, self.status().refused);
-        if refused.is_empty() { BarrierError::TimedOut(timeout) } else { BarrierError::Refused { timeout, refused } }
-    }
-
-    fn ask_for_barrier(&self) -> (u64, Receiver<Result<u64, BarrierError>>) {
-        let id = self.node.next_barrier.fetch_add(1, Ordering::Relaxed);
-        let (reply, answer) = bounded(1);
-        self.node.command(Command::Barrier { id, reply });
+    fn ask_for_barrier(&self) -> (u64, Response<Result<u64, BarrierError>>) {
+        let id = self.next_barrier();
+        let (reply, answer) = self.node.reply();
+        self.node.command(Command::Barrier { id, timeout: None, reply });
         (id, answer)
+    }
+
+    fn next_barrier(&self) -> u64 {
+        self.node.next_barrier.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A call that waits for a node would wait for ever on the thread that wakes for it, and in a process that has no threads of it.
@@ -348,13 +350,18 @@ impl Node {
         let _ = self.inputs.send(Input::Command(command));
     }
 
-    fn shutdown(&self) -> Result<(), ShutdownError> {
-        let (reply, answer) = bounded(1);
-        self.command(Command::Stop { reply });
+    fn reply<T>(&self) -> (Reply<T>, Response<T>) {
+        reply(self.shared.home)
+    }
+
+    fn shutdown(&self, hand_over: Option<Duration>) -> Result<(), ShutdownError> {
+        let (reply, answer) = self.reply();
         if self.threads.is_engine() {
             // A task of the host that the engine woke. It stops when it is done with this, and the others after it.
+            self.command(Command::Stop { hand_over: None, reply });
             return Ok(());
         }
+        self.command(Command::Stop { hand_over, reply });
         let outcome = answer.recv().unwrap_or(Ok(()));
         self.threads.join();
         outcome
@@ -369,7 +376,7 @@ impl Drop for Node {
             std::mem::forget((self.shared.clone(), self.inputs.clone(), self.threads.clone()));
             return;
         }
-        if let Err(error) = self.shutdown() {
+        if let Err(error) = self.shutdown(None) {
             log::warn!("node {}: closed with an error: {error}", self.id);
         }
     }
@@ -401,7 +408,7 @@ impl Builder {
         self.perhaps_rejoin_empty(&mut *storage, &mut recovered)?;
         let transport = transport.unwrap_or_else(|| self.default_transport());
         let (inputs, inbox) = unbounded();
-        let threads = Threads::new(self.node, inputs.clone());
+        let threads = Threads::new(self.node, inputs.clone(), segmented::home());
         let started = self.start(&genesis, recovered, storage, transport, &threads, inputs, inbox);
         if started.is_err() {
             threads.join();

@@ -6,6 +6,7 @@
 
 mod backlog;
 mod backup;
+mod barriers;
 mod clock;
 mod full_disk;
 mod handover;
@@ -20,11 +21,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::barriers::PendingBarrier;
 use self::handover::Transfer;
 use self::purge::PendingPurge;
 use self::refusing::Refusing;
 pub(crate) use self::rejoining::rejoin_empty;
 use self::rejoining::{Loss, StateRequest};
+use self::stopping::Leaving;
 pub(crate) use self::sync::{SyncJob, SyncNumber};
 use crate::batch::Batch;
 use crate::entry::NodeId;
@@ -36,6 +39,7 @@ use crate::primitives::channel::{Receiver, Sender};
 use crate::replica::rejoin::Rejoin;
 use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing};
+use crate::reply::Reply;
 use crate::role::{Role, Status};
 use crate::shared::{Shared, members};
 use crate::storage::{BackupError, Chore, HardState, Identity, PendingBackup, Recovered, Storage, StorageError};
@@ -74,17 +78,19 @@ pub(crate) fn inbox(shared: Arc<Shared>, inputs: Sender<Input>) -> Inbox {
 
 /// What a host asks of the engine. Every reply is sent, unless the asker is gone.
 pub(crate) enum Command {
+    /// With a timeout, the engine sees to it.
     Barrier {
         id: u64,
-        reply: Sender<Result<u64, BarrierError>>,
+        timeout: Option<Duration>,
+        reply: Reply<Result<u64, BarrierError>>,
     },
     Purge {
         index: u64,
-        reply: Sender<Result<u64, PurgeError>>,
+        reply: Reply<Result<u64, PurgeError>>,
     },
     /// Asks for a backup of what is committed now, for the asker to write.
     Backup {
-        reply: Sender<Result<Box<dyn PendingBackup>, BackupError>>,
+        reply: Reply<Result<Box<dyn PendingBackup>, BackupError>>,
     },
     /// The asker no longer waits.
     ForgetBarrier {
@@ -92,10 +98,12 @@ pub(crate) enum Command {
     },
     Transfer {
         to: NodeId,
-        reply: Sender<Result<(), TransferError>>,
+        reply: Reply<Result<(), TransferError>>,
     },
+    /// A leader may hand over first, and give each of the others so long to take over.
     Stop {
-        reply: Sender<Result<(), ShutdownError>>,
+        hand_over: Option<Duration>,
+        reply: Reply<Result<(), ShutdownError>>,
     },
 }
 
@@ -146,11 +154,13 @@ pub(crate) struct Engine {
     /// The ids of `in_flight` in the order of their age; settled ones are skipped when met.
     ages: VecDeque<BatchId>,
     next_batch: BatchId,
-    barriers: HashMap<u64, Sender<Result<u64, BarrierError>>>,
+    barriers: HashMap<u64, PendingBarrier>,
     /// Purges that wait for a sync.
     purges: Vec<PendingPurge>,
     /// All of them to the same node.
     transfers: Vec<Transfer>,
+    /// Handing over before it stops.
+    leaving: Option<Leaving>,
     /// A sync that was begun because the storage is behind: until it has succeeded no appends are taken.
     catching_up: Option<u64>,
     now: Now,
@@ -234,6 +244,7 @@ impl Engine {
             barriers: HashMap::new(),
             purges: Vec::new(),
             transfers: Vec::new(),
+            leaving: None,
             catching_up: None,
             now: Now::default(),
             warned_of_clock: false,
@@ -297,6 +308,7 @@ impl Engine {
         let owes_commit = self.is_at_work() && self.replica.owes_commit();
         self.tell_at = owes_commit.then(|| self.tell_at.unwrap_or(now.elapsed + TELL_PAUSE));
         self.end_transfer();
+        self.leave();
         self.count_again();
         while let Some(chore) = self.storage.next_chore() {
             // Only a driver that has shut down takes no chores, and then they are not needed.
@@ -307,10 +319,12 @@ impl Engine {
     /// When the next turn is due even if nothing comes in.
     pub(crate) fn wake_at(&self) -> Duration {
         if self.fault.is_some() || self.stopped {
-            return Duration::MAX;
+            // A node that failed while it handed over stops with its next turn.
+            return if self.leaving.is_some() { Duration::ZERO } else { Duration::MAX };
         }
+        let leaving = self.leaving.as_ref().map_or(Duration::MAX, Leaving::wake_at);
         let due = if self.sleeps_over_a_tick() { self.next_tick + self.settings.tick } else { self.next_tick };
-        let due = self.tell_at.map_or(due, |tell_at| due.min(tell_at));
+        let due = self.tell_at.map_or(due, |tell_at| due.min(tell_at)).min(leaving);
         if self.dirty { due.min(self.next_flush) } else { due }
     }
 
@@ -351,11 +365,8 @@ impl Engine {
         log::error!("group {} node {}: stopped taking part: {reason}", self.settings.replica.group, self.settings.replica.node);
         self.fault = Some(reason.to_owned());
         (self.repair, self.rejoin) = (None, None);
-        {
-            // Before anybody is told: whoever asks then what is the matter finds it here.
-            let mut status = self.shared.status.lock();
-            (status.fault, status.repair) = (self.fault.clone(), None);
-        }
+        // Before anybody is told: whoever asks then what is the matter finds it here.
+        self.shared.status.change(|status| (status.fault, status.repair) = (self.fault.clone(), None));
         self.shared.watermark.stick();
         self.transport.stop();
         let reason = || reason.to_owned();
@@ -444,25 +455,12 @@ impl Engine {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Barrier { reply, .. } if self.stopped => drop(reply.send(Err(BarrierError::Stopped))),
-            Command::Barrier { id, reply } => match &self.fault {
-                Some(reason) => drop(reply.send(Err(BarrierError::Failed { reason: reason.clone() }))),
-                None => {
-                    self.barriers.insert(id, reply);
-                    self.replica.handle_barrier(id);
-                }
-            },
-            Command::ForgetBarrier { id } => {
-                self.barriers.remove(&id);
-                self.replica.forget_barrier(id);
-            }
+            Command::Barrier { id, timeout, reply } => self.begin_barrier(id, timeout, reply),
+            Command::ForgetBarrier { id } => self.forget_barrier(id),
             Command::Transfer { to, reply } => self.begin_transfer(to, reply),
             Command::Purge { index, reply } => self.begin_purge(index, reply),
-            Command::Backup { reply } => drop(reply.send(self.begin_backup())),
-            Command::Stop { reply } => {
-                let outcome = self.stop();
-                let _ = reply.send(outcome);
-            }
+            Command::Backup { reply } => reply.send(self.begin_backup()),
+            Command::Stop { hand_over, reply } => self.begin_stop(hand_over, reply),
         }
     }
 
@@ -518,6 +516,7 @@ impl Engine {
             }
             self.ages.pop_front();
         }
+        self.expire_barriers();
     }
 
     fn take_appends(&mut self) {
@@ -589,7 +588,7 @@ impl Engine {
             let failed = written.is_err();
             self.after_write(written, hard_state);
             if !failed && self.short_of_room.take().is_some() {
-                self.shared.status.lock().full = None;
+                self.shared.status.change(|status| status.full = None);
             }
         }
     }
@@ -653,16 +652,14 @@ impl Engine {
     }
 
     fn announce(&mut self, standing: Standing) {
-        let status = {
-            let mut status = self.shared.status.lock();
-            status.role = standing.role;
-            status.term = standing.term;
-            status.leader = standing.leader;
+        let members = members(self.replica.membership(), &self.settings.addresses);
+        let mut status = self.shared.status.change(|status| {
+            (status.role, status.term, status.leader) = (standing.role, standing.term, standing.leader);
             status.fault.clone_from(&self.fault);
-            status.members = members(self.replica.membership(), &self.settings.addresses);
-            self.shared.fill_in(&mut status);
+            (status.members, status.stopped) = (members, self.stopped);
             status.clone()
-        };
+        });
+        self.shared.fill_in(&mut status);
         // Only a driver that has shut down takes no role changes.
         let _ = self.backstage.roles.send(status);
     }
@@ -675,17 +672,8 @@ impl Engine {
         }
         let address = leader.and_then(|leader| self.settings.addresses.iter().find(|(id, _)| *id == leader));
         let address = address.map(|(_, address)| address.clone());
-        let refused = if leader.is_none() { self.shared.status.lock().refused.clone() } else { Vec::new() };
+        let refused = if leader.is_none() { self.shared.status.read(|status| status.refused.clone()) } else { Vec::new() };
         AppendError::NotLeader { leader, address, refused }
-    }
-
-    fn answer_barriers(&mut self, ids: &[u64]) {
-        let end = self.shared.watermark.end();
-        for id in ids {
-            if let Some(reply) = self.barriers.remove(id) {
-                let _ = reply.send(Ok(end));
-            }
-        }
     }
 }
 

@@ -1,9 +1,7 @@
 //! The promise of one append. All appends of a batch share one completion: a batch that commits wakes all its waiters at once.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,6 +13,7 @@ use crate::primitives::Instant;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::crowd::{Condvar, Mutex};
 use crate::spin;
+use crate::wakers::{is_in_waker, wake_all};
 
 /// Where an append came to stand, now that it is committed.
 ///
@@ -59,6 +58,14 @@ impl AppendFuture {
 
     pub(crate) fn refused(error: AppendError) -> AppendFuture {
         AppendFuture { state: State::Refused(error), waker: None }
+    }
+
+    /// Has `waker` woken once the outcome is there. Gives it back if that is so already.
+    pub(crate) fn wake_when_resolved(&mut self, waker: Waker) -> Option<Waker> {
+        match &self.state {
+            State::UnderWay { completion, .. } => completion.register(waker, &mut self.waker).map(|(_, waker)| waker),
+            State::Refused(_) => Some(waker),
+        }
     }
 
     /// The index that the entry takes if it commits (the first index of a batch). `None` if the append was refused at once.
@@ -155,31 +162,6 @@ impl fmt::Debug for AppendFuture {
     }
 }
 
-thread_local!(static IN_WAKER: Cell<bool> = const { Cell::new(false) });
-
-/// Whether this thread runs a waker for a node at the moment, or belongs to a node. Some executors run
-/// the task within the waker, and a host's logger is called on all threads: there a call that waits
-/// for the node would wait for itself.
-///
-/// The checkers of schedules run many threads of a model on one thread, so it is not told there.
-pub(crate) fn is_in_waker() -> bool {
-    !cfg!(all(test, any(loom, shuttle))) && IN_WAKER.get()
-}
-
-/// This thread belongs to a node that may have to wait for it: no call that waits is answered on it.
-pub(crate) fn forbid_waits() {
-    IN_WAKER.set(true);
-}
-
-/// Wakes a task. Its panic is the host's, not this node's.
-fn wake(waker: Waker) {
-    let before = IN_WAKER.replace(true);
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        log::error!("a task that was woken by its append panicked");
-    }
-    IN_WAKER.set(before);
-}
-
 /// How a batch ended: the term in which it was committed, or why not.
 pub(crate) type Outcome = Result<u64, AppendError>;
 
@@ -240,14 +222,7 @@ impl Completion {
         if has_sleepers {
             self.wake.notify_all();
         }
-        for waker in wakers {
-            wake(waker);
-            if !self.home.is_here() {
-                // The task forked, and came back here in the child, on its copy of the node's thread. That thread would go on to write to the
-                // files of the parent.
-                std::process::abort();
-            }
-        }
+        wake_all(wakers, self.home);
     }
 
     pub(crate) fn is_resolved(&self) -> bool {
@@ -322,17 +297,27 @@ impl Completion {
         if let Some(known) = self.known() {
             return Some(known);
         }
+        // Wakers are cloned and dropped without the lock: one may own a task, which may own a ledger.
+        let waker = waker.clone();
+        self.register(waker, slot).map(|(outcome, _)| outcome)
+    }
+
+    /// The same with a waker to give away. It comes back if the outcome is there.
+    fn register(&self, waker: Waker, slot: &mut Option<usize>) -> Option<(Outcome, Waker)> {
         let mut waiting = self.waiting.lock();
-        if let Some(outcome) = &waiting.outcome {
-            return Some(outcome.clone());
+        if let Some(outcome) = waiting.outcome.clone() {
+            return Some((outcome, waker));
         }
-        match *slot {
-            Some(at) => waiting.wakers[at].clone_from(waker),
+        let replaced = match *slot {
+            Some(at) => Some(std::mem::replace(&mut waiting.wakers[at], waker)),
             None => {
                 *slot = Some(waiting.wakers.len());
-                waiting.wakers.push(waker.clone());
+                waiting.wakers.push(waker);
+                None
             }
-        }
+        };
+        drop(waiting);
+        drop(replaced);
         None
     }
 }

@@ -66,7 +66,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `dledger.rs`, `builder.rs` | the host's handle, and every setting |
-//! | `cursor.rs` | how a host reads: one entry, or a run of them |
+//! | `cursor.rs`, `watch.rs` | how a host reads: one entry, or a run of them; how it follows the status of its node |
 //! | `threads.rs` | the only file that spawns, and the only clock |
 //! | `engine.rs`, `engine/` | the corridor: joins replica, storage, transport and hosts, one `turn` at a time; and what a node with a damaged log does instead |
 //! | `shared.rs` | what host threads read without asking the engine |
@@ -76,6 +76,8 @@
 //! | [`transport`] | what speaks: the trait, a network in memory, TCP |
 //! | `message.rs` | one message on its way: codec, and the checks before Raft sees it |
 //! | `future.rs`, `role.rs`, `watermark.rs` | the promise of an append; what a node is to its group; how far it is committed |
+//! | `status.rs` | the newest status of a node, and who waits for the next |
+//! | `reply.rs`, `wakers.rs` | the engine's answer to one request; waking a host's tasks |
 //! | `spin.rs` | a short wait on the processor before a long one in the operating system |
 //! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
 //! | `fork.rs` | telling a process from its forked children, which have no threads of a node |
@@ -99,25 +101,30 @@ pub mod fuzzing;
 mod message;
 mod primitives;
 mod replica;
+mod reply;
 mod role;
 mod sequencer;
 mod shared;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod spin;
+mod status;
 pub mod storage;
 mod threads;
 pub mod transport;
+mod wakers;
+mod watch;
 mod watermark;
 
 pub use builder::{Builder, FlushPolicy};
 pub use cursor::{Cursor, Tail};
-pub use dledger::DLedger;
+pub use dledger::{AppendWhenReady, DLedger, ResponseFuture};
 pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
 pub use role::{Member, Membership, Refusal, Role, Status};
 pub use storage::{Backup, BackupError, Create, tools};
+pub use watch::StatusWatch;
 
 /// The programs in the README compile and run.
 #[cfg(doctest)]

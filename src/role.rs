@@ -143,4 +143,6 @@ pub struct Status {
     pub refused: Vec<Refusal>,
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a panic. The text says what to do.
     pub fault: Option<String>,
+    /// Whether it was shut down: this is the last that it says of itself.
+    pub stopped: bool,
 }

@@ -4,16 +4,20 @@
 //! so batches grow by themselves while a sync or a round trip is under way. Nothing here is done per entry but the copy, the checksum
 //! (outside the lock) and a count on the shared completion.
 
+mod line;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
+use self::line::{Line, Place, Waiting};
 use crate::batch::{OpenBatch, payload_crc, payload_len};
 use crate::error::AppendError;
 use crate::fork::Home;
 use crate::future::{AppendFuture, Completion};
-use crate::primitives::{Condvar, Instant, Mutex, MutexGuard};
+use crate::primitives::{Instant, Mutex, MutexGuard};
 
 /// A batch is closed when its payloads and table reach this: large enough to make the cost per batch vanish, small enough that copying it
 /// to the page cache does not delay the ones behind it.
@@ -42,8 +46,6 @@ pub(crate) struct ClosedBatch {
 pub(crate) struct Sequencer {
     limits: Limits,
     queue: Mutex<Queue>,
-    /// Signalled when bytes leave the window or the gate moves.
-    room: Condvar,
     /// Wakes the engine. Called once for each time that the queue turns from empty to not empty.
     doorbell: Box<dyn Fn() + Send + Sync>,
     /// Where there is an engine, and somebody who gives back the lock.
@@ -57,12 +59,39 @@ struct Queue {
     /// The newest timestamp of the ledger: a clock that steps back does not take it along.
     timestamp: u64,
     in_flight: u64,
-    /// Threads that wait for room. While there are any, the window is given out in the order of their wake.
-    waiters: usize,
+    /// Who waits for room. While there is anybody, nobody else takes any.
+    line: Line,
     batches: VecDeque<PendingBatch>,
     /// About as much as the largest of the last batches that were filled here took, their tables included: the next is likely to be like them, and is not
     /// copied to where there is more room while it is filled or closed.
     usual_bytes: usize,
+}
+
+/// What an append that waits adds to the queue.
+enum Work {
+    Entry { payload: Box<[u8]>, crc: u32 },
+    Batch(OpenBatch),
+}
+
+/// What became of an append that may wait for room.
+pub(crate) enum Admission {
+    /// It is under way, or was refused.
+    Settled(AppendFuture),
+    Waits(Ticket),
+}
+
+/// A place in the line.
+pub(crate) struct Ticket {
+    number: u64,
+    place: Arc<Place>,
+}
+
+impl Ticket {
+    /// The append, once there was room for it or it was refused. `waker` is woken when it is resolved,
+    /// or refused.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<AppendFuture> {
+        self.place.poll(waker)
+    }
 }
 
 enum Gate {
@@ -91,11 +120,11 @@ impl Sequencer {
             next_position: 0,
             timestamp: 0,
             in_flight: 0,
-            waiters: 0,
+            line: Line::default(),
             batches: VecDeque::new(),
             usual_bytes: 0,
         };
-        Sequencer { limits, queue: Mutex::new(queue), room: Condvar::new(), doorbell: Box::new(doorbell), home: Home::default() }
+        Sequencer { limits, queue: Mutex::new(queue), doorbell: Box::new(doorbell), home: Home::default() }
     }
 
     /// The same, for the process at home alone: its forked children append nothing.
@@ -116,33 +145,74 @@ impl Sequencer {
     /// The same with a payload in several parts, which are copied one behind the other.
     #[inline]
     pub(crate) fn append_parts(&self, parts: &[&[u8]], deadline: Option<Instant>) -> AppendFuture {
-        let len = payload_len(parts);
-        if len as u64 > self.limits.entry {
-            let too_large = AppendError::TooLarge { len: len as u64, limit: self.limits.entry };
-            return AppendFuture::refused(too_large);
-        }
-        if !self.home.is_here() {
-            return AppendFuture::refused(AppendError::Forked { under_way: false });
-        }
-        let crc = payload_crc(parts);
-        let cost = len as u64 + ENTRY_OVERHEAD;
+        let (crc, cost) = match self.check(parts) {
+            Ok(checked) => checked,
+            Err(error) => return AppendFuture::refused(error),
+        };
         let mut queue = self.queue.lock();
-        if let Err(error) = self.admit(&mut queue, cost, deadline) {
-            return AppendFuture::refused(error);
+        if !queue.admits(cost, self.limits.window) {
+            let work = || Work::Entry { payload: parts.concat().into(), crc };
+            return self.wait_for_room(queue, cost, deadline, work);
         }
+        queue.in_flight += cost;
         let was_empty = queue.batches.is_empty();
-        let (index, position) = (queue.next_index, queue.next_position);
-        let batch = queue.batch_for(len, self.home);
-        batch.open.push_parts(parts, crc);
-        batch.cost += cost;
-        let completion = batch.completion.clone();
-        queue.next_index += 1;
-        queue.next_position += len as u64;
+        let future = queue.push(parts, crc, cost, self.home);
         drop(queue);
         if was_empty {
             (self.doorbell)();
         }
-        AppendFuture::under_way(completion, index, position)
+        future
+    }
+
+    /// Checks what can be checked without the lock: the checksum of the payload, and what it takes of
+    /// the window.
+    #[inline]
+    fn check(&self, parts: &[&[u8]]) -> Result<(u32, u64), AppendError> {
+        let (len, limit) = (payload_len(parts) as u64, self.limits.entry);
+        if len > limit {
+            return Err(AppendError::TooLarge { len, limit });
+        }
+        if !self.home.is_here() {
+            return Err(AppendError::Forked { under_way: false });
+        }
+        Ok((payload_crc(parts), len + ENTRY_OVERHEAD))
+    }
+
+    /// Queues one payload as soon as there is room for it, without a limit of time.
+    pub(crate) fn append_when_ready(&self, payload: &[u8]) -> Admission {
+        let (crc, cost) = match self.check(&[payload]) {
+            Ok(checked) => checked,
+            Err(error) => return Admission::Settled(AppendFuture::refused(error)),
+        };
+        let mut queue = self.queue.lock();
+        if let Gate::Closed(error) = &queue.gate {
+            return Admission::Settled(AppendFuture::refused(error.clone()));
+        }
+        if !queue.admits(cost, self.limits.window) {
+            let (place, work) = (Arc::default(), Work::Entry { payload: payload.into(), crc });
+            let number = queue.line.join(Waiting { work, cost, place: Arc::clone(&place) });
+            return Admission::Waits(Ticket { number, place });
+        }
+        queue.in_flight += cost;
+        let was_empty = queue.batches.is_empty();
+        let future = queue.push(&[payload], crc, cost, self.home);
+        drop(queue);
+        if was_empty {
+            (self.doorbell)();
+        }
+        Admission::Settled(future)
+    }
+
+    /// Gives up a place in the line: what has not been appended yet never is.
+    pub(crate) fn leave(&self, ticket: &Ticket) {
+        if !self.home.is_here() {
+            return; // the place is the parent's, and so is the lock
+        }
+        let mut queue = self.queue.lock();
+        let left = queue.line.leave(ticket.number);
+        // Those behind one that takes much may find room at once.
+        self.serve(queue);
+        drop(left);
     }
 
     /// Queues several payloads as one batch: consecutive, all or nothing. Says how many there were.
@@ -171,55 +241,74 @@ impl Sequencer {
         let (count, bytes) = (u64::from(open.count()), open.payload_bytes() as u64);
         let cost = bytes + count * ENTRY_OVERHEAD;
         let mut queue = self.queue.lock();
-        if let Err(error) = self.admit(&mut queue, cost, deadline) {
-            return (AppendFuture::refused(error), 0);
-        }
-        let (first_index, first_position) = (queue.next_index, queue.next_position);
-        let completion = Arc::new(Completion::within(self.home));
-        if count == 0 {
-            // Nothing to commit: it holds at once, at the place where the next entry goes. It has
-            // no term and no time.
-            completion.resolve(Ok(0));
-            return (AppendFuture::under_way(completion, first_index, first_position), 0);
-        }
-        let was_empty = queue.batches.is_empty();
-        queue.batches.push_back(PendingBatch { open, first_index, first_position, completion: completion.clone(), cost, sealed: true });
-        queue.next_index += if planted!("a batch takes one number") { 1 } else { count };
-        queue.next_position += bytes;
-        drop(queue);
-        if was_empty {
-            (self.doorbell)();
-        }
-        (AppendFuture::under_way(completion, first_index, first_position), count)
-    }
-
-    /// Passes the gate and takes `cost` bytes of the window. An append larger than the whole window passes when it is alone.
-    #[inline]
-    fn admit(&self, queue: &mut MutexGuard<'_, Queue>, cost: u64, deadline: Option<Instant>) -> Result<(), AppendError> {
-        if !queue.has_room(cost, self.limits.window) {
-            self.await_room(queue, cost, deadline)?;
+        if !queue.admits(cost, self.limits.window) {
+            let future = self.wait_for_room(queue, cost, deadline, || Work::Batch(open));
+            return (future, count);
         }
         queue.in_flight += cost;
-        Ok(())
+        let was_empty = queue.batches.is_empty();
+        let future = queue.push_batch(open, cost, self.home);
+        drop(queue);
+        if was_empty && count > 0 {
+            (self.doorbell)();
+        }
+        (future, count)
     }
 
-    /// Waits until the gate lets `cost` bytes pass.
+    /// Waits in line until the gate lets `cost` bytes pass and those before them have passed.
     #[cold]
-    fn await_room(&self, queue: &mut MutexGuard<'_, Queue>, cost: u64, deadline: Option<Instant>) -> Result<(), AppendError> {
-        while !queue.has_room(cost, self.limits.window) {
-            if let Gate::Closed(error) = &queue.gate {
-                return Err(error.clone());
-            }
-            let busy = AppendError::Busy { in_flight: queue.in_flight, limit: self.limits.window };
-            let Some(deadline) = deadline else { return Err(busy) };
-            queue.waiters += 1;
-            let timed_out = self.room.wait_until(queue, deadline).timed_out();
-            queue.waiters -= 1;
-            if timed_out {
-                return Err(busy);
-            }
+    fn wait_for_room(
+        &self,
+        mut queue: MutexGuard<'_, Queue>,
+        cost: u64,
+        deadline: Option<Instant>,
+        work: impl FnOnce() -> Work,
+    ) -> AppendFuture {
+        if let Gate::Closed(error) = &queue.gate {
+            return AppendFuture::refused(error.clone());
         }
-        Ok(())
+        let busy = |queue: &Queue| AppendError::Busy { in_flight: queue.in_flight, limit: self.limits.window };
+        let Some(deadline) = deadline else { return AppendFuture::refused(busy(&queue)) };
+        let place = Arc::new(Place::default());
+        let number = queue.line.join(Waiting { work: work(), cost, place: place.clone() });
+        drop(queue);
+        if let Some(future) = place.wait(Some(deadline)) {
+            return future;
+        }
+        let mut queue = self.queue.lock();
+        let left = queue.line.leave(number);
+        let too_late = AppendFuture::refused(busy(&queue));
+        self.serve(queue);
+        match left {
+            Some(_) => too_late,
+            // It was served just when its time was over, or is being told so.
+            None => place.wait(None).unwrap_or(too_late),
+        }
+    }
+
+    /// Appends for those who wait, as far as there is room, and gives back the lock.
+    fn serve(&self, mut queue: MutexGuard<'_, Queue>) {
+        let was_empty = queue.batches.is_empty();
+        let mut served = Vec::new();
+        while let Some(cost) = queue.line.first_cost()
+            && queue.has_room(cost, self.limits.window)
+            && let Some(Waiting { work, cost, place }) = queue.line.pop_first()
+        {
+            queue.in_flight += cost;
+            let future = match work {
+                Work::Entry { payload, crc } => queue.push(&[&payload[..]], crc, cost, self.home),
+                Work::Batch(open) => queue.push_batch(open, cost, self.home),
+            };
+            served.push((place, future));
+        }
+        let is_filled = was_empty && !queue.batches.is_empty();
+        drop(queue);
+        for (place, future) in served {
+            place.grant(future, self.home);
+        }
+        if is_filled {
+            (self.doorbell)();
+        }
     }
 
     /// Opens the gate: this node leads, and the next entry goes to `index` and `position`.
@@ -230,8 +319,7 @@ impl Sequencer {
         queue.next_position = position;
         queue.timestamp = queue.timestamp.max(timestamp);
         queue.gate = Gate::Open;
-        drop(queue);
-        self.room.notify_all();
+        self.serve(queue);
     }
 
     /// Takes nothing more until the gate is opened again or closed; who can wait waits. What is queued stays to be taken.
@@ -248,8 +336,7 @@ impl Sequencer {
         if matches!(queue.gate, Gate::Paused) && !planted!("appends stay paused after a transfer") {
             queue.gate = Gate::Open;
         }
-        drop(queue);
-        self.room.notify_all();
+        self.serve(queue);
     }
 
     /// Closes the gate. What is queued and was not taken was never proposed: it fails with `error`, certain not to be committed.
@@ -260,10 +347,13 @@ impl Sequencer {
             queue.in_flight -= orphans.iter().map(|batch| batch.cost).sum::<u64>();
         }
         queue.gate = Gate::Closed(error.clone());
+        let sent_away = queue.line.take();
         drop(queue);
-        self.room.notify_all();
         for batch in orphans.into_iter().filter(|_| !planted!("what is queued is forgotten when the gate closes")) {
             batch.completion.resolve(Err(error.clone()));
+        }
+        for waiting in sent_away {
+            waiting.place.refuse(error.clone(), self.home);
         }
     }
 
@@ -292,17 +382,53 @@ impl Sequencer {
     pub(crate) fn release(&self, cost: u64) {
         let mut queue = self.queue.lock();
         queue.in_flight -= if planted!("the window is not given back") { 0 } else { cost };
-        let wake = queue.waiters > 0;
-        drop(queue);
-        if wake {
-            self.room.notify_all();
+        if !queue.line.is_empty() {
+            self.serve(queue);
         }
     }
 }
 
 impl Queue {
+    /// Whether an append that has just come need not wait.
+    #[inline]
+    fn admits(&self, cost: u64, window: u64) -> bool {
+        self.has_room(cost, window) && self.line.is_empty()
+    }
+
+    /// An append larger than the whole window passes when it is alone.
+    #[inline]
     fn has_room(&self, cost: u64, window: u64) -> bool {
         matches!(self.gate, Gate::Open) && (self.in_flight == 0 || self.in_flight + cost <= window)
+    }
+
+    /// Gives the next place to an entry that was admitted.
+    #[inline]
+    fn push(&mut self, parts: &[&[u8]], crc: u32, cost: u64, home: Home) -> AppendFuture {
+        let (index, position, len) = (self.next_index, self.next_position, payload_len(parts));
+        let batch = self.batch_for(len, home);
+        batch.open.push_parts(parts, crc);
+        batch.cost += cost;
+        let completion = batch.completion.clone();
+        self.next_index += 1;
+        self.next_position += len as u64;
+        AppendFuture::under_way(completion, index, position)
+    }
+
+    /// Gives the next places to a batch of the host that was admitted.
+    fn push_batch(&mut self, open: OpenBatch, cost: u64, home: Home) -> AppendFuture {
+        let (first_index, first_position) = (self.next_index, self.next_position);
+        let completion = Arc::new(Completion::within(home));
+        let (count, bytes) = (u64::from(open.count()), open.payload_bytes() as u64);
+        if count == 0 {
+            // Nothing to commit: it holds at once, at the place where the next entry goes.
+            completion.resolve(Ok(0));
+            return AppendFuture::under_way(completion, first_index, first_position);
+        }
+        let batch = PendingBatch { open, first_index, first_position, completion: completion.clone(), cost, sealed: true };
+        self.batches.push_back(batch);
+        self.next_index += if planted!("a batch takes one number") { 1 } else { count };
+        self.next_position += bytes;
+        AppendFuture::under_way(completion, first_index, first_position)
     }
 
     /// The open batch, or a new one if `bytes` more would make it too large.

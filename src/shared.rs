@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::entry::NodeId;
+use crate::error::BarrierError;
 use crate::fork::{FORKED, Home};
 use crate::message::Message;
-use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::role::{Member, Membership, Role, Status};
 use crate::sequencer::Sequencer;
+use crate::status::StatusCell;
 use crate::storage::{LogReader, Recovered, StorageError};
 use crate::watermark::Watermark;
 
@@ -31,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) sequencer: Sequencer,
     pub(crate) watermark: Watermark,
     pub(crate) reader: Arc<dyn LogReader>,
-    pub(crate) status: Mutex<Status>,
+    pub(crate) status: StatusCell,
     /// The index after the last entry of the log, committed or not.
     pub(crate) end_index: AtomicU64,
     /// Bytes of messages that wait in the engine's inputs.
@@ -66,14 +68,16 @@ impl Shared {
             repair: None,
             refused: Vec::new(),
             fault: None,
+            stopped: false,
         };
+        let home = sequencer.home();
         Ok(Shared {
-            home: sequencer.home(),
+            home,
             opened: status.clone(),
             sequencer,
-            watermark: Watermark::new(committed.next_index, committed.next_position),
+            watermark: Watermark::new(committed.next_index, committed.next_position).within(home),
             reader,
-            status: Mutex::new(status),
+            status: StatusCell::new(status, home),
             end_index: AtomicU64::new(recovered.last.next_index),
             inbox_bytes: AtomicU64::new(0),
         })
@@ -101,9 +105,23 @@ impl Shared {
         if !self.home.is_here() {
             return Status { fault: Some(FORKED.to_owned()), ..self.opened.clone() };
         }
-        let mut status = self.status.lock().clone();
+        let mut status = self.status.read(Status::clone);
         self.fill_in(&mut status);
         status
+    }
+
+    /// Why the node no longer takes part.
+    pub(crate) fn fault(&self) -> String {
+        self.status.read(|status| status.fault.clone()).unwrap_or_default()
+    }
+
+    /// What a barrier says that took longer than `timeout`.
+    pub(crate) fn barrier_timed_out(&self, timeout: Duration) -> BarrierError {
+        let refused = self.status.read(|status| status.refused.clone());
+        match refused.is_empty() {
+            true => BarrierError::TimedOut(timeout),
+            false => BarrierError::Refused { timeout, refused },
+        }
     }
 
     /// The parts of a status that move all the time are read when they are asked for.

@@ -14,11 +14,12 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
 use crate::entry::NodeId;
-use crate::future::forbid_waits;
+use crate::fork::Home;
 use crate::primitives::channel::{Receiver, Select, Sender, unbounded};
 use crate::primitives::thread::{self, JoinHandle, ThreadId};
 use crate::primitives::{Condvar, Instant, Mutex};
@@ -26,6 +27,7 @@ use crate::role::Status;
 use crate::spin::Patience;
 use crate::storage::{Chore, StorageError};
 use crate::transport::Spawner;
+use crate::wakers::{Wakers, forbid_waits, is_in_waker, wake_all};
 
 /// A host's observer of role changes.
 pub(crate) type Observer = Arc<dyn Fn(&Status) + Send + Sync>;
@@ -39,11 +41,11 @@ pub(crate) struct Threads {
 }
 
 /// Who is at work.
-#[derive(Default)]
 struct Crew {
     roster: Mutex<Roster>,
     /// Signalled when a thread leaves the list of those who are at work.
     ended: Condvar,
+    home: Home,
 }
 
 #[derive(Default)]
@@ -54,12 +56,18 @@ struct Roster {
     engine: Option<ThreadId>,
     /// The node is being shut down: nothing is granted any more.
     closed: bool,
+    /// Tasks that wait until nobody is at work.
+    tasks: Wakers,
 }
 
 impl Crew {
     fn leave(&self, thread: ThreadId) {
-        self.roster.lock().at_work.retain(|at_work| *at_work != thread);
+        let mut roster = self.roster.lock();
+        roster.at_work.retain(|at_work| *at_work != thread);
+        let tasks = if roster.at_work.is_empty() { roster.tasks.take() } else { Default::default() };
+        drop(roster);
         self.ended.notify_all();
+        wake_all(tasks.into_values(), self.home);
     }
 }
 
@@ -79,8 +87,9 @@ pub(crate) fn backstage() -> (Backstage, Stagehands) {
 }
 
 impl Threads {
-    pub(crate) fn new(node: NodeId, inputs: Sender<Input>) -> Threads {
-        Threads { node, inputs, crew: Arc::default() }
+    pub(crate) fn new(node: NodeId, inputs: Sender<Input>, home: Home) -> Threads {
+        let crew = Crew { roster: Mutex::default(), ended: Condvar::new(), home };
+        Threads { node, inputs, crew: Arc::new(crew) }
     }
 
     /// How a transport gets threads.
@@ -120,6 +129,33 @@ impl Threads {
         for handle in others {
             // A panic was reported when it happened.
             let _ = handle.join();
+        }
+    }
+
+    /// What [`join`](Self::join) is to a thread: ready when every thread has ended its work, and the
+    /// storage is closed. Nothing is granted any more. While it is pending, `waker` is left at `key`.
+    pub(crate) fn poll_ended(&self, waker: &Waker, key: &mut Option<u64>) -> Poll<()> {
+        if !is_in_waker() {
+            // An observer that waits for this does not wait for its own end.
+            self.crew.leave(thread::current().id());
+        }
+        let waker = waker.clone();
+        let mut roster = self.crew.roster.lock();
+        roster.closed = true;
+        if roster.at_work.is_empty() {
+            return Poll::Ready(());
+        }
+        let replaced = roster.tasks.register(key, waker);
+        drop(roster);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// The task with this key no longer waits.
+    pub(crate) fn forget(&self, key: Option<u64>) {
+        if key.is_some() && self.crew.home.is_here() {
+            let waker = self.crew.roster.lock().tasks.remove(key);
+            drop(waker);
         }
     }
 

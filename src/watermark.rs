@@ -1,8 +1,13 @@
 //! How far the ledger is committed here, and who waits for more.
 
+use std::collections::BTreeMap;
+use std::task::{Poll, Waker};
+
+use crate::fork::Home;
 use crate::primitives::Instant;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::primitives::crowd::{Condvar, Mutex};
+use crate::wakers::wake_all;
 
 /// The commit watermark of one node: written by its engine, read by every `get`.
 #[derive(Debug)]
@@ -15,9 +20,19 @@ pub(crate) struct Watermark {
     closed: AtomicBool,
     /// It never moves again, for the node has a fault. What lies below it can be read.
     stuck: AtomicBool,
-    /// The position at `end`.
-    position: Mutex<u64>,
+    held: Mutex<Held>,
+    /// For threads. Tasks have their wakers.
     wake: Condvar,
+    home: Home,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// The position at `end`.
+    position: u64,
+    /// Tasks that wait for the entry at an index, each with a number of its own.
+    tasks: BTreeMap<(u64, u64), Waker>,
+    last_task: u64,
 }
 
 impl Watermark {
@@ -27,9 +42,15 @@ impl Watermark {
             waiters: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
-            position: Mutex::new(position),
+            held: Mutex::new(Held { position, ..Held::default() }),
             wake: Condvar::default(),
+            home: Home::default(),
         }
+    }
+
+    /// The same, for the process at home alone.
+    pub(crate) fn within(self, home: Home) -> Watermark {
+        Watermark { home, ..self }
     }
 
     /// The first index that is not known to be committed.
@@ -40,21 +61,23 @@ impl Watermark {
 
     /// The same, and the position there.
     pub(crate) fn end_and_position(&self) -> (u64, u64) {
-        let position = self.position.lock();
-        (self.end(), *position)
+        let held = self.held.lock();
+        (self.end(), held.position)
     }
 
     /// Moves the watermark. It never goes back.
     pub(crate) fn publish(&self, end: u64, position: u64) {
-        {
-            let mut here = self.position.lock();
+        let woken = {
+            let mut held = self.held.lock();
             assert!(end >= self.end(), "what was committed stays committed");
-            *here = position;
+            held.position = position;
             self.end.store(end, Ordering::SeqCst);
-        }
+            held.tasks_below(end)
+        };
         if self.waiters.load(Ordering::SeqCst) > 0 {
             self.wake.notify_all();
         }
+        wake_all(woken.into_values(), self.home);
     }
 
     /// Ends every wait, now and later.
@@ -68,10 +91,12 @@ impl Watermark {
     }
 
     fn end_waits(&self, why: &AtomicBool) {
-        let held = self.position.lock();
+        let mut held = self.held.lock();
         why.store(true, Ordering::Relaxed);
+        let woken = std::mem::take(&mut held.tasks);
         drop(held);
         self.wake.notify_all();
+        wake_all(woken.into_values(), self.home);
     }
 
     pub(crate) fn is_stuck(&self) -> bool {
@@ -89,7 +114,7 @@ impl Watermark {
             return true;
         }
         self.waiters.fetch_add(1, Ordering::SeqCst);
-        let mut held = self.position.lock();
+        let mut held = self.held.lock();
         while self.end() <= index && !self.is_closed() && !self.is_stuck() {
             match deadline {
                 None => self.wake.wait(&mut held),
@@ -103,6 +128,48 @@ impl Watermark {
         drop(held);
         self.waiters.fetch_sub(1, Ordering::SeqCst);
         self.end() > index
+    }
+
+    /// For a task: whether `index` is committed (true), or never will be, since the watermark is closed
+    /// or stuck (false). While that is open, its waker is left at `key`.
+    pub(crate) fn poll_past(&self, index: u64, waker: &Waker, key: &mut Option<u64>) -> Poll<bool> {
+        if self.end() > index {
+            return Poll::Ready(true);
+        }
+        let waker = waker.clone();
+        let mut held = self.held.lock();
+        if self.end() > index || self.is_closed() || self.is_stuck() {
+            return Poll::Ready(self.end() > index);
+        }
+        held.last_task += 1;
+        let task = *key.get_or_insert(held.last_task);
+        let replaced = held.tasks.insert((index, task), waker);
+        drop(held);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// The task with this key no longer waits for `index`.
+    pub(crate) fn forget(&self, index: u64, key: Option<u64>) {
+        if let Some(task) = key
+            && self.home.is_here()
+        {
+            let waker = self.held.lock().tasks.remove(&(index, task));
+            drop(waker);
+        }
+    }
+}
+
+impl Held {
+    /// Those who wait for entries below `end`.
+    fn tasks_below(&mut self, end: u64) -> BTreeMap<(u64, u64), Waker> {
+        match self.tasks.is_empty() {
+            true => BTreeMap::new(),
+            false => {
+                let above = self.tasks.split_off(&(end, 0));
+                std::mem::replace(&mut self.tasks, above)
+            }
+        }
     }
 }
 

@@ -20,16 +20,25 @@ const THREADS_AT_HOME: [&str; 1] = ["src/threads.rs"];
 /// has one thread, and the suite that a host's transport runs against are no part of a node. Whose turn it is to spin decides nothing.
 const PRIMITIVES_AT_HOME: [&str; 5] = ["src/primitives.rs", "src/primitives/", "src/spin.rs", "src/transport/conformance.rs", "src/sim/"];
 /// Replica, engine, sequencer and storage are given the time: the same input and the same time have the same effects.
-const CLOCKS_AT_HOME: [&str; 7] =
-    ["src/threads.rs", "src/primitives/", "src/future.rs", "src/cursor.rs", "src/dledger.rs", "src/spin.rs", "src/transport/"];
+const CLOCKS_AT_HOME: [&str; 9] = [
+    "src/threads.rs",
+    "src/primitives/",
+    "src/future.rs",
+    "src/cursor.rs",
+    "src/watch.rs",
+    "src/reply.rs",
+    "src/dledger.rs",
+    "src/spin.rs",
+    "src/transport/",
+];
 
 /// Every room, from the roof down. A room knows itself and the rooms on lines below its own. Rooms on one line do not see each other.
-const FLOORS: [&[&str]; 17] = [
+const FLOORS: [&[&str]; 18] = [
     &["lib", "fuzzing"],
     &["dledger"],
     &["builder"],
     &["threads", "sim"],
-    &["engine", "cursor"],
+    &["engine", "cursor", "watch"],
     &["shared"],
     &["sequencer"],
     &["replica", "storage::*", "transport::*", "future"],
@@ -37,10 +46,11 @@ const FLOORS: [&[&str]; 17] = [
     &["error"],
     &["transport"],
     &["storage"],
-    &["message", "watermark", "spin"],
+    &["message", "watermark", "spin", "reply", "status"],
     &["role"],
     &["batch"],
     &["entry"],
+    &["wakers"],
     &["primitives", "planted", "fork"],
 ];
 

@@ -21,7 +21,7 @@ impl Engine {
             self.replica.handle_barrier(*id);
         }
         self.short_of_room = Some(full.to_string());
-        self.shared.status.lock().full.clone_from(&self.short_of_room);
+        self.shared.status.change(|status| status.full.clone_from(&self.short_of_room));
         self.shared.sequencer.close(self.refusal());
         self.announce(self.replica.standing());
         Ok(())

@@ -5,24 +5,24 @@ use std::time::Duration;
 use super::Engine;
 use crate::entry::NodeId;
 use crate::error::TransferError;
-use crate::primitives::channel::Sender;
 use crate::replica::TransferRefusal;
+use crate::reply::Reply;
 
 /// A handing over of the leadership that is under way.
 pub(super) struct Transfer {
     to: NodeId,
     since: Duration,
-    reply: Sender<Result<(), TransferError>>,
+    reply: Reply<Result<(), TransferError>>,
 }
 
 impl Engine {
-    pub(super) fn begin_transfer(&mut self, to: NodeId, reply: Sender<Result<(), TransferError>>) {
+    pub(super) fn begin_transfer(&mut self, to: NodeId, reply: Reply<Result<(), TransferError>>) {
         match self.try_transfer(to) {
-            Err(error) => drop(reply.send(Err(error))),
-            Ok(()) if self.replica.leads_and_commits(to) => drop(reply.send(Ok(()))),
+            Err(error) => reply.send(Err(error)),
+            Ok(()) if self.replica.leads_and_commits(to) => reply.send(Ok(())),
             Ok(()) => {
                 for before in self.transfers.extract_if(.., |before| before.to != to) {
-                    let _ = before.reply.send(Err(TransferError::Superseded(to)));
+                    before.reply.send(Err(TransferError::Superseded(to)));
                 }
                 self.transfers.push(Transfer { to, since: self.now.elapsed, reply });
             }
@@ -69,7 +69,7 @@ impl Engine {
         };
         for Transfer { to, reply, .. } in self.transfers.extract_if(.., is_over) {
             let is_done = replica.leads_and_commits(to);
-            let _ = reply.send(if is_done { Ok(()) } else { Err(TransferError::TimedOut(to)) });
+            reply.send(if is_done { Ok(()) } else { Err(TransferError::TimedOut(to)) });
             self.shared.sequencer.resume();
         }
     }
@@ -77,7 +77,7 @@ impl Engine {
     /// This node hands over no more.
     pub(super) fn refuse_transfers(&mut self, error: &TransferError) {
         for transfer in self.transfers.drain(..) {
-            let _ = transfer.reply.send(Err(error.clone()));
+            transfer.reply.send(Err(error.clone()));
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use super::Engine;
 use crate::error::PurgeError;
-use crate::primitives::channel::Sender;
+use crate::reply::Reply;
 use crate::storage::Base;
 
 /// A purge that waits until what it needs is durable.
@@ -15,7 +15,7 @@ pub(super) struct PendingPurge {
     /// The count of that sync.
     sync: u64,
     index: u64,
-    reply: Sender<Result<u64, PurgeError>>,
+    reply: Reply<Result<u64, PurgeError>>,
 }
 
 impl Engine {
@@ -38,9 +38,9 @@ impl Engine {
     }
 
     /// Purges at once if all that was written is being synced, or else when it is durable.
-    pub(super) fn begin_purge(&mut self, index: u64, reply: Sender<Result<u64, PurgeError>>) {
+    pub(super) fn begin_purge(&mut self, index: u64, reply: Reply<Result<u64, PurgeError>>) {
         if !self.dirty || self.check_purge().is_err() {
-            return drop(reply.send(self.purge(index)));
+            return reply.send(self.purge(index));
         }
         self.begin_sync(0);
         self.purges.push(PendingPurge { sync: self.syncs, index, reply });
@@ -49,7 +49,7 @@ impl Engine {
     /// Purges what waited for this sync.
     pub(super) fn end_purges(&mut self, sync: u64) {
         for purge in self.purges.extract_if(.., |purge| purge.sync <= sync).collect::<Vec<_>>() {
-            let _ = purge.reply.send(self.purge(purge.index));
+            purge.reply.send(self.purge(purge.index));
         }
     }
 
@@ -57,7 +57,7 @@ impl Engine {
     pub(super) fn refuse_purges(&mut self) {
         let refusal = self.check_purge().err().unwrap_or(PurgeError::Stopped);
         for purge in std::mem::take(&mut self.purges) {
-            let _ = purge.reply.send(Err(refusal.clone()));
+            purge.reply.send(Err(refusal.clone()));
         }
     }
 

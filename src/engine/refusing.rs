@@ -138,7 +138,7 @@ impl Engine {
 
     /// Shows who refuses whom, and tells it to whoever appends here in vain.
     fn show_refused(&mut self) {
-        self.shared.status.lock().refused = self.refusing.shown();
+        self.shared.status.change(|status| status.refused = self.refusing.shown());
         let is_told_why = self.stands_still() || self.stopped;
         if !is_told_why && self.replica.standing().role != Role::Leader {
             self.shared.sequencer.close(self.refusal());

@@ -61,10 +61,10 @@ impl Engine {
         match self.mark_incomplete() {
             Ok(()) => {
                 self.loss = Loss { is_owed: false, is_noted: true };
-                self.shared.status.lock().full = None;
+                self.shared.status.change(|status| status.full = None);
             }
             // Tried once more at the next tick.
-            Err(error) if error.is_temporary() => self.shared.status.lock().full = Some(error.to_string()),
+            Err(error) if error.is_temporary() => self.shared.status.change(|status| status.full = Some(error.to_string())),
             Err(error) => self.fail(&format!("{why}; and that could not be noted: {error}")),
         }
         !self.loss.is_owed
@@ -127,7 +127,7 @@ impl Engine {
         match self.take_part(owed) {
             Ok(()) => {}
             // Tried once more at the next tick.
-            Err(error) if error.is_temporary() => self.shared.status.lock().full = Some(error.to_string()),
+            Err(error) if error.is_temporary() => self.shared.status.change(|status| status.full = Some(error.to_string())),
             Err(error) => self.fail(&format!("it could not take part in its group again: {error}")),
         }
     }
@@ -150,7 +150,7 @@ impl Engine {
             self.replica.handle_barrier(*id);
         }
         self.remember_met();
-        self.shared.status.lock().full = None;
+        self.shared.status.change(|status| status.full = None);
         self.tell_rejoin();
         log::info!("group {} node {me}: takes part again, up to term {}", self.settings.replica.group, hard_state.term);
         self.announce(self.replica.standing());
@@ -167,7 +167,7 @@ impl Engine {
                 self.identity = identity;
                 self.transport.introduce(identity);
                 self.replica.set_bound(None);
-                self.shared.status.lock().repair = None;
+                self.shared.status.change(|status| status.repair = None);
                 log::info!("group {} node {}: its log is complete again", self.settings.replica.group, self.settings.replica.node);
                 self.announce(self.replica.standing());
             }
@@ -236,6 +236,6 @@ impl Engine {
             ),
             (None, None) => return,
         };
-        self.shared.status.lock().repair = Some(account);
+        self.shared.status.change(|status| status.repair = Some(account));
     }
 }

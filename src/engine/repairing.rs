@@ -35,7 +35,7 @@ impl Engine {
         match mended {
             Ok(recovered) => self.look_at(&recovered),
             Err(error) if error.is_temporary() => {
-                self.shared.status.lock().full = Some(error.to_string());
+                self.shared.status.change(|status| status.full = Some(error.to_string()));
                 self.tell_repair();
             }
             Err(error) => {
@@ -108,7 +108,7 @@ impl Engine {
         match outcome {
             Ok(recovered) => self.look_at(&recovered),
             Err(error) if error.is_temporary() => {
-                self.shared.status.lock().full = Some(error.to_string());
+                self.shared.status.change(|status| status.full = Some(error.to_string()));
                 self.reject(from, &error);
             }
             Err(error @ StorageError::OutOfLine(_)) => self.reject(from, &error),
@@ -125,7 +125,7 @@ impl Engine {
 
     /// What the log is after it was mended a little, or altogether.
     fn look_at(&mut self, recovered: &Recovered) {
-        self.shared.status.lock().full = None;
+        self.shared.status.change(|status| status.full = None);
         let Some(repair) = &mut self.repair else { return };
         repair.look(recovered);
         if !recovered.damage.is_empty() {
@@ -134,7 +134,7 @@ impl Engine {
         match self.resume(recovered) {
             Ok(()) => {}
             Err(error) if error.is_temporary() => {
-                self.shared.status.lock().full = Some(error.to_string());
+                self.shared.status.change(|status| status.full = Some(error.to_string()));
                 // The storage has nothing to mend any more. This is tried once more when the repair has rested.
                 self.mended = Some(recovered.clone());
             }
@@ -158,10 +158,7 @@ impl Engine {
             self.replica.handle_barrier(*id);
         }
         self.remember_met();
-        {
-            let mut status = self.shared.status.lock();
-            (status.repair, status.full) = (None, None);
-        }
+        self.shared.status.change(|status| (status.repair, status.full) = (None, None));
         log::info!("group {} node {}: its log is whole again", self.settings.replica.group, self.settings.replica.node);
         match self.identity.complete {
             true => self.announce(self.replica.standing()),
@@ -188,7 +185,7 @@ impl Engine {
     /// Says what is damaged, and why it still is. Whoever watches roles is told when it begins and when it ends.
     fn tell_repair(&mut self) {
         let Some(account) = self.repair.as_ref().map(Repair::account) else { return };
-        let before = self.shared.status.lock().repair.replace(account);
+        let before = self.shared.status.change(|status| status.repair.replace(account));
         if before.is_none() {
             self.announce_absence();
         }

@@ -1,10 +1,92 @@
 //! The end of a node: everything that waits is resolved, and the log is closed.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use super::Engine;
+use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, ShutdownError, TransferError};
+use crate::primitives::channel::TryRecvError;
+use crate::reply::{Reply, Response, reply};
+use crate::role::Role;
 use crate::storage::StorageError;
 
+/// A leader that hands over before it stops, so that its group need not elect another by itself.
+pub(super) struct Leaving {
+    /// How long each may take to take over.
+    patience: Duration,
+    /// Who has not been asked yet.
+    heirs: VecDeque<NodeId>,
+    /// Who is being asked, and until when.
+    asked: Option<(Response<Result<(), TransferError>>, Duration)>,
+    /// Who waits for the end.
+    replies: Vec<Reply<Result<(), ShutdownError>>>,
+}
+
+impl Leaving {
+    pub(super) fn wake_at(&self) -> Duration {
+        self.asked.as_ref().map_or(Duration::ZERO, |(_, until)| *until)
+    }
+}
+
 impl Engine {
+    /// Stops, at once or when it has handed over. Who asks meanwhile waits for the same, unless he is
+    /// not to wait.
+    pub(super) fn begin_stop(&mut self, hand_over: Option<Duration>, reply: Reply<Result<(), ShutdownError>>) {
+        let has_lead = self.replica.standing().role == Role::Leader && self.is_at_work();
+        let leaving = match (self.leaving.take(), hand_over) {
+            (leaving, None) => leaving.map(|leaving| Leaving { heirs: VecDeque::new(), asked: None, ..leaving }),
+            (None, Some(patience)) if has_lead => Some(self.plan_to_leave(patience)),
+            (leaving, Some(_)) => leaving,
+        };
+        match leaving {
+            None => {
+                let outcome = self.stop();
+                reply.send(outcome);
+            }
+            Some(mut leaving) => {
+                leaving.replies.push(reply);
+                self.leaving = Some(leaving);
+                self.leave();
+            }
+        }
+    }
+
+    fn plan_to_leave(&self, patience: Duration) -> Leaving {
+        let me = self.settings.replica.node;
+        let heirs = self.replica.membership().voters.iter().copied().filter(|voter| *voter != me).collect();
+        Leaving { patience, heirs, asked: None, replies: Vec::new() }
+    }
+
+    /// Goes on with handing over, and stops when somebody else leads, or nobody takes over.
+    pub(super) fn leave(&mut self) {
+        let Some(mut leaving) = self.leaving.take() else { return };
+        if !self.asks_another(&mut leaving) {
+            let outcome = self.stop();
+            leaving.replies.into_iter().for_each(|reply| reply.send(outcome.clone()));
+        } else {
+            self.leaving = Some(leaving);
+        }
+    }
+
+    /// Whether somebody who was asked to take over may still do so.
+    fn asks_another(&mut self, leaving: &mut Leaving) -> bool {
+        loop {
+            if let Some((answer, until)) = &leaving.asked {
+                match answer.try_recv() {
+                    Err(TryRecvError::Empty) if self.now.elapsed < *until => return true,
+                    Err(TryRecvError::Empty) => {}
+                    Ok(Err(TransferError::TimedOut(_) | TransferError::Superseded(_))) => {}
+                    Ok(_) | Err(TryRecvError::Disconnected) => return false,
+                }
+            }
+            let Some(heir) = leaving.heirs.pop_front() else { return false };
+            let (reply, answer) = reply(self.shared.home);
+            self.begin_transfer(heir, reply);
+            leaving.asked = Some((answer, self.now.elapsed + leaving.patience));
+        }
+    }
+
     pub(super) fn stop(&mut self) -> Result<(), ShutdownError> {
         if self.stopped {
             return Ok(());
@@ -19,8 +101,9 @@ impl Engine {
         self.resolve_all(AppendError::Stopped, &AppendError::OutcomeUnknown, &BarrierError::Stopped);
         self.refuse_transfers(&TransferError::Stopped);
         self.stopped = true;
-        self.announce_absence();
+        // Before it is said: whoever hears that the node is stopped finds nothing to wait for.
         self.shared.watermark.close();
+        self.announce_absence();
         outcome
     }
 
@@ -38,9 +121,7 @@ impl Engine {
             self.shared.sequencer.release(batch.cost);
             batch.completion.resolve(Err(unknown.clone()));
         }
-        for reply in std::mem::take(&mut self.barriers).into_values() {
-            let _ = reply.send(Err(barrier.clone()));
-        }
+        self.refuse_barriers(barrier);
         self.refuse_purges();
     }
 }

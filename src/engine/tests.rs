@@ -10,10 +10,12 @@ mod storage;
 
 use super::*;
 use crate::batch::Mark;
+use crate::fork::Home;
 use crate::future::{AppendFuture, Appended};
 use crate::message::Message;
 use crate::primitives::Mutex;
-use crate::primitives::channel::{bounded, unbounded};
+use crate::primitives::channel::unbounded;
+use crate::reply::{Response, reply};
 use crate::role::Membership;
 use crate::sequencer::{Limits, Sequencer};
 use crate::storage::reads::Reads;
@@ -319,18 +321,18 @@ impl Desk {
         *self.refusals.lock() = refusals;
     }
 
-    fn command<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Receiver<T> {
-        let (reply, answer) = bounded(1);
+    fn command<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Response<T> {
+        let (reply, answer) = reply(Home::default());
         self.input(Input::Command(command(reply)));
         answer
     }
 
-    fn barrier(&self, id: u64) -> Receiver<Result<u64, BarrierError>> {
-        self.command(|reply| Command::Barrier { id, reply })
+    fn barrier(&self, id: u64) -> Response<Result<u64, BarrierError>> {
+        self.command(|reply| Command::Barrier { id, timeout: None, reply })
     }
 
     fn stop(&mut self) -> Result<(), ShutdownError> {
-        let answer = self.command(|reply| Command::Stop { reply });
+        let answer = self.command(|reply| Command::Stop { hand_over: None, reply });
         self.turn();
         answer.try_recv().unwrap()
     }

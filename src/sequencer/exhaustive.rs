@@ -87,7 +87,7 @@ impl Desk {
 
     fn assert_at_rest(&self) {
         let queue = self.sequencer.queue.lock();
-        assert_eq!((queue.in_flight, queue.waiters, queue.batches.len()), (0, 0, 0));
+        assert_eq!((queue.in_flight, queue.line.len(), queue.batches.len()), (0, 0, 0));
     }
 }
 

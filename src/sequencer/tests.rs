@@ -74,7 +74,7 @@ fn patience() -> Option<Instant> {
 /// Waits until so many hosts wait for room.
 fn await_waiters(sequencer: &Sequencer, waiters: usize) {
     let end = Instant::now() + Duration::from_secs(60);
-    while sequencer.queue.lock().waiters != waiters {
+    while sequencer.queue.lock().line.len() != waiters {
         assert!(Instant::now() < end, "there are never {waiters} waiters");
         thread::yield_now();
     }
@@ -305,7 +305,7 @@ fn a_pause_keeps_what_is_queued_and_lets_nothing_in_until_it_ends() {
     assert_eq!(counts(&taken(&sequencer, 0, Mark::GENESIS).0), [1]);
     sequencer.resume();
     assert_eq!(host.join().unwrap(), (1, 1));
-    assert_eq!(sequencer.queue.lock().waiters, 0);
+    assert_eq!(sequencer.queue.lock().line.len(), 0);
 }
 
 #[test]
@@ -338,5 +338,87 @@ fn who_waits_for_room_until_it_is_too_late_takes_none() {
     let late = Some(Instant::now() + Duration::from_millis(5));
     assert!(matches!(error(&sequencer.append(b"2", late)), AppendError::Busy { .. }));
     let queue = sequencer.queue.lock();
-    assert_eq!((queue.waiters, queue.in_flight, queue.next_index), (0, COST, 1));
+    assert_eq!((queue.line.len(), queue.in_flight, queue.next_index), (0, COST, 1));
+}
+
+/// A task that counts its wakes.
+#[derive(Default)]
+struct Task(AtomicUsize);
+
+impl std::task::Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn ticket(sequencer: &Sequencer, payload: &[u8]) -> Ticket {
+    match sequencer.append_when_ready(payload) {
+        Admission::Waits(ticket) => ticket,
+        Admission::Settled(future) => panic!("it need not wait: {future:?}"),
+    }
+}
+
+fn served(ticket: &Ticket) -> Option<AppendFuture> {
+    match ticket.poll(Waker::noop()) {
+        Poll::Ready(future) => Some(future),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn a_task_that_waits_is_appended_in_its_turn_and_woken_once_it_is_committed() {
+    let sequencer = sequencer(2);
+    place(&sequencer.append_batch(["1", "2"], None).0);
+    let (task, third, fourth) = (Arc::new(Task::default()), ticket(&sequencer, b"3"), ticket(&sequencer, b"4"));
+    assert!(third.poll(&task.clone().into()).is_pending());
+    sequencer.release(sequencer.take(0)[0].cost);
+    assert_eq!(task.0.load(Ordering::Relaxed), 0);
+    let appended = sequencer.take(0);
+    assert_eq!(appended.len(), 1, "both fit into one batch, though neither was polled");
+    appended[0].completion.resolve(Ok(1));
+    assert_eq!(task.0.load(Ordering::Relaxed), 1);
+    let futures = [&third, &fourth].map(|ticket| served(ticket).unwrap());
+    assert_eq!(futures.map(|future| outcome(&future).unwrap().index), [2, 3]);
+}
+
+#[test]
+fn nobody_overtakes_who_waits_and_what_is_large_is_not_starved() {
+    let sequencer = sequencer(2);
+    place(&sequencer.append_batch(["1", "2"], None).0);
+    let first = sequencer.take(0);
+    let large = ticket(&sequencer, &[b'x'; 9]);
+    let small = ticket(&sequencer, b"y");
+    sequencer.release(COST);
+    assert!(matches!(error(&sequencer.append(b"z", None)), AppendError::Busy { .. }), "there is room, but not for it");
+    assert!(served(&large).is_none() && served(&small).is_none());
+    sequencer.release(first[0].cost - COST);
+    assert_eq!((served(&large).unwrap().index(), served(&small).is_some()), (Some(2), false));
+}
+
+#[test]
+fn who_leaves_the_line_lets_those_behind_go_on() {
+    let sequencer = sequencer(2);
+    place(&sequencer.append(b"1", None));
+    let large = ticket(&sequencer, &[b'x'; 10]);
+    let small = ticket(&sequencer, b"2");
+    assert!(served(&small).is_none());
+    sequencer.leave(&large);
+    assert_eq!(served(&small).unwrap().index(), Some(1));
+    sequencer.leave(&large);
+    let queue = sequencer.queue.lock();
+    assert_eq!((queue.line.len(), queue.in_flight, queue.next_index), (0, 2 * COST, 2));
+}
+
+#[test]
+fn a_gate_that_closes_sends_the_line_away() {
+    let sequencer = sequencer(1);
+    place(&sequencer.append(b"1", None));
+    let (task, waits) = (Arc::new(Task::default()), ticket(&sequencer, b"2"));
+    assert!(waits.poll(&task.clone().into()).is_pending());
+    sequencer.close(AppendError::Stopped);
+    assert_eq!(task.0.load(Ordering::Relaxed), 1);
+    assert!(matches!(error(&served(&waits).unwrap()), AppendError::Stopped));
+    assert_eq!(sequencer.in_flight(), 0);
+    let Admission::Settled(refused) = sequencer.append_when_ready(b"3") else { panic!("nobody will open the gate") };
+    assert!(matches!(error(&refused), AppendError::Stopped));
 }

@@ -14,8 +14,9 @@ use crate::cursor::{self, Cursor};
 use crate::engine::Command;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, PurgeError, ReadError, TransferError};
+use crate::fork::Home;
 use crate::future::{AppendFuture, Appended};
-use crate::primitives::channel::{Receiver, bounded};
+use crate::reply::{Response, reply};
 
 /// Entries that a host reads from its tail at a time.
 const TAIL_ENTRIES: usize = 16;
@@ -55,11 +56,11 @@ enum Answer {
     },
     Barrier {
         id: u64,
-        answer: Receiver<Result<u64, BarrierError>>,
+        answer: Response<Result<u64, BarrierError>>,
         then_get: Option<u64>,
     },
-    Transfer(Receiver<Result<(), TransferError>>),
-    Purge(Receiver<Result<u64, PurgeError>>),
+    Transfer(Response<Result<(), TransferError>>),
+    Purge(Response<Result<u64, PurgeError>>),
 }
 
 impl Answer {
@@ -258,20 +259,20 @@ impl Hosts {
         // Until it is answered it says nothing.
         let operation = self.begin(host, life, What::Get { index: 0, found: None, linearizable: false });
         self.barriers += 1;
-        let (reply, answer) = bounded(1);
-        life.command(Command::Barrier { id: self.barriers, reply });
+        let (reply, answer) = reply(Home::default());
+        life.command(Command::Barrier { id: self.barriers, timeout: None, reply });
         self.call(host, Some(operation), now, Answer::Barrier { id: self.barriers, answer, then_get });
     }
 
     fn transfer(&mut self, host: usize, now: Micros, life: &Life, nodes: u64) {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = reply(Home::default());
         let to = NodeId::from(self.chance.between(1, nodes + u64::from(self.chance.clone().percent(5))));
         life.command(Command::Transfer { to, reply });
         self.call(host, None, now, Answer::Transfer(answer));
     }
 
     fn purge(&mut self, host: usize, now: Micros, life: &Life, watch: &Watch) {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = reply(Home::default());
         let index = watch.ledger.len() as u64 * self.chance.between(0, 110) / 100;
         life.command(Command::Purge { index, reply });
         self.call(host, None, now, Answer::Purge(answer));

@@ -495,7 +495,7 @@ impl Life {
             self.standings += 1;
             self.fault = status.fault;
         }
-        if self.shared.status.lock().full.is_some() {
+        if self.shared.status.read(|status| status.full.is_some()) {
             watch.sightings.saw("turns spent stepped back from a full disk");
         }
         for refusal in self.engine.refusals.drain(..) {

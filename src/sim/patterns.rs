@@ -14,7 +14,9 @@ use super::swarm::{MS, Swarm};
 use super::watch::offer_bytes;
 use super::world::World;
 use crate::engine::Command;
+use crate::fork::Home;
 use crate::future::AppendFuture;
+use crate::reply::reply;
 use crate::storage::SegmentOptions;
 
 const ENTRIES: u64 = 3;
@@ -154,8 +156,8 @@ impl World {
             if matches!(ending, Ending::Stopped | Ending::Sealed)
                 && let Some(life) = &node.life
             {
-                let (reply, _) = crossbeam_channel::bounded(1);
-                life.command(Command::Stop { reply });
+                let (reply, _) = reply(Home::default());
+                life.command(Command::Stop { hand_over: None, reply });
                 let _ = node.turn(self.agenda.now);
                 node.life = None;
             }

@@ -5,7 +5,8 @@ use super::swarm::{TROUBLES, Trouble, Wish};
 use super::watch::News;
 use super::world::{Death, World};
 use crate::engine::Command;
-use crate::primitives::channel;
+use crate::fork::Home;
+use crate::reply::reply;
 
 /// A crash waits for so many effects at most.
 const FUSE_EFFECTS: u64 = 40;
@@ -104,7 +105,7 @@ impl World {
         let index = self.watch().ledger.len() as u64;
         for node in 0..self.nodes.len() {
             if let Some(life) = &self.nodes[node].life {
-                let (reply, _) = channel::bounded(1);
+                let (reply, _) = reply(Home::default());
                 life.command(Command::Purge { index, reply });
                 self.ring(node);
             }

@@ -18,7 +18,8 @@ use super::witness::Fuse;
 use crate::batch::Mark;
 use crate::engine::Command;
 use crate::entry::NodeId;
-use crate::primitives::channel;
+use crate::fork::Home;
+use crate::reply::reply;
 use crate::role::Role;
 
 /// The elections that a group which has healed may take until it works.
@@ -438,8 +439,8 @@ impl World {
     /// A host shuts its node down in good order.
     pub(super) fn stop(&mut self, node: usize) {
         if let Some(life) = &self.nodes[node].life {
-            let (reply, _) = channel::bounded(1);
-            life.command(Command::Stop { reply });
+            let (reply, _) = reply(Home::default());
+            life.command(Command::Stop { hand_over: None, reply });
             self.ring(node);
         }
     }

@@ -10,7 +10,7 @@ fn a_node_that_is_stopped_remembers_its_commit_and_ends_every_wait() {
     assert!(outcome(&future).unwrap().is_ok());
     desk.told();
     let queued = desk.append("queued");
-    let answer = desk.command(|reply| Command::Stop { reply });
+    let answer = desk.command(|reply| Command::Stop { hand_over: None, reply });
     desk.turn();
     assert!(answer.try_recv().unwrap().is_ok());
     assert!(matches!(outcome(&queued), Some(Err(AppendError::Stopped))), "{:?}", outcome(&queued));

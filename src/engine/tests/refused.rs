@@ -57,7 +57,7 @@ fn appends_in_vain_say_whose_messages_are_refused() {
     // Nor need the role change for that.
     let mut desk = Desk::new(3);
     while refused(&desk).is_empty() {
-        assert_eq!(refused_in_vain(&desk), []);
+        assert_eq!(refused_in_vain(&desk), [0_u64; 0]);
         hear(&mut desk, &[BROKEN], 1);
     }
     assert_eq!(refused_in_vain(&desk), [2]);
@@ -120,7 +120,7 @@ fn what_is_not_sent_any_more_is_forgotten() {
     hear(&mut desk, &[HEARTBEAT], 99);
     assert_eq!(peers(&desk), [2]);
     hear(&mut desk, &[HEARTBEAT], 3);
-    assert_eq!(peers(&desk), []);
+    assert_eq!(peers(&desk), [0_u64; 0]);
     assert!(desk.engine.refusing.is_empty());
 }
 

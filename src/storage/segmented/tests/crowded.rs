@@ -134,17 +134,17 @@ fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
     use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
     let options = SegmentOptions { segment_bytes: 8 << 20, ..SMALL };
     let disk = SimulatedDisk::new(1);
-    let mut log = SegmentedLog::on(disk.clone(), options);
+    let mut log = DiskLog::on(disk.clone(), options);
     log.open(&genesis()).unwrap();
     log.append(&singles(&mut Mark::GENESIS.clone(), 1, 30, 100_000), 1).unwrap();
     disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then: Failure::Error(std::io::ErrorKind::Other) });
     assert!(log.begin_sync().wait().is_err());
     let disk = disk.kill();
-    let mut log = SegmentedLog::on(disk.clone(), options);
+    let mut log = DiskLog::on(disk.clone(), options);
     let found = log.open(&genesis()).unwrap().last;
     assert_eq!(found.raft_index, 31);
     sync(&mut log);
-    let recovered = SegmentedLog::on(disk.crash_keeping_nothing(), options).open(&genesis()).unwrap();
+    let recovered = DiskLog::on(disk.crash_keeping_nothing(), options).open(&genesis()).unwrap();
     assert_eq!((recovered.last, recovered.damage), (found, Vec::new()));
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::simulated::SimulatedDisk;
 use super::super::tests::{genesis, singles};
-use super::super::{Create, SegmentedLog};
+use super::super::{Create, DiskLog};
 use super::*;
 use crate::storage::Storage;
 
@@ -11,7 +11,7 @@ const SEGMENT_BYTES: u64 = 16 << 20;
 /// A log that was just opened, and what `act` sees of its writer.
 fn with_writer<T>(segment_bytes: u64, zeroed: bool, begun: bool, act: impl FnOnce(&mut Writer<SimulatedDisk>) -> T) -> T {
     let options = SegmentOptions { segment_bytes, zeroed, verified: false, mapped_segments_max: 1, create: Create::New };
-    let mut log = SegmentedLog::on(SimulatedDisk::new(1), options);
+    let mut log = DiskLog::on(SimulatedDisk::new(1), options);
     log.open(&genesis()).unwrap();
     if begun {
         log.append(&singles(&mut Mark::GENESIS.clone(), 1, 1, 1), 1).unwrap();
