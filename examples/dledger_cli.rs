@@ -12,56 +12,97 @@
 //! Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. 3: the log could not be looked at. With `--json`, `dump` writes one object a
 //! line, the others write one object; payloads are text if they are UTF-8, hexadecimal if not.
 
-use std::fmt::Write as _;
-use std::io::{IsTerminal, Write, stderr, stdout};
-use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::io::{Write, stdout};
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
+use clap::{Parser, Subcommand};
 use dledger::storage::{Damage, Mark, StorageError};
 use dledger::tools::{self, Inspection, Progress, Restore, Verification};
 use dledger::{Backup, BackupError, Entry};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
-const USAGE: &str = "usage: dledger_cli verify|inspect DIR [--json]
-       dledger_cli dump DIR [--from N] [--to N] [--json]     entries with N <= index < N
-       dledger_cli backup DIR TO [--json]                    TO is made, from a closed log
-       dledger_cli restore BACKUP DIR --node N [--json]      DIR is made, for node N of the group, which
-             [--whole-group]                                 asks the others before it takes part; or no
-                                                             node of the group as it was runs ever again";
+/// Inspects, verifies, dumps, backs up and restores logs that are not open.
+#[derive(Parser)]
+#[command(
+    name = "dledger_cli",
+    version,
+    after_help = "Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. \
+                  3: the log could not be read."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON: one object, or one object a line (`dump`)
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read every byte of a log and say whether it is sound
+    Verify {
+        /// The directory of the log
+        dir: PathBuf,
+    },
+    /// Show what a log holds, without reading all of it
+    Inspect {
+        /// The directory of the log
+        dir: PathBuf,
+    },
+    /// Print the entries of a log
+    Dump {
+        /// The directory of the log
+        dir: PathBuf,
+        /// The first index to print
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+        /// Stop before this index [default: the end of the log]
+        #[arg(long, value_name = "INDEX", default_value_t = u64::MAX, hide_default_value = true)]
+        to: u64,
+    },
+    /// Copy a log to a directory that is made for it
+    Backup {
+        /// The directory of the log
+        dir: PathBuf,
+        /// The backup: not there yet, or empty
+        to: PathBuf,
+    },
+    /// Make a directory for a node from a backup
+    Restore {
+        /// The directory of the backup
+        backup: PathBuf,
+        /// The directory of the node: not there yet, or empty
+        dir: PathBuf,
+        /// The id of the node. It asks the other nodes before it takes part
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+        /// Every node is restored from this backup, and none of the old directories is ever
+        /// opened again
+        #[arg(long)]
+        whole_group: bool,
+    },
+}
 
 const SOUND: u8 = 0;
 const DAMAGED: u8 = 1;
-const WRONG_USAGE: u8 = 2;
 const NOT_SEEN: u8 = 3;
 
-struct Request {
-    verb: String,
-    dir: PathBuf,
-    /// Where a backup, or what is restored of it, goes.
-    target: PathBuf,
-    node: u64,
-    whole_group: bool,
-    json: bool,
-    from: u64,
-    to: u64,
-}
-
 fn main() -> ExitCode {
-    let request = match Request::read(std::env::args().skip(1)) {
-        Ok(request) => request,
-        Err(reason) => {
-            eprintln!("{reason}\n{USAGE}");
-            return WRONG_USAGE.into();
+    let Cli { command, json } = Cli::parse(); // exits with code 2 on wrong usage
+    let outcome = match command {
+        Command::Inspect { dir } => inspect(&dir, json),
+        Command::Verify { dir } => verify(&dir, json),
+        Command::Dump { dir, from, to } => dump(&dir, from..to, json),
+        Command::Backup { dir, to } => copied(tools::backup(&dir, &to), json),
+        Command::Restore { backup, dir, node, whole_group } => {
+            let scope = if whole_group { Restore::WholeGroup } else { Restore::OneNode };
+            copied(tools::restore(&backup, &dir, node, scope), json)
         }
     };
-    let outcome = match request.verb.as_str() {
-        "inspect" => inspect(&request),
-        "verify" => verify(&request),
-        "dump" => dump(&request),
-        _ => copy(&request),
-    };
-    outcome.unwrap_or_else(|error| tell(&request, &error)).into()
+    outcome.unwrap_or_else(|failure| report(&failure, json)).into()
 }
 
 /// Why nothing came of a request.
@@ -84,51 +125,10 @@ impl From<BackupError> for Failure {
     }
 }
 
-impl Request {
-    fn read(mut words: impl Iterator<Item = String>) -> Result<Request, String> {
-        let verbs = ["inspect", "verify", "dump", "backup", "restore"];
-        let verb = words.next().filter(|verb| verbs.contains(&verb.as_str())).ok_or("what shall be done?")?;
-        let copies = ["backup", "restore"].contains(&verb.as_str());
-        let (mut dirs, mut json, mut whole_group) = (Vec::new(), false, false);
-        let (mut from, mut to, mut node) = (0, u64::MAX, 0);
-        while let Some(word) = words.next() {
-            let number = match (word.as_str(), verb.as_str()) {
-                ("--from", "dump") => &mut from,
-                ("--to", "dump") => &mut to,
-                ("--node", "restore") => &mut node,
-                ("--json", _) => {
-                    json = true;
-                    continue;
-                }
-                ("--whole-group", "restore") => {
-                    whole_group = true;
-                    continue;
-                }
-                _ if word.starts_with("--") || dirs.len() > usize::from(copies) => {
-                    return Err(format!("what does `{word}` mean?"));
-                }
-                _ => {
-                    dirs.push(PathBuf::from(word));
-                    continue;
-                }
-            };
-            let told = words.next().and_then(|number| number.parse().ok());
-            *number = told.ok_or_else(|| format!("{word} takes a number"))?;
-        }
-        let mut dirs = dirs.into_iter();
-        let dir = dirs.next().ok_or("which directory?")?;
-        let target = dirs.next().or((!copies).then(PathBuf::new)).ok_or("to which directory?")?;
-        if verb == "restore" && node == 0 {
-            return Err("for which node?".to_owned());
-        }
-        Ok(Request { verb, dir, target, node, whole_group, json, from, to })
-    }
-}
-
 /// An error in place of what was asked for.
-fn tell(request: &Request, Failure { text, code }: &Failure) -> u8 {
-    if request.json {
-        println!("{}", Json::default().text("error", text).done());
+fn report(Failure { text, code }: &Failure, json: bool) -> u8 {
+    if json {
+        println!("{}", json!({ "error": text }));
     } else {
         eprintln!("{text}");
     }
@@ -136,17 +136,18 @@ fn tell(request: &Request, Failure { text, code }: &Failure) -> u8 {
 }
 
 /// A backup, or what is restored of one.
-fn copy(request: &Request) -> Result<u8, Failure> {
-    let Request { verb, dir, target, node, whole_group, .. } = request;
-    let scope = if *whole_group { Restore::WholeGroup } else { Restore::OneNode };
-    let Backup { committed, position, end_index, linked_bytes, copied_bytes, .. } = match verb.as_str() {
-        "backup" => tools::backup(dir, target)?,
-        _ => tools::restore(dir, target, *node, scope)?,
-    };
-    if request.json {
-        let json = Json::default().number("first_index", committed.start).number("committed", committed.end);
-        let json = json.number("position", position).number("end_index", end_index);
-        println!("{}", json.number("linked_bytes", linked_bytes).number("copied_bytes", copied_bytes).done());
+fn copied(outcome: Result<Backup, BackupError>, json: bool) -> Result<u8, Failure> {
+    let Backup { committed, position, end_index, linked_bytes, copied_bytes, .. } = outcome?;
+    if json {
+        let object = json!({
+            "first_index": committed.start,
+            "committed": committed.end,
+            "position": position,
+            "end_index": end_index,
+            "linked_bytes": linked_bytes,
+            "copied_bytes": copied_bytes,
+        });
+        println!("{object}");
     } else {
         println!("entries      {}..{end_index}, committed up to {}", committed.start, committed.end);
         println!("bytes        {linked_bytes} shared, {copied_bytes} copied");
@@ -154,10 +155,12 @@ fn copy(request: &Request) -> Result<u8, Failure> {
     Ok(SOUND)
 }
 
-fn inspect(request: &Request) -> Result<u8, Failure> {
-    let found = tools::inspect(&request.dir)?;
-    if request.json {
-        println!("{}", of_inspection(&found).list("damage", found.damage.iter().map(of_damage)).done());
+fn inspect(dir: &Path, json: bool) -> Result<u8, Failure> {
+    let found = tools::inspect(dir)?;
+    if json {
+        let mut object = of_inspection(&found);
+        object["damage"] = found.damage.iter().map(of_damage).collect();
+        println!("{object}");
     } else {
         print_inspection(&found);
         print_damage(&found.damage);
@@ -165,14 +168,22 @@ fn inspect(request: &Request) -> Result<u8, Failure> {
     Ok(if found.damage.is_empty() { SOUND } else { DAMAGED })
 }
 
-fn verify(request: &Request) -> Result<u8, Failure> {
-    let mut bar = Bar::new();
-    let found = tools::verify_with(&request.dir, |progress| bar.show(progress))?;
-    bar.clear();
+fn verify(dir: &Path, json: bool) -> Result<u8, Failure> {
+    let bar = progress_bar();
+    let found = tools::verify_with(dir, |Progress { done, total }| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let found = found?;
     let Verification { inspection, batches, entries, payload_bytes, damage, .. } = &found;
-    if request.json {
-        let json = of_inspection(inspection).number("batches", *batches).number("entries", *entries);
-        println!("{}", json.number("payload_bytes", *payload_bytes).list("damage", damage.iter().map(of_damage)).done());
+    if json {
+        let mut object = of_inspection(inspection);
+        object["batches"] = json!(batches);
+        object["entries"] = json!(entries);
+        object["payload_bytes"] = json!(payload_bytes);
+        object["damage"] = damage.iter().map(of_damage).collect();
+        println!("{object}");
     } else {
         print_inspection(inspection);
         println!("read         {batches} batches, {entries} entries, {payload_bytes} bytes of payload");
@@ -181,15 +192,23 @@ fn verify(request: &Request) -> Result<u8, Failure> {
     Ok(if damage.is_empty() { SOUND } else { DAMAGED })
 }
 
-fn dump(request: &Request) -> Result<u8, Failure> {
+/// On the terminal, and nowhere if standard error is none.
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("[{bar:40}] {percent:>3} %, {eta} left");
+    ProgressBar::new(0).with_style(style.expect("the template is valid").progress_chars("## "))
+}
+
+fn dump(dir: &Path, indexes: Range<u64>, json: bool) -> Result<u8, Failure> {
     let mut outcome = SOUND;
     let mut out = std::io::BufWriter::new(stdout().lock());
-    tools::dump(&request.dir, request.from..request.to, |entry| {
+    tools::dump(dir, indexes, |entry| {
         let line = match entry {
-            Ok(entry) => print_entry(&entry, request.json),
+            Ok(entry) if json => of_entry(&entry).to_string(),
+            Ok(entry) => line_of(&entry),
             Err(error) => {
                 outcome = DAMAGED;
-                if request.json { Json::default().text("error", &error.to_string()).done() } else { format!("! {error}") }
+                let text = error.to_string();
+                if json { json!({ "error": text }).to_string() } else { format!("! {text}") }
             }
         };
         // Whoever reads may have seen enough: `| head`.
@@ -198,25 +217,31 @@ fn dump(request: &Request) -> Result<u8, Failure> {
     Ok(outcome)
 }
 
-fn print_entry(entry: &Entry, json: bool) -> String {
-    let text = std::str::from_utf8(entry).ok();
-    if json {
-        let json = Json::default().number("index", entry.index()).number("position", entry.position());
-        let json = json.number("term", entry.term()).number("timestamp", entry.timestamp());
-        return match text {
-            Some(text) => json.text("text", text).done(),
-            None => json.text("hex", &hexadecimal(entry)).done(),
-        };
+fn of_entry(entry: &Entry) -> Value {
+    let mut object = json!({
+        "index": entry.index(),
+        "position": entry.position(),
+        "term": entry.term(),
+        "timestamp": entry.timestamp(),
+    });
+    match std::str::from_utf8(entry) {
+        Ok(text) => object["text"] = json!(text),
+        Err(_) => object["hex"] = json!(hexadecimal(entry)),
     }
-    let payload = text.map_or_else(|| format!("x{}", hexadecimal(entry)), |text| format!("{text:?}"));
-    format!("{:>10}  @{:<12} term {:<4} {}  {payload}", entry.index(), entry.position(), entry.term(), entry.timestamp())
+    object
+}
+
+fn line_of(entry: &Entry) -> String {
+    let payload = match std::str::from_utf8(entry) {
+        Ok(text) => format!("{text:?}"),
+        Err(_) => format!("x{}", hexadecimal(entry)),
+    };
+    let (index, position, term) = (entry.index(), entry.position(), entry.term());
+    format!("{index:>10}  @{position:<12} term {term:<4} {}  {payload}", entry.timestamp())
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn print_inspection(found: &Inspection) {
@@ -251,126 +276,56 @@ fn print_damage(damage: &[Damage]) {
     damage.iter().for_each(|damage| println!("DAMAGE       {damage}"));
 }
 
-fn of_inspection(found: &Inspection) -> Json {
+fn of_inspection(found: &Inspection) -> Value {
     let segments = found.segments.iter().map(|segment| {
-        let json = Json::default().text("name", &segment.name).number("bytes", segment.bytes).flag("sealed", segment.is_sealed);
-        json.number("first_raft_index", segment.raft_indexes.start)
-            .number("end_raft_index", segment.raft_indexes.end)
-            .number("first_index", segment.first_index)
+        json!({
+            "name": segment.name,
+            "bytes": segment.bytes,
+            "sealed": segment.is_sealed,
+            "first_raft_index": segment.raft_indexes.start,
+            "end_raft_index": segment.raft_indexes.end,
+            "first_index": segment.first_index,
+        })
     });
-    let peers = found
-        .peers
-        .iter()
-        .map(|(node, directory)| Json::default().number("node", node.get()).text("directory", &format!("{directory:032x}")));
-    let state = &found.hard_state;
-    Json::default()
-        .text("directory", &format!("{:032x}", found.identity.directory))
-        .number("incarnation", found.identity.incarnation)
-        .text("group", &found.genesis.group)
-        .number("node", found.genesis.node.get())
-        .number("cluster", found.genesis.cluster)
-        .number("term", state.term)
-        .number("vote", state.vote.map_or(0, |node| node.get()))
-        .number("commit", state.commit)
-        .object("base", of_mark(&found.base.mark))
-        .object("last", of_mark(&found.last))
-        .list("peers", peers)
-        .list("segments", segments)
-        .strings("leftover", &found.leftover)
+    let peers = found.peers.iter().map(|(node, directory)| json!({ "node": node.get(), "directory": format!("{directory:032x}") }));
+    json!({
+        "directory": format!("{:032x}", found.identity.directory),
+        "incarnation": found.identity.incarnation,
+        "group": found.genesis.group,
+        "node": found.genesis.node.get(),
+        "cluster": found.genesis.cluster,
+        "term": found.hard_state.term,
+        "vote": found.hard_state.vote.map_or(0, |node| node.get()),
+        "commit": found.hard_state.commit,
+        "base": of_mark(&found.base.mark),
+        "last": of_mark(&found.last),
+        "peers": peers.collect::<Value>(),
+        "segments": segments.collect::<Value>(),
+        "leftover": found.leftover,
+    })
 }
 
-fn of_mark(mark: &Mark) -> Json {
-    let json = Json::default().number("raft_index", mark.raft_index).number("term", mark.term).number("next_index", mark.next_index);
-    json.number("next_position", mark.next_position).number("timestamp", mark.timestamp).text("chain", &format!("{:08x}", mark.chain))
+fn of_mark(mark: &Mark) -> Value {
+    json!({
+        "raft_index": mark.raft_index,
+        "term": mark.term,
+        "next_index": mark.next_index,
+        "next_position": mark.next_position,
+        "timestamp": mark.timestamp,
+        "chain": format!("{:08x}", mark.chain),
+    })
 }
 
-fn of_damage(damage: &Damage) -> Json {
-    let json = Json::default().text("file", &damage.path.to_string_lossy()).number("offset", damage.offset);
-    let json = json.number("first_raft_index", damage.raft_indexes.start).number("end_raft_index", damage.raft_indexes.end);
-    let json = damage.term.into_iter().fold(json, |json, term| json.number("term", term));
-    json.text("reason", &damage.reason)
-}
-
-/// One object of JSON, written from front to back.
-#[derive(Default)]
-struct Json(String);
-
-impl Json {
-    fn number(self, name: &str, value: u64) -> Json {
-        self.field(name, &value.to_string())
+fn of_damage(damage: &Damage) -> Value {
+    let mut object = json!({
+        "file": damage.path.to_string_lossy(),
+        "offset": damage.offset,
+        "first_raft_index": damage.raft_indexes.start,
+        "end_raft_index": damage.raft_indexes.end,
+    });
+    if let Some(term) = damage.term {
+        object["term"] = json!(term);
     }
-
-    fn flag(self, name: &str, value: bool) -> Json {
-        self.field(name, &value.to_string())
-    }
-
-    fn text(self, name: &str, value: &str) -> Json {
-        self.field(name, &quoted(value))
-    }
-
-    fn object(self, name: &str, value: Json) -> Json {
-        self.field(name, &value.done())
-    }
-
-    fn list(self, name: &str, values: impl Iterator<Item = Json>) -> Json {
-        self.field(name, &format!("[{}]", values.map(Json::done).collect::<Vec<_>>().join(",")))
-    }
-
-    fn strings(self, name: &str, values: &[String]) -> Json {
-        self.field(name, &format!("[{}]", values.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(",")))
-    }
-
-    fn field(mut self, name: &str, value: &str) -> Json {
-        let comma = if self.0.is_empty() { "" } else { "," };
-        let _ = write!(self.0, "{comma}{}:{value}", quoted(name));
-        self
-    }
-
-    fn done(self) -> String {
-        format!("{{{}}}", self.0)
-    }
-}
-
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if (c as u32) < 0x20 => drop(write!(quoted, "\\u{:04x}", c as u32)),
-            c => quoted.push(c),
-        }
-    }
-    quoted + "\""
-}
-
-/// A bar on the terminal, once the work takes longer than a second.
-struct Bar {
-    shown: bool,
-    begun: Instant,
-    next: Instant,
-}
-
-impl Bar {
-    fn new() -> Bar {
-        let begun = Instant::now();
-        Bar { shown: false, begun, next: begun + Duration::from_secs(1) }
-    }
-
-    fn show(&mut self, Progress { done, total }: Progress) {
-        // The clock is not read for each batch.
-        if !done.is_multiple_of(64) || Instant::now() < self.next || !stderr().is_terminal() {
-            return;
-        }
-        self.shown = true;
-        self.next = Instant::now() + Duration::from_millis(200);
-        let part = done as f64 / total.max(1) as f64;
-        let left = self.begun.elapsed().mul_f64((1.0 - part) / part.max(1e-9));
-        eprint!("\r[{:<40}] {:>3.0} %, {} s left ", "#".repeat((part * 40.0) as usize), part * 100.0, left.as_secs());
-    }
-
-    fn clear(&self) {
-        if self.shown {
-            eprint!("\r{:70}\r", "");
-        }
-    }
+    object["reason"] = json!(damage.reason);
+    object
 }

@@ -6,15 +6,42 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use dledger::sim::{self, Report, Sightings};
 
-/// What was asked for.
-struct Wanted {
+/// Runs simulated clusters, each from its seed, and checks every answer of theirs.
+#[derive(Parser)]
+struct Cli {
+    /// The seeds, one run each
+    #[arg(long, value_name = "FROM..TO", default_value = "0..100", value_parser = parse_range)]
     seeds: Range<u64>,
-    jobs: usize,
+    /// One seed
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// How many run at a time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    jobs: u64,
+    /// Print every event of each run
+    #[arg(long)]
     trace: bool,
+    /// Print a hash of each run, the same for the same seed
+    #[arg(long)]
     hashes: bool,
-    violations_max: usize,
+    /// Stop after so many violations
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    stop_after: usize,
+}
+
+impl Cli {
+    fn seeds(&self) -> Range<u64> {
+        self.seed.map_or(self.seeds.clone(), |seed| seed..seed.saturating_add(1))
+    }
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let (from, to) = text.split_once("..").ok_or("a range is FROM..TO")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+    Ok(number(from)?..number(to)?)
 }
 
 /// What came of all runs together.
@@ -29,67 +56,37 @@ struct Tally {
 }
 
 fn main() -> ExitCode {
-    let wanted = match wanted(std::env::args().skip(1)) {
-        Ok(wanted) => wanted,
-        Err(why) => {
-            eprintln!("{why}\nusage: simulate --seeds FROM..TO [--jobs N] [--hashes] [--stop-after N] | --seed N [--trace]");
-            return ExitCode::from(2);
-        }
-    };
+    let cli = Cli::parse();
     let began = Instant::now();
-    let tally = if wanted.trace { trace(&wanted) } else { campaign(&wanted) };
+    let tally = if cli.trace { trace(&cli) } else { campaign(&cli) };
     tell(&tally, began.elapsed());
     if tally.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn wanted(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
-    let mut wanted = Wanted { seeds: 0..100, jobs: 1, trace: false, hashes: false, violations_max: 10 };
-    while let Some(word) = words.next() {
-        let mut number = || words.next().ok_or(format!("{word} wants a value"));
-        let parse = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
-        match word.as_str() {
-            "--seed" => {
-                let seed = parse(&number()?)?;
-                wanted.seeds = seed..seed + 1;
-            }
-            "--seeds" => {
-                let range = number()?;
-                let (from, to) = range.split_once("..").ok_or("a range is FROM..TO")?;
-                wanted.seeds = parse(from)?..parse(to)?;
-            }
-            "--jobs" => wanted.jobs = parse(&number()?)?.max(1) as usize,
-            "--stop-after" => wanted.violations_max = parse(&number()?)? as usize,
-            "--trace" => wanted.trace = true,
-            "--hashes" => wanted.hashes = true,
-            _ => return Err(format!("{word} means nothing here")),
-        }
-    }
-    Ok(wanted)
-}
-
-fn trace(wanted: &Wanted) -> Tally {
+fn trace(cli: &Cli) -> Tally {
     let mut tally = Tally::default();
-    for seed in wanted.seeds.clone() {
-        tally.take(sim::run_traced(seed, |line| println!("{line}")), wanted);
+    for seed in cli.seeds() {
+        tally.take(sim::run_traced(seed, |line| println!("{line}")), cli);
     }
     tally
 }
 
 /// All seeds, on so many threads.
-fn campaign(wanted: &Wanted) -> Tally {
-    let next = AtomicU64::new(wanted.seeds.start);
+fn campaign(cli: &Cli) -> Tally {
+    let seeds = cli.seeds();
+    let next = AtomicU64::new(seeds.start);
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
-        for _ in 0..wanted.jobs {
+        for _ in 0..cli.jobs {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let enough = tally.lock().expect("no run panics").violations.len() >= wanted.violations_max;
-                    if seed >= wanted.seeds.end || enough {
+                    let enough = tally.lock().expect("no run panics").violations.len() >= cli.stop_after;
+                    if seed >= seeds.end || enough {
                         return;
                     }
                     let report = sim::run(seed);
-                    tally.lock().expect("no run panics").take(report, wanted);
+                    tally.lock().expect("no run panics").take(report, cli);
                 }
             });
         }
@@ -98,8 +95,8 @@ fn campaign(wanted: &Wanted) -> Tally {
 }
 
 impl Tally {
-    fn take(&mut self, report: Report, wanted: &Wanted) {
-        if wanted.hashes {
+    fn take(&mut self, report: Report, cli: &Cli) {
+        if cli.hashes {
             println!("{} {:016x}", report.seed, report.hash);
         }
         if report.violation.is_some() {

@@ -418,7 +418,9 @@ impl Engine {
                 message.letter().into_iter().for_each(|letter| self.handle_letter(letter))
             }
             Arrival::Message(_) if self.stands_still() => {}
-            Arrival::Unreachable(peer) if let Some(repair) = &mut self.repair => repair.handle_unreachable(peer),
+            Arrival::Unreachable(peer) if self.repair.is_some() => {
+                self.repair.iter_mut().for_each(|repair| repair.handle_unreachable(peer))
+            }
             Arrival::Unreachable(_) if self.rejoin.is_some() => {}
             Arrival::Met { peer, directory } if self.repair.is_some() => self.met.push((peer, directory)),
             Arrival::Message(message) if self.full && message.needs_room() => {}

@@ -95,12 +95,12 @@ impl AppendFuture {
     #[inline]
     pub fn wait(self) -> Result<Appended, AppendError> {
         // Who has many in flight finds most of them committed.
-        match &self.state {
-            State::UnderWay { completion, index, position } if let Some(term) = completion.committed() => {
-                Ok(completion.appended(*index, *position, term))
-            }
-            _ => self.wait_long(),
+        if let State::UnderWay { completion, index, position } = &self.state
+            && let Some(term) = completion.committed()
+        {
+            return Ok(completion.appended(*index, *position, term));
         }
+        self.wait_long()
     }
 
     fn wait_long(&self) -> Result<Appended, AppendError> {

@@ -208,3 +208,21 @@ fn what_three_processes_acknowledged_survives_kill_9_of_the_leader() {
         assert!(node.child.wait().unwrap().success(), "node {id} did not end in peace");
     }
 }
+
+#[test]
+fn help_is_code_0_and_wrong_usage_code_2() {
+    let run = |arguments: &[&str]| Command::new(program()).args(arguments).output().unwrap();
+    let help = run(&["--help"]);
+    assert_eq!((help.status.code(), help.stderr.len()), (Some(0), 0));
+    assert!(String::from_utf8(help.stdout).unwrap().contains("--interactive"));
+    for wrong in [
+        &["--node", "1"][..],
+        &["--dir", "x"],
+        &["--interactive", "--dir", "x"],
+        &["--node", "1", "--peers", "1:127.0.0.1:7001", "--dir", "x"],
+        &["--tour"],
+    ] {
+        let output = run(wrong);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{wrong:?}");
+    }
+}

@@ -191,6 +191,13 @@ fn readme_and_examples_agree(readme: &str, examples: &BTreeSet<String>) -> Vec<S
     missing.chain(hidden).collect()
 }
 
+/// The README is also read where the repository's files are not beside it: its links lead to pages.
+fn links_to_files(readme: &str) -> Vec<String> {
+    let targets = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let to_files = targets.filter(|target| !target.starts_with("https://") && !target.starts_with('#'));
+    to_files.map(|target| format!("README.md: `{target}` leads nowhere outside of the repository")).collect()
+}
+
 fn words_behind<'a>(text: &'a str, lead: &str) -> impl Iterator<Item = String> + use<'a> {
     let rests: Vec<&str> = text.match_indices(lead).map(|(at, found)| &text[at + found.len()..]).collect();
     let words = rests.into_iter().map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default());
@@ -298,6 +305,13 @@ fn the_readme_shows_the_examples_that_there_are() {
     let stem = |path: std::path::PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let examples = entries.filter_map(|entry| stem(entry.expect("a directory that could be opened can be listed").path())).collect();
     assert_clean(readme_and_examples_agree(&readme, &examples));
+}
+
+#[test]
+fn the_readme_links_to_no_file_of_the_repository() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("the crate has a README");
+    assert_clean(links_to_files(&readme));
 }
 
 mod each_rule_can_fail {
@@ -465,6 +479,12 @@ mod each_rule_can_fail {
         assert_clean(readme_and_examples_agree(readme, &examples(&["single", "kv_store"])));
         assert_eq!(readme_and_examples_agree(readme, &examples(&["single"])).len(), 1);
         assert_eq!(readme_and_examples_agree(readme, &examples(&["single", "kv_store", "custom_storage"])).len(), 1);
+    }
+
+    #[test]
+    fn a_link_to_a_file_is_found() {
+        assert_clean(links_to_files("[a](https://example.com) and [b](#b)"));
+        assert_eq!(links_to_files("[a](CHANGELOG.md) [b](../x)").len(), 2);
     }
 
     #[test]

@@ -21,30 +21,35 @@ mod node;
 mod prompt;
 mod tour;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Parser;
 use cluster::Cluster;
-use node::{Node, Peers};
+use node::{Node, Peer};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const USAGE: &str = "usage: kv_store [--interactive | --node ID --peers ID=HOST:PORT,... --dir DIRECTORY]";
-
-enum Mode {
-    Tour,
-    Interactive,
-    Node { id: u64, peers: Peers, dir: String },
+/// A replicated key-value store. Without arguments: a tour, in which the leader of three nodes
+/// stops and comes back.
+#[derive(Parser)]
+struct Cli {
+    /// Three nodes in this process, and a prompt
+    #[arg(long, conflicts_with_all = ["node", "peers", "dir"])]
+    interactive: bool,
+    /// One real node of a group of processes, and a prompt: its id
+    #[arg(long, value_name = "ID", requires_all = ["peers", "dir"])]
+    node: Option<u64>,
+    /// All nodes of the group, this one included
+    #[arg(long, value_name = "ID=HOST:PORT", value_delimiter = ',', requires = "node")]
+    peers: Vec<Peer>,
+    /// The directory of this node
+    #[arg(long, requires = "node")]
+    dir: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let mode = match mode(std::env::args().skip(1)) {
-        Ok(mode) => mode,
-        Err(mistake) => {
-            eprintln!("{mistake}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match run(mode) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kv_store: {error}");
@@ -53,33 +58,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(mode: Mode) -> Result<()> {
-    match mode {
-        Mode::Tour => tour::run(),
-        Mode::Interactive => {
-            let dir = tempfile::tempdir()?;
-            prompt::run(&mut Cluster::start(3, dir.path())?)
-        }
-        Mode::Node { id, peers, dir } => prompt::run(&mut Node::join(id, &peers, dir.as_ref())?),
+fn run(Cli { interactive, node, peers, dir }: Cli) -> Result<()> {
+    if let (Some(id), Some(dir)) = (node, dir) {
+        return prompt::run(&mut Node::join(id, &peers, &dir)?);
     }
-}
-
-fn mode(mut args: impl Iterator<Item = String>) -> Result<Mode> {
-    let (mut interactive, mut id, mut peers, mut dir) = (false, None, None, None);
-    while let Some(flag) = args.next() {
-        let mut value = || args.next().ok_or(format!("{flag} needs a value"));
-        match flag.as_str() {
-            "--interactive" => interactive = true,
-            "--node" => id = Some(value()?.parse::<u64>().map_err(|_| "--node needs a number")?),
-            "--peers" => peers = Some(node::parse_peers(&value()?)?),
-            "--dir" => dir = Some(value()?),
-            _ => return Err(format!("what is {flag}?").into()),
-        }
+    if interactive {
+        let dir = tempfile::tempdir()?;
+        return prompt::run(&mut Cluster::start(3, dir.path())?);
     }
-    match (interactive, id, peers, dir) {
-        (false, None, None, None) => Ok(Mode::Tour),
-        (true, None, None, None) => Ok(Mode::Interactive),
-        (false, Some(id), Some(peers), Some(dir)) => Ok(Mode::Node { id, peers, dir }),
-        _ => Err("--node, --peers and --dir belong together".into()),
-    }
+    tour::run()
 }

@@ -1,6 +1,7 @@
 //! One node: a ledger, and the map that follows it.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,15 +14,21 @@ use crate::prompt::Host;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(crate) type Peers = Vec<(u64, String)>;
+/// A member of a group of processes, read from `ID=HOST:PORT`.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    id: u64,
+    address: String,
+}
 
-/// Reads `1=127.0.0.1:7001,2=127.0.0.1:7002`.
-pub(crate) fn parse_peers(text: &str) -> Result<Peers> {
-    let peer = |text: &str| {
-        let (id, address) = text.split_once('=')?;
-        Some((id.parse().ok()?, address.to_owned()))
-    };
-    text.split(',').map(|text| peer(text).ok_or_else(|| format!("{text:?} is not ID=HOST:PORT").into())).collect()
+impl FromStr for Peer {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Peer, Self::Err> {
+        let (id, address) = text.split_once('=').ok_or("not ID=HOST:PORT")?;
+        let id = id.parse().map_err(|_| "the id is not a number")?;
+        Ok(Peer { id, address: address.to_owned() })
+    }
 }
 
 pub(crate) struct Node {
@@ -45,10 +52,10 @@ impl Follower {
 
 impl Node {
     /// Joins a group of processes that speak TCP.
-    pub(crate) fn join(id: u64, peers: &Peers, dir: &Path) -> Result<Node> {
+    pub(crate) fn join(id: u64, peers: &[Peer], dir: &Path) -> Result<Node> {
         let mut builder = DLedger::builder(id).group("kv_store").dir(dir);
-        for (peer, address) in peers {
-            builder = builder.peer(*peer, address);
+        for Peer { id, address } in peers {
+            builder = builder.peer(*id, address);
         }
         let node = Node::replaying(builder.on_role_change(announce).open()?)?;
         println!("node {id} is up, one of {}: type help", peers.len());

@@ -314,7 +314,9 @@ impl Replica {
             return;
         }
         let mut released = Vec::new();
-        while let Some(covered) = self.unsynced.pop_front_if(|waiting| waiting.sync <= number || planted!("one sync speaks for all")) {
+        let is_covered = |waiting: &&Unsynced| waiting.sync <= number || planted!("one sync speaks for all");
+        let count = self.unsynced.iter().take_while(is_covered).count();
+        for covered in self.unsynced.drain(..count) {
             self.core.persisted(covered.covers);
             released.extend(covered.messages);
         }

@@ -195,7 +195,7 @@ impl SimulatedDisk {
     }
 
     /// No call of this kind fails any more that was planned to.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn spare(&self, call: Call) {
         self.machine.lock().faults.retain(|fault| fault.on != call);
     }

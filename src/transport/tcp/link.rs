@@ -19,14 +19,15 @@ use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX,
 use crate::entry::NodeId;
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::transport::Message;
-use crate::transport::frame::{self, FrameReader, Frames, HEADER_BYTES, Kind, WHOLE_BYTES_MAX};
+use crate::transport::frame::{self, FrameReader, Frames, Kind, WHOLE_BYTES_MAX};
 
 /// The shortest and the longest pause before a connection is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// A message up to this size is written by the thread that sends it if the connection is idle: to wake another thread takes longer than the write.
 const DIRECT_BYTES_MAX: usize = 16 << 10;
 /// How much of one is written at once: all that the connection takes, but where every schedule is tried so little that some leave a rest.
-const WRITE_BYTES_MAX: usize = if cfg!(all(test, loom)) { 200 } else { DIRECT_BYTES_MAX + HEADER_BYTES };
+#[cfg(target_os = "linux")]
+const WRITE_BYTES_MAX: usize = if cfg!(all(test, loom)) { 200 } else { DIRECT_BYTES_MAX + frame::HEADER_BYTES };
 /// So many connections in a row that fall silent have a reason of their own.
 const SILENCES_MIN: u32 = 3;
 /// How much bulk is written before it is looked whether anything urgent has come. One frame more at most.

@@ -141,6 +141,7 @@ fn make_partial(parent: &Path, path: &Path) -> Result<(PathBuf, Option<File>), B
     for _ in 0..TRIES {
         let number = RealDisk::new(parent.to_path_buf()).draw() as u64;
         let partial = parent.join(format!(".{name}.{number:016x}{PARTIAL_SUFFIX}"));
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "it has no mode there"))]
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -155,6 +156,7 @@ fn make_partial(parent: &Path, path: &Path) -> Result<(PathBuf, Option<File>), B
     Err(io_failed("create", path, error))
 }
 
+#[cfg_attr(not(unix), expect(dead_code, reason = "directories cannot be locked there"))]
 enum Locked {
     Ours(File),
     Theirs,

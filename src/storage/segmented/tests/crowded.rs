@@ -148,6 +148,36 @@ fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
     assert_eq!((recovered.last, recovered.damage), (found, Vec::new()));
 }
 
+/// As on Windows, where a file cannot be removed as long as somebody has it mapped.
+#[test]
+fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
+    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
+    let disk = SimulatedDisk::new(2);
+    let mut log = DiskLog::on(disk.clone(), SMALL);
+    log.open(&genesis()).unwrap();
+    let mut mark = Mark::GENESIS;
+    for batch in singles(&mut mark, 1, 8, SMALL.segment_bytes as usize / 2) {
+        log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
+        sync(&mut log);
+        run_chores(&mut log);
+    }
+    let denied = Failure::Error(std::io::ErrorKind::PermissionDenied);
+    disk.plan(Fault { on: Call::Remove, after: 0, times: u64::MAX, then: denied });
+    log.purge(mark.next_index, mark.raft_index).unwrap();
+    sync(&mut log);
+    let count = || disk.list().unwrap().iter().filter(|name| name.ends_with(".seg")).count();
+    for _ in 0..30 {
+        run_chores(&mut log);
+    }
+    let stuck = count();
+    assert!(stuck > 2, "{stuck} segments: none of them could be removed");
+    disk.spare(Call::Remove);
+    for _ in 0..30 {
+        run_chores(&mut log);
+    }
+    assert!(count() <= 2, "{} segments are still there, of {stuck}", count());
+}
+
 /// A process that is killed over and over before its chores have run.
 #[test]
 fn what_earlier_lives_left_goes_before_anything_new_is_made() {
