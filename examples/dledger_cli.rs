@@ -223,6 +223,9 @@ fn print_inspection(found: &Inspection) {
     let (base, last, state) = (&found.base.mark, &found.last, &found.hard_state);
     println!("log of       {}", found.genesis);
     println!("directory    {:032x}, opened {} times", found.identity.directory, found.identity.incarnation);
+    if !found.identity.complete {
+        println!("             not complete: its node asks every other member before it takes part");
+    }
     let vote = state.vote.map_or("nobody".to_owned(), |node| format!("node {node}"));
     println!("state        term {}, voted for {vote}, committed up to raft index {} or more", state.term, state.commit);
     println!(
@@ -266,6 +269,7 @@ fn of_inspection(found: &Inspection) -> Json {
     Json::default()
         .text("directory", &format!("{:032x}", found.identity.directory))
         .number("incarnation", found.identity.incarnation)
+        .flag("complete", found.identity.complete)
         .text("group", &found.genesis.group)
         .number("node", found.genesis.node.get())
         .number("cluster", found.genesis.cluster)
