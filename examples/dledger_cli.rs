@@ -248,6 +248,9 @@ fn print_inspection(found: &Inspection) {
     let (base, last, state) = (&found.base.mark, &found.last, &found.hard_state);
     println!("log of       {}", found.genesis);
     println!("directory    {:032x}, opened {} times", found.identity.directory, found.identity.incarnation);
+    if !found.identity.complete {
+        println!("             not complete: its node asks every other member before it takes part");
+    }
     let vote = state.vote.map_or("nobody".to_owned(), |node| format!("node {node}"));
     println!("state        term {}, voted for {vote}, committed up to raft index {} or more", state.term, state.commit);
     println!(
@@ -291,6 +294,7 @@ fn of_inspection(found: &Inspection) -> Value {
     json!({
         "directory": format!("{:032x}", found.identity.directory),
         "incarnation": found.identity.incarnation,
+        "complete": found.identity.complete,
         "group": found.genesis.group,
         "node": found.genesis.node.get(),
         "cluster": found.genesis.cluster,

@@ -193,11 +193,14 @@ impl Builder {
     /// directory was put back to an older copy, do the same by themselves.
     ///
     /// What this assumes: nothing that the node was before still runs, and its old directory is never opened again (a process that does is
-    /// refused once the members know the new one). If two members come back empty at once, neither is let in: the others do not
+    /// refused once the members know the new one); and no second process of this node is started from another empty directory or from a
+    /// copy at the same time. If two members come back empty at once, neither is let in: the others do not
     /// know all that the two have promised. Do not set it when a group is begun: then all nodes would wait for each other.
     ///
     /// What is *not* noticed: a directory that was put back to an older copy, unless a leader still knows what the node acknowledged, or
-    /// a peer that has been running since knows a later opening. Never restore a directory behind the back of its node: use
+    /// a peer that has been running since knows a later opening (under [`FlushPolicy::Async`] only the latter is told, for there a node may
+    /// lose what it acknowledged). A copy of a directory that is opened elsewhere while its node is down takes the place of that node.
+    /// Never restore a directory behind the back of its node: use
     /// [`tools::restore`](crate::tools::restore), or an empty directory and this.
     pub fn rejoin_empty(mut self, rejoin_empty: bool) -> Builder {
         self.rejoin_empty = rejoin_empty;

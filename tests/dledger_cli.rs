@@ -60,6 +60,7 @@ fn a_backup_is_made_and_restored() {
     let (code, text) = run("restore", &backup, &[restored.to_str().unwrap(), "--node", "1", "--json"]);
     assert!(code == Some(0) && text.starts_with("{\"first_index\":0,\"committed\":4,\"position\":16,"), "{text}");
     for dir in [&backup, &restored] {
+        assert!(run("inspect", dir, &["--json"]).1.contains("\"complete\":true"), "nobody else could know more");
         assert_eq!(run("verify", dir, &[]).0, Some(0));
     }
     let (code, text) = run("backup", &log, &[backup.to_str().unwrap()]);

@@ -225,7 +225,9 @@ impl Replica {
         if saved.is_none() && !planted!("a full disk makes a term count as written") {
             anew.core.inherit_debt(&self.core);
         }
+        let settled = std::mem::take(&mut self.effects);
         *self = anew;
+        self.effects.extend(settled.into_iter().filter(|effect| matches!(effect, Effect::Settle(_, Fate::Lost))));
         if committed != before {
             self.effects.push_back(Effect::Commit(committed));
         }
@@ -604,7 +606,8 @@ impl Replica {
 
     fn fail(&mut self, reason: String) {
         self.failed = true;
-        self.effects.clear();
+        // What is lost stays lost.
+        self.effects.retain(|effect| matches!(effect, Effect::Settle(_, Fate::Lost)));
         self.effects.push_back(Effect::Fail(reason));
     }
 }

@@ -4,6 +4,7 @@
 //! roles) is done here, each at its virtual time.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -280,7 +281,11 @@ impl Node {
         };
         let mut recovered = storage.open(&genesis).map_err(not_open)?;
         if self.is_lost {
-            rejoin_empty(&mut storage, &mut recovered).map_err(not_open)?;
+            // A process that ends in there closes nothing: to close is to write, and it would end once more.
+            let mut open = ManuallyDrop::new(storage);
+            let outcome = rejoin_empty(&mut *open, &mut recovered);
+            storage = ManuallyDrop::into_inner(open);
+            outcome.map_err(not_open)?;
         }
         let reader = storage.reader();
         self.judge_opening(&recovered, seed, &genesis, watch)?;
