@@ -7,6 +7,7 @@
 //! cargo test --test field -- --ignored                 as root, on Linux, with `ip`, `tc` and `unshare`: the rest
 //! ```
 
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports, reason = "some tests need Linux"))]
 #![expect(clippy::unwrap_used, reason = "every part of this is a test")]
 
 #[macro_use]
