@@ -1,11 +1,8 @@
 //! The ledger as a host sees it: whole nodes, alone and in groups, through the public API only.
 
-<<<<<<< HEAD
-mod builders;
-=======
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports, reason = "some tests need Linux"))]
 
->>>>>>> w-pack
+mod builders;
 mod cluster_of;
 mod damaged;
 mod failover;
