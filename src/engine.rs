@@ -15,6 +15,7 @@ mod rejoining;
 mod repairing;
 mod stopping;
 mod sync;
+mod telling;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -257,6 +258,7 @@ impl Engine {
             #[cfg(feature = "sim")]
             refusals: Vec::new(),
         };
+        engine.tell_opened(recovered);
         if !recovered.damage.is_empty() {
             engine.begin_repair(recovered);
         } else if !recovered.identity.complete {
@@ -586,8 +588,8 @@ impl Engine {
             let written = self.storage.append(batches, commit);
             let failed = written.is_err();
             self.after_write(written, hard_state);
-            if !failed && self.short_of_room.take().is_some() {
-                self.shared.status.lock().full = None;
+            if !failed {
+                self.note_room();
             }
         }
     }
@@ -651,16 +653,18 @@ impl Engine {
     }
 
     fn announce(&mut self, standing: Standing) {
-        let status = {
+        let (before, status) = {
             let mut status = self.shared.status.lock();
+            let before = Standing { role: status.role, term: status.term, leader: status.leader };
             status.role = standing.role;
             status.term = standing.term;
             status.leader = standing.leader;
             status.fault.clone_from(&self.fault);
             status.members = members(self.replica.membership(), &self.settings.addresses);
             self.shared.fill_in(&mut status);
-            status.clone()
+            (before, status.clone())
         };
+        self.tell_change(before, standing);
         // Only a driver that has shut down takes no role changes.
         let _ = self.backstage.roles.send(status);
     }

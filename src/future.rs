@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::error::AppendError;
 use crate::fork::Home;
+use crate::owner::owner;
 use crate::primitives::Instant;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::crowd::{Condvar, Mutex};
@@ -175,7 +176,7 @@ pub(crate) fn forbid_waits() {
 fn wake(waker: Waker) {
     let before = IN_WAKER.replace(true);
     if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        log::error!("a task that was woken by its append panicked");
+        log::error!("{}a task that was woken by its append panicked", owner());
     }
     IN_WAKER.set(before);
 }

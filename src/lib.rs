@@ -59,6 +59,21 @@
 //! A node has four threads, and TCP adds one for listening and two for each peer. None of them polls: an idle group wakes for heartbeats only. No async
 //! runtime is needed; [`AppendFuture`] works under any of them.
 //!
+//! On Linux the threads are shown as `group/node-work`, of the group as much as fits:
+//! `orders/1-engine`.
+//!
+//! # What is logged
+//!
+//! Through the `log` crate, and nothing is printed. Each line begins with `group G node N: `.
+//!
+//! - INFO: what changes, a line for each change. Opening and stopping, votes, leadership and whom
+//!   the node follows, purges, a log that begins anew at the leader's first entry ("moved
+//!   forward"), the end of a repair or of a full disk, a peer that cannot be reached.
+//! - WARN: what a person should look at, though the node goes on by itself: a full disk, a damaged
+//!   log, nodes that refuse each other, clocks that are wrong.
+//! - ERROR: the node takes no further part, or lost something; [`Status::fault`] says what to do.
+//! - DEBUG: single connections and messages, and what tikv's `raft` says (target `dledger::raft`).
+//!
 //! # The map of the house
 //!
 //! From the roof down; nothing knows what stands above it.
@@ -78,6 +93,7 @@
 //! | `future.rs`, `role.rs`, `watermark.rs` | the promise of an append; what a node is to its group; how far it is committed |
 //! | `spin.rs` | a short wait on the processor before a long one in the operating system |
 //! | `batch.rs`, `entry.rs`, `error.rs` | one batch byte for byte; the words that all share; every way to fail |
+//! | `owner.rs` | the node that a thread works for, in front of each line of the log |
 //! | `fork.rs` | telling a process from its forked children, which have no threads of a node |
 //! | `primitives.rs` | the locks, atomics and channels that threads meet at, or a checker's doubles of them |
 
@@ -97,6 +113,7 @@ mod future;
 #[doc(hidden)]
 pub mod fuzzing;
 mod message;
+mod owner;
 mod primitives;
 mod replica;
 mod role;

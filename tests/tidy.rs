@@ -39,7 +39,7 @@ const FLOORS: [&[&str]; 17] = [
     &["storage"],
     &["message", "watermark", "spin"],
     &["role"],
-    &["batch"],
+    &["batch", "owner"],
     &["entry"],
     &["primitives", "planted", "fork"],
 ];

@@ -21,6 +21,7 @@ impl Engine {
         self.stopped = true;
         self.announce_absence();
         self.shared.watermark.close();
+        self.inform("stopped");
         outcome
     }
 
