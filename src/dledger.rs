@@ -16,6 +16,7 @@ use crate::engine::{Command, Engine, EngineSettings, Input, inbox, rejoin_empty}
 use crate::entry::{Entry, NodeId};
 use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 use crate::future::AppendFuture;
+use crate::owner::{Owner, owner};
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::primitives::{Instant, RandomState};
@@ -377,7 +378,8 @@ impl Drop for Node {
             return;
         }
         if let Err(error) = self.shutdown(None) {
-            log::warn!("node {}: closed with an error: {error}", self.id);
+            let group = self.shared.status().group;
+            log::warn!("group {group} node {}: closed with an error: {error}", self.id);
         }
     }
 }
@@ -396,6 +398,7 @@ impl Builder {
     /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.
     pub fn open(self) -> Result<DLedger, OpenError> {
         self.check()?;
+        let _adopted = Owner::new(&self.group, self.node).adopt();
         let (storage, transport) = self.take_given()?;
         let mut storage = storage.unwrap_or_else(|| Box::new(self.segmented_log()));
         let genesis = Genesis {
@@ -408,7 +411,7 @@ impl Builder {
         self.perhaps_rejoin_empty(&mut *storage, &mut recovered)?;
         let transport = transport.unwrap_or_else(|| self.default_transport());
         let (inputs, inbox) = unbounded();
-        let threads = Threads::new(self.node, inputs.clone(), segmented::home());
+        let threads = Threads::new(&self.group, self.node, inputs.clone(), segmented::home());
         let started = self.start(&genesis, recovered, storage, transport, &threads, inputs, inbox);
         if started.is_err() {
             threads.join();
@@ -424,7 +427,7 @@ impl Builder {
     /// Marks a log in which nothing ever happened as one that is not complete, if that is wished.
     fn perhaps_rejoin_empty(&self, storage: &mut dyn Storage, recovered: &mut Recovered) -> Result<(), OpenError> {
         if self.rejoin_empty && !rejoin_empty(storage, recovered)? {
-            log::info!("group {} node {}: `rejoin_empty` is without effect, for its log is not empty", self.group, self.node);
+            log::info!("{}`rejoin_empty` is without effect, for its log is not empty", owner());
         }
         Ok(())
     }

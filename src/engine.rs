@@ -16,6 +16,7 @@ mod rejoining;
 mod repairing;
 mod stopping;
 mod sync;
+mod telling;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -273,6 +274,7 @@ impl Engine {
             #[cfg(feature = "sim")]
             refusals: Vec::new(),
         };
+        engine.tell_opened(recovered);
         if !recovered.damage.is_empty() {
             engine.begin_repair(recovered);
         } else if !recovered.identity.complete {
@@ -589,8 +591,8 @@ impl Engine {
             let written = self.storage.append(batches, commit);
             let failed = written.is_err();
             self.after_write(written, hard_state);
-            if !failed && self.short_of_room.take().is_some() {
-                self.shared.status.change(|status| status.full = None);
+            if !failed {
+                self.note_room();
             }
         }
     }
@@ -655,13 +657,15 @@ impl Engine {
 
     fn announce(&mut self, standing: Standing) {
         let members = members(self.replica.membership(), &self.settings.addresses);
-        let mut status = self.shared.status.change(|status| {
+        let (before, mut status) = self.shared.status.change(|status| {
+            let before = Standing { role: status.role, term: status.term, leader: status.leader };
             (status.role, status.term, status.leader) = (standing.role, standing.term, standing.leader);
             status.fault.clone_from(&self.fault);
             (status.members, status.stopped) = (members, self.stopped);
-            status.clone()
+            (before, status.clone())
         });
         self.shared.fill_in(&mut status);
+        self.tell_change(before, standing);
         // Only a driver that has shut down takes no role changes.
         let _ = self.backstage.roles.send(status);
     }

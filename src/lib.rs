@@ -163,6 +163,21 @@
 //! are given the same id; nobody else writes to a log's directory. Clocks may be wrong in any way
 //! without harm to safety.
 //!
+//! On Linux the threads are shown as `group/node-work`, of the group as much as fits:
+//! `orders/1-engine`.
+//!
+//! # What is logged
+//!
+//! Through the `log` crate, and nothing is printed. Each line begins with `group G node N: `.
+//!
+//! - INFO: what changes, a line for each change. Opening and stopping, votes, leadership and whom
+//!   the node follows, purges, a log that begins anew at the leader's first entry ("moved
+//!   forward"), the end of a repair or of a full disk, a peer that cannot be reached.
+//! - WARN: what a person should look at, though the node goes on by itself: a full disk, a damaged
+//!   log, nodes that refuse each other, clocks that are wrong.
+//! - ERROR: the node takes no further part, or lost something; [`Status::fault`] says what to do.
+//! - DEBUG: single connections and messages, and what tikv's `raft` says (target `dledger::raft`).
+//!
 //! # Words
 //!
 //! | | |
@@ -191,6 +206,7 @@ mod future;
 #[doc(hidden)]
 pub mod fuzzing;
 mod message;
+mod owner;
 mod primitives;
 mod replica;
 mod reply;

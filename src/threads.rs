@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
 use crate::entry::NodeId;
 use crate::fork::Home;
+use crate::owner::{Owner, owner};
 use crate::primitives::channel::{Receiver, Select, Sender, unbounded};
 use crate::primitives::thread::{self, JoinHandle, ThreadId};
 use crate::primitives::{Condvar, Instant, Mutex};
@@ -35,6 +36,7 @@ pub(crate) type Observer = Arc<dyn Fn(&Status) + Send + Sync>;
 /// The threads of one node.
 #[derive(Clone)]
 pub(crate) struct Threads {
+    group: Arc<str>,
     node: NodeId,
     inputs: Sender<Input>,
     crew: Arc<Crew>,
@@ -87,17 +89,25 @@ pub(crate) fn backstage() -> (Backstage, Stagehands) {
 }
 
 impl Threads {
-    pub(crate) fn new(node: NodeId, inputs: Sender<Input>, home: Home) -> Threads {
+    pub(crate) fn new(group: &str, node: NodeId, inputs: Sender<Input>, home: Home) -> Threads {
         let crew = Crew { roster: Mutex::default(), ended: Condvar::new(), home };
-        Threads { node, inputs, crew: Arc::new(crew) }
+        Threads { group: group.into(), node, inputs, crew: Arc::new(crew) }
     }
 
     /// How a transport gets threads.
     pub(crate) fn spawner(&self) -> Spawner {
-        let (threads, node) = (self.clone(), self.node);
+        let (threads, detached) = (self.clone(), (self.group.clone(), self.node));
         Spawner::new(move |name, work| threads.spawn(&name, work).map(drop)).with_detached(
             // Nobody joins it: what it does may take longer than a shutdown may.
-            move |name, work| thread::Builder::new().name(thread_name(node, &name)).spawn(work).map(drop),
+            move |name, work| {
+                let (group, node) = &detached;
+                let owner = Owner::new(group, *node);
+                let owned = move || {
+                    let _adopted = owner.adopt();
+                    work();
+                };
+                thread::Builder::new().name(thread_name(group, *node, &name)).spawn(owned).map(drop)
+            },
         )
     }
 
@@ -172,7 +182,9 @@ impl Threads {
         roster.handles.retain(|handle| !handle.is_finished());
         let (inputs, crew, what) = (self.inputs.clone(), self.crew.clone(), name.to_owned());
         let is_of_the_host = name == "roles";
+        let owner = Owner::new(&self.group, self.node);
         let guarded = move || {
+            let _adopted = owner.adopt();
             if !is_of_the_host {
                 forbid_waits();
             }
@@ -182,7 +194,8 @@ impl Threads {
             }
             crew.leave(thread::current().id());
         };
-        let handle = thread::Builder::new().name(thread_name(self.node, name)).spawn(guarded)?;
+        let name = thread_name(&self.group, self.node, name);
+        let handle = thread::Builder::new().name(name).spawn(guarded)?;
         let id = handle.thread().id();
         roster.at_work.push(id);
         roster.handles.push(handle);
@@ -190,9 +203,16 @@ impl Threads {
     }
 }
 
-/// Linux shows 15 characters of a thread's name.
-fn thread_name(node: NodeId, name: &str) -> String {
-    format!("dl{node}-{name}")
+/// Linux shows so many bytes of a thread's name.
+const THREAD_NAME_BYTES: usize = 15;
+
+/// `group/node-name`. Of the group as much as there is room for, for the rest tells the threads of
+/// a node apart. What is too long even so Linux cuts off at its end.
+fn thread_name(group: &str, node: NodeId, name: &str) -> String {
+    let rest = format!("/{node}-{name}");
+    let room = THREAD_NAME_BYTES.saturating_sub(rest.len());
+    let group: String = group.chars().take(room).collect(); // a name of a group is ASCII
+    format!("{group}{rest}")
 }
 
 /// The engine's thread: turn, then wait for an input or for time to pass.
@@ -244,7 +264,8 @@ fn tell_roles(changes: &Receiver<Status>, observers: &[Observer]) {
     for status in changes {
         for observer in observers {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| observer(&status))) {
-                log::error!("group {}: an observer of role changes panicked: {}", status.group, panic_text(&*panic));
+                let what = panic_text(&*panic);
+                log::error!("{}an observer of role changes panicked: {what}", owner());
             }
         }
     }
@@ -260,3 +281,20 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 #[cfg(all(test, loom))]
 mod exhaustive;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_thread_fits_and_tells_group_node_and_work() {
+        for (group, node, name, expected) in [
+            ("a", 1, "sync", "a/1-sync"),
+            ("orders", 1, "engine", "orders/1-engine"),
+            ("payments", 12, "engine", "payme/12-engine"),
+            ("orders", 123_456_789, "engine", "/123456789-engine"),
+        ] {
+            assert_eq!(thread_name(group, NodeId::from(node), name), expected);
+        }
+    }
+}

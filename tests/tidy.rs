@@ -48,7 +48,7 @@ const FLOORS: [&[&str]; 18] = [
     &["storage"],
     &["message", "watermark", "spin", "reply", "status"],
     &["role"],
-    &["batch"],
+    &["batch", "owner"],
     &["entry"],
     &["wakers"],
     &["primitives", "planted", "fork"],

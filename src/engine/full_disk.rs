@@ -27,6 +27,14 @@ impl Engine {
         Ok(())
     }
 
+    /// A batch was written.
+    pub(super) fn note_room(&mut self) {
+        if self.short_of_room.take().is_some() {
+            self.shared.status.change(|status| status.full = None);
+            self.inform("can write again, and takes part as before");
+        }
+    }
+
     /// After an election timeout the replica takes part again. If there still is no room, the next write tells.
     pub(super) fn await_room(&mut self) {
         self.patience_ticks -= 1;

@@ -51,6 +51,7 @@ impl Engine {
         self.shared.sequencer.pause();
         self.take_appends();
         self.replica.handle_transfer(to).map_err(refusal)?;
+        self.tell_transfer(to);
         Ok(())
     }
 

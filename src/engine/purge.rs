@@ -26,13 +26,11 @@ impl Engine {
         let (first, end) = (self.shared.reader.base().mark.next_index, self.shared.watermark.end());
         let written = self.storage.reset(base);
         if written.is_ok() {
-            log::info!(
-                "group {} node {}: moved forward: its log begins anew at entry {}, the first that \
-                 its leader keeps; it had {first} to below {end}",
-                self.settings.replica.group,
-                self.settings.replica.node,
+            self.inform(&format!(
+                "moved forward: its log begins anew at entry {}, the first that its leader keeps; \
+                 it had {first} to below {end}",
                 base.mark.next_index,
-            );
+            ));
         }
         self.after_write(written, None);
     }
@@ -86,6 +84,7 @@ impl Engine {
         let base = self.shared.reader.base();
         let first = base.mark.next_index;
         if base != before {
+            self.tell_purged(before.mark.next_index, first);
             self.begin_sync(0);
             self.replica.handle_purged(base);
         }

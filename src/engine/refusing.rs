@@ -109,7 +109,7 @@ impl Engine {
     /// The replica has refused a message of a peer.
     pub(super) fn note_refusal(&mut self, peer: NodeId, kind: Kind, reason: &str) {
         let Settings { group, node, election_ticks, .. } = &self.settings.replica;
-        log::debug!("group {group}: refused a message of node {peer}: {reason}");
+        log::debug!("group {group} node {node}: refused a message of node {peer}: {reason}");
         // Of others nothing is remembered: there may be any number of them.
         if !self.replica.membership().contains(peer) || kind.may_go_astray() {
             return;

@@ -168,7 +168,7 @@ impl Engine {
                 self.transport.introduce(identity);
                 self.replica.set_bound(None);
                 self.shared.status.change(|status| status.repair = None);
-                log::info!("group {} node {}: its log is complete again", self.settings.replica.group, self.settings.replica.node);
+                self.inform("its log is complete again");
                 self.announce(self.replica.standing());
             }
             // Tried once more in the next turn.

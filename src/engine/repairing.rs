@@ -117,7 +117,12 @@ impl Engine {
     }
 
     fn reject(&mut self, from: NodeId, error: &StorageError) {
-        log::warn!("group {}: what node {from} sent to mend the log with was not taken: {error}", self.settings.replica.group);
+        let replica = &self.settings.replica;
+        let (group, node) = (&replica.group, replica.node);
+        log::warn!(
+            "group {group} node {node}: what node {from} sent to mend the log with was not taken: \
+             {error}"
+        );
         if let Some(repair) = &mut self.repair {
             repair.reject(from);
         }
@@ -159,7 +164,7 @@ impl Engine {
         }
         self.remember_met();
         self.shared.status.change(|status| (status.repair, status.full) = (None, None));
-        log::info!("group {} node {}: its log is whole again", self.settings.replica.group, self.settings.replica.node);
+        self.inform("its log is whole again");
         match self.identity.complete {
             true => self.announce(self.replica.standing()),
             false => self.begin_rejoin(),

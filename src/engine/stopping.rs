@@ -104,6 +104,7 @@ impl Engine {
         // Before it is said: whoever hears that the node is stopped finds nothing to wait for.
         self.shared.watermark.close();
         self.announce_absence();
+        self.inform("stopped");
         outcome
     }
 

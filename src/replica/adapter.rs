@@ -114,7 +114,8 @@ impl Core {
             ..Config::default()
         };
         let timeouts = Timeouts::new(settings.seed, settings.node, settings.election_ticks, 2 * settings.election_ticks);
-        let logger = slog::Logger::root(LogBridge(settings.group.clone()), slog::o!());
+        let owner = format!("group {} node {}", settings.group, settings.node);
+        let logger = slog::Logger::root(LogBridge(owner), slog::o!());
         let owes_hard_state = view.hard_state.term != recovered.hard_state.term;
         let node =
             RawNode::new(&config, view, &logger).expect("the settings were checked by the builder, and the recovered state by the storage");

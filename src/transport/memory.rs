@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::hello::{Acquaintances, Stranger};
 use super::{Arrival, Identity, Inbox, Message, Seat, Transport};
 use crate::entry::NodeId;
+use crate::owner::owner;
 use crate::primitives::Mutex;
 
 /// A network between nodes of the same process. Clones are the same network.
@@ -115,7 +116,11 @@ impl Wires {
                 news.push((new.seat.inbox.clone(), Arrival::Outlived(there)));
             }
             if let Err(stranger) = heard.and(answered) {
-                log::warn!("node {here} and node {there} do not talk to each other; one says of the other: {stranger}");
+                log::warn!(
+                    "{}node {here} and node {there} do not talk to each other; one says of the \
+                     other: {stranger}",
+                    owner()
+                );
                 continue;
             }
             new.met.push(other.number);

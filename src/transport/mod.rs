@@ -8,7 +8,11 @@
 //!    node is told by [`Inbox::unreachable`].
 //! 3. A message is delivered only if its sender is who it says: a transport that crosses machines knows the peer at the other end of a
 //!    connection and drops what claims to come from another.
-//! 4. After [`stop`] nothing is delivered, and every thread of the transport ends soon.
+//! 4. Only nodes whose [`Seat::cluster`] is the same are connected. The number is made of the
+//!    group's name and its members, so nodes that were told of other members are kept apart as
+//!    well. A message does not say which group it belongs to: nothing behind the transport would
+//!    notice.
+//! 5. After [`stop`] nothing is delivered, and every thread of the transport ends soon.
 //!
 //! [`conformance`] is a test suite for this that any implementation can be put to.
 //!
@@ -63,7 +67,8 @@ pub struct Seat {
     pub node: NodeId,
     /// The name of the group.
     pub group: String,
-    /// The number that tells this group from others of the same name.
+    /// The number that tells this group from others of the same name. Made of the name and the
+    /// members that the group began with.
     pub cluster: u64,
     /// Which copy of this node's disk speaks.
     pub identity: Identity,

@@ -11,6 +11,7 @@ mod full_disk;
 mod gated;
 mod handover;
 mod history;
+mod lines;
 mod lossy;
 mod one_node;
 mod recycled;

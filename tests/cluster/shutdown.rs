@@ -18,7 +18,8 @@ use crate::gated::{Gate, GatedLog};
 fn threads_of(id: u64) -> Vec<String> {
     let tasks = fs::read_dir("/proc/self/task").expect("Linux shows the threads of a process");
     let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with(&format!("dl{id}-"))).collect()
+    let is_of_node = |name: &String| name.contains(&format!("/{id}-"));
+    names.map(|name| name.trim().to_owned()).filter(is_of_node).collect()
 }
 
 /// A thread is still shown for a moment after it was joined.

@@ -1,42 +1,14 @@
 //! What a tail tells of an end, a time-out and entries that are not kept.
 
-use std::sync::Once;
 use std::thread;
 use std::time::Duration;
 
 use dledger::{DLedger, Entry, ReadError};
-use parking_lot::Mutex;
 
 use crate::cluster_of::{Disk, PATIENCE, cluster_of, until};
+use crate::lines;
 
 const LONG: Duration = Duration::from_secs(3600);
-
-/// What was logged at INFO and above, by all nodes of this process.
-struct Lines(Mutex<Vec<String>>);
-
-static LINES: Lines = Lines(Mutex::new(Vec::new()));
-
-impl log::Log for Lines {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Info
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.lock().push(format!("{} {}", record.level(), record.args()));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn listen() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        log::set_logger(&LINES).expect("nobody else in this process logs");
-        log::set_max_level(log::LevelFilter::Info);
-    });
-}
 
 fn index(outcome: Result<Option<Entry>, ReadError>) -> u64 {
     outcome.expect("it can be read").expect("it is there").index()
@@ -83,7 +55,7 @@ fn a_tail_that_was_purged_goes_on_where_it_is_told_to() {
 
 #[test]
 fn a_tail_that_waits_on_a_node_that_is_moved_forward_is_told_and_can_go_on() {
-    listen();
+    lines::listen();
     let plan = cluster_of(3).on(Disk::Directory);
     let cluster = plan.with(|builder| builder.group("tails").segment_bytes(64 << 10)).open();
     cluster.append(b"first");
@@ -108,7 +80,7 @@ fn a_tail_that_waits_on_a_node_that_is_moved_forward_is_told_and_can_go_on() {
     assert_eq!(index(tail.next_timeout(LONG)), kept);
     let who = format!("INFO group tails node {away}: moved forward: its log begins anew");
     let line = format!("{who} at entry {kept},");
-    let lines = LINES.0.lock();
+    let lines = lines::of(&format!("group tails node {away}: "));
     assert!(lines.iter().any(|it| it.starts_with(&line)), "{lines:?}");
 }
 

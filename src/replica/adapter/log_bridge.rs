@@ -1,6 +1,7 @@
 //! Where raft-rs writes its log.
 
-/// Hands raft-rs's log lines to the `log` crate, under the target `dledger::raft` and with the group's name.
+/// Hands raft-rs's log lines to the `log` crate, under the target `dledger::raft` and with the
+/// group and the node.
 pub(super) struct LogBridge(pub(super) String);
 
 impl slog::Drain for LogBridge {
@@ -12,7 +13,8 @@ impl slog::Drain for LogBridge {
     }
 
     fn log(&self, record: &slog::Record<'_>, _values: &slog::OwnedKVList) -> Result<(), slog::Never> {
-        log::log!(target: "dledger::raft", log_level(record.level()), "group {}: {}", self.0, record.msg());
+        let level = log_level(record.level());
+        log::log!(target: "dledger::raft", level, "{}: {}", self.0, record.msg());
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::retry_on_intr;
 
 use super::error::{no_directory, no_parent};
+use crate::owner::owner;
 use crate::storage::StorageError;
 
 #[derive(Debug)]
@@ -134,7 +135,7 @@ impl Directory {
     /// is in it may be removed, and is locked all the same. Where a directory cannot be locked the lock on a file decides alone.
     pub(super) fn try_lock(&self, shared: bool) -> io::Result<bool> {
         Ok(try_lock(&self.handle, shared).unwrap_or_else(|error| {
-            log::debug!("{} cannot be locked itself: {error}", self.path.display());
+            log::debug!("{}{} cannot be locked itself: {error}", owner(), self.path.display());
             true
         }))
     }
@@ -187,6 +188,6 @@ fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
 
 fn unlock(file: &File) {
     if let Err(error) = file.unlock() {
-        log::debug!("a lock could not be given back: {error}");
+        log::debug!("{}a lock could not be given back: {error}", owner());
     }
 }

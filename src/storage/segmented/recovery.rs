@@ -28,6 +28,7 @@ use super::scan::{Scan, scan};
 use super::segment::Segment;
 use super::state::State;
 use super::tail::Tail;
+use crate::owner::owner;
 use crate::storage::{Damage, Mark, StorageError};
 
 /// What the files hold.
@@ -165,7 +166,8 @@ impl<D: Disk> Candidate<D> {
         };
         if let Some(seal) = Seal::decode(&page, id, first, seed) {
             if let Some(reason) = bad_head {
-                log::warn!("{}: {reason}; its seal vouches for it", disk.path(&name).display());
+                let path = disk.path(&name);
+                log::warn!("{}{}: {reason}; its seal vouches for it", owner(), path.display());
             }
             return Ok(Candidate { id, first, name, contents: Contents::Sealed(seal), bad_head: None });
         }

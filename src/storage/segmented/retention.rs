@@ -11,6 +11,7 @@ use super::live::Live;
 use super::segment::Segment;
 use super::spare::{self, Order};
 use super::sync::Shared;
+use crate::owner::owner;
 use crate::primitives::Mutex;
 use crate::storage::{Chore, StorageError};
 
@@ -125,7 +126,7 @@ impl<D: Disk> Retired<D> {
         let sealing = self.sealing.clone();
         Some(Box::new(move || {
             if let Err(error) = seal_and_report(&shared, unsealed, &reports) {
-                log::warn!("could not seal a segment: {error}");
+                log::warn!("{}could not seal a segment: {error}", owner());
             }
             drop(sealing);
         }))
@@ -153,7 +154,9 @@ impl<D: Disk> Retired<D> {
         while let Some(unsealed) = self.unsealed.pop() {
             match seal_and_report(shared, unsealed, &self.reports) {
                 // One that cannot be sealed stays as it is, and is not held open.
-                Err(error) if !error.is_temporary() => log::warn!("could not seal a segment: {error}"),
+                Err(error) if !error.is_temporary() => {
+                    log::warn!("{}could not seal a segment: {error}", owner());
+                }
                 done => done?,
             }
         }
@@ -212,7 +215,7 @@ fn clear_away<D: Disk>(shared: &Arc<Shared<D>>, order: Order, garbage: Garbage<D
 pub(super) fn is_removed<D: Disk>(disk: &D, name: &str) -> bool {
     match disk.remove(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            log::warn!("could not remove {}: {error}", disk.path(name).display());
+            log::warn!("{}could not remove {}: {error}", owner(), disk.path(name).display());
             false
         }
         _ => true,

@@ -21,6 +21,7 @@ use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, PAGE_BYTES, PLACE
 use super::fs::{Claims, Disk, DiskFile, DiskMap, MapOf};
 use super::maps::Maps;
 use super::survey::survey;
+use crate::owner::owner;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::primitives::{Mutex, OnceLock};
 use crate::storage::{Batch, Damage, Mark, StorageError};
@@ -325,7 +326,9 @@ impl<D: Disk> Segment<D> {
             return Ok(Contents { map, index: Index::Footer(footer) });
         }
         if !told_damage.swap(true, Ordering::Relaxed) {
-            log::warn!("the footer of {} is damaged; its records are read instead", disk.path(&self.name).display());
+            let path = disk.path(&self.name);
+            let (owner, path) = (owner(), path.display());
+            log::warn!("{owner}the footer of {path} is damaged; its records are read instead");
         }
         let survey = survey(disk, &file, &self.name, self.id, self.seed, self.first, seal.last.raft_index + 1)?;
         Ok(Contents { map, index: Index::Memory(survey.records) })

@@ -20,6 +20,7 @@ use super::format::{self, PAGE_BYTES, RECORDS_AT};
 use super::fs::{Disk, DiskFile, MapOf};
 use super::segment::Segment;
 use super::sync::Shared;
+use crate::owner::owner;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::primitives::{Mutex, thread};
 use crate::storage::{Chore, StorageError};
@@ -110,7 +111,7 @@ pub(super) fn chore<D: Disk>(shared: &Arc<Shared<D>>, order: Order) -> Option<Ch
     let working = Working::begin(shared)?;
     Some(Box::new(move || {
         if let Err(error) = advance(&working.0, order) {
-            log::warn!("no segment could be made ready: {error}");
+            log::warn!("{}no segment could be made ready: {error}", owner());
             working.0.spares.gave_up.store(true, Ordering::Relaxed);
         }
     }))
@@ -182,7 +183,7 @@ pub(super) fn recycle<D: Disk>(shared: &Arc<Shared<D>>, order: Order, segment: A
     }
     match reuse(shared, order, &name) {
         Ok(spare) => shared.spares.put(spare),
-        Err(error) => log::warn!("a purged segment could not be used again: {error}"),
+        Err(error) => log::warn!("{}a purged segment could not be used again: {error}", owner()),
     }
     true
 }
@@ -214,7 +215,7 @@ fn reuse<D: Disk>(shared: &Shared<D>, order: Order, gone: &str) -> Result<Spare<
 fn give_up<D: Disk>(shared: &Shared<D>, name: &str, error: io::Error) -> StorageError {
     let disk = &*shared.disk;
     if let Err(error) = disk.remove(name) {
-        log::warn!("could not remove {}: {error}", disk.path(name).display());
+        log::warn!("{}could not remove {}: {error}", owner(), disk.path(name).display());
     }
     not_written(disk, "make ready", name, error)
 }

@@ -18,6 +18,7 @@ use super::fs::{Disk, DiskFile};
 use super::maps::Maps;
 use super::spare::Spares;
 use super::state::{STATE_NAME, write_watermark};
+use crate::owner::owner;
 use crate::primitives::{Mutex, OnceLock};
 use crate::storage::{PendingSync, StorageError};
 
@@ -66,7 +67,8 @@ impl<D: Disk> Shared<D> {
     /// Refuses every later write and sync because of `error`, which is given back.
     pub(super) fn poison(&self, error: StorageError) -> StorageError {
         if self.poison.set(error.to_string()).is_ok() {
-            log::error!("{} takes no more writes: {error}", self.disk.path("").display());
+            let path = self.disk.path("");
+            log::error!("{}{} takes no more writes: {error}", owner(), path.display());
         }
         error
     }

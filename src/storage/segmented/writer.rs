@@ -16,6 +16,7 @@ use super::state::{STATE_NAME, State, StateFile, WriteError};
 use super::sync::{Dirty, SegmentSync, Shared, Target};
 use super::tail::{Stamp, Tail, share_of};
 use crate::entry::NodeId;
+use crate::owner::owner;
 use crate::storage::{Base, Batch, Chore, HardState, Identity, Mark, PendingSync, StorageError};
 
 /// The most that one record may take: its length is kept in 32 bits.
@@ -419,7 +420,7 @@ impl<D: Disk> Drop for Writer<D> {
         let shared = self.shared.clone();
         let closed = self.begin_sync().wait().and_then(|()| shared.alone(|| Target::State.sync(&shared)));
         if let Err(error) = closed {
-            log::error!("closing the log: {error}");
+            log::error!("{}closing the log: {error}", owner());
         }
     }
 }

@@ -17,6 +17,7 @@ use super::refusals::By;
 use super::resolver::{Lookup, Resolver};
 use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, Refused, Station, Throttle, hear, prepare, random, say};
 use crate::entry::NodeId;
+use crate::owner::owner;
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::transport::Message;
 use crate::transport::frame::{self, FrameReader, Frames, Kind, WHOLE_BYTES_MAX};
@@ -187,21 +188,21 @@ impl Link {
             match self.connect(station) {
                 Ok(mut outbound) => {
                     pause = PAUSE.0;
-                    log::debug!("node {} is connected to node {} at {}", station.node, self.peer, self.address);
+                    log::debug!("{}connected to node {} at {}", owner(), self.peer, self.address);
                     // Where every connection is in good order, nothing else comes to it.
                     let end = self.write(&mut outbound, || station.refusals.expire());
-                    log::debug!("node {} lost its connection to node {}: {end:?}", station.node, self.peer);
+                    log::debug!("{}lost its connection to node {}: {end:?}", owner(), self.peer);
                     let fell_silent = end.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
                     silences = if fell_silent { silences + 1 } else { 0 };
                     if silences >= SILENCES_MIN {
-                        self.warn_of_silence(station);
+                        self.warn_of_silence();
                     }
                     if let Some(refusal) = outbound.refusal() {
                         let why = station.acquaintances.lock().refused_by(&refusal);
                         station.refusals.set(self.peer, By::Peer, why);
                     }
                 }
-                Err(why) => self.complain(station, &why),
+                Err(why) => self.complain(&why),
             }
             if self.hang_up_and_forget() {
                 return;
@@ -216,27 +217,34 @@ impl Link {
     }
 
     /// Each time the two introduced themselves, so what is short arrives, and nothing was heard once there was more to say.
-    fn warn_of_silence(&self, station: &Station) {
+    fn warn_of_silence(&self) {
         if self.complaints.permits() {
             log::warn!(
-                "node {} reaches node {} at {}, and hears nothing more of it once messages follow: larger packets may not pass. Look for a \
+                "{}reaches node {} at {}, and hears nothing more of it once messages follow: \
+                 larger packets may not pass. Look for a \
                  largest packet (MTU) on the way that is smaller than at its ends, or set that of the interface lower",
-                station.node,
+                owner(),
                 self.peer,
                 self.address
             );
         }
     }
 
-    fn complain(&self, station: &Station, why: &Refused) {
+    fn complain(&self, why: &Refused) {
         if self.is_stopped() || !self.complaints.permits() {
             return;
         }
-        let (node, peer, address) = (station.node, self.peer, &self.address);
+        let (peer, address) = (self.peer, &self.address);
         match why {
-            Refused::Io(error) => log::info!("node {node} cannot reach node {peer} at {address}: {error}"),
+            Refused::Io(error) => {
+                log::info!("{}cannot reach node {peer} at {address}: {error}", owner());
+            }
             Refused::Stranger(why) => {
-                log::warn!("node {node} and node {peer} at {address} do not talk to each other; one says of the other: {why}");
+                log::warn!(
+                    "{}node {peer} at {address} and this node do not talk to each other; one says \
+                     of the other: {why}",
+                    owner()
+                );
             }
         }
     }

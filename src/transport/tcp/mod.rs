@@ -59,6 +59,7 @@ use super::frame::{Frame, FrameReader};
 use super::hello::{Acquaintances, GROUP_BYTES_MAX, Hello, MEMBERS_MAX, Rejection, Stranger, claim};
 use super::{Identity, Inbox, Message, Seat, Spawner, Transport};
 use crate::entry::NodeId;
+use crate::owner::owner;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::{Condvar, Instant, Mutex};
 
@@ -157,9 +158,10 @@ impl Transport for TcpTransport {
             .map_err(|error| io::Error::new(error.kind(), format!("node {} could not listen on {address:?}: {error}", seat.node)))?;
         if listener.address().is_ok_and(|listens| address::is_reached_from_here_only(&address, listens)) {
             log::warn!(
-                "node {} listens on {address:?}, which stands here for an address that only this machine reaches: peers \
+                "{}listens on {address:?}, which stands here for an address that only this \
+                 machine reaches: peers \
                  elsewhere cannot connect. Correct what the name stands for, or listen elsewhere (TcpTransport::listening_on)",
-                seat.node
+                owner()
             );
         }
         let station = Arc::new(Station::new(&seat, &self.lookup, listener.doorbell()?));
@@ -318,7 +320,10 @@ impl Station {
             return link.push(message, len);
         }
         if self.oversize.permits() {
-            log::warn!("a message of {len} bytes to node {to} was dropped: at most {} are allowed", self.message_bytes_max);
+            let limit = self.message_bytes_max;
+            let owner = owner();
+            let what = format!("a message of {len} bytes to node {to}");
+            log::warn!("{owner}dropped {what}, for the limit is {limit}");
         }
         true
     }
@@ -359,10 +364,10 @@ impl Station {
         let kind = match why {
             Refused::Stranger(why) => why.reason as usize,
             Refused::Io(error) if error.kind() == io::ErrorKind::InvalidData => 0,
-            Refused::Io(error) => return log::debug!("node {} lost {about}: {error}", self.node),
+            Refused::Io(error) => return log::debug!("{}lost {about}: {error}", owner()),
         };
         if self.complaints[kind].permits() {
-            log::warn!("node {} turned {about} away: {why}", self.node);
+            log::warn!("{}turned {about} away: {why}", owner());
         }
     }
 }

@@ -16,6 +16,7 @@ use super::super::identity::{IDENTITY_NAME, IdentityFile, NEW_NAME};
 use super::super::real_disk::RealDisk;
 use super::super::state::STATE_NAME;
 use super::super::too_large;
+use crate::owner::owner;
 use crate::storage::{BackupError, StorageError};
 
 /// How the name of a backup ends that is not whole.
@@ -204,7 +205,7 @@ fn remove(partial: &Path) {
         }
     }
     if let Err(error) = fs::remove_dir(partial) {
-        log::warn!("could not remove {}: {error}", partial.display());
+        log::warn!("{}could not remove {}: {error}", owner(), partial.display());
     }
 }
 

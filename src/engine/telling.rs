@@ -1,0 +1,50 @@
+//! What an operator reads of a node's part in its group: one line at INFO for each change.
+
+use super::Engine;
+use crate::entry::NodeId;
+use crate::replica::Standing;
+use crate::role::Role;
+use crate::storage::Recovered;
+
+impl Engine {
+    /// The log was opened, as it was `recovered`.
+    pub(super) fn tell_opened(&self, recovered: &Recovered) {
+        let (end, term) = (self.shared.watermark.end(), recovered.hard_state.term);
+        self.inform(&format!(
+            "opened in term {term}, with entries {} to below {}, committed to below {end}",
+            recovered.base.mark.next_index, recovered.last.next_index,
+        ));
+    }
+
+    /// Role, term or leader have changed.
+    pub(super) fn tell_change(&self, before: Standing, now: Standing) {
+        let Standing { role, term, leader } = now;
+        if before == now {
+            return;
+        }
+        let lost = if before.role == Role::Leader { "leads no longer: " } else { "" };
+        let does = match (role, leader) {
+            (Role::Leader, _) => "leads".to_owned(),
+            (Role::Candidate, _) => "asks for votes".to_owned(),
+            (_, Some(leader)) => format!("follows node {leader}"),
+            (_, None) => "knows no leader".to_owned(),
+        };
+        self.inform(&format!("{lost}{does} in term {term}"));
+    }
+
+    /// The log was purged, and began at entry `before`.
+    pub(super) fn tell_purged(&self, before: u64, first: u64) {
+        self.inform(&format!("purged: its log begins at entry {first}, and did at {before}"));
+    }
+
+    /// The leadership is being handed to another voter.
+    pub(super) fn tell_transfer(&self, to: NodeId) {
+        self.inform(&format!("hands the leadership to node {to}"));
+    }
+
+    /// Writes one line for whoever runs this node.
+    pub(super) fn inform(&self, what: &str) {
+        let replica = &self.settings.replica;
+        log::info!("group {} node {}: {what}", replica.group, replica.node);
+    }
+}
