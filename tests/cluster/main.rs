@@ -14,3 +14,5 @@ mod recycled;
 mod replication;
 mod roles;
 mod shutdown;
+mod tasks;
+mod watching;

@@ -1,9 +1,13 @@
 //! Every public call in every situation that a host may make it in: it returns, within the time that
 //! its documentation gives, and with an error that fits.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::fs;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use dledger::storage::MemoryLog;
@@ -16,7 +20,7 @@ use crate::group::{TIMEOUT, eventually, home, leader, three};
 type Call = fn(&DLedger) -> String;
 
 /// Every call of a handle and of what it gives, and what came of it. The last one ends the node.
-const CALLS: [(&str, Call); 14] = [
+const CALLS: [(&str, Call); 23] = [
     ("append", |ledger| kind(&ledger.append("x"))),
     ("append_async", |ledger| kind(&ledger.append_async("x").wait())),
     ("append_batch", |ledger| kind(&ledger.append_batch(["x", "y"]))),
@@ -33,8 +37,31 @@ const CALLS: [(&str, Call); 14] = [
     ("transfer", |ledger| kind(&ledger.transfer_leadership(2))),
     ("purge", |ledger| kind(&ledger.purge(0))),
     ("backup", |ledger| kind(&ledger.backup(home().path().join("backup")))),
+    ("append_when_ready", |ledger| task(ledger.append_when_ready("x"))),
+    ("barrier_async", |ledger| task(ledger.barrier_async())),
+    ("transfer_async", |ledger| task(ledger.transfer_leadership_async(2))),
+    ("purge_async", |ledger| task(ledger.purge_async(0))),
+    ("committed_past", |ledger| task(ledger.committed_past(0))),
+    ("wait_for_leader", |ledger| {
+        ledger.wait_for_leader(Duration::from_millis(50)).map_or("none".into(), |_| "ok".into())
+    }),
+    ("watch", |ledger| ledger.watch().next().map_or("none".into(), |_| "ok".into())),
+    ("shutdown_async", |ledger| task(ledger.shutdown_async())),
     ("shutdown", |ledger| kind(&ledger.shutdown())),
 ];
+
+/// The same for a future. Within a waker its task cannot be awaited: it is left to its executor.
+fn task<T, E: Debug>(future: impl Future<Output = Result<T, E>>) -> String {
+    let mut future = pin!(future);
+    let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    match polled {
+        Poll::Ready(outcome) => kind(&outcome),
+        Poll::Pending if WITHIN_A_WAKER.get() => "pending".into(),
+        Poll::Pending => kind(&pollster::block_on(future)),
+    }
+}
+
+thread_local!(static WITHIN_A_WAKER: Cell<bool> = const { Cell::new(false) });
 
 /// `ok`, or the name of the error.
 fn kind<T, E: Debug>(outcome: &Result<T, E>) -> String {
