@@ -57,7 +57,7 @@
 //! # Threads
 //!
 //! A node has four threads, and TCP adds one for listening and two for each peer. None of them polls: an idle group wakes for heartbeats only. No async
-//! runtime is needed; [`AppendFuture`] works under any of them.
+//! runtime is needed: every call that waits for the node has one beside it that gives a future, which works under any of them.
 //!
 //! # The map of the house
 //!

@@ -27,6 +27,8 @@ use crate::watch::LeaderKnown;
 /// waker that a node calls. The futures are `Send` and `'static`, need no runtime, and resolve also when
 /// the node fails or is shut down. They do not keep the node running: it stops when the last handle
 /// is dropped, which blocks, so that a task calls [`shutdown_async`](Self::shutdown_async) first.
+/// [`Builder::open`](crate::Builder::open), reads and [`backup`](Self::backup) use the disk on the
+/// thread that calls them.
 impl DLedger {
     /// Appends one payload as soon as there is room for it in the window
     /// ([`Builder::max_in_flight_bytes`](crate::Builder::max_in_flight_bytes)); where

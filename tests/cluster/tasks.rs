@@ -42,11 +42,11 @@ fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
 fn gated(entries: u64) -> (DLedger, Gate) {
     let (log, gate) = (MemoryLog::new(), Gate::default());
     let builder = DLedger::builder(1).max_in_flight_bytes(entries * (OVERHEAD + 1));
-    (builder.storage(GatedLog { log, gate: gate.clone() }).open().unwrap(), gate)
+    (builder.storage(GatedLog { log, gate: gate.clone() }).open().expect("it opens"), gate)
 }
 
 fn payloads(ledger: &DLedger) -> Vec<u8> {
-    ledger.read(0).map(|entry| entry.unwrap()[0]).collect()
+    ledger.read(0).map(|entry| entry.expect("what is committed can be read")[0]).collect()
 }
 
 /// An executor that runs its task within its waker, on whatever thread that is called.
@@ -262,7 +262,7 @@ fn a_barrier_of_a_task_times_out_by_itself() {
     let follower = cluster.others(cluster.leader())[0];
     cluster.isolate(follower);
     until("a barrier to be left without an answer", || match block_on(cluster.node(follower).barrier_async()) {
-        Err(BarrierError::TimedOut(after)) => Some(assert_eq!(after, timeout)),
+        Err(BarrierError::TimedOut(after)) => (after == timeout).then_some(()),
         other => panic!("{other:?}"),
     });
     cluster.heal();
@@ -325,7 +325,9 @@ fn a_task_that_runs_within_its_waker_may_await_anything() {
 fn a_task_that_owns_the_last_of_everything_may_be_dropped_by_its_waker() {
     struct Task(Mutex<Option<(DLedger, Vec<AppendWhenReady>)>>);
     impl Wake for Task {
-        fn wake(self: Arc<Self>) {}
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().take());
+        }
     }
     let (ledger, gate) = gated(1);
     gate.shut();
