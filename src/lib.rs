@@ -57,7 +57,7 @@
 //! # Threads
 //!
 //! A node has four threads, and TCP adds one for listening and two for each peer. None of them polls: an idle group wakes for heartbeats only. No async
-//! runtime is needed: every call that waits for the node has one beside it that gives a future, which works under any of them.
+//! runtime is needed: every call that waits for the node has one beside it that gives a future.
 //!
 //! # The map of the house
 //!
@@ -118,7 +118,7 @@ mod watermark;
 
 pub use builder::{Builder, FlushPolicy};
 pub use cursor::{Cursor, Tail};
-pub use dledger::{AppendWhenReady, DLedger, ResponseFuture};
+pub use dledger::{AppendWhenReady, CommittedPast, DLedger, ResponseFuture, ShutdownFuture};
 pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};

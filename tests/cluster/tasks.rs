@@ -1,11 +1,11 @@
-//! Hosts that must not block: the futures of a ledger under three executors, and under one that runs
-//! each task within its waker.
+//! Hosts that must not block: the futures of a ledger under three executors, and under one that
+//! runs each task within its waker.
 
 use std::fs;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -22,7 +22,7 @@ const OVERHEAD: u64 = 32;
 
 /// Runs `work` on a thread of its own. Fails if it takes too long.
 #[track_caller]
-fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, outcome) = mpsc::channel();
     std::thread::spawn(move || done.send(work()));
     outcome.recv_timeout(PATIENCE).expect("it neither panics nor waits for ever")
@@ -55,7 +55,8 @@ struct Inline(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
 impl Wake for Inline {
     fn wake(self: Arc<Self>) {
         let waker = Waker::from(self.clone());
-        // Who is woken while he runs is polled again by nobody: the task below is woken by one at a time.
+        // Who is woken while he runs is polled again by nobody: the task below is woken by one at
+        // a time.
         let Some(mut task) = self.0.lock().take() else { return };
         if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
             *self.0.lock() = Some(task);
@@ -362,6 +363,23 @@ fn the_log_is_free_when_a_task_is_told_of_the_shutdown() {
         assert_eq!(ledger.append("entry").unwrap(), round);
         block_on(ledger.shutdown_async()).unwrap();
     }
+}
+
+#[test]
+fn a_task_is_told_of_the_shutdown_when_every_thread_has_ended() {
+    let (memory, has_ended) = (MemoryLog::new(), Arc::new(AtomicBool::new(false)));
+    let observer = {
+        let has_ended = has_ended.clone();
+        move |status: &dledger::Status| {
+            if status.stopped {
+                std::thread::sleep(Duration::from_millis(100));
+                has_ended.store(true, Ordering::SeqCst);
+            }
+        }
+    };
+    let ledger = alone(1, &memory).on_role_change(observer).open().unwrap();
+    block_on(ledger.shutdown_async()).unwrap();
+    assert!(has_ended.load(Ordering::SeqCst), "an observer was still at work");
 }
 
 #[test]
