@@ -66,7 +66,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `dledger.rs`, `builder.rs` | the host's handle, and every setting |
-//! | `cursor.rs`, `watch.rs` | how a host reads: one entry, or a run of them; how it follows the status of its node |
+//! | `cursor.rs`, `watch.rs` | how a host reads, and follows the status of its node |
 //! | `threads.rs` | the only file that spawns, and the only clock |
 //! | `engine.rs`, `engine/` | the corridor: joins replica, storage, transport and hosts, one `turn` at a time; and what a node with a damaged log does instead |
 //! | `shared.rs` | what host threads read without asking the engine |

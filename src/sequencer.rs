@@ -419,10 +419,12 @@ impl Queue {
             completion.resolve(Ok(0));
             return AppendFuture::under_way(completion, first_index, first_position);
         }
-        self.batches.push_back(PendingBatch { open, first_index, first_position, completion: completion.clone(), cost, sealed: true });
+        let future = AppendFuture::under_way(completion.clone(), first_index, first_position);
+        let batch = PendingBatch { open, first_index, first_position, completion, cost, sealed: true };
+        self.batches.push_back(batch);
         self.next_index += if planted!("a batch takes one number") { 1 } else { count };
         self.next_position += bytes;
-        AppendFuture::under_way(completion, first_index, first_position)
+        future
     }
 
     /// The open batch, or a new one if `bytes` more would make it too large.

@@ -265,7 +265,8 @@ impl<T, E> fmt::Debug for ResponseFuture<T, E> {
     }
 }
 
-/// A node that is being stopped. Made by [`DLedger::shutdown_async`]. Dropped, it stops nothing of that.
+/// A node that is being stopped. Made by [`DLedger::shutdown_async`]. Dropped, it stops nothing
+/// of that.
 #[must_use = "a shutdown may fail: await it, or drop it on purpose"]
 pub struct ShutdownFuture {
     response: ResponseFuture<(), ShutdownError>,

@@ -140,7 +140,10 @@ impl Place {
             match deadline {
                 _ if is_late => return None,
                 None => self.served.wait(&mut state),
-                Some(deadline) => is_late = self.served.wait_until(&mut state, deadline).timed_out(),
+                Some(deadline) => {
+                    let waited = self.served.wait_until(&mut state, deadline);
+                    is_late = waited.timed_out();
+                }
             }
         }
     }

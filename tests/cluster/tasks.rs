@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use dledger::storage::MemoryLog;
-use dledger::{AppendError, AppendWhenReady, BarrierError, Builder, DLedger, PurgeError, ReadError, TransferError};
+use dledger::{AppendError, AppendWhenReady, BarrierError, Builder, DLedger};
+use dledger::{PurgeError, ReadError, TransferError};
 use parking_lot::Mutex;
 
 use crate::cluster_of::{PATIENCE, cluster_of, until};
@@ -80,7 +81,8 @@ fn two_thousand_tasks_share_a_window_without_busy_and_in_their_order() {
             let tasks: Vec<_> = (0..TASKS)
                 .map(|task| {
                     let ledger = ledger.clone();
-                    tokio::spawn(async move { (task, ledger.append_when_ready([task as u8; BYTES]).await) })
+                    let payload = [task as u8; BYTES];
+                    tokio::spawn(async move { (task, ledger.append_when_ready(payload).await) })
                 })
                 .collect();
             for task in tasks {
@@ -109,7 +111,8 @@ fn who_is_dropped_in_line_is_not_appended_and_holds_up_nobody() {
     let (ledger, gate) = gated(2);
     gate.shut();
     let first = [b'a', b'b'].map(|payload| ledger.append_async([payload]));
-    let mut waiting: Vec<Option<AppendWhenReady>> = (0..100u8).map(|n| Some(ledger.append_when_ready([n]))).collect();
+    let mut waiting: Vec<Option<AppendWhenReady>> = Vec::new();
+    waiting.extend((0..100u8).map(|n| Some(ledger.append_when_ready([n]))));
     assert!(waiting.iter_mut().flatten().all(|append| poll_once(append).is_pending()));
     // Some of them were never polled.
     let unpolled: Vec<_> = (100..103u8).map(|n| ledger.append_when_ready([n])).collect();
@@ -120,7 +123,8 @@ fn who_is_dropped_in_line_is_not_appended_and_holds_up_nobody() {
     first.into_iter().for_each(|append| assert!(append.wait().is_ok()));
     until("all that were left to be appended", || (ledger.committed().end == 55).then_some(()));
     let odd = (0..100).filter(|n| n % 2 == 1);
-    assert_eq!(payloads(&ledger), [b'a', b'b'].into_iter().chain(odd).chain(100..103).collect::<Vec<_>>());
+    let expected: Vec<u8> = [b'a', b'b'].into_iter().chain(odd).chain(100..103).collect();
+    assert_eq!(payloads(&ledger), expected);
     for (append, index) in waiting.into_iter().flatten().chain(unpolled).zip(2..) {
         assert_eq!(block_on(append).unwrap().index, index);
     }
@@ -150,7 +154,8 @@ fn a_thousand_who_wait_end_with_the_node() {
     gate.shut();
     let under_way = ledger.append_async("x");
     let waiting: Vec<_> = (0..1000).map(|_| ledger.append_when_ready("y")).collect();
-    let past: Vec<_> = (0..1000).map(|more| ledger.committed_past(ledger.committed().end + more)).collect();
+    let end = ledger.committed().end;
+    let past: Vec<_> = (0..1000).map(|more| ledger.committed_past(end + more)).collect();
     let executor = smol::Executor::new();
     let appends: Vec<_> = waiting.into_iter().map(|append| executor.spawn(append)).collect();
     let reads: Vec<_> = past.into_iter().map(|past| executor.spawn(past)).collect();
@@ -186,7 +191,8 @@ fn who_waits_for_room_is_told_that_the_leadership_is_lost() {
     let waiting: Vec<_> = (0..10).map(|_| ledger.append_when_ready([1; 60])).collect();
     for append in waiting {
         let refused = block_on(append).unwrap_err();
-        assert!(matches!(refused, AppendError::NotLeader { .. }) && !refused.may_have_committed(), "{refused:?}");
+        assert!(!refused.may_have_committed());
+        assert!(matches!(refused, AppendError::NotLeader { .. }), "{refused:?}");
     }
     assert!(under_way.wait().is_err());
     cluster.heal();
@@ -201,7 +207,8 @@ fn every_call_is_answered_to_a_task() {
     assert_eq!(appended.index, 0);
     assert!(block_on(ledger.barrier_async()).unwrap() > 0);
     assert_eq!(block_on(ledger.purge_async(0)).unwrap(), 0);
-    assert!(matches!(block_on(ledger.transfer_leadership_async(99)), Err(TransferError::NotAVoter(_))));
+    let refused = block_on(ledger.transfer_leadership_async(99));
+    assert!(matches!(refused, Err(TransferError::NotAVoter(_))));
     let to = cluster.others(leader)[0];
     block_on(ledger.transfer_leadership_async(to)).unwrap();
     assert_eq!(block_on(ledger.leader_async()).map(u64::from), Some(to));
@@ -213,7 +220,8 @@ fn every_call_is_answered_to_a_task() {
         block_on(ledger.shutdown_async()).expect("a second time is as good as the first");
         assert!(matches!(block_on(ledger.barrier_async()), Err(BarrierError::Stopped)));
         assert!(matches!(block_on(ledger.purge_async(0)), Err(PurgeError::Stopped)));
-        assert!(matches!(block_on(ledger.transfer_leadership_async(1)), Err(TransferError::Stopped)));
+        let refused = block_on(ledger.transfer_leadership_async(1));
+        assert!(matches!(refused, Err(TransferError::Stopped)));
         assert!(matches!(block_on(ledger.committed_past(0)), Err(ReadError::Stopped)));
         assert!(matches!(block_on(ledger.append_when_ready("x")), Err(AppendError::Stopped)));
         assert_eq!(block_on(ledger.leader_async()), None);
@@ -262,21 +270,21 @@ fn a_barrier_of_a_task_times_out_by_itself() {
     let cluster = cluster_of(3).with(move |builder| builder.append_timeout(timeout)).open();
     let follower = cluster.others(cluster.leader())[0];
     cluster.isolate(follower);
-    until("a barrier to be left without an answer", || match block_on(cluster.node(follower).barrier_async()) {
+    let ask = || block_on(cluster.node(follower).barrier_async());
+    until("a barrier to be left without an answer", || match ask() {
         Err(BarrierError::TimedOut(after)) => (after == timeout).then_some(()),
         other => panic!("{other:?}"),
     });
     cluster.heal();
-    until("it to answer again", || block_on(cluster.node(follower).barrier_async()).ok());
+    until("it to answer again", || ask().ok());
 }
 
 #[test]
 fn a_task_waits_for_a_commit_on_every_node() {
     let cluster = cluster_of(3).open();
     let ledgers: Vec<DLedger> = cluster.ids().map(|id| cluster.node(id)).collect();
-    let waits: Vec<_> = ledgers.iter().flat_map(|ledger| (0..20).map(|index| (ledger.clone(), index))).collect();
-    let readers: Vec<_> = waits
-        .into_iter()
+    let each = ledgers.iter().flat_map(|ledger| (0..20).map(|index| (ledger.clone(), index)));
+    let readers: Vec<_> = each
         .map(|(ledger, index)| {
             smol::spawn(async move {
                 ledger.committed_past(index).await?;
@@ -347,7 +355,8 @@ fn a_task_that_owns_the_last_of_everything_may_be_dropped_by_its_waker() {
     }
     // The node has stopped, and nobody is left waiting.
     for outcome in in_time(move || [pollster::block_on(first), pollster::block_on(waits)]) {
-        assert!(matches!(outcome, Ok(_) | Err(AppendError::Stopped | AppendError::OutcomeUnknown)), "{outcome:?}");
+        let is_end = matches!(outcome, Ok(_) | Err(AppendError::Stopped | AppendError::OutcomeUnknown));
+        assert!(is_end, "{outcome:?}");
     }
 }
 
@@ -403,19 +412,22 @@ fn an_observer_may_await_the_shutdown_on_its_own_thread() {
 fn a_call_of_a_task_takes_no_thread() {
     let threads = || {
         fs::read_dir("/proc/self/task").unwrap().filter(|task| {
-            let name = task.as_ref().ok().and_then(|task| fs::read_to_string(task.path().join("comm")).ok());
+            let path = task.as_ref().expect("a thread is listed").path();
+            let name = fs::read_to_string(path.join("comm")).ok();
             name.is_some_and(|name| name.starts_with("dl9031-"))
         })
     };
     let (log, gate) = (MemoryLog::new(), Gate::default());
-    let ledger = DLedger::builder(9031).storage(GatedLog { log, gate: gate.clone() }).open().unwrap();
+    let storage = GatedLog { log, gate: gate.clone() };
+    let ledger = DLedger::builder(9031).storage(storage).open().unwrap();
     let before = threads().count();
     gate.shut();
     let polls = AtomicU64::new(0);
     let mut waiting = Vec::new();
     for index in 0..500 {
         let mut all: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
-        let (append, past, shared) = (ledger.append_when_ready("x"), ledger.committed_past(index), ledger.clone());
+        let (append, past) = (ledger.append_when_ready("x"), ledger.committed_past(index));
+        let shared = ledger.clone();
         all.push(Box::pin(async { drop(append.await) }));
         all.push(Box::pin(async { drop(past.await) }));
         all.push(Box::pin(async move { while shared.watch().changed().await.is_none() {} }));

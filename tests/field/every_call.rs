@@ -42,7 +42,10 @@ const CALLS: [(&str, Call); 22] = [
     ("transfer_async", |ledger| task(ledger.transfer_leadership_async(2))),
     ("purge_async", |ledger| task(ledger.purge_async(0))),
     ("committed_past", |ledger| task(ledger.committed_past(0))),
-    ("wait_for_leader", |ledger| ledger.wait_for_leader(Duration::from_millis(50)).map_or("none".into(), |_| "ok".into())),
+    ("wait_for_leader", |ledger| {
+        let leader = ledger.wait_for_leader(Duration::from_millis(50));
+        leader.map_or("none".into(), |_| "ok".into())
+    }),
     ("watch", |ledger| ledger.watch().next().map_or("none".into(), |_| "ok".into())),
     ("shutdown_async", |ledger| task(ledger.shutdown_async())),
     ("shutdown", |ledger| kind(&ledger.shutdown())),
@@ -85,7 +88,8 @@ fn within_time(name: &str, ledger: &DLedger, call: Call) -> String {
 #[track_caller]
 fn expect(outcomes: &[(&str, String)], expected: &[(&str, &[&str])]) {
     for (call, outcome) in outcomes {
-        let find = |call: &str| expected.iter().find(|(name, _)| *name == call).map(|(_, outcomes)| *outcomes);
+        let row = |call: &str| expected.iter().find(|(name, _)| *name == call);
+        let find = |call: &str| row(call).map(|(_, outcomes)| *outcomes);
         // A call of a task comes to what the call of a thread does.
         let blocking = match *call {
             "append_when_ready" => Some("append"),
@@ -200,7 +204,8 @@ facts! {
         let at = leader(&nodes);
         let to = nodes[(at + 1) % 3].status().id;
         nodes[at].append("x").unwrap();
-        for (name, call) in CALLS.iter().filter(|(name, _)| !["transfer", "transfer_async", "shutdown", "shutdown_async"].contains(name)) {
+        let changes = ["transfer", "transfer_async", "shutdown", "shutdown_async"];
+        for (name, call) in CALLS.iter().filter(|(name, _)| !changes.contains(name)) {
             let at = leader(&nodes);
             std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| within_time(name, &nodes[at], *call))).collect();

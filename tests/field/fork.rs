@@ -110,7 +110,8 @@ fn expect_refusals(ledger: &DLedger, backup: &Path) -> Result<(), String> {
     expect!((status.id.get(), &*status.group, status.members.len()), (1, "default", 1));
     expect!(status.fault, Some(_));
     let _ = format!("{ledger:?}");
-    expect!(now(ledger.append_when_ready("x")), Some(Err(AppendError::Forked { under_way: false, .. })));
+    let refused = now(ledger.append_when_ready("x"));
+    expect!(refused, Some(Err(AppendError::Forked { under_way: false, .. })));
     expect!(now(ledger.barrier_async()), Some(Err(BarrierError::Forked)));
     expect!(now(ledger.transfer_leadership_async(2)), Some(Err(TransferError::Forked)));
     expect!(now(ledger.purge_async(u64::MAX)), Some(Err(PurgeError::Forked)));
@@ -135,7 +136,8 @@ fn now<F: Future>(future: F) -> Option<F::Output> {
 facts! {
     fn a_child_has_the_futures_of_its_parents_tasks_and_waits_for_none() {
         let home = home();
-        let ledger = DLedger::builder(1).dir(home.path().join("log")).max_in_flight_bytes(100).open().unwrap();
+        let builder = DLedger::builder(1).dir(home.path().join("log"));
+        let ledger = builder.max_in_flight_bytes(100).open().unwrap();
         for _ in 0..100 {
             let first = ledger.append_when_ready([1; 60]);
             let mut waits = ledger.append_when_ready([2; 60]);
