@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::futures::{AppendWhenReady, ResponseFuture};
+pub use self::futures::{AppendWhenReady, CommittedPast, ResponseFuture, ShutdownFuture};
 use crate::builder::{Builder, FlushPolicy};
 use crate::cursor::{self, Cursor, Tail};
 use crate::engine::{Command, Engine, EngineSettings, Input, inbox, rejoin_empty};
@@ -212,17 +212,19 @@ impl DLedger {
         }
     }
 
-    /// Follows the status of this node: the present one, and the newest one after each change. May be
-    /// called at any time, also within a waker, and as often as is wished. See [`StatusWatch`].
+    /// Follows the status of this node: the present one, and the newest one after each change.
+    /// May be called at any time, also within a waker, and as often as is wished. See
+    /// [`StatusWatch`].
     pub fn watch(&self) -> StatusWatch {
         StatusWatch::new(self.node.shared.clone())
     }
 
-    /// Blocks until this node knows who leads its group, for `timeout` at most: the leader, which may be
-    /// this node, once it takes appends. `None` if none was known in time, if the node is stopped or
-    /// has a fault, and in a forked child. On a thread of the node, within a waker for instance, it does
-    /// not wait. [`leader_async`](Self::leader_async) is the same for a task. Who led may have lost the
-    /// leadership when this returns: a hint where to send appends, not a promise.
+    /// Blocks until this node knows who leads its group, for `timeout` at most: the leader, which
+    /// may be this node, once it takes appends. `None` if none was known in time, if the node is
+    /// stopped or has a fault, and in a forked child. On a thread of the node, within a waker for
+    /// instance, it does not wait. [`leader_async`](Self::leader_async) is the same for a task.
+    /// Who led may have lost the leadership when this returns: a hint where to send appends, not
+    /// a promise.
     pub fn wait_for_leader(&self, timeout: Duration) -> Option<NodeId> {
         watch::wait_for_leader(&self.node.shared, timeout)
     }

@@ -368,7 +368,8 @@ impl Engine {
         self.fault = Some(reason.to_owned());
         (self.repair, self.rejoin) = (None, None);
         // Before anybody is told: whoever asks then what is the matter finds it here.
-        self.shared.status.change(|status| (status.fault, status.repair) = (self.fault.clone(), None));
+        let fault = self.fault.clone();
+        self.shared.status.change(|status| (status.fault, status.repair) = (fault, None));
         self.shared.watermark.stick();
         self.transport.stop();
         let reason = || reason.to_owned();
@@ -678,7 +679,10 @@ impl Engine {
         }
         let address = leader.and_then(|leader| self.settings.addresses.iter().find(|(id, _)| *id == leader));
         let address = address.map(|(_, address)| address.clone());
-        let refused = if leader.is_none() { self.shared.status.read(|status| status.refused.clone()) } else { Vec::new() };
+        let refused = match leader {
+            None => self.shared.status.read(|status| status.refused.clone()),
+            Some(_) => Vec::new(),
+        };
         AppendError::NotLeader { leader, address, refused }
     }
 }

@@ -63,7 +63,10 @@ impl AppendFuture {
     /// Has `waker` woken once the outcome is there. Gives it back if that is so already.
     pub(crate) fn wake_when_resolved(&mut self, waker: Waker) -> Option<Waker> {
         match &self.state {
-            State::UnderWay { completion, .. } => completion.register(waker, &mut self.waker).map(|(_, waker)| waker),
+            State::UnderWay { completion, .. } => {
+                let resolved = completion.register(waker, &mut self.waker);
+                resolved.map(|(_, waker)| waker)
+            }
             State::Refused(_) => Some(waker),
         }
     }
@@ -297,7 +300,8 @@ impl Completion {
         if let Some(known) = self.known() {
             return Some(known);
         }
-        // Wakers are cloned and dropped without the lock: one may own a task, which may own a ledger.
+        // Wakers are cloned and dropped without the lock: one may own a task, which may own a
+        // ledger.
         let waker = waker.clone();
         self.register(waker, slot).map(|(outcome, _)| outcome)
     }

@@ -226,7 +226,7 @@ mod watermark;
 
 pub use builder::{Builder, FlushPolicy};
 pub use cursor::{Cursor, Tail};
-pub use dledger::{AppendWhenReady, DLedger, ResponseFuture};
+pub use dledger::{AppendWhenReady, CommittedPast, DLedger, ResponseFuture, ShutdownFuture};
 pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};

@@ -131,7 +131,8 @@ mod tests {
         for answer in [Some(7), None] {
             let counter = Arc::new(Counter::default());
             let waker = Waker::from(counter.clone());
-            let ((to_task, task), (to_thread, thread)) = (reply(Home::default()), reply(Home::default()));
+            let (to_task, task) = reply(Home::default());
+            let (to_thread, thread) = reply(Home::default());
             assert!(task.poll(&waker).is_pending());
             assert!(task.poll(&waker).is_pending());
             assert_eq!(task.try_recv(), Err(TryRecvError::Empty));

@@ -87,8 +87,8 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// The append, once there was room for it or it was refused. `waker` is woken when it is resolved,
-    /// or refused.
+    /// The append, once there was room for it or it was refused. `waker` is woken when it is
+    /// resolved, or refused.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<AppendFuture> {
         self.place.poll(waker)
     }
@@ -124,7 +124,8 @@ impl Sequencer {
             batches: VecDeque::new(),
             usual_bytes: 0,
         };
-        Sequencer { limits, queue: Mutex::new(queue), doorbell: Box::new(doorbell), home: Home::default() }
+        let (queue, doorbell) = (Mutex::new(queue), Box::new(doorbell));
+        Sequencer { limits, queue, doorbell, home: Home::default() }
     }
 
     /// The same, for the process at home alone: its forked children append nothing.
@@ -164,8 +165,8 @@ impl Sequencer {
         future
     }
 
-    /// Checks what can be checked without the lock: the checksum of the payload, and what it takes of
-    /// the window.
+    /// Checks what can be checked without the lock: the checksum of the payload, and what it
+    /// takes of the window.
     #[inline]
     fn check(&self, parts: &[&[u8]]) -> Result<(u32, u64), AppendError> {
         let (len, limit) = (payload_len(parts) as u64, self.limits.entry);
@@ -267,7 +268,8 @@ impl Sequencer {
         if let Gate::Closed(error) = &queue.gate {
             return AppendFuture::refused(error.clone());
         }
-        let busy = |queue: &Queue| AppendError::Busy { in_flight: queue.in_flight, limit: self.limits.window };
+        let limit = self.limits.window;
+        let busy = |queue: &Queue| AppendError::Busy { in_flight: queue.in_flight, limit };
         let Some(deadline) = deadline else { return AppendFuture::refused(busy(&queue)) };
         let place = Arc::new(Place::default());
         let number = queue.line.join(Waiting { work: work(), cost, place: place.clone() });
@@ -424,11 +426,12 @@ impl Queue {
             completion.resolve(Ok(0));
             return AppendFuture::under_way(completion, first_index, first_position);
         }
-        let batch = PendingBatch { open, first_index, first_position, completion: completion.clone(), cost, sealed: true };
+        let future = AppendFuture::under_way(completion.clone(), first_index, first_position);
+        let batch = PendingBatch { open, first_index, first_position, completion, cost, sealed: true };
         self.batches.push_back(batch);
         self.next_index += if planted!("a batch takes one number") { 1 } else { count };
         self.next_position += bytes;
-        AppendFuture::under_way(completion, first_index, first_position)
+        future
     }
 
     /// The open batch, or a new one if `bytes` more would make it too large.

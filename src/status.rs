@@ -1,4 +1,5 @@
-//! What a node says of itself, and who waits for it to say something else. Every change is made here.
+//! What a node says of itself, and who waits for it to say something else. Every change is made
+//! here.
 
 use std::task::{Poll, Waker};
 
@@ -47,8 +48,12 @@ impl StatusCell {
         read(&self.current.lock().status)
     }
 
-    /// Blocks until `find` finds what it looks for in a status and its version. `None` at `deadline`.
-    pub(crate) fn wait<T>(&self, deadline: Option<Instant>, mut find: impl FnMut(&Status, u64) -> Option<T>) -> Option<T> {
+    /// Blocks until `find` finds what it looks for in a status and its version. `None` at
+    /// `deadline`.
+    pub(crate) fn wait<T, F>(&self, deadline: Option<Instant>, mut find: F) -> Option<T>
+    where
+        F: FnMut(&Status, u64) -> Option<T>,
+    {
         let mut current = self.current.lock();
         loop {
             if let Some(found) = find(&current.status, current.version) {
@@ -66,7 +71,10 @@ impl StatusCell {
     }
 
     /// The same for a task, which leaves its waker at `key` while there is nothing to be found.
-    pub(crate) fn poll<T>(&self, waker: &Waker, key: &mut Option<u64>, find: impl FnOnce(&Status, u64) -> Option<T>) -> Poll<T> {
+    pub(crate) fn poll<T, F>(&self, waker: &Waker, key: &mut Option<u64>, find: F) -> Poll<T>
+    where
+        F: FnOnce(&Status, u64) -> Option<T>,
+    {
         let waker = waker.clone();
         let mut current = self.current.lock();
         if let Some(found) = find(&current.status, current.version) {

@@ -11,6 +11,7 @@
 //! | roles | calls the host's observers, in order | for a change of role |
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -66,7 +67,10 @@ impl Crew {
     fn leave(&self, thread: ThreadId) {
         let mut roster = self.roster.lock();
         roster.at_work.retain(|at_work| *at_work != thread);
-        let tasks = if roster.at_work.is_empty() { roster.tasks.take() } else { Default::default() };
+        let tasks = match roster.at_work.is_empty() {
+            true => roster.tasks.take(),
+            false => BTreeMap::new(),
+        };
         drop(roster);
         self.ended.notify_all();
         wake_all(tasks.into_values(), self.home);
@@ -142,8 +146,9 @@ impl Threads {
         }
     }
 
-    /// What [`join`](Self::join) is to a thread: ready when every thread has ended its work, and the
-    /// storage is closed. Nothing is granted any more. While it is pending, `waker` is left at `key`.
+    /// What [`join`](Self::join) is to a thread: ready when every thread has ended its work, and
+    /// the storage is closed. Nothing is granted any more. While it is pending, `waker` is left
+    /// at `key`.
     pub(crate) fn poll_ended(&self, waker: &Waker, key: &mut Option<u64>) -> Poll<()> {
         if !is_in_waker() {
             // An observer that waits for this does not wait for its own end.

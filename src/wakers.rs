@@ -1,5 +1,6 @@
-//! Waking the host's tasks. A waker is code of the host: it may run the woken task at once, panic, or
-//! fork, and so it is cloned, called and dropped only while no lock of the node is held.
+//! Waking the host's tasks. A waker is code of the host: it may run the woken task at once,
+//! panic, or fork, and so it is cloned, called and dropped only while no lock of the node is
+//! held.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -7,19 +8,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use crate::fork::Home;
+use crate::owner::owner;
 
 thread_local!(static IN_WAKER: Cell<bool> = const { Cell::new(false) });
 
-/// Whether this thread runs a waker for a node at the moment, or belongs to a node. Some executors run
-/// the task within the waker, and a host's logger is called on all threads: there a call that waits
-/// for the node would wait for itself.
+/// Whether this thread runs a waker for a node at the moment, or belongs to a node. Some
+/// executors run the task within the waker, and a host's logger is called on all threads: there a
+/// call that waits for the node would wait for itself.
 ///
 /// The checkers of schedules run many threads of a model on one thread, so it is not told there.
 pub(crate) fn is_in_waker() -> bool {
     !cfg!(all(test, any(loom, shuttle))) && IN_WAKER.get()
 }
 
-/// This thread belongs to a node that may have to wait for it: no call that waits is answered on it.
+/// This thread belongs to a node that may have to wait for it: no call that waits is answered on
+/// it.
 pub(crate) fn forbid_waits() {
     IN_WAKER.set(true);
 }
@@ -28,7 +31,7 @@ pub(crate) fn forbid_waits() {
 pub(crate) fn wake(waker: Waker, home: Home) {
     let before = IN_WAKER.replace(true);
     if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        log::error!("a task panicked while it was woken");
+        log::error!("{}a task panicked while it was woken", owner());
     }
     IN_WAKER.set(before);
     if !home.is_here() {
@@ -51,8 +54,8 @@ pub(crate) struct Wakers {
 }
 
 impl Wakers {
-    /// Leaves `waker` at `key`, which belongs to one future. What it replaces is to be dropped without
-    /// the lock.
+    /// Leaves `waker` at `key`, which belongs to one future. What it replaces is to be dropped
+    /// without the lock.
     #[must_use = "dropping a waker may run the host's code: give back the lock before"]
     pub(crate) fn register(&mut self, key: &mut Option<u64>, waker: Waker) -> Option<Waker> {
         let key = *key.get_or_insert(self.next);

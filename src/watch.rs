@@ -13,16 +13,16 @@ use crate::role::Status;
 use crate::shared::Shared;
 use crate::wakers::is_in_waker;
 
-/// Follows the [`Status`] of a node. Made by [`DLedger::watch`](crate::DLedger::watch), at any time and
-/// as often as is wished.
+/// Follows the [`Status`] of a node. Made by [`DLedger::watch`](crate::DLedger::watch), at any
+/// time and as often as is wished.
 ///
-/// The first status that it gives is the present one; then it gives the newest one each time that role,
-/// term, leader, members, `full`, `repair`, `refused`, `fault` or `stopped` have changed. It is no
-/// queue: of several changes that came before it was asked, only what they led to is given. The last
-/// one is never missed: it has `stopped` set, and after it there is only `None`.
+/// The first status that it gives is the present one; then it gives the newest one each time that
+/// role, term, leader, members, `full`, `repair`, `refused`, `fault` or `stopped` have changed.
+/// It is no queue: of several changes that came before it was asked, only what they led to is
+/// given. The last one is never missed: it has `stopped` set, and after it there is only `None`.
 ///
-/// How far the log has come (`committed`, `committed_position`, `end_index`) is filled in when a status
-/// is given, and is no change: [`DLedger::tail`](crate::DLedger::tail) and
+/// How far the log has come (`committed`, `committed_position`, `end_index`) is filled in when a
+/// status is given, and is no change: [`DLedger::tail`](crate::DLedger::tail) and
 /// [`DLedger::committed_past`](crate::DLedger::committed_past) tell of that.
 ///
 /// As an iterator it blocks until there is a change, and ends when the node is stopped and its last
@@ -54,16 +54,18 @@ impl StatusWatch {
         StatusWatch { shared, seen: 0 }
     }
 
-    /// The next status. Blocks until there is one, for `timeout` at most: `None` if there was none by
-    /// then, or the node is stopped and its last status was given. With [`Duration::ZERO`] it does not
-    /// wait. A timeout beyond what the clock can express never passes.
+    /// The next status. Blocks until there is one, for `timeout` at most: `None` if there was
+    /// none by then, or the node is stopped and its last status was given. With
+    /// [`Duration::ZERO`] it does not wait. A timeout beyond what the clock can express never
+    /// passes.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Status> {
         self.next_until(Instant::now().checked_add(timeout))
     }
 
-    /// The next status, for a task: ready when there is one, or with `None` once the node is stopped
-    /// and its last status was given. Needs no runtime. Cancel-safe: a future that is dropped before it
-    /// was ready has taken nothing, and the next one gives what it would have given.
+    /// The next status, for a task: ready when there is one, or with `None` once the node is
+    /// stopped and its last status was given. Needs no runtime. Cancel-safe: a future that is
+    /// dropped before it was ready has taken nothing, and the next one gives what it would have
+    /// given.
     pub fn changed(&mut self) -> impl Future<Output = Option<Status>> + Send + Unpin + '_ {
         Changed { watch: self, key: None }
     }
@@ -73,7 +75,8 @@ impl StatusWatch {
             return None;
         }
         let deadline = if is_in_waker() { Some(Instant::now()) } else { deadline };
-        let news = self.shared.status.wait(deadline, |status, version| news(self.seen, status, version))?;
+        let find = |status: &Status, version| news(self.seen, status, version);
+        let news = self.shared.status.wait(deadline, find)?;
         self.give(news)
     }
 

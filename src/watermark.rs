@@ -130,8 +130,8 @@ impl Watermark {
         self.end() > index
     }
 
-    /// For a task: whether `index` is committed (true), or never will be, since the watermark is closed
-    /// or stuck (false). While that is open, its waker is left at `key`.
+    /// For a task: whether `index` is committed (true), or never will be, since the watermark is
+    /// closed or stuck (false). While that is open, its waker is left at `key`.
     pub(crate) fn poll_past(&self, index: u64, waker: &Waker, key: &mut Option<u64>) -> Poll<bool> {
         if self.end() > index {
             return Poll::Ready(true);

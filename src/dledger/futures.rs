@@ -1,7 +1,8 @@
-//! The calls of a host that must not block: for each that waits for the node, one that gives a future.
+//! The calls of a host that must not block: for each that waits for the node, one that gives a
+//! future.
 //!
-//! None of them needs a runtime or a thread of its own: the engine wakes the task. None keeps the node
-//! running, and each can be dropped at any moment.
+//! None of them needs a runtime or a thread of its own: the engine wakes the task. None keeps the
+//! node running, and each can be dropped at any moment.
 
 use std::fmt;
 use std::future::Future;
@@ -23,32 +24,35 @@ use crate::threads::Threads;
 use crate::watch::LeaderKnown;
 
 /// # Without blocking
-/// Calls for tasks. None of them blocks, and each may be made and polled on any thread, also within a
-/// waker that a node calls. The futures are `Send` and `'static`, need no runtime, and resolve also when
-/// the node fails or is shut down. They do not keep the node running: it stops when the last handle
-/// is dropped, which blocks, so that a task calls [`shutdown_async`](Self::shutdown_async) first.
+/// Calls for tasks. None of them blocks, and each may be made and polled on any thread, also
+/// within a waker that a node calls. The futures are `Send` and `'static`, need no runtime, and
+/// resolve also when the node fails or is shut down. They do not keep the node running: it stops
+/// when the last handle is dropped, which blocks, so that a task calls
+/// [`shutdown_async`](Self::shutdown_async) first. [`Builder::open`](crate::Builder::open), reads
+/// and [`backup`](Self::backup) use the disk on the thread that calls them.
 impl DLedger {
     /// Appends one payload as soon as there is room for it in the window
     /// ([`Builder::max_in_flight_bytes`](crate::Builder::max_in_flight_bytes)); where
     /// [`append_async`](Self::append_async) is refused with [`AppendError::Busy`], this waits.
     ///
-    /// The payload is copied and its place in the line is taken before this returns, and who came first
-    /// is served first. The line is one for all that wait, those that block in
-    /// [`append`](Self::append) and [`append_batch`](Self::append_batch) included. Nobody overtakes it:
-    /// while anybody waits, `append_async` is refused, even where there is room for it. So the entries
-    /// are in the ledger in the order of these calls. The node itself takes the next of the line, so a
-    /// future that is not polled holds up none behind it. What waits is not part of the window: a host
-    /// bounds by itself how many it lets wait.
+    /// The payload is copied and its place in the line is taken before this returns, and who came
+    /// first is served first. The line is one for all that wait, those that block in
+    /// [`append`](Self::append) and [`append_batch`](Self::append_batch) included. Nobody
+    /// overtakes it: while anybody waits, `append_async` is refused, even where there is room for
+    /// it. So the entries are in the ledger in the order of these calls. The node itself takes
+    /// the next of the line, so a future that is not polled holds up none behind it. What waits
+    /// is not part of the window: a host bounds by itself how many it lets wait.
     ///
     /// A wait for room has no limit of time; once the append is under way it resolves within
-    /// `Builder::append_timeout`. Dropped while it waits, the future gives up its place and nothing is
-    /// appended; dropped later, the append goes on.
+    /// `Builder::append_timeout`. Dropped while it waits, the future gives up its place and
+    /// nothing is appended; dropped later, the append goes on.
     ///
     /// # Errors
-    /// Any [`AppendError`] but `Busy` and `CalledFromWaker`: at once if this node does not lead or the
-    /// payload is too large; while it waits, as soon as the node stops leading, has a fault, lacks room
-    /// on its disk or is shut down, and then nothing was appended. While the leadership is handed over it
-    /// waits. [`AppendError::Forked`] in a forked child; of one that the parent may append it says so.
+    /// Any [`AppendError`] but `Busy` and `CalledFromWaker`: at once if this node does not lead
+    /// or the payload is too large; while it waits, as soon as the node stops leading, has a
+    /// fault, lacks room on its disk or is shut down, and then nothing was appended. While the
+    /// leadership is handed over it waits. [`AppendError::Forked`] in a forked child; of one that
+    /// the parent may append it says so.
     ///
     /// ```
     /// # use dledger::DLedger;
@@ -70,16 +74,19 @@ impl DLedger {
         let shared = &self.node.shared;
         match shared.sequencer.append_when_ready(payload.as_ref()) {
             Admission::Settled(append) => AppendWhenReady { append: Some(append), waits: None },
-            Admission::Waits(ticket) => AppendWhenReady { append: None, waits: Some((ticket, shared.clone())) },
+            Admission::Waits(ticket) => {
+                let waits = Some((ticket, shared.clone()));
+                AppendWhenReady { append: None, waits }
+            }
         }
     }
 
-    /// [`barrier`](Self::barrier) for a task. It is asked for when this is called. Dropped, the future
-    /// asks no more, and nothing else happens.
+    /// [`barrier`](Self::barrier) for a task. It is asked for when this is called. Dropped, the
+    /// future asks no more, and nothing else happens.
     ///
     /// # Errors
-    /// As those of [`barrier`](Self::barrier), but never `CalledFromWaker`. `TimedOut` and `Refused` may
-    /// come up to a heartbeat interval late.
+    /// As those of [`barrier`](Self::barrier), but never `CalledFromWaker`. `TimedOut` and
+    /// `Refused` may come up to a heartbeat interval late.
     pub fn barrier_async(&self) -> ResponseFuture<u64, BarrierError> {
         let (id, timeout) = (self.next_barrier(), Some(self.node.append_timeout));
         let barrier = |reply| Command::Barrier { id, timeout, reply };
@@ -88,8 +95,8 @@ impl DLedger {
         future
     }
 
-    /// [`purge`](Self::purge) for a task. It is asked for when this is called: dropped, the future leaves
-    /// open whether the log is purged.
+    /// [`purge`](Self::purge) for a task. It is asked for when this is called: dropped, the
+    /// future leaves open whether the log is purged.
     ///
     /// # Errors
     /// As those of [`purge`](Self::purge), but never `CalledFromWaker`.
@@ -103,46 +110,50 @@ impl DLedger {
     ///
     /// # Errors
     /// As those of [`transfer_leadership`](Self::transfer_leadership), but never `CalledFromWaker`.
-    pub fn transfer_leadership_async(&self, to: impl Into<NodeId>) -> ResponseFuture<(), TransferError> {
+    pub fn transfer_leadership_async<N>(&self, to: N) -> ResponseFuture<(), TransferError>
+    where
+        N: Into<NodeId>,
+    {
         let to = to.into();
         let transfer = |reply| Command::Transfer { to, reply };
         self.ask(|| TransferError::Forked, || Err(TransferError::Stopped), transfer)
     }
 
-    /// [`shutdown`](Self::shutdown) for a task: the node begins to stop when this is called, and the
-    /// future is ready when the log is closed and free to be opened again, and every thread has ended its
-    /// work. Idempotent; each call is answered. Dropped, the future stops nothing of that.
+    /// [`shutdown`](Self::shutdown) for a task: the node begins to stop when this is called, and
+    /// the future is ready when the log is closed and free to be opened again, and every thread
+    /// has ended its work. Idempotent; each call is answered. Dropped, the future stops nothing
+    /// of that.
     ///
-    /// A leader hands the leadership over first, as with `shutdown`. To drop the last handle before the
-    /// future is ready blocks until the node has stopped, and hands over to nobody.
+    /// A leader hands the leadership over first, as with `shutdown`. To drop the last handle
+    /// before the future is ready blocks until the node has stopped, and hands over to nobody.
     ///
     /// # Errors
     /// As those of [`shutdown`](Self::shutdown).
-    pub fn shutdown_async(&self) -> impl Future<Output = Result<(), ShutdownError>> + Send + Unpin + use<> {
+    pub fn shutdown_async(&self) -> ShutdownFuture {
         let hand_over = Some(self.node.handover_timeout);
         // Whoever finds no engine any more finds a node that is closed.
         let stop = |reply| Command::Stop { hand_over, reply };
         let response = self.ask(|| ShutdownError::Forked, || Ok(()), stop);
-        Shutdown { response, outcome: None, threads: self.node.threads.clone(), key: None }
+        ShutdownFuture { response, outcome: None, threads: self.node.threads.clone(), key: None }
     }
 
-    /// Ready once the entry at `index` can be read here: [`get`](Self::get) then finds it. Any number of
-    /// tasks may wait, for any index, on a node in any role. It waits as long as that takes, and does not
-    /// ask the leader (see [`barrier_async`](Self::barrier_async)). Dropped, the future only stops
-    /// waiting.
+    /// Ready once the entry at `index` can be read here: [`get`](Self::get) then finds it. Any
+    /// number of tasks may wait, for any index, on a node in any role. It waits as long as that
+    /// takes, and does not ask the leader (see [`barrier_async`](Self::barrier_async)). Dropped,
+    /// the future only stops waiting.
     ///
     /// # Errors
     /// [`ReadError::Purged`] if the entry was given up by retention. While it waits, or at once:
-    /// [`ReadError::Stopped`] if the node is shut down, [`ReadError::Failed`] if it has a fault and will
-    /// not see the entry, [`ReadError::Forked`] in a forked child. A node that is full or under repair
-    /// goes on by itself, and so does the wait.
-    pub fn committed_past(&self, index: u64) -> impl Future<Output = Result<(), ReadError>> + Send + Unpin + use<> {
+    /// [`ReadError::Stopped`] if the node is shut down, [`ReadError::Failed`] if it has a fault
+    /// and will not see the entry, [`ReadError::Forked`] in a forked child. A node that is full
+    /// or under repair goes on by itself, and so does the wait.
+    pub fn committed_past(&self, index: u64) -> CommittedPast {
         CommittedPast { shared: self.node.shared.clone(), index, key: None }
     }
 
-    /// Ready once this node knows who leads its group, at once if it does: the leader, which may be
-    /// this node, once it takes appends. `None` once the node is stopped or has a fault, and in a forked
-    /// child. It waits as long as that takes; dropped, it only stops waiting. See
+    /// Ready once this node knows who leads its group, at once if it does: the leader, which may
+    /// be this node, once it takes appends. `None` once the node is stopped or has a fault, and
+    /// in a forked child. It waits as long as that takes; dropped, it only stops waiting. See
     /// [`wait_for_leader`](Self::wait_for_leader) for a thread.
     pub fn leader_async(&self) -> impl Future<Output = Option<NodeId>> + Send + Unpin + use<> {
         LeaderKnown::new(self.node.shared.clone())
@@ -168,8 +179,8 @@ impl DLedger {
 /// One append that is under way, or waits for room to be. Made by
 /// [`DLedger::append_when_ready`].
 ///
-/// Dropped while it waits, it gives up its place in the line and nothing is appended. Dropped later, the
-/// append goes on, and only its outcome is lost.
+/// Dropped while it waits, it gives up its place in the line and nothing is appended. Dropped
+/// later, the append goes on, and only its outcome is lost.
 #[must_use = "an append that waits is taken back when this is dropped: await it"]
 pub struct AppendWhenReady {
     /// Nothing, while it waits.
@@ -208,9 +219,9 @@ impl fmt::Debug for AppendWhenReady {
     }
 }
 
-/// What a node answers to a request of a task: [`DLedger::barrier_async`], [`DLedger::purge_async`],
-/// [`DLedger::transfer_leadership_async`]. The request is made when this is; what becomes of it if this
-/// is dropped is said there.
+/// What a node answers to a request of a task: [`DLedger::barrier_async`],
+/// [`DLedger::purge_async`], [`DLedger::transfer_leadership_async`]. The request is made when
+/// this is; what becomes of it if this is dropped is said there.
 #[must_use = "a request may fail: await the answer, or drop it on purpose"]
 pub struct ResponseFuture<T, E> {
     home: Home,
@@ -254,7 +265,10 @@ impl<T, E> fmt::Debug for ResponseFuture<T, E> {
     }
 }
 
-struct Shutdown {
+/// A node that is being stopped. Made by [`DLedger::shutdown_async`]. Dropped, it stops nothing
+/// of that.
+#[must_use = "a shutdown may fail: await it, or drop it on purpose"]
+pub struct ShutdownFuture {
     response: ResponseFuture<(), ShutdownError>,
     /// The answer of the engine. Its threads may not have ended yet.
     outcome: Option<Result<(), ShutdownError>>,
@@ -262,17 +276,19 @@ struct Shutdown {
     key: Option<u64>,
 }
 
-impl Future for Shutdown {
+impl Future for ShutdownFuture {
     type Output = Result<(), ShutdownError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Shutdown { response, outcome, threads, key } = &mut *self;
+        let ShutdownFuture { response, outcome, threads, key } = &mut *self;
         if !response.home.is_here() {
             return Poll::Ready(Err(ShutdownError::Forked));
         }
         if outcome.is_none() {
-            let Poll::Ready(answer) = Pin::new(response).poll(context) else { return Poll::Pending };
-            *outcome = Some(answer);
+            match Pin::new(response).poll(context) {
+                Poll::Ready(answer) => *outcome = Some(answer),
+                Poll::Pending => return Poll::Pending,
+            }
         }
         match threads.poll_ended(context.waker(), key) {
             Poll::Ready(()) => Poll::Ready(outcome.clone().unwrap_or(Ok(()))),
@@ -281,13 +297,22 @@ impl Future for Shutdown {
     }
 }
 
-impl Drop for Shutdown {
+impl fmt::Debug for ShutdownFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShutdownFuture").field("outcome", &self.outcome).finish_non_exhaustive()
+    }
+}
+
+impl Drop for ShutdownFuture {
     fn drop(&mut self) {
         self.threads.forget(self.key);
     }
 }
 
-struct CommittedPast {
+/// Waits for the commit of an entry. Made by [`DLedger::committed_past`].
+#[derive(Debug)]
+#[must_use = "it waits only while it is awaited"]
+pub struct CommittedPast {
     shared: Arc<Shared>,
     index: u64,
     key: Option<u64>,
@@ -301,9 +326,8 @@ impl Future for CommittedPast {
         if !shared.home.is_here() {
             return Poll::Ready(Err(ReadError::Forked));
         }
-        let Poll::Ready(is_committed) = shared.watermark.poll_past(*index, context.waker(), key) else {
-            return Poll::Pending;
-        };
+        let polled = shared.watermark.poll_past(*index, context.waker(), key);
+        let Poll::Ready(is_committed) = polled else { return Poll::Pending };
         let (index, first) = (*index, shared.reader.base().mark.next_index);
         Poll::Ready(match is_committed {
             _ if shared.watermark.is_closed() => Err(ReadError::Stopped),

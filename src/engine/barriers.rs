@@ -10,11 +10,14 @@ use crate::reply::Reply;
 pub(super) struct PendingBarrier {
     /// Since when, and how long it may take. Without that its asker gives up by itself.
     limit: Option<(Duration, Duration)>,
-    reply: Reply<Result<u64, BarrierError>>,
+    reply: Answer,
 }
 
+/// How a barrier is answered.
+type Answer = Reply<Result<u64, BarrierError>>;
+
 impl Engine {
-    pub(super) fn begin_barrier(&mut self, id: u64, timeout: Option<Duration>, reply: Reply<Result<u64, BarrierError>>) {
+    pub(super) fn begin_barrier(&mut self, id: u64, timeout: Option<Duration>, reply: Answer) {
         match &self.fault {
             _ if self.stopped => reply.send(Err(BarrierError::Stopped)),
             Some(reason) => reply.send(Err(BarrierError::Failed { reason: reason.clone() })),

@@ -127,7 +127,9 @@ impl Engine {
         match self.take_part(owed) {
             Ok(()) => {}
             // Tried once more at the next tick.
-            Err(error) if error.is_temporary() => self.shared.status.change(|status| status.full = Some(error.to_string())),
+            Err(error) if error.is_temporary() => {
+                self.shared.status.change(|status| status.full = Some(error.to_string()));
+            }
             Err(error) => self.fail(&format!("it could not take part in its group again: {error}")),
         }
     }

@@ -20,22 +20,30 @@ pub(super) struct Leaving {
     /// Who is being asked, and until when.
     asked: Option<(Response<Result<(), TransferError>>, Duration)>,
     /// Who waits for the end.
-    replies: Vec<Reply<Result<(), ShutdownError>>>,
+    replies: Vec<Stopped>,
 }
 
+/// How a shutdown is answered.
+type Stopped = Reply<Result<(), ShutdownError>>;
+
 impl Leaving {
+    /// The same, without asking anybody else to take over.
+    fn at_once(self) -> Leaving {
+        Leaving { heirs: VecDeque::new(), asked: None, ..self }
+    }
+
     pub(super) fn wake_at(&self) -> Duration {
         self.asked.as_ref().map_or(Duration::ZERO, |(_, until)| *until)
     }
 }
 
 impl Engine {
-    /// Stops, at once or when it has handed over. Who asks meanwhile waits for the same, unless he is
-    /// not to wait.
-    pub(super) fn begin_stop(&mut self, hand_over: Option<Duration>, reply: Reply<Result<(), ShutdownError>>) {
+    /// Stops, at once or when it has handed over. Who asks meanwhile waits for the same, unless
+    /// he is not to wait.
+    pub(super) fn begin_stop(&mut self, hand_over: Option<Duration>, reply: Stopped) {
         let has_lead = self.replica.standing().role == Role::Leader && self.is_at_work();
         let leaving = match (self.leaving.take(), hand_over) {
-            (leaving, None) => leaving.map(|leaving| Leaving { heirs: VecDeque::new(), asked: None, ..leaving }),
+            (leaving, None) => leaving.map(Leaving::at_once),
             (None, Some(patience)) if has_lead => Some(self.plan_to_leave(patience)),
             (leaving, Some(_)) => leaving,
         };
@@ -54,7 +62,8 @@ impl Engine {
 
     fn plan_to_leave(&self, patience: Duration) -> Leaving {
         let me = self.settings.replica.node;
-        let heirs = self.replica.membership().voters.iter().copied().filter(|voter| *voter != me).collect();
+        let voters = self.replica.membership().voters.iter().copied();
+        let heirs = voters.filter(|voter| *voter != me).collect();
         Leaving { patience, heirs, asked: None, replies: Vec::new() }
     }
 

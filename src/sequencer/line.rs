@@ -105,7 +105,8 @@ impl Place {
 
     /// It is sent away.
     pub(super) fn refuse(&self, error: AppendError, home: Home) {
-        let before = std::mem::replace(&mut *self.state.lock(), State::Served(AppendFuture::refused(error)));
+        let refused = State::Served(AppendFuture::refused(error));
+        let before = std::mem::replace(&mut *self.state.lock(), refused);
         self.served.notify_all();
         if let State::Polled(waker) = before {
             wake(waker, home);
@@ -130,17 +131,18 @@ impl Place {
     /// Blocks until something became of it. `None` if that takes until `deadline`.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<AppendFuture> {
         let mut state = self.state.lock();
+        let mut is_late = false;
         loop {
-            if matches!(*state, State::Served(_)) {
-                let State::Served(future) = std::mem::replace(&mut *state, State::Taken) else { return None };
-                return Some(future);
+            match std::mem::replace(&mut *state, State::Taken) {
+                State::Served(future) => return Some(future),
+                waiting => *state = waiting,
             }
             match deadline {
+                _ if is_late => return None,
                 None => self.served.wait(&mut state),
                 Some(deadline) => {
-                    if self.served.wait_until(&mut state, deadline).timed_out() && !matches!(*state, State::Served(_)) {
-                        return None;
-                    }
+                    let waited = self.served.wait_until(&mut state, deadline);
+                    is_late = waited.timed_out();
                 }
             }
         }

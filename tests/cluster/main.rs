@@ -19,3 +19,5 @@ mod replication;
 mod roles;
 mod shutdown;
 mod tails;
+mod tasks;
+mod watching;

@@ -148,6 +148,42 @@ facts! {
         assert!(matches!(end, Err(ReadError::Stopped)), "{end:?}");
     }
 
+    fn tasks_that_wait_are_told_of_a_fault() {
+        let home = home();
+        let (doom, told) = mpsc::channel();
+        let builder = DLedger::builder(1).dir(home.path().join("log")).max_in_flight_bytes(100);
+        let ledger = builder.transport(Doomed::when(told)).open().unwrap();
+        let mut watch = ledger.watch();
+        let task = std::thread::spawn({
+            let ledger = ledger.clone();
+            move || pollster::block_on(ledger.committed_past(u64::MAX))
+        });
+        let appender = std::thread::spawn({
+            let ledger = ledger.clone();
+            // There is always somebody in line, until the node fails.
+            move || loop {
+                let appends: Vec<_> = (0..20).map(|_| ledger.append_when_ready([0; 60])).collect();
+                let outcomes = appends.into_iter().map(pollster::block_on);
+                if let Some(error) = outcomes.filter_map(Result::err).last() {
+                    return error;
+                }
+            }
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        doom.send(()).unwrap();
+        let status = watch.find(|status| status.fault.is_some()).expect("a watch tells it");
+        let fault = status.fault.unwrap_or_default();
+        match (task.join().unwrap(), appender.join().unwrap()) {
+            (Err(ReadError::Failed { reason, .. }), AppendError::Failed { reason: refused, .. }) => {
+                assert_eq!([&reason, &refused], [&fault, &fault]);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(pollster::block_on(ledger.leader_async()), None);
+        pollster::block_on(ledger.shutdown_async()).unwrap_err();
+        assert!(watch.last().is_some_and(|status| status.stopped && status.fault.is_some()));
+    }
+
     fn what_waits_for_the_node_is_refused_within_a_waker_and_the_node_lives() {
         let home = home();
         let ledger = alone(&home);

@@ -1,9 +1,13 @@
 //! Every public call in every situation that a host may make it in: it returns, within the time that
 //! its documentation gives, and with an error that fits.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::fs;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use dledger::storage::MemoryLog;
@@ -16,7 +20,7 @@ use crate::group::{TIMEOUT, eventually, home, leader, three};
 type Call = fn(&DLedger) -> String;
 
 /// Every call of a handle and of what it gives, and what came of it. The last one ends the node.
-const CALLS: [(&str, Call); 14] = [
+const CALLS: [(&str, Call); 22] = [
     ("append", |ledger| kind(&ledger.append("x"))),
     ("append_async", |ledger| kind(&ledger.append_async("x").wait())),
     ("append_batch", |ledger| kind(&ledger.append_batch(["x", "y"]))),
@@ -33,8 +37,32 @@ const CALLS: [(&str, Call); 14] = [
     ("transfer", |ledger| kind(&ledger.transfer_leadership(2))),
     ("purge", |ledger| kind(&ledger.purge(0))),
     ("backup", |ledger| kind(&ledger.backup(home().path().join("backup")))),
+    ("append_when_ready", |ledger| task(ledger.append_when_ready("x"))),
+    ("barrier_async", |ledger| task(ledger.barrier_async())),
+    ("transfer_async", |ledger| task(ledger.transfer_leadership_async(2))),
+    ("purge_async", |ledger| task(ledger.purge_async(0))),
+    ("committed_past", |ledger| task(ledger.committed_past(0))),
+    ("wait_for_leader", |ledger| {
+        let leader = ledger.wait_for_leader(Duration::from_millis(50));
+        leader.map_or("none".into(), |_| "ok".into())
+    }),
+    ("watch", |ledger| ledger.watch().next().map_or("none".into(), |_| "ok".into())),
+    ("shutdown_async", |ledger| task(ledger.shutdown_async())),
     ("shutdown", |ledger| kind(&ledger.shutdown())),
 ];
+
+/// The same for a future. Within a waker it cannot be awaited: that it returns is all.
+fn task<T, E: Debug>(future: impl Future<Output = Result<T, E>>) -> String {
+    let mut future = pin!(future);
+    let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    match polled {
+        Poll::Ready(outcome) => kind(&outcome),
+        Poll::Pending if WITHIN_A_WAKER.get() => "ok".into(),
+        Poll::Pending => kind(&pollster::block_on(future)),
+    }
+}
+
+thread_local!(static WITHIN_A_WAKER: Cell<bool> = const { Cell::new(false) });
 
 /// `ok`, or the name of the error.
 fn kind<T, E: Debug>(outcome: &Result<T, E>) -> String {
@@ -60,10 +88,21 @@ fn within_time(name: &str, ledger: &DLedger, call: Call) -> String {
 #[track_caller]
 fn expect(outcomes: &[(&str, String)], expected: &[(&str, &[&str])]) {
     for (call, outcome) in outcomes {
-        let named = expected.iter().find(|(name, _)| name == call).map(|(_, outcomes)| *outcomes);
+        let row = |call: &str| expected.iter().find(|(name, _)| *name == call);
+        let find = |call: &str| row(call).map(|(_, outcomes)| *outcomes);
+        // A call of a task comes to what the call of a thread does.
+        let blocking = match *call {
+            "append_when_ready" => Some("append"),
+            call => call.strip_suffix("_async"),
+        };
+        let named = find(call).or_else(|| find(blocking?));
         let usual: &[&str] = match *call {
             "committed" => &["true"],
             "tail at the end" => &["none"],
+            "wait_for_leader" => match find("status") {
+                Some(["leader"]) => &["ok"],
+                _ => &["ok", "none"],
+            },
             _ => &["ok"],
         };
         let fitting = named.unwrap_or(usual);
@@ -105,6 +144,8 @@ facts! {
             ("read", stopped),
             ("tail", &["none"]),
             ("tail at the end", stopped),
+            ("wait_for_leader", &["none"]),
+            ("committed_past", stopped),
             ("barrier", stopped),
             ("transfer", stopped),
             ("purge", stopped),
@@ -119,8 +160,13 @@ facts! {
         ledger.append("x").unwrap();
         let refused: &[&str] = &["CalledFromWaker"];
         within_a_waker(&ledger, |ledger| {
+            WITHIN_A_WAKER.set(true);
             let outcomes: Vec<_> = CALLS.iter().map(|(name, call)| (*name, call(ledger))).collect();
             expect(&outcomes, &[
+                ("append_when_ready", &["ok"]),
+                ("barrier_async", &["ok"]),
+                ("transfer_async", &["ok"]),
+                ("purge_async", &["ok"]),
                 ("append", refused),
                 ("append_async", refused),
                 ("append_batch", refused),
@@ -159,7 +205,8 @@ facts! {
         let at = leader(&nodes);
         let to = nodes[(at + 1) % 3].status().id;
         nodes[at].append("x").unwrap();
-        for (name, call) in CALLS.iter().filter(|(name, _)| !["transfer", "shutdown"].contains(name)) {
+        let changes = ["transfer", "transfer_async", "shutdown", "shutdown_async"];
+        for (name, call) in CALLS.iter().filter(|(name, _)| !changes.contains(name)) {
             let at = leader(&nodes);
             std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| within_time(name, &nodes[at], *call))).collect();
@@ -195,7 +242,8 @@ facts! {
             ("barrier", failed),
             ("transfer", failed),
             ("purge", failed),
-            ("shutdown", failed),
+            ("wait_for_leader", &["none"]),
+            ("shutdown_async", failed),
             FOLLOWER,
         ]);
     }

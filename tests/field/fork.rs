@@ -111,11 +111,63 @@ fn expect_refusals(ledger: &DLedger, backup: &Path) -> Result<(), String> {
     expect!((status.id.get(), &*status.group, status.members.len()), (1, "default", 1));
     expect!(status.fault, Some(_));
     let _ = format!("{ledger:?}");
+    let refused = now(ledger.append_when_ready("x"));
+    expect!(refused, Some(Err(AppendError::Forked { under_way: false, .. })));
+    expect!(now(ledger.barrier_async()), Some(Err(BarrierError::Forked)));
+    expect!(now(ledger.transfer_leadership_async(2)), Some(Err(TransferError::Forked)));
+    expect!(now(ledger.purge_async(u64::MAX)), Some(Err(PurgeError::Forked)));
+    expect!(now(ledger.committed_past(0)), Some(Err(ReadError::Forked)));
+    expect!(now(ledger.leader_async()), Some(None));
+    expect!(ledger.wait_for_leader(Duration::from_secs(3600)), None);
+    expect!(ledger.watch().next(), None);
+    expect!(now(ledger.watch().changed()), Some(None));
+    expect!(now(ledger.shutdown_async()), Some(Err(ShutdownError::Forked)));
     expect!(ledger.shutdown(), Err(ShutdownError::Forked));
     Ok(())
 }
 
+/// What a future gives at its first poll.
+fn now<F: Future>(future: F) -> Option<F::Output> {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => Some(outcome),
+        Poll::Pending => None,
+    }
+}
+
 facts! {
+    fn a_child_has_the_futures_of_its_parents_tasks_and_waits_for_none() {
+        let home = home();
+        let builder = DLedger::builder(1).dir(home.path().join("log"));
+        let ledger = builder.max_in_flight_bytes(100).open().unwrap();
+        for _ in 0..100 {
+            let first = ledger.append_when_ready([1; 60]);
+            let mut waits = ledger.append_when_ready([2; 60]);
+            let mut futures = (ledger.barrier_async(), ledger.committed_past(u64::MAX), ledger.watch());
+            let polled = Pin::new(&mut waits).poll(&mut Context::from_waker(Waker::noop()));
+            in_child(|| {
+                match polled {
+                    Poll::Pending => expect!(now(&mut waits), Some(Ok(_) | Err(AppendError::Forked { under_way: true, .. }))),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Err(error.to_string()),
+                }
+                expect!(now(&mut futures.0), Some(Err(BarrierError::Forked)));
+                expect!(now(&mut futures.1), Some(Err(ReadError::Forked)));
+                expect!(futures.2.next(), None);
+                drop((waits, futures));
+                Ok(())
+            })
+            .unwrap();
+            pollster::block_on(first).unwrap();
+        }
+        let waits: Vec<_> = (0..100).map(|_| ledger.append_when_ready([2; 60])).collect();
+        in_child(|| {
+            drop(waits);
+            Ok(())
+        })
+        .unwrap();
+        ledger.shutdown().unwrap();
+    }
+
     fn a_child_is_refused_at_once_whatever_the_parent_was_doing() {
         let home = home();
         let (dir, backup) = (home.path().join("log"), home.path().join("backup"));
