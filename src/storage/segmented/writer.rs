@@ -1,5 +1,6 @@
 //! The one writer of an open log.
 
+use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -212,7 +213,11 @@ impl<D: Disk> Writer<D> {
         self.syncs = 0;
         let disk = &*self.shared.disk;
         if let Err(error) = disk.rename(&spare.name, &format::segment_name(id, before.raft_index + 1)) {
-            let error = not_written(disk, "rename", &spare.name, error);
+            let error = match error.kind() {
+                // It was there: somebody else has removed it.
+                io::ErrorKind::NotFound => StorageError::Removed { path: disk.path(&spare.name) },
+                _ => not_written(disk, "rename", &spare.name, error),
+            };
             self.shared.spares.put(spare);
             return Err(error);
         }
