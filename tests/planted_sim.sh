@@ -31,6 +31,8 @@ beyond=(
   "what bears witness to damage is not written once more"
   # A newer segment that lost its place must stay, and the log end in an older one that has room.
   "writes go on in a segment that a dead one beats"
+  # A node must lose its disk twice, and an answer to its first life reach the second. A test of the questions shows it.
+  "any answer of a peer is one to this question"
 )
 is_beyond() { local name; for name in "${beyond[@]}"; do [ "$name" = "$1" ] && return; done; return 1; }
 
