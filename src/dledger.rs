@@ -104,7 +104,8 @@ impl DLedger {
     /// Appends one payload without waiting. The payload is copied before this returns, and appends of one thread keep their order.
     ///
     /// The future resolves by itself within `Builder::append_timeout`, whether or not anyone waits for it. If the append is refused at once
-    /// (no leader here, window full), the future is resolved already.
+    /// (no leader here, window full, others wait for room in it), the future is resolved already.
+    /// [`append_when_ready`](Self::append_when_ready) waits for room.
     pub fn append_async(&self, payload: impl AsRef<[u8]>) -> AppendFuture {
         self.node.shared.sequencer.append(payload.as_ref(), None)
     }

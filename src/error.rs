@@ -25,7 +25,8 @@ pub enum AppendError {
         /// If no leader is known: which peers and this node refuse each other, as [`Status::refused`](crate::Status::refused) says.
         refused: Vec<Refusal>,
     },
-    /// Too many bytes are under way. Certainly not committed: wait for earlier appends to finish, then try again.
+    /// Too many bytes are under way, or others wait for room already. Certainly not committed: wait for
+    /// earlier appends to finish, then try again, or use `append_when_ready`.
     #[error("{in_flight} bytes are under way, the window holds {limit}: wait for earlier appends to finish")]
     #[non_exhaustive]
     Busy {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::primitives::interrupted_thrice;
 use crate::primitives::thread::{self, JoinHandle};
+use crate::primitives::{Condvar, interrupted_thrice};
 
 /// What an entry of one byte takes of the window.
 const COST: u64 = ENTRY_OVERHEAD + 1;
