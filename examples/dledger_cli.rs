@@ -74,9 +74,10 @@ enum Command {
     Restore {
         /// The directory of the backup
         backup: PathBuf,
-        /// The directory of the node: not there yet, or empty
+        /// The directory of the node: not there yet, or empty. Move an old one aside first
         dir: PathBuf,
-        /// The id of the node. It asks the other nodes before it takes part
+        /// The id of the node. Unless the whole group is restored, it asks the others before it takes
+        /// part
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         node: u64,
         /// Every node is restored from this backup, and none of the old directories is ever

@@ -184,8 +184,8 @@ impl Builder {
 
     /// Whether a new, empty log comes back to its group in place of one that was lost: the disk of this node was replaced, or its directory
     /// wiped. Default `false`: then the peers refuse it, for it has forgotten what it voted for and acknowledged. Without effect on a
-    /// directory that holds anything, so that it may stay set for as long as the node needs; set for good, it lets a node that loses its log
-    /// by mistake come back by itself.
+    /// log in which anything has happened (one that was only opened, and refused, is empty), so that it may stay set for as long as the
+    /// node needs; set for good, it lets a node that loses its log by mistake come back by itself.
     ///
     /// The node takes no part in votes or commits until *every* other member has told it where it stands, each once, and is sent the log like any
     /// follower. It gives its vote to no candidate, and leads nobody, that lacks what may have been committed with its help:

@@ -42,8 +42,8 @@
 //! ```
 //! use std::time::Duration;
 //!
+//! use dledger::DLedger;
 //! use dledger::transport::MemoryNetwork;
-//! use dledger::{DLedger, Role};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let home = tempfile::tempdir()?;
@@ -55,13 +55,8 @@
 //! };
 //! let nodes = [open(1)?, open(2)?, open(3)?];
 //!
-//! let leads = |node: &&DLedger| node.status().role == Role::Leader;
-//! let leader = loop {
-//!     match nodes.iter().find(leads) {
-//!         Some(leader) => break leader,
-//!         None => std::thread::sleep(Duration::from_millis(10)),
-//!     }
-//! };
+//! let leader = nodes[0].wait_for_leader(Duration::from_secs(30)).ok_or("nobody leads")?;
+//! let leader = &nodes[leader.get() as usize - 1];
 //! let index = leader.append("to all of you")?;
 //! for node in &nodes {
 //!     node.barrier()?;
@@ -73,9 +68,10 @@
 //!
 //! # Appending, and trying again
 //!
-//! Appends are taken by the leader alone: see [`Status::leader`] and [`Builder::on_role_change`].
-//! Elsewhere they fail with [`AppendError::NotLeader`], which names the leader and its address if
-//! they are known. What to do about an error is one question:
+//! Appends are taken by the leader alone: see [`Status::leader`], [`DLedger::wait_for_leader`] and
+//! [`DLedger::watch`]. Elsewhere they fail with [`AppendError::NotLeader`], which names the leader
+//! and the address of its ledger, if they are known. Nodes do not pass appends on: a host sends them
+//! to the host of the leader by a way of its own. What to do about an error is one question:
 //!
 //! - [`AppendError::may_have_committed`] is false: the append is not in the ledger and never will
 //!   be. Append again, at the leader, or here once there is room.
@@ -99,6 +95,8 @@
 //! |---|---|
 //! | `append`, `append_batch` | the window and a majority, up to [`Builder::append_timeout`] each |
 //! | `append_async`, `append_batch_async` | nothing; [`AppendFuture`] works under any runtime |
+//! | `append_when_ready` and every `.._async` | nothing: they give futures, without a runtime |
+//! | `wait_for_leader`, [`StatusWatch`] | a leader, or a change of the status |
 //! | `get`, `read` | the disk, if what is read is not in memory |
 //! | `tail` | the next entry, or the end of the node |
 //! | `barrier` | a round of heartbeats, up to [`Builder::append_timeout`] |

@@ -44,10 +44,17 @@ impl Drop for Adopted {
 
 /// What stands in front of a line that this thread logs.
 pub(crate) fn owner() -> impl fmt::Display {
-    fmt::from_fn(|f| match OWNER.with_borrow(Option::clone) {
-        Some(owner) => f.write_str(&owner.prefix),
-        None => Ok(()),
-    })
+    // A thread that ends may log when this is gone.
+    let owner = OWNER.try_with(|owner| owner.borrow().clone());
+    Prefix(owner.ok().flatten())
+}
+
+struct Prefix(Option<Owner>);
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |owner| f.write_str(&owner.prefix))
+    }
 }
 
 #[cfg(test)]
