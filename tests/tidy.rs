@@ -48,9 +48,9 @@ const FLOORS: [&[&str]; 18] = [
     &["storage"],
     &["message", "watermark", "spin", "reply", "status"],
     &["role"],
+    &["wakers"],
     &["batch", "owner"],
     &["entry"],
-    &["wakers"],
     &["primitives", "planted", "fork"],
 ];
 
