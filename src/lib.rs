@@ -55,8 +55,10 @@
 //! };
 //! let nodes = [open(1)?, open(2)?, open(3)?];
 //!
-//! let leader = nodes[0].wait_for_leader(Duration::from_secs(30)).ok_or("nobody leads")?;
+//! let patience = Duration::from_secs(30);
+//! let leader = nodes[0].wait_for_leader(patience).ok_or("nobody leads")?;
 //! let leader = &nodes[leader.get() as usize - 1];
+//! leader.wait_for_leader(patience); // others may know of it before it takes appends
 //! let index = leader.append("to all of you")?;
 //! for node in &nodes {
 //!     node.barrier()?;
