@@ -344,11 +344,9 @@ impl World {
         if parcel.is_forged && life.connected[from].is_none() {
             return; // who has met nobody yet cannot tell a clone
         }
-        // It would be let in, and a process that is gone opens no connection.
-        if !parcel.hello.identity.complete
-            && watch.gone.contains(&parcel.hello.identity.directory)
-            && !life.is_connected(from, &parcel.hello)
-        {
+        // A process that is gone opens no connection. Whoever has forgotten its peers would let it in.
+        let is_gone = watch.gone.contains(&parcel.hello.identity.directory);
+        if is_gone && !parcel.is_forged && !life.is_connected(from, &parcel.hello) {
             return;
         }
         match life.meet(if parcel.is_forged { usize::MAX } else { from }, &parcel.hello) {
