@@ -90,13 +90,39 @@ impl Pattern {
 /// # Errors
 /// If the group did not come so far that it could be damaged.
 pub fn play(pattern: Pattern) -> Result<Healing, String> {
-    let mut chance = Chance::new(u64::from(pattern.copies));
+    stage(u64::from(pattern.copies), pattern.ending, |world| {
+        for node in 0..3 {
+            for entry in (0..ENTRIES).filter(|entry| pattern.is_hit(node, *entry)) {
+                world.nodes[node].hit(entry, pattern.harm)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Plays the loss of whole disks at once: bit n says that of node n, counted from 0. Each is
+/// replaced by an empty one, which its node marks as not complete.
+///
+/// # Errors
+/// If the group did not come so far that a disk could be lost.
+pub fn play_lost(disks: u8, ending: Ending) -> Result<Healing, String> {
+    stage(u64::from(disks), ending, |world| {
+        for node in (0..3).filter(|node| disks >> node & 1 == 1) {
+            let (watch, nodes) = (world.watch.clone(), world.swarm.nodes);
+            world.nodes[node].lose(nodes, 77 + node as u64, &mut watch.lock())?;
+        }
+        Ok(())
+    })
+}
+
+fn stage(seed: u64, ending: Ending, harm: impl FnOnce(&mut World) -> Result<(), String>) -> Result<Healing, String> {
+    let mut chance = Chance::new(seed);
     let swarm = Swarm::calm(&mut chance);
     let election = swarm.election;
     let mut world = World::of(swarm, chance, None);
     (0..3).for_each(|node| world.open(node));
     world.pass(20 * election, |world| world.leader().is_some())?;
-    let entries = match pattern.ending {
+    let entries = match ending {
         Ending::Stopped | Ending::Killed => ENTRIES,
         Ending::PowerCut => ENTRIES + 1,
         Ending::Sealed => ENTRIES + SEALING_ENTRIES,
@@ -106,12 +132,8 @@ pub fn play(pattern: Pattern) -> Result<Healing, String> {
         // A copy that was not durable, or of which nothing says that it was, is torn and not damaged.
         world.pass(20 * election, World::has_settled)?;
     }
-    world.end_all(pattern.ending, election);
-    for node in 0..3 {
-        for entry in (0..ENTRIES).filter(|entry| pattern.is_hit(node, *entry)) {
-            world.nodes[node].hit(entry, pattern.harm)?;
-        }
-    }
+    world.end_all(ending, election);
+    harm(&mut world)?;
     (0..3).for_each(|node| world.open(node));
     let is_whole = world.pass(60 * election, World::is_whole).is_ok() && world.append_one(PAYLOAD_BYTES, 20 * election).is_ok();
     let accounts = world.nodes.iter().map(|node| node.life.as_ref().and_then(|life| life.shared.status().repair)).collect();
