@@ -602,15 +602,16 @@ impl Engine {
     fn after_write(&mut self, written: Result<(), StorageError>, saved: Option<HardState>) {
         match written {
             Ok(()) => self.dirty = true,
-            Err(error) if error.is_temporary() && planted!("a write that found no room counts as done") => {}
+            Err(error) if planted!("a write that found no room counts as done") && error.is_temporary() => {}
             Err(error) => self.storage_failed(error, saved),
         }
     }
 
     fn storage_failed(&mut self, error: StorageError, saved: Option<HardState>) {
-        let is_final = matches!(error, StorageError::OutOfResources { .. }) && planted!("running out of descriptors is final");
-        let is_temporary = error.is_temporary() && !is_final;
-        let outcome = if is_temporary { self.step_back(&error, saved) } else { Err(error) };
+        if planted!("running out of descriptors is final") && matches!(error, StorageError::OutOfResources { .. }) {
+            return self.fail(&format!("the storage took no write: {error}"));
+        }
+        let outcome = if error.is_temporary() { self.step_back(&error, saved) } else { Err(error) };
         if let Err(error) = outcome {
             self.fail(&format!("the storage took no write: {error}"));
         }

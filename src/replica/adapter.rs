@@ -172,8 +172,36 @@ impl Core {
         if self.forgets && self.forgive(&message) {
             return Ok(());
         }
-        #[cfg(planted)]
-        let message = self.spoil(message);
+        let message = if planted!("a vote of an earlier term counts")
+            && message.get_msg_type() == MessageType::MsgRequestVoteResponse
+            && message.term > 0
+        {
+            RaftMessage { term: message.term.max(self.node.raft.term), ..message }
+        } else {
+            message
+        };
+        let message = if planted!("an acknowledgement of an earlier term counts")
+            && message.get_msg_type() == MessageType::MsgAppendResponse
+            && message.term > 0
+        {
+            RaftMessage { term: message.term.max(self.node.raft.term), ..message }
+        } else {
+            message
+        };
+        let message = if planted!("a leader of an earlier term is heard")
+            && ![MessageType::MsgAppendResponse, MessageType::MsgRequestVoteResponse].contains(&message.get_msg_type())
+            && message.term > 0
+        {
+            RaftMessage { term: message.term.max(self.node.raft.term), ..message }
+        } else {
+            message
+        };
+        if planted!("a follower is counted twice") && message.get_msg_type() == MessageType::MsgAppendResponse {
+            let raft = &self.node.raft;
+            let other = raft.prs().iter().map(|(id, _)| *id).find(|id| ![raft.id, message.from].contains(id));
+            let twin = other.map(|from| RaftMessage { from, ..message.clone() });
+            twin.map(|twin| self.node.step(twin));
+        }
         let message = self.number_question(message);
         let from = message.from;
         // What is an error to raft-rs (a response of a node that has left) is an ordinary loss here.
@@ -207,26 +235,6 @@ impl Core {
         if let Some(ticket) = message.entries.iter_mut().find(|_| is_question) {
             self.questions += if planted!("a question that comes again is the same") { 0 } else { 1 };
             ticket.data = [&self.questions.to_le_bytes()[..], &ticket.data].concat().into();
-        }
-        message
-    }
-
-    /// Gives messages a meaning that they do not have: bugs on purpose.
-    #[cfg(planted)]
-    fn spoil(&mut self, mut message: RaftMessage) -> RaftMessage {
-        let raft = &self.node.raft;
-        let counts = match message.get_msg_type() {
-            MessageType::MsgRequestVoteResponse => planted!("a vote of an earlier term counts"),
-            MessageType::MsgAppendResponse => planted!("an acknowledgement of an earlier term counts"),
-            _ => planted!("a leader of an earlier term is heard"),
-        };
-        if counts && message.term > 0 {
-            message.term = message.term.max(raft.term);
-        }
-        if message.get_msg_type() == MessageType::MsgAppendResponse && planted!("a follower is counted twice") {
-            let other = raft.prs().iter().map(|(id, _)| *id).find(|id| ![raft.id, message.from].contains(id));
-            let twin = other.map(|from| RaftMessage { from, ..message.clone() });
-            twin.map(|twin| self.node.step(twin));
         }
         message
     }

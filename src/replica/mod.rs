@@ -558,16 +558,22 @@ impl Replica {
     /// Publishes how far the ledger is committed, as far as it is written, and what became of proposals.
     fn publish_commit(&mut self) {
         let commit = self.core.commit().min(self.core.last_settled());
-        let is_hasty = planted!("a leader acknowledges before a quorum") && self.core.role() == CoreRole::Leader;
-        let commit = if is_hasty { self.core.last_written() } else { commit };
+        let commit = if planted!("a leader acknowledges before a quorum") && self.core.role() == CoreRole::Leader {
+            self.core.last_written()
+        } else {
+            commit
+        };
         if commit > self.committed.raft_index {
             let Some(mark) = self.core.written_mark(commit) else { return };
             self.committed = mark;
-            let publishes_late = planted!("futures resolve before the commit is published");
-            self.effects.extend((!publishes_late).then_some(Effect::Commit(mark)));
+            if !planted!("futures resolve before the commit is published") {
+                self.effects.push_back(Effect::Commit(mark));
+            }
             let (core, effects) = (&self.core, &mut self.effects);
             self.proposals.settle(commit, |index| core.term_at(index), |id, fate| effects.push_back(Effect::Settle(id, fate)));
-            self.effects.extend(publishes_late.then_some(Effect::Commit(mark)));
+            if planted!("futures resolve before the commit is published") {
+                self.effects.push_back(Effect::Commit(mark));
+            }
         }
     }
 

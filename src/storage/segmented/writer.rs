@@ -276,8 +276,8 @@ impl<D: Disk> Writer<D> {
     pub(super) fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
         // Of the commit no more is kept than is durable: a power cut may leave this state beside an older log, with a tail that was cut off since, and that
         // was never committed.
-        let is_any = planted!("a commit outlives the batches that it speaks of");
-        let durable = if is_any { u64::MAX } else { self.shared.durable().synced.raft_index };
+        let durable =
+            if planted!("a commit outlives the batches that it speaks of") { u64::MAX } else { self.shared.durable().synced.raft_index };
         let commit = hard_state.commit.min(durable);
         self.change_state(|state| state.hard_state = HardState { commit, ..hard_state })
     }
