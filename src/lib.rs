@@ -205,6 +205,7 @@ mod future;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod members;
 mod message;
 mod owner;
 mod primitives;
@@ -230,7 +231,7 @@ pub use dledger::{AppendWhenReady, CommittedPast, DLedger, ResponseFuture, Shutd
 pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
-pub use role::{Member, Membership, Refusal, Role, Status};
+pub use role::{Member, Membership, Progress, Refusal, Role, Status};
 pub use storage::{Backup, BackupError, Create, tools};
 pub use watch::StatusWatch;
 

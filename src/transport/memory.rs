@@ -126,8 +126,10 @@ impl Wires {
             new.met.push(other.number);
             other.met.push(new.number);
             let met = |peer, of: &Seat| Arrival::Met { peer, directory: of.identity.directory };
-            news.push((other.seat.inbox.clone(), met(here, &new.seat)));
-            news.push((new.seat.inbox.clone(), met(there, &other.seat)));
+            let advertised = |peer, of: &Seat| Arrival::Advertised { peer, text: of.advertised.as_str().into() };
+            for (inbox, peer, seat) in [(&other.seat.inbox, here, &new.seat), (&new.seat.inbox, there, &other.seat)] {
+                news.extend([met(peer, seat), advertised(peer, seat)].map(|arrival| (inbox.clone(), arrival)));
+            }
         }
         self.chairs.push(new);
         news
@@ -175,6 +177,7 @@ impl Transport for MemoryTransport {
             let told = format!("this is the place of node {}, not of node {}", self.node, seat.node);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
         }
+        seat.check_advertised()?;
         let inbox = seat.inbox.clone();
         let (number, news) = {
             let mut wires = self.network.0.lock();
