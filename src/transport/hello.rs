@@ -337,7 +337,7 @@ mod tests {
     }
 
     fn hello() -> Hello {
-        Hello::new(&seat(2), NodeId::from(1), 77)
+        Hello { advertised: "broker-2:9876".into(), ..Hello::new(&seat(2), NodeId::from(1), 77) }
     }
 
     #[test]
@@ -355,6 +355,17 @@ mod tests {
             let members = members.iter().map(|id| NodeId::from(*id)).collect();
             assert_eq!(Hello::decode(&Hello { members, ..hello() }.encode()), Err(Stranger::Protocol));
         }
+        for advertised in ["", "ä", &"x".repeat(ADVERTISED_BYTES_MAX)] {
+            let said = Hello { advertised: advertised.into(), ..hello() };
+            assert_eq!(Hello::decode(&said.encode()), Ok(said));
+        }
+        for forged in ["two\nlines", "\u{1b}[31m", "\u{85}", "\0"] {
+            let said = Hello { advertised: forged.into(), ..hello() };
+            assert_eq!(Hello::decode(&said.encode()), Err(Stranger::Protocol), "{forged:?}");
+        }
+        let mut not_utf8 = bytes.clone();
+        *not_utf8.last_mut().unwrap() = 0xff;
+        assert_eq!(Hello::decode(&not_utf8), Err(Stranger::Protocol));
         let mut unknown_flag = bytes;
         unknown_flag[60] |= 1 << 7;
         assert_eq!(Hello::decode(&unknown_flag), Err(Stranger::Protocol));
