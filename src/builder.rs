@@ -242,17 +242,19 @@ impl Builder {
     /// each other. At most 255 bytes, without control characters; default empty, which is none.
     ///
     /// Nodes tell it each other when they connect, and remember it as long as they run. It is in
-    /// [`Member::advertised`](crate::Member::advertised) of every [`Status`], and, of the leader, in
-    /// [`AppendError::NotLeader`](crate::AppendError::NotLeader), so that a host can send its clients
-    /// there. Who learns that a node leads has its text by then. It may be another one at each
-    /// opening. A [`transport`](Self::transport) of the host's own has to carry it
-    /// ([`Seat::advertised`](crate::transport::Seat::advertised)); with one that does not, it stays unknown.
+    /// [`Member::advertised`](crate::Member::advertised) of every [`Status`], and, of the leader,
+    /// in [`AppendError::NotLeader`](crate::AppendError::NotLeader), so that a host can send its
+    /// clients there. Who learns that a node leads has its text by then. It may be another one at
+    /// each opening. A [`transport`](Self::transport) of the host's own has to carry it
+    /// ([`Seat::advertised`](crate::transport::Seat::advertised)); with one that does not, it stays
+    /// unknown.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let home = tempfile::tempdir()?;
     /// # let dir = home.path().join("log");
-    /// let ledger = dledger::DLedger::builder(1).dir(dir).advertise("broker-1.example:9876").open()?;
+    /// let builder = dledger::DLedger::builder(1).dir(dir);
+    /// let ledger = builder.advertise("broker-1.example:9876").open()?;
     /// let status = ledger.status();
     /// assert_eq!(status.members[0].advertised.as_deref(), Some("broker-1.example:9876"));
     /// # Ok(())

@@ -23,8 +23,9 @@ pub enum AppendError {
         leader: Option<NodeId>,
         /// Where that node is reached by the nodes of its group, as the builder was told.
         address: Option<Arc<str>>,
-        /// What that node's host lets others know ([`Builder::advertise`](crate::Builder::advertise)): where clients are sent. `None` if it gave
-        /// nothing.
+        /// What that node's host lets others know
+        /// ([`Builder::advertise`](crate::Builder::advertise)): where clients are sent. `None` if
+        /// it gave nothing.
         advertised: Option<Arc<str>>,
         /// If no leader is known: which peers and this node refuse each other, as [`Status::refused`](crate::Status::refused) says.
         refused: Box<[Refusal]>,

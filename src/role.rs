@@ -149,8 +149,8 @@ pub struct Member {
     pub refused: Option<String>,
     /// How far it has come with the log. `None` also if it is not reached.
     pub progress: Option<Progress>,
-    /// How long ago a message of it arrived, or a connection to or from it was made: when the status
-    /// was read, and at most a heartbeat interval too much.
+    /// How long ago a message of it arrived, or a connection to or from it was made: when the
+    /// status was read, and at most a heartbeat interval too much.
     pub heard: Option<Duration>,
     /// The index after the last entry that it is known to have stored, as its flush policy has it.
     /// `None` also if that lies before what this node keeps. May be a heartbeat interval old.
@@ -217,15 +217,17 @@ pub struct Status {
     pub members: Vec<Member>,
     /// The indexes that can be read here: first retained .. first not (yet) known to be committed.
     pub committed: Range<u64>,
-    /// The oldest position that can be read here: that of the first retained entry. The sum of the payload lengths of all entries below
-    /// `committed.start`, in bytes.
+    /// The oldest position that can be read here: that of the first retained entry. The sum of the
+    /// payload lengths of all entries below `committed.start`, in bytes.
     pub oldest_position: u64,
-    /// The newest position: the sum of the payload lengths of all entries below `committed.end`, in bytes. It is where the last committed entry ends.
+    /// The newest position: the sum of the payload lengths of all entries below `committed.end`, in
+    /// bytes. It is where the last committed entry ends.
     pub committed_position: u64,
     /// The index after the last entry in the local log, committed or not.
     pub end_index: u64,
     /// How many bytes of appends of this node's own hosts are under way: those that
-    /// [`Builder::max_in_flight_bytes`](crate::Builder::max_in_flight_bytes) bounds. Each entry counts its payload and 32 bytes.
+    /// [`Builder::max_in_flight_bytes`](crate::Builder::max_in_flight_bytes) bounds. Each entry
+    /// counts its payload and 32 bytes.
     pub in_flight_bytes: u64,
     /// What keeps this node from taking appends for now: it lacks room on its disk or may not write there, or the process has no open file, memory or
     /// mapping left for it. It votes as far as it can remember that, serves reads as far as they need nothing of what is lacking, and goes on by itself when

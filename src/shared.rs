@@ -113,7 +113,8 @@ impl Shared {
         self.inbox_bytes.fetch_sub(inbox_cost(message), Ordering::Relaxed);
     }
 
-    /// The members of the group, of which nothing is known yet but what this node itself advertises.
+    /// The members of the group, of which nothing is known yet but what this node itself
+    /// advertises.
     pub(crate) fn members_of(&self, membership: &Membership, addresses: &[(NodeId, String)]) -> Vec<Member> {
         members(membership, addresses, (self.opened.id, &self.advertised))
     }
@@ -169,7 +170,8 @@ impl Shared {
         }
     }
 
-    /// The payloads of the batches that were sent and not confirmed. What this node has sent before it has written it is not looked up.
+    /// The payloads of the batches that were sent and not confirmed. What this node has sent before
+    /// it has written it is not looked up.
     fn in_flight_to(&self, log: MemberLog) -> Option<u64> {
         if log.sent <= log.confirmed {
             return Some(0);
@@ -178,7 +180,8 @@ impl Shared {
         Some(sent.next_position.saturating_sub(confirmed.next_position))
     }
 
-    /// The mark after a batch. `None` if it is not kept, or cannot be read now: a status is no reason to fail.
+    /// The mark after a batch. `None` if it is not kept, or cannot be read now: a status is no
+    /// reason to fail.
     fn mark(&self, raft_index: u64) -> Option<Mark> {
         self.reader.mark(raft_index).ok().flatten()
     }
@@ -194,7 +197,8 @@ fn inbox_cost(message: &Message) -> u64 {
     message.footprint() + MESSAGE_OVERHEAD
 }
 
-/// The members of a group and where they are reached, as the builder was told. Nothing is known of them yet, but what this node itself advertises.
+/// The members of a group and where they are reached, as the builder was told. Nothing is known of
+/// them yet, but what this node itself advertises.
 fn members(membership: &Membership, addresses: &[(NodeId, String)], own: (NodeId, &Option<Arc<str>>)) -> Vec<Member> {
     let address = |id| addresses.iter().find(|(node, _)| *node == id).map_or_else(String::new, |(_, address)| address.clone());
     let mut members: Vec<Member> = membership

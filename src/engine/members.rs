@@ -3,8 +3,8 @@
 //!
 //! All of it is looked at once a tick. What comes in between leaves no more than a time. What moves
 //! all the time (when a member was heard, what it has) goes to a board that a status is filled in
-//! from, and wakes nobody. The rest is a change of the status: it is kept steady, so that a group at
-//! work does not wake who watches it.
+//! from, and wakes nobody. The rest is a change of the status: it is kept steady, so that a group
+//! at work does not wake who watches it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,8 @@ struct Contact {
     id: NodeId,
     /// When a message of it arrived last, or it was met.
     heard: Option<Duration>,
-    /// When something that was sent to it was lost last, or its connection. Forgotten when another connection is made.
+    /// When something that was sent to it was lost last, or its connection. Forgotten when another
+    /// connection is made.
     lost: Option<Duration>,
     advertised: Option<Arc<str>>,
     log: Option<MemberLog>,
@@ -84,7 +85,8 @@ impl Contacts {
         self.others.iter().find(|contact| contact.id == id)?.advertised.clone()
     }
 
-    /// Remembers how far the ledger is committed, twice in an election timeout. Returns what a follower has that is in step.
+    /// Remembers how far the ledger is committed, twice in an election timeout. Returns what a
+    /// follower has that is in step.
     fn note_commit(&mut self, commit: u64, election_ticks: usize) -> u64 {
         if self.ticks == 0 {
             let [newest, younger, _] = self.commits;
@@ -200,7 +202,8 @@ impl Engine {
         self.shared.status.change(|status| self.contacts.show(&mut status.members));
     }
 
-    /// All members, and what is known of them when role, term or leader change. A node that takes no part knows nothing of the others any more, but what
+    /// All members, and what is known of them when role, term or leader change. A node that takes
+    /// no part knows nothing of the others any more, but what
     /// they advertise; one that does not lead, nothing of their logs.
     pub(super) fn shown_members(&mut self) -> Vec<Member> {
         let takes_part = self.fault.is_none() && !self.stopped;

@@ -1,4 +1,5 @@
-//! What a host and an operator are told of a node's part in its group: a status, and one line at INFO, for each change.
+//! What a host and an operator are told of a node's part in its group: a status, and one line at
+//! INFO, for each change.
 
 use super::Engine;
 use crate::entry::NodeId;

@@ -468,7 +468,8 @@ impl Core {
         *applied = raft_index.max(*applied);
     }
 
-    /// Goes through what is known of the followers, while this node leads. One that has confirmed batch `in_step` is in step.
+    /// Goes through what is known of the followers, while this node leads. One that has confirmed
+    /// batch `in_step` is in step.
     pub(super) fn each_follower(&mut self, in_step: u64, mut each: impl FnMut(Follower)) {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {

@@ -475,7 +475,8 @@ impl Replica {
         self.core.led()
     }
 
-    /// What each follower has, while this node leads, for a status to show. One that has confirmed batch `in_step` is in step.
+    /// What each follower has, while this node leads, for a status to show. One that has confirmed
+    /// batch `in_step` is in step.
     pub(crate) fn each_follower(&mut self, in_step: u64, each: impl FnMut(Follower)) {
         if !self.failed && self.standing.role == Role::Leader {
             self.core.each_follower(in_step, each);

@@ -31,7 +31,8 @@ pub(crate) const BYTES_MAX: usize = FIXED_BYTES + GROUP_BYTES_MAX + 8 * MEMBERS_
 ///
 /// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation,
 /// u64 nonce, u8 flags, u8 length of the group's name, u8 count of members, u8 length of what is
-/// advertised, the name, u64 for each member, ascending, what is advertised; little-endian. The first 28 bytes have this meaning in every version.
+/// advertised, the name, u64 for each member, ascending, what is advertised; little-endian. The
+/// first 28 bytes have this meaning in every version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: u64,

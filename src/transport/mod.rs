@@ -75,8 +75,10 @@ pub struct Seat {
     pub identity: Identity,
     /// Every member and its address, this node included: its own address is where it listens.
     pub addresses: Vec<(NodeId, String)>,
-    /// What this node lets every member know ([`Builder::advertise`](crate::Builder::advertise)): at most 255 bytes, without control characters. May be
-    /// empty. A transport that carries it has each peer report it with [`Inbox::advertised`] before the first message; one that does not leaves it unknown.
+    /// What this node lets every member know ([`Builder::advertise`](crate::Builder::advertise)):
+    /// at most 255 bytes, without control characters. May be
+    /// empty. A transport that carries it has each peer report it with [`Inbox::advertised`] before
+    /// the first message; one that does not leaves it unknown.
     pub advertised: String,
     /// The data-directory ids of peers, as far as this node has met them.
     pub known: Vec<(NodeId, u128)>,
@@ -179,8 +181,8 @@ impl Inbox {
         (self.0)(Arrival::Met { peer, directory });
     }
 
-    /// Reports what `peer` lets every member know: its [`Seat::advertised`], also if that is empty. A text
-    /// of more than 255 bytes, or with a control character in it, is not taken: false.
+    /// Reports what `peer` lets every member know: its [`Seat::advertised`], also if that is empty.
+    /// A text of more than 255 bytes, or with a control character in it, is not taken: false.
     pub fn advertised(&self, peer: NodeId, text: &str) -> bool {
         check_advertised(text).is_ok() && self.put(Arrival::Advertised { peer, text: text.into() })
     }

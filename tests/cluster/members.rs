@@ -1,4 +1,5 @@
-//! What each node knows of the others: what they advertise, whether they are reached, how far they have come.
+//! What each node knows of the others: what they advertise, whether they are reached, how far they
+//! have come.
 
 use std::thread;
 use std::time::Duration;

@@ -10,7 +10,9 @@ use crate::transport::{Inbox, Seat, Spawner};
 
 const KNOWN: u128 = 0x0123_4567_89ab_cdef;
 
-/// Any bytes either are refused as a hello, or would be written as they came, and advertise nothing that could forge a line of a log; and nobody comes in who is not a peer, speaks to another cluster, group
+/// Any bytes either are refused as a hello, or would be written as they came, and advertise nothing
+/// that could forge a line of a log; and nobody comes in who is not a peer, speaks to another
+/// cluster, group
 /// or node, comes with another directory than before, in an earlier life, or as the second one of the same life.
 ///
 /// An input is hellos: u8 length, u8 bits of what is put right (1 protocol, 2 cluster, 4 group, 8 receiver, 16 sender, 32 directory, 64
