@@ -9,7 +9,7 @@ use crate::batch::{BODY_BYTES_MAX, PREFIX_BYTES, SLOT_BYTES};
 use crate::entry::NodeId;
 use crate::error::OpenError;
 use crate::primitives::Mutex;
-use crate::role::{Membership, Status};
+use crate::role::{Membership, Status, check_advertised};
 use crate::sequencer::ENTRY_OVERHEAD;
 use crate::storage::{Create, Storage};
 use crate::threads::Observer;
@@ -78,6 +78,7 @@ pub struct Builder {
     pub(crate) rejoin_empty: bool,
     pub(crate) group: String,
     pub(crate) peers: Vec<(NodeId, String)>,
+    pub(crate) advertised: String,
     pub(crate) storage: Option<Given<dyn Storage>>,
     pub(crate) transport: Option<Given<dyn Transport>>,
     pub(crate) flush: FlushPolicy,
@@ -140,6 +141,7 @@ impl Builder {
             rejoin_empty: false,
             group: "default".to_owned(),
             peers: Vec::new(),
+            advertised: String::new(),
             storage: None,
             transport: None,
             flush: FlushPolicy::Sync,
@@ -232,6 +234,34 @@ impl Builder {
         A: Into<String>,
     {
         self.peers.extend(peers.into_iter().map(|(id, address)| (id.into(), address.into())));
+        self
+    }
+
+    /// A text that every member of the group gets to know of this node: where the host of this node
+    /// serves its clients, `10.0.0.1:9876` say, which is not the address at which the nodes reach
+    /// each other. At most 255 bytes, without control characters; default empty, which is none.
+    ///
+    /// Nodes tell it each other when they connect, and remember it as long as they run. It is in
+    /// [`Member::advertised`](crate::Member::advertised) of every [`Status`], and, of the leader,
+    /// in [`AppendError::NotLeader`](crate::AppendError::NotLeader), so that a host can send its
+    /// clients there. Who learns that a node leads has its text by then. It may be another one at
+    /// each opening. A [`transport`](Self::transport) of the host's own has to carry it
+    /// ([`Seat::advertised`](crate::transport::Seat::advertised)); with one that does not, it stays
+    /// unknown.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let home = tempfile::tempdir()?;
+    /// # let dir = home.path().join("log");
+    /// let builder = dledger::DLedger::builder(1).dir(dir);
+    /// let ledger = builder.advertise("broker-1.example:9876").open()?;
+    /// let status = ledger.status();
+    /// assert_eq!(status.members[0].advertised.as_deref(), Some("broker-1.example:9876"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn advertise(mut self, text: impl Into<String>) -> Builder {
+        self.advertised = text.into();
         self
     }
 
@@ -376,6 +406,7 @@ impl Builder {
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         self.check_members()?;
         self.check_addresses()?;
+        check_advertised(&self.advertised).or_else(|why| refuse("advertise", &why))?;
         if self.dir.is_none() && self.storage.is_none() {
             return refuse("dir", "a ledger needs a directory, or a storage of the host's own");
         }
@@ -483,6 +514,7 @@ mod tests {
         let good = || Builder::new(1.into()).dir("somewhere");
         good().check().unwrap();
         good().peer(1, "a:1").peer(2, "b:2").check().unwrap();
+        good().advertise(format!("a{}", "ä".repeat(127))).check().unwrap();
         // A group of one listens nowhere, and a transport of the host's own may understand anything.
         good().peer(1, "a").check().unwrap();
         let custom = crate::transport::MemoryNetwork::new().transport(1.into());
@@ -509,6 +541,10 @@ mod tests {
             ("peer", good().peer(1, "a:0").peer(2, "[::1]")),
             ("peer", good().peer(1, "a:0").peer(2, "b c:7001")),
             ("peer", good().peers((1..=64u64).map(|id| (id, "a")))),
+            ("advertise", good().advertise("a".repeat(256))),
+            ("advertise", good().advertise("ä".repeat(128))),
+            ("advertise", good().advertise("a\nb")),
+            ("advertise", good().advertise("a\u{85}")),
             ("segment_bytes", good().segment_bytes(100)),
             ("mapped_segments_max", good().mapped_segments_max(0)),
             ("max_entry_bytes", good().max_entry_bytes(0)),

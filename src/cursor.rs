@@ -347,7 +347,7 @@ mod tests {
             damage: Vec::new(),
         };
         let sequencer = Sequencer::new(Limits { entry: 9, batch: 9, window: 9 }, || {});
-        let shared = Arc::new(Shared::new("g", NodeId::from(1), &[], sequencer, &recovered, reader.clone()).unwrap());
+        let shared = Arc::new(Shared::new("g", NodeId::from(1), &[], "", sequencer, &recovered, reader.clone()).unwrap());
         (reader, Cursor::new(shared, 0))
     }
 

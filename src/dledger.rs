@@ -487,7 +487,7 @@ impl Builder {
         // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
         let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
         let sequencer = sequencer.within(segmented::home());
-        Ok(Shared::new(&self.group, self.node, &self.peers, sequencer, recovered, storage.reader())?)
+        Ok(Shared::new(&self.group, self.node, &self.peers, &self.advertised, sequencer, recovered, storage.reader())?)
     }
 
     fn seat(&self, genesis: &Genesis, recovered: &Recovered, shared: &Arc<Shared>, threads: &Threads, inputs: Sender<Input>) -> Seat {
@@ -497,6 +497,7 @@ impl Builder {
             cluster: genesis.cluster,
             identity: recovered.identity,
             addresses: self.peers.clone(),
+            advertised: self.advertised.clone(),
             known: recovered.peers.clone(),
             message_bytes_max: Message::BYTES_MAX,
             inbox: inbox(shared.clone(), inputs),

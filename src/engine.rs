@@ -10,6 +10,7 @@ mod barriers;
 mod clock;
 mod full_disk;
 mod handover;
+mod members;
 mod purge;
 mod refusing;
 mod rejoining;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use self::barriers::PendingBarrier;
 use self::handover::Transfer;
+use self::members::Contacts;
 use self::purge::PendingPurge;
 use self::refusing::Refusing;
 pub(crate) use self::rejoining::rejoin_empty;
@@ -42,7 +44,7 @@ use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, Fate, Replica, Settings, Standing};
 use crate::reply::Reply;
 use crate::role::{Role, Status};
-use crate::shared::{Shared, members};
+use crate::shared::Shared;
 use crate::storage::{BackupError, Chore, HardState, Identity, PendingBackup, Recovered, Storage, StorageError};
 use crate::transport::{Arrival, Inbox, Transport};
 
@@ -205,6 +207,7 @@ pub(crate) struct Engine {
     /// Those that came when no more were: one of each member at most.
     wishes: Vec<Letter>,
     refusing: Refusing,
+    contacts: Contacts,
     fault: Option<String>,
     stopped: bool,
     /// Why messages were not let through to the replica, for a simulation to look at.
@@ -269,6 +272,7 @@ impl Engine {
             answers_left: 0,
             wishes: Vec::new(),
             refusing: Refusing::default(),
+            contacts: Contacts::default(),
             fault: None,
             stopped: false,
             #[cfg(feature = "sim")]
@@ -382,12 +386,6 @@ impl Engine {
         self.announce_absence();
     }
 
-    /// Tells the host that this node leads and follows nobody.
-    fn announce_absence(&mut self) {
-        let role = if self.replica.standing().role == Role::Learner { Role::Learner } else { Role::Follower };
-        self.announce(Standing { role, term: self.replica.standing().term, leader: None });
-    }
-
     fn handle(&mut self, input: Input) {
         if let Input::Arrival(Arrival::Message(message)) = &input {
             self.shared.dismiss(message);
@@ -416,6 +414,7 @@ impl Engine {
     }
 
     fn handle_arrival(&mut self, arrival: Arrival) {
+        self.note_contact(&arrival);
         match arrival {
             Arrival::Message(message) if message.letter().is_some() => {
                 message.letter().into_iter().for_each(|letter| self.handle_letter(letter))
@@ -446,6 +445,7 @@ impl Engine {
             Arrival::Refused { peer, reason } => self.set_refused(peer, Some(reason)),
             Arrival::Accepted(peer) => self.set_refused(peer, None),
             Arrival::Outlived(peer) => self.handle_outlived(peer),
+            Arrival::Advertised { .. } => {}
         }
     }
 
@@ -505,6 +505,7 @@ impl Engine {
         } else {
             self.replica.tick();
         }
+        self.tick_members();
         self.expire();
     }
 
@@ -657,21 +658,6 @@ impl Engine {
         }
     }
 
-    fn announce(&mut self, standing: Standing) {
-        let members = members(self.replica.membership(), &self.settings.addresses);
-        let (before, mut status) = self.shared.status.change(|status| {
-            let before = Standing { role: status.role, term: status.term, leader: status.leader };
-            (status.role, status.term, status.leader) = (standing.role, standing.term, standing.leader);
-            status.fault.clone_from(&self.fault);
-            (status.members, status.stopped) = (members, self.stopped);
-            (before, status.clone())
-        });
-        self.shared.fill_in(&mut status);
-        self.tell_change(before, standing);
-        // Only a driver that has shut down takes no role changes.
-        let _ = self.backstage.roles.send(status);
-    }
-
     /// Why an append that is certain not to be committed was not taken here, or not kept: another leads; or nobody does, and this node has no room.
     fn refusal(&self) -> AppendError {
         let leader = self.replica.standing().leader.filter(|leader| *leader != self.settings.replica.node);
@@ -679,12 +665,13 @@ impl Engine {
             return AppendError::StorageFull { reason };
         }
         let address = leader.and_then(|leader| self.settings.addresses.iter().find(|(id, _)| *id == leader));
-        let address = address.map(|(_, address)| address.clone());
+        let address = address.map(|(_, address)| address.as_str().into());
+        let advertised = leader.and_then(|leader| self.advertised(leader));
         let refused = match leader {
             None => self.shared.status.read(|status| status.refused.clone()),
             Some(_) => Vec::new(),
         };
-        AppendError::NotLeader { leader, address, refused }
+        AppendError::NotLeader { leader, address, advertised, refused: refused.into() }
     }
 }
 

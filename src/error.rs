@@ -1,6 +1,7 @@
 //! Every way to fail, on one page: whose fault it is, and whether the append may have been committed all the same.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entry::NodeId;
@@ -15,15 +16,19 @@ use crate::storage::StorageError;
 #[non_exhaustive]
 pub enum AppendError {
     /// Another node leads, or none does at the moment. Certainly not committed: append there, or here again after a while.
-    #[error("this node does not lead{}", leads(leader, address, refused))]
+    #[error("this node does not lead{}", leads(leader, address, advertised, refused))]
     #[non_exhaustive]
     NotLeader {
         /// Who leads, as far as this node knows.
         leader: Option<NodeId>,
-        /// Where that node is reached, as the builder was told.
-        address: Option<String>,
+        /// Where that node is reached by the nodes of its group, as the builder was told.
+        address: Option<Arc<str>>,
+        /// What that node's host lets others know
+        /// ([`Builder::advertise`](crate::Builder::advertise)): where clients are sent. `None` if
+        /// it gave nothing.
+        advertised: Option<Arc<str>>,
         /// If no leader is known: which peers and this node refuse each other, as [`Status::refused`](crate::Status::refused) says.
-        refused: Vec<Refusal>,
+        refused: Box<[Refusal]>,
     },
     /// Too many bytes are under way, or others wait for room already. Certainly not committed: wait for
     /// earlier appends to finish, then try again, or use `append_when_ready`.
@@ -95,6 +100,9 @@ pub enum AppendError {
         reason: String,
     },
 }
+
+/// Every append returns room for one. What is told of a leader is shared, not copied.
+const _: () = assert!(size_of::<AppendError>() <= 64);
 
 impl AppendError {
     /// Whether the append may be in the ledger in spite of this error, or appear in it later. If not, it is safe to try again.
@@ -201,11 +209,13 @@ pub enum BarrierError {
 #[non_exhaustive]
 pub enum TransferError {
     /// Only the leader can hand over.
-    #[error("this node does not lead{}", leads(leader, &None, &[]))]
+    #[error("this node does not lead{}", leads(leader, &None, advertised, &[]))]
     #[non_exhaustive]
     NotLeader {
         /// Who leads, as far as this node knows.
         leader: Option<NodeId>,
+        /// What that node's host lets others know, as in [`AppendError::NotLeader`].
+        advertised: Option<Arc<str>>,
     },
     /// The target is no voter of the group.
     #[error("node {0} has no vote in this group")]
@@ -322,12 +332,15 @@ pub enum ShutdownError {
 const WAKER: &str = "called within a waker, on a thread that the answer must come from: use an \
                      asynchronous call, or another thread";
 
-fn leads(leader: &Option<NodeId>, address: &Option<String>, refused: &[Refusal]) -> String {
-    match (leader, address) {
-        (Some(leader), Some(address)) => format!(": node {leader} at {address} does"),
-        (Some(leader), None) => format!(": node {leader} does"),
-        (None, _) if !refused.is_empty() => format!(", and no leader is known: {}", reasons(refused)),
-        (None, _) => ", and no leader is known: try again soon".to_owned(),
+type Text = Option<Arc<str>>;
+
+fn leads(leader: &Option<NodeId>, address: &Text, advertised: &Text, refused: &[Refusal]) -> String {
+    match (leader, advertised, address) {
+        (Some(leader), Some(advertised), _) => format!(": node {leader} does, which is for clients at {advertised}"),
+        (Some(leader), None, Some(address)) => format!(": node {leader} at {address} does"),
+        (Some(leader), None, None) => format!(": node {leader} does"),
+        (None, ..) if !refused.is_empty() => format!(", and no leader is known: {}", reasons(refused)),
+        (None, ..) => ", and no leader is known: try again soon".to_owned(),
     }
 }
 

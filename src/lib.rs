@@ -72,8 +72,9 @@
 //!
 //! Appends are taken by the leader alone: see [`Status::leader`], [`DLedger::wait_for_leader`] and
 //! [`DLedger::watch`]. Elsewhere they fail with [`AppendError::NotLeader`], which names the leader
-//! and the address of its ledger, if they are known. Nodes do not pass appends on: a host sends them
-//! to the host of the leader by a way of its own. What to do about an error is one question:
+//! and what its host has told all nodes to find it by ([`Builder::advertise`]), if they are known.
+//! Nodes do not pass appends on: a host sends them to the host of the leader by a way of its own.
+//! What to do about an error is one question:
 //!
 //! - [`AppendError::may_have_committed`] is false: the append is not in the ledger and never will
 //!   be. Append again, at the leader, or here once there is room.
@@ -119,7 +120,8 @@
 //! disk and a lack of file handles are no failures: the node steps back, says so in
 //! [`Status::full`], and goes on by itself. A fault that it cannot go on with is
 //! [`Status::fault`]; damage that it mends with the help of its peers is [`Status::repair`]; peers
-//! that refuse it are in [`Status::refused`].
+//! that refuse it are in [`Status::refused`]. What it knows of the others, whether they are reached
+//! and how far they have come, is in [`Status::members`].
 //!
 //! # Features
 //!
@@ -205,6 +207,7 @@ mod future;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod members;
 mod message;
 mod owner;
 mod primitives;
@@ -230,7 +233,7 @@ pub use dledger::{AppendWhenReady, CommittedPast, DLedger, ResponseFuture, Shutd
 pub use entry::{Entry, NodeId};
 pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
 pub use future::{AppendFuture, Appended};
-pub use role::{Member, Membership, Refusal, Role, Status};
+pub use role::{Member, Membership, Progress, Refusal, Role, Status};
 pub use storage::{Backup, BackupError, Create, tools};
 pub use watch::StatusWatch;
 

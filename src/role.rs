@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::entry::NodeId;
 
@@ -71,7 +73,60 @@ fn sorted(ids: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
     ids
 }
 
-/// One node of the group and where it is reached.
+/// The longest text that a node can [advertise](crate::Builder::advertise), in bytes.
+pub(crate) const ADVERTISED_BYTES_MAX: usize = 255;
+
+/// What is wrong with a text that is to be advertised, if anything is. It is written into logs and
+/// errors of other nodes, so it must not be able to forge lines there.
+pub(crate) fn check_advertised(text: &str) -> Result<(), String> {
+    if text.len() > ADVERTISED_BYTES_MAX {
+        let len = text.len();
+        return Err(format!("{len} bytes are more than the limit of {ADVERTISED_BYTES_MAX}"));
+    }
+    match text.contains(char::is_control) {
+        true => Err("it may not contain line breaks or other control characters".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// How far a member has come with the log of its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Progress {
+    /// It has all that was committed up to about an election timeout ago, at least.
+    InStep,
+    /// It lacks older entries, and is being sent them.
+    CatchingUp,
+    /// It lacked what its leader does not keep any more, and was moved forward past that: its log
+    /// begins anew at the leader's first retained entry. It catches up from there, and is
+    /// [`InStep`](Progress::InStep) afterwards.
+    MovedForward,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Progress::InStep => "in step",
+            Progress::CatchingUp => "catching up",
+            Progress::MovedForward => "moved forward",
+        })
+    }
+}
+
+/// One node of the group, as the node whose [`Status`] this is knows it.
+///
+/// What is `None` is not known there. Of itself a node tells `id`, `address`, `voter`, `advertised`
+/// and `end_index`. What it knows of the others depends on its role:
+///
+/// | field | on the leader | on any other node |
+/// |---|---|---|
+/// | `advertised`, `refused` | of every member | of every member |
+/// | `heard` | of every member | of every member; steadily of the leader alone, for the others have nothing to say to it |
+/// | `reached` | of every member | of every member that it has tried to reach, or that has reached it |
+/// | `progress`, `end_index`, `in_flight_bytes` | of every member that has said what it has | of none |
+///
+/// A node that is stopped or has a fault knows nothing of `reached`, `heard`, `progress`,
+/// `end_index` and `in_flight_bytes` of others any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Member {
@@ -81,6 +136,45 @@ pub struct Member {
     pub address: String,
     /// Whether it has a vote.
     pub voter: bool,
+    /// What its host gave to [`Builder::advertise`](crate::Builder::advertise): where its clients
+    /// find it, say. At most 255 bytes, without control characters. `None` if that is nothing, or
+    /// the two nodes have not been connected since this one was opened, or their transport does not
+    /// carry it. Nobody vouches for it but that host.
+    pub advertised: Option<Arc<str>>,
+    /// Whether messages get there. No if the connection to it broke or could not be made, or
+    /// messages to it were dropped; yes again once a new connection is made, or when it was heard
+    /// and for two seconds nothing to it was lost. Follows within a heartbeat interval.
+    pub reached: Option<bool>,
+    /// Why one of the two refuses the other: see [`Status::refused`].
+    pub refused: Option<String>,
+    /// How far it has come with the log. `None` also if it is not reached.
+    pub progress: Option<Progress>,
+    /// How long ago a message of it arrived, or a connection to or from it was made: when the
+    /// status was read, and at most a heartbeat interval too much.
+    pub heard: Option<Duration>,
+    /// The index after the last entry that it is known to have stored, as its flush policy has it.
+    /// `None` also if that lies before what this node keeps. May be a heartbeat interval old.
+    pub end_index: Option<u64>,
+    /// How many bytes of entries were sent to it, and not yet confirmed by it: payloads, as far as
+    /// they are in this node's own log. May be a heartbeat interval old.
+    pub in_flight_bytes: Option<u64>,
+}
+
+impl Member {
+    pub(crate) fn new(id: NodeId, address: String, voter: bool) -> Member {
+        Member {
+            id,
+            address,
+            voter,
+            advertised: None,
+            reached: None,
+            refused: None,
+            progress: None,
+            heard: None,
+            end_index: None,
+            in_flight_bytes: None,
+        }
+    }
 }
 
 /// Two nodes of which one refuses the other: this one, and a peer.
@@ -119,14 +213,22 @@ pub struct Status {
     pub term: u64,
     /// The leader of that term, if it knows one. On the leader itself: this node, from the moment that it is ready.
     pub leader: Option<NodeId>,
-    /// All members, this node included, by ascending id.
+    /// All members, this node included, by ascending id, and what is known here of each.
     pub members: Vec<Member>,
     /// The indexes that can be read here: first retained .. first not (yet) known to be committed.
     pub committed: Range<u64>,
-    /// The sum of the payload lengths of all entries below `committed.end`, in bytes.
+    /// The oldest position that can be read here: that of the first retained entry. The sum of the
+    /// payload lengths of all entries below `committed.start`, in bytes.
+    pub oldest_position: u64,
+    /// The newest position: the sum of the payload lengths of all entries below `committed.end`, in
+    /// bytes. It is where the last committed entry ends.
     pub committed_position: u64,
     /// The index after the last entry in the local log, committed or not.
     pub end_index: u64,
+    /// How many bytes of appends of this node's own hosts are under way: those that
+    /// [`Builder::max_in_flight_bytes`](crate::Builder::max_in_flight_bytes) bounds. Each entry
+    /// counts its payload and 32 bytes.
+    pub in_flight_bytes: u64,
     /// What keeps this node from taking appends for now: it lacks room on its disk or may not write there, or the process has no open file, memory or
     /// mapping left for it. It votes as far as it can remember that, serves reads as far as they need nothing of what is lacking, and goes on by itself when
     /// there is some again. The text says what to do.

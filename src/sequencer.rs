@@ -115,7 +115,7 @@ struct PendingBatch {
 impl Sequencer {
     pub(crate) fn new(limits: Limits, doorbell: impl Fn() + Send + Sync + 'static) -> Sequencer {
         let queue = Queue {
-            gate: Gate::Closed(AppendError::NotLeader { leader: None, address: None, refused: Vec::new() }),
+            gate: Gate::Closed(AppendError::NotLeader { leader: None, address: None, advertised: None, refused: Box::default() }),
             next_index: 0,
             next_position: 0,
             timestamp: 0,
@@ -375,7 +375,6 @@ impl Sequencer {
     }
 
     /// What queued and unsettled batches take of the window.
-    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn in_flight(&self) -> u64 {
         self.queue.lock().in_flight
     }

@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::batch::Mark;
 use crate::entry::NodeId;
 use crate::error::BarrierError;
 use crate::fork::{FORKED, Home};
+use crate::members::{MemberLog, MembersBoard};
 use crate::message::Message;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::role::{Member, Membership, Role, Status};
@@ -30,10 +32,14 @@ pub(crate) struct Shared {
     pub(crate) home: Home,
     /// As the node was when it was opened.
     opened: Status,
+    /// What this node's host lets others know.
+    advertised: Option<Arc<str>>,
     pub(crate) sequencer: Sequencer,
     pub(crate) watermark: Watermark,
     pub(crate) reader: Arc<dyn LogReader>,
     pub(crate) status: StatusCell,
+    /// What the engine knows of the other members, as of its last tick.
+    pub(crate) members: MembersBoard,
     /// The index after the last entry of the log, committed or not.
     pub(crate) end_index: AtomicU64,
     /// Bytes of messages that wait in the engine's inputs.
@@ -49,21 +55,26 @@ impl Shared {
         group: &str,
         id: NodeId,
         addresses: &[(NodeId, String)],
+        advertised: &str,
         sequencer: Sequencer,
         recovered: &Recovered,
         reader: Arc<dyn LogReader>,
     ) -> Result<Shared, StorageError> {
         let committed = reader.mark(recovered.hard_state.commit)?.unwrap_or(recovered.base.mark);
+        let advertised = Some(advertised).filter(|text| !text.is_empty()).map(Arc::from);
+        let members = members(&recovered.base.membership, addresses, (id, &advertised));
         let status = Status {
             group: group.to_owned(),
             id,
             role: Role::Follower,
             term: recovered.hard_state.term,
             leader: None,
-            members: members(&recovered.base.membership, addresses),
+            members,
             committed: 0..0,
+            oldest_position: 0,
             committed_position: 0,
             end_index: 0,
+            in_flight_bytes: 0,
             full: None,
             repair: None,
             refused: Vec::new(),
@@ -74,10 +85,12 @@ impl Shared {
         Ok(Shared {
             home,
             opened: status.clone(),
+            advertised,
             sequencer,
             watermark: Watermark::new(committed.next_index, committed.next_position).within(home),
             reader,
             status: StatusCell::new(status, home),
+            members: MembersBoard::default(),
             end_index: AtomicU64::new(recovered.last.next_index),
             inbox_bytes: AtomicU64::new(0),
         })
@@ -98,6 +111,12 @@ impl Shared {
     /// A message has left the inputs.
     pub(crate) fn dismiss(&self, message: &Message) {
         self.inbox_bytes.fetch_sub(inbox_cost(message), Ordering::Relaxed);
+    }
+
+    /// The members of the group, of which nothing is known yet but what this node itself
+    /// advertises.
+    pub(crate) fn members_of(&self, membership: &Membership, addresses: &[(NodeId, String)]) -> Vec<Member> {
+        members(membership, addresses, (self.opened.id, &self.advertised))
     }
 
     /// In a forked child: who the node is, and why it does nothing there. All else may be locked, by a thread that is not there.
@@ -127,9 +146,44 @@ impl Shared {
     /// The parts of a status that move all the time are read when they are asked for.
     pub(crate) fn fill_in(&self, status: &mut Status) {
         let (end, position) = self.watermark.end_and_position();
-        status.committed = self.reader.base().mark.next_index.min(end)..end;
+        let base = self.reader.base().mark;
+        status.committed = base.next_index.min(end)..end;
+        status.oldest_position = base.next_position.min(position);
         status.committed_position = position;
         status.end_index = self.end_index.load(Ordering::Relaxed).max(end);
+        status.in_flight_bytes = self.sequencer.in_flight();
+        self.fill_in_members(status);
+    }
+
+    fn fill_in_members(&self, status: &mut Status) {
+        let seen = self.members.read();
+        for member in &mut status.members {
+            let refusal = status.refused.iter().find(|refusal| refusal.peer == member.id);
+            member.refused = refusal.map(|refusal| refusal.reason.clone());
+            if member.id == status.id {
+                member.end_index = Some(status.end_index);
+            } else if let Some(seen) = seen.iter().find(|seen| seen.id == member.id) {
+                member.heard = seen.heard;
+                member.end_index = seen.log.and_then(|log| Some(self.mark(log.confirmed)?.next_index));
+                member.in_flight_bytes = seen.log.and_then(|log| self.in_flight_to(log));
+            }
+        }
+    }
+
+    /// The payloads of the batches that were sent and not confirmed. What this node has sent before
+    /// it has written it is not looked up.
+    fn in_flight_to(&self, log: MemberLog) -> Option<u64> {
+        if log.sent <= log.confirmed {
+            return Some(0);
+        }
+        let (confirmed, sent) = (self.mark(log.confirmed)?, self.mark(log.sent)?);
+        Some(sent.next_position.saturating_sub(confirmed.next_position))
+    }
+
+    /// The mark after a batch. `None` if it is not kept, or cannot be read now: a status is no
+    /// reason to fail.
+    fn mark(&self, raft_index: u64) -> Option<Mark> {
+        self.reader.mark(raft_index).ok().flatten()
     }
 }
 
@@ -143,15 +197,16 @@ fn inbox_cost(message: &Message) -> u64 {
     message.footprint() + MESSAGE_OVERHEAD
 }
 
-/// The members of a group and where they are reached, as the builder was told.
-pub(crate) fn members(membership: &Membership, addresses: &[(NodeId, String)]) -> Vec<Member> {
+/// The members of a group and where they are reached, as the builder was told. Nothing is known of
+/// them yet, but what this node itself advertises.
+fn members(membership: &Membership, addresses: &[(NodeId, String)], own: (NodeId, &Option<Arc<str>>)) -> Vec<Member> {
     let address = |id| addresses.iter().find(|(node, _)| *node == id).map_or_else(String::new, |(_, address)| address.clone());
     let mut members: Vec<Member> = membership
         .voters
         .iter()
         .map(|id| (*id, true))
         .chain(membership.learners.iter().map(|id| (*id, false)))
-        .map(|(id, voter)| Member { id, address: address(id), voter })
+        .map(|(id, voter)| Member { advertised: own.1.clone().filter(|_| id == own.0), ..Member::new(id, address(id), voter) })
         .collect();
     members.sort_by_key(|member| member.id);
     members

@@ -17,13 +17,16 @@ use crate::wakers::is_in_waker;
 /// time and as often as is wished.
 ///
 /// The first status that it gives is the present one; then it gives the newest one each time that
-/// role, term, leader, members, `full`, `repair`, `refused`, `fault` or `stopped` have changed.
+/// role, term, leader, `full`, `repair`, `refused`, `fault` or `stopped` have changed, or of a
+/// member its `voter`, `advertised`, `reached`, `refused` or `progress`.
 /// It is no queue: of several changes that came before it was asked, only what they led to is
 /// given. The last one is never missed: it has `stopped` set, and after it there is only `None`.
 ///
-/// How far the log has come (`committed`, `committed_position`, `end_index`) is filled in when a
-/// status is given, and is no change: [`DLedger::tail`](crate::DLedger::tail) and
-/// [`DLedger::committed_past`](crate::DLedger::committed_past) tell of that.
+/// What moves all the time is filled in when a status is given, and is no change: how far the log
+/// has come (`committed`, `oldest_position`, `committed_position`, `end_index`), what is under way
+/// (`in_flight_bytes`), and of a member `heard`, `end_index` and `in_flight_bytes`. Of the log
+/// [`DLedger::tail`](crate::DLedger::tail) and
+/// [`DLedger::committed_past`](crate::DLedger::committed_past) tell.
 ///
 /// As an iterator it blocks until there is a change, and ends when the node is stopped and its last
 /// status was given. It does not keep the node running. On a thread of the node, within a waker for

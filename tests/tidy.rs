@@ -20,7 +20,8 @@ const THREADS_AT_HOME: [&str; 1] = ["src/threads.rs"];
 /// has one thread, and the suite that a host's transport runs against are no part of a node. Whose turn it is to spin decides nothing.
 const PRIMITIVES_AT_HOME: [&str; 5] = ["src/primitives.rs", "src/primitives/", "src/spin.rs", "src/transport/conformance.rs", "src/sim/"];
 /// Replica, engine, sequencer and storage are given the time: the same input and the same time have the same effects.
-const CLOCKS_AT_HOME: [&str; 9] = [
+const CLOCKS_AT_HOME: [&str; 10] = [
+    "src/members.rs",
     "src/threads.rs",
     "src/primitives/",
     "src/future.rs",
@@ -46,7 +47,7 @@ const FLOORS: [&[&str]; 18] = [
     &["error"],
     &["transport"],
     &["storage"],
-    &["message", "watermark", "spin", "reply", "status"],
+    &["message", "watermark", "spin", "reply", "status", "members"],
     &["role"],
     &["wakers"],
     &["batch", "owner"],

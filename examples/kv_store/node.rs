@@ -57,6 +57,8 @@ impl Node {
         for Peer { id, address } in peers {
             builder = builder.peer(*id, address);
         }
+        // Told to every node, and by those that do not lead to their clients.
+        let builder = builder.advertise(format!("the prompt of process {}", std::process::id()));
         let node = Node::replaying(builder.on_role_change(announce).open()?)?;
         println!("node {id} is up, one of {}: type help", peers.len());
         Ok(node)
@@ -141,8 +143,8 @@ pub(crate) fn describe(status: &Status) -> String {
 impl Host for Node {
     fn write(&mut self, command: &Command) -> Result<u64> {
         self.ledger.append(command.bytes()).map_err(|error| match error {
-            AppendError::NotLeader { leader: Some(leader), address: Some(address), .. } => {
-                format!("node {leader} leads, at {address}: ask there").into()
+            AppendError::NotLeader { leader: Some(leader), advertised: Some(place), .. } => {
+                format!("node {leader} leads: ask at {place}").into()
             }
             error if error.may_have_committed() => format!("{error}: it may be done or not, read to see").into(),
             error => error.into(),

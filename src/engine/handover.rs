@@ -41,8 +41,9 @@ impl Engine {
         if standing.leader == Some(to) {
             return Ok(());
         }
+        let advertised = standing.leader.and_then(|leader| self.advertised(leader));
         let refusal = |refusal| match refusal {
-            TransferRefusal::NotLeader => TransferError::NotLeader { leader: standing.leader },
+            TransferRefusal::NotLeader => TransferError::NotLeader { leader: standing.leader, advertised: advertised.clone() },
             TransferRefusal::NotAVoter => TransferError::NotAVoter(to),
         };
         // Before anything is touched: a refusal must not disturb a transfer that is under way.

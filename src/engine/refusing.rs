@@ -139,6 +139,11 @@ impl Engine {
     /// Shows who refuses whom, and tells it to whoever appends here in vain.
     fn show_refused(&mut self) {
         self.shared.status.change(|status| status.refused = self.refusing.shown());
+        self.refuse_appends_anew();
+    }
+
+    /// What an append in vain is told has changed, though the role has not.
+    pub(super) fn refuse_appends_anew(&mut self) {
         let is_told_why = self.stands_still() || self.stopped;
         if !is_told_why && self.replica.standing().role != Role::Leader {
             self.shared.sequencer.close(self.refusal());

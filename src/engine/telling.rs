@@ -1,4 +1,5 @@
-//! What an operator reads of a node's part in its group: one line at INFO for each change.
+//! What a host and an operator are told of a node's part in its group: a status, and one line at
+//! INFO, for each change.
 
 use super::Engine;
 use crate::entry::NodeId;
@@ -16,8 +17,30 @@ impl Engine {
         ));
     }
 
+    /// Tells the host that this node leads and follows nobody.
+    pub(super) fn announce_absence(&mut self) {
+        let role = if self.replica.standing().role == Role::Learner { Role::Learner } else { Role::Follower };
+        self.announce(Standing { role, term: self.replica.standing().term, leader: None });
+    }
+
+    /// Tells the host what this node is to its group.
+    pub(super) fn announce(&mut self, standing: Standing) {
+        let members = self.shown_members();
+        let (before, mut status) = self.shared.status.change(|status| {
+            let before = Standing { role: status.role, term: status.term, leader: status.leader };
+            (status.role, status.term, status.leader) = (standing.role, standing.term, standing.leader);
+            status.fault.clone_from(&self.fault);
+            (status.members, status.stopped) = (members, self.stopped);
+            (before, status.clone())
+        });
+        self.shared.fill_in(&mut status);
+        self.tell_change(before, standing);
+        // Only a driver that has shut down takes no role changes.
+        let _ = self.backstage.roles.send(status);
+    }
+
     /// Role, term or leader have changed.
-    pub(super) fn tell_change(&self, before: Standing, now: Standing) {
+    fn tell_change(&self, before: Standing, now: Standing) {
         let Standing { role, term, leader } = now;
         if before == now {
             return;

@@ -4,6 +4,7 @@
 
 mod damaged;
 mod ends;
+mod members;
 mod refused;
 mod rejoining;
 mod storage;
@@ -204,7 +205,7 @@ impl Desk {
         let doorbell = inputs.clone();
         let limits = Limits { entry: 1000, batch: 1000, window: 1000 };
         let sequencer = Sequencer::new(limits, move || drop(doorbell.send(Input::Appends)));
-        let shared = Shared::new("desk", node, &addresses, sequencer, &recovered, storage.reader())?;
+        let shared = Shared::new("desk", node, &addresses, "", sequencer, &recovered, storage.reader())?;
         let shared = Arc::new(shared);
         let (sync_jobs, syncs) = unbounded();
         let (chores, _) = unbounded();

@@ -11,10 +11,11 @@ mod view;
 use std::sync::Arc;
 
 use raft::eraftpb::{Entry as RaftEntry, Message as RaftMessage, MessageType, Snapshot};
-use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use crate::batch::{Batch, Mark};
 use crate::entry::NodeId;
+use crate::members::MemberLog;
 use crate::message::{Message, Refusal, View};
 use crate::role::Membership;
 use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
@@ -37,6 +38,15 @@ pub(super) enum CoreRole {
     Leader,
     Follower,
     Candidate,
+}
+
+/// What a leader knows of the log of one follower.
+pub(crate) struct Follower {
+    pub(crate) id: NodeId,
+    /// `None` if it has not said yet what it has.
+    pub(crate) log: Option<MemberLog>,
+    /// It was moved forward, and is not in step since.
+    pub(crate) is_moved: bool,
 }
 
 /// What raft-rs asks for at once, in this crate's words: one `Ready`.
@@ -74,6 +84,8 @@ pub(super) struct Core {
     newest: Mark,
     /// The commit that the last message to all others told of, while this node leads.
     told: u64,
+    /// Followers that this leader has moved forward, and that were not seen in step since.
+    moved: Vec<u64>,
 }
 
 impl Core {
@@ -129,6 +141,7 @@ impl Core {
             owes_hard_state,
             newest: recovered.last,
             told: 0,
+            moved: Vec::new(),
         };
         core.settle_timeout();
         core
@@ -428,6 +441,9 @@ impl Core {
             // A rebase is a message like any other, and raft-rs would wait for its answer for ever. Told that it is done, it probes behind it,
             // and a peer that the message did not reach says so.
             self.node.report_snapshot(peer, SnapshotStatus::Finish);
+            if !self.moved.contains(&peer) {
+                self.moved.push(peer);
+            }
         }
         self.apply();
     }
@@ -458,6 +474,31 @@ impl Core {
     fn applied(&mut self, raft_index: u64) {
         let applied = &mut self.node.raft.raft_log.applied;
         *applied = raft_index.max(*applied);
+    }
+
+    /// Goes through what is known of the followers, while this node leads. One that has confirmed
+    /// batch `in_step` is in step.
+    pub(super) fn each_follower(&mut self, in_step: u64, mut each: impl FnMut(Follower)) {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            return;
+        }
+        // A follower may have confirmed what is not written here yet.
+        let written = self.last_settled();
+        for (&id, progress) in raft.prs().iter().filter(|(id, _)| **id != raft.id) {
+            let is_streaming = progress.state == ProgressState::Replicate;
+            let sent = if is_streaming { progress.next_idx.saturating_sub(1) } else { 0 };
+            let confirmed = progress.matched.min(written);
+            let sent = sent.min(written).max(confirmed);
+            if confirmed >= in_step {
+                self.moved.retain(|peer| *peer != id);
+            }
+            each(Follower {
+                id: NodeId::from(id),
+                log: Some(MemberLog { confirmed, sent }).filter(|_| confirmed > 0),
+                is_moved: self.moved.contains(&id),
+            });
+        }
     }
 
     /// If this node leads: the raft index of the last batch.
@@ -557,6 +598,7 @@ impl Core {
             self.drawn_for = state;
             // A new leader's first batch tells of it.
             self.told = self.commit();
+            self.moved.clear();
             let timeout = self.timeouts.draw(state.0);
             self.node.raft.set_randomized_election_timeout(timeout);
         }

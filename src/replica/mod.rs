@@ -58,6 +58,7 @@ use crate::message::{Message, PeerState, Refusal};
 use crate::role::{Membership, Role};
 use crate::storage::{Base, HardState, Identity, LogReader, Recovered, StorageError};
 
+pub(crate) use adapter::Follower;
 use adapter::{Core, CoreRole, Turn};
 use barriers::Barriers;
 use membership::Members;
@@ -472,6 +473,19 @@ impl Replica {
     /// If this node leads: the raft index of the last batch of its log. That may not be written yet, and peers may have been sent it already.
     pub(crate) fn led(&self) -> Option<u64> {
         self.core.led()
+    }
+
+    /// What each follower has, while this node leads, for a status to show. One that has confirmed
+    /// batch `in_step` is in step.
+    pub(crate) fn each_follower(&mut self, in_step: u64, each: impl FnMut(Follower)) {
+        if !self.failed && self.standing.role == Role::Leader {
+            self.core.each_follower(in_step, each);
+        }
+    }
+
+    /// The newest batch that is shown as committed.
+    pub(crate) fn commit(&self) -> u64 {
+        self.committed.raft_index
     }
 
     pub(crate) fn membership(&self) -> &Membership {

@@ -25,7 +25,7 @@ fn with_limits(limits: Limits) -> Sequencer {
 }
 
 fn not_leader() -> AppendError {
-    AppendError::NotLeader { leader: None, address: None, refused: Vec::new() }
+    AppendError::NotLeader { leader: None, address: None, advertised: None, refused: Box::default() }
 }
 
 /// What became of a future that is resolved by now.

@@ -309,7 +309,7 @@ impl Node {
         let limits = Limits { entry: swarm.entry_bytes, batch: 2 * swarm.entry_bytes, window: swarm.window_of(self.number) };
         let doorbell = inputs.clone();
         let sequencer = Sequencer::new(limits, move || drop(doorbell.send(Input::Appends)));
-        let shared = Shared::new(GROUP, id, &addresses, sequencer, &recovered, reader).map_err(|error| error.to_string())?;
+        let shared = Shared::new(GROUP, id, &addresses, "", sequencer, &recovered, reader).map_err(|error| error.to_string())?;
         let shared = Arc::new(shared);
         let inbox = inbox(shared.clone(), inputs.clone());
         let spawner = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));

@@ -215,7 +215,8 @@ impl Desk {
             Arrival::Message(_) if papers.is_full => return false,
             Arrival::Message(message) => papers.messages.push(message),
             Arrival::Unreachable(peer) => drop(papers.unreachable.insert(peer)),
-            Arrival::Met { .. } | Arrival::Refused { .. } | Arrival::Accepted(_) | Arrival::Outlived(_) => {}
+            Arrival::Met { .. } | Arrival::Advertised { .. } => {}
+            Arrival::Refused { .. } | Arrival::Accepted(_) | Arrival::Outlived(_) => {}
         }
         self.changed.notify_all();
         true

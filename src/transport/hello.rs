@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use super::Seat;
 use crate::entry::NodeId;
+use crate::role::{ADVERTISED_BYTES_MAX, check_advertised};
 use crate::storage::Identity;
 
 /// The version of all that follows a hello.
 const PROTOCOL: u32 = 2;
 /// The longest name of a group, in bytes.
-pub(crate) const GROUP_BYTES_MAX: usize = 255;
+pub(crate) const GROUP_BYTES_MAX: usize = 63;
 /// The most members that a hello names.
 pub(crate) const MEMBERS_MAX: usize = 63;
 /// A flag: the log of the speaker is not complete, so that it asks to be let in from another data directory.
@@ -21,13 +22,17 @@ const INCOMPLETE: u8 = 1;
 /// The flags that this version knows.
 const FLAGS: u8 = INCOMPLETE;
 /// Bytes before the name of the group.
-const FIXED_BYTES: usize = 63;
+const FIXED_BYTES: usize = 64;
+
+/// The longest hello that is said.
+pub(crate) const BYTES_MAX: usize = FIXED_BYTES + GROUP_BYTES_MAX + 8 * MEMBERS_MAX + ADVERTISED_BYTES_MAX;
 
 /// Who speaks, to whom, and from which copy of its disk.
 ///
 /// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation,
-/// u64 nonce, u8 flags, u8 length of the group's name, u8 count of members, the name, u64 for each
-/// member, ascending; little-endian. The first 28 bytes have this meaning in every version.
+/// u64 nonce, u8 flags, u8 length of the group's name, u8 count of members, u8 length of what is
+/// advertised, the name, u64 for each member, ascending, what is advertised; little-endian. The
+/// first 28 bytes have this meaning in every version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: u64,
@@ -39,6 +44,8 @@ pub(crate) struct Hello {
     pub(crate) identity: Identity,
     /// Drawn when the transport started. Tells apart two processes that both opened a copy of the same disk.
     pub(crate) nonce: u64,
+    /// What its host lets every member know: at most 255 bytes, without control characters.
+    pub(crate) advertised: Arc<str>,
 }
 
 /// Why a peer is turned away. Sent back to it, so that both sides can say so.
@@ -103,11 +110,12 @@ impl Hello {
             to,
             identity: seat.identity,
             nonce,
+            advertised: seat.advertised.as_str().into(),
         }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let len = FIXED_BYTES + self.group.len() + 8 * self.members.len();
+        let len = FIXED_BYTES + self.group.len() + 8 * self.members.len() + self.advertised.len();
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(&PROTOCOL.to_le_bytes());
         for number in [self.cluster, self.from.get(), self.to.get()] {
@@ -117,12 +125,13 @@ impl Hello {
         for number in [self.identity.incarnation, self.nonce] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        let lens = [self.group.len(), self.members.len()];
-        let [group, members] = lens.map(|len| u8::try_from(len).expect("a seat is checked at the start"));
+        let lens = [self.group.len(), self.members.len(), self.advertised.len()];
+        let [group, members, advertised] = lens.map(|len| u8::try_from(len).expect("a seat is checked at the start"));
         let flags = if self.identity.complete { 0 } else { INCOMPLETE };
-        bytes.extend_from_slice(&[flags, group, members]);
+        bytes.extend_from_slice(&[flags, group, members, advertised]);
         bytes.extend_from_slice(self.group.as_bytes());
         self.members.iter().for_each(|member| bytes.extend_from_slice(&member.get().to_le_bytes()));
+        bytes.extend_from_slice(self.advertised.as_bytes());
         bytes
     }
 
@@ -141,7 +150,7 @@ impl Hello {
         let directory = u128::from_le_bytes(take(&mut bytes)?);
         let incarnation = u64::from_le_bytes(take(&mut bytes)?);
         let nonce = u64::from_le_bytes(take(&mut bytes)?);
-        let [flags, group_bytes, members] = take(&mut bytes)?;
+        let [flags, group_bytes, members, advertised_bytes] = take(&mut bytes)?;
         if flags & !FLAGS != 0 {
             return None;
         }
@@ -151,7 +160,9 @@ impl Hello {
         let members: Arc<[NodeId]> = (0..members).map(member).collect::<Option<_>>()?;
         let is_list = members.len() <= MEMBERS_MAX && members.is_sorted_by(|one, next| one < next);
         let identity = Identity { directory, incarnation, complete: flags & INCOMPLETE == 0 };
-        (is_list && bytes.is_empty()).then_some(Hello { cluster, group, members, from, to, identity, nonce })
+        let (advertised, rest) = bytes.split_at_checked(usize::from(advertised_bytes))?;
+        let advertised = std::str::from_utf8(advertised).ok().filter(|text| check_advertised(text).is_ok())?.into();
+        (is_list && rest.is_empty()).then_some(Hello { cluster, group, members, from, to, identity, nonce, advertised })
     }
 }
 
@@ -327,7 +338,7 @@ mod tests {
     }
 
     fn hello() -> Hello {
-        Hello::new(&seat(2), NodeId::from(1), 77)
+        Hello { advertised: "broker-2:9876".into(), ..Hello::new(&seat(2), NodeId::from(1), 77) }
     }
 
     #[test]
@@ -345,6 +356,17 @@ mod tests {
             let members = members.iter().map(|id| NodeId::from(*id)).collect();
             assert_eq!(Hello::decode(&Hello { members, ..hello() }.encode()), Err(Stranger::Protocol));
         }
+        for advertised in ["", "ä", &"x".repeat(ADVERTISED_BYTES_MAX)] {
+            let said = Hello { advertised: advertised.into(), ..hello() };
+            assert_eq!(Hello::decode(&said.encode()), Ok(said));
+        }
+        for forged in ["two\nlines", "\u{1b}[31m", "\u{85}", "\0"] {
+            let said = Hello { advertised: forged.into(), ..hello() };
+            assert_eq!(Hello::decode(&said.encode()), Err(Stranger::Protocol), "{forged:?}");
+        }
+        let mut not_utf8 = bytes.clone();
+        *not_utf8.last_mut().unwrap() = 0xff;
+        assert_eq!(Hello::decode(&not_utf8), Err(Stranger::Protocol));
         let mut unknown_flag = bytes;
         unknown_flag[60] |= 1 << 7;
         assert_eq!(Hello::decode(&unknown_flag), Err(Stranger::Protocol));

@@ -126,8 +126,10 @@ impl Wires {
             new.met.push(other.number);
             other.met.push(new.number);
             let met = |peer, of: &Seat| Arrival::Met { peer, directory: of.identity.directory };
-            news.push((other.seat.inbox.clone(), met(here, &new.seat)));
-            news.push((new.seat.inbox.clone(), met(there, &other.seat)));
+            let advertised = |peer, of: &Seat| Arrival::Advertised { peer, text: of.advertised.as_str().into() };
+            for (inbox, peer, seat) in [(&other.seat.inbox, here, &new.seat), (&new.seat.inbox, there, &other.seat)] {
+                news.extend([met(peer, seat), advertised(peer, seat)].map(|arrival| (inbox.clone(), arrival)));
+            }
         }
         self.chairs.push(new);
         news
@@ -175,6 +177,7 @@ impl Transport for MemoryTransport {
             let told = format!("this is the place of node {}, not of node {}", self.node, seat.node);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
         }
+        seat.check_advertised()?;
         let inbox = seat.inbox.clone();
         let (number, news) = {
             let mut wires = self.network.0.lock();
@@ -321,11 +324,17 @@ mod tests {
     fn those_who_meet_learn_of_each_other_and_a_wiped_disk_stays_outside() {
         let network = MemoryNetwork::new();
         let mut one = Node::seated(&network, 1, |seat| seat.known = vec![(NodeId::from(3), 55)]);
-        let two = Node::seated(&network, 2, |_| ());
+        let two = Node::seated(&network, 2, |seat| seat.advertised = "two".to_owned());
         let _three = Node::seated(&network, 3, |seat| seat.identity = Identity { directory: 56, incarnation: 1, complete: true });
-        let met = |node: &Node| format!("{:?}", node.arrivals.lock());
-        assert_eq!(met(&one), "[Met { peer: node 2, directory: 2 }]");
-        assert_eq!(met(&two), "[Met { peer: node 1, directory: 1 }, Met { peer: node 3, directory: 56 }]");
+        let told = |node: &Node| format!("{:?}", node.arrivals.lock());
+        let met = |peer, directory, text| {
+            format!("Met {{ peer: node {peer}, directory: {directory} }}, Advertised {{ peer: node {peer}, text: {text:?} }}")
+        };
+        assert_eq!(told(&one), format!("[{}]", met(2, 2, "two")));
+        assert_eq!(told(&two), format!("[{}, {}]", met(1, 1, ""), met(3, 56, "")));
+        let mut forger = seat(4, Inbox::new(|_| true));
+        forger.advertised = "two\nlines".to_owned();
+        assert_eq!(network.transport(4.into()).start(forger).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(one.send_to_all(), [3]);
     }
 

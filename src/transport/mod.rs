@@ -35,6 +35,7 @@ pub use self::tcp::TcpTransport;
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};
 use crate::entry::NodeId;
 pub use crate::message::{Message, MessageError};
+use crate::role::check_advertised;
 pub use crate::storage::Identity;
 
 /// Carries messages between this node and its peers. See the [module](self) for the contract.
@@ -74,6 +75,11 @@ pub struct Seat {
     pub identity: Identity,
     /// Every member and its address, this node included: its own address is where it listens.
     pub addresses: Vec<(NodeId, String)>,
+    /// What this node lets every member know ([`Builder::advertise`](crate::Builder::advertise)):
+    /// at most 255 bytes, without control characters. May be
+    /// empty. A transport that carries it has each peer report it with [`Inbox::advertised`] before
+    /// the first message; one that does not leaves it unknown.
+    pub advertised: String,
     /// The data-directory ids of peers, as far as this node has met them.
     pub known: Vec<(NodeId, u128)>,
     /// The largest message that any member sends, in bytes. Anything larger is refused before it is read.
@@ -93,11 +99,19 @@ impl Seat {
             cluster: 0,
             identity: Identity { directory: u128::from(node.get()), incarnation: 1, complete: true },
             addresses,
+            advertised: String::new(),
             known: Vec::new(),
             message_bytes_max: 32 << 20,
             inbox,
             spawner,
         }
+    }
+
+    /// # Errors
+    /// If what it advertises would be refused by its peers.
+    fn check_advertised(&self) -> io::Result<()> {
+        let told = |why| io::Error::new(io::ErrorKind::InvalidInput, format!("what this node advertises: {why}"));
+        check_advertised(&self.advertised).map_err(told)
     }
 }
 
@@ -115,6 +129,14 @@ pub enum Arrival {
         peer: NodeId,
         /// The id of its data directory, to be remembered.
         directory: u128,
+    },
+    /// What this peer lets every member know, in place of what it did before. Empty: nothing.
+    #[non_exhaustive]
+    Advertised {
+        /// The peer.
+        peer: NodeId,
+        /// At most 255 bytes, without control characters.
+        text: Arc<str>,
     },
     /// This node and a peer do not talk to each other, since one of the two refuses the other.
     Refused {
@@ -157,6 +179,12 @@ impl Inbox {
     /// Reports which data directory `peer` speaks from.
     pub fn met(&self, peer: NodeId, directory: u128) {
         (self.0)(Arrival::Met { peer, directory });
+    }
+
+    /// Reports what `peer` lets every member know: its [`Seat::advertised`], also if that is empty.
+    /// A text of more than 255 bytes, or with a control character in it, is not taken: false.
+    pub fn advertised(&self, peer: NodeId, text: &str) -> bool {
+        check_advertised(text).is_ok() && self.put(Arrival::Advertised { peer, text: text.into() })
     }
 
     /// Reports that one of this node and `peer` refuses the other, and why.

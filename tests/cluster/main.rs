@@ -13,6 +13,7 @@ mod handover;
 mod history;
 mod lines;
 mod lossy;
+mod members;
 mod one_node;
 mod recycled;
 mod replication;

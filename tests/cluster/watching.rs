@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dledger::storage::MemoryLog;
-use dledger::{DLedger, Role, Status, StatusWatch};
+use dledger::{DLedger, Progress, Role, Status, StatusWatch};
 
-use crate::cluster_of::{PATIENCE, cluster_of};
+use crate::cluster_of::{PATIENCE, cluster_of, until};
 use crate::tasks::in_time;
 
 /// Waits for a status that is as wished.
@@ -31,6 +31,11 @@ fn a_watch_begins_with_the_present_tells_every_change_and_ends() {
     cluster.append(b"entry");
     let leader = cluster.leader();
     let ledger = cluster.node(leader);
+    // Until it has seen all there are of them, and how far they are.
+    until("both in step", || {
+        let known = ledger.status().members.into_iter().filter_map(|member| member.progress);
+        (known.filter(|progress| *progress == Progress::InStep).count() == 2).then_some(())
+    });
     let mut watch = ledger.watch();
     let present = watch.next().unwrap();
     assert_eq!((present.role, present.id.get(), present.committed), (Role::Leader, leader, 0..1));

@@ -33,7 +33,7 @@ fn said(hello: &Hello, refusal: u8) -> Approach {
 /// What a stranger says that pretends to be an honest node, whose true hello was overheard.
 fn pretend(honest: &Hello, dice: &mut Dice) -> Approach {
     let same = honest.clone();
-    match dice.below(10) {
+    match dice.below(11) {
         0 => said(&Hello { protocol: dice.pick(&[0, 1, 9, u32::MAX]), ..same }, PROTOCOL),
         1 => said(&Hello { cluster: honest.cluster ^ (1 << dice.below(64)), ..same }, CLUSTER),
         2 => said(&Hello { group: dice.pick(&[&b""[..], b"besiege", b"besieged2", b"BESIEGED"]).to_vec(), ..same }, GROUP),
@@ -53,6 +53,8 @@ fn pretend(honest: &Hello, dice: &mut Dice) -> Approach {
             let members = (1..=6).filter(|id| *id != 1 + dice.below(5)).collect();
             said(&Hello { members, cluster: dice.next(), ..same }, MEMBERS)
         }
+        // What could forge a line of a log, or is no text.
+        9 => said(&Hello { advertised: dice.pick(&[&b"two\nlines"[..], b"\x1b[2J", b"\xff"]).to_vec(), ..same }, PROTOCOL),
         _ => said(&Hello { group: vec![0xFF; 1 + dice.below(255) as usize], ..same }, PROTOCOL),
     }
 }

@@ -49,6 +49,7 @@ pub(crate) struct Hello {
     pub(crate) flags: u8,
     pub(crate) group: Vec<u8>,
     pub(crate) members: Vec<u64>,
+    pub(crate) advertised: Vec<u8>,
 }
 
 impl Hello {
@@ -57,15 +58,17 @@ impl Hello {
         [self.cluster, self.from, self.to].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
         bytes.extend(self.directory.to_le_bytes());
         [self.incarnation, self.nonce].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
-        bytes.extend([self.flags, self.group.len() as u8, self.members.len() as u8]);
+        bytes.extend([self.flags, self.group.len() as u8, self.members.len() as u8, self.advertised.len() as u8]);
         bytes.extend(&self.group);
         self.members.iter().for_each(|member| bytes.extend(member.to_le_bytes()));
+        bytes.extend(&self.advertised);
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Hello {
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let members_at = 63 + usize::from(bytes[61]);
+        let members_at = 64 + usize::from(bytes[61]);
+        let advertised_at = members_at + 8 * usize::from(bytes[62]);
         Hello {
             protocol: number(0) as u32,
             cluster: number(4),
@@ -75,8 +78,9 @@ impl Hello {
             incarnation: number(44),
             nonce: number(52),
             flags: bytes[60],
-            group: bytes[63..members_at].to_vec(),
+            group: bytes[64..members_at].to_vec(),
             members: (0..usize::from(bytes[62])).map(|at| number(members_at + 8 * at)).collect(),
+            advertised: bytes[advertised_at..advertised_at + usize::from(bytes[63])].to_vec(),
         }
     }
 }

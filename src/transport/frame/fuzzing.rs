@@ -111,7 +111,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let (from, to) = (NodeId::from(1), NodeId::from(2));
     let identity = Identity { directory: 3, incarnation: 4, complete: true };
     let (group, members) = ("orders".to_owned(), [from, to].into());
-    let hello = Hello { cluster: 5, group, members, from, to, identity, nonce: 6 }.encode();
+    let hello = Hello { cluster: 5, group, members, from, to, identity, nonce: 6, advertised: "a".into() }.encode();
     let frames = [
         whole(Kind::Hello, hello.clone()),
         whole(Kind::Refusal, vec![3]),

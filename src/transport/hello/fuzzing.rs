@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use super::{Acquaintances, Hello, PROTOCOL, Stranger};
 use crate::entry::NodeId;
 use crate::fuzzing::Dish;
+use crate::role::check_advertised;
 use crate::transport::{Inbox, Seat, Spawner};
 
 const KNOWN: u128 = 0x0123_4567_89ab_cdef;
 
-/// Any bytes either are refused as a hello, or would be written as they came; and nobody comes in who is not a peer, speaks to another cluster, group
+/// Any bytes either are refused as a hello, or would be written as they came, and advertise nothing
+/// that could forge a line of a log; and nobody comes in who is not a peer, speaks to another
+/// cluster, group
 /// or node, comes with another directory than before, in an earlier life, or as the second one of the same life.
 ///
 /// An input is hellos: u8 length, u8 bits of what is put right (1 protocol, 2 cluster, 4 group, 8 receiver, 16 sender, 32 directory, 64
@@ -27,6 +30,7 @@ pub fn hello(input: &[u8]) {
         match Hello::decode(&bytes) {
             Err(refusal) => assert_eq!((refusal, Stranger::from_code(refusal as u8)), (Stranger::Protocol, Some(Stranger::Protocol))),
             Ok(hello) => {
+                assert!(check_advertised(&hello.advertised).is_ok(), "{:?}", hello.advertised);
                 assert_eq!(hello.encode(), bytes, "a hello is written in one way");
                 say(put_right(hello, &seat, right), &seat, &mut acquaintances, &mut met);
             }
@@ -109,6 +113,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         Hello { from: 3.into(), ..first.clone() },
         Hello { group: "x".repeat(160), ..first.clone() },
         Hello { members: [1, 2].map(NodeId::from).into(), ..first.clone() },
+        Hello { advertised: "broker-2:9876".into(), ..first.clone() },
+        Hello { advertised: "two\nlines".into(), ..first.clone() },
     ];
     let said = |hello: &Hello, right: u8| [&[hello.encode().len() as u8, right][..], &hello.encode()].concat();
     let pairs = then.iter().flat_map(|second| [0, 127].map(|right| [said(&first, 0), said(second, right), said(&first, 0)].concat()));

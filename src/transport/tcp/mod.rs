@@ -55,7 +55,7 @@ use self::listener::{Doorbell, Guest, Listener};
 use self::lobby::Lobby;
 use self::refusals::{By, Refusals};
 use self::resolver::{Lookup, system_lookup};
-use super::frame::{Frame, FrameReader};
+use super::frame::{Frame, FrameReader, HELLO_BYTES_MAX};
 use super::hello::{Acquaintances, GROUP_BYTES_MAX, Hello, MEMBERS_MAX, Rejection, Stranger, claim};
 use super::{Identity, Inbox, Message, Seat, Spawner, Transport};
 use crate::entry::NodeId;
@@ -66,6 +66,9 @@ use crate::primitives::{Condvar, Instant, Mutex};
 /// Bytes that may wait for one peer, and how many messages. Beyond that, messages to it are dropped.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 const QUEUE_MESSAGES_MAX: usize = 8192;
+
+/// A frame of a stranger is refused by its length before it is read. Every hello that is said fits.
+const _: () = assert!(super::hello::BYTES_MAX <= HELLO_BYTES_MAX);
 
 /// How long a connection may take to be made. The operating system tries again after a second, so an
 /// attempt that was begun while the network was cut is worth no more than that.
@@ -143,8 +146,9 @@ impl Transport for TcpTransport {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the transport was started already"));
         }
         if seat.group.len() > GROUP_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name of a group has at most 255 bytes"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name of a group has at most 63 bytes"));
         }
+        seat.check_advertised()?;
         if seat.addresses.len() > MEMBERS_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a group has at most 63 members"));
         }
@@ -295,6 +299,7 @@ impl Station {
         acquaintances.admit(&hello)?;
         // Reported in the order in which they are let in: a peer may come from another directory than a moment ago.
         self.inbox.met(hello.from, hello.identity.directory);
+        self.inbox.advertised(hello.from, &hello.advertised);
         drop(acquaintances);
         Ok(hello)
     }

@@ -65,7 +65,7 @@ impl Node {
                 Arrival::Unreachable(peer) => arrived.unreachable.push(peer),
                 Arrival::Refused { peer, reason } => drop(arrived.refused.insert(peer, reason)),
                 Arrival::Accepted(peer) => drop(arrived.refused.remove(&peer)),
-                Arrival::Outlived(_) => {}
+                Arrival::Outlived(_) | Arrival::Advertised { .. } => {}
             }
             true
         });
