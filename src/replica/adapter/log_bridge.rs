@@ -85,8 +85,7 @@ mod tests {
         slog::info!(logger, "became leader at term {term}", term = 3);
         slog::info!(logger, "stepped down"; "from" => 2, "state" => ?Some("x"), "why" => %"late");
         slog::info!(logger, "nothing to add");
-        let expected =
-            ["became leader at term 3 (term 3)", "stepped down (from 2, state Some(\"x\"), why late)", "nothing to add"];
+        let expected = ["became leader at term 3 (term 3)", "stepped down (from 2, state Some(\"x\"), why late)", "nothing to add"];
         assert_eq!(*lines.lock().unwrap(), expected);
     }
 }

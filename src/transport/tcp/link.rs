@@ -76,6 +76,15 @@ struct Queue {
     stopped: bool,
 }
 
+/// What the log says of the connection. A loss is told once in a while, and a connection only after
+/// the log has said that there is none: one that comes and goes does not fill it.
+#[derive(Default)]
+struct Told {
+    is_connected: Option<bool>,
+    was_connected: bool,
+    losses: Throttle,
+}
+
 /// What the thread that writes does next.
 enum Next {
     Write,
@@ -183,15 +192,15 @@ impl Link {
 
     /// Connects and writes until the transport is stopped.
     pub(super) fn run(&self, station: &Station) {
-        let (mut pause, mut silences) = (PAUSE.0, 0);
+        let (mut pause, mut silences, mut told) = (PAUSE.0, 0, Told::default());
         loop {
             match self.connect(station) {
                 Ok(mut outbound) => {
                     pause = PAUSE.0;
-                    log::debug!("{}connected to node {} at {}", owner(), self.peer, self.address);
+                    self.tell_connected(&mut told);
                     // Where every connection is in good order, nothing else comes to it.
                     let end = self.write(&mut outbound, || station.refusals.expire());
-                    log::debug!("{}lost its connection to node {}: {end:?}", owner(), self.peer);
+                    self.tell_lost(&mut told, &end);
                     let fell_silent = end.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
                     silences = if fell_silent { silences + 1 } else { 0 };
                     if silences >= SILENCES_MIN {
@@ -202,7 +211,7 @@ impl Link {
                         station.refusals.set(self.peer, By::Peer, why);
                     }
                 }
-                Err(why) => self.complain(&why),
+                Err(why) => self.complain(&mut told, &why),
             }
             if self.hang_up_and_forget() {
                 return;
@@ -230,23 +239,35 @@ impl Link {
         }
     }
 
-    fn complain(&self, why: &Refused) {
-        if self.is_stopped() || !self.complaints.permits() {
+    /// Who is refused, and why, is told with all refusals of the node.
+    fn complain(&self, told: &mut Told, why: &Refused) {
+        let Refused::Io(error) = why else { return };
+        if !self.is_stopped() && self.complaints.permits() {
+            log::info!("{}cannot reach node {} at {}: {error}", owner(), self.peer, self.address);
+            told.is_connected = Some(false);
+        }
+    }
+
+    /// Nothing new unless the log says that there is no connection.
+    fn tell_connected(&self, told: &mut Told) {
+        let again = if told.was_connected { " again" } else { "" };
+        if told.is_connected.replace(true) != Some(true) {
+            log::info!("{}connected to node {}{again} at {}", owner(), self.peer, self.address);
+        }
+        told.was_connected = true;
+    }
+
+    fn tell_lost(&self, told: &mut Told, end: &io::Result<()>) {
+        if self.is_stopped() || !told.losses.permits() {
             return;
         }
-        let (peer, address) = (self.peer, &self.address);
-        match why {
-            Refused::Io(error) => {
-                log::info!("{}cannot reach node {peer} at {address}: {error}", owner());
-            }
-            Refused::Stranger(why) => {
-                log::warn!(
-                    "{}node {peer} at {address} and this node do not talk to each other; one says \
-                     of the other: {why}",
-                    owner()
-                );
-            }
-        }
+        let why = match end {
+            Ok(()) => "the node was started anew".to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => "it was closed".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        log::info!("{}lost the connection to node {} at {}: {why}", owner(), self.peer, self.address);
+        told.is_connected = Some(false);
     }
 
     fn is_stopped(&self) -> bool {
