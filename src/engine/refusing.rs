@@ -190,3 +190,41 @@ impl Engine {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// What the log is told at each second, of peers that refuse this node from one second to before another.
+    fn told(refusals: &[(u64, std::ops::Range<u64>)], seconds: u64) -> Vec<(u64, Vec<String>)> {
+        let (mut refusing, mut told) = (Refusing::default(), Vec::new());
+        for second in 0..seconds {
+            let refuses = refusals.iter().filter(|(_, when)| when.contains(&second)).map(|(peer, _)| *peer);
+            refusing.reported = refuses.map(|peer| Refusal::new(peer.into(), format!("node {peer} refuses this node: new"))).collect();
+            refusing.plan(Duration::from_secs(second));
+            told.extend(refusing.due(Duration::from_secs(second)).map(|lines| (second, lines)));
+        }
+        told
+    }
+
+    fn line(of: &str) -> Vec<String> {
+        vec![format!("{of} this node: new")]
+    }
+
+    #[test]
+    fn peers_that_refuse_within_a_second_are_named_in_one_line_that_comes_again_and_ends() {
+        let nodes = [(2, 5..70), (3, 6..70)];
+        let expected = [(6, line("nodes 2 and 3 refuse")), (66, line("nodes 2 and 3 refuse")), (76, Vec::new())];
+        assert_eq!(told(&nodes, 300), expected);
+        let later = [(2, 5..60), (3, 8..60)];
+        let expected = [(6, line("node 2 refuses")), (16, line("nodes 2 and 3 refuse")), (61, Vec::new())];
+        assert_eq!(told(&later, 300), expected);
+    }
+
+    #[test]
+    fn a_refusal_that_comes_and_goes_is_told_every_ten_seconds_at_most() {
+        let flapping: Vec<_> = (0..100).map(|at| (2, 3 * at..3 * at + 1)).collect();
+        let told = told(&flapping, 300);
+        assert!((2..=31).contains(&told.len()), "{told:?}");
+    }
+}

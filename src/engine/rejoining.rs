@@ -253,6 +253,7 @@ impl Engine {
         let entries = if first == end { "no entries so far".to_owned() } else { format!("entries {first} to below {end}") };
         let rest = match raft_index.saturating_sub(last) {
             0 => "what it ends with is of an older term, and is replaced".to_owned(),
+            1 => "1 more batch is to come".to_owned(),
             rest => format!("{rest} more batches are to come"),
         };
         let from = match self.replica.standing().leader {

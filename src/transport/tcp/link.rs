@@ -80,9 +80,22 @@ struct Queue {
 /// the log has said that there is none: one that comes and goes does not fill it.
 #[derive(Default)]
 struct Told {
-    is_connected: Option<bool>,
+    says_connected: bool,
     was_connected: bool,
     losses: Throttle,
+}
+
+impl Told {
+    fn is_connection_news(&mut self) -> bool {
+        self.was_connected = true;
+        !std::mem::replace(&mut self.says_connected, true)
+    }
+
+    fn is_loss_news(&mut self) -> bool {
+        let is_news = self.losses.permits();
+        self.says_connected &= !is_news;
+        is_news
+    }
 }
 
 /// What the thread that writes does next.
@@ -244,21 +257,20 @@ impl Link {
         let Refused::Io(error) = why else { return };
         if !self.is_stopped() && self.complaints.permits() {
             log::info!("{}cannot reach node {} at {}: {error}", owner(), self.peer, self.address);
-            told.is_connected = Some(false);
+            told.says_connected = false;
         }
     }
 
     /// Nothing new unless the log says that there is no connection.
     fn tell_connected(&self, told: &mut Told) {
         let again = if told.was_connected { " again" } else { "" };
-        if told.is_connected.replace(true) != Some(true) {
+        if told.is_connection_news() {
             log::info!("{}connected to node {}{again} at {}", owner(), self.peer, self.address);
         }
-        told.was_connected = true;
     }
 
     fn tell_lost(&self, told: &mut Told, end: &io::Result<()>) {
-        if self.is_stopped() || !told.losses.permits() {
+        if self.is_stopped() || !told.is_loss_news() {
             return;
         }
         let why = match end {
@@ -267,7 +279,6 @@ impl Link {
             Err(error) => error.to_string(),
         };
         log::info!("{}lost the connection to node {} at {}: {why}", owner(), self.peer, self.address);
-        told.is_connected = Some(false);
     }
 
     fn is_stopped(&self) -> bool {
@@ -515,3 +526,18 @@ fn jitter(pause: Duration) -> Duration {
 
 #[cfg(all(test, loom))]
 mod exhaustive;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_comes_and_goes_does_not_fill_the_log() {
+        let mut told = Told::default();
+        assert!(told.is_connection_news(), "the first one");
+        assert!(told.is_loss_news() && told.is_connection_news(), "it is back");
+        for _ in 0..99 {
+            assert!(!told.is_loss_news() && !told.is_connection_news(), "all that was told within ten seconds");
+        }
+    }
+}
