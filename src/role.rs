@@ -228,6 +228,8 @@ mod tests {
     fn another_reason_is_another_text_and_says_what_it_said() {
         let told = [(1, "node 1 refuses this node: it is new, as node 12 is"), (2, "this node takes no batches of node 2: torn")];
         assert_eq!(grouped(&refused(&told)), told.map(|(_, text)| text));
+        let of_another = [(1, "node 1 refuses this node: node 12 is it"), (3, "node 3 refuses this node: node 12 is it")];
+        assert_eq!(grouped(&refused(&of_another)), ["nodes 1 and 3 refuse this node: node 12 is it"]);
         assert_eq!(grouped(&[]), [""; 0]);
     }
 }
