@@ -9,7 +9,8 @@
 //! cargo run --release --example dledger_cli -- restore BACKUP DIR --node N [--whole-group] [--json]
 //! ```
 //!
-//! Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. 3: the log could not be looked at. With `--json`, `dump` writes one object a
+//! Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. 3: nothing came of it, and that is no damage: no log is there, or it is
+//! open, or it may not be read. With `--json`, `dump` writes one object a
 //! line, the others write one object; payloads are text if they are UTF-8, hexadecimal if not.
 
 use std::io::{Write, stdout};
@@ -29,8 +30,13 @@ use serde_json::{Value, json};
 #[command(
     name = "dledger_cli",
     version,
-    after_help = "Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. \
-                  3: the log could not be read."
+    after_help = "Exit codes:\n  \
+                  0  what was asked for is done, and no damage was found\n  \
+                  1  the log is damaged: the text says in which file, and where in it\n  \
+                  2  wrong usage: nothing was looked at\n  \
+                  3  nothing came of it, and that is no damage: the directory does not exist or holds no log,\n     \
+                  the log is open or was written by a newer build, something may not be read or written, or\n     \
+                  is in the way. The text says which"
 )]
 struct Cli {
     #[command(subcommand)]

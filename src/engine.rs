@@ -10,6 +10,7 @@ mod barriers;
 mod clock;
 mod full_disk;
 mod handover;
+mod lagging;
 mod members;
 mod purge;
 mod refusing;
@@ -32,6 +33,7 @@ pub(crate) use self::rejoining::rejoin_empty;
 use self::rejoining::{Loss, StateRequest};
 use self::stopping::Leaving;
 pub(crate) use self::sync::{SyncJob, SyncNumber};
+use self::telling::Telling;
 use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
@@ -208,6 +210,7 @@ pub(crate) struct Engine {
     wishes: Vec<Letter>,
     refusing: Refusing,
     contacts: Contacts,
+    telling: Telling,
     fault: Option<String>,
     stopped: bool,
     /// Why messages were not let through to the replica, for a simulation to look at.
@@ -273,6 +276,7 @@ impl Engine {
             wishes: Vec::new(),
             refusing: Refusing::default(),
             contacts: Contacts::default(),
+            telling: Telling::default(),
             fault: None,
             stopped: false,
             #[cfg(feature = "sim")]
@@ -492,7 +496,8 @@ impl Engine {
     fn tick(&mut self) {
         self.next_tick += self.settings.tick;
         self.watch_clock();
-        self.forget_refusals();
+        self.tick_refusals();
+        self.watch_followers();
         self.tick_repair();
         self.tick_rejoin();
         if self.repair.is_none() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::entry::NodeId;
 use crate::fork::FORKED;
-use crate::role::Refusal;
+use crate::role::{Refusal, grouped};
 use crate::storage::StorageError;
 
 /// Why an append was not acknowledged.
@@ -52,18 +52,27 @@ pub enum AppendError {
     /// This node lost the leadership or was shut down while the append was under way, and cannot tell
     /// its fate: another node decides. It may commit, or may have been committed. Read the log from the
     /// leader before trying again, or make the append idempotent.
-    #[error("the outcome is unknown: this node stopped leading while the append was under way")]
+    #[error(
+        "the outcome is unknown: this node stopped leading while the append was under way. Look whether it is in \
+         the log before you append it again"
+    )]
     OutcomeUnknown,
     /// This node stopped taking part, because of a fault of its own, while the append was under way.
     /// Otherwise as [`OutcomeUnknown`](Self::OutcomeUnknown).
-    #[error("the outcome is unknown: this node failed while the append was under way: {reason}")]
+    #[error(
+        "the outcome is unknown: this node failed while the append was under way: {reason}. Look at another node \
+         whether it is in the log before you append it again"
+    )]
     #[non_exhaustive]
     Unconfirmed {
         /// What happened.
         reason: String,
     },
     /// No quorum confirmed it in time. It is still under way and may commit at any later moment.
-    #[error("not confirmed within {}: a quorum of the group is slow or unreachable", seconds(*.0))]
+    #[error(
+        "not confirmed within {}, and may be yet: a quorum of the group is slow or unreachable",
+        seconds(*.0)
+    )]
     TimedOut(Duration),
     /// This node's disk is full or may not be written to, or its process has no open file or memory left, and it has given up the leadership until it
     /// can write again. Not committed: append at another node, and give this one what the reason says is lacking. Of what was under way when it ran out,
@@ -138,7 +147,10 @@ pub enum ReadError {
         first: u64,
     },
     /// The bytes on this node's disk have changed since they were written. Other replicas have the entry; restore this one.
-    #[error("entry {index} is damaged on this node: {reason}")]
+    #[error(
+        "entry {index} is damaged on this node: {reason}. Read it at another node. When this one is opened again, \
+         it gets from its peers what it lacks; if it has none, restore it from a backup"
+    )]
     #[non_exhaustive]
     Damaged {
         /// What was asked for.
@@ -174,7 +186,11 @@ pub enum ReadError {
 #[non_exhaustive]
 pub enum BarrierError {
     /// No leader with a quorum answered in time. Try again.
-    #[error("no leader with a quorum answered within {}", seconds(*.0))]
+    #[error(
+        "no leader with a quorum answered within {}: try again, and see that a majority of the group is running \
+         and reached",
+        seconds(*.0)
+    )]
     TimedOut(Duration),
     /// No leader with a quorum answered in time, and this node and some of its peers refuse each other.
     #[error("no leader with a quorum answered within {}: {}", seconds(*timeout), reasons(refused))]
@@ -302,10 +318,14 @@ pub enum OpenError {
     #[error("the transport could not start: {0}")]
     Transport(#[source] io::Error),
     /// The operating system granted no thread.
-    #[error("a thread could not be started: {0}")]
+    #[error("a thread could not be started: {0}: raise the limit for threads or processes, or free some memory")]
     Thread(#[source] io::Error),
     /// The only voter of the group did not become its leader: its disk is slow or failing.
-    #[error("the node did not become leader of its own group within {}", seconds(*.0))]
+    #[error(
+        "the node did not become leader of its own group within {}: see whether its disk is slow or failing, then \
+         open it again",
+        seconds(*.0)
+    )]
     NotReady(Duration),
 }
 
@@ -345,8 +365,7 @@ fn leads(leader: &Option<NodeId>, address: &Text, advertised: &Text, refused: &[
 }
 
 fn reasons(refused: &[Refusal]) -> String {
-    let reasons: Vec<&str> = refused.iter().map(|refusal| refusal.reason.as_str()).collect();
-    reasons.join("; ")
+    grouped(refused).join("; ")
 }
 
 fn seconds(duration: Duration) -> String {

@@ -199,6 +199,52 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// What refusals say, one text for each reason: peers that have it in common are named together.
+///
+/// A transport hands over whole sentences, so two that differ only in the peer that they name have
+/// the same reason.
+pub(crate) fn grouped(refused: &[Refusal]) -> Vec<String> {
+    let mut groups: Vec<(String, Vec<NodeId>)> = Vec::new();
+    for Refusal { peer, reason } in refused {
+        let reason = without_name(reason, *peer);
+        match groups.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, peers)) => peers.push(*peer),
+            None => groups.push((reason, vec![*peer])),
+        }
+    }
+    groups.into_iter().map(|(reason, peers)| with_names(&reason, &peers)).collect()
+}
+
+/// Stands for the peer. In no text.
+const NAME: char = '\0';
+
+fn without_name(reason: &str, peer: NodeId) -> String {
+    let name = format!("node {peer}");
+    let mut parts = reason.split(&name);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // Not in the middle of the name of node 12.
+        if part.starts_with(|next: char| next.is_ascii_digit()) {
+            text.push_str(&name)
+        } else {
+            text.push(NAME)
+        }
+        text.push_str(part);
+    }
+    text
+}
+
+fn with_names(reason: &str, peers: &[NodeId]) -> String {
+    let ids: Vec<String> = peers.iter().map(NodeId::to_string).collect();
+    match &ids[..] {
+        [first @ .., last] if !first.is_empty() => reason
+            .replace(&format!("{NAME} refuses"), &format!("{NAME} refuse"))
+            .replace(&format!("refuses {NAME}: "), &format!("refuses {NAME}, each of them because "))
+            .replace(NAME, &format!("nodes {} and {last}", first.join(", "))),
+        _ => reason.replace(NAME, &format!("node {}", ids.concat())),
+    }
+}
+
 /// A node's account of itself at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -247,4 +293,45 @@ pub struct Status {
     pub fault: Option<String>,
     /// Whether it was shut down: this is the last that it says of itself.
     pub stopped: bool,
+}
+
+impl Status {
+    /// What [`refused`](Self::refused) says, one sentence for each reason: peers that have it in
+    /// common are named together, as "nodes 2 and 3 refuse this node".
+    #[must_use]
+    pub fn refusals(&self) -> Vec<String> {
+        grouped(&self.refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(of: &[(u64, &str)]) -> Vec<Refusal> {
+        of.iter().map(|(peer, reason)| Refusal::new(NodeId::from(*peer), (*reason).to_owned())).collect()
+    }
+
+    #[test]
+    fn peers_that_have_a_reason_in_common_are_named_together() {
+        let of_us = refused(&[(2, "node 2 refuses this node: it is new"), (3, "node 3 refuses this node: it is new")]);
+        assert_eq!(grouped(&of_us), ["nodes 2 and 3 refuse this node: it is new"]);
+        let of_them = refused(&[
+            (1, "this node refuses node 1: it is old; node 1 refuses this node: it is new"),
+            (12, "this node refuses node 12: it is old; node 12 refuses this node: it is new"),
+            (13, "this node refuses node 13: it is old; node 13 refuses this node: it is new"),
+        ]);
+        let expected =
+            "this node refuses nodes 1, 12 and 13, each of them because it is old; nodes 1, 12 and 13 refuse this node: it is new";
+        assert_eq!(grouped(&of_them), [expected]);
+    }
+
+    #[test]
+    fn another_reason_is_another_text_and_says_what_it_said() {
+        let told = [(1, "node 1 refuses this node: it is new, as node 12 is"), (2, "this node takes no batches of node 2: torn")];
+        assert_eq!(grouped(&refused(&told)), told.map(|(_, text)| text));
+        let of_another = [(1, "node 1 refuses this node: node 12 is it"), (3, "node 3 refuses this node: node 12 is it")];
+        assert_eq!(grouped(&refused(&of_another)), ["nodes 1 and 3 refuse this node: node 12 is it"]);
+        assert_eq!(grouped(&[]), [""; 0]);
+    }
 }

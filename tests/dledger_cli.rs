@@ -98,6 +98,9 @@ fn help_is_code_0_on_standard_output() {
         assert_eq!((status.code(), stderr.len()), (Some(0), 0), "{arguments:?}");
         assert!(String::from_utf8(stdout).unwrap().contains("dledger_cli"), "{arguments:?}");
     }
+    let help = Command::new(program()).arg("--help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    assert!((0..=3).all(|code| help.contains(&format!("\n  {code}  "))), "each code is explained: {help}");
     let Output { status, stdout, .. } = Command::new(program()).output().unwrap();
     assert_eq!((status.code(), stdout.len()), (Some(2), 0), "no command is wrong usage");
 }
@@ -108,7 +111,11 @@ fn wrong_usage_is_code_2_and_what_cannot_be_looked_at_code_3() {
     assert_eq!(run("mend", home.path(), &[]).0, Some(2));
     assert_eq!(run("verify", home.path(), &["--from", "3"]).0, Some(2));
     assert_eq!(run("dump", home.path(), &["--from", "x"]).0, Some(2));
-    assert_eq!(run("verify", home.path(), &[]).0, Some(3));
+    let (code, text) = run("verify", home.path(), &[]);
+    assert!(code == Some(3) && text.contains("it holds no log"), "{text}");
+    let (missing, to) = (home.path().join("missing"), home.path().join("to"));
+    let (code, text) = run("backup", &missing, &[to.to_str().unwrap()]);
+    assert!(code == Some(3) && text.contains(&format!("{}: it does not exist", missing.display())), "{text}");
     let _open = DLedger::builder(1).dir(home.path()).open().unwrap();
     let (code, text) = run("verify", home.path(), &[]);
     assert!(code == Some(3) && text.contains("in use"), "{text}");

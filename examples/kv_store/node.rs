@@ -140,6 +140,12 @@ pub(crate) fn describe(status: &Status) -> String {
     format!("node {}: {} in term {}, {leader}, {} entries", status.id, status.role, status.term, status.committed.end)
 }
 
+/// What keeps a node from its work, and what to do about it.
+fn troubles(status: &Status) -> Vec<String> {
+    let Status { fault, repair, full, .. } = status;
+    fault.iter().chain(repair).chain(full).cloned().chain(status.refusals()).collect()
+}
+
 impl Host for Node {
     fn write(&mut self, command: &Command) -> Result<u64> {
         self.ledger.append(command.bytes()).map_err(|error| match error {
@@ -156,7 +162,10 @@ impl Host for Node {
     }
 
     fn status(&mut self) -> Vec<String> {
-        vec![describe(&self.ledger.status())]
+        let status = self.ledger.status();
+        let mut lines = vec![describe(&status)];
+        lines.extend(troubles(&status).iter().map(|trouble| format!("  {trouble}")));
+        lines
     }
 
     fn stop(&mut self) -> Result<()> {

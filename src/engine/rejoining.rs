@@ -93,7 +93,8 @@ impl Engine {
     pub(super) fn begin_rejoin(&mut self) {
         let settings = &self.settings.replica;
         let rejoin = Rejoin::new(settings.node, self.replica.membership(), self.next_question, settings.election_ticks);
-        log::warn!("group {} node {}: {}", settings.group, settings.node, rejoin.account());
+        self.telling.rejoin(self.now.elapsed);
+        self.warn(&rejoin.account());
         self.rejoin = Some(rejoin);
         self.life += 1;
         self.asked.clear();
@@ -106,12 +107,26 @@ impl Engine {
         if self.rejoin.is_some() && !self.note_loss("its log is not complete") {
             return;
         }
-        let Some(rejoin) = &mut self.rejoin else { return };
+        let Some(rejoin) = &mut self.rejoin else { return self.tell_catching_up() };
         let mut questions = rejoin.tick();
         self.next_question = rejoin.next_number();
+        let still = self.telling.is_rejoin_due(self.now.elapsed).then(|| rejoin.account());
         self.transport.send(&mut questions);
         self.tell_rejoin();
+        still.iter().for_each(|account| self.warn(account));
         self.try_to_rejoin();
+    }
+
+    /// The node follows, and its log is not complete yet: how far it has come.
+    fn tell_catching_up(&mut self) {
+        if self.identity.complete || !self.is_at_work() {
+            return;
+        }
+        self.tell_rejoin();
+        if self.telling.is_rejoin_due(self.now.elapsed) {
+            let account = self.shared.status.read(|status| status.repair.clone());
+            account.iter().for_each(|account| self.inform(account));
+        }
     }
 
     /// A member says where it stands.
@@ -154,7 +169,11 @@ impl Engine {
         self.remember_met();
         self.shared.status.change(|status| status.full = None);
         self.tell_rejoin();
-        log::info!("group {} node {me}: takes part again, up to term {}", self.settings.replica.group, hard_state.term);
+        let (term, raft_index) = owed.last;
+        self.inform(&format!(
+            "every other member has said where it stands, so this node follows its leader again. Its log is \
+             complete once it holds batch {raft_index} of term {term}"
+        ));
         self.announce(self.replica.standing());
         Ok(())
     }
@@ -170,7 +189,7 @@ impl Engine {
                 self.transport.introduce(identity);
                 self.replica.set_bound(None);
                 self.shared.status.change(|status| status.repair = None);
-                self.inform("its log is complete again");
+                self.inform("its log is complete: it votes as before, and may lead");
                 self.announce(self.replica.standing());
             }
             // Tried once more in the next turn.
@@ -228,14 +247,30 @@ impl Engine {
         self.send_letter(Letter { from, to, word: Word::State(number, state) }.into());
     }
 
+    fn account_of_catching_up(&self, (term, raft_index): (u64, u64)) -> String {
+        let Mark { raft_index: last, next_index: end, .. } = self.replica.last().unwrap_or(Mark::GENESIS);
+        let first = self.shared.reader.base().mark.next_index;
+        let entries = if first == end { "no entries so far".to_owned() } else { format!("entries {first} to below {end}") };
+        let rest = match raft_index.saturating_sub(last) {
+            0 => "what it ends with is of an older term, and is replaced".to_owned(),
+            1 => "1 more batch is to come".to_owned(),
+            rest => format!("{rest} more batches are to come"),
+        };
+        let from = match self.replica.standing().leader {
+            Some(leader) => format!("node {leader} leads, and sends them"),
+            None => "no leader is known that could send them".to_owned(),
+        };
+        format!(
+            "its log is not complete yet: it holds {entries}, in batches up to {last}, and {rest}; \
+             {from}. Until then it follows, and neither leads nor votes for a node that lacks batch {raft_index} of term {term}"
+        )
+    }
+
     /// Says what is missing, and why it still is.
     fn tell_rejoin(&mut self) {
         let account = match (&self.rejoin, self.replica.bound()) {
             (Some(rejoin), _) => rejoin.account(),
-            (None, Some((term, raft_index))) => format!(
-                "its log is not complete: it follows its leader, and neither leads nor votes for a node that lacks batch {raft_index} of \
-                 term {term} before it has that itself"
-            ),
+            (None, Some(bound)) => self.account_of_catching_up(bound),
             (None, None) => return,
         };
         self.shared.status.change(|status| status.repair = Some(account));

@@ -23,8 +23,8 @@ impl Engine {
         let (replica, reader) = (&self.settings.replica, self.shared.reader.clone());
         let members = self.replica.membership();
         let peers: Vec<NodeId> = members.voters.iter().chain(&members.learners).copied().collect();
-        log::warn!("group {} node {}: its log is damaged: {:?}", replica.group, replica.node, recovered.damage);
         let repair = Repair::new(replica.node, peers.iter().copied(), reader, replica.election_ticks, replica.message_bytes, recovered);
+        self.warn(&repair.account());
         self.repair = Some(repair);
         self.mend_alone();
     }

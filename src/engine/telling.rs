@@ -1,11 +1,40 @@
 //! What a host and an operator are told of a node's part in its group: a status, and one line at
 //! INFO, for each change.
 
+use std::time::Duration;
+
 use super::Engine;
+use super::lagging::Followers;
 use crate::entry::NodeId;
 use crate::replica::Standing;
 use crate::role::Role;
 use crate::storage::Recovered;
+
+/// How often the log says of a log that is not complete how far it has come.
+const REJOIN_EVERY: Duration = Duration::from_secs(30);
+
+/// What was told, as far as that decides what is told next.
+#[derive(Default)]
+pub(super) struct Telling {
+    pub(super) followers: Followers,
+    rejoin_at: Duration,
+}
+
+impl Telling {
+    /// The log has just said that it is not complete.
+    pub(super) fn rejoin(&mut self, now: Duration) {
+        self.rejoin_at = now + REJOIN_EVERY;
+    }
+
+    /// Whether it is to be said again.
+    pub(super) fn is_rejoin_due(&mut self, now: Duration) -> bool {
+        let is_due = now >= self.rejoin_at;
+        if is_due {
+            self.rejoin(now);
+        }
+        is_due
+    }
+}
 
 impl Engine {
     /// The log was opened, as it was `recovered`.
@@ -48,6 +77,8 @@ impl Engine {
         let lost = if before.role == Role::Leader { "leads no longer: " } else { "" };
         let does = match (role, leader) {
             (Role::Leader, _) => "leads".to_owned(),
+            // In a term of its own only once a majority would vote for it.
+            (Role::Candidate, _) if term == before.term => "hears of no leader, and asks who would vote for it,".to_owned(),
             (Role::Candidate, _) => "asks for votes".to_owned(),
             (_, Some(leader)) => format!("follows node {leader}"),
             (_, None) => "knows no leader".to_owned(),
@@ -69,5 +100,11 @@ impl Engine {
     pub(super) fn inform(&self, what: &str) {
         let replica = &self.settings.replica;
         log::info!("group {} node {}: {what}", replica.group, replica.node);
+    }
+
+    /// Writes one line for whoever is to do something about it.
+    pub(super) fn warn(&self, what: &str) {
+        let replica = &self.settings.replica;
+        log::warn!("group {} node {}: {what}", replica.group, replica.node);
     }
 }

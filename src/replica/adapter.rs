@@ -64,7 +64,7 @@ pub(super) struct Turn {
     /// Linearizable points that a leader confirmed: context, raft index.
     pub(super) reads: Vec<(Vec<u8>, u64)>,
     /// The peers that this turn moves forward.
-    moved: Vec<u64>,
+    pub(super) moved: Vec<u64>,
     ready: raft::Ready,
 }
 
@@ -537,6 +537,11 @@ impl Core {
     pub(super) fn last(&self) -> (u64, u64) {
         let log = &self.node.raft.raft_log;
         (log.last_term(), log.last_index())
+    }
+
+    /// Up to which raft index a member has acknowledged the log to this leader. 0 if it has said nothing yet.
+    pub(super) fn acknowledged(&self, member: NodeId) -> u64 {
+        self.node.raft.prs().get(member.get()).map_or(0, |progress| progress.matched)
     }
 
     /// Nothing that `peer` has acknowledged counts any more, though what is committed stays so.

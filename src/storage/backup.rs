@@ -30,7 +30,7 @@ pub struct Backup {
 #[non_exhaustive]
 pub enum BackupError {
     /// The target is not one that a backup can be written to.
-    #[error("{} takes no backup: {reason}", path.display())]
+    #[error("nothing can be put into {}: {reason}", path.display())]
     #[non_exhaustive]
     Target {
         /// The target.

@@ -493,7 +493,11 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// The log belongs to somebody else.
-    #[error("{} belongs to {found}, not to {expected}", path.display())]
+    #[error(
+        "{} belongs to {found}, not to {expected}: name the group, the node and the members that the log was begun \
+         with, or another directory",
+        path.display()
+    )]
     Mismatch {
         /// The directory.
         path: PathBuf,

@@ -63,7 +63,7 @@ pub(crate) enum Stranger {
     #[error("it is not a member of the group: name it in the builder of every node")]
     NotAMember = 5,
     #[error(
-        "it speaks from another data directory than before, so it may have forgotten its votes: bring that directory back, or set `rejoin_empty` at its builder, with an empty directory"
+        "it speaks from another data directory than before, so it may have forgotten its votes: bring that directory back, or set `rejoin_empty` at its builder, with an empty directory. But if the whole group was restored from a backup, the directory that is out of date is that of the node that refuses: open that one so"
     )]
     OtherDirectory = 6,
     #[error("another process speaks for it, from the same data directory or a copy of it: stop one of the two")]
@@ -91,6 +91,11 @@ impl Stranger {
         Stranger::Members,
         Stranger::Unreadable,
     ];
+
+    /// Whether there is no doubt that it is one, at its own address.
+    pub(crate) fn is_of_a_member(self) -> bool {
+        matches!(self, Stranger::OtherDirectory | Stranger::Outlived | Stranger::Members)
+    }
 
     pub(crate) fn from_code(code: u8) -> Option<Stranger> {
         Stranger::ALL.into_iter().find(|&stranger| stranger as u8 == code)

@@ -115,12 +115,9 @@ impl Wires {
             if heard == Err(Stranger::Outlived) {
                 news.push((new.seat.inbox.clone(), Arrival::Outlived(there)));
             }
-            if let Err(stranger) = heard.and(answered) {
-                log::warn!(
-                    "{}node {here} and node {there} do not talk to each other; one says of the \
-                     other: {stranger}",
-                    owner()
-                );
+            let refusal = heard.map_err(|why| (there, here, why)).and(answered.map_err(|why| (here, there, why)));
+            if let Err((refusing, refused, why)) = refusal {
+                log::warn!("{}node {refusing} refuses node {refused}: {why}", owner());
                 continue;
             }
             new.met.push(other.number);

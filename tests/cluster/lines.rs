@@ -78,3 +78,36 @@ fn every_change_in_the_life_of_a_node_is_a_line_with_its_group_and_number() {
     let strays: Vec<_> = of("").into_iter().filter(|line| !line.contains(" group ")).collect();
     assert!(strays.is_empty(), "lines of no node: {strays:#?}");
 }
+
+#[test]
+fn a_follower_that_falls_behind_catches_up_or_is_moved_forward_is_told_of_at_its_leader() {
+    listen();
+    let plan = cluster_of(3).on(Disk::Directory);
+    let cluster = plan.with(|builder| builder.group("laggards").segment_bytes(64 << 10)).open();
+    let leader = cluster.leader();
+    let late = cluster.others(leader)[0];
+    cluster.append(b"all have this");
+    cluster.agree();
+    let told = |node: u64, what: &str| {
+        let line = format!("INFO group laggards node {node}: {what}");
+        until(&line, || of(&line).pop())
+    };
+    cluster.isolate(late);
+    for _ in 0..50 {
+        cluster.append(&[7; 8 << 10]);
+    }
+    let lags = told(leader, &format!("node {late} lags: "));
+    assert!(lags.contains("it has what lies below entry 1, and lacks ") && lags.ends_with(" bytes)"), "{lags}");
+    cluster.heal();
+    told(leader, &format!("node {late} has caught up"));
+
+    cluster.stop(late);
+    for _ in 0..50 {
+        cluster.append(&[7; 8 << 10]);
+    }
+    let kept = cluster.node(leader).purge(90).unwrap();
+    cluster.start(late);
+    let moves = format!("moves node {late} forward: what it lacks was purged here, and its log begins anew at entry {kept}");
+    told(leader, &moves);
+    told(late, &format!("moved forward: its log begins anew at entry {kept}, the first that its leader keeps"));
+}

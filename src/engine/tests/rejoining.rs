@@ -286,3 +286,15 @@ fn it_votes_for_a_log_that_is_enough_when_the_leader_is_gone() {
         assert_eq!(desk.sent(), ["1->3 pre-vote-answer t6 yes"], "seed {seed}");
     }
 }
+
+#[test]
+fn its_status_says_how_much_is_to_come_and_from_whom() {
+    let mut desk = bound();
+    let told = repair(&desk);
+    assert!(told.contains("no entries so far, in batches up to 1, and 2 more batches are to come; no leader is known"), "{told}");
+    desk.hear("append from=2 to=1 term=5 after=1/1 batch=2/2:0:x commit=1");
+    desk.work();
+    desk.tick();
+    let told = repair(&desk);
+    assert!(told.contains("entries 0 to below 1, in batches up to 2, and 1 more batch is to come; node 2 leads"), "{told}");
+}

@@ -15,6 +15,7 @@ mod read_only;
 
 pub use self::backup::{Restore, backup, restore};
 
+use std::io;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
@@ -183,6 +184,17 @@ fn dump_batch(
     ControlFlow::Continue(())
 }
 
+/// A directory without the file that every log begins with is named itself.
+fn no_log(disk: &ReadOnlyDisk, error: StorageError) -> StorageError {
+    match error {
+        StorageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            let why = format!("it holds no log, for no file `{IDENTITY_NAME}` is there");
+            failed(disk, "open", "", io::Error::new(io::ErrorKind::NotFound, why))
+        }
+        error => error,
+    }
+}
+
 fn state_file(disk: &ReadOnlyDisk) -> Result<Arc<ReadOnlyFile>, StorageError> {
     disk.open(STATE_NAME).map(Arc::new).map_err(|error| failed(disk, "read", STATE_NAME, error))
 }
@@ -206,7 +218,8 @@ impl Opened {
         let disk = ReadOnlyDisk::open(dir)?;
         let in_use = || StorageError::InUse { path: disk.path("") };
         let mut lock = disk.lock().map_err(|error| failed(&disk, "lock", "", error))?.ok_or_else(in_use)?;
-        let (identity, bad_identity) = (IdentityFile::read(&disk)?, IdentityFile::bad_copy(&disk)?);
+        let identity = IdentityFile::read(&disk).map_err(|error| no_log(&disk, error))?;
+        let bad_identity = IdentityFile::bad_copy(&disk)?;
         let file = state_file(&disk)?;
         if !disk.lock_file(&mut lock, &file).map_err(|error| failed(&disk, "lock", STATE_NAME, error))? {
             return Err(in_use());

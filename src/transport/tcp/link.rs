@@ -76,6 +76,28 @@ struct Queue {
     stopped: bool,
 }
 
+/// What the log says of the connection. A loss is told once in a while, and a connection only after
+/// the log has said that there is none: one that comes and goes does not fill it.
+#[derive(Default)]
+struct Told {
+    says_connected: bool,
+    was_connected: bool,
+    losses: Throttle,
+}
+
+impl Told {
+    fn is_connection_news(&mut self) -> bool {
+        self.was_connected = true;
+        !std::mem::replace(&mut self.says_connected, true)
+    }
+
+    fn is_loss_news(&mut self) -> bool {
+        let is_news = self.losses.permits();
+        self.says_connected &= !is_news;
+        is_news
+    }
+}
+
 /// What the thread that writes does next.
 enum Next {
     Write,
@@ -183,15 +205,15 @@ impl Link {
 
     /// Connects and writes until the transport is stopped.
     pub(super) fn run(&self, station: &Station) {
-        let (mut pause, mut silences) = (PAUSE.0, 0);
+        let (mut pause, mut silences, mut told) = (PAUSE.0, 0, Told::default());
         loop {
             match self.connect(station) {
                 Ok(mut outbound) => {
                     pause = PAUSE.0;
-                    log::debug!("{}connected to node {} at {}", owner(), self.peer, self.address);
+                    self.tell_connected(&mut told);
                     // Where every connection is in good order, nothing else comes to it.
                     let end = self.write(&mut outbound, || station.refusals.expire());
-                    log::debug!("{}lost its connection to node {}: {end:?}", owner(), self.peer);
+                    self.tell_lost(&mut told, &end);
                     let fell_silent = end.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
                     silences = if fell_silent { silences + 1 } else { 0 };
                     if silences >= SILENCES_MIN {
@@ -202,7 +224,7 @@ impl Link {
                         station.refusals.set(self.peer, By::Peer, why);
                     }
                 }
-                Err(why) => self.complain(&why),
+                Err(why) => self.complain(&mut told, &why),
             }
             if self.hang_up_and_forget() {
                 return;
@@ -230,23 +252,33 @@ impl Link {
         }
     }
 
-    fn complain(&self, why: &Refused) {
-        if self.is_stopped() || !self.complaints.permits() {
+    /// Who is refused, and why, is told with all refusals of the node.
+    fn complain(&self, told: &mut Told, why: &Refused) {
+        let Refused::Io(error) = why else { return };
+        if !self.is_stopped() && self.complaints.permits() {
+            log::info!("{}cannot reach node {} at {}: {error}", owner(), self.peer, self.address);
+            told.says_connected = false;
+        }
+    }
+
+    /// Nothing new unless the log says that there is no connection.
+    fn tell_connected(&self, told: &mut Told) {
+        let again = if told.was_connected { " again" } else { "" };
+        if told.is_connection_news() {
+            log::info!("{}connected to node {}{again} at {}", owner(), self.peer, self.address);
+        }
+    }
+
+    fn tell_lost(&self, told: &mut Told, end: &io::Result<()>) {
+        if self.is_stopped() || !told.is_loss_news() {
             return;
         }
-        let (peer, address) = (self.peer, &self.address);
-        match why {
-            Refused::Io(error) => {
-                log::info!("{}cannot reach node {peer} at {address}: {error}", owner());
-            }
-            Refused::Stranger(why) => {
-                log::warn!(
-                    "{}node {peer} at {address} and this node do not talk to each other; one says \
-                     of the other: {why}",
-                    owner()
-                );
-            }
-        }
+        let why = match end {
+            Ok(()) => "the node was started anew".to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => "it was closed".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        log::info!("{}lost the connection to node {} at {}: {why}", owner(), self.peer, self.address);
     }
 
     fn is_stopped(&self) -> bool {
@@ -494,3 +526,18 @@ fn jitter(pause: Duration) -> Duration {
 
 #[cfg(all(test, loom))]
 mod exhaustive;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_comes_and_goes_does_not_fill_the_log() {
+        let mut told = Told::default();
+        assert!(told.is_connection_news(), "the first one");
+        assert!(told.is_loss_news() && told.is_connection_news(), "it is back");
+        for _ in 0..99 {
+            assert!(!told.is_loss_news() && !told.is_connection_news(), "all that was told within ten seconds");
+        }
+    }
+}

@@ -371,8 +371,10 @@ impl Station {
             Refused::Io(error) if error.kind() == io::ErrorKind::InvalidData => 0,
             Refused::Io(error) => return log::debug!("{}lost {about}: {error}", owner()),
         };
-        if self.complaints[kind].permits() {
-            log::warn!("{}turned {about} away: {why}", owner());
+        // Of a member that is where it should be, all is told with the refusals of the node. Of others it helps to know where they are.
+        let is_told = matches!(why, Refused::Stranger(why) if why.reason.is_of_a_member());
+        if !is_told && self.complaints[kind].permits() {
+            log::warn!("{}refused a connection from {about}: {why}", owner());
         }
     }
 }

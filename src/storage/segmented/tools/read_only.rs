@@ -23,7 +23,8 @@ pub(super) struct ReadOnlyDisk {
 impl ReadOnlyDisk {
     /// Finds the directory that has this name now.
     pub(super) fn open(name: &Path) -> Result<ReadOnlyDisk, StorageError> {
-        let found = Directory::open(name)?.ok_or_else(|| no_directory(name, io::ErrorKind::NotFound.into()))?;
+        let found =
+            Directory::open(name)?.ok_or_else(|| no_directory(name, io::Error::new(io::ErrorKind::NotFound, "it does not exist")))?;
         Ok(ReadOnlyDisk { directory: Arc::new(found) })
     }
 }
