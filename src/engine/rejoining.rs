@@ -19,6 +19,7 @@ pub(crate) fn rejoin_empty(storage: &mut dyn Storage, recovered: &mut Recovered)
     let is_empty = recovered.last == Mark::GENESIS && (term, vote) == (Mark::GENESIS.term, None) && recovered.damage.is_empty();
     if is_empty && recovered.identity.complete {
         recovered.identity = storage.set_complete(false)?;
+        recovered.peers.clear();
         storage.begin_sync().wait()?;
     }
     Ok(is_empty)

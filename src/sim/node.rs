@@ -26,7 +26,7 @@ use crate::role::{Membership, Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
 use crate::storage::{Chore, Genesis, Identity, Recovered, Storage, StorageError};
-use crate::transport::hello::{Acquaintances, Hello};
+use crate::transport::hello::{Acquaintances, Hello, Way};
 use crate::transport::{Inbox, Message, Seat, Spawner, Transport};
 
 pub(super) const GROUP: &str = "simulated";
@@ -430,7 +430,9 @@ impl Life {
         if self.is_connected(from, hello) {
             return Ok(());
         }
-        self.acquaintances.admit(hello).map_err(|stranger| format!("{stranger:?}"))?;
+        // What the network makes up comes from anywhere.
+        let way = if from < self.connected.len() { Way::Out } else { Way::In };
+        self.acquaintances.admit(hello, way).map_err(|stranger| format!("{stranger:?}"))?;
         if let Some(connected) = self.connected.get_mut(from) {
             *connected = Some(life_of(hello));
         }
