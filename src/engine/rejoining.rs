@@ -76,7 +76,7 @@ impl Engine {
     pub(super) fn handle_outlived(&mut self, peer: NodeId) {
         if self.repair.is_some() {
             self.outlived = Some(peer);
-        } else if self.fault.is_none() && !self.stopped && !self.loss.is_noted {
+        } else if self.fault.is_none() && !self.stopped && !self.loss.is_noted && !planted!("a node that was outlived goes on") {
             self.loss.is_owed = true;
             self.disown_log(&format!("node {peer} has met a later opening of this data directory, which is an older copy of it"));
         }

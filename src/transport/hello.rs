@@ -327,7 +327,8 @@ impl Acquaintances {
             return Err(Stranger::Outlived);
         }
         // One of two openings of the same count is that of a copy. Whoever comes second does not know what the first one has done since.
-        if incarnation == peer.life.0 && hello.nonce != peer.life.1 {
+        let is_twin = incarnation == peer.life.0 && hello.nonce != peer.life.1;
+        if is_twin && !planted!("the second of two openings of the same count is let in") {
             return Err(Stranger::Outlived);
         }
         Ok(())
