@@ -55,8 +55,7 @@ pub(super) struct Node {
     is_unwitnessed: bool,
     /// Its disk was lost, and what is in its place is not complete.
     pub(super) is_lost: bool,
-    /// Its disk was put back to an older copy of itself, which says this, and the node has not noted
-    /// that.
+    /// Its disk was put back to an older copy of itself, which says this; the node does not know.
     older: Option<Identity>,
     /// What its log said of itself when the disk was backed up.
     backup: Option<Identity>,
@@ -295,7 +294,7 @@ impl Node {
         self.identity = None;
     }
 
-    /// Nobody is there who could tell the node that its log is older. So whoever copied it says that.
+    /// Not all others can tell the node that its log is older. So whoever copied it says that.
     pub(super) fn own_up(&mut self, nodes: usize, seed: u64, watch: &mut Watch) {
         self.identity = None;
         watch.gone.extend(self.older.take().map(|identity| identity.directory));
@@ -523,8 +522,8 @@ impl Life {
         newest.is_some_and(|(directory, newest)| directory == backup.directory && newest > backup.incarnation)
     }
 
-    /// Whether this life has met an opening of the directory that `hello` comes from of the same count,
-    /// or a later one.
+    /// Whether this life has met the directory that `hello` comes from, in an opening of the same
+    /// count or a later one.
     pub(super) fn knows_better(&self, from: usize, hello: &Hello) -> bool {
         let (directory, incarnation, _) = life_of(hello);
         self.knows_later(from, &Identity { directory, incarnation: incarnation.saturating_sub(1), complete: true })

@@ -235,8 +235,8 @@ impl World {
         self.nodes.len() > 1 && is_noticed && !is_at_risk && !self.nodes[node].is_doomed
     }
 
-    /// The process dies, and before it comes back its disk is put back to its backup, as if nothing had
-    /// been lost.
+    /// The process dies, and before it comes back its disk is put back to its backup, as if nothing
+    /// had been lost.
     fn put_back(&mut self, node: usize) {
         let backup = self.nodes[node].backup();
         self.die(node, Death::Killed);

@@ -216,8 +216,8 @@ impl World {
         self.agenda.put(now, Event::Turn(who));
     }
 
-    /// Whether every other node would tell this one that its log is older than one that they have met.
-    /// A group promises nothing where one of them may have forgotten that.
+    /// Whether every other node would tell this one that it has met a later opening of its log. A
+    /// group promises nothing where one of them may have forgotten that.
     fn all_know_better(&self, node: usize) -> bool {
         let Some(life) = &self.nodes[node].life else { return false };
         let knows = |other: &Node| other.life.as_ref().is_some_and(|peer| peer.knows_better(node, &life.hello_to(other.number)));
@@ -394,8 +394,8 @@ impl World {
         }
     }
 
-    /// A message from or to a node whose log is older than it knows travels on no connection: the other
-    /// end has refused that, and says why. Whether it is one.
+    /// A message from or to a node whose log is older than it knows travels on no connection: the
+    /// other end has refused that, and says why. Whether it is one.
     fn is_from_or_to_older(&mut self, parcel: &Parcel) -> bool {
         let Some(older) = [parcel.from, parcel.to].into_iter().find(|node| self.nodes[*node].is_older()) else { return false };
         let other = parcel.from + parcel.to - older;

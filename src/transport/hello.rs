@@ -70,7 +70,9 @@ pub(crate) enum Stranger {
     #[error("it sends what is not understood here: bring all nodes to versions that understand each other")]
     Unreadable = 10,
     #[error(
-        "it speaks from a data directory that is not the one known here, and was not found so at the address that this node has for it: it is let in once it is. If it is a copy that was opened elsewhere, stop it"
+        "it speaks from a data directory that is not the one known here, and was not found so at the \
+         address that this node has for it: it is let in once it is. If it is a copy that was opened \
+         elsewhere, stop it"
     )]
     Elsewhere = 11,
 }
@@ -315,8 +317,8 @@ impl Acquaintances {
         let Identity { directory, incarnation, complete } = hello.identity;
         if peer.directory.is_some_and(|known| known != directory) && !planted!("a wiped disk is let in") {
             // One that is not complete takes the place of the one that was known: it takes no part before all have let it in, and
-            // whoever speaks from the other one is turned away from now on. So it must be at the address of that peer: a copy that is
-            // opened elsewhere, while the peer is down, is not the peer.
+            // whoever speaks from the other one is turned away from now on. So it must be at the
+            // address of that peer: a copy that is opened elsewhere while the peer is down is not.
             return match way {
                 _ if complete => Err(Stranger::OtherDirectory),
                 Way::In if !planted!("whoever comes in takes the place of a known directory") => Err(Stranger::Elsewhere),
