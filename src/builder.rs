@@ -201,8 +201,13 @@ impl Builder {
     ///
     /// What is *not* noticed: a directory that was put back to an older copy, unless a leader still knows what the node acknowledged, or
     /// a peer that has been running since knows a later opening (under [`FlushPolicy::Async`] only the latter is told, for there a node may
-    /// lose what it acknowledged). A copy of a directory that is opened elsewhere while its node is down takes the place of that node.
-    /// Never restore a directory behind the back of its node: use
+    /// lose what it acknowledged).
+    ///
+    /// A copy of a directory that is opened elsewhere while its node is down does not take the place
+    /// of that node: peers refuse it, and [`Status::refused`](crate::Status::refused) says so at both
+    /// ends. A peer takes another directory than the known one only from the address that it has for
+    /// the node. A copy that is opened at that address does take its place, and the original is
+    /// refused from then on. Never restore a directory behind the back of its node: use
     /// [`tools::restore`](crate::tools::restore), or an empty directory and this.
     pub fn rejoin_empty(mut self, rejoin_empty: bool) -> Builder {
         self.rejoin_empty = rejoin_empty;

@@ -16,6 +16,26 @@
 //! among those that were not asked. That the node has several logs to choose from is no danger: what it takes, it takes from a leader.
 //!
 //! Two such nodes do not answer each other: neither knows what it has promised.
+//!
+//! # Who is let in as that node
+//!
+//! A directory that is not the known one of a node, and says that it is not complete, takes the
+//! place of the known one only where a peer finds it at the address that it has for the node
+//! (`Way::Out` of the handshake). Whoever comes in from elsewhere may be a copy of the directory,
+//! opened while the node is down: it would have the directory of the node itself refused when that
+//! comes back.
+//!
+//! - Safety does not rest on this: it only lets fewer in, and a refused node says nothing.
+//! - No node that could come back is kept from it. An answer goes on the connection that the peer
+//!   has made to that address, so one that is not found there never gets an answer. It is let in
+//!   later by the pause between two attempts of the peer, half a second at most.
+//! - Of two nodes that have both lost their directories neither keeps the other out: whoever marks
+//!   its log forgets the directories of its peers in the same write, and so lets the other one in.
+//! - A peer that crashes before the new directory is remembered finds it once more.
+//! - A transport without addresses (in memory) has one place for each node. Whoever sits there is
+//!   the node.
+//!
+//! What is left: a copy that is opened *at* the address of its node takes the place of the node.
 
 use crate::entry::NodeId;
 use crate::message::{Letter, Message, NoState, PeerState, Word};

@@ -160,8 +160,7 @@ impl Hosts {
     fn begin(&mut self, host: usize, life: &Life, what: What) -> usize {
         self.stamp += 1;
         // Of one host and one life: what it asked before, and of whom, is another session.
-        let session =
-            (life.incarnation() as u32 * self.calls.len() as u32 + self.hosts[host].node as u32) * self.hosts.len() as u32 + host as u32;
+        let session = (life.number as u32 * self.calls.len() as u32 + self.hosts[host].node as u32) * self.hosts.len() as u32 + host as u32;
         self.history.operations.push(Operation { session, began: self.stamp, ended: NEVER, what });
         self.history.operations.len() - 1
     }

@@ -33,6 +33,11 @@ impl Medium {
         self.backup = Some(self.disk.platter());
     }
 
+    /// Whether there is a backup.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.backup.is_some()
+    }
+
     /// Another disk, with the backup on it, if there is one. Whether there is.
     pub(super) fn replace(&mut self, seed: u64) -> bool {
         let backup = self.backup.take();

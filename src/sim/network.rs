@@ -260,8 +260,10 @@ impl Network {
             match self.chance.below(5) {
                 0 => hello.cluster ^= 1,
                 1 => hello.group.push('x'),
-                // One that says that it is not complete is let in from any directory.
-                2 => hello.identity = Identity { directory: hello.identity.directory ^ 1, complete: true, ..hello.identity },
+                2 => {
+                    let Identity { directory, incarnation, .. } = hello.identity;
+                    hello.identity = Identity { directory: directory ^ 1, incarnation, complete: incarnation % 2 == 0 };
+                }
                 3 => hello.to = hello.from,
                 _ => hello.from = crate::entry::NodeId::from(self.nodes as u64 + 1),
             }

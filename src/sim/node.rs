@@ -26,7 +26,7 @@ use crate::role::{Membership, Role, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::Shared;
 use crate::storage::{Chore, Genesis, Identity, Recovered, Storage, StorageError};
-use crate::transport::hello::{Acquaintances, Hello};
+use crate::transport::hello::{Acquaintances, Hello, Stranger, Way};
 use crate::transport::{Inbox, Message, Seat, Spawner, Transport};
 
 pub(super) const GROUP: &str = "simulated";
@@ -55,6 +55,10 @@ pub(super) struct Node {
     is_unwitnessed: bool,
     /// Its disk was lost, and what is in its place is not complete.
     pub(super) is_lost: bool,
+    /// Its disk was put back to an older copy of itself, which says this; the node does not know.
+    older: Option<Identity>,
+    /// What its log said of itself when the disk was backed up.
+    backup: Option<Identity>,
     /// What its log said of itself when it was last opened.
     identity: Option<Identity>,
 }
@@ -90,8 +94,10 @@ pub(super) struct Life {
     pub(super) outbox: Arc<Mutex<Vec<Message>>>,
     pub(super) fuse: Fuse,
     acquaintances: Acquaintances,
-    /// Directory and incarnation of each peer whose connection is open.
-    pub(super) connected: Vec<Option<(u128, u64)>>,
+    /// Directory, incarnation and nonce of each peer whose connection is open.
+    pub(super) connected: Vec<Option<(u128, u64, u64)>>,
+    /// Which peers have said that this is an older copy.
+    outlived_by: Vec<bool>,
     /// The newest ones of each peer that was met, on any connection.
     newest: Vec<Option<(u128, u64)>>,
     identity: Arc<Mutex<Identity>>,
@@ -151,6 +157,8 @@ impl Node {
             is_harmed: false,
             is_unwitnessed: false,
             is_lost: false,
+            older: None,
+            backup: None,
             identity: None,
         }
     }
@@ -245,17 +253,74 @@ impl Node {
     /// # Errors
     /// If the backup cannot be opened.
     pub(super) fn lose(&mut self, nodes: usize, seed: u64, watch: &mut Watch) -> Result<(), String> {
-        watch.gone.extend(self.identity.take().map(|identity| identity.directory));
-        watch.books[self.number].lose();
-        (self.is_lost, self.power_failed, self.is_unwitnessed) = (true, false, false);
-        let is_backup = self.medium.replace(seed);
+        let is_backup = self.replace(seed, watch);
         watch.sightings.saw(if is_backup { "disks replaced by a backup" } else { "disks replaced by an empty one" });
+        watch.gone.extend(self.identity.take().map(|identity| identity.directory));
         if is_backup {
-            let mut storage = self.medium.storage(&Fuse::new());
-            let marked = storage.open(&self.genesis(nodes)).and_then(|_| storage.set_complete(false));
-            marked.and_then(|_| storage.begin_sync().wait()).map_err(|error| format!("a backup cannot be opened: {error}"))?;
+            self.mark_incomplete(nodes).map_err(|error| format!("a backup cannot be opened: {error}"))?;
         }
         Ok(())
+    }
+
+    fn replace(&mut self, seed: u64, watch: &mut Watch) -> bool {
+        watch.books[self.number].lose();
+        (self.is_lost, self.power_failed, self.is_unwitnessed) = (true, false, false);
+        self.medium.replace(seed)
+    }
+
+    fn mark_incomplete(&self, nodes: usize) -> Result<(), StorageError> {
+        let mut storage = self.medium.storage(&Fuse::new());
+        storage.open(&self.genesis(nodes))?;
+        storage.set_complete(false)?;
+        storage.begin_sync().wait()
+    }
+
+    /// Keeps what the disk of a node that is down holds, for a day on which it is lost.
+    pub(super) fn back_up(&mut self) {
+        self.backup = self.identity;
+        self.medium.back_up();
+    }
+
+    /// What the backup says, if it is one of the directory that the node speaks from.
+    pub(super) fn backup(&self) -> Option<Identity> {
+        let directory = self.identity?.directory;
+        self.backup.filter(|backup| backup.directory == directory && self.medium.is_backed_up())
+    }
+
+    /// Somebody copies the backup into place, and the log does not know that it is one.
+    pub(super) fn put_back(&mut self, seed: u64, watch: &mut Watch) {
+        self.older = self.backup.take().filter(|_| self.replace(seed, watch));
+        watch.sightings.saw("disks put back to an older copy");
+        self.identity = None;
+    }
+
+    /// Not all others can tell the node that its log is older. So whoever copied it says that.
+    pub(super) fn own_up(&mut self, nodes: usize, seed: u64, watch: &mut Watch) {
+        self.identity = None;
+        watch.gone.extend(self.older.take().map(|identity| identity.directory));
+        watch.sightings.saw("older copies that nobody could have told");
+        // What finds no room for that is replaced.
+        if self.mark_incomplete(nodes).is_err() {
+            self.replace(seed, watch);
+        }
+    }
+
+    /// The engine may have learned, in its last turn, that its log is older: then it speaks from
+    /// another directory, and from the one of before nobody does any more.
+    pub(super) fn follow_identity(&mut self, watch: &mut Watch) {
+        let Some(life) = &mut self.life else { return };
+        let now = *life.identity.lock();
+        if !life.acquaintances.introduce(now) {
+            return;
+        }
+        life.connected.fill(None);
+        watch.gone.extend(self.identity.replace(now).map(|identity| identity.directory));
+        watch.sightings.saw("older copies that were told so");
+        watch.demand(self.older.take().is_some(), || format!("node {} disowns a log that is what it was", self.number + 1));
+    }
+
+    pub(super) fn is_older(&self) -> bool {
+        self.older.is_some()
     }
 
     /// Begins a life: opens the log, compares it with the books, and puts an engine on it.
@@ -280,7 +345,7 @@ impl Node {
             error => NotOpen::Wrong(format!("it cannot be opened: {error}")),
         };
         let mut recovered = storage.open(&genesis).map_err(not_open)?;
-        if self.is_lost {
+        if self.is_lost && self.older.is_none() {
             // A process that ends in there closes nothing: to close is to write, and it would end once more.
             let mut open = ManuallyDrop::new(storage);
             let outcome = rejoin_empty(&mut *open, &mut recovered);
@@ -349,6 +414,7 @@ impl Node {
             fuse,
             acquaintances,
             connected: vec![None; swarm.nodes],
+            outlived_by: vec![false; swarm.nodes],
             newest: vec![None; swarm.nodes],
             identity,
             began: now,
@@ -399,7 +465,7 @@ impl Node {
             life.is_dying = true;
             return Err(end);
         }
-        self.is_lost &= !life.engine.is_complete();
+        self.is_lost &= self.older.is_some() || !life.engine.is_complete();
         if life.engine.is_stopped() {
             return Err(End::Stopped);
         }
@@ -430,7 +496,9 @@ impl Life {
         if self.is_connected(from, hello) {
             return Ok(());
         }
-        self.acquaintances.admit(hello).map_err(|stranger| format!("{stranger:?}"))?;
+        // What the network makes up comes from anywhere.
+        let way = if from < self.connected.len() { Way::Out } else { Way::In };
+        self.acquaintances.admit(hello, way).map_err(|stranger| format!("{stranger:?}"))?;
         if let Some(connected) = self.connected.get_mut(from) {
             *connected = Some(life_of(hello));
         }
@@ -440,11 +508,36 @@ impl Life {
 
     /// Whether a message that is taken comes from an earlier life of its sender than one that was taken before.
     pub(super) fn is_outlived(&mut self, from: usize, hello: &Hello, gone: &BTreeSet<u128>) -> bool {
-        let (directory, incarnation) = life_of(hello);
+        let (directory, incarnation, _) = life_of(hello);
         match self.newest[from].replace((directory, incarnation)) {
             Some((before, newest)) if before == directory => incarnation < newest,
             Some((before, _)) => gone.contains(&directory) && !gone.contains(&before),
             None => false,
+        }
+    }
+
+    /// Whether this life has met a later opening of the directory that was `backup` once.
+    pub(super) fn knows_later(&self, peer: usize, backup: &Identity) -> bool {
+        let newest = self.newest[peer];
+        newest.is_some_and(|(directory, newest)| directory == backup.directory && newest > backup.incarnation)
+    }
+
+    /// Whether this life has met the directory that `hello` comes from, in an opening of the same
+    /// count or a later one.
+    pub(super) fn knows_better(&self, from: usize, hello: &Hello) -> bool {
+        let (directory, incarnation, _) = life_of(hello);
+        self.knows_later(from, &Identity { directory, incarnation: incarnation.saturating_sub(1), complete: true })
+    }
+
+    /// What becomes of a connection on which this life says `hello`, as far as that is asked.
+    pub(super) fn judge(&self, hello: &Hello) -> Result<(), Stranger> {
+        self.acquaintances.check(hello, Way::Out)
+    }
+
+    /// A peer refuses this life, for it has met a later one. It is told so once.
+    pub(super) fn be_outlived(&mut self, by: usize) {
+        if !std::mem::replace(&mut self.outlived_by[by], true) {
+            self.inbox.outlived(NodeId::from(by as u64 + 1));
         }
     }
 
@@ -512,15 +605,11 @@ impl Life {
     pub(super) fn standings(&self) -> Option<u64> {
         Some(self.standings).filter(|_| !self.is_dying)
     }
-
-    pub(super) fn incarnation(&self) -> u64 {
-        self.identity.lock().incarnation
-    }
 }
 
 /// Which opening of which directory speaks.
-fn life_of(hello: &Hello) -> (u128, u64) {
-    (hello.identity.directory, hello.identity.incarnation)
+fn life_of(hello: &Hello) -> (u128, u64, u64) {
+    (hello.identity.directory, hello.identity.incarnation, hello.nonce)
 }
 
 fn engine_settings(node: NodeId, seed: u64, swarm: &Swarm, addresses: Vec<(NodeId, String)>) -> EngineSettings {

@@ -1,6 +1,7 @@
 //! Trouble: what happens to a cluster, and when it is over.
 
 use super::agenda::{Event, Micros};
+use super::node::Node;
 use super::swarm::{TROUBLES, Trouble, Wish};
 use super::watch::News;
 use super::world::{Death, World};
@@ -186,6 +187,11 @@ impl World {
     /// The process dies, and finds its log damaged when it is back. Not more than a minority at a time: everything that was lost is on sound disks too, or
     /// was never committed.
     fn harm(&mut self, node: usize) {
+        if self.chance.fork(9).percent(50)
+            && let Some(node) = (0..self.nodes.len()).find(|node| self.can_be_put_back(*node))
+        {
+            return self.put_back(node);
+        }
         if self.chance.fork(6).percent(40) {
             return self.lose(node);
         }
@@ -217,6 +223,29 @@ impl World {
             if let Err(why) = self.nodes[node].lose(self.swarm.nodes, seed, &mut watch) {
                 watch.violated(format!("A1: node {}: {why}", node + 1));
             }
+        }
+    }
+
+    /// Whether all others would notice if the disk of a node were put back to its backup now.
+    fn can_be_put_back(&self, node: usize) -> bool {
+        let Some(backup) = self.nodes[node].backup() else { return false };
+        let knows = |other: &Node| other.life.as_ref().is_some_and(|life| life.knows_later(node, &backup));
+        let is_noticed = self.nodes.iter().filter(|other| other.number != node).all(knows);
+        let is_at_risk = self.nodes.iter().any(|node| node.is_at_risk(&self.watch()));
+        self.nodes.len() > 1 && is_noticed && !is_at_risk && !self.nodes[node].is_doomed
+    }
+
+    /// The process dies, and before it comes back its disk is put back to its backup, as if nothing
+    /// had been lost.
+    fn put_back(&mut self, node: usize) {
+        let backup = self.nodes[node].backup();
+        self.die(node, Death::Killed);
+        self.deaths[node] = Death::Killed;
+        // As it died it may have been backed up again.
+        if self.nodes[node].life.is_none() && self.nodes[node].backup() == backup {
+            let seed = self.chance.fork(7).next();
+            self.nodes[node].put_back(seed, &mut self.watch.lock());
+            self.agenda.put_in(self.swarm.heartbeat / 10, Event::Relief(Relief::Restart(node)));
         }
     }
 

@@ -21,6 +21,7 @@ use crate::entry::NodeId;
 use crate::fork::Home;
 use crate::reply::reply;
 use crate::role::Role;
+use crate::transport::hello::Stranger;
 
 /// The elections that a group which has healed may take until it works.
 const ELECTIONS_TO_HEAL: u64 = 10;
@@ -209,7 +210,18 @@ impl World {
         let life = self.nodes[node].life.as_mut().expect("just opened");
         life.look(node, &mut self.watch.lock());
         let who = Who { node, life: life.number };
+        if self.nodes[node].is_older() && !self.all_know_better(node) {
+            return self.die(node, Death::Killed);
+        }
         self.agenda.put(now, Event::Turn(who));
+    }
+
+    /// Whether every other node would tell this one that it has met a later opening of its log. A
+    /// group promises nothing where one of them may have forgotten that.
+    fn all_know_better(&self, node: usize) -> bool {
+        let Some(life) = &self.nodes[node].life else { return false };
+        let knows = |other: &Node| other.life.as_ref().is_some_and(|peer| peer.knows_better(node, &life.hello_to(other.number)));
+        self.nodes.iter().filter(|other| other.number != node).all(knows)
     }
 
     /// Something has come in for a node's engine.
@@ -238,6 +250,9 @@ impl World {
         }
         life.due = Micros::MAX;
         let outcome = node.turn(now);
+        if outcome.is_ok() {
+            node.follow_identity(&mut self.watch.lock());
+        }
         self.look(who.node);
         match outcome {
             Ok(wake) => self.after_turn(who, wake),
@@ -339,6 +354,9 @@ impl World {
         }
         self.network.arrived(&parcel);
         let cut = self.network.is_cut(from, to);
+        if !cut && !parcel.is_forged && self.is_from_or_to_older(&parcel) {
+            return;
+        }
         let mut watch = self.watch.lock();
         let Some(life) = self.nodes[to].life.as_mut().filter(|_| !cut) else { return };
         if parcel.is_forged && life.connected[from].is_none() {
@@ -376,6 +394,28 @@ impl World {
         }
     }
 
+    /// A message from or to a node whose log is older than it knows travels on no connection: the
+    /// other end has refused that, and says why. Whether it is one.
+    fn is_from_or_to_older(&mut self, parcel: &Parcel) -> bool {
+        let Some(older) = [parcel.from, parcel.to].into_iter().find(|node| self.nodes[*node].is_older()) else { return false };
+        let other = parcel.from + parcel.to - older;
+        let (Some(life), Some(peer)) = (&self.nodes[older].life, &self.nodes[other].life) else { return older == parcel.to };
+        let hello = life.hello_to(other);
+        if older == parcel.from && hello != parcel.hello {
+            return false; // an earlier life has sent it
+        }
+        let judged = peer.judge(&hello);
+        self.watch().demand(judged == Err(Stranger::Outlived), || {
+            format!("node {} has met a later opening of this, and says {judged:?}: {hello:?}", other + 1)
+        });
+        let is_cut = self.network.is_cut(parcel.to, parcel.from);
+        if let Some(life) = self.nodes[older].life.as_mut().filter(|_| !is_cut) {
+            life.be_outlived(other);
+            self.ring(older);
+        }
+        true
+    }
+
     fn host_acts(&mut self, host: usize) {
         if self.quiet {
             return;
@@ -410,6 +450,10 @@ impl World {
 
     /// A process is gone, or never came to be.
     fn bury(&mut self, node: usize, death: Death, sighting: &str) {
+        // Whoever dies forgets which openings it has met.
+        if let Some(older) = self.nodes.iter().position(|older| older.is_older() && older.life.is_some() && older.number != node) {
+            self.die(older, Death::Killed);
+        }
         self.watch().note(&[7, node as u64, death as u64], || format!("node {}: {sighting}", node + 1));
         self.watch().sightings.saw(sighting);
         self.watch().sightings.saw_many("segments begun", self.nodes[node].medium.segments_made());
@@ -427,7 +471,11 @@ impl World {
         drop(life);
         let is_sound = death == Death::Killed && !self.nodes[node].is_at_risk(&self.watch()) && !self.nodes[node].power_failed;
         if is_sound && self.chance.fork(5).percent(30) {
-            self.nodes[node].medium.back_up();
+            self.nodes[node].back_up();
+        }
+        if self.nodes[node].is_older() {
+            let seed = self.chance.fork(8).next();
+            self.nodes[node].own_up(self.swarm.nodes, seed, &mut self.watch.lock());
         }
         self.nodes[node].asleep_until = 0;
         let outage = if self.healed { 0 } else { self.chance.around(self.swarm.restart_mean) };

@@ -76,10 +76,25 @@ pub(crate) enum Stranger {
     Members = 9,
     #[error("it sends what is not understood here: bring all nodes to versions that understand each other")]
     Unreadable = 10,
+    #[error(
+        "it speaks from a data directory that is not the one known here, and was not found so at the \
+         address that this node has for it: it is let in once it is. If it is a copy that was opened \
+         elsewhere, stop it"
+    )]
+    Elsewhere = 11,
+}
+
+/// How a node comes to hear a hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// In answer to its own, at the address that it has for that peer.
+    Out,
+    /// On a connection from anywhere.
+    In,
 }
 
 impl Stranger {
-    pub(crate) const ALL: [Stranger; 10] = [
+    pub(crate) const ALL: [Stranger; 11] = [
         Stranger::Protocol,
         Stranger::Cluster,
         Stranger::Group,
@@ -90,6 +105,7 @@ impl Stranger {
         Stranger::Outlived,
         Stranger::Members,
         Stranger::Unreadable,
+        Stranger::Elsewhere,
     ];
 
     /// Whether there is no doubt that it is one, at its own address.
@@ -290,8 +306,8 @@ impl Acquaintances {
     }
 
     /// Whether the node that says `hello` may come in. If so it is known from now on.
-    pub(crate) fn admit(&mut self, hello: &Hello) -> Result<(), Stranger> {
-        self.check(hello)?;
+    pub(crate) fn admit(&mut self, hello: &Hello, way: Way) -> Result<(), Stranger> {
+        self.check(hello, way)?;
         let Identity { directory, incarnation, .. } = hello.identity;
         let known = Acquaintance { directory: Some(directory), life: (incarnation, hello.nonce) };
         self.peers.insert(hello.from, known);
@@ -299,7 +315,7 @@ impl Acquaintances {
     }
 
     /// Whether the node that says `hello` may come in, for all that is remembered of it.
-    pub(crate) fn check(&self, hello: &Hello) -> Result<(), Stranger> {
+    pub(crate) fn check(&self, hello: &Hello, way: Way) -> Result<(), Stranger> {
         if hello.group != self.me.group && !planted!("a node of another group is let in") {
             return Err(Stranger::Group);
         }
@@ -317,14 +333,20 @@ impl Acquaintances {
         let Identity { directory, incarnation, complete } = hello.identity;
         if peer.directory.is_some_and(|known| known != directory) && !planted!("a wiped disk is let in") {
             // One that is not complete takes the place of the one that was known: it takes no part before all have let it in, and
-            // whoever speaks from the other one is turned away from now on.
-            return if complete { Err(Stranger::OtherDirectory) } else { Ok(()) };
+            // whoever speaks from the other one is turned away from now on. So it must be at the
+            // address of that peer: a copy that is opened elsewhere while the peer is down is not.
+            return match way {
+                _ if complete => Err(Stranger::OtherDirectory),
+                Way::In if !planted!("whoever comes in takes the place of a known directory") => Err(Stranger::Elsewhere),
+                Way::In | Way::Out => Ok(()),
+            };
         }
         if incarnation < peer.life.0 && !planted!("an earlier life is let in") {
             return Err(Stranger::Outlived);
         }
         // One of two openings of the same count is that of a copy. Whoever comes second does not know what the first one has done since.
-        if incarnation == peer.life.0 && hello.nonce != peer.life.1 {
+        let is_twin = incarnation == peer.life.0 && hello.nonce != peer.life.1;
+        if is_twin && !planted!("the second of two openings of the same count is let in") {
             return Err(Stranger::Outlived);
         }
         Ok(())
@@ -344,6 +366,15 @@ mod tests {
 
     fn hello() -> Hello {
         Hello { advertised: "broker-2:9876".into(), ..Hello::new(&seat(2), NodeId::from(1), 77) }
+    }
+
+    /// One that only hears who comes in.
+    struct Incoming(Acquaintances);
+
+    impl Incoming {
+        fn admit(&mut self, hello: &Hello) -> Result<(), Stranger> {
+            self.0.admit(hello, Way::In)
+        }
     }
 
     #[test]
@@ -379,7 +410,7 @@ mod tests {
 
     #[test]
     fn only_the_peer_itself_comes_in() {
-        let mut known = Acquaintances::new(&seat(1), 1);
+        let mut known = Incoming(Acquaintances::new(&seat(1), 1));
         assert_eq!(known.admit(&Hello { cluster: 9, ..hello() }), Err(Stranger::Cluster));
         assert_eq!(known.admit(&Hello { group: "other".into(), ..hello() }), Err(Stranger::Group));
         let others: Arc<[NodeId]> = [2, 3].map(NodeId::from).into();
@@ -396,9 +427,9 @@ mod tests {
     fn a_wiped_disk_and_an_old_life_are_turned_away() {
         let mut remembering = seat(1);
         remembering.known = vec![(NodeId::from(2), 55)];
-        assert_eq!(Acquaintances::new(&remembering, 1).admit(&hello()), Err(Stranger::OtherDirectory));
+        assert_eq!(Acquaintances::new(&remembering, 1).admit(&hello(), Way::Out), Err(Stranger::OtherDirectory));
 
-        let mut known = Acquaintances::new(&seat(1), 1);
+        let mut known = Incoming(Acquaintances::new(&seat(1), 1));
         let in_life = |incarnation, nonce| Hello { identity: Identity { directory: 2, incarnation, complete: true }, nonce, ..hello() };
         assert_eq!(known.admit(&in_life(5, 77)), Ok(()));
         assert_eq!(known.admit(&in_life(5, 78)), Err(Stranger::Outlived));
@@ -406,7 +437,10 @@ mod tests {
         assert_eq!(known.admit(&in_life(5, 77)), Err(Stranger::Outlived));
         let from = |directory, complete| Hello { identity: Identity { directory, incarnation: 1, complete }, ..hello() };
         assert_eq!(known.admit(&from(3, true)), Err(Stranger::OtherDirectory));
-        assert_eq!(known.admit(&from(3, false)), Ok(()), "it takes no part yet");
+        assert_eq!(known.admit(&from(3, false)), Err(Stranger::Elsewhere), "it may be a copy");
+        assert_eq!(known.admit(&in_life(6, 79)), Ok(()), "and takes nobody's place");
+        assert_eq!(known.0.admit(&from(3, false), Way::Out), Ok(()), "it is found where it should be, and takes no part yet");
+        assert_eq!(known.admit(&from(3, false)), Ok(()), "by now it is known");
         assert_eq!(known.admit(&in_life(7, 80)), Err(Stranger::OtherDirectory), "its place is taken");
         assert_eq!(known.admit(&from(3, true)), Ok(()), "by now it is complete");
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::hello::{Acquaintances, Stranger};
+use super::hello::{Acquaintances, Stranger, Way};
 use super::{Arrival, Identity, Inbox, Message, Seat, Transport};
 use crate::entry::NodeId;
 use crate::owner::owner;
@@ -110,8 +110,9 @@ impl Wires {
                 continue;
             }
             let (here, there) = (new.seat.node, other.seat.node);
-            let heard = other.acquaintances.admit(&new.acquaintances.hello_to(there));
-            let answered = new.acquaintances.admit(&other.acquaintances.hello_to(here));
+            // A chair is the address of its node: who sits there was found where it should be.
+            let heard = other.acquaintances.admit(&new.acquaintances.hello_to(there), Way::Out);
+            let answered = new.acquaintances.admit(&other.acquaintances.hello_to(here), Way::Out);
             if heard == Err(Stranger::Outlived) {
                 news.push((new.seat.inbox.clone(), Arrival::Outlived(there)));
             }

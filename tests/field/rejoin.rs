@@ -227,6 +227,45 @@ facts! {
         eventually("nobody refuses anybody", || nodes.iter().all(|node| has_all(node, 60) && is_whole(node)));
     }
 
+    fn a_copy_that_is_opened_elsewhere_while_its_node_is_down_does_not_take_its_place() {
+        let home = home();
+        let group = Group::new(home.path(), 3);
+        let mut nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 20);
+        eventually("all have it", || nodes.iter().all(|node| has_all(node, 20)));
+        nodes.remove(2).shutdown().unwrap();
+        let older = home.path().join("older");
+        copy(&home.path().join("3"), &older);
+        let third = group.open(3);
+        append(&[&nodes[0], &nodes[1], &third], 20);
+        eventually("it has it", || has_all(&third, 40));
+        third.shutdown().unwrap();
+        drop(third);
+
+        let elsewhere = TcpTransport::listening_on(addresses(1).remove(0));
+        let copied = group.builder(3).dir(&older).transport(elsewhere).open().unwrap();
+        let is_told = |node: &DLedger, refusals: usize| {
+            let refused = node.status().refused;
+            refused.len() == refusals && refused.iter().all(|refusal| refusal.reason.contains("a copy that was opened elsewhere, stop it"))
+        };
+        eventually("it is told by both", || is_told(&copied, 2));
+        assert!(copied.status().repair.is_some_and(|why| why.contains("node 1 has not answered, node 2 has not answered")));
+        assert!(nodes.iter().all(|node| is_told(node, 1)), "and so are they");
+        // While the copy runs, and after.
+        let third = group.open(3);
+        append(&[&nodes[0], &nodes[1], &third], 20);
+        eventually("it has it", || has_all(&third, 60) && third.status().repair.is_none());
+        assert!(is_told(&copied, 2) && copied.committed().end <= 20);
+        copied.shutdown().unwrap();
+        nodes.push(third);
+        append(&nodes.iter().collect::<Vec<_>>(), 20);
+        eventually("all are whole", || nodes.iter().all(|node| has_all(node, 80) && is_whole(node)));
+        nodes.iter().for_each(|node| node.shutdown().unwrap());
+        drop(nodes);
+        let known = tools::inspect(home.path().join("3")).unwrap().identity;
+        assert!(known.complete && known.incarnation == 3, "it is the directory that it was: {known:?}");
+    }
+
     fn five_lose_one_disk_after_the_other_and_one_of_them_once_more_before_it_is_complete() {
         let home = home();
         let group = Group::new(home.path(), 5);

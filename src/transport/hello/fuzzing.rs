@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Acquaintances, Hello, PROTOCOL, Stranger};
+use super::{Acquaintances, Hello, PROTOCOL, Stranger, Way};
 use crate::entry::NodeId;
 use crate::fuzzing::Dish;
 use crate::role::check_advertised;
@@ -82,7 +82,7 @@ fn say(hello: Hello, seat: &Seat, acquaintances: &mut Acquaintances, met: &mut M
         (_, newest, twin) if newest == incarnation => twin == nonce,
         (_, newest, _) => newest < incarnation,
     };
-    let admitted = acquaintances.admit(&hello);
+    let admitted = acquaintances.admit(&hello, Way::In);
     assert_eq!(admitted.is_ok(), is_peer && is_for_here && is_itself && is_newest, "{hello:?} was met with {admitted:?}");
     if admitted.is_ok() {
         met.insert(from, (directory, incarnation, nonce));

@@ -56,7 +56,7 @@ use self::lobby::Lobby;
 use self::refusals::{By, Refusals};
 use self::resolver::{Lookup, system_lookup};
 use super::frame::{Frame, FrameReader, HELLO_BYTES_MAX};
-use super::hello::{Acquaintances, GROUP_BYTES_MAX, Hello, MEMBERS_MAX, Rejection, Stranger, claim};
+use super::hello::{Acquaintances, GROUP_BYTES_MAX, Hello, MEMBERS_MAX, Rejection, Stranger, Way, claim};
 use super::{Identity, Inbox, Message, Seat, Spawner, Transport};
 use crate::entry::NodeId;
 use crate::owner::owner;
@@ -288,7 +288,8 @@ impl Station {
         if expected.is_some_and(|peer| peer != hello.from) {
             return Err(Stranger::Misdirected);
         }
-        let checked = self.acquaintances.lock().check(&hello);
+        let way = if expected.is_some() { Way::Out } else { Way::In };
+        let checked = self.acquaintances.lock().check(&hello, way);
         // Also beside an older copy: whoever learns that it was outlived takes the place of a node that has lost its directory, and this
         // one has not, for it is there.
         if matches!(checked, Ok(()) | Err(Stranger::Outlived)) && self.has_rival(&hello, expected.is_none()) {
@@ -296,7 +297,7 @@ impl Station {
         }
         checked?;
         let mut acquaintances = self.acquaintances.lock();
-        acquaintances.admit(&hello)?;
+        acquaintances.admit(&hello, way)?;
         // Reported in the order in which they are let in: a peer may come from another directory than a moment ago.
         self.inbox.met(hello.from, hello.identity.directory);
         self.inbox.advertised(hello.from, &hello.advertised);

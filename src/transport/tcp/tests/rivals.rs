@@ -75,6 +75,33 @@ fn one_that_does_not_answer_gives_way_though_its_connection_is_open_and_full_of_
     reading.join().unwrap();
 }
 
+/// A copy that is opened elsewhere while its node is down.
+#[test]
+fn another_directory_takes_the_place_of_a_known_one_only_at_the_address_of_its_node() {
+    let addresses = addresses();
+    let mut node = Node::new(1, &addresses);
+    node.seat.known = vec![(NodeId::from(2), 2)];
+    let node = node.started();
+    let known = process(&addresses, 5, 51, &node);
+    let identity = Identity { directory: 99, complete: false, ..known.identity };
+    let copied = Hello { identity, nonce: 60, ..known.clone() };
+    let (answer, _) = says(&copied, &node);
+    assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, Stranger::Elsewhere as u8));
+    let told = node.arrived.lock().refused[&NodeId::from(2)].clone();
+    assert!(told.contains("node 2: it speaks from a data directory that is not the one known here"), "{told}");
+    let (answer, _) = says(&known, &node);
+    assert_eq!(answer.kind, Kind::Hello, "it has not taken its place");
+
+    let listener = TcpListener::bind(&addresses[1].1).unwrap();
+    let mut there = Hand(listener.accept().unwrap().0, FrameReader::new());
+    assert_eq!(there.hear().unwrap().kind, Kind::Hello);
+    there.say(Kind::Hello, copied.encode());
+    until("it has met the other one", || node.arrived.lock().met.last() == Some(&(NodeId::from(2), 99)));
+    assert_eq!(says(&copied, &node).0.kind, Kind::Hello);
+    let (answer, _) = says(&known, &node);
+    assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, Stranger::OtherDirectory as u8));
+}
+
 /// The first one was reached, and has not come by itself yet.
 #[test]
 fn the_process_that_this_node_has_reached_is_the_first_one_too() {
