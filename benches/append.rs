@@ -1,11 +1,13 @@
-//! Appends per second: 128 B and 1 KiB, 1 and 1,024 in flight, one node and three in this process (through
-//! memory and through loopback TCP), both flush policies.
+//! Appends per second: 128 B and 1 KiB, 1 and 1,024 in flight, one node and three in this process
+//! (through memory and through loopback TCP), both flush policies.
 
 mod measure;
 
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
 use dledger::FlushPolicy;
 use hdrhistogram::Histogram;
 
@@ -13,9 +15,12 @@ use measure::cluster::{ASYNC, Cluster, Shape};
 use measure::load::Load;
 
 fn append(criterion: &mut Criterion) {
-    let shapes = [("one", Shape::One), ("three", Shape::Three), ("three-over-tcp", Shape::ThreeOverTcp)];
+    let shapes =
+        [("one", Shape::One), ("three", Shape::Three), ("three-over-tcp", Shape::ThreeOverTcp)];
     let policies = [("sync", FlushPolicy::Sync), ("async", ASYNC)];
-    for ((nodes, shape), (policy, flush)) in shapes.into_iter().flat_map(|shape| policies.map(|policy| (shape, policy))) {
+    for ((nodes, shape), (policy, flush)) in
+        shapes.into_iter().flat_map(|shape| policies.map(|policy| (shape, policy)))
+    {
         let mut group = criterion.benchmark_group(format!("append/{nodes}/{policy}"));
         group.sampling_mode(SamplingMode::Flat).sample_size(10);
         group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
@@ -29,13 +34,20 @@ fn append(criterion: &mut Criterion) {
                 group.bench_function(BenchmarkId::new(name, window), |bencher| {
                     bencher.iter_custom(|count| {
                         let outcome = Load::new(leader, &payload, window).run(count, Duration::MAX);
-                        assert_eq!(outcome.appends, count, "without an end of the time, all are made");
+                        assert_eq!(
+                            outcome.appends, count,
+                            "without an end of the time, all are made"
+                        );
                         latency.add(&outcome.latency).expect("it resizes");
                         outcome.took
                     });
                 });
                 let micros = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
-                println!("                        latency: p50 {:.1} us, p99 {:.1} us\n", micros(0.5), micros(0.99));
+                println!(
+                    "                        latency: p50 {:.1} us, p99 {:.1} us\n",
+                    micros(0.5),
+                    micros(0.99)
+                );
             }
         }
         group.finish();

@@ -1,13 +1,13 @@
-//! Every figure of the crate but the appends, which `limit` takes: reads beside what the memory can do, and what a group costs that is idle, opens or
-//! loses its leader. As tables for a page.
+//! Every figure of the crate but the appends, which `limit` takes: reads beside what the memory can
+//! do, and what a group costs that is idle, opens or loses its leader. As tables for a page.
 //!
 //! ```sh
 //! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] [idle] [read] [follow] [open] [failover]
 //! cargo bench --bench figures -- growth [--entries 100000000]
 //! ```
 //!
-//! Without names all figures are taken but `growth`, which takes minutes and 15 GB. Without `--bench`, which `cargo bench` adds, it only shows that
-//! every part runs.
+//! Without names all figures are taken but `growth`, which takes minutes and 15 GB. Without
+//! `--bench`, which `cargo bench` adds, it only shows that every part runs.
 
 mod measure;
 
@@ -41,8 +41,14 @@ struct Plan {
 type Figure = fn(&Plan);
 
 /// The idle cluster comes first, before anything else has left its traces in this process.
-const FIGURES: [(&str, Figure); 6] =
-    [("idle", idle), ("read", read), ("follow", follow), ("open", open), ("failover", failover), ("growth", growth)];
+const FIGURES: [(&str, Figure); 6] = [
+    ("idle", idle),
+    ("read", read),
+    ("follow", follow),
+    ("open", open),
+    ("failover", failover),
+    ("growth", growth),
+];
 
 fn main() {
     let plan = Plan::from_arguments(std::env::args().skip(1));
@@ -58,7 +64,13 @@ fn main() {
 
 impl Plan {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Plan {
-        let mut plan = Plan { smoke: true, date: "undated".to_owned(), runs: 3, entries: 100_000_000, wanted: Vec::new() };
+        let mut plan = Plan {
+            smoke: true,
+            date: "undated".to_owned(),
+            runs: 3,
+            entries: 100_000_000,
+            wanted: Vec::new(),
+        };
         let mut test = false;
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -79,22 +91,30 @@ impl Plan {
 }
 
 fn value<T: FromStr>(name: &str, text: Option<String>) -> T {
-    let Some(value) = text.as_deref().and_then(|text| text.parse().ok()) else { panic!("{name} needs a value, not {text:?}") };
+    let Some(value) = text.as_deref().and_then(|text| text.parse().ok()) else {
+        panic!("{name} needs a value, not {text:?}")
+    };
     value
 }
 
 /// What a cluster costs that nobody uses.
 fn idle(plan: &Plan) {
-    let (settle, time) =
-        if plan.smoke { (Duration::from_millis(20), Duration::from_millis(20)) } else { (Duration::from_secs(2), Duration::from_secs(10)) };
+    let (settle, time) = if plan.smoke {
+        (Duration::from_millis(20), Duration::from_millis(20))
+    } else {
+        (Duration::from_secs(2), Duration::from_secs(10))
+    };
     let cluster = Cluster::open(Shape::Three, |builder| builder);
     cluster.leader();
     thread::sleep(settle);
-    let Some(before) = measure::machine::usage() else { return println!("This system does not tell what an idle cluster costs.\n") };
+    let Some(before) = measure::machine::usage() else {
+        return println!("This system does not tell what an idle cluster costs.\n");
+    };
     thread::sleep(time);
     let Some(after) = measure::machine::usage() else { return };
     let seconds = time.as_secs_f64();
-    let mut table = Table::new(&["idle", "% of one core", "context switches/s", "resident beyond the map, MB"]);
+    let mut table =
+        Table::new(&["idle", "% of one core", "context switches/s", "resident beyond the map, MB"]);
     table.row([
         "three nodes, default timing".to_owned(),
         format!("{:.3}", (after.cpu - before.cpu).as_secs_f64() / seconds * 100.0),
@@ -107,33 +127,49 @@ fn idle(plan: &Plan) {
 /// Reads of 1 KiB entries, verified, in turns with the same of a raw map.
 fn read(plan: &Plan) {
     let mut table = Table::new(&["read of 1 KiB, verified", "ns", "raw ns", "times raw"]);
-    for (name, bytes) in if plan.smoke { vec![("1 MiB", 1 << 20)] } else { vec![("16 MiB", 16 << 20), ("1 GiB", 1 << 30)] } {
+    for (name, bytes) in if plan.smoke {
+        vec![("1 MiB", 1 << 20)]
+    } else {
+        vec![("16 MiB", 16 << 20), ("1 GiB", 1 << 30)]
+    } {
         let count = bytes / PAYLOAD as u64;
         // Short turns, and many: whatever else the machine does then falls on both sides alike.
         let (turns, lookups) = if plan.smoke { (2, 100) } else { (5 * plan.runs + 1, 100_000) };
         let dir = scratch();
-        let ledger = DLedger::builder(1).dir(dir.path().join("node")).open().expect("a node opens in a directory of its own");
+        let ledger = DLedger::builder(1)
+            .dir(dir.path().join("node"))
+            .open()
+            .expect("a node opens in a directory of its own");
         fill(&ledger, count);
         let records = RawRecords::new(count, PAYLOAD);
         let raw_in_order = || read_each(&records, 0..count);
-        let mut row = |what: &str, of: u64, ours: &dyn Fn(u64) -> Duration, raw: &dyn Fn(u64) -> Duration| {
-            // The first turn faults pages in, and does not count.
-            let pairs: Vec<(f64, f64)> = (0..turns as u64).map(|turn| (nanos(ours(turn), of), nanos(raw(turn), of))).skip(1).collect();
-            let (ours, raw): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
-            let ratios: Vec<f64> = pairs.iter().map(|(ours, raw)| ours / raw).collect();
-            table.row([
-                format!("{what}, log of {name}"),
-                format!("{:.0}", median(&ours)),
-                format!("{:.0}", median(&raw)),
-                format!("{:.2}", median(&ratios)),
-            ]);
-        };
+        let mut row =
+            |what: &str, of: u64, ours: &dyn Fn(u64) -> Duration, raw: &dyn Fn(u64) -> Duration| {
+                // The first turn faults pages in, and does not count.
+                let pairs: Vec<(f64, f64)> = (0..turns as u64)
+                    .map(|turn| (nanos(ours(turn), of), nanos(raw(turn), of)))
+                    .skip(1)
+                    .collect();
+                let (ours, raw): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+                let ratios: Vec<f64> = pairs.iter().map(|(ours, raw)| ours / raw).collect();
+                table.row([
+                    format!("{what}, log of {name}"),
+                    format!("{:.0}", median(&ours)),
+                    format!("{:.0}", median(&raw)),
+                    format!("{:.2}", median(&ratios)),
+                ]);
+            };
         let numbers = |turn: u64| Shuffled::new(turn + 1, count).take(lookups as usize);
         row("in order", count, &|_| read_in_order(&ledger, count), &|_| raw_in_order());
-        row("random", lookups, &|turn| get_each(&ledger, numbers(turn)), &|turn| read_each(&records, numbers(turn)));
-        row("random, two threads", lookups * 2, &|turn| twice(|half| get_each(&ledger, numbers(2 * turn + half))), &|turn| {
-            twice(|half| read_each(&records, numbers(2 * turn + half)))
+        row("random", lookups, &|turn| get_each(&ledger, numbers(turn)), &|turn| {
+            read_each(&records, numbers(turn))
         });
+        row(
+            "random, two threads",
+            lookups * 2,
+            &|turn| twice(|half| get_each(&ledger, numbers(2 * turn + half))),
+            &|turn| twice(|half| read_each(&records, numbers(2 * turn + half))),
+        );
     }
     table.print();
 }
@@ -158,32 +194,72 @@ fn follow(plan: &Plan) {
         true => (Duration::from_millis(20), 1 << 20, 4 << 20),
         false => (Duration::from_secs(1), 1 << 30, 256 << 20),
     };
-    let mut table = Table::new(&["1 KiB, 1024 in flight, sync", "appends/s alone", "with it", "ratio", "behind at the end"]);
-    for (name, shape) in [("a reader at the tail, one node", Shape::One), ("a reader at the tail, three nodes", Shape::Three)] {
+    let mut table = Table::new(&[
+        "1 KiB, 1024 in flight, sync",
+        "appends/s alone",
+        "with it",
+        "ratio",
+        "behind at the end",
+    ]);
+    for (name, shape) in [
+        ("a reader at the tail, one node", Shape::One),
+        ("a reader at the tail, three nodes", Shape::Three),
+    ] {
         let cluster = Cluster::open(shape, |builder| builder);
         let (alone, tailed, behind) = tailed(&cluster, time);
-        table.row([name.to_owned(), rate(alone), rate(tailed), format!("{:.2}", tailed / alone), format!("{behind} entries")]);
+        table.row([
+            name.to_owned(),
+            rate(alone),
+            rate(tailed),
+            format!("{:.2}", tailed / alone),
+            format!("{behind} entries"),
+        ]);
     }
     let (caught_up, limit) = caught_up(bytes, file_bytes, time);
     let unbounded = |builder: Builder| builder.catch_up_bytes_per_second(u64::MAX);
-    for (pace, set) in [("", &(|builder| builder) as &dyn Fn(Builder) -> Builder), (", unbounded", &unbounded)] {
-        let UnderLoad { behind, before, during, after, took } = caught_up_under_load(bytes, set, time, 30 * time);
-        let there = took.map_or_else(|| "not there in time".to_owned(), |took| format!("there after {} ms", millis(took)));
+    for (pace, set) in
+        [("", &(|builder| builder) as &dyn Fn(Builder) -> Builder), (", unbounded", &unbounded)]
+    {
+        let UnderLoad { behind, before, during, after, took } =
+            caught_up_under_load(bytes, set, time, 30 * time);
+        let there = took.map_or_else(
+            || "not there in time".to_owned(),
+            |took| format!("there after {} ms", millis(took)),
+        );
         for (beside, alone) in [("while it is away", before), ("once it is there", after)] {
-            let what = format!("a follower {} MiB behind{pace}, beside the appends {beside}", behind >> 20);
-            table.row([what, rate(alone), rate(during), format!("{:.2}", during / alone), there.clone()]);
+            let what = format!(
+                "a follower {} MiB behind{pace}, beside the appends {beside}",
+                behind >> 20
+            );
+            table.row([
+                what,
+                rate(alone),
+                rate(during),
+                format!("{:.2}", during / alone),
+                there.clone(),
+            ]);
         }
     }
     table.print();
     let mut table = Table::new(&["behind an idle leader", "entries/s", "one raw writer", "ratio"]);
-    table.row([format!("a follower {} MiB behind", bytes >> 20), rate(caught_up), rate(limit), format!("{:.2}", caught_up / limit)]);
+    table.row([
+        format!("a follower {} MiB behind", bytes >> 20),
+        rate(caught_up),
+        rate(limit),
+        format!("{:.2}", caught_up / limit),
+    ]);
     table.print();
 }
 
-/// How long a node takes to open a log that was closed in good order, until it leads its group of one.
+/// How long a node takes to open a log that was closed in good order, until it leads its group of
+/// one.
 fn open(plan: &Plan) {
     let mut table = Table::new(&["open", "entries", "ms"]);
-    for (name, bytes) in if plan.smoke { vec![("1 MiB", 1 << 20)] } else { vec![("16 MiB", 16 << 20), ("1 GiB", 1 << 30)] } {
+    for (name, bytes) in if plan.smoke {
+        vec![("1 MiB", 1 << 20)]
+    } else {
+        vec![("16 MiB", 16 << 20), ("1 GiB", 1 << 30)]
+    } {
         let count = bytes / PAYLOAD as u64;
         let dir = scratch();
         let builder = || DLedger::builder(1).dir(dir.path().join("node"));
@@ -204,17 +280,29 @@ fn open(plan: &Plan) {
     table.print();
 }
 
-/// What a log costs that has grown: appends, reads and opening, at one hundredth, a tenth and all of its length.
+/// What a log costs that has grown: appends, reads and opening, at one hundredth, a tenth and all
+/// of its length.
 fn growth(plan: &Plan) {
     const PIECES: u64 = 10;
     const LOOKUPS: usize = 100_000;
     let step = plan.entries / 100;
     let dir = scratch();
-    let open = || DLedger::builder(1).dir(dir.path().join("node")).open().expect("a node opens in a directory of its own");
+    let open = || {
+        DLedger::builder(1)
+            .dir(dir.path().join("node"))
+            .open()
+            .expect("a node opens in a directory of its own")
+    };
     let payload = [0x5a; 128];
     let mut ledger = open();
-    let columns =
-        ["entries of 128 B", "appends/s, 1024 in flight", "get ns, of all", "get ns, of the newest hundredth", "open ms", "again ms"];
+    let columns = [
+        "entries of 128 B",
+        "appends/s, 1024 in flight",
+        "get ns, of all",
+        "get ns, of the newest hundredth",
+        "open ms",
+        "again ms",
+    ];
     let mut table = Table::new(&columns);
     for checkpoint in [step, plan.entries / 10, plan.entries] {
         let mut load = Load::new(&ledger, &payload, 1024);
@@ -226,10 +314,13 @@ fn growth(plan: &Plan) {
             .collect();
         let lookups = if plan.smoke { 100 } else { LOOKUPS };
         let get = |from: u64, count: u64| {
-            let numbers = |seed| Shuffled::new(seed, count).take(lookups).map(move |number| from + number);
+            let numbers =
+                |seed| Shuffled::new(seed, count).take(lookups).map(move |number| from + number);
             // The first time faults pages in, and does not count.
             get_each(&ledger, numbers(1));
-            let took: Vec<f64> = (1..=plan.runs as u64).map(|seed| nanos(get_each(&ledger, numbers(seed)), lookups as u64)).collect();
+            let took: Vec<f64> = (1..=plan.runs as u64)
+                .map(|seed| nanos(get_each(&ledger, numbers(seed)), lookups as u64))
+                .collect();
             median(&took)
         };
         let (of_all, of_newest) = (get(0, checkpoint), get(checkpoint - step, step));
@@ -260,14 +351,21 @@ fn failover(plan: &Plan) {
     let ms = Duration::from_millis;
     let mut table = Table::new(&["failover", "median ms", "least", "most", "rounds"]);
     for (name, heartbeat, election) in [("default timing", 100, 1000), ("fast timing", 50, 300)] {
-        let timing = |builder: Builder| builder.heartbeat_interval(ms(heartbeat)).election_timeout(ms(election));
+        let timing = |builder: Builder| {
+            builder.heartbeat_interval(ms(heartbeat)).election_timeout(ms(election))
+        };
         let ways: [(&str, Farewell); 2] = [
             ("cut off", |leader, network| network.isolate(leader.status().id)),
-            ("shut down", |leader, _| leader.shutdown().expect("a healthy node closes in good order")),
+            ("shut down", |leader, _| {
+                leader.shutdown().expect("a healthy node closes in good order")
+            }),
         ];
         for (how, farewell) in ways {
-            let took: Vec<Duration> =
-                (0..rounds).map(|_| first_append_without_the_leader(Cluster::open(Shape::Three, timing), farewell)).collect();
+            let took: Vec<Duration> = (0..rounds)
+                .map(|_| {
+                    first_append_without_the_leader(Cluster::open(Shape::Three, timing), farewell)
+                })
+                .collect();
             table.row([
                 format!("the leader is {how}; {name}: heartbeat {heartbeat} ms, election timeout {election} ms"),
                 millis(median(&took)),

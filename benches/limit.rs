@@ -4,8 +4,8 @@
 //! cargo bench --bench limit -- [--pairs 5] [--seconds 0.5] [--date 2026-11-25] ["three nodes, sync, 1 KiB"] ..
 //! ```
 //!
-//! A name takes the rows that hold it; without names all rows are taken. With `--smoke`, and without `--bench`, which `cargo bench` adds, it only
-//! shows that every row runs.
+//! A name takes the rows that hold it; without names all rows are taken. With `--smoke`, and
+//! without `--bench`, which `cargo bench` adds, it only shows that every row runs.
 
 mod measure;
 
@@ -33,7 +33,8 @@ fn main() {
     println!("dledger {}, {}", env!("CARGO_PKG_VERSION"), plan.date);
     println!("{}\n", measure::machine::describe(scratch().path()));
     let mut table = Table::new(&[
-        "append", "ours", "limit", "ratio", "least", "most", "goal", "keeping", "ratio", "p50 us", "p99 us", "cores", "probe us",
+        "append", "ours", "limit", "ratio", "least", "most", "goal", "keeping", "ratio", "p50 us",
+        "p99 us", "cores", "probe us",
     ]);
     for row in Row::all().filter(|row| plan.wants(&row.name())) {
         eprintln!("{} ..", row.name());
@@ -62,8 +63,13 @@ struct Plan {
 
 impl Plan {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Plan {
-        let mut plan =
-            Plan { date: "undated".to_owned(), pairs: 5, time: Duration::from_millis(500), file_bytes: 256 << 20, wanted: Vec::new() };
+        let mut plan = Plan {
+            date: "undated".to_owned(),
+            pairs: 5,
+            time: Duration::from_millis(500),
+            file_bytes: 256 << 20,
+            wanted: Vec::new(),
+        };
         let (mut real, mut smoke) = (false, false);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -71,7 +77,9 @@ impl Plan {
                 "--test" | "--smoke" => smoke = true,
                 "--date" => plan.date = value(&argument, arguments.next()),
                 "--pairs" => plan.pairs = value(&argument, arguments.next()),
-                "--seconds" => plan.time = Duration::from_secs_f64(value(&argument, arguments.next())),
+                "--seconds" => {
+                    plan.time = Duration::from_secs_f64(value(&argument, arguments.next()))
+                }
                 _ => plan.wanted.push(argument),
             }
         }
@@ -87,7 +95,9 @@ impl Plan {
 }
 
 fn value<T: FromStr>(name: &str, text: Option<String>) -> T {
-    let Some(value) = text.as_deref().and_then(|text| text.parse().ok()) else { panic!("{name} needs a value, not {text:?}") };
+    let Some(value) = text.as_deref().and_then(|text| text.parse().ok()) else {
+        panic!("{name} needs a value, not {text:?}")
+    };
     value
 }
 
@@ -98,7 +108,8 @@ struct Row {
     flush: FlushPolicy,
     bytes: usize,
     load: Callers,
-    /// The host gives up what is older than the newest [`KEPT_BYTES`] as it goes, as one with a retention does: segments are used again.
+    /// The host gives up what is older than the newest [`KEPT_BYTES`] as it goes, as one with a
+    /// retention does: segments are used again.
     purges: bool,
     goal: Option<Goal>,
 }
@@ -156,7 +167,14 @@ impl Row {
             (Processes, SYNC, InFlight(1), false, [Some(AtLeast(0.80)); 2]),
         ];
         rows.into_iter().flat_map(|(nodes, flush, load, purges, goals)| {
-            PAYLOADS.into_iter().zip(goals).map(move |((bytes, _), goal)| Row { nodes, flush, bytes, load, purges, goal })
+            PAYLOADS.into_iter().zip(goals).map(move |((bytes, _), goal)| Row {
+                nodes,
+                flush,
+                bytes,
+                load,
+                purges,
+                goal,
+            })
         })
     }
 
@@ -167,11 +185,18 @@ impl Row {
             Nodes::Processes => "three processes",
         };
         let policy = if self.is_synced() { "sync" } else { "async" };
-        let payload = PAYLOADS.iter().find(|(bytes, _)| *bytes == self.bytes).map_or("?", |(_, name)| name);
+        let payload =
+            PAYLOADS.iter().find(|(bytes, _)| *bytes == self.bytes).map_or("?", |(_, name)| name);
         match self.load {
-            Callers::InFlight(window) if self.purges => format!("{nodes}, {policy}, {payload}, {window} in flight, purging"),
-            Callers::InFlight(window) => format!("{nodes}, {policy}, {payload}, {window} in flight"),
-            Callers::Threads(threads) => format!("{nodes}, {policy}, {payload}, {threads} blocking threads"),
+            Callers::InFlight(window) if self.purges => {
+                format!("{nodes}, {policy}, {payload}, {window} in flight, purging")
+            }
+            Callers::InFlight(window) => {
+                format!("{nodes}, {policy}, {payload}, {window} in flight")
+            }
+            Callers::Threads(threads) => {
+                format!("{nodes}, {policy}, {payload}, {threads} blocking threads")
+            }
         }
     }
 
@@ -190,7 +215,8 @@ impl Row {
         let limit = Limit::of(self, plan);
         let mut group = Group::open(self);
         group.append(self, plan.time.mul_f64(0.6));
-        // The files of the limit are there before it begins. Those of a host that purges are once it has written as much.
+        // The files of the limit are there before it begins. Those of a host that purges are once
+        // it has written as much.
         while self.purges && group.end() * (self.bytes as u64) < plan.file_bytes {
             group.append(self, plan.time);
         }
@@ -237,7 +263,9 @@ impl Group {
                 let Group::Here(cluster) = self else { panic!("threads append in this process") };
                 let payload = vec![0x5a; row.bytes];
                 let leader = &cluster.nodes[cluster.leader()];
-                let (per_second, cores) = measure::machine::cores_busy(|| append_blocking(leader, &payload, threads, time));
+                let (per_second, cores) = measure::machine::cores_busy(|| {
+                    append_blocking(leader, &payload, threads, time)
+                });
                 Turn { per_second, latency: no_latencies(), cores }
             }
         }
@@ -247,7 +275,9 @@ impl Group {
     fn append_pipelined(&mut self, row: &Row, window: usize, time: Duration) -> Turn {
         match self {
             Group::Here(cluster) => {
-                let work = || append(&cluster.nodes[cluster.leader()], &vec![0x5a; row.bytes], window, time);
+                let work = || {
+                    append(&cluster.nodes[cluster.leader()], &vec![0x5a; row.bytes], window, time)
+                };
                 match row.kept() {
                     Some(kept) => cluster.purging(kept, work),
                     None => work(),
@@ -317,16 +347,26 @@ impl Limit {
     fn beside(&self, turn: &Turn, group: &mut Group, row: &Row, time: Duration) -> (f64, f64) {
         match self {
             Limit::Logs(logs) => {
-                let Callers::InFlight(window) = row.load else { panic!("a log is beside appends in flight") };
-                (turn.per_second, logs.append(&vec![0x5a; row.bytes], window, row.is_synced(), time))
+                let Callers::InFlight(window) = row.load else {
+                    panic!("a log is beside appends in flight")
+                };
+                (
+                    turn.per_second,
+                    logs.append(&vec![0x5a; row.bytes], window, row.is_synced(), time),
+                )
             }
-            Limit::SyncLatency(sync) => (turn.quantile(0.5).as_secs_f64(), sync.run(time).p50.as_secs_f64()),
+            Limit::SyncLatency(sync) => {
+                (turn.quantile(0.5).as_secs_f64(), sync.run(time).p50.as_secs_f64())
+            }
             Limit::SyncRate(sync) => (turn.per_second, sync.run(time).per_second),
             Limit::SyncAndRoundTrip(sync) => {
-                let least = sync.run(time / 2).p50 + round_trip(record_bytes(1, row.bytes), time / 2);
+                let least =
+                    sync.run(time / 2).p50 + round_trip(record_bytes(1, row.bytes), time / 2);
                 (turn.per_second, 1.0 / least.as_secs_f64())
             }
-            Limit::Futures(window) => (turn.per_second, group.append_pipelined(row, *window, time).per_second),
+            Limit::Futures(window) => {
+                (turn.per_second, group.append_pipelined(row, *window, time).per_second)
+            }
         }
     }
 }
@@ -355,15 +395,23 @@ impl Measured {
             (true, seconds) => format!("{} us", micros((seconds * 1e9) as u64)),
             (false, per_second) => rate(per_second),
         };
-        let time = |of: &dyn Fn(&Pair) -> Duration| micros(median(&all(&|pair| of(pair).as_nanos() as f64)) as u64);
-        let latency = |of: &dyn Fn(&Pair) -> Duration| if matches!(row.load, Callers::InFlight(_)) { time(of) } else { String::new() };
+        let time = |of: &dyn Fn(&Pair) -> Duration| {
+            micros(median(&all(&|pair| of(pair).as_nanos() as f64)) as u64)
+        };
+        let latency = |of: &dyn Fn(&Pair) -> Duration| {
+            if matches!(row.load, Callers::InFlight(_)) { time(of) } else { String::new() }
+        };
         let ratios = all(&|pair| pair.ours / pair.limit);
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
         let most = ratios.iter().copied().fold(0.0, f64::max);
-        let kept: Vec<(f64, f64)> =
-            self.pairs.iter().filter_map(|pair| pair.keeping.map(|keeping| (keeping, pair.ours / keeping))).collect();
+        let kept: Vec<(f64, f64)> = self
+            .pairs
+            .iter()
+            .filter_map(|pair| pair.keeping.map(|keeping| (keeping, pair.ours / keeping)))
+            .collect();
         let (keeping, to_keeping): (Vec<f64>, Vec<f64>) = kept.iter().copied().unzip();
-        let if_kept = |cell: &dyn Fn() -> String| if kept.is_empty() { String::new() } else { cell() };
+        let if_kept =
+            |cell: &dyn Fn() -> String| if kept.is_empty() { String::new() } else { cell() };
         [
             row.name() + if self.restless { " (restless)" } else { "" },
             figure(&|pair| pair.ours),

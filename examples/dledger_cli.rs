@@ -1,5 +1,5 @@
-//! What a log directory holds, and whether it is sound: `inspect`, `verify` and `dump` over a log that nobody has open, and `backup` and
-//! `restore`. No log is changed.
+//! What a log directory holds, and whether it is sound: `inspect`, `verify` and `dump` over a log
+//! that nobody has open, and `backup` and `restore`. No log is changed.
 //!
 //! ```text
 //! cargo run --release --example dledger_cli -- verify DIR [--json]
@@ -9,9 +9,10 @@
 //! cargo run --release --example dledger_cli -- restore BACKUP DIR --node N [--whole-group] [--json]
 //! ```
 //!
-//! Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. 3: nothing came of it, and that is no damage: no log is there, or it is
-//! open, or it may not be read. With `--json`, `dump` writes one object a
-//! line, the others write one object; payloads are text if they are UTF-8, hexadecimal if not.
+//! Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. 3: nothing came of it, and
+//! that is no damage: no log is there, or it is open, or it may not be read. With `--json`, `dump`
+//! writes one object a line, the others write one object; payloads are text if they are UTF-8,
+//! hexadecimal if not.
 
 use std::io::{Write, stdout};
 use std::ops::{ControlFlow, Range};
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dledger::storage::{Damage, Mark, StorageError};
+use dledger::storage::{Corruption, LogPoint, StorageError};
 use dledger::tools::{self, Inspection, Progress, Restore, Verification};
 use dledger::{Backup, BackupError, Entry};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -82,8 +83,8 @@ enum Command {
         backup: PathBuf,
         /// The directory of the node: not there yet, or empty. Move an old one aside first
         dir: PathBuf,
-        /// The id of the node. Unless the whole group is restored, it asks the others before it takes
-        /// part
+        /// The id of the node. Unless the whole group is restored, it asks the others before it
+        /// takes part
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         node: u64,
         /// Every node is restored from this backup, and none of the old directories is ever
@@ -120,7 +121,7 @@ struct Failure {
 
 impl From<StorageError> for Failure {
     fn from(error: StorageError) -> Failure {
-        let code = if matches!(error, StorageError::Damaged { .. }) { DAMAGED } else { NOT_SEEN };
+        let code = if matches!(error, StorageError::Corrupt { .. }) { DAMAGED } else { NOT_SEEN };
         Failure { text: error.to_string(), code }
     }
 }
@@ -156,7 +157,10 @@ fn copied(outcome: Result<Backup, BackupError>, json: bool) -> Result<u8, Failur
         });
         println!("{object}");
     } else {
-        println!("entries      {}..{end_index}, committed up to {}", committed.start, committed.end);
+        println!(
+            "entries      {}..{end_index}, committed up to {}",
+            committed.start, committed.end
+        );
         println!("bytes        {linked_bytes} shared, {copied_bytes} copied");
     }
     Ok(SOUND)
@@ -166,13 +170,13 @@ fn inspect(dir: &Path, json: bool) -> Result<u8, Failure> {
     let found = tools::inspect(dir)?;
     if json {
         let mut object = of_inspection(&found);
-        object["damage"] = found.damage.iter().map(of_damage).collect();
+        object["damage"] = found.corruption.iter().map(of_damage).collect();
         println!("{object}");
     } else {
         print_inspection(&found);
-        print_damage(&found.damage);
+        print_damage(&found.corruption);
     }
-    Ok(if found.damage.is_empty() { SOUND } else { DAMAGED })
+    Ok(if found.corruption.is_empty() { SOUND } else { DAMAGED })
 }
 
 fn verify(dir: &Path, json: bool) -> Result<u8, Failure> {
@@ -183,20 +187,22 @@ fn verify(dir: &Path, json: bool) -> Result<u8, Failure> {
     });
     bar.finish_and_clear();
     let found = found?;
-    let Verification { inspection, batches, entries, payload_bytes, damage, .. } = &found;
+    let Verification { inspection, batches, entries, payload_bytes, corruption, .. } = &found;
     if json {
         let mut object = of_inspection(inspection);
         object["batches"] = json!(batches);
         object["entries"] = json!(entries);
         object["payload_bytes"] = json!(payload_bytes);
-        object["damage"] = damage.iter().map(of_damage).collect();
+        object["damage"] = corruption.iter().map(of_damage).collect();
         println!("{object}");
     } else {
         print_inspection(inspection);
-        println!("read         {batches} batches, {entries} entries, {payload_bytes} bytes of payload");
-        print_damage(damage);
+        println!(
+            "read         {batches} batches, {entries} entries, {payload_bytes} bytes of payload"
+        );
+        print_damage(corruption);
     }
-    Ok(if damage.is_empty() { SOUND } else { DAMAGED })
+    Ok(if corruption.is_empty() { SOUND } else { DAMAGED })
 }
 
 /// On the terminal, and nowhere if standard error is none.
@@ -219,7 +225,11 @@ fn dump(dir: &Path, indexes: Range<u64>, json: bool) -> Result<u8, Failure> {
             }
         };
         // Whoever reads may have seen enough: `| head`.
-        if writeln!(out, "{line}").is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if writeln!(out, "{line}").is_ok() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
     })?;
     Ok(outcome)
 }
@@ -252,14 +262,22 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 fn print_inspection(found: &Inspection) {
-    let (base, last, state) = (&found.base.mark, &found.last, &found.hard_state);
-    println!("log of       {}", found.genesis);
-    println!("directory    {:032x}, opened {} times", found.identity.directory, found.identity.incarnation);
+    let (base, last, state) = (&found.base.point, &found.last, &found.hard_state);
+    println!("log of       {}", found.owner);
+    println!(
+        "directory    {:032x}, opened {} times",
+        found.identity.directory, found.identity.incarnation
+    );
     if !found.identity.complete {
-        println!("             not complete: its node asks every other member before it takes part");
+        println!(
+            "             not complete: its node asks every other member before it takes part"
+        );
     }
     let vote = state.vote.map_or("nobody".to_owned(), |node| format!("node {node}"));
-    println!("state        term {}, voted for {vote}, committed up to raft index {} or more", state.term, state.commit);
+    println!(
+        "state        term {}, voted for {vote}, committed up to raft index {} or more",
+        state.term, state.commit
+    );
     println!(
         "entries      {}..{}, {} bytes behind position {}",
         base.next_index,
@@ -267,7 +285,12 @@ fn print_inspection(found: &Inspection) {
         last.next_position - base.next_position,
         base.next_position
     );
-    println!("batches      {}..{}, chain {:08x}", base.raft_index + 1, last.raft_index + 1, last.chain);
+    println!(
+        "batches      {}..{}, chain {:08x}",
+        base.raft_index + 1,
+        last.raft_index + 1,
+        last.chain
+    );
     for segment in &found.segments {
         let kind = if segment.is_sealed { "sealed" } else { "open" };
         let batches = &segment.raft_indexes;
@@ -279,11 +302,11 @@ fn print_inspection(found: &Inspection) {
     found.leftover.iter().for_each(|name| println!("  {name}  left over"));
 }
 
-fn print_damage(damage: &[Damage]) {
-    if damage.is_empty() {
+fn print_damage(corruption: &[Corruption]) {
+    if corruption.is_empty() {
         println!("no damage found");
     }
-    damage.iter().for_each(|damage| println!("DAMAGE       {damage}"));
+    corruption.iter().for_each(|corruption| println!("DAMAGE       {corruption}"));
 }
 
 fn of_inspection(found: &Inspection) -> Value {
@@ -297,46 +320,48 @@ fn of_inspection(found: &Inspection) -> Value {
             "first_index": segment.first_index,
         })
     });
-    let peers = found.peers.iter().map(|(node, directory)| json!({ "node": node.get(), "directory": format!("{directory:032x}") }));
+    let peers = found.peers.iter().map(
+        |(node, directory)| json!({ "node": node.get(), "directory": format!("{directory:032x}") }),
+    );
     json!({
         "directory": format!("{:032x}", found.identity.directory),
         "incarnation": found.identity.incarnation,
         "complete": found.identity.complete,
-        "group": found.genesis.group,
-        "node": found.genesis.node.get(),
-        "cluster": found.genesis.cluster,
+        "group": found.owner.group,
+        "node": found.owner.node.get(),
+        "cluster": found.owner.cluster,
         "term": found.hard_state.term,
         "vote": found.hard_state.vote.map_or(0, |node| node.get()),
         "commit": found.hard_state.commit,
-        "base": of_mark(&found.base.mark),
-        "last": of_mark(&found.last),
+        "base": of_point(&found.base.point),
+        "last": of_point(&found.last),
         "peers": peers.collect::<Value>(),
         "segments": segments.collect::<Value>(),
         "leftover": found.leftover,
     })
 }
 
-fn of_mark(mark: &Mark) -> Value {
+fn of_point(point: &LogPoint) -> Value {
     json!({
-        "raft_index": mark.raft_index,
-        "term": mark.term,
-        "next_index": mark.next_index,
-        "next_position": mark.next_position,
-        "timestamp": mark.timestamp,
-        "chain": format!("{:08x}", mark.chain),
+        "raft_index": point.raft_index,
+        "term": point.term,
+        "next_index": point.next_index,
+        "next_position": point.next_position,
+        "timestamp": point.timestamp,
+        "chain": format!("{:08x}", point.chain),
     })
 }
 
-fn of_damage(damage: &Damage) -> Value {
+fn of_damage(corruption: &Corruption) -> Value {
     let mut object = json!({
-        "file": damage.path.to_string_lossy(),
-        "offset": damage.offset,
-        "first_raft_index": damage.raft_indexes.start,
-        "end_raft_index": damage.raft_indexes.end,
+        "file": corruption.path.to_string_lossy(),
+        "offset": corruption.offset,
+        "first_raft_index": corruption.raft_indexes.start,
+        "end_raft_index": corruption.raft_indexes.end,
     });
-    if let Some(term) = damage.term {
+    if let Some(term) = corruption.term {
         object["term"] = json!(term);
     }
-    object["reason"] = json!(damage.reason);
+    object["reason"] = json!(corruption.reason);
     object
 }

@@ -1,4 +1,5 @@
-//! Runs simulated clusters, each from its seed: `-- --seeds 1000..2000 [--jobs 2]`, or one of them to be read: `-- --seed 1234 --trace`.
+//! Runs simulated clusters, each from its seed: `-- --seeds 1000..2000 [--jobs 2]`, or one of them
+//! to be read: `-- --seed 1234 --trace`.
 
 use std::ops::Range;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use dledger::sim::{self, Report, Sightings};
+use dledger::sim::{self, CoverageCounts, Report};
 
 /// Runs simulated clusters, each from its seed, and checks every answer of theirs.
 #[derive(Parser)]
@@ -51,7 +52,7 @@ struct Tally {
     simulated: Duration,
     events: u64,
     operations: u64,
-    sightings: Sightings,
+    coverage: CoverageCounts,
     violations: Vec<Report>,
 }
 
@@ -81,7 +82,8 @@ fn campaign(cli: &Cli) -> Tally {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let enough = tally.lock().expect("no run panics").violations.len() >= cli.stop_after;
+                    let enough =
+                        tally.lock().expect("no run panics").violations.len() >= cli.stop_after;
                     if seed >= seeds.end || enough {
                         return;
                     }
@@ -106,7 +108,7 @@ impl Tally {
         self.simulated += report.simulated;
         self.events += report.events;
         self.operations += report.operations;
-        self.sightings.add(&report.sightings);
+        self.coverage.add(&report.coverage);
         if report.violation.is_some() {
             self.violations.push(report);
         }
@@ -114,7 +116,7 @@ impl Tally {
 }
 
 fn tell(tally: &Tally, took: Duration) {
-    print!("{}", tally.sightings);
+    print!("{}", tally.coverage);
     let (simulated, took) = (tally.simulated.as_secs_f64(), took.as_secs_f64());
     println!(
         "{} runs, {} events, {} operations, {simulated:.0} s simulated in {took:.1} s: {:.0} times as fast as time; {} violations",

@@ -1,11 +1,12 @@
-//! Every setting of a ledger, with its unit, default and limit. Nonsense is refused before any thread exists.
+//! Every setting of a ledger, with its unit, default and limit. Nonsense is refused before any
+//! thread exists.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::{BODY_BYTES_MAX, PREFIX_BYTES, SLOT_BYTES};
+use crate::batch::{BATCH_HEADER_BYTES, BODY_BYTES_MAX, TABLE_ENTRY_BYTES};
 use crate::entry::NodeId;
 use crate::error::OpenError;
 use crate::primitives::Mutex;
@@ -19,13 +20,17 @@ use crate::transport::{TcpTransport, Transport};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlushPolicy {
-    /// Once the operating system confirmed that it is on stable storage (`fdatasync`). An acknowledged append survives the power failure of all
-    /// nodes at once, as far as the disks keep what they confirmed.
+    /// Once the operating system confirmed that it is on stable storage (`fdatasync`). An
+    /// acknowledged append survives the power failure of all nodes at once, as far as the disks
+    /// keep what they confirmed.
     Sync,
-    /// Once it is written to the operating system; it is synced in the background every `interval` (1 ms to 1 h). An acknowledged append survives
-    /// the end of any number of processes. **A node that loses power forgets what it had confirmed within the last interval. An acknowledged entry can be
-    /// lost if the nodes that lost power before they had synced it, together with those that had not received it yet, come to a majority of the group.** A
-    /// node that forgot comes back and is sent again what it lacks. Term and vote are synced at once all the same, so there are never two leaders in a term.
+    /// Once it is written to the operating system; it is synced in the background every `interval`
+    /// (1 ms to 1 h). An acknowledged append survives the end of any number of processes. **A node
+    /// that loses power forgets what it had confirmed within the last interval. An acknowledged
+    /// entry can be lost if the nodes that lost power before they had synced it, together with
+    /// those that had not received it yet, come to a majority of the group.** A node that forgot
+    /// comes back and is sent again what it lacks. Term and vote are synced at once all the same,
+    /// so there are never two leaders in a term.
     Async {
         /// The time between background syncs.
         interval: Duration,
@@ -124,12 +129,14 @@ const BATCH_BYTES_MIN: u64 = 16 * MIB;
 const ENTRY_BYTES_MAX: u64 = 64 * MIB;
 
 /// Whatever a host may append is a batch that every node takes.
-const _: () = assert!(body_bytes(ENTRY_BYTES_MAX) <= BODY_BYTES_MAX as u64 && BATCH_BYTES_MIN <= ENTRY_BYTES_MAX);
+const _: () = assert!(
+    body_bytes(ENTRY_BYTES_MAX) <= BODY_BYTES_MAX as u64 && BATCH_BYTES_MIN <= ENTRY_BYTES_MAX
+);
 
 /// The largest body of a batch whose payloads and entries count no more than `limit`.
 const fn body_bytes(limit: u64) -> u64 {
     // The entry that reaches the limit is counted without its overhead.
-    PREFIX_BYTES as u64 + limit + (limit / ENTRY_OVERHEAD + 1) * SLOT_BYTES as u64
+    BATCH_HEADER_BYTES as u64 + limit + (limit / ENTRY_OVERHEAD + 1) * TABLE_ENTRY_BYTES as u64
 }
 
 impl Builder {
@@ -165,68 +172,81 @@ impl Builder {
         self
     }
 
-    /// The directory of this node's log. Made if it does not exist; its parent must exist, and is never made. One directory for each node of
-    /// each group. Required, unless a [`storage`](Self::storage) is given.
+    /// The directory of this node's log. Made if it does not exist; its parent must exist, and is
+    /// never made. One directory for each node of each group. Required, unless a
+    /// [`storage`](Self::storage) is given.
     ///
-    /// The name is looked up once, when the ledger is opened. Whatever becomes of it afterwards (a change of the working directory, a link
-    /// that is switched, a directory that is renamed or mounted over), that directory is read and written as long as the ledger is open,
-    /// and nobody else can open a ledger in it.
+    /// The name is looked up once, when the ledger is opened. Whatever becomes of it afterwards (a
+    /// change of the working directory, a link that is switched, a directory that is renamed or
+    /// mounted over), that directory is read and written as long as the ledger is open, and nobody
+    /// else can open a ledger in it.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Builder {
         self.dir = Some(dir.into());
         self
     }
 
-    /// What to do about a log that is missing in the directory, or is there. Default [`Create::IfMissing`]. A host that expects its log to
-    /// be there says [`Create::Never`]: then a file system that is not mounted is an error, and not a new, empty log. Without effect on a
+    /// What to do about a log that is missing in the directory, or is there. Default
+    /// [`Create::IfMissing`]. A host that expects its log to be there says [`Create::Never`]: then
+    /// a file system that is not mounted is an error, and not a new, empty log. Without effect on a
     /// storage of the host's own.
     pub fn create(mut self, create: Create) -> Builder {
         self.create = create;
         self
     }
 
-    /// Whether a new, empty log comes back to its group in place of one that was lost: the disk of this node was replaced, or its directory
-    /// wiped. Default `false`: then the peers refuse it, for it has forgotten what it voted for and acknowledged. Without effect on a
-    /// log in which anything has happened (one that was only opened, and refused, is empty), so that it may stay set for as long as the
-    /// node needs; set for good, it lets a node that loses its log by mistake come back by itself.
+    /// Whether a new, empty log comes back to its group in place of one that was lost: the disk of
+    /// this node was replaced, or its directory wiped. Default `false`: then the peers refuse it,
+    /// for it has forgotten what it voted for and acknowledged. Without effect on a log in which
+    /// anything has happened (one that was only opened, and refused, is empty), so that it may stay
+    /// set for as long as the node needs; set for good, it lets a node that loses its log by
+    /// mistake come back by itself.
     ///
-    /// The node takes no part in votes or commits until *every* other member has told it where it stands, each once, and is sent the log like any
-    /// follower. It gives its vote to no candidate, and leads nobody, that lacks what may have been committed with its help:
-    /// [`Status::repair`](crate::Status::repair) says what it waits for. A restored backup of one node, and a node that learns that its
-    /// directory was put back to an older copy, do the same by themselves.
+    /// The node takes no part in votes or commits until *every* other member has told it where it
+    /// stands, each once, and is sent the log like any follower. It gives its vote to no candidate,
+    /// and leads nobody, that lacks what may have been committed with its help:
+    /// [`Status::repair`](crate::Status::repair) says what it waits for. A restored backup of one
+    /// node, and a node that learns that its directory was put back to an older copy, do the same
+    /// by themselves.
     ///
-    /// What this assumes: nothing that the node was before still runs, and its old directory is never opened again (a process that does is
-    /// refused once the members know the new one); and no second process of this node is started from another empty directory or from a
-    /// copy at the same time. If two members come back empty at once, neither is let in: the others do not
-    /// know all that the two have promised. Do not set it when a group is begun: then all nodes would wait for each other.
+    /// What this assumes: nothing that the node was before still runs, and its old directory is
+    /// never opened again (a process that does is refused once the members know the new one); and
+    /// no second process of this node is started from another empty directory or from a copy at the
+    /// same time. If two members come back empty at once, neither is let in: the others do not know
+    /// all that the two have promised. Do not set it when a group is begun: then all nodes would
+    /// wait for each other.
     ///
-    /// What is *not* noticed: a directory that was put back to an older copy, unless a leader still knows what the node acknowledged, or
-    /// a peer that has been running since knows a later opening (under [`FlushPolicy::Async`] only the latter is told, for there a node may
-    /// lose what it acknowledged).
+    /// What is *not* noticed: a directory that was put back to an older copy, unless a leader still
+    /// knows what the node acknowledged, or a peer that has been running since knows a later
+    /// opening (under [`FlushPolicy::Async`] only the latter is told, for there a node may lose
+    /// what it acknowledged).
     ///
-    /// A copy of a directory that is opened elsewhere while its node is down does not take the place
-    /// of that node: peers refuse it, and [`Status::refused`](crate::Status::refused) says so at both
-    /// ends. A peer takes another directory than the known one only from the address that it has for
-    /// the node. A copy that is opened at that address does take its place, and the original is
-    /// refused from then on. Never restore a directory behind the back of its node: use
+    /// A copy of a directory that is opened elsewhere while its node is down does not take the
+    /// place of that node: peers refuse it, and [`Status::refused`](crate::Status::refused) says so
+    /// at both ends. A peer takes another directory than the known one only from the address that
+    /// it has for the node. A copy that is opened at that address does take its place, and the
+    /// original is refused from then on. Never restore a directory behind the back of its node: use
     /// [`tools::restore`](crate::tools::restore), or an empty directory and this.
     pub fn rejoin_empty(mut self, rejoin_empty: bool) -> Builder {
         self.rejoin_empty = rejoin_empty;
         self
     }
 
-    /// The name of the group: 1 to 63 letters, digits, `-` or `_`, beginning with a letter or digit. Default `default`.
+    /// The name of the group: 1 to 63 letters, digits, `-` or `_`, beginning with a letter or
+    /// digit. Default `default`.
     pub fn group(mut self, group: impl Into<String>) -> Builder {
         self.group = group.into();
         self
     }
 
-    /// Names one member of the group and where it is reached: a host and a port, `10.0.0.1:7001`, `node-1:7001` or `[2001:db8::1]:7001`.
-    /// Every member is named, this node included: its own address is where it listens. At most 63 members. Without any, the node is a group
-    /// of its own.
+    /// Names one member of the group and where it is reached: a host and a port, `10.0.0.1:7001`,
+    /// `node-1:7001` or `[2001:db8::1]:7001`. Every member is named, this node included: its own
+    /// address is where it listens. At most 63 members. Without any, the node is a group of its
+    /// own.
     ///
-    /// A node that cannot listen where the others find it, in a container or behind a translation of addresses, is given a
-    /// [`transport`](Self::transport) that listens elsewhere: [`TcpTransport::listening_on`](crate::transport::TcpTransport::listening_on).
-    /// What address a node has for a peer is its own affair; members are told apart by their ids.
+    /// A node that cannot listen where the others find it, in a container or behind a translation
+    /// of addresses, is given a [`transport`](Self::transport) that listens elsewhere:
+    /// [`TcpTransport::listening_on`](crate::transport::TcpTransport::listening_on). What address a
+    /// node has for a peer is its own affair; members are told apart by their ids.
     pub fn peer(mut self, id: impl Into<NodeId>, address: impl Into<String>) -> Builder {
         self.peers.push((id.into(), address.into()));
         self
@@ -251,8 +271,8 @@ impl Builder {
     /// in [`AppendError::NotLeader`](crate::AppendError::NotLeader), so that a host can send its
     /// clients there. Who learns that a node leads has its text by then. It may be another one at
     /// each opening. A [`transport`](Self::transport) of the host's own has to carry it
-    /// ([`Seat::advertised`](crate::transport::Seat::advertised)); with one that does not, it stays
-    /// unknown.
+    /// ([`TransportContext::advertised`](crate::transport::Seat::advertised)); with one that does
+    /// not, it stays unknown.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -278,8 +298,9 @@ impl Builder {
         self
     }
 
-    /// A transport of the host's own instead of TCP. Addresses may then be anything that it understands.
-    /// The first opening of this builder or a clone takes it, whether it succeeds or not.
+    /// A transport of the host's own instead of TCP. Addresses may then be anything that it
+    /// understands. The first opening of this builder or a clone takes it, whether it succeeds or
+    /// not.
     pub fn transport(mut self, transport: impl Transport + 'static) -> Builder {
         self.transport = Some(Given::new(Box::new(transport)));
         self
@@ -291,54 +312,61 @@ impl Builder {
         self
     }
 
-    /// The size of a segment file, in bytes: 64 KiB to 4 GiB, default 64 MiB. A target: a batch that is larger gets a file of its own size. May
-    /// differ between nodes and be changed at any opening.
+    /// The size of a segment file, in bytes: 64 KiB to 4 GiB, default 64 MiB. A target: a batch
+    /// that is larger gets a file of its own size. May differ between nodes and be changed at any
+    /// opening.
     pub fn segment_bytes(mut self, bytes: u64) -> Builder {
         self.segment_bytes = bytes;
         self
     }
 
-    /// Whether opening reads every byte of the log, and not only the part that is not sealed. Default false: opening costs the tail, and damage in the cold
-    /// part is an error for whoever reads it. With it, opening costs the log, and a node of a group has all damage mended by its peers: the way back for one
-    /// that met damage while it ran. Without effect on a storage of the host's own.
+    /// Whether opening reads every byte of the log, and not only the part that is not sealed.
+    /// Default false: opening costs the tail, and damage in the cold part is an error for whoever
+    /// reads it. With it, opening costs the log, and a node of a group has all damage mended by its
+    /// peers: the way back for one that met damage while it ran. Without effect on a storage of the
+    /// host's own.
     pub fn verify_on_open(mut self, verify: bool) -> Builder {
         self.verified = verify;
         self
     }
 
-    /// How many sealed segments are mapped into memory at a time, in segments: at least 1, default 256.
-    /// It bounds the mappings and the address space that a log takes, however long it is and whoever
-    /// reads it: with segments of 64 MiB the default comes to 16 GiB of address space. What is read
-    /// beyond is mapped in place of what was not read for long, which costs some microseconds a segment.
+    /// How many sealed segments are mapped into memory at a time, in segments: at least 1, default
+    /// 256. It bounds the mappings and the address space that a log takes, however long it is and
+    /// whoever reads it: with segments of 64 MiB the default comes to 16 GiB of address space. What
+    /// is read beyond is mapped in place of what was not read for long, which costs some
+    /// microseconds a segment.
     ///
-    /// Segments that an [`Entry`](crate::Entry) still points into stay mapped and come on top, and so do
-    /// those that are not sealed yet: the newest, and under [`FlushPolicy::Async`] a few more. Besides,
-    /// a log takes some 400 bytes of memory for each of its segments. At most 16 of its files are open,
-    /// and one more for each thread that is mapping one. Without effect on a storage of the host's own.
+    /// Segments that an [`Entry`](crate::Entry) still points into stay mapped and come on top, and
+    /// so do those that are not sealed yet: the newest, and under [`FlushPolicy::Async`] a few
+    /// more. Besides, a log takes some 400 bytes of memory for each of its segments. At most 16 of
+    /// its files are open, and one more for each thread that is mapping one. Without effect on a
+    /// storage of the host's own.
     pub fn mapped_segments_max(mut self, segments: usize) -> Builder {
         self.mapped_segments_max = segments;
         self
     }
 
-    /// The largest payload of one entry, in bytes: 1 to 64 MiB, default 4 MiB. The payloads of one atomic batch may come to 16 MiB, or to this if it
-    /// is more.
+    /// The largest payload of one entry, in bytes: 1 to 64 MiB, default 4 MiB. The payloads of one
+    /// atomic batch may come to 16 MiB, or to this if it is more.
     ///
     /// Bounds what is appended through this node while it leads, and nothing else: whatever another
-    /// leader was allowed to append, this node takes and keeps. So it can be changed at any opening,
-    /// one node after the other, and differ between nodes.
+    /// leader was allowed to append, this node takes and keeps. So it can be changed at any
+    /// opening, one node after the other, and differ between nodes.
     pub fn max_entry_bytes(mut self, bytes: u64) -> Builder {
         self.max_entry_bytes = bytes;
         self
     }
 
-    /// How many bytes of appends may be under way at a time, in bytes: at least 1, default 64 MiB. Each entry counts its payload and 32 bytes.
-    /// Beyond it `append` waits and `append_async` is refused. A single append that is larger passes when it is alone.
+    /// How many bytes of appends may be under way at a time, in bytes: at least 1, default 64 MiB.
+    /// Each entry counts its payload and 32 bytes. Beyond it `append` waits and `append_async` is
+    /// refused. A single append that is larger passes when it is alone.
     pub fn max_in_flight_bytes(mut self, bytes: u64) -> Builder {
         self.max_in_flight_bytes = bytes;
         self
     }
 
-    /// How long an append or a barrier may take until it fails with `TimedOut`: 1 ms to 1 h, default 5 s. An append that timed out may commit yet.
+    /// How long an append or a barrier may take until it fails with `TimedOut`: 1 ms to 1 h,
+    /// default 5 s. An append that timed out may commit yet.
     pub fn append_timeout(mut self, timeout: Duration) -> Builder {
         self.append_timeout = timeout;
         self
@@ -351,27 +379,32 @@ impl Builder {
         self
     }
 
-    /// How long a follower waits for its leader before it asks for votes: at least twice the heartbeat interval, at most 1 h, default 1 s. Each
-    /// follower waits between this and twice this, drawn anew each time. The same on every node of
-    /// the group, but for a while at most.
+    /// How long a follower waits for its leader before it asks for votes: at least twice the
+    /// heartbeat interval, at most 1 h, default 1 s. Each follower waits between this and twice
+    /// this, drawn anew each time. The same on every node of the group, but for a while at most.
     pub fn election_timeout(mut self, timeout: Duration) -> Builder {
         self.election_timeout = timeout;
         self
     }
 
-    /// How fast this node, while it leads and hosts append, sends a follower that lags what it lacks: bytes a second, 1 MiB to `u64::MAX`, default 256 MiB. More
-    /// ends the time without a full set of copies sooner, and costs the appends more while it lasts; `u64::MAX` is as much as the follower takes.
+    /// How fast this node, while it leads and hosts append, sends a follower that lags what it
+    /// lacks: bytes a second, 1 MiB to `u64::MAX`, default 256 MiB. More ends the time without a
+    /// full set of copies sooner, and costs the appends more while it lasts; `u64::MAX` is as much
+    /// as the follower takes.
     ///
-    /// If five quarters of what is appended are more than this, the follower has that much, so that it arrives under any load. While nothing is committed it
-    /// has as much as it takes: then nobody appends, or the appends wait for it. Whether anything is, this node asks twice in a heartbeat interval.
+    /// If five quarters of what is appended are more than this, the follower has that much, so that
+    /// it arrives under any load. While nothing is committed it has as much as it takes: then
+    /// nobody appends, or the appends wait for it. Whether anything is, this node asks twice in a
+    /// heartbeat interval.
     pub fn catch_up_bytes_per_second(mut self, bytes: u64) -> Builder {
         self.catch_up_bytes_per_second = bytes;
         self
     }
 
-    /// Calls `observer` with the status after every change of role, term or leader: in order, without loss, on a thread of its own. A panic in it
-    /// is contained. While it blocks, later changes wait; `shutdown` waits for it too. Clones of
-    /// the builder share it: the ledgers that they open call it, each on its own thread.
+    /// Calls `observer` with the status after every change of role, term or leader: in order,
+    /// without loss, on a thread of its own. A panic in it is contained. While it blocks, later
+    /// changes wait; `shutdown` waits for it too. Clones of the builder share it: the ledgers that
+    /// they open call it, each on its own thread.
     pub fn on_role_change(mut self, observer: impl Fn(&Status) + Send + Sync + 'static) -> Builder {
         self.observers.push(Arc::new(observer));
         self
@@ -386,10 +419,10 @@ impl Builder {
         let mut storage = self.storage.as_ref().map(|given| given.0.lock());
         let mut transport = self.transport.as_ref().map(|given| given.0.lock());
         if storage.as_ref().is_some_and(|given| given.is_none()) {
-            return Err(OpenError::Taken { knob: "storage" });
+            return Err(OpenError::Taken { setting: "storage" });
         }
         if transport.as_ref().is_some_and(|given| given.is_none()) {
-            return Err(OpenError::Taken { knob: "transport" });
+            return Err(OpenError::Taken { setting: "transport" });
         }
         let storage = storage.as_mut().and_then(|given| given.take());
         Ok((storage, transport.as_mut().and_then(|given| given.take())))
@@ -415,16 +448,26 @@ impl Builder {
         if self.dir.is_none() && self.storage.is_none() {
             return refuse("dir", "a ledger needs a directory, or a storage of the host's own");
         }
-        if self.storage.is_none() && self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+        if self.storage.is_none() && self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty())
+        {
             return refuse("dir", "an empty name is no directory: `.` is the working directory");
         }
         if self.rejoin_empty && self.peers.len() < 2 {
-            return refuse("rejoin_empty", "the only node of a group has nobody to come back to: restore it from a backup");
+            return refuse(
+                "rejoin_empty",
+                "the only node of a group has nobody to come back to: restore it from a backup",
+            );
         }
         within("segment_bytes", self.segment_bytes, 64 * KIB, 4 * GIB, "bytes")?;
         within("max_entry_bytes", self.max_entry_bytes, 1, ENTRY_BYTES_MAX, "bytes")?;
         within("max_in_flight_bytes", self.max_in_flight_bytes, 1, u64::MAX, "bytes")?;
-        within("catch_up_bytes_per_second", self.catch_up_bytes_per_second, MIB, u64::MAX, "bytes")?;
+        within(
+            "catch_up_bytes_per_second",
+            self.catch_up_bytes_per_second,
+            MIB,
+            u64::MAX,
+            "bytes",
+        )?;
         within("mapped_segments_max", self.mapped_segments_max as u64, 1, u64::MAX, "segments")?;
         within_time("append_timeout", self.append_timeout, 1, 3_600_000)?;
         within_time("heartbeat_interval", self.heartbeat_interval, 2, 60_000)?;
@@ -446,7 +489,9 @@ impl Builder {
         if self.transport.is_some() || self.peers.len() < 2 {
             return Ok(());
         }
-        let wrong = |(id, address): &(NodeId, String)| TcpTransport::check_address(address, *id == self.node).err().map(|why| (*id, why));
+        let wrong = |(id, address): &(NodeId, String)| {
+            TcpTransport::check_address(address, *id == self.node).err().map(|why| (*id, why))
+        };
         match self.peers.iter().find_map(wrong) {
             Some((id, why)) => refuse("peer", &format!("node {id}: {why}")),
             None => Ok(()),
@@ -456,8 +501,15 @@ impl Builder {
     fn check_members(&self) -> Result<(), OpenError> {
         let name = self.group.as_bytes();
         let legal = |c: &u8| c.is_ascii_alphanumeric() || *c == b'-' || *c == b'_';
-        if name.is_empty() || name.len() > 63 || !name.iter().all(legal) || !name[0].is_ascii_alphanumeric() {
-            return refuse("group", "a name is 1 to 63 letters, digits, '-' or '_', and begins with a letter or digit");
+        if name.is_empty()
+            || name.len() > 63
+            || !name.iter().all(legal)
+            || !name[0].is_ascii_alphanumeric()
+        {
+            return refuse(
+                "group",
+                "a name is 1 to 63 letters, digits, '-' or '_', and begins with a letter or digit",
+            );
         }
         if self.node.get() == 0 || self.peers.iter().any(|(id, _)| id.get() == 0) {
             return refuse("peer", "a node id is at least 1");
@@ -468,7 +520,10 @@ impl Builder {
             return refuse("peer", &format!("node {} is named twice", twice[0]));
         }
         if !ids.is_empty() && !ids.contains(&self.node) {
-            return refuse("peer", &format!("every member is named, oneself included: node {} is not", self.node));
+            return refuse(
+                "peer",
+                &format!("every member is named, oneself included: node {} is not", self.node),
+            );
         }
         if ids.len() > 63 {
             return refuse("peer", "a group has at most 63 members");
@@ -477,19 +532,34 @@ impl Builder {
     }
 }
 
-fn refuse(knob: &'static str, reason: &str) -> Result<(), OpenError> {
-    Err(OpenError::Setting { knob, reason: reason.to_owned() })
+fn refuse(setting: &'static str, reason: &str) -> Result<(), OpenError> {
+    Err(OpenError::Setting { setting, reason: reason.to_owned() })
 }
 
-fn within(knob: &'static str, value: u64, min: u64, max: u64, unit: &str) -> Result<(), OpenError> {
-    if (min..=max).contains(&value) { Ok(()) } else { refuse(knob, &format!("{value} is not within {min} and {max} {unit}")) }
+fn within(
+    setting: &'static str,
+    value: u64,
+    min: u64,
+    max: u64,
+    unit: &str,
+) -> Result<(), OpenError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        refuse(setting, &format!("{value} is not within {min} and {max} {unit}"))
+    }
 }
 
-fn within_time(knob: &'static str, value: Duration, min_ms: u64, max_ms: u64) -> Result<(), OpenError> {
+fn within_time(
+    setting: &'static str,
+    value: Duration,
+    min_ms: u64,
+    max_ms: u64,
+) -> Result<(), OpenError> {
     if (Duration::from_millis(min_ms)..=Duration::from_millis(max_ms)).contains(&value) {
         return Ok(());
     }
-    refuse(knob, &format!("{value:?} is not within {min_ms} and {max_ms} milliseconds"))
+    refuse(setting, &format!("{value:?} is not within {min_ms} and {max_ms} milliseconds"))
 }
 
 impl fmt::Debug for Builder {
@@ -509,7 +579,7 @@ mod tests {
 
     fn refused(builder: Builder) -> &'static str {
         match builder.check() {
-            Err(OpenError::Setting { knob, .. }) => knob,
+            Err(OpenError::Setting { setting, .. }) => setting,
             other => panic!("expected a refusal, got {other:?}"),
         }
     }
@@ -520,12 +590,13 @@ mod tests {
         good().check().unwrap();
         good().peer(1, "a:1").peer(2, "b:2").check().unwrap();
         good().advertise(format!("a{}", "ä".repeat(127))).check().unwrap();
-        // A group of one listens nowhere, and a transport of the host's own may understand anything.
+        // A group of one listens nowhere, and a transport of the host's own may understand
+        // anything.
         good().peer(1, "a").check().unwrap();
         let custom = crate::transport::MemoryNetwork::new().transport(1.into());
         good().peer(1, "a").peer(2, "b").transport(custom).check().unwrap();
         let ms = Duration::from_millis;
-        for (knob, builder) in [
+        for (setting, builder) in [
             ("dir", Builder::new(1.into())),
             ("dir", good().dir("")),
             ("group", good().group("")),
@@ -561,7 +632,7 @@ mod tests {
             ("election_timeout", good().election_timeout(Duration::MAX)),
             ("flush", good().flush(FlushPolicy::Async { interval: Duration::ZERO })),
         ] {
-            assert_eq!(refused(builder), knob);
+            assert_eq!(refused(builder), setting);
         }
     }
 }

@@ -1,32 +1,40 @@
-//! How a host reads: one committed entry, or a run of them. Done on the host's own thread; no lock is shared with the writer.
+//! How a host reads: one committed entry, or a run of them. Done on the host's own thread; no lock
+//! is shared with the writer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::{Batch, BatchError, Found, Shift};
+use crate::batch::{Batch, BatchError, CrcShift, EntryLocation};
 use crate::entry::Entry;
 use crate::error::ReadError;
 use crate::primitives::Instant;
-use crate::shared::Shared;
+use crate::shared::NodeShared;
 use crate::storage::StorageError;
 use crate::wakers::is_in_waker;
 
 /// Reads committed entries in order. Made by [`DLedger::read`](crate::DLedger::read).
 #[derive(Debug)]
 pub struct Cursor {
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
     next: u64,
     /// The batch that holds the last entry read, and probably the next.
     batch: Option<Batch>,
-    ahead: Ahead,
+    ahead: CheckAhead,
     failed: bool,
     /// It has just told that it could not read, and may be able to when it is asked again.
     rests: bool,
 }
 
 impl Cursor {
-    pub(crate) fn new(shared: Arc<Shared>, from: u64) -> Cursor {
-        Cursor { shared, next: from, batch: None, ahead: Ahead::new(from), failed: false, rests: false }
+    pub(crate) fn new(shared: Arc<NodeShared>, from: u64) -> Cursor {
+        Cursor {
+            shared,
+            next: from,
+            batch: None,
+            ahead: CheckAhead::new(from),
+            failed: false,
+            rests: false,
+        }
     }
 
     /// Forgets an error that was told.
@@ -36,7 +44,7 @@ impl Cursor {
 
     fn seek(&mut self, index: u64) {
         self.begin_anew();
-        (self.next, self.batch, self.ahead) = (index, None, Ahead::new(index));
+        (self.next, self.batch, self.ahead) = (index, None, CheckAhead::new(index));
     }
 
     /// Where nothing is read, for now or ever.
@@ -50,13 +58,14 @@ impl Cursor {
         Some(Err(ReadError::Forked))
     }
 
-    /// Reads the batch of the next entry, and that entry. What a batch that is held cannot give is read again: the log may have been mended since.
+    /// Reads the batch of the next entry, and that entry. What a batch that is held cannot give is
+    /// read again: the log may have been mended since.
     #[cold]
     fn fetch(&mut self) -> Option<Result<Entry, ReadError>> {
         if self.shared.watermark.is_closed() {
             return Some(Err(ReadError::Stopped));
         }
-        let batch = match committed(self.shared.reader.batch_with(self.next), self.next) {
+        let batch = match committed(self.shared.reader.batch_containing(self.next), self.next) {
             Ok(batch) => batch,
             Err(error) => return Some(Err(error)),
         };
@@ -67,33 +76,39 @@ impl Cursor {
     }
 }
 
-/// So many bytes of payload are checked ahead at most: what comes next is still in the nearest cache then. With 64 KiB a log in memory was read a sixth
-/// slower. So what is longer than 1 KiB is checked one by one: too few lie in here, and there is less to gain.
-const AHEAD_BYTES: usize = 16 << 10;
+/// So many bytes of payload are checked ahead at most: what comes next is still in the nearest
+/// cache then. With 64 KiB a log in memory was read a sixth slower. So what is longer than 1 KiB is
+/// checked one by one: too few lie in here, and there is less to gain.
+const CHECK_AHEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Who reads no more entries than this has nothing checked ahead.
-const UNHURRIED: u64 = 16;
+const CHECK_AHEAD_AFTER: u64 = 16;
 
 /// What a reader has checked of its batch before it gets there.
 #[derive(Debug)]
-struct Ahead {
+struct CheckAhead {
     /// Of entries in front of this index it is decided whether they are checked one by one.
     decided: u64,
     /// They are not, for their payloads are known to be intact.
     is_checked: bool,
-    shift: Option<Shift>,
+    shift: Option<CrcShift>,
 }
 
-impl Ahead {
-    fn new(next: u64) -> Ahead {
-        Ahead { decided: next.saturating_add(UNHURRIED), is_checked: false, shift: None }
+impl CheckAhead {
+    fn new(next: u64) -> CheckAhead {
+        CheckAhead {
+            decided: next.saturating_add(CHECK_AHEAD_AFTER),
+            is_checked: false,
+            shift: None,
+        }
     }
 
     /// Where the entry at `index` is in `batch`, its payload checked.
     #[inline]
-    fn find(&mut self, batch: &Batch, index: u64) -> Result<Option<Found>, BatchError> {
+    fn find(&mut self, batch: &Batch, index: u64) -> Result<Option<EntryLocation>, BatchError> {
         if index >= self.decided {
-            (self.decided, self.is_checked) = batch.check_ahead(index, AHEAD_BYTES, &mut self.shift);
+            (self.decided, self.is_checked) =
+                batch.check_ahead(index, CHECK_AHEAD_BYTES_MAX, &mut self.shift);
         }
         if self.is_checked { batch.find_checked(index) } else { batch.find(index) }
     }
@@ -105,14 +120,18 @@ impl Ahead {
 }
 
 /// Ends after the first error. After one that is
-/// [temporary](crate::storage::StorageError::is_temporary), as when the process has no open file left, it
-/// goes on with the same entry when it is asked once more.
+/// [temporary](crate::storage::StorageError::is_temporary), as when the process has no open file
+/// left, it goes on with the same entry when it is asked once more.
 impl Iterator for Cursor {
     type Item = Result<Entry, ReadError>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.rests || self.next >= self.shared.watermark.end() || !self.shared.home.is_here() {
+        if self.failed
+            || self.rests
+            || self.next >= self.shared.watermark.end()
+            || !self.shared.home.is_here()
+        {
             return self.end();
         }
         if let Some(batch) = &self.batch
@@ -120,7 +139,8 @@ impl Iterator for Cursor {
             && let Ok(Some(found)) = self.ahead.find(batch, self.next)
         {
             self.next += 1;
-            // Made in the place where it is handed out: to move it there afterwards takes longer than to make it.
+            // Made in the place where it is handed out: to move it there afterwards takes longer
+            // than to make it.
             return Some(Ok(batch.entry_at(self.next - 1, found)));
         }
         let entry = self.fetch();
@@ -133,7 +153,8 @@ impl Iterator for Cursor {
     }
 }
 
-/// Reads committed entries in order and waits for more. Made by [`DLedger::tail`](crate::DLedger::tail).
+/// Reads committed entries in order and waits for more. Made by
+/// [`DLedger::tail`](crate::DLedger::tail).
 ///
 /// [`next_timeout`](Self::next_timeout) tells a time-out from an end, and can be called again after
 /// every error. The iterator blocks for as long as it takes, and ends after the first error.
@@ -254,15 +275,20 @@ impl Iterator for Tail {
 
 /// The entry at `index`, if it is committed here.
 ///
-/// Not in a forked child, though what is mapped could be read there: what is shown to the child keeps no file in the parent from being used again.
-pub(crate) fn get(shared: &Shared, index: u64) -> Result<Option<Entry>, ReadError> {
+/// Not in a forked child, though what is mapped could be read there: what is shown to the child
+/// keeps no file in the parent from being used again.
+pub(crate) fn get(shared: &NodeShared, index: u64) -> Result<Option<Entry>, ReadError> {
     if !shared.home.is_here() {
         return Err(ReadError::Forked);
     }
     if shared.watermark.is_closed() {
         return Err(ReadError::Stopped);
     }
-    let end = if planted!("what is written is read before it is committed") { shared.status().end_index } else { shared.watermark.end() };
+    let end = if planted!("what is written is read before it is committed") {
+        shared.status().end_index
+    } else {
+        shared.watermark.end()
+    };
     if index >= end {
         return Ok(None);
     }
@@ -273,9 +299,14 @@ pub(crate) fn get(shared: &Shared, index: u64) -> Result<Option<Entry>, ReadErro
 fn committed<T>(found: Result<Option<T>, StorageError>, index: u64) -> Result<T, ReadError> {
     match found {
         Ok(Some(found)) => Ok(found),
-        Ok(None) => Err(ReadError::Damaged { index, reason: "the log no longer reaches this committed entry".to_owned() }),
+        Ok(None) => Err(ReadError::Damaged {
+            index,
+            reason: "the log no longer reaches this committed entry".to_owned(),
+        }),
         Err(StorageError::Purged { first }) => Err(ReadError::Purged { index, first }),
-        Err(error @ StorageError::Damaged { .. }) => Err(ReadError::Damaged { index, reason: error.to_string() }),
+        Err(error @ StorageError::Corrupt { .. }) => {
+            Err(ReadError::Damaged { index, reason: error.to_string() })
+        }
         Err(error) => Err(ReadError::Storage(error)),
     }
 }
@@ -283,7 +314,10 @@ fn committed<T>(found: Result<Option<T>, StorageError>, index: u64) -> Result<T,
 fn entry_in(batch: &Batch, index: u64) -> Result<Entry, ReadError> {
     match batch.entry(index) {
         Ok(Some(entry)) => Ok(entry),
-        Ok(None) => Err(ReadError::Damaged { index, reason: "the batch found for it does not hold it".to_owned() }),
+        Ok(None) => Err(ReadError::Damaged {
+            index,
+            reason: "the batch found for it does not hold it".to_owned(),
+        }),
         Err(error) => Err(ReadError::Damaged { index, reason: error.to_string() }),
     }
 }
@@ -291,12 +325,12 @@ fn entry_in(batch: &Batch, index: u64) -> Result<Entry, ReadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Mark, OpenBatch};
+    use crate::batch::{LogPoint, OpenBatch};
     use crate::entry::NodeId;
     use crate::primitives::atomic::{AtomicBool, Ordering};
     use crate::role::Membership;
     use crate::sequencer::{Limits, Sequencer};
-    use crate::storage::{Base, HardState, Identity, LogReader, Recovered};
+    use crate::storage::{Base, DirectoryIdentity, HardState, LogReader, Recovered};
 
     /// A log of one batch of a hundred entries, one of which is damaged until it is mended.
     struct Mending {
@@ -306,19 +340,27 @@ mod tests {
 
     impl LogReader for Mending {
         fn base(&self) -> Base {
-            Base { mark: Mark::GENESIS, membership: Membership::default() }
+            Base { point: LogPoint::INITIAL, membership: Membership::default() }
         }
 
-        fn batch_with(&self, _index: u64) -> Result<Option<Batch>, StorageError> {
+        fn batch_containing(&self, _index: u64) -> Result<Option<Batch>, StorageError> {
             Ok(Some(batch(if self.is_mended.load(Ordering::Relaxed) { 100 } else { self.damaged })))
         }
 
-        fn batches(&self, _from: u64, _to: u64, _bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
-            Ok(self.batch_with(0)?.into_iter().collect())
+        fn batches(
+            &self,
+            _from: u64,
+            _to: u64,
+            _bytes_max: u64,
+        ) -> Result<Vec<Batch>, StorageError> {
+            Ok(self.batch_containing(0)?.into_iter().collect())
         }
 
-        fn mark(&self, _raft_index: u64) -> Result<Option<Mark>, StorageError> {
-            self.batches(2, 3, 0)?[0].mark_after(&Mark::GENESIS).map(Some).map_err(|_| StorageError::OutOfLine(String::new()))
+        fn point(&self, _raft_index: u64) -> Result<Option<LogPoint>, StorageError> {
+            self.batches(2, 3, 0)?[0]
+                .point_after(&LogPoint::INITIAL)
+                .map(Some)
+                .map_err(|_| StorageError::NotContiguous(String::new()))
         }
     }
 
@@ -327,7 +369,10 @@ mod tests {
         let mut open = OpenBatch::with_capacity(8);
         for index in 0..100 {
             let payload = payload(index);
-            open.push(&payload, crc32fast::hash(if index == damaged { b"another" } else { &payload }));
+            open.push(
+                &payload,
+                crc32fast::hash(if index == damaged { b"another" } else { &payload }),
+            );
         }
         Batch::new(2, 1, open.close(0, 0, 5)).unwrap()
     }
@@ -339,15 +384,18 @@ mod tests {
     fn cursor(damaged: u64) -> (Arc<Mending>, Cursor) {
         let reader = Arc::new(Mending { damaged, is_mended: AtomicBool::new(false) });
         let recovered = Recovered {
-            identity: Identity { directory: 1, incarnation: 1, complete: true },
+            identity: DirectoryIdentity { directory: 1, incarnation: 1, complete: true },
             hard_state: HardState { term: 1, vote: None, commit: 2 },
             base: reader.base(),
-            last: reader.mark(2).unwrap().unwrap(),
+            last: reader.point(2).unwrap().unwrap(),
             peers: Vec::new(),
-            damage: Vec::new(),
+            corruption: Vec::new(),
         };
         let sequencer = Sequencer::new(Limits { entry: 9, batch: 9, window: 9 }, || {});
-        let shared = Arc::new(Shared::new("g", NodeId::from(1), &[], "", sequencer, &recovered, reader.clone()).unwrap());
+        let shared = Arc::new(
+            NodeShared::new("g", NodeId::from(1), &[], "", sequencer, &recovered, reader.clone())
+                .unwrap(),
+        );
         (reader, Cursor::new(shared, 0))
     }
 
@@ -356,7 +404,11 @@ mod tests {
         for damaged in 0..=100 {
             let (_, mut cursor) = cursor(damaged);
             for index in 0..damaged {
-                assert_eq!(*cursor.next().unwrap().unwrap(), payload(index)[..], "{damaged} is damaged");
+                assert_eq!(
+                    *cursor.next().unwrap().unwrap(),
+                    payload(index)[..],
+                    "{damaged} is damaged"
+                );
             }
             match cursor.next() {
                 Some(Err(ReadError::Damaged { index, .. })) => assert_eq!(index, damaged),
@@ -368,14 +420,15 @@ mod tests {
 
     #[test]
     fn what_was_checked_in_one_batch_is_not_taken_for_checked_in_another() {
-        let (mut ahead, first) = (Ahead::new(0), UNHURRIED);
+        let (mut ahead, first) = (CheckAhead::new(0), CHECK_AHEAD_AFTER);
         assert!(ahead.find(&batch(100), first).unwrap().is_some());
         assert!(ahead.is_checked && ahead.decided > first + 1);
         ahead.forget();
         assert!(ahead.find(&batch(first + 1), first + 1).is_err());
     }
 
-    /// Seed 3009588 once ended with a tail that met an entry which was mended already: it held the batch as it was before.
+    /// Seed 3009588 once ended with a tail that met an entry which was mended already: it held the
+    /// batch as it was before.
     #[test]
     fn a_reader_that_holds_a_batch_from_before_it_was_mended_reads_it_again() {
         for damaged in 1..100 {

@@ -14,9 +14,11 @@ use crate::builder::{Builder, FlushPolicy};
 use crate::cursor::{self, Cursor, Tail};
 use crate::engine::{Command, Engine, EngineSettings, Input, inbox, rejoin_empty};
 use crate::entry::{Entry, NodeId};
-use crate::error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
+use crate::error::{
+    AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError,
+};
 use crate::future::AppendFuture;
-use crate::owner::{Owner, owner};
+use crate::log_prefix::{LogPrefix, log_prefix};
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::primitives::{Instant, RandomState};
@@ -24,56 +26,64 @@ use crate::replica;
 use crate::reply::{Reply, Response, reply};
 use crate::role::{Role, Status};
 use crate::sequencer::{Limits, Sequencer};
-use crate::shared::Shared;
+use crate::shared::NodeShared;
 use crate::storage::segmented;
-use crate::storage::{Backup, BackupError, Genesis, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError};
-use crate::threads::{Threads, backstage};
-use crate::transport::{MemoryNetwork, Message, Seat, TcpTransport, Transport};
+use crate::storage::{
+    Backup, BackupError, LogOwner, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError,
+};
+use crate::threads::{Threads, work_channels};
+use crate::transport::{MemoryNetwork, Message, TcpTransport, Transport, TransportContext};
 use crate::wakers::is_in_waker;
 use crate::watch::{self, StatusWatch};
 
-/// How long the only node of a group may take to become its leader when it is opened. It takes two syncs.
+/// How long the only node of a group may take to become its leader when it is opened. It takes two
+/// syncs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long it waits before it asks whether the disk is full. Only an opening that takes longer asks at all.
-const READY_PAUSE: Duration = Duration::from_millis(10);
+/// How long it waits before it asks whether the disk is full. Only an opening that takes longer
+/// asks at all.
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The longest time that a node which is shut down waits for each of the others to lead. It takes them a round trip and a sync or two.
+/// The longest time that a node which is shut down waits for each of the others to lead. It takes
+/// them a round trip and a sync or two.
 const HANDOVER_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 
-/// What a message to a follower that catches up carries. With the 64 that may be under way to it that is 32 MiB, half of what the TCP transport holds for a
-/// peer before it drops. A larger batch goes alone. While a follower keeps up, every batch is a message.
+/// What a message to a follower that catches up carries. With the 64 that may be under way to it
+/// that is 32 MiB, half of what the TCP transport holds for a peer before it drops. A larger batch
+/// goes alone. While a follower keeps up, every batch is a message.
 const MESSAGE_BYTES: u64 = 512 << 10;
 
 /// A replicated, append-only log: one node's handle on it. Cheap to clone, usable from any thread.
 ///
-/// The node runs until [`shutdown`](Self::shutdown) is called on any clone, or the last clone is dropped.
+/// The node runs until [`shutdown`](Self::shutdown) is called on any clone, or the last clone is
+/// dropped.
 ///
 /// Some executors run a task within the waker that a node calls when an append resolves. Calls that
-/// wait for the node are refused there at once (`CalledFromWaker` of each error), for the node would
-/// wait for itself; all others work as anywhere else. The same holds for a logger that is called on a
-/// thread of the node. An observer of changes of role may call anything.
+/// wait for the node are refused there at once (`CalledFromWaker` of each error), for the node
+/// would wait for itself; all others work as anywhere else. The same holds for a logger that is
+/// called on a thread of the node. An observer of changes of role may call anything.
 ///
 /// # Forked children
-/// A child that `fork` makes has this handle, but none of the node's threads, and locks in it that nobody
-/// gives back. Every call fails there at once (`Forked` of each error) and changes nothing, futures and
-/// cursors included; only what a future knew to be committed is told. [`status`](Self::status) says who
-/// the node is, and [`committed`](Self::committed) is empty. Dropping what the child has neither waits nor
-/// touches a file. The parent goes on undisturbed.
+/// A child that `fork` makes has this handle, but none of the node's threads, and locks in it that
+/// nobody gives back. Every call fails there at once (`Forked` of each error) and changes nothing,
+/// futures and cursors included; only what a future knew to be committed is told.
+/// [`status`](Self::status) says who the node is, and [`committed`](Self::committed) is empty.
+/// Dropping what the child has neither waits nor touches a file. The parent goes on undisturbed.
 ///
-/// So a host that becomes a daemon opens its ledger afterwards. A child of a process with other threads
-/// opens one of its own only after it has executed a program, for any lock may be lost to it until then.
-/// An [`Entry`] that it was given may change there when the parent purges: copy it before the fork
-/// ([`Entry::into_owned`]). What forks within a waker or an observer that a node calls must exec or exit
-/// in the child: behind a waker the child is aborted, and behind an observer it waits for ever.
+/// So a host that becomes a daemon opens its ledger afterwards. A child of a process with other
+/// threads opens one of its own only after it has executed a program, for any lock may be lost to
+/// it until then. An [`Entry`] that it was given may change there when the parent purges: copy it
+/// before the fork ([`Entry::into_owned`]). What forks within a waker or an observer that a node
+/// calls must exec or exit in the child: behind a waker the child is aborted, and behind an
+/// observer it waits for ever.
 #[derive(Clone)]
 pub struct DLedger {
-    node: Arc<Node>,
+    node: Arc<RunningNode>,
 }
 
 /// One running node. Dropped with the last handle.
-struct Node {
-    shared: Arc<Shared>,
+struct RunningNode {
+    shared: Arc<NodeShared>,
     inputs: Sender<Input>,
     threads: Threads,
     append_timeout: Duration,
@@ -91,21 +101,25 @@ impl DLedger {
 
     /// Appends one payload and blocks until it is committed. Returns its index.
     ///
-    /// Waits for room in the window and for the commit, each up to `Builder::append_timeout`. An empty payload is a legal entry.
+    /// Waits for room in the window and for the commit, each up to `Builder::append_timeout`. An
+    /// empty payload is a legal entry.
     ///
     /// # Errors
-    /// Any [`AppendError`]; [`AppendError::may_have_committed`] tells whether it is safe to try again.
+    /// Any [`AppendError`]; [`AppendError::may_have_committed`] tells whether it is safe to try
+    /// again.
     pub fn append(&self, payload: impl AsRef<[u8]>) -> Result<u64, AppendError> {
         refuse_in_waker(AppendError::CalledFromWaker { under_way: false })?;
         let future = self.node.shared.sequencer.append(payload.as_ref(), Some(self.deadline()));
         self.await_commit(future)
     }
 
-    /// Appends one payload without waiting. The payload is copied before this returns, and appends of one thread keep their order.
+    /// Appends one payload without waiting. The payload is copied before this returns, and appends
+    /// of one thread keep their order.
     ///
-    /// The future resolves by itself within `Builder::append_timeout`, whether or not anyone waits for it. If the append is refused at once
-    /// (no leader here, window full, others wait for room in it), the future is resolved already.
-    /// [`append_when_ready`](Self::append_when_ready) waits for room.
+    /// The future resolves by itself within `Builder::append_timeout`, whether or not anyone waits
+    /// for it. If the append is refused at once (no leader here, window full, others wait for room
+    /// in it), the future is resolved already. [`append_when_ready`](Self::append_when_ready) waits
+    /// for room.
     pub fn append_async(&self, payload: impl AsRef<[u8]>) -> AppendFuture {
         self.node.shared.sequencer.append(payload.as_ref(), None)
     }
@@ -148,11 +162,16 @@ impl DLedger {
     /// refused as any append is, where another node leads for instance.
     ///
     /// # Errors
-    /// Any [`AppendError`]. [`AppendError::TooLarge`] if the payloads come to more than 16 MiB or `Builder::max_entry_bytes`, whichever is more;
-    /// each entry counts 32 bytes beyond its payload.
-    pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: impl IntoIterator<Item = P>) -> Result<Range<u64>, AppendError> {
+    /// Any [`AppendError`]. [`AppendError::TooLarge`] if the payloads come to more than 16 MiB or
+    /// `Builder::max_entry_bytes`, whichever is more; each entry counts 32 bytes beyond its
+    /// payload.
+    pub fn append_batch<P: AsRef<[u8]>>(
+        &self,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Result<Range<u64>, AppendError> {
         refuse_in_waker(AppendError::CalledFromWaker { under_way: false })?;
-        let (future, count) = self.node.shared.sequencer.append_batch(payloads, Some(self.deadline()));
+        let (future, count) =
+            self.node.shared.sequencer.append_batch(payloads, Some(self.deadline()));
         let start = self.await_commit(future)?;
         Ok(start..start + count)
     }
@@ -160,46 +179,56 @@ impl DLedger {
     /// Appends several payloads as [`append_batch`](Self::append_batch) does, without waiting. The
     /// future tells the place of the first. Without any payload it is resolved at once, if it is
     /// not refused: see [`Appended`](crate::Appended).
-    pub fn append_batch_async<P: AsRef<[u8]>>(&self, payloads: impl IntoIterator<Item = P>) -> AppendFuture {
+    pub fn append_batch_async<P: AsRef<[u8]>>(
+        &self,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> AppendFuture {
         self.node.shared.sequencer.append_batch(payloads, None).0
     }
 
-    /// The entry at `index`, or `None` if it is not (yet) committed here. Works in every role. What `append` returned is never `None` on the node that
-    /// returned it; a follower learns of a commit a little later (see [`barrier`](Self::barrier)).
+    /// The entry at `index`, or `None` if it is not (yet) committed here. Works in every role. What
+    /// `append` returned is never `None` on the node that returned it; a follower learns of a
+    /// commit a little later (see [`barrier`](Self::barrier)).
     ///
     /// # Errors
-    /// [`ReadError::Purged`], [`ReadError::Damaged`], [`ReadError::Storage`], [`ReadError::Forked`], [`ReadError::Stopped`].
+    /// [`ReadError::Purged`], [`ReadError::Damaged`], [`ReadError::Storage`],
+    /// [`ReadError::Forked`], [`ReadError::Stopped`].
     pub fn get(&self, index: u64) -> Result<Option<Entry>, ReadError> {
         cursor::get(&self.node.shared, index)
     }
 
-    /// Reads what is committed here, from index `from` on. Ends where the commits end at that moment; a later call of `next` goes on if there is more.
+    /// Reads what is committed here, from index `from` on. Ends where the commits end at that
+    /// moment; a later call of `next` goes on if there is more.
     pub fn read(&self, from: u64) -> Cursor {
         Cursor::new(self.node.shared.clone(), from)
     }
 
-    /// Reads from index `from` on and waits for more. Ends when the node is shut down, and with [`ReadError::Failed`] on a node that has a
-    /// fault, once what it committed was read. Waits on a node that is full or under repair, which goes on by itself. Does not keep the
-    /// node running.
+    /// Reads from index `from` on and waits for more. Ends when the node is shut down, and with
+    /// [`ReadError::Failed`] on a node that has a fault, once what it committed was read. Waits on
+    /// a node that is full or under repair, which goes on by itself. Does not keep the node
+    /// running.
     pub fn tail(&self, from: u64) -> Tail {
         Tail::new(self.read(from))
     }
 
-    /// The indexes that can be read here: first retained .. first not (yet) known to be committed. Nothing can be in a forked child.
+    /// The indexes that can be read here: first retained .. first not (yet) known to be committed.
+    /// Nothing can be in a forked child.
     pub fn committed(&self) -> Range<u64> {
         if !self.node.shared.home.is_here() {
             return 0..0;
         }
         let end = self.node.shared.watermark.end();
-        self.node.shared.reader.base().mark.next_index.min(end)..end
+        self.node.shared.reader.base().point.next_index.min(end)..end
     }
 
-    /// Establishes a linearizable point: every append that was acknowledged anywhere before this call lies below the index that it returns, and
-    /// can be read here. Works in every role; costs one round of heartbeats of the leader.
+    /// Establishes a linearizable point: every append that was acknowledged anywhere before this
+    /// call lies below the index that it returns, and can be read here. Works in every role; costs
+    /// one round of heartbeats of the leader.
     ///
     /// # Errors
-    /// [`BarrierError::TimedOut`] after `Builder::append_timeout` without a leader that has a quorum, [`BarrierError::Refused`] if refusals are why, and
-    /// any other [`BarrierError`] as soon as there is a reason for it.
+    /// [`BarrierError::TimedOut`] after `Builder::append_timeout` without a leader that has a
+    /// quorum, [`BarrierError::Refused`] if refusals are why, and any other [`BarrierError`] as
+    /// soon as there is a reason for it.
     pub fn barrier(&self) -> Result<u64, BarrierError> {
         self.refuse_where_none_answers(BarrierError::CalledFromWaker, BarrierError::Forked)?;
         let (id, answer) = self.ask_for_barrier();
@@ -230,16 +259,18 @@ impl DLedger {
         watch::wait_for_leader(&self.node.shared, timeout)
     }
 
-    /// This node's account of itself. In a forked child: who the node is, and the reason why it does nothing there as its fault.
+    /// This node's account of itself. In a forked child: who the node is, and the reason why it
+    /// does nothing there as its fault.
     pub fn status(&self) -> Status {
         self.node.shared.status()
     }
 
-    /// Hands the leadership to another voter and blocks until that takes appends, or has failed to: at most two election timeouts. Appends
-    /// wait meanwhile, up to an election timeout.
+    /// Hands the leadership to another voter and blocks until that takes appends, or has failed to:
+    /// at most two election timeouts. Appends wait meanwhile, up to an election timeout.
     ///
     /// # Errors
-    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the group has elected or elects.
+    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the
+    /// group has elected or elects.
     pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
         self.refuse_where_none_answers(TransferError::CalledFromWaker, TransferError::Forked)?;
         let (reply, answer) = self.node.reply();
@@ -247,11 +278,13 @@ impl DLedger {
         answer.recv().unwrap_or(Err(TransferError::Stopped))
     }
 
-    /// Gives up entries below `index` on this node, to free disk space: whole segment files, and only what is committed, so that some
-    /// entries below `index` may stay. Returns the first index that is kept. Each node purges for itself; a follower that still needs what
-    /// its leader has purged is moved to the leader's first retained entry. Entries that were read before stay valid, and each holds the
-    /// disk space of its segment as long as it is kept (see [`Entry::into_owned`]). Up to two of the files are not removed but kept for the
-    /// segments to come.
+    /// Gives up entries below `index` on this node, to free disk space: whole segment files, and
+    /// only what is committed, so that some entries below `index` may stay. Returns the first index
+    /// that is kept. Each node purges for itself; a follower that still needs what its leader has
+    /// purged is moved to the leader's first retained entry. Entries that were read before stay
+    /// valid, and each holds the disk space of its segment as long as it is kept (see
+    /// [`Entry::into_owned`]). Up to two of the files are not removed but kept for the segments to
+    /// come.
     ///
     /// # Errors
     /// Any [`PurgeError`].
@@ -270,9 +303,9 @@ impl DLedger {
     ///
     /// Files of the log that never change are shared with the backup if both are on one file system
     /// (hard links), and the rest is copied; elsewhere all of it is. All of it has been read and
-    /// verified when this returns, and is durable. If it fails, or the process or the machine does, there
-    /// is no backup at `to`. So a backup costs at least reading the log. One on the same disk holds
-    /// against mistakes, not against the loss of the disk: copy it elsewhere, too.
+    /// verified when this returns, and is durable. If it fails, or the process or the machine does,
+    /// there is no backup at `to`. So a backup costs at least reading the log. One on the same disk
+    /// holds against mistakes, not against the loss of the disk: copy it elsewhere, too.
     ///
     /// What it holds is the log from the first entry that was kept up to
     /// [`Backup::committed`]`.end`, as [`tools`](crate::tools) and [`Builder::open`] read it. See
@@ -290,19 +323,23 @@ impl DLedger {
         pending.write(to.as_ref(), &|| watermark.is_closed())
     }
 
-    /// Stops the node, for every clone of this handle: resolves every future, makes the log durable, closes it and joins every thread. What was
-    /// not yet acknowledged resolves as [`AppendError::Stopped`] or, if it had been sent to peers, [`AppendError::OutcomeUnknown`]. Idempotent.
+    /// Stops the node, for every clone of this handle: resolves every future, makes the log
+    /// durable, closes it and joins every thread. What was not yet acknowledged resolves as
+    /// [`AppendError::Stopped`] or, if it had been sent to peers, [`AppendError::OutcomeUnknown`].
+    /// Idempotent.
     ///
-    /// A leader hands the leadership to another voter first, so that its group need not miss it for an election timeout before it elects another. Each of
-    /// them in turn gets a heartbeat interval to take it, at most 1 s; so it takes the last nodes of a group that much longer to stop. A node whose last
-    /// handle is dropped does not do this.
+    /// A leader hands the leadership to another voter first, so that its group need not miss it for
+    /// an election timeout before it elects another. Each of them in turn gets a heartbeat interval
+    /// to take it, at most 1 s; so it takes the last nodes of a group that much longer to stop. A
+    /// node whose last handle is dropped does not do this.
     ///
-    /// May be called from an observer; it then does not wait for that observer's own thread. A task that is woken by the node and runs at once, within
-    /// the waker, may call it too, or drop the last handle; it then waits for nothing.
+    /// May be called from an observer; it then does not wait for that observer's own thread. A task
+    /// that is woken by the node and runs at once, within the waker, may call it too, or drop the
+    /// last handle; it then waits for nothing.
     ///
     /// # Errors
-    /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all the same. [`ShutdownError::Forked`] at once in a
-    /// forked child, where nothing is done.
+    /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all
+    /// the same. [`ShutdownError::Forked`] at once in a forked child, where nothing is done.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
         if !self.node.shared.home.is_here() {
             return Err(ShutdownError::Forked);
@@ -321,7 +358,8 @@ impl DLedger {
         self.node.next_barrier.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A call that waits for a node would wait for ever on the thread that wakes for it, and in a process that has no threads of it.
+    /// A call that waits for a node would wait for ever on the thread that wakes for it, and in a
+    /// process that has no threads of it.
     fn refuse_where_none_answers<E>(&self, in_waker: E, forked: E) -> Result<(), E> {
         match self.node.shared.home.is_here() {
             false => Err(forked),
@@ -348,7 +386,7 @@ impl fmt::Debug for DLedger {
     }
 }
 
-impl Node {
+impl RunningNode {
     fn command(&self, command: Command) {
         // If the engine is gone, so is its end of the reply, which tells the asker.
         let _ = self.inputs.send(Input::Command(command));
@@ -361,7 +399,8 @@ impl Node {
     fn shutdown(&self, hand_over: Option<Duration>) -> Result<(), ShutdownError> {
         let (reply, answer) = self.reply();
         if self.threads.is_engine() {
-            // A task of the host that the engine woke. It stops when it is done with this, and the others after it.
+            // A task of the host that the engine woke. It stops when it is done with this, and the
+            // others after it.
             self.command(Command::Stop { hand_over: None, reply });
             return Ok(());
         }
@@ -372,11 +411,11 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for RunningNode {
     fn drop(&mut self) {
         if !self.shared.home.is_here() {
-            // What ends with the last owner must not end here: it would wake and detach threads that are the parent's. One more owner of
-            // each sees to that.
+            // What ends with the last owner must not end here: it would wake and detach threads
+            // that are the parent's. One more owner of each sees to that.
             std::mem::forget((self.shared.clone(), self.inputs.clone(), self.threads.clone()));
             return;
         }
@@ -388,34 +427,36 @@ impl Drop for Node {
 }
 
 impl Builder {
-    /// Opens the log, joins the group and returns the handle. The only node of a group is its leader when this returns; the nodes of a larger group
-    /// elect one among them once a majority is open.
+    /// Opens the log, joins the group and returns the handle. The only node of a group is its
+    /// leader when this returns; the nodes of a larger group elect one among them once a majority
+    /// is open.
     ///
-    /// A node whose log is damaged opens too, and can be read. It takes no part in its group until its peers have sent it what is missing:
-    /// [`Status::repair`] says what that is. Without peers it stays so, and [`Status::fault`] says what is damaged and what to do.
+    /// A node whose log is damaged opens too, and can be read. It takes no part in its group until
+    /// its peers have sent it what is missing: [`Status::repair`] says what that is. Without peers
+    /// it stays so, and [`Status::fault`] says what is damaged and what to do.
     ///
-    /// The only node of a group opens also if its disk is too full for it to lead, to be read and purged: [`Status::full`] says so, and it leads once
-    /// there is room.
+    /// The only node of a group opens also if its disk is too full for it to lead, to be read and
+    /// purged: [`Status::full`] says so, and it leads once there is room.
     ///
     /// # Errors
     /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.
     pub fn open(self) -> Result<DLedger, OpenError> {
         self.check()?;
-        let _adopted = Owner::new(&self.group, self.node).adopt();
+        let _adopted = LogPrefix::new(&self.group, self.node).adopt();
         let (storage, transport) = self.take_given()?;
         let mut storage = storage.unwrap_or_else(|| Box::new(self.segmented_log()));
-        let genesis = Genesis {
+        let owner = LogOwner {
             group: self.group.clone(),
             node: self.node,
             cluster: cluster_id(&self.group, &self.membership().voters),
             membership: self.membership(),
         };
-        let mut recovered = storage.open(&genesis)?;
+        let mut recovered = storage.open(&owner)?;
         self.perhaps_rejoin_empty(&mut *storage, &mut recovered)?;
         let transport = transport.unwrap_or_else(|| self.default_transport());
         let (inputs, inbox) = unbounded();
         let threads = Threads::new(&self.group, self.node, inputs.clone(), segmented::home());
-        let started = self.start(&genesis, recovered, storage, transport, &threads, inputs, inbox);
+        let started = self.start(&owner, recovered, storage, transport, &threads, inputs, inbox);
         if started.is_err() {
             threads.join();
         }
@@ -428,21 +469,28 @@ impl Builder {
     }
 
     /// Marks a log in which nothing ever happened as one that is not complete, if that is wished.
-    fn perhaps_rejoin_empty(&self, storage: &mut dyn Storage, recovered: &mut Recovered) -> Result<(), OpenError> {
+    fn perhaps_rejoin_empty(
+        &self,
+        storage: &mut dyn Storage,
+        recovered: &mut Recovered,
+    ) -> Result<(), OpenError> {
         if self.rejoin_empty && !rejoin_empty(storage, recovered)? {
-            log::info!("{}`rejoin_empty` is without effect, for its log is not empty", owner());
+            log::info!(
+                "{}`rejoin_empty` is without effect, for its log is not empty",
+                log_prefix()
+            );
         }
         Ok(())
     }
 
     fn segmented_log(&self) -> SegmentedLog {
-        let zeroed = self.flush == FlushPolicy::Sync;
+        let zero_fill = self.flush == FlushPolicy::Sync;
         SegmentedLog::new(
             self.dir.clone().unwrap_or_default(),
             SegmentOptions {
                 segment_bytes: self.segment_bytes,
-                zeroed,
-                verified: self.verified,
+                zero_fill,
+                verify_on_open: self.verified,
                 create: self.create,
                 mapped_segments_max: self.mapped_segments_max,
             },
@@ -450,13 +498,17 @@ impl Builder {
     }
 
     fn default_transport(&self) -> Box<dyn Transport> {
-        if self.peers.len() > 1 { Box::new(TcpTransport::new()) } else { Box::new(MemoryNetwork::new().transport(self.node)) }
+        if self.peers.len() > 1 {
+            Box::new(TcpTransport::new())
+        } else {
+            Box::new(MemoryNetwork::new().transport(self.node))
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a node meet here, once")]
     fn start(
         self,
-        genesis: &Genesis,
+        owner: &LogOwner,
         recovered: Recovered,
         storage: Box<dyn Storage>,
         mut transport: Box<dyn Transport>,
@@ -465,12 +517,22 @@ impl Builder {
         inbox: Receiver<Input>,
     ) -> Result<DLedger, OpenError> {
         let shared = Arc::new(self.shared(&recovered, &*storage, inputs.clone())?);
-        transport.start(self.seat(genesis, &recovered, &shared, threads, inputs.clone())).map_err(OpenError::Transport)?;
-        let (backstage, stagehands) = backstage();
+        transport
+            .start(self.transport_context(owner, &recovered, &shared, threads, inputs.clone()))
+            .map_err(OpenError::Transport)?;
+        let (work_channels, stagehands) = work_channels();
         let settings = self.engine_settings();
-        let engine = Engine::new(settings, inbox, shared.clone(), backstage, &recovered, storage, transport)?;
+        let engine = Engine::new(
+            settings,
+            inbox,
+            shared.clone(),
+            work_channels,
+            &recovered,
+            storage,
+            transport,
+        )?;
         threads.start(engine, stagehands, self.observers).map_err(OpenError::Thread)?;
-        let node = Node {
+        let node = RunningNode {
             shared,
             inputs,
             threads: threads.clone(),
@@ -482,19 +544,43 @@ impl Builder {
         Ok(DLedger { node: Arc::new(node) })
     }
 
-    fn shared(&self, recovered: &Recovered, storage: &dyn Storage, inputs: Sender<Input>) -> Result<Shared, OpenError> {
-        let limits = Limits { entry: self.max_entry_bytes, batch: self.max_batch_bytes(), window: self.max_in_flight_bytes };
+    fn shared(
+        &self,
+        recovered: &Recovered,
+        storage: &dyn Storage,
+        inputs: Sender<Input>,
+    ) -> Result<NodeShared, OpenError> {
+        let limits = Limits {
+            entry: self.max_entry_bytes,
+            batch: self.max_batch_bytes(),
+            window: self.max_in_flight_bytes,
+        };
         // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
         let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
         let sequencer = sequencer.within(segmented::home());
-        Ok(Shared::new(&self.group, self.node, &self.peers, &self.advertised, sequencer, recovered, storage.reader())?)
+        Ok(NodeShared::new(
+            &self.group,
+            self.node,
+            &self.peers,
+            &self.advertised,
+            sequencer,
+            recovered,
+            storage.reader(),
+        )?)
     }
 
-    fn seat(&self, genesis: &Genesis, recovered: &Recovered, shared: &Arc<Shared>, threads: &Threads, inputs: Sender<Input>) -> Seat {
-        Seat {
+    fn transport_context(
+        &self,
+        owner: &LogOwner,
+        recovered: &Recovered,
+        shared: &Arc<NodeShared>,
+        threads: &Threads,
+        inputs: Sender<Input>,
+    ) -> TransportContext {
+        TransportContext {
             node: self.node,
             group: self.group.clone(),
-            cluster: genesis.cluster,
+            cluster: owner.cluster,
             identity: recovered.identity,
             addresses: self.peers.clone(),
             advertised: self.advertised.clone(),
@@ -539,11 +625,13 @@ impl DLedger {
     /// Waits until this node leads its group of one, or has found that there is no room for that.
     fn await_own_leadership(&self) -> Result<(), OpenError> {
         let deadline = Instant::now() + READY_TIMEOUT;
-        let failed = |error: BarrierError| Err(OpenError::Storage(StorageError::Poisoned(error.to_string())));
+        let failed = |error: BarrierError| {
+            Err(OpenError::Storage(StorageError::Poisoned(error.to_string())))
+        };
         // The point that a barrier establishes is behind the first batch of this leader's own term.
         let (mut id, mut answer) = self.ask_for_barrier();
         loop {
-            match answer.recv_timeout(READY_PAUSE) {
+            match answer.recv_timeout(READY_POLL_INTERVAL) {
                 Ok(Ok(_)) if self.status().role == Role::Leader => return Ok(()),
                 Ok(Ok(_)) => (id, answer) = self.ask_for_barrier(),
                 Ok(Err(error)) => return failed(error),
@@ -552,7 +640,11 @@ impl DLedger {
                     let is_full = self.status().full.is_some();
                     if is_full || Instant::now() >= deadline {
                         self.node.command(Command::ForgetBarrier { id });
-                        return if is_full { Ok(()) } else { Err(OpenError::NotReady(READY_TIMEOUT)) };
+                        return if is_full {
+                            Ok(())
+                        } else {
+                            Err(OpenError::NotReady(READY_TIMEOUT))
+                        };
                     }
                 }
             }
@@ -565,20 +657,20 @@ fn refuse_in_waker<E>(error: E) -> Result<(), E> {
     if is_in_waker() { Err(error) } else { Ok(()) }
 }
 
-/// The number of a group: from its name and first members, so that all of them come to the same one by themselves. FNV-1a.
+/// The number of a group: from its name and first members, so that all of them come to the same one
+/// by themselves. FNV-1a.
 fn cluster_id(group: &str, voters: &[NodeId]) -> u64 {
     let ids = voters.iter().flat_map(|id| id.get().to_le_bytes());
-    group
-        .bytes()
-        .chain([0])
-        .chain(ids)
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    group.bytes().chain([0]).chain(ids).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
-/// A number that no other process draws, from the keys that the standard library seeds its hash maps with.
+/// A number that no other process draws, from the keys that the standard library seeds its hash
+/// maps with.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
 #[cfg(all(test, shuttle))]
-mod schedules;
+mod shuttle_tests;

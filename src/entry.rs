@@ -5,7 +5,8 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-/// The number of a node within its group. Chosen by the operator, never 0, never given to another node.
+/// The number of a node within its group. Chosen by the operator, never 0, never given to another
+/// node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u64);
 
@@ -42,12 +43,13 @@ impl fmt::Debug for NodeId {
 
 /// One committed payload and its place in the ledger.
 ///
-/// Dereferences to the payload. Cloning shares the bytes. An entry read from a segmented log points into the memory map of its
-/// segment and keeps that map alive, so it stays valid after retention removed the file and after the ledger was shut down.
+/// Dereferences to the payload. Cloning shares the bytes. An entry read from a segmented log points
+/// into the memory map of its segment and keeps that map alive, so it stays valid after retention
+/// removed the file and after the ledger was shut down.
 ///
 /// So however short it is, an entry that is kept holds the address space of its whole segment
-/// (`Builder::segment_bytes`), one mapping of the process, and, once the segment was purged, its disk
-/// space. Keep [`into_owned`](Self::into_owned) of what is kept for long.
+/// (`Builder::segment_bytes`), one mapping of the process, and, once the segment was purged, its
+/// disk space. Keep [`into_owned`](Self::into_owned) of what is kept for long.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     pub(crate) payload: Bytes,
@@ -63,7 +65,8 @@ impl Entry {
         self.index
     }
 
-    /// The sum of the payload lengths of all entries before this one, in bytes. The same on every replica.
+    /// The sum of the payload lengths of all entries before this one, in bytes. The same on every
+    /// replica.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -73,9 +76,10 @@ impl Entry {
         self.term
     }
 
-    /// Milliseconds since 1970 by the leader's clock when the batch closed. Never decreases along the
-    /// ledger: after a leader's clock was ahead, later entries bear the same time until clocks have
-    /// caught up. A node that finds itself more than a minute behind the newest entry logs a warning.
+    /// Milliseconds since 1970 by the leader's clock when the batch closed. Never decreases along
+    /// the ledger: after a leader's clock was ahead, later entries bear the same time until clocks
+    /// have caught up. A node that finds itself more than a minute behind the newest entry logs a
+    /// warning.
     pub fn timestamp(&self) -> u64 {
         self.timestamp
     }
@@ -105,7 +109,8 @@ impl AsRef<[u8]> for Entry {
     }
 }
 
-/// Shows where the entry stands and how long it is, never its bytes: payloads do not belong in logs.
+/// Shows where the entry stands and how long it is, never its bytes: payloads do not belong in
+/// logs.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")

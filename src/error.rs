@@ -1,4 +1,5 @@
-//! Every way to fail, on one page: whose fault it is, and whether the append may have been committed all the same.
+//! Every way to fail, on one page: whose fault it is, and whether the append may have been
+//! committed all the same.
 
 use std::io;
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use crate::storage::StorageError;
 
 /// Why an append was not acknowledged.
 ///
-/// The question that a producer has before it tries again is [`may_have_committed`](AppendError::may_have_committed).
+/// The question that a producer has before it tries again is
+/// [`may_have_committed`](AppendError::may_have_committed).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// Another node leads, or none does at the moment. Certainly not committed: append there, or here again after a while.
+    /// Another node leads, or none does at the moment. Certainly not committed: append there, or
+    /// here again after a while.
     #[error("this node does not lead{}", leads(leader, address, advertised, refused))]
     #[non_exhaustive]
     NotLeader {
@@ -27,12 +30,15 @@ pub enum AppendError {
         /// ([`Builder::advertise`](crate::Builder::advertise)): where clients are sent. `None` if
         /// it gave nothing.
         advertised: Option<Arc<str>>,
-        /// If no leader is known: which peers and this node refuse each other, as [`Status::refused`](crate::Status::refused) says.
+        /// If no leader is known: which peers and this node refuse each other, as
+        /// [`Status::refused`](crate::Status::refused) says.
         refused: Box<[Refusal]>,
     },
-    /// Too many bytes are under way, or others wait for room already. Certainly not committed: wait for
-    /// earlier appends to finish, then try again, or use `append_when_ready`.
-    #[error("{in_flight} bytes are under way, the window holds {limit}: wait for earlier appends to finish")]
+    /// Too many bytes are under way, or others wait for room already. Certainly not committed: wait
+    /// for earlier appends to finish, then try again, or use `append_when_ready`.
+    #[error(
+        "{in_flight} bytes are under way, the window holds {limit}: wait for earlier appends to finish"
+    )]
     #[non_exhaustive]
     Busy {
         /// Bytes that wait for their commit.
@@ -41,24 +47,27 @@ pub enum AppendError {
         limit: u64,
     },
     /// The payload or batch exceeds a limit, on every node and for ever. Not committed: split it.
-    #[error("{len} bytes are more than the limit of {limit}: split the payload or raise the limit on every node")]
+    #[error(
+        "{len} bytes are more than the limit of {limit}: split the payload or raise the limit on every node"
+    )]
     #[non_exhaustive]
     TooLarge {
         /// The size that was refused, in bytes.
         len: u64,
-        /// The limit, in bytes: `Builder::max_entry_bytes` for an entry, 16 MiB or that for a batch, whichever is more.
+        /// The limit, in bytes: `Builder::max_entry_bytes` for an entry, 16 MiB or that for a
+        /// batch, whichever is more.
         limit: u64,
     },
-    /// This node lost the leadership or was shut down while the append was under way, and cannot tell
-    /// its fate: another node decides. It may commit, or may have been committed. Read the log from the
-    /// leader before trying again, or make the append idempotent.
+    /// This node lost the leadership or was shut down while the append was under way, and cannot
+    /// tell its fate: another node decides. It may commit, or may have been committed. Read the log
+    /// from the leader before trying again, or make the append idempotent.
     #[error(
         "the outcome is unknown: this node stopped leading while the append was under way. Look whether it is in \
          the log before you append it again"
     )]
     OutcomeUnknown,
-    /// This node stopped taking part, because of a fault of its own, while the append was under way.
-    /// Otherwise as [`OutcomeUnknown`](Self::OutcomeUnknown).
+    /// This node stopped taking part, because of a fault of its own, while the append was under
+    /// way. Otherwise as [`OutcomeUnknown`](Self::OutcomeUnknown).
     #[error(
         "the outcome is unknown: this node failed while the append was under way: {reason}. Look at another node \
          whether it is in the log before you append it again"
@@ -74,34 +83,40 @@ pub enum AppendError {
         seconds(*.0)
     )]
     TimedOut(Duration),
-    /// This node's disk is full or may not be written to, or its process has no open file or memory left, and it has given up the leadership until it
-    /// can write again. Not committed: append at another node, and give this one what the reason says is lacking. Of what was under way when it ran out,
-    /// the only voter of a group says this at once; where others have a vote, they decide.
+    /// This node's disk is full or may not be written to, or its process has no open file or memory
+    /// left, and it has given up the leadership until it can write again. Not committed: append at
+    /// another node, and give this one what the reason says is lacking. Of what was under way when
+    /// it ran out, the only voter of a group says this at once; where others have a vote, they
+    /// decide.
     #[error("this node takes no appends for now: {reason}")]
     #[non_exhaustive]
     StorageFull {
         /// What ran out, and what to do.
         reason: String,
     },
-    /// It was called within a waker, or elsewhere on a thread of the node (by a logger, say), and would
-    /// have to wait for the node. Use the asynchronous calls there, or make the call on another thread.
+    /// It was called within a waker, or elsewhere on a thread of the node (by a logger, say), and
+    /// would have to wait for the node. Use the asynchronous calls there, or make the call on
+    /// another thread.
     #[error("{WAKER}{}", if *under_way { "; the append is under way all the same" } else { "" })]
     #[non_exhaustive]
     CalledFromWaker {
         /// Whether the append is under way, and may commit. If not, nothing was appended.
         under_way: bool,
     },
-    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    /// This process is a forked child of the one that opened the ledger. See
+    /// [`DLedger`](crate::DLedger#forked-children).
     #[error("{FORKED}{}", if *under_way { "; what came of the append is known there alone" } else { "" })]
     #[non_exhaustive]
     Forked {
-        /// Whether the parent had begun the append before it forked: it may have been committed, or may be yet. If not, nothing was appended.
+        /// Whether the parent had begun the append before it forked: it may have been committed, or
+        /// may be yet. If not, nothing was appended.
         under_way: bool,
     },
     /// The ledger was shut down before the append was proposed. Not committed.
     #[error("the ledger was shut down")]
     Stopped,
-    /// This node has stopped taking part because of a fault of its own. Not committed: append at another node.
+    /// This node has stopped taking part because of a fault of its own. Not committed: append at
+    /// another node.
     #[error("this node takes no appends: {reason}")]
     #[non_exhaustive]
     Failed {
@@ -114,13 +129,16 @@ pub enum AppendError {
 const _: () = assert!(size_of::<AppendError>() <= 64);
 
 impl AppendError {
-    /// Whether the append may be in the ledger in spite of this error, or appear in it later. If not, it is safe to try again.
+    /// Whether the append may be in the ledger in spite of this error, or appear in it later. If
+    /// not, it is safe to try again.
     pub fn may_have_committed(&self) -> bool {
         match self {
             AppendError::OutcomeUnknown => !planted!("what nobody knows counts as lost"),
             AppendError::Unconfirmed { .. } => true,
             AppendError::TimedOut(_) => !planted!("what timed out counts as lost"),
-            AppendError::CalledFromWaker { under_way } | AppendError::Forked { under_way } => *under_way,
+            AppendError::CalledFromWaker { under_way } | AppendError::Forked { under_way } => {
+                *under_way
+            }
             _ => false,
         }
     }
@@ -146,7 +164,8 @@ pub enum ReadError {
         /// The first index that is kept.
         first: u64,
     },
-    /// The bytes on this node's disk have changed since they were written. Other replicas have the entry; restore this one.
+    /// The bytes on this node's disk have changed since they were written. Other replicas have the
+    /// entry; restore this one.
     #[error(
         "entry {index} is damaged on this node: {reason}. Read it at another node. When this one is opened again, \
          it gets from its peers what it lacks; if it has none, restore it from a backup"
@@ -173,7 +192,8 @@ pub enum ReadError {
     /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
-    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    /// This process is a forked child of the one that opened the ledger. See
+    /// [`DLedger`](crate::DLedger#forked-children).
     #[error("{FORKED}")]
     Forked,
     /// The ledger was shut down.
@@ -192,7 +212,8 @@ pub enum BarrierError {
         seconds(*.0)
     )]
     TimedOut(Duration),
-    /// No leader with a quorum answered in time, and this node and some of its peers refuse each other.
+    /// No leader with a quorum answered in time, and this node and some of its peers refuse each
+    /// other.
     #[error("no leader with a quorum answered within {}: {}", seconds(*timeout), reasons(refused))]
     #[non_exhaustive]
     Refused {
@@ -205,7 +226,8 @@ pub enum BarrierError {
     /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
-    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    /// This process is a forked child of the one that opened the ledger. See
+    /// [`DLedger`](crate::DLedger#forked-children).
     #[error("{FORKED}")]
     Forked,
     /// The ledger was shut down.
@@ -246,7 +268,8 @@ pub enum TransferError {
     /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
-    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    /// This process is a forked child of the one that opened the ledger. See
+    /// [`DLedger`](crate::DLedger#forked-children).
     #[error("{FORKED}")]
     Forked,
     /// The ledger was shut down.
@@ -272,7 +295,8 @@ pub enum PurgeError {
     /// thread.
     #[error("{WAKER}")]
     CalledFromWaker,
-    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    /// This process is a forked child of the one that opened the ledger. See
+    /// [`DLedger`](crate::DLedger#forked-children).
     #[error("{FORKED}")]
     Forked,
     /// The ledger was shut down.
@@ -292,24 +316,24 @@ pub enum PurgeError {
 #[non_exhaustive]
 pub enum OpenError {
     /// A setting of the builder makes no sense.
-    #[error("Builder::{knob}: {reason}")]
+    #[error("Builder::{setting}: {reason}")]
     #[non_exhaustive]
     Setting {
         /// The method of the builder.
-        knob: &'static str,
+        setting: &'static str,
         /// What is wrong, and what would be right.
         reason: String,
     },
     /// The storage or transport of the host's own was taken by an earlier opening of this builder,
     /// or of a clone: one serves one opening, also one that failed. Give this one another.
     #[error(
-        "Builder::{knob}: an earlier opening of this builder or a clone of it took what was given: \
+        "Builder::{setting}: an earlier opening of this builder or a clone of it took what was given: \
          give every opening another one"
     )]
     #[non_exhaustive]
     Taken {
         /// The method of the builder: `storage` or `transport`.
-        knob: &'static str,
+        setting: &'static str,
     },
     /// The storage could not be opened.
     #[error(transparent)]
@@ -318,7 +342,9 @@ pub enum OpenError {
     #[error("the transport could not start: {0}")]
     Transport(#[source] io::Error),
     /// The operating system granted no thread.
-    #[error("a thread could not be started: {0}: raise the limit for threads or processes, or free some memory")]
+    #[error(
+        "a thread could not be started: {0}: raise the limit for threads or processes, or free some memory"
+    )]
     Thread(#[source] io::Error),
     /// The only voter of the group did not become its leader: its disk is slow or failing.
     #[error(
@@ -329,11 +355,13 @@ pub enum OpenError {
     NotReady(Duration),
 }
 
-/// What went wrong at or before shutdown. The ledger is closed all the same, but for [`Forked`](ShutdownError::Forked).
+/// What went wrong at or before shutdown. The ledger is closed all the same, but for
+/// [`Forked`](ShutdownError::Forked).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShutdownError {
-    /// This process is a forked child of the one that opened the ledger. Nothing was done: it goes on there.
+    /// This process is a forked child of the one that opened the ledger. Nothing was done: it goes
+    /// on there.
     #[error("{FORKED}")]
     Forked,
     /// The last sync failed, so what was not acknowledged may be missing after a power failure.
@@ -354,12 +382,21 @@ const WAKER: &str = "called within a waker, on a thread that the answer must com
 
 type Text = Option<Arc<str>>;
 
-fn leads(leader: &Option<NodeId>, address: &Text, advertised: &Text, refused: &[Refusal]) -> String {
+fn leads(
+    leader: &Option<NodeId>,
+    address: &Text,
+    advertised: &Text,
+    refused: &[Refusal],
+) -> String {
     match (leader, advertised, address) {
-        (Some(leader), Some(advertised), _) => format!(": node {leader} does, which is for clients at {advertised}"),
+        (Some(leader), Some(advertised), _) => {
+            format!(": node {leader} does, which is for clients at {advertised}")
+        }
         (Some(leader), None, Some(address)) => format!(": node {leader} at {address} does"),
         (Some(leader), None, None) => format!(": node {leader} does"),
-        (None, ..) if !refused.is_empty() => format!(", and no leader is known: {}", reasons(refused)),
+        (None, ..) if !refused.is_empty() => {
+            format!(", and no leader is known: {}", reasons(refused))
+        }
         (None, ..) => ", and no leader is known: try again soon".to_owned(),
     }
 }

@@ -1,8 +1,9 @@
 //! Telling a process from its forked children.
 //!
-//! A child that `fork` makes has copies of everything but the threads: of descriptors and of the locks on them, of mutexes that nobody
-//! will ever give back, of channels that nobody serves. Whoever would wait there, write or unlock asks first whether this is still the
-//! process in which it began.
+//! A child that `fork` makes has copies of everything but the threads: of descriptors and of the
+//! locks on them, of mutexes that nobody will ever give back, of channels that nobody serves.
+//! Whoever would wait there, write or unlock asks first whether this is still the process in which
+//! it began.
 
 use std::fmt;
 use std::hint::black_box;
@@ -31,10 +32,12 @@ pub(crate) const FORKED: &str = "this process is a forked child of the one that 
 const INTACT: u8 = 1;
 
 impl Home {
-    /// The process that runs. `wiped` makes a page that the kernel wipes in every forked child, if it can.
+    /// The process that runs. `wiped` makes a page that the kernel wipes in every forked child, if
+    /// it can.
     pub(crate) fn here(wiped: impl FnOnce() -> io::Result<MmapMut>) -> Home {
-        // No lock: in a forked child nobody might give it back. If two threads make one at the same time, each is right. The pages stay:
-        // one for each process of a line of ancestors that opened a log.
+        // No lock: in a forked child nobody might give it back. If two threads make one at the same
+        // time, each is right. The pages stay: one for each process of a line of ancestors that
+        // opened a log.
         static NEWEST: ArcSwapOption<Home> = ArcSwapOption::const_empty();
         if let Some(newest) = NEWEST.load_full().filter(|newest| newest.is_here()) {
             return *newest;
@@ -50,7 +53,8 @@ impl Home {
         Ok(Home::Page(Box::leak(Box::new(page.make_read_only()?))))
     }
 
-    /// Whether that is the process that runs, and not a forked child of it. Takes about a nanosecond where there is a page.
+    /// Whether that is the process that runs, and not a forked child of it. Takes about a
+    /// nanosecond where there is a page.
     #[inline]
     pub(crate) fn is_here(&self) -> bool {
         match self {

@@ -1,4 +1,5 @@
-//! The promise of one append. All appends of a batch share one completion: a batch that commits wakes all its waiters at once.
+//! The promise of one append. All appends of a batch share one completion: a batch that commits
+//! wakes all its waiters at once.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +12,7 @@ use crate::error::AppendError;
 use crate::fork::Home;
 use crate::primitives::Instant;
 use crate::primitives::atomic::{AtomicU64, Ordering};
-use crate::primitives::crowd::{Condvar, Mutex};
+use crate::primitives::broadcast::{Condvar, Mutex};
 use crate::spin;
 use crate::wakers::{is_in_waker, wake_all};
 
@@ -37,8 +38,8 @@ pub struct Appended {
 
 /// One append (or atomic batch of appends) under way.
 ///
-/// Wait for it with [`wait`](Self::wait), or `.await` it under any executor. Dropping it does not take the append back: it goes on, and only
-/// its outcome is lost.
+/// Wait for it with [`wait`](Self::wait), or `.await` it under any executor. Dropping it does not
+/// take the append back: it goes on, and only its outcome is lost.
 #[must_use = "an append may fail: wait for the future, or drop it on purpose"]
 pub struct AppendFuture {
     state: State,
@@ -47,13 +48,13 @@ pub struct AppendFuture {
 }
 
 enum State {
-    UnderWay { completion: Arc<Completion>, index: u64, position: u64 },
+    Pending { completion: Arc<Completion>, index: u64, position: u64 },
     Refused(AppendError),
 }
 
 impl AppendFuture {
-    pub(crate) fn under_way(completion: Arc<Completion>, index: u64, position: u64) -> AppendFuture {
-        AppendFuture { state: State::UnderWay { completion, index, position }, waker: None }
+    pub(crate) fn pending(completion: Arc<Completion>, index: u64, position: u64) -> AppendFuture {
+        AppendFuture { state: State::Pending { completion, index, position }, waker: None }
     }
 
     pub(crate) fn refused(error: AppendError) -> AppendFuture {
@@ -63,7 +64,7 @@ impl AppendFuture {
     /// Has `waker` woken once the outcome is there. Gives it back if that is so already.
     pub(crate) fn wake_when_resolved(&mut self, waker: Waker) -> Option<Waker> {
         match &self.state {
-            State::UnderWay { completion, .. } => {
+            State::Pending { completion, .. } => {
                 let resolved = completion.register(waker, &mut self.waker);
                 resolved.map(|(_, waker)| waker)
             }
@@ -71,34 +72,37 @@ impl AppendFuture {
         }
     }
 
-    /// The index that the entry takes if it commits (the first index of a batch). `None` if the append was refused at once.
+    /// The index that the entry takes if it commits (the first index of a batch). `None` if the
+    /// append was refused at once.
     ///
     /// Provisional until the future resolves: if it fails, the index goes to another entry.
     pub fn index(&self) -> Option<u64> {
         match &self.state {
-            State::UnderWay { index, .. } => Some(*index),
+            State::Pending { index, .. } => Some(*index),
             State::Refused(_) => None,
         }
     }
 
-    /// The position that the entry takes if it commits, in bytes. Provisional, as [`index`](Self::index) is.
+    /// The position that the entry takes if it commits, in bytes. Provisional, as
+    /// [`index`](Self::index) is.
     pub fn position(&self) -> Option<u64> {
         match &self.state {
-            State::UnderWay { position, .. } => Some(*position),
+            State::Pending { position, .. } => Some(*position),
             State::Refused(_) => None,
         }
     }
 
-    /// Blocks until the append is committed or has failed. Every append resolves: at the latest when `Builder::append_timeout` has
-    /// passed, or when the ledger is shut down.
+    /// Blocks until the append is committed or has failed. Every append resolves: at the latest
+    /// when `Builder::append_timeout` has passed, or when the ledger is shut down.
     ///
     /// # Errors
-    /// Any [`AppendError`]. [`AppendError::CalledFromWaker`] if a node runs this within a waker, and
-    /// the outcome is not known yet. [`AppendError::Forked`] in a forked child, unless it was committed before.
+    /// Any [`AppendError`]. [`AppendError::CalledFromWaker`] if a node runs this within a waker,
+    /// and the outcome is not known yet. [`AppendError::Forked`] in a forked child, unless it was
+    /// committed before.
     #[inline]
     pub fn wait(self) -> Result<Appended, AppendError> {
         // Who has many in flight finds most of them committed.
-        if let State::UnderWay { completion, index, position } = &self.state
+        if let State::Pending { completion, index, position } = &self.state
             && let Some(term) = completion.committed()
         {
             return Ok(completion.appended(*index, *position, term));
@@ -109,27 +113,29 @@ impl AppendFuture {
     fn wait_long(&self) -> Result<Appended, AppendError> {
         match &self.state {
             State::Refused(error) => Err(error.clone()),
-            State::UnderWay { completion, .. } if is_in_waker() => {
+            State::Pending { completion, .. } if is_in_waker() => {
                 let under_way = || Err(AppendError::CalledFromWaker { under_way: true });
-                self.place(completion.outcome().unwrap_or_else(under_way))
+                self.to_appended(completion.outcome().unwrap_or_else(under_way))
             }
-            State::UnderWay { completion, .. } => self.place(completion.wait()),
+            State::Pending { completion, .. } => self.to_appended(completion.wait()),
         }
     }
 
-    /// Like [`wait`](Self::wait), but gives up waiting after `timeout`: `None`, and the append goes on.
-    /// Within a waker that a node runs it does not wait.
+    /// Like [`wait`](Self::wait), but gives up waiting after `timeout`: `None`, and the append goes
+    /// on. Within a waker that a node runs it does not wait.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Appended, AppendError>> {
         match &self.state {
             State::Refused(error) => Some(Err(error.clone())),
-            State::UnderWay { completion, .. } => completion.wait_timeout(timeout).map(|outcome| self.place(outcome)),
+            State::Pending { completion, .. } => {
+                completion.wait_timeout(timeout).map(|outcome| self.to_appended(outcome))
+            }
         }
     }
 
-    fn place(&self, outcome: Outcome) -> Result<Appended, AppendError> {
+    fn to_appended(&self, outcome: Outcome) -> Result<Appended, AppendError> {
         match &self.state {
             State::Refused(error) => Err(error.clone()),
-            State::UnderWay { completion, index, position } => {
+            State::Pending { completion, index, position } => {
                 let term = outcome?;
                 Ok(completion.appended(*index, *position, term))
             }
@@ -144,10 +150,12 @@ impl Future for AppendFuture {
         let this = &mut *self;
         match &this.state {
             State::Refused(error) => Poll::Ready(Err(error.clone())),
-            State::UnderWay { completion, .. } => match completion.poll(context.waker(), &mut this.waker) {
-                Some(outcome) => Poll::Ready(this.place(outcome)),
-                None => Poll::Pending,
-            },
+            State::Pending { completion, .. } => {
+                match completion.poll(context.waker(), &mut this.waker) {
+                    Some(outcome) => Poll::Ready(this.to_appended(outcome)),
+                    None => Poll::Pending,
+                }
+            }
         }
     }
 }
@@ -157,9 +165,10 @@ impl fmt::Debug for AppendFuture {
         let mut out = f.debug_struct("AppendFuture");
         match &self.state {
             State::Refused(error) => out.field("refused", error),
-            State::UnderWay { completion, index, position } => {
-                out.field("index", index).field("position", position).field("resolved", &completion.is_resolved())
-            }
+            State::Pending { completion, index, position } => out
+                .field("index", index)
+                .field("position", position)
+                .field("resolved", &completion.is_resolved()),
         };
         out.finish()
     }
@@ -171,19 +180,21 @@ pub(crate) type Outcome = Result<u64, AppendError>;
 /// What the appends of one batch wait for. Resolved once, for all of them.
 #[derive(Default)]
 pub(crate) struct Completion {
-    /// The term in which the batch was committed: all that there is to know, without the lock. 0 as long as it is not, or if it failed.
+    /// The term in which the batch was committed: all that there is to know, without the lock. 0 as
+    /// long as it is not, or if it failed.
     committed: AtomicU64,
     /// The batch's timestamp, in milliseconds since 1970. Stored when the batch is closed, before
     /// it is committed by the same thread: whoever has learnt of that finds it.
     timestamp: AtomicU64,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<CompletionState>,
     wake: Condvar,
-    /// Where it is resolved. Nowhere else is the lock touched: whoever held it at a fork never gives it back to the child.
+    /// Where it is resolved. Nowhere else is the lock touched: whoever held it at a fork never
+    /// gives it back to the child.
     home: Home,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct CompletionState {
     outcome: Option<Outcome>,
     wakers: Vec<Waker>,
     /// How many threads sleep until the outcome is there.
@@ -236,10 +247,17 @@ impl Completion {
         Some(self.committed.load(Ordering::Acquire)).filter(|term| *term != 0)
     }
 
-    /// What there is to know without the lock. In a forked child that is all, and what else became of the batch is known to the parent alone.
+    /// What there is to know without the lock. In a forked child that is all, and what else became
+    /// of the batch is known to the parent alone.
     #[inline]
     fn known(&self) -> Option<Outcome> {
-        let forked = || if self.home.is_here() { None } else { Some(Err(AppendError::Forked { under_way: true })) };
+        let forked = || {
+            if self.home.is_here() {
+                None
+            } else {
+                Some(Err(AppendError::Forked { under_way: true }))
+            }
+        };
         self.committed().map(Ok).or_else(forked)
     }
 
@@ -249,7 +267,8 @@ impl Completion {
     }
 
     fn wait(&self) -> Outcome {
-        self.known().unwrap_or_else(|| spin::host_wait(|| self.committed().map(Ok), || self.sleep()))
+        self.known()
+            .unwrap_or_else(|| spin::host_wait(|| self.committed().map(Ok), || self.sleep()))
     }
 
     fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
@@ -327,7 +346,7 @@ impl Completion {
 }
 
 #[cfg(all(test, loom))]
-mod exhaustive;
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {
@@ -348,12 +367,12 @@ mod tests {
     fn one_completion_wakes_every_kind_of_waiter() {
         let completion = Arc::new(Completion::default());
         let blocked = {
-            let future = AppendFuture::under_way(completion.clone(), 4, 40);
+            let future = AppendFuture::pending(completion.clone(), 4, 40);
             std::thread::spawn(move || future.wait())
         };
         let counter = Arc::new(Counter::default());
         let waker = Waker::from(counter.clone());
-        let mut future = AppendFuture::under_way(completion.clone(), 5, 50);
+        let mut future = AppendFuture::pending(completion.clone(), 5, 50);
         for _ in 0..3 {
             assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
         }
@@ -364,8 +383,16 @@ mod tests {
         completion.resolve(Err(AppendError::Stopped));
         let expected = Appended { index: 4, position: 40, term: 7, timestamp: 99 };
         assert_eq!(blocked.join().unwrap().unwrap(), expected);
-        assert_eq!(counter.0.load(Ordering::SeqCst), 1, "a future polled three times is woken once");
-        let Poll::Ready(Ok(appended)) = Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) else { panic!() };
+        assert_eq!(
+            counter.0.load(Ordering::SeqCst),
+            1,
+            "a future polled three times is woken once"
+        );
+        let Poll::Ready(Ok(appended)) =
+            Pin::new(&mut future).poll(&mut Context::from_waker(&waker))
+        else {
+            panic!()
+        };
         assert_eq!((appended.index, appended.timestamp), (5, 99));
     }
 

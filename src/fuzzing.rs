@@ -1,7 +1,9 @@
-//! Where bytes from outside come in, as functions that take any bytes and find nothing wrong with the code: the targets of `tests/fuzz`.
+//! Where bytes from outside come in, as functions that take any bytes and find nothing wrong with
+//! the code: the targets of `tests/fuzz`.
 //!
-//! Each target feeds its bytes to a decoder twice: as they are, and with their checksums put right, since what lies behind a checksum is
-//! never reached by chance. The corpus under `tests/corpus` is replayed by `cargo test`.
+//! Each target feeds its bytes to a decoder twice: as they are, and with their checksums put right,
+//! since what lies behind a checksum is never reached by chance. The corpus under `tests/corpus` is
+//! replayed by `cargo test`.
 
 pub use crate::batch::fuzzing::batch;
 pub use crate::message::fuzzing::message;
@@ -11,9 +13,9 @@ pub use crate::transport::fuzzing::frame;
 pub use crate::transport::fuzzing_of_hellos::hello;
 
 /// The bytes of an input, taken from the front. Gives zeros once they are used up.
-pub(crate) struct Dish<'a>(pub(crate) &'a [u8]);
+pub(crate) struct FuzzInput<'a>(pub(crate) &'a [u8]);
 
-impl<'a> Dish<'a> {
+impl<'a> FuzzInput<'a> {
     pub(crate) fn byte(&mut self) -> u8 {
         self.bytes(1).first().copied().unwrap_or(0)
     }
@@ -63,7 +65,9 @@ mod tests {
     #[test]
     fn the_corpus_is_survived() {
         for (name, target, seeds) in TARGETS {
-            let files = std::fs::read_dir(corpus(name)).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+            let files = std::fs::read_dir(corpus(name))
+                .unwrap()
+                .map(|file| std::fs::read(file.unwrap().path()).unwrap());
             let inputs: Vec<_> = files.chain(seeds()).collect();
             assert!(inputs.len() > 10, "the corpus of {name} is missing");
             inputs.iter().for_each(|input| target(input));

@@ -207,9 +207,9 @@ mod future;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod log_prefix;
 mod members;
 mod message;
-mod owner;
 mod primitives;
 mod replica;
 mod reply;
@@ -231,7 +231,9 @@ pub use builder::{Builder, FlushPolicy};
 pub use cursor::{Cursor, Tail};
 pub use dledger::{AppendWhenReady, CommittedPast, DLedger, ResponseFuture, ShutdownFuture};
 pub use entry::{Entry, NodeId};
-pub use error::{AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError};
+pub use error::{
+    AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError,
+};
 pub use future::{AppendFuture, Appended};
 pub use role::{Member, Membership, Progress, Refusal, Role, Status};
 pub use storage::{Backup, BackupError, Create, tools};

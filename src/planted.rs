@@ -1,7 +1,9 @@
-//! Bugs on purpose, to see that tests and simulations find them: `tests/planted.sh` and `tests/planted_sim.sh` switch on one after the other. In every
-//! other build [`planted!`] is the constant `false`, and leaves nothing behind.
+//! Bugs on purpose, to see that tests and simulations find them: `tests/planted.sh` and
+//! `tests/planted_sim.sh` switch on one after the other. In every other build [`planted!`] is the
+//! constant `false`, and leaves nothing behind.
 
-/// Whether the bug of this name is switched on. Built with `--cfg planted`, the environment variable `DLEDGER_PLANTED` says which one is.
+/// Whether the bug of this name is switched on. Built with `--cfg planted`, the environment
+/// variable `DLEDGER_PLANTED` says which one is.
 #[cfg(planted)]
 macro_rules! planted {
     ($name:literal) => {
@@ -19,6 +21,7 @@ macro_rules! planted {
 
 #[cfg(planted)]
 pub(crate) fn is_on(name: &str) -> bool {
-    static ON: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| std::env::var("DLEDGER_PLANTED").unwrap_or_default());
+    static ON: std::sync::LazyLock<String> =
+        std::sync::LazyLock::new(|| std::env::var("DLEDGER_PLANTED").unwrap_or_default());
     *ON == name
 }

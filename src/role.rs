@@ -11,8 +11,8 @@ use crate::entry::NodeId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {
-    /// Appends go here. Announced only once the first batch of this leader's own term is committed: from then on everything that any
-    /// earlier leader acknowledged is known here.
+    /// Appends go here. Announced only once the first batch of this leader's own term is committed:
+    /// from then on everything that any earlier leader acknowledged is known here.
     Leader,
     /// Copies what the leader sends and serves reads.
     Follower,
@@ -239,7 +239,10 @@ fn with_names(reason: &str, peers: &[NodeId]) -> String {
     match &ids[..] {
         [first @ .., last] if !first.is_empty() => reason
             .replace(&format!("{NAME} refuses"), &format!("{NAME} refuse"))
-            .replace(&format!("refuses {NAME}: "), &format!("refuses {NAME}, each of them because "))
+            .replace(
+                &format!("refuses {NAME}: "),
+                &format!("refuses {NAME}, each of them because "),
+            )
             .replace(NAME, &format!("nodes {} and {last}", first.join(", "))),
         _ => reason.replace(NAME, &format!("node {}", ids.concat())),
     }
@@ -257,7 +260,8 @@ pub struct Status {
     pub role: Role,
     /// The newest term that it knows of.
     pub term: u64,
-    /// The leader of that term, if it knows one. On the leader itself: this node, from the moment that it is ready.
+    /// The leader of that term, if it knows one. On the leader itself: this node, from the moment
+    /// that it is ready.
     pub leader: Option<NodeId>,
     /// All members, this node included, by ascending id, and what is known here of each.
     pub members: Vec<Member>,
@@ -275,21 +279,28 @@ pub struct Status {
     /// [`Builder::max_in_flight_bytes`](crate::Builder::max_in_flight_bytes) bounds. Each entry
     /// counts its payload and 32 bytes.
     pub in_flight_bytes: u64,
-    /// What keeps this node from taking appends for now: it lacks room on its disk or may not write there, or the process has no open file, memory or
-    /// mapping left for it. It votes as far as it can remember that, serves reads as far as they need nothing of what is lacking, and goes on by itself when
-    /// there is some again. The text says what to do.
+    /// What keeps this node from taking appends for now: it lacks room on its disk or may not write
+    /// there, or the process has no open file, memory or mapping left for it. It votes as far as it
+    /// can remember that, serves reads as far as they need nothing of what is lacking, and goes on
+    /// by itself when there is some again. The text says what to do.
     pub full: Option<String>,
-    /// What keeps this node from taking part for now: its log is damaged, and its peers are asked for what is missing. The text says which file, offset,
-    /// raft index and term, and what the peers answered. It does not vote, acknowledge or lead; what is intact can be read. It goes on by itself.
-    /// Or its log is not complete, since it was lost, put back to an older copy or restored: the text says whom the node waits for, and
-    /// once it follows again, that it does not lead before it has all that it may have acknowledged. See [`Builder::rejoin_empty`](crate::Builder::rejoin_empty).
+    /// What keeps this node from taking part for now: its log is damaged, and its peers are asked
+    /// for what is missing. The text says which file, offset, raft index and term, and what the
+    /// peers answered. It does not vote, acknowledge or lead; what is intact can be read. It goes
+    /// on by itself. Or its log is not complete, since it was lost, put back to an older copy or
+    /// restored: the text says whom the node waits for, and once it follows again, that it does not
+    /// lead before it has all that it may have acknowledged. See
+    /// [`Builder::rejoin_empty`](crate::Builder::rejoin_empty).
     pub repair: Option<String>,
-    /// The peers that this node does not talk to because one of the two refuses the other, by ascending id: another data directory than before, another list
-    /// of members, another version, a second process of the same node. Or the peer is talked to, but for an election timeout this node took nothing of one
-    /// kind that it sent, batches for instance. The text says who refuses whom, and what to do. Empty if all is well. A peer leaves the list when it is
-    /// talked to again and what it sends is taken, or when neither has tried for ten seconds.
+    /// The peers that this node does not talk to because one of the two refuses the other, by
+    /// ascending id: another data directory than before, another list of members, another version,
+    /// a second process of the same node. Or the peer is talked to, but for an election timeout
+    /// this node took nothing of one kind that it sent, batches for instance. The text says who
+    /// refuses whom, and what to do. Empty if all is well. A peer leaves the list when it is talked
+    /// to again and what it sends is taken, or when neither has tried for ten seconds.
     pub refused: Vec<Refusal>,
-    /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a panic. The text says what to do.
+    /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a
+    /// panic. The text says what to do.
     pub fault: Option<String>,
     /// Whether it was shut down: this is the last that it says of itself.
     pub stopped: bool,
@@ -309,29 +320,42 @@ mod tests {
     use super::*;
 
     fn refused(of: &[(u64, &str)]) -> Vec<Refusal> {
-        of.iter().map(|(peer, reason)| Refusal::new(NodeId::from(*peer), (*reason).to_owned())).collect()
+        of.iter()
+            .map(|(peer, reason)| Refusal::new(NodeId::from(*peer), (*reason).to_owned()))
+            .collect()
     }
 
     #[test]
     fn peers_that_have_a_reason_in_common_are_named_together() {
-        let of_us = refused(&[(2, "node 2 refuses this node: it is new"), (3, "node 3 refuses this node: it is new")]);
+        let of_us = refused(&[
+            (2, "node 2 refuses this node: it is new"),
+            (3, "node 3 refuses this node: it is new"),
+        ]);
         assert_eq!(grouped(&of_us), ["nodes 2 and 3 refuse this node: it is new"]);
         let of_them = refused(&[
             (1, "this node refuses node 1: it is old; node 1 refuses this node: it is new"),
             (12, "this node refuses node 12: it is old; node 12 refuses this node: it is new"),
             (13, "this node refuses node 13: it is old; node 13 refuses this node: it is new"),
         ]);
-        let expected =
-            "this node refuses nodes 1, 12 and 13, each of them because it is old; nodes 1, 12 and 13 refuse this node: it is new";
+        let expected = "this node refuses nodes 1, 12 and 13, each of them because it is old; nodes 1, 12 and 13 refuse this node: it is new";
         assert_eq!(grouped(&of_them), [expected]);
     }
 
     #[test]
     fn another_reason_is_another_text_and_says_what_it_said() {
-        let told = [(1, "node 1 refuses this node: it is new, as node 12 is"), (2, "this node takes no batches of node 2: torn")];
+        let told = [
+            (1, "node 1 refuses this node: it is new, as node 12 is"),
+            (2, "this node takes no batches of node 2: torn"),
+        ];
         assert_eq!(grouped(&refused(&told)), told.map(|(_, text)| text));
-        let of_another = [(1, "node 1 refuses this node: node 12 is it"), (3, "node 3 refuses this node: node 12 is it")];
-        assert_eq!(grouped(&refused(&of_another)), ["nodes 1 and 3 refuse this node: node 12 is it"]);
+        let of_another = [
+            (1, "node 1 refuses this node: node 12 is it"),
+            (3, "node 3 refuses this node: node 12 is it"),
+        ];
+        assert_eq!(
+            grouped(&refused(&of_another)),
+            ["nodes 1 and 3 refuse this node: node 12 is it"]
+        );
         assert_eq!(grouped(&[]), [""; 0]);
     }
 }

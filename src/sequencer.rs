@@ -1,8 +1,10 @@
-//! Where appends queue on the leader: one short lock assigns index and position and copies the payload into the open batch.
+//! Where appends queue on the leader: one short lock assigns index and position and copies the
+//! payload into the open batch.
 //!
-//! The gate is open while this node is leader and ready. Host threads fill the open batch; the engine takes everything there is once a turn,
-//! so batches grow by themselves while a sync or a round trip is under way. Nothing here is done per entry but the copy, the checksum
-//! (outside the lock) and a count on the shared completion.
+//! The gate is open while this node is leader and ready. Host threads fill the open batch; the
+//! engine takes everything there is once a turn, so batches grow by themselves while a sync or a
+//! round trip is under way. Nothing here is done per entry but the copy, the checksum (outside the
+//! lock) and a count on the shared completion.
 
 mod line;
 
@@ -19,11 +21,12 @@ use crate::fork::Home;
 use crate::future::{AppendFuture, Completion};
 use crate::primitives::{Instant, Mutex, MutexGuard};
 
-/// A batch is closed when its payloads and table reach this: large enough to make the cost per batch vanish, small enough that copying it
-/// to the page cache does not delay the ones behind it.
-const BATCH_BYTES: usize = 1 << 20;
+/// A batch is closed when its payloads and table reach this: large enough to make the cost per
+/// batch vanish, small enough that copying it to the page cache does not delay the ones behind it.
+const BATCH_TARGET_BYTES: usize = 1 << 20;
 
-/// What an entry counts in the window beyond its payload, so that empty payloads are bounded as well.
+/// What an entry counts in the window beyond its payload, so that empty payloads are bounded as
+/// well.
 pub(crate) const ENTRY_OVERHEAD: u64 = 32;
 
 /// The limits that the builder sets, in bytes.
@@ -47,13 +50,13 @@ pub(crate) struct Sequencer {
     limits: Limits,
     queue: Mutex<Queue>,
     /// Wakes the engine. Called once for each time that the queue turns from empty to not empty.
-    doorbell: Box<dyn Fn() + Send + Sync>,
+    wake_engine: Box<dyn Fn() + Send + Sync>,
     /// Where there is an engine, and somebody who gives back the lock.
     home: Home,
 }
 
 struct Queue {
-    gate: Gate,
+    append_state: AppendState,
     next_index: u64,
     next_position: u64,
     /// The newest timestamp of the ledger: a clock that steps back does not take it along.
@@ -62,9 +65,10 @@ struct Queue {
     /// Who waits for room. While there is anybody, nobody else takes any.
     line: Line,
     batches: VecDeque<PendingBatch>,
-    /// About as much as the largest of the last batches that were filled here took, their tables included: the next is likely to be like them, and is not
-    /// copied to where there is more room while it is filled or closed.
-    usual_bytes: usize,
+    /// About as much as the largest of the last batches that were filled here took, their tables
+    /// included: the next is likely to be like them, and is not copied to where there is more room
+    /// while it is filled or closed.
+    typical_bytes: usize,
 }
 
 /// What an append that waits adds to the queue.
@@ -94,7 +98,7 @@ impl Ticket {
     }
 }
 
-enum Gate {
+enum AppendState {
     Open,
     /// This node leads, but takes nothing for a moment: it is handing over.
     Paused,
@@ -113,19 +117,24 @@ struct PendingBatch {
 }
 
 impl Sequencer {
-    pub(crate) fn new(limits: Limits, doorbell: impl Fn() + Send + Sync + 'static) -> Sequencer {
+    pub(crate) fn new(limits: Limits, wake_engine: impl Fn() + Send + Sync + 'static) -> Sequencer {
         let queue = Queue {
-            gate: Gate::Closed(AppendError::NotLeader { leader: None, address: None, advertised: None, refused: Box::default() }),
+            append_state: AppendState::Closed(AppendError::NotLeader {
+                leader: None,
+                address: None,
+                advertised: None,
+                refused: Box::default(),
+            }),
             next_index: 0,
             next_position: 0,
             timestamp: 0,
             in_flight: 0,
             line: Line::default(),
             batches: VecDeque::new(),
-            usual_bytes: 0,
+            typical_bytes: 0,
         };
-        let (queue, doorbell) = (Mutex::new(queue), Box::new(doorbell));
-        Sequencer { limits, queue, doorbell, home: Home::default() }
+        let (queue, wake_engine) = (Mutex::new(queue), Box::new(wake_engine));
+        Sequencer { limits, queue, wake_engine, home: Home::default() }
     }
 
     /// The same, for the process at home alone: its forked children append nothing.
@@ -138,7 +147,8 @@ impl Sequencer {
         self.home
     }
 
-    /// Queues one payload. Without a `deadline` a full window is refused at once; with one it is waited for.
+    /// Queues one payload. Without a `deadline` a full window is refused at once; with one it is
+    /// waited for.
     pub(crate) fn append(&self, payload: &[u8], deadline: Option<Instant>) -> AppendFuture {
         self.append_parts(&[payload], deadline)
     }
@@ -160,7 +170,7 @@ impl Sequencer {
         let future = queue.push(parts, crc, cost, self.home);
         drop(queue);
         if was_empty {
-            (self.doorbell)();
+            (self.wake_engine)();
         }
         future
     }
@@ -186,7 +196,7 @@ impl Sequencer {
             Err(error) => return Admission::Settled(AppendFuture::refused(error)),
         };
         let mut queue = self.queue.lock();
-        if let Gate::Closed(error) = &queue.gate {
+        if let AppendState::Closed(error) = &queue.append_state {
             return Admission::Settled(AppendFuture::refused(error.clone()));
         }
         if !queue.admits(cost, self.limits.window) {
@@ -199,7 +209,7 @@ impl Sequencer {
         let future = queue.push(&[payload], crc, cost, self.home);
         drop(queue);
         if was_empty {
-            (self.doorbell)();
+            (self.wake_engine)();
         }
         Admission::Settled(future)
     }
@@ -225,7 +235,9 @@ impl Sequencer {
         let mut open = OpenBatch::with_capacity(0);
         for payload in payloads {
             let payload = payload.as_ref();
-            let total = open.payload_bytes() as u64 + payload.len() as u64 + u64::from(open.count()) * ENTRY_OVERHEAD;
+            let total = open.payload_bytes() as u64
+                + payload.len() as u64
+                + u64::from(open.count()) * ENTRY_OVERHEAD;
             let too_large = if payload.len() as u64 > self.limits.entry {
                 Some((payload.len() as u64, self.limits.entry))
             } else {
@@ -251,7 +263,7 @@ impl Sequencer {
         let future = queue.push_batch(open, cost, self.home);
         drop(queue);
         if was_empty && count > 0 {
-            (self.doorbell)();
+            (self.wake_engine)();
         }
         (future, count)
     }
@@ -265,7 +277,7 @@ impl Sequencer {
         deadline: Option<Instant>,
         work: impl FnOnce() -> Work,
     ) -> AppendFuture {
-        if let Gate::Closed(error) = &queue.gate {
+        if let AppendState::Closed(error) = &queue.append_state {
             return AppendFuture::refused(error.clone());
         }
         let limit = self.limits.window;
@@ -309,7 +321,7 @@ impl Sequencer {
             place.grant(future, self.home);
         }
         if is_filled {
-            (self.doorbell)();
+            (self.wake_engine)();
         }
     }
 
@@ -317,41 +329,52 @@ impl Sequencer {
     pub(crate) fn open(&self, index: u64, position: u64, timestamp: u64) {
         let mut queue = self.queue.lock();
         assert!(queue.batches.is_empty(), "closing the gate emptied the queue");
-        queue.next_index = if planted!("numbers go on where they were in an earlier term") { index.max(queue.next_index) } else { index };
+        queue.next_index = if planted!("numbers go on where they were in an earlier term") {
+            index.max(queue.next_index)
+        } else {
+            index
+        };
         queue.next_position = position;
         queue.timestamp = queue.timestamp.max(timestamp);
-        queue.gate = Gate::Open;
+        queue.append_state = AppendState::Open;
         self.serve(queue);
     }
 
-    /// Takes nothing more until the gate is opened again or closed; who can wait waits. What is queued stays to be taken.
+    /// Takes nothing more until the gate is opened again or closed; who can wait waits. What is
+    /// queued stays to be taken.
     pub(crate) fn pause(&self) {
         let mut queue = self.queue.lock();
-        if matches!(queue.gate, Gate::Open) {
-            queue.gate = Gate::Paused;
+        if matches!(queue.append_state, AppendState::Open) {
+            queue.append_state = AppendState::Paused;
         }
     }
 
     /// Ends a pause.
     pub(crate) fn resume(&self) {
         let mut queue = self.queue.lock();
-        if matches!(queue.gate, Gate::Paused) && !planted!("appends stay paused after a transfer") {
-            queue.gate = Gate::Open;
+        if matches!(queue.append_state, AppendState::Paused)
+            && !planted!("appends stay paused after a transfer")
+        {
+            queue.append_state = AppendState::Open;
         }
         self.serve(queue);
     }
 
-    /// Closes the gate. What is queued and was not taken was never proposed: it fails with `error`, certain not to be committed.
+    /// Closes the gate. What is queued and was not taken was never proposed: it fails with `error`,
+    /// certain not to be committed.
     pub(crate) fn close(&self, error: AppendError) {
         let mut queue = self.queue.lock();
         let orphans = std::mem::take(&mut queue.batches);
         if !planted!("what is queued keeps its share of the window when the gate closes") {
             queue.in_flight -= orphans.iter().map(|batch| batch.cost).sum::<u64>();
         }
-        queue.gate = Gate::Closed(error.clone());
+        queue.append_state = AppendState::Closed(error.clone());
         let sent_away = queue.line.take();
         drop(queue);
-        for batch in orphans.into_iter().filter(|_| !planted!("what is queued is forgotten when the gate closes")) {
+        for batch in orphans
+            .into_iter()
+            .filter(|_| !planted!("what is queued is forgotten when the gate closes"))
+        {
             batch.completion.resolve(Err(error.clone()));
         }
         for waiting in sent_away {
@@ -366,9 +389,13 @@ impl Sequencer {
             if queue.batches.is_empty() {
                 return Vec::new();
             }
-            queue.timestamp = if planted!("timestamps follow a clock that steps back") { now } else { queue.timestamp.max(now) };
+            queue.timestamp = if planted!("timestamps follow a clock that steps back") {
+                now
+            } else {
+                queue.timestamp.max(now)
+            };
             let newest = queue.batches.back().map_or(0, |batch| batch.open.closed_bytes());
-            queue.usual_bytes = newest.max(queue.usual_bytes - queue.usual_bytes / 8);
+            queue.typical_bytes = newest.max(queue.typical_bytes - queue.typical_bytes / 8);
             (std::mem::take(&mut queue.batches), queue.timestamp)
         };
         batches.into_iter().map(|batch| batch.close(timestamp)).collect()
@@ -399,7 +426,8 @@ impl Queue {
     /// An append larger than the whole window passes when it is alone.
     #[inline]
     fn has_room(&self, cost: u64, window: u64) -> bool {
-        matches!(self.gate, Gate::Open) && (self.in_flight == 0 || self.in_flight + cost <= window)
+        matches!(self.append_state, AppendState::Open)
+            && (self.in_flight == 0 || self.in_flight + cost <= window)
     }
 
     /// Gives the next place to an entry that was admitted.
@@ -412,7 +440,7 @@ impl Queue {
         let completion = batch.completion.clone();
         self.next_index += 1;
         self.next_position += len as u64;
-        AppendFuture::under_way(completion, index, position)
+        AppendFuture::pending(completion, index, position)
     }
 
     /// Gives the next places to a batch of the host that was admitted.
@@ -423,10 +451,11 @@ impl Queue {
         if count == 0 {
             // Nothing to commit: it holds at once, at the place where the next entry goes.
             completion.resolve(Ok(0));
-            return AppendFuture::under_way(completion, first_index, first_position);
+            return AppendFuture::pending(completion, first_index, first_position);
         }
-        let future = AppendFuture::under_way(completion.clone(), first_index, first_position);
-        let batch = PendingBatch { open, first_index, first_position, completion, cost, sealed: true };
+        let future = AppendFuture::pending(completion.clone(), first_index, first_position);
+        let batch =
+            PendingBatch { open, first_index, first_position, completion, cost, sealed: true };
         self.batches.push_back(batch);
         self.next_index += if planted!("a batch takes one number") { 1 } else { count };
         self.next_position += bytes;
@@ -435,9 +464,11 @@ impl Queue {
 
     /// The open batch, or a new one if `bytes` more would make it too large.
     fn batch_for(&mut self, bytes: usize, home: Home) -> &mut PendingBatch {
-        let fits = self.batches.back().is_some_and(|batch| !batch.sealed && batch.open.closed_bytes() + bytes <= BATCH_BYTES);
+        let fits = self.batches.back().is_some_and(|batch| {
+            !batch.sealed && batch.open.closed_bytes() + bytes <= BATCH_TARGET_BYTES
+        });
         if !fits {
-            let likely = self.usual_bytes.min(2 * BATCH_BYTES).max(bytes);
+            let likely = self.typical_bytes.min(2 * BATCH_TARGET_BYTES).max(bytes);
             self.batches.push_back(PendingBatch {
                 open: OpenBatch::with_capacity(likely),
                 first_index: self.next_index,
@@ -469,6 +500,6 @@ impl std::fmt::Debug for Sequencer {
 }
 
 #[cfg(all(test, loom))]
-mod exhaustive;
+mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::Mark;
+use crate::batch::LogPoint;
 use crate::entry::NodeId;
 use crate::error::BarrierError;
 use crate::fork::{FORKED, Home};
@@ -17,18 +17,20 @@ use crate::status::StatusCell;
 use crate::storage::{LogReader, Recovered, StorageError};
 use crate::watermark::Watermark;
 
-/// How much may wait to be handled: beyond it arriving messages are refused, as if the network had lost them.
+/// How much may wait to be handled: beyond it arriving messages are refused, as if the network had
+/// lost them.
 const INBOX_BYTES: u64 = 128 << 20;
 
 /// The largest message is let in beside many others, so it never waits until there are none.
 const _: () = assert!(Message::BYTES_MAX as u64 + (16 << 20) <= INBOX_BYTES);
 
 /// What a message counts in the inbox beyond its bytes and batches.
-const MESSAGE_OVERHEAD: u64 = 256;
+const INBOX_ENTRY_OVERHEAD: u64 = 256;
 
 /// See the [module](self).
-pub(crate) struct Shared {
-    /// The process with the node's threads. In a forked child nothing else of this is to be touched.
+pub(crate) struct NodeShared {
+    /// The process with the node's threads. In a forked child nothing else of this is to be
+    /// touched.
     pub(crate) home: Home,
     /// As the node was when it was opened.
     opened: Status,
@@ -46,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) inbox_bytes: AtomicU64,
 }
 
-impl Shared {
+impl NodeShared {
     /// What a node shares when it has just been opened: a follower that knows no leader.
     ///
     /// # Errors
@@ -59,8 +61,8 @@ impl Shared {
         sequencer: Sequencer,
         recovered: &Recovered,
         reader: Arc<dyn LogReader>,
-    ) -> Result<Shared, StorageError> {
-        let committed = reader.mark(recovered.hard_state.commit)?.unwrap_or(recovered.base.mark);
+    ) -> Result<NodeShared, StorageError> {
+        let committed = reader.point(recovered.hard_state.commit)?.unwrap_or(recovered.base.point);
         let advertised = Some(advertised).filter(|text| !text.is_empty()).map(Arc::from);
         let members = members(&recovered.base.membership, addresses, (id, &advertised));
         let status = Status {
@@ -82,7 +84,7 @@ impl Shared {
             stopped: false,
         };
         let home = sequencer.home();
-        Ok(Shared {
+        Ok(NodeShared {
             home,
             opened: status.clone(),
             advertised,
@@ -97,7 +99,7 @@ impl Shared {
     }
 
     /// Whether there is room for a message in the engine's inputs; if so, it is counted.
-    pub(crate) fn admit(&self, message: &Message) -> bool {
+    pub(crate) fn reserve_inbox(&self, message: &Message) -> bool {
         let cost = inbox_cost(message);
         let before = self.inbox_bytes.fetch_add(cost, Ordering::Relaxed);
         // A message larger than the whole inbox passes when it is alone.
@@ -109,23 +111,28 @@ impl Shared {
     }
 
     /// A message has left the inputs.
-    pub(crate) fn dismiss(&self, message: &Message) {
+    pub(crate) fn release_inbox(&self, message: &Message) {
         self.inbox_bytes.fetch_sub(inbox_cost(message), Ordering::Relaxed);
     }
 
     /// The members of the group, of which nothing is known yet but what this node itself
     /// advertises.
-    pub(crate) fn members_of(&self, membership: &Membership, addresses: &[(NodeId, String)]) -> Vec<Member> {
+    pub(crate) fn members_of(
+        &self,
+        membership: &Membership,
+        addresses: &[(NodeId, String)],
+    ) -> Vec<Member> {
         members(membership, addresses, (self.opened.id, &self.advertised))
     }
 
-    /// In a forked child: who the node is, and why it does nothing there. All else may be locked, by a thread that is not there.
+    /// In a forked child: who the node is, and why it does nothing there. All else may be locked,
+    /// by a thread that is not there.
     pub(crate) fn status(&self) -> Status {
         if !self.home.is_here() {
             return Status { fault: Some(FORKED.to_owned()), ..self.opened.clone() };
         }
         let mut status = self.status.read(Status::clone);
-        self.fill_in(&mut status);
+        self.refresh(&mut status);
         status
     }
 
@@ -144,9 +151,9 @@ impl Shared {
     }
 
     /// The parts of a status that move all the time are read when they are asked for.
-    pub(crate) fn fill_in(&self, status: &mut Status) {
+    pub(crate) fn refresh(&self, status: &mut Status) {
         let (end, position) = self.watermark.end_and_position();
-        let base = self.reader.base().mark;
+        let base = self.reader.base().point;
         status.committed = base.next_index.min(end)..end;
         status.oldest_position = base.next_position.min(position);
         status.committed_position = position;
@@ -164,7 +171,8 @@ impl Shared {
                 member.end_index = Some(status.end_index);
             } else if let Some(seen) = seen.iter().find(|seen| seen.id == member.id) {
                 member.heard = seen.heard;
-                member.end_index = seen.log.and_then(|log| Some(self.mark(log.confirmed)?.next_index));
+                member.end_index =
+                    seen.log.and_then(|log| Some(self.point(log.confirmed)?.next_index));
                 member.in_flight_bytes = seen.log.and_then(|log| self.in_flight_to(log));
             }
         }
@@ -176,37 +184,52 @@ impl Shared {
         if log.sent <= log.confirmed {
             return Some(0);
         }
-        let (confirmed, sent) = (self.mark(log.confirmed)?, self.mark(log.sent)?);
+        let (confirmed, sent) = (self.point(log.confirmed)?, self.point(log.sent)?);
         Some(sent.next_position.saturating_sub(confirmed.next_position))
     }
 
     /// The mark after a batch. `None` if it is not kept, or cannot be read now: a status is no
     /// reason to fail.
-    fn mark(&self, raft_index: u64) -> Option<Mark> {
-        self.reader.mark(raft_index).ok().flatten()
+    fn point(&self, raft_index: u64) -> Option<LogPoint> {
+        self.reader.point(raft_index).ok().flatten()
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for NodeShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("group", &self.opened.group).field("id", &self.opened.id).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("group", &self.opened.group)
+            .field("id", &self.opened.id)
+            .finish_non_exhaustive()
     }
 }
 
 fn inbox_cost(message: &Message) -> u64 {
-    message.footprint() + MESSAGE_OVERHEAD
+    message.memory_bytes() + INBOX_ENTRY_OVERHEAD
 }
 
 /// The members of a group and where they are reached, as the builder was told. Nothing is known of
 /// them yet, but what this node itself advertises.
-fn members(membership: &Membership, addresses: &[(NodeId, String)], own: (NodeId, &Option<Arc<str>>)) -> Vec<Member> {
-    let address = |id| addresses.iter().find(|(node, _)| *node == id).map_or_else(String::new, |(_, address)| address.clone());
+fn members(
+    membership: &Membership,
+    addresses: &[(NodeId, String)],
+    own: (NodeId, &Option<Arc<str>>),
+) -> Vec<Member> {
+    let address = |id| {
+        addresses
+            .iter()
+            .find(|(node, _)| *node == id)
+            .map_or_else(String::new, |(_, address)| address.clone())
+    };
     let mut members: Vec<Member> = membership
         .voters
         .iter()
         .map(|id| (*id, true))
         .chain(membership.learners.iter().map(|id| (*id, false)))
-        .map(|(id, voter)| Member { advertised: own.1.clone().filter(|_| id == own.0), ..Member::new(id, address(id), voter) })
+        .map(|(id, voter)| Member {
+            advertised: own.1.clone().filter(|_| id == own.0),
+            ..Member::new(id, address(id), voter)
+        })
         .collect();
     members.sort_by_key(|member| member.id);
     members

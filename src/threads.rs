@@ -1,5 +1,6 @@
-//! The only file that spawns threads, and the only clock: it drives an engine, runs what the engine hands out, and joins everything at the
-//! end. A panic in any thread of a node ends that node's part in the group, never the host.
+//! The only file that spawns threads, and the only clock: it drives an engine, runs what the engine
+//! hands out, and joins everything at the end. A panic in any thread of a node ends that node's
+//! part in the group, never the host.
 //!
 //! A node has four threads of its own, and those that its transport asks for:
 //!
@@ -18,16 +19,16 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
+use crate::engine::{Engine, Input, Now, SyncJob, WorkSenders};
 use crate::entry::NodeId;
 use crate::fork::Home;
-use crate::owner::{Owner, owner};
+use crate::log_prefix::{LogPrefix, log_prefix};
 use crate::primitives::channel::{Receiver, Select, Sender, unbounded};
 use crate::primitives::thread::{self, JoinHandle, ThreadId};
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::role::Status;
 use crate::spin::Patience;
-use crate::storage::{Chore, StorageError};
+use crate::storage::{BackgroundTask, StorageError};
 use crate::transport::Spawner;
 use crate::wakers::{Wakers, forbid_waits, is_in_waker, wake_all};
 
@@ -40,22 +41,22 @@ pub(crate) struct Threads {
     group: Arc<str>,
     node: NodeId,
     inputs: Sender<Input>,
-    crew: Arc<Crew>,
+    registry: Arc<ThreadRegistry>,
 }
 
 /// Who is at work.
-struct Crew {
-    roster: Mutex<Roster>,
+struct ThreadRegistry {
+    thread_list: Mutex<ThreadList>,
     /// Signalled when a thread leaves the list of those who are at work.
     ended: Condvar,
     home: Home,
 }
 
 #[derive(Default)]
-struct Roster {
+struct ThreadList {
     handles: Vec<JoinHandle<()>>,
     /// Those whose work has not ended, and who do not wait for the end of the others' themselves.
-    at_work: Vec<ThreadId>,
+    running: Vec<ThreadId>,
     engine: Option<ThreadId>,
     /// The node is being shut down: nothing is granted any more.
     closed: bool,
@@ -63,39 +64,47 @@ struct Roster {
     tasks: Wakers,
 }
 
-impl Crew {
+impl ThreadRegistry {
     fn leave(&self, thread: ThreadId) {
-        let mut roster = self.roster.lock();
-        roster.at_work.retain(|at_work| *at_work != thread);
-        let tasks = match roster.at_work.is_empty() {
-            true => roster.tasks.take(),
+        let mut thread_list = self.thread_list.lock();
+        thread_list.running.retain(|running| *running != thread);
+        let tasks = match thread_list.running.is_empty() {
+            true => thread_list.tasks.take(),
             false => BTreeMap::new(),
         };
-        drop(roster);
+        drop(thread_list);
         self.ended.notify_all();
         wake_all(tasks.into_values(), self.home);
     }
 }
 
-/// The far ends of an engine's [`Backstage`].
-pub(crate) struct Stagehands {
+/// The far ends of an engine's [`WorkSenders`].
+pub(crate) struct WorkReceivers {
     syncs: Receiver<SyncJob>,
-    chores: Receiver<Chore>,
+    background_tasks: Receiver<BackgroundTask>,
     roles: Receiver<Status>,
 }
 
 /// A backstage, and what serves it once the threads run.
-pub(crate) fn backstage() -> (Backstage, Stagehands) {
+pub(crate) fn work_channels() -> (WorkSenders, WorkReceivers) {
     let (syncs, sync_jobs) = unbounded();
-    let (chores, chore_jobs) = unbounded();
+    let (background_tasks, background_task_jobs) = unbounded();
     let (roles, role_changes) = unbounded();
-    (Backstage { syncs, chores, roles }, Stagehands { syncs: sync_jobs, chores: chore_jobs, roles: role_changes })
+    (
+        WorkSenders { syncs, background_tasks, roles },
+        WorkReceivers {
+            syncs: sync_jobs,
+            background_tasks: background_task_jobs,
+            roles: role_changes,
+        },
+    )
 }
 
 impl Threads {
     pub(crate) fn new(group: &str, node: NodeId, inputs: Sender<Input>, home: Home) -> Threads {
-        let crew = Crew { roster: Mutex::default(), ended: Condvar::new(), home };
-        Threads { group: group.into(), node, inputs, crew: Arc::new(crew) }
+        let registry =
+            ThreadRegistry { thread_list: Mutex::default(), ended: Condvar::new(), home };
+        Threads { group: group.into(), node, inputs, registry: Arc::new(registry) }
     }
 
     /// How a transport gets threads.
@@ -105,9 +114,9 @@ impl Threads {
             // Nobody joins it: what it does may take longer than a shutdown may.
             move |name, work| {
                 let (group, node) = &detached;
-                let owner = Owner::new(group, *node);
+                let log_prefix = LogPrefix::new(group, *node);
                 let owned = move || {
-                    let _adopted = owner.adopt();
+                    let _adopted = log_prefix.adopt();
                     work();
                 };
                 thread::Builder::new().name(thread_name(group, *node, &name)).spawn(owned).map(drop)
@@ -115,31 +124,42 @@ impl Threads {
         )
     }
 
-    /// Starts the engine and those who serve it. The engine is dropped, and its storage closed, when its thread ends.
-    pub(crate) fn start(&self, engine: Engine, stagehands: Stagehands, observers: Vec<Observer>) -> io::Result<()> {
-        let Stagehands { syncs, chores, roles } = stagehands;
+    /// Starts the engine and those who serve it. The engine is dropped, and its storage closed,
+    /// when its thread ends.
+    pub(crate) fn start(
+        &self,
+        engine: Engine,
+        stagehands: WorkReceivers,
+        observers: Vec<Observer>,
+    ) -> io::Result<()> {
+        let WorkReceivers { syncs, background_tasks, roles } = stagehands;
         let inputs = self.inputs.clone();
         self.spawn("sync", Box::new(move || wait_for_syncs(&syncs, &inputs)))?;
-        self.spawn("chores", Box::new(move || chores.iter().for_each(|chore| chore())))?;
-        self.spawn("roles", Box::new(move || tell_roles(&roles, &observers)))?;
-        let engine = self.spawn("engine", Box::new(move || drive(engine)))?;
-        self.crew.roster.lock().engine = Some(engine);
+        self.spawn(
+            "chores",
+            Box::new(move || background_tasks.iter().for_each(|background_task| background_task())),
+        )?;
+        self.spawn("roles", Box::new(move || notify_observers(&roles, &observers)))?;
+        let engine = self.spawn("engine", Box::new(move || run_engine(engine)))?;
+        self.registry.thread_list.lock().engine = Some(engine);
         Ok(())
     }
 
-    /// Waits for every thread to end, and grants no more. Every caller waits, not only the first: when this returns, the storage is closed. One
-    /// of the threads themselves does not wait for its own end, nor does anyone wait for it while it waits here.
+    /// Waits for every thread to end, and grants no more. Every caller waits, not only the first:
+    /// when this returns, the storage is closed. One of the threads themselves does not wait for
+    /// its own end, nor does anyone wait for it while it waits here.
     pub(crate) fn join(&self) {
         let me = thread::current().id();
-        self.crew.leave(me);
-        let mut roster = self.crew.roster.lock();
-        roster.closed = true;
-        while !roster.at_work.is_empty() {
-            self.crew.ended.wait(&mut roster);
+        self.registry.leave(me);
+        let mut thread_list = self.registry.thread_list.lock();
+        thread_list.closed = true;
+        while !thread_list.running.is_empty() {
+            self.registry.ended.wait(&mut thread_list);
         }
-        let (own, others): (Vec<_>, Vec<_>) = roster.handles.drain(..).partition(|handle| handle.thread().id() == me);
-        roster.handles = own;
-        drop(roster);
+        let (own, others): (Vec<_>, Vec<_>) =
+            thread_list.handles.drain(..).partition(|handle| handle.thread().id() == me);
+        thread_list.handles = own;
+        drop(thread_list);
         for handle in others {
             // A panic was reported when it happened.
             let _ = handle.join();
@@ -152,58 +172,63 @@ impl Threads {
     pub(crate) fn poll_ended(&self, waker: &Waker, key: &mut Option<u64>) -> Poll<()> {
         if !is_in_waker() {
             // An observer that waits for this does not wait for its own end.
-            self.crew.leave(thread::current().id());
+            self.registry.leave(thread::current().id());
         }
         let waker = waker.clone();
-        let mut roster = self.crew.roster.lock();
-        roster.closed = true;
-        if roster.at_work.is_empty() {
+        let mut thread_list = self.registry.thread_list.lock();
+        thread_list.closed = true;
+        if thread_list.running.is_empty() {
             return Poll::Ready(());
         }
-        let replaced = roster.tasks.register(key, waker);
-        drop(roster);
+        let replaced = thread_list.tasks.register(key, waker);
+        drop(thread_list);
         drop(replaced);
         Poll::Pending
     }
 
     /// The task with this key no longer waits.
     pub(crate) fn forget(&self, key: Option<u64>) {
-        if key.is_some() && self.crew.home.is_here() {
-            let waker = self.crew.roster.lock().tasks.remove(key);
+        if key.is_some() && self.registry.home.is_here() {
+            let waker = self.registry.thread_list.lock().tasks.remove(key);
             drop(waker);
         }
     }
 
-    /// Whether the caller is the engine itself, which must not wait for its own doing. It runs code of the host when it wakes a task.
+    /// Whether the caller is the engine itself, which must not wait for its own doing. It runs code
+    /// of the host when it wakes a task.
     pub(crate) fn is_engine(&self) -> bool {
-        self.crew.roster.lock().engine == Some(thread::current().id())
+        self.registry.thread_list.lock().engine == Some(thread::current().id())
     }
 
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<ThreadId> {
-        let mut roster = self.crew.roster.lock();
-        if roster.closed {
+        let mut thread_list = self.registry.thread_list.lock();
+        if thread_list.closed {
             return Err(io::Error::other("the node is shutting down"));
         }
-        roster.handles.retain(|handle| !handle.is_finished());
-        let (inputs, crew, what) = (self.inputs.clone(), self.crew.clone(), name.to_owned());
+        thread_list.handles.retain(|handle| !handle.is_finished());
+        let (inputs, registry, what) =
+            (self.inputs.clone(), self.registry.clone(), name.to_owned());
         let is_of_the_host = name == "roles";
-        let owner = Owner::new(&self.group, self.node);
+        let log_prefix = LogPrefix::new(&self.group, self.node);
         let guarded = move || {
-            let _adopted = owner.adopt();
+            let _adopted = log_prefix.adopt();
             if !is_of_the_host {
                 forbid_waits();
             }
             if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
                 // Nobody listens any more once the engine is gone.
-                let _ = inputs.send(Input::Panicked(format!("its {what} thread panicked: {}", panic_text(&*panic))));
+                let _ = inputs.send(Input::Panicked(format!(
+                    "its {what} thread panicked: {}",
+                    panic_text(&*panic)
+                )));
             }
-            crew.leave(thread::current().id());
+            registry.leave(thread::current().id());
         };
         let name = thread_name(&self.group, self.node, name);
         let handle = thread::Builder::new().name(name).spawn(guarded)?;
         let id = handle.thread().id();
-        roster.at_work.push(id);
-        roster.handles.push(handle);
+        thread_list.running.push(id);
+        thread_list.handles.push(handle);
         Ok(id)
     }
 }
@@ -221,7 +246,7 @@ fn thread_name(group: &str, node: NodeId, name: &str) -> String {
 }
 
 /// The engine's thread: turn, then wait for an input or for time to pass.
-fn drive(mut engine: Engine) {
+fn run_engine(mut engine: Engine) {
     let began = Instant::now();
     let patience = Patience::new();
     loop {
@@ -238,7 +263,8 @@ fn drive(mut engine: Engine) {
 
 fn wait_for_input(engine: &Engine, began: Instant, patience: &Patience) {
     let wake_at = engine.wake_at();
-    let arrived = || Some(()).filter(|()| !engine.inputs().is_empty() || began.elapsed() >= wake_at);
+    let arrived =
+        || Some(()).filter(|()| !engine.inputs().is_empty() || began.elapsed() >= wake_at);
     let sleep = || {
         let mut select = Select::new();
         select.recv(engine.inputs());
@@ -254,23 +280,31 @@ fn wait_for_input(engine: &Engine, began: Instant, patience: &Patience) {
 fn wait_for_syncs(jobs: &Receiver<SyncJob>, inputs: &Sender<Input>) {
     let patience = Patience::new();
     loop {
-        let Some(first) = patience.wait(|| jobs.try_recv().ok().map(Some), || jobs.recv().ok()) else { return };
+        let Some(first) = patience.wait(|| jobs.try_recv().ok().map(Some), || jobs.recv().ok())
+        else {
+            return;
+        };
         // One sync covers all that were begun before it.
-        let job = jobs.try_iter().fold(first, |older, newer| SyncJob { number: older.number.with(newer.number), ..newer });
-        let outcome = catch_unwind(AssertUnwindSafe(|| job.pending.wait()))
-            .unwrap_or_else(|panic| Err(StorageError::Poisoned(format!("a sync panicked: {}", panic_text(&*panic)))));
+        let job = jobs.try_iter().fold(first, |older, newer| SyncJob {
+            number: older.number.with(newer.number),
+            ..newer
+        });
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| job.pending.wait())).unwrap_or_else(|panic| {
+                Err(StorageError::Poisoned(format!("a sync panicked: {}", panic_text(&*panic))))
+            });
         if inputs.send(Input::Synced(job.number, outcome)).is_err() {
             return;
         }
     }
 }
 
-fn tell_roles(changes: &Receiver<Status>, observers: &[Observer]) {
+fn notify_observers(changes: &Receiver<Status>, observers: &[Observer]) {
     for status in changes {
         for observer in observers {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| observer(&status))) {
                 let what = panic_text(&*panic);
-                log::error!("{}an observer of role changes panicked: {what}", owner());
+                log::error!("{}an observer of role changes panicked: {what}", log_prefix());
             }
         }
     }
@@ -281,11 +315,15 @@ fn unix_ms() -> u64 {
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text")
 }
 
 #[cfg(all(test, loom))]
-mod exhaustive;
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {

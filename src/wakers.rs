@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use crate::fork::Home;
-use crate::owner::owner;
+use crate::log_prefix::log_prefix;
 
 thread_local!(static IN_WAKER: Cell<bool> = const { Cell::new(false) });
 
@@ -31,7 +31,7 @@ pub(crate) fn forbid_waits() {
 pub(crate) fn wake(waker: Waker, home: Home) {
     let before = IN_WAKER.replace(true);
     if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        log::error!("{}a task panicked while it was woken", owner());
+        log::error!("{}a task panicked while it was woken", log_prefix());
     }
     IN_WAKER.set(before);
     if !home.is_here() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::entry::NodeId;
 use crate::primitives::Instant;
 use crate::role::Status;
-use crate::shared::Shared;
+use crate::shared::NodeShared;
 use crate::wakers::is_in_waker;
 
 /// Follows the [`Status`] of a node. Made by [`DLedger::watch`](crate::DLedger::watch), at any
@@ -47,13 +47,13 @@ use crate::wakers::is_in_waker;
 /// # }
 /// ```
 pub struct StatusWatch {
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
     /// The version of the status that was given last. They count from 1.
     seen: u64,
 }
 
 impl StatusWatch {
-    pub(crate) fn new(shared: Arc<Shared>) -> StatusWatch {
+    pub(crate) fn new(shared: Arc<NodeShared>) -> StatusWatch {
         StatusWatch { shared, seen: 0 }
     }
 
@@ -86,7 +86,7 @@ impl StatusWatch {
     fn give(&mut self, news: Option<(Status, u64)>) -> Option<Status> {
         let (mut status, version) = news?;
         self.seen = version;
-        self.shared.fill_in(&mut status);
+        self.shared.refresh(&mut status);
         Some(status)
     }
 }
@@ -138,7 +138,7 @@ impl Drop for Changed<'_> {
 }
 
 /// Blocks until a leader is known, for `timeout` at most, and not on a thread of the node.
-pub(crate) fn wait_for_leader(shared: &Shared, timeout: Duration) -> Option<NodeId> {
+pub(crate) fn wait_for_leader(shared: &NodeShared, timeout: Duration) -> Option<NodeId> {
     if !shared.home.is_here() {
         return None;
     }
@@ -157,12 +157,12 @@ fn leader(status: &Status) -> Option<Option<NodeId>> {
 
 /// Ready when a leader is known.
 pub(crate) struct LeaderKnown {
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
     key: Option<u64>,
 }
 
 impl LeaderKnown {
-    pub(crate) fn new(shared: Arc<Shared>) -> LeaderKnown {
+    pub(crate) fn new(shared: Arc<NodeShared>) -> LeaderKnown {
         LeaderKnown { shared, key: None }
     }
 }

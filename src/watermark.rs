@@ -6,16 +6,17 @@ use std::task::{Poll, Waker};
 use crate::fork::Home;
 use crate::primitives::Instant;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::primitives::crowd::{Condvar, Mutex};
+use crate::primitives::broadcast::{Condvar, Mutex};
 use crate::wakers::wake_all;
 
 /// The commit watermark of one node: written by its engine, read by every `get`.
 #[derive(Debug)]
 pub(crate) struct Watermark {
-    /// The first index that is not known to be committed. Stored with Release after the entries below it are readable, so a reader that
-    /// loads it with Acquire finds them.
+    /// The first index that is not known to be committed. Stored with Release after the entries
+    /// below it are readable, so a reader that loads it with Acquire finds them.
     end: AtomicU64,
-    /// Counted before waiting and read after publishing, both SeqCst: either the waiter sees the new end, or the publisher sees the waiter.
+    /// Counted before waiting and read after publishing, both SeqCst: either the waiter sees the
+    /// new end, or the publisher sees the waiter.
     waiters: AtomicUsize,
     closed: AtomicBool,
     /// It never moves again, for the node has a fault. What lies below it can be read.
@@ -108,7 +109,8 @@ impl Watermark {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Blocks until `index` is committed (true), or the watermark is closed or stuck or `deadline` has passed (false).
+    /// Blocks until `index` is committed (true), or the watermark is closed or stuck or `deadline`
+    /// has passed (false).
     pub(crate) fn wait_past(&self, index: u64, deadline: Option<Instant>) -> bool {
         if self.end() > index {
             return true;
@@ -174,7 +176,7 @@ impl Held {
 }
 
 #[cfg(all(test, loom))]
-mod exhaustive;
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {
@@ -184,28 +186,28 @@ mod tests {
 
     #[test]
     fn a_waiter_is_woken_by_the_commit_it_waits_for_and_by_the_end() {
-        let mark = Arc::new(Watermark::new(3, 30));
-        assert!(mark.wait_past(2, None));
-        assert!(!mark.wait_past(3, Some(Instant::now() + Duration::from_millis(5))));
+        let point = Arc::new(Watermark::new(3, 30));
+        assert!(point.wait_past(2, None));
+        assert!(!point.wait_past(3, Some(Instant::now() + Duration::from_millis(5))));
         let waiter = {
-            let mark = mark.clone();
-            std::thread::spawn(move || (mark.wait_past(3, None), mark.wait_past(9, None)))
+            let point = point.clone();
+            std::thread::spawn(move || (point.wait_past(3, None), point.wait_past(9, None)))
         };
-        mark.publish(4, 40);
-        mark.close();
+        point.publish(4, 40);
+        point.close();
         assert_eq!(waiter.join().unwrap(), (true, false));
-        assert_eq!(mark.end_and_position(), (4, 40));
+        assert_eq!(point.end_and_position(), (4, 40));
     }
 
     #[test]
     fn a_waiter_is_woken_when_nothing_more_can_come() {
-        let mark = Arc::new(Watermark::new(3, 30));
+        let point = Arc::new(Watermark::new(3, 30));
         let waiter = {
-            let mark = mark.clone();
-            std::thread::spawn(move || mark.wait_past(3, None))
+            let point = point.clone();
+            std::thread::spawn(move || point.wait_past(3, None))
         };
-        mark.stick();
+        point.stick();
         assert!(!waiter.join().unwrap());
-        assert!(mark.is_stuck() && !mark.is_closed() && mark.wait_past(2, None));
+        assert!(point.is_stuck() && !point.is_closed() && point.wait_past(2, None));
     }
 }

@@ -1,6 +1,8 @@
-//! What an append and a get ask of the allocator once everything runs: a batch may allocate, an entry may not.
+//! What an append and a get ask of the allocator once everything runs: a batch may allocate, an
+//! entry may not.
 //!
-//! A counting allocator sees every thread of the process, the node's own among them. So this file holds one test, and nothing runs beside it.
+//! A counting allocator sees every thread of the process, the node's own among them. So this file
+//! holds one test, and nothing runs beside it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeSet, VecDeque};
@@ -47,7 +49,8 @@ fn allocations_each(count: u64, work: impl FnOnce()) -> f64 {
     (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / count as f64
 }
 
-/// Entries in a batch. Single appends come together to batches too, but how many to one is a matter of time, and a test of time is none.
+/// Entries in a batch. Single appends come together to batches too, but how many to one is a matter
+/// of time, and a test of time is none.
 const BATCH: u64 = 1024;
 
 /// Appends so many batches, with four in flight.
@@ -68,7 +71,8 @@ fn settle(in_flight: &mut VecDeque<AppendFuture>) {
     oldest.wait().expect("a healthy group acknowledges");
 }
 
-/// Of a group of `nodes` that runs: how often each allocates for an append, and the leader for a get.
+/// Of a group of `nodes` that runs: how often each allocates for an append, and the leader for a
+/// get.
 fn allocations_of(ledger: &DLedger, nodes: u64) -> (f64, f64) {
     const GETS: u64 = 10_000;
     let mut in_flight = VecDeque::with_capacity(4);
@@ -79,8 +83,11 @@ fn allocations_of(ledger: &DLedger, nodes: u64) -> (f64, f64) {
         assert_eq!(entry.expect("it is committed").len(), 128);
     };
     get(0);
-    let getting = allocations_each(GETS, || (0..GETS).for_each(|number| get(number * 7919 % (100 * BATCH))));
-    println!("{nodes} nodes: {appending:.4} allocations a node for each append, {getting:.4} for each get");
+    let getting =
+        allocations_each(GETS, || (0..GETS).for_each(|number| get(number * 7919 % (100 * BATCH))));
+    println!(
+        "{nodes} nodes: {appending:.4} allocations a node for each append, {getting:.4} for each get"
+    );
     (appending, getting)
 }
 
@@ -125,7 +132,10 @@ fn entries_do_not_allocate() {
     let dir = tempfile::tempdir().unwrap();
     let alone = DLedger::builder(1).dir(dir.path().join("alone")).open().unwrap();
     let (appending, getting) = allocations_of(&alone, 1);
-    assert!(appending < 0.05 && getting < 0.05, "one node allocates {appending} times for each append, {getting} times for each get");
+    assert!(
+        appending < 0.05 && getting < 0.05,
+        "one node allocates {appending} times for each append, {getting} times for each get"
+    );
     let of_parts = allocations_of_parts(&alone);
     assert!(of_parts < 0.05, "a payload in two parts allocates {of_parts} times");
     alone.shutdown().unwrap();
@@ -133,7 +143,11 @@ fn entries_do_not_allocate() {
     let network = MemoryNetwork::new();
     let open = |id: u64| {
         let builder = DLedger::builder(id).peers((1..=3_u64).map(|id| (id, format!("node {id}"))));
-        builder.dir(dir.path().join(format!("{id}"))).transport(network.transport(id.into())).open().unwrap()
+        builder
+            .dir(dir.path().join(format!("{id}")))
+            .transport(network.transport(id.into()))
+            .open()
+            .unwrap()
     };
     let nodes: Vec<DLedger> = (1..=3).map(open).collect();
     let leader = loop {
@@ -143,5 +157,8 @@ fn entries_do_not_allocate() {
         }
     };
     let (appending, getting) = allocations_of(leader, 3);
-    assert!(appending < 0.05 && getting < 0.05, "three nodes allocate {appending} times each for an append, {getting} times for each get");
+    assert!(
+        appending < 0.05 && getting < 0.05,
+        "three nodes allocate {appending} times each for an append, {getting} times for each get"
+    );
 }

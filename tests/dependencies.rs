@@ -1,6 +1,10 @@
-//! The crates that `dledger` stands on: none older than the release that mended a known fault, and no more of them than the README says.
+//! The crates that `dledger` stands on: none older than the release that mended a known fault, and
+//! no more of them than the README says.
 
-#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports, reason = "some tests need Linux"))]
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, unused_imports, reason = "some tests need Linux")
+)]
 
 use std::fs;
 use std::path::Path;
@@ -22,11 +26,14 @@ fn read(name: &str) -> String {
 /// Every (name, version) in the text of a lock file.
 fn locked(lock: &str) -> Vec<(String, [u64; 3])> {
     let field = |package: &str, name: &str| {
-        let line = package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = \""))?;
+        let line =
+            package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = \""))?;
         Some(line.trim_end_matches('"').to_owned())
     };
     let packages = lock.split("[[package]]").skip(1);
-    packages.filter_map(|package| Some((field(package, "name")?, version(&field(package, "version")?)))).collect()
+    packages
+        .filter_map(|package| Some((field(package, "name")?, version(&field(package, "version")?))))
+        .collect()
 }
 
 fn version(text: &str) -> [u64; 3] {
@@ -47,23 +54,45 @@ fn too_old(lock: &str) -> Vec<String> {
 fn no_locked_crate_is_older_than_its_sound_release() {
     let lock = read("Cargo.lock");
     for (name, ..) in FLOORS {
-        assert!(locked(&lock).iter().any(|(locked, _)| locked == name), "{name} is no longer used: drop its floor");
+        assert!(
+            locked(&lock).iter().any(|(locked, _)| locked == name),
+            "{name} is no longer used: drop its floor"
+        );
     }
     assert_eq!(too_old(&lock), Vec::<String>::new());
 }
 
 #[test]
 fn an_unsound_release_is_found() {
-    let lock = |version: &str| format!("version = 4\n\n[[package]]\nname = \"memmap2\"\nversion = \"{version}\"\nsource = \"registry\"\n");
+    let lock = |version: &str| {
+        format!(
+            "version = 4\n\n[[package]]\nname = \"memmap2\"\nversion = \"{version}\"\nsource = \"registry\"\n"
+        )
+    };
     assert_eq!(too_old(&lock("0.9.10")).len(), 1);
     assert_eq!(too_old(&lock("0.9.11")).len(), 0);
     assert_eq!(too_old(&lock("1.0.0")).len(), 0);
 }
 
-/// How many crates a host builds for this one: normal dependencies and theirs, procedural macros included, on the machine that runs this test.
+/// How many crates a host builds for this one: normal dependencies and theirs, procedural macros
+/// included, on the machine that runs this test.
 fn crates_in_a_build() -> usize {
-    let tree = ["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
-    let output = Command::new(env!("CARGO")).args(tree).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs this test");
+    let tree = [
+        "tree",
+        "--locked",
+        "--offline",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ];
+    let output = Command::new(env!("CARGO"))
+        .args(tree)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs this test");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut crates: Vec<&str> = listed.lines().map(|line| line.trim_end_matches(" (*)")).collect();

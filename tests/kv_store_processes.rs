@@ -1,4 +1,5 @@
-//! `examples/kv_store` as three processes that speak TCP: the leader dies by SIGKILL with puts on their way, and nothing acknowledged is lost.
+//! `examples/kv_store` as three processes that speak TCP: the leader dies by SIGKILL with puts on
+//! their way, and nothing acknowledged is lost.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -14,16 +15,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// `cargo test` builds the examples beside the tests.
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a path");
-    let profile = test.parent().and_then(Path::parent).expect("tests are built in target/<profile>/deps");
-    let program = profile.join("examples").join(format!("kv_store{}", std::env::consts::EXE_SUFFIX));
-    assert!(program.exists(), "{} is missing: `cargo test` builds it, so does `cargo build --example kv_store`", program.display());
+    let profile =
+        test.parent().and_then(Path::parent).expect("tests are built in target/<profile>/deps");
+    let program =
+        profile.join("examples").join(format!("kv_store{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        program.exists(),
+        "{} is missing: `cargo test` builds it, so does `cargo build --example kv_store`",
+        program.display()
+    );
     program
 }
 
 /// Three addresses of this machine that nobody listens on.
 fn addresses() -> Vec<String> {
-    let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect()
+    let listeners: Vec<TcpListener> =
+        (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("it is bound").to_string())
+        .collect()
 }
 
 struct Process {
@@ -34,10 +45,17 @@ struct Process {
 
 impl Process {
     fn start(id: usize, addresses: &[String], dir: &Path) -> Process {
-        let peers: Vec<String> = addresses.iter().zip(1..).map(|(address, id)| format!("{id}={address}")).collect();
+        let peers: Vec<String> =
+            addresses.iter().zip(1..).map(|(address, id)| format!("{id}={address}")).collect();
         let mut command = Command::new(program());
-        command.args(["--node", &id.to_string(), "--peers", &peers.join(","), "--dir"]).arg(dir.join(id.to_string()));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the example starts");
+        command
+            .args(["--node", &id.to_string(), "--peers", &peers.join(","), "--dir"])
+            .arg(dir.join(id.to_string()));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the example starts");
         let input = child.stdin.take().expect("it was piped");
         let lines = BufReader::new(child.stdout.take().expect("it was piped")).lines();
         let (sender, output) = channel();
@@ -79,7 +97,8 @@ impl Process {
 
     fn leads(&mut self) -> bool {
         self.tell("status");
-        self.line_where(|line| line.starts_with("node ") && line.contains(" entries")).contains(": leader in term")
+        self.line_where(|line| line.starts_with("node ") && line.contains(" entries"))
+            .contains(": leader in term")
     }
 
     fn list(&mut self) -> BTreeMap<String, String> {
@@ -88,7 +107,9 @@ impl Process {
             self.tell("list");
             let mut map = BTreeMap::new();
             loop {
-                let line = self.line_where(|line| line.contains(" = ") || line.ends_with(" keys") || line.starts_with("error: "));
+                let line = self.line_where(|line| {
+                    line.contains(" = ") || line.ends_with(" keys") || line.starts_with("error: ")
+                });
                 match line.split_once(" = ") {
                     Some((key, value)) => drop(map.insert(key.to_owned(), value.to_owned())),
                     None if line.ends_with(" keys") => return map,
@@ -108,7 +129,9 @@ impl Process {
             match self.output.recv_timeout(PATIENCE) {
                 Ok(line) => said.push(line),
                 Err(RecvTimeoutError::Disconnected) => return said,
-                Err(RecvTimeoutError::Timeout) => panic!("the output of a dead process does not end"),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("the output of a dead process does not end")
+                }
             }
         }
     }
@@ -174,18 +197,21 @@ impl Promises {
 fn what_three_processes_acknowledged_survives_kill_9_of_the_leader() {
     let dir = tempfile::tempdir().unwrap();
     let addresses = addresses();
-    let mut nodes: BTreeMap<usize, Process> = (1..=3).map(|id| (id, Process::start(id, &addresses, dir.path()))).collect();
+    let mut nodes: BTreeMap<usize, Process> =
+        (1..=3).map(|id| (id, Process::start(id, &addresses, dir.path()))).collect();
     let mut promises = Promises::default();
     promises.gather(&mut nodes, "before", 50);
 
     // A follower sends the client to the leader.
     let leader = wait_for_leader(&mut nodes);
-    let place = format!("node {leader} leads: ask at the prompt of process {}", nodes[&leader].child.id());
+    let place =
+        format!("node {leader} leads: ask at the prompt of process {}", nodes[&leader].child.id());
     let follower = nodes.iter_mut().find(|(id, _)| **id != leader).unwrap().1;
     let refusal = follower.put("elsewhere", "0").unwrap_err();
     assert!(refusal.contains(&place), "{refusal}");
 
-    // The leader is killed while puts are on their way to it. What it acknowledged before it died counts.
+    // The leader is killed while puts are on their way to it. What it acknowledged before it died
+    // counts.
     let mut victim = nodes.remove(&leader).unwrap();
     (0..1_000).for_each(|number| victim.tell(&format!("put during-{number} {number}")));
     let said = victim.lines_to(|line| line.starts_with("ok: put during-50 "));
@@ -200,7 +226,8 @@ fn what_three_processes_acknowledged_survives_kill_9_of_the_leader() {
 
     let maps: Vec<BTreeMap<String, String>> = nodes.values_mut().map(Process::list).collect();
     assert!(maps.windows(2).all(|pair| pair[0] == pair[1]), "the nodes hold different maps");
-    let lost: Vec<_> = promises.0.values().filter(|(key, value)| maps[0].get(key) != Some(value)).collect();
+    let lost: Vec<_> =
+        promises.0.values().filter(|(key, value)| maps[0].get(key) != Some(value)).collect();
     assert_eq!(lost, Vec::<&(String, String)>::new(), "acknowledged and lost");
     assert!(promises.0.len() >= 151, "the test made too few promises to mean anything");
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 #[derive(Default)]
 struct Memory(MemoryLog);
 
-impl conformance::Bench for Memory {
+impl conformance::Harness for Memory {
     fn fresh(&mut self) {
         self.0 = MemoryLog::new();
     }
@@ -38,10 +38,11 @@ impl conformance::Bench for Memory {
     }
 }
 
-/// Segments as small as they can be, so that every case rolls. A real disk can be neither crashed nor filled here: other tests do that.
+/// Segments as small as they can be, so that every case rolls. A real disk can be neither crashed
+/// nor filled here: other tests do that.
 struct Segmented(TempDir);
 
-impl conformance::Bench for Segmented {
+impl conformance::Harness for Segmented {
     fn fresh(&mut self) {
         self.0 = TempDir::new().expect("a temporary directory");
     }

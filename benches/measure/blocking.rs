@@ -8,7 +8,12 @@ use std::time::{Duration, Instant};
 use dledger::DLedger;
 
 /// Appends a second of `threads` threads together.
-pub(crate) fn append_blocking(ledger: &DLedger, payload: &[u8], threads: usize, time: Duration) -> f64 {
+pub(crate) fn append_blocking(
+    ledger: &DLedger,
+    payload: &[u8],
+    threads: usize,
+    time: Duration,
+) -> f64 {
     let (ended, ready) = (AtomicBool::new(false), Barrier::new(threads + 1));
     let append = || {
         ready.wait();
@@ -25,7 +30,10 @@ pub(crate) fn append_blocking(ledger: &DLedger, payload: &[u8], threads: usize, 
         let began = Instant::now();
         thread::sleep(time);
         ended.store(true, Ordering::Relaxed);
-        let appends: u64 = workers.into_iter().map(|worker| worker.join().expect("an append does not panic")).sum();
+        let appends: u64 = workers
+            .into_iter()
+            .map(|worker| worker.join().expect("an append does not panic"))
+            .sum();
         appends as f64 / began.elapsed().as_secs_f64()
     })
 }

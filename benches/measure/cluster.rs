@@ -50,7 +50,9 @@ impl Cluster {
             let builder = set(DLedger::builder(id).dir(dir.path().join(format!("node-{id}"))));
             let builder = match shape {
                 Shape::One => builder,
-                Shape::Three => builder.peers(addresses.clone()).transport(network.transport(id.into())),
+                Shape::Three => {
+                    builder.peers(addresses.clone()).transport(network.transport(id.into()))
+                }
                 Shape::ThreeOverTcp => builder.peers(addresses.clone()),
             };
             builder.open().expect("a node opens in a directory of its own")
@@ -62,7 +64,9 @@ impl Cluster {
     pub(crate) fn leader(&self) -> usize {
         let deadline = Instant::now() + ELECTION_MAX;
         while Instant::now() < deadline {
-            if let Some(leader) = self.nodes.iter().position(|node| node.status().role == Role::Leader) {
+            if let Some(leader) =
+                self.nodes.iter().position(|node| node.status().role == Role::Leader)
+            {
                 return leader;
             }
             thread::sleep(Duration::from_millis(1));
@@ -70,13 +74,15 @@ impl Cluster {
         panic!("no leader within {ELECTION_MAX:?}: {:?}", self.nodes);
     }
 
-    /// Does `work` beside a host with a retention: every node gives up what all of them have, but for the newest `kept` entries.
+    /// Does `work` beside a host with a retention: every node gives up what all of them have, but
+    /// for the newest `kept` entries.
     pub(crate) fn purging<T>(&self, kept: u64, work: impl FnOnce() -> T) -> T {
         purging(&self.nodes, kept, work)
     }
 }
 
-/// Does `work` beside a host that makes `nodes` give up what all of them have, but for the newest `kept` entries.
+/// Does `work` beside a host that makes `nodes` give up what all of them have, but for the newest
+/// `kept` entries.
 pub(crate) fn purging<T>(nodes: &[DLedger], kept: u64, work: impl FnOnce() -> T) -> T {
     const PAUSE: Duration = Duration::from_millis(10);
     // Nothing is ever sent: that the work is done is seen when its end is dropped, also by a panic.
@@ -84,7 +90,8 @@ pub(crate) fn purging<T>(nodes: &[DLedger], kept: u64, work: impl FnOnce() -> T)
     thread::scope(|scope| {
         scope.spawn(move || {
             while ended.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let level = nodes.iter().map(|node| node.committed().end).min().expect("there are nodes");
+                let level =
+                    nodes.iter().map(|node| node.committed().end).min().expect("there are nodes");
                 for node in nodes {
                     node.purge(level.saturating_sub(kept)).expect("a healthy node purges");
                 }
@@ -97,7 +104,9 @@ pub(crate) fn purging<T>(nodes: &[DLedger], kept: u64, work: impl FnOnce() -> T)
 
 /// One address for each node, on which nobody listened a moment ago.
 pub(crate) fn free_addresses(members: u64) -> Vec<(u64, String)> {
-    let listeners: Vec<TcpListener> = (0..members).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback is there")).collect();
+    let listeners: Vec<TcpListener> = (0..members)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback is there"))
+        .collect();
     let address = |listener: &TcpListener| listener.local_addr().expect("it is bound").to_string();
     (1..).zip(listeners.iter().map(address)).collect()
 }

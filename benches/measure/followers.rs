@@ -20,7 +20,8 @@ const KEPT: u64 = 64 * 1024;
 /// How often it is asked whether a follower is there.
 const PIECE: Duration = Duration::from_millis(250);
 
-/// Appends a second with 1,024 in flight, alone and with a reader at the tail, and how far that one was behind in the end.
+/// Appends a second with 1,024 in flight, alone and with a reader at the tail, and how far that one
+/// was behind in the end.
 pub(crate) fn tailed(cluster: &Cluster, time: Duration) -> (f64, f64, u64) {
     let leader = &cluster.nodes[cluster.leader()];
     let payload = [0x5a; PAYLOAD];
@@ -43,8 +44,9 @@ pub(crate) fn tailed(cluster: &Cluster, time: Duration) -> (f64, f64, u64) {
     })
 }
 
-/// A follower of three that was cut off while `bytes` were appended: how many entries a second it takes once it is back, behind a leader that is idle, and
-/// what a raw writer makes durable in a second.
+/// A follower of three that was cut off while `bytes` were appended: how many entries a second it
+/// takes once it is back, behind a leader that is idle, and what a raw writer makes durable in a
+/// second.
 pub(crate) fn caught_up(bytes: u64, file_bytes: u64, time: Duration) -> (f64, f64) {
     let (cluster, leader, follower) = with_one_behind(bytes, |builder| builder);
     let (from, to) = (follower.committed().end, leader.committed().end);
@@ -74,8 +76,14 @@ pub(crate) struct UnderLoad {
     pub(crate) took: Option<Duration>,
 }
 
-/// The same behind a leader that has 1,024 in flight before it is back, and goes on; `set` changes the defaults. It has `patience` to come near.
-pub(crate) fn caught_up_under_load(bytes: u64, set: impl Fn(Builder) -> Builder, time: Duration, patience: Duration) -> UnderLoad {
+/// The same behind a leader that has 1,024 in flight before it is back, and goes on; `set` changes
+/// the defaults. It has `patience` to come near.
+pub(crate) fn caught_up_under_load(
+    bytes: u64,
+    set: impl Fn(Builder) -> Builder,
+    time: Duration,
+    patience: Duration,
+) -> UnderLoad {
     let (cluster, leader, follower) = with_one_behind(bytes, set);
     let rate = |time| append(&leader, &[0x5a; PAYLOAD], 1024, time).per_second;
     let before = rate(time);
@@ -86,7 +94,8 @@ pub(crate) fn caught_up_under_load(bytes: u64, set: impl Fn(Builder) -> Builder,
         let (mut rates, mut took) = (Vec::new(), None);
         while took.is_none() && began.elapsed() < patience {
             rates.push(rate(PIECE));
-            took = (follower.committed().end + NEAR >= leader.committed().end).then(|| began.elapsed());
+            took = (follower.committed().end + NEAR >= leader.committed().end)
+                .then(|| began.elapsed());
         }
         let during = rates.iter().sum::<f64>() / rates.len() as f64;
         let after = rate(time);
@@ -94,7 +103,8 @@ pub(crate) fn caught_up_under_load(bytes: u64, set: impl Fn(Builder) -> Builder,
     })
 }
 
-/// Three nodes of which one follower lacks `bytes` of payload, and nobody hears it: the leader, and that follower.
+/// Three nodes of which one follower lacks `bytes` of payload, and nobody hears it: the leader, and
+/// that follower.
 fn with_one_behind(bytes: u64, set: impl Fn(Builder) -> Builder) -> (Cluster, DLedger, DLedger) {
     let cluster = Cluster::open(Shape::Three, set);
     let at = cluster.leader();

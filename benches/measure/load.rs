@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use dledger::{AppendFuture, DLedger};
 use hdrhistogram::Histogram;
 
-/// Latencies are taken of one append in so many when many are in flight, so that the clock (24 ns) does not weigh on what it measures. Prime,
-/// so that it does not beat with the window.
+/// Latencies are taken of one append in so many when many are in flight, so that the clock (24 ns)
+/// does not weigh on what it measures. Prime, so that it does not beat with the window.
 const SAMPLED: u64 = 17;
 
 /// Appends `payload` again and again, with at most `window` appends in flight.
@@ -32,7 +32,8 @@ impl<'a> Load<'a> {
         Load { ledger, payload, window, in_flight: VecDeque::with_capacity(window) }
     }
 
-    /// Appends `count` times, or for `time`, whichever ends first. What is in flight at the end of the time is waited for and not counted.
+    /// Appends `count` times, or for `time`, whichever ends first. What is in flight at the end of
+    /// the time is waited for and not counted.
     pub(crate) fn run(&mut self, count: u64, time: Duration) -> Outcome {
         let mut latency = Histogram::new(3).expect("three digits are a legal precision");
         let sampled = if self.window == 1 { 1 } else { SAMPLED };

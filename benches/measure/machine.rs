@@ -1,4 +1,5 @@
-//! On what the figures were taken, and what a run used of it. Asks Linux; elsewhere it says that it does not know.
+//! On what the figures were taken, and what a run used of it. Asks Linux; elsewhere it says that it
+//! does not know.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +9,16 @@ use std::time::{Duration, Instant};
 /// One line: processor, cores, kernel, file system of `dir`, compiler.
 pub(crate) fn describe(dir: &Path) -> String {
     let unknown = || "?".to_owned();
-    let cores = std::thread::available_parallelism().map_or_else(|_| unknown(), |cores| cores.to_string());
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| unknown(), |release| release.trim().to_owned());
+    let cores =
+        std::thread::available_parallelism().map_or_else(|_| unknown(), |cores| cores.to_string());
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| unknown(), |release| release.trim().to_owned());
     let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let compiler = Command::new(compiler).arg("--version").output().ok().and_then(|output| String::from_utf8(output.stdout).ok());
+    let compiler = Command::new(compiler)
+        .arg("--version")
+        .output()
+        .ok()
+        .and_then(|output| String::from_utf8(output.stdout).ok());
     format!(
         "{}, {cores} cores, Linux {kernel}, {} on {}, {}",
         processor().unwrap_or_else(unknown),
@@ -49,7 +56,8 @@ pub(crate) struct Usage {
     pub(crate) resident_bytes: u64,
 }
 
-/// Runs `work`. Tells how many cores this process kept busy meanwhile, 0 where the system does not tell.
+/// Runs `work`. Tells how many cores this process kept busy meanwhile, 0 where the system does not
+/// tell.
 pub(crate) fn cores_busy<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let (before, began) = (usage(), Instant::now());
     let done = work();
@@ -68,7 +76,10 @@ pub(crate) fn usage() -> Option<Usage> {
     let threads = fs::read_dir("/proc/self/task").ok()?;
     let switches = threads.filter_map(|thread| {
         let status = fs::read_to_string(thread.ok()?.path().join("status")).ok()?;
-        Some(field(&status, "voluntary_ctxt_switches:")? + field(&status, "nonvoluntary_ctxt_switches:")?)
+        Some(
+            field(&status, "voluntary_ctxt_switches:")?
+                + field(&status, "nonvoluntary_ctxt_switches:")?,
+        )
     });
     Some(Usage { cpu, switches: switches.sum(), resident_bytes })
 }

@@ -1,6 +1,8 @@
-//! A group whose nodes are processes: this program starts itself again, once for each, and tells its children what to do line by line.
+//! A group whose nodes are processes: this program starts itself again, once for each, and tells
+//! its children what to do line by line.
 //!
-//! A child reads commands from its standard input and answers each with one line; it ends when the input does, so none outlives its parent.
+//! A child reads commands from its standard input and answers each with one line; it ends when the
+//! input does, so none outlives its parent.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -17,7 +19,8 @@ use super::machine;
 use super::scratch::scratch;
 use super::turn::{Turn, append, no_latencies};
 
-/// The first argument of a child: then come its number, the addresses of all, its directory, `sync` or `async`, and how many entries its host keeps or `all`.
+/// The first argument of a child: then come its number, the addresses of all, its directory, `sync`
+/// or `async`, and how many entries its host keeps or `all`.
 const MEMBER: &str = "--member";
 
 /// Three nodes on loopback TCP, a process each. Their data is removed when dropped.
@@ -36,10 +39,13 @@ impl Processes {
     /// Hosts keep their newest `kept` entries; without it, all of them.
     pub(crate) fn start(flush: FlushPolicy, kept: Option<u64>) -> Processes {
         let dir = scratch();
-        let addresses: Vec<String> = free_addresses(3).into_iter().map(|(_, address)| address).collect();
+        let addresses: Vec<String> =
+            free_addresses(3).into_iter().map(|(_, address)| address).collect();
         let kept = kept.map_or("all".to_owned(), |kept| kept.to_string());
         let policy = if flush == FlushPolicy::Sync { "sync" } else { "async" };
-        let member = |id: usize| Member::start(id, &addresses, &dir.path().join(format!("node-{id}")), policy, &kept);
+        let member = |id: usize| {
+            Member::start(id, &addresses, &dir.path().join(format!("node-{id}")), policy, &kept)
+        };
         Processes { members: (1..=3).map(member).collect(), _dir: dir }
     }
 
@@ -47,7 +53,8 @@ impl Processes {
     pub(crate) fn append(&mut self, bytes: usize, window: usize, time: Duration) -> Turn {
         let leader = self.leader();
         let before = self.cpu();
-        let answer = self.members[leader].ask(&format!("append {bytes} {window} {}", time.as_nanos()));
+        let answer =
+            self.members[leader].ask(&format!("append {bytes} {window} {}", time.as_nanos()));
         let cpu = self.cpu() - before;
         let (per_second, latencies) = answer.split_once(' ').expect("a child answers in full");
         let mut latency = no_latencies();
@@ -74,7 +81,11 @@ impl Processes {
     fn leader(&mut self) -> usize {
         let deadline = Instant::now() + ELECTION_MAX;
         while Instant::now() < deadline {
-            if let Some(leader) = self.members.iter_mut().position(|member| member.ask("role") == Role::Leader.to_string()) {
+            if let Some(leader) = self
+                .members
+                .iter_mut()
+                .position(|member| member.ask("role") == Role::Leader.to_string())
+            {
                 return leader;
             }
             thread::sleep(Duration::from_millis(10));
@@ -84,7 +95,9 @@ impl Processes {
 
     /// Processor time of all children so far.
     fn cpu(&mut self) -> Duration {
-        let of = |member: &mut Member| Duration::from_nanos(member.ask("cpu").parse().expect("a child answers with a number"));
+        let of = |member: &mut Member| {
+            Duration::from_nanos(member.ask("cpu").parse().expect("a child answers with a number"))
+        };
         self.members.iter_mut().map(of).sum()
     }
 }
@@ -94,7 +107,11 @@ impl Member {
         let program = std::env::current_exe().expect("a program knows where it lies");
         let mut command = Command::new(program);
         command.args([MEMBER, &id.to_string(), &addresses.join(",")]).arg(dir).args([policy, kept]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a program can start itself");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a program can start itself");
         let commands = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("it is piped"));
         Member { child, commands, answers }
@@ -119,7 +136,8 @@ impl Drop for Member {
     }
 }
 
-/// If this process is such a child: does what it is told until its input ends. Returns whether it was one.
+/// If this process is such a child: does what it is told until its input ends. Returns whether it
+/// was one.
 pub(crate) fn serve_as_member(arguments: &[String]) -> bool {
     let [marker, id, addresses, dir, policy, kept] = arguments else { return false };
     if marker != MEMBER {
@@ -128,7 +146,12 @@ pub(crate) fn serve_as_member(arguments: &[String]) -> bool {
     let flush = if policy == "sync" { FlushPolicy::Sync } else { ASYNC };
     let id: u64 = id.parse().expect("a node is a number");
     let peers = (1_u64..).zip(addresses.split(','));
-    let ledger = DLedger::builder(id).peers(peers).dir(dir).flush(flush).open().expect("a node opens in a directory of its own");
+    let ledger = DLedger::builder(id)
+        .peers(peers)
+        .dir(dir)
+        .flush(flush)
+        .open()
+        .expect("a node opens in a directory of its own");
     let work = || {
         for command in std::io::stdin().lines().map_while(Result::ok) {
             println!("{}", obey(&ledger, &command));
@@ -154,8 +177,16 @@ fn obey(ledger: &DLedger, command: &str) -> String {
         ["append", bytes, window, nanos] => {
             let number = |text: &str| text.parse::<u64>().expect("a parent asks with numbers");
             let payload = vec![0x5a; number(bytes) as usize];
-            let turn = append(ledger, &payload, number(window) as usize, Duration::from_nanos(number(nanos)));
-            let pairs = turn.latency.iter_recorded().map(|step| format!("{}:{},", step.value_iterated_to(), step.count_at_value()));
+            let turn = append(
+                ledger,
+                &payload,
+                number(window) as usize,
+                Duration::from_nanos(number(nanos)),
+            );
+            let pairs = turn
+                .latency
+                .iter_recorded()
+                .map(|step| format!("{}:{},", step.value_iterated_to(), step.count_at_value()));
             format!("{} {}", turn.per_second, pairs.collect::<String>())
         }
         _ => panic!("nobody asks for {command}"),

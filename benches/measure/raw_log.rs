@@ -23,14 +23,17 @@ pub(crate) fn record_bytes(entries: usize, payload_bytes: usize) -> usize {
     HEADER_BYTES + entries * (payload_bytes + SLOT_BYTES)
 }
 
-/// A raw log that keeps what it writes begins a file of this size when one is full: the crate's default segment.
+/// A raw log that keeps what it writes begins a file of this size when one is full: the crate's
+/// default segment.
 const KEPT_FILE_BYTES: u64 = 64 << 20;
 
 /// Raw writers, each with a zeroed file that it writes from its begin to its end, again and again.
 ///
-/// A writer is two threads. One copies as many payloads into a batch as the window has room for, with a checksum for each and a table, and writes
-/// it with one `pwrite`; the other runs `fdatasync`, which makes room for all that was written before it began. So one half of the window is filled
-/// and written while the other half is synced, and nothing is handed over but two numbers.
+/// A writer is two threads. One copies as many payloads into a batch as the window has room for,
+/// with a checksum for each and a table, and writes it with one `pwrite`; the other runs
+/// `fdatasync`, which makes room for all that was written before it began. So one half of the
+/// window is filled and written while the other half is synced, and nothing is handed over but two
+/// numbers.
 pub(crate) struct RawLogs {
     files: Vec<Arc<File>>,
     file_bytes: u64,
@@ -40,21 +43,44 @@ pub(crate) struct RawLogs {
 impl RawLogs {
     pub(crate) fn new(count: u64, file_bytes: u64) -> RawLogs {
         let dir = scratch();
-        let file = |number| Arc::new(zeroed_file(&dir.path().join(format!("log-{number}")), file_bytes));
+        let file =
+            |number| Arc::new(zeroed_file(&dir.path().join(format!("log-{number}")), file_bytes));
         RawLogs { files: (0..count).map(file).collect(), file_bytes, _dir: dir }
     }
 
-    /// All of them write `payload` again and again for `time`. How many entries a second each one made durable, or only wrote if not `synced`.
-    pub(crate) fn append(&self, payload: &[u8], window: usize, synced: bool, time: Duration) -> f64 {
-        let places = self.files.iter().map(|file| Place { files: Mutex::new(vec![file.clone()]), file_bytes: self.file_bytes, dir: None });
+    /// All of them write `payload` again and again for `time`. How many entries a second each one
+    /// made durable, or only wrote if not `synced`.
+    pub(crate) fn append(
+        &self,
+        payload: &[u8],
+        window: usize,
+        synced: bool,
+        time: Duration,
+    ) -> f64 {
+        let places = self.files.iter().map(|file| Place {
+            files: Mutex::new(vec![file.clone()]),
+            file_bytes: self.file_bytes,
+            dir: None,
+        });
         append(places.collect(), payload, window, synced, time)
     }
 
-    /// The same by as many logs that keep what they write, each in files of its own which are made as they are needed.
-    pub(crate) fn append_and_keep(&self, payload: &[u8], window: usize, synced: bool, time: Duration) -> f64 {
+    /// The same by as many logs that keep what they write, each in files of its own which are made
+    /// as they are needed.
+    pub(crate) fn append_and_keep(
+        &self,
+        payload: &[u8],
+        window: usize,
+        synced: bool,
+        time: Duration,
+    ) -> f64 {
         let place = |_| {
             let dir = scratch();
-            Place { files: Mutex::new(vec![new_file(&dir)]), file_bytes: KEPT_FILE_BYTES, dir: Some(dir) }
+            Place {
+                files: Mutex::new(vec![new_file(&dir)]),
+                file_bytes: KEPT_FILE_BYTES,
+                dir: Some(dir),
+            }
         };
         append(self.files.iter().map(place).collect(), payload, window, synced, time)
     }
@@ -64,7 +90,10 @@ fn append(places: Vec<Place>, payload: &[u8], window: usize, synced: bool, time:
     let write = |place| Writer::new(place, window as u64).run(payload, synced, time);
     let rates: Vec<f64> = thread::scope(|scope| {
         let writers: Vec<_> = places.iter().map(|place| scope.spawn(|| write(place))).collect();
-        writers.into_iter().map(|writer| writer.join().expect("a raw writer does not panic")).collect()
+        writers
+            .into_iter()
+            .map(|writer| writer.join().expect("a raw writer does not panic"))
+            .collect()
     });
     rates.iter().sum::<f64>() / rates.len() as f64
 }
@@ -105,7 +134,8 @@ impl Place {
 fn new_file(dir: &TempDir) -> Arc<File> {
     let file = tempfile::tempfile_in(dir.path()).expect("scratch space can be written");
     #[cfg(target_os = "linux")]
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, KEPT_FILE_BYTES).expect("there is scratch space");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, KEPT_FILE_BYTES)
+        .expect("there is scratch space");
     Arc::new(file)
 }
 
@@ -121,7 +151,13 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(place: &'a Place, window: u64) -> Writer<'a> {
-        Writer { place, window, written: AtomicU64::new(0), durable: AtomicU64::new(0), ended: AtomicBool::new(false) }
+        Writer {
+            place,
+            window,
+            written: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        }
     }
 
     fn run(&self, payload: &[u8], synced: bool, time: Duration) -> f64 {
@@ -132,7 +168,11 @@ impl<'a> Writer<'a> {
             }
             self.write(payload, synced, began, time);
             self.ended.store(true, Ordering::Relaxed);
-            if synced { self.durable.load(Ordering::Acquire) } else { self.written.load(Ordering::Relaxed) }
+            if synced {
+                self.durable.load(Ordering::Acquire)
+            } else {
+                self.written.load(Ordering::Relaxed)
+            }
         });
         count as f64 / time.as_secs_f64()
     }

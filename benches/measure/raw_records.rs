@@ -7,7 +7,8 @@ use memmap2::Mmap;
 
 use super::scratch::scratch;
 
-/// Records of one length, back to back in a mapped file, with a checksum for each: the least that a verified read can be.
+/// Records of one length, back to back in a mapped file, with a checksum for each: the least that a
+/// verified read can be.
 pub(crate) struct RawRecords {
     map: Mmap,
     len: usize,
@@ -19,7 +20,12 @@ impl RawRecords {
     pub(crate) fn new(count: u64, len: usize) -> RawRecords {
         let dir = scratch();
         let path = dir.path().join("records");
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).expect("scratch space can be written");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .expect("scratch space can be written");
         let mut record = vec![0x5a; len];
         let mut crcs = Vec::with_capacity(count as usize);
         let mut chunk = Vec::with_capacity(len << 10);

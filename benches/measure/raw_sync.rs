@@ -11,13 +11,16 @@ use tempfile::TempDir;
 
 use super::scratch::scratch;
 
-/// Files are written from their begin to their end, again and again: a write never meets a block that is still on its way to the disk.
+/// Files are written from their begin to their end, again and again: a write never meets a block
+/// that is still on its way to the disk.
 const FILE_BYTES: u64 = 16 << 20;
 
-/// A small raw write and sync that takes longer than this at the median tells of a disk, or of neighbours, too restless for figures.
+/// A small raw write and sync that takes longer than this at the median tells of a disk, or of
+/// neighbours, too restless for figures.
 const RESTLESS: Duration = Duration::from_millis(1);
 
-/// Writes and syncs into zeroed files, all at once: what replicas on one disk must do at the least for one append.
+/// Writes and syncs into zeroed files, all at once: what replicas on one disk must do at the least
+/// for one append.
 pub(crate) struct RawSync {
     files: Vec<File>,
     data: Vec<u8>,
@@ -36,14 +39,23 @@ impl RawSync {
     /// `bytes` at a time into each of `files`.
     pub(crate) fn new(files: u64, bytes: usize) -> RawSync {
         let dir = scratch();
-        let files = (0..files).map(|file| zeroed_file(&dir.path().join(format!("raw-{file}")), FILE_BYTES)).collect();
+        let files = (0..files)
+            .map(|file| zeroed_file(&dir.path().join(format!("raw-{file}")), FILE_BYTES))
+            .collect();
         RawSync { files, data: vec![0xa5; bytes], _dir: dir }
     }
 
     pub(crate) fn run(&self, time: Duration) -> Synced {
         let histograms: Vec<Histogram<u64>> = thread::scope(|scope| {
-            let writers: Vec<_> = self.files.iter().map(|file| scope.spawn(|| self.write_and_sync(file, time))).collect();
-            writers.into_iter().map(|writer| writer.join().expect("a raw write does not panic")).collect()
+            let writers: Vec<_> = self
+                .files
+                .iter()
+                .map(|file| scope.spawn(|| self.write_and_sync(file, time)))
+                .collect();
+            writers
+                .into_iter()
+                .map(|writer| writer.join().expect("a raw write does not panic"))
+                .collect()
         });
         let mut latency = Histogram::new(3).expect("three digits are a legal precision");
         histograms.iter().for_each(|one| latency.add(one).expect("it resizes"));
@@ -80,7 +92,12 @@ impl Synced {
 
 /// A new file of `bytes`, all of them written.
 pub(crate) fn zeroed_file(path: &Path, bytes: u64) -> File {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).expect("scratch space can be written");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .expect("scratch space can be written");
     let zeros = vec![0; 1 << 20];
     for at in (0..bytes).step_by(zeros.len()) {
         file.write_all_at(&zeros, at).expect("scratch space can be written");

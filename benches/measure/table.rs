@@ -19,7 +19,9 @@ impl Table {
     /// The first column to the left, the others to the right.
     pub(crate) fn print(&self) {
         let columns = self.rows[0].len();
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for (number, row) in self.rows.iter().enumerate() {
             let cell = |(column, text): (usize, &String)| match column {
@@ -28,8 +30,13 @@ impl Table {
             };
             println!("| {} |", row.iter().enumerate().map(cell).collect::<Vec<_>>().join(" | "));
             if number == 0 {
-                let rule = |(column, width): (usize, &usize)| if column == 0 { "-".repeat(*width) } else { "-".repeat(width - 1) + ":" };
-                println!("| {} |", widths.iter().enumerate().map(rule).collect::<Vec<_>>().join(" | "));
+                let rule = |(column, width): (usize, &usize)| {
+                    if column == 0 { "-".repeat(*width) } else { "-".repeat(width - 1) + ":" }
+                };
+                println!(
+                    "| {} |",
+                    widths.iter().enumerate().map(rule).collect::<Vec<_>>().join(" | ")
+                );
             }
         }
         println!();

@@ -12,7 +12,8 @@ use super::machine;
 #[derive(Clone)]
 pub(crate) struct Turn {
     pub(crate) per_second: f64,
-    /// Of one append, from the call to the moment that the caller has the answer, in nanoseconds. Empty where nobody looked.
+    /// Of one append, from the call to the moment that the caller has the answer, in nanoseconds.
+    /// Empty where nobody looked.
     pub(crate) latency: Histogram<u64>,
     /// Processor time of all processes that took part, over the time of the turn.
     pub(crate) cores: f64,
@@ -33,5 +34,9 @@ pub(crate) fn no_latencies() -> Histogram<u64> {
 pub(crate) fn append(ledger: &DLedger, payload: &[u8], window: usize, time: Duration) -> Turn {
     let mut load = Load::new(ledger, payload, window);
     let (outcome, cores) = machine::cores_busy(|| load.run(u64::MAX, time));
-    Turn { per_second: outcome.appends as f64 / outcome.took.as_secs_f64(), latency: outcome.latency, cores }
+    Turn {
+        per_second: outcome.appends as f64 / outcome.took.as_secs_f64(),
+        latency: outcome.latency,
+        cores,
+    }
 }

@@ -26,20 +26,29 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts nodes 1 to `members`, each in a directory of its own below `dir`.
     pub(crate) fn start(members: u64, dir: &Path) -> Result<Cluster> {
-        let mut cluster = Cluster { network: MemoryNetwork::new(), members, dir: dir.to_owned(), nodes: BTreeMap::new() };
+        let mut cluster = Cluster {
+            network: MemoryNetwork::new(),
+            members,
+            dir: dir.to_owned(),
+            nodes: BTreeMap::new(),
+        };
         for id in 1..=members {
             cluster.start_node(id)?;
         }
         Ok(cluster)
     }
 
-    /// Starts one node, new or known. The default timeouts are made for machines; within one process they can be shorter.
+    /// Starts one node, new or known. The default timeouts are made for machines; within one
+    /// process they can be shorter.
     pub(crate) fn start_node(&mut self, id: u64) -> Result<()> {
-        let mut builder = DLedger::builder(id).group("kv_store").dir(self.dir.join(format!("node-{id}")));
+        let mut builder =
+            DLedger::builder(id).group("kv_store").dir(self.dir.join(format!("node-{id}")));
         for peer in 1..=self.members {
             builder = builder.peer(peer, "");
         }
-        let builder = builder.heartbeat_interval(Duration::from_millis(50)).election_timeout(Duration::from_millis(300));
+        let builder = builder
+            .heartbeat_interval(Duration::from_millis(50))
+            .election_timeout(Duration::from_millis(300));
         let ledger = builder.transport(self.network.transport(NodeId::from(id))).open()?;
         self.nodes.insert(id, Node::replaying(ledger)?);
         Ok(())
@@ -63,8 +72,10 @@ impl Cluster {
 
     /// Writes through whoever leads, until it is certain that it is written. Returns the index.
     ///
-    /// An error that says "not written" is met by trying again. An error that says "perhaps" is met by looking first: what became of a command on
-    /// its way while the leader went away is not known to the client, but the log knows. `from` is where the command can stand at the earliest.
+    /// An error that says "not written" is met by trying again. An error that says "perhaps" is met
+    /// by looking first: what became of a command on its way while the leader went away is not
+    /// known to the client, but the log knows. `from` is where the command can stand at the
+    /// earliest.
     pub(crate) fn write_through(&self, command: &Command, from: u64) -> Result<u64> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -98,7 +109,11 @@ impl Host for Cluster {
     }
 
     fn status(&mut self) -> Vec<String> {
-        let line = |id| self.nodes.get(&id).map_or(format!("node {id}: down"), |node| describe(&node.ledger.status()));
+        let line = |id| {
+            self.nodes
+                .get(&id)
+                .map_or(format!("node {id}: down"), |node| describe(&node.ledger.status()))
+        };
         (1..=self.members).map(line).collect()
     }
 

@@ -1,4 +1,5 @@
-//! A replicated key-value store in a few hundred lines: the log is the truth, the map is what it amounts to.
+//! A replicated key-value store in a few hundred lines: the log is the truth, the map is what it
+//! amounts to.
 //!
 //! ```text
 //! cargo run --release --example kv_store                      a tour: three nodes, one of them dies and comes back

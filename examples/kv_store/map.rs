@@ -5,7 +5,8 @@ use std::fmt;
 
 /// One change to the map. Its text is what stands in the log: `put key value` or `del key`.
 ///
-/// Both may be replayed twice without harm, and that is what lets a client repeat one whose fate it does not know.
+/// Both may be replayed twice without harm, and that is what lets a client repeat one whose fate it
+/// does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Put { key: String, value: String },
@@ -44,7 +45,8 @@ impl fmt::Display for Command {
     }
 }
 
-/// The state of the store. Nodes that replayed the same entries hold equal maps, since nothing but the log goes in.
+/// The state of the store. Nodes that replayed the same entries hold equal maps, since nothing but
+/// the log goes in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Map {
     pub(crate) values: BTreeMap<String, String>,

@@ -64,7 +64,8 @@ impl Node {
         Ok(node)
     }
 
-    /// Rebuilds the map from the first entry on, then keeps it up to date. There is nothing else to load: the log is the state.
+    /// Rebuilds the map from the first entry on, then keeps it up to date. There is nothing else to
+    /// load: the log is the state.
     pub(crate) fn replaying(ledger: DLedger) -> Result<Node> {
         let follower = Arc::new(Follower::default());
         let (tail, shared) = (ledger.tail(0), Arc::clone(&follower));
@@ -80,15 +81,24 @@ impl Node {
         Ok(Node { ledger, follower, replay })
     }
 
-    /// The map as it is on this node, with everything in it that anyone was told is done before this call.
+    /// The map as it is on this node, with everything in it that anyone was told is done before
+    /// this call.
     ///
-    /// Any node can do this, leader or not: the barrier asks the leader how far the log reaches by now, and then the map has only to get there.
+    /// Any node can do this, leader or not: the barrier asks the leader how far the log reaches by
+    /// now, and then the map has only to get there.
     pub(crate) fn read(&self) -> Result<Map> {
         let end = self.barrier()?;
         let behind = |map: &mut Map| map.next < end;
-        let (map, waited) =
-            self.follower.moved.wait_timeout_while(self.follower.lock(), PATIENCE, behind).unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() { Err("the map does not keep up with the log".into()) } else { Ok(map.clone()) }
+        let (map, waited) = self
+            .follower
+            .moved
+            .wait_timeout_while(self.follower.lock(), PATIENCE, behind)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            Err("the map does not keep up with the log".into())
+        } else {
+            Ok(map.clone())
+        }
     }
 
     /// Where the log holds exactly `command`, from `from` on, if it does.
@@ -106,7 +116,8 @@ impl Node {
         Ok(None)
     }
 
-    /// A node that has just started, or just lost its leader, needs a moment before it can ask how far the log reaches.
+    /// A node that has just started, or just lost its leader, needs a moment before it can ask how
+    /// far the log reaches.
     fn barrier(&self) -> Result<u64> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -129,15 +140,21 @@ impl Node {
 
 fn announce(status: &Status) {
     match (status.role, status.leader) {
-        (Role::Follower, Some(leader)) => println!("node {} follows node {leader} in term {}", status.id, status.term),
+        (Role::Follower, Some(leader)) => {
+            println!("node {} follows node {leader} in term {}", status.id, status.term)
+        }
         (role, _) => println!("node {} is {role} in term {}", status.id, status.term),
     }
 }
 
 /// One line on how a node is.
 pub(crate) fn describe(status: &Status) -> String {
-    let leader = status.leader.map_or("nobody leads".to_owned(), |leader| format!("node {leader} leads"));
-    format!("node {}: {} in term {}, {leader}, {} entries", status.id, status.role, status.term, status.committed.end)
+    let leader =
+        status.leader.map_or("nobody leads".to_owned(), |leader| format!("node {leader} leads"));
+    format!(
+        "node {}: {} in term {}, {leader}, {} entries",
+        status.id, status.role, status.term, status.committed.end
+    )
 }
 
 /// What keeps a node from its work, and what to do about it.
@@ -152,7 +169,9 @@ impl Host for Node {
             AppendError::NotLeader { leader: Some(leader), advertised: Some(place), .. } => {
                 format!("node {leader} leads: ask at {place}").into()
             }
-            error if error.may_have_committed() => format!("{error}: it may be done or not, read to see").into(),
+            error if error.may_have_committed() => {
+                format!("{error}: it may be done or not, read to see").into()
+            }
             error => error.into(),
         })
     }

@@ -1,4 +1,5 @@
-//! The tour: three nodes, a leader that dies while puts are on their way, and a count of what was promised and what was kept.
+//! The tour: three nodes, a leader that dies while puts are on their way, and a count of what was
+//! promised and what was kept.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -33,7 +34,11 @@ pub(crate) fn run() -> Result<()> {
     println!("Three nodes in one process keep one log, and a key-value map that follows it.");
 
     let begun = Instant::now();
-    let mut tour = Tour { cluster: Cluster::start(3, dir.path())?, next_key: 1, acknowledged: BTreeMap::new() };
+    let mut tour = Tour {
+        cluster: Cluster::start(3, dir.path())?,
+        next_key: 1,
+        acknowledged: BTreeMap::new(),
+    };
     tour.see_who_leads(begun)?;
     tour.put(2, 1_000)?;
     tour.read_from_every_node()?;
@@ -47,7 +52,11 @@ impl Tour {
     fn see_who_leads(&self, begun: Instant) -> Result<()> {
         let (leader, node) = self.cluster.leader()?;
         println!("\n1. The nodes elect a leader");
-        println!("   node {leader} leads in term {}, {} ms after the start", node.ledger.status().term, begun.elapsed().as_millis());
+        println!(
+            "   node {leader} leads in term {}, {} ms after the start",
+            node.ledger.status().term,
+            begun.elapsed().as_millis()
+        );
         Ok(())
     }
 
@@ -95,10 +104,15 @@ impl Tour {
         let index = self.cluster.write_through(&command, from)?;
         let failover = stopped.elapsed().as_millis();
         self.note(index, command)?;
-        println!("   failover took {failover} ms: node {} leads now, and acknowledged the next put", self.cluster.leader()?.0);
+        println!(
+            "   failover took {failover} ms: node {} leads now, and acknowledged the next put",
+            self.cluster.leader()?.0
+        );
 
         let (found, repeated) = self.settle(fates.unknown, fates.refused, from)?;
-        println!("   of the others, {found} are in the log; {repeated} are not, and were put again");
+        println!(
+            "   of the others, {found} are in the log; {repeated} are not, and were put again"
+        );
         Ok(old_leader)
     }
 
@@ -107,11 +121,16 @@ impl Tour {
         let begun = Instant::now();
         self.cluster.start_node(old_leader)?;
         let map = self.cluster.nodes[&old_leader].read()?;
-        println!("   it caught up and replayed {} entries in {} ms", map.next, begun.elapsed().as_millis());
+        println!(
+            "   it caught up and replayed {} entries in {} ms",
+            map.next,
+            begun.elapsed().as_millis()
+        );
         Ok(())
     }
 
-    /// Holds every node to every promise: the entry stands where it was said to stand, and the map shows it.
+    /// Holds every node to every promise: the entry stands where it was said to stand, and the map
+    /// shows it.
     fn compare_and_count(mut self) -> Result<()> {
         println!("\n7. Is everything there, on every node?");
         let mut lost: BTreeMap<u64, &Command> = BTreeMap::new();
@@ -120,7 +139,8 @@ impl Tour {
             let map = node.read()?;
             for (index, command) in &self.acknowledged {
                 let Command::Put { key, value } = command else { continue };
-                let in_the_log = node.ledger.get(*index)?.is_some_and(|entry| *entry == command.bytes());
+                let in_the_log =
+                    node.ledger.get(*index)?.is_some_and(|entry| *entry == command.bytes());
                 if !in_the_log || map.values.get(key) != Some(value) {
                     lost.insert(*index, command);
                 }
@@ -137,12 +157,19 @@ impl Tour {
         if equal && lost.is_empty() { Ok(()) } else { Err("a promise was broken".into()) }
     }
 
-    /// Sends puts to the leader without waiting for each. Returns the first index that they can have.
+    /// Sends puts to the leader without waiting for each. Returns the first index that they can
+    /// have.
     fn send(&mut self, count: u64) -> Result<(u64, Vec<(Command, AppendFuture)>)> {
         let commands: Vec<Command> = (0..count).map(|_| self.next_put()).collect();
         let ledger = &self.cluster.leader()?.1.ledger;
         let from = ledger.committed().end;
-        Ok((from, commands.into_iter().map(|command| (command.clone(), ledger.append_async(command.bytes()))).collect()))
+        Ok((
+            from,
+            commands
+                .into_iter()
+                .map(|command| (command.clone(), ledger.append_async(command.bytes())))
+                .collect(),
+        ))
     }
 
     fn wait_for(&mut self, on_their_way: Vec<(Command, AppendFuture)>) -> Fates {
@@ -160,8 +187,14 @@ impl Tour {
         fates
     }
 
-    /// Looks for what may be written, and puts again what is not. Returns how many were found, and how many were repeated.
-    fn settle(&mut self, unknown: Vec<Command>, refused: Vec<Command>, from: u64) -> Result<(usize, usize)> {
+    /// Looks for what may be written, and puts again what is not. Returns how many were found, and
+    /// how many were repeated.
+    fn settle(
+        &mut self,
+        unknown: Vec<Command>,
+        refused: Vec<Command>,
+        from: u64,
+    ) -> Result<(usize, usize)> {
         let (mut found, mut again) = (0, refused);
         for command in unknown {
             match self.cluster.leader()?.1.find(&command, from)? {
@@ -183,7 +216,9 @@ impl Tour {
     fn note(&mut self, index: u64, command: Command) -> Result<()> {
         match self.acknowledged.insert(index, command) {
             None => Ok(()),
-            Some(other) => Err(format!("index {index} was given to two puts, one of them {other}").into()),
+            Some(other) => {
+                Err(format!("index {index} was given to two puts, one of them {other}").into())
+            }
         }
     }
 

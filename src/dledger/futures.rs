@@ -13,13 +13,15 @@ use std::task::{Context, Poll};
 use super::DLedger;
 use crate::engine::{Command, Input};
 use crate::entry::NodeId;
-use crate::error::{AppendError, BarrierError, PurgeError, ReadError, ShutdownError, TransferError};
+use crate::error::{
+    AppendError, BarrierError, PurgeError, ReadError, ShutdownError, TransferError,
+};
 use crate::fork::Home;
 use crate::future::{AppendFuture, Appended};
 use crate::primitives::channel::Sender;
 use crate::reply::{Reply, Response};
 use crate::sequencer::{Admission, Ticket};
-use crate::shared::Shared;
+use crate::shared::NodeShared;
 use crate::threads::Threads;
 use crate::watch::LeaderKnown;
 
@@ -185,7 +187,7 @@ impl DLedger {
 pub struct AppendWhenReady {
     /// Nothing, while it waits.
     append: Option<AppendFuture>,
-    waits: Option<(Ticket, Arc<Shared>)>,
+    waits: Option<(Ticket, Arc<NodeShared>)>,
 }
 
 impl Future for AppendWhenReady {
@@ -313,7 +315,7 @@ impl Drop for ShutdownFuture {
 #[derive(Debug)]
 #[must_use = "it waits only while it is awaited"]
 pub struct CommittedPast {
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
     index: u64,
     key: Option<u64>,
 }
@@ -328,7 +330,7 @@ impl Future for CommittedPast {
         }
         let polled = shared.watermark.poll_past(*index, context.waker(), key);
         let Poll::Ready(is_committed) = polled else { return Poll::Pending };
-        let (index, first) = (*index, shared.reader.base().mark.next_index);
+        let (index, first) = (*index, shared.reader.base().point.next_index);
         Poll::Ready(match is_committed {
             _ if shared.watermark.is_closed() => Err(ReadError::Stopped),
             false => Err(ReadError::Failed { reason: shared.fault() }),

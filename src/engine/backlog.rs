@@ -1,5 +1,5 @@
-//! What a node does whose storage takes more than it makes durable: it syncs ahead of time, and takes no
-//! appends meanwhile.
+//! What a node does whose storage takes more than it makes durable: it syncs ahead of time, and
+//! takes no appends meanwhile.
 
 use super::Engine;
 

@@ -10,9 +10,9 @@ impl Engine {
             return Err(BackupError::Stopped);
         }
         let (reader, end) = (&self.shared.reader, self.shared.watermark.end());
-        let base = reader.base().mark;
+        let base = reader.base().point;
         let last = match end > base.next_index {
-            true => reader.batch_with(end - 1)?.map(|batch| batch.raft_index()),
+            true => reader.batch_containing(end - 1)?.map(|batch| batch.raft_index()),
             false => None,
         };
         self.storage.begin_backup(last.unwrap_or(base.raft_index))

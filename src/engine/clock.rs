@@ -1,7 +1,7 @@
 //! Warns of timestamps that lie in the future.
 //!
-//! Timestamps never decrease along a ledger. So once a leader's clock was far ahead, every later entry
-//! bears that time until clocks have caught up with it, whoever leads.
+//! Timestamps never decrease along a ledger. So once a leader's clock was far ahead, every later
+//! entry bears that time until clocks have caught up with it, whoever leads.
 
 use super::Engine;
 

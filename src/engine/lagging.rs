@@ -1,13 +1,14 @@
-//! What the log of a leader says of followers that lag: that one has fallen behind, how it gets on, that it is moved forward, and that it has
-//! caught up.
+//! What the log of a leader says of followers that lag: that one has fallen behind, how it gets on,
+//! that it is moved forward, and that it has caught up.
 //!
-//! A follower lags that has not acknowledged for two seconds what had been committed a second before. Of each follower a line of a kind is
-//! written every ten seconds at most, so one that comes and goes does not fill the log.
+//! A follower lags that has not acknowledged for two seconds what had been committed a second
+//! before. Of each follower a line of a kind is written every ten seconds at most, so one that
+//! comes and goes does not fill the log.
 
 use std::time::Duration;
 
 use super::Engine;
-use crate::batch::Mark;
+use crate::batch::LogPoint;
 use crate::entry::NodeId;
 use crate::role::Role;
 
@@ -47,7 +48,13 @@ impl Followers {
     fn of(&mut self, node: NodeId, now: Duration) -> &mut Follower {
         let at = self.list.iter().position(|follower| follower.node == node).unwrap_or_else(|| {
             let zero = Duration::ZERO;
-            self.list.push(Follower { node, level_at: now, told: None, lag_at: zero, move_at: zero });
+            self.list.push(Follower {
+                node,
+                level_at: now,
+                told: None,
+                lag_at: zero,
+                move_at: zero,
+            });
             self.list.len() - 1
         });
         &mut self.list[at]
@@ -87,13 +94,13 @@ impl Engine {
     /// Called once a tick.
     pub(super) fn watch_followers(&mut self) {
         let (now, moved) = (self.now.elapsed, self.replica.take_moved());
-        if self.stands_still() || self.replica.standing().role != Role::Leader {
+        if self.stands_still() || self.replica.role_state().role != Role::Leader {
             self.telling.followers = Followers::default();
             return;
         }
         for node in moved {
             if self.telling.followers.of(node, now).is_move_news(now) {
-                let first = self.shared.reader.base().mark.next_index;
+                let first = self.shared.reader.base().point.next_index;
                 self.inform(&format!("moves node {node} forward: what it lacks was purged here, and its log begins anew at entry {first}"));
             }
         }
@@ -110,13 +117,18 @@ impl Engine {
         }
     }
 
-    fn tell_follower(&self, node: NodeId, news: News, has: u64, committed: &Mark) {
-        let lacks = || match self.shared.reader.mark(has) {
+    fn tell_follower(&self, node: NodeId, news: News, has: u64, committed: &LogPoint) {
+        let lacks = || match self.shared.reader.point(has) {
             _ if has == 0 => "it has said nothing to this leader yet".to_owned(),
-            Ok(Some(mark)) => {
-                let (entries, bytes) =
-                    (committed.next_index.saturating_sub(mark.next_index), committed.next_position.saturating_sub(mark.next_position));
-                format!("it has what lies below entry {}, and lacks {entries} committed entries ({bytes} bytes)", mark.next_index)
+            Ok(Some(point)) => {
+                let (entries, bytes) = (
+                    committed.next_index.saturating_sub(point.next_index),
+                    committed.next_position.saturating_sub(point.next_position),
+                );
+                format!(
+                    "it has what lies below entry {}, and lacks {entries} committed entries ({bytes} bytes)",
+                    point.next_index
+                )
             }
             // It lies before the begin of this log, or cannot be read at present.
             _ => format!("it lacks what was committed since batch {has}"),
@@ -135,9 +147,16 @@ mod tests {
 
     /// What is told of a follower that has so much, of so much, at each look.
     fn told(looks: &[(u64, u64)]) -> Vec<(usize, News)> {
-        let mut follower =
-            Follower { node: NodeId::from(2), level_at: Duration::ZERO, told: None, lag_at: Duration::ZERO, move_at: Duration::ZERO };
-        let look = |(at, &(has, commit)): (usize, &(u64, u64))| Some((at, follower.look(has, commit, LOOK_EVERY * at as u32)?));
+        let mut follower = Follower {
+            node: NodeId::from(2),
+            level_at: Duration::ZERO,
+            told: None,
+            lag_at: Duration::ZERO,
+            move_at: Duration::ZERO,
+        };
+        let look = |(at, &(has, commit)): (usize, &(u64, u64))| {
+            Some((at, follower.look(has, commit, LOOK_EVERY * at as u32)?))
+        };
         looks.iter().enumerate().filter_map(look).collect()
     }
 
@@ -149,7 +168,13 @@ mod tests {
         assert_eq!(told(&looks), [(2, News::Lags)], "it does not get on");
         looks.extend((6..36).map(|has| (has, 100)));
         looks.push((100, 100));
-        let expected = [(2, News::Lags), (33, News::CatchesUp), (43, News::CatchesUp), (53, News::CatchesUp), (63, News::HasCaughtUp)];
+        let expected = [
+            (2, News::Lags),
+            (33, News::CatchesUp),
+            (43, News::CatchesUp),
+            (53, News::CatchesUp),
+            (63, News::HasCaughtUp),
+        ];
         assert_eq!(told(&looks), expected);
     }
 

@@ -13,7 +13,7 @@ use super::Engine;
 use crate::entry::NodeId;
 use crate::members::{MemberLog, MemberNumbers};
 use crate::role::{Member, Progress, Role};
-use crate::transport::Arrival;
+use crate::transport::TransportEvent;
 
 /// A member that is heard is reached if nothing that was sent to it was lost for so long: longer
 /// than a transport takes from one attempt to connect to the next.
@@ -48,7 +48,15 @@ struct Contact {
 
 impl Contact {
     fn new(id: NodeId) -> Contact {
-        Contact { id, heard: None, lost: None, advertised: None, log: None, reached: None, progress: None }
+        Contact {
+            id,
+            heard: None,
+            lost: None,
+            advertised: None,
+            log: None,
+            reached: None,
+            progress: None,
+        }
     }
 
     /// Whether messages get there, as far as is known.
@@ -109,26 +117,28 @@ impl Contacts {
 
 impl Engine {
     /// Takes what an arrival tells of a member.
-    pub(super) fn note_contact(&mut self, arrival: &Arrival) {
+    pub(super) fn note_contact(&mut self, arrival: &TransportEvent) {
         let now = Some(self.now.elapsed);
         match arrival {
-            Arrival::Message(message) => {
+            TransportEvent::Message(message) => {
                 if let Some(contact) = self.contact(message.from()) {
                     contact.heard = now;
                 }
             }
-            Arrival::Met { peer, .. } => {
+            TransportEvent::PeerIdentified { peer, .. } => {
                 if let Some(contact) = self.contact(*peer) {
                     (contact.heard, contact.lost) = (now, None);
                 }
             }
-            Arrival::Unreachable(peer) => {
+            TransportEvent::Unreachable(peer) => {
                 if let Some(contact) = self.contact(*peer) {
                     contact.lost = now;
                 }
             }
-            Arrival::Advertised { peer, text } => self.set_advertised(*peer, text),
-            Arrival::Refused { .. } | Arrival::Accepted(_) | Arrival::Outlived(_) => {}
+            TransportEvent::Advertised { peer, text } => self.set_advertised(*peer, text),
+            TransportEvent::Refused { .. }
+            | TransportEvent::Accepted(_)
+            | TransportEvent::OutdatedDirectory(_) => {}
         }
     }
 
@@ -136,7 +146,8 @@ impl Engine {
     fn contact(&mut self, id: NodeId) -> Option<&mut Contact> {
         let is_known = self.contacts.others.iter().any(|contact| contact.id == id);
         if !is_known {
-            let is_other = id != self.settings.replica.node && self.replica.membership().contains(id);
+            let is_other =
+                id != self.settings.replica.node && self.replica.membership().contains(id);
             self.contacts.others.extend(is_other.then(|| Contact::new(id)));
         }
         self.contacts.find(id)
@@ -150,7 +161,7 @@ impl Engine {
         }
         contact.advertised = text.cloned();
         self.show_members();
-        if self.replica.standing().leader == Some(peer) {
+        if self.replica.role_state().leader == Some(peer) {
             self.refuse_appends_anew();
         }
     }
@@ -165,8 +176,9 @@ impl Engine {
         if self.contacts.others.is_empty() {
             return;
         }
-        let leads = self.is_at_work() && self.replica.standing().role == Role::Leader;
-        let in_step = self.contacts.note_commit(self.replica.commit(), self.settings.replica.election_ticks);
+        let leads = self.is_at_work() && self.replica.role_state().role == Role::Leader;
+        let in_step =
+            self.contacts.note_commit(self.replica.commit(), self.settings.replica.election_ticks);
         let Contacts { others, commits, .. } = &mut self.contacts;
         let mut is_changed = false;
         for contact in &mut *others {
@@ -178,7 +190,10 @@ impl Engine {
         }
         if leads {
             self.replica.each_follower(in_step, |follower| {
-                let Some(contact) = others.iter_mut().find(|contact| contact.id == follower.id) else { return };
+                let Some(contact) = others.iter_mut().find(|contact| contact.id == follower.id)
+                else {
+                    return;
+                };
                 contact.log = follower.log;
                 let progress = contact.progress(follower.is_moved, commits);
                 is_changed |= progress != contact.progress;
@@ -194,7 +209,11 @@ impl Engine {
     /// Lets a status show when the others were heard, and what they have.
     fn note_numbers(&self) {
         let others = self.contacts.others.iter();
-        let numbers = others.map(|contact| MemberNumbers { id: contact.id, heard: contact.heard, log: contact.log });
+        let numbers = others.map(|contact| MemberNumbers {
+            id: contact.id,
+            heard: contact.heard,
+            log: contact.log,
+        });
         self.shared.members.note(self.now.elapsed, numbers);
     }
 
@@ -207,7 +226,8 @@ impl Engine {
     /// they advertise; one that does not lead, nothing of their logs.
     pub(super) fn shown_members(&mut self) -> Vec<Member> {
         let takes_part = self.fault.is_none() && !self.stopped;
-        let leads = takes_part && self.is_at_work() && self.replica.standing().role == Role::Leader;
+        let leads =
+            takes_part && self.is_at_work() && self.replica.role_state().role == Role::Leader;
         for contact in &mut self.contacts.others {
             contact.reached = contact.reached.filter(|_| takes_part);
             contact.progress = contact.progress.filter(|_| leads);
@@ -217,7 +237,8 @@ impl Engine {
             true => self.note_numbers(),
             false => self.shared.members.clear(),
         }
-        let mut members = self.shared.members_of(self.replica.membership(), &self.settings.addresses);
+        let mut members =
+            self.shared.members_of(self.replica.membership(), &self.settings.addresses);
         self.contacts.show(&mut members);
         members
     }

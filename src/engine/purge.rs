@@ -1,9 +1,9 @@
 //! Giving up the head of the log: at the wish of a host, or all of it, to begin anew at the
 //! leader's first retained entry.
 //!
-//! A segment goes only once what follows it is durable, and its file only once it is durable that the
-//! log does without it. So a purge syncs what was not synced yet, changes the state, and syncs that:
-//! nobody need append for the files to go.
+//! A segment goes only once what follows it is durable, and its file only once it is durable that
+//! the log does without it. So a purge syncs what was not synced yet, changes the state, and syncs
+//! that: nobody need append for the files to go.
 
 use super::Engine;
 use crate::error::PurgeError;
@@ -23,13 +23,14 @@ impl Engine {
     /// lacked before it is kept by nobody that could send it. Readers there find
     /// [`Purged`](crate::ReadError::Purged), as after a purge.
     pub(super) fn move_forward(&mut self, base: &Base) {
-        let (first, end) = (self.shared.reader.base().mark.next_index, self.shared.watermark.end());
+        let (first, end) =
+            (self.shared.reader.base().point.next_index, self.shared.watermark.end());
         let written = self.storage.reset(base);
         if written.is_ok() {
             self.inform(&format!(
                 "moved forward: its log begins anew at entry {}, the first that its leader keeps; \
                  it had {first} to below {end}",
-                base.mark.next_index,
+                base.point.next_index,
             ));
         }
         self.after_write(written, None);
@@ -68,8 +69,8 @@ impl Engine {
         }
     }
 
-    /// Gives up the log below `index`, as far as it is committed and whole segments allow. Returns the
-    /// first index that is kept.
+    /// Gives up the log below `index`, as far as it is committed and whole segments allow. Returns
+    /// the first index that is kept.
     fn purge(&mut self, index: u64) -> Result<u64, PurgeError> {
         self.check_purge()?;
         let before = self.shared.reader.base();
@@ -82,9 +83,9 @@ impl Engine {
             }
         }
         let base = self.shared.reader.base();
-        let first = base.mark.next_index;
+        let first = base.point.next_index;
         if base != before {
-            self.tell_purged(before.mark.next_index, first);
+            self.tell_purged(before.point.next_index, first);
             self.begin_sync(0);
             self.replica.handle_purged(base);
         }

@@ -1,12 +1,13 @@
-//! Who refuses whom: what the transport reports of connections, and what this node refuses of the messages that a peer sends it all the
-//! same.
+//! Who refuses whom: what the transport reports of connections, and what this node refuses of the
+//! messages that a peer sends it all the same.
 //!
-//! A message that is refused once is no news: it may be torn, or come from a time that is over. A peer of which nothing of one kind is
-//! taken for an election timeout, while it keeps sending that, stands still towards this node, and whoever looks for the reason finds
-//! it nowhere else: it is shown, until something of that kind is taken or nothing of it has come for ten seconds.
+//! A message that is refused once is no news: it may be torn, or come from a time that is over. A
+//! peer of which nothing of one kind is taken for an election timeout, while it keeps sending that,
+//! stands still towards this node, and whoever looks for the reason finds it nowhere else: it is
+//! shown, until something of that kind is taken or nothing of it has come for ten seconds.
 //!
-//! The log tells what is shown, a second late: peers refuse a node for the same reason, one after the
-//! other, and are named together.
+//! The log tells what is shown, a second late: peers refuse a node for the same reason, one after
+//! the other, and are named together.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use crate::message::Kind;
 use crate::replica::Settings;
 use crate::role::{Refusal, Role, grouped};
 
-/// How long a peer need not have sent any more of what is refused until it is forgotten. As long as a transport remembers.
+/// How long a peer need not have sent any more of what is refused until it is forgotten. As long as
+/// a transport remembers.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 
 /// How long the log waits for more of the same.
@@ -37,7 +39,7 @@ pub(super) struct Refusing {
     /// What the log told last, and when.
     told: (Vec<String>, Option<Duration>),
     /// When it tells the next.
-    tell_at: Option<Duration>,
+    commit_notice_at: Option<Duration>,
 }
 
 /// Messages of one kind that a peer sends, and that are refused one after the other.
@@ -53,7 +55,8 @@ struct Run {
 }
 
 impl Refusing {
-    /// One of each peer, by ascending id. A transport that refuses a peer lets through nothing that could be refused here.
+    /// One of each peer, by ascending id. A transport that refuses a peer lets through nothing that
+    /// could be refused here.
     fn shown(&self) -> Vec<Refusal> {
         let mut shown = self.reported.clone();
         for run in self.runs.iter().filter(|run| run.shown.is_some()) {
@@ -74,19 +77,23 @@ impl Refusing {
     fn plan(&mut self, now: Duration) {
         let (told, told_at) = &self.told;
         if grouped(&self.shown()) != *told {
-            let due = (now + GATHERED_FOR).max(told_at.map_or(Duration::ZERO, |told_at| told_at + TOLD_EVERY));
-            self.tell_at = Some(self.tell_at.map_or(due, |tell_at| tell_at.min(due)));
+            let due = (now + GATHERED_FOR)
+                .max(told_at.map_or(Duration::ZERO, |told_at| told_at + TOLD_EVERY));
+            self.commit_notice_at = Some(
+                self.commit_notice_at.map_or(due, |commit_notice_at| commit_notice_at.min(due)),
+            );
         }
     }
 
     /// What the log is to tell by now: what is new, or all of it if nothing is. `Some` of nothing:
     /// what was told is over.
     fn due(&mut self, now: Duration) -> Option<Vec<String>> {
-        self.tell_at.take_if(|tell_at| *tell_at <= now)?;
+        self.commit_notice_at.take_if(|commit_notice_at| *commit_notice_at <= now)?;
         let lines = grouped(&self.shown());
-        self.tell_at = (!lines.is_empty()).then(|| now + REPEATED_EVERY);
+        self.commit_notice_at = (!lines.is_empty()).then(|| now + REPEATED_EVERY);
         let (before, _) = std::mem::replace(&mut self.told, (lines.clone(), Some(now)));
-        let news: Vec<String> = lines.iter().filter(|line| !before.contains(line)).cloned().collect();
+        let news: Vec<String> =
+            lines.iter().filter(|line| !before.contains(line)).cloned().collect();
         match (before.is_empty(), lines.is_empty()) {
             (true, true) => None,
             (false, true) => Some(Vec::new()),
@@ -96,10 +103,24 @@ impl Refusing {
     }
 
     /// A message was refused. Whether something new is to be shown.
-    fn refuse(&mut self, peer: NodeId, kind: Kind, reason: &str, now: Duration, election_timeout: Duration) -> bool {
+    fn refuse(
+        &mut self,
+        peer: NodeId,
+        kind: Kind,
+        reason: &str,
+        now: Duration,
+        election_timeout: Duration,
+    ) -> bool {
         let at = self.runs.iter().position(|run| run.peer == peer && run.kind.name == kind.name);
         let Some(at) = at else {
-            self.runs.push(Run { peer, kind, reason: reason.to_owned(), first: now, last: now, shown: None });
+            self.runs.push(Run {
+                peer,
+                kind,
+                reason: reason.to_owned(),
+                first: now,
+                last: now,
+                shown: None,
+            });
             return false;
         };
         let run = &mut self.runs[at];
@@ -121,11 +142,15 @@ impl Refusing {
     /// A message was taken. Whether something is no longer to be shown.
     fn take(&mut self, peer: NodeId, kind: Kind) -> bool {
         // Batches that go behind the refused ones are taken, too, but not appended.
-        self.forget(|run| run.peer == peer && run.kind.name == kind.name && kind.place <= run.kind.place)
+        self.forget(|run| {
+            run.peer == peer && run.kind.name == kind.name && kind.place <= run.kind.place
+        })
     }
 
     fn forget(&mut self, is_over: impl Fn(&Run) -> bool) -> bool {
-        self.runs.extract_if(.., |run| is_over(run)).fold(false, |any, run| any | run.shown.is_some())
+        self.runs
+            .extract_if(.., |run| is_over(run))
+            .fold(false, |any, run| any | run.shown.is_some())
     }
 }
 
@@ -170,7 +195,9 @@ impl Engine {
     /// Forgets what is not sent any more, and writes to the log what is due.
     pub(super) fn tick_refusals(&mut self) {
         let now = self.now.elapsed;
-        if !self.refusing.runs.is_empty() && self.refusing.forget(|run| now >= run.last + FORGOTTEN_AFTER) {
+        if !self.refusing.runs.is_empty()
+            && self.refusing.forget(|run| now >= run.last + FORGOTTEN_AFTER)
+        {
             self.show_refused();
         }
         let Some(lines) = self.refusing.due(now) else { return };
@@ -190,7 +217,7 @@ impl Engine {
     /// What an append in vain is told has changed, though the role has not.
     pub(super) fn refuse_appends_anew(&mut self) {
         let is_told_why = self.stands_still() || self.stopped;
-        if !is_told_why && self.replica.standing().role != Role::Leader {
+        if !is_told_why && self.replica.role_state().role != Role::Leader {
             self.shared.sequencer.close(self.refusal());
         }
     }
@@ -200,12 +227,18 @@ impl Engine {
 mod tests {
     use super::*;
 
-    /// What the log is told at each second, of peers that refuse this node from one second to before another.
+    /// What the log is told at each second, of peers that refuse this node from one second to
+    /// before another.
     fn told(refusals: &[(u64, std::ops::Range<u64>)], seconds: u64) -> Vec<(u64, Vec<String>)> {
         let (mut refusing, mut told) = (Refusing::default(), Vec::new());
         for second in 0..seconds {
-            let refuses = refusals.iter().filter(|(_, when)| when.contains(&second)).map(|(peer, _)| *peer);
-            refusing.reported = refuses.map(|peer| Refusal::new(peer.into(), format!("node {peer} refuses this node: new"))).collect();
+            let refuses =
+                refusals.iter().filter(|(_, when)| when.contains(&second)).map(|(peer, _)| *peer);
+            refusing.reported = refuses
+                .map(|peer| {
+                    Refusal::new(peer.into(), format!("node {peer} refuses this node: new"))
+                })
+                .collect();
             refusing.plan(Duration::from_secs(second));
             told.extend(refusing.due(Duration::from_secs(second)).map(|lines| (second, lines)));
         }
@@ -219,10 +252,15 @@ mod tests {
     #[test]
     fn peers_that_refuse_within_a_second_are_named_in_one_line_that_comes_again_and_ends() {
         let nodes = [(2, 5..70), (3, 6..70)];
-        let expected = [(6, line("nodes 2 and 3 refuse")), (66, line("nodes 2 and 3 refuse")), (76, Vec::new())];
+        let expected = [
+            (6, line("nodes 2 and 3 refuse")),
+            (66, line("nodes 2 and 3 refuse")),
+            (76, Vec::new()),
+        ];
         assert_eq!(told(&nodes, 300), expected);
         let later = [(2, 5..60), (3, 8..60)];
-        let expected = [(6, line("node 2 refuses")), (16, line("nodes 2 and 3 refuse")), (61, Vec::new())];
+        let expected =
+            [(6, line("node 2 refuses")), (16, line("nodes 2 and 3 refuse")), (61, Vec::new())];
         assert_eq!(told(&later, 300), expected);
     }
 

@@ -41,7 +41,7 @@ impl Engine {
     /// Stops, at once or when it has handed over. Who asks meanwhile waits for the same, unless
     /// he is not to wait.
     pub(super) fn begin_stop(&mut self, hand_over: Option<Duration>, reply: Stopped) {
-        let has_lead = self.replica.standing().role == Role::Leader && self.is_at_work();
+        let has_lead = self.replica.role_state().role == Role::Leader && self.is_at_work();
         let leaving = match (self.leaving.take(), hand_over) {
             (leaving, None) => leaving.map(Leaving::at_once),
             (None, Some(patience)) if has_lead => Some(self.plan_to_leave(patience)),
@@ -107,7 +107,11 @@ impl Engine {
             None if self.stands_still() => Ok(()),
             None => self.close_storage().map_err(ShutdownError::from),
         };
-        self.resolve_all(AppendError::Stopped, &AppendError::OutcomeUnknown, &BarrierError::Stopped);
+        self.resolve_all(
+            AppendError::Stopped,
+            &AppendError::OutcomeUnknown,
+            &BarrierError::Stopped,
+        );
         self.refuse_transfers(&TransferError::Stopped);
         self.stopped = true;
         // Before it is said: whoever hears that the node is stopped finds nothing to wait for.
@@ -120,12 +124,18 @@ impl Engine {
     /// The batches first: a commit is remembered only as far as it is durable.
     fn close_storage(&mut self) -> Result<(), StorageError> {
         self.storage.begin_sync().wait()?;
-        self.storage.save(self.replica.hard_state())?;
+        self.storage.save_hard_state(self.replica.hard_state())?;
         self.storage.begin_sync().wait()
     }
 
-    /// Ends every wait: of what was never proposed with `refused`, of what was proposed with `unknown`.
-    pub(super) fn resolve_all(&mut self, refused: AppendError, unknown: &AppendError, barrier: &BarrierError) {
+    /// Ends every wait: of what was never proposed with `refused`, of what was proposed with
+    /// `unknown`.
+    pub(super) fn resolve_all(
+        &mut self,
+        refused: AppendError,
+        unknown: &AppendError,
+        barrier: &BarrierError,
+    ) {
         self.shared.sequencer.close(refused);
         for batch in std::mem::take(&mut self.in_flight).into_values() {
             self.shared.sequencer.release(batch.cost);

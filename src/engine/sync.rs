@@ -2,30 +2,31 @@
 
 use crate::storage::PendingSync;
 
-/// Names a sync. A replica that was begun anew counts from the start: its life tells its syncs from those of the one before.
+/// Names a sync. A replica that was begun anew counts from the start: its life tells its syncs from
+/// those of the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SyncNumber {
-    pub(super) life: u64,
+pub(crate) struct SyncId {
+    pub(super) epoch: u64,
     pub(super) number: u64,
     /// Which sync of this engine it is, from 1, whoever asked for it.
     pub(super) count: u64,
 }
 
-impl SyncNumber {
+impl SyncId {
     /// Of one sync that does for this one and `newer`.
-    pub(crate) fn with(self, newer: SyncNumber) -> SyncNumber {
-        let (life, number) = (self.life, self.number).max((newer.life, newer.number));
-        SyncNumber { life, number, count: newer.count }
+    pub(crate) fn with(self, newer: SyncId) -> SyncId {
+        let (epoch, number) = (self.epoch, self.number).max((newer.epoch, newer.number));
+        SyncId { epoch, number, count: newer.count }
     }
 
     #[cfg(all(test, loom))]
-    pub(crate) fn of(number: u64) -> SyncNumber {
-        SyncNumber { life: 0, number, count: number }
+    pub(crate) fn of(number: u64) -> SyncId {
+        SyncId { epoch: 0, number, count: number }
     }
 }
 
 /// A sync for another thread to wait for; the outcome comes back as [`Input::Synced`].
 pub(crate) struct SyncJob {
-    pub(crate) number: SyncNumber,
+    pub(crate) number: SyncId,
     pub(crate) pending: Box<dyn PendingSync>,
 }

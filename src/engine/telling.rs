@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Engine;
 use super::lagging::Followers;
 use crate::entry::NodeId;
-use crate::replica::Standing;
+use crate::replica::RoleState;
 use crate::role::Role;
 use crate::storage::Recovered;
 
@@ -42,35 +42,40 @@ impl Engine {
         let (end, term) = (self.shared.watermark.end(), recovered.hard_state.term);
         self.inform(&format!(
             "opened in term {term}, with entries {} to below {}, committed to below {end}",
-            recovered.base.mark.next_index, recovered.last.next_index,
+            recovered.base.point.next_index, recovered.last.next_index,
         ));
     }
 
     /// Tells the host that this node leads and follows nobody.
     pub(super) fn announce_absence(&mut self) {
-        let role = if self.replica.standing().role == Role::Learner { Role::Learner } else { Role::Follower };
-        self.announce(Standing { role, term: self.replica.standing().term, leader: None });
+        let role = if self.replica.role_state().role == Role::Learner {
+            Role::Learner
+        } else {
+            Role::Follower
+        };
+        self.announce(RoleState { role, term: self.replica.role_state().term, leader: None });
     }
 
     /// Tells the host what this node is to its group.
-    pub(super) fn announce(&mut self, standing: Standing) {
+    pub(super) fn announce(&mut self, role_state: RoleState) {
         let members = self.shown_members();
         let (before, mut status) = self.shared.status.change(|status| {
-            let before = Standing { role: status.role, term: status.term, leader: status.leader };
-            (status.role, status.term, status.leader) = (standing.role, standing.term, standing.leader);
+            let before = RoleState { role: status.role, term: status.term, leader: status.leader };
+            (status.role, status.term, status.leader) =
+                (role_state.role, role_state.term, role_state.leader);
             status.fault.clone_from(&self.fault);
             (status.members, status.stopped) = (members, self.stopped);
             (before, status.clone())
         });
-        self.shared.fill_in(&mut status);
-        self.tell_change(before, standing);
+        self.shared.refresh(&mut status);
+        self.tell_change(before, role_state);
         // Only a driver that has shut down takes no role changes.
-        let _ = self.backstage.roles.send(status);
+        let _ = self.work.roles.send(status);
     }
 
     /// Role, term or leader have changed.
-    fn tell_change(&self, before: Standing, now: Standing) {
-        let Standing { role, term, leader } = now;
+    fn tell_change(&self, before: RoleState, now: RoleState) {
+        let RoleState { role, term, leader } = now;
         if before == now {
             return;
         }
@@ -78,7 +83,9 @@ impl Engine {
         let does = match (role, leader) {
             (Role::Leader, _) => "leads".to_owned(),
             // In a term of its own only once a majority would vote for it.
-            (Role::Candidate, _) if term == before.term => "hears of no leader, and asks who would vote for it,".to_owned(),
+            (Role::Candidate, _) if term == before.term => {
+                "hears of no leader, and asks who would vote for it,".to_owned()
+            }
             (Role::Candidate, _) => "asks for votes".to_owned(),
             (_, Some(leader)) => format!("follows node {leader}"),
             (_, None) => "knows no leader".to_owned(),

@@ -10,7 +10,7 @@ mod rejoining;
 mod storage;
 
 use super::*;
-use crate::batch::Mark;
+use crate::batch::LogPoint;
 use crate::fork::Home;
 use crate::future::{AppendFuture, Appended};
 use crate::message::Message;
@@ -19,9 +19,9 @@ use crate::primitives::channel::unbounded;
 use crate::reply::{Response, reply};
 use crate::role::Membership;
 use crate::sequencer::{Limits, Sequencer};
-use crate::storage::reads::Reads;
-use crate::storage::{Base, Damage, Genesis, LogReader, MemoryLog, PendingSync, Remedy};
-use crate::transport::Seat;
+use crate::storage::reads::FailingReader;
+use crate::storage::{Base, Corruption, LogOwner, LogReader, MemoryLog, PendingSync, RepairAction};
+use crate::transport::TransportContext;
 
 const TICK: Duration = Duration::from_millis(10);
 const ELECTION_TICKS: usize = 10;
@@ -45,10 +45,10 @@ struct Refusals {
 /// A log in memory that refuses what it is told to refuse.
 struct Log {
     memory: MemoryLog,
-    reads: Arc<Reads>,
+    reads: Arc<FailingReader>,
     refusals: Arc<Mutex<Refusals>>,
     /// What is damaged. Without batches of peers only that is mended which is no batch.
-    damage: Vec<Damage>,
+    corruption: Vec<Corruption>,
     opened: Option<Recovered>,
 }
 
@@ -61,15 +61,19 @@ impl Log {
             return Ok(());
         }
         let path = "(memory)".into();
-        Err(if is_full { StorageError::Full { path } } else { StorageError::Poisoned("as the test wants it".to_owned()) })
+        Err(if is_full {
+            StorageError::Full { path }
+        } else {
+            StorageError::Poisoned("as the test wants it".to_owned())
+        })
     }
 }
 
 impl Storage for Log {
-    fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
-        let recovered = self.memory.open(genesis)?;
+    fn open(&mut self, owner: &LogOwner) -> Result<Recovered, StorageError> {
+        let recovered = self.memory.open(owner)?;
         self.opened = Some(recovered.clone());
-        Ok(Recovered { damage: self.damage.clone(), ..recovered })
+        Ok(Recovered { corruption: self.corruption.clone(), ..recovered })
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
@@ -81,9 +85,9 @@ impl Storage for Log {
         self.memory.append(batches, commit)
     }
 
-    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+    fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
         self.take(|refusals| &mut refusals.save)?;
-        self.memory.save(hard_state)
+        self.memory.save_hard_state(hard_state)
     }
 
     fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
@@ -95,12 +99,12 @@ impl Storage for Log {
         self.memory.purge(index, commit)
     }
 
-    fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
+    fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
         self.take(|refusals| &mut refusals.remember)?;
-        self.memory.remember(peer, directory)
+        self.memory.save_peer(peer, directory)
     }
 
-    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+    fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
         self.take(|refusals| &mut refusals.set_complete)?;
         self.memory.set_complete(complete)
     }
@@ -115,17 +119,17 @@ impl Storage for Log {
 
     /// Tells what was asked for.
     fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
-        Err(StorageError::OutOfLine(format!("up to {commit}")).into())
+        Err(StorageError::NotContiguous(format!("up to {commit}")).into())
     }
 
-    fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
+    fn repair(&mut self, repair_action: RepairAction<'_>) -> Result<Recovered, StorageError> {
         self.take(|refusals| &mut refusals.mend)?;
-        let Some(opened) = self.opened.clone().filter(|_| !self.damage.is_empty()) else {
-            return Err(StorageError::OutOfLine("nothing is wrong with it".to_owned()));
+        let Some(opened) = self.opened.clone().filter(|_| !self.corruption.is_empty()) else {
+            return Err(StorageError::NotContiguous("nothing is wrong with it".to_owned()));
         };
-        let fills = matches!(remedy, Remedy::Fill(batches) if !batches.is_empty());
-        self.damage.retain(|damage| !damage.raft_indexes.is_empty() && !fills);
-        Ok(Recovered { damage: self.damage.clone(), ..opened })
+        let fills = matches!(repair_action, RepairAction::Fill(batches) if !batches.is_empty());
+        self.corruption.retain(|corruption| !corruption.raft_indexes.is_empty() && !fills);
+        Ok(Recovered { corruption: self.corruption.clone(), ..opened })
     }
 }
 
@@ -135,13 +139,13 @@ struct Sent {
     messages: Vec<Message>,
     is_stopped: bool,
     /// As what the node speaks since it was last introduced.
-    identity: Option<Identity>,
+    identity: Option<DirectoryIdentity>,
 }
 
 struct Wire(Arc<Mutex<Sent>>);
 
 impl Transport for Wire {
-    fn start(&mut self, _: Seat) -> std::io::Result<()> {
+    fn start(&mut self, _: TransportContext) -> std::io::Result<()> {
         Ok(())
     }
 
@@ -149,7 +153,7 @@ impl Transport for Wire {
         self.0.lock().messages.append(messages);
     }
 
-    fn introduce(&mut self, identity: Identity) {
+    fn introduce(&mut self, identity: DirectoryIdentity) {
         self.0.lock().identity = Some(identity);
     }
 
@@ -159,28 +163,28 @@ impl Transport for Wire {
 }
 
 /// An engine with all that it talks to.
-struct Desk {
+struct Harness {
     engine: Engine,
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
     inputs: Sender<Input>,
     refusals: Arc<Mutex<Refusals>>,
     log: MemoryLog,
-    reads: Arc<Reads>,
-    genesis: Genesis,
+    reads: Arc<FailingReader>,
+    owner: LogOwner,
     sent: Arc<Mutex<Sent>>,
     syncs: Receiver<SyncJob>,
     roles: Receiver<Status>,
     now: Now,
 }
 
-impl Desk {
+impl Harness {
     /// Node 1 of nodes 1 to `voters`.
-    fn new(voters: u64) -> Desk {
-        Desk::with(voters, None)
+    fn new(voters: u64) -> Harness {
+        Harness::with(voters, None)
     }
 
-    fn with(voters: u64, flush_interval: Option<Duration>) -> Desk {
-        Desk::open(voters, flush_interval, MemoryLog::new(), Vec::new(), |_, _| {}).unwrap()
+    fn with(voters: u64, flush_interval: Option<Duration>) -> Harness {
+        Harness::open(voters, flush_interval, MemoryLog::new(), Vec::new(), |_, _| {}).unwrap()
     }
 
     /// Begins on what `memory` holds, which is found damaged so, when `prepare` has been at it.
@@ -188,29 +192,42 @@ impl Desk {
         voters: u64,
         flush_interval: Option<Duration>,
         memory: MemoryLog,
-        damage: Vec<Damage>,
-        prepare: fn(&Reads, &mut Refusals),
-    ) -> Result<Desk, StorageError> {
+        corruption: Vec<Corruption>,
+        prepare: fn(&FailingReader, &mut Refusals),
+    ) -> Result<Harness, StorageError> {
         let node = NodeId::from(1);
         let ids = (1..=voters).map(NodeId::from);
-        let addresses: Vec<(NodeId, String)> = ids.clone().map(|id| (id, format!("host-{id}:1"))).collect();
-        let genesis = Genesis { group: "desk".to_owned(), node, cluster: 1, membership: Membership::of_voters(ids) };
+        let addresses: Vec<(NodeId, String)> =
+            ids.clone().map(|id| (id, format!("host-{id}:1"))).collect();
+        let owner = LogOwner {
+            group: "desk".to_owned(),
+            node,
+            cluster: 1,
+            membership: Membership::of_voters(ids),
+        };
         let refusals: Arc<Mutex<Refusals>> = Arc::default();
         let log = memory.clone();
-        let reads = Arc::new(Reads::new(memory.reader()));
-        let mut storage = Log { memory, reads: reads.clone(), refusals: Arc::clone(&refusals), damage, opened: None };
-        let recovered = storage.open(&genesis)?;
+        let reads = Arc::new(FailingReader::new(memory.reader()));
+        let mut storage = Log {
+            memory,
+            reads: reads.clone(),
+            refusals: Arc::clone(&refusals),
+            corruption,
+            opened: None,
+        };
+        let recovered = storage.open(&owner)?;
         prepare(&reads, &mut refusals.lock());
         let (inputs, engine_inputs) = unbounded();
         let doorbell = inputs.clone();
         let limits = Limits { entry: 1000, batch: 1000, window: 1000 };
         let sequencer = Sequencer::new(limits, move || drop(doorbell.send(Input::Appends)));
-        let shared = Shared::new("desk", node, &addresses, "", sequencer, &recovered, storage.reader())?;
+        let shared =
+            NodeShared::new("desk", node, &addresses, "", sequencer, &recovered, storage.reader())?;
         let shared = Arc::new(shared);
         let (sync_jobs, syncs) = unbounded();
-        let (chores, _) = unbounded();
+        let (background_tasks, _) = unbounded();
         let (role_changes, roles) = unbounded();
-        let backstage = Backstage { syncs: sync_jobs, chores, roles: role_changes };
+        let work = WorkSenders { syncs: sync_jobs, background_tasks, roles: role_changes };
         let settings = EngineSettings {
             replica: Settings {
                 group: "desk".to_owned(),
@@ -229,34 +246,42 @@ impl Desk {
         };
         let sent = Arc::default();
         let wire = Box::new(Wire(Arc::clone(&sent)));
-        let engine = Engine::new(settings, engine_inputs, shared.clone(), backstage, &recovered, Box::new(storage), wire)?;
+        let engine = Engine::new(
+            settings,
+            engine_inputs,
+            shared.clone(),
+            work,
+            &recovered,
+            Box::new(storage),
+            wire,
+        )?;
         let now = Now { elapsed: Duration::ZERO, unix_ms: 1000 };
-        Ok(Desk { engine, shared, inputs, refusals, log, reads, genesis, sent, syncs, roles, now })
+        Ok(Harness { engine, shared, inputs, refusals, log, reads, owner, sent, syncs, roles, now })
     }
 
     /// One node alone, which leads.
-    fn alone() -> Desk {
-        let mut desk = Desk::new(1);
-        desk.work();
-        assert_eq!(desk.shared.status().role, Role::Leader);
-        desk
+    fn alone() -> Harness {
+        let mut harness = Harness::new(1);
+        harness.work();
+        assert_eq!(harness.shared.status().role, Role::Leader);
+        harness
     }
 
     /// Node 1 of 3, which nodes 2 and 3 have elected.
-    fn leader() -> Desk {
-        let mut desk = Desk::new(3);
-        while desk.sent().is_empty() {
-            desk.tick();
+    fn leader() -> Harness {
+        let mut harness = Harness::new(3);
+        while harness.sent().is_empty() {
+            harness.tick();
         }
-        desk.hear("pre-vote-answer from=2 to=1 term=2");
-        desk.work();
-        desk.hear("vote-answer from=2 to=1 term=2");
-        desk.work();
-        desk.hear("append-answer from=2 to=1 term=2 index=2");
-        desk.work();
-        assert_eq!(desk.shared.status().role, Role::Leader);
-        desk.sent();
-        desk
+        harness.hear("pre-vote-answer from=2 to=1 term=2");
+        harness.work();
+        harness.hear("vote-answer from=2 to=1 term=2");
+        harness.work();
+        harness.hear("append-answer from=2 to=1 term=2 index=2");
+        harness.work();
+        assert_eq!(harness.shared.status().role, Role::Leader);
+        harness.sent();
+        harness
     }
 
     fn turn(&mut self) {
@@ -295,8 +320,8 @@ impl Desk {
     fn hear(&self, message: &str) {
         let words: Vec<&str> = message.split_whitespace().collect();
         let message = Message::forge(&words);
-        assert!(self.shared.admit(&message));
-        self.input(Input::Arrival(Arrival::Message(message)));
+        assert!(self.shared.reserve_inbox(&message));
+        self.input(Input::TransportEvent(TransportEvent::Message(message)));
     }
 
     fn append(&self, payload: &str) -> AppendFuture {
@@ -341,12 +366,14 @@ impl Desk {
     /// What is found if the power fails now and the log is opened again.
     fn recovered(&mut self) -> Recovered {
         self.log.crash();
-        self.log.clone().open(&self.genesis).unwrap()
+        self.log.clone().open(&self.owner).unwrap()
     }
 
     /// The roles that were told since this was last asked.
     fn told(&self) -> Vec<(Role, Option<NodeId>)> {
-        std::iter::from_fn(|| self.roles.try_recv().ok()).map(|status| (status.role, status.leader)).collect()
+        std::iter::from_fn(|| self.roles.try_recv().ok())
+            .map(|status| (status.role, status.leader))
+            .collect()
     }
 }
 
@@ -360,35 +387,35 @@ fn is_open(future: &AppendFuture) -> bool {
 
 #[test]
 fn a_node_alone_leads_at_its_first_tick_and_an_append_is_acknowledged_when_it_is_durable() {
-    let mut desk = Desk::new(1);
-    desk.work();
+    let mut harness = Harness::new(1);
+    harness.work();
     let me = Some(NodeId::from(1));
-    assert_eq!(desk.told().last(), Some(&(Role::Leader, me)));
-    let future = desk.append("hello");
-    desk.turn();
+    assert_eq!(harness.told().last(), Some(&(Role::Leader, me)));
+    let future = harness.append("hello");
+    harness.turn();
     assert!(is_open(&future), "it is written, and no more");
-    assert_eq!((desk.shared.watermark.end(), desk.shared.status().end_index), (0, 1));
-    assert_eq!(desk.engine.wake_at(), desk.engine.next_tick);
-    desk.work();
+    assert_eq!((harness.shared.watermark.end(), harness.shared.status().end_index), (0, 1));
+    assert_eq!(harness.engine.wake_at(), harness.engine.next_tick);
+    harness.work();
     let appended = outcome(&future).unwrap().unwrap();
     assert_eq!((appended.index, appended.position, appended.term), (0, 0, 2));
-    assert_eq!((desk.shared.watermark.end(), desk.shared.sequencer.in_flight()), (1, 0));
-    let entry = desk.shared.reader.entry(0).unwrap().unwrap();
+    assert_eq!((harness.shared.watermark.end(), harness.shared.sequencer.in_flight()), (1, 0));
+    let entry = harness.shared.reader.entry(0).unwrap().unwrap();
     assert_eq!((&entry[..], entry.timestamp()), (&b"hello"[..], 1000));
-    assert!(desk.engine.in_flight.is_empty());
+    assert!(harness.engine.in_flight.is_empty());
 }
 
 #[test]
 fn ticks_that_were_missed_are_skipped_but_for_two() {
-    let mut desk = Desk::new(3);
-    desk.work();
-    desk.pass(1000 * TICK);
-    desk.work();
-    assert!(desk.sent().is_empty(), "it forgot time enough for many elections");
-    assert_eq!(desk.engine.wake_at(), desk.now.elapsed + TICK);
+    let mut harness = Harness::new(3);
+    harness.work();
+    harness.pass(1000 * TICK);
+    harness.work();
+    assert!(harness.sent().is_empty(), "it forgot time enough for many elections");
+    assert_eq!(harness.engine.wake_at(), harness.now.elapsed + TICK);
     let mut ticks = 0;
-    while desk.sent().is_empty() {
-        desk.tick();
+    while harness.sent().is_empty() {
+        harness.tick();
         ticks += 1;
     }
     assert!((ELECTION_TICKS - 3..2 * ELECTION_TICKS).contains(&ticks), "{ticks}");
@@ -396,286 +423,315 @@ fn ticks_that_were_missed_are_skipped_but_for_two() {
 
 #[test]
 fn an_idle_leader_sleeps_over_every_second_tick_and_one_with_work_does_not() {
-    let mut desk = Desk::alone();
-    desk.tick();
-    assert_eq!(desk.engine.wake_at(), desk.engine.next_tick + TICK);
-    let next = desk.engine.next_tick;
-    desk.turn();
-    assert_eq!(desk.engine.next_tick, next, "no time has passed");
-    let future = desk.append("x");
-    desk.turn();
+    let mut harness = Harness::alone();
+    harness.tick();
+    assert_eq!(harness.engine.wake_at(), harness.engine.next_tick + TICK);
+    let next = harness.engine.next_tick;
+    harness.turn();
+    assert_eq!(harness.engine.next_tick, next, "no time has passed");
+    let future = harness.append("x");
+    harness.turn();
     assert!(is_open(&future));
-    assert_eq!(desk.engine.wake_at(), desk.engine.next_tick);
-    desk.work();
-    assert_eq!(desk.engine.wake_at(), desk.engine.next_tick + TICK);
+    assert_eq!(harness.engine.wake_at(), harness.engine.next_tick);
+    harness.work();
+    assert_eq!(harness.engine.wake_at(), harness.engine.next_tick + TICK);
     // Both ticks of the two pass.
-    let next = desk.engine.next_tick;
-    desk.now.elapsed = next + TICK;
-    desk.turn();
-    assert_eq!(desk.engine.next_tick, next + 2 * TICK);
+    let next = harness.engine.next_tick;
+    harness.now.elapsed = next + TICK;
+    harness.turn();
+    assert_eq!(harness.engine.next_tick, next + 2 * TICK);
     // Whoever waits for a point needs every tick.
-    let mut desk = Desk::leader();
-    desk.pass(TELL_PAUSE);
-    desk.work();
-    assert_eq!(desk.engine.wake_at(), desk.engine.next_tick + TICK);
-    let _answer = desk.barrier(1);
-    desk.turn();
-    assert_eq!(desk.engine.wake_at(), desk.engine.next_tick);
+    let mut harness = Harness::leader();
+    harness.pass(COMMIT_NOTICE_DELAY);
+    harness.work();
+    assert_eq!(harness.engine.wake_at(), harness.engine.next_tick + TICK);
+    let _answer = harness.barrier(1);
+    harness.turn();
+    assert_eq!(harness.engine.wake_at(), harness.engine.next_tick);
 }
 
 #[test]
 fn others_are_told_of_a_commit_after_a_pause_unless_a_batch_tells_them() {
-    let mut desk = Desk::leader();
-    desk.pass(TELL_PAUSE);
-    desk.work();
-    desk.sent();
-    let future = desk.append("one");
-    desk.work();
-    desk.sent();
-    desk.hear("append-answer from=2 to=1 term=2 index=3");
-    desk.work();
+    let mut harness = Harness::leader();
+    harness.pass(COMMIT_NOTICE_DELAY);
+    harness.work();
+    harness.sent();
+    let future = harness.append("one");
+    harness.work();
+    harness.sent();
+    harness.hear("append-answer from=2 to=1 term=2 index=3");
+    harness.work();
     assert!(outcome(&future).unwrap().is_ok());
-    assert!(!desk.sent().iter().any(|message| message.starts_with("1->3")), "they are not told at once");
-    assert_eq!(desk.engine.wake_at(), desk.now.elapsed + TELL_PAUSE);
-    desk.turn();
-    assert_eq!(desk.engine.wake_at(), desk.now.elapsed + TELL_PAUSE, "the pause begins once");
-    desk.pass(TELL_PAUSE);
-    desk.turn();
-    assert!(desk.sent().iter().any(|message| message.ends_with("commit 3")));
-    assert!(desk.engine.wake_at() >= desk.engine.next_tick, "all is told");
+    assert!(
+        !harness.sent().iter().any(|message| message.starts_with("1->3")),
+        "they are not told at once"
+    );
+    assert_eq!(harness.engine.wake_at(), harness.now.elapsed + COMMIT_NOTICE_DELAY);
+    harness.turn();
+    assert_eq!(
+        harness.engine.wake_at(),
+        harness.now.elapsed + COMMIT_NOTICE_DELAY,
+        "the pause begins once"
+    );
+    harness.pass(COMMIT_NOTICE_DELAY);
+    harness.turn();
+    assert!(harness.sent().iter().any(|message| message.ends_with("commit 3")));
+    assert!(harness.engine.wake_at() >= harness.engine.next_tick, "all is told");
 }
 
 #[test]
 fn an_append_times_out_once_and_not_before_and_may_commit_yet() {
-    let mut desk = Desk::leader();
-    let first = desk.append("first");
-    desk.turn();
-    desk.pass(TICK);
-    let second = desk.append("second");
-    desk.turn();
-    let late = desk.now.elapsed - TICK + APPEND_TIMEOUT;
-    while desk.engine.next_tick < late {
+    let mut harness = Harness::leader();
+    let first = harness.append("first");
+    harness.turn();
+    harness.pass(TICK);
+    let second = harness.append("second");
+    harness.turn();
+    let late = harness.now.elapsed - TICK + APPEND_TIMEOUT;
+    while harness.engine.next_tick < late {
         assert!(is_open(&first));
-        desk.hear("append-answer from=2 to=1 term=2 index=2");
-        desk.tick();
+        harness.hear("append-answer from=2 to=1 term=2 index=2");
+        harness.tick();
     }
-    desk.hear("append-answer from=2 to=1 term=2 index=2");
-    desk.now.elapsed = late;
-    desk.work();
+    harness.hear("append-answer from=2 to=1 term=2 index=2");
+    harness.now.elapsed = late;
+    harness.work();
     assert!(matches!(outcome(&first), Some(Err(AppendError::TimedOut(APPEND_TIMEOUT)))));
     assert!(is_open(&second));
-    assert!(desk.shared.sequencer.in_flight() > 0, "it is still under way");
-    desk.hear("append-answer from=2 to=1 term=2 index=4");
-    desk.work();
+    assert!(harness.shared.sequencer.in_flight() > 0, "it is still under way");
+    harness.hear("append-answer from=2 to=1 term=2 index=4");
+    harness.work();
     assert!(outcome(&second).unwrap().is_ok());
-    assert_eq!((desk.shared.watermark.end(), desk.shared.sequencer.in_flight()), (2, 0));
-    desk.tick();
-    assert!(desk.engine.ages.is_empty());
+    assert_eq!((harness.shared.watermark.end(), harness.shared.sequencer.in_flight()), (2, 0));
+    harness.tick();
+    assert!(harness.engine.ages.is_empty());
 }
 
 #[test]
 fn what_a_deposed_leader_had_under_way_times_out_as_unknown() {
-    let mut desk = Desk::leader();
-    let under_way = desk.append("x");
-    desk.turn();
-    desk.hear("heartbeat from=3 to=1 term=3 commit=2");
-    desk.work();
+    let mut harness = Harness::leader();
+    let under_way = harness.append("x");
+    harness.turn();
+    harness.hear("heartbeat from=3 to=1 term=3 commit=2");
+    harness.work();
     assert!(is_open(&under_way), "the next leader may have it");
-    let refused = outcome(&desk.append("y")).unwrap().unwrap_err();
+    let refused = outcome(&harness.append("y")).unwrap().unwrap_err();
     let AppendError::NotLeader { leader, address, .. } = refused else { panic!("{refused}") };
     assert_eq!((leader, address.as_deref()), (Some(NodeId::from(3)), Some("host-3:1")));
     for _ in 0..APPEND_TIMEOUT.as_millis() / TICK.as_millis() {
-        desk.hear("heartbeat from=3 to=1 term=3 commit=2");
-        desk.tick();
+        harness.hear("heartbeat from=3 to=1 term=3 commit=2");
+        harness.tick();
     }
     assert!(matches!(outcome(&under_way), Some(Err(AppendError::OutcomeUnknown))));
 }
 
 #[test]
 fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
-    type Fail = (&'static str, fn(&mut Desk));
+    type Fail = (&'static str, fn(&mut Harness));
     let fail: [Fail; 4] = [
-        ("a sync failed", |desk| {
-            let job = desk.syncs.try_recv().unwrap();
-            desk.input(Input::Synced(job.number, Err(StorageError::Poisoned("x".to_owned()))));
+        ("a sync failed", |harness| {
+            let job = harness.syncs.try_recv().unwrap();
+            harness.input(Input::Synced(job.number, Err(StorageError::Poisoned("x".to_owned()))));
         }),
-        ("took no write", |desk| {
-            desk.spoil(|refusals| refusals.append = true);
-            drop(desk.append("y"));
+        ("took no write", |harness| {
+            harness.spoil(|refusals| refusals.append = true);
+            drop(harness.append("y"));
         }),
-        ("took no write", |desk| {
-            desk.spoil(|refusals| refusals.remember = true);
-            desk.input(Input::Arrival(Arrival::Met { peer: NodeId::from(2), directory: 7 }));
+        ("took no write", |harness| {
+            harness.spoil(|refusals| refusals.remember = true);
+            harness.input(Input::TransportEvent(TransportEvent::PeerIdentified {
+                peer: NodeId::from(2),
+                directory: 7,
+            }));
         }),
-        ("it panicked", |desk| desk.input(Input::Panicked("it panicked".to_owned()))),
+        ("it panicked", |harness| harness.input(Input::Panicked("it panicked".to_owned()))),
     ];
     for (reason, fail) in fail {
-        let mut desk = Desk::leader();
-        desk.told();
-        let under_way = desk.append("x");
-        let barrier = desk.barrier(1);
-        desk.turn();
-        fail(&mut desk);
-        desk.turn();
-        desk.turn();
-        let status = desk.shared.status();
+        let mut harness = Harness::leader();
+        harness.told();
+        let under_way = harness.append("x");
+        let barrier = harness.barrier(1);
+        harness.turn();
+        fail(&mut harness);
+        harness.turn();
+        harness.turn();
+        let status = harness.shared.status();
         assert!(status.fault.as_ref().is_some_and(|fault| fault.contains(reason)), "{status:?}");
         assert_eq!((status.role, status.leader), (Role::Follower, None));
-        assert_eq!(desk.told(), [(Role::Follower, None)]);
-        assert!(desk.sent.lock().is_stopped);
+        assert_eq!(harness.told(), [(Role::Follower, None)]);
+        assert!(harness.sent.lock().is_stopped);
         assert!(outcome(&under_way).unwrap().unwrap_err().may_have_committed());
         assert!(matches!(barrier.try_recv(), Ok(Err(BarrierError::Failed { .. }))));
-        assert!(matches!(outcome(&desk.append("z")), Some(Err(AppendError::Failed { .. }))));
-        assert_eq!((desk.shared.sequencer.in_flight(), desk.engine.wake_at()), (0, Duration::MAX));
+        assert!(matches!(outcome(&harness.append("z")), Some(Err(AppendError::Failed { .. }))));
+        assert_eq!(
+            (harness.shared.sequencer.in_flight(), harness.engine.wake_at()),
+            (0, Duration::MAX)
+        );
         // It takes no part in anything, and answers whoever asks.
-        desk.sent();
-        desk.hear("heartbeat from=3 to=1 term=9");
-        (0..50).for_each(|_| desk.tick());
-        let barrier = desk.barrier(2);
-        let purge = desk.command(|reply| Command::Purge { index: 1, reply });
-        let transfer = desk.command(|reply| Command::Transfer { to: NodeId::from(2), reply });
-        desk.turn();
+        harness.sent();
+        harness.hear("heartbeat from=3 to=1 term=9");
+        (0..50).for_each(|_| harness.tick());
+        let barrier = harness.barrier(2);
+        let purge = harness.command(|reply| Command::Purge { index: 1, reply });
+        let transfer = harness.command(|reply| Command::Transfer { to: NodeId::from(2), reply });
+        harness.turn();
         assert!(matches!(barrier.try_recv(), Ok(Err(BarrierError::Failed { .. }))));
         assert!(matches!(purge.try_recv(), Ok(Err(PurgeError::Failed { .. }))));
         assert!(matches!(transfer.try_recv(), Ok(Err(TransferError::Failed { .. }))));
-        desk.input(Input::Panicked("once more".to_owned()));
-        desk.turn();
-        assert_eq!((desk.shared.status().fault, desk.told().len()), (status.fault, 0), "the first reason stays");
-        assert_eq!((desk.shared.status().term, desk.sent().len()), (status.term, 0));
-        assert!(matches!(desk.stop(), Err(ShutdownError::Failed { .. })));
-        assert!(desk.engine.is_stopped());
+        harness.input(Input::Panicked("once more".to_owned()));
+        harness.turn();
+        assert_eq!(
+            (harness.shared.status().fault, harness.told().len()),
+            (status.fault, 0),
+            "the first reason stays"
+        );
+        assert_eq!((harness.shared.status().term, harness.sent().len()), (status.term, 0));
+        assert!(matches!(harness.stop(), Err(ShutdownError::Failed { .. })));
+        assert!(harness.engine.is_stopped());
     }
 }
 
 #[test]
 fn a_leader_without_room_steps_back_and_leads_again_when_there_is_some() {
-    let mut desk = Desk::alone();
-    desk.told();
-    desk.fill(|refusals| refusals.append = true);
-    let lost = desk.append("no room");
-    let barrier = desk.barrier(1);
-    desk.work();
-    assert!(matches!(outcome(&lost), Some(Err(AppendError::StorageFull { .. }))), "{:?}", outcome(&lost));
-    assert!(desk.shared.status().full.is_some());
-    assert_eq!(desk.told(), [(Role::Follower, None)]);
-    assert!(matches!(outcome(&desk.append("x")), Some(Err(AppendError::StorageFull { .. }))));
-    assert_eq!(desk.shared.sequencer.in_flight(), 0);
+    let mut harness = Harness::alone();
+    harness.told();
+    harness.fill(|refusals| refusals.append = true);
+    let lost = harness.append("no room");
+    let barrier = harness.barrier(1);
+    harness.work();
+    assert!(
+        matches!(outcome(&lost), Some(Err(AppendError::StorageFull { .. }))),
+        "{:?}",
+        outcome(&lost)
+    );
+    assert!(harness.shared.status().full.is_some());
+    assert_eq!(harness.told(), [(Role::Follower, None)]);
+    assert!(matches!(outcome(&harness.append("x")), Some(Err(AppendError::StorageFull { .. }))));
+    assert_eq!(harness.shared.sequencer.in_flight(), 0);
     // It is patient for an election timeout, then tries.
     for _ in 1..ELECTION_TICKS {
-        desk.tick();
-        assert_eq!(desk.shared.status().role, Role::Follower);
-        assert_eq!(desk.engine.wake_at(), desk.engine.next_tick);
+        harness.tick();
+        assert_eq!(harness.shared.status().role, Role::Follower);
+        assert_eq!(harness.engine.wake_at(), harness.engine.next_tick);
     }
-    (0..3).for_each(|_| desk.tick());
-    assert_eq!(desk.shared.status().role, Role::Leader);
-    assert_eq!(desk.shared.status().full, None, "a batch found room");
+    (0..3).for_each(|_| harness.tick());
+    assert_eq!(harness.shared.status().role, Role::Leader);
+    assert_eq!(harness.shared.status().full, None, "a batch found room");
     assert_eq!(barrier.try_recv().unwrap().unwrap(), 0, "who asked before is answered");
-    let future = desk.append("room");
-    desk.work();
+    let future = harness.append("room");
+    harness.work();
     assert_eq!(outcome(&future).unwrap().unwrap().index, 0);
 }
 
 #[test]
 fn a_sync_of_the_time_before_a_full_disk_counts_for_nothing() {
-    let mut desk = Desk::leader();
-    drop(desk.append("written"));
-    desk.turn();
-    let old = desk.syncs.try_recv().unwrap();
-    desk.fill(|refusals| refusals.append = true);
-    drop(desk.append("no room"));
-    desk.turn();
-    assert!(desk.shared.status().full.is_some());
-    desk.hear("heartbeat from=2 to=1 term=5 commit=2");
-    desk.turn();
-    desk.sent();
-    let count = desk.engine.syncs;
-    desk.input(Input::Synced(SyncNumber { life: old.number.life, number: u64::MAX, count }, Ok(())));
-    desk.turn();
-    assert!(desk.sent().is_empty(), "the answer waits for a sync of its own time");
-    desk.work();
-    assert_eq!(desk.sent().len(), 1);
+    let mut harness = Harness::leader();
+    drop(harness.append("written"));
+    harness.turn();
+    let old = harness.syncs.try_recv().unwrap();
+    harness.fill(|refusals| refusals.append = true);
+    drop(harness.append("no room"));
+    harness.turn();
+    assert!(harness.shared.status().full.is_some());
+    harness.hear("heartbeat from=2 to=1 term=5 commit=2");
+    harness.turn();
+    harness.sent();
+    let count = harness.engine.syncs;
+    harness
+        .input(Input::Synced(SyncId { epoch: old.number.epoch, number: u64::MAX, count }, Ok(())));
+    harness.turn();
+    assert!(harness.sent().is_empty(), "the answer waits for a sync of its own time");
+    harness.work();
+    assert_eq!(harness.sent().len(), 1);
 }
 
 #[test]
 fn a_node_without_room_hears_and_votes_and_takes_no_batches() {
-    let mut desk = Desk::leader();
-    desk.fill(|refusals| refusals.append = true);
-    drop(desk.append("no room"));
-    desk.work();
-    desk.sent();
-    desk.hear("append from=2 to=1 term=3 after=2/2 batch=3/3 commit=2");
-    desk.work();
-    assert_eq!((desk.shared.status().term, desk.sent().len()), (2, 0));
-    desk.hear("heartbeat from=2 to=1 term=3 commit=2");
-    desk.work();
-    assert_eq!((desk.shared.status().term, desk.sent().len()), (3, 1));
+    let mut harness = Harness::leader();
+    harness.fill(|refusals| refusals.append = true);
+    drop(harness.append("no room"));
+    harness.work();
+    harness.sent();
+    harness.hear("append from=2 to=1 term=3 after=2/2 batch=3/3 commit=2");
+    harness.work();
+    assert_eq!((harness.shared.status().term, harness.sent().len()), (2, 0));
+    harness.hear("heartbeat from=2 to=1 term=3 commit=2");
+    harness.work();
+    assert_eq!((harness.shared.status().term, harness.sent().len()), (3, 1));
     // A term that finds no room is no reason to stop either.
-    desk.fill(|refusals| refusals.save = true);
-    desk.hear("heartbeat from=3 to=1 term=4 commit=2");
-    desk.work();
-    assert!(desk.shared.status().fault.is_none() && desk.shared.status().full.is_some());
-    assert_eq!(desk.sent().len(), 0, "it said nothing in a term that it did not write");
+    harness.fill(|refusals| refusals.save = true);
+    harness.hear("heartbeat from=3 to=1 term=4 commit=2");
+    harness.work();
+    assert!(harness.shared.status().fault.is_none() && harness.shared.status().full.is_some());
+    assert_eq!(harness.sent().len(), 0, "it said nothing in a term that it did not write");
 }
 
 #[test]
 fn a_batch_that_is_not_taken_is_lost_and_the_leader_counts_anew() {
-    let mut desk = Desk::alone();
+    let mut harness = Harness::alone();
     // As after a leadership that ended and began again before the sequencer was told.
-    desk.shared.sequencer.open(7, 7, 0);
-    let lost = desk.append("out of line");
-    desk.work();
+    harness.shared.sequencer.open(7, 7, 0);
+    let lost = harness.append("out of line");
+    harness.work();
     assert!(outcome(&lost).unwrap().is_err_and(|error| !error.may_have_committed()));
-    let future = desk.append("in line");
-    desk.work();
+    let future = harness.append("in line");
+    harness.work();
     assert_eq!(outcome(&future).unwrap().unwrap().index, 0);
 }
 
 #[test]
 fn under_an_asynchronous_policy_the_log_is_synced_every_interval_if_something_was_written() {
     let interval = Duration::from_millis(100);
-    let mut desk = Desk::with(1, Some(interval));
-    desk.work();
-    desk.now.elapsed = interval;
-    desk.work();
-    assert!(!desk.engine.dirty && desk.syncs.is_empty());
-    let future = desk.append("x");
-    desk.turn();
+    let mut harness = Harness::with(1, Some(interval));
+    harness.work();
+    harness.now.elapsed = interval;
+    harness.work();
+    assert!(!harness.engine.dirty && harness.syncs.is_empty());
+    let future = harness.append("x");
+    harness.turn();
     assert!(outcome(&future).unwrap().is_ok(), "it counts once it is written");
-    assert!(desk.syncs.is_empty() && desk.engine.dirty);
-    assert_eq!(desk.engine.wake_at(), interval, "after a while without a write it is synced at once");
-    desk.work();
-    assert!(!desk.engine.dirty);
-    drop(desk.append("y"));
-    desk.turn();
-    let due = desk.engine.next_flush;
+    assert!(harness.syncs.is_empty() && harness.engine.dirty);
+    assert_eq!(
+        harness.engine.wake_at(),
+        interval,
+        "after a while without a write it is synced at once"
+    );
+    harness.work();
+    assert!(!harness.engine.dirty);
+    drop(harness.append("y"));
+    harness.turn();
+    let due = harness.engine.next_flush;
     assert_eq!(due, 2 * interval);
-    desk.now.elapsed = due - Duration::from_nanos(1);
-    desk.turn();
-    assert!(desk.syncs.is_empty() && desk.engine.dirty);
-    assert_eq!(desk.engine.wake_at(), due);
-    desk.now.elapsed = due;
-    desk.turn();
-    assert_eq!((desk.syncs.len(), desk.engine.dirty, desk.engine.next_flush), (1, false, due + interval));
+    harness.now.elapsed = due - Duration::from_nanos(1);
+    harness.turn();
+    assert!(harness.syncs.is_empty() && harness.engine.dirty);
+    assert_eq!(harness.engine.wake_at(), due);
+    harness.now.elapsed = due;
+    harness.turn();
+    assert_eq!(
+        (harness.syncs.len(), harness.engine.dirty, harness.engine.next_flush),
+        (1, false, due + interval)
+    );
 }
 
 #[test]
 fn a_barrier_is_answered_forgotten_and_refused() {
-    let mut desk = Desk::alone();
-    drop(desk.append("x"));
-    desk.work();
-    let answer = desk.barrier(1);
-    desk.work();
+    let mut harness = Harness::alone();
+    drop(harness.append("x"));
+    harness.work();
+    let answer = harness.barrier(1);
+    harness.work();
     assert_eq!(answer.try_recv().unwrap().unwrap(), 1);
-    let mut desk = Desk::leader();
-    let forgotten = desk.barrier(2);
-    let kept = desk.barrier(3);
-    desk.input(Input::Command(Command::ForgetBarrier { id: 2 }));
-    desk.turn();
-    assert_eq!(desk.engine.barriers.len(), 1);
-    assert!(desk.stop().is_ok());
+    let mut harness = Harness::leader();
+    let forgotten = harness.barrier(2);
+    let kept = harness.barrier(3);
+    harness.input(Input::Command(Command::ForgetBarrier { id: 2 }));
+    harness.turn();
+    assert_eq!(harness.engine.barriers.len(), 1);
+    assert!(harness.stop().is_ok());
     assert!(forgotten.try_recv().is_err(), "nobody listens");
     assert!(matches!(kept.try_recv(), Ok(Err(BarrierError::Stopped))));
-    let late = desk.barrier(4);
-    desk.turn();
+    let late = harness.barrier(4);
+    harness.turn();
     assert!(matches!(late.try_recv(), Ok(Err(BarrierError::Stopped))));
 }

@@ -1,18 +1,20 @@
 //! Whether a correct peer could have sent a message to a replica that stands where this one does.
 //!
-//! Raft trusts its input: about one in three malformed messages makes it panic, and others damage the log in silence. No message that
-//! a correct peer sends is refused, however late it arrives, with one exception that is named at [`Check::read_index`].
+//! Raft trusts its input: about one in three malformed messages makes it panic, and others damage
+//! the log in silence. No message that a correct peer sends is refused, however late it arrives,
+//! with one exception that is named at [`Check::read_index`].
 
 use raft::eraftpb::{ConfState, Entry, EntryType, Message as Inner, MessageType};
 
-use super::codec::{CONTEXT_BYTES_MAX, SNAPSHOT_DATA_BYTES_MAX, TICKET_BYTES_MAX};
-use super::{Message, View};
+use super::codec::{CONTEXT_BYTES_MAX, READ_CONTEXT_BYTES_MAX, SNAPSHOT_DATA_BYTES_MAX};
+use super::{Message, ReplicaView};
 use crate::batch::Batch;
 use crate::entry::NodeId;
 
-/// No term reaches this, and no term is so far ahead of ours: either would leave no room for elections.
+/// No term reaches this, and no term is so far ahead of ours: either would leave no room for
+/// elections.
 pub(super) const TERM_LIMIT: u64 = 1 << 48;
-const TERM_LEAP_MAX: u64 = 1 << 32;
+const TERM_JUMP_MAX: u64 = 1 << 32;
 /// No raft index reaches this, so that sums of them never overflow.
 const INDEX_LIMIT: u64 = 1 << 62;
 /// What a candidate writes into its request when its leader asked it to take over.
@@ -20,20 +22,27 @@ const TRANSFER: &[u8] = b"CampaignTransfer";
 
 /// Why a message is not given to Raft.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
-    /// The message is wrong in itself, or nobody whom it can come from would send it now. Dropping it is all there is to do.
+pub(crate) enum MessageRejection {
+    /// The message is wrong in itself, or nobody whom it can come from would send it now. Dropping
+    /// it is all there is to do.
     #[error("{0}")]
     Invalid(&'static str),
-    /// The leader knows that this node held the batch `commit`, and it no longer does. Fatal: this node has lost part of its log.
-    #[error("the leader knows this node to hold batch {commit}, but the log ends at {last}: part of the log was lost")]
+    /// The leader knows that this node held the batch `commit`, and it no longer does. Fatal: this
+    /// node has lost part of its log.
+    #[error(
+        "the leader knows this node to hold batch {commit}, but the log ends at {last}: part of the log was lost"
+    )]
     Regressed {
         /// What the leader knows to be here.
         commit: u64,
         /// The last batch that is here.
         last: u64,
     },
-    /// The leader's log has another batch at a place that is committed here. Fatal: one of the two logs is wrong.
-    #[error("batch {index} is committed here with term {ours}, but the leader has it with term {theirs}: the logs have diverged")]
+    /// The leader's log has another batch at a place that is committed here. Fatal: one of the two
+    /// logs is wrong.
+    #[error(
+        "batch {index} is committed here with term {ours}, but the leader has it with term {theirs}: the logs have diverged"
+    )]
     Diverged {
         /// The raft index of the batch.
         index: u64,
@@ -44,9 +53,9 @@ pub(crate) enum Refusal {
     },
 }
 
-use Refusal::Invalid;
+use MessageRejection::Invalid;
 
-impl Refusal {
+impl MessageRejection {
     /// Whether this node must stop, and not just drop the message.
     pub(crate) fn is_fatal(&self) -> bool {
         !matches!(self, Invalid(_))
@@ -54,52 +63,57 @@ impl Refusal {
 }
 
 impl Message {
-    /// Judges the message by what the receiving replica knows. Pure; costs one checksum over the payloads.
+    /// Judges the message by what the receiving replica knows. Pure; costs one checksum over the
+    /// payloads.
     ///
     /// # Errors
     /// Why Raft must not see it.
-    pub(crate) fn check(&self, view: &View<'_>) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, view: &ReplicaView<'_>) -> Result<(), MessageRejection> {
         let message = self.raft().ok_or(Invalid("not for Raft"))?;
         Check { message, view }.all()
     }
 }
 
-fn ensure(holds: bool, otherwise: &'static str) -> Result<(), Refusal> {
+fn ensure(holds: bool, otherwise: &'static str) -> Result<(), MessageRejection> {
     if holds { Ok(()) } else { Err(Invalid(otherwise)) }
 }
 
 struct Check<'a> {
     message: &'a Inner,
-    view: &'a View<'a>,
+    view: &'a ReplicaView<'a>,
 }
 
 impl Check<'_> {
-    fn all(&self) -> Result<(), Refusal> {
-        self.parties()?;
+    fn all(&self) -> Result<(), MessageRejection> {
+        self.endpoints()?;
         self.numbers()?;
-        self.cargo()?;
+        self.payload()?;
         match self.message.msg_type {
             MessageType::MsgAppend => self.append(),
             MessageType::MsgHeartbeat => self.heartbeat(),
             MessageType::MsgSnapshot => self.snapshot(),
             MessageType::MsgAppendResponse => self.append_response(),
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => self.vote_request(),
-            MessageType::MsgTimeoutNow | MessageType::MsgReadIndexResp => self.comes_from_the_leader(),
+            MessageType::MsgTimeoutNow | MessageType::MsgReadIndexResp => {
+                self.comes_from_the_leader()
+            }
             MessageType::MsgReadIndex => self.read_index(),
-            MessageType::MsgHeartbeatResponse | MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse => Ok(()),
+            MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse => Ok(()),
             _ => Err(Invalid("a kind of message that stays inside a node")),
         }
     }
 
     /// From a member of the group to this node. Strangers would be followed as leaders.
-    fn parties(&self) -> Result<(), Refusal> {
+    fn endpoints(&self) -> Result<(), MessageRejection> {
         let from = NodeId::from(self.message.from);
         ensure(NodeId::from(self.message.to) == self.view.me, "for another node")?;
         ensure(from != self.view.me, "from this node itself")?;
         ensure(self.view.membership.contains(from), "from a node that does not belong to the group")
     }
 
-    fn numbers(&self) -> Result<(), Refusal> {
+    fn numbers(&self) -> Result<(), MessageRejection> {
         let message = self.message;
         if message.msg_type == MessageType::MsgReadIndex {
             ensure(message.term == 0, "a read request with a term")?;
@@ -108,53 +122,79 @@ impl Check<'_> {
             ensure(message.term > 0, "without a term")?;
         }
         ensure(message.term < TERM_LIMIT, "a term beyond 2^48")?;
-        ensure(message.term <= self.view.term.saturating_add(TERM_LEAP_MAX), "a term too far ahead")?;
-        ensure(message.log_term.max(message.commit_term) <= message.term, "a batch of a later term than the message")?;
+        ensure(
+            message.term <= self.view.term.saturating_add(TERM_JUMP_MAX),
+            "a term too far ahead",
+        )?;
+        ensure(
+            message.log_term.max(message.commit_term) <= message.term,
+            "a batch of a later term than the message",
+        )?;
         let indexes = [message.index, message.commit, message.reject_hint];
         ensure(indexes.into_iter().all(|index| index < INDEX_LIMIT), "a raft index beyond 2^62")?;
         ensure(message.request_snapshot == 0, "a request for a snapshot")
     }
 
     /// Nobody carries what is not theirs to carry.
-    fn cargo(&self) -> Result<(), Refusal> {
+    fn payload(&self) -> Result<(), MessageRejection> {
         let kind = self.message.msg_type;
         let is_read = matches!(kind, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
         if is_read {
-            let one_ticket = |entry: &Entry| (1..=TICKET_BYTES_MAX).contains(&entry.data.len());
+            let one_ticket =
+                |entry: &Entry| (1..=READ_CONTEXT_BYTES_MAX).contains(&entry.data.len());
             ensure(
                 self.message.entries.len() == 1 && self.message.entries.iter().all(one_ticket),
                 "a read request without its one ticket",
             )?;
         }
-        ensure(is_read || kind == MessageType::MsgAppend || self.message.entries.is_empty(), "batches outside an append")?;
-        ensure(self.message.has_snapshot() == (kind == MessageType::MsgSnapshot), "a snapshot outside its message, or none inside")?;
+        ensure(
+            is_read || kind == MessageType::MsgAppend || self.message.entries.is_empty(),
+            "batches outside an append",
+        )?;
+        ensure(
+            self.message.has_snapshot() == (kind == MessageType::MsgSnapshot),
+            "a snapshot outside its message, or none inside",
+        )?;
         ensure(self.message.context.len() <= CONTEXT_BYTES_MAX, "a context beyond its limit")
     }
 
-    /// Whether the message comes from a term that is over. Raft drops such a message unread, so what it says of a leader, of commits
-    /// and of our log need not fit what we have by now.
-    fn is_late(&self) -> bool {
+    /// Whether the message comes from a term that is over. Raft drops such a message unread, so
+    /// what it says of a leader, of commits and of our log need not fit what we have by now.
+    fn is_stale_term(&self) -> bool {
         self.message.term < self.view.term
     }
 
     /// There is one leader in a term. This node may not know it yet.
-    fn comes_from_the_leader(&self) -> Result<(), Refusal> {
+    fn comes_from_the_leader(&self) -> Result<(), MessageRejection> {
         let known = self.view.leader.filter(|_| self.message.term == self.view.term);
-        ensure(known.is_none_or(|leader| leader == NodeId::from(self.message.from)), "from another node than the leader of its term")
+        ensure(
+            known.is_none_or(|leader| leader == NodeId::from(self.message.from)),
+            "from another node than the leader of its term",
+        )
     }
 
-    fn append(&self) -> Result<(), Refusal> {
+    fn append(&self) -> Result<(), MessageRejection> {
         let message = self.message;
         self.comes_from_the_leader()?;
-        // Raft finds term 0 wherever it has no batch: an append behind an index that does not exist would match.
-        ensure((message.index == 0) == (message.log_term == 0), "an append behind a batch without a term")?;
-        ensure(message.index + (message.entries.len() as u64) < INDEX_LIMIT, "a raft index beyond 2^62")?;
+        // Raft finds term 0 wherever it has no batch: an append behind an index that does not exist
+        // would match.
+        ensure(
+            (message.index == 0) == (message.log_term == 0),
+            "an append behind a batch without a term",
+        )?;
+        ensure(
+            message.index + (message.entries.len() as u64) < INDEX_LIMIT,
+            "a raft index beyond 2^62",
+        )?;
         self.agrees(message.index, message.log_term)?;
         let mut before = (message.index, message.log_term);
         let mut end_index = None;
         for entry in &message.entries {
             ensure(entry.index == before.0 + 1, "an append with a gap")?;
-            ensure(entry.term >= before.1.max(1) && entry.term <= message.term, "an append whose terms are out of order")?;
+            ensure(
+                entry.term >= before.1.max(1) && entry.term <= message.term,
+                "an append whose terms are out of order",
+            )?;
             self.agrees(entry.index, entry.term)?;
             end_index = check_batch(entry, end_index)?.or(end_index);
             before = (entry.index, entry.term);
@@ -163,75 +203,106 @@ impl Check<'_> {
     }
 
     /// What is committed here, the leader of this or a later term has too.
-    fn agrees(&self, index: u64, theirs: u64) -> Result<(), Refusal> {
-        if self.is_late() || index > self.view.commit {
+    fn agrees(&self, index: u64, theirs: u64) -> Result<(), MessageRejection> {
+        if self.is_stale_term() || index > self.view.commit {
             return Ok(());
         }
         match (self.view.term_at)(index) {
-            Some(ours) if ours != theirs => Err(Refusal::Diverged { index, ours, theirs }),
+            Some(ours) if ours != theirs => Err(MessageRejection::Diverged { index, ours, theirs }),
             _ => Ok(()),
         }
     }
 
     /// A leader never tells a follower of a commit beyond what the follower has acknowledged to it.
-    fn heartbeat(&self) -> Result<(), Refusal> {
+    fn heartbeat(&self) -> Result<(), MessageRejection> {
         self.comes_from_the_leader()?;
-        if !self.is_late() && self.message.commit > self.view.last {
-            return Err(Refusal::Regressed { commit: self.message.commit, last: self.view.last });
+        if !self.is_stale_term() && self.message.commit > self.view.last {
+            return Err(MessageRejection::Regressed {
+                commit: self.message.commit,
+                last: self.view.last,
+            });
         }
         Ok(())
     }
 
-    fn snapshot(&self) -> Result<(), Refusal> {
+    fn snapshot(&self) -> Result<(), MessageRejection> {
         self.comes_from_the_leader()?;
         let snapshot = self.message.get_snapshot();
         let metadata = snapshot.get_metadata();
         ensure(snapshot.data.len() <= SNAPSHOT_DATA_BYTES_MAX, "a snapshot beyond its limit")?;
         ensure(metadata.index > 0 && metadata.index < INDEX_LIMIT, "a snapshot of no index")?;
-        ensure(metadata.term > 0 && metadata.term <= self.message.term, "a snapshot of a later term than its message")?;
+        ensure(
+            metadata.term > 0 && metadata.term <= self.message.term,
+            "a snapshot of a later term than its message",
+        )?;
         self.members(metadata.get_conf_state())?;
         self.agrees(metadata.index, metadata.term)
     }
 
     /// Raft panics unless the members read back exactly as they were given.
-    fn members(&self, members: &ConfState) -> Result<(), Refusal> {
-        let joint = members.auto_leave || !members.voters_outgoing.is_empty() || !members.learners_next.is_empty();
+    fn members(&self, members: &ConfState) -> Result<(), MessageRejection> {
+        let joint = members.auto_leave
+            || !members.voters_outgoing.is_empty()
+            || !members.learners_next.is_empty();
         ensure(!joint, "a snapshot from the middle of a change of members")?;
         ensure(!members.voters.is_empty(), "a snapshot without a voter")?;
         let mut all: Vec<u64> = members.voters.iter().chain(&members.learners).copied().collect();
         all.sort_unstable();
-        ensure(all[0] != 0 && all.windows(2).all(|pair| pair[0] != pair[1]), "a snapshot that names a member twice, or node 0")?;
-        ensure(all.binary_search(&self.message.to).is_ok(), "a snapshot of a group without this node")
+        ensure(
+            all[0] != 0 && all.windows(2).all(|pair| pair[0] != pair[1]),
+            "a snapshot that names a member twice, or node 0",
+        )?;
+        ensure(
+            all.binary_search(&self.message.to).is_ok(),
+            "a snapshot of a group without this node",
+        )
     }
 
     /// An acknowledgement of what was never sent would be counted towards a commit.
-    fn append_response(&self) -> Result<(), Refusal> {
+    fn append_response(&self) -> Result<(), MessageRejection> {
         let message = self.message;
         if self.view.leads && message.term == self.view.term {
-            ensure(message.index <= self.view.last, "an acknowledgement of batches that were never sent")?;
-            ensure(message.reject_hint <= self.view.last, "a rejection that points behind the log")?;
+            ensure(
+                message.index <= self.view.last,
+                "an acknowledgement of batches that were never sent",
+            )?;
+            ensure(
+                message.reject_hint <= self.view.last,
+                "a rejection that points behind the log",
+            )?;
         }
         Ok(())
     }
 
-    fn vote_request(&self) -> Result<(), Refusal> {
+    fn vote_request(&self) -> Result<(), MessageRejection> {
         let message = self.message;
         ensure(message.commit <= message.index, "a candidate that has committed more than it has")?;
-        ensure(message.commit_term <= message.log_term, "a candidate whose terms are out of order")?;
-        ensure(message.context.is_empty() || &message.context[..] == TRANSFER, "a request for a vote with an unknown context")
+        ensure(
+            message.commit_term <= message.log_term,
+            "a candidate whose terms are out of order",
+        )?;
+        ensure(
+            message.context.is_empty() || &message.context[..] == TRANSFER,
+            "a request for a vote with an unknown context",
+        )
     }
 
-    /// A follower would pass the request on in the name of the node that asked, which no transport allows. Whoever asked will ask
-    /// again, of the leader that it knows by then.
-    fn read_index(&self) -> Result<(), Refusal> {
+    /// A follower would pass the request on in the name of the node that asked, which no transport
+    /// allows. Whoever asked will ask again, of the leader that it knows by then.
+    fn read_index(&self) -> Result<(), MessageRejection> {
         ensure(self.view.leads, "a read request for the leader")
     }
 }
 
-/// Whether the entry is a sound batch that follows on the entries before it. Returns where its own end.
-fn check_batch(entry: &Entry, end_index: Option<u64>) -> Result<Option<u64>, Refusal> {
-    ensure(entry.entry_type == EntryType::EntryNormal && entry.context.is_empty(), "a kind of batch that this build does not know")?;
-    let batch = Batch::new(entry.index, entry.term, entry.data.clone()).map_err(|_| Invalid("an append of what is not a batch"))?;
+/// Whether the entry is a sound batch that follows on the entries before it. Returns where its own
+/// end.
+fn check_batch(entry: &Entry, end_index: Option<u64>) -> Result<Option<u64>, MessageRejection> {
+    ensure(
+        entry.entry_type == EntryType::EntryNormal && entry.context.is_empty(),
+        "a kind of batch that this build does not know",
+    )?;
+    let batch = Batch::new(entry.index, entry.term, entry.data.clone())
+        .map_err(|_| Invalid("an append of what is not a batch"))?;
     batch.verify().map_err(|_| Invalid("an append of a damaged batch"))?;
     let follows = batch.first_index().zip(end_index).is_none_or(|(first, end)| first == end);
     ensure(follows, "an append whose batches do not continue each other")?;

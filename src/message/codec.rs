@@ -1,4 +1,5 @@
-//! The bytes of a message. Own and fixed, so that nothing that a stranger sends is ever given to a protobuf parser.
+//! The bytes of a message. Own and fixed, so that nothing that a stranger sends is ever given to a
+//! protobuf parser.
 //!
 //! All integers are little-endian.
 //!
@@ -19,12 +20,13 @@
 //!
 //! Kinds 13 and 14 are laid out differently: see `repair.rs`.
 //!
-//! The index of an entry is not written: in an append they follow on `index`, elsewhere it is 0. So a gap cannot be expressed.
+//! The index of an entry is not written: in an append they follow on `index`, elsewhere it is 0. So
+//! a gap cannot be expressed.
 
 use bytes::Bytes;
 use raft::eraftpb::{self, ConfState, Entry, EntryType, MessageType, Snapshot};
 
-use super::{Content, Letter, Message, MessageError, repair};
+use super::{Body, Message, MessageError, RepairMessage, repair};
 
 pub(super) const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 88;
@@ -37,18 +39,23 @@ const FLAG_SNAPSHOT: u8 = 2;
 /// The largest context of a message, in bytes.
 pub(super) const CONTEXT_BYTES_MAX: usize = 64;
 
-/// The largest ticket of a question, in bytes: a leader puts a number of 8 bytes in front of it and sends both as a context.
-pub(super) const TICKET_BYTES_MAX: usize = CONTEXT_BYTES_MAX - 8;
+/// The largest ticket of a question, in bytes: a leader puts a number of 8 bytes in front of it and
+/// sends both as a context.
+pub(super) const READ_CONTEXT_BYTES_MAX: usize = CONTEXT_BYTES_MAX - 8;
 /// The largest state that travels inside a snapshot, in bytes.
 pub(super) const SNAPSHOT_DATA_BYTES_MAX: usize = 64 << 10;
 const MEMBERS_MAX: usize = 1024;
-/// Entries in one message. An empty one takes eight times as much in memory as on the wire; this bounds the product, at some 14 MiB. A node sends no more:
-/// it puts at most 512 KiB of small entries into a message, as Raft counts them, and Raft counts an empty one as four bytes at the least.
+/// Entries in one message. An empty one takes eight times as much in memory as on the wire; this
+/// bounds the product, at some 14 MiB. A node sends no more: it puts at most 512 KiB of small
+/// entries into a message, as Raft counts them, and Raft counts an empty one as four bytes at the
+/// least.
 const ENTRIES_MAX: usize = 1 << 17;
-/// Data up to this length is copied next to its neighbours: cheaper than one more piece in the vector of a system call.
+/// Data up to this length is copied next to its neighbours: cheaper than one more piece in the
+/// vector of a system call.
 const MERGED_BYTES_MAX: usize = 1024;
 
-/// Every kind of message that travels; its code on the wire is its place here, from 1. Whatever is not here stays inside a node.
+/// Every kind of message that travels; its code on the wire is its place here, from 1. Whatever is
+/// not here stays inside a node.
 pub(super) const KINDS: [MessageType; 12] = [
     MessageType::MsgAppend,
     MessageType::MsgAppendResponse,
@@ -64,33 +71,44 @@ pub(super) const KINDS: [MessageType; 12] = [
     MessageType::MsgReadIndexResp,
 ];
 
-const ENTRY_TYPES: [EntryType; 3] = [EntryType::EntryNormal, EntryType::EntryConfChange, EntryType::EntryConfChangeV2];
+const ENTRY_TYPES: [EntryType; 3] =
+    [EntryType::EntryNormal, EntryType::EntryConfChange, EntryType::EntryConfChangeV2];
 
 impl Message {
     /// How many bytes [`encode`](Message::encode) gives.
     pub fn encoded_len(&self) -> usize {
         let message = match &self.0 {
-            Content::Raft(message) => message,
-            Content::Repair(letter) => return letter.encoded_len(),
+            Body::Raft(message) => message,
+            Body::Repair(repair_message) => return repair_message.encoded_len(),
         };
         let snapshot = message.snapshot.as_ref().map_or(0, |snapshot| {
-            SNAPSHOT_BYTES + 8 * members_of(snapshot).iter().map(|members| members.len()).sum::<usize>() + snapshot.data.len()
+            SNAPSHOT_BYTES
+                + 8 * members_of(snapshot).iter().map(|members| members.len()).sum::<usize>()
+                + snapshot.data.len()
         });
-        let entries: usize = message.entries.iter().map(|entry| ENTRY_BYTES + entry.data.len()).sum();
+        let entries: usize =
+            message.entries.iter().map(|entry| ENTRY_BYTES + entry.data.len()).sum();
         HEAD_BYTES + message.context.len() + snapshot + entries
     }
 
-    /// The message as bytes, in pieces to be written one after the other. Payloads of any size are shared, not copied.
+    /// The message as bytes, in pieces to be written one after the other. Payloads of any size are
+    /// shared, not copied.
     pub fn encode(&self) -> Vec<Bytes> {
         let message = match &self.0 {
-            Content::Raft(message) => message,
-            Content::Repair(letter) => return letter.encode(),
+            Body::Raft(message) => message,
+            Body::Repair(repair_message) => return repair_message.encode(),
         };
         let mut pieces = Vec::new();
-        let mut run = Vec::with_capacity(self.encoded_len().min(HEAD_BYTES + MERGED_BYTES_MAX + ENTRY_BYTES * message.entries.len()));
+        let mut run = Vec::with_capacity(
+            self.encoded_len()
+                .min(HEAD_BYTES + MERGED_BYTES_MAX + ENTRY_BYTES * message.entries.len()),
+        );
         put_head(message, &mut run);
         for entry in &message.entries {
-            let kind = ENTRY_TYPES.iter().position(|&kind| kind == entry.entry_type).expect("the table names every type of entry");
+            let kind = ENTRY_TYPES
+                .iter()
+                .position(|&kind| kind == entry.entry_type)
+                .expect("the table names every type of entry");
             run.push(kind as u8);
             run.extend_from_slice(&entry.term.to_le_bytes());
             run.extend_from_slice(&(entry.data.len() as u32).to_le_bytes());
@@ -111,14 +129,22 @@ impl Message {
         pieces
     }
 
-    /// Takes `bytes` as a message. The payloads of the message are slices of `bytes`, which they keep alive.
+    /// Takes `bytes` as a message. The payloads of the message are slices of `bytes`, which they
+    /// keep alive.
     ///
     /// # Errors
-    /// If they are not exactly one message that this version knows. Nothing is allocated beyond a small multiple of their length.
+    /// If they are not exactly one message that this version knows. Nothing is allocated beyond a
+    /// small multiple of their length.
     pub fn decode(bytes: Bytes) -> Result<Message, MessageError> {
-        let is_letter = bytes.get(..2).is_some_and(|start| matches!(start, [VERSION, repair::WANT..=repair::STATE]));
-        let mut input = Input::new(bytes);
-        let message = if is_letter { Letter::read(&mut input)?.into() } else { Message::new(input.message()?) };
+        let is_letter = bytes
+            .get(..2)
+            .is_some_and(|start| matches!(start, [VERSION, repair::WANT..=repair::STATE]));
+        let mut input = ByteReader::new(bytes);
+        let message = if is_letter {
+            RepairMessage::read(&mut input)?.into()
+        } else {
+            Message::new(input.message()?)
+        };
         if input.rest() != 0 {
             return Err(MessageError("bytes left over"));
         }
@@ -127,9 +153,14 @@ impl Message {
 }
 
 fn put_head(message: &eraftpb::Message, run: &mut Vec<u8>) {
-    let kind = KINDS.iter().position(|&kind| kind == message.msg_type).expect("raft sends no other kind to a peer");
-    let flags = if message.reject { FLAG_REJECT } else { 0 } | if message.has_snapshot() { FLAG_SNAPSHOT } else { 0 };
-    let context_len = u8::try_from(message.context.len()).expect("a context is an echo of ours, at most 64 bytes");
+    let kind = KINDS
+        .iter()
+        .position(|&kind| kind == message.msg_type)
+        .expect("raft sends no other kind to a peer");
+    let flags = if message.reject { FLAG_REJECT } else { 0 }
+        | if message.has_snapshot() { FLAG_SNAPSHOT } else { 0 };
+    let context_len = u8::try_from(message.context.len())
+        .expect("a context is an echo of ours, at most 64 bytes");
     run.extend_from_slice(&[VERSION, kind as u8 + 1, flags, context_len]);
     run.extend_from_slice(&(message.entries.len() as u32).to_le_bytes());
     let numbers = [
@@ -176,14 +207,14 @@ fn members_of(snapshot: &Snapshot) -> [&[u64]; 4] {
 }
 
 /// What is left to be read.
-pub(super) struct Input {
+pub(super) struct ByteReader {
     bytes: Bytes,
     at: usize,
 }
 
-impl Input {
-    pub(super) fn new(bytes: Bytes) -> Input {
-        Input { bytes, at: 0 }
+impl ByteReader {
+    pub(super) fn new(bytes: Bytes) -> ByteReader {
+        ByteReader { bytes, at: 0 }
     }
 
     fn message(&mut self) -> Result<eraftpb::Message, MessageError> {
@@ -211,7 +242,8 @@ impl Input {
             priority: i64::from_le_bytes(self.array()?),
             ..Default::default()
         };
-        if matches!(message.msg_type, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote) {
+        if matches!(message.msg_type, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote)
+        {
             // Raft fills both fields; only one of them travels.
             message.deprecated_priority = u64::try_from(message.priority).unwrap_or(0);
         }
@@ -230,7 +262,8 @@ impl Input {
             [auto_leave @ (0 | 1), 0, 0, 0] => auto_leave == 1,
             _ => return Err(MessageError("a snapshot that this build does not know")),
         };
-        let [voters, learners, voters_outgoing, learners_next] = counts.map(|count| self.members(usize::from(count)));
+        let [voters, learners, voters_outgoing, learners_next] =
+            counts.map(|count| self.members(usize::from(count)));
         let conf_state = ConfState {
             voters: voters?,
             learners: learners?,
@@ -239,7 +272,8 @@ impl Input {
             auto_leave,
             ..Default::default()
         };
-        let mut snapshot = Snapshot { data: self.take(data_len, SNAPSHOT_DATA_BYTES_MAX)?, ..Default::default() };
+        let mut snapshot =
+            Snapshot { data: self.take(data_len, SNAPSHOT_DATA_BYTES_MAX)?, ..Default::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (index, term);
         metadata.set_conf_state(conf_state);
@@ -253,9 +287,17 @@ impl Input {
         (0..count).map(|_| self.u64()).collect()
     }
 
-    fn entries(&mut self, count: usize, message: &eraftpb::Message) -> Result<Vec<Entry>, MessageError> {
+    fn entries(
+        &mut self,
+        count: usize,
+        message: &eraftpb::Message,
+    ) -> Result<Vec<Entry>, MessageError> {
         let follow_on = message.msg_type == MessageType::MsgAppend;
-        let carries = follow_on || matches!(message.msg_type, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
+        let carries = follow_on
+            || matches!(
+                message.msg_type,
+                MessageType::MsgReadIndex | MessageType::MsgReadIndexResp
+            );
         if count > 0 && !carries {
             return Err(MessageError("entries in a message of a kind that carries none"));
         }
@@ -265,15 +307,23 @@ impl Input {
         if follow_on && message.index > u64::MAX - count as u64 {
             return Err(MessageError("entries beyond the last index there is"));
         }
-        let mut table = Input::new(self.take(count * ENTRY_BYTES, usize::MAX)?);
+        let mut table = ByteReader::new(self.take(count * ENTRY_BYTES, usize::MAX)?);
         let mut entries = Vec::with_capacity(count);
         for place in 1..=count as u64 {
             let [kind] = table.array()?;
-            let entry_type = ENTRY_TYPES.get(usize::from(kind)).ok_or(MessageError("a type of entry that this build does not know"))?;
+            let entry_type = ENTRY_TYPES
+                .get(usize::from(kind))
+                .ok_or(MessageError("a type of entry that this build does not know"))?;
             let term = table.u64()?;
             let data = self.take(table.u32()? as usize, usize::MAX)?;
             let index = if follow_on { message.index + place } else { 0 };
-            entries.push(Entry { entry_type: *entry_type, term, index, data, ..Default::default() });
+            entries.push(Entry {
+                entry_type: *entry_type,
+                term,
+                index,
+                data,
+                ..Default::default()
+            });
         }
         Ok(entries)
     }
@@ -283,7 +333,8 @@ impl Input {
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
-        let field = self.bytes[self.at..].first_chunk::<N>().copied().ok_or(MessageError("cut short"))?;
+        let field =
+            self.bytes[self.at..].first_chunk::<N>().copied().ok_or(MessageError("cut short"))?;
         self.at += N;
         Ok(field)
     }
@@ -326,16 +377,29 @@ mod tests {
     }
 
     fn append(payloads: &[Bytes]) -> Message {
-        let mut append = eraftpb::Message { msg_type: MessageType::MsgAppend, ..Default::default() };
-        (append.from, append.to, append.term, append.log_term, append.index, append.commit) = (1, 2, 7, 6, 40, 39);
+        let mut append =
+            eraftpb::Message { msg_type: MessageType::MsgAppend, ..Default::default() };
+        (append.from, append.to, append.term, append.log_term, append.index, append.commit) =
+            (1, 2, 7, 6, 40, 39);
         for (place, data) in payloads.iter().enumerate() {
-            append.entries.push(Entry { term: 7, index: 41 + place as u64, data: data.clone(), ..Default::default() });
+            append.entries.push(Entry {
+                term: 7,
+                index: 41 + place as u64,
+                data: data.clone(),
+                ..Default::default()
+            });
         }
         Message::new(append)
     }
 
     fn snapshot() -> Message {
-        let mut message = eraftpb::Message { msg_type: MessageType::MsgSnapshot, from: 1, to: 2, term: 7, ..Default::default() };
+        let mut message = eraftpb::Message {
+            msg_type: MessageType::MsgSnapshot,
+            from: 1,
+            to: 2,
+            term: 7,
+            ..Default::default()
+        };
         let snapshot = message.mut_snapshot();
         snapshot.data = Bytes::from_static(b"base");
         let metadata = snapshot.mut_metadata();
@@ -351,15 +415,58 @@ mod tests {
 
     #[test]
     fn a_message_comes_back_as_it_was() {
-        let mut vote = eraftpb::Message { msg_type: MessageType::MsgRequestVote, from: 3, to: 1, term: 8, ..Default::default() };
-        (vote.log_term, vote.index, vote.commit, vote.commit_term, vote.priority, vote.deprecated_priority) = (7, 41, 40, 7, 5, 5);
+        let mut vote = eraftpb::Message {
+            msg_type: MessageType::MsgRequestVote,
+            from: 3,
+            to: 1,
+            term: 8,
+            ..Default::default()
+        };
+        (
+            vote.log_term,
+            vote.index,
+            vote.commit,
+            vote.commit_term,
+            vote.priority,
+            vote.deprecated_priority,
+        ) = (7, 41, 40, 7, 5, 5);
         vote.context = Bytes::from_static(b"CampaignTransfer");
-        let mut reject = eraftpb::Message { msg_type: MessageType::MsgAppendResponse, from: 2, to: 1, term: 8, ..Default::default() };
-        (reject.reject, reject.reject_hint, reject.log_term, reject.request_snapshot, reject.priority) = (true, 9, 3, 4, -1);
-        let mut read = eraftpb::Message { msg_type: MessageType::MsgReadIndex, from: 2, to: 1, index: 3, ..Default::default() };
+        let mut reject = eraftpb::Message {
+            msg_type: MessageType::MsgAppendResponse,
+            from: 2,
+            to: 1,
+            term: 8,
+            ..Default::default()
+        };
+        (
+            reject.reject,
+            reject.reject_hint,
+            reject.log_term,
+            reject.request_snapshot,
+            reject.priority,
+        ) = (true, 9, 3, 4, -1);
+        let mut read = eraftpb::Message {
+            msg_type: MessageType::MsgReadIndex,
+            from: 2,
+            to: 1,
+            index: 3,
+            ..Default::default()
+        };
         read.entries.push(Entry { data: Bytes::from_static(b"ticket"), ..Default::default() });
-        let big = append(&[Bytes::from(vec![1; 5000]), Bytes::new(), Bytes::from(vec![2; 1024]), Bytes::from(vec![3; 1025])]);
-        for message in [big, append(&[]), snapshot(), Message::new(vote), Message::new(reject), Message::new(read)] {
+        let big = append(&[
+            Bytes::from(vec![1; 5000]),
+            Bytes::new(),
+            Bytes::from(vec![2; 1024]),
+            Bytes::from(vec![3; 1025]),
+        ]);
+        for message in [
+            big,
+            append(&[]),
+            snapshot(),
+            Message::new(vote),
+            Message::new(reject),
+            Message::new(read),
+        ] {
             assert_eq!(Message::decode(joined(&message)).unwrap(), message);
         }
     }
@@ -377,7 +484,9 @@ mod tests {
 
     #[test]
     fn every_message_that_is_cut_short_or_goes_on_is_refused() {
-        for message in [append(&[Bytes::from_static(b"one"), Bytes::from_static(b"two")]), snapshot()] {
+        for message in
+            [append(&[Bytes::from_static(b"one"), Bytes::from_static(b"two")]), snapshot()]
+        {
             let whole = joined(&message);
             for len in 0..whole.len() {
                 assert!(Message::decode(whole.slice(..len)).is_err(), "{len} bytes of {message:?}");
@@ -392,16 +501,27 @@ mod tests {
         let mut frame = joined(&append(&[])).to_vec();
         for count in [1, 1 << 20, u32::MAX] {
             frame[4..8].copy_from_slice(&count.to_le_bytes());
-            assert_eq!(Message::decode(Bytes::from(frame.clone())), Err(MessageError("more entries than bytes for them")));
+            assert_eq!(
+                Message::decode(Bytes::from(frame.clone())),
+                Err(MessageError("more entries than bytes for them"))
+            );
         }
         let mut frame = joined(&snapshot()).to_vec();
         frame[HEAD_BYTES + 20..HEAD_BYTES + 22].copy_from_slice(&u16::MAX.to_le_bytes());
-        assert_eq!(Message::decode(Bytes::from(frame)), Err(MessageError("more members than a group can have")));
+        assert_eq!(
+            Message::decode(Bytes::from(frame)),
+            Err(MessageError("more members than a group can have"))
+        );
     }
 
     #[test]
     fn kinds_that_stay_inside_a_node_have_no_code() {
-        for kind in [MessageType::MsgHup, MessageType::MsgPropose, MessageType::MsgTransferLeader, MessageType::MsgUnreachable] {
+        for kind in [
+            MessageType::MsgHup,
+            MessageType::MsgPropose,
+            MessageType::MsgTransferLeader,
+            MessageType::MsgUnreachable,
+        ] {
             assert!(!KINDS.contains(&kind), "{kind:?}");
         }
         let mut frame = joined(&append(&[])).to_vec();

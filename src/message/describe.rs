@@ -6,16 +6,20 @@ use raft::eraftpb::{Message as Inner, MessageType};
 
 use super::Message;
 
-/// Who tells whom what, in the words of this crate: `1->2 append t3 after 5/t2 [6/t3 7/t3] commit 5`. A batch is written as its raft index and
-/// its term. Payloads are not shown.
+/// Who tells whom what, in the words of this crate: `1->2 append t3 after 5/t2 [6/t3 7/t3] commit
+/// 5`. A batch is written as its raft index and its term. Payloads are not shown.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(message) = self.raft() else { return self.letter().map_or(Ok(()), |letter| write!(f, "{letter:?}")) };
+        let Some(message) = self.raft() else {
+            return self
+                .repair_message()
+                .map_or(Ok(()), |repair_message| write!(f, "{repair_message:?}"));
+        };
         write!(f, "{}->{} {}", message.from, message.to, kind(message.msg_type))?;
         if message.term != 0 {
             write!(f, " t{}", message.term)?;
         }
-        cargo(message, f)
+        payload(message, f)
     }
 }
 
@@ -28,7 +32,8 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// Whether it is refused in good order: who asks for a read need not have heard yet that another node leads.
+    /// Whether it is refused in good order: who asks for a read need not have heard yet that
+    /// another node leads.
     pub(crate) fn may_go_astray(&self) -> bool {
         self.name == kind(MessageType::MsgReadIndex)
     }
@@ -39,7 +44,9 @@ impl Message {
     pub(crate) fn kind(&self) -> Kind {
         match self.raft() {
             None => Kind { name: "repair", place: 0 },
-            Some(message) if message.entries.is_empty() || message.msg_type != MessageType::MsgAppend => {
+            Some(message)
+                if message.entries.is_empty() || message.msg_type != MessageType::MsgAppend =>
+            {
                 Kind { name: kind(message.msg_type), place: 0 }
             }
             Some(message) => Kind { name: "batches", place: message.index },
@@ -65,18 +72,33 @@ fn kind(kind: MessageType) -> &'static str {
     }
 }
 
-fn cargo(message: &Inner, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn payload(message: &Inner, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match message.msg_type {
         MessageType::MsgAppend => {
-            let batches: Vec<_> = message.entries.iter().map(|entry| format!("{}/t{}", entry.index, entry.term)).collect();
-            write!(f, " after {}/t{} [{}] commit {}", message.index, message.log_term, batches.join(" "), message.commit)
+            let batches: Vec<_> = message
+                .entries
+                .iter()
+                .map(|entry| format!("{}/t{}", entry.index, entry.term))
+                .collect();
+            write!(
+                f,
+                " after {}/t{} [{}] commit {}",
+                message.index,
+                message.log_term,
+                batches.join(" "),
+                message.commit
+            )
         }
         MessageType::MsgAppendResponse if message.reject => {
             write!(f, " no {}, try {}/t{}", message.index, message.reject_hint, message.log_term)
         }
         MessageType::MsgAppendResponse => write!(f, " up to {}", message.index),
         MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse => {
-            let read = if message.context.is_empty() { String::new() } else { format!(" read {}", name_of(&message.context)) };
+            let read = if message.context.is_empty() {
+                String::new()
+            } else {
+                format!(" read {}", name_of(&message.context))
+            };
             write!(f, " commit {}{read}", message.commit)
         }
         MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
@@ -91,8 +113,15 @@ fn cargo(message: &Inner, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, " to {}/t{}", metadata.index, metadata.term)
         }
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
-            message.entries.iter().try_for_each(|ticket| write!(f, " read {}", name_of(&ticket.data)))?;
-            if message.msg_type == MessageType::MsgReadIndexResp { write!(f, " at {}", message.index) } else { Ok(()) }
+            message
+                .entries
+                .iter()
+                .try_for_each(|ticket| write!(f, " read {}", name_of(&ticket.data)))?;
+            if message.msg_type == MessageType::MsgReadIndexResp {
+                write!(f, " at {}", message.index)
+            } else {
+                Ok(())
+            }
         }
         _ => Ok(()),
     }

@@ -6,8 +6,9 @@ use super::Message;
 use crate::batch::OpenBatch;
 
 impl Message {
-    /// A message from words: `append from=1 to=2 term=3 after=5/2 batch=6/3:0:hello commit=5`. A batch is its raft index, its term, the index
-    /// of its entry, and the payload; without the last two it is a control record.
+    /// A message from words: `append from=1 to=2 term=3 after=5/2 batch=6/3:0:hello commit=5`. A
+    /// batch is its raft index, its term, the index of its entry, and the payload; without the last
+    /// two it is a control record.
     pub(crate) fn forge(words: &[&str]) -> Message {
         let (kind, fields) = words.split_first().expect("a kind of message");
         let mut message = Inner { msg_type: kind_of(kind), ..Inner::default() };
@@ -48,7 +49,10 @@ fn set(message: &mut Inner, name: &str, value: &str) {
             let metadata = message.mut_snapshot().mut_metadata();
             (metadata.index, metadata.term) = place(value);
         }
-        "voters" => message.mut_snapshot().mut_metadata().mut_conf_state().voters = value.split(',').map(number).collect(),
+        "voters" => {
+            message.mut_snapshot().mut_metadata().mut_conf_state().voters =
+                value.split(',').map(number).collect()
+        }
         "data" => message.mut_snapshot().data = bytes::Bytes::copy_from_slice(value.as_bytes()),
         _ => panic!("no such field: {name}"),
     }

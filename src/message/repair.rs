@@ -1,10 +1,11 @@
-//! What nodes tell each other to mend a damaged log: one asks for batches, the other gives them as they lie in its own log.
+//! What nodes tell each other to mend a damaged log: one asks for batches, the other gives them as
+//! they lie in its own log.
 //!
 //! ```text
 //!                   want                                          gift
 //!   0  u8   version = 1                                 the same
 //!   1  u8   kind = 13                                   14
-//!   2  u8   zero                                        why nothing is given: 0 if something is, see `Lack`
+//!   2  u8   zero                                        why nothing is given: 0 if something is, see `FetchError`
 //!   3  u8   zero                                        zero
 //!   4  u32  zero                                        count of batches
 //!   8  u64  from                                        from
@@ -18,7 +19,8 @@
 //!   .                                                   the bodies, back to back
 //! ```
 //!
-//! A node whose log is not complete asks for less: where the others stand. It believes none of it but as a bound of what it may have promised.
+//! A node whose log is not complete asks for less: where the others stand. It believes none of it
+//! but as a bound of what it may have promised.
 //!
 //! ```text
 //!                   state request                               state
@@ -30,8 +32,9 @@
 //!  32  .                                                u64 term, u64 term of the last batch, u64 its raft index
 //! ```
 //!
-//! The raft indexes of the batches are not written: the last is that of the mark, and there is no gap. The mark's chain value stands for everything up to
-//! there: whoever comes to the same one by these batches has the giver's log, from the first batch on.
+//! The raft indexes of the batches are not written: the last is that of the mark, and there is no
+//! gap. The mark's chain value stands for everything up to there: whoever comes to the same one by
+//! these batches has the giver's log, from the first batch on.
 
 use std::fmt;
 use std::ops::Range;
@@ -39,9 +42,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::check::TERM_LIMIT;
-use super::codec::{Input, VERSION};
-use super::{Content, Message, MessageError};
-use crate::batch::{Batch, LIMIT, Mark};
+use super::codec::{ByteReader, VERSION};
+use super::{Body, Message, MessageError};
+use crate::batch::{Batch, FIELD_LIMIT, LogPoint};
 use crate::entry::NodeId;
 
 pub(super) const WANT: u8 = 13;
@@ -51,33 +54,35 @@ pub(super) const STATE: u8 = 16;
 
 /// Batches in one message.
 pub(crate) const BATCHES_MAX: u64 = 4096;
-const MARK_BYTES: usize = 48;
+const POINT_BYTES: usize = 48;
 const WANT_BYTES: usize = 56;
-const GIFT_BYTES: usize = 40 + MARK_BYTES;
-const BATCH_BYTES: usize = 12;
+const RESPONSE_BYTES: usize = 40 + POINT_BYTES;
+const BATCH_ROW_BYTES: usize = 12;
 const STATE_REQUEST_BYTES: usize = 32;
 const STATE_BYTES: usize = 56;
 
 /// A message about repair.
 #[derive(Clone, PartialEq)]
-pub(crate) struct Letter {
+pub(crate) struct RepairMessage {
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
-    pub(crate) word: Word,
+    pub(crate) repair_body: RepairBody,
 }
 
 /// What it says.
 #[derive(Clone, PartialEq)]
-pub(crate) enum Word {
-    Want(Want),
-    Gift(Gift),
-    /// A node whose log is not complete asks where another one stands. The number is that of no other question.
+pub(crate) enum RepairBody {
+    FetchRequest(FetchRequest),
+    FetchResponse(FetchResponse),
+    /// A node whose log is not complete asks where another one stands. The number is that of no
+    /// other question.
     StateRequest(u64),
     /// The answer to the question of that number.
     State(u64, Result<PeerState, NoState>),
 }
 
-/// Where a node stands. What it has seen and has is no more than this, and whom it has led or followed so far has had no more.
+/// Where a node stands. What it has seen and has is no more than this, and whom it has led or
+/// followed so far has had no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerState {
     pub(crate) term: u64,
@@ -91,13 +96,14 @@ pub(crate) enum NoState {
     /// Its own log is not complete.
     Incomplete = 1,
     /// Its log is damaged.
-    Damaged = 2,
+    Corrupt = 2,
 }
 
 /// A damaged node asks for batches.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Want {
-    /// No other question of this node ever had it. An answer says which one it answers: what an old one says may be true no more.
+pub(crate) struct FetchRequest {
+    /// No other question of this node ever had it. An answer says which one it answers: what an old
+    /// one says may be true no more.
     pub(crate) number: u64,
     pub(crate) raft_indexes: Range<u64>,
     /// How many bytes of bodies the answer may carry, one batch at least.
@@ -106,84 +112,108 @@ pub(crate) struct Want {
 
 /// The answer. Never an order: whoever gets it decides what of it is proved.
 #[derive(Clone, PartialEq)]
-pub(crate) struct Gift {
+pub(crate) struct FetchResponse {
     /// That of the question.
     pub(crate) number: u64,
     /// The newest raft index that the giver knows to be committed.
     pub(crate) commit: u64,
-    /// The batches from the first one that was asked for, and the giver's mark after them; or why there are none.
-    pub(crate) batches: Result<(Vec<Batch>, Mark), Lack>,
+    /// The batches from the first one that was asked for, and the giver's mark after them; or why
+    /// there are none.
+    pub(crate) batches: Result<(Vec<Batch>, LogPoint), FetchError>,
 }
 
 /// Why a peer gives nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lack {
+pub(crate) enum FetchError {
     /// Its log is damaged there too. That says nothing of what the log should hold.
-    Damaged,
+    Corrupt,
     /// Its log does not reach so far.
-    Behind,
+    NotReached,
     /// Its log begins later, behind this mark.
-    Purged(Mark),
-    /// It leads, and its log ends behind this mark: there is no more of its term, nor was there ever more of an earlier one that was committed.
-    Ends(Mark),
+    Purged(LogPoint),
+    /// It leads, and its log ends behind this mark: there is no more of its term, nor was there
+    /// ever more of an earlier one that was committed.
+    LogEnd(LogPoint),
 }
 
-impl Lack {
+impl FetchError {
     fn code(self) -> u8 {
         match self {
-            Lack::Damaged => 1,
-            Lack::Behind => 2,
-            Lack::Purged(_) => 3,
-            Lack::Ends(_) => 4,
+            FetchError::Corrupt => 1,
+            FetchError::NotReached => 2,
+            FetchError::Purged(_) => 3,
+            FetchError::LogEnd(_) => 4,
         }
     }
 }
 
-impl Letter {
+impl RepairMessage {
     /// How many batches it carries.
     pub(super) fn batches(&self) -> usize {
-        if let Word::Gift(Gift { batches: Ok((batches, _)), .. }) = &self.word { batches.len() } else { 0 }
+        if let RepairBody::FetchResponse(FetchResponse { batches: Ok((batches, _)), .. }) =
+            &self.repair_body
+        {
+            batches.len()
+        } else {
+            0
+        }
     }
 
     pub(super) fn encoded_len(&self) -> usize {
-        match &self.word {
-            Word::Want(_) => WANT_BYTES,
-            Word::StateRequest(_) => STATE_REQUEST_BYTES,
-            Word::State(..) => STATE_BYTES,
-            Word::Gift(gift) => {
-                let batches = gift.batches.iter().flat_map(|(batches, _)| batches);
-                GIFT_BYTES + batches.map(|batch| BATCH_BYTES + batch.body().len()).sum::<usize>()
+        match &self.repair_body {
+            RepairBody::FetchRequest(_) => WANT_BYTES,
+            RepairBody::StateRequest(_) => STATE_REQUEST_BYTES,
+            RepairBody::State(..) => STATE_BYTES,
+            RepairBody::FetchResponse(response) => {
+                let batches = response.batches.iter().flat_map(|(batches, _)| batches);
+                RESPONSE_BYTES
+                    + batches.map(|batch| BATCH_ROW_BYTES + batch.body().len()).sum::<usize>()
             }
         }
     }
 
     pub(super) fn encode(&self) -> Vec<Bytes> {
-        let (kind, code, batches) = match &self.word {
-            Word::Want(_) => (WANT, 0, &[][..]),
-            Word::StateRequest(_) => (STATE_REQUEST, 0, &[][..]),
-            Word::State(_, state) => (STATE, state.err().map_or(0, |why| why as u8), &[][..]),
-            Word::Gift(Gift { batches: Ok((batches, _)), .. }) => (GIFT, 0, &batches[..]),
-            Word::Gift(Gift { batches: Err(lack), .. }) => (GIFT, lack.code(), &[][..]),
+        let (kind, code, batches) = match &self.repair_body {
+            RepairBody::FetchRequest(_) => (WANT, 0, &[][..]),
+            RepairBody::StateRequest(_) => (STATE_REQUEST, 0, &[][..]),
+            RepairBody::State(_, state) => (STATE, state.err().map_or(0, |why| why as u8), &[][..]),
+            RepairBody::FetchResponse(FetchResponse { batches: Ok((batches, _)), .. }) => {
+                (GIFT, 0, &batches[..])
+            }
+            RepairBody::FetchResponse(FetchResponse { batches: Err(fetch_error), .. }) => {
+                (GIFT, fetch_error.code(), &[][..])
+            }
         };
-        let mut head = Vec::with_capacity(GIFT_BYTES + BATCH_BYTES * batches.len());
+        let mut head = Vec::with_capacity(RESPONSE_BYTES + BATCH_ROW_BYTES * batches.len());
         head.extend_from_slice(&[VERSION, kind, code, 0]);
         head.extend_from_slice(&(batches.len() as u32).to_le_bytes());
-        let mut put = |numbers: &[u64]| numbers.iter().for_each(|number| head.extend_from_slice(&number.to_le_bytes()));
+        let mut put = |numbers: &[u64]| {
+            numbers.iter().for_each(|number| head.extend_from_slice(&number.to_le_bytes()))
+        };
         put(&[self.from.get(), self.to.get()]);
-        match &self.word {
-            Word::Want(want) => put(&[want.number, want.raft_indexes.start, want.raft_indexes.end, want.bytes_max]),
-            Word::StateRequest(number) => put(&[*number]),
-            Word::State(number, state) => {
+        match &self.repair_body {
+            RepairBody::FetchRequest(want) => {
+                put(&[want.number, want.raft_indexes.start, want.raft_indexes.end, want.bytes_max])
+            }
+            RepairBody::StateRequest(number) => put(&[*number]),
+            RepairBody::State(number, state) => {
                 let PeerState { term, last } = state.unwrap_or(PeerState { term: 0, last: (0, 0) });
                 put(&[*number, term, last.0, last.1]);
             }
-            Word::Gift(gift) => {
-                put(&[gift.number, gift.commit]);
-                match &gift.batches {
-                    Ok((_, mark)) | Err(Lack::Purged(mark) | Lack::Ends(mark)) => {
-                        put(&[mark.raft_index, mark.term, mark.next_index, mark.next_position, mark.timestamp, u64::from(mark.chain)])
+            RepairBody::FetchResponse(response) => {
+                put(&[response.number, response.commit]);
+                match &response.batches {
+                    Ok((_, point)) | Err(FetchError::Purged(point) | FetchError::LogEnd(point)) => {
+                        put(&[
+                            point.raft_index,
+                            point.term,
+                            point.next_index,
+                            point.next_position,
+                            point.timestamp,
+                            u64::from(point.chain),
+                        ])
                     }
-                    Err(_) => put(&[0; MARK_BYTES / 8]),
+                    Err(_) => put(&[0; POINT_BYTES / 8]),
                 }
             }
         }
@@ -191,49 +221,65 @@ impl Letter {
             head.extend_from_slice(&batch.term().to_le_bytes());
             head.extend_from_slice(&(batch.body().len() as u32).to_le_bytes());
         }
-        let bodies = batches.iter().map(|batch| batch.body().clone()).filter(|body| !body.is_empty());
+        let bodies =
+            batches.iter().map(|batch| batch.body().clone()).filter(|body| !body.is_empty());
         std::iter::once(Bytes::from(head)).chain(bodies).collect()
     }
 
     /// Reads one, from its beginning.
-    pub(super) fn read(input: &mut Input) -> Result<Letter, MessageError> {
+    pub(super) fn read(input: &mut ByteReader) -> Result<RepairMessage, MessageError> {
         let [_, kind, code, zero] = input.array()?;
         let count = u64::from(input.u32()?);
         let (from, to) = (NodeId::from(input.u64()?), NodeId::from(input.u64()?));
-        let word = match (kind, code, zero) {
-            (WANT, 0, 0) if count == 0 => Word::Want(read_want(input)?),
-            (GIFT, code, 0) => Word::Gift(read_gift(input, code, count)?),
-            (STATE_REQUEST, 0, 0) if count == 0 => Word::StateRequest(input.u64()?),
-            (STATE, code, 0) if count == 0 => Word::State(input.u64()?, read_state(input, code)?),
+        let repair_body = match (kind, code, zero) {
+            (WANT, 0, 0) if count == 0 => RepairBody::FetchRequest(read_want(input)?),
+            (GIFT, code, 0) => RepairBody::FetchResponse(read_response(input, code, count)?),
+            (STATE_REQUEST, 0, 0) if count == 0 => RepairBody::StateRequest(input.u64()?),
+            (STATE, code, 0) if count == 0 => {
+                RepairBody::State(input.u64()?, read_state(input, code)?)
+            }
             _ => return Err(MessageError("a word about repair that this build does not know")),
         };
-        Ok(Letter { from, to, word })
+        Ok(RepairMessage { from, to, repair_body })
     }
 }
 
-fn read_want(input: &mut Input) -> Result<Want, MessageError> {
-    let want = Want { number: input.u64()?, raft_indexes: input.u64()?..input.u64()?, bytes_max: input.u64()? };
+fn read_want(input: &mut ByteReader) -> Result<FetchRequest, MessageError> {
+    let want = FetchRequest {
+        number: input.u64()?,
+        raft_indexes: input.u64()?..input.u64()?,
+        bytes_max: input.u64()?,
+    };
     let Range { start, end } = want.raft_indexes;
-    if start == 0 || end <= start || end >= LIMIT || end - start > BATCHES_MAX {
+    if start == 0 || end <= start || end >= FIELD_LIMIT || end - start > BATCHES_MAX {
         return Err(MessageError("a wish for no batches, or for too many"));
     }
     Ok(want)
 }
 
-fn read_state(input: &mut Input, code: u8) -> Result<Result<PeerState, NoState>, MessageError> {
+fn read_state(
+    input: &mut ByteReader,
+    code: u8,
+) -> Result<Result<PeerState, NoState>, MessageError> {
     let (term, last) = (input.u64()?, (input.u64()?, input.u64()?));
     let is_none = (term, last) == (0, (0, 0));
     match code {
-        0 if term >= last.0 && term < TERM_LIMIT && last.1 < LIMIT => Ok(Ok(PeerState { term, last })),
+        0 if term >= last.0 && term < TERM_LIMIT && last.1 < FIELD_LIMIT => {
+            Ok(Ok(PeerState { term, last }))
+        }
         1 if is_none => Ok(Err(NoState::Incomplete)),
-        2 if is_none => Ok(Err(NoState::Damaged)),
+        2 if is_none => Ok(Err(NoState::Corrupt)),
         _ => Err(MessageError("a state that is none")),
     }
 }
 
-fn read_gift(input: &mut Input, code: u8, count: u64) -> Result<Gift, MessageError> {
+fn read_response(
+    input: &mut ByteReader,
+    code: u8,
+    count: u64,
+) -> Result<FetchResponse, MessageError> {
     let (number, commit) = (input.u64()?, input.u64()?);
-    let mut mark = Mark {
+    let mut point = LogPoint {
         raft_index: input.u64()?,
         term: input.u64()?,
         next_index: input.u64()?,
@@ -242,54 +288,73 @@ fn read_gift(input: &mut Input, code: u8, count: u64) -> Result<Gift, MessageErr
         chain: 0,
     };
     let chain = input.u64()?;
-    mark.chain = u32::try_from(chain).map_err(|_| MessageError("a chain value beyond 32 bits"))?;
-    if [commit, mark.raft_index, mark.next_index, mark.next_position, mark.timestamp].into_iter().any(|number| number >= LIMIT) {
+    point.chain = u32::try_from(chain).map_err(|_| MessageError("a chain value beyond 32 bits"))?;
+    if [commit, point.raft_index, point.next_index, point.next_position, point.timestamp]
+        .into_iter()
+        .any(|number| number >= FIELD_LIMIT)
+    {
         return Err(MessageError("a number beyond 2^62"));
     }
-    let has_no_mark = mark == Mark { raft_index: 0, term: 0, ..Mark::GENESIS };
+    let has_no_point = point == LogPoint { raft_index: 0, term: 0, ..LogPoint::INITIAL };
     let batches = match code {
-        0 if (1..=BATCHES_MAX).contains(&count) && mark.raft_index >= count => Ok((read_batches(input, count, &mark)?, mark)),
-        1 if count == 0 && has_no_mark => Err(Lack::Damaged),
-        2 if count == 0 && has_no_mark => Err(Lack::Behind),
-        3 if count == 0 => Err(Lack::Purged(mark)),
-        4 if count == 0 => Err(Lack::Ends(mark)),
+        0 if (1..=BATCHES_MAX).contains(&count) && point.raft_index >= count => {
+            Ok((read_batches(input, count, &point)?, point))
+        }
+        1 if count == 0 && has_no_point => Err(FetchError::Corrupt),
+        2 if count == 0 && has_no_point => Err(FetchError::NotReached),
+        3 if count == 0 => Err(FetchError::Purged(point)),
+        4 if count == 0 => Err(FetchError::LogEnd(point)),
         _ => return Err(MessageError("a gift that is none")),
     };
-    Ok(Gift { number, commit, batches })
+    Ok(FetchResponse { number, commit, batches })
 }
 
-fn read_batches(input: &mut Input, count: u64, after: &Mark) -> Result<Vec<Batch>, MessageError> {
-    if count as usize * BATCH_BYTES > input.rest() {
+fn read_batches(
+    input: &mut ByteReader,
+    count: u64,
+    after: &LogPoint,
+) -> Result<Vec<Batch>, MessageError> {
+    if count as usize * BATCH_ROW_BYTES > input.rest() {
         return Err(MessageError("more batches than bytes for them"));
     }
-    let mut table = Input::new(input.take(count as usize * BATCH_BYTES, usize::MAX)?);
+    let mut table = ByteReader::new(input.take(count as usize * BATCH_ROW_BYTES, usize::MAX)?);
     let first = after.raft_index + 1 - count;
     (first..=after.raft_index)
         .map(|raft_index| {
             let (term, len) = (table.u64()?, table.u32()? as usize);
-            Batch::new(raft_index, term, input.take(len, usize::MAX)?).map_err(|_| MessageError("a gift of what is not a batch"))
+            Batch::new(raft_index, term, input.take(len, usize::MAX)?)
+                .map_err(|_| MessageError("a gift of what is not a batch"))
         })
         .collect()
 }
 
-impl From<Letter> for Message {
-    fn from(letter: Letter) -> Message {
-        Message(Content::Repair(letter))
+impl From<RepairMessage> for Message {
+    fn from(repair_message: RepairMessage) -> Message {
+        Message(Body::Repair(repair_message))
     }
 }
 
 /// In the manner of [`Message`]: `2->1 want 5..8`, `1->2 gift [5/t2 6/t2] commit 9`.
-impl fmt::Debug for Letter {
+impl fmt::Debug for RepairMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}->{} ", self.from, self.to)?;
-        match &self.word {
-            Word::Want(want) => write!(f, "want {:?}", want.raft_indexes),
-            Word::StateRequest(number) => write!(f, "where do you stand? ({number:x})"),
-            Word::State(_, Ok(state)) => write!(f, "t{}, log ends {}/t{}", state.term, state.last.1, state.last.0),
-            Word::State(_, Err(why)) => write!(f, "no state: {why:?}"),
-            Word::Gift(Gift { commit, batches: Err(lack), .. }) => write!(f, "gift of nothing: {lack:?}, commit {commit}"),
-            Word::Gift(Gift { commit, batches: Ok((batches, _)), .. }) => {
-                let batches: Vec<_> = batches.iter().map(|batch| format!("{}/t{}", batch.raft_index(), batch.term())).collect();
+        match &self.repair_body {
+            RepairBody::FetchRequest(want) => write!(f, "want {:?}", want.raft_indexes),
+            RepairBody::StateRequest(number) => write!(f, "where do you stand? ({number:x})"),
+            RepairBody::State(_, Ok(state)) => {
+                write!(f, "t{}, log ends {}/t{}", state.term, state.last.1, state.last.0)
+            }
+            RepairBody::State(_, Err(why)) => write!(f, "no state: {why:?}"),
+            RepairBody::FetchResponse(FetchResponse {
+                commit, batches: Err(fetch_error), ..
+            }) => write!(f, "gift of nothing: {fetch_error:?}, commit {commit}"),
+            RepairBody::FetchResponse(FetchResponse {
+                commit, batches: Ok((batches, _)), ..
+            }) => {
+                let batches: Vec<_> = batches
+                    .iter()
+                    .map(|batch| format!("{}/t{}", batch.raft_index(), batch.term()))
+                    .collect();
                 write!(f, "gift [{}] commit {commit}", batches.join(" "))
             }
         }
@@ -300,14 +365,40 @@ impl fmt::Debug for Letter {
 #[cfg(test)]
 pub(super) fn specimens(from: NodeId, to: NodeId) -> Vec<Message> {
     let entries = crate::batch::fuzzing::body_of(&[b"one", b"", b"three"]);
-    let batches = vec![Batch::new(7, 3, entries).expect("a batch"), Batch::new(8, 4, Bytes::new()).expect("a control record")];
-    let mark = Mark { raft_index: 8, term: 4, next_index: 3, next_position: 8, timestamp: 1, chain: 0xABCD };
-    let gifts = [Ok((batches, mark)), Err(Lack::Damaged), Err(Lack::Behind), Err(Lack::Purged(mark)), Err(Lack::Ends(mark))];
-    let gifts = gifts.into_iter().map(|batches| Word::Gift(Gift { number: 5, commit: 7, batches }));
-    let words = std::iter::once(Word::Want(Want { number: 5, raft_indexes: 7..9, bytes_max: 1000 })).chain(gifts);
-    let states = [Ok(PeerState { term: 5, last: (4, 9) }), Err(NoState::Incomplete), Err(NoState::Damaged)];
-    let words = words.chain([Word::StateRequest(77)]).chain(states.map(|state| Word::State(77, state)));
-    words.map(|word| Letter { from, to, word }.into()).collect()
+    let batches = vec![
+        Batch::new(7, 3, entries).expect("a batch"),
+        Batch::new(8, 4, Bytes::new()).expect("a control record"),
+    ];
+    let point = LogPoint {
+        raft_index: 8,
+        term: 4,
+        next_index: 3,
+        next_position: 8,
+        timestamp: 1,
+        chain: 0xABCD,
+    };
+    let responses = [
+        Ok((batches, point)),
+        Err(FetchError::Corrupt),
+        Err(FetchError::NotReached),
+        Err(FetchError::Purged(point)),
+        Err(FetchError::LogEnd(point)),
+    ];
+    let responses = responses
+        .into_iter()
+        .map(|batches| RepairBody::FetchResponse(FetchResponse { number: 5, commit: 7, batches }));
+    let words = std::iter::once(RepairBody::FetchRequest(FetchRequest {
+        number: 5,
+        raft_indexes: 7..9,
+        bytes_max: 1000,
+    }))
+    .chain(responses);
+    let states =
+        [Ok(PeerState { term: 5, last: (4, 9) }), Err(NoState::Incomplete), Err(NoState::Corrupt)];
+    let words = words
+        .chain([RepairBody::StateRequest(77)])
+        .chain(states.map(|state| RepairBody::State(77, state)));
+    words.map(|repair_body| RepairMessage { from, to, repair_body }.into()).collect()
 }
 
 #[cfg(test)]
@@ -325,7 +416,10 @@ mod tests {
         for message in specimens(NodeId::from(2), NodeId::from(1)) {
             let bytes = joined(&message);
             assert_eq!(Message::decode(bytes.clone()).as_ref(), Ok(&message));
-            assert_eq!((message.from(), message.to(), message.needs_room()), (NodeId::from(2), NodeId::from(1), false));
+            assert_eq!(
+                (message.from(), message.to(), message.needs_disk()),
+                (NodeId::from(2), NodeId::from(1), false)
+            );
             for len in 0..bytes.len() {
                 assert!(Message::decode(bytes.slice(..len)).is_err(), "{len} bytes of {message:?}");
             }
@@ -342,23 +436,27 @@ mod tests {
 
     #[test]
     fn what_asks_for_too_much_is_refused_before_anything_is_allocated() {
-        let [want, gift, ..] = &specimens(NodeId::from(2), NodeId::from(1))[..] else { panic!("two letters at least") };
+        let [want, response, ..] = &specimens(NodeId::from(2), NodeId::from(1))[..] else {
+            panic!("two letters at least")
+        };
         let with = |message: &Message, at: usize, value: u64| {
             let mut bytes = joined(message).to_vec();
             bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
             Message::decode(Bytes::from(bytes))
         };
-        for (start, end) in [(0, 5), (7, 7), (7, 6), (7, 8 + BATCHES_MAX), (7, u64::MAX), (u64::MAX - 1, u64::MAX)] {
+        for (start, end) in
+            [(0, 5), (7, 7), (7, 6), (7, 8 + BATCHES_MAX), (7, u64::MAX), (u64::MAX - 1, u64::MAX)]
+        {
             let mut bytes = joined(want).to_vec();
             bytes[32..40].copy_from_slice(&start.to_le_bytes());
             bytes[40..48].copy_from_slice(&u64::to_le_bytes(end));
             assert!(Message::decode(Bytes::from(bytes)).is_err(), "{start}..{end}");
         }
-        assert!(with(gift, 32, LIMIT).is_err(), "a commit");
-        assert!(with(gift, 40, 1).is_err(), "more batches than there are numbers");
-        assert!(with(gift, 40, u64::MAX).is_err(), "a raft index");
+        assert!(with(response, 32, FIELD_LIMIT).is_err(), "a commit");
+        assert!(with(response, 40, 1).is_err(), "more batches than there are numbers");
+        assert!(with(response, 40, u64::MAX).is_err(), "a raft index");
         for count in [0_u32, 1, 3, 4096, u32::MAX] {
-            let mut bytes = joined(gift).to_vec();
+            let mut bytes = joined(response).to_vec();
             bytes[4..8].copy_from_slice(&count.to_le_bytes());
             assert!(Message::decode(Bytes::from(bytes)).is_err(), "{count} batches");
         }

@@ -1,14 +1,16 @@
-//! Linearizable points that were asked for: who waits, what was asked of the leader, and which commit is to be waited for.
+//! Linearizable points that were asked for: who waits, what was asked of the leader, and which
+//! commit is to be waited for.
 //!
-//! A question to the leader is a round: one exchange of heartbeats, shared by all who wait when it begins. raft-rs drops questions silently (the
-//! leader has changed, has not committed in its term yet, or a message was lost), so an unanswered one is asked again after a while, under
-//! the same name: whichever answer comes, it came after everyone in the round had asked. Were it a new name each time, a group whose disks are slower
-//! than this patience would never answer.
+//! A question to the leader is a round: one exchange of heartbeats, shared by all who wait when it
+//! begins. raft-rs drops questions silently (the leader has changed, has not committed in its term
+//! yet, or a message was lost), so an unanswered one is asked again after a while, under the same
+//! name: whichever answer comes, it came after everyone in the round had asked. Were it a new name
+//! each time, a group whose disks are slower than this patience would never answer.
 
-use super::{Settings, mix};
+use super::{Settings, splitmix64};
 
 /// A question under way.
-struct Round {
+struct ReadIndexRound {
     context: Vec<u8>,
     asked_at: u64,
     waiting: Vec<u64>,
@@ -18,13 +20,13 @@ struct Round {
 pub(super) struct Barriers {
     node: u64,
     /// Tells the questions of this life of the node from those of an earlier one.
-    life: u64,
+    run_id: u64,
     rounds: u64,
-    patience_ticks: u64,
+    retry_ticks: u64,
     ticks: u64,
     /// Those whom no round covers yet.
     new: Vec<u64>,
-    asked: Option<Round>,
+    asked: Option<ReadIndexRound>,
     /// Answered, but not yet committed here.
     confirmed: Vec<(u64, Vec<u64>)>,
 }
@@ -33,9 +35,13 @@ impl Barriers {
     pub(super) fn new(settings: &Settings) -> Barriers {
         Barriers {
             node: settings.node.get(),
-            life: if planted!("questions of two lives have the same names") { 0 } else { mix(settings.seed) },
+            run_id: if planted!("questions of two lives have the same names") {
+                0
+            } else {
+                splitmix64(settings.seed)
+            },
             rounds: 0,
-            patience_ticks: settings.heartbeat_ticks as u64,
+            retry_ticks: settings.heartbeat_ticks as u64,
             ticks: 0,
             new: Vec::new(),
             asked: None,
@@ -43,9 +49,9 @@ impl Barriers {
         }
     }
 
-    /// The same, with nobody waiting. Rounds are counted on: an answer to an earlier question may still come, and must not be taken for the answer to
-    /// a new one.
-    pub(super) fn begin_anew(&self) -> Barriers {
+    /// The same, with nobody waiting. Rounds are counted on: an answer to an earlier question may
+    /// still come, and must not be taken for the answer to a new one.
+    pub(super) fn reset(&self) -> Barriers {
         Barriers { new: Vec::new(), asked: None, confirmed: Vec::new(), ..*self }
     }
 
@@ -57,7 +63,10 @@ impl Barriers {
     pub(super) fn forget(&mut self, id: u64) {
         let asked = self.asked.iter_mut().map(|round| &mut round.waiting);
         let confirmed = self.confirmed.iter_mut().map(|(_, waiting)| waiting);
-        asked.chain(confirmed).chain([&mut self.new]).for_each(|waiting| waiting.retain(|waits| *waits != id));
+        asked
+            .chain(confirmed)
+            .chain([&mut self.new])
+            .for_each(|waiting| waiting.retain(|waits| *waits != id));
         self.asked.take_if(|round| round.waiting.is_empty());
     }
 
@@ -67,8 +76,15 @@ impl Barriers {
             return None;
         }
         self.rounds += 1;
-        let context: Vec<u8> = [self.node, self.life, self.rounds].iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.asked = Some(Round { context: context.clone(), asked_at: self.ticks, waiting: std::mem::take(&mut self.new) });
+        let context: Vec<u8> = [self.node, self.run_id, self.rounds]
+            .iter()
+            .flat_map(|repair_body| repair_body.to_le_bytes())
+            .collect();
+        self.asked = Some(ReadIndexRound {
+            context: context.clone(),
+            asked_at: self.ticks,
+            waiting: std::mem::take(&mut self.new),
+        });
         Some(context)
     }
 
@@ -82,14 +98,18 @@ impl Barriers {
     /// A tick has passed. The context of the round under way, if it is to be asked again.
     pub(super) fn tick(&mut self) -> Option<Vec<u8>> {
         self.ticks += 1;
-        let round = self.asked.as_mut().filter(|round| self.ticks >= round.asked_at + self.patience_ticks)?;
+        let round =
+            self.asked.as_mut().filter(|round| self.ticks >= round.asked_at + self.retry_ticks)?;
         round.asked_at = self.ticks;
         Some(round.context.clone())
     }
 
-    /// The leader has answered: whoever waited when this round began waits for the commit of `raft_index`.
+    /// The leader has answered: whoever waited when this round began waits for the commit of
+    /// `raft_index`.
     pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
-        if let Some(mut round) = self.asked.take_if(|round| round.context == context || planted!("any answer will do for a barrier")) {
+        if let Some(mut round) = self.asked.take_if(|round| {
+            round.context == context || planted!("any answer will do for a barrier")
+        }) {
             if planted!("an answer counts for who asked after the question") {
                 round.waiting.append(&mut self.new);
             }
@@ -99,8 +119,9 @@ impl Barriers {
 
     /// Those whose point the commit has reached.
     pub(super) fn release(&mut self, commit: u64) -> Vec<u64> {
-        let held =
-            self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= commit || planted!("a barrier does not wait for the commit"));
+        let held = self.confirmed.extract_if(.., |(raft_index, _)| {
+            *raft_index <= commit || planted!("a barrier does not wait for the commit")
+        });
         held.flat_map(|(_, ids)| ids).collect()
     }
 }
@@ -148,7 +169,10 @@ mod tests {
         barriers.wait(1);
         let asked = barriers.ask().unwrap();
         barriers.wait(2);
-        assert_eq!([barriers.tick(), barriers.tick(), barriers.tick()], [None, Some(asked.clone()), None]);
+        assert_eq!(
+            [barriers.tick(), barriers.tick(), barriers.tick()],
+            [None, Some(asked.clone()), None]
+        );
         barriers.confirm(&asked, 10);
         assert_eq!(barriers.release(10), [1], "and not for who asked after it had begun");
     }
@@ -158,7 +182,7 @@ mod tests {
         let mut before = barriers();
         before.wait(1);
         let asked = before.ask().unwrap();
-        let mut after = before.begin_anew();
+        let mut after = before.reset();
         after.wait(1);
         assert_ne!(after.ask().unwrap(), asked);
     }

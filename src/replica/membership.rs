@@ -5,14 +5,14 @@ use crate::role::Membership;
 
 /// The membership that is in force here, and this node's place in it.
 #[derive(Clone, Debug)]
-pub(crate) struct Members {
+pub(crate) struct LocalMembership {
     me: NodeId,
     membership: Membership,
 }
 
-impl Members {
-    pub(crate) fn new(me: NodeId, membership: Membership) -> Members {
-        Members { me, membership }
+impl LocalMembership {
+    pub(crate) fn new(me: NodeId, membership: Membership) -> LocalMembership {
+        LocalMembership { me, membership }
     }
 
     pub(crate) fn membership(&self) -> &Membership {

@@ -1,15 +1,19 @@
 //! Batches under way: proposed here, not yet known to be committed or lost.
 //!
-//! A proposal is known by (term, raft index): at most one batch ever has both. What settles it, from the commits that this node learns of:
+//! A proposal is known by (term, raft index): at most one batch ever has both. What settles it,
+//! from the commits that this node learns of:
 //!
 //! 1. A committed batch at its raft index and of its term is the proposal itself: committed.
 //! 2. A committed batch at its raft index of another term stands where it would: lost for certain.
-//! 3. A committed batch below its raft index of a later term: terms never decrease along a log, so no log that holds the proposal can
-//!    hold that batch: lost for certain.
-//! 4. The log was moved forward past its raft index without its term: nobody can tell here. Unknown.
-//! 5. A sole voter began anew, and its log ends below the raft index: lost for certain. A commit takes a quorum of the voters, which is this
-//!    node's own log; only a voter leads, so no log but this one is ever given to anyone as the right one; and this log, which does not hold the batch, takes
-//!    none but from its own leader. A learner may hold it: its copy is cut off by the next batch that is written here.
+//! 3. A committed batch below its raft index of a later term: terms never decrease along a log, so
+//!    no log that holds the proposal can hold that batch: lost for certain.
+//! 4. The log was moved forward past its raft index without its term: nobody can tell here.
+//!    Unknown.
+//! 5. A sole voter began anew, and its log ends below the raft index: lost for certain. A commit
+//!    takes a quorum of the voters, which is this node's own log; only a voter leads, so no log but
+//!    this one is ever given to anyone as the right one; and this log, which does not hold the
+//!    batch, takes none but from its own leader. A learner may hold it: its copy is cut off by the
+//!    next batch that is written here.
 //!
 //! Losing the leadership settles nothing else: the next leader may hold the batch, and commit it.
 
@@ -17,14 +21,14 @@ use std::collections::VecDeque;
 
 /// How a batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum ProposalOutcome {
     /// In the ledger for good.
     Committed {
         /// The term it was proposed in.
         term: u64,
     },
     /// Not in the ledger, and never will be.
-    Lost,
+    Dropped,
     /// Decided elsewhere.
     Unknown,
 }
@@ -39,8 +43,9 @@ struct Proposal {
     raft_index: u64,
 }
 
-/// The proposals of this node, oldest first. By term ascending, and within a term by raft index: a leader appends at its
-/// end. A later term of leadership may begin before what an earlier one proposed and another leader cut off.
+/// The proposals of this node, oldest first. By term ascending, and within a term by raft index: a
+/// leader appends at its end. A later term of leadership may begin before what an earlier one
+/// proposed and another leader cut off.
 #[derive(Debug, Default)]
 pub(crate) struct Proposals {
     queue: VecDeque<Proposal>,
@@ -52,49 +57,71 @@ impl Proposals {
     }
 
     /// Forgets the proposals behind `last` and says which they are: rule 5.
-    pub(super) fn lose_behind(&mut self, last: u64) -> impl Iterator<Item = BatchId> + use<> {
+    pub(super) fn drop_after(&mut self, last: u64) -> impl Iterator<Item = BatchId> + use<> {
         let kept = self.queue.partition_point(|proposal| proposal.raft_index <= last);
         self.queue.split_off(kept).into_iter().map(|proposal| proposal.id)
     }
 
-    /// Settles what the commit of everything up to `commit` decides. `term_at` gives the term of a committed batch, or `None` where the
-    /// log no longer reaches back.
-    pub(crate) fn settle(&mut self, commit: u64, term_at: impl Fn(u64) -> Option<u64>, mut settled: impl FnMut(BatchId, Fate)) {
+    /// Settles what the commit of everything up to `commit` decides. `term_at` gives the term of a
+    /// committed batch, or `None` where the log no longer reaches back.
+    pub(crate) fn settle(
+        &mut self,
+        commit: u64,
+        term_at: impl Fn(u64) -> Option<u64>,
+        mut settled: impl FnMut(BatchId, ProposalOutcome),
+    ) {
         let Some(commit_term) = term_at(commit) else { return };
-        // What is undecided lies behind all that is not: it stands behind the commit in a term no earlier, and a leader of
-        // such a term had the commit in its log before it proposed anything.
+        // What is undecided lies behind all that is not: it stands behind the commit in a term no
+        // earlier, and a leader of such a term had the commit in its log before it proposed
+        // anything.
         while let Some(front) = self.queue.front()
-            && let Some(fate) = fate(front, commit, commit_term, &term_at)
+            && let Some(proposal_outcome) = proposal_outcome(front, commit, commit_term, &term_at)
         {
-            settled(front.id, fate);
+            settled(front.id, proposal_outcome);
             self.queue.pop_front();
         }
     }
 }
 
 /// What a commit up to `commit` says of a proposal. `None`: nothing yet.
-fn fate(proposal: &Proposal, commit: u64, commit_term: u64, term_at: impl Fn(u64) -> Option<u64>) -> Option<Fate> {
+fn proposal_outcome(
+    proposal: &Proposal,
+    commit: u64,
+    commit_term: u64,
+    term_at: impl Fn(u64) -> Option<u64>,
+) -> Option<ProposalOutcome> {
     if proposal.raft_index <= commit {
         return Some(match term_at(proposal.raft_index) {
-            Some(term) if term == proposal.term || planted!("whatever is committed at its place is the proposal") => {
-                Fate::Committed { term }
+            Some(term)
+                if term == proposal.term
+                    || planted!("whatever is committed at its place is the proposal") =>
+            {
+                ProposalOutcome::Committed { term }
             }
-            Some(_) => Fate::Lost,
-            None if planted!("what a rebase passed over counts as lost") => Fate::Lost,
-            None => Fate::Unknown,
+            Some(_) => ProposalOutcome::Dropped,
+            None if planted!("what a rebase passed over counts as lost") => {
+                ProposalOutcome::Dropped
+            }
+            None => ProposalOutcome::Unknown,
         });
     }
-    (commit_term > proposal.term || planted!("what is not yet committed counts as lost")).then_some(Fate::Lost)
+    (commit_term > proposal.term || planted!("what is not yet committed counts as lost"))
+        .then_some(ProposalOutcome::Dropped)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn settle(proposals: &mut Proposals, log: &[(u64, u64)], commit: u64) -> Vec<(BatchId, Fate)> {
+    fn settle(
+        proposals: &mut Proposals,
+        log: &[(u64, u64)],
+        commit: u64,
+    ) -> Vec<(BatchId, ProposalOutcome)> {
         let mut settled = Vec::new();
         let term_at = |index| log.iter().find(|(at, _)| *at == index).map(|(_, term)| *term);
-        proposals.settle(commit, term_at, |id, fate| settled.push((id, fate)));
+        proposals
+            .settle(commit, term_at, |id, proposal_outcome| settled.push((id, proposal_outcome)));
         settled
     }
 
@@ -105,9 +132,15 @@ mod tests {
             proposals.push(id, 2, raft_index);
         }
         let log = [(5, 2), (6, 2), (7, 2)];
-        assert_eq!(settle(&mut proposals, &log, 6), [(1, Fate::Committed { term: 2 }), (2, Fate::Committed { term: 2 })]);
+        assert_eq!(
+            settle(&mut proposals, &log, 6),
+            [
+                (1, ProposalOutcome::Committed { term: 2 }),
+                (2, ProposalOutcome::Committed { term: 2 })
+            ]
+        );
         assert_eq!(settle(&mut proposals, &log, 6), []);
-        assert_eq!(settle(&mut proposals, &log, 7), [(3, Fate::Committed { term: 2 })]);
+        assert_eq!(settle(&mut proposals, &log, 7), [(3, ProposalOutcome::Committed { term: 2 })]);
     }
 
     #[test]
@@ -117,8 +150,11 @@ mod tests {
         proposals.push(2, 2, 6);
         proposals.push(3, 2, 9);
         let log = [(5, 2), (6, 3)];
-        assert_eq!(settle(&mut proposals, &log, 5), [(1, Fate::Committed { term: 2 })]);
-        assert_eq!(settle(&mut proposals, &log, 6), [(2, Fate::Lost), (3, Fate::Lost)]);
+        assert_eq!(settle(&mut proposals, &log, 5), [(1, ProposalOutcome::Committed { term: 2 })]);
+        assert_eq!(
+            settle(&mut proposals, &log, 6),
+            [(2, ProposalOutcome::Dropped), (3, ProposalOutcome::Dropped)]
+        );
     }
 
     #[test]
@@ -129,16 +165,23 @@ mod tests {
         }
         assert_eq!(settle(&mut proposals, &[(4, 1)], 4), []);
         let log = [(4, 1), (5, 3), (6, 4), (7, 4)];
-        assert_eq!(settle(&mut proposals, &log, 5), [(1, Fate::Lost), (2, Fate::Lost), (3, Fate::Lost)]);
-        assert_eq!(settle(&mut proposals, &log, 6), [(4, Fate::Committed { term: 4 })]);
-        assert_eq!(settle(&mut proposals, &log, 7), [(5, Fate::Committed { term: 4 })]);
+        assert_eq!(
+            settle(&mut proposals, &log, 5),
+            [
+                (1, ProposalOutcome::Dropped),
+                (2, ProposalOutcome::Dropped),
+                (3, ProposalOutcome::Dropped)
+            ]
+        );
+        assert_eq!(settle(&mut proposals, &log, 6), [(4, ProposalOutcome::Committed { term: 4 })]);
+        assert_eq!(settle(&mut proposals, &log, 7), [(5, ProposalOutcome::Committed { term: 4 })]);
     }
 
     #[test]
     fn a_log_that_was_moved_past_it_cannot_tell() {
         let mut proposals = Proposals::default();
         proposals.push(1, 2, 5);
-        assert_eq!(settle(&mut proposals, &[(50, 2)], 50), [(1, Fate::Unknown)]);
+        assert_eq!(settle(&mut proposals, &[(50, 2)], 50), [(1, ProposalOutcome::Unknown)]);
     }
 
     #[test]
@@ -147,9 +190,12 @@ mod tests {
         for (id, term, raft_index) in [(1, 2, 5), (2, 2, 6), (3, 4, 7)] {
             proposals.push(id, term, raft_index);
         }
-        assert_eq!(proposals.lose_behind(5).collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(proposals.lose_behind(5).count(), 0);
-        assert_eq!(settle(&mut proposals, &[(5, 2), (6, 5)], 6), [(1, Fate::Committed { term: 2 })]);
+        assert_eq!(proposals.drop_after(5).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(proposals.drop_after(5).count(), 0);
+        assert_eq!(
+            settle(&mut proposals, &[(5, 2), (6, 5)], 6),
+            [(1, ProposalOutcome::Committed { term: 2 })]
+        );
     }
 
     #[test]

@@ -1,59 +1,74 @@
-//! Repair from peers, as a pure value: whom a damaged node asks for what, and what it takes of the answers.
+//! Repair from peers, as a pure value: whom a damaged node asks for what, and what it takes of the
+//! answers.
 //!
-//! A damaged node asks for the first batches that it lacks, one window at a time, from peer to peer. It believes no answer: batches are taken only
-//! if they are *proved*, and then the storage fills them in. An answer ends with the giver's mark (see [`Gift`]); coming to the same mark by the
-//! batches given means that the giver's log is this node's log with what is missing in it. Up to which of these batches that is also what this node held
-//! is proved by any one of three things behind it:
+//! A damaged node asks for the first batches that it lacks, one window at a time, from peer to
+//! peer. It believes no answer: batches are taken only if they are *proved*, and then the storage
+//! fills them in. An answer ends with the giver's mark (see [`FetchResponse`]); coming to the same
+//! mark by the batches given means that the giver's log is this node's log with what is missing in
+//! it. Up to which of these batches that is also what this node held is proved by any one of three
+//! things behind it:
 //!
-//! 1. **It is known here.** A header, a footer or an intact record behind the damage kept the chain value that the batches lead to.
+//! 1. **It is known here.** A header, a footer or an intact record behind the damage kept the chain
+//!    value that the batches lead to.
 //! 2. **It is committed.** The giver knows it to be, and what is committed is unique.
-//! 3. **It is of a term as new as the newest that this node has seen.** It is as if the leader of that term had sent it: this node never acknowledged
-//!    anything of a later term, what was committed in an earlier one is in that leader's log, and in its own term there is only one log.
+//! 3. **It is of a term as new as the newest that this node has seen.** It is as if the leader of
+//!    that term had sent it: this node never acknowledged anything of a later term, what was
+//!    committed in an earlier one is in that leader's log, and in its own term there is only one
+//!    log.
 //!
-//! If this node's log is another than what a peer knows to be committed, then it is another from there on, and was never committed from there on:
-//! that part is not filled in but replaced. The same holds where a peer has a batch of a later term than this node has ever seen: whoever led that
-//! term had all that was committed before it. That a log is another can be told by its terms alone, for along a log they never go back.
+//! If this node's log is another than what a peer knows to be committed, then it is another from
+//! there on, and was never committed from there on: that part is not filled in but replaced. The
+//! same holds where a peer has a batch of a later term than this node has ever seen: whoever led
+//! that term had all that was committed before it. That a log is another can be told by its terms
+//! alone, for along a log they never go back.
 //!
-//! And if a peer has purged what is missing, which says that it was committed, this log may begin later too: the peer tells behind which mark its own
-//! begins, and this one then begins there, though more be missing behind that. Nothing else is ever given up.
+//! And if a peer has purged what is missing, which says that it was committed, this log may begin
+//! later too: the peer tells behind which mark its own begins, and this one then begins there,
+//! though more be missing behind that. Nothing else is ever given up.
 //!
-//! A leader of such a term can also say where its log ends. What this node has lost behind that was never committed, and is cut off: it is not of the
-//! leader's term, and what was committed in an earlier one is in the leader's log. A peer that does not lead proves nothing by having no more.
+//! A leader of such a term can also say where its log ends. What this node has lost behind that was
+//! never committed, and is cut off: it is not of the leader's term, and what was committed in an
+//! earlier one is in the leader's log. A peer that does not lead proves nothing by having no more.
 //!
-//! What is not proved is not taken, however long that lasts. A peer that has lost the batches too, or does not have them, proves nothing. Each question has a
-//! number of its own, which the answer bears: what a peer said before this node lost its batches may have been true only before it had them.
+//! What is not proved is not taken, however long that lasts. A peer that has lost the batches too,
+//! or does not have them, proves nothing. Each question has a number of its own, which the answer
+//! bears: what a peer said before this node lost its batches may have been true only before it had
+//! them.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::batch::{Batch, Mark};
+use crate::batch::{Batch, LogPoint};
 use crate::entry::NodeId;
-use crate::message::{BATCHES_MAX, Gift, Lack, Letter, Message, Want, Word};
-use crate::storage::{Damage, LogReader, Recovered, StorageError};
+use crate::message::{
+    BATCHES_MAX, FetchError, FetchRequest, FetchResponse, Message, RepairBody, RepairMessage,
+};
+use crate::storage::{Corruption, LogReader, Recovered, StorageError};
 
-/// A peer that does not answer is given twice the time with each question, so many times. The largest
-/// answer takes minutes on a slow network, and an election timeout may be a second.
+/// A peer that does not answer is given twice the time with each question, so many times. The
+/// largest answer takes minutes on a slow network, and an election timeout may be a second.
 const DOUBLINGS_MAX: u32 = 6;
 
 /// Damaged places that lie closer together than so many batches are asked for at once.
-const NEAR: u64 = 32;
+const MERGE_DISTANCE: u64 = 32;
 
 /// What was found out: for the storage to carry out.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Cure {
+pub(crate) enum RepairStep {
     /// The log held these.
     Fill(Vec<Batch>),
     /// The log is to be these, from the first of them on.
     Replace(Vec<Batch>),
-    /// The log is to begin behind this mark: what lies before is committed, and a peer has purged it.
-    Rebase(Mark),
+    /// The log is to begin behind this mark: what lies before is committed, and a peer has purged
+    /// it.
+    Rebase(LogPoint),
 }
 
 /// What came of asking a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum PeerOutcome {
     Silent,
-    Lacks(Lack),
+    Lacks(FetchError),
     /// It has batches, and nothing proves that they are the right ones.
     Unproved,
     /// What it sent cannot be.
@@ -64,13 +79,14 @@ enum Outcome {
 
 struct Peer {
     node: NodeId,
-    /// How often in a row it has not answered in time. What it sends may just take longer than that.
+    /// How often in a row it has not answered in time. What it sends may just take longer than
+    /// that.
     silences: u32,
     /// What came of the last question.
-    outcome: Option<Outcome>,
+    outcome: Option<PeerOutcome>,
 }
 
-struct Question {
+struct OpenRequest {
     number: u64,
     peer: usize,
     raft_indexes: Range<u64>,
@@ -83,25 +99,28 @@ pub(crate) struct Repair {
     peers: Vec<Peer>,
     reader: Arc<dyn LogReader>,
     /// How many ticks a peer has to answer, and how long to rest when none could help.
-    patience: usize,
+    timeout_ticks: usize,
     /// How many bytes of batches are asked for at once.
     window_bytes: u64,
-    /// The newest term that this node has seen. No batch of a later one was ever in its log, or it was never acknowledged.
+    /// The newest term that this node has seen. No batch of a later one was ever in its log, or it
+    /// was never acknowledged.
     term: u64,
     commit: u64,
     /// After the last batch that can be read.
-    last: Mark,
+    last: LogPoint,
     base: u64,
-    damage: Vec<Damage>,
+    corruption: Vec<Corruption>,
     /// The peer to be asked next.
-    turn: usize,
-    /// The number of the next question. The first is the count of openings, in the upper half: no question of an earlier life had one of these.
+    next_peer: usize,
+    /// The number of the next question. The first is the count of openings, in the upper half: no
+    /// question of an earlier life had one of these.
     number: u64,
-    asked: Option<Question>,
-    rest: usize,
+    asked: Option<OpenRequest>,
+    backoff_ticks: usize,
     /// Questions in a row that brought nothing.
-    in_vain: usize,
-    /// A peer's committed log is another than this one in front of the damage: where they part is looked for from here on.
+    failures: usize,
+    /// A peer's committed log is another than this one in front of the damage: where they part is
+    /// looked for from here on.
     probe: Option<u64>,
 }
 
@@ -110,28 +129,31 @@ impl Repair {
         node: NodeId,
         peers: impl Iterator<Item = NodeId>,
         reader: Arc<dyn LogReader>,
-        patience: usize,
+        timeout_ticks: usize,
         window_bytes: u64,
         recovered: &Recovered,
     ) -> Repair {
-        let peers = peers.filter(|peer| *peer != node).map(|node| Peer { node, silences: 0, outcome: None }).collect();
+        let peers = peers
+            .filter(|peer| *peer != node)
+            .map(|node| Peer { node, silences: 0, outcome: None })
+            .collect();
         let term = recovered.hard_state.term;
         let mut repair = Repair {
             node,
             peers,
             reader,
-            patience,
+            timeout_ticks,
             window_bytes,
             term,
             commit: 0,
             last: recovered.last,
             base: 0,
-            damage: Vec::new(),
-            turn: 0,
+            corruption: Vec::new(),
+            next_peer: 0,
             number: recovered.identity.incarnation << 32,
             asked: None,
-            rest: 0,
-            in_vain: 0,
+            backoff_ticks: 0,
+            failures: 0,
             probe: None,
         };
         repair.look(recovered);
@@ -141,15 +163,15 @@ impl Repair {
     /// What the log is after a step.
     pub(crate) fn look(&mut self, recovered: &Recovered) {
         self.commit = self.commit.max(recovered.hard_state.commit);
-        (self.base, self.last) = (recovered.base.mark.raft_index, recovered.last);
+        (self.base, self.last) = (recovered.base.point.raft_index, recovered.last);
         (self.asked, self.probe) = (None, None);
-        if self.damage == recovered.damage {
+        if self.corruption == recovered.corruption {
             // It did not help: no reason to hurry.
-            self.rest = self.patience;
+            self.backoff_ticks = self.timeout_ticks;
             return;
         }
-        self.damage.clone_from(&recovered.damage);
-        (self.in_vain, self.rest) = (0, 0);
+        self.corruption.clone_from(&recovered.corruption);
+        (self.failures, self.backoff_ticks) = (0, 0);
         self.peers.iter_mut().for_each(|peer| peer.outcome = None);
     }
 
@@ -160,47 +182,59 @@ impl Repair {
 
     /// A tick has passed.
     pub(crate) fn tick(&mut self) {
-        self.rest = self.rest.saturating_sub(1);
+        self.backoff_ticks = self.backoff_ticks.saturating_sub(1);
         if let Some(question) = &mut self.asked {
             question.ticks_left = question.ticks_left.saturating_sub(1);
             if question.ticks_left == 0 {
                 let peer = question.peer;
                 self.peers[peer].silences += 1;
-                self.in_vain(peer, Outcome::Silent);
+                self.failures(peer, PeerOutcome::Silent);
             }
         }
     }
 
     /// What was sent to `peer` is lost: no reason to wait for its answer.
     pub(crate) fn handle_unreachable(&mut self, peer: NodeId) {
-        if let Some(question) = self.asked.as_ref().filter(|question| self.peers[question.peer].node == peer) {
+        if let Some(question) =
+            self.asked.as_ref().filter(|question| self.peers[question.peer].node == peer)
+        {
             let peer = question.peer;
-            self.in_vain(peer, Outcome::Silent);
+            self.failures(peer, PeerOutcome::Silent);
         }
     }
 
     /// The next question, if it is time for one.
     pub(crate) fn ask(&mut self) -> Option<Message> {
-        if self.asked.is_some() || self.rest > 0 || self.peers.is_empty() {
+        if self.asked.is_some() || self.backoff_ticks > 0 || self.peers.is_empty() {
             return None;
         }
         let raft_indexes = self.wanted()?;
-        let peer = self.turn % self.peers.len();
+        let peer = self.next_peer % self.peers.len();
         let number = self.number;
         self.number += 1;
-        let ticks_left = self.patience << self.peers[peer].silences.min(DOUBLINGS_MAX);
-        self.asked = Some(Question { number, peer, raft_indexes: raft_indexes.clone(), ticks_left });
-        let word = Word::Want(Want { number, raft_indexes, bytes_max: self.window_bytes });
-        Some(Letter { from: self.node, to: self.peers[peer].node, word }.into())
+        let ticks_left = self.timeout_ticks << self.peers[peer].silences.min(DOUBLINGS_MAX);
+        self.asked =
+            Some(OpenRequest { number, peer, raft_indexes: raft_indexes.clone(), ticks_left });
+        let repair_body = RepairBody::FetchRequest(FetchRequest {
+            number,
+            raft_indexes,
+            bytes_max: self.window_bytes,
+        });
+        Some(RepairMessage { from: self.node, to: self.peers[peer].node, repair_body }.into())
     }
 
-    /// What to ask for: the first damaged place and those near it, and one batch behind, which may prove them.
+    /// What to ask for: the first damaged place and those near it, and one batch behind, which may
+    /// prove them.
     fn wanted(&self) -> Option<Range<u64>> {
-        let mut holes = self.damage.iter().map(|damage| &damage.raft_indexes).filter(|hole| !hole.is_empty());
+        let mut holes = self
+            .corruption
+            .iter()
+            .map(|corruption| &corruption.raft_indexes)
+            .filter(|hole| !hole.is_empty());
         let first = holes.next()?;
         let mut end = first.end;
         for hole in holes.take_while(|hole| hole.end - first.start < BATCHES_MAX) {
-            if hole.start > end + NEAR {
+            if hole.start > end + MERGE_DISTANCE {
                 break;
             }
             end = end.max(hole.end);
@@ -210,19 +244,25 @@ impl Repair {
     }
 
     /// A peer has answered. Returns what is proved by it.
-    pub(crate) fn handle_gift(&mut self, from: NodeId, gift: Gift) -> Option<Cure> {
+    pub(crate) fn handle_response(
+        &mut self,
+        from: NodeId,
+        response: FetchResponse,
+    ) -> Option<RepairStep> {
         // Else it is not an answer to the last question: late, or made up.
-        let question = self.asked.take_if(|question| question.number == gift.number && self.peers[question.peer].node == from)?;
+        let question = self.asked.take_if(|question| {
+            question.number == response.number && self.peers[question.peer].node == from
+        })?;
         self.peers[question.peer].silences = 0;
-        let verdict = self.judge(&question.raft_indexes, gift);
+        let verdict = self.evaluate(&question.raft_indexes, response);
         match verdict {
-            Ok(cure) => Some(cure),
-            Err(Verdict::Probe(from)) => {
+            Ok(repair_step) => Some(repair_step),
+            Err(Unproved::Probe(from)) => {
                 self.probe = Some(from);
                 None
             }
-            Err(Verdict::Not(outcome)) => {
-                self.in_vain(question.peer, outcome);
+            Err(Unproved::Not(outcome)) => {
+                self.failures(question.peer, outcome);
                 None
             }
         }
@@ -231,15 +271,16 @@ impl Repair {
     /// The storage could not use what was found out.
     pub(crate) fn reject(&mut self, from: NodeId) {
         if let Some(peer) = self.peers.iter().position(|peer| peer.node == from) {
-            self.in_vain(peer, Outcome::NotTaken);
+            self.failures(peer, PeerOutcome::NotTaken);
         }
     }
 
-    /// Whether nothing is missing that a peer could send, and it is time to try once more to mend the rest.
+    /// Whether nothing is missing that a peer could send, and it is time to try once more to mend
+    /// the rest.
     pub(crate) fn needs_nobody(&mut self) -> bool {
-        let is_due = self.rest == 0 && self.lowest() == 0;
+        let is_due = self.backoff_ticks == 0 && self.lowest() == 0;
         if is_due {
-            self.rest = self.patience;
+            self.backoff_ticks = self.timeout_ticks;
         }
         is_due
     }
@@ -248,150 +289,232 @@ impl Repair {
         !self.peers.is_empty()
     }
 
-    fn in_vain(&mut self, peer: usize, outcome: Outcome) {
+    fn failures(&mut self, peer: usize, outcome: PeerOutcome) {
         self.asked = None;
-        if outcome != Outcome::Silent {
-            // Silence says nothing of how far the logs are the same: the next peer is asked from there on.
+        if outcome != PeerOutcome::Silent {
+            // Silence says nothing of how far the logs are the same: the next peer is asked from
+            // there on.
             self.probe = None;
         }
         self.peers[peer].outcome = Some(outcome);
-        self.turn = peer + 1;
-        self.in_vain += 1;
-        if self.in_vain >= self.peers.len() {
-            (self.in_vain, self.rest) = (0, self.patience);
+        self.next_peer = peer + 1;
+        self.failures += 1;
+        if self.failures >= self.peers.len() {
+            (self.failures, self.backoff_ticks) = (0, self.timeout_ticks);
         }
     }
 
-    fn judge(&self, wanted: &Range<u64>, gift: Gift) -> Result<Cure, Verdict> {
-        let (mut batches, theirs) = match gift.batches {
+    fn evaluate(
+        &self,
+        wanted: &Range<u64>,
+        response: FetchResponse,
+    ) -> Result<RepairStep, Unproved> {
+        let (mut batches, theirs) = match response.batches {
             Ok(given) => given,
-            Err(Lack::Purged(base)) => return self.judge_purged(base),
-            Err(Lack::Ends(end)) if self.mark(end.raft_index) == Some(end) => return self.judge_end(wanted, end),
-            // This log reaches further than one of which more is known to be committed: they may have parted long before.
-            Err(Lack::Behind | Lack::Ends(_))
-                if self.probe.is_none() && gift.commit > self.commit && self.commit.max(self.base) + 1 < wanted.start =>
-            {
-                return Err(Verdict::Probe(self.commit.max(self.base) + 1));
+            Err(FetchError::Purged(base)) => return self.judge_purged(base),
+            Err(FetchError::LogEnd(end)) if self.point(end.raft_index) == Some(end) => {
+                return self.judge_end(wanted, end);
             }
-            Err(lack) => return Err(Verdict::Not(Outcome::Lacks(lack))),
+            // This log reaches further than one of which more is known to be committed: they may
+            // have parted long before.
+            Err(FetchError::NotReached | FetchError::LogEnd(_))
+                if self.probe.is_none()
+                    && response.commit > self.commit
+                    && self.commit.max(self.base) + 1 < wanted.start =>
+            {
+                return Err(Unproved::Probe(self.commit.max(self.base) + 1));
+            }
+            Err(fetch_error) => return Err(Unproved::Not(PeerOutcome::Lacks(fetch_error))),
         };
         let first = batches.first().map_or(0, Batch::raft_index);
         let last = batches.last().map_or(0, Batch::raft_index);
-        if first != wanted.start || last >= wanted.end || batches.iter().any(|batch| batch.verify().is_err()) {
-            return Err(Verdict::Not(Outcome::Wrong));
+        if first != wanted.start
+            || last >= wanted.end
+            || batches.iter().any(|batch| batch.verify().is_err())
+        {
+            return Err(Unproved::Not(PeerOutcome::Wrong));
         }
-        let before = self.mark(first - 1).ok_or(Verdict::Not(Outcome::Unproved))?;
-        let marks = marks(&before, &batches);
-        if marks.last() != Some(&theirs) {
-            // The same batches behind different marks: the logs have parted before. If what the giver has there is committed, this one is wrong.
-            let is_sound = marks.len() < batches.len() || marks.last().is_some_and(|mark| mark.raft_index == theirs.raft_index);
-            let parted = is_sound && gift.commit + 1 >= first && self.commit + 1 < first && self.probe.is_none();
-            return Err(if parted { Verdict::Probe(self.commit.max(self.base) + 1) } else { Verdict::Not(Outcome::Wrong) });
+        let before = self.point(first - 1).ok_or(Unproved::Not(PeerOutcome::Unproved))?;
+        let points = points(&before, &batches);
+        if points.last() != Some(&theirs) {
+            // The same batches behind different marks: the logs have parted before. If what the
+            // giver has there is committed, this one is wrong.
+            let is_sound = points.len() < batches.len()
+                || points.last().is_some_and(|point| point.raft_index == theirs.raft_index);
+            let parted = is_sound
+                && response.commit + 1 >= first
+                && self.commit + 1 < first
+                && self.probe.is_none();
+            return Err(if parted {
+                Unproved::Probe(self.commit.max(self.base) + 1)
+            } else {
+                Unproved::Not(PeerOutcome::Wrong)
+            });
         }
-        let known = |mark: &Mark| self.known(mark.raft_index);
-        let other = marks.iter().position(|mark| known(mark).is_some_and(|known| known != (mark.term, mark.chain)));
+        let known = |point: &LogPoint| self.known(point.raft_index);
+        let other = points
+            .iter()
+            .position(|point| known(point).is_some_and(|known| known != (point.term, point.chain)));
         if let Some(other) = other {
-            let parted = marks[other].raft_index;
-            if parted <= gift.commit && parted > self.commit {
-                let committed = marks.iter().take_while(|mark| mark.raft_index <= gift.commit).count();
+            let parted = points[other].raft_index;
+            if parted <= response.commit && parted > self.commit {
+                let committed =
+                    points.iter().take_while(|point| point.raft_index <= response.commit).count();
                 batches.truncate(committed);
-                return Ok(Cure::Replace(batches));
+                return Ok(RepairStep::Replace(batches));
             }
-            return Err(Verdict::Not(Outcome::Unproved));
+            return Err(Unproved::Not(PeerOutcome::Unproved));
         }
-        let is_proof = |mark: &Mark| known(mark).is_some() || mark.raft_index <= gift.commit || mark.term >= self.term;
-        let proved = marks.iter().rposition(is_proof).map_or(0, |at| at + 1);
+        let is_proof = |point: &LogPoint| {
+            known(point).is_some() || point.raft_index <= response.commit || point.term >= self.term
+        };
+        let proved = points.iter().rposition(is_proof).map_or(0, |at| at + 1);
         batches.truncate(proved);
-        // What lies behind the end of this log proves what lies within it, and is asked for when this node takes part again.
-        let reach = self.damage.iter().map(|damage| damage.raft_indexes.end.saturating_sub(1)).fold(self.last.raft_index, u64::max);
-        match marks[..proved].iter().rfind(|mark| mark.raft_index <= reach) {
-            None => Err(Verdict::Not(Outcome::Unproved)),
+        // What lies behind the end of this log proves what lies within it, and is asked for when
+        // this node takes part again.
+        let reach = self
+            .corruption
+            .iter()
+            .map(|corruption| corruption.raft_indexes.end.saturating_sub(1))
+            .fold(self.last.raft_index, u64::max);
+        match points[..proved].iter().rfind(|point| point.raft_index <= reach) {
+            None => Err(Unproved::Not(PeerOutcome::Unproved)),
             Some(end) if !self.leads_on(end) => {
-                // What follows here is another: it was never committed, nor was what it followed, if what was given is, or is of a later term.
-                let gives_way = end.raft_index <= gift.commit || end.term > self.term;
-                if gives_way && end.raft_index >= self.commit { Ok(Cure::Replace(batches)) } else { Err(Verdict::Not(Outcome::Unproved)) }
+                // What follows here is another: it was never committed, nor was what it followed,
+                // if what was given is, or is of a later term.
+                let gives_way = end.raft_index <= response.commit || end.term > self.term;
+                if gives_way && end.raft_index >= self.commit {
+                    Ok(RepairStep::Replace(batches))
+                } else {
+                    Err(Unproved::Not(PeerOutcome::Unproved))
+                }
             }
-            Some(_) if self.probe.is_some() && last < self.lowest() => Err(Verdict::Probe(last + 1)),
+            Some(_) if self.probe.is_some() && last < self.lowest() => {
+                Err(Unproved::Probe(last + 1))
+            }
             Some(_) => self.without_what_is_here(batches),
         }
     }
 
     /// Of batches that are proved, those up to the last that is damaged here.
-    fn without_what_is_here(&self, mut batches: Vec<Batch>) -> Result<Cure, Verdict> {
-        let is_damaged = |batch: &Batch| self.damage.iter().any(|damage| damage.raft_indexes.contains(&batch.raft_index()));
+    fn without_what_is_here(&self, mut batches: Vec<Batch>) -> Result<RepairStep, Unproved> {
+        let is_damaged = |batch: &Batch| {
+            self.corruption
+                .iter()
+                .any(|corruption| corruption.raft_indexes.contains(&batch.raft_index()))
+        };
         batches.truncate(batches.iter().rposition(is_damaged).map_or(0, |at| at + 1));
-        if batches.is_empty() { Err(Verdict::Not(Outcome::Unproved)) } else { Ok(Cure::Fill(batches)) }
+        if batches.is_empty() {
+            Err(Unproved::Not(PeerOutcome::Unproved))
+        } else {
+            Ok(RepairStep::Fill(batches))
+        }
     }
 
-    /// A peer has purged what it was asked for: its log begins behind `base`, which is committed. If this one begins there too, it does without some of
-    /// what is damaged, and the rest can be asked for.
-    fn judge_purged(&self, base: Mark) -> Result<Cure, Verdict> {
-        let lacks = Verdict::Not(Outcome::Lacks(Lack::Purged(base)));
-        let committed = self.mark(self.commit);
-        let is_beyond = committed.is_none_or(|here| here.next_index <= base.next_index && here.next_position <= base.next_position);
+    /// A peer has purged what it was asked for: its log begins behind `base`, which is committed.
+    /// If this one begins there too, it does without some of what is damaged, and the rest can be
+    /// asked for.
+    fn judge_purged(&self, base: LogPoint) -> Result<RepairStep, Unproved> {
+        let lacks = Unproved::Not(PeerOutcome::Lacks(FetchError::Purged(base)));
+        let committed = self.point(self.commit);
+        let is_beyond = committed.is_none_or(|here| {
+            here.next_index <= base.next_index && here.next_position <= base.next_position
+        });
         if base.raft_index <= self.base || !(is_beyond || base.raft_index < self.commit) {
             return Err(lacks);
         }
         if self.lowest() <= base.raft_index {
-            return Ok(Cure::Rebase(base));
+            return Ok(RepairStep::Rebase(base));
         }
         // In front of the damage, where the logs part is being looked for.
-        match self.mark(base.raft_index) {
-            Some(here) if here == base && self.probe.is_some() => Err(Verdict::Probe(base.raft_index + 1)),
-            Some(here) if here != base && base.raft_index > self.commit => Ok(Cure::Rebase(base)),
+        match self.point(base.raft_index) {
+            Some(here) if here == base && self.probe.is_some() => {
+                Err(Unproved::Probe(base.raft_index + 1))
+            }
+            Some(here) if here != base && base.raft_index > self.commit => {
+                Ok(RepairStep::Rebase(base))
+            }
             _ => Err(lacks),
         }
     }
 
-    /// The log of a leader ends at a mark that this one has too, in front of what was asked for. Cutting off what lies behind is putting the last batch
-    /// there once more.
-    fn judge_end(&self, wanted: &Range<u64>, end: Mark) -> Result<Cure, Verdict> {
-        let is_proof = end.term >= self.term && end.raft_index < wanted.start && end.raft_index >= self.commit;
+    /// The log of a leader ends at a mark that this one has too, in front of what was asked for.
+    /// Cutting off what lies behind is putting the last batch there once more.
+    fn judge_end(&self, wanted: &Range<u64>, end: LogPoint) -> Result<RepairStep, Unproved> {
+        let is_proof =
+            end.term >= self.term && end.raft_index < wanted.start && end.raft_index >= self.commit;
         let last = self.reader.batches(end.raft_index, end.raft_index + 1, 0).unwrap_or_default();
-        if is_proof && !last.is_empty() { Ok(Cure::Replace(last)) } else { Err(Verdict::Not(Outcome::Lacks(Lack::Ends(end)))) }
+        if is_proof && !last.is_empty() {
+            Ok(RepairStep::Replace(last))
+        } else {
+            Err(Unproved::Not(PeerOutcome::Lacks(FetchError::LogEnd(end))))
+        }
     }
 
     /// The first raft index that is damaged.
     fn lowest(&self) -> u64 {
-        self.damage.iter().map(|damage| &damage.raft_indexes).find(|hole| !hole.is_empty()).map_or(0, |hole| hole.start)
+        self.corruption
+            .iter()
+            .map(|corruption| &corruption.raft_indexes)
+            .find(|hole| !hole.is_empty())
+            .map_or(0, |hole| hole.start)
     }
 
     /// Term and chain value after a batch as this node still knows them, damaged or not.
     fn known(&self, raft_index: u64) -> Option<(u64, u32)> {
-        if let Some(mark) = self.mark(raft_index) {
-            return Some((mark.term, mark.chain));
+        if let Some(point) = self.point(raft_index) {
+            return Some((point.term, point.chain));
         }
-        let told =
-            self.damage.iter().find(|damage| damage.raft_indexes.end == raft_index + 1).and_then(|damage| damage.term.zip(damage.chain));
-        told.or_else(|| self.reader.examine(raft_index).ok().flatten().and_then(|damage| damage.term.zip(damage.chain)))
+        let told = self
+            .corruption
+            .iter()
+            .find(|corruption| corruption.raft_indexes.end == raft_index + 1)
+            .and_then(|corruption| corruption.term.zip(corruption.chain));
+        told.or_else(|| {
+            self.reader
+                .verify_batch(raft_index)
+                .ok()
+                .flatten()
+                .and_then(|corruption| corruption.term.zip(corruption.chain))
+        })
     }
 
-    fn mark(&self, raft_index: u64) -> Option<Mark> {
-        self.reader.mark(raft_index).ok().flatten()
+    fn point(&self, raft_index: u64) -> Option<LogPoint> {
+        self.reader.point(raft_index).ok().flatten()
     }
 
-    /// Whether what this log holds behind `mark` may continue it, as far as it can be read here: a batch that is another does not, nor does anything of
-    /// an older term.
-    fn leads_on(&self, mark: &Mark) -> bool {
-        let next = mark.raft_index + 1;
-        let newest_term = if self.last.raft_index > mark.raft_index { self.last.term } else { self.term };
-        let batch = self.reader.batches(next, next + 1, 0).ok().and_then(|batches| batches.into_iter().next());
-        match (batch, self.mark(next)) {
-            _ if mark.term > newest_term => false,
-            (Some(batch), Some(known)) => batch.mark_after(mark) == Ok(known),
+    /// Whether what this log holds behind `mark` may continue it, as far as it can be read here: a
+    /// batch that is another does not, nor does anything of an older term.
+    fn leads_on(&self, point: &LogPoint) -> bool {
+        let next = point.raft_index + 1;
+        let newest_term =
+            if self.last.raft_index > point.raft_index { self.last.term } else { self.term };
+        let batch = self
+            .reader
+            .batches(next, next + 1, 0)
+            .ok()
+            .and_then(|batches| batches.into_iter().next());
+        match (batch, self.point(next)) {
+            _ if point.term > newest_term => false,
+            (Some(batch), Some(known)) => batch.point_after(point) == Ok(known),
             _ => true,
         }
     }
 
     /// What is damaged and why it still is, for people.
     pub(crate) fn account(&self) -> String {
-        let Some(first) = self.damage.first() else { return "nothing is damaged any more".to_owned() };
-        let more = match self.damage.len() {
+        let Some(first) = self.corruption.first() else {
+            return "nothing is damaged any more".to_owned();
+        };
+        let more = match self.corruption.len() {
             1 => String::new(),
             count => format!(", and {} more places", count - 1),
         };
-        let heard: Vec<String> =
-            self.peers.iter().filter_map(|peer| Some(format!("node {} {}", peer.node, peer.outcome?.words()))).collect();
+        let heard: Vec<String> = self
+            .peers
+            .iter()
+            .filter_map(|peer| Some(format!("node {} {}", peer.node, peer.outcome?.words())))
+            .collect();
         let heard = if heard.is_empty() { "asking its peers".to_owned() } else { heard.join(", ") };
         format!(
             "its log is damaged: {first}{more}. What is intact can be read here. The node takes no part until its peers have sent the rest again: {heard}"
@@ -399,58 +522,81 @@ impl Repair {
     }
 }
 
-impl Outcome {
+impl PeerOutcome {
     fn words(self) -> &'static str {
         match self {
-            Outcome::Silent => "does not answer",
-            Outcome::Lacks(Lack::Damaged) => "is damaged there too",
-            Outcome::Lacks(Lack::Behind | Lack::Ends(_)) => "does not have it",
-            Outcome::Lacks(Lack::Purged(_)) => "has purged it",
-            Outcome::Unproved => "has a batch there, and nothing proves yet that it is the same",
-            Outcome::Wrong => "has sent what cannot be",
-            Outcome::NotTaken => "has sent it, and it could not be put into this log",
+            PeerOutcome::Silent => "does not answer",
+            PeerOutcome::Lacks(FetchError::Corrupt) => "is damaged there too",
+            PeerOutcome::Lacks(FetchError::NotReached | FetchError::LogEnd(_)) => {
+                "does not have it"
+            }
+            PeerOutcome::Lacks(FetchError::Purged(_)) => "has purged it",
+            PeerOutcome::Unproved => {
+                "has a batch there, and nothing proves yet that it is the same"
+            }
+            PeerOutcome::Wrong => "has sent what cannot be",
+            PeerOutcome::NotTaken => "has sent it, and it could not be put into this log",
         }
     }
 }
 
-enum Verdict {
+enum Unproved {
     /// The logs part before what was asked for: ask from here on.
     Probe(u64),
-    Not(Outcome),
+    Not(PeerOutcome),
 }
 
 /// The marks after each of `batches` behind `before`, as far as they follow.
-fn marks(before: &Mark, batches: &[Batch]) -> Vec<Mark> {
-    let mut mark = *before;
-    batches.iter().map_while(|batch| batch.mark_after(&mark).ok().inspect(|next| mark = *next)).collect()
+fn points(before: &LogPoint, batches: &[Batch]) -> Vec<LogPoint> {
+    let mut point = *before;
+    batches
+        .iter()
+        .map_while(|batch| batch.point_after(&point).ok().inspect(|next| point = *next))
+        .collect()
 }
 
-/// What this node answers to a peer that wants batches: as they lie in its log, as far as they are intact. `led` is the raft index of the last batch, if
-/// this node leads.
-pub(crate) fn answer(reader: &dyn LogReader, commit: u64, led: Option<u64>, want: &Want, window_bytes: u64) -> Gift {
+/// What this node answers to a peer that wants batches: as they lie in its log, as far as they are
+/// intact. `leader_last_index` is the raft index of the last batch, if this node leads.
+pub(crate) fn serve_fetch(
+    reader: &dyn LogReader,
+    commit: u64,
+    leader_last_index: Option<u64>,
+    want: &FetchRequest,
+    window_bytes: u64,
+) -> FetchResponse {
     let Range { start, end } = want.raft_indexes.clone();
-    let batches = match reader.batches(start, end.min(start.saturating_add(BATCHES_MAX)), want.bytes_max.min(window_bytes)) {
-        Ok(batches) if batches.is_empty() => Err(end_of(reader, start, led)),
-        Ok(batches) => with_mark(reader, batches),
-        Err(StorageError::Purged { .. }) => Err(Lack::Purged(reader.base().mark)),
-        Err(_) => Err(Lack::Damaged),
+    let batches = match reader.batches(
+        start,
+        end.min(start.saturating_add(BATCHES_MAX)),
+        want.bytes_max.min(window_bytes),
+    ) {
+        Ok(batches) if batches.is_empty() => Err(end_of(reader, start, leader_last_index)),
+        Ok(batches) => with_point(reader, batches),
+        Err(StorageError::Purged { .. }) => Err(FetchError::Purged(reader.base().point)),
+        Err(_) => Err(FetchError::Corrupt),
     };
-    Gift { number: want.number, commit, batches }
+    FetchResponse { number: want.number, commit, batches }
 }
 
-/// What a log that does not reach to `start` says. A leader's may still lack what peers were sent already: then it does not end where it seems to.
-fn end_of(reader: &dyn LogReader, start: u64, led: Option<u64>) -> Lack {
-    let end = led.filter(|last| *last < start).and_then(|last| reader.mark(last).ok().flatten());
-    end.map_or(Lack::Behind, Lack::Ends)
+/// What a log that does not reach to `start` says. A leader's may still lack what peers were sent
+/// already: then it does not end where it seems to.
+fn end_of(reader: &dyn LogReader, start: u64, leader_last_index: Option<u64>) -> FetchError {
+    let end = leader_last_index
+        .filter(|last| *last < start)
+        .and_then(|last| reader.point(last).ok().flatten());
+    end.map_or(FetchError::NotReached, FetchError::LogEnd)
 }
 
-fn with_mark(reader: &dyn LogReader, batches: Vec<Batch>) -> Result<(Vec<Batch>, Mark), Lack> {
-    let last = batches.last().ok_or(Lack::Behind)?.raft_index();
-    match reader.mark(last) {
-        Ok(Some(mark)) => Ok((batches, mark)),
+fn with_point(
+    reader: &dyn LogReader,
+    batches: Vec<Batch>,
+) -> Result<(Vec<Batch>, LogPoint), FetchError> {
+    let last = batches.last().ok_or(FetchError::NotReached)?.raft_index();
+    match reader.point(last) {
+        Ok(Some(point)) => Ok((batches, point)),
         // Cut off in between.
-        Ok(None) => Err(Lack::Behind),
-        Err(_) => Err(Lack::Damaged),
+        Ok(None) => Err(FetchError::NotReached),
+        Err(_) => Err(FetchError::Corrupt),
     }
 }
 

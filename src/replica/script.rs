@@ -1,7 +1,8 @@
 //! Golden scripts: each file of `tests/scripts/replica` proves one fact, and is named after it.
 //!
-//! A script begins with a comment that states the fact. A line that begins with `>` is a command to a [`Group`]; the lines below it are all that
-//! came of it, in order: every message, write and sync, and everything a host is told. What the transcript does not show did not happen.
+//! A script begins with a comment that states the fact. A line that begins with `>` is a command to
+//! a [`Group`]; the lines below it are all that came of it, in order: every message, write and
+//! sync, and everything a host is told. What the transcript does not show did not happen.
 //!
 //! ```text
 //! > nodes 1 2 3 [learners 4]      a new group; `unsynced` at the end: batches count once they are written; `paced`: followers that lag are held back
@@ -34,30 +35,38 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-mod disasters;
 mod group;
-mod laws;
+mod invariants;
+mod random_runs;
 
 use group::Group;
 
 #[test]
 fn scripts_go_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/replica");
-    let mut files: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|kind| kind == "txt"));
     files.sort();
     assert!(files.len() >= 24, "the scripts are not where they should be: {}", folder.display());
     let only = std::env::var("DLEDGER_SCRIPT").ok();
     files.retain(|file| only.as_ref().is_none_or(|only| file.to_string_lossy().contains(only)));
     let wrong: Vec<String> = files.iter().filter_map(|file| check(file)).collect();
-    assert!(wrong.is_empty(), "{} of {} scripts went otherwise:\n\n{}", wrong.len(), files.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} scripts went otherwise:\n\n{}",
+        wrong.len(),
+        files.len(),
+        wrong.join("\n")
+    );
 }
 
 /// Plays one script. Gives the difference, if there is one that is not to be written down.
 fn check(file: &Path) -> Option<String> {
     let expected = fs::read_to_string(file).unwrap();
     assert!(expected.starts_with("# "), "{}: begins with the fact that it proves", file.display());
-    let played = catch_unwind(|| play(&expected)).unwrap_or_else(|_| panic!("{} breaks the group", file.display()));
+    let played = catch_unwind(|| play(&expected))
+        .unwrap_or_else(|_| panic!("{} breaks the group", file.display()));
     if played == expected {
         return None;
     }
@@ -68,7 +77,8 @@ fn check(file: &Path) -> Option<String> {
     Some(format!("--- {}\n+++ as it went\n{}", file.display(), difference(&expected, &played)))
 }
 
-/// The script with what happens in the place of what was expected. The same script always gives the same.
+/// The script with what happens in the place of what was expected. The same script always gives the
+/// same.
 fn play(script: &str) -> String {
     let mut group = Group::default();
     let mut played = String::new();
@@ -88,7 +98,9 @@ fn play(script: &str) -> String {
 }
 
 fn direct(group: &mut Group, words: &[&str]) {
-    let number = |at: usize| words[at].parse::<u64>().unwrap_or_else(|_| panic!("a number is missing: {words:?}"));
+    let number = |at: usize| {
+        words[at].parse::<u64>().unwrap_or_else(|_| panic!("a number is missing: {words:?}"))
+    };
     match words {
         ["quietly", rest @ ..] => {
             direct(group, rest);
@@ -140,7 +152,11 @@ fn difference(before: &str, after: &str) -> String {
     let mut common = vec![vec![0; b.len() + 1]; a.len() + 1];
     for i in (0..a.len()).rev() {
         for j in (0..b.len()).rev() {
-            common[i][j] = if a[i] == b[j] { common[i + 1][j + 1] + 1 } else { common[i + 1][j].max(common[i][j + 1]) };
+            common[i][j] = if a[i] == b[j] {
+                common[i + 1][j + 1] + 1
+            } else {
+                common[i + 1][j].max(common[i][j + 1])
+            };
         }
     }
     let (mut i, mut j) = (0, 0);
@@ -157,8 +173,12 @@ fn difference(before: &str, after: &str) -> String {
             j += 1;
         }
     }
-    let near = |at: usize| lines[at.saturating_sub(3)..(at + 4).min(lines.len())].iter().any(|(sign, _)| *sign != ' ');
-    (0..lines.len()).filter(|at| near(*at)).fold(String::new(), |text, at| format!("{text}{}{}\n", lines[at].0, lines[at].1))
+    let near = |at: usize| {
+        lines[at.saturating_sub(3)..(at + 4).min(lines.len())].iter().any(|(sign, _)| *sign != ' ')
+    };
+    (0..lines.len())
+        .filter(|at| near(*at))
+        .fold(String::new(), |text, at| format!("{text}{}{}\n", lines[at].0, lines[at].1))
 }
 
 #[test]

@@ -1,17 +1,18 @@
-//! What a script cannot show of one replica: what it says of itself, and that one that has failed does nothing more.
+//! What a script cannot show of one replica: what it says of itself, and that one that has failed
+//! does nothing more.
 
 use super::*;
 use crate::batch::OpenBatch;
-use crate::storage::reads::Reads;
-use crate::storage::{Genesis, MemoryLog, Storage};
+use crate::storage::reads::FailingReader;
+use crate::storage::{LogOwner, MemoryLog, Storage};
 
 /// One replica of nodes 1 to 3 and, if it is another one, learner 4, with its log.
 struct One {
     replica: Replica,
     log: MemoryLog,
-    reads: Arc<Reads>,
+    reads: Arc<FailingReader>,
     settings: Settings,
-    identity: Identity,
+    identity: DirectoryIdentity,
     next_batch: BatchId,
 }
 
@@ -23,12 +24,13 @@ impl One {
     }
 
     fn of(node: u64, membership: Membership) -> One {
-        let genesis = Genesis { group: "one".to_owned(), node: NodeId::from(node), cluster: 1, membership };
+        let owner =
+            LogOwner { group: "one".to_owned(), node: NodeId::from(node), cluster: 1, membership };
         let mut log = MemoryLog::new();
-        let recovered = log.open(&genesis).unwrap();
+        let recovered = log.open(&owner).unwrap();
         let settings = Settings {
-            group: genesis.group,
-            node: genesis.node,
+            group: owner.group,
+            node: owner.node,
             election_ticks: 10,
             heartbeat_ticks: 2,
             message_bytes: 1 << 20,
@@ -36,8 +38,9 @@ impl One {
             catch_up_bytes: u64::MAX,
             seed: 1,
         };
-        let reads = Arc::new(Reads::new(log.reader()));
-        let replica = Replica::new(&settings, &recovered, Mark::GENESIS, reads.clone()).unwrap();
+        let reads = Arc::new(FailingReader::new(log.reader()));
+        let replica =
+            Replica::new(&settings, &recovered, LogPoint::INITIAL, reads.clone()).unwrap();
         One { replica, log, reads, settings, identity: recovered.identity, next_batch: 0 }
     }
 
@@ -53,7 +56,9 @@ impl One {
         while let Some(effect) = self.replica.poll_effect() {
             match effect {
                 Effect::Write { batches, hard_state, commit } => {
-                    hard_state.into_iter().for_each(|hard_state| self.log.save(hard_state).unwrap());
+                    hard_state
+                        .into_iter()
+                        .for_each(|hard_state| self.log.save_hard_state(hard_state).unwrap());
                     if !batches.is_empty() {
                         self.log.append(&batches, commit).unwrap();
                     }
@@ -69,7 +74,7 @@ impl One {
     }
 
     /// A message arrives. Whether it was refused.
-    fn hear(&mut self, message: &str) -> Option<Refusal> {
+    fn hear(&mut self, message: &str) -> Option<MessageRejection> {
         let words: Vec<&str> = message.split_whitespace().collect();
         self.replica.handle_message(Message::forge(&words)).err()
     }
@@ -79,7 +84,8 @@ impl One {
         let mut open = OpenBatch::with_capacity(1);
         open.push(b"x", crc32fast::hash(b"x"));
         self.next_batch += 1;
-        self.replica.handle_append(self.next_batch, open.close(last.next_index, last.next_position, 0))
+        self.replica
+            .handle_append(self.next_batch, open.close(last.next_index, last.next_position, 0))
     }
 }
 
@@ -100,8 +106,8 @@ fn leader() -> One {
     let mut one = elected();
     one.hear("append-answer from=2 to=1 term=2 index=2");
     one.carry_out();
-    assert_eq!(one.replica.standing().role, Role::Leader);
-    one.replica.tell_commit();
+    assert_eq!(one.replica.role_state().role, Role::Leader);
+    one.replica.send_commit();
     one.carry_out();
     one
 }
@@ -117,15 +123,15 @@ fn follower() -> One {
 #[test]
 fn a_node_is_what_the_membership_says_before_anything_happens() {
     for (node, role) in [(1, Role::Follower), (4, Role::Learner)] {
-        let standing = One::new(node).replica.standing();
-        assert_eq!(standing, Standing { role, term: 1, leader: None });
+        let role_state = One::new(node).replica.role_state();
+        assert_eq!(role_state, RoleState { role, term: 1, leader: None });
     }
 }
 
 #[test]
 fn one_that_has_failed_does_nothing_more_not_even_in_the_same_turn() {
     for (me, mut one) in [(2, follower()), (1, leader())] {
-        let before = one.replica.standing();
+        let before = one.replica.role_state();
         assert!(one.append() == (me == 1), "a follower takes none, and passes none on");
         one.carry_out();
         // What it was about to say.
@@ -137,29 +143,36 @@ fn one_that_has_failed_does_nothing_more_not_even_in_the_same_turn() {
         one.replica.handle_synced(u64::MAX);
         one.replica.handle_unreachable(NodeId::from(3));
         one.replica.handle_barrier(1);
-        assert_eq!(one.replica.handle_transfer(NodeId::from(3)), Err(TransferRefusal::NotLeader));
+        assert_eq!(one.replica.handle_transfer(NodeId::from(3)), Err(TransferRejection::NotLeader));
         assert!(!one.append());
-        assert!(!one.replica.owes_commit());
-        one.replica.tell_commit();
+        assert!(!one.replica.has_unsent_commit());
+        one.replica.send_commit();
         let effects = one.carry_out();
-        assert!(matches!(effects[..], [Effect::Fail(_), Effect::Settle(_, Fate::Lost)]), "{effects:?}");
+        assert!(
+            matches!(effects[..], [Effect::Fail(_), Effect::Resolve(_, ProposalOutcome::Dropped)]),
+            "{effects:?}"
+        );
         one.replica.tick();
         assert!(one.carry_out().is_empty());
-        assert_eq!((one.replica.standing(), one.replica.core.term()), (before, before.term));
+        assert_eq!((one.replica.role_state(), one.replica.core.term()), (before, before.term));
     }
 }
 
 #[test]
 fn only_an_announced_leader_that_leads_still_hands_over_and_only_to_a_voter() {
     let check = |one: &One, to: u64| one.replica.check_transfer(NodeId::from(to));
-    assert_eq!(check(&follower(), 3), Err(TransferRefusal::NotLeader));
-    assert_eq!(check(&elected(), 2), Err(TransferRefusal::NotLeader), "nothing of its term is committed");
+    assert_eq!(check(&follower(), 3), Err(TransferRejection::NotLeader));
+    assert_eq!(
+        check(&elected(), 2),
+        Err(TransferRejection::NotLeader),
+        "nothing of its term is committed"
+    );
     let mut one = leader();
     assert_eq!([2, 3, 4, 5].map(|to| check(&one, to).is_ok()), [true, true, false, false]);
-    assert_eq!(check(&one, 4), Err(TransferRefusal::NotAVoter));
+    assert_eq!(check(&one, 4), Err(TransferRejection::NotAVoter));
     one.hear("heartbeat from=3 to=1 term=3");
-    assert_eq!(one.replica.standing().role, Role::Leader, "it is not announced yet");
-    assert_eq!(check(&one, 2), Err(TransferRefusal::NotLeader));
+    assert_eq!(one.replica.role_state().role, Role::Leader, "it is not announced yet");
+    assert_eq!(check(&one, 2), Err(TransferRejection::NotLeader));
 }
 
 #[test]
@@ -176,7 +189,10 @@ fn two_ticks_come_together_unless_an_election_or_a_transfer_is_near() {
             break;
         }
     }
-    assert!(waited >= 8, "an election timeout has ten ticks at least, and it waited for two in {waited}");
+    assert!(
+        waited >= 8,
+        "an election timeout has ten ticks at least, and it waited for two in {waited}"
+    );
     let mut one = leader();
     for _ in 0..40 {
         assert!(one.replica.can_wait_for_two_ticks(), "a leader stands for nothing");
@@ -190,31 +206,41 @@ fn two_ticks_come_together_unless_an_election_or_a_transfer_is_near() {
 
 #[test]
 fn others_are_told_of_a_commit_once_if_there_are_others() {
-    assert!(!elected().replica.owes_commit(), "its first batch tells of it");
+    assert!(!elected().replica.has_unsent_commit(), "its first batch tells of it");
     let mut one = leader();
-    assert!(!one.replica.owes_commit());
+    assert!(!one.replica.has_unsent_commit());
     assert!(one.append());
     one.carry_out();
-    assert!(!one.replica.owes_commit(), "nothing of it is committed");
+    assert!(!one.replica.has_unsent_commit(), "nothing of it is committed");
     one.hear("append-answer from=2 to=1 term=2 index=3");
     one.carry_out();
-    assert!(one.replica.owes_commit() && one.append() && !one.replica.owes_commit(), "the batch tells of it");
+    assert!(
+        one.replica.has_unsent_commit() && one.append() && !one.replica.has_unsent_commit(),
+        "the batch tells of it"
+    );
     one.carry_out();
     one.hear("append-answer from=2 to=1 term=2 index=4");
     one.carry_out();
-    assert!(one.replica.owes_commit());
-    one.replica.tell_commit();
-    let told: usize = one.carry_out().iter().map(|effect| if let Effect::Send(messages) = effect { messages.len() } else { 0 }).sum();
-    assert!(told >= 1 && !one.replica.owes_commit());
-    one.replica.tell_commit();
+    assert!(one.replica.has_unsent_commit());
+    one.replica.send_commit();
+    let told: usize = one
+        .carry_out()
+        .iter()
+        .map(|effect| if let Effect::Send(messages) = effect { messages.len() } else { 0 })
+        .sum();
+    assert!(told >= 1 && !one.replica.has_unsent_commit());
+    one.replica.send_commit();
     assert!(one.carry_out().is_empty(), "they know");
     let mut alone = One::of(1, Membership::of_voters([NodeId::from(1)]));
     alone.replica.tick();
     alone.carry_out();
     assert!(alone.append());
     alone.carry_out();
-    assert_eq!((alone.replica.standing().role, alone.replica.committed.next_index), (Role::Leader, 1));
-    assert!(!alone.replica.owes_commit());
+    assert_eq!(
+        (alone.replica.role_state().role, alone.replica.committed.next_index),
+        (Role::Leader, 1)
+    );
+    assert!(!alone.replica.has_unsent_commit());
 }
 
 #[test]
@@ -223,7 +249,9 @@ fn a_follower_that_does_not_answer_is_sent_only_so_much() {
     let sent = (0..100).map(|_| {
         assert!(one.append());
         let effects = one.carry_out();
-        let messages = effects.iter().filter_map(|effect| if let Effect::Send(messages) = effect { Some(messages) } else { None });
+        let messages = effects.iter().filter_map(|effect| {
+            if let Effect::Send(messages) = effect { Some(messages) } else { None }
+        });
         messages.flatten().filter(|message| message.to() == NodeId::from(2)).count()
     });
     assert_eq!(sent.sum::<usize>(), adapter::MESSAGES_MAX);
@@ -232,19 +260,29 @@ fn a_follower_that_does_not_answer_is_sent_only_so_much() {
 #[test]
 fn a_leader_says_where_its_log_ends_and_whether_it_takes_appends() {
     let one = elected();
-    assert_eq!((one.replica.led(), one.replica.leads_and_commits(NodeId::from(1))), (Some(2), false));
+    assert_eq!(
+        (one.replica.leader_last_index(), one.replica.leads_and_commits(NodeId::from(1))),
+        (Some(2), false)
+    );
     let mut one = leader();
     assert_eq!([1, 2].map(|node| one.replica.leads_and_commits(NodeId::from(node))), [true, false]);
     one.append();
-    assert_eq!(one.replica.led(), Some(3), "though it is not written");
+    assert_eq!(one.replica.leader_last_index(), Some(3), "though it is not written");
     let one = follower();
-    assert_eq!((one.replica.led(), one.replica.leads_and_commits(NodeId::from(1))), (None, true));
+    assert_eq!(
+        (one.replica.leader_last_index(), one.replica.leads_and_commits(NodeId::from(1))),
+        (None, true)
+    );
 }
 
 #[test]
 fn a_log_that_begins_anew_brings_its_membership() {
-    let mut leader = One::of(1, Membership { voters: vec![NodeId::from(1)], learners: vec![NodeId::from(4)] });
-    let mut moved = One::of(4, Membership { voters: [1, 2].map(NodeId::from).to_vec(), learners: vec![NodeId::from(4)] });
+    let mut leader =
+        One::of(1, Membership { voters: vec![NodeId::from(1)], learners: vec![NodeId::from(4)] });
+    let mut moved = One::of(
+        4,
+        Membership { voters: [1, 2].map(NodeId::from).to_vec(), learners: vec![NodeId::from(4)] },
+    );
     leader.replica.tick();
     leader.carry_out();
     (0..3).for_each(|_| assert!(leader.append() && !leader.carry_out().is_empty()));
@@ -259,7 +297,9 @@ fn a_log_that_begins_anew_brings_its_membership() {
         for effect in moved.carry_out() {
             match effect {
                 Effect::Rebase(base) => moved.log.reset(&base).unwrap(),
-                Effect::Send(messages) => messages.into_iter().for_each(|message| leader.replica.handle_message(message).unwrap()),
+                Effect::Send(messages) => messages
+                    .into_iter()
+                    .for_each(|message| leader.replica.handle_message(message).unwrap()),
                 _ => {}
             }
         }
@@ -272,12 +312,15 @@ fn a_log_that_begins_anew_brings_its_membership() {
 fn batches_that_do_not_continue_the_ledger_are_refused_wherever_they_stand() {
     let mut one = One::new(2);
     let append = |one: &mut One, after: &str, batch: &str| {
-        one.hear(&format!("append from=1 to=2 term=2 after={after} batch={batch}: commit=1")).map(|refusal| refusal.to_string())
+        one.hear(&format!("append from=1 to=2 term=2 after={after} batch={batch}: commit=1"))
+            .map(|refusal| refusal.to_string())
     };
     let refused = Some("a batch does not continue the ledger".to_owned());
-    let is_refused = |outcome: Option<String>| outcome.is_some_and(|why| why.contains(refused.as_deref().expect("a text")));
-    // Behind the base; behind batches that are not written yet, though the last that was looked at is another; in the middle; and at the
-    // end.
+    let is_refused = |outcome: Option<String>| {
+        outcome.is_some_and(|why| why.contains(refused.as_deref().expect("a text")))
+    };
+    // Behind the base; behind batches that are not written yet, though the last that was looked at
+    // is another; in the middle; and at the end.
     assert!(is_refused(append(&mut one, "1/1", "2/2:1")));
     assert_eq!(append(&mut one, "1/1", "2/2:0"), None);
     assert_eq!(append(&mut one, "2/2", "3/2:1"), None);
@@ -309,8 +352,9 @@ fn the_same_seed_stands_for_election_at_the_same_ticks() {
     assert_eq!(first, stands());
 }
 
-/// Seed 1948 of the simulation once panicked: a process without descriptors stepped back from a full disk, and raft-rs, which takes no
-/// error for the term of the last committed batch, asked for it when the node stood for election.
+/// Seed 1948 of the simulation once panicked: a process without descriptors stepped back from a
+/// full disk, and raft-rs, which takes no error for the term of the last committed batch, asked for
+/// it when the node stood for election.
 #[test]
 fn one_that_steps_back_knows_the_terms_of_its_log_without_reading_it() {
     let mut one = follower();
@@ -323,12 +367,12 @@ fn one_that_steps_back_knows_the_terms_of_its_log_without_reading_it() {
         one.replica.tick();
         said.extend(one.carry_out());
     }
-    assert!(!said.iter().any(|effect| matches!(effect, Effect::Lack(_))), "{said:?}");
+    assert!(!said.iter().any(|effect| matches!(effect, Effect::FetchError(_))), "{said:?}");
     one.hear("pre-vote-answer from=1 to=2 term=4");
     one.carry_out();
     one.hear("vote-answer from=1 to=2 term=4");
     one.carry_out();
-    assert_eq!(one.replica.led(), Some(6), "it leads");
+    assert_eq!(one.replica.leader_last_index(), Some(6), "it leads");
 }
 
 #[test]
@@ -337,13 +381,19 @@ fn one_does_not_begin_on_a_log_whose_terms_cannot_be_read_for_now() {
     one.hear("append from=1 to=2 term=3 after=2/2 batch=3/2 batch=4/3 commit=2");
     one.carry_out();
     let last = one.replica.last().unwrap();
-    let committed = one.log.reader().mark(2).unwrap().unwrap();
+    let committed = one.log.reader().point(2).unwrap().unwrap();
     let hard_state = HardState { commit: 2, ..one.replica.hard_state() };
-    let recovered =
-        Recovered { identity: one.identity, hard_state, base: one.log.reader().base(), last, peers: Vec::new(), damage: Vec::new() };
+    let recovered = Recovered {
+        identity: one.identity,
+        hard_state,
+        base: one.log.reader().base(),
+        last,
+        peers: Vec::new(),
+        corruption: Vec::new(),
+    };
     let begin = || Replica::new(&one.settings, &recovered, committed, one.reads.clone());
-    for lack in [Reads::lack, Reads::lack_but_for_end] {
-        lack(&one.reads);
+    for fetch_error in [FailingReader::fetch_error, FailingReader::lack_but_for_end] {
+        fetch_error(&one.reads);
         assert!(begin().is_err_and(|error| error.is_temporary()));
     }
     one.reads.recover();

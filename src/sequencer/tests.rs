@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::batch::{Batch, Mark, PREFIX_BYTES, SLOT_BYTES};
+use crate::batch::{BATCH_HEADER_BYTES, Batch, LogPoint, TABLE_ENTRY_BYTES};
 use crate::future::Appended;
 use crate::primitives::atomic::{AtomicUsize, Ordering};
 
@@ -25,7 +25,12 @@ fn with_limits(limits: Limits) -> Sequencer {
 }
 
 fn not_leader() -> AppendError {
-    AppendError::NotLeader { leader: None, address: None, advertised: None, refused: Box::default() }
+    AppendError::NotLeader {
+        leader: None,
+        address: None,
+        advertised: None,
+        refused: Box::default(),
+    }
 }
 
 /// What became of a future that is resolved by now.
@@ -44,12 +49,12 @@ fn place(future: &AppendFuture) -> (u64, u64) {
 }
 
 /// Takes all that is queued, as batches that follow `before`.
-fn taken(sequencer: &Sequencer, now: u64, before: Mark) -> (Vec<Batch>, Mark) {
+fn taken(sequencer: &Sequencer, now: u64, before: LogPoint) -> (Vec<Batch>, LogPoint) {
     let mut end = before;
     let batches = sequencer.take(now).into_iter().map(|closed| {
         let batch = Batch::new(end.raft_index + 1, end.term, closed.body).unwrap();
         batch.verify().unwrap();
-        end = batch.mark_after(&end).unwrap();
+        end = batch.point_after(&end).unwrap();
         assert_eq!(closed.cost, batch.payload_bytes() + u64::from(batch.count()) * ENTRY_OVERHEAD);
         batch
     });
@@ -61,7 +66,10 @@ fn counts(batches: &[Batch]) -> Vec<u32> {
 }
 
 /// Lets `host` work at the sequencer beside the test.
-fn beside<T: Send + 'static>(sequencer: &Arc<Sequencer>, host: impl FnOnce(&Sequencer) -> T + Send + 'static) -> thread::JoinHandle<T> {
+fn beside<T: Send + 'static>(
+    sequencer: &Arc<Sequencer>,
+    host: impl FnOnce(&Sequencer) -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
     let sequencer = sequencer.clone();
     thread::spawn(move || host(&sequencer))
 }
@@ -83,14 +91,14 @@ fn await_waiters(sequencer: &Sequencer, waiters: usize) {
 #[test]
 fn entries_follow_each_other_in_one_batch_and_a_batch_of_a_host_stays_by_itself() {
     let sequencer = sequencer(100);
-    sequencer.open(Mark::GENESIS.next_index, Mark::GENESIS.next_position, 0);
+    sequencer.open(LogPoint::INITIAL.next_index, LogPoint::INITIAL.next_position, 0);
     let futures = [sequencer.append(b"one", None), sequencer.append(b"two", None)];
     let (batch, count) = sequencer.append_batch(["three", "four"], None);
     let last = sequencer.append(b"five", None);
     assert_eq!(count, 2);
     assert_eq!(futures.map(|future| place(&future)), [(0, 0), (1, 3)]);
     assert_eq!([place(&batch), place(&last)], [(2, 6), (4, 15)]);
-    let (batches, end) = taken(&sequencer, 7, Mark::GENESIS);
+    let (batches, end) = taken(&sequencer, 7, LogPoint::INITIAL);
     assert_eq!(counts(&batches), [2, 2, 1]);
     assert_eq!(&batches[1].entry(3).unwrap().unwrap()[..], b"four");
     assert_eq!((end.next_index, end.next_position), (5, 19));
@@ -102,24 +110,27 @@ fn entries_follow_each_other_in_one_batch_and_a_batch_of_a_host_stays_by_itself(
 fn a_batch_is_closed_when_it_is_large() {
     let limits = Limits { entry: 1 << 30, batch: 1 << 30, window: 1 << 30 };
     let sequencer = with_limits(limits);
-    let rest = BATCH_BYTES - SLOT_BYTES - 1000;
+    let rest = BATCH_TARGET_BYTES - TABLE_ENTRY_BYTES - 1000;
     for bytes in [1000, rest, 1000, rest + 1, 1] {
         place(&sequencer.append(&vec![b'x'; bytes], None));
     }
-    assert_eq!(counts(&taken(&sequencer, 0, Mark::GENESIS).0), [2, 1, 2]);
+    assert_eq!(counts(&taken(&sequencer, 0, LogPoint::INITIAL).0), [2, 1, 2]);
 }
 
 #[test]
 fn entries_without_a_payload_do_not_make_a_batch_without_bound() {
     let sequencer = with_limits(Limits { entry: 1, batch: 1 << 20, window: u64::MAX });
-    let appends = 2 * BATCH_BYTES / SLOT_BYTES + 1;
+    let appends = 2 * BATCH_TARGET_BYTES / TABLE_ENTRY_BYTES + 1;
     for _ in 0..appends {
         drop(sequencer.append(b"", None));
     }
     let batches = sequencer.take(1);
-    let is_small = |batch: &ClosedBatch| batch.body.len() <= BATCH_BYTES + PREFIX_BYTES + SLOT_BYTES;
+    let is_small = |batch: &ClosedBatch| {
+        batch.body.len() <= BATCH_TARGET_BYTES + BATCH_HEADER_BYTES + TABLE_ENTRY_BYTES
+    };
     assert!(batches.iter().all(is_small));
-    let counts = batches.iter().map(|batch| Batch::new(1, 1, batch.body.clone()).unwrap().count() as usize);
+    let counts =
+        batches.iter().map(|batch| Batch::new(1, 1, batch.body.clone()).unwrap().count() as usize);
     assert_eq!(counts.sum::<usize>(), appends);
 }
 
@@ -173,7 +184,8 @@ fn a_payload_in_parts_makes_the_same_bytes_as_the_parts_joined() {
     }
     place(&joined.append(b"", None));
     place(&apart.append_parts(&[], None));
-    let (joined, apart) = (taken(&joined, 5, Mark::GENESIS), taken(&apart, 5, Mark::GENESIS));
+    let (joined, apart) =
+        (taken(&joined, 5, LogPoint::INITIAL), taken(&apart, 5, LogPoint::INITIAL));
     assert_eq!(joined, apart);
 }
 
@@ -235,7 +247,7 @@ fn what_is_larger_than_the_whole_window_passes_when_it_is_alone() {
 #[test]
 fn timestamps_never_go_back() {
     let sequencer = sequencer(100);
-    let mut end = Mark::GENESIS;
+    let mut end = LogPoint::INITIAL;
     let mut times = Vec::new();
     for (opened_at, now) in [(0, 50), (0, 40), (70, 60), (30, 80)] {
         sequencer.open(end.next_index, end.next_position, opened_at);
@@ -302,7 +314,7 @@ fn a_pause_keeps_what_is_queued_and_lets_nothing_in_until_it_ends() {
     assert!(matches!(error(&sequencer.append(b"2", None)), AppendError::Busy { .. }));
     let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"2", patience())));
     await_waiters(&sequencer, 1);
-    assert_eq!(counts(&taken(&sequencer, 0, Mark::GENESIS).0), [1]);
+    assert_eq!(counts(&taken(&sequencer, 0, LogPoint::INITIAL).0), [1]);
     sequencer.resume();
     assert_eq!(host.join().unwrap(), (1, 1));
     assert_eq!(sequencer.queue.lock().line.len(), 0);

@@ -1,9 +1,12 @@
-//! Exact checks of a history: what hosts asked for and were told, against the ledger that all replicas agreed on in the end.
+//! Exact checks of a history: what hosts asked for and were told, against the ledger that all
+//! replicas agreed on in the end.
 //!
-//! For an append-only log with unique payloads linearizability needs no search. Every operation says how far the ledger reached at some moment
-//! within it: at least up to `lo`, at most up to `hi`. The real-time order of intervals has no two chains side by side that are not connected, so if
-//! there is any contradiction there is one between two operations: one that ended before another began, and saw more than that one had to
-//! find. One sweep in the order of time finds it, in O(n log n).
+//! For an append-only log with unique payloads linearizability needs no search. Every operation
+//! says how far the ledger reached at some moment within it: at least up to `lo`, at most up to
+//! `hi`. The real-time order of intervals has no two chains side by side that are not connected, so
+//! if there is any contradiction there is one between two operations: one that ended before another
+//! began, and saw more than that one had to find. One sweep in the order of time finds it, in O(n
+//! log n).
 //!
 //! | check | what it demands |
 //! |---|---|
@@ -25,14 +28,15 @@ pub struct History {
 /// One call of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Calls that one node took from one thread of one host, one after the other, have the same session.
+    /// Calls that one node took from one thread of one host, one after the other, have the same
+    /// session.
     pub session: u32,
     /// When it was made. No two moments of a history are the same.
     pub began: u64,
     /// When it returned. [`NEVER`] if nobody knows.
     pub ended: u64,
     /// What it was.
-    pub what: What,
+    pub what: Invocation,
 }
 
 /// The end of an operation that has none.
@@ -40,10 +44,11 @@ pub const NEVER: u64 = u64::MAX;
 
 /// What a call asked for, and the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Invocation {
     /// An append of the payloads `first` .. `first + count`, as one batch.
     Append {
-        /// The number of the first payload. Payloads are numbered in the order in which they were offered, over all sessions.
+        /// The number of the first payload. Payloads are numbered in the order in which they were
+        /// offered, over all sessions.
         first: u64,
         /// How many payloads.
         count: u32,
@@ -58,7 +63,8 @@ pub enum What {
         index: u64,
         /// The payload that was found. `None`: not (yet) there.
         found: Option<u64>,
-        /// Whether it was preceded by a barrier, which belongs to the operation. Otherwise it may lag behind.
+        /// Whether it was preceded by a barrier, which belongs to the operation. Otherwise it may
+        /// lag behind.
         linearizable: bool,
     },
 }
@@ -145,27 +151,36 @@ struct Places {
 impl Places {
     fn of(history: &History, ledger: &Ledger) -> Result<Places, Anomaly> {
         let offered = |operation: &Operation| match operation.what {
-            What::Append { first, count, .. } => first + u64::from(count),
+            Invocation::Append { first, count, .. } => first + u64::from(count),
             _ => 0,
         };
         let count = history.operations.iter().map(offered).max().unwrap_or(0);
         let mut places = vec![NOWHERE; count as usize];
-        for (place, &payload) in ledger.payloads.iter().enumerate().filter(|(_, payload)| **payload != ANY) {
+        for (place, &payload) in
+            ledger.payloads.iter().enumerate().filter(|(_, payload)| **payload != ANY)
+        {
             let index = ledger.first + place as u64;
             let known = places.get_mut(payload as usize);
-            let known = known
-                .ok_or_else(|| Anomaly { check: "A3", what: format!("entry {index} holds payload {payload}, which nobody offered") })?;
-            ensure(*known == NOWHERE, "A2", || format!("payload {payload} is at index {known} and at {index}"))?;
+            let known = known.ok_or_else(|| Anomaly {
+                check: "A3",
+                what: format!("entry {index} holds payload {payload}, which nobody offered"),
+            })?;
+            ensure(*known == NOWHERE, "A2", || {
+                format!("payload {payload} is at index {known} and at {index}")
+            })?;
             *known = index;
         }
         let mut places = Places { payloads: places, batches: Vec::new() };
-        places.batches = history.operations.iter().filter_map(|operation| places.of_batch(operation)).collect();
+        places.batches =
+            history.operations.iter().filter_map(|operation| places.of_batch(operation)).collect();
         places.batches.sort_unstable();
         Ok(places)
     }
 
     fn of_batch(&self, operation: &Operation) -> Option<(u64, u64)> {
-        let What::Append { first, count: count @ 2.., outcome } = operation.what else { return None };
+        let Invocation::Append { first, count: count @ 2.., outcome } = operation.what else {
+            return None;
+        };
         self.of_append(first, outcome).map(|start| (start, start + u64::from(count)))
     }
 
@@ -191,36 +206,56 @@ impl Places {
 fn check_one(operation: &Operation, ledger: &Ledger, places: &Places) -> Result<(), Anomaly> {
     let show = || format!("{operation:?}");
     match operation.what {
-        What::Append { first, count, outcome: Outcome::Acknowledged(index) } => {
+        Invocation::Append { first, count, outcome: Outcome::Acknowledged(index) } => {
             for nth in 0..u64::from(count) {
                 let there = ledger.at(index + nth);
                 let right = there == Some(first + nth) || there == Some(ANY);
-                ensure(right, "A1", || format!("{}, and index {} holds payload {there:?}", show(), index + nth))?;
+                ensure(right, "A1", || {
+                    format!("{}, and index {} holds payload {there:?}", show(), index + nth)
+                })?;
             }
             Ok(())
         }
-        What::Append { first, count, outcome } => {
+        Invocation::Append { first, count, outcome } => {
             let start = places.of_payload(first);
-            ensure(outcome == Outcome::Unknown || start.is_none(), "A3", || format!("{}, and it is at index {start:?}", show()))?;
+            ensure(outcome == Outcome::Unknown || start.is_none(), "A3", || {
+                format!("{}, and it is at index {start:?}", show())
+            })?;
             for nth in 1..u64::from(count) {
                 let there = places.of_payload(first + nth);
                 // A piece that cannot be told from others is where it should be, or nowhere.
                 let whole = there == start.map(|start| start + nth)
-                    || (there.is_none() && start.is_some_and(|start| ledger.at(start + nth) == Some(ANY)))
-                    || (start.is_none() && there.is_some_and(|there| there >= nth && ledger.at(there - nth) == Some(ANY)));
-                ensure(whole, "A4", || format!("{}: it begins at {start:?}, and payload {} is at {there:?}", show(), first + nth))?;
+                    || (there.is_none()
+                        && start.is_some_and(|start| ledger.at(start + nth) == Some(ANY)))
+                    || (start.is_none()
+                        && there.is_some_and(|there| {
+                            there >= nth && ledger.at(there - nth) == Some(ANY)
+                        }));
+                ensure(whole, "A4", || {
+                    format!(
+                        "{}: it begins at {start:?}, and payload {} is at {there:?}",
+                        show(),
+                        first + nth
+                    )
+                })?;
             }
             Ok(())
         }
-        What::Barrier(end) => {
-            ensure(end <= ledger.end(), "A1", || format!("{}, and the ledger ends at {}", show(), ledger.end()))?;
-            ensure(places.batch_around(end).is_none(), "A4", || format!("{} lies within the batch {:?}", show(), places.batch_around(end)))
+        Invocation::Barrier(end) => {
+            ensure(end <= ledger.end(), "A1", || {
+                format!("{}, and the ledger ends at {}", show(), ledger.end())
+            })?;
+            ensure(places.batch_around(end).is_none(), "A4", || {
+                format!("{} lies within the batch {:?}", show(), places.batch_around(end))
+            })
         }
-        What::Get { index, found: Some(payload), .. } => {
+        Invocation::Get { index, found: Some(payload), .. } => {
             let there = ledger.at(index);
-            ensure(there == Some(payload) || there == Some(ANY), "A3", || format!("{}, and index {index} holds {there:?}", show()))
+            ensure(there == Some(payload) || there == Some(ANY), "A3", || {
+                format!("{}, and index {index} holds {there:?}", show())
+            })
         }
-        What::Get { found: None, .. } => Ok(()),
+        Invocation::Get { found: None, .. } => Ok(()),
     }
 }
 
@@ -228,7 +263,9 @@ fn check_one(operation: &Operation, ledger: &Ledger, places: &Places) -> Result<
 fn check_claims(history: &History) -> Result<(), Anomaly> {
     let mut claims: Vec<(u64, u64)> = Vec::new();
     for operation in &history.operations {
-        if let What::Append { count, outcome: Outcome::Acknowledged(index), .. } = operation.what {
+        if let Invocation::Append { count, outcome: Outcome::Acknowledged(index), .. } =
+            operation.what
+        {
             claims.push((index, index + u64::from(count)));
         }
     }
@@ -239,13 +276,20 @@ fn check_claims(history: &History) -> Result<(), Anomaly> {
 
 /// The appends of one session stand in the ledger in the order in which they were made.
 fn check_sessions(history: &History, places: &Places) -> Result<(), Anomaly> {
-    let sessions = history.operations.iter().map(|operation| operation.session).max().map_or(0, |last| last as usize + 1);
+    let sessions = history
+        .operations
+        .iter()
+        .map(|operation| operation.session)
+        .max()
+        .map_or(0, |last| last as usize + 1);
     let mut next = vec![0; sessions];
     for operation in &history.operations {
-        let What::Append { first, count, outcome } = operation.what else { continue };
+        let Invocation::Append { first, count, outcome } = operation.what else { continue };
         let Some(index) = places.of_append(first, outcome) else { continue };
         let next = &mut next[operation.session as usize];
-        ensure(index >= *next, "A4", || format!("{operation:?} is at index {index}, behind a later append of its session"))?;
+        ensure(index >= *next, "A4", || {
+            format!("{operation:?} is at index {index}, behind a later append of its session")
+        })?;
         *next = index + u64::from(count);
     }
     Ok(())
@@ -254,22 +298,27 @@ fn check_sessions(history: &History, places: &Places) -> Result<(), Anomaly> {
 /// How far the ledger reached at some moment within an operation: at least, and at most.
 fn bounds(operation: &Operation, places: &Places) -> (u64, u64) {
     match operation.what {
-        What::Append { first, count, outcome } => match places.of_append(first, outcome) {
+        Invocation::Append { first, count, outcome } => match places.of_append(first, outcome) {
             Some(index) if outcome == Outcome::Unknown => (0, index),
             Some(index) => (index + u64::from(count), index),
             None => (0, u64::MAX),
         },
-        What::Barrier(end) => (end, end),
-        What::Get { index, found: Some(_), .. } => (places.batch_around(index + 1).map_or(index + 1, |(_, end)| end), u64::MAX),
-        What::Get { index, found: None, linearizable: true } => (0, places.batch_around(index).map_or(index, |(start, _)| start)),
-        What::Get { found: None, linearizable: false, .. } => (0, u64::MAX),
+        Invocation::Barrier(end) => (end, end),
+        Invocation::Get { index, found: Some(_), .. } => {
+            (places.batch_around(index + 1).map_or(index + 1, |(_, end)| end), u64::MAX)
+        }
+        Invocation::Get { index, found: None, linearizable: true } => {
+            (0, places.batch_around(index).map_or(index, |(start, _)| start))
+        }
+        Invocation::Get { found: None, linearizable: false, .. } => (0, u64::MAX),
     }
 }
 
 fn check_time(history: &History, ledger: &Ledger, places: &Places) -> Result<(), Anomaly> {
     let operations = &history.operations;
     debug_assert!(operations.is_sorted_by_key(|operation| operation.began));
-    let mut by_end: Vec<(u64, u32)> = operations.iter().enumerate().map(|(n, operation)| (operation.ended, n as u32)).collect();
+    let mut by_end: Vec<(u64, u32)> =
+        operations.iter().enumerate().map(|(n, operation)| (operation.ended, n as u32)).collect();
     by_end.sort_unstable();
     let mut ended = by_end.into_iter().peekable();
     let mut reached = 0;
@@ -282,10 +331,13 @@ fn check_time(history: &History, ledger: &Ledger, places: &Places) -> Result<(),
             }
         }
         let (_, hi) = bounds(operation, places);
-        let check = if matches!(operation.what, What::Append { .. }) { "A6" } else { "A7" };
+        let check = if matches!(operation.what, Invocation::Append { .. }) { "A6" } else { "A7" };
         ensure(reached <= hi, check, || {
             let before = witness.map(|n| operations[n as usize]);
-            format!("{operation:?} began when {before:?} had ended (the ledger ends at {})", ledger.end())
+            format!(
+                "{operation:?} began when {before:?} had ended (the ledger ends at {})",
+                ledger.end()
+            )
         })?;
     }
     Ok(())

@@ -1,10 +1,11 @@
-//! What happened, as one number and, if somebody wants to read it, as lines; and what was seen at all.
+//! What happened, as one number and, if somebody wants to read it, as lines; and what was seen at
+//! all.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::agenda::Micros;
-use crate::replica::mix;
+use super::event_queue::Micros;
+use crate::replica::splitmix64;
 
 /// Where the lines of a trace go.
 pub(crate) type Lines = Box<dyn FnMut(&str) + Send>;
@@ -26,7 +27,9 @@ impl Trace {
 
     /// Enters one event: its numbers count, the text is for reading.
     pub(crate) fn note(&mut self, now: Micros, numbers: &[u64], text: impl FnOnce() -> String) {
-        self.hash = numbers.iter().fold(mix(self.hash ^ now), |hash, number| mix(hash.rotate_left(5) ^ number));
+        self.hash = numbers.iter().fold(splitmix64(self.hash ^ now), |hash, number| {
+            splitmix64(hash.rotate_left(5) ^ number)
+        });
         if let Some(lines) = &mut self.lines {
             lines(&format!("{:>10}.{:03} ms  {}", now / 1000, now % 1000, text()));
         }
@@ -35,9 +38,9 @@ impl Trace {
 
 /// How often what was seen. A test that never sees a full disk proves nothing about full disks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sightings(BTreeMap<String, u64>);
+pub struct CoverageCounts(BTreeMap<String, u64>);
 
-impl Sightings {
+impl CoverageCounts {
     pub(crate) fn saw(&mut self, what: &str) {
         self.saw_many(what, 1);
     }
@@ -56,12 +59,12 @@ impl Sightings {
     }
 
     /// Adds what was seen in another run.
-    pub fn add(&mut self, other: &Sightings) {
+    pub fn add(&mut self, other: &CoverageCounts) {
         other.0.iter().for_each(|(what, count)| self.saw_many(what, *count));
     }
 }
 
-impl fmt::Display for Sightings {
+impl fmt::Display for CoverageCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, count) in &self.0 {
             writeln!(f, "  {count:>12}  {what}")?;

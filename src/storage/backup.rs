@@ -11,12 +11,13 @@ use crate::fork::FORKED;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backup {
-    /// The indexes of the entries in it that are known to be committed: from the first that was kept.
+    /// The indexes of the entries in it that are known to be committed: from the first that was
+    /// kept.
     pub committed: Range<u64>,
     /// The position at `committed.end`: the bytes of all payloads before it, purged ones included.
     pub position: u64,
-    /// The index after its last entry. That of a running ledger is `committed.end`. That of a closed
-    /// log may lie beyond it: what its node did not know to be committed, its group may have
+    /// The index after its last entry. That of a running ledger is `committed.end`. That of a
+    /// closed log may lie beyond it: what its node did not know to be committed, its group may have
     /// acknowledged all the same, so it is kept.
     pub end_index: u64,
     /// The bytes of files that it shares with the log it was made from: hard links.
@@ -83,9 +84,12 @@ pub enum BackupError {
     #[error(transparent)]
     Storage(StorageError),
     /// It was called within a waker, on the node's own thread: make the call on another thread.
-    #[error("called within a waker, on the thread that the answer must come from: use another thread")]
+    #[error(
+        "called within a waker, on the thread that the answer must come from: use another thread"
+    )]
     CalledFromWaker,
-    /// This process is a forked child of the one that opened the ledger. See [`DLedger`](crate::DLedger#forked-children).
+    /// This process is a forked child of the one that opened the ledger. See
+    /// [`DLedger`](crate::DLedger#forked-children).
     #[error("{FORKED}")]
     Forked,
     /// The ledger was shut down before the backup was done.
@@ -97,7 +101,9 @@ impl From<StorageError> for BackupError {
     fn from(error: StorageError) -> BackupError {
         match error {
             StorageError::Full { path } => BackupError::Full { path },
-            StorageError::Damaged { path, offset, reason } => BackupError::Damaged { path, offset, reason },
+            StorageError::Corrupt { path, offset, reason } => {
+                BackupError::Damaged { path, offset, reason }
+            }
             StorageError::InUse { path } => BackupError::InUse { path },
             error => BackupError::Storage(error),
         }
@@ -106,11 +112,15 @@ impl From<StorageError> for BackupError {
 
 /// A backup under way: it knows what it will hold, and the storage goes on meanwhile.
 pub trait PendingBackup: Send {
-    /// Writes the backup into the directory `to`, which is there afterwards, whole and durable, or is
-    /// as it was before. Blocks as long as that takes, but not much longer than until
+    /// Writes the backup into the directory `to`, which is there afterwards, whole and durable, or
+    /// is as it was before. Blocks as long as that takes, but not much longer than until
     /// `is_stopped` says so.
     ///
     /// # Errors
     /// Any [`BackupError`]; [`BackupError::Stopped`] if `is_stopped` said so.
-    fn write(self: Box<Self>, to: &Path, is_stopped: &dyn Fn() -> bool) -> Result<Backup, BackupError>;
+    fn write(
+        self: Box<Self>,
+        to: &Path,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Backup, BackupError>;
 }

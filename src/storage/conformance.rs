@@ -1,8 +1,10 @@
-//! A test suite that any [`Storage`] can be put to, and must pass before a ledger is entrusted to it.
+//! A test suite that any [`Storage`] can be put to, and must pass before a ledger is entrusted to
+//! it.
 //!
-//! The suite drives the storage as a ledger would, keeps a plain list of what it must hold, and compares the two after every step,
-//! after every reopening and, where that can be staged, after crashes, failed syncs and on a full disk. It starts no thread and reads
-//! no clock, and it gives the same calls in the same order every time. It needs about 20 MB of room.
+//! The suite drives the storage as a ledger would, keeps a plain list of what it must hold, and
+//! compares the two after every step, after every reopening and, where that can be staged, after
+//! crashes, failed syncs and on a full disk. It starts no thread and reads no clock, and it gives
+//! the same calls in the same order every time. It needs about 20 MB of room.
 //!
 //! ```
 //! use dledger::storage::{MemoryLog, Storage, conformance};
@@ -29,41 +31,43 @@
 
 mod appending;
 mod complete;
+mod driver;
 mod durability;
 mod expected;
 #[cfg(test)]
 pub(crate) mod model;
+#[cfg(test)]
+mod mutants;
 mod opening;
 mod removing;
-#[cfg(test)]
-mod sabotage;
-mod trial;
 
 use std::fmt;
 
-use self::trial::Case;
+use self::driver::Case;
 use super::Storage;
 
 /// What the suite needs from whoever wants a storage judged.
 ///
-/// The optional methods stage what a test cannot bring about by itself. Each says whether it could; what it could not is left out.
-pub trait Bench {
-    /// Throws away the storage under test. The handles that come next stand for a new one, which was never opened. No earlier handle
-    /// is used any more.
+/// The optional methods stage what a test cannot bring about by itself. Each says whether it could;
+/// what it could not is left out.
+pub trait Harness {
+    /// Throws away the storage under test. The handles that come next stand for a new one, which
+    /// was never opened. No earlier handle is used any more.
     fn fresh(&mut self);
 
-    /// A handle on the storage under test, not opened yet. Earlier handles on the same storage may still be open.
+    /// A handle on the storage under test, not opened yet. Earlier handles on the same storage may
+    /// still be open.
     fn handle(&mut self) -> Box<dyn Storage>;
 
-    /// Starts `work` on another thread, and returns what waits for its end and passes its panic on. Unless it is overridden the work
-    /// is done on the spot, and nothing is learned about threads.
+    /// Starts `work` on another thread, and returns what waits for its end and passes its panic on.
+    /// Unless it is overridden the work is done on the spot, and nothing is learned about threads.
     fn start(&mut self, work: Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()> {
         work();
         Box::new(|| ())
     }
 
-    /// Cuts the power: what was not synced may be lost, and the handles that are open are dead. They are dropped after this, and must
-    /// not change anything any more.
+    /// Cuts the power: what was not synced may be lost, and the handles that are open are dead.
+    /// They are dropped after this, and must not change anything any more.
     fn crash(&mut self) -> bool {
         false
     }
@@ -73,7 +77,8 @@ pub trait Bench {
         false
     }
 
-    /// Fills the disk, or makes room again. On a full disk the storage may go on for another 64 MB before it says so.
+    /// Fills the disk, or makes room again. On a full disk the storage may go on for another 64 MB
+    /// before it says so.
     fn fill(&mut self, full: bool) -> bool {
         let _ = full;
         false
@@ -84,10 +89,10 @@ pub trait Bench {
 ///
 /// # Panics
 /// With the case, the rule of the [contract](super) that was broken, and what was seen.
-pub fn check(bench: &mut dyn Bench) -> Vec<&'static str> {
+pub fn check(harness: &mut dyn Harness) -> Vec<&'static str> {
     let mut not_staged = Vec::new();
     for &(name, run) in CASES {
-        let mut case = Case::new(name, bench);
+        let mut case = Case::new(name, harness);
         run(&mut case);
         if !case.staged {
             not_staged.push(name);
@@ -127,7 +132,7 @@ const CASES: &[(&str, Run)] = &[
 #[derive(Clone, Copy, Debug)]
 enum Rule {
     Taken,
-    Prefix,
+    BatchHeader,
     HardState,
     Unchanged,
     FailedSync,
@@ -147,7 +152,7 @@ impl fmt::Display for Rule {
             Rule::Taken => {
                 "rule 1 (what was taken is readable when the call returns, and durable once a sync begun afterwards has returned)"
             }
-            Rule::Prefix => "rule 2 (a reopened log is a prefix of what was appended, at least as long as what was synced)",
+            Rule::BatchHeader => "rule 2 (a reopened log is a prefix of what was appended, at least as long as what was synced)",
             Rule::HardState => {
                 "rule 3 (a reopened hard state is one that was saved, no older than the newest synced; its commit names nothing that is gone)"
             }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Backup, BackupError, StorageError};
-use super::{Base, Damage, Genesis, HardState, Identity, Mark, Recovered};
+use super::{Base, Corruption, DirectoryIdentity, HardState, LogOwner, LogPoint, Recovered};
 use crate::entry::NodeId;
 use crate::role::Membership;
 
@@ -19,48 +19,53 @@ impl HardState {
 
 impl Base {
     /// A log that begins after `mark`, with these members.
-    pub fn new(mark: Mark, membership: Membership) -> Base {
-        Base { mark, membership }
+    pub fn new(point: LogPoint, membership: Membership) -> Base {
+        Base { point, membership }
     }
 }
 
-impl Genesis {
+impl LogOwner {
     /// A log of `node` in the group of this name and number, which began with these members.
-    pub fn new<G, N>(group: G, node: N, cluster: u64, membership: Membership) -> Genesis
+    pub fn new<G, N>(group: G, node: N, cluster: u64, membership: Membership) -> LogOwner
     where
         G: Into<String>,
         N: Into<NodeId>,
     {
-        Genesis { group: group.into(), node: node.into(), cluster, membership }
+        LogOwner { group: group.into(), node: node.into(), cluster, membership }
     }
 }
 
-impl Identity {
+impl DirectoryIdentity {
     /// A copy of a disk, how often it has been opened, and whether it is all that it promised to
     /// hold.
-    pub fn new(directory: u128, incarnation: u64, complete: bool) -> Identity {
-        Identity { directory, incarnation, complete }
+    pub fn new(directory: u128, incarnation: u64, complete: bool) -> DirectoryIdentity {
+        DirectoryIdentity { directory, incarnation, complete }
     }
 }
 
 impl Recovered {
-    /// A sound log from `base` to `last` that knows no peer: `peers` and `damage` can be set
+    /// A sound log from `base` to `last` that knows no peer: `peers` and `corruption` can be set
     /// afterwards.
-    pub fn new(identity: Identity, hard_state: HardState, base: Base, last: Mark) -> Recovered {
-        Recovered { identity, hard_state, base, last, peers: Vec::new(), damage: Vec::new() }
+    pub fn new(
+        identity: DirectoryIdentity,
+        hard_state: HardState,
+        base: Base,
+        last: LogPoint,
+    ) -> Recovered {
+        Recovered { identity, hard_state, base, last, peers: Vec::new(), corruption: Vec::new() }
     }
 }
 
-impl Damage {
+impl Corruption {
     /// Batches that do not read back, and where they are: `term` and `chain` are unknown, and can
     /// be set afterwards.
-    pub fn new<P, R>(path: P, offset: u64, raft_indexes: Range<u64>, reason: R) -> Damage
+    pub fn new<P, R>(path: P, offset: u64, raft_indexes: Range<u64>, reason: R) -> Corruption
     where
         P: Into<PathBuf>,
         R: Into<String>,
     {
         let (path, reason) = (path.into(), reason.into());
-        Damage { path, offset, raft_indexes, term: None, chain: None, reason }
+        Corruption { path, offset, raft_indexes, term: None, chain: None, reason }
     }
 }
 
@@ -109,14 +114,14 @@ impl StorageError {
         StorageError::Denied { action, path: path.into(), source: Arc::new(source) }
     }
 
-    /// [`StorageError::Damaged`]: what was synced does not read back at `offset` of the file
+    /// [`StorageError::Corrupt`]: what was synced does not read back at `offset` of the file
     /// `path`.
     pub fn damaged<P, R>(path: P, offset: u64, reason: R) -> StorageError
     where
         P: Into<PathBuf>,
         R: Into<String>,
     {
-        StorageError::Damaged { path: path.into(), offset, reason: reason.into() }
+        StorageError::Corrupt { path: path.into(), offset, reason: reason.into() }
     }
 
     /// [`StorageError::InUse`]: the log at `path` is open already.
@@ -125,7 +130,11 @@ impl StorageError {
     }
 
     /// [`StorageError::Mismatch`]: the log at `path` was begun by `found`, not by `expected`.
-    pub fn mismatch(path: impl Into<PathBuf>, expected: &Genesis, found: &Genesis) -> StorageError {
+    pub fn mismatch(
+        path: impl Into<PathBuf>,
+        expected: &LogOwner,
+        found: &LogOwner,
+    ) -> StorageError {
         let (expected, found) = (expected.to_string(), found.to_string());
         StorageError::Mismatch { path: path.into(), expected, found }
     }

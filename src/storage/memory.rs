@@ -1,9 +1,11 @@
 //! A log in memory: the obviously correct model of a [`Storage`].
 //!
-//! It holds the log twice. The live image is what readers see; the durable image is what a crash leaves behind; between them stands a
-//! journal of the changes that were taken and not yet synced. One function, [`Image::apply`], makes a change, first to the live
-//! image and, when a sync is waited for, in the same order to the durable one. So the durable image is at every moment one that
-//! the live image has been, and that is the whole argument for rules 1, 2 and 3 of the contract.
+//! It holds the log twice. The live image is what readers see; the durable image is what a crash
+//! leaves behind; between them stands a journal of the changes that were taken and not yet synced.
+//! One function, [`LogState::apply`], makes a change, first to the live image and, when a sync is
+//! waited for, in the same order to the durable one. So the durable image is at every moment one
+//! that the live image has been, and that is the whole argument for rules 1, 2 and 3 of the
+//! contract.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -11,14 +13,19 @@ use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Base, Batch, Genesis, HardState, Identity, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
+use super::{
+    Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, LogReader, PendingSync,
+    Recovered, Storage, StorageError,
+};
 use crate::entry::NodeId;
 use crate::primitives::{Mutex, RandomState, RwLock};
 use crate::role::Membership;
 
-/// A [`Storage`] that lives as long as the process: for tests, and as the model that other storages are compared with.
+/// A [`Storage`] that lives as long as the process: for tests, and as the model that other storages
+/// are compared with.
 ///
-/// It is a handle. A clone is another handle on the same memory, which can be opened once the former one was dropped:
+/// It is a handle. A clone is another handle on the same memory, which can be opened once the
+/// former one was dropped:
 ///
 /// ```
 /// # use dledger::storage::MemoryLog;
@@ -29,11 +36,11 @@ use crate::role::Membership;
 /// # drop(second);
 /// ```
 ///
-/// Dropping an open handle keeps everything, as the death of a process does; [`crash`](MemoryLog::crash) forgets what was not
-/// synced, as the loss of power does.
+/// Dropping an open handle keeps everything, as the death of a process does;
+/// [`crash`](MemoryLog::crash) forgets what was not synced, as the loss of power does.
 pub struct MemoryLog {
-    disk: Arc<Mutex<Disk>>,
-    live: Arc<RwLock<Image>>,
+    disk: Arc<Mutex<SharedMemory>>,
+    live: Arc<RwLock<LogState>>,
     /// The incarnation that this handle opened. 0: it has not been opened.
     incarnation: u64,
 }
@@ -44,8 +51,8 @@ impl MemoryLog {
         MemoryLog::on(Arc::default())
     }
 
-    /// Cuts the power: what was not synced is forgotten, and the handle that has the log open takes no more. Its readers go on with
-    /// what they saw. The log can be opened again at once.
+    /// Cuts the power: what was not synced is forgotten, and the handle that has the log open takes
+    /// no more. Its readers go on with what they saw. The log can be opened again at once.
     pub fn crash(&self) {
         let mut disk = self.disk.lock();
         disk.fail("the power was cut");
@@ -62,7 +69,7 @@ impl MemoryLog {
         self.disk.lock().full = full;
     }
 
-    fn on(disk: Arc<Mutex<Disk>>) -> MemoryLog {
+    fn on(disk: Arc<Mutex<SharedMemory>>) -> MemoryLog {
         MemoryLog { disk, live: Arc::default(), incarnation: 0 }
     }
 
@@ -106,19 +113,19 @@ impl fmt::Debug for MemoryLog {
         let live = self.live.read();
         f.debug_struct("MemoryLog")
             .field("incarnation", &self.incarnation)
-            .field("base", &live.base.mark)
+            .field("base", &live.base.point)
             .field("last", &live.last())
             .finish()
     }
 }
 
 impl Storage for MemoryLog {
-    fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
+    fn open(&mut self, owner: &LogOwner) -> Result<Recovered, StorageError> {
         let mut disk = self.disk.lock();
         if disk.open.is_some() {
             return Err(StorageError::InUse { path: memory() });
         }
-        let identity = disk.admit(genesis)?;
+        let identity = disk.check_owner(owner)?;
         disk.open = Some(identity.incarnation);
         self.incarnation = identity.incarnation;
         *self.live.write() = disk.durable.clone();
@@ -130,12 +137,13 @@ impl Storage for MemoryLog {
     }
 
     fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
-        // Lined up before anything is locked for writing, so that readers are kept out for a few moves of pointers only.
-        let records = self.live.read().line_up(batches)?;
+        // Lined up before anything is locked for writing, so that readers are kept out for a few
+        // moves of pointers only.
+        let records = self.live.read().check_contiguous(batches)?;
         self.take(Change::Append { records, commit })
     }
 
-    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+    fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
         self.take(Change::Save(hard_state))
     }
 
@@ -147,27 +155,32 @@ impl Storage for MemoryLog {
         self.take(Change::Purge { index, commit })
     }
 
-    fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
+    fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
         self.take(Change::Remember(peer, directory))
     }
 
-    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+    fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
         self.take(Change::SetComplete((!complete).then(draw_directory)))?;
-        let owner = self.disk.lock().owner.as_ref().map(|(_, identity)| *identity).expect("it is open");
-        Ok(self.live.read().known_as(owner))
+        let identity =
+            self.disk.lock().owner.as_ref().map(|(_, identity)| *identity).expect("it is open");
+        Ok(self.live.read().known_as(identity))
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
         let disk = self.disk.lock();
-        Box::new(Syncing { disk: self.disk.clone(), incarnation: self.incarnation, until: disk.taken() })
+        Box::new(MemorySync {
+            disk: self.disk.clone(),
+            incarnation: self.incarnation,
+            until: disk.taken(),
+        })
     }
 }
 
 /// What all handles share.
 #[derive(Default)]
-struct Disk {
-    owner: Option<(Genesis, Identity)>,
-    durable: Image,
+struct SharedMemory {
+    owner: Option<(LogOwner, DirectoryIdentity)>,
+    durable: LogState,
     /// Changes that the live image has seen and the durable one has not, oldest first.
     journal: VecDeque<Change>,
     /// How many changes have left the journal, ever.
@@ -180,17 +193,22 @@ struct Disk {
     full: bool,
 }
 
-impl Disk {
-    /// Compares `genesis` with the owner, or makes it the owner of a new log, and counts the opening.
-    fn admit(&mut self, genesis: &Genesis) -> Result<Identity, StorageError> {
-        let Some((owner, identity)) = &mut self.owner else {
-            let identity = Identity { directory: draw_directory(), incarnation: 1, complete: true };
-            self.durable = Image::new(genesis.membership.clone());
-            self.owner = Some((genesis.clone(), identity));
+impl SharedMemory {
+    /// Compares `owner` with the owner, or makes it the owner of a new log, and counts the opening.
+    fn check_owner(&mut self, owner: &LogOwner) -> Result<DirectoryIdentity, StorageError> {
+        let Some((known, identity)) = &mut self.owner else {
+            let identity =
+                DirectoryIdentity { directory: draw_directory(), incarnation: 1, complete: true };
+            self.durable = LogState::new(owner.membership.clone());
+            self.owner = Some((owner.clone(), identity));
             return Ok(identity);
         };
-        if owner != genesis {
-            return Err(StorageError::Mismatch { path: memory(), expected: genesis.to_string(), found: owner.to_string() });
+        if known != owner {
+            return Err(StorageError::Mismatch {
+                path: memory(),
+                expected: owner.to_string(),
+                found: known.to_string(),
+            });
         }
         identity.incarnation += 1;
         Ok(*identity)
@@ -212,7 +230,7 @@ impl Disk {
     }
 
     /// Makes every change up to number `until` durable.
-    fn settle(&mut self, until: u64) {
+    fn make_durable(&mut self, until: u64) {
         while self.settled < until
             && let Some(change) = self.journal.pop_front()
         {
@@ -221,7 +239,8 @@ impl Disk {
         }
     }
 
-    /// Poisons the incarnation that has the log open. What it did not sync is lost: nobody can say what became of it.
+    /// Poisons the incarnation that has the log open. What it did not sync is lost: nobody can say
+    /// what became of it.
     fn fail(&mut self, reason: &'static str) {
         if let Some(incarnation) = self.open {
             self.failed.insert(incarnation, reason);
@@ -231,7 +250,7 @@ impl Disk {
     }
 
     fn close(&mut self) {
-        self.settle(self.taken());
+        self.make_durable(self.taken());
         self.open = None;
     }
 }
@@ -240,7 +259,7 @@ impl Disk {
 #[derive(Clone)]
 struct Record {
     batch: Batch,
-    mark: Mark,
+    point: LogPoint,
 }
 
 /// Something that was done to the log. It cannot fail any more: what can is found out before.
@@ -261,56 +280,80 @@ impl Change {
 
 /// All that a storage remembers, at one moment.
 #[derive(Clone)]
-struct Image {
+struct LogState {
     base: Base,
     /// The batch with raft index `base.mark.raft_index + 1 + i` stands at `i`.
     records: Vec<Record>,
     hard_state: HardState,
     peers: BTreeMap<NodeId, u128>,
-    /// Once it was marked as incomplete: what it is known as since, and whether it is complete again.
+    /// Once it was marked as incomplete: what it is known as since, and whether it is complete
+    /// again.
     renounced: Option<(u128, bool)>,
 }
 
-impl Image {
-    fn new(membership: Membership) -> Image {
-        let hard_state = HardState { term: Mark::GENESIS.term, vote: None, commit: Mark::GENESIS.raft_index };
-        Image { base: Base { mark: Mark::GENESIS, membership }, records: Vec::new(), hard_state, peers: BTreeMap::new(), renounced: None }
+impl LogState {
+    fn new(membership: Membership) -> LogState {
+        let hard_state = HardState {
+            term: LogPoint::INITIAL.term,
+            vote: None,
+            commit: LogPoint::INITIAL.raft_index,
+        };
+        LogState {
+            base: Base { point: LogPoint::INITIAL, membership },
+            records: Vec::new(),
+            hard_state,
+            peers: BTreeMap::new(),
+            renounced: None,
+        }
     }
 
-    fn last(&self) -> Mark {
-        self.records.last().map_or(self.base.mark, |record| record.mark)
+    fn last(&self) -> LogPoint {
+        self.records.last().map_or(self.base.point, |record| record.point)
     }
 
-    fn known_as(&self, made_as: Identity) -> Identity {
-        self.renounced.map_or(made_as, |(directory, complete)| Identity { directory, complete, ..made_as })
+    fn known_as(&self, made_as: DirectoryIdentity) -> DirectoryIdentity {
+        self.renounced.map_or(made_as, |(directory, complete)| DirectoryIdentity {
+            directory,
+            complete,
+            ..made_as
+        })
     }
 
-    /// The commit hint comes back within the log: a crash may have taken the batches that it spoke of.
-    fn recovered(&self, identity: Identity) -> Recovered {
+    /// The commit hint comes back within the log: a crash may have taken the batches that it spoke
+    /// of.
+    fn recovered(&self, identity: DirectoryIdentity) -> Recovered {
         let last = self.last();
-        let commit = self.hard_state.commit.clamp(self.base.mark.raft_index, last.raft_index);
+        let commit = self.hard_state.commit.clamp(self.base.point.raft_index, last.raft_index);
         Recovered {
             identity: self.known_as(identity),
             hard_state: HardState { commit, ..self.hard_state },
             base: self.base.clone(),
             last,
             peers: self.peers.iter().map(|(&peer, &directory)| (peer, directory)).collect(),
-            damage: Vec::new(),
+            corruption: Vec::new(),
         }
     }
 
     /// Finds the mark after each of `batches`, the first of which may stand anywhere in the log.
-    fn line_up(&self, batches: &[Batch]) -> Result<Vec<Record>, StorageError> {
+    fn check_contiguous(&self, batches: &[Batch]) -> Result<Vec<Record>, StorageError> {
         let Some(first) = batches.first() else { return Ok(Vec::new()) };
-        let before = first.raft_index().checked_sub(1).and_then(|raft_index| self.mark(raft_index).ok().flatten());
-        let mut mark = before.ok_or_else(|| {
-            let (base, last) = (self.base.mark.raft_index, self.last().raft_index);
-            StorageError::OutOfLine(format!("raft index {} does not follow one of {base} to {last}", first.raft_index()))
+        let before = first
+            .raft_index()
+            .checked_sub(1)
+            .and_then(|raft_index| self.point(raft_index).ok().flatten());
+        let mut point = before.ok_or_else(|| {
+            let (base, last) = (self.base.point.raft_index, self.last().raft_index);
+            StorageError::NotContiguous(format!(
+                "raft index {} does not follow one of {base} to {last}",
+                first.raft_index()
+            ))
         })?;
         let mut records = Vec::with_capacity(batches.len());
         for batch in batches {
-            mark = batch.mark_after(&mark).map_err(|error| StorageError::OutOfLine(format!("{batch:?}: {error}")))?;
-            records.push(Record { batch: batch.clone(), mark });
+            point = batch
+                .point_after(&point)
+                .map_err(|error| StorageError::NotContiguous(format!("{batch:?}: {error}")))?;
+            records.push(Record { batch: batch.clone(), point });
         }
         Ok(records)
     }
@@ -319,7 +362,9 @@ impl Image {
         match change {
             Change::Append { records, commit } => {
                 if let Some(first) = records.first() {
-                    self.records.truncate((first.mark.raft_index - self.base.mark.raft_index - 1) as usize);
+                    self.records.truncate(
+                        (first.point.raft_index - self.base.point.raft_index - 1) as usize,
+                    );
                     self.records.extend_from_slice(records);
                 }
                 self.hard_state.commit = self.hard_state.commit.max(*commit);
@@ -333,7 +378,9 @@ impl Image {
             Change::Remember(peer, directory) => {
                 self.peers.insert(*peer, *directory);
             }
-            Change::SetComplete(None) => self.renounced = self.renounced.map(|(directory, _)| (directory, true)),
+            Change::SetComplete(None) => {
+                self.renounced = self.renounced.map(|(directory, _)| (directory, true))
+            }
             Change::SetComplete(Some(directory)) => {
                 self.renounced = Some((*directory, false));
                 self.peers.clear();
@@ -341,36 +388,39 @@ impl Image {
         }
     }
 
-    /// Every batch is a segment of its own here: all are given up that are committed and hold no entry from `index` on.
+    /// Every batch is a segment of its own here: all are given up that are committed and hold no
+    /// entry from `index` on.
     fn purge(&mut self, index: u64, commit: u64) {
-        let gone = self.records.partition_point(|record| record.mark.next_index <= index && record.mark.raft_index <= commit);
+        let gone = self.records.partition_point(|record| {
+            record.point.next_index <= index && record.point.raft_index <= commit
+        });
         if let Some(record) = self.records.drain(..gone).next_back() {
-            self.base.mark = record.mark;
+            self.base.point = record.point;
         }
     }
 
     fn purged(&self) -> StorageError {
-        StorageError::Purged { first: self.base.mark.next_index }
+        StorageError::Purged { first: self.base.point.next_index }
     }
 
-    fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {
-        match raft_index.checked_sub(self.base.mark.raft_index) {
+    fn point(&self, raft_index: u64) -> Result<Option<LogPoint>, StorageError> {
+        match raft_index.checked_sub(self.base.point.raft_index) {
             None => Err(self.purged()),
-            Some(0) => Ok(Some(self.base.mark)),
-            Some(n) => Ok(self.records.get(n as usize - 1).map(|record| record.mark)),
+            Some(0) => Ok(Some(self.base.point)),
+            Some(n) => Ok(self.records.get(n as usize - 1).map(|record| record.point)),
         }
     }
 }
 
 /// Nothing yet: what a handle shows before it is opened.
-impl Default for Image {
+impl Default for LogState {
     fn default() -> Self {
-        Image::new(Membership::default())
+        LogState::new(Membership::default())
     }
 }
 
 struct Reader {
-    live: Arc<RwLock<Image>>,
+    live: Arc<RwLock<LogState>>,
 }
 
 impl LogReader for Reader {
@@ -378,21 +428,28 @@ impl LogReader for Reader {
         self.live.read().base.clone()
     }
 
-    fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError> {
+    fn batch_containing(&self, index: u64) -> Result<Option<Batch>, StorageError> {
         let live = self.live.read();
-        if index < live.base.mark.next_index {
+        if index < live.base.point.next_index {
             return Err(live.purged());
         }
-        let at = live.records.partition_point(|record| record.mark.next_index <= index);
+        let at = live.records.partition_point(|record| record.point.next_index <= index);
         Ok(live.records.get(at).map(|record| record.batch.clone()))
     }
 
     fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
         let live = self.live.read();
-        let Some(skip) = from.checked_sub(live.base.mark.raft_index + 1) else { return Err(live.purged()) };
+        let Some(skip) = from.checked_sub(live.base.point.raft_index + 1) else {
+            return Err(live.purged());
+        };
         let mut bytes = 0;
         let mut batches = Vec::new();
-        for record in live.records.iter().skip(skip as usize).take_while(|record| record.mark.raft_index < to) {
+        for record in live
+            .records
+            .iter()
+            .skip(skip as usize)
+            .take_while(|record| record.point.raft_index < to)
+        {
             bytes += record.batch.body().len() as u64;
             if !batches.is_empty() && bytes > bytes_max {
                 break;
@@ -402,19 +459,19 @@ impl LogReader for Reader {
         Ok(batches)
     }
 
-    fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {
-        self.live.read().mark(raft_index)
+    fn point(&self, raft_index: u64) -> Result<Option<LogPoint>, StorageError> {
+        self.live.read().point(raft_index)
     }
 }
 
-struct Syncing {
-    disk: Arc<Mutex<Disk>>,
+struct MemorySync {
+    disk: Arc<Mutex<SharedMemory>>,
     incarnation: u64,
     /// The number of the newest change that it covers.
     until: u64,
 }
 
-impl PendingSync for Syncing {
+impl PendingSync for MemorySync {
     fn wait(self: Box<Self>) -> Result<(), StorageError> {
         let mut disk = self.disk.lock();
         if std::mem::take(&mut disk.next_sync_fails) {
@@ -423,7 +480,7 @@ impl PendingSync for Syncing {
         if let Some(reason) = disk.failed.get(&self.incarnation) {
             return Err(StorageError::Poisoned(reason.to_string()));
         }
-        disk.settle(self.until);
+        disk.make_durable(self.until);
         Ok(())
     }
 }
@@ -444,51 +501,57 @@ mod tests {
     use super::*;
     use crate::batch::OpenBatch;
 
-    fn genesis() -> Genesis {
-        Genesis { group: "g".into(), node: NodeId::from(1), cluster: 7, membership: Membership::of_voters([NodeId::from(1)]) }
+    fn owner() -> LogOwner {
+        LogOwner {
+            group: "g".into(),
+            node: NodeId::from(1),
+            cluster: 7,
+            membership: Membership::of_voters([NodeId::from(1)]),
+        }
     }
 
-    fn entry_after(mark: &Mark, payload: &[u8]) -> Batch {
+    fn entry_after(point: &LogPoint, payload: &[u8]) -> Batch {
         let mut open = OpenBatch::with_capacity(payload.len());
         open.push(payload, crc32fast::hash(payload));
-        Batch::new(mark.raft_index + 1, 1, open.close(mark.next_index, mark.next_position, 0)).unwrap()
+        Batch::new(point.raft_index + 1, 1, open.close(point.next_index, point.next_position, 0))
+            .unwrap()
     }
 
     #[test]
     fn a_crash_forgets_what_was_not_synced_and_a_drop_forgets_nothing() {
         let disk = MemoryLog::new();
         let mut first = disk.clone();
-        let start = first.open(&genesis()).unwrap().last;
+        let start = first.open(&owner()).unwrap().last;
         let one = entry_after(&start, b"one");
-        let two = entry_after(&one.mark_after(&start).unwrap(), b"two");
+        let two = entry_after(&one.point_after(&start).unwrap(), b"two");
         first.append(&[one], 1).unwrap();
         first.begin_sync().wait().unwrap();
         first.append(std::slice::from_ref(&two), 1).unwrap();
         let reader = first.reader();
         disk.crash();
         assert!(matches!(first.append(&[], 1), Err(StorageError::Poisoned(_))));
-        assert_eq!(reader.batch_with(1).unwrap(), Some(two.clone()), "readers go on");
+        assert_eq!(reader.batch_containing(1).unwrap(), Some(two.clone()), "readers go on");
 
         let mut second = disk.clone();
-        let recovered = second.open(&genesis()).unwrap();
+        let recovered = second.open(&owner()).unwrap();
         assert_eq!((recovered.last.next_index, recovered.identity.incarnation), (1, 2));
         second.append(&[two], 1).unwrap();
         drop(second);
-        assert_eq!(disk.clone().open(&genesis()).unwrap().last.next_index, 2);
+        assert_eq!(disk.clone().open(&owner()).unwrap().last.next_index, 2);
     }
 
     #[test]
     fn a_sync_covers_what_was_taken_before_it_and_nothing_later() {
         let disk = MemoryLog::new();
         let mut log = disk.clone();
-        let start = log.open(&genesis()).unwrap().last;
+        let start = log.open(&owner()).unwrap().last;
         let one = entry_after(&start, b"one");
-        let two = entry_after(&one.mark_after(&start).unwrap(), b"two");
+        let two = entry_after(&one.point_after(&start).unwrap(), b"two");
         log.append(&[one], 1).unwrap();
         let sync = log.begin_sync();
         log.append(&[two], 1).unwrap();
         sync.wait().unwrap();
         disk.crash();
-        assert_eq!(disk.clone().open(&genesis()).unwrap().last.next_index, 1);
+        assert_eq!(disk.clone().open(&owner()).unwrap().last.next_index, 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Base, Batch, LogReader, Mark, StorageError};
+use super::{Base, Batch, LogPoint, LogReader, StorageError};
 use crate::primitives::Mutex;
 
 /// What reads come to.
@@ -18,14 +18,14 @@ enum Trouble {
 }
 
 /// A reader that can be made to fail. Where the log begins is known in any case.
-pub(crate) struct Reads {
+pub(crate) struct FailingReader {
     log: Arc<dyn LogReader>,
     trouble: Mutex<Trouble>,
 }
 
-impl Reads {
-    pub(crate) fn new(log: Arc<dyn LogReader>) -> Reads {
-        Reads { log, trouble: Mutex::new(Trouble::Nothing) }
+impl FailingReader {
+    pub(crate) fn new(log: Arc<dyn LogReader>) -> FailingReader {
+        FailingReader { log, trouble: Mutex::new(Trouble::Nothing) }
     }
 
     /// From now on nothing can be read.
@@ -34,7 +34,7 @@ impl Reads {
     }
 
     /// From now on the process lacks what it takes to read.
-    pub(crate) fn lack(&self) {
+    pub(crate) fn fetch_error(&self) {
         *self.trouble.lock() = Trouble::Poor;
     }
 
@@ -52,7 +52,11 @@ impl Reads {
         let path = || "(memory)".into();
         match *self.trouble.lock() {
             Trouble::Nothing => Ok(&*self.log),
-            Trouble::Broken => Err(StorageError::Damaged { path: path(), offset: 0, reason: "as the test wants it".to_owned() }),
+            Trouble::Broken => Err(StorageError::Corrupt {
+                path: path(),
+                offset: 0,
+                reason: "as the test wants it".to_owned(),
+            }),
             Trouble::Poor | Trouble::PoorButForEnd => {
                 let source = Arc::new(io::Error::other("as the test wants it"));
                 Err(StorageError::OutOfResources { action: "read", path: path(), source })
@@ -61,24 +65,24 @@ impl Reads {
     }
 }
 
-impl LogReader for Reads {
+impl LogReader for FailingReader {
     fn base(&self) -> Base {
         self.log.base()
     }
 
-    fn batch_with(&self, index: u64) -> Result<Option<Batch>, StorageError> {
-        self.log()?.batch_with(index)
+    fn batch_containing(&self, index: u64) -> Result<Option<Batch>, StorageError> {
+        self.log()?.batch_containing(index)
     }
 
     fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
         self.log()?.batches(from, to, bytes_max)
     }
 
-    fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {
+    fn point(&self, raft_index: u64) -> Result<Option<LogPoint>, StorageError> {
         let spares_end = matches!(*self.trouble.lock(), Trouble::PoorButForEnd);
-        if spares_end && self.log.mark(raft_index + 1)?.is_none() {
-            return self.log.mark(raft_index);
+        if spares_end && self.log.point(raft_index + 1)?.is_none() {
+            return self.log.point(raft_index);
         }
-        self.log()?.mark(raft_index)
+        self.log()?.point(raft_index)
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Arrival, Inbox, Message, Seat, Spawner, Transport};
+use super::{Inbox, Message, Spawner, Transport, TransportContext, TransportEvent};
 use crate::entry::NodeId;
 
 /// How long the suite waits for what must happen in the end.
@@ -32,156 +32,186 @@ const SEND_MAX: Duration = Duration::from_secs(2);
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 /// A network that nobody is on yet, and how to get a transport for each node of it.
-pub struct Bench {
+pub struct Harness {
     addresses: Vec<(NodeId, String)>,
     transport: Box<dyn FnMut(NodeId) -> Box<dyn Transport>>,
 }
 
-impl Bench {
-    /// A network for nodes 1, 2, 3 and so on, with these addresses. `transport` makes the transport of a node; it is asked again for a
-    /// node that comes back.
-    pub fn new(addresses: Vec<String>, transport: impl FnMut(NodeId) -> Box<dyn Transport> + 'static) -> Bench {
+impl Harness {
+    /// A network for nodes 1, 2, 3 and so on, with these addresses. `transport` makes the transport
+    /// of a node; it is asked again for a node that comes back.
+    pub fn new(
+        addresses: Vec<String>,
+        transport: impl FnMut(NodeId) -> Box<dyn Transport> + 'static,
+    ) -> Harness {
         let addresses = (1..).map(NodeId::from).zip(addresses).collect();
-        Bench { addresses, transport: Box::new(transport) }
+        Harness { addresses, transport: Box::new(transport) }
     }
 }
 
-impl fmt::Debug for Bench {
+impl fmt::Debug for Harness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bench").field("addresses", &self.addresses).finish()
     }
 }
 
-/// Runs the whole suite. `bench` is called with a number of nodes and gives a fresh network for as many; `spawner` starts the threads
-/// that the transports ask for. Takes some seconds, most of them waiting.
+/// Runs the whole suite. `harness` is called with a number of nodes and gives a fresh network for
+/// as many; `spawner` starts the threads that the transports ask for. Takes some seconds, most of
+/// them waiting.
 ///
 /// # Panics
 /// If the transport does not keep the contract. The text says which part of it.
-pub fn run(spawner: &Spawner, mut bench: impl FnMut(usize) -> Bench) {
-    everyone_reaches_everyone_and_nothing_is_altered(Hall::new(bench(3), spawner));
-    a_large_message_arrives_whole(Hall::new(bench(2), spawner));
-    nobody_speaks_for_another(Hall::new(bench(3), spawner));
-    a_dead_peer_blocks_nobody_and_is_reported(Hall::new(bench(3), spawner));
-    a_busy_peer_blocks_nobody_and_recovers(Hall::new(bench(2), spawner));
-    nothing_is_delivered_after_stop_and_every_thread_ends(Hall::new(bench(2), spawner));
-    a_peer_that_comes_back_is_reached_again(Hall::new(bench(2), spawner));
-    sending_without_a_seat_is_harmless(Hall::new(bench(2), spawner));
+pub fn run(spawner: &Spawner, mut harness: impl FnMut(usize) -> Harness) {
+    everyone_reaches_everyone_and_nothing_is_altered(TestNetwork::new(harness(3), spawner));
+    a_large_message_arrives_whole(TestNetwork::new(harness(2), spawner));
+    nobody_speaks_for_another(TestNetwork::new(harness(3), spawner));
+    a_dead_peer_blocks_nobody_and_is_reported(TestNetwork::new(harness(3), spawner));
+    a_busy_peer_blocks_nobody_and_recovers(TestNetwork::new(harness(2), spawner));
+    nothing_is_delivered_after_stop_and_every_thread_ends(TestNetwork::new(harness(2), spawner));
+    a_peer_that_comes_back_is_reached_again(TestNetwork::new(harness(2), spawner));
+    sending_without_a_seat_is_harmless(TestNetwork::new(harness(2), spawner));
 }
 
-fn everyone_reaches_everyone_and_nothing_is_altered(mut hall: Hall) {
-    hall.start_all();
-    let pairs = [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)].map(|(from, to)| (NodeId::from(from), NodeId::from(to)));
-    let sent: Vec<Message> = pairs.iter().flat_map(|&(from, to)| Message::specimens(from, to)).collect();
+fn everyone_reaches_everyone_and_nothing_is_altered(mut network: TestNetwork) {
+    network.start_all();
+    let pairs = [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)]
+        .map(|(from, to)| (NodeId::from(from), NodeId::from(to)));
+    let sent: Vec<Message> =
+        pairs.iter().flat_map(|&(from, to)| Message::specimens(from, to)).collect();
     for message in &sent {
-        hall.send_until_it_arrives(message);
+        network.send_until_it_arrives(message);
     }
     for node in 1..=3 {
-        for message in hall.arrived(NodeId::from(node)) {
-            assert_eq!(message.to(), NodeId::from(node), "{message:?} was delivered to another node than the one it was for");
-            assert!(sent.contains(&message), "{message:?} was delivered, but nobody sent it like that");
+        for message in network.arrived(NodeId::from(node)) {
+            assert_eq!(
+                message.to(),
+                NodeId::from(node),
+                "{message:?} was delivered to another node than the one it was for"
+            );
+            assert!(
+                sent.contains(&message),
+                "{message:?} was delivered, but nobody sent it like that"
+            );
         }
     }
-    hall.close();
+    network.close();
 }
 
-fn a_large_message_arrives_whole(mut hall: Hall) {
-    hall.start_all();
+fn a_large_message_arrives_whole(mut network: TestNetwork) {
+    network.start_all();
     let empty = Message::specimen(NodeId::from(1), NodeId::from(2), 1, 0).encoded_len();
     let largest = Message::specimen(NodeId::from(1), NodeId::from(2), 1, MESSAGE_BYTES_MAX - empty);
     assert_eq!(largest.encoded_len(), MESSAGE_BYTES_MAX);
-    hall.send_until_it_arrives(&largest);
-    hall.close();
+    network.send_until_it_arrives(&largest);
+    network.close();
 }
 
-fn nobody_speaks_for_another(mut hall: Hall) {
-    hall.start_all();
-    hall.send_until_it_arrives(&Message::specimen(NodeId::from(1), NodeId::from(2), 1, 10));
+fn nobody_speaks_for_another(mut network: TestNetwork) {
+    network.start_all();
+    network.send_until_it_arrives(&Message::specimen(NodeId::from(1), NodeId::from(2), 1, 10));
     let forged = Message::specimen(NodeId::from(3), NodeId::from(2), 2, 10);
-    hall.send(NodeId::from(1), vec![forged.clone()]);
-    hall.watch();
-    assert!(!hall.arrived(NodeId::from(2)).contains(&forged), "node 1 sent a message in the name of node 3, and it was delivered");
-    hall.close();
+    network.send(NodeId::from(1), vec![forged.clone()]);
+    network.watch();
+    assert!(
+        !network.arrived(NodeId::from(2)).contains(&forged),
+        "node 1 sent a message in the name of node 3, and it was delivered"
+    );
+    network.close();
 }
 
-fn a_dead_peer_blocks_nobody_and_is_reported(mut hall: Hall) {
-    hall.start(NodeId::from(1));
-    hall.start(NodeId::from(3));
+fn a_dead_peer_blocks_nobody_and_is_reported(mut network: TestNetwork) {
+    network.start(NodeId::from(1));
+    network.start(NodeId::from(3));
     let (me, dead) = (NodeId::from(1), NodeId::from(2));
     for round in 0..50 {
-        hall.send(me, (0..20).map(|number| Message::specimen(me, dead, round * 20 + number, 100_000)).collect());
+        network.send(
+            me,
+            (0..20)
+                .map(|number| Message::specimen(me, dead, round * 20 + number, 100_000))
+                .collect(),
+        );
     }
-    hall.send_until_it_arrives(&Message::specimen(me, NodeId::from(3), 1, 10));
-    let told = hall.desk(me).wait(PATIENCE, |papers| papers.unreachable.contains(&dead));
-    assert!(told, "messages to a dead peer were dropped, and the node was never told that it is unreachable");
-    hall.close();
+    network.send_until_it_arrives(&Message::specimen(me, NodeId::from(3), 1, 10));
+    let told =
+        network.recording_inbox(me).wait(PATIENCE, |recorded| recorded.unreachable.contains(&dead));
+    assert!(
+        told,
+        "messages to a dead peer were dropped, and the node was never told that it is unreachable"
+    );
+    network.close();
 }
 
-fn a_busy_peer_blocks_nobody_and_recovers(mut hall: Hall) {
-    hall.start_all();
+fn a_busy_peer_blocks_nobody_and_recovers(mut network: TestNetwork) {
+    network.start_all();
     let (me, busy) = (NodeId::from(1), NodeId::from(2));
-    hall.send_until_it_arrives(&Message::specimen(me, busy, 0, 10));
-    hall.desk(busy).papers.lock().is_full = true;
+    network.send_until_it_arrives(&Message::specimen(me, busy, 0, 10));
+    network.recording_inbox(busy).recorded.lock().is_full = true;
     for number in 1..=200 {
-        hall.send(me, vec![Message::specimen(me, busy, number, 100_000)]);
+        network.send(me, vec![Message::specimen(me, busy, number, 100_000)]);
     }
-    hall.send_until_it_arrives(&Message::specimen(busy, me, 1, 10));
-    hall.desk(busy).papers.lock().is_full = false;
-    hall.send_until_it_arrives(&Message::specimen(me, busy, 201, 10));
-    hall.close();
+    network.send_until_it_arrives(&Message::specimen(busy, me, 1, 10));
+    network.recording_inbox(busy).recorded.lock().is_full = false;
+    network.send_until_it_arrives(&Message::specimen(me, busy, 201, 10));
+    network.close();
 }
 
-fn nothing_is_delivered_after_stop_and_every_thread_ends(mut hall: Hall) {
-    hall.start_all();
+fn nothing_is_delivered_after_stop_and_every_thread_ends(mut network: TestNetwork) {
+    network.start_all();
     let (me, leaving) = (NodeId::from(1), NodeId::from(2));
-    hall.send_until_it_arrives(&Message::specimen(me, leaving, 0, 10));
-    hall.send_until_it_arrives(&Message::specimen(leaving, me, 0, 10));
-    hall.send(me, (1..100).map(|number| Message::specimen(me, leaving, number, 1000)).collect());
-    hall.stop(leaving);
-    hall.stop(leaving);
+    network.send_until_it_arrives(&Message::specimen(me, leaving, 0, 10));
+    network.send_until_it_arrives(&Message::specimen(leaving, me, 0, 10));
+    network.send(me, (1..100).map(|number| Message::specimen(me, leaving, number, 1000)).collect());
+    network.stop(leaving);
+    network.stop(leaving);
     // What was being handed over at that very moment is forgiven.
-    hall.watch();
-    let before = hall.arrived(leaving).len();
-    hall.send(me, (100..200).map(|number| Message::specimen(me, leaving, number, 1000)).collect());
-    hall.watch();
-    assert_eq!(hall.arrived(leaving).len(), before, "messages were delivered to a node whose transport had been stopped");
-    hall.close();
+    network.watch();
+    let before = network.arrived(leaving).len();
+    network
+        .send(me, (100..200).map(|number| Message::specimen(me, leaving, number, 1000)).collect());
+    network.watch();
+    assert_eq!(
+        network.arrived(leaving).len(),
+        before,
+        "messages were delivered to a node whose transport had been stopped"
+    );
+    network.close();
 }
 
-fn a_peer_that_comes_back_is_reached_again(mut hall: Hall) {
-    hall.start_all();
+fn a_peer_that_comes_back_is_reached_again(mut network: TestNetwork) {
+    network.start_all();
     let (me, peer) = (NodeId::from(1), NodeId::from(2));
     for life in 0..3 {
-        hall.send_until_it_arrives(&Message::specimen(me, peer, life, 10));
-        hall.send_until_it_arrives(&Message::specimen(peer, me, life, 10));
-        hall.stop(peer);
-        hall.wait_for_threads(Some(me));
-        hall.send(me, vec![Message::specimen(me, peer, 100 + life, 10)]);
-        hall.start(peer);
+        network.send_until_it_arrives(&Message::specimen(me, peer, life, 10));
+        network.send_until_it_arrives(&Message::specimen(peer, me, life, 10));
+        network.stop(peer);
+        network.wait_for_threads(Some(me));
+        network.send(me, vec![Message::specimen(me, peer, 100 + life, 10)]);
+        network.start(peer);
     }
-    hall.send_until_it_arrives(&Message::specimen(me, peer, 50, 10));
-    hall.send_until_it_arrives(&Message::specimen(peer, me, 50, 10));
-    hall.close();
+    network.send_until_it_arrives(&Message::specimen(me, peer, 50, 10));
+    network.send_until_it_arrives(&Message::specimen(peer, me, 50, 10));
+    network.close();
 }
 
-fn sending_without_a_seat_is_harmless(mut hall: Hall) {
+fn sending_without_a_seat_is_harmless(mut network: TestNetwork) {
     let (me, peer) = (NodeId::from(1), NodeId::from(2));
-    let mut early = (hall.bench.transport)(me);
+    let mut early = (network.harness.transport)(me);
     let mut messages = vec![Message::specimen(me, peer, 1, 10)];
     early.send(&mut messages);
     assert!(messages.is_empty(), "send leaves the messages that it was given");
     early.stop();
     drop(early);
-    hall.start_all();
-    hall.stop(me);
-    hall.send(me, vec![Message::specimen(me, peer, 2, 10)]);
-    hall.watch();
-    assert_eq!(hall.arrived(peer), [], "a transport that had been stopped sent a message");
-    hall.close();
+    network.start_all();
+    network.stop(me);
+    network.send(me, vec![Message::specimen(me, peer, 2, 10)]);
+    network.watch();
+    assert_eq!(network.arrived(peer), [], "a transport that had been stopped sent a message");
+    network.close();
 }
 
 /// The nodes on a bench while a test runs.
-struct Hall {
-    bench: Bench,
+struct TestNetwork {
+    harness: Harness,
     spawner: Spawner,
     nodes: Vec<Node>,
     /// How many threads each node has running. Index 0 is node 1.
@@ -190,91 +220,106 @@ struct Hall {
 
 struct Node {
     transport: Option<Box<dyn Transport>>,
-    desk: Arc<Desk>,
+    recording_inbox: Arc<RecordingInbox>,
     lives: u64,
 }
 
 /// Where the arrivals of one node pile up.
 #[derive(Default)]
-struct Desk {
-    papers: Mutex<Papers>,
+struct RecordingInbox {
+    recorded: Mutex<Recorded>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Papers {
+struct Recorded {
     messages: Vec<Message>,
     unreachable: HashSet<NodeId>,
     is_full: bool,
 }
 
-impl Desk {
-    fn take(&self, arrival: Arrival) -> bool {
-        let mut papers = self.papers.lock();
+impl RecordingInbox {
+    fn take(&self, arrival: TransportEvent) -> bool {
+        let mut recorded = self.recorded.lock();
         match arrival {
-            Arrival::Message(_) if papers.is_full => return false,
-            Arrival::Message(message) => papers.messages.push(message),
-            Arrival::Unreachable(peer) => drop(papers.unreachable.insert(peer)),
-            Arrival::Met { .. } | Arrival::Advertised { .. } => {}
-            Arrival::Refused { .. } | Arrival::Accepted(_) | Arrival::Outlived(_) => {}
+            TransportEvent::Message(_) if recorded.is_full => return false,
+            TransportEvent::Message(message) => recorded.messages.push(message),
+            TransportEvent::Unreachable(peer) => drop(recorded.unreachable.insert(peer)),
+            TransportEvent::PeerIdentified { .. } | TransportEvent::Advertised { .. } => {}
+            TransportEvent::Refused { .. }
+            | TransportEvent::Accepted(_)
+            | TransportEvent::OutdatedDirectory(_) => {}
         }
         self.changed.notify_all();
         true
     }
 
     /// Waits until `holds`, and says whether it came to that in time.
-    fn wait(&self, patience: Duration, holds: impl Fn(&Papers) -> bool) -> bool {
+    fn wait(&self, patience: Duration, holds: impl Fn(&Recorded) -> bool) -> bool {
         let deadline = Instant::now() + patience;
-        let mut papers = self.papers.lock();
-        while !holds(&papers) {
-            if self.changed.wait_until(&mut papers, deadline).timed_out() {
-                return holds(&papers);
+        let mut recorded = self.recorded.lock();
+        while !holds(&recorded) {
+            if self.changed.wait_until(&mut recorded, deadline).timed_out() {
+                return holds(&recorded);
             }
         }
         true
     }
 }
 
-impl Hall {
-    fn new(bench: Bench, spawner: &Spawner) -> Hall {
-        let nodes: Vec<Node> = bench.addresses.iter().map(|_| Node { transport: None, desk: Arc::default(), lives: 0 }).collect();
+impl TestNetwork {
+    fn new(harness: Harness, spawner: &Spawner) -> TestNetwork {
+        let nodes: Vec<Node> = harness
+            .addresses
+            .iter()
+            .map(|_| Node { transport: None, recording_inbox: Arc::default(), lives: 0 })
+            .collect();
         let threads = Arc::new((Mutex::new(vec![0; nodes.len()]), Condvar::new()));
-        Hall { bench, spawner: spawner.clone(), nodes, threads }
+        TestNetwork { harness, spawner: spawner.clone(), nodes, threads }
     }
 
     fn node(&mut self, node: NodeId) -> &mut Node {
         &mut self.nodes[node.get() as usize - 1]
     }
 
-    fn desk(&self, node: NodeId) -> Arc<Desk> {
-        self.nodes[node.get() as usize - 1].desk.clone()
+    fn recording_inbox(&self, node: NodeId) -> Arc<RecordingInbox> {
+        self.nodes[node.get() as usize - 1].recording_inbox.clone()
     }
 
     fn arrived(&self, node: NodeId) -> Vec<Message> {
-        self.desk(node).papers.lock().messages.clone()
+        self.recording_inbox(node).recorded.lock().messages.clone()
     }
 
     fn start_all(&mut self) {
         for at in 0..self.nodes.len() {
-            self.start(self.bench.addresses[at].0);
+            self.start(self.harness.addresses[at].0);
         }
     }
 
     fn start(&mut self, node: NodeId) {
-        let desk = self.desk(node);
-        let inbox = Inbox::new(move |arrival| desk.take(arrival));
-        let mut seat = Seat::new(node, "conformance", self.bench.addresses.clone(), inbox, self.counting_spawner(node));
+        let recording_inbox = self.recording_inbox(node);
+        let inbox = Inbox::new(move |arrival| recording_inbox.take(arrival));
+        let mut context = TransportContext::new(
+            node,
+            "conformance",
+            self.harness.addresses.clone(),
+            inbox,
+            self.counting_spawner(node),
+        );
         self.node(node).lives += 1;
-        seat.identity.incarnation = self.node(node).lives;
-        seat.message_bytes_max = MESSAGE_BYTES_MAX;
-        let mut transport = (self.bench.transport)(node);
-        transport.start(seat).unwrap_or_else(|error| panic!("node {node} could not start: {error}"));
+        context.identity.incarnation = self.node(node).lives;
+        context.message_bytes_max = MESSAGE_BYTES_MAX;
+        let mut transport = (self.harness.transport)(node);
+        transport
+            .start(context)
+            .unwrap_or_else(|error| panic!("node {node} could not start: {error}"));
         self.node(node).transport = Some(transport);
     }
 
     /// Grants threads through the host's spawner, and knows which still run.
     fn counting_spawner(&self, node: NodeId) -> Spawner {
-        let (host, threads, at) = (self.spawner.clone(), self.threads.clone(), node.get() as usize - 1);
+        let (host, threads, at) =
+            (self.spawner.clone(), self.threads.clone(), node.get() as usize - 1);
         Spawner::new(move |name, work| {
             let (running, ended) = (threads.clone(), threads.clone());
             running.0.lock()[at] += 1;
@@ -293,7 +338,11 @@ impl Hall {
 
     fn send(&mut self, from: NodeId, mut messages: Vec<Message>) {
         let began = Instant::now();
-        self.node(from).transport.as_mut().expect("a test sends from where it started").send(&mut messages);
+        self.node(from)
+            .transport
+            .as_mut()
+            .expect("a test sends from where it started")
+            .send(&mut messages);
         assert!(messages.is_empty(), "send leaves the messages that it was given");
         let took = began.elapsed();
         assert!(took < SEND_MAX, "send took {took:?}: it waits for a peer");
@@ -301,33 +350,43 @@ impl Hall {
 
     /// A transport may lose a message, but not every one.
     fn send_until_it_arrives(&mut self, message: &Message) {
-        let desk = self.desk(message.to());
+        let recording_inbox = self.recording_inbox(message.to());
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             self.send(message.from(), vec![message.clone()]);
-            if desk.wait(RESEND, |papers| papers.messages.contains(message)) {
+            if recording_inbox.wait(RESEND, |recorded| recorded.messages.contains(message)) {
                 return;
             }
         }
-        panic!("{message:?} of {} bytes was sent for {PATIENCE:?} and did not arrive as it was", message.encoded_len());
+        panic!(
+            "{message:?} of {} bytes was sent for {PATIENCE:?} and did not arrive as it was",
+            message.encoded_len()
+        );
     }
 
     /// Gives what must not happen the time to happen.
     fn watch(&self) {
-        Desk::default().wait(WATCH, |_| false);
+        RecordingInbox::default().wait(WATCH, |_| false);
     }
 
     /// Waits until no transport has threads left, other than the one of `node`.
     fn wait_for_threads(&self, node: Option<NodeId>) {
         let deadline = Instant::now() + PATIENCE;
         let others = |running: &[usize]| {
-            let counted = running.iter().enumerate().filter(|(at, _)| node.is_none_or(|node| node.get() as usize - 1 != *at));
+            let counted = running
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| node.is_none_or(|node| node.get() as usize - 1 != *at));
             counted.map(|(_, count)| count).sum::<usize>()
         };
         let mut running = self.threads.0.lock();
         while others(&running) > 0 {
             let late = self.threads.1.wait_until(&mut running, deadline).timed_out();
-            assert!(!late, "{} threads still run long after their transport was stopped", others(&running));
+            assert!(
+                !late,
+                "{} threads still run long after their transport was stopped",
+                others(&running)
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! Bytes on the wire: frames, each with a header whose own checksum is verified before its length is believed.
+//! Bytes on the wire: frames, each with a header whose own checksum is verified before its length
+//! is believed.
 //!
 //! ```text
 //!   0  [4]  magic "DLG1"
@@ -14,8 +15,8 @@
 //!
 //! No frame is longer than 64 KiB. A message that does not fit goes in pieces, so that other frames
 //! can go between them: the content of a piece is the length of the whole message (u32) and a part
-//! of it, at least one byte. Pieces of one message follow each other in order, and those of the next
-//! begin when they are complete. A ping carries a number (u64), and a pong that number.
+//! of it, at least one byte. Pieces of one message follow each other in order, and those of the
+//! next begin when they are complete. A ping carries a number (u64), and a pong that number.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -41,8 +42,9 @@ pub(crate) const HELLO_BYTES_MAX: usize = 1000;
 const HANDSHAKE_BUFFER_BYTES: usize = 1 << 10;
 /// How far is read beyond the piece that is being read: the next header, and small frames.
 const AHEAD_BYTES: usize = 4 << 10;
-/// Room for a message in pieces, before more of it has arrived: two batches as large as a sequencer makes them.
-const ROOM_BYTES: usize = 2 << 20;
+/// Room for a message in pieces, before more of it has arrived: two batches as large as a sequencer
+/// makes them.
+const GROWTH_BYTES: usize = 2 << 20;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +62,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 6] = [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Piece, Kind::Ping, Kind::Pong];
+    const ALL: [Kind; 6] =
+        [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Piece, Kind::Ping, Kind::Pong];
 }
 
 /// One frame, complete and sound.
@@ -113,14 +116,14 @@ pub(crate) fn header(kind: Kind, content: &[Bytes]) -> [u8; HEADER_BYTES] {
 }
 
 /// A small frame in one part.
-pub(crate) fn whole(kind: Kind, content: Vec<u8>) -> Vec<u8> {
+pub(crate) fn encode(kind: Kind, content: Vec<u8>) -> Vec<u8> {
     let content = [Bytes::from(content)];
     [&header(kind, &content)[..], &content[0]].concat()
 }
 
 /// A ping or pong.
 pub(crate) fn numbered(kind: Kind, number: u64) -> Vec<u8> {
-    whole(kind, number.to_le_bytes().to_vec())
+    encode(kind, number.to_le_bytes().to_vec())
 }
 
 /// A message as the frames that carry it: one, or pieces.
@@ -193,9 +196,15 @@ struct Header {
 
 impl Header {
     fn parse(bytes: &[u8; HEADER_BYTES], len_max: usize) -> Result<Header, FrameError> {
-        let field = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let kind = Kind::ALL.into_iter().find(|kind| *kind as u8 == bytes[4]).ok_or(FrameError::Header)?;
-        if bytes[..4] != MAGIC || bytes[5..8] != [0; 3] || field(16) != crc32fast::hash(&bytes[..16]) {
+        let field = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let kind =
+            Kind::ALL.into_iter().find(|kind| *kind as u8 == bytes[4]).ok_or(FrameError::Header)?;
+        if bytes[..4] != MAGIC
+            || bytes[5..8] != [0; 3]
+            || field(16) != crc32fast::hash(&bytes[..16])
+        {
             return Err(FrameError::Header);
         }
         let len = field(8) as usize;
@@ -235,7 +244,7 @@ impl Assembly {
             return Err(FrameError::Piece);
         }
         if start + len > self.content.capacity() {
-            let room = self.total.min(start + ROOM_BYTES.max(start));
+            let room = self.total.min(start + GROWTH_BYTES.max(start));
             self.content.reserve_exact(room - start);
         }
         // Cleared piece by piece, in the processor's cache: cheaper than a copy of what arrives.
@@ -246,7 +255,8 @@ impl Assembly {
 
     /// Whether the piece that is being read is here, and sound. Then there is none any more.
     fn end_piece(&mut self) -> Result<bool, FrameError> {
-        let Some((header, start)) = self.piece.filter(|_| self.arrived == self.content.len()) else {
+        let Some((header, start)) = self.piece.filter(|_| self.arrived == self.content.len())
+        else {
             return Ok(false);
         };
         header.check(&[&(self.total as u32).to_le_bytes(), &self.content[start..]])?;
@@ -257,9 +267,10 @@ impl Assembly {
 
 /// Puts messages together from whatever pieces of them arrive.
 ///
-/// The content of a message gets an allocation of its own, exactly as long as it is, so that a payload that is kept keeps nothing else
-/// alive. Small ones are copied there from the buffer; large ones are read in place, into room that is made as they arrive: never
-/// more than as much again as has arrived, or 2 MiB.
+/// The content of a message gets an allocation of its own, exactly as long as it is, so that a
+/// payload that is kept keeps nothing else alive. Small ones are copied there from the buffer;
+/// large ones are read in place, into room that is made as they arrive: never more than as much
+/// again as has arrived, or 2 MiB.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     buffer: Vec<u8>,
@@ -276,7 +287,14 @@ impl FrameReader {
     /// A reader that takes a hello and nothing larger.
     pub(crate) fn new() -> FrameReader {
         let buffer = vec![0; HANDSHAKE_BUFFER_BYTES];
-        FrameReader { buffer, start: 0, end: 0, assembly: None, frame_max: HELLO_BYTES_MAX, message_max: 0 }
+        FrameReader {
+            buffer,
+            start: 0,
+            end: 0,
+            assembly: None,
+            frame_max: HELLO_BYTES_MAX,
+            message_max: 0,
+        }
     }
 
     /// From now on takes messages of up to `message_max` bytes.
@@ -287,7 +305,7 @@ impl FrameReader {
 
     /// Whether part of a message or frame has arrived and the rest has not.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn is_amid_a_frame(&self) -> bool {
+    pub(crate) fn has_partial_frame(&self) -> bool {
         self.assembly.is_some() || self.start < self.end
     }
 
@@ -301,7 +319,8 @@ impl FrameReader {
                 debug_assert_eq!(self.end, 0, "what was here of a piece was taken");
                 let rest = &mut content[*arrived..];
                 let (len, ahead) = (rest.len(), &mut self.buffer[..AHEAD_BYTES]);
-                let read = source.read_vectored(&mut [IoSliceMut::new(rest), IoSliceMut::new(ahead)])?;
+                let read =
+                    source.read_vectored(&mut [IoSliceMut::new(rest), IoSliceMut::new(ahead)])?;
                 *arrived += read.min(len);
                 self.end = read.saturating_sub(len);
                 return Ok(read);
@@ -320,10 +339,12 @@ impl FrameReader {
         loop {
             if let Some(assembly) = &mut self.assembly {
                 if let Some((_, start)) = assembly.piece {
-                    let here = (assembly.content.len() - assembly.arrived).min(self.end - self.start);
+                    let here =
+                        (assembly.content.len() - assembly.arrived).min(self.end - self.start);
                     let (from, to) = (self.start, assembly.arrived);
                     debug_assert!(start <= to);
-                    assembly.content[to..to + here].copy_from_slice(&self.buffer[from..from + here]);
+                    assembly.content[to..to + here]
+                        .copy_from_slice(&self.buffer[from..from + here]);
                     assembly.arrived += here;
                     self.start += here;
                     if !assembly.end_piece()? {
@@ -333,10 +354,15 @@ impl FrameReader {
                 if assembly.arrived == assembly.total
                     && let Some(assembly) = self.assembly.take()
                 {
-                    return Ok(Some(Frame { kind: Kind::Message, content: assembly.content.into() }));
+                    return Ok(Some(Frame {
+                        kind: Kind::Message,
+                        content: assembly.content.into(),
+                    }));
                 }
             }
-            let Some(bytes) = self.buffer[self.start..self.end].first_chunk() else { return Ok(None) };
+            let Some(bytes) = self.buffer[self.start..self.end].first_chunk() else {
+                return Ok(None);
+            };
             let header = Header::parse(bytes, self.frame_max)?;
             if header.kind != Kind::Piece {
                 return self.take_whole(header);
@@ -431,15 +457,18 @@ mod tests {
             let mut reader = FrameReader::new();
             reader.admit(1_000_000);
             let frames = read_all(&mut reader, Trickle(&stream, piece)).unwrap();
-            assert!(frames.iter().zip(lens).all(|(frame, len)| frame.content == content(len)), "in pieces of {piece}");
+            assert!(
+                frames.iter().zip(lens).all(|(frame, len)| frame.content == content(len)),
+                "in pieces of {piece}"
+            );
             assert_eq!(frames.len(), lens.len());
-            assert!(!reader.is_amid_a_frame());
+            assert!(!reader.has_partial_frame());
         }
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let sound = whole(Kind::Message, content(40));
+        let sound = encode(Kind::Message, content(40));
         for bit in 0..sound.len() * 8 {
             let mut damaged = sound.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -449,11 +478,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_cannot_send_more_than_a_hello() {
-        let long = whole(Kind::Hello, content(HELLO_BYTES_MAX + 1));
+    fn a_rejection_cannot_send_more_than_a_hello() {
+        let long = encode(Kind::Hello, content(HELLO_BYTES_MAX + 1));
         let refused = FrameError::TooLong { len: HELLO_BYTES_MAX + 1, len_max: HELLO_BYTES_MAX };
         assert_eq!(read_all(&mut FrameReader::new(), &long[..]), Err(refused));
-        assert_eq!(read_all(&mut FrameReader::new(), &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..]), Err(FrameError::Header));
+        assert_eq!(
+            read_all(&mut FrameReader::new(), &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..]),
+            Err(FrameError::Header)
+        );
     }
 
     #[test]
@@ -462,7 +494,7 @@ mod tests {
         let mut frames = Frames::of(vec![message.clone()]);
         for number in 0.. {
             parts.push(Bytes::from(numbered(Kind::Ping, number)));
-            parts.push(Bytes::from(whole(Kind::Message, content(number as usize * 900))));
+            parts.push(Bytes::from(encode(Kind::Message, content(number as usize * 900))));
             if frames.next(&mut parts).is_none() {
                 break;
             }
@@ -472,17 +504,22 @@ mod tests {
             let mut reader = FrameReader::new();
             reader.admit(300_000);
             let all = read_all(&mut reader, Trickle(&stream, piece)).unwrap();
-            let (large, small): (Vec<_>, Vec<_>) = all.iter().partition(|frame| frame.content.len() > 100_000);
-            assert!(large.len() == 1 && large[0].content == message && large[0].kind == Kind::Message);
-            let numbers: Vec<u64> = small.iter().step_by(2).filter_map(|ping| ping.number()).collect();
+            let (large, small): (Vec<_>, Vec<_>) =
+                all.iter().partition(|frame| frame.content.len() > 100_000);
+            assert!(
+                large.len() == 1 && large[0].content == message && large[0].kind == Kind::Message
+            );
+            let numbers: Vec<u64> =
+                small.iter().step_by(2).filter_map(|ping| ping.number()).collect();
             assert_eq!(numbers, (0..6).collect::<Vec<_>>());
-            let lens: Vec<usize> = small.iter().skip(1).step_by(2).map(|frame| frame.content.len()).collect();
+            let lens: Vec<usize> =
+                small.iter().skip(1).step_by(2).map(|frame| frame.content.len()).collect();
             assert_eq!(lens, [0, 900, 1800, 2700, 3600, 4500]);
         }
     }
 
     fn piece(total: u32, len: usize) -> Vec<u8> {
-        whole(Kind::Piece, [&total.to_le_bytes()[..], &content(len)].concat())
+        encode(Kind::Piece, [&total.to_le_bytes()[..], &content(len)].concat())
     }
 
     #[test]
@@ -493,8 +530,16 @@ mod tests {
             read_all(&mut reader, &stream[..])
         };
         assert_eq!(read(piece(100, 0)), Err(FrameError::Piece), "it carries nothing");
-        assert_eq!(read([piece(100, 60), piece(100, 41)].concat()), Err(FrameError::Piece), "more than the whole");
-        assert_eq!(read([piece(100, 60), piece(101, 41)].concat()), Err(FrameError::Piece), "of two messages");
+        assert_eq!(
+            read([piece(100, 60), piece(100, 41)].concat()),
+            Err(FrameError::Piece),
+            "more than the whole"
+        );
+        assert_eq!(
+            read([piece(100, 60), piece(101, 41)].concat()),
+            Err(FrameError::Piece),
+            "of two messages"
+        );
         assert!(matches!(read(piece(2 << 20, 9)), Err(FrameError::TooLong { .. })));
         assert!(read_all(&mut FrameReader::new(), &piece(10, 5)[..]).is_err(), "before a hello");
         assert_eq!(read([piece(100, 60), piece(100, 40)].concat()).unwrap().len(), 1);
@@ -510,7 +555,7 @@ mod tests {
             reader.admit(32 << 20);
             assert_eq!(read_all(&mut reader, &stream[..]).unwrap(), []);
             let room = reader.assembly.as_ref().map_or(0, |assembly| assembly.content.capacity());
-            assert!(room <= sent + sent.max(ROOM_BYTES), "{sent} bytes sent, room for {room}");
+            assert!(room <= sent + sent.max(GROWTH_BYTES), "{sent} bytes sent, room for {room}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What was ever seen of the ledger, on any node: once an entry was shown, nobody may show another in its place.
+//! What was ever seen of the ledger, on any node: once an entry was shown, nobody may show another
+//! in its place.
 
 use dledger::sim::check::{ANY, Ledger};
 use parking_lot::Mutex;
@@ -26,7 +27,9 @@ impl Book {
         for (index, &entry) in (from..).zip(shown) {
             match pages.entries[index].replace(entry) {
                 Some(before) if before != entry => {
-                    return Err(format!("A5: node {node} shows {entry:?} at index {index}, where {before:?} was shown before"));
+                    return Err(format!(
+                        "A5: node {node} shows {entry:?} at index {index}, where {before:?} was shown before"
+                    ));
                 }
                 _ => {}
             }
@@ -43,7 +46,13 @@ impl Book {
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
-        let payloads = self.0.lock().entries.iter().map(|entry| entry.map_or(ANY, |(payload, _)| payload)).collect();
+        let payloads = self
+            .0
+            .lock()
+            .entries
+            .iter()
+            .map(|entry| entry.map_or(ANY, |(payload, _)| payload))
+            .collect();
         Ledger { first: 0, payloads }
     }
 }

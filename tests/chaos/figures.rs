@@ -1,4 +1,5 @@
-//! What a run was like: how much was asked and granted, how long nobody was served, how long it took until another led.
+//! What a run was like: how much was asked and granted, how long nobody was served, how long it
+//! took until another led.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,10 +71,21 @@ impl Sheet {
 
 impl fmt::Display for Sheet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |counts: &BTreeMap<&str, u64>| counts.iter().map(|(what, count)| format!("  {count:>9} {what}\n")).collect::<String>();
+        let list = |counts: &BTreeMap<&str, u64>| {
+            counts.iter().map(|(what, count)| format!("  {count:>9} {what}\n")).collect::<String>()
+        };
         write!(f, "seen:\n{}faults:\n{}", list(&self.counts), list(&self.faults))?;
-        writeln!(f, "gaps of {} ms and more without an acknowledgement: {}", GAP_MIN.as_millis(), spread(&self.gaps))?;
-        write!(f, "from the blow to a leader to the first acknowledgement of another: {}", spread(&self.failovers))
+        writeln!(
+            f,
+            "gaps of {} ms and more without an acknowledgement: {}",
+            GAP_MIN.as_millis(),
+            spread(&self.gaps)
+        )?;
+        write!(
+            f,
+            "from the blow to a leader to the first acknowledgement of another: {}",
+            spread(&self.failovers)
+        )
     }
 }
 
@@ -84,5 +96,10 @@ fn spread(times: &[Duration]) -> String {
     let at = |percent: usize| sorted[(sorted.len() - 1) * percent / 100].as_secs_f64();
     let total: Duration = sorted.iter().sum();
     let (count, total, longest) = (sorted.len(), total.as_secs_f64(), longest.as_secs_f64());
-    format!("{count}, in all {total:.1} s; median {:.2} s, 90 % {:.2} s, 99 % {:.2} s, longest {longest:.2} s", at(50), at(90), at(99))
+    format!(
+        "{count}, in all {total:.1} s; median {:.2} s, 90 % {:.2} s, 99 % {:.2} s, longest {longest:.2} s",
+        at(50),
+        at(90),
+        at(99)
+    )
 }

@@ -1,16 +1,17 @@
-//! The hosts: threads that append, read, wait and hand over leaderships, and write down what they asked for and what they were told.
+//! The hosts: threads that append, read, wait and hand over leaderships, and write down what they
+//! asked for and what they were told.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use dledger::sim::check::{Outcome, What};
+use dledger::sim::check::{Invocation, Outcome};
 use parking_lot::{Condvar, Mutex};
 
-use crate::dice::Dice;
-use crate::grounds::NODES;
+use crate::environment::NODES;
 use crate::life::Life;
+use crate::rng::Rng;
 use crate::world::World;
 
 /// How many hosts there are.
@@ -18,7 +19,7 @@ pub(crate) const HOSTS: u32 = 6;
 
 /// How hosts behave. Drawn anew now and then.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Habits {
+pub(crate) struct ClientProfile {
     /// Calls that one host has under way at one node.
     depth: u32,
     /// The most payloads in a batch.
@@ -31,10 +32,10 @@ pub(crate) struct Habits {
     strays: u64,
 }
 
-impl Habits {
-    pub(crate) fn draw(dice: &mut Dice) -> Habits {
-        let mut one_of = |choices: [u64; 4]| choices[dice.below(4) as usize];
-        Habits {
+impl ClientProfile {
+    pub(crate) fn draw(rng: &mut Rng) -> ClientProfile {
+        let mut one_of = |choices: [u64; 4]| choices[rng.below(4) as usize];
+        ClientProfile {
             depth: one_of([2, 8, 16, 32]) as u32,
             batch_max: one_of([16, 64, 256, 1024]),
             appends: one_of([50, 70, 80, 90]),
@@ -75,19 +76,25 @@ impl Slots {
     }
 }
 
-/// One host, which runs until the world is closing, and then until all its calls have come to an end.
+/// One host, which runs until the world is closing, and then until all its calls have come to an
+/// end.
 struct Host {
     number: u32,
     world: Arc<World>,
     slots: Arc<Slots>,
-    dice: Dice,
+    rng: Rng,
 }
 
 /// Starts all hosts. Each ends with whether all its calls did.
-pub(crate) fn start(world: &Arc<World>, dice: &mut Dice) -> Vec<JoinHandle<bool>> {
+pub(crate) fn start(world: &Arc<World>, rng: &mut Rng) -> Vec<JoinHandle<bool>> {
     let host = |number| {
-        let slots = Arc::new(Slots { taken: Mutex::default(), freed: Condvar::new(), refused: AtomicBool::new(false) });
-        let mut host = Host { number, world: world.clone(), slots, dice: Dice::from_seed(dice.draw()) };
+        let slots = Arc::new(Slots {
+            taken: Mutex::default(),
+            freed: Condvar::new(),
+            refused: AtomicBool::new(false),
+        });
+        let mut host =
+            Host { number, world: world.clone(), slots, rng: Rng::from_seed(rng.draw()) };
         thread::spawn(move || host.run())
     };
     (0..HOSTS).map(host).collect()
@@ -96,18 +103,18 @@ pub(crate) fn start(world: &Arc<World>, dice: &mut Dice) -> Vec<JoinHandle<bool>
 impl Host {
     fn run(&mut self) -> bool {
         while !self.world.is_closing() {
-            let habits = *self.world.habits.lock();
+            let profile = *self.world.profile.lock();
             let leader = self.world.leader();
-            let stray = leader == 0 || self.dice.below(100) < habits.strays;
-            let node = if stray { 1 + self.dice.below(NODES) } else { leader };
+            let stray = leader == 0 || self.rng.below(100) < profile.strays;
+            let node = if stray { 1 + self.rng.below(NODES) } else { leader };
             match self.world.life(node) {
-                Some(life) if self.slots.take(node, habits.depth) => self.act(&life, habits),
+                Some(life) if self.slots.take(node, profile.depth) => self.act(&life, profile),
                 _ => self.slots.wait(Duration::from_millis(2)),
             }
             if self.slots.refused.swap(false, Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(5 + self.dice.below(20)));
-            } else if habits.think_us > 0 {
-                thread::sleep(Duration::from_micros(self.dice.below(habits.think_us)));
+                thread::sleep(Duration::from_millis(5 + self.rng.below(20)));
+            } else if profile.think_us > 0 {
+                thread::sleep(Duration::from_micros(self.rng.below(profile.think_us)));
             }
         }
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -117,14 +124,14 @@ impl Host {
         self.slots.are_free()
     }
 
-    fn act(&mut self, life: &Arc<Life>, habits: Habits) {
+    fn act(&mut self, life: &Arc<Life>, profile: ClientProfile) {
         // Of one host and one process: what it asked before, and of whom, is another session.
         let session = life.number * (HOSTS + 1) + self.number;
-        if self.dice.below(100) < habits.appends {
-            let count = if self.dice.once_in(2) { 1 } else { 1 + self.dice.below(habits.batch_max) };
+        if self.rng.below(100) < profile.appends {
+            let count = if self.rng.once_in(2) { 1 } else { 1 + self.rng.below(profile.batch_max) };
             return self.append(life, session, count as u32);
         }
-        match self.dice.below(100) {
+        match self.rng.below(100) {
             0..40 => self.get(life, session, "get"),
             40..70 => self.get(life, session, "look"),
             70..99 => self.barrier(life, session),
@@ -133,7 +140,8 @@ impl Host {
     }
 
     fn append(&mut self, life: &Arc<Life>, session: u32, count: u32) {
-        let (world, slots, node, number) = (self.world.clone(), self.slots.clone(), life.node, life.number);
+        let (world, slots, node, number) =
+            (self.world.clone(), self.slots.clone(), life.node, life.number);
         let (call, first) = world.record.offer(session, count);
         world.figures.count("appends offered", 1);
         world.figures.count("entries offered", count.into());
@@ -146,22 +154,29 @@ impl Host {
 
     fn some_index(&mut self) -> u64 {
         let end = self.world.end();
-        if self.dice.once_in(2) { end.saturating_sub(4) + self.dice.below(6) } else { self.dice.below(end + 2) }
+        if self.rng.once_in(2) {
+            end.saturating_sub(4) + self.rng.below(6)
+        } else {
+            self.rng.below(end + 2)
+        }
     }
 
     fn get(&mut self, life: &Arc<Life>, session: u32, verb: &'static str) {
-        let (world, slots, node, index) = (self.world.clone(), self.slots.clone(), life.node, self.some_index());
+        let (world, slots, node, index) =
+            (self.world.clone(), self.slots.clone(), life.node, self.some_index());
         let call = world.record.begin_read(session);
         life.ask(&format!("{verb} {index}"), move |answer| {
             let linearizable = verb == "look";
             match answer.map(|answer| answer.split_once(' ').unwrap_or((answer, ""))) {
                 Some(("found", payload)) => {
                     let found = Some(payload.parse().expect("a number"));
-                    world.record.end_read(call, What::Get { index, found, linearizable });
+                    world.record.end_read(call, Invocation::Get { index, found, linearizable });
                     world.figures.count("reads that found something", 1);
                 }
                 Some(("missing", _)) => {
-                    world.record.end_read(call, What::Get { index, found: None, linearizable });
+                    world
+                        .record
+                        .end_read(call, Invocation::Get { index, found: None, linearizable });
                     world.figures.count("reads that found nothing", 1);
                 }
                 Some(("purged", _)) => world.figures.count("reads of what was purged", 1),
@@ -176,7 +191,7 @@ impl Host {
         let call = world.record.begin_read(session);
         life.ask("barrier", move |answer| {
             if let Some(end) = answer.and_then(|answer| answer.strip_prefix("end ")) {
-                world.record.end_read(call, What::Barrier(end.parse().expect("a number")));
+                world.record.end_read(call, Invocation::Barrier(end.parse().expect("a number")));
                 world.figures.count("barriers", 1);
             } else {
                 world.figures.count("barriers without an answer", 1);
@@ -186,9 +201,17 @@ impl Host {
     }
 
     fn transfer(&mut self, life: &Arc<Life>) {
-        let (world, slots, node, to) = (self.world.clone(), self.slots.clone(), life.node, 1 + self.dice.below(NODES));
+        let (world, slots, node, to) =
+            (self.world.clone(), self.slots.clone(), life.node, 1 + self.rng.below(NODES));
         life.ask(&format!("transfer {to}"), move |answer| {
-            world.figures.count(if answer == Some("done") { "transfers that succeeded" } else { "transfers that failed" }, 1);
+            world.figures.count(
+                if answer == Some("done") {
+                    "transfers that succeeded"
+                } else {
+                    "transfers that failed"
+                },
+                1,
+            );
             slots.free(node);
         });
     }

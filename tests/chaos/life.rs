@@ -52,10 +52,18 @@ impl Life {
         let test = env::current_exe().expect("a running program has a path");
         let mut words: Vec<&OsStr> = program.iter().map(OsStr::new).collect();
         words.push(test.as_os_str());
-        words.extend(["--exact", PLAYER, "--ignored", "--nocapture", "--test-threads=1"].map(OsStr::new));
+        words.extend(
+            ["--exact", PLAYER, "--ignored", "--nocapture", "--test-threads=1"].map(OsStr::new),
+        );
         let mut command = Command::new(words[0]);
-        command.args(&words[1..]).env(PART, part.write()).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
+        command
+            .args(&words[1..])
+            .env(PART, part.write())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
         drop(command); // and with it the child's end of the socket
         let life = Arc::new(Life {
             number,

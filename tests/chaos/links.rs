@@ -1,8 +1,11 @@
-//! The ways between the nodes: a proxy for each direction of each pair, which delays, reorders, repeats, damages and loses what passes, and can be shut.
+//! The ways between the nodes: a proxy for each direction of each pair, which delays, reorders,
+//! repeats, damages and loses what passes, and can be shut.
 //!
-//! A node opens a connection to each peer and sends on it; what comes back is the answer to its hello. So what node `a` tells node `b`
-//! passes the link from `a` to `b`, frame by frame, and the answers of `b` pass the same connection the other way, as bytes. TCP repeats and
-//! reorders nothing by itself: the proxy cuts the stream into frames by their length, and does it to whole ones.
+//! A node opens a connection to each peer and sends on it; what comes back is the answer to its
+//! hello. So what node `a` tells node `b` passes the link from `a` to `b`, frame by frame, and the
+//! answers of `b` pass the same connection the other way, as bytes. TCP repeats and reorders
+//! nothing by itself: the proxy cuts the stream into frames by their length, and does it to whole
+//! ones.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,8 +18,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::dice::Dice;
 use crate::figures::Figures;
+use crate::rng::Rng;
 
 const FRAME_HEADER_BYTES: usize = 20;
 /// Frames that wait for their time. Beyond that nothing is read, and the sender has to wait.
@@ -40,11 +43,12 @@ pub(crate) enum Passage {
 /// What happens to frames. The chances are in one of a thousand.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Noise {
-    /// The longest delay of a frame, in milliseconds. Each has its own, so that they overtake one another if `overtake` is set.
+    /// The longest delay of a frame, in milliseconds. Each has its own, so that they overtake one
+    /// another if `overtake` is set.
     pub(crate) delay_ms: u64,
     pub(crate) overtake: bool,
     pub(crate) repeat: u64,
-    pub(crate) damage: u64,
+    pub(crate) corruption: u64,
     pub(crate) lose: u64,
     /// The connection breaks in the middle of a frame.
     pub(crate) tear: u64,
@@ -54,7 +58,7 @@ pub(crate) struct Noise {
 pub(crate) struct Link {
     state: Mutex<(Passage, Noise)>,
     streams: Mutex<Vec<TcpStream>>,
-    dice: Mutex<Dice>,
+    rng: Mutex<Rng>,
     figures: Arc<Figures>,
 }
 
@@ -69,8 +73,8 @@ pub(crate) struct Route {
 
 impl Link {
     pub(crate) fn new(seed: u64, figures: Arc<Figures>) -> Arc<Link> {
-        let dice = Mutex::new(Dice::from_seed(seed));
-        Arc::new(Link { state: Mutex::default(), streams: Mutex::default(), dice, figures })
+        let rng = Mutex::new(Rng::from_seed(seed));
+        Arc::new(Link { state: Mutex::default(), streams: Mutex::default(), rng, figures })
     }
 
     pub(crate) fn set_passage(&self, passage: Passage) {
@@ -97,7 +101,8 @@ impl Link {
 
     /// Accepts connections for as long as the test runs. Answers pass while `back` lets them.
     pub(crate) fn open(self: &Arc<Link>, back: &Arc<Link>, route: Route) {
-        let listener = TcpListener::bind(route.listen).unwrap_or_else(|error| panic!("{}: {error}", route.listen));
+        let listener = TcpListener::bind(route.listen)
+            .unwrap_or_else(|error| panic!("{}: {error}", route.listen));
         let (link, back) = (self.clone(), back.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -159,12 +164,13 @@ impl Link {
         }
     }
 
-    /// What becomes of a frame: how often it arrives and how late, and whether the connection breaks.
+    /// What becomes of a frame: how often it arrives and how late, and whether the connection
+    /// breaks.
     fn mishandle(&self, mut frame: Vec<u8>) -> (Vec<(Vec<u8>, Duration, bool)>, bool) {
         let noise = self.state.lock().1;
-        let mut dice = self.dice.lock();
+        let mut rng = self.rng.lock();
         let mut falls = |chance: u64, what: &'static str| {
-            let falls = chance > 0 && dice.below(1000) < chance;
+            let falls = chance > 0 && rng.below(1000) < chance;
             if falls {
                 self.figures.fault(what);
             }
@@ -175,15 +181,21 @@ impl Link {
         }
         let tears = falls(noise.tear, "connections broken within a frame");
         let repeats = falls(noise.repeat, "frames repeated");
-        let damages = falls(noise.damage, "frames damaged");
+        let damages = falls(noise.corruption, "frames damaged");
         if damages {
-            let at = dice.below(frame.len() as u64) as usize;
-            frame[at] ^= 1 << dice.below(8);
+            let at = rng.below(frame.len() as u64) as usize;
+            frame[at] ^= 1 << rng.below(8);
         }
         if tears {
             frame.truncate(frame.len() / 2);
         }
-        let mut late = || if noise.delay_ms == 0 { Duration::ZERO } else { Duration::from_micros(dice.below(noise.delay_ms * 1000)) };
+        let mut late = || {
+            if noise.delay_ms == 0 {
+                Duration::ZERO
+            } else {
+                Duration::from_micros(rng.below(noise.delay_ms * 1000))
+            }
+        };
         if noise.delay_ms > 0 {
             self.figures.fault("frames delayed");
         }
@@ -213,7 +225,8 @@ struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    /// By the time at which they are due; what is due at the same time, in the order in which it came.
+    /// By the time at which they are due; what is due at the same time, in the order in which it
+    /// came.
     frames: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
     bytes: usize,
     count: u64,
@@ -250,7 +263,8 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Writes what is due, while the link is open, until the other end is gone or nothing more can come.
+    /// Writes what is due, while the link is open, until the other end is gone or nothing more can
+    /// come.
     fn drain(&self, link: &Link, mut stream: &TcpStream) -> io::Result<()> {
         let outcome = loop {
             match self.next(link) {
@@ -273,12 +287,15 @@ impl Queue {
             let due = waiting.frames.peek().map(|Reverse((due, ..))| *due);
             let now = Instant::now();
             match due {
-                _ if link.passage() == Passage::Silent => drop(self.changed.wait_for(&mut waiting, PAUSE)),
+                _ if link.passage() == Passage::Silent => {
+                    drop(self.changed.wait_for(&mut waiting, PAUSE))
+                }
                 None if waiting.closed => return None,
                 None => self.changed.wait(&mut waiting),
                 Some(due) if due > now => drop(self.changed.wait_for(&mut waiting, due - now)),
                 Some(_) => {
-                    let Reverse((_, _, frame)) = waiting.frames.pop().expect("it was there a moment ago");
+                    let Reverse((_, _, frame)) =
+                        waiting.frames.pop().expect("it was there a moment ago");
                     waiting.bytes -= frame.len();
                     self.changed.notify_all();
                     return Some(frame);

@@ -1,5 +1,6 @@
-//! Chaos: five real processes that speak TCP and write to real disks, while signals, partitions, noise and power cuts hit them; and the checker of the
-//! simulator judges what their hosts were told.
+//! Chaos: five real processes that speak TCP and write to real disks, while signals, partitions,
+//! noise and power cuts hit them; and the checker of the simulator judges what their hosts were
+//! told.
 //!
 //! `README.md` says what is drawn and what is demanded. In short:
 //!
@@ -10,11 +11,8 @@
 #![cfg(target_os = "linux")]
 
 mod book;
-#[path = "../kernel/dice.rs"]
-#[expect(dead_code, reason = "what the tests of the kernel draw beyond this")]
-mod dice;
+mod environment;
 mod figures;
-mod grounds;
 mod hosts;
 mod life;
 mod links;
@@ -24,6 +22,9 @@ mod part;
 mod payload;
 mod readers;
 mod record;
+#[path = "../kernel/rng.rs"]
+#[expect(dead_code, reason = "what the tests of the kernel draw beyond this")]
+mod rng;
 mod trial;
 mod trouble;
 #[path = "../kernel/volume.rs"]
@@ -33,15 +34,16 @@ mod world;
 
 use std::time::Duration;
 
-use dice::Dice;
+use environment::Environment;
 use figures::Sheet;
-use grounds::Grounds;
+use rng::Rng;
 
 /// A volume holds what is left by a purge, and little more.
 const VOLUME_BYTES: u64 = 192 << 20;
 
 fn length(default: u64) -> Duration {
-    let seconds = std::env::var("DLEDGER_CHAOS_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    let seconds =
+        std::env::var("DLEDGER_CHAOS_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(seconds.unwrap_or(default))
 }
 
@@ -74,7 +76,7 @@ const SEEN_ANYWHERE: [&str; 13] = [
 #[test]
 fn five_processes_lose_nothing() {
     let length = length(5);
-    let sheet = trial::run(Grounds::loopback(), length, Dice::new());
+    let sheet = trial::run(Environment::loopback(), length, Rng::new());
     demand_sightings(&sheet, length, &SEEN_ANYWHERE);
 }
 
@@ -83,7 +85,7 @@ fn five_processes_lose_nothing() {
 fn five_processes_on_volumes_in_namespaces_lose_nothing() {
     if namespaces::enter("five_processes_on_volumes_in_namespaces_lose_nothing") {
         let length = length(600);
-        let sheet = trial::run(Grounds::namespaces(VOLUME_BYTES), length, Dice::new());
+        let sheet = trial::run(Environment::namespaces(VOLUME_BYTES), length, Rng::new());
         // Eight kinds of faults take their turn, five on the loopback.
         demand_sightings(&sheet, length * 5 / 8, &SEEN_ANYWHERE);
         demand_sightings(&sheet, length * 5 / 8, &["disks filled up", "power cuts"]);

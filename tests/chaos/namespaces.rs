@@ -1,4 +1,5 @@
-//! A world of its own: a process and all that it starts, with mounts, processes and networks that end with it.
+//! A world of its own: a process and all that it starts, with mounts, processes and networks that
+//! end with it.
 
 use std::env;
 use std::fmt::Write as _;
@@ -8,9 +9,11 @@ use std::process::{Command, Stdio};
 /// Set within such a world.
 const WITHIN: &str = "DLEDGER_CHAOS_WITHIN";
 
-/// Runs the test `name` of this program in a world of its own, unless this is it. Whether this is it.
+/// Runs the test `name` of this program in a world of its own, unless this is it. Whether this is
+/// it.
 ///
-/// Mounts, processes and networks of that world are gone when its first process has ended, however it ends: the kernel sees to that.
+/// Mounts, processes and networks of that world are gone when its first process has ended, however
+/// it ends: the kernel sees to that.
 pub(crate) fn enter(name: &str) -> bool {
     if env::var_os(WITHIN).is_some() {
         return true;
@@ -18,9 +21,16 @@ pub(crate) fn enter(name: &str) -> bool {
     let test = env::current_exe().expect("a running program has a path");
     let mut command = Command::new("unshare");
     command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]).arg(test);
-    command.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]).env(WITHIN, "1");
-    let status = command.status().unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
-    assert!(status.success(), "the test failed within its own world (or could not make one: is this root?)");
+    command
+        .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
+        .env(WITHIN, "1");
+    let status = command
+        .status()
+        .unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
+    assert!(
+        status.success(),
+        "the test failed within its own world (or could not make one: is this root?)"
+    );
     false
 }
 
@@ -53,20 +63,39 @@ pub(crate) fn set_losses(prefix: &str, node: u64, losses: &[(u64, u64)]) {
     let mut rules = "flush ruleset\ntable ip chaos {\nchain in {\ntype filter hook input priority 0; policy accept;\n".to_owned();
     for (from, percent) in losses {
         let sources = format!("{prefix}.{from}, {prefix}.{}", 100 + from);
-        let chance = if *percent < 100 { format!("numgen random mod 100 < {percent} ") } else { String::new() };
+        let chance = if *percent < 100 {
+            format!("numgen random mod 100 < {percent} ")
+        } else {
+            String::new()
+        };
         let _ = writeln!(rules, "ip saddr {{ {sources} }} {chance}drop");
     }
     rules.push_str("}\n}\n");
     let words = entry(node);
-    let mut nft =
-        Command::new(&words[0]).args(&words[1..]).args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn().expect("nsenter and nft");
-    nft.stdin.take().expect("it was piped").write_all(rules.as_bytes()).expect("it reads its rules");
-    assert!(nft.wait().expect("it is a child of ours").success(), "nft refused its rules:\n{rules}");
+    let mut nft = Command::new(&words[0])
+        .args(&words[1..])
+        .args(["nft", "-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("nsenter and nft");
+    nft.stdin
+        .take()
+        .expect("it was piped")
+        .write_all(rules.as_bytes())
+        .expect("it reads its rules");
+    assert!(
+        nft.wait().expect("it is a child of ours").success(),
+        "nft refused its rules:\n{rules}"
+    );
 }
 
 fn run(line: &str) {
     let words: Vec<&str> = line.split(' ').collect();
     let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{line:?} could not be started: {error}"));
-    assert!(output.status.success(), "{line:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{line:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

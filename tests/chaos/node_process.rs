@@ -1,7 +1,8 @@
-//! One node of the group, in a process of its own: this test program, started once more. It does what its parent asks, line by line.
+//! One node of the group, in a process of its own: this test program, started once more. It does
+//! what its parent asks, line by line.
 //!
-//! Parent and child talk over a socket that the child finds as its standard input. Every question begins with a number, and the answer with the
-//! same; 0 stands before what is said unasked.
+//! Parent and child talk over a socket that the child finds as its standard input. Every question
+//! begins with a number, and the answer with the same; 0 stands before what is said unasked.
 //!
 //! | question | answers |
 //! |---|---|
@@ -12,7 +13,8 @@
 //! | `committed` | `range START END` |
 //! | `transfer NODE`, `purge INDEX`, `stop` | `done`, `none` |
 //!
-//! Unasked: `opened`, `leads TERM`, `full TEXT` (too full to be opened), `broken TEXT` (what must not be).
+//! Unasked: `opened`, `leads TERM`, `full TEXT` (too full to be opened), `broken TEXT` (what must
+//! not be).
 
 use std::env;
 use std::fmt::Write as _;
@@ -44,8 +46,10 @@ fn a_node_of_the_group() {
     let Ok(part) = env::var(PART) else { return };
     // A process that was stopped, too, ends with those who started it.
     set_parent_process_death_signal(Some(Signal::KILL)).expect("every process may ask for this");
-    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().expect("the parent gave it"));
-    let voice = Voice(Arc::new(Mutex::new(control.try_clone().expect("there are few descriptors yet"))));
+    let control =
+        UnixStream::from(io::stdin().as_fd().try_clone_to_owned().expect("the parent gave it"));
+    let voice =
+        Voice(Arc::new(Mutex::new(control.try_clone().expect("there are few descriptors yet"))));
     let part = Part::read(&part);
     let herald = voice.clone();
     let opened = part.builder().on_role_change(move |status| {
@@ -55,7 +59,9 @@ fn a_node_of_the_group() {
     });
     match opened.open() {
         Ok(ledger) => Node::new(ledger, part.settings.seed, voice).serve(control),
-        Err(OpenError::Storage(error @ StorageError::Full { .. })) => voice.say(0, &format!("full {error}")),
+        Err(OpenError::Storage(error @ StorageError::Full { .. })) => {
+            voice.say(0, &format!("full {error}"))
+        }
         Err(error) => voice.say(0, &format!("broken it does not open: {error}")),
     }
 }
@@ -107,7 +113,10 @@ impl Node {
                     return self.voice.say(id, if outcome.is_ok() { "done" } else { "none" });
                 }
                 _ => {
-                    let (verb, about) = (words[1].to_owned(), words.get(2).map_or(0, |word| word.parse().expect("a number")));
+                    let (verb, about) = (
+                        words[1].to_owned(),
+                        words.get(2).map_or(0, |word| word.parse().expect("a number")),
+                    );
                     self.aside(move |node| node.voice.say(id, &node.answer_in_time(&verb, about)));
                 }
             }
@@ -123,7 +132,8 @@ impl Node {
         let future = if count == 1 {
             self.ledger.append_async(payload(self.seed, first))
         } else {
-            self.ledger.append_batch_async((first..first + count).map(|number| payload(self.seed, number)))
+            self.ledger
+                .append_batch_async((first..first + count).map(|number| payload(self.seed, number)))
         };
         if future.index().is_none() {
             return self.voice.say(id, &outcome(future.wait()));
@@ -141,7 +151,9 @@ impl Node {
     fn answer_in_time(&self, verb: &str, about: u64) -> String {
         let done = |ok: bool| if ok { "done" } else { "none" }.to_owned();
         match verb {
-            "barrier" => self.ledger.barrier().map_or("none".to_owned(), |end| format!("end {end}")),
+            "barrier" => {
+                self.ledger.barrier().map_or("none".to_owned(), |end| format!("end {end}"))
+            }
             "look" => self.ledger.barrier().map_or("none".to_owned(), |_| self.get(about)),
             "transfer" => done(self.ledger.transfer_leadership(about).is_ok()),
             "purge" => done(self.ledger.purge(about).is_ok()),
@@ -151,7 +163,9 @@ impl Node {
 
     fn get(&self, index: u64) -> String {
         match self.ledger.get(index) {
-            Ok(Some(entry)) => self.number_of(&entry).map_or("none".to_owned(), |number| format!("found {number}")),
+            Ok(Some(entry)) => {
+                self.number_of(&entry).map_or("none".to_owned(), |number| format!("found {number}"))
+            }
             Ok(None) => "missing".to_owned(),
             Err(ReadError::Purged { .. }) => "purged".to_owned(),
             Err(error) => {
@@ -164,7 +178,14 @@ impl Node {
     fn number_of(&self, entry: &Entry) -> Option<u64> {
         let number = number_of(self.seed, entry);
         if number.is_none() {
-            self.voice.say(0, &format!("broken entry {} holds bytes that nobody offered: {:?}", entry.index(), &entry[..]));
+            self.voice.say(
+                0,
+                &format!(
+                    "broken entry {} holds bytes that nobody offered: {:?}",
+                    entry.index(),
+                    &entry[..]
+                ),
+            );
         }
         number
     }
@@ -189,7 +210,8 @@ impl Node {
                 }
                 Err(ReadError::Purged { first, .. }) => return format!("purged {first}"),
                 Err(error) => {
-                    self.voice.say(0, &format!("broken behind entry {from} it cannot be read: {error}"));
+                    self.voice
+                        .say(0, &format!("broken behind entry {from} it cannot be read: {error}"));
                     break;
                 }
             }
@@ -202,7 +224,9 @@ fn outcome(outcome: Result<Appended, AppendError>) -> String {
     match outcome {
         Ok(appended) => format!("ok {}", appended.index),
         Err(error) if error.may_have_committed() => "unknown".to_owned(),
-        Err(AppendError::NotLeader { leader: Some(leader), .. }) => format!("refused {}", leader.get()),
+        Err(AppendError::NotLeader { leader: Some(leader), .. }) => {
+            format!("refused {}", leader.get())
+        }
         Err(_) => "refused 0".to_owned(),
     }
 }

@@ -25,7 +25,8 @@ pub(crate) struct Part {
     pub(crate) node: u64,
     pub(crate) dir: PathBuf,
     pub(crate) settings: Settings,
-    /// Where this node is to listen, and where it is told that its peers are: every node has its own way to each of the others.
+    /// Where this node is to listen, and where it is told that its peers are: every node has its
+    /// own way to each of the others.
     pub(crate) addresses: Vec<String>,
 }
 
@@ -56,7 +57,12 @@ impl Part {
         DLedger::builder(self.node)
             .group("chaos")
             .dir(&self.dir)
-            .peers((1..).zip(&self.addresses).map(|(id, address)| (id, address.as_str())).collect::<Vec<(u64, &str)>>())
+            .peers(
+                (1..)
+                    .zip(&self.addresses)
+                    .map(|(id, address)| (id, address.as_str()))
+                    .collect::<Vec<(u64, &str)>>(),
+            )
             .flush(flush)
             .segment_bytes(self.settings.segment_bytes)
             .heartbeat_interval(HEARTBEAT)

@@ -1,11 +1,12 @@
-//! A reader for each node: it reads all that the node shows, life after life, and has it compared with what others have shown.
+//! A reader for each node: it reads all that the node shows, life after life, and has it compared
+//! with what others have shown.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::dice::Dice;
 use crate::life::Life;
+use crate::rng::Rng;
 use crate::world::{World, nodes};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -15,9 +16,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const AGAIN_MAX: u64 = 20_000;
 
 /// Reads until the world is closing.
-pub(crate) fn start(world: &Arc<World>, dice: &mut Dice) -> Vec<JoinHandle<()>> {
+pub(crate) fn start(world: &Arc<World>, rng: &mut Rng) -> Vec<JoinHandle<()>> {
     let reader = |node| {
-        let (world, mut dice) = (world.clone(), Dice::from_seed(dice.draw()));
+        let (world, mut rng) = (world.clone(), Rng::from_seed(rng.draw()));
         thread::spawn(move || {
             let (mut next, mut last_life) = (0, None);
             while !world.is_closing() {
@@ -26,7 +27,7 @@ pub(crate) fn start(world: &Arc<World>, dice: &mut Dice) -> Vec<JoinHandle<()>> 
                     continue;
                 };
                 if last_life.replace(life.number) != Some(life.number) {
-                    next = u64::saturating_sub(next, dice.below(AGAIN_MAX));
+                    next = u64::saturating_sub(next, rng.below(AGAIN_MAX));
                 }
                 match read_some(&world, &life, next) {
                     Some(reached) if reached != next => next = reached,

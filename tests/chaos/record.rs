@@ -1,9 +1,10 @@
 //! What the hosts asked for and what they were told, in the form that the checker reads.
 
-use dledger::sim::check::{History, NEVER, Operation, Outcome, What};
+use dledger::sim::check::{History, Invocation, NEVER, Operation, Outcome};
 use parking_lot::Mutex;
 
-/// The history, while it is being made. A call that never ends stays as it began, with an outcome that nobody knows.
+/// The history, while it is being made. A call that never ends stays as it began, with an outcome
+/// that nobody knows.
 #[derive(Default)]
 pub(crate) struct Record(Mutex<Pages>);
 
@@ -16,28 +17,32 @@ struct Pages {
 }
 
 impl Record {
-    /// A batch of `count` payloads is about to be offered. Returns the call and the number of the first payload.
+    /// A batch of `count` payloads is about to be offered. Returns the call and the number of the
+    /// first payload.
     pub(crate) fn offer(&self, session: u32, count: u32) -> (usize, u64) {
         let mut pages = self.0.lock();
         let first = pages.offered;
         pages.offered += u64::from(count);
-        (pages.begin(session, What::Append { first, count, outcome: Outcome::Unknown }), first)
+        (
+            pages.begin(session, Invocation::Append { first, count, outcome: Outcome::Unknown }),
+            first,
+        )
     }
 
     /// Something is about to be read. Until it is answered it says nothing.
     pub(crate) fn begin_read(&self, session: u32) -> usize {
-        self.0.lock().begin(session, What::Get { index: 0, found: None, linearizable: false })
+        self.0.lock().begin(session, Invocation::Get { index: 0, found: None, linearizable: false })
     }
 
     pub(crate) fn end_append(&self, call: usize, outcome: Outcome) {
         let mut pages = self.0.lock();
-        if let What::Append { outcome: told, .. } = &mut pages.history.operations[call].what {
+        if let Invocation::Append { outcome: told, .. } = &mut pages.history.operations[call].what {
             *told = outcome;
         }
         pages.end(call);
     }
 
-    pub(crate) fn end_read(&self, call: usize, what: What) {
+    pub(crate) fn end_read(&self, call: usize, what: Invocation) {
         let mut pages = self.0.lock();
         pages.history.operations[call].what = what;
         pages.end(call);
@@ -50,7 +55,7 @@ impl Record {
 }
 
 impl Pages {
-    fn begin(&mut self, session: u32, what: What) -> usize {
+    fn begin(&mut self, session: u32, what: Invocation) -> usize {
         self.moment += 1;
         self.history.operations.push(Operation { session, began: self.moment, ended: NEVER, what });
         self.history.operations.len() - 1

@@ -5,29 +5,31 @@ use std::time::{Duration, Instant};
 
 use dledger::sim::check::check;
 
-use crate::dice::Dice;
+use crate::environment::Environment;
 use crate::figures::Sheet;
-use crate::grounds::Grounds;
-use crate::hosts::{self, Habits};
+use crate::hosts::{self, ClientProfile};
 use crate::part::Settings;
 use crate::readers::{self, read_some};
+use crate::rng::Rng;
 use crate::trouble::Trouble;
-use crate::world::{Undertaker, World, nodes};
+use crate::world::{KillOnDrop, World, nodes};
 
-/// How long anything may take, once all is healed, before the run gives up on it. Never waited for when all is well.
+/// How long anything may take, once all is healed, before the run gives up on it. Never waited for
+/// when all is well.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Runs for about `length`, and returns what it was like.
 ///
 /// # Panics
 /// If anything was seen that must not be.
-pub(crate) fn run(grounds: Grounds, length: Duration, mut dice: Dice) -> Sheet {
-    let settings = draw_settings(&mut dice, grounds.has_volumes());
+pub(crate) fn run(environment: Environment, length: Duration, mut rng: Rng) -> Sheet {
+    let settings = draw_settings(&mut rng, environment.has_volumes());
     println!("{length:?} of chaos: {settings:?}");
-    let world = World::new(grounds, settings, Habits::draw(&mut dice));
-    let _undertaker = Undertaker(world.clone());
-    let mut trial = Trial { trouble: Trouble::new(world.clone(), Dice::from_seed(dice.draw())), world };
-    trial.chaos(length, &mut dice);
+    let world = World::new(environment, settings, ClientProfile::draw(&mut rng));
+    let _undertaker = KillOnDrop(world.clone());
+    let mut trial =
+        Trial { trouble: Trouble::new(world.clone(), Rng::from_seed(rng.draw())), world };
+    trial.chaos(length, &mut rng);
     trial.afterwards();
     trial.judge();
     let sheet = trial.world.figures.sheet();
@@ -35,11 +37,12 @@ pub(crate) fn run(grounds: Grounds, length: Duration, mut dice: Dice) -> Sheet {
     sheet
 }
 
-fn draw_settings(dice: &mut Dice, power_fails: bool) -> Settings {
-    let segment_bytes = [64 << 10, 256 << 10, 1 << 20, 4 << 20][dice.below(4) as usize];
-    // Who loses power before a sync loses what it confirmed: that is no fault of an asynchronous flush.
-    let flush_ms = if power_fails || dice.once_in(2) { 0 } else { 1 + dice.below(200) };
-    Settings { seed: dice.draw(), segment_bytes, flush_ms }
+fn draw_settings(rng: &mut Rng, power_fails: bool) -> Settings {
+    let segment_bytes = [64 << 10, 256 << 10, 1 << 20, 4 << 20][rng.below(4) as usize];
+    // Who loses power before a sync loses what it confirmed: that is no fault of an asynchronous
+    // flush.
+    let flush_ms = if power_fails || rng.once_in(2) { 0 } else { 1 + rng.below(200) };
+    Settings { seed: rng.draw(), segment_bytes, flush_ms }
 }
 
 struct Trial {
@@ -48,29 +51,42 @@ struct Trial {
 }
 
 impl Trial {
-    fn chaos(&mut self, length: Duration, dice: &mut Dice) {
+    fn chaos(&mut self, length: Duration, rng: &mut Rng) {
         let world = &self.world;
         nodes().for_each(|node| world.want(node));
-        let hosts = hosts::start(world, dice);
-        let readers = readers::start(world, dice);
+        let hosts = hosts::start(world, rng);
+        let readers = readers::start(world, rng);
         self.trouble.make(Instant::now() + length);
         self.trouble.heal();
-        self.wait_until("all nodes are open", |world| nodes().all(|node| world.life(node).is_some()));
+        self.wait_until("all nodes are open", |world| {
+            nodes().all(|node| world.life(node).is_some())
+        });
         self.trouble.pass(Duration::from_secs(1));
         self.world.close();
-        let idle = hosts.into_iter().map(|host| host.join().expect("hosts do not panic")).filter(|idle| *idle).count();
+        let idle = hosts
+            .into_iter()
+            .map(|host| host.join().expect("hosts do not panic"))
+            .filter(|idle| *idle)
+            .count();
         readers.into_iter().for_each(|reader| reader.join().expect("readers do not panic"));
         self.demand_soundness();
-        assert_eq!(idle, hosts::HOSTS as usize, "some calls never ended, though every call has its time");
+        assert_eq!(
+            idle,
+            hosts::HOSTS as usize,
+            "some calls never ended, though every call has its time"
+        );
     }
 
-    /// Everything is healed. It must take appends, and must do so again after the end of all processes at once.
+    /// Everything is healed. It must take appends, and must do so again after the end of all
+    /// processes at once.
     fn afterwards(&mut self) {
         self.append();
         nodes().for_each(|node| self.world.kill(node));
-        nodes().for_each(|node| self.world.grounds.cut_power(node));
+        nodes().for_each(|node| self.world.environment.cut_power(node));
         nodes().for_each(|node| self.world.want(node));
-        self.wait_until("all nodes are open again", |world| nodes().all(|node| world.life(node).is_some()));
+        self.wait_until("all nodes are open again", |world| {
+            nodes().all(|node| world.life(node).is_some())
+        });
         let last = self.append();
         for node in nodes() {
             self.read_all(node, last + 1);
@@ -92,20 +108,29 @@ impl Trial {
         let mut next = 0;
         self.wait_until("a node has the whole ledger", |world| {
             let life = world.life(node).expect("all is healed");
-            while let Some(reached) = read_some(world, &life, next).filter(|reached| *reached != next) {
+            while let Some(reached) =
+                read_some(world, &life, next).filter(|reached| *reached != next)
+            {
                 next = reached;
             }
             next >= end
         });
         if next != end {
-            self.world.violated(format!("node {node} ends at {next}, where the last append was acknowledged as entry {}", end - 1));
+            self.world.violated(format!(
+                "node {node} ends at {next}, where the last append was acknowledged as entry {}",
+                end - 1
+            ));
         }
         self.demand_soundness();
     }
 
     fn judge(&self) {
         let (history, ledger) = (self.world.record.take(), self.world.book.ledger());
-        println!("{} operations and {} entries are checked", history.operations.len(), ledger.payloads.len());
+        println!(
+            "{} operations and {} entries are checked",
+            history.operations.len(),
+            ledger.payloads.len()
+        );
         if let Err(anomaly) = check(&history, &ledger) {
             self.world.violated(anomaly.to_string());
         }

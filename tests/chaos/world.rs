@@ -7,23 +7,23 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::book::Book;
-use crate::dice::Dice;
+use crate::environment::{Environment, NODES};
 use crate::figures::Figures;
-use crate::grounds::{Grounds, NODES};
-use crate::hosts::Habits;
+use crate::hosts::ClientProfile;
 use crate::life::Life;
 use crate::links::{Link, Route};
 use crate::part::{Part, Settings};
 use crate::record::Record;
+use crate::rng::Rng;
 
 /// See the [module](self).
 pub(crate) struct World {
     pub(crate) settings: Settings,
-    pub(crate) grounds: Grounds,
+    pub(crate) environment: Environment,
     pub(crate) record: Record,
     pub(crate) book: Book,
     pub(crate) figures: Arc<Figures>,
-    pub(crate) habits: Mutex<Habits>,
+    pub(crate) profile: Mutex<ClientProfile>,
     links: Vec<Arc<Link>>,
     places: Vec<Mutex<Place>>,
     lives: AtomicU32,
@@ -57,17 +57,22 @@ pub(crate) fn pairs() -> impl Iterator<Item = (u64, u64)> {
 
 impl World {
     /// Opens the ways between the nodes, and starts none of them.
-    pub(crate) fn new(grounds: Grounds, settings: Settings, habits: Habits) -> Arc<World> {
+    pub(crate) fn new(
+        environment: Environment,
+        settings: Settings,
+        profile: ClientProfile,
+    ) -> Arc<World> {
         let figures = Arc::new(Figures::default());
-        let mut dice = Dice::from_seed(!settings.seed);
-        let links: Vec<Arc<Link>> = (0..NODES * NODES).map(|_| Link::new(dice.draw(), figures.clone())).collect();
+        let mut rng = Rng::from_seed(!settings.seed);
+        let links: Vec<Arc<Link>> =
+            (0..NODES * NODES).map(|_| Link::new(rng.draw(), figures.clone())).collect();
         let world = World {
             settings,
-            grounds,
+            environment,
             record: Record::default(),
             book: Book::default(),
             figures,
-            habits: Mutex::new(habits),
+            profile: Mutex::new(profile),
             links,
             places: nodes().map(|_| Mutex::default()).collect(),
             lives: AtomicU32::new(0),
@@ -78,8 +83,9 @@ impl World {
             closing: AtomicBool::new(false),
         };
         for (from, to) in pairs() {
-            let (listen, source) = (world.grounds.proxy(from, to), world.grounds.face(from));
-            let target = world.grounds.address(to);
+            let (listen, source) =
+                (world.environment.proxy(from, to), world.environment.face(from));
+            let target = world.environment.address(to);
             world.link(from, to).open(world.link(to, from), Route { listen, source, target });
         }
         Arc::new(world)
@@ -103,7 +109,8 @@ impl World {
         self.place(node).lock().wanted = true;
     }
 
-    /// Starts what should be up and is not. Called from one thread only: processes end with the thread that started them.
+    /// Starts what should be up and is not. Called from one thread only: processes end with the
+    /// thread that started them.
     pub(crate) fn start_what_is_wanted(self: &Arc<World>) {
         for node in nodes() {
             let mut place = self.place(node).lock();
@@ -114,12 +121,24 @@ impl World {
     }
 
     fn start(self: &Arc<World>, node: u64) -> Arc<Life> {
-        let told = |to: u64| if to == node { self.grounds.address(node) } else { self.grounds.proxy(node, to) };
+        let told = |to: u64| {
+            if to == node {
+                self.environment.address(node)
+            } else {
+                self.environment.proxy(node, to)
+            }
+        };
         let addresses = nodes().map(|to| told(to).to_string()).collect();
-        let part = Part { node, dir: self.grounds.dir(node), settings: self.settings, addresses };
+        let part =
+            Part { node, dir: self.environment.dir(node), settings: self.settings, addresses };
         let world = self.clone();
         let number = self.lives.fetch_add(1, Ordering::Relaxed);
-        Life::start(number, &part, &self.grounds.program(node), Box::new(move |life, what| world.hear(life, what)))
+        Life::start(
+            number,
+            &part,
+            &self.environment.program(node),
+            Box::new(move |life, what| world.hear(life, what)),
+        )
     }
 
     /// Kills the process of a node, which then stays down until it is wanted.
@@ -203,9 +222,9 @@ impl World {
 }
 
 /// Kills every process when the run is over, however it ends.
-pub(crate) struct Undertaker(pub(crate) Arc<World>);
+pub(crate) struct KillOnDrop(pub(crate) Arc<World>);
 
-impl Drop for Undertaker {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         self.0.close();
         nodes().for_each(|node| self.0.kill(node));

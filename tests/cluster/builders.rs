@@ -12,9 +12,9 @@ use crate::cluster_of::until;
 
 fn taken(builder: Builder) -> &'static str {
     match builder.open() {
-        Err(error @ OpenError::Taken { knob, .. }) => {
-            assert!(error.to_string().starts_with(&format!("Builder::{knob}: ")), "{error}");
-            knob
+        Err(error @ OpenError::Taken { setting, .. }) => {
+            assert!(error.to_string().starts_with(&format!("Builder::{setting}: ")), "{error}");
+            setting
         }
         other => panic!("{other:?}"),
     }

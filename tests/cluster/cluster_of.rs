@@ -21,7 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the nodes talk over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wire {
+pub(crate) enum TransportKind {
     Memory,
     Tcp,
 }
@@ -36,7 +36,8 @@ pub(crate) enum Disk {
 }
 
 /// Flush policies that the tests run under.
-pub(crate) const FLUSHES: [FlushPolicy; 2] = [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(5) }];
+pub(crate) const FLUSHES: [FlushPolicy; 2] =
+    [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(5) }];
 
 type Tune = Arc<dyn Fn(Builder) -> Builder + Send + Sync>;
 
@@ -44,7 +45,7 @@ type Tune = Arc<dyn Fn(Builder) -> Builder + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Plan {
     size: u64,
-    wire: Wire,
+    wire: TransportKind,
     disk: Disk,
     heartbeat: Duration,
     election: Duration,
@@ -55,7 +56,7 @@ pub(crate) struct Plan {
 pub(crate) fn cluster_of(size: u64) -> Plan {
     Plan {
         size,
-        wire: Wire::Memory,
+        wire: TransportKind::Memory,
         disk: Disk::Memory,
         heartbeat: Duration::from_millis(20),
         election: Duration::from_millis(200),
@@ -64,7 +65,7 @@ pub(crate) fn cluster_of(size: u64) -> Plan {
 }
 
 impl Plan {
-    pub(crate) fn over(mut self, wire: Wire) -> Plan {
+    pub(crate) fn over(mut self, wire: TransportKind) -> Plan {
         self.wire = wire;
         self
     }
@@ -81,7 +82,10 @@ impl Plan {
     }
 
     /// More settings, for every node and every time that it is opened.
-    pub(crate) fn with(mut self, tune: impl Fn(Builder) -> Builder + Send + Sync + 'static) -> Plan {
+    pub(crate) fn with(
+        mut self,
+        tune: impl Fn(Builder) -> Builder + Send + Sync + 'static,
+    ) -> Plan {
         let before = self.tune;
         self.tune = Arc::new(move |builder| tune(before(builder)));
         self
@@ -97,11 +101,11 @@ impl Plan {
     /// The same without any node running yet.
     pub(crate) fn prepare(self) -> Cluster {
         let addresses = match self.wire {
-            Wire::Memory => (1..=self.size).map(|id| format!("memory:{id}")).collect(),
-            Wire::Tcp => free_addresses(self.size),
+            TransportKind::Memory => (1..=self.size).map(|id| format!("memory:{id}")).collect(),
+            TransportKind::Tcp => free_addresses(self.size),
         };
         Cluster {
-            seats: (0..self.size).map(|_| Seat::default()).collect(),
+            seats: (0..self.size).map(|_| NodeSlot::default()).collect(),
             network: MemoryNetwork::new(),
             root: tempfile::tempdir().expect("there is room for temporary files"),
             addresses,
@@ -112,14 +116,18 @@ impl Plan {
 
 /// Addresses of this machine that nobody listens on.
 pub(crate) fn free_addresses(count: u64) -> Vec<String> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect()
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("it is bound").to_string())
+        .collect()
 }
 
 /// A group of nodes; some may be stopped.
 pub(crate) struct Cluster {
     plan: Plan,
-    seats: Vec<Seat>,
+    seats: Vec<NodeSlot>,
     addresses: Vec<String>,
     root: TempDir,
     pub(crate) network: MemoryNetwork,
@@ -127,7 +135,7 @@ pub(crate) struct Cluster {
 
 /// One node's place: what stays while the node comes and goes.
 #[derive(Default)]
-struct Seat {
+struct NodeSlot {
     memory: MemoryLog,
     gate: Gate,
     ledger: Mutex<Option<DLedger>>,
@@ -142,7 +150,7 @@ impl Cluster {
         self.ids().filter(|id| *id != than).collect()
     }
 
-    fn seat(&self, id: u64) -> &Seat {
+    fn seat(&self, id: u64) -> &NodeSlot {
         &self.seats[id as usize - 1]
     }
 
@@ -164,9 +172,10 @@ impl Cluster {
             .heartbeat_interval(self.plan.heartbeat)
             .election_timeout(self.plan.election);
         if self.plan.disk == Disk::Memory {
-            builder = builder.storage(GatedLog { log: seat.memory.clone(), gate: seat.gate.clone() });
+            builder =
+                builder.storage(GatedLog { log: seat.memory.clone(), gate: seat.gate.clone() });
         }
-        if self.plan.wire == Wire::Memory {
+        if self.plan.wire == TransportKind::Memory {
             builder = builder.transport(self.network.transport(id.into()));
         }
         (self.plan.tune)(builder)
@@ -184,11 +193,13 @@ impl Cluster {
 
     /// Shuts a node down in good order.
     pub(crate) fn stop(&self, id: u64) {
-        let ledger = self.seat(id).ledger.lock().take().expect("only a running node can be stopped");
+        let ledger =
+            self.seat(id).ledger.lock().take().expect("only a running node can be stopped");
         ledger.shutdown().expect("a sound node closes without an error");
     }
 
-    /// Cuts the power of a node: what its disk was not made to keep is gone. For a log in memory; another is shut down.
+    /// Cuts the power of a node: what its disk was not made to keep is gone. For a log in memory;
+    /// another is shut down.
     pub(crate) fn crash(&self, id: u64) {
         if self.plan.disk == Disk::Directory {
             return self.stop(id);
@@ -228,9 +239,16 @@ impl Cluster {
     pub(crate) fn leader_among(&self, ids: &[u64]) -> u64 {
         let majority = self.plan.size as usize / 2 + 1;
         until("a leader", || {
-            let statuses: Vec<_> = ids.iter().filter_map(|id| self.find(*id)).map(|ledger| ledger.status()).collect();
-            let leader = statuses.iter().filter(|status| status.role == Role::Leader).max_by_key(|status| status.term)?;
-            let followed = statuses.iter().filter(|status| status.leader == Some(leader.id) && status.term == leader.term).count();
+            let statuses: Vec<_> =
+                ids.iter().filter_map(|id| self.find(*id)).map(|ledger| ledger.status()).collect();
+            let leader = statuses
+                .iter()
+                .filter(|status| status.role == Role::Leader)
+                .max_by_key(|status| status.term)?;
+            let followed = statuses
+                .iter()
+                .filter(|status| status.leader == Some(leader.id) && status.term == leader.term)
+                .count();
             (followed >= majority).then_some(leader.id.get())
         })
     }
@@ -241,8 +259,9 @@ impl Cluster {
         self.leader_among(&self.running())
     }
 
-    /// Appends at whoever leads, again and again until it is acknowledged. If nobody can tell what became of it, because the leader was another meanwhile
-    /// (where a machine is busy, impatient nodes change leaders), it is looked for: nobody else may append the same at that time.
+    /// Appends at whoever leads, again and again until it is acknowledged. If nobody can tell what
+    /// became of it, because the leader was another meanwhile (where a machine is busy, impatient
+    /// nodes change leaders), it is looked for: nobody else may append the same at that time.
     #[track_caller]
     pub(crate) fn append(&self, payload: &[u8]) -> u64 {
         let before = self.node(self.leader()).committed().end;
@@ -253,33 +272,45 @@ impl Cluster {
         })
     }
 
-    /// Where this payload is, from index `before` on, if it is committed. If it is not by now, it never will be: whoever leads has committed all that was
-    /// in its log when it began.
+    /// Where this payload is, from index `before` on, if it is committed. If it is not by now, it
+    /// never will be: whoever leads has committed all that was in its log when it began.
     #[track_caller]
     fn find_committed(&self, payload: &[u8], before: u64) -> Option<u64> {
         let (ledger, end) = until("a leader to know all that is committed", || {
             let ledger = self.node(self.leader());
             ledger.barrier().ok().map(|end| (ledger, end))
         });
-        (before..end).find(|index| ledger.get(*index).is_ok_and(|entry| entry.is_some_and(|entry| *entry == *payload)))
+        (before..end).find(|index| {
+            ledger.get(*index).is_ok_and(|entry| entry.is_some_and(|entry| *entry == *payload))
+        })
     }
 
-    /// Waits until the running nodes have decided all that their logs hold and agree about it, and gives the ledger.
+    /// Waits until the running nodes have decided all that their logs hold and agree about it, and
+    /// gives the ledger.
     #[track_caller]
     pub(crate) fn agree(&self) -> Vec<Entry> {
         self.leader();
         let ids = self.running();
         until("all nodes to know the same commits and hold nothing else", || {
             let statuses: Vec<_> = ids.iter().map(|id| self.node(*id).status()).collect();
-            let ends: Vec<_> =
-                statuses.iter().map(|status| (status.committed.clone(), status.committed_position, status.end_index)).collect();
-            (ends.iter().all(|ends_here| *ends_here == ends[0]) && ends[0].2 == ends[0].0.end).then_some(())
+            let ends: Vec<_> = statuses
+                .iter()
+                .map(|status| {
+                    (status.committed.clone(), status.committed_position, status.end_index)
+                })
+                .collect();
+            (ends.iter().all(|ends_here| *ends_here == ends[0]) && ends[0].2 == ends[0].0.end)
+                .then_some(())
         });
         let ledger = whole(&self.node(ids[0]));
         for id in &ids[1..] {
             let here = whole(&self.node(*id));
             let differ = ledger.iter().zip(&here).find(|(one, other)| one != other);
-            assert!(differ.is_none() && ledger.len() == here.len(), "nodes {} and {id} differ: {differ:?}", ids[0]);
+            assert!(
+                differ.is_none() && ledger.len() == here.len(),
+                "nodes {} and {id} differ: {differ:?}",
+                ids[0]
+            );
         }
         ledger
     }
@@ -306,21 +337,33 @@ impl Drop for Cluster {
     }
 }
 
-/// Everything that is committed on a node, read by cursor, compared with `get`, and put to the rules of a ledger.
+/// Everything that is committed on a node, read by cursor, compared with `get`, and put to the
+/// rules of a ledger.
 #[track_caller]
 pub(crate) fn whole(ledger: &DLedger) -> Vec<Entry> {
     let committed = ledger.committed();
     assert_eq!(committed.start, 0, "nothing was purged");
-    let entries: Vec<Entry> = ledger.read(0).take(committed.end as usize).collect::<Result<_, _>>().expect("what is committed can be read");
+    let entries: Vec<Entry> = ledger
+        .read(0)
+        .take(committed.end as usize)
+        .collect::<Result<_, _>>()
+        .expect("what is committed can be read");
     assert_eq!(entries.len() as u64, committed.end, "a cursor reads all that is committed");
     let mut position = 0;
     for (entry, index) in entries.iter().zip(0..) {
-        assert_eq!((entry.index(), entry.position()), (index, position), "indexes are dense and positions sum the lengths");
+        assert_eq!(
+            (entry.index(), entry.position()),
+            (index, position),
+            "indexes are dense and positions sum the lengths"
+        );
         position += entry.len() as u64;
     }
-    let grows = |value: fn(&Entry) -> u64| entries.windows(2).all(|pair| value(&pair[0]) <= value(&pair[1]));
+    let grows = |value: fn(&Entry) -> u64| {
+        entries.windows(2).all(|pair| value(&pair[0]) <= value(&pair[1]))
+    };
     assert!(grows(Entry::term) && grows(Entry::timestamp), "neither terms nor timestamps decrease");
-    // Reading one by one finds the same. The ends and a stride between them, for ledgers may be long.
+    // Reading one by one finds the same. The ends and a stride between them, for ledgers may be
+    // long.
     for entry in entries.iter().step_by(entries.len() / 500 + 1).chain(entries.last()) {
         assert_eq!(ledger.get(entry.index()).expect("a get works").as_ref(), Some(entry));
     }
@@ -340,18 +383,22 @@ pub(crate) fn until<T>(what: impl Display, mut probe: impl FnMut() -> Option<T>)
     }
 }
 
-/// Numbers drawn from a seed. A test that fails shows the seed; `DLEDGER_SEED=<seed> cargo test <name>` draws the same ones.
-pub(crate) struct Dice(u64);
+/// Numbers drawn from a seed. A test that fails shows the seed; `DLEDGER_SEED=<seed> cargo test
+/// <name>` draws the same ones.
+pub(crate) struct Rng(u64);
 
-impl Dice {
-    pub(crate) fn new() -> Dice {
-        let seed = std::env::var("DLEDGER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-            use std::hash::{BuildHasher, Hasher};
-            std::collections::hash_map::RandomState::new().build_hasher().finish()
-        });
+impl Rng {
+    pub(crate) fn new() -> Rng {
+        let seed = std::env::var("DLEDGER_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| {
+                use std::hash::{BuildHasher, Hasher};
+                std::collections::hash_map::RandomState::new().build_hasher().finish()
+            });
         let test = thread::current().name().unwrap_or("<name>").to_owned();
         eprintln!("the dice of this run: DLEDGER_SEED={seed} cargo test --test cluster {test}");
-        Dice(seed)
+        Rng(seed)
     }
 
     /// A number below `end`.

@@ -1,4 +1,5 @@
-//! Nodes whose disks have changed what was synced: they say so, can be read, and take no part until their peers have sent them what they lost.
+//! Nodes whose disks have changed what was synced: they say so, can be read, and take no part until
+//! their peers have sent them what they lost.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -7,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dledger::{AppendError, BarrierError, Builder, DLedger, PurgeError, ReadError, Role, ShutdownError, TransferError};
+use dledger::{
+    AppendError, BarrierError, Builder, DLedger, PurgeError, ReadError, Role, ShutdownError,
+    TransferError,
+};
 
-use crate::cluster_of::{Cluster, Disk, Wire, cluster_of, until};
+use crate::cluster_of::{Cluster, Disk, TransportKind, cluster_of, until};
 
 const ENTRIES: u64 = 40;
 
@@ -20,7 +24,11 @@ fn payload(index: u64) -> Vec<u8> {
 /// The settings of the only node of a group, in `dir`.
 fn one_in(dir: &Path) -> Builder {
     let ms = Duration::from_millis;
-    DLedger::builder(1).dir(dir.join("node")).segment_bytes(64 << 10).heartbeat_interval(ms(20)).election_timeout(ms(100))
+    DLedger::builder(1)
+        .dir(dir.join("node"))
+        .segment_bytes(64 << 10)
+        .heartbeat_interval(ms(20))
+        .election_timeout(ms(100))
 }
 
 /// A closed directory with so many entries, each in a batch of its own.
@@ -32,10 +40,13 @@ fn filled(count: u64) -> tempfile::TempDir {
     dir
 }
 
-/// The segment of a directory with this entry, the place of its payload, and whether the segment is sealed.
+/// The segment of a directory with this entry, the place of its payload, and whether the segment is
+/// sealed.
 fn find(node: &Path, index: u64) -> (PathBuf, usize, bool) {
-    let segments =
-        fs::read_dir(node).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|it| it == "seg"));
+    let segments = fs::read_dir(node)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "seg"));
     let wanted = payload(index);
     for path in segments {
         let bytes = fs::read(&path).unwrap();
@@ -52,7 +63,8 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// The header of a record lies in front of the payload, and the fixed part of the batch between them.
+/// The header of a record lies in front of the payload, and the fixed part of the batch between
+/// them.
 const HEADER_BEFORE: usize = 32 + 96;
 
 #[track_caller]
@@ -62,10 +74,17 @@ fn takes_no_part(ledger: &DLedger) -> String {
     let fault = status.fault.expect("the node says what is wrong with it");
     let refused = ledger.append("more").unwrap_err();
     assert!(!refused.may_have_committed());
-    assert!(matches!(refused, AppendError::Failed { ref reason, .. } if *reason == fault), "{refused}");
-    assert!(matches!(ledger.barrier(), Err(BarrierError::Failed { reason, .. }) if reason == fault));
+    assert!(
+        matches!(refused, AppendError::Failed { ref reason, .. } if *reason == fault),
+        "{refused}"
+    );
+    assert!(
+        matches!(ledger.barrier(), Err(BarrierError::Failed { reason, .. }) if reason == fault)
+    );
     assert!(matches!(ledger.purge(10), Err(PurgeError::Failed { reason, .. }) if reason == fault));
-    assert!(matches!(ledger.transfer_leadership(1), Err(TransferError::Failed { reason, .. }) if reason == fault));
+    assert!(
+        matches!(ledger.transfer_leadership(1), Err(TransferError::Failed { reason, .. }) if reason == fault)
+    );
     fault
 }
 
@@ -75,30 +94,49 @@ fn reads_all_but(ledger: &DLedger, damaged: &[u64]) {
     let end = ledger.committed().end;
     for index in 0..end {
         match ledger.get(index) {
-            Ok(entry) => assert!(!damaged.contains(&index) && *entry.unwrap() == *payload(index), "entry {index}"),
-            Err(ReadError::Damaged { index: told, .. }) => assert!(told == index && damaged.contains(&index), "entry {index}"),
+            Ok(entry) => assert!(
+                !damaged.contains(&index) && *entry.unwrap() == *payload(index),
+                "entry {index}"
+            ),
+            Err(ReadError::Damaged { index: told, .. }) => {
+                assert!(told == index && damaged.contains(&index), "entry {index}")
+            }
             Err(error) => panic!("entry {index}: {error}"),
         }
     }
     let first_bad = damaged.iter().copied().min().unwrap_or(end);
     let in_order: Vec<_> = ledger.read(0).collect();
-    assert_eq!(in_order.iter().filter(|entry| entry.is_ok()).count() as u64, first_bad.min(end), "a cursor stops where the damage is");
+    assert_eq!(
+        in_order.iter().filter(|entry| entry.is_ok()).count() as u64,
+        first_bad.min(end),
+        "a cursor stops where the damage is"
+    );
 }
 
 #[test]
 fn one_node_with_a_damaged_tail_opens_at_once_to_be_read() {
     let dir = filled(ENTRIES);
     let node = dir.path().join("node");
-    for (index, before, name) in [(20, 0, "payload"), (21, HEADER_BEFORE, "header"), (0, HEADER_BEFORE, "first header")] {
+    for (index, before, name) in
+        [(20, 0, "payload"), (21, HEADER_BEFORE, "header"), (0, HEADER_BEFORE, "first header")]
+    {
         let (path, at, is_sealed) = find(&node, index);
         assert!(!is_sealed);
         let whole = fs::read(&path).unwrap();
         flip(&path, at - before);
         let began = Instant::now();
         let ledger = one_in(dir.path()).open().unwrap();
-        assert!(began.elapsed() < Duration::from_secs(5), "{name}: it waited for a leadership that cannot come");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{name}: it waited for a leadership that cannot come"
+        );
         let fault = takes_no_part(&ledger);
-        for part in [path.to_str().unwrap(), &format!("offset {}", at - HEADER_BEFORE), "raft index ", "restore it from a backup"] {
+        for part in [
+            path.to_str().unwrap(),
+            &format!("offset {}", at - HEADER_BEFORE),
+            "raft index ",
+            "restore it from a backup",
+        ] {
             assert!(fault.contains(part), "{name}: {part:?} is not in {fault:?}");
         }
         assert_eq!(ledger.committed(), 0..ENTRIES, "{name}");
@@ -111,7 +149,11 @@ fn one_node_with_a_damaged_tail_opens_at_once_to_be_read() {
         fs::write(&path, whole).unwrap();
     }
     let ledger = one_in(dir.path()).open().unwrap();
-    assert_eq!(ledger.append(payload(ENTRIES)).unwrap(), ENTRIES, "once the bytes are back, so is the node");
+    assert_eq!(
+        ledger.append(payload(ENTRIES)).unwrap(),
+        ENTRIES,
+        "once the bytes are back, so is the node"
+    );
     reads_all_but(&ledger, &[]);
 }
 
@@ -153,14 +195,18 @@ fn a_lost_segment_is_told_and_the_others_are_read() {
     fs::remove_file(path).unwrap();
     let ledger = one_in(dir.path()).open().unwrap();
     let fault = takes_no_part(&ledger);
-    assert!(fault.contains("a file is missing") && fault.contains(node.to_str().unwrap()), "{fault}");
+    assert!(
+        fault.contains("a file is missing") && fault.contains(node.to_str().unwrap()),
+        "{fault}"
+    );
     assert_eq!(ledger.committed(), 0..400);
-    // The entry in front of the gap was not yet known to be committed when it was written, so the lost segment may have replaced it.
+    // The entry in front of the gap was not yet known to be committed when it was written, so the
+    // lost segment may have replaced it.
     let unsure = lost[0] - 1;
     reads_all_but(&ledger, &[&[unsure], &lost[..]].concat());
 }
 
-fn damage(cluster: &Cluster, id: u64, index: u64, before: usize) {
+fn corruption(cluster: &Cluster, id: u64, index: u64, before: usize) {
     let (path, at, _) = find(&cluster.dir(id), index);
     flip(&path, at - before);
 }
@@ -176,12 +222,19 @@ fn whole(cluster: &Cluster, id: u64) {
 /// Waits for the node to show so many entries, and reads all of them.
 fn shows(cluster: &Cluster, id: u64, count: u64) {
     let ledger = cluster.node(id);
-    until(format!("node {id} shows {count} entries"), || (ledger.committed().end >= count).then_some(()));
+    until(format!("node {id} shows {count} entries"), || {
+        (ledger.committed().end >= count).then_some(())
+    });
     reads_all_but(&ledger, &[]);
 }
 
-fn filled_cluster(wire: Wire) -> Cluster {
-    let cluster = cluster_of(3).over(wire).on(Disk::Directory).impatient().with(|builder| builder.segment_bytes(64 << 10)).open();
+fn filled_cluster(wire: TransportKind) -> Cluster {
+    let cluster = cluster_of(3)
+        .over(wire)
+        .on(Disk::Directory)
+        .impatient()
+        .with(|builder| builder.segment_bytes(64 << 10))
+        .open();
     for index in 0..ENTRIES {
         assert_eq!(cluster.append(&payload(index)), index);
     }
@@ -191,20 +244,24 @@ fn filled_cluster(wire: Wire) -> Cluster {
 
 #[test]
 fn a_damaged_member_is_mended_by_the_others_and_counts_again() {
-    for wire in [Wire::Memory, Wire::Tcp] {
+    for wire in [TransportKind::Memory, TransportKind::Tcp] {
         let cluster = filled_cluster(wire);
         let damaged = cluster.leader();
         cluster.stop(damaged);
         let (path, at, _) = find(&cluster.dir(damaged), 30);
         let before = fs::read(&path).unwrap();
         let record = at - HEADER_BEFORE..at + payload(30).len();
-        damage(&cluster, damaged, 30, 0);
-        damage(&cluster, damaged, 20, HEADER_BEFORE);
-        damage(&cluster, damaged, ENTRIES - 1, HEADER_BEFORE);
+        corruption(&cluster, damaged, 30, 0);
+        corruption(&cluster, damaged, 20, HEADER_BEFORE);
+        corruption(&cluster, damaged, ENTRIES - 1, HEADER_BEFORE);
         cluster.start(damaged);
         whole(&cluster, damaged);
         shows(&cluster, damaged, ENTRIES);
-        assert_eq!(fs::read(&path).unwrap()[record.clone()], before[record], "a record whose header was intact comes back bit for bit");
+        assert_eq!(
+            fs::read(&path).unwrap()[record.clone()],
+            before[record],
+            "a record whose header was intact comes back bit for bit"
+        );
         // With another one gone, the mended node is needed for a majority.
         let other = cluster.others(damaged)[0];
         cluster.stop(other);
@@ -216,21 +273,28 @@ fn a_damaged_member_is_mended_by_the_others_and_counts_again() {
         cluster.agree();
         cluster.stop(damaged);
         let verified = dledger::tools::verify(cluster.dir(damaged)).unwrap();
-        assert!(verified.damage.is_empty(), "{:?}", verified.damage);
+        assert!(verified.corruption.is_empty(), "{:?}", verified.corruption);
     }
 }
 
 #[test]
 fn a_damaged_member_that_reaches_nobody_waits_and_can_be_read() {
-    let cluster = filled_cluster(Wire::Memory);
+    let cluster = filled_cluster(TransportKind::Memory);
     let damaged = cluster.leader();
     cluster.stop(damaged);
-    damage(&cluster, damaged, 30, HEADER_BEFORE);
+    corruption(&cluster, damaged, 30, HEADER_BEFORE);
     cluster.isolate(damaged);
     cluster.start(damaged);
     let ledger = cluster.node(damaged);
-    let account = until("it says why", || ledger.status().repair.filter(|account| account.contains("does not answer")));
-    for part in ["offset", "raft index", "no record can be read here", &cluster.dir(damaged).to_string_lossy()] {
+    let account = until("it says why", || {
+        ledger.status().repair.filter(|account| account.contains("does not answer"))
+    });
+    for part in [
+        "offset",
+        "raft index",
+        "no record can be read here",
+        &cluster.dir(damaged).to_string_lossy(),
+    ] {
         assert!(account.contains(part), "{part:?} is not in {account:?}");
     }
     thread::sleep(Duration::from_millis(300));
@@ -239,7 +303,8 @@ fn a_damaged_member_that_reaches_nobody_waits_and_can_be_read() {
     assert!(matches!(ledger.append("more"), Err(AppendError::NotLeader { .. })));
     assert!(matches!(ledger.purge(10), Err(PurgeError::Failed { .. })));
     reads_all_but(&ledger, &[30]);
-    // The others may change their leader meanwhile: where a machine is busy, impatient nodes do. So each append asks who leads.
+    // The others may change their leader meanwhile: where a machine is busy, impatient nodes do. So
+    // each append asks who leads.
     for index in ENTRIES..2 * ENTRIES {
         assert_eq!(cluster.append(&payload(index)), index);
     }
@@ -252,10 +317,16 @@ fn a_damaged_member_that_reaches_nobody_waits_and_can_be_read() {
 
 #[test]
 fn members_that_lost_different_entries_mend_each_other() {
-    let cluster = filled_cluster(Wire::Memory);
+    let cluster = filled_cluster(TransportKind::Memory);
     (1..=3).for_each(|id| cluster.stop(id));
-    for (id, index, before) in [(1, 5, 0), (1, ENTRIES - 1, HEADER_BEFORE), (2, 6, HEADER_BEFORE), (2, 5, 0), (3, 7, HEADER_BEFORE)] {
-        damage(&cluster, id, index, before);
+    for (id, index, before) in [
+        (1, 5, 0),
+        (1, ENTRIES - 1, HEADER_BEFORE),
+        (2, 6, HEADER_BEFORE),
+        (2, 5, 0),
+        (3, 7, HEADER_BEFORE),
+    ] {
+        corruption(&cluster, id, index, before);
     }
     (1..=3).for_each(|id| cluster.start(id));
     (1..=3).for_each(|id| whole(&cluster, id));
@@ -265,13 +336,18 @@ fn members_that_lost_different_entries_mend_each_other() {
 
 #[test]
 fn what_nobody_has_is_waited_for_and_never_guessed() {
-    let cluster = filled_cluster(Wire::Memory);
+    let cluster = filled_cluster(TransportKind::Memory);
     (1..=3).for_each(|id| cluster.stop(id));
-    (1..=3).for_each(|id| damage(&cluster, id, 12, 0));
+    (1..=3).for_each(|id| corruption(&cluster, id, 12, 0));
     (1..=3).for_each(|id| cluster.start(id));
     for id in 1..=3 {
         let ledger = cluster.node(id);
-        until("it says why", || ledger.status().repair.filter(|account| account.matches("is damaged there too").count() == 2));
+        until("it says why", || {
+            ledger
+                .status()
+                .repair
+                .filter(|account| account.matches("is damaged there too").count() == 2)
+        });
     }
     for id in 1..=3 {
         let ledger = cluster.node(id);
@@ -283,15 +359,19 @@ fn what_nobody_has_is_waited_for_and_never_guessed() {
 
 #[test]
 fn damage_in_the_cold_part_is_mended_by_a_member_that_reads_everything() {
-    let cluster = cluster_of(3).on(Disk::Directory).impatient().with(|builder| builder.segment_bytes(64 << 10)).open();
+    let cluster = cluster_of(3)
+        .on(Disk::Directory)
+        .impatient()
+        .with(|builder| builder.segment_bytes(64 << 10))
+        .open();
     for index in 0..300 {
         assert_eq!(cluster.append(&payload(index)), index);
     }
     cluster.agree();
     let id = cluster.leader();
     cluster.stop(id);
-    damage(&cluster, id, 20, 0);
-    damage(&cluster, id, 21, HEADER_BEFORE);
+    corruption(&cluster, id, 20, 0);
+    corruption(&cluster, id, 21, HEADER_BEFORE);
     cluster.start_as(id, |builder| builder.verify_on_open(true));
     whole(&cluster, id);
     shows(&cluster, id, 300);
@@ -299,7 +379,11 @@ fn damage_in_the_cold_part_is_mended_by_a_member_that_reads_everything() {
 
 #[test]
 fn a_member_that_lost_a_file_gets_it_back() {
-    let cluster = cluster_of(3).on(Disk::Directory).impatient().with(|builder| builder.segment_bytes(64 << 10)).open();
+    let cluster = cluster_of(3)
+        .on(Disk::Directory)
+        .impatient()
+        .with(|builder| builder.segment_bytes(64 << 10))
+        .open();
     for index in 0..300 {
         assert_eq!(cluster.append(&payload(index)), index);
     }

@@ -1,4 +1,5 @@
-//! Leaders are killed, cut off and replaced while appends are under way: no acknowledged entry is lost, no lost one was acknowledged.
+//! Leaders are killed, cut off and replaced while appends are under way: no acknowledged entry is
+//! lost, no lost one was acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,12 +9,12 @@ use std::time::{Duration, Instant};
 use dledger::{AppendError, BarrierError, Entry, FlushPolicy, Role};
 use parking_lot::Mutex;
 
-use crate::cluster_of::{Cluster, Dice, Disk, FLUSHES, Plan, Wire, cluster_of, until};
+use crate::cluster_of::{Cluster, Disk, FLUSHES, Plan, Rng, TransportKind, cluster_of, until};
 use crate::history::{self, History};
 
 /// What happens to a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blow {
+enum FaultKind {
     ShutDown,
     PowerCut,
     /// And not only it.
@@ -27,10 +28,11 @@ enum Blow {
 /// Everything that was ever shown to a reader, by index: it must never change.
 type Shown = Mutex<BTreeMap<u64, Entry>>;
 
-/// Strikes the leader `rounds` times while three clients append, a reader follows on every node, and barriers are asked for everywhere. Then
-/// everything that anyone saw is compared with what the replicas agree about.
-fn strike(cluster: &Cluster, rounds: usize, blows: &[Blow]) {
-    let mut dice = Dice::new();
+/// Strikes the leader `rounds` times while three clients append, a reader follows on every node,
+/// and barriers are asked for everywhere. Then everything that anyone saw is compared with what the
+/// replicas agree about.
+fn strike(cluster: &Cluster, rounds: usize, blows: &[FaultKind]) {
+    let mut rng = Rng::new();
     let stop = AtomicBool::new(false);
     let acknowledged_end = AtomicU64::new(0);
     let shown = Shown::default();
@@ -52,13 +54,18 @@ fn strike(cluster: &Cluster, rounds: usize, blows: &[Blow]) {
         scope.spawn(|| ask_for_barriers(cluster, &stop, &acknowledged_end));
         let done = Done(&stop);
         for round in 0..rounds {
-            let wanted = acknowledged_end.load(Ordering::SeqCst) + 1 + dice.below(50);
-            until(format!("progress in round {round}"), || (acknowledged_end.load(Ordering::SeqCst) >= wanted).then_some(()));
-            let blow = dice.pick(blows);
-            strike_once(cluster, blow, &mut dice);
+            let wanted = acknowledged_end.load(Ordering::SeqCst) + 1 + rng.below(50);
+            until(format!("progress in round {round}"), || {
+                (acknowledged_end.load(Ordering::SeqCst) >= wanted).then_some(())
+            });
+            let blow = rng.pick(blows);
+            strike_once(cluster, blow, &mut rng);
         }
         drop(done);
-        clients.into_iter().map(|client| client.join().expect("a client's own checks hold")).collect()
+        clients
+            .into_iter()
+            .map(|client| client.join().expect("a client's own checks hold"))
+            .collect()
     });
     let ledger = cluster.agree();
     history::check(&ledger, &histories);
@@ -66,9 +73,15 @@ fn strike(cluster: &Cluster, rounds: usize, blows: &[Blow]) {
         assert_eq!(ledger[index as usize], entry, "what a reader was shown stands");
     }
     let count = |of: fn(&History) -> usize| histories.iter().map(of).sum::<usize>();
-    let (acknowledged, unknown, refused) =
-        (count(|history| history.acknowledged.len()), count(|history| history.unknown.len()), count(|history| history.refused.len()));
-    eprintln!("{rounds} rounds: acknowledged {acknowledged}, unknown {unknown}, refused {refused}, in the ledger {}", ledger.len());
+    let (acknowledged, unknown, refused) = (
+        count(|history| history.acknowledged.len()),
+        count(|history| history.unknown.len()),
+        count(|history| history.refused.len()),
+    );
+    eprintln!(
+        "{rounds} rounds: acknowledged {acknowledged}, unknown {unknown}, refused {refused}, in the ledger {}",
+        ledger.len()
+    );
 }
 
 /// Ends the other threads of a scope, also when this one panics.
@@ -80,31 +93,33 @@ impl Drop for Done<'_> {
     }
 }
 
-fn strike_once(cluster: &Cluster, blow: Blow, dice: &mut Dice) {
+fn strike_once(cluster: &Cluster, blow: FaultKind, rng: &mut Rng) {
     let leader = cluster.leader();
     let others = cluster.others(leader);
     let (kept, rest) = match blow {
-        Blow::CutOffWithFew => others.split_at(others.len() / 2 - 1),
+        FaultKind::CutOffWithFew => others.split_at(others.len() / 2 - 1),
         _ => others.split_at(0),
     };
     match blow {
-        Blow::ShutDown => cluster.stop(leader),
-        Blow::PowerCut => cluster.crash(leader),
-        Blow::AllLosePower => {
+        FaultKind::ShutDown => cluster.stop(leader),
+        FaultKind::PowerCut => cluster.crash(leader),
+        FaultKind::AllLosePower => {
             cluster.ids().for_each(|id| cluster.crash(id));
             return cluster.ids().for_each(|id| cluster.start(id));
         }
-        Blow::CutOff => cluster.isolate(leader),
-        Blow::CutOffWithFew => cluster.partition(&[kept, &[leader]].concat(), rest),
+        FaultKind::CutOff => cluster.isolate(leader),
+        FaultKind::CutOffWithFew => cluster.partition(&[kept, &[leader]].concat(), rest),
         // Refused or late: then somebody else leads, or still does.
-        Blow::HandsOver => return drop(cluster.node(leader).transfer_leadership(dice.pick(&others))),
+        FaultKind::HandsOver => {
+            return drop(cluster.node(leader).transfer_leadership(rng.pick(&others)));
+        }
     }
     // Sometimes the old leader is back before anyone has noticed.
-    if dice.below(8) > 0 {
+    if rng.below(8) > 0 {
         cluster.leader_among(rest);
     }
     match blow {
-        Blow::ShutDown | Blow::PowerCut => cluster.start(leader),
+        FaultKind::ShutDown | FaultKind::PowerCut => cluster.start(leader),
         _ => cluster.network.heal(),
     }
 }
@@ -129,7 +144,8 @@ fn follow(cluster: &Cluster, id: u64, stop: &AtomicBool, shown: &Shown) {
     }
 }
 
-/// Asks every node in turn, whatever its role. An append that was acknowledged before the question lies below the answer, and can be read there.
+/// Asks every node in turn, whatever its role. An append that was acknowledged before the question
+/// lies below the answer, and can be read there.
 fn ask_for_barriers(cluster: &Cluster, stop: &AtomicBool, acknowledged_end: &AtomicU64) {
     let mut answers = 0;
     for id in cluster.ids().cycle() {
@@ -143,11 +159,17 @@ fn ask_for_barriers(cluster: &Cluster, stop: &AtomicBool, acknowledged_end: &Ato
         let before = acknowledged_end.load(Ordering::SeqCst);
         if let Ok(end) = ledger.barrier() {
             answers += 1;
-            assert!(end >= before, "node {id} answers {end}, and {before} entries had been acknowledged");
+            assert!(
+                end >= before,
+                "node {id} answers {end}, and {before} entries had been acknowledged"
+            );
             assert!(ledger.committed().end >= end);
             if let Some(last) = end.checked_sub(1) {
                 // Stopped meanwhile, or there.
-                assert!(!matches!(ledger.get(last), Ok(None)), "node {id} does not show what its barrier covers");
+                assert!(
+                    !matches!(ledger.get(last), Ok(None)),
+                    "node {id} does not show what its barrier covers"
+                );
             }
         }
     }
@@ -160,8 +182,17 @@ fn impatient(size: u64) -> Plan {
 
 #[test]
 fn a_hundred_leaders_fall_with_appends_under_way_and_nothing_acknowledged_is_lost() {
-    use Blow::*;
-    let blows = [ShutDown, PowerCut, PowerCut, AllLosePower, CutOff, CutOffWithFew, CutOffWithFew, HandsOver];
+    use FaultKind::*;
+    let blows = [
+        ShutDown,
+        PowerCut,
+        PowerCut,
+        AllLosePower,
+        CutOff,
+        CutOffWithFew,
+        CutOffWithFew,
+        HandsOver,
+    ];
     for size in [3, 5] {
         let cluster = impatient(size).open();
         // Long enough that a loss of power finds something that was not synced yet.
@@ -171,21 +202,32 @@ fn a_hundred_leaders_fall_with_appends_under_way_and_nothing_acknowledged_is_los
 }
 
 /// Small segments, so that they are changed often.
-fn on_disk(wire: Wire, flush: FlushPolicy) -> Plan {
-    impatient(3).over(wire).on(Disk::Directory).with(move |builder| builder.flush(flush).segment_bytes(64 << 10))
+fn on_disk(wire: TransportKind, flush: FlushPolicy) -> Plan {
+    impatient(3)
+        .over(wire)
+        .on(Disk::Directory)
+        .with(move |builder| builder.flush(flush).segment_bytes(64 << 10))
 }
 
 #[test]
 fn leaders_fall_over_tcp() {
     for flush in FLUSHES {
-        strike(&on_disk(Wire::Tcp, flush).open(), 10, &[Blow::ShutDown, Blow::HandsOver]);
+        strike(
+            &on_disk(TransportKind::Tcp, flush).open(),
+            10,
+            &[FaultKind::ShutDown, FaultKind::HandsOver],
+        );
     }
 }
 
 #[test]
 fn what_leaders_wrote_in_vain_is_cut_off_on_disk() {
     for flush in FLUSHES {
-        strike(&on_disk(Wire::Memory, flush).open(), 15, &[Blow::ShutDown, Blow::CutOff, Blow::CutOff, Blow::CutOffWithFew]);
+        strike(
+            &on_disk(TransportKind::Memory, flush).open(),
+            15,
+            &[FaultKind::ShutDown, FaultKind::CutOff, FaultKind::CutOff, FaultKind::CutOffWithFew],
+        );
     }
 }
 
@@ -193,7 +235,7 @@ fn what_leaders_wrote_in_vain_is_cut_off_on_disk() {
 fn leaders_fall_under_asynchronous_flushes() {
     // Without a power failure of a majority, asynchronous flushes lose nothing either.
     let plan = impatient(3).with(|builder| builder.flush(FLUSHES[1]));
-    strike(&plan.open(), 15, &[Blow::ShutDown, Blow::CutOff, Blow::CutOffWithFew]);
+    strike(&plan.open(), 15, &[FaultKind::ShutDown, FaultKind::CutOff, FaultKind::CutOffWithFew]);
 }
 
 #[test]
@@ -217,7 +259,10 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_and_steps_down() {
     assert!(cluster.node(new).status().term > term);
     cluster.node(new).append("by the new leader").unwrap();
     cluster.network.heal();
-    assert_eq!(cluster.agree().iter().map(|entry| entry.to_vec()).collect::<Vec<_>>(), [&b"before"[..], b"by the new leader"]);
+    assert_eq!(
+        cluster.agree().iter().map(|entry| entry.to_vec()).collect::<Vec<_>>(),
+        [&b"before"[..], b"by the new leader"]
+    );
 }
 
 #[test]
@@ -228,11 +273,17 @@ fn without_a_majority_nothing_is_acknowledged_and_with_it_everything_goes_on() {
     let away: Vec<u64> = cluster.others(leader).into_iter().take(3).collect();
     away.iter().for_each(|id| cluster.crash(*id));
     assert!(cluster.node(leader).append("with two").is_err());
-    until("the leader to step down", || (cluster.node(leader).status().role != Role::Leader).then_some(()));
+    until("the leader to step down", || {
+        (cluster.node(leader).status().role != Role::Leader).then_some(())
+    });
     for id in cluster.running() {
         assert!(matches!(cluster.node(id).barrier(), Err(BarrierError::TimedOut(_))));
         assert!(!cluster.node(id).append("with two").unwrap_err().may_have_committed());
-        assert_eq!(&**cluster.node(id).get(0).unwrap().as_ref().unwrap(), b"with five", "reads go on");
+        assert_eq!(
+            &**cluster.node(id).get(0).unwrap().as_ref().unwrap(),
+            b"with five",
+            "reads go on"
+        );
     }
     cluster.start(away[0]);
     let index = cluster.append(b"with three");
@@ -251,13 +302,17 @@ fn no_vote_counts_before_the_voters_disk_has_it() {
     let others = cluster.others(old);
     cluster.gate(others[0]).shut();
     cluster.crash(old);
-    // The one whose disk is stuck is asked for its vote, or votes for itself. The other's is not enough.
+    // The one whose disk is stuck is asked for its vote, or votes for itself. The other's is not
+    // enough.
     until("an election", || (cluster.node(others[0]).status().term > term).then_some(()));
     let end = Instant::now() + Duration::from_millis(400);
     while Instant::now() < end {
         for status in others.iter().map(|id| cluster.node(*id).status()) {
             // Not even one that could not commit anything yet.
-            assert!(status.leader.is_none() || status.term == term, "a vote that may be forgotten made a leader: {status:?}");
+            assert!(
+                status.leader.is_none() || status.term == term,
+                "a vote that may be forgotten made a leader: {status:?}"
+            );
         }
         thread::sleep(Duration::from_millis(5));
     }

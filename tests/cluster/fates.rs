@@ -1,4 +1,5 @@
-//! What becomes of appends that are under way when their leader falls: committed, lost for certain, or unknown, and never the wrong one of them.
+//! What becomes of appends that are under way when their leader falls: committed, lost for certain,
+//! or unknown, and never the wrong one of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::cluster_of::{Cluster, PATIENCE, cluster_of, until};
 
-/// Three nodes that know each other: what one leader appends from here on goes to both of the others at once. Most of what follows must happen
-/// within an election timeout.
+/// Three nodes that know each other: what one leader appends from here on goes to both of the
+/// others at once. Most of what follows must happen within an election timeout.
 fn three() -> Cluster {
     let cluster = cluster_of(3).open();
     cluster.append(b"before");
@@ -41,17 +42,29 @@ fn an_append_that_a_new_leader_took_over_is_acknowledged_by_the_old_one() {
     // Followers write it, and do not get to say so.
     others.iter().for_each(|id| cluster.gate(*id).shut());
     let future = cluster.node(old).append_async("taken over");
-    until("followers to have it", || others.iter().all(|id| cluster.node(*id).status().end_index == 2).then_some(()));
+    until("followers to have it", || {
+        others.iter().all(|id| cluster.node(*id).status().end_index == 2).then_some(())
+    });
     cluster.isolate(old);
     others.iter().for_each(|id| cluster.gate(*id).open());
     let new = cluster.leader_among(&others);
-    until("the new leader to commit it", || (cluster.node(new).committed() == (0..2)).then_some(()));
+    until("the new leader to commit it", || {
+        (cluster.node(new).committed() == (0..2)).then_some(())
+    });
     assert!(future.wait_timeout(Duration::ZERO).is_none(), "the old leader has not heard of it");
     cluster.network.heal();
     let appended = future.wait_timeout(PATIENCE).expect("it resolves").expect("it is committed");
-    assert_eq!((appended.index, appended.position, appended.term), (1, 6, term), "the place that it was promised");
+    assert_eq!(
+        (appended.index, appended.position, appended.term),
+        (1, 6, term),
+        "the place that it was promised"
+    );
     assert_eq!(&*cluster.agree()[1], b"taken over");
-    assert!(early.lock().is_empty(), "announced before it had committed what it found: {:?}", early.lock());
+    assert!(
+        early.lock().is_empty(),
+        "announced before it had committed what it found: {:?}",
+        early.lock()
+    );
 }
 
 #[test]
@@ -65,8 +78,12 @@ fn an_append_that_a_new_leader_has_overwritten_is_lost_for_certain() {
     // One batch more would prove as much: the new leader's own first one.
     cluster.network.heal();
     for future in futures {
-        let error = future.wait_timeout(PATIENCE).expect("it resolves").expect_err("nobody else had it");
-        assert!(matches!(error, AppendError::NotLeader { leader: Some(leader), .. } if u64::from(leader) == new), "{error:?}");
+        let error =
+            future.wait_timeout(PATIENCE).expect("it resolves").expect_err("nobody else had it");
+        assert!(
+            matches!(error, AppendError::NotLeader { leader: Some(leader), .. } if u64::from(leader) == new),
+            "{error:?}"
+        );
         assert!(!error.may_have_committed());
     }
     assert_eq!(cluster.agree().len(), 1);
@@ -74,7 +91,8 @@ fn an_append_that_a_new_leader_has_overwritten_is_lost_for_certain() {
 
 #[test]
 fn an_append_whose_fate_is_decided_elsewhere_is_unknown_in_time() {
-    let cluster = cluster_of(3).with(|builder| builder.append_timeout(Duration::from_millis(700))).open();
+    let cluster =
+        cluster_of(3).with(|builder| builder.append_timeout(Duration::from_millis(700))).open();
     cluster.append(b"before");
     let old = cluster.leader();
     let ledger = cluster.node(old);
@@ -95,7 +113,9 @@ fn an_append_under_way_at_shutdown_is_unknown_and_may_commit() {
     let others = cluster.others(old);
     others.iter().for_each(|id| cluster.gate(*id).shut());
     let future = cluster.node(old).append_async("on its way");
-    until("followers to have it", || others.iter().all(|id| cluster.node(*id).status().end_index == 2).then_some(()));
+    until("followers to have it", || {
+        others.iter().all(|id| cluster.node(*id).status().end_index == 2).then_some(())
+    });
     cluster.stop(old);
     let error = future.wait().unwrap_err();
     assert!(matches!(error, AppendError::OutcomeUnknown), "{error:?}");
@@ -119,7 +139,8 @@ fn a_leader_whose_own_disk_is_slow_acknowledges_by_the_others() {
 
 #[test]
 fn a_batch_that_fails_fails_whole() {
-    let cluster = cluster_of(3).with(|builder| builder.append_timeout(Duration::from_millis(300))).open();
+    let cluster =
+        cluster_of(3).with(|builder| builder.append_timeout(Duration::from_millis(300))).open();
     cluster.append(b"before");
     for round in 0..3 {
         let old = cluster.leader();
@@ -129,7 +150,10 @@ fn a_batch_that_fails_fails_whole() {
         cluster.leader_among(&cluster.others(old));
         cluster.network.heal();
         let ledger = cluster.agree();
-        let of_round = ledger.iter().filter(|entry| entry.starts_with(format!("round {round}").as_bytes())).count();
+        let of_round = ledger
+            .iter()
+            .filter(|entry| entry.starts_with(format!("round {round}").as_bytes()))
+            .count();
         assert!(of_round == 0 || of_round == 100, "{of_round} of 100 entries");
     }
 }

@@ -1,10 +1,14 @@
-//! A log in memory whose syncs can be held up: a disk that is slow for as long as a test needs it to be.
+//! A log in memory whose syncs can be held up: a disk that is slow for as long as a test needs it
+//! to be.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use dledger::NodeId;
-use dledger::storage::{Base, Batch, Genesis, HardState, LogReader, MemoryLog, PendingSync, Recovered, Storage, StorageError};
+use dledger::storage::{
+    Base, Batch, HardState, LogOwner, LogReader, MemoryLog, PendingSync, Recovered, Storage,
+    StorageError,
+};
 use parking_lot::{Condvar, Mutex};
 
 /// Syncs end while the gate is open.
@@ -52,8 +56,8 @@ pub(crate) struct GatedLog {
 }
 
 impl Storage for GatedLog {
-    fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
-        self.log.open(genesis)
+    fn open(&mut self, owner: &LogOwner) -> Result<Recovered, StorageError> {
+        self.log.open(owner)
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
@@ -64,8 +68,8 @@ impl Storage for GatedLog {
         self.log.append(batches, commit)
     }
 
-    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        self.log.save(hard_state)
+    fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+        self.log.save_hard_state(hard_state)
     }
 
     fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
@@ -76,8 +80,8 @@ impl Storage for GatedLog {
         self.log.purge(index, commit)
     }
 
-    fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
-        self.log.remember(peer, directory)
+    fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
+        self.log.save_peer(peer, directory)
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {

@@ -7,16 +7,16 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, unbounded};
 use dledger::{Role, TransferError};
 
-use crate::cluster_of::{Dice, Wire, cluster_of, until};
+use crate::cluster_of::{Rng, TransportKind, cluster_of, until};
 use crate::history::{self, History};
 
 #[test]
 fn the_leadership_goes_where_it_is_sent_and_appends_go_on() {
-    for wire in [Wire::Memory, Wire::Tcp] {
+    for wire in [TransportKind::Memory, TransportKind::Tcp] {
         let cluster = cluster_of(3).over(wire).open();
         let stop = AtomicBool::new(false);
         let acknowledged_end = AtomicU64::new(0);
-        let mut dice = Dice::new();
+        let mut rng = Rng::new();
         let histories: Vec<History> = thread::scope(|scope| {
             let clients: Vec<_> = (0..2)
                 .map(|client| {
@@ -27,13 +27,15 @@ fn the_leadership_goes_where_it_is_sent_and_appends_go_on() {
             let mut moved = 0;
             for _ in 0..20 {
                 let leader = cluster.leader();
-                let to = dice.pick(&cluster.others(leader));
+                let to = rng.pick(&cluster.others(leader));
                 let before = acknowledged_end.load(Ordering::SeqCst);
                 if cluster.node(leader).transfer_leadership(to).is_ok() {
                     moved += 1;
                     assert_eq!(cluster.node(leader).status().leader.map(u64::from), Some(to));
                 }
-                until("appends to go on", || (acknowledged_end.load(Ordering::SeqCst) > before).then_some(()));
+                until("appends to go on", || {
+                    (acknowledged_end.load(Ordering::SeqCst) > before).then_some(())
+                });
             }
             stop.store(true, Ordering::Relaxed);
             assert!(moved >= 15, "{moved} of 20 worked, and nothing stood in the way");
@@ -51,7 +53,9 @@ fn only_a_leader_hands_over_and_only_to_a_voter() {
     let leader = cluster.leader();
     let follower = cluster.others(leader)[0];
     match cluster.node(follower).transfer_leadership(follower + 100) {
-        Err(TransferError::NotLeader { leader: named, .. }) => assert_eq!(named.map(u64::from), Some(leader)),
+        Err(TransferError::NotLeader { leader: named, .. }) => {
+            assert_eq!(named.map(u64::from), Some(leader))
+        }
         other => panic!("a follower cannot hand over, got {other:?}"),
     }
     match cluster.node(leader).transfer_leadership(100) {
@@ -79,7 +83,9 @@ fn a_target_that_does_not_answer_leaves_the_leader_where_it_is_and_appends_waiti
             appended += 1;
         }
         assert!(appended >= 1);
-        assert!(matches!(handing_over.join().unwrap(), Err(TransferError::TimedOut(to)) if u64::from(to) == away));
+        assert!(
+            matches!(handing_over.join().unwrap(), Err(TransferError::TimedOut(to)) if u64::from(to) == away)
+        );
     });
     assert_eq!((ledger.status().role, cluster.leader()), (Role::Leader, leader));
     cluster.append(b"after");
@@ -99,7 +105,8 @@ fn a_refused_handover_does_not_break_into_one_that_is_under_way() {
         let handing_over = scope.spawn(|| ledger.transfer_leadership(away));
         let mut appended = 0;
         while !handing_over.is_finished() {
-            // While it waits for the one that is away, appends must go on waiting, whatever else is asked for.
+            // While it waits for the one that is away, appends must go on waiting, whatever else is
+            // asked for.
             assert!(matches!(ledger.transfer_leadership(100), Err(TransferError::NotAVoter(_))));
             if ledger.append_async("meanwhile").wait().is_ok() {
                 appended += 1;
@@ -156,11 +163,13 @@ fn a_handover_ends_even_if_the_leader_falls_in_its_course_and_nobody_follows() {
 
 #[test]
 fn a_leader_that_is_shut_down_hands_over_first() {
-    for wire in [Wire::Memory, Wire::Tcp] {
+    for wire in [TransportKind::Memory, TransportKind::Tcp] {
         let cluster = cluster_of(3).over(wire).prepare();
         cluster.start(1);
         // The others would not campaign by themselves before this test has given up.
-        [2, 3].into_iter().for_each(|id| cluster.start_as(id, |builder| builder.election_timeout(Duration::from_secs(600))));
+        [2, 3].into_iter().for_each(|id| {
+            cluster.start_as(id, |builder| builder.election_timeout(Duration::from_secs(600)))
+        });
         assert_eq!(cluster.leader(), 1);
         cluster.append(b"one");
         cluster.stop(1);

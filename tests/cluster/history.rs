@@ -29,16 +29,23 @@ impl History {
         }
     }
 
-    /// Appends until told to stop, at whoever seems to lead, several at a time. `acknowledged_end` follows the highest index that was
-    /// acknowledged, plus one.
-    pub(crate) fn make(cluster: &Cluster, client: u64, stop: &AtomicBool, acknowledged_end: &AtomicU64) -> History {
+    /// Appends until told to stop, at whoever seems to lead, several at a time. `acknowledged_end`
+    /// follows the highest index that was acknowledged, plus one.
+    pub(crate) fn make(
+        cluster: &Cluster,
+        client: u64,
+        stop: &AtomicBool,
+        acknowledged_end: &AtomicU64,
+    ) -> History {
         let mut history = History::default();
         let mut target = client % cluster.ids().count() as u64 + 1;
         for burst in 0.. {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let hint = cluster.find(target).and_then(|ledger| history.burst(&ledger, client, burst, acknowledged_end));
+            let hint = cluster
+                .find(target)
+                .and_then(|ledger| history.burst(&ledger, client, burst, acknowledged_end));
             if let Some(leader) = hint {
                 target = leader;
                 thread::sleep(Duration::from_millis(1));
@@ -51,16 +58,27 @@ impl History {
     }
 
     /// One to eight appends at once. Gives the leader that a refusal named.
-    fn burst(&mut self, ledger: &DLedger, client: u64, burst: u64, acknowledged_end: &AtomicU64) -> Option<u64> {
+    fn burst(
+        &mut self,
+        ledger: &DLedger,
+        client: u64,
+        burst: u64,
+        acknowledged_end: &AtomicU64,
+    ) -> Option<u64> {
         let payload = |n: u64| format!("client {client} burst {burst} append {n}").into_bytes();
-        let futures: Vec<(Vec<u8>, AppendFuture)> = (0..1 + burst % 8).map(|n| (payload(n), ledger.append_async(payload(n)))).collect();
+        let futures: Vec<(Vec<u8>, AppendFuture)> =
+            (0..1 + burst % 8).map(|n| (payload(n), ledger.append_async(payload(n)))).collect();
         let mut hint = None;
         for (payload, future) in futures {
             let promised = (future.index(), future.position());
             let outcome = future.wait();
             match &outcome {
                 Ok(appended) => {
-                    assert_eq!(promised, (Some(appended.index), Some(appended.position)), "a promised place is kept");
+                    assert_eq!(
+                        promised,
+                        (Some(appended.index), Some(appended.position)),
+                        "a promised place is kept"
+                    );
                     acknowledged_end.fetch_max(appended.index + 1, Ordering::SeqCst);
                 }
                 Err(AppendError::NotLeader { leader, .. }) => hint = leader.map(u64::from),
@@ -72,12 +90,15 @@ impl History {
     }
 
     fn refused_last(&self, client: u64, burst: u64) -> bool {
-        self.refused.last().is_some_and(|payload| payload.starts_with(format!("client {client} burst {burst} ").as_bytes()))
+        self.refused.last().is_some_and(|payload| {
+            payload.starts_with(format!("client {client} burst {burst} ").as_bytes())
+        })
     }
 }
 
-/// Whether `ledger` explains what the clients saw: every acknowledged append stands at its place, once; every refused one nowhere; every
-/// unknown one at most once; nothing else is there; and each client's appends stand in its own order.
+/// Whether `ledger` explains what the clients saw: every acknowledged append stands at its place,
+/// once; every refused one nowhere; every unknown one at most once; nothing else is there; and each
+/// client's appends stand in its own order.
 #[track_caller]
 pub(crate) fn check(ledger: &[Entry], histories: &[History]) {
     let mut places: HashMap<&[u8], &Entry> = HashMap::new();
@@ -89,14 +110,26 @@ pub(crate) fn check(ledger: &[Entry], histories: &[History]) {
     for history in histories {
         for (payload, appended) in &history.acknowledged {
             let entry = ledger.get(appended.index as usize).filter(|entry| ***entry == **payload);
-            let entry = entry.unwrap_or_else(|| panic!("{:?} was acknowledged as {appended:?} and is lost", text(payload)));
-            assert_eq!((entry.position(), entry.term()), (appended.position, appended.term), "{:?}", text(payload));
+            let entry = entry.unwrap_or_else(|| {
+                panic!("{:?} was acknowledged as {appended:?} and is lost", text(payload))
+            });
+            assert_eq!(
+                (entry.position(), entry.term()),
+                (appended.position, appended.term),
+                "{:?}",
+                text(payload)
+            );
         }
         for payload in &history.refused {
             let entry = places.get(payload.as_slice());
-            assert!(entry.is_none(), "{:?} was refused for certain and stands at {entry:?}", text(payload));
+            assert!(
+                entry.is_none(),
+                "{:?} was refused for certain and stands at {entry:?}",
+                text(payload)
+            );
         }
-        let in_order = history.acknowledged.windows(2).all(|pair| pair[0].1.index < pair[1].1.index);
+        let in_order =
+            history.acknowledged.windows(2).all(|pair| pair[0].1.index < pair[1].1.index);
         assert!(in_order, "a client's appends are acknowledged in its own order");
         invoked.extend(history.acknowledged.iter().map(|(payload, _)| payload.as_slice()));
         invoked.extend(history.unknown.iter().map(Vec::as_slice));

@@ -97,7 +97,10 @@ fn a_follower_that_falls_behind_catches_up_or_is_moved_forward_is_told_of_at_its
         cluster.append(&[7; 8 << 10]);
     }
     let lags = told(leader, &format!("node {late} lags: "));
-    assert!(lags.contains("it has what lies below entry 1, and lacks ") && lags.ends_with(" bytes)"), "{lags}");
+    assert!(
+        lags.contains("it has what lies below entry 1, and lacks ") && lags.ends_with(" bytes)"),
+        "{lags}"
+    );
     cluster.heal();
     told(leader, &format!("node {late} has caught up"));
 
@@ -107,7 +110,14 @@ fn a_follower_that_falls_behind_catches_up_or_is_moved_forward_is_told_of_at_its
     }
     let kept = cluster.node(leader).purge(90).unwrap();
     cluster.start(late);
-    let moves = format!("moves node {late} forward: what it lacks was purged here, and its log begins anew at entry {kept}");
+    let moves = format!(
+        "moves node {late} forward: what it lacks was purged here, and its log begins anew at entry {kept}"
+    );
     told(leader, &moves);
-    told(late, &format!("moved forward: its log begins anew at entry {kept}, the first that its leader keeps"));
+    told(
+        late,
+        &format!(
+            "moved forward: its log begins anew at entry {kept}, the first that its leader keeps"
+        ),
+    );
 }

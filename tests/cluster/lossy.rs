@@ -1,10 +1,11 @@
-//! A network in memory that can lose what is large: entries get lost, and what Raft says about them gets through.
+//! A network in memory that can lose what is large: entries get lost, and what Raft says about them
+//! gets through.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dledger::transport::{MemoryTransport, Message, Seat, Transport};
+use dledger::transport::{MemoryTransport, Message, Transport, TransportContext};
 
 /// Messages of this many bytes get lost. What carries no payload is far smaller.
 pub(crate) const LARGE: usize = 1000;
@@ -15,7 +16,7 @@ pub(crate) struct LossyTransport {
 }
 
 impl Transport for LossyTransport {
-    fn start(&mut self, seat: Seat) -> io::Result<()> {
+    fn start(&mut self, seat: TransportContext) -> io::Result<()> {
         self.inner.start(seat)
     }
 

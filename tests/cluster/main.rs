@@ -1,6 +1,9 @@
 //! The ledger as a host sees it: whole nodes, alone and in groups, through the public API only.
 
-#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports, reason = "some tests need Linux"))]
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, unused_imports, reason = "some tests need Linux")
+)]
 
 mod builders;
 mod cluster_of;

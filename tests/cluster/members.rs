@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dledger::{AppendError, DLedger, Member, Progress, TransferError};
 
-use crate::cluster_of::{Cluster, Wire, cluster_of, until};
+use crate::cluster_of::{Cluster, TransportKind, cluster_of, until};
 
 const STEP: Option<Progress> = Some(Progress::InStep);
 
@@ -39,7 +39,7 @@ fn settled(cluster: &Cluster) -> (u64, DLedger) {
 
 #[test]
 fn all_know_what_the_others_advertise_and_clients_are_sent_there() {
-    for wire in [Wire::Memory, Wire::Tcp] {
+    for wire in [TransportKind::Memory, TransportKind::Tcp] {
         let cluster = cluster_of(3).over(wire).prepare();
         cluster.ids().for_each(|id| cluster.start_as(id, |builder| builder.advertise(text_of(id))));
         let all: Vec<_> = cluster.ids().map(|id| Some(text_of(id))).collect();
@@ -50,16 +50,24 @@ fn all_know_what_the_others_advertise_and_clients_are_sent_there() {
             let leader = cluster.leader();
             let [other, third] = cluster.others(leader)[..] else { unreachable!() };
             for id in [other, third] {
-                let refused = until("it follows", || match cluster.node(id).append("x").unwrap_err() {
-                    error @ AppendError::NotLeader { leader: Some(_), .. } => Some(error),
-                    _ => None,
-                });
+                let refused =
+                    until("it follows", || match cluster.node(id).append("x").unwrap_err() {
+                        error @ AppendError::NotLeader { leader: Some(_), .. } => Some(error),
+                        _ => None,
+                    });
                 assert!(refused.to_string().contains(&text_of(leader)), "{refused}");
-                let AppendError::NotLeader { advertised, address, .. } = refused else { unreachable!() };
-                assert_eq!((advertised.as_deref(), address.as_deref()), (Some(&*text_of(leader)), Some(cluster.address(leader))));
+                let AppendError::NotLeader { advertised, address, .. } = refused else {
+                    unreachable!()
+                };
+                assert_eq!(
+                    (advertised.as_deref(), address.as_deref()),
+                    (Some(&*text_of(leader)), Some(cluster.address(leader)))
+                );
             }
             let refused = cluster.node(third).transfer_leadership(third).unwrap_err();
-            assert!(matches!(&refused, TransferError::NotLeader { advertised: Some(text), .. } if **text == *text_of(leader)));
+            assert!(
+                matches!(&refused, TransferError::NotLeader { advertised: Some(text), .. } if **text == *text_of(leader))
+            );
             cluster.node(leader).transfer_leadership(other).expect("it takes over");
         }
         // A node may come back with another text, or with none.
@@ -75,7 +83,7 @@ fn all_know_what_the_others_advertise_and_clients_are_sent_there() {
 
 #[test]
 fn a_follower_that_is_gone_is_not_reached_and_was_heard_ever_longer_ago() {
-    for wire in [Wire::Memory, Wire::Tcp] {
+    for wire in [TransportKind::Memory, TransportKind::Tcp] {
         let cluster = cluster_of(3).over(wire).open();
         cluster.append(b"entry");
         let (leader, ledger) = settled(&cluster);
@@ -88,8 +96,14 @@ fn a_follower_that_is_gone_is_not_reached_and_was_heard_ever_longer_ago() {
         assert_eq!((before.progress, before.end_index), (None, Some(1)));
         thread::sleep(Duration::from_millis(200));
         let after = member(&ledger, gone).heard.expect("it was heard once");
-        assert!(after >= before.heard.expect("it was heard once") + Duration::from_millis(150), "{after:?}");
-        assert_eq!(ledger.status().members.iter().filter(|member| member.reached == Some(false)).count(), 1);
+        assert!(
+            after >= before.heard.expect("it was heard once") + Duration::from_millis(150),
+            "{after:?}"
+        );
+        assert_eq!(
+            ledger.status().members.iter().filter(|member| member.reached == Some(false)).count(),
+            1
+        );
         cluster.start(gone);
         settled(&cluster);
     }
@@ -118,7 +132,16 @@ fn comes_back(cluster: &Cluster, before_it_does: impl Fn(&DLedger), progress: Pr
         let Member { progress, end_index, in_flight_bytes, .. } = member(&ledger, late);
         ((progress, end_index, in_flight_bytes) == (STEP, Some(51), Some(0))).then_some(())
     });
-    assert_eq!(cluster.node(late).status().members.iter().filter(|member| member.progress.is_some()).count(), 0);
+    assert_eq!(
+        cluster
+            .node(late)
+            .status()
+            .members
+            .iter()
+            .filter(|member| member.progress.is_some())
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -151,10 +174,16 @@ fn bytes_on_their_way_are_shown_and_no_append_wakes_who_watches() {
         }
     }
     let now = (ledger.status().leader, ledger.status().term);
-    assert_eq!((watch.next_timeout(Duration::ZERO).map(|status| (status.leader, status.term))), None, "{now:?}");
+    assert_eq!(
+        (watch.next_timeout(Duration::ZERO).map(|status| (status.leader, status.term))),
+        None,
+        "{now:?}"
+    );
     cluster.gate(slow).shut();
     ledger.append([0; 100]).expect("the other one has it");
-    until("it is on its way", || (member(&ledger, slow).in_flight_bytes == Some(100)).then_some(()));
+    until("it is on its way", || {
+        (member(&ledger, slow).in_flight_bytes == Some(100)).then_some(())
+    });
     cluster.gate(slow).open();
     until("it is there", || (member(&ledger, slow).in_flight_bytes == Some(0)).then_some(()));
     cluster.gate(slow).shut();

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use dledger::storage::MemoryLog;
 use dledger::{
-    AppendError, AppendFuture, Appended, BarrierError, Builder, Cursor, DLedger, Entry, FlushPolicy, OpenError, ReadError, Role,
-    ShutdownError, Status, Tail, TransferError,
+    AppendError, AppendFuture, Appended, BarrierError, Builder, Cursor, DLedger, Entry,
+    FlushPolicy, OpenError, ReadError, Role, ShutdownError, Status, Tail, TransferError,
 };
 
 use crate::cluster_of::{FLUSHES, PATIENCE, until, whole};
@@ -32,7 +32,9 @@ struct Gated {
 impl Gated {
     fn open(tune: impl FnOnce(Builder) -> Builder) -> Gated {
         let gate = Gate::default();
-        let ledger = open_one(|builder| tune(builder.storage(GatedLog { log: MemoryLog::new(), gate: gate.clone() })));
+        let ledger = open_one(|builder| {
+            tune(builder.storage(GatedLog { log: MemoryLog::new(), gate: gate.clone() }))
+        });
         Gated { ledger, gate }
     }
 }
@@ -65,11 +67,21 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn entries_of_every_size_take_dense_indexes_and_positions_that_sum_their_lengths() {
     for flush in FLUSHES {
         let ledger = open_one(|builder| builder.flush(flush));
-        assert_eq!((ledger.status().role, ledger.status().leader, ledger.committed()), (Role::Leader, Some(1.into()), 0..0));
-        let payloads: Vec<Vec<u8>> = [0, 1, 4095, 4096, 4097, 4 << 20, 0].iter().zip(b'a'..).map(|(len, byte)| vec![byte; *len]).collect();
+        assert_eq!(
+            (ledger.status().role, ledger.status().leader, ledger.committed()),
+            (Role::Leader, Some(1.into()), 0..0)
+        );
+        let payloads: Vec<Vec<u8>> = [0, 1, 4095, 4096, 4097, 4 << 20, 0]
+            .iter()
+            .zip(b'a'..)
+            .map(|(len, byte)| vec![byte; *len])
+            .collect();
         for (payload, index) in payloads.iter().zip(0..) {
             assert_eq!(ledger.append(payload).unwrap(), index);
-            assert_eq!(*ledger.get(index).unwrap().expect("what was acknowledged can be read"), **payload);
+            assert_eq!(
+                *ledger.get(index).unwrap().expect("what was acknowledged can be read"),
+                **payload
+            );
             assert_eq!(ledger.get(index + 1).unwrap(), None);
         }
         let entries = whole(&ledger);
@@ -169,7 +181,10 @@ fn what_exceeds_a_limit_is_refused_and_leaves_no_trace() {
     check(ledger.append_batch([&[7; 1][..], &[7; 101]]).map(drop), (101, 100));
     // A batch without bytes still costs something: an endless one ends.
     let endless = ledger.append_batch(std::iter::repeat([0; 0])).unwrap_err();
-    assert!(matches!(endless, AppendError::TooLarge { limit, .. } if limit == 16 << 20), "{endless:?}");
+    assert!(
+        matches!(endless, AppendError::TooLarge { limit, .. } if limit == 16 << 20),
+        "{endless:?}"
+    );
     assert_eq!(ledger.append([7; 100]).unwrap(), 0);
     assert_eq!(ledger.committed(), 0..1);
 }
@@ -183,7 +198,11 @@ fn a_full_window_refuses_who_cannot_wait_and_holds_up_who_can() {
     assert_eq!((refused.index(), refused.position()), (None, None));
     match refused.wait() {
         Err(error @ AppendError::Busy { in_flight, limit, .. }) => {
-            assert_eq!((in_flight, limit), (932, 1000), "an entry counts 32 bytes more than its payload");
+            assert_eq!(
+                (in_flight, limit),
+                (932, 1000),
+                "an entry counts 32 bytes more than its payload"
+            );
             assert!(!error.may_have_committed());
         }
         other => panic!("the window is full, got {other:?}"),
@@ -202,7 +221,8 @@ fn a_full_window_refuses_who_cannot_wait_and_holds_up_who_can() {
 
 #[test]
 fn who_waits_for_the_window_waits_no_longer_than_the_append_timeout() {
-    let Gated { ledger, gate } = &Gated::open(|builder| builder.max_in_flight_bytes(100).append_timeout(50 * MS));
+    let Gated { ledger, gate } =
+        &Gated::open(|builder| builder.max_in_flight_bytes(100).append_timeout(50 * MS));
     gate.shut();
     let under_way = ledger.append_async([1; 60]);
     let began = Instant::now();
@@ -224,7 +244,8 @@ fn an_append_that_nobody_confirms_times_out_and_may_commit_yet() {
     gate.open();
     until("both to commit", || (ledger.committed() == (0..2)).then_some(()));
     assert_eq!(ledger.append("fast").unwrap(), 2);
-    let payloads: Vec<String> = whole(ledger).iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
+    let payloads: Vec<String> =
+        whole(ledger).iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
     assert_eq!(payloads, ["slow", "slower", "fast"]);
 }
 
@@ -245,7 +266,9 @@ fn a_node_without_a_disk_that_answers_gives_no_word_and_takes_none_back() {
 fn a_ledger_survives_being_closed_and_losing_power() {
     for (flush, power_fails) in [(FLUSHES[0], false), (FLUSHES[0], true), (FLUSHES[1], false)] {
         let memory = MemoryLog::new();
-        let open = || DLedger::builder(1).storage(memory.clone()).flush(flush).open().expect("it opens again");
+        let open = || {
+            DLedger::builder(1).storage(memory.clone()).flush(flush).open().expect("it opens again")
+        };
         let mut before: Vec<Entry> = Vec::new();
         for life in 0..4_u64 {
             let ledger = open();
@@ -254,7 +277,12 @@ fn a_ledger_survives_being_closed_and_losing_power() {
                 assert_eq!(ledger.append(format!("life {life} entry {n}")).unwrap(), life * 10 + n);
             }
             before = whole(&ledger);
-            assert!(before.windows(2).all(|pair| pair[0].term() < pair[1].term() || pair[1].index() % 10 != 0), "each life is a term");
+            assert!(
+                before
+                    .windows(2)
+                    .all(|pair| pair[0].term() < pair[1].term() || pair[1].index() % 10 != 0),
+                "each life is a term"
+            );
             if power_fails {
                 memory.crash();
             } else {
@@ -268,7 +296,12 @@ fn a_ledger_survives_being_closed_and_losing_power() {
 fn an_unconfirmed_append_that_lost_power_was_never_acknowledged() {
     let memory = MemoryLog::new();
     let gate = Gate::default();
-    let open = || DLedger::builder(1).storage(GatedLog { log: memory.clone(), gate: gate.clone() }).open().expect("it opens");
+    let open = || {
+        DLedger::builder(1)
+            .storage(GatedLog { log: memory.clone(), gate: gate.clone() })
+            .open()
+            .expect("it opens")
+    };
     let ledger = open();
     ledger.append("kept").unwrap();
     gate.shut();
@@ -278,7 +311,10 @@ fn an_unconfirmed_append_that_lost_power_was_never_acknowledged() {
     gate.open();
     let error = future.wait().unwrap_err();
     assert!(error.may_have_committed(), "{error}");
-    assert!(matches!(ledger.shutdown(), Err(ShutdownError::Failed { .. } | ShutdownError::Storage(_))));
+    assert!(matches!(
+        ledger.shutdown(),
+        Err(ShutdownError::Failed { .. } | ShutdownError::Storage(_))
+    ));
     assert_eq!(open().append("again").unwrap(), 1);
 }
 
@@ -289,14 +325,22 @@ fn a_failed_sync_ends_the_nodes_part_and_readers_go_on() {
     ledger.append("before").unwrap();
     memory.fail_next_sync();
     let error = ledger.append("during").unwrap_err();
-    assert!(matches!(error, AppendError::Unconfirmed { .. }) && error.may_have_committed(), "{error:?}");
+    assert!(
+        matches!(error, AppendError::Unconfirmed { .. }) && error.may_have_committed(),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("a sync failed"), "it says why: {error}");
     let error = ledger.append("after").unwrap_err();
-    assert!(matches!(error, AppendError::Failed { .. }) && !error.may_have_committed(), "{error:?}");
+    assert!(
+        matches!(error, AppendError::Failed { .. }) && !error.may_have_committed(),
+        "{error:?}"
+    );
     assert!(matches!(ledger.barrier(), Err(BarrierError::Failed { .. })));
     assert!(matches!(ledger.transfer_leadership(2), Err(TransferError::Failed { .. })));
     let status = ledger.status();
-    assert!(status.fault.is_some_and(|fault| fault.contains("sync")) && status.role != Role::Leader);
+    assert!(
+        status.fault.is_some_and(|fault| fault.contains("sync")) && status.role != Role::Leader
+    );
     assert_eq!(ledger.get(0).unwrap().as_deref(), Some(&b"before"[..]));
     assert!(matches!(ledger.shutdown(), Err(ShutdownError::Failed { .. })));
     let ledger = DLedger::builder(1).storage(memory).open().unwrap();
@@ -309,8 +353,12 @@ fn a_failed_sync_ends_the_nodes_part_and_readers_go_on() {
 fn futures_resolve_under_any_executor() {
     let Gated { ledger, gate } = &Gated::open(|builder| builder);
     gate.shut();
-    let futures: Vec<AppendFuture> = (0..100).map(|n: u64| ledger.append_async(n.to_le_bytes())).collect();
-    assert_eq!(futures.iter().map(|future| future.index().unwrap()).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+    let futures: Vec<AppendFuture> =
+        (0..100).map(|n: u64| ledger.append_async(n.to_le_bytes())).collect();
+    assert_eq!(
+        futures.iter().map(|future| future.index().unwrap()).collect::<Vec<_>>(),
+        (0..100).collect::<Vec<_>>()
+    );
     thread::scope(|scope| {
         let all = scope.spawn(|| {
             block_on(async {
@@ -336,8 +384,11 @@ fn threads_that_append_together_get_places_of_their_own_in_their_own_order() {
             .map(|thread| {
                 let ledger = ledger.clone();
                 scope.spawn(move || {
-                    let futures: Vec<_> =
-                        (0..200_u64).map(|n| ledger.append_async([thread.to_le_bytes(), n.to_le_bytes()].concat())).collect();
+                    let futures: Vec<_> = (0..200_u64)
+                        .map(|n| {
+                            ledger.append_async([thread.to_le_bytes(), n.to_le_bytes()].concat())
+                        })
+                        .collect();
                     futures.into_iter().map(|future| future.wait().unwrap()).collect()
                 })
             })
@@ -391,7 +442,11 @@ fn a_tail_follows_and_ends_with_the_node() {
     }
     assert!(tail.next().is_none(), "as an iterator it just ends");
     let seen = read.join().unwrap();
-    assert_eq!(seen, (2..2 + seen.len() as u64).collect::<Vec<_>>(), "in order and without a hole, up to the shutdown");
+    assert_eq!(
+        seen,
+        (2..2 + seen.len() as u64).collect::<Vec<_>>(),
+        "in order and without a hole, up to the shutdown"
+    );
 }
 
 #[test]
@@ -417,26 +472,26 @@ fn entries_outlive_their_ledger() {
 
 #[test]
 fn nonsense_is_refused_when_the_ledger_is_opened() {
-    let knob = |builder: Builder| match builder.open() {
-        Err(OpenError::Setting { knob, reason, .. }) => {
+    let setting = |builder: Builder| match builder.open() {
+        Err(OpenError::Setting { setting, reason, .. }) => {
             assert!(!reason.is_empty());
-            knob
+            setting
         }
         Err(other) => panic!("expected a refusal of a setting, got {other}"),
         Ok(_) => panic!("expected a refusal of a setting, and it opened"),
     };
     let good = || DLedger::builder(1).storage(MemoryLog::new());
-    assert_eq!(knob(DLedger::builder(1)), "dir");
-    assert_eq!(knob(good().group("no/slash")), "group");
-    assert_eq!(knob(good().peer(2, "elsewhere")), "peer");
-    assert_eq!(knob(good().segment_bytes(1)), "segment_bytes");
-    assert_eq!(knob(good().max_entry_bytes(0)), "max_entry_bytes");
-    assert_eq!(knob(good().max_in_flight_bytes(0)), "max_in_flight_bytes");
-    assert_eq!(knob(good().append_timeout(Duration::ZERO)), "append_timeout");
-    assert_eq!(knob(good().heartbeat_interval(Duration::ZERO)), "heartbeat_interval");
-    assert_eq!(knob(good().election_timeout(MS)), "election_timeout");
-    assert_eq!(knob(good().flush(FlushPolicy::Async { interval: Duration::ZERO })), "flush");
-    assert_eq!(knob(good().peer(1, "not an address").peer(2, "127.0.0.1:1")), "peer");
+    assert_eq!(setting(DLedger::builder(1)), "dir");
+    assert_eq!(setting(good().group("no/slash")), "group");
+    assert_eq!(setting(good().peer(2, "elsewhere")), "peer");
+    assert_eq!(setting(good().segment_bytes(1)), "segment_bytes");
+    assert_eq!(setting(good().max_entry_bytes(0)), "max_entry_bytes");
+    assert_eq!(setting(good().max_in_flight_bytes(0)), "max_in_flight_bytes");
+    assert_eq!(setting(good().append_timeout(Duration::ZERO)), "append_timeout");
+    assert_eq!(setting(good().heartbeat_interval(Duration::ZERO)), "heartbeat_interval");
+    assert_eq!(setting(good().election_timeout(MS)), "election_timeout");
+    assert_eq!(setting(good().flush(FlushPolicy::Async { interval: Duration::ZERO })), "flush");
+    assert_eq!(setting(good().peer(1, "not an address").peer(2, "127.0.0.1:1")), "peer");
     // An address for documentation (RFC 5737): no machine has it, so nobody can listen there.
     let nobody_listens = good().peer(1, "192.0.2.1:7001").peer(2, "127.0.0.1:1").open();
     assert!(matches!(nobody_listens, Err(OpenError::Transport(_))), "{nobody_listens:?}");

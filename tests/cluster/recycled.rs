@@ -1,4 +1,5 @@
-//! Purged segments are used again while others read at full speed: whatever anybody has read stays as it was written.
+//! Purged segments are used again while others read at full speed: whatever anybody has read stays
+//! as it was written.
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
@@ -15,8 +16,9 @@ use dledger::{DLedger, Entry, ReadError};
 const ENTRIES: u64 = 4_000;
 /// How many the log keeps: a few segments.
 const KEPT: u64 = 100;
-/// In one of four phases, each of so many entries, only the writer holds on to what it reads, in one all do, in one only the others, and in one nobody. So
-/// some segments are used again, and others have somebody who still reads them, the writer alone among them.
+/// In one of four phases, each of so many entries, only the writer holds on to what it reads, in
+/// one all do, in one only the others, and in one nobody. So some segments are used again, and
+/// others have somebody who still reads them, the writer alone among them.
 const PHASE: u64 = 500;
 const WRITER_HOLDS: [u64; 2] = [0, 1];
 const OTHERS_HOLD: [u64; 2] = [1, 2];
@@ -24,9 +26,9 @@ const OTHERS_HOLD: [u64; 2] = [1, 2];
 const UNDER_WAY: u64 = 16;
 
 /// A generator of numbers that look random.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -35,18 +37,23 @@ impl Dice {
     }
 }
 
-/// What is appended at `index`. No two have bytes in common, so those of any other would be noticed.
+/// What is appended at `index`. No two have bytes in common, so those of any other would be
+/// noticed.
 fn payload(index: u64) -> Vec<u8> {
-    let mut dice = Dice((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut rng = Rng((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let mut bytes = Vec::new();
-    for _ in 0..dice.draw() % 400 {
-        bytes.extend_from_slice(&dice.draw().to_le_bytes());
+    for _ in 0..rng.draw() % 400 {
+        bytes.extend_from_slice(&rng.draw().to_le_bytes());
     }
     bytes
 }
 
 fn assert_as_written(entry: &Entry) {
-    assert!(entry[..] == payload(entry.index()), "entry {} is not what was appended", entry.index());
+    assert!(
+        entry[..] == payload(entry.index()),
+        "entry {} is not what was appended",
+        entry.index()
+    );
 }
 
 /// What one reader holds on to.
@@ -83,8 +90,8 @@ impl Held {
 /// Counts the files that become another segment.
 #[derive(Default)]
 struct Recycled {
-    /// The files at the last look, by the number that the file system knows them by, and which segment they were last. Open, or it could give the number
-    /// to another file.
+    /// The files at the last look, by the number that the file system knows them by, and which
+    /// segment they were last. Open, or it could give the number to another file.
     seen: BTreeMap<u64, (String, File)>,
     count: u64,
 }
@@ -124,11 +131,14 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// Appends everything and purges all but the end of it. Reads what it has appended at once, while its segment still grows.
+/// Appends everything and purges all but the end of it. Reads what it has appended at once, while
+/// its segment still grows.
 fn append_and_purge(ledger: &DLedger, dir: &Path) -> (u64, u64) {
     let (mut held, mut recycled) = (Held::in_phases(WRITER_HOLDS), Recycled::default());
     for first in (0..ENTRIES).step_by(UNDER_WAY as usize) {
-        let under_way: Vec<_> = (first..first + UNDER_WAY).map(|index| (index, ledger.append_async(payload(index)))).collect();
+        let under_way: Vec<_> = (first..first + UNDER_WAY)
+            .map(|index| (index, ledger.append_async(payload(index))))
+            .collect();
         for (index, future) in under_way {
             assert_eq!(future.wait().expect("a node of its own takes appends").index, index);
         }
@@ -142,13 +152,13 @@ fn append_and_purge(ledger: &DLedger, dir: &Path) -> (u64, u64) {
 
 /// Gets whatever is there, in any order.
 fn get(ledger: &DLedger, over: &Over) {
-    let (mut held, mut dice) = (Held::in_phases(OTHERS_HOLD), Dice(7));
+    let (mut held, mut rng) = (Held::in_phases(OTHERS_HOLD), Rng(7));
     while !over.is_over() {
         let there = ledger.committed();
         if there.is_empty() {
             continue;
         }
-        match ledger.get(there.start + dice.draw() % (there.end - there.start)) {
+        match ledger.get(there.start + rng.draw() % (there.end - there.start)) {
             Ok(entry) => held.take(ledger, entry.expect("it is committed")),
             Err(error) => assert!(matches!(error, ReadError::Purged { .. }), "{error}"),
         }
@@ -203,7 +213,9 @@ fn whatever_is_read_stays_as_it_was_written_while_segments_are_purged_and_used_a
         drop(writing);
         counts
     });
-    eprintln!("{recycled} segments were used again, and {outlived} entries that the writer held outlived theirs");
+    eprintln!(
+        "{recycled} segments were used again, and {outlived} entries that the writer held outlived theirs"
+    );
     assert!(outlived > 0, "nothing was held for longer than the log held it");
     assert!(recycled > 0, "no segment was used again");
     ledger.shutdown().unwrap();

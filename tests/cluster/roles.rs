@@ -23,7 +23,9 @@ fn every_change_is_told_in_order_and_each_term_has_one_leader() {
             let told = told.clone();
             move |builder| {
                 let told = told.clone();
-                builder.on_role_change(move |status| told.lock().entry(status.id).or_default().push(status.clone()))
+                builder.on_role_change(move |status| {
+                    told.lock().entry(status.id).or_default().push(status.clone())
+                })
             }
         })
         .open();
@@ -49,20 +51,35 @@ fn every_change_is_told_in_order_and_each_term_has_one_leader() {
     for end in &ends {
         let told = &told[&end.id];
         let key = |status: &Status| (status.role, status.term, status.leader);
-        assert!(told.windows(2).all(|pair| key(&pair[0]) != key(&pair[1])), "only changes are told");
-        assert!(told.windows(2).all(|pair| pair[0].term <= pair[1].term && pair[0].committed.end <= pair[1].committed.end), "in order");
+        assert!(
+            told.windows(2).all(|pair| key(&pair[0]) != key(&pair[1])),
+            "only changes are told"
+        );
+        assert!(
+            told.windows(2).all(|pair| pair[0].term <= pair[1].term
+                && pair[0].committed.end <= pair[1].committed.end),
+            "in order"
+        );
         assert!(told.iter().any(|status| key(status) == key(end)), "up to the newest");
         for status in told {
             assert_eq!((&*status.group, status.members.len()), ("default", 3));
-            let leader = status.leader.into_iter().chain((status.role == Role::Leader).then_some(status.id));
+            let leader =
+                status.leader.into_iter().chain((status.role == Role::Leader).then_some(status.id));
             for leader in leader {
-                assert_eq!(*leaders.entry(status.term).or_insert(leader), leader, "term {} has one leader", status.term);
+                assert_eq!(
+                    *leaders.entry(status.term).or_insert(leader),
+                    leader,
+                    "term {} has one leader",
+                    status.term
+                );
             }
         }
     }
     for entry in &ledger {
         let leader = leaders[&entry.term()];
-        let announced = told[&leader].iter().any(|status| status.role == Role::Leader && status.term == entry.term());
+        let announced = told[&leader]
+            .iter()
+            .any(|status| status.role == Role::Leader && status.term == entry.term());
         assert!(announced, "whoever appended in term {} was announced", entry.term());
     }
 }
@@ -90,7 +107,10 @@ fn a_leader_is_announced_only_when_it_can_take_appends_and_knows_all_commits() {
                 cluster.start(leader.id.get());
             }
             // Only because it does not lead any more: then the next leader is announced.
-            Err(error) => assert!(matches!(error, AppendError::NotLeader { .. } | AppendError::OutcomeUnknown), "{error:?}"),
+            Err(error) => assert!(
+                matches!(error, AppendError::NotLeader { .. } | AppendError::OutcomeUnknown),
+                "{error:?}"
+            ),
         }
     }
 }
@@ -98,7 +118,9 @@ fn a_leader_is_announced_only_when_it_can_take_appends_and_knows_all_commits() {
 /// The first leader of a later term that is announced.
 fn leader_after(term: u64, told: &Receiver<Status>) -> Status {
     let mut changes = iter::from_fn(|| told.recv_timeout(PATIENCE).ok());
-    changes.find(|status| status.role == Role::Leader && status.term > term).expect("somebody is elected")
+    changes
+        .find(|status| status.role == Role::Leader && status.term > term)
+        .expect("somebody is elected")
 }
 
 #[test]
@@ -109,16 +131,20 @@ fn a_panic_in_an_observer_is_contained() {
             let calls = calls.clone();
             move |builder| {
                 let calls = calls.clone();
-                builder.on_role_change(|_| panic!("a host's own mistake, on purpose")).on_role_change(move |_| {
-                    calls.fetch_add(1, Ordering::Relaxed);
-                })
+                builder
+                    .on_role_change(|_| panic!("a host's own mistake, on purpose"))
+                    .on_role_change(move |_| {
+                        calls.fetch_add(1, Ordering::Relaxed);
+                    })
             }
         })
         .open();
     cluster.append(b"goes on");
     let before = calls.load(Ordering::Relaxed);
     cluster.isolate(cluster.leader());
-    until("the second observer to hear of later changes", || (calls.load(Ordering::Relaxed) > before + 2).then_some(()));
+    until("the second observer to hear of later changes", || {
+        (calls.load(Ordering::Relaxed) > before + 2).then_some(())
+    });
     cluster.network.heal();
     cluster.append(b"and on");
     cluster.agree();
@@ -134,7 +160,8 @@ fn an_observer_may_append_read_and_shut_its_own_node_down() {
         .storage(memory.clone())
         .on_role_change(move |status| {
             if status.role == Role::Leader {
-                let ledger: DLedger = handle.recv_timeout(PATIENCE).expect("the host hands it over");
+                let ledger: DLedger =
+                    handle.recv_timeout(PATIENCE).expect("the host hands it over");
                 let index = ledger.append("from an observer").expect("a leader takes it");
                 assert!(ledger.get(index).expect("it is there").is_some());
                 outcomes.send(ledger.shutdown()).expect("the test listens");

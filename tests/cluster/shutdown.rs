@@ -11,10 +11,11 @@ use dledger::storage::{MemoryLog, StorageError};
 use dledger::{AppendError, BarrierError, DLedger, OpenError, ReadError, TransferError};
 use parking_lot::Mutex;
 
-use crate::cluster_of::{Disk, PATIENCE, Wire, cluster_of, until};
+use crate::cluster_of::{Disk, PATIENCE, TransportKind, cluster_of, until};
 use crate::gated::{Gate, GatedLog};
 
-/// The threads of this process that belong to node `id`. Tests that run beside this one use other numbers.
+/// The threads of this process that belong to node `id`. Tests that run beside this one use other
+/// numbers.
 fn threads_of(id: u64) -> Vec<String> {
     let tasks = fs::read_dir("/proc/self/task").expect("Linux shows the threads of a process");
     let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
@@ -24,7 +25,9 @@ fn threads_of(id: u64) -> Vec<String> {
 
 /// A thread is still shown for a moment after it was joined.
 fn assert_no_threads_of(id: u64) {
-    until(format!("the threads of node {id} to be gone"), || threads_of(id).is_empty().then_some(()));
+    until(format!("the threads of node {id} to be gone"), || {
+        threads_of(id).is_empty().then_some(())
+    });
 }
 
 #[cfg(target_os = "linux")]
@@ -52,8 +55,11 @@ fn the_threads_of_the_network_end_as_well() {
     let addresses = crate::cluster_of::free_addresses(3);
     let open = |id: u64| {
         let peers = [9011, 9012, 9013].into_iter().zip(addresses.iter().cloned());
-        let quick =
-            |builder: dledger::Builder| builder.heartbeat_interval(Duration::from_millis(20)).election_timeout(Duration::from_millis(200));
+        let quick = |builder: dledger::Builder| {
+            builder
+                .heartbeat_interval(Duration::from_millis(20))
+                .election_timeout(Duration::from_millis(200))
+        };
         let builder = DLedger::builder(id).storage(MemoryLog::new());
         quick(builder.peers(peers)).open().unwrap()
     };
@@ -90,7 +96,9 @@ fn a_clone_that_was_shut_down_elsewhere_says_so() {
 
 #[test]
 fn every_wait_ends_with_the_node() {
-    let cluster = cluster_of(3).with(|builder| builder.append_timeout(Duration::from_secs(600)).max_in_flight_bytes(1000)).open();
+    let cluster = cluster_of(3)
+        .with(|builder| builder.append_timeout(Duration::from_secs(600)).max_in_flight_bytes(1000))
+        .open();
     let leader = cluster.leader();
     let ledger = cluster.node(leader);
     cluster.append(b"entry");
@@ -123,7 +131,10 @@ fn threads_may_shut_down_at_once_and_the_log_is_free_when_any_of_them_returns() 
                 scope.spawn(|| {
                     ledger.shutdown().unwrap();
                     if first_to_return.swap(false, Ordering::Relaxed) {
-                        let again = DLedger::builder(1).storage(memory.clone()).open().expect("the log is free");
+                        let again = DLedger::builder(1)
+                            .storage(memory.clone())
+                            .open()
+                            .expect("the log is free");
                         assert_eq!(again.committed(), 0..1);
                     }
                 });
@@ -139,7 +150,10 @@ fn a_log_is_open_once_and_free_at_once_after_shutdown() {
         for n in 0..5 {
             assert_eq!(cluster.node(1).append("entry").unwrap(), n);
             let second = cluster.builder(1).open();
-            assert!(matches!(second, Err(OpenError::Storage(StorageError::InUse { .. }))), "{second:?}");
+            assert!(
+                matches!(second, Err(OpenError::Storage(StorageError::InUse { .. }))),
+                "{second:?}"
+            );
             assert_eq!(cluster.node(1).committed(), 0..n + 1, "the first is not disturbed");
             cluster.stop(1);
             cluster.start(1);
@@ -149,7 +163,7 @@ fn a_log_is_open_once_and_free_at_once_after_shutdown() {
 
 #[test]
 fn a_group_over_tcp_can_be_reopened_at_the_same_addresses_at_once() {
-    let cluster = cluster_of(3).over(Wire::Tcp).open();
+    let cluster = cluster_of(3).over(TransportKind::Tcp).open();
     for n in 0..3 {
         assert_eq!(cluster.append(b"entry"), n);
         cluster.ids().for_each(|id| cluster.stop(id));
@@ -161,7 +175,8 @@ fn a_group_over_tcp_can_be_reopened_at_the_same_addresses_at_once() {
 #[test]
 fn who_is_not_of_this_group_is_refused_by_its_log() {
     let memory = MemoryLog::new();
-    let open = |id: u64, group: &str| DLedger::builder(id).group(group).storage(memory.clone()).open();
+    let open =
+        |id: u64, group: &str| DLedger::builder(id).group(group).storage(memory.clone()).open();
     open(1, "orders").unwrap().append("entry").unwrap();
     for (id, group) in [(2, "orders"), (1, "payments")] {
         let error = open(id, group).unwrap_err();
@@ -170,8 +185,8 @@ fn who_is_not_of_this_group_is_refused_by_its_log() {
     assert_eq!(open(1, "orders").unwrap().committed(), 0..1);
 }
 
-/// An executor that was dropped leaves its tasks to whoever wakes them. If such a task holds the last handle, the node is closed by a
-/// thread of its own, which must not wait for itself.
+/// An executor that was dropped leaves its tasks to whoever wakes them. If such a task holds the
+/// last handle, the node is closed by a thread of its own, which must not wait for itself.
 #[test]
 fn a_woken_task_may_hold_the_last_handle() {
     struct Task(Mutex<Option<DLedger>>);
@@ -182,15 +197,22 @@ fn a_woken_task_may_hold_the_last_handle() {
     }
     let gate = Gate::default();
     let memory = MemoryLog::new();
-    let ledger = DLedger::builder(9021).storage(GatedLog { log: memory.clone(), gate: gate.clone() }).open().unwrap();
+    let ledger = DLedger::builder(9021)
+        .storage(GatedLog { log: memory.clone(), gate: gate.clone() })
+        .open()
+        .unwrap();
     gate.shut();
     let mut future = ledger.append_async("entry");
     let waker = Waker::from(Arc::new(Task(Mutex::new(Some(ledger)))));
-    let polled = std::future::Future::poll(std::pin::Pin::new(&mut future), &mut Context::from_waker(&waker));
+    let polled = std::future::Future::poll(
+        std::pin::Pin::new(&mut future),
+        &mut Context::from_waker(&waker),
+    );
     assert!(matches!(polled, Poll::Pending));
     drop(waker);
     gate.open();
     assert_eq!(future.wait_timeout(PATIENCE).expect("it resolves").unwrap().index, 0);
-    let again = until("the log to be free", || DLedger::builder(9021).storage(memory.clone()).open().ok());
+    let again =
+        until("the log to be free", || DLedger::builder(9021).storage(memory.clone()).open().ok());
     assert_eq!(again.committed(), 0..1);
 }

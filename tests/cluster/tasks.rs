@@ -355,7 +355,8 @@ fn a_task_that_owns_the_last_of_everything_may_be_dropped_by_its_waker() {
     }
     // The node has stopped, and nobody is left waiting.
     for outcome in in_time(move || [pollster::block_on(first), pollster::block_on(waits)]) {
-        let is_end = matches!(outcome, Ok(_) | Err(AppendError::Stopped | AppendError::OutcomeUnknown));
+        let is_end =
+            matches!(outcome, Ok(_) | Err(AppendError::Stopped | AppendError::OutcomeUnknown));
         assert!(is_end, "{outcome:?}");
     }
 }

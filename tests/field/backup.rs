@@ -29,7 +29,8 @@ fn payload(index: u64) -> Vec<u8> {
 
 fn fill(ledger: &DLedger, count: u64) {
     let first = ledger.status().end_index;
-    let futures: Vec<_> = (first..first + count).map(|index| ledger.append_async(payload(index))).collect();
+    let futures: Vec<_> =
+        (first..first + count).map(|index| ledger.append_async(payload(index))).collect();
     futures.into_iter().for_each(|future| {
         let _ = future.wait().unwrap();
     });
@@ -39,7 +40,7 @@ fn fill(ledger: &DLedger, count: u64) {
 #[track_caller]
 fn check(backup: &Backup, dir: &Path) {
     let verified = tools::verify(dir).unwrap();
-    assert_eq!(verified.damage, []);
+    assert_eq!(verified.corruption, []);
     let mut indexes = backup.committed.clone();
     let each = |entry: Result<dledger::Entry, _>| {
         let entry = entry.unwrap();
@@ -65,14 +66,18 @@ fn open_and_check(backup: &Backup, dir: &Path) {
 
 fn segments(dir: &Path) -> Vec<std::path::PathBuf> {
     let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|it| it == "seg")).collect();
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|it| it == "seg")).collect();
     paths.sort();
     paths
 }
 
 /// The names in `dir`, hidden ones included.
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -283,7 +288,7 @@ facts! {
         });
         let left = names(&to);
         assert!(left.iter().all(|name| !name.starts_with('.')), "{left:?}");
-        left.iter().for_each(|name| assert_eq!(tools::verify(to.join(name)).unwrap().damage, []));
+        left.iter().for_each(|name| assert_eq!(tools::verify(to.join(name)).unwrap().corruption, []));
         assert!(matches!(ledger.backup(to.join("late")), Err(BackupError::Stopped)));
     }
 
@@ -338,7 +343,7 @@ facts! {
             drop(child);
             met_a_partial_one |= names(&to).iter().any(|name| name.starts_with('.'));
             for name in names(&to).iter().filter(|name| !name.starts_with('.')) {
-                assert_eq!(tools::verify(to.join(name)).unwrap().damage, [], "round {round}: {name}");
+                assert_eq!(tools::verify(to.join(name)).unwrap().corruption, [], "round {round}: {name}");
                 fs::remove_dir_all(to.join(name)).unwrap();
             }
             assert!(names(&to).len() <= 1, "the next one removes what is left: {:?}", names(&to));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::task::{Context, Wake};
 use std::time::Duration;
 
-use dledger::transport::{Message, Seat, Transport};
+use dledger::transport::{Message, Transport, TransportContext};
 use dledger::{AppendError, BarrierError, DLedger, PurgeError, ReadError, TransferError};
 
 use crate::group::{TIMEOUT, eventually, home};
@@ -59,7 +59,7 @@ impl Doomed {
 }
 
 impl Transport for Doomed {
-    fn start(&mut self, seat: Seat) -> io::Result<()> {
+    fn start(&mut self, seat: TransportContext) -> io::Result<()> {
         let told = self.0.take().expect("a transport is started once");
         seat.spawner.spawn("doomed", move || {
             if told.recv().is_ok() {

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dledger::storage::{Base, Batch, Genesis, HardState, LogReader, MemoryLog, PendingSync, Recovered, Storage, StorageError};
+use dledger::storage::{
+    Base, Batch, HardState, LogOwner, LogReader, MemoryLog, PendingSync, Recovered, Storage,
+    StorageError,
+};
 use dledger::{DLedger, NodeId};
 
 use crate::group::eventually;
@@ -37,9 +40,9 @@ struct FromTheFuture {
 }
 
 impl Storage for FromTheFuture {
-    fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
-        let mut recovered = self.log.open(genesis)?;
-        let last = self.batch.mark_after(&recovered.base.mark).unwrap();
+    fn open(&mut self, owner: &LogOwner) -> Result<Recovered, StorageError> {
+        let mut recovered = self.log.open(owner)?;
+        let last = self.batch.point_after(&recovered.base.point).unwrap();
         self.log.append(std::slice::from_ref(&self.batch), last.raft_index)?;
         self.log.begin_sync().wait()?;
         (recovered.last, recovered.hard_state.commit) = (last, last.raft_index);
@@ -54,8 +57,8 @@ impl Storage for FromTheFuture {
         self.log.append(batches, commit)
     }
 
-    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        self.log.save(hard_state)
+    fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+        self.log.save_hard_state(hard_state)
     }
 
     fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
@@ -66,8 +69,8 @@ impl Storage for FromTheFuture {
         self.log.purge(index, commit)
     }
 
-    fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
-        self.log.remember(peer, directory)
+    fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
+        self.log.save_peer(peer, directory)
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
@@ -82,7 +85,7 @@ fn batch_of(timestamp: u64) -> Batch {
     let reader = log.reader();
     let ledger = DLedger::builder(1).storage(log).open().unwrap();
     ledger.append("an hour from now").unwrap();
-    let batch = reader.batch_with(0).unwrap().expect("it was appended");
+    let batch = reader.batch_containing(0).unwrap().expect("it was appended");
     let mut body = batch.body().to_vec();
     body[TIMESTAMP_AT..TIMESTAMP_AT + 8].copy_from_slice(&timestamp.to_le_bytes());
     Batch::new(2, 1, body.into()).unwrap()

@@ -1,5 +1,5 @@
-//! What becomes of the directory of a ledger, and of its name, while the ledger is open: it is the directory that was locked which is
-//! read and written, and nobody else gets in.
+//! What becomes of the directory of a ledger, and of its name, while the ledger is open: it is the
+//! directory that was locked which is read and written, and nobody else gets in.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,14 +44,21 @@ fn append(ledger: &DLedger, count: usize, byte: u8) {
 /// The log in `dir` is sound, and holds `count` entries of this byte and nothing else.
 fn check(dir: &Path, count: u64, byte: u8) {
     let verified = tools::verify(dir).unwrap();
-    assert_eq!((verified.entries, verified.damage.len()), (count, 0), "{}", dir.display());
+    assert_eq!((verified.entries, verified.corruption.len()), (count, 0), "{}", dir.display());
     let ledger = open(dir);
     assert_eq!((ledger.committed(), ledger.status().fault), (0..count, None), "{}", dir.display());
-    assert!(ledger.read(0).all(|entry| *entry.unwrap() == [byte; ENTRY_BYTES]), "{}", dir.display());
+    assert!(
+        ledger.read(0).all(|entry| *entry.unwrap() == [byte; ENTRY_BYTES]),
+        "{}",
+        dir.display()
+    );
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -167,7 +174,7 @@ facts! {
             }
         });
         let verified = verified.unwrap();
-        assert_eq!((is_moved, verified.entries, verified.damage.len()), (true, 100, 0));
+        assert_eq!((is_moved, verified.entries, verified.corruption.len()), (true, 100, 0));
     }
 
     fn whatever_file_is_removed_nobody_else_gets_in() {
@@ -189,7 +196,7 @@ facts! {
                 ".seg" => assert!(open(&dir).status().fault.is_some()),
                 _ => {
                     let refused = refusal(builder(&dir));
-                    assert!(matches!(&refused, StorageError::Damaged { path, .. } if path.ends_with(gone)), "{refused}");
+                    assert!(matches!(&refused, StorageError::Corrupt { path, .. } if path.ends_with(gone)), "{refused}");
                 }
             }
         }
@@ -254,7 +261,8 @@ facts! {
     fn a_ledger_that_was_shut_down_is_free_whatever_children_are_started() {
         const OPENINGS: usize = if cfg!(debug_assertions) { 300 } else { 1000 };
         let root = tempfile::tempdir().unwrap();
-        // A child has copies of all descriptors from its birth to its exec; with memory to copy that takes a little.
+        // A child has copies of all descriptors from its birth to its exec; with memory to copy
+        // that takes a little.
         let ballast = vec![1u8; 64 << 20];
         let is_over = Arc::new(AtomicBool::new(false));
         let starter = std::thread::spawn({
@@ -289,7 +297,7 @@ facts! {
         }
         assert!(matches!(refusal(builder(parent.join("orders")).create(Create::Never)), StorageError::NoLog { .. }));
         assert_eq!(names(root.path()), [""; 0]);
-        assert!(matches!(builder("").open(), Err(OpenError::Setting { knob: "dir", .. })));
+        assert!(matches!(builder("").open(), Err(OpenError::Setting { setting: "dir", .. })));
         // The working directory is a directory like any other.
         std::env::set_current_dir(root.path()).unwrap();
         for dir in [".", "orders", "./more/"] {

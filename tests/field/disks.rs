@@ -56,7 +56,16 @@ fn litter(dir: &Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
         fs::create_dir_all(dir.join(name)).unwrap();
         left.push((dir.join(name), None));
     }
-    for name in [".DS_Store", ".nfs00000000012", "notes~", "#seg#", "core.1", "x.seg", "0.seg.swp", "identity~"] {
+    for name in [
+        ".DS_Store",
+        ".nfs00000000012",
+        "notes~",
+        "#seg#",
+        "core.1",
+        "x.seg",
+        "0.seg.swp",
+        "identity~",
+    ] {
         fs::write(dir.join(name), name).unwrap();
         left.push((dir.join(name), Some(name.as_bytes().to_vec())));
     }

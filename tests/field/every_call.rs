@@ -1,5 +1,5 @@
-//! Every public call in every situation that a host may make it in: it returns, within the time that
-//! its documentation gives, and with an error that fits.
+//! Every public call in every situation that a host may make it in: it returns, within the time
+//! that its documentation gives, and with an error that fits.
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -106,7 +106,10 @@ fn expect(outcomes: &[(&str, String)], expected: &[(&str, &[&str])]) {
             _ => &["ok"],
         };
         let fitting = named.unwrap_or(usual);
-        assert!(fitting.contains(&outcome.as_str()), "{call}: {outcome} is not one of {fitting:?}; all: {outcomes:?}");
+        assert!(
+            fitting.contains(&outcome.as_str()),
+            "{call}: {outcome} is not one of {fitting:?}; all: {outcomes:?}"
+        );
     }
 }
 

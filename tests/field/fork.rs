@@ -1,5 +1,5 @@
-//! Hosts that fork, as servers of old and runtimes of scripts do: the child has a handle of a ledger whose threads are elsewhere, and
-//! locks that nobody gives back.
+//! Hosts that fork, as servers of old and runtimes of scripts do: the child has a handle of a
+//! ledger whose threads are elsewhere, and locks that nobody gives back.
 
 use std::future::Future;
 use std::path::Path;
@@ -9,7 +9,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use dledger::transport::MemoryNetwork;
-use dledger::{AppendError, AppendFuture, BackupError, BarrierError, DLedger, PurgeError, ReadError, ShutdownError, TransferError};
+use dledger::{
+    AppendError, AppendFuture, BackupError, BarrierError, DLedger, PurgeError, ReadError,
+    ShutdownError, TransferError,
+};
 
 use crate::calls::within_a_waker;
 use crate::group::{TIMEOUT, addresses, eventually, home, leader};
@@ -19,7 +22,8 @@ const CHILD_SECONDS: u32 = 20;
 
 /// Runs `work` in a forked child, which then ends at once. `work` tells what is wrong.
 fn in_child(work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-    // SAFETY: the child touches nothing that other threads lock, but what is examined here, and the allocator, which survives a fork.
+    // SAFETY: the child touches nothing that other threads lock, but what is examined here, and the
+    // allocator, which survives a fork.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "{}", std::io::Error::last_os_error());
     if child == 0 {
@@ -91,7 +95,10 @@ fn expect_refusals(ledger: &DLedger, backup: &Path) -> Result<(), String> {
     expect!(ledger.append_parts(&[b"x"]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch(["x", "y"]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch([""; 0]), Err(AppendError::Forked { under_way: false, .. }));
-    expect!(ledger.append_batch_async(["x", "y"]).wait(), Err(AppendError::Forked { under_way: false, .. }));
+    expect!(
+        ledger.append_batch_async(["x", "y"]).wait(),
+        Err(AppendError::Forked { under_way: false, .. })
+    );
     expect!(ledger.get(0), Err(ReadError::Forked));
     expect!(ledger.get(u64::MAX), Err(ReadError::Forked));
     let mut cursor = ledger.read(0);

@@ -1,5 +1,5 @@
-//! Limits that differ between nodes, as they do in the course of a rolling restart. They bound what a
-//! node's own hosts append, never what it takes from another leader.
+//! Limits that differ between nodes, as they do in the course of a rolling restart. They bound what
+//! a node's own hosts append, never what it takes from another leader.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,10 @@ impl Group {
     fn open(&self, id: u64, set: impl Fn(Builder) -> Builder) -> DLedger {
         let peers = (1..=3u64).zip(self.addresses.clone());
         // A processor that is busy with 40 MiB in a debug build is not one that is down.
-        let builder = DLedger::builder(id).dir(self.dir(id)).append_timeout(TIMEOUT).election_timeout(Duration::from_secs(4));
+        let builder = DLedger::builder(id)
+            .dir(self.dir(id))
+            .append_timeout(TIMEOUT)
+            .election_timeout(Duration::from_secs(4));
         set(builder.peers(peers)).open().expect("it opens")
     }
 }
@@ -70,7 +73,8 @@ fn all_hold(nodes: &[DLedger], payloads: &[Vec<u8>]) {
         eventually("all to hold everything", || node.committed().end >= payloads.len() as u64);
         let entries: Vec<_> = node.read(0).map(|entry| entry.expect("it can be read")).collect();
         assert_eq!(entries.len(), payloads.len(), "node {id}");
-        let differs = entries.iter().zip(payloads).position(|(entry, payload)| **entry != **payload);
+        let differs =
+            entries.iter().zip(payloads).position(|(entry, payload)| **entry != **payload);
         assert_eq!(differs, None, "an entry of node {id} is not what was appended");
         let status = node.status();
         assert_eq!((status.fault, status.full, status.repair), (None, None, None), "node {id}");
@@ -78,12 +82,14 @@ fn all_hold(nodes: &[DLedger], payloads: &[Vec<u8>]) {
 }
 
 /// Changes a byte of the file in `dir` that holds a payload of `LARGE` bytes of `number`.
-fn damage(dir: &Path, number: u8) {
+fn corruption(dir: &Path, number: u8) {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     for path in files.filter(|path| path.extension().is_some_and(|it| it == "seg")) {
         let mut bytes = fs::read(&path).unwrap();
         let run = vec![number; MIB];
-        if let Some(at) = (0..bytes.len() / MIB).map(|n| n * MIB).find(|at| bytes[*at..].starts_with(&run)) {
+        if let Some(at) =
+            (0..bytes.len() / MIB).map(|n| n * MIB).find(|at| bytes[*at..].starts_with(&run))
+        {
             bytes[at + 100] ^= 1;
             return fs::write(&path, bytes).unwrap();
         }
@@ -144,7 +150,7 @@ facts! {
         all_hold(&nodes, &payloads);
         nodes.iter().for_each(|node| node.shutdown().unwrap());
         drop(nodes);
-        damage(&group.dir(3), 2);
+        corruption(&group.dir(3), 2);
         let nodes = [1, 2, 3].map(|id| group.open(id, |builder| lowest(builder).verify_on_open(id == 3)));
         eventually("the damage to be mended", || {
             let status = nodes[2].status();

@@ -1,13 +1,17 @@
-//! What operators meet outside the laboratory: names of directories that change their meaning, limits of a process, other people's
-//! processes, networks that fall silent. Each fact runs in a child process of its own, for many of them change the whole process: its
-//! working directory, its limits, its clock, its children.
+//! What operators meet outside the laboratory: names of directories that change their meaning,
+//! limits of a process, other people's processes, networks that fall silent. Each fact runs in a
+//! child process of its own, for many of them change the whole process: its working directory, its
+//! limits, its clock, its children.
 //!
 //! ```text
 //! cargo test --test field                              what needs neither root nor minutes
 //! cargo test --test field -- --ignored                 as root, on Linux, with `ip`, `tc` and `unshare`: the rest
 //! ```
 
-#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports, reason = "some tests need Linux"))]
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, unused_imports, reason = "some tests need Linux")
+)]
 #![expect(clippy::unwrap_used, reason = "every part of this is a test")]
 
 #[macro_use]

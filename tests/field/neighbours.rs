@@ -10,8 +10,8 @@ use dledger::DLedger;
 
 use crate::group::{addresses, eventually, home, leader};
 
-/// Passes connections on to `target` until it is told to stall: then it takes nothing more, and keeps
-/// what it has open.
+/// Passes connections on to `target` until it is told to stall: then it takes nothing more, and
+/// keeps what it has open.
 struct Proxy {
     address: SocketAddr,
     stalled: Arc<AtomicBool>,
@@ -26,7 +26,9 @@ impl Proxy {
         let flag = stalled.clone();
         spawn(move || {
             for near in listener.incoming() {
-                let (near, Ok(far)) = (near.unwrap(), TcpStream::connect(&target)) else { continue };
+                let (near, Ok(far)) = (near.unwrap(), TcpStream::connect(&target)) else {
+                    continue;
+                };
                 let (back, forth) = (flag.clone(), flag.clone());
                 let ends = (near.try_clone().unwrap(), far.try_clone().unwrap());
                 spawn(move || pass(near, far, &forth));
@@ -114,8 +116,8 @@ facts! {
 
 #[cfg(unix)]
 facts! {
-    // Programs in a pipe want to end when it breaks, and so does what embeds a library in C. A write to
-    // a connection that is closed at the same moment must not be taken for that.
+    // Programs in a pipe want to end when it breaks, and so does what embeds a library in C. A
+    // write to a connection that is closed at the same moment must not be taken for that.
     fn a_host_that_ends_with_a_broken_pipe_does_not_end_with_a_broken_connection() {
         // SAFETY: this process has no handler that would be lost.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };

@@ -1,5 +1,6 @@
-//! Networks that fall silent, and what one process is told of the others: connections that lead nowhere, directories that were wiped
-//! or copied, lists of members that differ, names that nobody resolves.
+//! Networks that fall silent, and what one process is told of the others: connections that lead
+//! nowhere, directories that were wiped or copied, lists of members that differ, names that nobody
+//! resolves.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,8 +14,8 @@ use dledger::{Builder, DLedger, OpenError, Role};
 
 use crate::group::{addresses, eventually, home, leader, three_over_tcp};
 
-/// A way to a node that can fall silent: from then on the connections that it carries stay open, and nothing comes through them any
-/// more. New ones are carried as before once it speaks again.
+/// A way to a node that can fall silent: from then on the connections that it carries stay open,
+/// and nothing comes through them any more. New ones are carried as before once it speaks again.
 struct Way {
     address: String,
     silent: Arc<AtomicBool>,
@@ -23,7 +24,8 @@ struct Way {
 impl Way {
     fn to(node: String) -> Way {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, silent) = (listener.local_addr().unwrap().to_string(), Arc::new(AtomicBool::new(false)));
+        let (address, silent) =
+            (listener.local_addr().unwrap().to_string(), Arc::new(AtomicBool::new(false)));
         let is_silent = silent.clone();
         std::thread::spawn(move || {
             for inbound in listener.incoming().map_while(Result::ok) {
@@ -156,9 +158,9 @@ facts! {
         };
         let nodes = [1, 2].map(|id| open(id, 2));
         leader(&nodes);
-        let stranger = open(3, 3);
+        let rejection = open(3, 3);
         eventually("both say so", || nodes.iter().all(|node| !node.status().refused.is_empty()));
-        stranger.shutdown().unwrap();
+        rejection.shutdown().unwrap();
         // Though their own connection is in good order all the time.
         eventually("both have forgotten", || nodes.iter().all(|node| node.status().refused.is_empty()));
     }
@@ -197,7 +199,7 @@ facts! {
         let home = home();
         for wrong in ["10.0.0.2", "10.0.0.2:", "node-2:http", "::1:7001", ":7001", "node-2:0", ""] {
             let error = open_with(home.path(), wrong).unwrap_err();
-            assert!(matches!(error, OpenError::Setting { knob: "peer", .. }), "{wrong}: {error}");
+            assert!(matches!(error, OpenError::Setting { setting: "peer", .. }), "{wrong}: {error}");
             assert!(error.to_string().contains("node 2") && error.to_string().contains("10.0.0.1:7001"), "{error}");
         }
         assert!(!home.path().join("1").exists());
@@ -243,7 +245,12 @@ facts! {
 }
 
 fn open_with(home: &Path, peer: &str) -> Result<DLedger, OpenError> {
-    DLedger::builder(1).dir(home.join("1")).peer(1, "127.0.0.1:0").peer(2, peer).peer(3, "10.0.0.3:7001").open()
+    DLedger::builder(1)
+        .dir(home.join("1"))
+        .peer(1, "127.0.0.1:0")
+        .peer(2, peer)
+        .peer(3, "10.0.0.3:7001")
+        .open()
 }
 
 #[test]
@@ -274,16 +281,31 @@ fn in_namespace_with_a_mute_name_server(name: &str, fact: impl FnOnce()) {
 fn run(script: &str, variables: &[(&str, &str)]) -> String {
     let data = home();
     let mut command = std::process::Command::new("unshare");
-    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script]);
-    command.env("EXE", std::env::current_exe().unwrap()).env("DATA", data.path()).envs(variables.iter().copied());
-    let output = command.stderr(std::process::Stdio::inherit()).output().expect("unshare can be run");
+    command.args([
+        "--mount",
+        "--net",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "bash",
+        "-c",
+        script,
+    ]);
+    command
+        .env("EXE", std::env::current_exe().unwrap())
+        .env("DATA", data.path())
+        .envs(variables.iter().copied());
+    let output =
+        command.stderr(std::process::Stdio::inherit()).output().expect("unshare can be run");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("{text}");
     assert!(output.status.success(), "{}", output.status);
     text
 }
 
-/// Three network namespaces on one bridge, `n1` to `n3`, and a way to start a node in each. What the nodes say goes to the output.
+/// Three network namespaces on one bridge, `n1` to `n3`, and a way to start a node in each. What
+/// the nodes say goes to the output.
 const THREE_HOSTS: &str = r#"
 set -eu; mount -t tmpfs tmpfs /run
 ip link set lo up; ip link add hub type bridge; ip link set hub up
@@ -308,9 +330,18 @@ fn node() {
     let (data, began) = (std::env::var("DATA").unwrap(), Instant::now());
     let peers: Vec<String> = (1..=3).map(|id| format!("10.9.0.{id}:7000")).collect();
     let changes = move |status: &dledger::Status| {
-        println!("{:.3} node {id} {} term {}", began.elapsed().as_secs_f64(), status.role, status.term);
+        println!(
+            "{:.3} node {id} {} term {}",
+            began.elapsed().as_secs_f64(),
+            status.role,
+            status.term
+        );
     };
-    let node = builder(id, Path::new(&data), &peers).max_entry_bytes(64 << 20).on_role_change(changes).open().unwrap();
+    let node = builder(id, Path::new(&data), &peers)
+        .max_entry_bytes(64 << 20)
+        .on_role_change(changes)
+        .open()
+        .unwrap();
     if bytes > 0 {
         let node = node.clone();
         std::thread::spawn(move || {
@@ -322,13 +353,20 @@ fn node() {
         });
     }
     std::thread::sleep(Duration::from_secs(seconds));
-    println!("{:.3} node {id} committed {} fault {:?}", began.elapsed().as_secs_f64(), node.committed().end, node.status().fault);
+    println!(
+        "{:.3} node {id} committed {} fault {:?}",
+        began.elapsed().as_secs_f64(),
+        node.committed().end,
+        node.status().fault
+    );
     std::process::exit(0);
 }
 
 /// When somebody came to lead, in seconds since the nodes were started.
 fn leaderships(output: &str) -> Vec<f64> {
-    let leads = |line: &str| line.contains(" leader term ").then(|| line.split(' ').next()?.parse().ok()).flatten();
+    let leads = |line: &str| {
+        line.contains(" leader term ").then(|| line.split(' ').next()?.parse().ok()).flatten()
+    };
     output.lines().filter_map(leads).collect()
 }
 
@@ -343,10 +381,14 @@ fn after_a_cut(seconds: u64) {
     let output = run(&script, &[]);
     let healed = 6.0 + seconds as f64;
     let first = leaderships(&output).into_iter().filter(|&at| at > healed).fold(f64::MAX, f64::min);
-    assert!(first < healed + 5.0, "the network was whole at {healed} s; the first leader after that at {first} s");
+    assert!(
+        first < healed + 5.0,
+        "the network was whole at {healed} s; the first leader after that at {first} s"
+    );
 }
 
-/// Three nodes whose ports carry so much; the leader appends entries of so many bytes, one at a time, for so long.
+/// Three nodes whose ports carry so much; the leader appends entries of so many bytes, one at a
+/// time, for so long.
 fn over_a_slow_link(rate: &str, bytes: u64, seconds: u64) {
     let script = format!(
         r#"{THREE_HOSTS}
@@ -357,7 +399,8 @@ fn over_a_slow_link(rate: &str, bytes: u64, seconds: u64) {
         start {seconds} {bytes}; wait"#
     );
     let output = run(&script, &[]);
-    let committed = |line: &str| line.split_once(" committed ")?.1.split(' ').next()?.parse::<u64>().ok();
+    let committed =
+        |line: &str| line.split_once(" committed ")?.1.split(' ').next()?.parse::<u64>().ok();
     let most = output.lines().filter_map(committed).max().unwrap_or(0);
     assert_eq!(leaderships(&output).len(), 1, "no leader is lost");
     assert!(most >= 3, "{most} entries were committed");

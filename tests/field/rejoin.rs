@@ -1,4 +1,5 @@
-//! Disks that are replaced, directories that are wiped, put back to an older copy, or restored from a backup.
+//! Disks that are replaced, directories that are wiped, put back to an older copy, or restored from
+//! a backup.
 
 use std::path::Path;
 use std::time::Duration;
@@ -284,7 +285,8 @@ facts! {
                 nodes[id as usize - 1] = Some(group.builder(id).rejoin_empty(true).open().unwrap());
                 continue;
             }
-            // The leadership is offered to it as soon as it listens: it takes none that it may not have.
+            // The leadership is offered to it as soon as it listens: it takes none that it may not
+            // have.
             for node in nodes.iter().flatten() {
                 let _ = node.transfer_leadership(id);
             }
@@ -340,6 +342,6 @@ facts! {
     fn a_group_of_one_has_nobody_to_come_back_to() {
         let home = home();
         let refused = DLedger::builder(1).dir(home.path().join("1")).rejoin_empty(true).open().unwrap_err();
-        assert!(matches!(&refused, OpenError::Setting { knob: "rejoin_empty", .. }), "{refused}");
+        assert!(matches!(&refused, OpenError::Setting { setting: "rejoin_empty", .. }), "{refused}");
     }
 }

@@ -1,4 +1,5 @@
-//! A process that has run out of descriptors, memory or maps for a moment, and what a log takes of them.
+//! A process that has run out of descriptors, memory or maps for a moment, and what a log takes of
+//! them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -227,7 +228,8 @@ facts! {
         };
         let mut refused = 0;
         for more in (2..24).map(|pages| pages << 19) {
-            // They take the stacks that threads before have left, so that the next thread needs a new one.
+            // They take the stacks that threads before have left, so that the next thread needs a
+            // new one.
             for _ in 0..8 {
                 let told_to_go = told_to_go.clone();
                 std::thread::spawn(move || { let _ = told_to_go.lock().unwrap().recv(); });

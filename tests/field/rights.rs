@@ -1,5 +1,6 @@
-//! A log that may not be written to for a moment: somebody lowers a limit, changes the mode of a directory, or lets a backup hold its
-//! files still. The node steps back, says what to do, and goes on once it may.
+//! A log that may not be written to for a moment: somebody lowers a limit, changes the mode of a
+//! directory, or lets a backup hold its files still. The node steps back, says what to do, and goes
+//! on once it may.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -22,11 +23,13 @@ fn alone(dir: &Path) -> Builder {
     DLedger::builder(1).dir(dir).segment_bytes(SEGMENT_BYTES)
 }
 
-/// Lets this process write no file beyond `bytes`, or as it may otherwise. What exceeds the limit raises a signal that ends the process.
+/// Lets this process write no file beyond `bytes`, or as it may otherwise. What exceeds the limit
+/// raises a signal that ends the process.
 fn limit_file_bytes(bytes: Option<u64>) {
     let maximum = getrlimit(Resource::Fsize).maximum;
     let limit = Rlimit { current: bytes.or(maximum), maximum };
-    setrlimit(Resource::Fsize, limit).expect("a process may lower its own limits, and raise them again");
+    setrlimit(Resource::Fsize, limit)
+        .expect("a process may lower its own limits, and raise them again");
 }
 
 /// Modes mean nothing to root: from here on this process is nobody, as `home` is nobody's.
@@ -76,7 +79,8 @@ fn reopens(ledger: DLedger, dir: &Path) {
 facts! {
     fn a_limit_for_the_length_of_files_that_is_lowered_for_a_moment_ends_no_node() {
         for flush in [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(20) }] {
-            // Nothing may be written, or no more segments, or nothing behind a place in the middle of one.
+            // Nothing may be written, or no more segments, or nothing behind a place in the middle
+            // of one.
             for limit in [0, 40 << 10, 51_111, (64 << 10) - 1] {
                 let home = home();
                 let ledger = alone(home.path()).flush(flush).open().unwrap();

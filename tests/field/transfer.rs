@@ -6,7 +6,8 @@ use dledger::DLedger;
 
 use crate::group::{home, leader, three, three_over_tcp};
 
-/// Hands the leadership round `nodes`, and gives each new leader an append as soon as it may have one.
+/// Hands the leadership round `nodes`, and gives each new leader an append as soon as it may have
+/// one.
 fn hand_round(nodes: &[DLedger], times: usize) {
     for _ in 0..times {
         let from = leader(nodes);

@@ -1,4 +1,5 @@
-//! Half-open connections: a crowd that connects and says nothing, or one byte a second, and comes back as soon as it is shown out.
+//! Half-open connections: a crowd that connects and says nothing, or one byte a second, and comes
+//! back as soon as it is shown out.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
@@ -75,7 +76,9 @@ struct Drip {
 
 impl Drip {
     fn new(door: &str, at: usize) -> Option<Drip> {
-        let line = Line::to(door, Ipv4Addr::from(Ipv4Addr::LOCALHOST.to_bits() + at as u32 / 3 % SOURCES)).ok()?;
+        let line =
+            Line::to(door, Ipv4Addr::from(Ipv4Addr::LOCALHOST.to_bits() + at as u32 / 3 % SOURCES))
+                .ok()?;
         line.0.set_nonblocking(true).ok()?;
         let rest = if at.is_multiple_of(2) { Vec::new() } else { frame(HELLO, &[0; 70]) };
         Some(Drip { line, rest, next: Instant::now() })
@@ -102,7 +105,9 @@ fn a_group_works_while_a_crowd_stands_at_every_door() {
     crowd.await_gathering(600);
     let before = group.acknowledged();
     let client = Client::of(&group);
-    crate::group::until("appends beside the crowd", || (group.acknowledged() >= before + 50).then_some(()));
+    crate::group::until("appends beside the crowd", || {
+        (group.acknowledged() >= before + 50).then_some(())
+    });
     drop(client);
     // The peers get through the crowd also when they connect anew.
     let crowds_before = crowd.made();
@@ -117,7 +122,8 @@ fn a_group_works_while_a_crowd_stands_at_every_door() {
 fn a_thousand_half_open_connections_delay_no_heartbeat_by_50_ms() {
     const HEARTBEAT: Duration = Duration::from_millis(20);
     let watch = Watch::default();
-    // One watch for both followers' inboxes would mix them up: only node 1 is watched, and another leads.
+    // One watch for both followers' inboxes would mix them up: only node 1 is watched, and another
+    // leads.
     let seen = watch.clone();
     let group = Arc::new(Group::over(3, move |id| match id {
         1 => Box::new(Watched { tcp: TcpTransport::new(), watch: seen.clone() }),

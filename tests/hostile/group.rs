@@ -1,6 +1,8 @@
-//! The group under attack: nodes 1, 2 and 3 of five run and hold entries; number 4 belongs to the hostile side; 5 is not there.
+//! The group under attack: nodes 1, 2 and 3 of five run and hold entries; number 4 belongs to the
+//! hostile side; 5 is not there.
 //!
-//! So a majority of three needs at least two of the honest, and the one liar cannot make a second leader or a commit of its own.
+//! So a majority of three needs at least two of the honest, and the one liar cannot make a second
+//! leader or a commit of its own.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -34,14 +36,23 @@ impl Group {
     /// A group of `size` members.
     pub(crate) fn over(size: usize, transport: impl Fn(u64) -> Box<dyn Transport>) -> Group {
         let home = tempfile::tempdir().expect("there is room for temporary files");
-        let mut seats: Vec<TcpListener> = (0..size).map(|_| TcpListener::bind(ANYWHERE).expect("a free port")).collect();
-        let addresses: Vec<String> = seats.iter().map(|seat| seat.local_addr().expect("it is bound").to_string()).collect();
+        let mut seats: Vec<TcpListener> =
+            (0..size).map(|_| TcpListener::bind(ANYWHERE).expect("a free port")).collect();
+        let addresses: Vec<String> =
+            seats.iter().map(|seat| seat.local_addr().expect("it is bound").to_string()).collect();
         let overheard = Arc::new(Mutex::new(HashMap::new()));
         if size as u64 >= LIAR {
             overhear(seats.swap_remove(LIAR as usize - 1), overheard.clone());
         }
         drop(seats);
-        let group = Group { nodes: Mutex::default(), addresses, overheard, honest: Mutex::default(), appended: Mutex::new(0), home };
+        let group = Group {
+            nodes: Mutex::default(),
+            addresses,
+            overheard,
+            honest: Mutex::default(),
+            appended: Mutex::new(0),
+            home,
+        };
         let nodes = (1..=3).map(|id| group.start(id, transport(id))).collect();
         *group.nodes.lock().expect("no test thread panics with it") = nodes;
         group
@@ -49,8 +60,14 @@ impl Group {
 
     fn start(&self, id: u64, transport: Box<dyn Transport>) -> DLedger {
         let ms = Duration::from_millis;
-        let builder = DLedger::builder(id).dir(self.home.path().join(id.to_string())).group("besieged").segment_bytes(1 << 20);
-        let builder = builder.peers((1..).zip(self.addresses.iter().cloned())).heartbeat_interval(ms(20)).election_timeout(ms(1000));
+        let builder = DLedger::builder(id)
+            .dir(self.home.path().join(id.to_string()))
+            .group("besieged")
+            .segment_bytes(1 << 20);
+        let builder = builder
+            .peers((1..).zip(self.addresses.iter().cloned()))
+            .heartbeat_interval(ms(20))
+            .election_timeout(ms(1000));
         builder.transport(Boxed(transport)).open().expect("a node opens")
     }
 
@@ -72,7 +89,8 @@ impl Group {
     pub(crate) fn reopen_follower(&self) {
         let id = self.leader() % 3 + 1;
         self.node(id).shutdown().expect("a sound node closes in good order");
-        self.nodes.lock().expect("no test thread panics with it")[id as usize - 1] = self.start(id, Box::new(TcpTransport::new()));
+        self.nodes.lock().expect("no test thread panics with it")[id as usize - 1] =
+            self.start(id, Box::new(TcpTransport::new()));
     }
 
     fn all(&self) -> Vec<DLedger> {
@@ -90,16 +108,22 @@ impl Group {
     /// Who leads, as soon as somebody does.
     pub(crate) fn leader(&self) -> u64 {
         until("a leader", || {
-            self.all().iter().map(DLedger::status).find(|status| status.role == Role::Leader).map(|status| status.id.get())
+            self.all()
+                .iter()
+                .map(DLedger::status)
+                .find(|status| status.role == Role::Leader)
+                .map(|status| status.id.get())
         })
     }
 
-    /// One append at whoever leads, again and again until it is acknowledged. Payloads are never the same.
+    /// One append at whoever leads, again and again until it is acknowledged. Payloads are never
+    /// the same.
     pub(crate) fn append(&self) {
         until("an append to be acknowledged", || {
             let mut appended = self.appended.lock().expect("no test thread panics with it");
             *appended += 1;
-            let payload = format!("honest entry {appended}").repeat(*appended as usize % 30).into_bytes();
+            let payload =
+                format!("honest entry {appended}").repeat(*appended as usize % 30).into_bytes();
             drop(appended);
             let index = self.node(self.leader()).append(&payload).ok()?;
             self.honest.lock().expect("no test thread panics with it").push((index, payload));
@@ -117,9 +141,14 @@ impl Group {
         self.append();
         let honest = self.honest.lock().expect("no test thread panics with it");
         for node in &self.all() {
-            until("a node to know all commits", || (node.committed().end > honest.last()?.0).then_some(()));
+            until("a node to know all commits", || {
+                (node.committed().end > honest.last()?.0).then_some(())
+            });
             for (index, payload) in honest.iter() {
-                let entry = node.get(*index).expect("it can be read").expect("what was acknowledged is there");
+                let entry = node
+                    .get(*index)
+                    .expect("it can be read")
+                    .expect("what was acknowledged is there");
                 assert!(entry[..] == payload[..], "entry {index} has changed");
             }
             let status = node.status();
@@ -129,7 +158,9 @@ impl Group {
 
     /// What node `id` has said of itself.
     pub(crate) fn hello_of(&self, id: u64) -> Hello {
-        until("a node to introduce itself", || self.overheard.lock().expect("no test thread panics with it").get(&id).cloned())
+        until("a node to introduce itself", || {
+            self.overheard.lock().expect("no test thread panics with it").get(&id).cloned()
+        })
     }
 
     /// What the liar says to node `id` to be let in.
@@ -148,10 +179,18 @@ impl Group {
 }
 
 fn own_hello(theirs: &Hello) -> Hello {
-    Hello { from: LIAR, to: theirs.from, directory: 44, incarnation: 4, nonce: 444, ..theirs.clone() }
+    Hello {
+        from: LIAR,
+        to: theirs.from,
+        directory: 44,
+        incarnation: 4,
+        nonce: 444,
+        ..theirs.clone()
+    }
 }
 
-/// Listens where the group looks for the liar: hears what the nodes say of themselves, answers as is proper, and forgets what they say then.
+/// Listens where the group looks for the liar: hears what the nodes say of themselves, answers as
+/// is proper, and forgets what they say then.
 fn overhear(seat: TcpListener, overheard: Arc<Mutex<HashMap<u64, Hello>>>) {
     thread::spawn(move || {
         for stream in seat.incoming().map_while(Result::ok) {
@@ -199,7 +238,7 @@ impl Drop for Client {
 struct Boxed(Box<dyn Transport>);
 
 impl Transport for Boxed {
-    fn start(&mut self, seat: dledger::transport::Seat) -> std::io::Result<()> {
+    fn start(&mut self, seat: dledger::transport::TransportContext) -> std::io::Result<()> {
         self.0.start(seat)
     }
 

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dledger::transport::{Arrival, Inbox, Message, Seat, TcpTransport, Transport};
+use dledger::transport::{
+    Inbox, Message, TcpTransport, Transport, TransportContext, TransportEvent,
+};
 
 /// The longest pause between two heartbeats of the same leader so far, and when the last one came.
 #[derive(Clone, Default)]
@@ -36,18 +38,18 @@ pub(crate) struct Watched {
 }
 
 impl Transport for Watched {
-    fn start(&mut self, mut seat: Seat) -> io::Result<()> {
+    fn start(&mut self, mut seat: TransportContext) -> io::Result<()> {
         let (inbox, watch) = (seat.inbox.clone(), self.watch.clone());
         seat.inbox = Inbox::new(move |arrival| match arrival {
-            Arrival::Message(message) => {
+            TransportEvent::Message(message) => {
                 watch.saw(&message);
                 inbox.deliver(message)
             }
-            Arrival::Unreachable(peer) => {
+            TransportEvent::Unreachable(peer) => {
                 inbox.unreachable(peer);
                 true
             }
-            Arrival::Met { peer, directory } => {
+            TransportEvent::PeerIdentified { peer, directory } => {
                 inbox.met(peer, directory);
                 true
             }

@@ -1,13 +1,14 @@
-//! Peers that mean harm, at a node that runs: what they send is refused, and costs the node no entry, no service, and a bounded part of its memory.
+//! Peers that mean harm, at a node that runs: what they send is refused, and costs the node no
+//! entry, no service, and a bounded part of its memory.
 //!
 //! See `README.md`. The protocol is spoken by hand here, from its description alone.
 #![cfg(target_os = "linux")]
 
+mod byzantine;
 mod crowd;
 mod group;
 mod heartbeats;
-mod liars;
 mod memory;
 mod pieces;
-mod strangers;
+mod rejections;
 mod wire;

@@ -14,7 +14,8 @@ pub(crate) const PING: u8 = 5;
 pub(crate) const PONG: u8 = 6;
 const HEADER_BYTES: usize = 20;
 
-/// Where nodes listen: at an address from which nobody connects, so that no connection takes the port of a node that is closed for a moment.
+/// Where nodes listen: at an address from which nobody connects, so that no connection takes the
+/// port of a node that is closed for a moment.
 pub(crate) const ANYWHERE: &str = "127.0.0.100:0";
 
 /// How long a node may take to answer or hang up. Longer than it lets anybody wait.
@@ -55,10 +56,17 @@ pub(crate) struct Hello {
 impl Hello {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = self.protocol.to_le_bytes().to_vec();
-        [self.cluster, self.from, self.to].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        [self.cluster, self.from, self.to]
+            .iter()
+            .for_each(|number| bytes.extend(number.to_le_bytes()));
         bytes.extend(self.directory.to_le_bytes());
         [self.incarnation, self.nonce].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
-        bytes.extend([self.flags, self.group.len() as u8, self.members.len() as u8, self.advertised.len() as u8]);
+        bytes.extend([
+            self.flags,
+            self.group.len() as u8,
+            self.members.len() as u8,
+            self.advertised.len() as u8,
+        ]);
         bytes.extend(&self.group);
         self.members.iter().for_each(|member| bytes.extend(member.to_le_bytes()));
         bytes.extend(&self.advertised);
@@ -66,7 +74,8 @@ impl Hello {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Hello {
-        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let number =
+            |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         let members_at = 64 + usize::from(bytes[61]);
         let advertised_at = members_at + 8 * usize::from(bytes[62]);
         Hello {
@@ -110,11 +119,15 @@ impl Line {
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
-    /// Reads on until the node hangs up. Until then it says that it reads, or why it does not, and nothing else.
+    /// Reads on until the node hangs up. Until then it says that it reads, or why it does not, and
+    /// nothing else.
     #[track_caller]
     pub(crate) fn await_hanging_up(&mut self) {
         while let Some((kind, _)) = self.hear() {
-            assert!([REFUSAL, PING, PONG].contains(&kind), "a node says nothing of kind {kind} on the way in");
+            assert!(
+                [REFUSAL, PING, PONG].contains(&kind),
+                "a node says nothing of kind {kind} on the way in"
+            );
         }
     }
 
@@ -123,7 +136,8 @@ impl Line {
     pub(crate) fn hear(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut header = [0; HEADER_BYTES];
         self.read(&mut header)?;
-        let mut content = vec![0; u32::from_le_bytes(header[8..12].try_into().expect("four bytes")) as usize];
+        let mut content =
+            vec![0; u32::from_le_bytes(header[8..12].try_into().expect("four bytes")) as usize];
         self.read(&mut content)?;
         Some((header[4], content))
     }
@@ -132,7 +146,9 @@ impl Line {
     fn read(&mut self, into: &mut [u8]) -> Option<()> {
         match self.0.read_exact(into) {
             Ok(()) => Some(()),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+            {
                 panic!("the node neither answers nor hangs up")
             }
             Err(_) => None,
@@ -146,7 +162,8 @@ pub(crate) struct Message {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) context: Vec<u8>,
-    /// from, to, term, log term, index, commit, commit term, reject hint, request snapshot, priority.
+    /// from, to, term, log term, index, commit, commit term, reject hint, request snapshot,
+    /// priority.
     pub(crate) numbers: [u64; 10],
     pub(crate) snapshot: Vec<u8>,
     /// Type, term, data.
@@ -171,22 +188,23 @@ impl Message {
 }
 
 /// Numbers drawn from a seed.
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// `DLEDGER_SEED`, or a seed of its own; printed, so that it can be drawn again.
-    pub(crate) fn new() -> Dice {
+    pub(crate) fn new() -> Rng {
         let given = std::env::var("DLEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| {
-            u64::from(std::process::id()) << 32 | u64::from(crc32fast::hash(format!("{:?}", std::time::Instant::now()).as_bytes()))
+            u64::from(std::process::id()) << 32
+                | u64::from(crc32fast::hash(format!("{:?}", std::time::Instant::now()).as_bytes()))
         });
         let test = std::thread::current().name().unwrap_or("<name>").to_owned();
         println!("the dice of this run: DLEDGER_SEED={seed} cargo test --test hostile {test}");
-        Dice(seed)
+        Rng(seed)
     }
 
-    pub(crate) fn fork(&mut self) -> Dice {
-        Dice(self.next())
+    pub(crate) fn fork(&mut self) -> Rng {
+        Rng(self.next())
     }
 
     pub(crate) fn next(&mut self) -> u64 {

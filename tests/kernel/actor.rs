@@ -1,7 +1,8 @@
-//! The process that works on a log while its parent pulls the plug: this test program, started once more.
+//! The process that works on a log while its parent pulls the plug: this test program, started once
+//! more.
 //!
-//! It says what it does, one line at a time, on its standard output. A line is in the pipe when `say` returns, so nothing that was said is
-//! lost with the process.
+//! It says what it does, one line at a time, on its standard output. A line is in the pipe when
+//! `say` returns, so nothing that was said is lost with the process.
 
 use std::env;
 use std::ffi::OsStr;
@@ -47,12 +48,16 @@ pub(crate) fn moment() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// What was said, with what was acknowledged before `moment`, and without what was acknowledged later.
+/// What was said, with what was acknowledged before `moment`, and without what was acknowledged
+/// later.
 pub(crate) fn acknowledged_before(moment: u64, said: Vec<String>) -> Vec<String> {
-    let judge = |line: String| match line.strip_prefix("safe ").and_then(|rest| rest.split_once(' ')) {
-        Some((when, what)) => (when.parse::<u64>().expect("a number") < moment).then(|| what.to_owned()),
-        None => Some(line),
-    };
+    let judge =
+        |line: String| match line.strip_prefix("safe ").and_then(|rest| rest.split_once(' ')) {
+            Some((when, what)) => {
+                (when.parse::<u64>().expect("a number") < moment).then(|| what.to_owned())
+            }
+            None => Some(line),
+        };
     said.into_iter().filter_map(judge).collect()
 }
 
@@ -81,10 +86,15 @@ impl Actor {
         let test = env::current_exe().expect("a running program has a path");
         let mut words: Vec<&OsStr> = program.iter().map(AsRef::as_ref).collect();
         words.push(test.as_os_str());
-        words.extend(["--exact", "actor::another_process", "--ignored", "--nocapture", "--test-threads=1"].map(OsStr::new));
+        words.extend(
+            ["--exact", "actor::another_process", "--ignored", "--nocapture", "--test-threads=1"]
+                .map(OsStr::new),
+        );
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).env(ROLE, role).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
         let output = BufReader::new(child.stdout.take().expect("it was piped")).lines();
         let (sender, lines) = channel();
         thread::spawn(move || output.map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -97,7 +107,9 @@ impl Actor {
         while self.said.last().is_none_or(|said| said != line) {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(said) => self.said.push(said),
-                Err(error) => panic!("waited for {line:?} in vain ({error}) after {:?}", self.said.last()),
+                Err(error) => {
+                    panic!("waited for {line:?} in vain ({error}) after {:?}", self.said.last())
+                }
             }
         }
     }
@@ -114,14 +126,17 @@ impl Actor {
         self.hear_out()
     }
 
-    /// Waits until it has ended by itself, or under the program that it was started with, and returns all that it said.
+    /// Waits until it has ended by itself, or under the program that it was started with, and
+    /// returns all that it said.
     pub(crate) fn hear_out(&mut self) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(said) => self.said.push(said),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it does not end, after {:?}", self.said.last()),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("it does not end, after {:?}", self.said.last())
+                }
             }
         }
         self.child.wait().expect("it is a child of ours");

@@ -1,5 +1,6 @@
-//! Calls to the system that fail, each at its k-th time: no acknowledgement after it, the node says so, readers go on, and a restart finds all
-//! that was acknowledged. `strace` makes them fail, and writes down in which order they failed and acknowledgements were given.
+//! Calls to the system that fail, each at its k-th time: no acknowledgement after it, the node says
+//! so, readers go on, and a restart finds all that was acknowledged. `strace` makes them fail, and
+//! writes down in which order they failed and acknowledgements were given.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 use dledger::{AppendError, DLedger, OpenError};
 
 use crate::actor::{Actor, numbers, say};
-use crate::dice::Dice;
 use crate::node_subject::node_in;
+use crate::rng::Rng;
 use crate::volume::{Volume, clear};
 
 /// How often each fault is tried: at the first call of each thread, at the second ..
@@ -108,13 +109,15 @@ pub(crate) fn play(words: &[&str]) {
 }
 
 fn quick(dir: &Path) -> dledger::Builder {
-    node_in(dir).heartbeat_interval(Duration::from_millis(5)).election_timeout(Duration::from_millis(20))
+    node_in(dir)
+        .heartbeat_interval(Duration::from_millis(5))
+        .election_timeout(Duration::from_millis(20))
 }
 
 fn payload(number: u64) -> Vec<u8> {
-    let mut dice = Dice::from_seed(number);
-    let len = 2_000 + dice.below(6_000) as usize;
-    dice.bytes(len)
+    let mut rng = Rng::from_seed(number);
+    let len = 2_000 + rng.below(6_000) as usize;
+    rng.bytes(len)
 }
 
 /// Runs the other process with a fault at the k-th call of each thread, for each k.
@@ -127,12 +130,15 @@ fn at_every_call(fault: &str, outcome: Outcome) {
         let inject = format!("inject={fault}:when={k}");
         let traced = "trace=fdatasync,fsync,pwritev,rename,fallocate,write";
         let trace_to = trace.to_str().expect("made of letters").to_owned();
-        let strace = ["strace", "-f", "-Y", "-qq", "-s", "64", "-o", &trace_to, "-e", traced, "-e", &inject];
+        let strace =
+            ["strace", "-f", "-Y", "-qq", "-s", "64", "-o", &trace_to, "-e", traced, "-e", &inject];
         let said = Actor::start_under(&strace, &format!("sync {}", dir.display())).hear_out();
         let trace = fs::read_to_string(trace).expect("strace writes it");
-        let met = judge(&said, &trace, outcome).unwrap_or_else(|wrong| panic!("{inject}: {wrong}\n{said:#?}"));
+        let met = judge(&said, &trace, outcome)
+            .unwrap_or_else(|wrong| panic!("{inject}: {wrong}\n{said:#?}"));
         *tally.entry(met).or_default() += 1;
-        after_restart(&dir, &said).unwrap_or_else(|wrong| panic!("{inject}, after a restart: {wrong}\n{said:#?}"));
+        after_restart(&dir, &said)
+            .unwrap_or_else(|wrong| panic!("{inject}, after a restart: {wrong}\n{said:#?}"));
     }
     println!("{fault}: {tally:?}");
 }
@@ -145,15 +151,29 @@ fn judge(said: &[String], trace: &str, outcome: Outcome) -> Result<&'static str,
     }
     let killed = trace.contains("+++ killed by");
     if killed {
-        return if outcome == Outcome::Killed { Ok("killed") } else { Err("it was killed".to_owned()) };
+        return if outcome == Outcome::Killed {
+            Ok("killed")
+        } else {
+            Err("it was killed".to_owned())
+        };
     }
     let lines: Vec<&str> = trace.lines().collect();
-    let Some(first) = lines.iter().position(|line| line.contains("INJECTED")) else { return Ok("not met") };
+    let Some(first) = lines.iter().position(|line| line.contains("INJECTED")) else {
+        return Ok("not met");
+    };
     if said.iter().any(|line| line.starts_with("not opened: ")) {
-        return if outcome == Outcome::GoesOn && lines[first].contains("EINTR") { Err("not opened".to_owned()) } else { Ok("not opened") };
+        return if outcome == Outcome::GoesOn && lines[first].contains("EINTR") {
+            Err("not opened".to_owned())
+        } else {
+            Ok("not opened")
+        };
     }
-    // What fails in a chore is final only if the log counted on it; then the thread that syncs finds out.
-    let met = lines.iter().position(|line| line.contains("INJECTED") && !line.contains("-chores>")).unwrap_or(lines.len());
+    // What fails in a chore is final only if the log counted on it; then the thread that syncs
+    // finds out.
+    let met = lines
+        .iter()
+        .position(|line| line.contains("INJECTED") && !line.contains("-chores>"))
+        .unwrap_or(lines.len());
     let after = lines[met..].iter().filter(|line| line.contains("\"committed ")).count();
     if has("fault") {
         // Who was told at the same moment by another thread had been safe before.
@@ -183,7 +203,12 @@ fn after_restart(dir: &Path, said: &[String]) -> Result<(), String> {
         let (number, index) = (numbers[0], numbers[1]);
         match ledger.get(index) {
             Ok(Some(entry)) if entry[..] == payload(number)[..] => {}
-            other => return Err(format!("entry {index} was acknowledged, and is {:?}", other.map(|entry| entry.map(|entry| entry.len())))),
+            other => {
+                return Err(format!(
+                    "entry {index} was acknowledged, and is {:?}",
+                    other.map(|entry| entry.map(|entry| entry.len()))
+                ));
+            }
         }
     }
     ledger.append("after the restart").map_err(|error| error.to_string())?;

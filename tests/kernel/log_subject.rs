@@ -1,4 +1,5 @@
-//! The segmented log by itself, under power cuts: every kind of change, syncs and chores on threads of their own.
+//! The segmented log by itself, under power cuts: every kind of change, syncs and chores on threads
+//! of their own.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,12 +7,15 @@ use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::thread;
 
 use dledger::NodeId;
-use dledger::storage::{Batch, Chore, HardState, LogReader, Mark, PendingSync, Recovered, SegmentOptions, SegmentedLog, Storage};
+use dledger::storage::{
+    BackgroundTask, Batch, HardState, LogPoint, LogReader, PendingSync, Recovered, SegmentOptions,
+    SegmentedLog, Storage,
+};
 
 use crate::actor::{acknowledge, newest, say, stand_still};
-use crate::dice::Dice;
-use crate::log_script::{Change, Script, Standing, batch_after, genesis};
+use crate::log_script::{Change, Script, Standing, batch_after, owner};
 use crate::power_cut::{Acknowledged, Subject};
+use crate::rng::Rng;
 use crate::volume::clear;
 
 /// So many syncs may wait for their turn.
@@ -28,27 +32,29 @@ pub(crate) fn log_in(dir: &Path) -> SegmentedLog {
 pub(crate) fn play(words: &[&str]) {
     let number = |at: usize| words[at].parse::<u64>().expect("a number");
     let mut log = log_in(Path::new(words[0]));
-    let opened = log.open(&genesis()).and_then(|recovered| Standing::of(&recovered, &*log.reader(), number(2)));
+    let opened = log
+        .open(&owner())
+        .and_then(|recovered| Standing::of(&recovered, &*log.reader(), number(2)));
     let standing = match opened {
         Ok(standing) => standing,
         Err(error) => return fail(&error.to_string()),
     };
     say("opened");
     let mut script = Script::new(number(1), standing);
-    let mut dice = Dice::from_seed(!number(1));
+    let mut rng = Rng::from_seed(!number(1));
     let (syncs, waiting) = sync_channel(SYNCS_WAITING);
-    let (chores, to_do) = channel::<Chore>();
+    let (background_tasks, to_do) = channel::<BackgroundTask>();
     thread::spawn(move || wait_for_syncs(&waiting));
-    thread::spawn(move || to_do.iter().for_each(|chore| chore()));
+    thread::spawn(move || to_do.iter().for_each(|background_task| background_task()));
     for change in 1.. {
         say(&format!("begun {change}"));
         if let Err(error) = script.next().make(&mut log) {
             return fail(&error.to_string());
         }
-        while let Some(chore) = log.next_chore() {
-            chores.send(chore).expect("that thread only ends with this one");
+        while let Some(background_task) = log.next_task() {
+            background_tasks.send(background_task).expect("that thread only ends with this one");
         }
-        if !dice.once_in(3) {
+        if !rng.once_in(3) {
             syncs.send((change, log.begin_sync())).expect("that thread only ends with this one");
         }
     }
@@ -73,21 +79,27 @@ pub(crate) struct LogSubject {
     seed: u64,
     standing: Standing,
     /// Every batch that may be in the log, under the mark after it.
-    known: HashMap<u64, Vec<(Mark, Batch)>>,
+    known: HashMap<u64, Vec<(LogPoint, Batch)>>,
     peers: Vec<(NodeId, u128)>,
     incarnation: u64,
 }
 
 impl Default for LogSubject {
     fn default() -> LogSubject {
-        LogSubject { seed: 0, standing: Standing::fresh(), known: HashMap::new(), peers: Vec::new(), incarnation: 0 }
+        LogSubject {
+            seed: 0,
+            standing: Standing::fresh(),
+            known: HashMap::new(),
+            peers: Vec::new(),
+            incarnation: 0,
+        }
     }
 }
 
 /// What the log may be after a crash: as it was after the newest sync, or any later step.
 struct Outcomes {
-    lasts: Vec<Mark>,
-    bases: Vec<Mark>,
+    lasts: Vec<LogPoint>,
+    bases: Vec<LogPoint>,
     votes: Vec<(u64, Option<NodeId>)>,
     peers: Vec<Vec<(NodeId, u128)>>,
     changes: u64,
@@ -95,19 +107,21 @@ struct Outcomes {
 }
 
 impl Subject for LogSubject {
-    fn role(&mut self, dir: &Path, dice: &mut Dice) -> String {
-        if dice.once_in(12) {
+    fn role(&mut self, dir: &Path, rng: &mut Rng) -> String {
+        if rng.once_in(12) {
             clear(dir);
             *self = LogSubject::default();
         }
-        self.seed = dice.draw();
+        self.seed = rng.draw();
         format!("log {} {} {}", dir.display(), self.seed, self.standing.hard_state.commit)
     }
 
     fn check(&mut self, dir: &Path, said: &[String]) -> Acknowledged {
-        let outcomes = self.outcomes(newest(said, "begun").unwrap_or(0), newest(said, "synced").unwrap_or(0));
+        let outcomes =
+            self.outcomes(newest(said, "begun").unwrap_or(0), newest(said, "synced").unwrap_or(0));
         let mut log = log_in(dir);
-        let recovered = log.open(&genesis()).unwrap_or_else(|error| panic!("{error}; seed {}", self.seed));
+        let recovered =
+            log.open(&owner()).unwrap_or_else(|error| panic!("{error}; seed {}", self.seed));
         self.compare(&outcomes, &recovered, &*log.reader());
         self.go_on(&mut log, &recovered);
         Acknowledged { changes: outcomes.changes, entries: outcomes.entries }
@@ -120,13 +134,13 @@ impl LogSubject {
         let state = self.standing.hard_state;
         let mut outcomes = Outcomes {
             lasts: vec![self.standing.last()],
-            bases: self.standing.marks.clone(),
+            bases: self.standing.points.clone(),
             votes: vec![(state.term, state.vote)],
             peers: vec![self.peers.clone()],
             changes: synced,
             entries: 0,
         };
-        let floor = self.standing.marks[0].raft_index;
+        let floor = self.standing.points[0].raft_index;
         let mut purged = floor;
         let mut script = Script::new(self.seed, self.standing.clone());
         let mut entries = 0;
@@ -143,9 +157,9 @@ impl LogSubject {
                 }
                 Change::Purge(_, commit) => purged = purged.max(commit),
                 Change::Reset(base) => {
-                    purged = purged.max(base.mark.raft_index);
-                    outcomes.lasts.push(base.mark);
-                    outcomes.bases.push(base.mark);
+                    purged = purged.max(base.point.raft_index);
+                    outcomes.lasts.push(base.point);
+                    outcomes.bases.push(base.point);
                 }
             }
             if number == synced {
@@ -153,20 +167,20 @@ impl LogSubject {
                 outcomes.entries = entries;
             }
         }
-        outcomes.bases.retain(|mark| (floor..=purged).contains(&mark.raft_index));
+        outcomes.bases.retain(|point| (floor..=purged).contains(&point.raft_index));
         outcomes
     }
 
     fn note_batches(&mut self, outcomes: &mut Outcomes, batches: &[Batch]) -> u64 {
         // The mark in front may be any of those that were there: a cut goes back.
         let first = &batches[0];
-        let before = outcomes.bases.iter().rev().find(|mark| first.mark_after(mark).is_ok());
-        let mut mark = *before.expect("the script continues a mark that was there");
+        let before = outcomes.bases.iter().rev().find(|point| first.point_after(point).is_ok());
+        let mut point = *before.expect("the script continues a mark that was there");
         for batch in batches {
-            mark = batch.mark_after(&mark).expect("the script continues its own batches");
-            self.known.entry(mark.raft_index).or_default().push((mark, batch.clone()));
-            outcomes.lasts.push(mark);
-            outcomes.bases.push(mark);
+            point = batch.point_after(&point).expect("the script continues its own batches");
+            self.known.entry(point.raft_index).or_default().push((point, batch.clone()));
+            outcomes.lasts.push(point);
+            outcomes.bases.push(point);
         }
         batches.iter().map(|batch| u64::from(batch.count())).sum()
     }
@@ -174,30 +188,68 @@ impl LogSubject {
     fn compare(&mut self, outcomes: &Outcomes, recovered: &Recovered, reader: &dyn LogReader) {
         let seed = self.seed;
         let Recovered { base, last, hard_state, .. } = recovered;
-        assert!(outcomes.lasts.contains(last), "the log ends at {last:?}, not at one of {:#?}; seed {seed}", outcomes.lasts);
-        assert!(outcomes.bases.contains(&base.mark), "the log begins at {:?}, not at one of {:#?}; seed {seed}", base.mark, outcomes.bases);
+        assert!(
+            outcomes.lasts.contains(last),
+            "the log ends at {last:?}, not at one of {:#?}; seed {seed}",
+            outcomes.lasts
+        );
+        assert!(
+            outcomes.bases.contains(&base.point),
+            "the log begins at {:?}, not at one of {:#?}; seed {seed}",
+            base.point,
+            outcomes.bases
+        );
         let vote = (hard_state.term, hard_state.vote);
-        assert!(outcomes.votes.contains(&vote), "term and vote are {vote:?}, not one of {:?}; seed {seed}", outcomes.votes);
-        assert!(outcomes.peers.contains(&recovered.peers), "peers are {:?}, of {:?}; seed {seed}", recovered.peers, outcomes.peers);
-        assert!(recovered.identity.incarnation > self.incarnation, "incarnations only grow; seed {seed}");
-        assert!((base.mark.raft_index..=last.raft_index).contains(&hard_state.commit), "{recovered:?}; seed {seed}");
+        assert!(
+            outcomes.votes.contains(&vote),
+            "term and vote are {vote:?}, not one of {:?}; seed {seed}",
+            outcomes.votes
+        );
+        assert!(
+            outcomes.peers.contains(&recovered.peers),
+            "peers are {:?}, of {:?}; seed {seed}",
+            recovered.peers,
+            outcomes.peers
+        );
+        assert!(
+            recovered.identity.incarnation > self.incarnation,
+            "incarnations only grow; seed {seed}"
+        );
+        assert!(
+            (base.point.raft_index..=last.raft_index).contains(&hard_state.commit),
+            "{recovered:?}; seed {seed}"
+        );
         self.compare_batches(recovered, reader);
     }
 
     /// Reads the whole log: each batch as it was appended, each behind the one that it followed.
     fn compare_batches(&mut self, recovered: &Recovered, reader: &dyn LogReader) {
-        let (seed, mut mark) = (self.seed, recovered.base.mark);
+        let (seed, mut point) = (self.seed, recovered.base.point);
         let mut here = HashMap::new();
-        for raft_index in mark.raft_index + 1..=recovered.last.raft_index {
-            let batch = reader.batches(raft_index, raft_index + 1, 0).unwrap_or_else(|error| panic!("{error}; seed {seed}")).remove(0);
-            batch.verify().unwrap_or_else(|error| panic!("batch {raft_index}: {error}; seed {seed}"));
-            mark = batch.mark_after(&mark).unwrap_or_else(|error| panic!("batch {raft_index}: {error}; seed {seed}"));
-            let known = self.known.remove(&raft_index).unwrap_or_default().into_iter().find(|(known, _)| *known == mark);
-            let (_, appended) = known.unwrap_or_else(|| panic!("nobody appended batch {raft_index} as it is; seed {seed}"));
+        for raft_index in point.raft_index + 1..=recovered.last.raft_index {
+            let batch = reader
+                .batches(raft_index, raft_index + 1, 0)
+                .unwrap_or_else(|error| panic!("{error}; seed {seed}"))
+                .remove(0);
+            batch
+                .verify()
+                .unwrap_or_else(|error| panic!("batch {raft_index}: {error}; seed {seed}"));
+            point = batch
+                .point_after(&point)
+                .unwrap_or_else(|error| panic!("batch {raft_index}: {error}; seed {seed}"));
+            let known = self
+                .known
+                .remove(&raft_index)
+                .unwrap_or_default()
+                .into_iter()
+                .find(|(known, _)| *known == point);
+            let (_, appended) = known.unwrap_or_else(|| {
+                panic!("nobody appended batch {raft_index} as it is; seed {seed}")
+            });
             assert!(appended.body() == batch.body(), "batch {raft_index} has changed; seed {seed}");
-            here.insert(raft_index, vec![(mark, appended)]);
+            here.insert(raft_index, vec![(point, appended)]);
         }
-        assert_eq!(mark, recovered.last, "seed {seed}");
+        assert_eq!(point, recovered.last, "seed {seed}");
         self.known = here;
     }
 
@@ -208,16 +260,19 @@ impl LogSubject {
         let newer = HardState::new(last.term, None, state.commit);
         let state = if state.term < last.term { newer } else { state };
         let batch = batch_after(&last, state.term, &[b"after the cut".to_vec()]);
-        let last = batch.mark_after(&last).expect("it was made to continue the log");
-        let gone_on = log.save(state).and_then(|()| log.append(std::slice::from_ref(&batch), state.commit));
+        let last = batch.point_after(&last).expect("it was made to continue the log");
+        let gone_on = log
+            .save_hard_state(state)
+            .and_then(|()| log.append(std::slice::from_ref(&batch), state.commit));
         gone_on.and_then(|()| log.begin_sync().wait()).expect("a log goes on after a power cut");
-        while let Some(chore) = log.next_chore() {
-            chore();
+        while let Some(background_task) = log.next_task() {
+            background_task();
         }
         self.known.insert(last.raft_index, vec![(last, batch)]);
         let mut now = recovered.clone();
         (now.last, now.hard_state) = (last, state);
-        self.standing = Standing::of(&now, &*log.reader(), state.commit).expect("what was just compared");
+        self.standing =
+            Standing::of(&now, &*log.reader(), state.commit).expect("what was just compared");
         (self.peers, self.incarnation) = (recovered.peers.clone(), recovered.identity.incarnation);
     }
 }

@@ -1,4 +1,5 @@
-//! A whole node that is a group of its own, under power cuts: appends and batches from one thread, pipelined, with purges.
+//! A whole node that is a group of its own, under power cuts: appends and batches from one thread,
+//! pipelined, with purges.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -7,8 +8,8 @@ use std::thread;
 use dledger::{AppendFuture, Builder, DLedger};
 
 use crate::actor::{acknowledge, numbers, say, stand_still};
-use crate::dice::Dice;
 use crate::power_cut::{Acknowledged, Subject};
+use crate::rng::Rng;
 use crate::volume::clear;
 
 /// How many appends are under way at a time.
@@ -31,19 +32,24 @@ struct Call {
 
 /// The calls of the run with this seed. A payload begins with the seed and its number.
 fn calls(seed: u64) -> impl Iterator<Item = Call> {
-    let mut dice = Dice::from_seed(seed);
+    let mut rng = Rng::from_seed(seed);
     let mut first = 0;
     std::iter::repeat_with(move || {
-        let count = if dice.once_in(5) { 1 + dice.below(8) } else { 1 };
-        let call = Call { first, payloads: (first..first + count).map(|number| payload(seed, number, &mut dice)).collect() };
+        let count = if rng.once_in(5) { 1 + rng.below(8) } else { 1 };
+        let call = Call {
+            first,
+            payloads: (first..first + count)
+                .map(|number| payload(seed, number, &mut rng))
+                .collect(),
+        };
         first += count;
         call
     })
 }
 
-fn payload(seed: u64, number: u64, dice: &mut Dice) -> Vec<u8> {
+fn payload(seed: u64, number: u64, rng: &mut Rng) -> Vec<u8> {
     let mut payload = [seed, number].map(u64::to_le_bytes).concat();
-    payload.extend(dice.payload());
+    payload.extend(rng.payload());
     payload
 }
 
@@ -57,12 +63,18 @@ pub(crate) fn play(words: &[&str]) {
     say("opened");
     let (futures, waiting) = sync_channel(IN_FLIGHT);
     thread::spawn(move || wait_for_commits(&waiting));
-    let mut dice = Dice::from_seed(!seed);
+    let mut rng = Rng::from_seed(!seed);
     for call in calls(seed) {
         let count = call.payloads.len();
-        let future = if count == 1 { ledger.append_async(&call.payloads[0]) } else { ledger.append_batch_async(&call.payloads) };
-        futures.send((call.first + count as u64, future)).expect("that thread only ends with this one");
-        if dice.once_in(100)
+        let future = if count == 1 {
+            ledger.append_async(&call.payloads[0])
+        } else {
+            ledger.append_batch_async(&call.payloads)
+        };
+        futures
+            .send((call.first + count as u64, future))
+            .expect("that thread only ends with this one");
+        if rng.once_in(100)
             && let Err(error) = ledger.purge(ledger.committed().end.saturating_sub(KEPT))
         {
             return fail(&error.to_string());
@@ -94,12 +106,12 @@ pub(crate) struct NodeSubject {
 }
 
 impl Subject for NodeSubject {
-    fn role(&mut self, dir: &Path, dice: &mut Dice) -> String {
-        if dice.once_in(12) {
+    fn role(&mut self, dir: &Path, rng: &mut Rng) -> String {
+        if rng.once_in(12) {
             clear(dir);
             *self = NodeSubject::default();
         }
-        self.seed = dice.draw();
+        self.seed = rng.draw();
         format!("node {} {}", dir.display(), self.seed)
     }
 
@@ -110,7 +122,10 @@ impl Subject for NodeSubject {
         let committed = said.iter().filter_map(|line| numbers(line, "committed"));
         let mut acknowledged = 0;
         for (entries, index) in committed.map(|numbers| (numbers[0], numbers[1])) {
-            assert!(before + entries > index && index >= before, "entry {index} is not one of this run; seed {seed}");
+            assert!(
+                before + entries > index && index >= before,
+                "entry {index} is not one of this run; seed {seed}"
+            );
             acknowledged = entries;
         }
         self.compare(&ledger, before + acknowledged);
@@ -123,12 +138,19 @@ impl Subject for NodeSubject {
 }
 
 impl NodeSubject {
-    /// Reads the whole ledger: what was there before, and of the calls of this run the first ones, whole, and at least up to `safe`.
+    /// Reads the whole ledger: what was there before, and of the calls of this run the first ones,
+    /// whole, and at least up to `safe`.
     fn compare(&mut self, ledger: &DLedger, safe: u64) {
         let (seed, committed) = (self.seed, ledger.committed());
         let before = self.first + self.payloads.len() as u64;
-        assert!(committed.end >= safe, "{committed:?} is left, but all below {safe} was acknowledged; seed {seed}");
-        assert!(committed.start >= self.first && committed.start <= committed.end, "{committed:?}; seed {seed}");
+        assert!(
+            committed.end >= safe,
+            "{committed:?} is left, but all below {safe} was acknowledged; seed {seed}"
+        );
+        assert!(
+            committed.start >= self.first && committed.start <= committed.end,
+            "{committed:?}; seed {seed}"
+        );
         let mut ends = vec![before];
         for call in calls(seed) {
             if ends[ends.len() - 1] >= committed.end {
@@ -137,15 +159,25 @@ impl NodeSubject {
             ends.push(before + call.first + call.payloads.len() as u64);
             self.payloads.extend(call.payloads.iter().map(|payload| identity(payload)));
         }
-        assert!(ends.contains(&committed.end), "a batch of several entries was torn: {committed:?}; seed {seed}");
+        assert!(
+            ends.contains(&committed.end),
+            "a batch of several entries was torn: {committed:?}; seed {seed}"
+        );
         self.payloads.truncate((committed.end - self.first) as usize);
         self.payloads.drain(..(committed.start - self.first) as usize);
         self.first = committed.start;
         for (index, wanted) in (committed.start..).zip(&self.payloads) {
-            let entry = ledger.get(index).unwrap_or_else(|error| panic!("{error}; seed {seed}")).expect("it is committed");
+            let entry = ledger
+                .get(index)
+                .unwrap_or_else(|error| panic!("{error}; seed {seed}"))
+                .expect("it is committed");
             assert!(identity(&entry) == *wanted, "entry {index} has changed; seed {seed}");
         }
-        assert_eq!(ledger.read(committed.start).count() as u64, committed.end - committed.start, "seed {seed}");
+        assert_eq!(
+            ledger.read(committed.start).count() as u64,
+            committed.end - committed.start,
+            "seed {seed}"
+        );
     }
 }
 

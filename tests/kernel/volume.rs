@@ -27,7 +27,10 @@ impl Volume {
     }
 
     pub(crate) fn tmpfs(bytes: u64) -> Volume {
-        Volume::mounted(new_home(), vec!["-t".into(), "tmpfs".into(), "-o".into(), format!("size={bytes}"), "tmpfs".into()])
+        Volume::mounted(
+            new_home(),
+            vec!["-t".into(), "tmpfs".into(), "-o".into(), format!("size={bytes}"), "tmpfs".into()],
+        )
     }
 
     fn in_an_image(bytes: u64, mkfs: &[&str]) -> Volume {
@@ -36,7 +39,10 @@ impl Volume {
         File::create(&image).and_then(|file| file.set_len(bytes)).expect("an image can be made");
         run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image));
         // The kernel gives the loop device back when it is unmounted.
-        Volume::mounted(home, vec!["-o".into(), "loop".into(), image.to_str().expect("made of letters").into()])
+        Volume::mounted(
+            home,
+            vec!["-o".into(), "loop".into(), image.to_str().expect("made of letters").into()],
+        )
     }
 
     fn mounted(home: TempDir, mount: Vec<String>) -> Volume {
@@ -61,10 +67,12 @@ impl Volume {
         self.mounted = false;
     }
 
-    /// Whatever was not synced is gone, and nothing can be written any more until it has been unmounted and mounted.
+    /// Whatever was not synced is gone, and nothing can be written any more until it has been
+    /// unmounted and mounted.
     ///
-    /// The file system forgets its own caches and its open transaction. What it has handed to the block device is kept: a disk that loses
-    /// what it has in a volatile cache of its own is not tried here.
+    /// The file system forgets its own caches and its open transaction. What it has handed to the
+    /// block device is kept: a disk that loses what it has in a volatile cache of its own is not
+    /// tried here.
     pub(crate) fn cut_power(&self) {
         /// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`: one number for both.
         const SHUTDOWN: rustix::ioctl::Opcode = opcode::read::<u32>(b'X', 125);
@@ -72,18 +80,24 @@ impl Volume {
         const NO_LOG_FLUSH: u32 = 2;
         let root = File::open(self.path()).expect("it is mounted");
         // SAFETY: both file systems read one u32 behind the pointer and write nothing.
-        unsafe { ioctl(root, Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH)) }.expect("the file system can be shut down");
+        unsafe { ioctl(root, Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH)) }
+            .expect("the file system can be shut down");
     }
 
-    /// Fills it up with a file, but for about `room` bytes. The room is back when the ballast is dropped.
+    /// Fills it up with a file, but for about `room` bytes. The room is back when the ballast is
+    /// dropped.
     pub(crate) fn fill_but(&self, room: u64) -> Ballast {
         let path = self.path().join("ballast");
         let file = File::create(&path).expect("there is room for one more name");
         let ballast = Ballast(path);
         let mut filled = 0;
         // What it takes to keep the blocks takes blocks itself, and so it is done in steps.
-        while let Some(more) = self.free().checked_sub(room).map(|bytes| bytes & !4095).filter(|bytes| *bytes > 0) {
-            if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), filled, more).is_err() {
+        while let Some(more) =
+            self.free().checked_sub(room).map(|bytes| bytes & !4095).filter(|bytes| *bytes > 0)
+        {
+            if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), filled, more)
+                .is_err()
+            {
                 break;
             }
             filled += more;
@@ -119,13 +133,20 @@ impl Drop for Ballast {
 fn new_home() -> TempDir {
     let images = env::var_os("DLEDGER_IMAGES").map_or(PathBuf::from("/dev/shm"), PathBuf::from);
     let images = if images.is_dir() { images } else { env::temp_dir() };
-    tempfile::Builder::new().prefix("dledger-").tempdir_in(images).expect("there is room for images")
+    tempfile::Builder::new()
+        .prefix("dledger-")
+        .tempdir_in(images)
+        .expect("there is room for images")
 }
 
 fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
-    assert!(output.status.success(), "{command:?} failed (is this root?): {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?} failed (is this root?): {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Removes a directory with all that is in it, if it is there, so that no power cut brings it back.

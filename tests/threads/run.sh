@@ -25,8 +25,8 @@ sanitize() { # SANITIZER FLAGS TEST [SKIPPED]
 }
 
 case ${1:-} in
-  loom) check loom exhaustive "${2:-}" ;;
-  shuttle) check shuttle schedules "${2:-}" ;;
+  loom) check loom loom_tests "${2:-}" ;;
+  shuttle) check shuttle shuttle_tests "${2:-}" ;;
   thread) sanitize thread "--cfg tsan -Cunsafe-allow-abi-mismatch=sanitizer" "${2:-}" segmented::trials ;;
   address) sanitize address "" "${2:-}" ;;
   *) sed -n 's/^#   //p' "$0" && exit 2 ;;

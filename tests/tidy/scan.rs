@@ -1,7 +1,9 @@
-//! A small scanner of Rust text: what remains of a file without comments, strings and tests, and the paths that it names.
+//! A small scanner of Rust text: what remains of a file without comments, strings and tests, and
+//! the paths that it names.
 //!
-//! It knows only as much of the language as the rules in `tidy.rs` need. Where it is in doubt it sees too much rather than too little: a rule may
-//! then complain about innocent text, but does not overlook a guilty one.
+//! It knows only as much of the language as the rules in `tidy.rs` need. Where it is in doubt it
+//! sees too much rather than too little: a rule may then complain about innocent text, but does not
+//! overlook a guilty one.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +13,15 @@ pub(crate) struct Source {
     pub(crate) path: String,
     /// As it is on disk.
     pub(crate) text: String,
-    /// The text with comments, the insides of strings and all test code turned into blanks. Line numbers stay.
+    /// The text with comments, the insides of strings and all test code turned into blanks. Line
+    /// numbers stay.
     pub(crate) code: String,
     /// Every path in the code.
     pub(crate) paths: Vec<Path>,
 }
 
-/// A path as it stands in the code: `a::b::c`, one for each leaf of a tree of imports, or a single word.
+/// A path as it stands in the code: `a::b::c`, one for each leaf of a tree of imports, or a single
+/// word.
 pub(crate) struct Path {
     pub(crate) line: usize,
     pub(crate) segments: Vec<String>,
@@ -31,19 +35,27 @@ pub(crate) struct Path {
 
 /// Reads (path, text) pairs. Files that are modules only of a test build come out without code.
 pub(crate) fn read(files: impl IntoIterator<Item = (String, String)>) -> Vec<Source> {
-    let scanned = files.into_iter().map(|(path, text)| Source { code: without_comments(&text), path, text, paths: Vec::new() });
+    let scanned = files.into_iter().map(|(path, text)| Source {
+        code: without_comments(&text),
+        path,
+        text,
+        paths: Vec::new(),
+    });
     let mut sources: Vec<Source> = scanned.collect();
-    let tests: BTreeSet<String> = sources.iter().flat_map(|source| test_modules(&source.path, &source.code)).collect();
+    let tests: BTreeSet<String> =
+        sources.iter().flat_map(|source| test_modules(&source.path, &source.code)).collect();
     for source in &mut sources {
         let module = module_of(&source.path).join("/");
-        let within_a_test = tests.iter().any(|test| module == *test || module.starts_with(&format!("{test}/")));
+        let within_a_test =
+            tests.iter().any(|test| module == *test || module.starts_with(&format!("{test}/")));
         source.code = if within_a_test { String::new() } else { without_tests(&source.code) };
         source.paths = paths(&source.code);
     }
     sources
 }
 
-/// The module that a file under `src` is: `src/storage/mod.rs` is `[storage]`, `src/lib.rs` is `[]`.
+/// The module that a file under `src` is: `src/storage/mod.rs` is `[storage]`, `src/lib.rs` is
+/// `[]`.
 pub(crate) fn module_of(path: &str) -> Vec<String> {
     let path = path.strip_prefix("src/").unwrap_or(path);
     let path = path.strip_suffix(".rs").unwrap_or(path);
@@ -74,10 +86,14 @@ fn without_comments(text: &str) -> String {
     let mut at = 0;
     while at < text.len() {
         let end = match text[at] {
-            '/' if starts_with(&text, at, "//") => text[at..].iter().position(|&c| c == '\n').map_or(text.len(), |n| at + n),
+            '/' if starts_with(&text, at, "//") => {
+                text[at..].iter().position(|&c| c == '\n').map_or(text.len(), |n| at + n)
+            }
             '/' if starts_with(&text, at, "/*") => end_of_block_comment(&text, at),
             '"' => end_of_string(&text, at),
-            'r' if at == 0 || !is_word(text[at - 1]) || "bc".contains(text[at - 1]) => end_of_raw_string(&text, at).unwrap_or(at),
+            'r' if at == 0 || !is_word(text[at - 1]) || "bc".contains(text[at - 1]) => {
+                end_of_raw_string(&text, at).unwrap_or(at)
+            }
             '\'' => end_of_character(&text, at).unwrap_or(at),
             _ => at,
         };
@@ -126,7 +142,10 @@ fn end_of_raw_string(text: &[char], at: usize) -> Option<usize> {
     }
     let close: String = std::iter::once('"').chain("#".repeat(hashes).chars()).collect();
     let body = at + hashes + 2;
-    (body..text.len()).find(|&i| starts_with(text, i, &close)).map(|i| i + close.len()).or(Some(text.len()))
+    (body..text.len())
+        .find(|&i| starts_with(text, i, &close))
+        .map(|i| i + close.len())
+        .or(Some(text.len()))
 }
 
 /// `'x'` or `'\n'` that begins at `at`; `None` if it is a lifetime.
@@ -137,11 +156,13 @@ fn end_of_character(text: &[char], at: usize) -> Option<usize> {
     }
 }
 
-const TEST_ATTRIBUTES: [&str; 3] = ["#[cfg(test)]", "#[cfg(all(test,", "#[cfg(any(test, fuzzing))]"];
+const TEST_ATTRIBUTES: [&str; 3] =
+    ["#[cfg(test)]", "#[cfg(all(test,", "#[cfg(any(test, fuzzing))]"];
 
 /// Where each item that only a test build sees begins and ends.
 fn test_items(code: &[char]) -> Vec<(usize, usize)> {
-    let begins = |at: usize| TEST_ATTRIBUTES.iter().any(|attribute| starts_with(code, at, attribute));
+    let begins =
+        |at: usize| TEST_ATTRIBUTES.iter().any(|attribute| starts_with(code, at, attribute));
     let (mut items, mut at) = (Vec::new(), 0);
     while at < code.len() {
         if begins(at) {
@@ -200,7 +221,8 @@ fn test_modules(path: &str, code: &str) -> Vec<String> {
 
 const SHOWN: [char; 8] = ['p', 'u', 'b', ' ', 'u', 's', 'e', ' '];
 
-/// Every path in `code`, the leaves of import trees one by one. Key words come out as paths of one word.
+/// Every path in `code`, the leaves of import trees one by one. Key words come out as paths of one
+/// word.
 fn paths(code: &str) -> Vec<Path> {
     let text: Vec<char> = code.chars().collect();
     let mut paths = Vec::new();

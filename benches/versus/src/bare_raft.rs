@@ -1,5 +1,6 @@
-//! The least that three replicas on raft-rs can be: a `RawNode` and a file on each of three threads, and nothing else. No host, no reads, no
-//! recovery, no handling of failures. Every node writes what it is sent with one `pwrite` and one `fdatasync` before it answers.
+//! The least that three replicas on raft-rs can be: a `RawNode` and a file on each of three
+//! threads, and nothing else. No host, no reads, no recovery, no handling of failures. Every node
+//! writes what it is sent with one `pwrite` and one `fdatasync` before it answers.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -34,7 +35,8 @@ pub(crate) struct BareRaft {
     _dir: TempDir,
 }
 
-/// What the leader is to do: keep `window` entries in flight until the time has passed, and tell how many were committed.
+/// What the leader is to do: keep `window` entries in flight until the time has passed, and tell
+/// how many were committed.
 struct Order {
     payload: Vec<u8>,
     window: usize,
@@ -72,7 +74,9 @@ pub(crate) fn open() -> Option<Box<dyn Subject>> {
     for (id, inbox) in (1..).zip(inboxes) {
         let file = zeroed_file(&dir.path().join(format!("node-{id}")), FILE_BYTES);
         let (peers, order, ended) = (peers.clone(), order.clone(), ended.clone());
-        threads.push(std::thread::spawn(move || Node::new(id, inbox, peers, file).run(&order, &ended)));
+        threads.push(std::thread::spawn(move || {
+            Node::new(id, inbox, peers, file).run(&order, &ended)
+        }));
     }
     Some(Box::new(BareRaft { orders, ended, threads, _dir: dir }))
 }
@@ -81,7 +85,9 @@ impl Subject for BareRaft {
     fn append(&mut self, bytes: usize, window: usize, time: Duration) -> Turn {
         let (done, answer) = bounded(1);
         let ((committed, took, latency), cores) = machine::cores_busy(|| {
-            self.orders.send(Order { payload: vec![0x5a; bytes], window, time, done }).expect("the leader listens");
+            self.orders
+                .send(Order { payload: vec![0x5a; bytes], window, time, done })
+                .expect("the leader listens");
             answer.recv().expect("the leader answers")
         });
         Turn { per_second: committed as f64 / took.as_secs_f64(), latency, cores }
@@ -98,8 +104,16 @@ impl Drop for BareRaft {
 impl Node {
     fn new(id: u64, inbox: Receiver<Message>, peers: Vec<Sender<Message>>, file: File) -> Node {
         let storage = MemStorage::new_with_conf_state(ConfState::from((vec![1, 2, 3], Vec::new())));
-        let config = Config { id, election_tick: 10 * id as usize, heartbeat_tick: 1, max_size_per_msg: 4 << 20, ..Config::default() };
-        let mut raft = RawNode::new(&config, storage, &slog::Logger::root(slog::Discard, slog::o!())).expect("the configuration is sound");
+        let config = Config {
+            id,
+            election_tick: 10 * id as usize,
+            heartbeat_tick: 1,
+            max_size_per_msg: 4 << 20,
+            ..Config::default()
+        };
+        let mut raft =
+            RawNode::new(&config, storage, &slog::Logger::root(slog::Discard, slog::o!()))
+                .expect("the configuration is sound");
         if id == 1 {
             raft.campaign().expect("it may");
         }
@@ -141,13 +155,21 @@ impl Node {
             && let Ok(order) = orders.try_recv()
         {
             let latency = no_latencies();
-            self.work = Some(Work { order, began: Instant::now(), proposed: VecDeque::new(), in_flight: 0, committed: 0, latency });
+            self.work = Some(Work {
+                order,
+                began: Instant::now(),
+                proposed: VecDeque::new(),
+                in_flight: 0,
+                committed: 0,
+                latency,
+            });
         }
         let Some(work) = &mut self.work else { return };
         let now = Instant::now();
         if now - work.began >= work.order.time {
             if work.in_flight == 0 {
-                let Work { order, began, committed, latency, .. } = self.work.take().expect("it is there");
+                let Work { order, began, committed, latency, .. } =
+                    self.work.take().expect("it is there");
                 order.done.send((committed, began.elapsed(), latency)).expect("somebody waits");
             }
             return;
@@ -225,9 +247,12 @@ impl Node {
             work.committed += count as u64;
         }
         while count > 0 {
-            let (since, proposed) = work.proposed.front_mut().expect("what is committed was proposed");
+            let (since, proposed) =
+                work.proposed.front_mut().expect("what is committed was proposed");
             let settled = count.min(*proposed);
-            work.latency.record_n((now - *since).as_nanos() as u64, settled as u64).expect("it resizes");
+            work.latency
+                .record_n((now - *since).as_nanos() as u64, settled as u64)
+                .expect("it resizes");
             (count, *proposed) = (count - settled, *proposed - settled);
             if *proposed == 0 {
                 work.proposed.pop_front();

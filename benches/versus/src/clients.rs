@@ -1,4 +1,5 @@
-//! The load of those that are asynchronous: as many tasks as there shall be appends in flight, each of which appends and waits.
+//! The load of those that are asynchronous: as many tasks as there shall be appends in flight, each
+//! of which appends and waits.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -13,7 +14,8 @@ pub(crate) fn runtime() -> Runtime {
     Builder::new_multi_thread().enable_all().build().expect("threads can be had")
 }
 
-/// Runs `append` from `clients` tasks for `time`. `cpu` tells the processor time of other processes that take part.
+/// Runs `append` from `clients` tasks for `time`. `cpu` tells the processor time of other processes
+/// that take part.
 pub(crate) fn run<F: Future<Output = ()> + Send + 'static>(
     runtime: &Runtime,
     clients: usize,
@@ -24,7 +26,8 @@ pub(crate) fn run<F: Future<Output = ()> + Send + 'static>(
     let before = cpu();
     let (done, cores) = machine::cores_busy(|| {
         runtime.block_on(async {
-            let tasks: Vec<_> = (0..clients).map(|_| tokio::spawn(client(append.clone(), time))).collect();
+            let tasks: Vec<_> =
+                (0..clients).map(|_| tokio::spawn(client(append.clone(), time))).collect();
             let mut latency = no_latencies();
             for task in tasks {
                 latency.add(task.await.expect("a client does not panic")).expect("it resizes");
@@ -33,10 +36,17 @@ pub(crate) fn run<F: Future<Output = ()> + Send + 'static>(
         })
     });
     let others = (cpu() - before).as_secs_f64() / time.as_secs_f64();
-    Turn { per_second: done.len() as f64 / time.as_secs_f64(), latency: done, cores: cores + others }
+    Turn {
+        per_second: done.len() as f64 / time.as_secs_f64(),
+        latency: done,
+        cores: cores + others,
+    }
 }
 
-async fn client<F: Future<Output = ()>>(append: impl Fn() -> F, time: Duration) -> hdrhistogram::Histogram<u64> {
+async fn client<F: Future<Output = ()>>(
+    append: impl Fn() -> F,
+    time: Duration,
+) -> hdrhistogram::Histogram<u64> {
     let mut latency = no_latencies();
     let began = Instant::now();
     let mut now = began;

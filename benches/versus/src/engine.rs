@@ -49,7 +49,8 @@ impl RaftEngine {
 
     /// Writes `count` entries at once and syncs them.
     pub(crate) fn write(&mut self, payload: &[u8], count: usize) {
-        let entry = |index| Entry { index, term: 1, data: payload.to_vec().into(), ..Entry::default() };
+        let entry =
+            |index| Entry { index, term: 1, data: payload.to_vec().into(), ..Entry::default() };
         let entries: Vec<Entry> = (self.next..).take(count).map(entry).collect();
         self.batch.add_entries::<Plain>(REGION, &entries).expect("entries continue each other");
         self.engine.write(&mut self.batch, true).expect("scratch space can be written");
@@ -57,12 +58,16 @@ impl RaftEngine {
     }
 
     pub(crate) fn get(&self, index: u64) -> Entry {
-        self.engine.get_entry::<Plain>(REGION, index).expect("the log is whole").expect("it was written")
+        self.engine
+            .get_entry::<Plain>(REGION, index)
+            .expect("the log is whole")
+            .expect("it was written")
     }
 }
 
 impl Subject for RaftEngine {
-    /// All that is in flight is written and synced as one batch, which is the best that it can be asked for.
+    /// All that is in flight is written and synced as one batch, which is the best that it can be
+    /// asked for.
     fn append(&mut self, bytes: usize, window: usize, time: Duration) -> Turn {
         let payload = vec![0x5a; bytes];
         let mut latency = no_latencies();
@@ -72,7 +77,9 @@ impl Subject for RaftEngine {
             while now - began < time {
                 self.write(&payload, window);
                 let after = Instant::now();
-                latency.record_n((after - now).as_nanos() as u64, window as u64).expect("it resizes");
+                latency
+                    .record_n((after - now).as_nanos() as u64, window as u64)
+                    .expect("it resizes");
                 (now, appends) = (after, appends + window);
             }
             (appends, now - began)

@@ -1,7 +1,8 @@
-//! etcd: three members on loopback, a process each, the disk synced, and a client that speaks gRPC to the leader. Started if `etcd` is on the PATH.
+//! etcd: three members on loopback, a process each, the disk synced, and a client that speaks gRPC
+//! to the leader. Started if `etcd` is on the PATH.
 //!
-//! The client is as thin as one can be: HTTP/2 by `h2` on one connection, and the few fields of two messages by hand. What it costs is less than what
-//! a full client costs.
+//! The client is as thin as one can be: HTTP/2 by `h2` on one connection, and the few fields of two
+//! messages by hand. What it costs is less than what a full client costs.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -51,11 +52,16 @@ pub(crate) fn version() -> Option<String> {
 pub(crate) fn open() -> Option<Box<dyn Subject>> {
     version()?;
     let dir = scratch();
-    let listeners: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback is there")).collect();
-    let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect();
+    let listeners: Vec<TcpListener> =
+        (0..6).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback is there")).collect();
+    let ports: Vec<u16> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("it is bound").port())
+        .collect();
     drop(listeners);
     let (client_ports, peer_ports) = ports.split_at(3);
-    let members = (0..3).map(|at| Member(start(at, client_ports, peer_ports, dir.path()))).collect();
+    let members =
+        (0..3).map(|at| Member(start(at, client_ports, peer_ports, dir.path()))).collect();
     let runtime = clients::runtime();
     let leader = runtime.block_on(find_leader(client_ports));
     Some(Box::new(Etcd { runtime, leader, members, _dir: dir }))
@@ -63,13 +69,40 @@ pub(crate) fn open() -> Option<Box<dyn Subject>> {
 
 fn start(at: usize, client_ports: &[u16], peer_ports: &[u16], dir: &Path) -> Child {
     let url = |port: u16| format!("http://127.0.0.1:{port}");
-    let cluster: Vec<String> = peer_ports.iter().enumerate().map(|(at, port)| format!("m{at}={}", url(*port))).collect();
+    let cluster: Vec<String> =
+        peer_ports.iter().enumerate().map(|(at, port)| format!("m{at}={}", url(*port))).collect();
     let mut command = Command::new("etcd");
-    command.args(["--name", &format!("m{at}"), "--initial-cluster", &cluster.join(","), "--log-level", "error", "--logger", "zap"]);
-    command.args(["--listen-client-urls", &url(client_ports[at]), "--advertise-client-urls", &url(client_ports[at])]);
-    command.args(["--listen-peer-urls", &url(peer_ports[at]), "--initial-advertise-peer-urls", &url(peer_ports[at])]);
-    command.args(["--quota-backend-bytes", "8589934592", "--data-dir"]).arg(dir.join(format!("m{at}")));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("etcd was there a moment ago")
+    command.args([
+        "--name",
+        &format!("m{at}"),
+        "--initial-cluster",
+        &cluster.join(","),
+        "--log-level",
+        "error",
+        "--logger",
+        "zap",
+    ]);
+    command.args([
+        "--listen-client-urls",
+        &url(client_ports[at]),
+        "--advertise-client-urls",
+        &url(client_ports[at]),
+    ]);
+    command.args([
+        "--listen-peer-urls",
+        &url(peer_ports[at]),
+        "--initial-advertise-peer-urls",
+        &url(peer_ports[at]),
+    ]);
+    command
+        .args(["--quota-backend-bytes", "8589934592", "--data-dir"])
+        .arg(dir.join(format!("m{at}")));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("etcd was there a moment ago")
 }
 
 async fn find_leader(ports: &[u16]) -> Client {
@@ -127,7 +160,10 @@ impl Client {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
         stream.set_nodelay(true).ok()?;
         let mut builder = h2::client::Builder::new();
-        builder.initial_window_size(1 << 20).initial_connection_window_size(16 << 20).initial_max_send_streams(2048);
+        builder
+            .initial_window_size(1 << 20)
+            .initial_connection_window_size(16 << 20)
+            .initial_max_send_streams(2048);
         let (client, connection) = builder.handshake(stream).await.ok()?;
         tokio::spawn(async move { drop(connection.await) });
         Some(Client(client))
@@ -149,9 +185,14 @@ impl Client {
     async fn leads(&self) -> bool {
         let Ok(answer) = self.call("Maintenance/Status", &[]).await else { return false };
         let fields = fields_of(&answer);
-        let header = fields.iter().find_map(|(number, _, bytes)| (*number == 1).then(|| fields_of(bytes)));
-        let member = header.and_then(|header| header.iter().find_map(|(number, value, _)| (*number == 2).then_some(*value)));
-        member.is_some() && member == fields.iter().find_map(|(number, value, _)| (*number == 4).then_some(*value))
+        let header =
+            fields.iter().find_map(|(number, _, bytes)| (*number == 1).then(|| fields_of(bytes)));
+        let member = header.and_then(|header| {
+            header.iter().find_map(|(number, value, _)| (*number == 2).then_some(*value))
+        });
+        member.is_some()
+            && member
+                == fields.iter().find_map(|(number, value, _)| (*number == 4).then_some(*value))
     }
 
     async fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>, h2::Error> {
@@ -175,7 +216,10 @@ impl Client {
         }
         let trailers = body.trailers().await?;
         let status = trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
-        assert!(answer.len() >= 5 && status.is_none_or(|status| status == "0"), "{method} is refused: {trailers:?}");
+        assert!(
+            answer.len() >= 5 && status.is_none_or(|status| status == "0"),
+            "{method} is refused: {trailers:?}"
+        );
         Ok(answer.split_off(5))
     }
 }
@@ -193,7 +237,11 @@ fn fields_of(mut message: &[u8]) -> Vec<(u64, u64, &[u8])> {
     let mut fields = Vec::new();
     while let Some(tag) = varint(&mut message) {
         let Some(value) = varint(&mut message) else { break };
-        let bytes = if tag & 7 == 2 { message.split_off(..(value as usize).min(message.len())).unwrap_or_default() } else { &[][..] };
+        let bytes = if tag & 7 == 2 {
+            message.split_off(..(value as usize).min(message.len())).unwrap_or_default()
+        } else {
+            &[][..]
+        };
         fields.push((tag >> 3, value, bytes));
     }
     fields

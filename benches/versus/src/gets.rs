@@ -21,11 +21,15 @@ pub(crate) type Row = (&'static str, &'static str, f64);
 
 type Gets<'a> = Box<dyn Fn(Shuffled, usize) -> Duration + 'a>;
 
-/// Fills everything with `bytes` of entries, and takes `turns` turns of `lookups` each, one after the other. Medians.
+/// Fills everything with `bytes` of entries, and takes `turns` turns of `lookups` each, one after
+/// the other. Medians.
 pub(crate) fn measure(bytes: u64, turns: usize, lookups: usize) -> Vec<Row> {
     let count = bytes / PAYLOAD as u64;
     let dir = scratch();
-    let ledger = DLedger::builder(1).dir(dir.path().join("node")).open().expect("a node opens in a directory of its own");
+    let ledger = DLedger::builder(1)
+        .dir(dir.path().join("node"))
+        .open()
+        .expect("a node opens in a directory of its own");
     fill(&ledger, count);
     let records = RawRecords::new(count, PAYLOAD);
     let mut engine = RaftEngine::open();
@@ -39,21 +43,33 @@ pub(crate) fn measure(bytes: u64, turns: usize, lookups: usize) -> Vec<Row> {
             "a checksum of the entry and of what stands before its batch",
             Box::new(|of, lookups| get_each(&ledger, of.take(lookups))),
         ),
-        ("a mapped file", "a checksum of the entry", Box::new(|of, lookups| read_each(&records, of.take(lookups)))),
+        (
+            "a mapped file",
+            "a checksum of the entry",
+            Box::new(|of, lookups| read_each(&records, of.take(lookups))),
+        ),
         (
             "raft-engine",
             "a checksum of the batch, which it decodes",
-            Box::new(|of, lookups| timed(of, lookups, |number| drop(black_box(engine.get(number + 1))))),
+            Box::new(|of, lookups| {
+                timed(of, lookups, |number| drop(black_box(engine.get(number + 1))))
+            }),
         ),
         ("redb", "nothing", Box::new(|of, lookups| get_from(&tree, of, lookups))),
     ];
     let mut taken = vec![Vec::new(); subjects.len()];
     for turn in 0..turns as u64 {
         for ((.., gets), taken) in subjects.iter().zip(&mut taken) {
-            taken.push(gets(Shuffled::new(turn + 1, count), lookups).as_nanos() as f64 / lookups as f64);
+            taken.push(
+                gets(Shuffled::new(turn + 1, count), lookups).as_nanos() as f64 / lookups as f64,
+            );
         }
     }
-    subjects.iter().zip(taken).map(|((name, verifies, _), taken)| (*name, *verifies, median(&taken))).collect()
+    subjects
+        .iter()
+        .zip(taken)
+        .map(|((name, verifies, _), taken)| (*name, *verifies, median(&taken)))
+        .collect()
 }
 
 fn timed(numbers: Shuffled, lookups: usize, get: impl Fn(u64)) -> Duration {

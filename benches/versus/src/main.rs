@@ -4,7 +4,8 @@
 //! cargo run --release --manifest-path benches/versus/Cargo.toml --target-dir target/versus -- --date 2026-11-25 --html versus.html
 //! ```
 //!
-//! `--only text` takes those whose name holds it, `--rounds` and `--seconds` set how often and how long, `--smoke` only shows that everything runs.
+//! `--only text` takes those whose name holds it, `--rounds` and `--seconds` set how often and how
+//! long, `--smoke` only shows that everything runs.
 
 mod bare_raft;
 mod clients;
@@ -94,12 +95,20 @@ fn main() {
         gets: Vec::new(),
     };
     for entrant in ENTRANTS.iter().filter(|entrant| entrant.name.contains(&plan.only)) {
-        results.subjects.push(Subject { name: entrant.name, means: entrant.means, version: version_of(entrant.of), cells: Vec::new() });
+        results.subjects.push(Subject {
+            name: entrant.name,
+            means: entrant.means,
+            version: version_of(entrant.of),
+            cells: Vec::new(),
+        });
     }
     for round in 1..=plan.rounds {
         for subject in &mut results.subjects {
             eprintln!("round {round} of {}: {} ..", plan.rounds, subject.name);
-            let entrant = ENTRANTS.iter().find(|entrant| entrant.name == subject.name).expect("it was made of one");
+            let entrant = ENTRANTS
+                .iter()
+                .find(|entrant| entrant.name == subject.name)
+                .expect("it was made of one");
             let Some(mut open) = (entrant.open)() else { continue };
             for (bytes, _) in PAYLOADS {
                 for window in WINDOWS {
@@ -117,7 +126,8 @@ fn main() {
     }
     results.print();
     if let Some(path) = &plan.html {
-        std::fs::write(path, report::page(&results)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        std::fs::write(path, report::page(&results))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 }
 
@@ -127,8 +137,11 @@ fn version_of(name: &str) -> String {
         return etcd::version().unwrap_or_else(|| "not found".to_owned());
     }
     let lock = include_str!("../Cargo.lock");
-    let package = lock.split("[[package]]").find(|package| package.lines().any(|line| line == format!("name = \"{name}\"")));
-    let version = package.and_then(|package| package.lines().find_map(|line| line.strip_prefix("version = ")));
+    let package = lock
+        .split("[[package]]")
+        .find(|package| package.lines().any(|line| line == format!("name = \"{name}\"")));
+    let version = package
+        .and_then(|package| package.lines().find_map(|line| line.strip_prefix("version = ")));
     version.unwrap_or("?").trim_matches('"').to_owned()
 }
 
@@ -157,12 +170,17 @@ impl Plan {
         };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
-                "--smoke" => (plan.rounds, plan.time, plan.get_bytes, plan.lookups) = (1, Duration::from_millis(20), 1 << 20, 100),
+                "--smoke" => {
+                    (plan.rounds, plan.time, plan.get_bytes, plan.lookups) =
+                        (1, Duration::from_millis(20), 1 << 20, 100)
+                }
                 "--date" => plan.date = value(&argument, arguments.next()),
                 "--html" => plan.html = Some(value(&argument, arguments.next())),
                 "--only" => plan.only = value(&argument, arguments.next()),
                 "--rounds" => plan.rounds = value(&argument, arguments.next()),
-                "--seconds" => plan.time = Duration::from_secs_f64(value(&argument, arguments.next())),
+                "--seconds" => {
+                    plan.time = Duration::from_secs_f64(value(&argument, arguments.next()))
+                }
                 other => panic!("nobody knows {other}"),
             }
         }
@@ -171,6 +189,8 @@ impl Plan {
 }
 
 fn value<T: FromStr>(name: &str, text: Option<String>) -> T {
-    let Some(value) = text.as_deref().and_then(|text| text.parse().ok()) else { panic!("{name} needs a value, not {text:?}") };
+    let Some(value) = text.as_deref().and_then(|text| text.parse().ok()) else {
+        panic!("{name} needs a value, not {text:?}")
+    };
     value
 }

@@ -1,4 +1,5 @@
-//! openraft: three nodes in this process, their logs and messages in memory only. Nothing is encoded, nothing is written anywhere.
+//! openraft: three nodes in this process, their logs and messages in memory only. Nothing is
+//! encoded, nothing is written anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -11,12 +12,14 @@ use bytes::Bytes;
 use openraft::error::{InstallSnapshotError, RPCError, RaftError, RemoteError, Unreachable};
 use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
 };
 use openraft::storage::{LogFlushed, RaftLogStorage, RaftStateMachine};
 use openraft::{
-    BasicNode, Config, Entry, EntryPayload, LogId, LogState, OptionalSend, Raft, RaftLogReader, RaftSnapshotBuilder, Snapshot,
-    SnapshotMeta, SnapshotPolicy, StorageError, StoredMembership, Vote,
+    BasicNode, Config, Entry, EntryPayload, LogId, LogState, OptionalSend, Raft, RaftLogReader,
+    RaftSnapshotBuilder, Snapshot, SnapshotMeta, SnapshotPolicy, StorageError, StoredMembership,
+    Vote,
 };
 use tokio::runtime::Runtime;
 
@@ -53,7 +56,15 @@ pub(crate) fn open() -> Option<Box<dyn Subject>> {
         };
         let config = Arc::new(config.validate().expect("the configuration is sound"));
         for id in 1..=3 {
-            let node = Raft::new(id, config.clone(), Network(nodes.clone()), Log::default(), Machine::default()).await.expect("it starts");
+            let node = Raft::new(
+                id,
+                config.clone(),
+                Network(nodes.clone()),
+                Log::default(),
+                Machine::default(),
+            )
+            .await
+            .expect("it starts");
             nodes.lock().expect("nobody panics with it").insert(id, node);
         }
         let first = nodes.lock().expect("nobody panics with it")[&1].clone();
@@ -87,10 +98,12 @@ impl Subject for OpenRaft {
     }
 
     fn purge(&mut self) {
-        let nodes: Vec<_> = self.nodes.lock().expect("nobody panics with it").values().cloned().collect();
+        let nodes: Vec<_> =
+            self.nodes.lock().expect("nobody panics with it").values().cloned().collect();
         self.runtime.block_on(async {
             for node in nodes {
-                let applied = node.metrics().borrow().last_applied.map_or(0, |applied| applied.index);
+                let applied =
+                    node.metrics().borrow().last_applied.map_or(0, |applied| applied.index);
                 node.trigger().purge_log(applied.saturating_sub(1)).await.expect("it runs");
             }
         });
@@ -99,7 +112,8 @@ impl Subject for OpenRaft {
 
 impl Drop for OpenRaft {
     fn drop(&mut self) {
-        let nodes: Vec<_> = self.nodes.lock().expect("nobody panics with it").values().cloned().collect();
+        let nodes: Vec<_> =
+            self.nodes.lock().expect("nobody panics with it").values().cloned().collect();
         self.runtime.block_on(async {
             for node in nodes {
                 drop(node.shutdown().await);
@@ -134,11 +148,22 @@ impl Link {
 type Failed = RPCError<u64, BasicNode, RaftError<u64>>;
 
 impl RaftNetwork<Types> for Link {
-    async fn append_entries(&mut self, rpc: AppendEntriesRequest<Types>, _option: RPCOption) -> Result<AppendEntriesResponse<u64>, Failed> {
-        self.node()?.append_entries(rpc).await.map_err(|error| RemoteError::new(self.to, error).into())
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, Failed> {
+        self.node()?
+            .append_entries(rpc)
+            .await
+            .map_err(|error| RemoteError::new(self.to, error).into())
     }
 
-    async fn vote(&mut self, rpc: VoteRequest<u64>, _option: RPCOption) -> Result<VoteResponse<u64>, Failed> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<u64>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<u64>, Failed> {
         self.node()?.vote(rpc).await.map_err(|error| RemoteError::new(self.to, error).into())
     }
 
@@ -146,7 +171,10 @@ impl RaftNetwork<Types> for Link {
         &mut self,
         _rpc: InstallSnapshotRequest<Types>,
         _option: RPCOption,
-    ) -> Result<InstallSnapshotResponse<u64>, RPCError<u64, BasicNode, RaftError<u64, InstallSnapshotError>>> {
+    ) -> Result<
+        InstallSnapshotResponse<u64>,
+        RPCError<u64, BasicNode, RaftError<u64, InstallSnapshotError>>,
+    > {
         unreachable!("no node falls behind")
     }
 }
@@ -199,7 +227,11 @@ impl RaftLogStorage<Types> for Log {
         Ok(self.kept().vote)
     }
 
-    async fn append<I>(&mut self, entries: I, callback: LogFlushed<Types>) -> Result<(), StorageError<u64>>
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: LogFlushed<Types>,
+    ) -> Result<(), StorageError<u64>>
     where
         I: IntoIterator<Item = Entry<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -238,7 +270,9 @@ impl RaftSnapshotBuilder<Types> for Machine {
 impl RaftStateMachine<Types> for Machine {
     type SnapshotBuilder = Machine;
 
-    async fn applied_state(&mut self) -> Result<(Option<LogId<u64>>, StoredMembership<u64, BasicNode>), StorageError<u64>> {
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId<u64>>, StoredMembership<u64, BasicNode>), StorageError<u64>> {
         Ok((self.applied, self.membership.clone()))
     }
 
@@ -262,7 +296,9 @@ impl RaftStateMachine<Types> for Machine {
         self.clone()
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError<u64>> {
+    async fn begin_receiving_snapshot(
+        &mut self,
+    ) -> Result<Box<Cursor<Vec<u8>>>, StorageError<u64>> {
         unreachable!("nobody sends snapshots")
     }
 

@@ -1,4 +1,5 @@
-//! The page: one file, its charts drawn as SVG by hand, readable in light and in dark. No script, nothing from elsewhere.
+//! The page: one file, its charts drawn as SVG by hand, readable in light and in dark. No script,
+//! nothing from elsewhere.
 
 use std::fmt::Write;
 
@@ -35,7 +36,12 @@ pub(crate) fn page(results: &Results) -> String {
             "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n"
         ),
     );
-    put(&mut page, format_args!("<title>dledger beside others</title>\n<style>{STYLE}</style>\n<h1>dledger beside others</h1>\n"));
+    put(
+        &mut page,
+        format_args!(
+            "<title>dledger beside others</title>\n<style>{STYLE}</style>\n<h1>dledger beside others</h1>\n"
+        ),
+    );
     put(
         &mut page,
         format_args!(
@@ -62,13 +68,26 @@ pub(crate) fn page(results: &Results) -> String {
     if !results.gets.is_empty() {
         page += "<h2>Random get of 1 KiB, one at a time</h2>\n<table><tr><th></th><th>ns</th><th>verifies</th></tr>\n";
         for (name, verifies, nanos) in &results.gets {
-            put(&mut page, format_args!("<tr><td>{name}</td><td>{nanos:.0}</td><td class=\"text\">{verifies}</td></tr>\n"));
+            put(
+                &mut page,
+                format_args!(
+                    "<tr><td>{name}</td><td>{nanos:.0}</td><td class=\"text\">{verifies}</td></tr>\n"
+                ),
+            );
         }
         page += "</table>\n";
     }
     page += "<h2>What each figure means, and what it does not</h2>\n<ul>\n";
     for subject in &results.subjects {
-        put(&mut page, format_args!("<li><b>{} {}</b>: {}.</li>\n", subject.name, text(&subject.version), subject.means));
+        put(
+            &mut page,
+            format_args!(
+                "<li><b>{} {}</b>: {}.</li>\n",
+                subject.name,
+                text(&subject.version),
+                subject.means
+            ),
+        );
     }
     page += "<li>Who is in memory waits for no disk, and who is one node waits for no other: compare each with its like. Where replicas share one \
              disk and two cores, three machines would have three of each, and a network between them.</li>\n</ul>\n</html>\n";
@@ -109,10 +128,18 @@ fn legend(subjects: &[Subject]) -> String {
 }
 
 fn table(subjects: &[Subject], bytes: usize, name: &str) -> String {
-    let mut table = format!("<div class=\"scroll\"><table><tr><th>{name}: appends/s <small>p50, p99 us</small></th>");
+    let mut table = format!(
+        "<div class=\"scroll\"><table><tr><th>{name}: appends/s <small>p50, p99 us</small></th>"
+    );
     WINDOWS.iter().for_each(|window| put(&mut table, format_args!("<th>{window} in flight</th>")));
     table += "</tr>\n";
-    let best = |window| subjects.iter().filter_map(|subject| subject.cell(bytes, window)).map(|cell| cell.per_second()).fold(0.0, f64::max);
+    let best = |window| {
+        subjects
+            .iter()
+            .filter_map(|subject| subject.cell(bytes, window))
+            .map(|cell| cell.per_second())
+            .fold(0.0, f64::max)
+    };
     for subject in subjects {
         put(&mut table, format_args!("<tr><td>{} {}</td>", subject.name, text(&subject.version)));
         for window in WINDOWS {
@@ -122,8 +149,12 @@ fn table(subjects: &[Subject], bytes: usize, name: &str) -> String {
             };
             let (per_second, latency) = (cell.per_second(), cell.latency());
             let class = if per_second >= best(window) { " class=\"best\"" } else { "" };
-            let (p50, p99) = (micros(latency.value_at_quantile(0.5)), micros(latency.value_at_quantile(0.99)));
-            put(&mut table, format_args!("<td{class}>{} <small>{p50}, {p99}</small></td>", rate(per_second)));
+            let (p50, p99) =
+                (micros(latency.value_at_quantile(0.5)), micros(latency.value_at_quantile(0.99)));
+            put(
+                &mut table,
+                format_args!("<td{class}>{} <small>{p50}, {p99}</small></td>", rate(per_second)),
+            );
         }
         table += "</tr>\n";
     }
@@ -138,13 +169,19 @@ fn throughput(subjects: &[Subject], bytes: usize, name: &str) -> String {
         ticks: WINDOWS.iter().map(|window| (*window as f64, window.to_string())).collect(),
         label: "in flight",
     };
-    let rates: Vec<f64> =
-        subjects.iter().flat_map(|subject| &subject.cells).filter(|cell| cell.bytes == bytes).map(|cell| cell.per_second()).collect();
+    let rates: Vec<f64> = subjects
+        .iter()
+        .flat_map(|subject| &subject.cells)
+        .filter(|cell| cell.bytes == bytes)
+        .map(|cell| cell.per_second())
+        .collect();
     let y = Axis::decades(rates.into_iter(), "appends/s", rate);
     let mut chart = Chart::new(&format!("{name}, both axes logarithmic"), x, y);
     for (at, subject) in subjects.iter().enumerate() {
-        let points: Vec<(f64, f64)> =
-            WINDOWS.iter().filter_map(|window| Some((*window as f64, subject.cell(bytes, *window)?.per_second()))).collect();
+        let points: Vec<(f64, f64)> = WINDOWS
+            .iter()
+            .filter_map(|window| Some((*window as f64, subject.cell(bytes, *window)?.per_second())))
+            .collect();
         chart.line(at, subject, &points, true);
     }
     chart.finish()
@@ -156,17 +193,34 @@ fn latencies(subjects: &[Subject], bytes: usize, window: usize) -> String {
         .enumerate()
         .filter_map(|(at, subject)| {
             let latency = subject.cell(bytes, window)?.latency();
-            let step = |permille: u32| (latency.value_at_quantile(f64::from(permille) / 1000.0) as f64 / 1e3, f64::from(permille) / 10.0);
-            Some((at, subject, (1..100).map(|percent| step(percent * 10)).chain([995, 999].map(step)).collect()))
+            let step = |permille: u32| {
+                (
+                    latency.value_at_quantile(f64::from(permille) / 1000.0) as f64 / 1e3,
+                    f64::from(permille) / 10.0,
+                )
+            };
+            Some((
+                at,
+                subject,
+                (1..100).map(|percent| step(percent * 10)).chain([995, 999].map(step)).collect(),
+            ))
         })
         .collect();
-    let x =
-        Axis::decades(curves.iter().flat_map(|(.., points)| points.iter().map(|point| point.0)), "from the call to the answer", |micros| match micros {
+    let x = Axis::decades(
+        curves.iter().flat_map(|(.., points)| points.iter().map(|point| point.0)),
+        "from the call to the answer",
+        |micros| match micros {
             micros if micros >= 1000.0 => format!("{:.0} ms", micros / 1000.0),
             micros => format!("{micros:.0} us"),
-        });
-    let ticks = [0, 25, 50, 75, 100].map(|percent| (f64::from(percent), format!("{percent} %"))).to_vec();
-    let mut chart = Chart::new(&format!("{window} in flight"), x, Axis { min: 0.0, max: 100.0, log: false, ticks, label: "" });
+        },
+    );
+    let ticks =
+        [0, 25, 50, 75, 100].map(|percent| (f64::from(percent), format!("{percent} %"))).to_vec();
+    let mut chart = Chart::new(
+        &format!("{window} in flight"),
+        x,
+        Axis { min: 0.0, max: 100.0, log: false, ticks, label: "" },
+    );
     for (at, subject, points) in &curves {
         chart.line(*at, subject, points, false);
     }
@@ -183,12 +237,31 @@ struct Axis {
 
 impl Axis {
     /// From one power of ten to another, around all `values`.
-    fn decades(values: impl Iterator<Item = f64>, label: &'static str, name: impl Fn(f64) -> String) -> Axis {
-        let (least, most) =
-            values.filter(|value| *value > 0.0).fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)));
-        let (low, high) = if most > 0.0 { (least.log10().floor() as i32, most.log10().ceil() as i32) } else { (0, 1) };
-        let ticks = (low..=high.max(low + 1)).map(|power| (10.0_f64.powi(power), name(10.0_f64.powi(power)))).collect();
-        Axis { min: 10.0_f64.powi(low), max: 10.0_f64.powi(high.max(low + 1)), log: true, ticks, label }
+    fn decades(
+        values: impl Iterator<Item = f64>,
+        label: &'static str,
+        name: impl Fn(f64) -> String,
+    ) -> Axis {
+        let (least, most) = values
+            .filter(|value| *value > 0.0)
+            .fold((f64::INFINITY, 0.0_f64), |(least, most), value| {
+                (least.min(value), most.max(value))
+            });
+        let (low, high) = if most > 0.0 {
+            (least.log10().floor() as i32, most.log10().ceil() as i32)
+        } else {
+            (0, 1)
+        };
+        let ticks = (low..=high.max(low + 1))
+            .map(|power| (10.0_f64.powi(power), name(10.0_f64.powi(power))))
+            .collect();
+        Axis {
+            min: 10.0_f64.powi(low),
+            max: 10.0_f64.powi(high.max(low + 1)),
+            log: true,
+            ticks,
+            label,
+        }
     }
 
     /// Where `value` is, from 0 to 1.
@@ -219,26 +292,62 @@ impl Chart {
         let Chart { x, y, svg } = self;
         for (value, name) in &y.ticks {
             let at = place_y(y, *value);
-            put(svg, format_args!("<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"var(--line)\"/>"));
-            put(svg, format_args!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>\n", LEFT - 6.0, at + 4.0));
+            put(
+                svg,
+                format_args!(
+                    "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"var(--line)\"/>"
+                ),
+            );
+            put(
+                svg,
+                format_args!(
+                    "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>\n",
+                    LEFT - 6.0,
+                    at + 4.0
+                ),
+            );
         }
         for (value, name) in &x.ticks {
             let at = place_x(x, *value);
-            put(svg, format_args!("<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"var(--line)\"/>"));
-            put(svg, format_args!("<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>\n", bottom + 16.0));
+            put(
+                svg,
+                format_args!(
+                    "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"var(--line)\"/>"
+                ),
+            );
+            put(
+                svg,
+                format_args!(
+                    "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>\n",
+                    bottom + 16.0
+                ),
+            );
         }
         put(
             svg,
-            format_args!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n", (LEFT + right) / 2.0, HEIGHT - 10.0, x.label),
+            format_args!(
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
+                (LEFT + right) / 2.0,
+                HEIGHT - 10.0,
+                x.label
+            ),
         );
-        put(svg, format_args!("<text x=\"{LEFT}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n", TOP - 14.0, y.label));
+        put(
+            svg,
+            format_args!(
+                "<text x=\"{LEFT}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
+                TOP - 14.0,
+                y.label
+            ),
+        );
     }
 
     fn line(&mut self, at: usize, subject: &Subject, points: &[(f64, f64)], dots: bool) {
         if points.is_empty() {
             return;
         }
-        let places: Vec<(f64, f64)> = points.iter().map(|(x, y)| (place_x(&self.x, *x), place_y(&self.y, *y))).collect();
+        let places: Vec<(f64, f64)> =
+            points.iter().map(|(x, y)| (place_x(&self.x, *x), place_y(&self.y, *y))).collect();
         let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         put(
             &mut self.svg,

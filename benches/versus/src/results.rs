@@ -68,11 +68,17 @@ impl Results {
         println!("versus, {}\n{}\n", self.date, self.machine);
         for (bytes, name) in PAYLOADS {
             let head = format!("appends/s of {name} (p50 us)");
-            let columns: Vec<String> = WINDOWS.iter().map(|window| format!("{window} in flight")).collect();
-            let mut table = Table::new(&[&head, &columns[0], &columns[1], &columns[2], &columns[3]]);
+            let columns: Vec<String> =
+                WINDOWS.iter().map(|window| format!("{window} in flight")).collect();
+            let mut table =
+                Table::new(&[&head, &columns[0], &columns[1], &columns[2], &columns[3]]);
             for subject in &self.subjects {
                 let cell = |window: usize| match subject.cell(bytes, window) {
-                    Some(cell) => format!("{} ({})", rate(cell.per_second()), micros(cell.latency().value_at_quantile(0.5))),
+                    Some(cell) => format!(
+                        "{} ({})",
+                        rate(cell.per_second()),
+                        micros(cell.latency().value_at_quantile(0.5))
+                    ),
                     None => "-".to_owned(),
                 };
                 let [a, b, c, d] = WINDOWS.map(cell);
@@ -90,6 +96,10 @@ impl Results {
         for subject in &self.subjects {
             println!("- {}: {}", subject.name, subject.means);
         }
-        println!("\nMedians of {} rounds of {} ms for each load, one subject after the other.", self.rounds, self.time.as_millis());
+        println!(
+            "\nMedians of {} rounds of {} ms for each load, one subject after the other.",
+            self.rounds,
+            self.time.as_millis()
+        );
     }
 }

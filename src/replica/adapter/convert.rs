@@ -4,16 +4,16 @@ use raft::eraftpb::{ConfState, Entry as RaftEntry, Message as RaftMessage, Snaps
 
 use crate::batch::Batch;
 use crate::entry::NodeId;
-use crate::replica::rebase;
+use crate::replica::snapshot;
 use crate::role::Membership;
 use crate::storage::Base;
 
-use super::NUMBER_BYTES;
+use super::REQUEST_TAG_BYTES;
 
 /// The answer to a question as it was asked.
 pub(super) fn without_number(mut answer: RaftMessage) -> RaftMessage {
     if let Some(ticket) = answer.entries.first_mut() {
-        ticket.data = ticket.data.slice(NUMBER_BYTES.min(ticket.data.len())..);
+        ticket.data = ticket.data.slice(REQUEST_TAG_BYTES.min(ticket.data.len())..);
     }
     answer
 }
@@ -23,7 +23,12 @@ pub(super) fn batch_of(entry: &RaftEntry) -> Result<Batch, crate::batch::BatchEr
 }
 
 pub(super) fn entry_of(batch: &Batch) -> RaftEntry {
-    RaftEntry { index: batch.raft_index(), term: batch.term(), data: batch.body().clone(), ..RaftEntry::default() }
+    RaftEntry {
+        index: batch.raft_index(),
+        term: batch.term(),
+        data: batch.body().clone(),
+        ..RaftEntry::default()
+    }
 }
 
 pub(super) fn conf_state_of(membership: &Membership) -> ConfState {
@@ -37,7 +42,11 @@ pub(super) fn base_of(snapshot: &Snapshot) -> Base {
     let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId::from).collect();
     let conf_state = metadata.get_conf_state();
     Base {
-        mark: rebase::decode(metadata.index, metadata.term, &snapshot.data).expect("checked before it was taken"),
-        membership: Membership { voters: nodes(&conf_state.voters), learners: nodes(&conf_state.learners) },
+        point: snapshot::decode(metadata.index, metadata.term, &snapshot.data)
+            .expect("checked before it was taken"),
+        membership: Membership {
+            voters: nodes(&conf_state.voters),
+            learners: nodes(&conf_state.learners),
+        },
     }
 }

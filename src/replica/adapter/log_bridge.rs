@@ -4,9 +4,9 @@ use std::fmt::{self, Write};
 
 /// Hands raft-rs's log lines to the `log` crate, under the target `dledger::raft` and with the
 /// group and the node.
-pub(super) struct LogBridge(pub(super) String);
+pub(super) struct LogDrain(pub(super) String);
 
-impl slog::Drain for LogBridge {
+impl slog::Drain for LogDrain {
     type Ok = ();
     type Err = slog::Never;
 
@@ -15,7 +15,11 @@ impl slog::Drain for LogBridge {
     }
 
     /// The values of the logger itself are left out: they name the node once more.
-    fn log(&self, record: &slog::Record<'_>, _values: &slog::OwnedKVList) -> Result<(), slog::Never> {
+    fn log(
+        &self,
+        record: &slog::Record<'_>,
+        _values: &slog::OwnedKVList,
+    ) -> Result<(), slog::Never> {
         let level = log_level(record.level());
         if log::log_enabled!(target: "dledger::raft", level) {
             let line = line_of(record);
@@ -85,7 +89,11 @@ mod tests {
         slog::info!(logger, "became leader at term {term}", term = 3);
         slog::info!(logger, "stepped down"; "from" => 2, "state" => ?Some("x"), "why" => %"late");
         slog::info!(logger, "nothing to add");
-        let expected = ["became leader at term 3 (term 3)", "stepped down (from 2, state Some(\"x\"), why late)", "nothing to add"];
+        let expected = [
+            "became leader at term 3 (term 3)",
+            "stepped down (from 2, state Some(\"x\"), why late)",
+            "nothing to add",
+        ];
         assert_eq!(*lines.lock().unwrap(), expected);
     }
 }

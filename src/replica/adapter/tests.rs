@@ -3,8 +3,8 @@
 use raft::GetEntriesContext;
 
 use super::*;
-use crate::storage::reads::Reads;
-use crate::storage::{Genesis, MemoryLog, Storage};
+use crate::storage::reads::FailingReader;
+use crate::storage::{LogOwner, MemoryLog, Storage};
 
 fn nodes(ids: &[u64]) -> Vec<NodeId> {
     ids.iter().copied().map(NodeId::from).collect()
@@ -16,16 +16,22 @@ fn membership() -> Membership {
 
 /// Control batches behind genesis, from raft index 2 on, of these terms.
 fn batches(terms: &[u64]) -> Vec<Batch> {
-    let place = |(at, term): (usize, &u64)| Batch::new(at as u64 + 2, *term, bytes::Bytes::new()).unwrap();
+    let place =
+        |(at, term): (usize, &u64)| Batch::new(at as u64 + 2, *term, bytes::Bytes::new()).unwrap();
     terms.iter().enumerate().map(place).collect()
 }
 
 /// A log of control batches of these terms; what was recovered from it; and a view of it.
-fn log_of(terms: &[u64]) -> (MemoryLog, Recovered, LogView, Arc<Reads>) {
-    let genesis = Genesis { group: "view".to_owned(), node: NodeId::from(1), cluster: 1, membership: membership() };
+fn log_of(terms: &[u64]) -> (MemoryLog, Recovered, LogView, Arc<FailingReader>) {
+    let owner = LogOwner {
+        group: "view".to_owned(),
+        node: NodeId::from(1),
+        cluster: 1,
+        membership: membership(),
+    };
     let mut log = MemoryLog::new();
-    let recovered = log.open(&genesis).unwrap();
-    let reads = Arc::new(Reads::new(log.reader()));
+    let recovered = log.open(&owner).unwrap();
+    let reads = Arc::new(FailingReader::new(log.reader()));
     let mut view = LogView::new(&recovered, reads.clone());
     view.terms = view.terms_from(recovered.hard_state.commit, recovered.last).unwrap();
     let batches = batches(terms);
@@ -43,7 +49,10 @@ fn terms_of(view: &LogView, range: std::ops::Range<u64>) -> Vec<Option<u64>> {
 #[test]
 fn terms_are_known_from_the_base_to_the_end_and_are_kept_once_each() {
     let (_log, _, view, _) = log_of(&[2, 2, 2, 3, 3, 5]);
-    assert_eq!(terms_of(&view, 0..9), [None, Some(1), Some(2), Some(2), Some(2), Some(3), Some(3), Some(5), None]);
+    assert_eq!(
+        terms_of(&view, 0..9),
+        [None, Some(1), Some(2), Some(2), Some(2), Some(3), Some(3), Some(5), None]
+    );
     assert_eq!(view.terms, [(1, 1), (2, 2), (5, 3), (7, 5)]);
     assert!(view.fault.borrow().is_none());
 }
@@ -70,12 +79,19 @@ fn what_cannot_be_read_is_a_fault_and_what_was_purged_is_none() {
     log.purge(0, 4).unwrap();
     view.terms = vec![(4, 4)];
     reads.fail();
-    assert_eq!(view.mark(1).map(|mark| mark.raft_index), Some(1), "the base is known without the log");
+    assert_eq!(
+        view.point(1).map(|point| point.raft_index),
+        Some(1),
+        "the base is known without the log"
+    );
     assert!(view.fault.borrow().is_none());
     assert_eq!(view.term_of(3), None);
     assert!(view.fault.borrow_mut().take().is_some());
     let entries = raft::Storage::entries(&view, 2, 4, None, GetEntriesContext::empty(true));
-    assert!(matches!(entries, Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable))));
+    assert!(matches!(
+        entries,
+        Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable))
+    ));
     assert!(view.fault.borrow().is_some());
 }
 
@@ -92,11 +108,17 @@ fn entries_for_peers_are_whole_and_those_that_are_only_counted_are_not_read() {
         raft::Storage::entries(view, low, high, None, context)
     };
     let whole = entries(&view, 3, 5, true).unwrap();
-    assert_eq!(whole.iter().map(|entry| (entry.index, entry.term)).collect::<Vec<_>>(), [(3, 2), (4, 3)]);
+    assert_eq!(
+        whole.iter().map(|entry| (entry.index, entry.term)).collect::<Vec<_>>(),
+        [(3, 2), (4, 3)]
+    );
     assert_eq!(whole[1].data, batch.body());
     reads.fail();
     let counted = entries(&view, 3, 5, false).unwrap();
-    assert_eq!(counted.iter().map(|entry| (entry.index, entry.term, entry.data.len())).collect::<Vec<_>>(), [(3, 2, 0), (4, 3, 0)]);
+    assert_eq!(
+        counted.iter().map(|entry| (entry.index, entry.term, entry.data.len())).collect::<Vec<_>>(),
+        [(3, 2, 0), (4, 3, 0)]
+    );
     for is_patient in [true, false] {
         let compacted = entries(&view, 1, 3, is_patient);
         assert!(matches!(compacted, Err(raft::Error::Store(raft::StorageError::Compacted))));
@@ -110,21 +132,36 @@ fn a_snapshot_is_the_base_and_only_for_who_asks_for_no_later_one() {
     let snapshot = raft::Storage::snapshot(&view, 1, 2).unwrap();
     assert_eq!(base_of(&snapshot), view.base);
     let later = raft::Storage::snapshot(&view, 2, 2);
-    assert!(matches!(later, Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))));
+    assert!(matches!(
+        later,
+        Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
+    ));
 }
 
 #[test]
 fn a_rebase_that_lies_before_what_is_committed_is_refused() {
-    let genesis = Genesis { group: "view".to_owned(), node: NodeId::from(1), cluster: 1, membership: membership() };
+    let owner = LogOwner {
+        group: "view".to_owned(),
+        node: NodeId::from(1),
+        cluster: 1,
+        membership: membership(),
+    };
     let mut log = MemoryLog::new();
-    let mut recovered = log.open(&genesis).unwrap();
-    let here = Mark { raft_index: 5, term: 2, next_index: 10, next_position: 100, timestamp: 1000, chain: 7 };
-    recovered.base.mark = here;
+    let mut recovered = log.open(&owner).unwrap();
+    let here = LogPoint {
+        raft_index: 5,
+        term: 2,
+        next_index: 10,
+        next_position: 100,
+        timestamp: 1000,
+        chain: 7,
+    };
+    recovered.base.point = here;
     recovered.last = here;
     recovered.hard_state.commit = here.raft_index;
     let settings = Settings {
-        group: genesis.group,
-        node: genesis.node,
+        group: owner.group,
+        node: owner.node,
         election_ticks: 10,
         heartbeat_ticks: 2,
         message_bytes: 1,
@@ -132,19 +169,24 @@ fn a_rebase_that_lies_before_what_is_committed_is_refused() {
         catch_up_bytes: u64::MAX,
         seed: 1,
     };
-    let core = Core::new(&settings, &recovered, log.reader()).unwrap();
-    let is_taken = |mark: Mark| {
-        let mut snapshot = Snapshot { data: rebase::encode(&mark).into(), ..Snapshot::default() };
-        (snapshot.mut_metadata().index, snapshot.mut_metadata().term) = (mark.raft_index, mark.term);
+    let core = RaftCore::new(&settings, &recovered, log.reader()).unwrap();
+    let is_taken = |point: LogPoint| {
+        let mut snapshot =
+            Snapshot { data: snapshot::encode(&point).into(), ..Snapshot::default() };
+        (snapshot.mut_metadata().index, snapshot.mut_metadata().term) =
+            (point.raft_index, point.term);
         core.check_rebase(&snapshot).is_ok()
     };
-    let later = Mark { raft_index: 6, ..here };
+    let later = LogPoint { raft_index: 6, ..here };
     assert!(is_taken(here) && is_taken(later));
-    assert!(is_taken(Mark { next_index: 11, next_position: 101, timestamp: 1001, ..later }));
-    assert!(!is_taken(Mark { next_index: 9, ..later }));
-    assert!(!is_taken(Mark { next_position: 99, ..later }));
-    assert!(!is_taken(Mark { timestamp: 999, ..later }));
-    assert!(is_taken(Mark { raft_index: 4, next_index: 9, ..here }), "it is late, and raft-rs takes no notice of it");
+    assert!(is_taken(LogPoint { next_index: 11, next_position: 101, timestamp: 1001, ..later }));
+    assert!(!is_taken(LogPoint { next_index: 9, ..later }));
+    assert!(!is_taken(LogPoint { next_position: 99, ..later }));
+    assert!(!is_taken(LogPoint { timestamp: 999, ..later }));
+    assert!(
+        is_taken(LogPoint { raft_index: 4, next_index: 9, ..here }),
+        "it is late, and raft-rs takes no notice of it"
+    );
     let empty = Snapshot::default();
     assert!(core.check_rebase(&empty).is_err());
 }

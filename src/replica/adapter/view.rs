@@ -7,12 +7,13 @@ use raft::eraftpb::{Entry as RaftEntry, Snapshot};
 use raft::{GetEntriesContext, RaftState};
 
 use super::convert::{conf_state_of, entry_of};
-use crate::batch::{Batch, Mark};
+use crate::batch::{Batch, LogPoint};
 use crate::entry::NodeId;
-use crate::replica::rebase;
+use crate::replica::snapshot;
 use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
-/// Committed entries are handed out header-only, and at most so many at once: nobody reads them, raft-rs only counts them.
+/// Committed entries are handed out header-only, and at most so many at once: nobody reads them,
+/// raft-rs only counts them.
 const COMMITTED_MAX: u64 = 1024;
 
 /// The log as raft-rs sees it.
@@ -21,9 +22,11 @@ pub(super) struct LogView {
     pub(super) hard_state: HardState,
     pub(super) base: Base,
     pub(super) last: u64,
-    /// Where terms begin: (first raft index, term), ascending, for the tail of the log. Older terms are looked up.
+    /// Where terms begin: (first raft index, term), ascending, for the tail of the log. Older terms
+    /// are looked up.
     pub(super) terms: Vec<(u64, u64)>,
-    /// raft-rs takes no I/O error for an answer: the first one is kept here, and ends the node's part in the group.
+    /// raft-rs takes no I/O error for an answer: the first one is kept here, and ends the node's
+    /// part in the group.
     pub(super) fault: RefCell<Option<StorageError>>,
 }
 
@@ -31,8 +34,9 @@ impl LogView {
     pub(super) fn new(recovered: &Recovered, reader: Arc<dyn LogReader>) -> LogView {
         let mut hard_state = recovered.hard_state;
         if hard_state.term < recovered.last.term {
-            // A crash kept batches and not the term that came with them. Nothing was promised in that term, a vote least of all, for it was
-            // not durable. But nobody takes the word of a candidate whose term is below that of its log. The first turn writes it down.
+            // A crash kept batches and not the term that came with them. Nothing was promised in
+            // that term, a vote least of all, for it was not durable. But nobody takes the word of
+            // a candidate whose term is below that of its log. The first turn writes it down.
             hard_state = HardState { term: recovered.last.term, vote: None, ..hard_state };
         }
         hard_state.vote = hard_state.vote.filter(|_| !planted!("a vote is forgotten at a restart"));
@@ -40,13 +44,19 @@ impl LogView {
         LogView { reader, hard_state, base, last, terms: Vec::new(), fault: RefCell::new(None) }
     }
 
-    /// Where terms begin from raft index `first` on. raft-rs asks for that of its commit, and takes no error for an answer.
-    pub(super) fn terms_from(&self, first: u64, last: Mark) -> Result<Vec<(u64, u64)>, StorageError> {
+    /// Where terms begin from raft index `first` on. raft-rs asks for that of its commit, and takes
+    /// no error for an answer.
+    pub(super) fn terms_from(
+        &self,
+        first: u64,
+        last: LogPoint,
+    ) -> Result<Vec<(u64, u64)>, StorageError> {
         let mut terms: Vec<(u64, u64)> = Vec::new();
         for raft_index in first..=last.raft_index {
-            let is_base = raft_index == self.base.mark.raft_index;
-            let mark = if is_base { Some(self.base.mark) } else { self.reader.mark(raft_index)? };
-            let term = mark.expect("the commit and what follows it lie within the log").term;
+            let is_base = raft_index == self.base.point.raft_index;
+            let point =
+                if is_base { Some(self.base.point) } else { self.reader.point(raft_index)? };
+            let term = point.expect("the commit and what follows it lie within the log").term;
             if terms.last().is_none_or(|(_, newest)| *newest != term) {
                 terms.push((raft_index, term));
             }
@@ -75,16 +85,16 @@ impl LogView {
     }
 
     pub(super) fn rebased(&mut self, base: Base) {
-        self.last = base.mark.raft_index;
-        self.terms = vec![(base.mark.raft_index, base.mark.term)];
+        self.last = base.point.raft_index;
+        self.terms = vec![(base.point.raft_index, base.point.term)];
         self.base = base;
     }
 
-    pub(super) fn mark(&self, raft_index: u64) -> Option<Mark> {
-        if raft_index == self.base.mark.raft_index {
-            return Some(self.base.mark);
+    pub(super) fn point(&self, raft_index: u64) -> Option<LogPoint> {
+        if raft_index == self.base.point.raft_index {
+            return Some(self.base.point);
         }
-        self.reader.mark(raft_index).unwrap_or_else(|error| {
+        self.reader.point(raft_index).unwrap_or_else(|error| {
             self.fail(error);
             None
         })
@@ -95,7 +105,7 @@ impl LogView {
             return None;
         }
         match self.terms.partition_point(|(first, _)| *first <= raft_index) {
-            0 if raft_index == self.base.mark.raft_index => Some(self.base.mark.term),
+            0 if raft_index == self.base.point.raft_index => Some(self.base.point.term),
             0 => self.reader.term(raft_index).unwrap_or_else(|error| {
                 self.fail(error);
                 None
@@ -112,7 +122,9 @@ impl LogView {
     pub(super) fn headers(&self, low: u64, high: u64) -> raft::Result<Vec<RaftEntry>> {
         (low..high.min(low + COMMITTED_MAX))
             .map(|index| {
-                let term = self.term_of(index).ok_or(raft::Error::Store(raft::StorageError::Unavailable))?;
+                let term = self
+                    .term_of(index)
+                    .ok_or(raft::Error::Store(raft::StorageError::Unavailable))?;
                 Ok(RaftEntry { index, term, ..RaftEntry::default() })
             })
             .collect()
@@ -130,8 +142,14 @@ impl raft::Storage for LogView {
         Ok(RaftState::new(hard_state, conf_state_of(&self.base.membership)))
     }
 
-    fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, context: GetEntriesContext) -> raft::Result<Vec<RaftEntry>> {
-        if low <= self.base.mark.raft_index {
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<RaftEntry>> {
+        if low <= self.base.point.raft_index {
             return Err(raft::Error::Store(raft::StorageError::Compacted));
         }
         if !context.can_async() {
@@ -139,9 +157,12 @@ impl raft::Storage for LogView {
         }
         match self.reader.batches(low, high, max_size.into().unwrap_or(u64::MAX)) {
             Ok(batches) => Ok(batches.iter().map(entry_of).collect()),
-            Err(StorageError::Purged { .. }) => Err(raft::Error::Store(raft::StorageError::Compacted)),
+            Err(StorageError::Purged { .. }) => {
+                Err(raft::Error::Store(raft::StorageError::Compacted))
+            }
             Err(error) => {
-                // The peer is sent them with the next heartbeat that it answers, if they can be read by then.
+                // The peer is sent them with the next heartbeat that it answers, if they can be
+                // read by then.
                 if !error.is_temporary() {
                     self.fail(error);
                 }
@@ -151,14 +172,14 @@ impl raft::Storage for LogView {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        if index < self.base.mark.raft_index {
+        if index < self.base.point.raft_index {
             return Err(raft::Error::Store(raft::StorageError::Compacted));
         }
         self.term_of(index).ok_or(raft::Error::Store(raft::StorageError::Unavailable))
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.base.mark.raft_index + 1)
+        Ok(self.base.point.raft_index + 1)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
@@ -166,13 +187,14 @@ impl raft::Storage for LogView {
     }
 
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        if self.base.mark.raft_index < request_index {
+        if self.base.point.raft_index < request_index {
             return Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable));
         }
-        let mut snapshot = Snapshot { data: rebase::encode(&self.base.mark).into(), ..Snapshot::default() };
+        let mut snapshot =
+            Snapshot { data: snapshot::encode(&self.base.point).into(), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
-        metadata.index = self.base.mark.raft_index;
-        metadata.term = self.base.mark.term;
+        metadata.index = self.base.point.raft_index;
+        metadata.term = self.base.point.term;
         metadata.set_conf_state(conf_state_of(&self.base.membership));
         Ok(snapshot)
     }

@@ -24,7 +24,12 @@ fn asked(questions: &[Message]) -> Vec<u64> {
 fn everybody_is_asked_until_everybody_has_answered_and_learners_promise_nothing() {
     let mut rejoin = asking();
     assert_eq!(asked(&rejoin.tick()), [2, 3, 4, 5, 9]);
-    for (node, answer) in [(2, state(7, (3, 9))), (3, state(4, (4, 8))), (5, state(5, (4, 6))), (9, state(8, (8, 99)))] {
+    for (node, answer) in [
+        (2, state(7, (3, 9))),
+        (3, state(4, (4, 8))),
+        (5, state(5, (4, 6))),
+        (9, state(8, (8, 99))),
+    ] {
         rejoin.handle_state(node.into(), 70, answer);
         assert_eq!(rejoin.owed(), None, "four of five are not enough");
     }
@@ -32,7 +37,11 @@ fn everybody_is_asked_until_everybody_has_answered_and_learners_promise_nothing(
     assert_eq!((asked(&rejoin.tick()), rejoin.next_number()), (vec![4], 72));
     assert!(rejoin.account().ends_with("stands: node 4 has not answered"), "{}", rejoin.account());
     rejoin.handle_state(4.into(), 70, state(1, (1, 1)));
-    assert_eq!(rejoin.owed(), Some(PeerState { term: 7, last: (4, 8) }), "the newest term, and the log that ends last");
+    assert_eq!(
+        rejoin.owed(),
+        Some(PeerState { term: 7, last: (4, 8) }),
+        "the newest term, and the log that ends last"
+    );
 }
 
 #[test]
@@ -54,9 +63,18 @@ fn one_that_is_not_complete_itself_answers_when_it_is() {
     rejoin.handle_state(2.into(), 70, Err(NoState::Incomplete));
     rejoin.handle_state(3.into(), 70, state(2, (2, 5)));
     let account = rejoin.account();
-    assert!(account.contains("the log of node 2 is not complete either. Two nodes that have lost their logs cannot"), "{account}");
+    assert!(
+        account.contains(
+            "the log of node 2 is not complete either. Two nodes that have lost their logs cannot"
+        ),
+        "{account}"
+    );
     assert_eq!((rejoin.owed(), asked(&rejoin.tick())), (None, vec![2]));
-    rejoin.handle_state(3.into(), 71, Err(NoState::Damaged));
+    rejoin.handle_state(3.into(), 71, Err(NoState::Corrupt));
     rejoin.handle_state(2.into(), 71, state(3, (1, 1)));
-    assert_eq!(rejoin.owed(), Some(PeerState { term: 3, last: (2, 5) }), "an answer that was given holds");
+    assert_eq!(
+        rejoin.owed(),
+        Some(PeerState { term: 3, last: (2, 5) }),
+        "an answer that was given holds"
+    );
 }

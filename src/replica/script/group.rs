@@ -1,4 +1,5 @@
-//! A group of replicas on memories that can lose power, driven as the engine drives one, with every step told in a line.
+//! A group of replicas on memories that can lose power, driven as the engine drives one, with every
+//! step told in a line.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -6,16 +7,19 @@ use std::sync::Arc;
 use crate::batch::{Batch, OpenBatch};
 use crate::entry::NodeId;
 use crate::message::Message;
-use crate::replica::{BatchId, Effect, Fate, Replica, Settings, mix};
+use crate::replica::{BatchId, Effect, ProposalOutcome, Replica, Settings, splitmix64};
 use crate::role::{Membership, Role};
-use crate::storage::reads::Reads;
-use crate::storage::{Genesis, HardState, Identity, LogReader, MemoryLog, PendingSync, Storage};
+use crate::storage::reads::FailingReader;
+use crate::storage::{
+    DirectoryIdentity, HardState, LogOwner, LogReader, MemoryLog, PendingSync, Storage,
+};
 
-use super::laws::Laws;
+use super::invariants::Invariants;
 
 pub(super) const ELECTION_TICKS: usize = 10;
 pub(super) const HEARTBEAT_TICKS: usize = 2;
-/// What a message of a paced group carries, and what a follower that lags may have in a tick: one batch, and less than that.
+/// What a message of a paced group carries, and what a follower that lags may have in a tick: one
+/// batch, and less than that.
 const PACED: (u64, u64) = (1, 10);
 
 /// One node, up or down.
@@ -37,9 +41,9 @@ struct Life {
     storage: MemoryLog,
     reader: Arc<dyn LogReader>,
     /// What the replica reads by.
-    reads: Arc<Reads>,
+    reads: Arc<FailingReader>,
     settings: Settings,
-    identity: Identity,
+    identity: DirectoryIdentity,
     replica: Replica,
     syncs: VecDeque<(u64, Box<dyn PendingSync>)>,
     /// Index and position of the next append, as a sequencer keeps them.
@@ -58,7 +62,7 @@ pub(super) struct Group {
     wire: VecDeque<Message>,
     cuts: BTreeSet<(u64, u64)>,
     lines: Vec<String>,
-    laws: Laws,
+    laws: Invariants,
     batches: BatchId,
     barriers: u64,
     seed: u64,
@@ -71,10 +75,23 @@ impl Group {
 
     /// `1 2 3`, then perhaps `learners 4`, then perhaps `unsynced` and `paced`.
     pub(super) fn begin(&mut self, words: &[&str]) {
-        let has = |word| words.contains(&word);
-        *self = Group { seed: self.seed, counts_unsynced: has("unsynced"), is_paced: has("paced"), ..Group::default() };
-        let mut parts = words.split(|word| ["learners", "unsynced", "paced"].contains(word));
-        let mut ids = || -> Vec<u64> { parts.next().unwrap_or_default().iter().map(|word| word.parse().unwrap()).collect() };
+        let has = |repair_body| words.contains(&repair_body);
+        *self = Group {
+            seed: self.seed,
+            counts_unsynced: has("unsynced"),
+            is_paced: has("paced"),
+            ..Group::default()
+        };
+        let mut parts =
+            words.split(|repair_body| ["learners", "unsynced", "paced"].contains(repair_body));
+        let mut ids = || -> Vec<u64> {
+            parts
+                .next()
+                .unwrap_or_default()
+                .iter()
+                .map(|repair_body| repair_body.parse().unwrap())
+                .collect()
+        };
         let (voters, learners) = (ids(), ids());
         self.membership = Membership::of_voters(voters.iter().copied().map(NodeId::from));
         self.membership.learners = learners.iter().copied().map(NodeId::from).collect();
@@ -113,7 +130,10 @@ impl Group {
     }
 
     pub(super) fn leads(&self, id: u64) -> bool {
-        self.nodes[&id].life.as_ref().is_some_and(|life| !life.failed && life.replica.standing().role == Role::Leader)
+        self.nodes[&id]
+            .life
+            .as_ref()
+            .is_some_and(|life| !life.failed && life.replica.role_state().role == Role::Leader)
     }
 
     pub(super) fn tick(&mut self, id: u64, times: u64) {
@@ -166,11 +186,15 @@ impl Group {
         self.wire.extend(messages.into_iter().rev());
     }
 
-    /// What is on the way from one node to another now; copies of it, if the originals are to stay on the way.
+    /// What is on the way from one node to another now; copies of it, if the originals are to stay
+    /// on the way.
     fn between(&mut self, from: u64, to: u64, copies: bool) -> Vec<Message> {
-        let those = |message: &Message| message.from() == NodeId::from(from) && message.to() == NodeId::from(to);
+        let those = |message: &Message| {
+            message.from() == NodeId::from(from) && message.to() == NodeId::from(to)
+        };
         let (messages, rest): (Vec<Message>, Vec<Message>) = self.wire.drain(..).partition(those);
-        self.wire = if copies { messages.iter().chain(&rest).cloned().collect() } else { rest.into() };
+        self.wire =
+            if copies { messages.iter().chain(&rest).cloned().collect() } else { rest.into() };
         messages
     }
 
@@ -181,7 +205,8 @@ impl Group {
 
     /// Takes all messages to one node out of those on the way.
     pub(super) fn pick_all_to(&mut self, id: u64) -> Vec<Message> {
-        let (those, rest): (Vec<Message>, Vec<Message>) = self.wire.drain(..).partition(|message| message.to() == NodeId::from(id));
+        let (those, rest): (Vec<Message>, Vec<Message>) =
+            self.wire.drain(..).partition(|message| message.to() == NodeId::from(id));
         self.wire = rest.into();
         those
     }
@@ -195,7 +220,10 @@ impl Group {
     }
 
     pub(super) fn drop(&mut self, between: Option<(u64, u64)>) {
-        self.wire.retain(|message| between.is_some_and(|(from, to)| (message.from().get(), message.to().get()) != (from, to)));
+        self.wire.retain(|message| {
+            between
+                .is_some_and(|(from, to)| (message.from().get(), message.to().get()) != (from, to))
+        });
     }
 
     pub(super) fn cut(&mut self, one: u64, other: u64) {
@@ -232,10 +260,14 @@ impl Group {
     pub(super) fn append(&mut self, id: u64, payloads: &[&str]) {
         let Some(life) = self.life(id) else { return };
         let mut open = OpenBatch::with_capacity(64);
-        payloads.iter().for_each(|payload| open.push(payload.as_bytes(), crc32fast::hash(payload.as_bytes())));
+        payloads
+            .iter()
+            .for_each(|payload| open.push(payload.as_bytes(), crc32fast::hash(payload.as_bytes())));
         let (index, position) = life.next;
-        // A sequencer pauses while the leadership is handed over: nothing that is refused takes an index.
-        let is_taken = life.replica.standing().role == Role::Leader && !life.replica.is_transferring();
+        // A sequencer pauses while the leadership is handed over: nothing that is refused takes an
+        // index.
+        let is_taken =
+            life.replica.role_state().role == Role::Leader && !life.replica.is_transferring();
         if is_taken {
             life.next = (index + u64::from(open.count()), position + open.payload_bytes() as u64);
         }
@@ -274,7 +306,10 @@ impl Group {
         let Some(life) = self.life(id).filter(|life| !life.failed) else { return };
         life.storage.purge(index, life.replica.hard_state().commit).unwrap();
         let base = life.reader.base();
-        let line = format!("  {id} log begins after {}/t{}, entry {}", base.mark.raft_index, base.mark.term, base.mark.next_index);
+        let line = format!(
+            "  {id} log begins after {}/t{}, entry {}",
+            base.point.raft_index, base.point.term, base.point.next_index
+        );
         life.replica.handle_purged(base);
         self.tell(line);
         self.carry_out(id);
@@ -358,31 +393,49 @@ impl Group {
         if self.node(id).life.is_some() {
             return;
         }
-        let genesis = Genesis { group: "scripts".to_owned(), node: NodeId::from(id), cluster: 1, membership: self.membership.clone() };
+        let owner = LogOwner {
+            group: "scripts".to_owned(),
+            node: NodeId::from(id),
+            cluster: 1,
+            membership: self.membership.clone(),
+        };
         let (seed, counts_unsynced) = (self.seed, self.counts_unsynced);
-        let (message_bytes, catch_up_bytes) = if self.is_paced { PACED } else { (1 << 20, u64::MAX) };
+        let (message_bytes, catch_up_bytes) =
+            if self.is_paced { PACED } else { (1 << 20, u64::MAX) };
         let node = self.node(id);
         node.lives += 1;
         let mut storage = node.disk.clone();
-        let recovered = storage.open(&genesis).unwrap();
+        let recovered = storage.open(&owner).unwrap();
         let reader = storage.reader();
-        let committed = reader.mark(recovered.hard_state.commit).unwrap().unwrap();
+        let committed = reader.point(recovered.hard_state.commit).unwrap().unwrap();
         let settings = Settings {
-            group: genesis.group,
-            node: genesis.node,
+            group: owner.group,
+            node: owner.node,
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: HEARTBEAT_TICKS,
             message_bytes,
             counts_unsynced,
             catch_up_bytes,
-            seed: mix(mix(seed ^ id) ^ node.lives),
+            seed: splitmix64(splitmix64(seed ^ id) ^ node.lives),
         };
-        let reads = Arc::new(Reads::new(reader.clone()));
-        let replica = Replica::new(&settings, &recovered, committed, reads.clone()).expect("memory can be read");
+        let reads = Arc::new(FailingReader::new(reader.clone()));
+        let replica = Replica::new(&settings, &recovered, committed, reads.clone())
+            .expect("memory can be read");
         let next = (recovered.last.next_index, recovered.last.next_position);
         let commit = committed.raft_index;
         let (identity, syncs) = (recovered.identity, VecDeque::new());
-        let life = Life { storage, reader, reads, settings, identity, replica, syncs, next, committed: commit, failed: false };
+        let life = Life {
+            storage,
+            reader,
+            reads,
+            settings,
+            identity,
+            replica,
+            syncs,
+            next,
+            committed: commit,
+            failed: false,
+        };
         node.life = Some(life);
         let vote = vote(recovered.hard_state);
         let (last, term) = (recovered.last.raft_index, recovered.last.term);
@@ -407,18 +460,27 @@ impl Group {
 
     pub(super) fn log(&mut self, id: u64) {
         let Some(life) = self.life(id) else { return };
-        let (from, to) = (life.reader.base().mark.raft_index + 1, life.replica.last().unwrap().raft_index + 1);
-        let line = format!("  {id} holds {}", tell_batches(&life.reader.batches(from, to, u64::MAX).unwrap()));
+        let (from, to) =
+            (life.reader.base().point.raft_index + 1, life.replica.last().unwrap().raft_index + 1);
+        let line = format!(
+            "  {id} holds {}",
+            tell_batches(&life.reader.batches(from, to, u64::MAX).unwrap())
+        );
         self.tell(line);
     }
 
-    /// Carries out effects until there are none, as an engine does; syncs succeed at once unless they are held.
+    /// Carries out effects until there are none, as an engine does; syncs succeed at once unless
+    /// they are held.
     fn carry_out(&mut self, id: u64) {
         loop {
-            while let Some(effect) = self.life(id).filter(|life| !life.failed).and_then(|life| life.replica.poll_effect()) {
+            while let Some(effect) = self
+                .life(id)
+                .filter(|life| !life.failed)
+                .and_then(|life| life.replica.poll_effect())
+            {
                 self.effect(id, effect);
             }
-            if self.tell_commit(id) {
+            if self.send_commit(id) {
                 continue;
             }
             if self.node(id).holds_syncs || self.node(id).life.is_none() || !self.finish_syncs(id) {
@@ -427,14 +489,19 @@ impl Group {
         }
     }
 
-    /// Tells others of a commit that no batch has told of, unless that is to wait. Whether there was one.
-    fn tell_commit(&mut self, id: u64) -> bool {
+    /// Tells others of a commit that no batch has told of, unless that is to wait. Whether there
+    /// was one.
+    fn send_commit(&mut self, id: u64) -> bool {
         let is_alone = self.nodes.len() == 1;
         let is_patient = self.node(id).is_patient;
-        let Some(life) = self.life(id).filter(|life| !is_patient && life.replica.owes_commit()) else { return false };
+        let Some(life) =
+            self.life(id).filter(|life| !is_patient && life.replica.has_unsent_commit())
+        else {
+            return false;
+        };
         assert!(!is_alone, "there is nobody to tell");
-        life.replica.tell_commit();
-        assert!(!life.replica.owes_commit(), "they have been told");
+        life.replica.send_commit();
+        assert!(!life.replica.has_unsent_commit(), "they have been told");
         true
     }
 
@@ -444,51 +511,80 @@ impl Group {
                 assert!(!messages.is_empty(), "a message is an effect");
                 messages.into_iter().for_each(|message| self.send(id, message));
             }
-            Effect::Write { batches, hard_state, .. } if self.node(id).tears && !batches.is_empty() => {
+            Effect::Write { batches, hard_state, .. }
+                if self.node(id).tears && !batches.is_empty() =>
+            {
                 self.node(id).tears = false;
                 let life = self.life(id).expect("it has an effect");
                 life.storage.append(&batches, 0).unwrap();
                 life.storage.begin_sync().wait().unwrap();
                 let kept = tell_batches(&batches);
-                self.tell(format!("  {id} loses power: the disk has {kept}, but not {}", hard_state.map_or_else(String::new, vote)));
+                self.tell(format!(
+                    "  {id} loses power: the disk has {kept}, but not {}",
+                    hard_state.map_or_else(String::new, vote)
+                ));
                 self.crash(id);
             }
             Effect::Write { .. } if self.node(id).is_choked => self.step_back(id, None),
             Effect::Rebase(_) if self.node(id).is_full => self.step_back(id, None),
-            Effect::Write { batches, hard_state, .. } if self.node(id).is_full && !batches.is_empty() => self.step_back(id, hard_state),
-            Effect::Write { batches, hard_state, commit } => self.write(id, &batches, hard_state, commit),
+            Effect::Write { batches, hard_state, .. }
+                if self.node(id).is_full && !batches.is_empty() =>
+            {
+                self.step_back(id, hard_state)
+            }
+            Effect::Write { batches, hard_state, commit } => {
+                self.write(id, &batches, hard_state, commit)
+            }
             Effect::Rebase(base) => {
-                let mark = base.mark;
+                let point = base.point;
                 self.life(id).expect("it has an effect").storage.reset(&base).unwrap();
-                self.tell(format!("  {id} begins anew after {}/t{}, entry {}", mark.raft_index, mark.term, mark.next_index));
+                self.tell(format!(
+                    "  {id} begins anew after {}/t{}, entry {}",
+                    point.raft_index, point.term, point.next_index
+                ));
             }
             Effect::Sync(number) => {
                 let life = self.life(id).expect("it has an effect");
                 life.syncs.push_back((number, life.storage.begin_sync()));
                 self.tell(format!("  {id} sync {number}"));
             }
-            Effect::Commit(mark) => {
+            Effect::Commit(point) => {
                 let life = self.life(id).expect("it has an effect");
-                assert!(mark.raft_index > life.committed, "the commit mark of {id} goes back to {mark:?}");
-                assert_eq!(life.reader.mark(mark.raft_index).unwrap(), Some(mark), "what is committed at {id} can be read");
-                let from = life.committed.max(life.reader.base().mark.raft_index);
-                life.committed = mark.raft_index;
-                self.tell(format!("  {id} commit {}/t{}, {} entries", mark.raft_index, mark.term, mark.next_index));
-                self.note_committed(id, from, mark.raft_index);
+                assert!(
+                    point.raft_index > life.committed,
+                    "the commit mark of {id} goes back to {point:?}"
+                );
+                assert_eq!(
+                    life.reader.point(point.raft_index).unwrap(),
+                    Some(point),
+                    "what is committed at {id} can be read"
+                );
+                let from = life.committed.max(life.reader.base().point.raft_index);
+                life.committed = point.raft_index;
+                self.tell(format!(
+                    "  {id} commit {}/t{}, {} entries",
+                    point.raft_index, point.term, point.next_index
+                ));
+                self.note_committed(id, from, point.raft_index);
             }
-            Effect::Settle(batch, fate) => self.settle(id, batch, fate),
-            Effect::Role(standing) => {
-                let leader = standing.leader.map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
-                self.tell(format!("  {id} role {} t{}, {leader}", standing.role, standing.term));
-                if standing.role == Role::Leader {
-                    self.laws.led(standing.term, id);
+            Effect::Resolve(batch, proposal_outcome) => self.settle(id, batch, proposal_outcome),
+            Effect::Role(role_state) => {
+                let leader = role_state
+                    .leader
+                    .map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
+                self.tell(format!(
+                    "  {id} role {} t{}, {leader}",
+                    role_state.role, role_state.term
+                ));
+                if role_state.role == Role::Leader {
+                    self.laws.led(role_state.term, id);
                     let life = self.life(id).expect("it has an effect");
                     let last = life.replica.last().unwrap();
                     life.next = (last.next_index, last.next_position);
                 }
             }
             Effect::Barrier(ids) => self.hold_barriers(id, &ids),
-            Effect::Lack(_) => self.step_back(id, None),
+            Effect::FetchError(_) => self.step_back(id, None),
             Effect::Fail(reason) => {
                 self.life(id).expect("it has an effect").failed = true;
                 self.tell(format!("  {id} fails: {reason}"));
@@ -508,9 +604,14 @@ impl Group {
         let life = self.life(id).expect("it has an effect");
         let mut what = Vec::new();
         if let Some(hard_state) = hard_state {
-            let is_alone = batches.first().is_none_or(|first| hard_state.commit < first.raft_index());
-            assert!(is_alone, "the hard state of {id} says that {} is committed, and is written in front of it", hard_state.commit);
-            life.storage.save(hard_state).unwrap();
+            let is_alone =
+                batches.first().is_none_or(|first| hard_state.commit < first.raft_index());
+            assert!(
+                is_alone,
+                "the hard state of {id} says that {} is committed, and is written in front of it",
+                hard_state.commit
+            );
+            life.storage.save_hard_state(hard_state).unwrap();
             what.push(vote(hard_state));
         }
         if !batches.is_empty() {
@@ -526,25 +627,28 @@ impl Group {
         let open = self.laws.open_at(id);
         let life = self.life(id).expect("it has an effect");
         if let Some(hard_state) = hard_state {
-            life.storage.save(hard_state).unwrap();
+            life.storage.save_hard_state(hard_state).unwrap();
         }
         life.storage.begin_sync().wait().unwrap();
         life.syncs.clear();
-        life.replica.restart(&life.settings, life.identity, hard_state, life.reads.clone()).unwrap();
+        life.replica
+            .restart(&life.settings, life.identity, hard_state, life.reads.clone())
+            .unwrap();
         open.into_iter().for_each(|barrier| life.replica.handle_barrier(barrier));
-        let saved = hard_state.map_or_else(String::new, |hard_state| format!(" but for {}", vote(hard_state)));
+        let saved = hard_state
+            .map_or_else(String::new, |hard_state| format!(" but for {}", vote(hard_state)));
         self.tell(format!("  {id} finds no room{saved}, and begins anew as a follower"));
     }
 
-    fn settle(&mut self, id: u64, batch: BatchId, fate: Fate) {
+    fn settle(&mut self, id: u64, batch: BatchId, proposal_outcome: ProposalOutcome) {
         let end = self.end(id);
-        self.laws.settled(batch, fate, end);
-        let fate = match fate {
-            Fate::Committed { term } => format!("committed in t{term}"),
-            Fate::Lost => "lost".to_owned(),
-            Fate::Unknown => "unknown".to_owned(),
+        self.laws.settled(batch, proposal_outcome, end);
+        let proposal_outcome = match proposal_outcome {
+            ProposalOutcome::Committed { term } => format!("committed in t{term}"),
+            ProposalOutcome::Dropped => "lost".to_owned(),
+            ProposalOutcome::Unknown => "unknown".to_owned(),
         };
-        self.tell(format!("  {id} batch {batch} {fate}"));
+        self.tell(format!("  {id} batch {batch} {proposal_outcome}"));
     }
 
     fn hold_barriers(&mut self, id: u64, barriers: &[u64]) {
@@ -556,41 +660,57 @@ impl Group {
     /// The index after the last entry that node `id` has published as committed.
     fn end(&mut self, id: u64) -> u64 {
         let life = self.life(id).expect("it has an effect");
-        life.reader.mark(life.committed).unwrap().expect("committed").next_index
+        life.reader.point(life.committed).unwrap().expect("committed").next_index
     }
 
     fn note_committed(&mut self, id: u64, from: u64, to: u64) {
         let life = self.nodes[&id].life.as_ref().expect("it has an effect");
         for raft_index in from..=to {
-            self.laws.committed(&life.reader.mark(raft_index).unwrap().expect("committed"));
+            self.laws.committed(&life.reader.point(raft_index).unwrap().expect("committed"));
         }
         let batches = life.reader.batches(from + 1, to + 1, u64::MAX).unwrap();
         batches.iter().for_each(|batch| self.laws.kept(payloads(batch)));
     }
 
-    /// A group that was left in peace: nobody failed, all agree on everything, and every new barrier held.
+    /// A group that was left in peace: nobody failed, all agree on everything, and every new
+    /// barrier held.
     pub(super) fn check_end(&self) {
-        let ends: BTreeSet<u64> = self.nodes.values().map(|node| node.life.as_ref().map_or(0, |life| life.committed)).collect();
+        let ends: BTreeSet<u64> = self
+            .nodes
+            .values()
+            .map(|node| node.life.as_ref().map_or(0, |life| life.committed))
+            .collect();
         assert_eq!(ends.len(), 1, "the nodes end at different commits: {ends:?}");
-        assert!(self.nodes.values().all(|node| node.life.as_ref().is_some_and(|life| !life.failed)), "a node has failed");
+        assert!(
+            self.nodes.values().all(|node| node.life.as_ref().is_some_and(|life| !life.failed)),
+            "a node has failed"
+        );
         self.laws.check_end(self.batches, self.barriers - self.nodes.len() as u64);
     }
 }
 
 fn describe(id: u64, node: &Node) -> String {
     let Some(life) = &node.life else { return format!("  {id} is down") };
-    let standing = life.replica.standing();
-    let leader = standing.leader.map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
-    let Some(last) = life.replica.last() else { return format!("  {id} {} t{}, cannot read its log", standing.role, standing.term) };
+    let role_state = life.replica.role_state();
+    let leader = role_state
+        .leader
+        .map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
+    let Some(last) = life.replica.last() else {
+        return format!("  {id} {} t{}, cannot read its log", role_state.role, role_state.term);
+    };
     let failed = if life.failed { ", failed" } else { "" };
     format!(
         "  {id} {} t{}, {leader}, log ends {}/t{}, committed {}{failed}",
-        standing.role, standing.term, last.raft_index, last.term, life.committed
+        role_state.role, role_state.term, last.raft_index, last.term, life.committed
     )
 }
 
 fn vote(hard_state: HardState) -> String {
-    format!("term {} vote {}", hard_state.term, hard_state.vote.map_or_else(|| "nobody".to_owned(), |node| node.to_string()))
+    format!(
+        "term {} vote {}",
+        hard_state.term,
+        hard_state.vote.map_or_else(|| "nobody".to_owned(), |node| node.to_string())
+    )
 }
 
 fn tell_batches(batches: &[Batch]) -> String {
@@ -608,5 +728,7 @@ fn tell_batches(batches: &[Batch]) -> String {
 fn payloads(batch: &Batch) -> Vec<String> {
     let Some(first) = batch.first_index() else { return Vec::new() };
     let entry = |index| batch.entry(index).unwrap().unwrap();
-    (first..first + u64::from(batch.count())).map(|index| String::from_utf8_lossy(&entry(index)).into_owned()).collect()
+    (first..first + u64::from(batch.count()))
+        .map(|index| String::from_utf8_lossy(&entry(index)).into_owned())
+        .collect()
 }

@@ -1,22 +1,25 @@
-//! The checker against a judge that tries every order: they agree on every history of up to six operations.
+//! The checker against a judge that tries every order: they agree on every history of up to six
+//! operations.
 
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::sim::chance::Chance;
+use crate::sim::rng::Rng;
 
-/// Whether there is any order of the operations that explains the history: each takes place at one moment between its beginning and its end, an
-/// append of unknown outcome at any moment after its beginning or never, those of one session one after the other.
+/// Whether there is any order of the operations that explains the history: each takes place at one
+/// moment between its beginning and its end, an append of unknown outcome at any moment after its
+/// beginning or never, those of one session one after the other.
 fn is_explained(history: &History, ledger: &[u64]) -> bool {
     let operations = &history.operations;
     // An operation that says nothing of the ledger, and leaves nothing in it, fits in anywhere.
     let counts = |operation: &Operation| match operation.what {
-        What::Append { first, outcome: Outcome::Unknown, .. } => ledger.contains(&first),
-        What::Append { outcome: Outcome::Refused, .. } => false,
-        What::Get { found: None, linearizable: false, .. } => false,
+        Invocation::Append { first, outcome: Outcome::Unknown, .. } => ledger.contains(&first),
+        Invocation::Append { outcome: Outcome::Refused, .. } => false,
+        Invocation::Get { found: None, linearizable: false, .. } => false,
         _ => true,
     };
-    let relevant: Vec<Operation> = operations.iter().filter(|operation| counts(operation)).copied().collect();
+    let relevant: Vec<Operation> =
+        operations.iter().filter(|operation| counts(operation)).copied().collect();
     try_orders(&relevant, ledger, 0, 0)
 }
 
@@ -26,17 +29,24 @@ fn try_orders(operations: &[Operation], ledger: &[u64], done: u32, len: u64) -> 
     }
     let open = |n: &usize| done & 1 << n == 0;
     let ends = |operation: &Operation| match operation.what {
-        What::Append { outcome: Outcome::Unknown, .. } => NEVER,
+        Invocation::Append { outcome: Outcome::Unknown, .. } => NEVER,
         _ => operation.ended,
     };
-    let append = |operation: &Operation| matches!(operation.what, What::Append { .. });
+    let append = |operation: &Operation| matches!(operation.what, Invocation::Append { .. });
     (0..operations.len()).filter(open).any(|n| {
         let operation = &operations[n];
         let others = || (0..operations.len()).filter(open).map(|other| &operations[other]);
         let is_first = others().all(|other| ends(other) >= operation.began);
         let is_in_turn = !append(operation)
-            || others().all(|other| !append(other) || other.session != operation.session || other.began >= operation.began);
-        is_first && is_in_turn && take_place(operation, ledger, len).is_some_and(|len| try_orders(operations, ledger, done | 1 << n, len))
+            || others().all(|other| {
+                !append(other)
+                    || other.session != operation.session
+                    || other.began >= operation.began
+            });
+        is_first
+            && is_in_turn
+            && take_place(operation, ledger, len)
+                .is_some_and(|len| try_orders(operations, ledger, done | 1 << n, len))
     })
 }
 
@@ -44,20 +54,29 @@ fn try_orders(operations: &[Operation], ledger: &[u64], done: u32, len: u64) -> 
 fn take_place(operation: &Operation, ledger: &[u64], len: u64) -> Option<u64> {
     let there = |index: u64| ledger.get(index as usize).copied().filter(|_| index < len);
     match operation.what {
-        What::Append { first, count, outcome } => {
+        Invocation::Append { first, count, outcome } => {
             let told = !matches!(outcome, Outcome::Acknowledged(index) if index != len);
-            let fits = (0..u64::from(count)).all(|nth| ledger.get((len + nth) as usize) == Some(&(first + nth)));
+            let fits = (0..u64::from(count))
+                .all(|nth| ledger.get((len + nth) as usize) == Some(&(first + nth)));
             (told && fits).then_some(len + u64::from(count))
         }
-        What::Barrier(end) => (end == len).then_some(len),
-        What::Get { index, found: Some(payload), .. } => (there(index) == Some(payload)).then_some(len),
-        What::Get { index, found: None, .. } => (index >= len).then_some(len),
+        Invocation::Barrier(end) => (end == len).then_some(len),
+        Invocation::Get { index, found: Some(payload), .. } => {
+            (there(index) == Some(payload)).then_some(len)
+        }
+        Invocation::Get { index, found: None, .. } => (index >= len).then_some(len),
     }
 }
 
 /// The ways in which `count` intervals can lie to each other, as (begin, end) of each.
 fn interval_orders(count: usize) -> Vec<Vec<(u64, u64)>> {
-    fn place(left: usize, open: &[usize], at: u64, intervals: &mut Vec<(u64, u64)>, found: &mut Vec<Vec<(u64, u64)>>) {
+    fn place(
+        left: usize,
+        open: &[usize],
+        at: u64,
+        intervals: &mut Vec<(u64, u64)>,
+        found: &mut Vec<Vec<(u64, u64)>>,
+    ) {
         if left == 0 && open.is_empty() {
             return found.push(intervals.clone());
         }
@@ -81,56 +100,78 @@ fn interval_orders(count: usize) -> Vec<Vec<(u64, u64)>> {
     found
 }
 
-/// What two arrangements of intervals have in common if every operation can take the part of some other.
+/// What two arrangements of intervals have in common if every operation can take the part of some
+/// other.
 fn shape(intervals: &[(u64, u64)]) -> Vec<(usize, usize)> {
     let mut shape = parts(intervals);
     shape.sort_unstable();
     shape
 }
 
-/// For each interval how many kinds of pasts and of futures are smaller than its own. Two for which that is the same can change places.
+/// For each interval how many kinds of pasts and of futures are smaller than its own. Two for which
+/// that is the same can change places.
 fn parts(intervals: &[(u64, u64)]) -> Vec<(usize, usize)> {
     let past = |n: usize| intervals.iter().filter(|other| other.1 < intervals[n].0).count();
     let future = |n: usize| intervals.iter().filter(|other| other.0 > intervals[n].1).count();
     let pasts: BTreeSet<usize> = (0..intervals.len()).map(past).collect();
     let futures: BTreeSet<usize> = (0..intervals.len()).map(future).collect();
-    (0..intervals.len()).map(|n| (pasts.range(..past(n)).count(), futures.range(..future(n)).count())).collect()
+    (0..intervals.len())
+        .map(|n| (pasts.range(..past(n)).count(), futures.range(..future(n)).count()))
+        .collect()
 }
 
-/// What one operation may be, if the ledger holds `len` entries. Places in the ledger stand for payloads until all are chosen.
+/// What one operation may be, if the ledger holds `len` entries. Places in the ledger stand for
+/// payloads until all are chosen.
 #[derive(Clone, Copy, Debug)]
 enum Role {
     /// Stands at this place, and was told so or not.
     At(u64, Outcome),
     /// Stands nowhere.
     Absent(Outcome),
-    Other(What),
+    Other(Invocation),
 }
 
 fn roles(len: u64, also_wrong: bool) -> Vec<Role> {
     let mut roles = Vec::new();
     let told = |right: Option<u64>| {
-        let wrong = (0..len).filter(move |index| also_wrong && Some(*index) != right).map(Outcome::Acknowledged);
+        let wrong = (0..len)
+            .filter(move |index| also_wrong && Some(*index) != right)
+            .map(Outcome::Acknowledged);
         let refused = Some(Outcome::Refused).filter(|_| also_wrong);
-        right.map(Outcome::Acknowledged).into_iter().chain([Outcome::Unknown]).chain(refused).chain(wrong)
+        right
+            .map(Outcome::Acknowledged)
+            .into_iter()
+            .chain([Outcome::Unknown])
+            .chain(refused)
+            .chain(wrong)
     };
     for place in 0..len {
         roles.extend(told(Some(place)).map(|outcome| Role::At(place, outcome)));
-        roles.push(Role::Other(What::Get { index: place, found: Some(place), linearizable: false }));
+        roles.push(Role::Other(Invocation::Get {
+            index: place,
+            found: Some(place),
+            linearizable: false,
+        }));
     }
     if also_wrong {
         roles.extend(told(None).map(Role::Absent));
     }
     for end in 0..=len {
-        roles.push(Role::Other(What::Barrier(end)));
-        roles.push(Role::Other(What::Get { index: end, found: None, linearizable: true }));
+        roles.push(Role::Other(Invocation::Barrier(end)));
+        roles.push(Role::Other(Invocation::Get { index: end, found: None, linearizable: true }));
     }
     roles
 }
 
-/// Calls `judge` with every history of these intervals whose operations take such roles, and every place in the ledger is somebody's. Of those that are
-/// the same but for two operations that can change places, with one.
-fn for_each_history(intervals: &[(u64, u64)], len: u64, also_wrong: bool, judge: &mut dyn FnMut(&History, &[u64])) {
+/// Calls `judge` with every history of these intervals whose operations take such roles, and every
+/// place in the ledger is somebody's. Of those that are the same but for two operations that can
+/// change places, with one.
+fn for_each_history(
+    intervals: &[(u64, u64)],
+    len: u64,
+    also_wrong: bool,
+    judge: &mut dyn FnMut(&History, &[u64]),
+) {
     fn choose(
         roles: &[Role],
         intervals: &[(u64, u64)],
@@ -159,7 +200,8 @@ fn for_each_history(intervals: &[(u64, u64)], len: u64, also_wrong: bool, judge:
         }
     }
     let parts = parts(intervals);
-    let twins: Vec<_> = (0..parts.len()).map(|n| parts[..n].iter().rposition(|part| *part == parts[n])).collect();
+    let twins: Vec<_> =
+        (0..parts.len()).map(|n| parts[..n].iter().rposition(|part| *part == parts[n])).collect();
     choose(&roles(len, also_wrong), intervals, &mut Vec::new(), 0, len, judge, &twins);
 }
 
@@ -173,9 +215,11 @@ fn enact(intervals: &[(u64, u64)], roles: &[Role], len: u64) -> (History, Vec<u6
     }
     let operations = roles.iter().zip(intervals).enumerate().map(|(n, (role, interval))| {
         let what = match *role {
-            Role::At(_, outcome) | Role::Absent(outcome) => What::Append { first: n as u64, count: 1, outcome },
-            Role::Other(What::Get { index, found: Some(place), linearizable }) => {
-                What::Get { index, found: Some(ledger[place as usize]), linearizable }
+            Role::At(_, outcome) | Role::Absent(outcome) => {
+                Invocation::Append { first: n as u64, count: 1, outcome }
+            }
+            Role::Other(Invocation::Get { index, found: Some(place), linearizable }) => {
+                Invocation::Get { index, found: Some(ledger[place as usize]), linearizable }
             }
             Role::Other(what) => what,
         };
@@ -227,29 +271,36 @@ fn the_checker_and_the_judge_agree_on_every_small_history() {
 #[test]
 #[ignore = "ten minutes: cargo test --release --features sim --lib history_of_six -- --ignored --nocapture"]
 fn the_checker_and_the_judge_agree_on_every_history_of_six() {
-    let histories = [(4, true), (5, false), (6, false)].map(|(count, also_wrong)| all_histories(count, also_wrong));
+    let histories = [(4, true), (5, false), (6, false)]
+        .map(|(count, also_wrong)| all_histories(count, also_wrong));
     println!("histories and sound ones among them: {histories:?}");
     assert_eq!(histories.map(|(all, _)| all), [979_935, 3_961_854, 386_864_379], "{histories:?}");
 }
 
-/// A history as a sound ledger would give it, of `count` operations by several sessions, batches among them.
-fn sound_history(chance: &mut Chance, count: u64) -> (History, Ledger) {
+/// A history as a sound ledger would give it, of `count` operations by several sessions, batches
+/// among them.
+fn sound_history(rng: &mut Rng, count: u64) -> (History, Ledger) {
     let mut ledger = Ledger::default();
     let (mut operations, mut offered) = (Vec::new(), 0);
     for n in 0..count {
         // It takes place at 16 n, and lies around that.
-        let (began, ended) = (16 * n - chance.below(5 * 16).min(16 * n), 16 * n + 1 + chance.below(5 * 16));
+        let (began, ended) =
+            (16 * n - rng.below(5 * 16).min(16 * n), 16 * n + 1 + rng.below(5 * 16));
         let len = ledger.payloads.len() as u64;
-        let what = match chance.below(10) {
-            0 => What::Barrier(len),
-            1 => What::Get { index: len, found: None, linearizable: true },
+        let what = match rng.below(10) {
+            0 => Invocation::Barrier(len),
+            1 => Invocation::Get { index: len, found: None, linearizable: true },
             2 if len > 0 => {
-                let index = chance.below(len);
-                What::Get { index, found: Some(ledger.payloads[index as usize]), linearizable: chance.percent(50) }
+                let index = rng.below(len);
+                Invocation::Get {
+                    index,
+                    found: Some(ledger.payloads[index as usize]),
+                    linearizable: rng.percent(50),
+                }
             }
             kind => {
-                let pieces = if kind < 5 { chance.between(2, 4) } else { 1 };
-                let (first, fate) = (offered, chance.below(10));
+                let pieces = if kind < 5 { rng.between(2, 4) } else { 1 };
+                let (first, fate) = (offered, rng.below(10));
                 offered += pieces;
                 let outcome = match fate {
                     0 => Outcome::Refused,
@@ -259,7 +310,7 @@ fn sound_history(chance: &mut Chance, count: u64) -> (History, Ledger) {
                 if fate > 1 {
                     ledger.payloads.extend(first..offered);
                 }
-                What::Append { first, count: pieces as u32, outcome }
+                Invocation::Append { first, count: pieces as u32, outcome }
             }
         };
         operations.push(Operation { session: n as u32, began, ended, what });
@@ -267,8 +318,8 @@ fn sound_history(chance: &mut Chance, count: u64) -> (History, Ledger) {
     // No two moments are the same: those of equal time follow each other in any order.
     let mut moments: Vec<(u64, u64, usize, bool)> = Vec::new();
     for (n, operation) in operations.iter().enumerate() {
-        moments.push((operation.began, chance.next(), n, true));
-        moments.push((operation.ended, chance.next(), n, false));
+        moments.push((operation.began, rng.next(), n, true));
+        moments.push((operation.ended, rng.next(), n, false));
     }
     moments.sort_unstable();
     for (stamp, (_, _, n, begins)) in moments.into_iter().enumerate() {
@@ -280,19 +331,20 @@ fn sound_history(chance: &mut Chance, count: u64) -> (History, Ledger) {
 
 #[test]
 fn random_histories_with_batches_and_sessions_are_judged_alike() {
-    let mut chance = Chance::new(3);
+    let mut rng = Rng::new(3);
     let mut sound = 0;
     for round in 0..20_000 {
-        let (mut history, mut ledger) = sound_history(&mut chance, 6);
+        let (mut history, mut ledger) = sound_history(&mut rng, 6);
         for operation in &mut history.operations {
-            operation.session = if chance.percent(50) { 0 } else { operation.session + 1 };
+            operation.session = if rng.percent(50) { 0 } else { operation.session + 1 };
         }
         if round % 2 == 0 {
-            let victim = chance.below(6) as usize;
-            distort(&mut history.operations[victim], &mut chance);
+            let victim = rng.below(6) as usize;
+            distort(&mut history.operations[victim], &mut rng);
         }
         if round % 7 == 0 && ledger.payloads.len() > 1 {
-            let (one, other) = (chance.below(ledger.payloads.len() as u64), chance.below(ledger.payloads.len() as u64));
+            let (one, other) =
+                (rng.below(ledger.payloads.len() as u64), rng.below(ledger.payloads.len() as u64));
             ledger.payloads.swap(one as usize, other as usize);
         }
         sound += u64::from(agree(&history, &ledger.payloads));
@@ -300,89 +352,121 @@ fn random_histories_with_batches_and_sessions_are_judged_alike() {
     assert!((2_000..18_000).contains(&sound), "{sound}");
 }
 
-fn distort(operation: &mut Operation, chance: &mut Chance) {
+fn distort(operation: &mut Operation, rng: &mut Rng) {
     match &mut operation.what {
-        What::Append { outcome, .. } => {
-            *outcome = *chance.pick(&[Outcome::Refused, Outcome::Unknown, Outcome::Acknowledged(chance.clone().below(4))])
+        Invocation::Append { outcome, .. } => {
+            *outcome = *rng.pick(&[
+                Outcome::Refused,
+                Outcome::Unknown,
+                Outcome::Acknowledged(rng.clone().below(4)),
+            ])
         }
-        What::Barrier(end) => *end = end.saturating_add(chance.below(3)).saturating_sub(1),
-        What::Get { index, .. } => *index = index.saturating_add(chance.below(3)).saturating_sub(1),
+        Invocation::Barrier(end) => *end = end.saturating_add(rng.below(3)).saturating_sub(1),
+        Invocation::Get { index, .. } => {
+            *index = index.saturating_add(rng.below(3)).saturating_sub(1)
+        }
     }
 }
 
 /// Does something to a sound history that must not go unnoticed.
-type Anomalous = fn(&mut History, &mut Ledger, &mut Chance) -> Option<()>;
+type Anomalous = fn(&mut History, &mut Ledger, &mut Rng) -> Option<()>;
 
-fn some_operation<'a>(history: &'a mut History, chance: &mut Chance, fits: impl Fn(&What) -> bool) -> Option<&'a mut Operation> {
-    let skip = chance.below(history.operations.len() as u64 / 2) as usize;
+fn some_operation<'a>(
+    history: &'a mut History,
+    rng: &mut Rng,
+    fits: impl Fn(&Invocation) -> bool,
+) -> Option<&'a mut Operation> {
+    let skip = rng.below(history.operations.len() as u64 / 2) as usize;
     history.operations.iter_mut().skip(skip).find(|operation| fits(&operation.what))
 }
 
-fn is_acknowledged(what: &What) -> bool {
-    matches!(what, What::Append { outcome: Outcome::Acknowledged(_), .. })
+fn is_acknowledged(what: &Invocation) -> bool {
+    matches!(what, Invocation::Append { outcome: Outcome::Acknowledged(_), .. })
 }
 
 const ANOMALIES: [(&str, &str, Anomalous); 12] = [
     ("an acknowledged entry is lost from the end", "A1", |history, ledger, _| {
         let end = |operation: &Operation| match operation.what {
-            What::Append { outcome: Outcome::Acknowledged(index), count, .. } => index + u64::from(count),
+            Invocation::Append { outcome: Outcome::Acknowledged(index), count, .. } => {
+                index + u64::from(count)
+            }
             _ => 0,
         };
         let last = history.operations.iter().map(end).max()?;
         ledger.payloads.truncate(last.checked_sub(1)? as usize);
         Some(())
     }),
-    ("an entry moved", "A1", |history, ledger, chance| {
-        let operation = some_operation(history, chance, is_acknowledged)?;
-        let What::Append { outcome: Outcome::Acknowledged(index), .. } = operation.what else { return None };
+    ("an entry moved", "A1", |history, ledger, rng| {
+        let operation = some_operation(history, rng, is_acknowledged)?;
+        let Invocation::Append { outcome: Outcome::Acknowledged(index), .. } = operation.what
+        else {
+            return None;
+        };
         ledger.payloads.insert(index as usize, ANY - 1 - index);
         ledger.payloads[index as usize] = 0;
         Some(())
     }),
-    ("an entry is there twice", "A2", |_, ledger, chance| {
-        let again = ledger.payloads[chance.below(ledger.payloads.len() as u64) as usize];
+    ("an entry is there twice", "A2", |_, ledger, rng| {
+        let again = ledger.payloads[rng.below(ledger.payloads.len() as u64) as usize];
         ledger.payloads.push(again);
         Some(())
     }),
-    ("two appends are acknowledged at one index", "A2", |history, ledger, chance| {
-        let operation = some_operation(history, chance, is_acknowledged)?;
-        let What::Append { outcome: Outcome::Acknowledged(index), .. } = operation.what else { return None };
+    ("two appends are acknowledged at one index", "A2", |history, ledger, rng| {
+        let operation = some_operation(history, rng, is_acknowledged)?;
+        let Invocation::Append { outcome: Outcome::Acknowledged(index), .. } = operation.what
+        else {
+            return None;
+        };
         // Where payloads do not tell which they are.
         ledger.payloads.fill(ANY);
         let at = history.operations.len();
         let stamp = 2 * at as u64;
-        let what = What::Append { first: 9_999, count: 1, outcome: Outcome::Acknowledged(index) };
-        history.operations.push(Operation { session: at as u32, began: stamp, ended: stamp + 1, what });
+        let what =
+            Invocation::Append { first: 9_999, count: 1, outcome: Outcome::Acknowledged(index) };
+        history.operations.push(Operation {
+            session: at as u32,
+            began: stamp,
+            ended: stamp + 1,
+            what,
+        });
         Some(())
     }),
     ("an entry that nobody offered", "A3", |_, ledger, _| {
         ledger.payloads.push(1 << 40);
         Some(())
     }),
-    ("a refused append is in the ledger", "A3", |history, ledger, chance| {
-        let refused = |what: &What| matches!(what, What::Append { outcome: Outcome::Refused, .. });
-        let What::Append { first, .. } = some_operation(history, chance, refused)?.what else { return None };
+    ("a refused append is in the ledger", "A3", |history, ledger, rng| {
+        let refused = |what: &Invocation| {
+            matches!(what, Invocation::Append { outcome: Outcome::Refused, .. })
+        };
+        let Invocation::Append { first, .. } = some_operation(history, rng, refused)?.what else {
+            return None;
+        };
         ledger.payloads.push(first);
         Some(())
     }),
-    ("a read finds another payload", "A3", |history, _, chance| {
-        let operation = some_operation(history, chance, |what| matches!(what, What::Get { found: Some(_), .. }))?;
-        let What::Get { found, .. } = &mut operation.what else { return None };
+    ("a read finds another payload", "A3", |history, _, rng| {
+        let operation = some_operation(history, rng, |what| {
+            matches!(what, Invocation::Get { found: Some(_), .. })
+        })?;
+        let Invocation::Get { found, .. } = &mut operation.what else { return None };
         *found = found.map(|payload| payload ^ 1);
         Some(())
     }),
-    ("half a batch is in the ledger", "A4", |history, ledger, chance| {
-        let absent =
-            |what: &What| matches!(what, What::Append { count: 2.., outcome: Outcome::Unknown, first } if !ledger.payloads.contains(first));
-        let What::Append { first, .. } = some_operation(history, chance, absent)?.what else { return None };
+    ("half a batch is in the ledger", "A4", |history, ledger, rng| {
+        let absent = |what: &Invocation| matches!(what, Invocation::Append { count: 2.., outcome: Outcome::Unknown, first } if !ledger.payloads.contains(first));
+        let Invocation::Append { first, .. } = some_operation(history, rng, absent)?.what else {
+            return None;
+        };
         ledger.payloads.push(first);
         Some(())
     }),
     ("appends of one session change places", "A4", |history, _, _| {
         let in_order = |operation: &&mut Operation| is_acknowledged(&operation.what);
-        let mut appends: Vec<&mut Operation> = history.operations.iter_mut().filter(in_order).collect();
+        let mut appends: Vec<&mut Operation> =
+            history.operations.iter_mut().filter(in_order).collect();
         let index = |operation: &Operation| match operation.what {
-            What::Append { outcome: Outcome::Acknowledged(index), .. } => index,
+            Invocation::Append { outcome: Outcome::Acknowledged(index), .. } => index,
             _ => 0,
         };
         let at = (1..appends.len()).find(|&at| index(appends[at]) < index(appends[at - 1]))?;
@@ -390,9 +474,9 @@ const ANOMALIES: [(&str, &str, Anomalous); 12] = [
         appends[at - 1].session = 777;
         Some(())
     }),
-    ("an append that began later comes to stand before", "A6", |history, _, chance| {
+    ("an append that began later comes to stand before", "A6", |history, _, rng| {
         let stamp = 2 * history.operations.len() as u64;
-        let operation = some_operation(history, chance, is_acknowledged)?;
+        let operation = some_operation(history, rng, is_acknowledged)?;
         (operation.began, operation.ended) = (stamp, stamp + 1);
         history.operations.sort_unstable_by_key(|operation| operation.began);
         Some(())
@@ -401,13 +485,19 @@ const ANOMALIES: [(&str, &str, Anomalous); 12] = [
         let stamp = 2 * history.operations.len() as u64;
         let half = ledger.payloads.len() as u64 / 2;
         let barriers = history.operations.iter().map(|operation| operation.what);
-        let what = barriers.into_iter().find(|what| matches!(what, What::Barrier(end) if *end < half))?;
+        let what = barriers
+            .into_iter()
+            .find(|what| matches!(what, Invocation::Barrier(end) if *end < half))?;
         history.operations.push(Operation { session: 0, began: stamp, ended: stamp + 1, what });
         Some(())
     }),
     ("a linearizable read misses an acknowledged entry", "A7", |history, ledger, _| {
         let stamp = 2 * history.operations.len() as u64;
-        let what = What::Get { index: ledger.payloads.len() as u64 / 2, found: None, linearizable: true };
+        let what = Invocation::Get {
+            index: ledger.payloads.len() as u64 / 2,
+            found: None,
+            linearizable: true,
+        };
         history.operations.push(Operation { session: 0, began: stamp, ended: stamp + 1, what });
         Some(())
     }),
@@ -418,10 +508,10 @@ fn every_planted_anomaly_is_reported_by_its_name() {
     for (name, named, plant) in ANOMALIES {
         let mut planted = 0;
         for seed in 0..50 {
-            let mut chance = Chance::new(seed);
-            let (mut history, mut ledger) = sound_history(&mut chance, 200);
+            let mut rng = Rng::new(seed);
+            let (mut history, mut ledger) = sound_history(&mut rng, 200);
             assert_eq!(check(&history, &ledger), Ok(()), "seed {seed}");
-            if plant(&mut history, &mut ledger, &mut chance).is_none() {
+            if plant(&mut history, &mut ledger, &mut rng).is_none() {
                 continue;
             }
             planted += 1;
@@ -435,7 +525,7 @@ fn every_planted_anomaly_is_reported_by_its_name() {
 #[test]
 #[ignore = "a measurement, with 3 GB: cargo test --release --features sim --lib ten_million -- --ignored --nocapture"]
 fn ten_million_operations_are_checked() {
-    let (history, ledger) = sound_history(&mut Chance::new(1), 10_000_000);
+    let (history, ledger) = sound_history(&mut Rng::new(1), 10_000_000);
     let began = std::time::Instant::now();
     check(&history, &ledger).unwrap();
     println!("{} operations checked in {:?}", history.operations.len(), began.elapsed());

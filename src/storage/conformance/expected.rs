@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use crate::batch::OpenBatch;
 use crate::entry::Entry;
-use crate::storage::{Base, Batch, LogReader, Mark, StorageError};
+use crate::storage::{Base, Batch, LogPoint, LogReader, StorageError};
 
 /// The log as it must be.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub(super) struct Log {
     /// Where it began, before anything was purged.
     origin: Base,
     /// Each batch since then and the mark after it.
-    records: Vec<(Batch, Mark)>,
+    records: Vec<(Batch, LogPoint)>,
     /// How many of them were purged.
     purged: usize,
 }
@@ -23,19 +23,20 @@ impl Log {
     }
 
     pub(super) fn base(&self) -> Base {
-        let mark = self.purged.checked_sub(1).map_or(self.origin.mark, |newest| self.records[newest].1);
-        Base { mark, ..self.origin.clone() }
+        let point =
+            self.purged.checked_sub(1).map_or(self.origin.point, |newest| self.records[newest].1);
+        Base { point, ..self.origin.clone() }
     }
 
-    pub(super) fn last(&self) -> Mark {
-        self.records.last().map_or(self.origin.mark, |(_, mark)| *mark)
+    pub(super) fn last(&self) -> LogPoint {
+        self.records.last().map_or(self.origin.point, |(_, point)| *point)
     }
 
     pub(super) fn span(&self) -> String {
         span(&self.base(), self.last())
     }
 
-    fn kept(&self) -> &[(Batch, Mark)] {
+    fn kept(&self) -> &[(Batch, LogPoint)] {
         &self.records[self.purged..]
     }
 
@@ -44,108 +45,155 @@ impl Log {
     }
 
     /// The base and the mark after every batch.
-    pub(super) fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
-        std::iter::once(self.base().mark).chain(self.kept().iter().map(|(_, mark)| *mark))
+    pub(super) fn points(&self) -> impl Iterator<Item = LogPoint> + '_ {
+        std::iter::once(self.base().point).chain(self.kept().iter().map(|(_, point)| *point))
     }
 
-    pub(super) fn mark(&self, raft_index: u64) -> Option<Mark> {
-        self.marks().find(|mark| mark.raft_index == raft_index)
+    pub(super) fn point(&self, raft_index: u64) -> Option<LogPoint> {
+        self.points().find(|point| point.raft_index == raft_index)
     }
 
     pub(super) fn push(&mut self, batch: Batch) {
-        let mark = batch.mark_after(&self.last()).expect("the suite pushes what continues its own list");
-        self.records.push((batch, mark));
+        let point =
+            batch.point_after(&self.last()).expect("the suite pushes what continues its own list");
+        self.records.push((batch, point));
     }
 
     /// Cuts off what stands behind the batch `last`.
     pub(super) fn cut(&mut self, last: u64) {
-        self.records.retain(|(_, mark)| mark.raft_index <= last);
+        self.records.retain(|(_, point)| point.raft_index <= last);
     }
 
-    /// Lets the log begin at `base`, any place since its origin. Says whether there is such a place.
+    /// Lets the log begin at `base`, any place since its origin. Says whether there is such a
+    /// place.
     pub(super) fn begin_at(&mut self, base: &Base) -> bool {
-        self.purged = self.records.iter().take_while(|(_, mark)| mark.raft_index <= base.mark.raft_index).count();
+        self.purged = self
+            .records
+            .iter()
+            .take_while(|(_, point)| point.raft_index <= base.point.raft_index)
+            .count();
         self.base() == *base
     }
 
-    /// Asks `reader` everything that there is to ask, and says what it answers otherwise than this list does.
+    /// Asks `reader` everything that there is to ask, and says what it answers otherwise than this
+    /// list does.
     pub(super) fn compare(&self, reader: &dyn LogReader) -> Result<(), String> {
         self.compare_base(reader)?;
         self.compare_last(reader)?;
-        for (batch, mark) in self.kept() {
-            let at = mark.raft_index;
-            same(|| format!("mark({at})"), reader.mark(at), Some(*mark))?;
-            same(|| format!("batches({at}, {at} + 1, 0)"), reader.batches(at, at + 1, 0), vec![batch.clone()])?;
+        for (batch, point) in self.kept() {
+            let at = point.raft_index;
+            same(|| format!("mark({at})"), reader.point(at), Some(*point))?;
+            same(
+                || format!("batches({at}, {at} + 1, 0)"),
+                reader.batches(at, at + 1, 0),
+                vec![batch.clone()],
+            )?;
             for index in some_indexes(batch) {
-                same(|| format!("batch_with({index})"), reader.batch_with(index), Some(batch.clone()))?;
+                same(
+                    || format!("batch_with({index})"),
+                    reader.batch_containing(index),
+                    Some(batch.clone()),
+                )?;
                 let entry = batch.entry(index).map_err(|error| error.to_string())?;
                 same(|| format!("entry({index})"), reader.entry(index), entry)?;
             }
         }
-        let from = self.base().mark.raft_index + 1;
-        same(|| format!("batches({from}, MAX, MAX)"), reader.batches(from, u64::MAX, u64::MAX), self.batches())
+        let from = self.base().point.raft_index + 1;
+        same(
+            || format!("batches({from}, MAX, MAX)"),
+            reader.batches(from, u64::MAX, u64::MAX),
+            self.batches(),
+        )
     }
 
     fn compare_base(&self, reader: &dyn LogReader) -> Result<(), String> {
         let base = self.base();
-        let Mark { raft_index, next_index, .. } = base.mark;
-        same(|| format!("mark({raft_index})"), reader.mark(raft_index), Some(base.mark))?;
+        let LogPoint { raft_index, next_index, .. } = base.point;
+        same(|| format!("mark({raft_index})"), reader.point(raft_index), Some(base.point))?;
         same(|| "base()".into(), Ok(reader.base()), base)?;
-        purged(|| format!("mark({} - 1)", raft_index), reader.mark(raft_index - 1), next_index)?;
-        purged(|| "mark(0)".into(), reader.mark(0), next_index)?;
-        purged(|| format!("batches({raft_index}, MAX, MAX)"), reader.batches(raft_index, u64::MAX, u64::MAX), next_index)?;
+        purged(|| format!("mark({} - 1)", raft_index), reader.point(raft_index - 1), next_index)?;
+        purged(|| "mark(0)".into(), reader.point(0), next_index)?;
+        purged(
+            || format!("batches({raft_index}, MAX, MAX)"),
+            reader.batches(raft_index, u64::MAX, u64::MAX),
+            next_index,
+        )?;
         if let Some(index) = next_index.checked_sub(1) {
-            purged(|| format!("batch_with({index})"), reader.batch_with(index), next_index)?;
+            purged(|| format!("batch_with({index})"), reader.batch_containing(index), next_index)?;
             purged(|| format!("entry({index})"), reader.entry(index), next_index)?;
         }
         Ok(())
     }
 
     fn compare_last(&self, reader: &dyn LogReader) -> Result<(), String> {
-        let Mark { raft_index, next_index, .. } = self.last();
+        let LogPoint { raft_index, next_index, .. } = self.last();
         let behind = raft_index + 1;
-        same(|| format!("mark({behind})"), reader.mark(behind), None)?;
-        same(|| "mark(MAX)".into(), reader.mark(u64::MAX), None)?;
-        same(|| format!("batch_with({next_index})"), reader.batch_with(next_index), None)?;
-        same(|| "batch_with(MAX)".into(), reader.batch_with(u64::MAX), None)?;
+        same(|| format!("mark({behind})"), reader.point(behind), None)?;
+        same(|| "mark(MAX)".into(), reader.point(u64::MAX), None)?;
+        same(|| format!("batch_with({next_index})"), reader.batch_containing(next_index), None)?;
+        same(|| "batch_with(MAX)".into(), reader.batch_containing(u64::MAX), None)?;
         same(|| format!("entry({next_index})"), reader.entry(next_index), None)?;
-        same(|| format!("batches({behind}, MAX, MAX)"), reader.batches(behind, u64::MAX, u64::MAX), Vec::new())
+        same(
+            || format!("batches({behind}, MAX, MAX)"),
+            reader.batches(behind, u64::MAX, u64::MAX),
+            Vec::new(),
+        )
     }
 }
 
 /// A log in a few words.
-pub(super) fn span(base: &Base, last: Mark) -> String {
-    let place =
-        |mark: Mark| format!("raft index {} (term {}, index {}, chain {:x})", mark.raft_index, mark.term, mark.next_index, mark.chain);
-    format!("the log from {} to {} with the members {:?}", place(base.mark), place(last), base.membership.voters)
+pub(super) fn span(base: &Base, last: LogPoint) -> String {
+    let place = |point: LogPoint| {
+        format!(
+            "raft index {} (term {}, index {}, chain {:x})",
+            point.raft_index, point.term, point.next_index, point.chain
+        )
+    };
+    format!(
+        "the log from {} to {} with the members {:?}",
+        place(base.point),
+        place(last),
+        base.membership.voters
+    )
 }
 
-/// The batch that follows `before`, with one payload of each of `sizes`; a control record if there are none. No two salts give the
-/// same bytes.
-pub(super) fn batch_after(before: &Mark, term: u64, salt: u64, sizes: &[usize]) -> Batch {
+/// The batch that follows `before`, with one payload of each of `sizes`; a control record if there
+/// are none. No two salts give the same bytes.
+pub(super) fn batch_after(before: &LogPoint, term: u64, salt: u64, sizes: &[usize]) -> Batch {
     let mut open = OpenBatch::with_capacity(sizes.iter().sum());
     for (slot, &size) in sizes.iter().enumerate() {
         let seed = salt.wrapping_mul(131).wrapping_add(slot as u64);
-        let payload: Vec<u8> = (0..size as u64).map(|at| (at.wrapping_mul(7) ^ at >> 8).wrapping_add(seed) as u8).collect();
+        let payload: Vec<u8> = (0..size as u64)
+            .map(|at| (at.wrapping_mul(7) ^ at >> 8).wrapping_add(seed) as u8)
+            .collect();
         open.push(&payload, crc32fast::hash(&payload));
     }
     let timestamp = before.timestamp.max(salt);
-    let body = if open.is_empty() { Default::default() } else { open.close(before.next_index, before.next_position, timestamp) };
+    let body = if open.is_empty() {
+        Default::default()
+    } else {
+        open.close(before.next_index, before.next_position, timestamp)
+    };
     Batch::new(before.raft_index + 1, term, body).expect("what was just encoded can be decoded")
 }
 
 /// Batches that were handed out, and a copy of their bytes from then.
-pub(super) struct Held {
+pub(super) struct HeldBatches {
     batches: Vec<(Batch, Vec<u8>)>,
     entries: Vec<(Entry, Vec<u8>)>,
 }
 
-impl Held {
-    pub(super) fn new(batches: Vec<Batch>) -> Held {
-        let entries = batches.iter().flat_map(|batch| some_indexes(batch).filter_map(|index| batch.entry(index).ok().flatten()));
-        Held {
+impl HeldBatches {
+    pub(super) fn new(batches: Vec<Batch>) -> HeldBatches {
+        let entries = batches.iter().flat_map(|batch| {
+            some_indexes(batch).filter_map(|index| batch.entry(index).ok().flatten())
+        });
+        HeldBatches {
             entries: entries.map(|entry| (entry.clone(), entry.to_vec())).collect(),
-            batches: batches.into_iter().map(|batch| (batch.clone(), batch.body().to_vec())).collect(),
+            batches: batches
+                .into_iter()
+                .map(|batch| (batch.clone(), batch.body().to_vec()))
+                .collect(),
         }
     }
 
@@ -154,7 +202,8 @@ impl Held {
         if let Some((batch, _)) = self.batches.iter().find(|(batch, copy)| batch.body() != copy) {
             return Err(format!("{batch:?} has other bytes than when it was read"));
         }
-        if let Some((entry, _)) = self.entries.iter().find(|(entry, copy)| entry.payload() != copy) {
+        if let Some((entry, _)) = self.entries.iter().find(|(entry, copy)| entry.payload() != copy)
+        {
             return Err(format!("{entry:?} has other bytes than when it was read"));
         }
         Ok(())
@@ -170,18 +219,31 @@ fn some_indexes(batch: &Batch) -> impl Iterator<Item = u64> {
     indexes.into_iter()
 }
 
-fn same<T: PartialEq + Debug>(call: impl FnOnce() -> String, found: Result<T, StorageError>, wanted: T) -> Result<(), String> {
+fn same<T: PartialEq + Debug>(
+    call: impl FnOnce() -> String,
+    found: Result<T, StorageError>,
+    wanted: T,
+) -> Result<(), String> {
     match found {
         Ok(found) if found == wanted => Ok(()),
-        Ok(found) if format!("{found:?}") == format!("{wanted:?}") => Err(format!("{} has other bytes than {wanted:?}", call())),
+        Ok(found) if format!("{found:?}") == format!("{wanted:?}") => {
+            Err(format!("{} has other bytes than {wanted:?}", call()))
+        }
         found => Err(format!("{} gave {found:?} instead of {wanted:?}", call())),
     }
 }
 
-fn purged<T: Debug>(call: impl FnOnce() -> String, found: Result<T, StorageError>, wanted: u64) -> Result<(), String> {
+fn purged<T: Debug>(
+    call: impl FnOnce() -> String,
+    found: Result<T, StorageError>,
+    wanted: u64,
+) -> Result<(), String> {
     match found {
         Err(StorageError::Purged { first }) if first == wanted => Ok(()),
-        found => Err(format!("{} gave {found:?} instead of an error that says it is purged below {wanted}", call())),
+        found => Err(format!(
+            "{} gave {found:?} instead of an error that says it is purged below {wanted}",
+            call()
+        )),
     }
 }
 
@@ -191,8 +253,8 @@ mod tests {
 
     #[test]
     fn a_held_batch_whose_bytes_change_is_noticed() {
-        let batch = batch_after(&Mark::GENESIS, 1, 0, &[3, 5]);
-        let mut held = Held::new(vec![batch]);
+        let batch = batch_after(&LogPoint::INITIAL, 1, 0, &[3, 5]);
+        let mut held = HeldBatches::new(vec![batch]);
         held.compare().unwrap();
         held.entries[1].1[2] ^= 1;
         assert!(held.compare().is_err());

@@ -1,19 +1,22 @@
 //! Random histories: any storage against the log in memory, which is obviously correct.
 //!
-//! Both are given the same calls. When the storage comes back from a crash, the model goes back to its last sync and makes the lost
-//! changes again, one batch at a time, until it is where the storage is; a storage that is nowhere on that way has broken a rule.
+//! Both are given the same calls. When the storage comes back from a crash, the model goes back to
+//! its last sync and makes the lost changes again, one batch at a time, until it is where the
+//! storage is; a storage that is nowhere on that way has broken a rule.
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::Bench;
+use super::Harness;
+use super::driver::owner;
 use super::expected::batch_after;
-use super::trial::genesis;
 use crate::entry::NodeId;
 use crate::role::Membership;
-use crate::storage::{Base, Batch, HardState, LogReader, Mark, MemoryLog, Recovered, Storage, StorageError};
+use crate::storage::{
+    Base, Batch, HardState, LogPoint, LogReader, MemoryLog, Recovered, Storage, StorageError,
+};
 
 /// One event of a history. Places are fractions, so that any history makes sense for any log.
 #[derive(Clone, Debug)]
@@ -63,12 +66,12 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Lets the storage of `bench` and the model live through `history`.
+/// Lets the storage of `harness` and the model live through `history`.
 ///
 /// # Panics
 /// If they come to differ.
-pub(crate) fn live_through(bench: &mut dyn Bench, history: &[Event]) {
-    let mut pair = Pair::new(bench);
+pub(crate) fn live_through(harness: &mut dyn Harness, history: &[Event]) {
+    let mut pair = Pair::new(harness);
     for event in history {
         pair.live(event);
         pair.compare();
@@ -91,8 +94,8 @@ enum Change {
 fn make(storage: &mut dyn Storage, change: &Change) -> Result<(), StorageError> {
     match change {
         Change::Append(batches, commit) => storage.append(batches, *commit),
-        Change::Save(hard_state) => storage.save(*hard_state),
-        Change::Remember(peer, directory) => storage.remember(*peer, *directory),
+        Change::Save(hard_state) => storage.save_hard_state(*hard_state),
+        Change::Remember(peer, directory) => storage.save_peer(*peer, *directory),
         Change::Purge(index, commit) => storage.purge(*index, *commit),
         Change::Reset(base) => storage.reset(base),
     }
@@ -100,7 +103,7 @@ fn make(storage: &mut dyn Storage, change: &Change) -> Result<(), StorageError> 
 
 /// A storage and the model, at the same place.
 struct Pair<'a> {
-    bench: &'a mut dyn Bench,
+    harness: &'a mut dyn Harness,
     /// `None` while it is being reopened.
     storage: Option<Box<dyn Storage>>,
     reader: Arc<dyn LogReader>,
@@ -119,16 +122,16 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn new(bench: &mut dyn Bench) -> Pair<'_> {
-        bench.fresh();
-        let (mut storage, disk) = (bench.handle(), MemoryLog::new());
+    fn new(harness: &mut dyn Harness) -> Pair<'_> {
+        harness.fresh();
+        let (mut storage, disk) = (harness.handle(), MemoryLog::new());
         let mut model = disk.clone();
-        let recovered = storage.open(&genesis()).unwrap();
-        let wanted = model.open(&genesis()).unwrap();
+        let recovered = storage.open(&owner()).unwrap();
+        let wanted = model.open(&owner()).unwrap();
         assert_eq!(Recovered { identity: wanted.identity, ..recovered }, wanted);
         let hard_state = wanted.hard_state;
         Pair {
-            bench,
+            harness,
             reader: storage.reader(),
             storage: Some(storage),
             disk,
@@ -153,16 +156,25 @@ impl Pair<'_> {
             Event::Cut(at, sizes) => {
                 self.vote(1);
                 let committed = self.committed();
-                let kept = committed + at.index((self.last().raft_index - committed) as usize + 1) as u64;
-                let kept = self.model.reader().mark(kept).unwrap().expect("between the committed and the last");
+                let kept =
+                    committed + at.index((self.last().raft_index - committed) as usize + 1) as u64;
+                let kept = self
+                    .model
+                    .reader()
+                    .point(kept)
+                    .unwrap()
+                    .expect("between the committed and the last");
                 self.append(kept, sizes);
             }
             Event::Commit(at) => {
                 let committed = self.committed();
-                self.hard_state.commit = committed + at.index((self.last().raft_index - committed) as usize + 1) as u64;
+                self.hard_state.commit =
+                    committed + at.index((self.last().raft_index - committed) as usize + 1) as u64;
             }
             Event::Vote(vote) => self.vote(*vote),
-            Event::Remember(peer, directory) => drop(self.change(Change::Remember(NodeId::from(*peer), *directory))),
+            Event::Remember(peer, directory) => {
+                drop(self.change(Change::Remember(NodeId::from(*peer), *directory)))
+            }
             Event::Purge(at) => {
                 let index = at.index(self.last().next_index as usize + 2) as u64;
                 self.change(Change::Purge(index, self.committed()));
@@ -171,20 +183,20 @@ impl Pair<'_> {
             Event::Sync => self.sync(),
             Event::FailedSync => self.failed_sync(),
             Event::Full(sizes) => self.full(sizes),
-            Event::Chores => self.chores(),
+            Event::Chores => self.background_tasks(),
             Event::Reopen => self.end(false),
             Event::Crash => self.end(true),
         }
     }
 
-    fn append(&mut self, mut mark: Mark, sizes: &[Vec<usize>]) {
+    fn append(&mut self, mut point: LogPoint, sizes: &[Vec<usize>]) {
         let mut batches = Vec::new();
         // A crash may keep a batch and lose the term that came with it.
-        let term = self.hard_state.term.max(mark.term);
+        let term = self.hard_state.term.max(point.term);
         for sizes in sizes {
             self.drawn += 1;
-            let batch = batch_after(&mark, term, self.drawn, sizes);
-            mark = batch.mark_after(&mark).unwrap();
+            let batch = batch_after(&point, term, self.drawn, sizes);
+            point = batch.point_after(&point).unwrap();
             batches.push(batch);
         }
         self.change(Change::Append(batches, self.committed()));
@@ -200,22 +212,28 @@ impl Pair<'_> {
 
     fn reset(&mut self) {
         let last = self.last();
-        let mark = Mark { raft_index: last.raft_index + 100, next_index: last.next_index + 1_000, chain: !last.chain, ..last };
-        let membership = Membership::of_voters([1, 2, 3, mark.raft_index].map(NodeId::from));
-        self.change(Change::Reset(Base { mark, membership }));
+        let point = LogPoint {
+            raft_index: last.raft_index + 100,
+            next_index: last.next_index + 1_000,
+            chain: !last.chain,
+            ..last
+        };
+        let membership = Membership::of_voters([1, 2, 3, point.raft_index].map(NodeId::from));
+        self.change(Change::Reset(Base { point, membership }));
     }
 
     fn full(&mut self, sizes: &[Vec<usize>]) {
-        self.bench.fill(true);
+        self.harness.fill(true);
         self.append(self.last(), sizes);
         self.vote(2);
         self.append(self.last(), sizes);
         self.compare();
-        self.bench.fill(false);
+        self.harness.fill(false);
         self.append(self.last(), sizes);
     }
 
-    /// Makes a change to the storage, and to the model unless the storage had no room for it. Says whether it had.
+    /// Makes a change to the storage, and to the model unless the storage had no room for it. Says
+    /// whether it had.
     fn change(&mut self, change: Change) -> bool {
         match make(self.storage(), &change) {
             Ok(()) => {}
@@ -238,7 +256,9 @@ impl Pair<'_> {
                 peers.sort_unstable();
                 self.peers.push(peers);
             }
-            Change::Purge(..) | Change::Reset(_) => self.base_max = self.base_max.max(self.model.reader().base().mark.raft_index),
+            Change::Purge(..) | Change::Reset(_) => {
+                self.base_max = self.base_max.max(self.model.reader().base().point.raft_index)
+            }
             Change::Append(..) => {}
         }
     }
@@ -253,30 +273,33 @@ impl Pair<'_> {
 
     fn failed_sync(&mut self) {
         self.vote(1); // where nothing was changed there is nothing to sync, and nothing to fail
-        if self.bench.fail_next_sync() {
+        if self.harness.fail_next_sync() {
             assert!(self.storage().begin_sync().wait().is_err(), "the bench made it fail");
             let hard_state = self.hard_state;
-            assert!(matches!(self.storage().save(hard_state), Err(StorageError::Poisoned(_))));
+            assert!(matches!(
+                self.storage().save_hard_state(hard_state),
+                Err(StorageError::Poisoned(_))
+            ));
             self.compare();
             self.end(false);
         }
     }
 
-    fn chores(&mut self) {
+    fn background_tasks(&mut self) {
         for _ in 0..100 {
-            let Some(chore) = self.storage().next_chore() else { break };
-            chore();
+            let Some(background_task) = self.storage().next_task() else { break };
+            background_task();
         }
     }
 
     /// Closes or crashes the storage, opens it again, and takes the model to where it came back.
     fn end(&mut self, crash: bool) {
         if crash {
-            self.bench.crash();
+            self.harness.crash();
         }
         drop(self.storage.take());
-        let mut storage = self.bench.handle();
-        let recovered = storage.open(&genesis()).unwrap();
+        let mut storage = self.harness.handle();
+        let recovered = storage.open(&owner()).unwrap();
         self.incarnation += 1;
         assert_eq!(recovered.identity.incarnation, self.incarnation);
         self.reader = storage.reader();
@@ -287,11 +310,13 @@ impl Pair<'_> {
     fn follow(&mut self, recovered: &Recovered) {
         self.disk.crash();
         self.model = self.disk.clone();
-        self.model.open(&genesis()).unwrap();
+        self.model.open(&owner()).unwrap();
         let lost: Vec<Change> = self.unsynced.drain(..).flat_map(one_batch_at_a_time).collect();
         let mut lost = lost.iter();
         while !self.is_at(recovered) {
-            let change = lost.next().unwrap_or_else(|| panic!("{recovered:?} is nowhere between what was synced and what was taken"));
+            let change = lost.next().unwrap_or_else(|| {
+                panic!("{recovered:?} is nowhere between what was synced and what was taken")
+            });
             make(&mut self.model, change).unwrap();
         }
         self.take_over(recovered);
@@ -301,10 +326,10 @@ impl Pair<'_> {
     /// Whether the log of the model is the one that was recovered.
     fn is_at(&self, recovered: &Recovered) -> bool {
         let reader = self.model.reader();
-        let mark = recovered.last;
+        let point = recovered.last;
         reader.base().membership == recovered.base.membership
-            && matches!(reader.mark(mark.raft_index), Ok(Some(found)) if found == mark)
-            && matches!(reader.mark(mark.raft_index + 1), Ok(None))
+            && matches!(reader.point(point.raft_index), Ok(Some(found)) if found == point)
+            && matches!(reader.point(point.raft_index + 1), Ok(None))
     }
 
     /// Term, vote and peers may have been lost apart from the log.
@@ -315,44 +340,58 @@ impl Pair<'_> {
             "{term}, {vote:?} of {:?}",
             self.hard_states
         );
-        assert!(recovered.base.mark.raft_index <= commit && commit <= recovered.last.raft_index, "{recovered:?}");
+        assert!(
+            recovered.base.point.raft_index <= commit && commit <= recovered.last.raft_index,
+            "{recovered:?}"
+        );
         let mut peers = recovered.peers.clone();
         peers.sort_unstable();
         assert!(self.peers.contains(&peers), "{peers:?} of {:?}", self.peers);
-        peers.iter().for_each(|(peer, directory)| self.model.remember(*peer, *directory).unwrap());
-        self.model.save(recovered.hard_state).unwrap();
+        peers.iter().for_each(|(peer, directory)| self.model.save_peer(*peer, *directory).unwrap());
+        self.model.save_hard_state(recovered.hard_state).unwrap();
         let commit = commit.max(self.hard_state.commit).min(recovered.last.raft_index);
         self.hard_state = HardState { commit, ..recovered.hard_state };
         self.hard_states = vec![recovered.hard_state];
         self.peers = vec![peers];
     }
 
-    fn last(&self) -> Mark {
+    fn last(&self) -> LogPoint {
         let reader = self.model.reader();
-        let base = reader.base().mark;
+        let base = reader.base().point;
         let batches = reader.batches(base.raft_index + 1, u64::MAX, u64::MAX).unwrap();
-        batches.last().map_or(base, |batch| reader.mark(batch.raft_index()).unwrap().unwrap())
+        batches.last().map_or(base, |batch| reader.point(batch.raft_index()).unwrap().unwrap())
     }
 
     fn committed(&self) -> u64 {
-        self.hard_state.commit.clamp(self.model.reader().base().mark.raft_index, self.last().raft_index)
+        self.hard_state
+            .commit
+            .clamp(self.model.reader().base().point.raft_index, self.last().raft_index)
     }
 
-    /// Asks both the same, from the later base on. A storage purges in larger steps than the model does.
+    /// Asks both the same, from the later base on. A storage purges in larger steps than the model
+    /// does.
     fn compare(&self) {
         let (storage, model) = (&self.reader, self.model.reader());
         let (purged, base, last) = (storage.base(), model.base(), self.last().raft_index);
-        assert!(purged.mark.raft_index <= self.base_max && purged.membership == base.membership, "{purged:?} is beyond {}", self.base_max);
-        let from = purged.mark.raft_index.max(base.mark.raft_index);
+        assert!(
+            purged.point.raft_index <= self.base_max && purged.membership == base.membership,
+            "{purged:?} is beyond {}",
+            self.base_max
+        );
+        let from = purged.point.raft_index.max(base.point.raft_index);
         for raft_index in from..=last + 1 {
-            assert_eq!(storage.mark(raft_index).unwrap(), model.mark(raft_index).unwrap());
+            assert_eq!(storage.point(raft_index).unwrap(), model.point(raft_index).unwrap());
         }
         let read = |reader: &dyn LogReader| reader.batches(from + 1, u64::MAX, u64::MAX).unwrap();
         assert!(read(&**storage) == read(&*model), "other batches than the model has");
         for batch in read(&*model) {
             batch.verify().unwrap();
             for index in [batch.first_index(), batch.end_index()].into_iter().flatten() {
-                assert_eq!(storage.batch_with(index).unwrap(), model.batch_with(index).unwrap(), "the batch with entry {index}");
+                assert_eq!(
+                    storage.batch_containing(index).unwrap(),
+                    model.batch_containing(index).unwrap(),
+                    "the batch with entry {index}"
+                );
             }
         }
     }
@@ -361,7 +400,9 @@ impl Pair<'_> {
 /// A crash may have kept the first batches of an append.
 fn one_batch_at_a_time(change: Change) -> Vec<Change> {
     match change {
-        Change::Append(batches, commit) => batches.into_iter().map(|batch| Change::Append(vec![batch], commit)).collect(),
+        Change::Append(batches, commit) => {
+            batches.into_iter().map(|batch| Change::Append(vec![batch], commit)).collect()
+        }
         change => vec![change],
     }
 }
@@ -371,14 +412,18 @@ mod tests {
 
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-    use super::super::sabotage::{Fault, Workshop};
+    use super::super::mutants::{Fault, FaultyHarness};
     use super::*;
 
     fn run(fault: Option<Fault>, cases: u32) -> bool {
-        let config = Config { cases, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
-        let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+        let config =
+            Config { cases, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
+        let mut runner =
+            TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
         let lived = |history: Vec<Event>| {
-            let lived = catch_unwind(AssertUnwindSafe(|| live_through(&mut Workshop::new(fault), &history)));
+            let lived = catch_unwind(AssertUnwindSafe(|| {
+                live_through(&mut FaultyHarness::new(fault), &history)
+            }));
             lived.map_err(|_| TestCaseError::fail("they differ"))
         };
         runner.run(&histories(60), lived).is_ok()

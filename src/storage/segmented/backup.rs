@@ -3,8 +3,8 @@
 //!
 //! A sealed segment all of which belongs to it gets one more name there (a hard link), or is copied
 //! as it is where that is not possible. Of a segment that is not sealed, or that ends beyond the
-//! backup, the records that belong to it are copied into a file of their own, which has no seal. The
-//! names, and with them the checksums, stay the same.
+//! backup, the records that belong to it are copied into a file of their own, which has no seal.
+//! The names, and with them the checksums, stay the same.
 //!
 //! Why a link is as good as a copy: no byte of a sealed segment is ever written again. What would
 //! write there, a purged segment that is used again, leaves files alone that have other names.
@@ -13,8 +13,8 @@
 //! 1. What lies at or before the commit never changes, in no file.
 //! 2. Whoever holds a segment keeps its file from being used again. A purge may remove its name:
 //!    then the log begins later now, and so does the backup.
-//! 3. Of a file that may still grow, the first page is made anew and the records that were there are
-//!    copied, nothing else.
+//! 3. Of a file that may still grow, the first page is made anew and the records that were there
+//!    are copied, nothing else.
 //!
 //! What was written is then read as any other log would be, every byte of it. Only after that the
 //! directory gets its identity, and its name.
@@ -35,12 +35,12 @@ use super::file_io::{read_exact, write_all};
 use super::format::{self, PAGE_BYTES, RECORDS_AT};
 use super::fs::Disk;
 use super::identity::IdentityFile;
-use super::live::Live;
+use super::metadata::{Metadata, MetadataFile, STATE_NAME, WriteError};
 use super::real_disk::RealDisk;
 use super::segment::Segment;
-use super::state::{STATE_NAME, State, StateFile, WriteError};
+use super::segment_set::SegmentSet;
 use super::too_large;
-use super::tools::Opened;
+use super::tools::OpenedLog;
 use crate::storage::{Backup, BackupError, HardState, PendingBackup, StorageError};
 
 /// How much is copied at once.
@@ -50,8 +50,8 @@ const PIECE_BYTES: u64 = 1 << 20;
 pub(super) struct Source<D: Disk> {
     pub(super) disk: Arc<D>,
     /// The log as it is now, whenever that is.
-    pub(super) live: Arc<ArcSwap<Live<D>>>,
-    pub(super) state: State,
+    pub(super) live: Arc<ArcSwap<SegmentSet<D>>>,
+    pub(super) state: Metadata,
     /// The newest raft index that is known to be committed.
     pub(super) commit: u64,
     /// The last raft index that goes into the backup.
@@ -61,7 +61,11 @@ pub(super) struct Source<D: Disk> {
 }
 
 impl<D: Disk> PendingBackup for Source<D> {
-    fn write(self: Box<Self>, to: &Path, is_stopped: &dyn Fn() -> bool) -> Result<Backup, BackupError> {
+    fn write(
+        self: Box<Self>,
+        to: &Path,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Backup, BackupError> {
         let identity = IdentityFile::read(&*self.disk)?;
         self.write_as(identity, to, is_stopped)
     }
@@ -69,9 +73,19 @@ impl<D: Disk> PendingBackup for Source<D> {
 
 impl<D: Disk> Source<D> {
     /// Writes the backup, of the node that `identity` says.
-    pub(super) fn write_as(&self, identity: IdentityFile, to: &Path, is_stopped: &dyn Fn() -> bool) -> Result<Backup, BackupError> {
+    pub(super) fn write_as(
+        &self,
+        identity: IdentityFile,
+        to: &Path,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Backup, BackupError> {
         let target = Target::begin(to)?;
-        let draft = Draft { disk: target.disk(), directory: self.state.directory, done: BTreeMap::new(), is_stopped };
+        let draft = Draft {
+            disk: target.disk(),
+            directory: self.state.directory,
+            done: BTreeMap::new(),
+            is_stopped,
+        };
         let backup = self.fill(draft, &identity)?;
         target.finish(&identity)?;
         Ok(backup)
@@ -82,10 +96,13 @@ impl<D: Disk> Source<D> {
         self.write_state(draft.disk, &live)?;
         draft.disk.sync_dir().map_err(|error| failed(draft.disk, "sync", "", error))?;
         self.verify(&draft, identity, &live)?;
-        let mark = |raft_index| live.mark(&self.disk, raft_index)?.ok_or_else(|| self.ends_early(raft_index));
-        let (committed, last) = (mark(self.commit.max(live.base.mark.raft_index))?, mark(self.last)?);
+        let point = |raft_index| {
+            live.point(&self.disk, raft_index)?.ok_or_else(|| self.ends_early(raft_index))
+        };
+        let (committed, last) =
+            (point(self.commit.max(live.base.point.raft_index))?, point(self.last)?);
         Ok(Backup {
-            committed: live.base.mark.next_index..committed.next_index,
+            committed: live.base.point.next_index..committed.next_index,
             position: committed.next_position,
             end_index: last.next_index,
             linked_bytes: draft.bytes(Taken::Linked),
@@ -95,11 +112,11 @@ impl<D: Disk> Source<D> {
 
     /// Puts the segments there, and returns the log that they were taken from. If that is purged
     /// meanwhile, it is the one that there is then.
-    fn write_segments(&self, draft: &mut Draft<'_>) -> Result<Arc<Live<D>>, BackupError> {
+    fn write_segments(&self, draft: &mut Draft<'_>) -> Result<Arc<SegmentSet<D>>, BackupError> {
         loop {
             let live = self.live.load_full();
-            let first = live.base.mark.next_index;
-            if live.base.mark.raft_index > self.last {
+            let first = live.base.point.next_index;
+            if live.base.point.raft_index > self.last {
                 return Err(BackupError::Storage(StorageError::Purged { first }));
             }
             if let Some(gap) = live.gaps.iter().find(|gap| gap.raft_indexes.start <= self.last) {
@@ -114,8 +131,13 @@ impl<D: Disk> Source<D> {
         }
     }
 
-    fn write_stretches(&self, live: &Live<D>, draft: &mut Draft<'_>) -> Result<(), BackupError> {
-        let mut stretches = live.stretches.iter().filter(|stretch| stretch.segment.first <= self.last).peekable();
+    fn write_stretches(
+        &self,
+        live: &SegmentSet<D>,
+        draft: &mut Draft<'_>,
+    ) -> Result<(), BackupError> {
+        let mut stretches =
+            live.stretches.iter().filter(|stretch| stretch.segment.first <= self.last).peekable();
         draft.keep_only(live.stretches.iter().map(|stretch| &*stretch.segment.name))?;
         while let Some(stretch) = stretches.next() {
             if draft.done.contains_key(&stretch.segment.name) {
@@ -123,7 +145,10 @@ impl<D: Disk> Source<D> {
             }
             let end = stretch.end.min(self.last + 1);
             // What its seal says of records that were cut off, the next segment takes back.
-            let is_whole = stretch.segment.last_sealed().is_some_and(|last| last < end || stretches.peek().is_some());
+            let is_whole = stretch
+                .segment
+                .last_sealed()
+                .is_some_and(|last| last < end || stretches.peek().is_some());
             draft.go_on()?;
             let taken = match is_whole {
                 true => draft.take_whole(&*self.disk, &stretch.segment)?,
@@ -134,21 +159,30 @@ impl<D: Disk> Source<D> {
         Ok(())
     }
 
-    /// Term, base and how far the log reaches. A copy remembers no vote and no peer: it may be older
-    /// than what its node did since. So it is not all that its node has promised to hold, unless there
-    /// is nobody who could count on that.
-    fn write_state(&self, disk: &RealDisk, live: &Live<D>) -> Result<(), StorageError> {
-        let hard_state = HardState { vote: None, commit: self.commit.max(live.base.mark.raft_index), ..self.state.hard_state };
-        let first_segment = live.stretches.first().map_or(self.state.first_segment, |stretch| stretch.segment.id);
-        let (base, is_complete) = (live.base.clone(), self.is_alone || live.base.membership.voters.len() == 1);
-        let copied = State { hard_state, base, first_segment, peers: Vec::new(), ..self.state.clone() };
-        let state = State { known_as: disk.draw(), is_complete, ..copied };
+    /// Term, base and how far the log reaches. A copy remembers no vote and no peer: it may be
+    /// older than what its node did since. So it is not all that its node has promised to hold,
+    /// unless there is nobody who could count on that.
+    fn write_state(&self, disk: &RealDisk, live: &SegmentSet<D>) -> Result<(), StorageError> {
+        let hard_state = HardState {
+            vote: None,
+            commit: self.commit.max(live.base.point.raft_index),
+            ..self.state.hard_state
+        };
+        let first_segment =
+            live.stretches.first().map_or(self.state.first_segment, |stretch| stretch.segment.id);
+        let (base, is_complete) =
+            (live.base.clone(), self.is_alone || live.base.membership.voters.len() == 1);
+        let copied =
+            Metadata { hard_state, base, first_segment, peers: Vec::new(), ..self.state.clone() };
+        let state = Metadata { known_as: disk.draw(), is_complete, ..copied };
         let write_failed = |error| failed(disk, "write", STATE_NAME, error);
-        let file = disk.create(STATE_NAME).map_err(|error| failed(disk, "create", STATE_NAME, error))?;
-        let file = StateFile::<RealDisk>::fill(Arc::new(file), state).map_err(|error| match error {
-            WriteError::TooLarge => too_large(disk, STATE_NAME),
-            WriteError::Io(error) => write_failed(error),
-        })?;
+        let file =
+            disk.create(STATE_NAME).map_err(|error| failed(disk, "create", STATE_NAME, error))?;
+        let file =
+            MetadataFile::<RealDisk>::fill(Arc::new(file), state).map_err(|error| match error {
+                WriteError::TooLarge => too_large(disk, STATE_NAME),
+                WriteError::Io(error) => write_failed(error),
+            })?;
         let synced = live.place(self.last);
         if synced.raft_index > 0 {
             file.write_watermark(synced).map_err(write_failed)?;
@@ -157,13 +191,25 @@ impl<D: Disk> Source<D> {
     }
 
     /// Reads all that was written. Damage is told by where it lies in the log that was copied.
-    fn verify(&self, draft: &Draft<'_>, identity: &IdentityFile, live: &Live<D>) -> Result<(), BackupError> {
-        let copy = Opened::unlocked(draft.disk.path("").as_path(), identity.clone())?;
+    fn verify(
+        &self,
+        draft: &Draft<'_>,
+        identity: &IdentityFile,
+        live: &SegmentSet<D>,
+    ) -> Result<(), BackupError> {
+        let copy = OpenedLog::unlocked(draft.disk.path("").as_path(), identity.clone())?;
         let (base, last) = (copy.inspection.base.clone(), copy.inspection.last);
         let found = copy.verify(|_| draft.go_on())?;
-        if let Some(damage) = found.damage.into_iter().next() {
-            let path = damage.path.file_name().map_or_else(|| self.disk.path(""), |name| self.disk.path(&name.to_string_lossy()));
-            return Err(BackupError::Damaged { path, offset: damage.offset, reason: damage.reason });
+        if let Some(corruption) = found.corruption.into_iter().next() {
+            let path = corruption
+                .path
+                .file_name()
+                .map_or_else(|| self.disk.path(""), |name| self.disk.path(&name.to_string_lossy()));
+            return Err(BackupError::Damaged {
+                path,
+                offset: corruption.offset,
+                reason: corruption.reason,
+            });
         }
         match base == live.base && last.raft_index == self.last {
             true => Ok(()),
@@ -172,8 +218,11 @@ impl<D: Disk> Source<D> {
     }
 
     fn ends_early(&self, raft_index: u64) -> StorageError {
-        let reason = format!("the log was to be read up to raft index {}, and ends at {raft_index}", self.last);
-        StorageError::Damaged { path: self.disk.path(""), offset: 0, reason }
+        let reason = format!(
+            "the log was to be read up to raft index {}, and ends at {raft_index}",
+            self.last
+        );
+        StorageError::Corrupt { path: self.disk.path(""), offset: 0, reason }
     }
 }
 
@@ -206,7 +255,8 @@ impl Draft<'_> {
     /// Takes out again what the log has given up meanwhile.
     fn keep_only<'n>(&mut self, names: impl Iterator<Item = &'n str>) -> Result<(), StorageError> {
         let kept: BTreeSet<&str> = names.collect();
-        let gone: Vec<String> = self.done.keys().filter(|name| !kept.contains(&***name)).cloned().collect();
+        let gone: Vec<String> =
+            self.done.keys().filter(|name| !kept.contains(&***name)).cloned().collect();
         for name in gone {
             self.disk.remove(&name).map_err(|error| failed(self.disk, "remove", &name, error))?;
             self.done.remove(&name);
@@ -215,7 +265,11 @@ impl Draft<'_> {
     }
 
     /// A sealed segment as it is.
-    fn take_whole<D: Disk>(&self, disk: &D, segment: &Segment<D>) -> Result<(Taken, u64), BackupError> {
+    fn take_whole<D: Disk>(
+        &self,
+        disk: &D,
+        segment: &Segment<D>,
+    ) -> Result<(Taken, u64), BackupError> {
         let bytes = segment.sealed_bytes().expect("a whole segment is sealed");
         if disk.link(&segment.name, &self.disk.path("")).is_ok() {
             return Ok((Taken::Linked, bytes));
@@ -225,20 +279,37 @@ impl Draft<'_> {
     }
 
     /// The records of a segment before raft index `end`, under a head of their own.
-    fn take_records<D: Disk>(&self, disk: &D, segment: &Arc<Segment<D>>, end: u64) -> Result<(Taken, u64), BackupError> {
+    fn take_records<D: Disk>(
+        &self,
+        disk: &D,
+        segment: &Arc<Segment<D>>,
+        end: u64,
+    ) -> Result<(Taken, u64), BackupError> {
         let last = end - segment.first - 1;
         let (offset, body_bytes) = segment.place(disk, &*segment.contents(disk)?, last)?;
         let (from, to) = self.open(disk, &segment.name)?;
         let mut page = [0; PAGE_BYTES];
-        page[..format::SEGMENT_HEAD_BYTES].copy_from_slice(&format::segment_head(self.directory));
-        write_all(&to, &mut [IoSlice::new(&page)], 0).map_err(|error| failed(self.disk, "write", &segment.name, error))?;
-        self.copy(disk, &segment.name, &from, &to, RECORDS_AT..offset + format::record_bytes(body_bytes))
+        page[..format::SEGMENT_HEAD_BYTES].copy_from_slice(&format::segment_header(self.directory));
+        write_all(&to, &mut [IoSlice::new(&page)], 0)
+            .map_err(|error| failed(self.disk, "write", &segment.name, error))?;
+        self.copy(
+            disk,
+            &segment.name,
+            &from,
+            &to,
+            RECORDS_AT..offset + format::record_bytes(body_bytes),
+        )
     }
 
     /// Opens a file of the log, then makes that of the same name here.
-    fn open<D: Disk>(&self, disk: &D, name: &str) -> Result<(D::File, <RealDisk as Disk>::File), StorageError> {
+    fn open<D: Disk>(
+        &self,
+        disk: &D,
+        name: &str,
+    ) -> Result<(D::File, <RealDisk as Disk>::File), StorageError> {
         let from = disk.open(name).map_err(|error| failed(disk, "read", name, error))?;
-        let to = self.disk.create(name).map_err(|error| failed(self.disk, "create", name, error))?;
+        let to =
+            self.disk.create(name).map_err(|error| failed(self.disk, "create", name, error))?;
         Ok((from, to))
     }
 
@@ -256,7 +327,8 @@ impl Draft<'_> {
         while at < range.end {
             self.go_on()?;
             let now = (range.end - at).min(PIECE_BYTES) as usize;
-            read_exact(from, &mut piece[..now], at).map_err(|error| failed(disk, "read", name, error))?;
+            read_exact(from, &mut piece[..now], at)
+                .map_err(|error| failed(disk, "read", name, error))?;
             let written = write_all(to, &mut [IoSlice::new(&piece[..now])], at);
             written.map_err(|error| failed(self.disk, "write", name, error))?;
             at += now as u64;

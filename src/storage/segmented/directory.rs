@@ -1,8 +1,9 @@
 //! One directory of the operating system, by a handle that stays open.
 //!
-//! Its name is resolved once. From then on every file is named relative to the handle, so that it does not matter what becomes of the
-//! name: whether the process changes its working directory, a link on the way is switched, the directory is renamed, or another one
-//! or a file system is put in its place. The path is kept for messages alone.
+//! Its name is resolved once. From then on every file is named relative to the handle, so that it
+//! does not matter what becomes of the name: whether the process changes its working directory, a
+//! link on the way is switched, the directory is renamed, or another one or a file system is put in
+//! its place. The path is kept for messages alone.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -13,7 +14,7 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::retry_on_intr;
 
 use super::error::{no_directory, no_parent};
-use crate::owner::owner;
+use crate::log_prefix::log_prefix;
 use crate::storage::StorageError;
 
 #[derive(Debug)]
@@ -25,14 +26,17 @@ pub(super) struct Directory {
 /// How to open a directory that is there. Not `NOFOLLOW`: its name may well be a link.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// What tells a file from every other one: that of this name, or with none what is open. Asks for nothing else: who asks Linux for the times of a file
-/// has its next write store new ones, and that took a third of the time of an append (6.13 and later:
-/// "multigrain timestamps").
+/// What tells a file from every other one: that of this name, or with none what is open. Asks for
+/// nothing else: who asks Linux for the times of a file has its next write store new ones, and that
+/// took a third of the time of an append (6.13 and later: "multigrain timestamps").
 #[cfg(target_os = "linux")]
 fn id_of(at: impl rustix::fd::AsFd, name: &str) -> rustix::io::Result<(u64, u64)> {
     let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
     match rustix::fs::statx(&at, name, flags, rustix::fs::StatxFlags::INO) {
-        Ok(found) => Ok((u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor), found.stx_ino)),
+        Ok(found) => Ok((
+            u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor),
+            found.stx_ino,
+        )),
         // Sandboxes that do not know the call.
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => stat_of(at, name),
         Err(error) => Err(error),
@@ -43,7 +47,11 @@ fn id_of(at: impl rustix::fd::AsFd, name: &str) -> rustix::io::Result<(u64, u64)
 use stat_of as id_of;
 
 fn stat_of(at: impl rustix::fd::AsFd, name: &str) -> rustix::io::Result<(u64, u64)> {
-    let found = if name.is_empty() { rustix::fs::fstat(at)? } else { rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)? };
+    let found = if name.is_empty() {
+        rustix::fs::fstat(at)?
+    } else {
+        rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?
+    };
     Ok((found.st_dev as u64, found.st_ino))
 }
 
@@ -57,13 +65,17 @@ impl Directory {
                 directory.sync_own_name().map_err(|error| no_directory(name, error))?;
                 Ok(Some(directory))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => Ok(None),
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(no_directory(&path, error)),
         }
     }
 
     /// Makes the directory that is to have this name, durably. Its parent is there already.
-    pub(super) fn make(name: &Path) -> Result<Directory, StorageError> {
+    pub(super) fn create_dir(name: &Path) -> Result<Directory, StorageError> {
         let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
         let (Some(parent), Some(own)) = (path.parent(), path.file_name()) else {
             return Err(no_directory(&path, io::ErrorKind::InvalidInput.into()));
@@ -73,7 +85,8 @@ impl Directory {
         Ok(Directory { handle, path })
     }
 
-    /// Makes durable that the directory is there. Whoever made it may have ended before that; then nothing is in it yet.
+    /// Makes durable that the directory is there. Whoever made it may have ended before that; then
+    /// nothing is in it yet.
     fn sync_own_name(&self) -> io::Result<()> {
         if !self.list()?.is_empty() {
             return Ok(());
@@ -116,10 +129,13 @@ impl Directory {
 
     /// Makes a file that was not there.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
-        let made = openat(&self.handle, name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OWN_FILE);
+        let made =
+            openat(&self.handle, name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OWN_FILE);
         made.map_err(|error| match error.kind() {
             // A plain name in a directory that is open: only that directory can be missing.
-            io::ErrorKind::NotFound => io::Error::new(error.kind(), "the directory was removed while it was in use"),
+            io::ErrorKind::NotFound => {
+                io::Error::new(error.kind(), "the directory was removed while it was in use")
+            }
             _ => error,
         })
     }
@@ -153,21 +169,24 @@ impl Directory {
         }
     }
 
-    /// Locks the directory itself, against whoever locks it alone or, unless `shared`, against everybody. Whether nobody else has. What
-    /// is in it may be removed, and is locked all the same. Where a directory cannot be locked the lock on a file decides alone.
+    /// Locks the directory itself, against whoever locks it alone or, unless `shared`, against
+    /// everybody. Whether nobody else has. What is in it may be removed, and is locked all the
+    /// same. Where a directory cannot be locked the lock on a file decides alone.
     pub(super) fn try_lock(&self, shared: bool) -> io::Result<bool> {
         Ok(try_lock(&self.handle, shared).unwrap_or_else(|error| {
-            log::debug!("{}{} cannot be locked itself: {error}", owner(), self.path.display());
+            log::debug!("{}{} cannot be locked itself: {error}", log_prefix(), self.path.display());
             true
         }))
     }
 
-    /// Locks one of its files in the same way. On a network file system this reaches other machines, and a lock on a directory need not.
+    /// Locks one of its files in the same way. On a network file system this reaches other
+    /// machines, and a lock on a directory need not.
     pub(super) fn try_lock_file(file: &File, shared: bool) -> io::Result<bool> {
         try_lock(file, shared)
     }
 
-    /// Gives the lock back by word: the descriptor may have a copy in a child that is about to be started.
+    /// Gives the lock back by word: the descriptor may have a copy in a child that is about to be
+    /// started.
     pub(super) fn unlock(&self) {
         unlock(&self.handle);
     }
@@ -186,7 +205,8 @@ fn open_dir(path: &Path) -> io::Result<File> {
 }
 
 fn openat(directory: &File, name: &str, flags: OFlags) -> io::Result<File> {
-    let file = retry_on_intr(|| rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR))?;
+    let file =
+        retry_on_intr(|| rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR))?;
     Ok(file.into())
 }
 
@@ -210,6 +230,6 @@ fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
 
 fn unlock(file: &File) {
     if let Err(error) = file.unlock() {
-        log::debug!("{}a lock could not be given back: {error}", owner());
+        log::debug!("{}a lock could not be given back: {error}", log_prefix());
     }
 }

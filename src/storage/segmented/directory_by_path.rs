@@ -1,7 +1,9 @@
-//! One directory of the operating system, by its absolute path, where directories have no handles to be had from `std`.
+//! One directory of the operating system, by its absolute path, where directories have no handles
+//! to be had from `std`.
 //!
-//! Does what `directory.rs` does on Unix, as far as it can: the path is made absolute once, so that a change of the working directory
-//! changes nothing. The file `LOCK` is locked, and cannot be removed as long as it is open.
+//! Does what `directory.rs` does on Unix, as far as it can: the path is made absolute once, so that
+//! a change of the working directory changes nothing. The file `LOCK` is locked, and cannot be
+//! removed as long as it is open.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -32,7 +34,7 @@ impl Directory {
     }
 
     /// Makes the directory that is to have this name. Its parent is there already.
-    pub(super) fn make(name: &Path) -> Result<Directory, StorageError> {
+    pub(super) fn create_dir(name: &Path) -> Result<Directory, StorageError> {
         let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
         let Some(parent) = path.parent() else {
             return Err(no_directory(&path, io::ErrorKind::InvalidInput.into()));
@@ -83,7 +85,8 @@ impl Directory {
         std::fs::hard_link(self.path(name), to.join(name))
     }
 
-    /// Names are as durable as the file system makes them: directories cannot be opened to be synced.
+    /// Names are as durable as the file system makes them: directories cannot be opened to be
+    /// synced.
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(())
     }
@@ -93,7 +96,8 @@ impl Directory {
         Ok(true)
     }
 
-    /// Locks the directory against whoever locks it alone or, unless `shared`, against everybody. Whether nobody else has.
+    /// Locks the directory against whoever locks it alone or, unless `shared`, against everybody.
+    /// Whether nobody else has.
     pub(super) fn try_lock(&self, shared: bool) -> io::Result<bool> {
         let mut options = OpenOptions::new();
         options.read(true).write(!shared).create(!shared).truncate(false);

@@ -1,9 +1,11 @@
 //! The lock that keeps others out of a directory.
 //!
-//! Two things are locked that a log cannot do without: the directory itself, so that nothing that is done to its files lets anybody in,
-//! and the file `state`, since on a network file system locks on directories need not reach other machines.
+//! Two things are locked that a log cannot do without: the directory itself, so that nothing that
+//! is done to its files lets anybody in, and the file `state`, since on a network file system locks
+//! on directories need not reach other machines.
 //!
-//! Locks belong to open files, and a child that `fork` makes has copies of those. So they are given back by word, and never by a child.
+//! Locks belong to open files, and a child that `fork` makes has copies of those. So they are given
+//! back by word, and never by a child.
 
 use std::fs::File;
 use std::io;
@@ -25,9 +27,17 @@ pub(crate) struct DirectoryLock {
 
 impl DirectoryLock {
     /// `None` if somebody else has it.
-    pub(super) fn take(directory: &Arc<Directory>, shared: bool) -> io::Result<Option<DirectoryLock>> {
+    pub(super) fn take(
+        directory: &Arc<Directory>,
+        shared: bool,
+    ) -> io::Result<Option<DirectoryLock>> {
         let taken = directory.try_lock(shared)?;
-        Ok(taken.then(|| DirectoryLock { directory: directory.clone(), file: None, shared, home: home() }))
+        Ok(taken.then(|| DirectoryLock {
+            directory: directory.clone(),
+            file: None,
+            shared,
+            home: home(),
+        }))
     }
 
     /// Locks one of the files too. Whether nobody else has.

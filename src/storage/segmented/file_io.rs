@@ -1,4 +1,5 @@
-//! Whole reads and writes, where the calls of the operating system may do less than they were asked.
+//! Whole reads and writes, where the calls of the operating system may do less than they were
+//! asked.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -6,13 +7,22 @@ use std::ops::Range;
 use super::fs::DiskFile;
 
 /// Writes all of `parts`, however many calls that takes.
-pub(super) fn write_all(file: &impl DiskFile, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+pub(super) fn write_all(
+    file: &impl DiskFile,
+    parts: &mut [IoSlice<'_>],
+    offset: u64,
+) -> io::Result<()> {
     write_from(file, parts, offset).map_err(|(_, error)| error)
 }
 
-/// Writes all of `parts`, or nothing of them where there is no room. A disk that had room for some of it is not full but broken: what is
-/// refused for want of room must not be there after a crash, and that would be.
-pub(super) fn write_whole(file: &impl DiskFile, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+/// Writes all of `parts`, or nothing of them where there is no room. A disk that had room for some
+/// of it is not full but broken: what is refused for want of room must not be there after a crash,
+/// and that would be.
+pub(super) fn write_whole(
+    file: &impl DiskFile,
+    parts: &mut [IoSlice<'_>],
+    offset: u64,
+) -> io::Result<()> {
     write_from(file, parts, offset).map_err(|(written, error)| match written {
         0 => error,
         written => io::Error::other(format!("{written} bytes were written, and then: {error}")),
@@ -20,7 +30,11 @@ pub(super) fn write_whole(file: &impl DiskFile, parts: &mut [IoSlice<'_>], offse
 }
 
 /// Writes all of `parts`. An error comes with how many bytes were written before.
-fn write_from(file: &impl DiskFile, mut parts: &mut [IoSlice<'_>], offset: u64) -> Result<(), (u64, io::Error)> {
+fn write_from(
+    file: &impl DiskFile,
+    mut parts: &mut [IoSlice<'_>],
+    offset: u64,
+) -> Result<(), (u64, io::Error)> {
     /// What one call takes at most on Linux (IOV_MAX).
     const PARTS_MAX: usize = 1024;
     let mut done = 0;
@@ -42,18 +56,20 @@ fn write_from(file: &impl DiskFile, mut parts: &mut [IoSlice<'_>], offset: u64) 
 
 /// How many zeros one call writes at most, and never across a multiple of it.
 ///
-/// Linux can keep in one piece (a folio) what one call brought into memory, as far as it is aligned: a page fault, a write or a sync there
-/// costs what the pieces cost, not the pages. Larger pieces are harder to come by, and whoever waits for the processor or the disk
-/// meanwhile waits for a whole one: about 80 microseconds and half a millisecond on a fast machine, or a millisecond more where a
-/// hypervisor has to give each new page first.
-const ZEROS_AT_ONCE: u64 = 512 << 10;
+/// Linux can keep in one piece (a folio) what one call brought into memory, as far as it is
+/// aligned: a page fault, a write or a sync there costs what the pieces cost, not the pages. Larger
+/// pieces are harder to come by, and whoever waits for the processor or the disk meanwhile waits
+/// for a whole one: about 80 microseconds and half a millisecond on a fast machine, or a
+/// millisecond more where a hypervisor has to give each new page first.
+const ZERO_CHUNK_BYTES: u64 = 512 << 10;
 
 /// Where the piece of zeros that begins at `offset` ends.
 pub(super) fn zeros_end(offset: u64, end: u64) -> u64 {
-    end.min((offset / ZEROS_AT_ONCE + 1) * ZEROS_AT_ONCE)
+    end.min((offset / ZERO_CHUNK_BYTES + 1) * ZERO_CHUNK_BYTES)
 }
 
-/// Writes zeros over `range`, so that the blocks below are there and need not be made when they are used.
+/// Writes zeros over `range`, so that the blocks below are there and need not be made when they are
+/// used.
 pub(super) fn write_zeros(file: &impl DiskFile, range: Range<u64>) -> io::Result<()> {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut offset = range.start;
@@ -132,6 +148,9 @@ mod tests {
         let file = Noting::default();
         write_zeros(&file, format::RECORDS_AT..3 * PIECE + 5).unwrap();
         let written = file.0.lock().clone();
-        assert_eq!(written, [4096..PIECE, PIECE..2 * PIECE, 2 * PIECE..3 * PIECE, 3 * PIECE..3 * PIECE + 5]);
+        assert_eq!(
+            written,
+            [4096..PIECE, PIECE..2 * PIECE, 2 * PIECE..3 * PIECE, 3 * PIECE..3 * PIECE + 5]
+        );
     }
 }

@@ -1,13 +1,15 @@
-//! Every byte of a segment file, and the checksummed page that the small files are made of. See `format.md`, which has the rulers.
+//! Every byte of a segment file, and the checksummed page that the small files are made of. See
+//! `format.md`, which has the rulers.
 
 use bytes::{Buf, Bytes};
 
-use crate::batch::{Batch, LIMIT, Mark, PREFIX_BYTES};
+use crate::batch::{BATCH_HEADER_BYTES, Batch, FIELD_LIMIT, LogPoint};
 use crate::entry::NodeId;
 
 /// The version of everything in the directory.
 pub(super) const VERSION: u32 = 2;
-/// What may be used in the files of this version and must be known to whoever reads them. Nothing so far.
+/// What may be used in the files of this version and must be known to whoever reads them. Nothing
+/// so far.
 pub(super) const FEATURES: u32 = 0;
 
 /// Records begin at multiples of this.
@@ -27,14 +29,14 @@ const SEAL_BYTES: usize = 144;
 
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"DLre");
 /// The header of a record.
-pub(super) const HEADER_BYTES: usize = 96;
+pub(super) const RECORD_HEADER_BYTES: usize = 96;
 /// What the checksum of a record's header covers at most: the header, and the prefix of the body.
-pub(super) const CHECKED_BYTES: usize = HEADER_BYTES + PREFIX_BYTES;
+pub(super) const CHECKED_BYTES: usize = RECORD_HEADER_BYTES + BATCH_HEADER_BYTES;
 
 /// One record in the footer of a sealed segment.
 pub(super) const PLACE_BYTES: usize = 32;
 
-const MARK_BYTES: usize = 48;
+const POINT_BYTES: usize = 48;
 
 /// The next multiple of [`ALIGN`].
 pub(super) fn aligned(bytes: u64) -> u64 {
@@ -43,11 +45,12 @@ pub(super) fn aligned(bytes: u64) -> u64 {
 
 /// How many bytes of a segment a body of this length takes.
 pub(super) fn record_bytes(body_bytes: u64) -> u64 {
-    aligned(HEADER_BYTES as u64 + body_bytes)
+    aligned(RECORD_HEADER_BYTES as u64 + body_bytes)
 }
 
-/// What the checksums of a segment begin with: a record of another directory, or of another segment, does not fit.
-pub(super) fn seed(directory: u128, segment: u64) -> u32 {
+/// What the checksums of a segment begin with: a record of another directory, or of another
+/// segment, does not fit.
+pub(super) fn checksum_seed(directory: u128, segment: u64) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&directory.to_le_bytes());
     hasher.update(&segment.to_le_bytes());
@@ -61,7 +64,8 @@ fn checksum(seed: u32, parts: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
-/// The name of a segment: `<segment id>-<first raft index>.seg`, both as 16 hexadecimal digits, so that names sort by id.
+/// The name of a segment: `<segment id>-<first raft index>.seg`, both as 16 hexadecimal digits, so
+/// that names sort by id.
 pub(super) fn segment_name(id: u64, first: u64) -> String {
     format!("{id:016x}-{first:016x}.seg")
 }
@@ -69,13 +73,16 @@ pub(super) fn segment_name(id: u64, first: u64) -> String {
 /// The id and first raft index in the name of a segment. `None` if it is not such a name.
 pub(super) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     let (id, first) = name.strip_suffix(".seg")?.split_once('-')?;
-    let number = |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+    let number =
+        |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
     let (id, first) = (number(id)?, number(first)?);
-    ((1..LIMIT).contains(&first) && id < u64::MAX && segment_name(id, first) == name).then_some((id, first))
+    ((1..FIELD_LIMIT).contains(&first) && id < u64::MAX && segment_name(id, first) == name)
+        .then_some((id, first))
 }
 
-/// The head of every segment, the same for all of a directory: it is written and synced before the file is anybody's segment.
-pub(super) fn segment_head(directory: u128) -> [u8; SEGMENT_HEAD_BYTES] {
+/// The head of every segment, the same for all of a directory: it is written and synced before the
+/// file is anybody's segment.
+pub(super) fn segment_header(directory: u128) -> [u8; SEGMENT_HEAD_BYTES] {
     let mut head = [0; SEGMENT_HEAD_BYTES];
     put(&mut head, 4, &SEGMENT_MAGIC.to_le_bytes());
     put(&mut head, 8, &VERSION.to_le_bytes());
@@ -87,60 +94,80 @@ pub(super) fn segment_head(directory: u128) -> [u8; SEGMENT_HEAD_BYTES] {
 
 /// Why a segment cannot be read at all.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum HeadError {
+pub(super) enum SegmentHeaderError {
     UnknownVersion(u32),
     UnknownFeatures(u32),
-    Damaged(&'static str),
+    Corrupt(&'static str),
 }
 
-/// Judges the head of a segment, the first bytes of `page`. Its layout is the same in every version.
-pub(super) fn check_segment_head(page: &[u8; PAGE_BYTES], directory: u128) -> Result<(), HeadError> {
+/// Judges the head of a segment, the first bytes of `page`. Its layout is the same in every
+/// version.
+pub(super) fn check_segment_head(
+    page: &[u8; PAGE_BYTES],
+    directory: u128,
+) -> Result<(), SegmentHeaderError> {
     let head = &page[..SEGMENT_HEAD_BYTES];
     let version = u32_at(head, 8);
     let intact = u32_at(head, 4) == SEGMENT_MAGIC && crc32fast::hash(&head[4..]) == u32_at(head, 0);
     let features = u32_at(head, 12) & !FEATURES;
     match intact {
-        true if version > VERSION => Err(HeadError::UnknownVersion(version)),
-        true if features != 0 => Err(HeadError::UnknownFeatures(features)),
-        _ if head != segment_head(directory) => Err(HeadError::Damaged("the head of the segment is not one of this log")),
+        true if version > VERSION => Err(SegmentHeaderError::UnknownVersion(version)),
+        true if features != 0 => Err(SegmentHeaderError::UnknownFeatures(features)),
+        _ if head != segment_header(directory) => {
+            Err(SegmentHeaderError::Corrupt("the head of the segment is not one of this log"))
+        }
         _ => Ok(()),
     }
 }
 
 /// A place in the log that is known to be durable: this raft index, in this segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Synced {
+pub(super) struct DurablePoint {
     pub(super) raft_index: u64,
     pub(super) segment: u64,
 }
 
 /// The header of a record. Little-endian; see `format.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct RecordHeader {
     pub(super) segment: u64,
     /// The mark after this batch: its raft index and term are those of the batch.
-    pub(super) mark: Mark,
+    pub(super) point: LogPoint,
     pub(super) body_bytes: u32,
-    /// How far the log was known to be durable when this was written. Always below `mark.raft_index`.
-    pub(super) synced: Synced,
+    /// How far the log was known to be durable when this was written. Always below
+    /// `mark.raft_index`.
+    pub(super) synced: DurablePoint,
     /// The newest raft index known to be committed when this was written.
     pub(super) commit: u64,
     pub(super) table_crc: u32,
 }
 
-impl Header {
+impl RecordHeader {
     /// The header of `batch`, after which the log stands at `mark`.
-    pub(super) fn of(batch: &Batch, mark: Mark, segment: u64, synced: Synced, commit: u64) -> Header {
+    pub(super) fn of(
+        batch: &Batch,
+        point: LogPoint,
+        segment: u64,
+        synced: DurablePoint,
+        commit: u64,
+    ) -> RecordHeader {
         let table_crc = crc32fast::hash(batch.table());
-        Header { segment, mark, body_bytes: batch.body().len() as u32, synced, commit, table_crc }
+        RecordHeader {
+            segment,
+            point,
+            body_bytes: batch.body().len() as u32,
+            synced,
+            commit,
+            table_crc,
+        }
     }
 
     /// Encodes it, in front of a body that begins with `prefix`.
-    pub(super) fn encode(&self, seed: u32, prefix: &[u8]) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
+    pub(super) fn encode(&self, seed: u32, prefix: &[u8]) -> [u8; RECORD_HEADER_BYTES] {
+        let mut bytes = [0; RECORD_HEADER_BYTES];
         put(&mut bytes, 4, &RECORD_MAGIC.to_le_bytes());
         put(&mut bytes, 8, &self.segment.to_le_bytes());
-        put(&mut bytes, 16, &mark_bytes(&self.mark));
+        put(&mut bytes, 16, &point_bytes(&self.point));
         put(&mut bytes, 60, &self.body_bytes.to_le_bytes());
         put(&mut bytes, 64, &self.synced.raft_index.to_le_bytes());
         put(&mut bytes, 72, &self.synced.segment.to_le_bytes());
@@ -151,25 +178,34 @@ impl Header {
         bytes
     }
 
-    /// Decodes the header at the start of `bytes`, which reach up to the end of the record or at least over [`CHECKED_BYTES`].
-    /// `None` if there is none of `segment`. Nothing in it is believed before its checksum fits, its lengths least of all.
+    /// Decodes the header at the start of `bytes`, which reach up to the end of the record or at
+    /// least over [`CHECKED_BYTES`]. `None` if there is none of `segment`. Nothing in it is
+    /// believed before its checksum fits, its lengths least of all.
     #[inline(always)]
-    pub(super) fn decode(bytes: &[u8], segment: u64, seed: u32) -> Option<Header> {
-        if bytes.len() < HEADER_BYTES || u32_at(bytes, 4) != RECORD_MAGIC || u64_at(bytes, 8) != segment {
+    pub(super) fn decode(bytes: &[u8], segment: u64, seed: u32) -> Option<RecordHeader> {
+        if bytes.len() < RECORD_HEADER_BYTES
+            || u32_at(bytes, 4) != RECORD_MAGIC
+            || u64_at(bytes, 8) != segment
+        {
             return None;
         }
         let body_bytes = u32_at(bytes, 60);
-        let prefix = bytes.get(HEADER_BYTES..HEADER_BYTES + PREFIX_BYTES.min(body_bytes as usize))?;
-        if checksum(seed, &[&bytes[4..HEADER_BYTES + prefix.len()]]) != u32_at(bytes, 0)
+        let prefix = bytes.get(
+            RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + BATCH_HEADER_BYTES.min(body_bytes as usize),
+        )?;
+        if checksum(seed, &[&bytes[4..RECORD_HEADER_BYTES + prefix.len()]]) != u32_at(bytes, 0)
             && !planted!("lengths are believed without a checksum")
         {
             return None;
         }
-        let (synced, commit) = (Synced { raft_index: u64_at(bytes, 64), segment: u64_at(bytes, 72) }, u64_at(bytes, 80));
-        let mark = mark_at(bytes, 16);
-        (is_possible(&mark) && synced.raft_index.max(commit) < LIMIT).then(|| Header {
+        let (synced, commit) = (
+            DurablePoint { raft_index: u64_at(bytes, 64), segment: u64_at(bytes, 72) },
+            u64_at(bytes, 80),
+        );
+        let point = point_at(bytes, 16);
+        (is_possible(&point) && synced.raft_index.max(commit) < FIELD_LIMIT).then(|| RecordHeader {
             segment,
-            mark,
+            point,
             body_bytes,
             synced,
             commit,
@@ -177,9 +213,12 @@ impl Header {
         })
     }
 
-    /// Whether `bytes` could begin a record of `segment`: a cheap look, before the checksum is worth computing.
+    /// Whether `bytes` could begin a record of `segment`: a cheap look, before the checksum is
+    /// worth computing.
     pub(super) fn may_begin(bytes: &[u8], segment: u64) -> bool {
-        bytes.len() >= HEADER_BYTES && u32_at(bytes, 4) == RECORD_MAGIC && u64_at(bytes, 8) == segment
+        bytes.len() >= RECORD_HEADER_BYTES
+            && u32_at(bytes, 4) == RECORD_MAGIC
+            && u64_at(bytes, 8) == segment
     }
 
     pub(super) fn record_bytes(&self) -> u64 {
@@ -189,28 +228,41 @@ impl Header {
 
 /// The header of a record of `segment` that is known to be the one of `raft_index`.
 #[inline(always)]
-pub(super) fn check_record(record: &[u8], segment: u64, seed: u32, raft_index: u64) -> Result<Header, &'static str> {
-    let header = Header::decode(record, segment, seed).ok_or("no record of this segment begins here")?;
-    if header.mark.raft_index != raft_index {
+pub(super) fn check_record(
+    record: &[u8],
+    segment: u64,
+    seed: u32,
+    raft_index: u64,
+) -> Result<RecordHeader, &'static str> {
+    let header = RecordHeader::decode(record, segment, seed)
+        .ok_or("no record of this segment begins here")?;
+    if header.point.raft_index != raft_index {
         return Err("the record belongs to another raft index");
     }
-    if (record.len() - HEADER_BYTES) as u64 != u64::from(header.body_bytes) {
+    if (record.len() - RECORD_HEADER_BYTES) as u64 != u64::from(header.body_bytes) {
         return Err("the record has another length than its place in the index says");
     }
     Ok(header)
 }
 
 /// Takes such a record apart.
-pub(super) fn decode_record(mut record: Bytes, segment: u64, seed: u32, raft_index: u64) -> Result<(Header, Batch), &'static str> {
+pub(super) fn decode_record(
+    mut record: Bytes,
+    segment: u64,
+    seed: u32,
+    raft_index: u64,
+) -> Result<(RecordHeader, Batch), &'static str> {
     let header = check_record(&record, segment, seed, raft_index)?;
-    record.advance(HEADER_BYTES);
-    let batch = Batch::new(raft_index, header.mark.term, record).map_err(|_| "the record does not hold a batch")?;
+    record.advance(RECORD_HEADER_BYTES);
+    let batch = Batch::new(raft_index, header.point.term, record)
+        .map_err(|_| "the record does not hold a batch")?;
     Ok((header, batch))
 }
 
-/// One record as the footer of a sealed segment knows it: apart from the record, so that it can still be named when that is damaged.
+/// One record as the footer of a sealed segment knows it: apart from the record, so that it can
+/// still be named when that is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct IndexEntry {
     pub(super) offset: u64,
     pub(super) next_index: u64,
     pub(super) term: u64,
@@ -218,7 +270,7 @@ pub(super) struct Place {
     pub(super) body_bytes: u32,
 }
 
-impl Place {
+impl IndexEntry {
     pub(super) fn encode(&self) -> [u8; PLACE_BYTES] {
         let mut bytes = [0; PLACE_BYTES];
         put(&mut bytes, 0, &self.offset.to_le_bytes());
@@ -231,8 +283,8 @@ impl Place {
 
     /// The place at the start of `bytes`, which are at least [`PLACE_BYTES`].
     #[inline]
-    pub(super) fn decode(bytes: &[u8]) -> Place {
-        Place {
+    pub(super) fn decode(bytes: &[u8]) -> IndexEntry {
+        IndexEntry {
             offset: u64_at(bytes, 0),
             next_index: u64_at(bytes, 8),
             term: u64_at(bytes, 16),
@@ -247,7 +299,8 @@ pub(super) fn footer_crc(seed: u32, footer: &[u8]) -> u32 {
     checksum(seed, &[footer])
 }
 
-/// What is written into a segment once it takes no more and is durable: opening then needs to read nothing else of it.
+/// What is written into a segment once it takes no more and is durable: opening then needs to read
+/// nothing else of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seal {
     pub(super) segment: u64,
@@ -256,9 +309,9 @@ pub(super) struct Seal {
     pub(super) footer_at: u64,
     pub(super) footer_crc: u32,
     /// The mark before its first record.
-    pub(super) before: Mark,
+    pub(super) before: LogPoint,
     /// The mark after its last record.
-    pub(super) last: Mark,
+    pub(super) last: LogPoint,
 }
 
 impl Seal {
@@ -269,15 +322,20 @@ impl Seal {
         put(&mut bytes, 16, &self.records.to_le_bytes());
         put(&mut bytes, 24, &self.footer_at.to_le_bytes());
         put(&mut bytes, 32, &self.footer_crc.to_le_bytes());
-        put(&mut bytes, 40, &mark_bytes(&self.before));
-        put(&mut bytes, 88, &mark_bytes(&self.last));
+        put(&mut bytes, 40, &point_bytes(&self.before));
+        put(&mut bytes, 88, &point_bytes(&self.last));
         let crc = checksum(seed, &[&bytes[4..]]);
         put(&mut bytes, 0, &crc.to_le_bytes());
         bytes
     }
 
     /// The seal in the first page of a segment. `None` if it has none that can be believed.
-    pub(super) fn decode(page: &[u8; PAGE_BYTES], segment: u64, first: u64, seed: u32) -> Option<Seal> {
+    pub(super) fn decode(
+        page: &[u8; PAGE_BYTES],
+        segment: u64,
+        first: u64,
+        seed: u32,
+    ) -> Option<Seal> {
         let bytes = &page[SEAL_AT..SEAL_AT + SEAL_BYTES];
         if u32_at(bytes, 4) != SEAL_MAGIC || checksum(seed, &[&bytes[4..]]) != u32_at(bytes, 0) {
             return None;
@@ -287,8 +345,8 @@ impl Seal {
             records: u64_at(bytes, 16),
             footer_at: u64_at(bytes, 24),
             footer_crc: u32_at(bytes, 32),
-            before: mark_at(bytes, 40),
-            last: mark_at(bytes, 88),
+            before: point_at(bytes, 40),
+            last: point_at(bytes, 88),
         };
         if !is_possible(&seal.before) || !is_possible(&seal.last) {
             return None;
@@ -307,20 +365,20 @@ impl Seal {
     }
 }
 
-fn mark_bytes(mark: &Mark) -> [u8; MARK_BYTES] {
-    let mut bytes = [0; MARK_BYTES];
-    put(&mut bytes, 0, &mark.raft_index.to_le_bytes());
-    put(&mut bytes, 8, &mark.term.to_le_bytes());
-    put(&mut bytes, 16, &mark.next_index.to_le_bytes());
-    put(&mut bytes, 24, &mark.next_position.to_le_bytes());
-    put(&mut bytes, 32, &mark.timestamp.to_le_bytes());
-    put(&mut bytes, 40, &mark.chain.to_le_bytes());
+fn point_bytes(point: &LogPoint) -> [u8; POINT_BYTES] {
+    let mut bytes = [0; POINT_BYTES];
+    put(&mut bytes, 0, &point.raft_index.to_le_bytes());
+    put(&mut bytes, 8, &point.term.to_le_bytes());
+    put(&mut bytes, 16, &point.next_index.to_le_bytes());
+    put(&mut bytes, 24, &point.next_position.to_le_bytes());
+    put(&mut bytes, 32, &point.timestamp.to_le_bytes());
+    put(&mut bytes, 40, &point.chain.to_le_bytes());
     bytes
 }
 
 #[inline(always)]
-fn mark_at(bytes: &[u8], at: usize) -> Mark {
-    Mark {
+fn point_at(bytes: &[u8], at: usize) -> LogPoint {
+    LogPoint {
         raft_index: u64_at(bytes, at),
         term: u64_at(bytes, at + 8),
         next_index: u64_at(bytes, at + 16),
@@ -330,10 +388,12 @@ fn mark_at(bytes: &[u8], at: usize) -> Mark {
     }
 }
 
-/// Whether a log can come so far as `mark`. Whatever a file holds, sums of what is in a mark do not overflow.
+/// Whether a log can come so far as `mark`. Whatever a file holds, sums of what is in a mark do not
+/// overflow.
 #[inline]
-fn is_possible(mark: &Mark) -> bool {
-    mark.raft_index.max(mark.next_index).max(mark.next_position).max(mark.timestamp) < LIMIT
+fn is_possible(point: &LogPoint) -> bool {
+    point.raft_index.max(point.next_index).max(point.next_position).max(point.timestamp)
+        < FIELD_LIMIT
 }
 
 fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
@@ -377,8 +437,8 @@ impl PageWriter {
         self.bytes(&value.to_le_bytes())
     }
 
-    pub(super) fn mark(&mut self, mark: &Mark) -> &mut Self {
-        self.bytes(&mark_bytes(mark))
+    pub(super) fn point(&mut self, point: &LogPoint) -> &mut Self {
+        self.bytes(&point_bytes(point))
     }
 
     pub(super) fn nodes(&mut self, nodes: &[NodeId]) -> &mut Self {
@@ -410,7 +470,9 @@ pub(super) struct PageReader<'a>(&'a [u8]);
 impl<'a> PageReader<'a> {
     /// `None` if `page` is not an intact page with this magic number.
     pub(super) fn new(page: &'a [u8], magic: &[u8; 4]) -> Option<PageReader<'a>> {
-        let intact = page.len() >= 8 && &page[4..8] == magic && crc32fast::hash(&page[4..]) == u32_at(page, 0);
+        let intact = page.len() >= 8
+            && &page[4..8] == magic
+            && crc32fast::hash(&page[4..]) == u32_at(page, 0);
         intact.then(|| PageReader(&page[8..]))
     }
 
@@ -427,8 +489,8 @@ impl<'a> PageReader<'a> {
         Some(u128::from(low) | u128::from(high) << 64)
     }
 
-    pub(super) fn mark(&mut self) -> Option<Mark> {
-        self.bytes(MARK_BYTES).map(|bytes| mark_at(bytes, 0)).filter(is_possible)
+    pub(super) fn point(&mut self) -> Option<LogPoint> {
+        self.bytes(POINT_BYTES).map(|bytes| point_at(bytes, 0)).filter(is_possible)
     }
 
     pub(super) fn nodes(&mut self, count: u32) -> Option<Vec<NodeId>> {

@@ -1,7 +1,8 @@
 //! The file seam: the few things that the log asks of a disk.
 //!
-//! Everything that the log does to files goes through [`Disk`] and [`DiskFile`], so that a simulated disk sees every call, in order, and
-//! can fail, tear or forget any of them. Names are plain file names in one directory.
+//! Everything that the log does to files goes through [`Disk`] and [`DiskFile`], so that a
+//! simulated disk sees every call, in order, and can fail, tear or forget any of them. Names are
+//! plain file names in one directory.
 
 use std::any::Any;
 use std::fmt;
@@ -21,8 +22,9 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Held as long as the directory is in use; dropping it lets others in.
     type Lock: Send + Sync;
 
-    /// Finds the directory by its name, and makes it durably if it is missing and `may_make`. Called once, before anything else; whatever
-    /// is done afterwards concerns the directory that was found, and no other that may have its name by then.
+    /// Finds the directory by its name, and makes it durably if it is missing and `may_make`.
+    /// Called once, before anything else; whatever is done afterwards concerns the directory that
+    /// was found, and no other that may have its name by then.
     fn attach(&self, may_make: bool) -> Result<(), StorageError>;
     /// Where `name` is, for messages. The directory itself for an empty name.
     fn path(&self, name: &str) -> PathBuf;
@@ -40,8 +42,8 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Takes a name away. The bytes stay for those who have the file open or mapped.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Gives a file one more name, the same one, in the directory `to`. Where that is not possible it
-    /// is an error, and changes nothing.
+    /// Gives a file one more name, the same one, in the directory `to`. Where that is not possible
+    /// it is an error, and changes nothing.
     fn link(&self, _name: &str, _to: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -64,16 +66,19 @@ pub(crate) trait DiskFile: Send + Sync + 'static {
 
     /// Its length in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Reads into `buffer` from `offset`; returns how many bytes, 0 at the end. May read fewer than there are.
+    /// Reads into `buffer` from `offset`; returns how many bytes, 0 at the end. May read fewer than
+    /// there are.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes `parts` one behind the other from `offset`; returns how many bytes were written, which may be fewer.
+    /// Writes `parts` one behind the other from `offset`; returns how many bytes were written,
+    /// which may be fewer.
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
-    /// Makes the file `bytes` long, reading as zeros, with room for them set aside. It was empty before.
+    /// Makes the file `bytes` long, reading as zeros, with room for them set aside. It was empty
+    /// before.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Makes its bytes and its length durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// Has the disk begin to write these bytes, so that less is left to do for whoever makes them durable. Where only that is possible, it
-    /// is done.
+    /// Has the disk begin to write these bytes, so that less is left to do for whoever makes them
+    /// durable. Where only that is possible, it is done.
     fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
         self.sync_data()
     }
@@ -90,32 +95,34 @@ pub(crate) trait DiskMap: Send + Sync + 'static {
     /// `len` bytes from `offset`, shared. `None` if the view does not reach so far.
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes>;
 
-    /// Shows `look` the same bytes, shared with nobody. `None` if the view does not reach so far.
-    fn look<T>(&self, offset: u64, len: u64, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        self.slice(offset, len).map(|bytes| look(&bytes))
+    /// Shows `read` the same bytes, shared with nobody. `None` if the view does not reach so far.
+    fn with_bytes<T>(&self, offset: u64, len: u64, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.slice(offset, len).map(|bytes| read(&bytes))
     }
 
     /// Says that these bytes will be looked at, as far as they are in the view and in memory.
-    fn ask_ahead(&self, _offset: u64, _len: u64) {}
+    fn prefetch(&self, _offset: u64, _len: u64) {}
 
     /// Tells when this view is gone, and all slices of it.
-    fn claims(&self) -> Claims;
+    fn claims(&self) -> MapRefs;
 }
 
 /// Who has a view of a file, or a slice of the view. None can be made once all are gone.
 #[derive(Debug)]
-pub(crate) struct Claims(Weak<dyn Any + Send + Sync>);
+pub(crate) struct MapRefs(Weak<dyn Any + Send + Sync>);
 
-impl Claims {
+impl MapRefs {
     /// The view and each slice of it hold `all`; nobody else does.
-    pub(super) fn of<T: Send + Sync + 'static>(all: Weak<T>) -> Claims {
-        Claims(all)
+    pub(super) fn of<T: Send + Sync + 'static>(all: Weak<T>) -> MapRefs {
+        MapRefs(all)
     }
 
-    /// Whether nobody looks at the file any more, so that it can be used for something else. Whoever did has ended before this returns.
-    pub(super) fn are_gone(&self) -> bool {
+    /// Whether nobody looks at the file any more, so that it can be used for something else.
+    /// Whoever did has ended before this returns.
+    pub(super) fn are_released(&self) -> bool {
         let gone = self.0.strong_count() == 0;
-        // The last owner gave up with Release. What is written from now on comes after all that he read.
+        // The last owner gave up with Release. What is written from now on comes after all that he
+        // read.
         fence(Ordering::Acquire);
         gone
     }

@@ -1,35 +1,39 @@
 //! Any bytes, found in the files of a directory.
 
-mod shelf;
+mod memory_dir;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use self::shelf::Shelf;
-use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, PAGE_BYTES, Place, RECORDS_AT, SEAL_AT, Seal, Synced};
+use self::memory_dir::MemoryDir;
+use super::format::{
+    self, CHECKED_BYTES, DurablePoint, IndexEntry, PAGE_BYTES, RECORD_HEADER_BYTES, RECORDS_AT,
+    RecordHeader, SEAL_AT, Seal,
+};
 use super::identity::IdentityFile;
-use super::live::SegmentReader;
 use super::maps::Maps;
+use super::metadata::{self, Metadata};
 use super::recovery;
-use super::state::{self, State};
-use crate::batch::LIMIT;
+use super::segment_set::SegmentReader;
+use crate::batch::FIELD_LIMIT;
 use crate::batch::fuzzing::with_sound_payloads;
 use crate::entry::NodeId;
-use crate::fuzzing::Dish;
+use crate::fuzzing::FuzzInput;
 use crate::role::Membership;
-use crate::storage::{Batch, LogReader, Mark, StorageError};
+use crate::storage::{Batch, LogPoint, LogReader, StorageError};
 
 const DIRECTORY: u128 = 0x0123_4567_89ab_cdef;
 
-/// Any bytes either are refused as a page, a header, a seal or a place, or say something that would be written as it came.
+/// Any bytes either are refused as a page, a header, a seal or a place, or say something that would
+/// be written as it came.
 pub fn page(input: &[u8]) {
-    let mut dish = Dish(input);
-    let (what, segment, first) = (dish.byte(), dish.u64(), dish.u64());
+    let mut fuzz_input = FuzzInput(input);
+    let (what, segment, first) = (fuzz_input.byte(), fuzz_input.u64(), fuzz_input.u64());
     let mut page = [0; PAGE_BYTES];
-    let given = dish.0.len().min(PAGE_BYTES);
-    page[..given].copy_from_slice(&dish.0[..given]);
+    let given = fuzz_input.0.len().min(PAGE_BYTES);
+    page[..given].copy_from_slice(&fuzz_input.0[..given]);
     for sound in [false, true] {
         match what % 6 {
             0 => a_state(page, sound),
@@ -40,11 +44,13 @@ pub fn page(input: &[u8]) {
             _ => a_seal(page, sound, segment, first),
         }
     }
-    if let Some((id, first)) = std::str::from_utf8(dish.0).ok().and_then(format::parse_segment_name) {
-        assert_eq!(format::segment_name(id, first).as_bytes(), dish.0);
+    if let Some((id, first)) =
+        std::str::from_utf8(fuzz_input.0).ok().and_then(format::parse_segment_name)
+    {
+        assert_eq!(format::segment_name(id, first).as_bytes(), fuzz_input.0);
     }
     if given >= format::PLACE_BYTES {
-        assert_eq!(Place::decode(&page).encode(), page[..format::PLACE_BYTES]);
+        assert_eq!(IndexEntry::decode(&page).encode(), page[..format::PLACE_BYTES]);
     }
 }
 
@@ -59,9 +65,9 @@ fn a_state(mut page: [u8; PAGE_BYTES], sound: bool) {
     if sound {
         with_magic(&mut page, b"DLst", 0);
     }
-    if let Some((generation, found)) = State::decode(&page) {
+    if let Some((generation, found)) = Metadata::decode(&page) {
         let page = found.encode(generation).expect("what came from a page fits one");
-        assert_eq!(State::decode(&page), Some((generation, found)));
+        assert_eq!(Metadata::decode(&page), Some((generation, found)));
     }
 }
 
@@ -82,7 +88,7 @@ fn a_watermark(mut page: [u8; PAGE_BYTES], sound: bool) {
         sector[8..24].copy_from_slice(&DIRECTORY.to_le_bytes());
         with_magic(sector, b"DLwm", 0);
     }
-    let found = state::decode_watermark(sector, DIRECTORY);
+    let found = metadata::decode_watermark(sector, DIRECTORY);
     assert!(found.is_some() || !sound);
 }
 
@@ -91,23 +97,27 @@ fn a_head(mut page: [u8; PAGE_BYTES], sound: bool) {
         with_magic(&mut page[..32], b"DLsg", 0);
     }
     if format::check_segment_head(&page, DIRECTORY).is_ok() {
-        assert_eq!(page[..32], format::segment_head(DIRECTORY));
+        assert_eq!(page[..32], format::segment_header(DIRECTORY));
     }
 }
 
 fn a_header(mut page: [u8; PAGE_BYTES], sound: bool, segment: u64) {
-    let seed = format::seed(DIRECTORY, segment);
+    let seed = format::checksum_seed(DIRECTORY, segment);
     if sound {
         seal_header(&mut page, segment, seed);
     }
-    if let Some(header) = Header::decode(&page, segment, seed) {
-        let prefix = &page[HEADER_BYTES..CHECKED_BYTES.min(HEADER_BYTES + header.body_bytes as usize)];
-        assert_eq!(Header::decode(&[&header.encode(seed, prefix), prefix].concat(), segment, seed), Some(header));
+    if let Some(header) = RecordHeader::decode(&page, segment, seed) {
+        let prefix = &page[RECORD_HEADER_BYTES
+            ..CHECKED_BYTES.min(RECORD_HEADER_BYTES + header.body_bytes as usize)];
+        assert_eq!(
+            RecordHeader::decode(&[&header.encode(seed, prefix), prefix].concat(), segment, seed),
+            Some(header)
+        );
     }
 }
 
 fn a_seal(mut page: [u8; PAGE_BYTES], sound: bool, segment: u64, first: u64) {
-    let seed = format::seed(DIRECTORY, segment);
+    let seed = format::checksum_seed(DIRECTORY, segment);
     if sound {
         page[SEAL_AT + 8..SEAL_AT + 16].copy_from_slice(&segment.to_le_bytes());
         with_magic(&mut page[SEAL_AT..SEAL_AT + 144], b"DLse", seed);
@@ -119,66 +129,101 @@ fn a_seal(mut page: [u8; PAGE_BYTES], sound: bool, segment: u64, first: u64) {
     }
 }
 
-/// Writes magic number, segment and checksum into the header at the start of `record`. `None` if it is cut short.
+/// Writes magic number, segment and checksum into the header at the start of `record`. `None` if it
+/// is cut short.
 fn seal_header(record: &mut [u8], segment: u64, seed: u32) -> Option<()> {
     record.get_mut(4..8)?.copy_from_slice(b"DLre");
     record.get_mut(8..16)?.copy_from_slice(&segment.to_le_bytes());
     let body_bytes = u32::from_le_bytes([record[60], record[61], record[62], record[63]]) as usize;
     let mut hasher = crc32fast::Hasher::new_with_initial(seed);
-    hasher.update(record.get(4..HEADER_BYTES + body_bytes.min(CHECKED_BYTES - HEADER_BYTES))?);
+    hasher.update(
+        record.get(4..RECORD_HEADER_BYTES + body_bytes.min(CHECKED_BYTES - RECORD_HEADER_BYTES))?,
+    );
     record[..4].copy_from_slice(&hasher.finalize().to_le_bytes());
     Some(())
 }
 
-/// A directory of up to four segments of any contents opens or is refused; if it opens, every batch of it reads back, or is reported.
+/// A directory of up to four segments of any contents opens or is refused; if it opens, every batch
+/// of it reads back, or is reported.
 ///
-/// An input is u8 bits: 1 there is a watermark, 2 the log begins close to the last raft index there is; u8 and u8 of the watermark; for each segment: u8 how, u8 id, u8 first raft index, u16 length, then the seal if it has one, then what follows page 0. Bits of
-/// `how`: 1 there is a segment, 2 with a seal, 4 its checksums are put right, 8 and its marks too, 16 close to the last raft
-/// index there is.
+/// An input is u8 bits: 1 there is a watermark, 2 the log begins close to the last raft index there
+/// is; u8 and u8 of the watermark; for each segment: u8 how, u8 id, u8 first raft index, u16
+/// length, then the seal if it has one, then what follows page 0. Bits of `how`: 1 there is a
+/// segment, 2 with a seal, 4 its checksums are put right, 8 and its marks too, 16 close to the last
+/// raft index there is.
 pub fn segment(input: &[u8]) {
-    let mut dish = Dish(input);
-    let mut shelf = Shelf::default();
-    let begins = dish.byte();
-    let watermark = (begins & 1 == 1).then(|| Synced { raft_index: dish.byte().into(), segment: dish.byte().into() });
+    let mut fuzz_input = FuzzInput(input);
+    let mut dir = MemoryDir::default();
+    let begins = fuzz_input.byte();
+    let watermark = (begins & 1 == 1).then(|| DurablePoint {
+        raft_index: fuzz_input.byte().into(),
+        segment: fuzz_input.byte().into(),
+    });
     for _ in 0..4 {
-        let (how, id, first, len) = (dish.byte(), dish.byte(), dish.byte(), dish.u16());
+        let (how, id, first, len) =
+            (fuzz_input.byte(), fuzz_input.byte(), fuzz_input.byte(), fuzz_input.u16());
         if how & 1 == 1 {
-            let (id, first) = (u64::from(id), u64::from(first) + if how & 16 == 0 { 0 } else { LIMIT - 256 });
-            let seal = if how & 2 == 0 { &[] } else { dish.bytes(144) };
-            let contents = segment_of(id, first, seal, dish.bytes(len.into()), how & 4 != 0, how & 8 != 0);
-            shelf.0.insert(format::segment_name(id, first), Bytes::from(contents));
+            let (id, first) = (
+                u64::from(id),
+                u64::from(first) + if how & 16 == 0 { 0 } else { FIELD_LIMIT - 256 },
+            );
+            let seal = if how & 2 == 0 { &[] } else { fuzz_input.bytes(144) };
+            let contents = segment_of(
+                id,
+                first,
+                seal,
+                fuzz_input.bytes(len.into()),
+                how & 4 != 0,
+                how & 8 != 0,
+            );
+            dir.0.insert(format::segment_name(id, first), Bytes::from(contents));
         }
     }
-    let names: Vec<String> = shelf.0.keys().cloned().collect();
-    let mut state = State::new(DIRECTORY, Membership::of_voters([NodeId::from(1)]));
+    let names: Vec<String> = dir.0.keys().cloned().collect();
+    let mut state = Metadata::new(DIRECTORY, Membership::of_voters([NodeId::from(1)]));
     if begins & 2 == 2 {
-        state.base.mark.raft_index = LIMIT - 255;
+        state.base.point.raft_index = FIELD_LIMIT - 255;
     }
-    if let Ok(found) = recovery::recover(&shelf, &Maps::new(2), &state, watermark, &names) {
-        let sealed = shelf.0.values().any(|file| file[SEAL_AT..SEAL_AT + 144] != [0; 144]);
-        let reader = SegmentReader { disk: Arc::new(shelf), live: Arc::new(ArcSwap::from_pointee(found.live)) };
-        let length = found.last.raft_index - state.base.mark.raft_index;
+    if let Ok(found) = recovery::recover(&dir, &Maps::new(2), &state, watermark, &names) {
+        let sealed = dir.0.values().any(|file| file[SEAL_AT..SEAL_AT + 144] != [0; 144]);
+        let reader = SegmentReader {
+            disk: Arc::new(dir),
+            live: Arc::new(ArcSwap::from_pointee(found.live)),
+        };
+        let length = found.last.raft_index - state.base.point.raft_index;
         assert!(length < 1 << 16 || sealed, "a log is not longer than its files");
         let readable = read_back(&reader, &found.last);
-        assert!(readable.is_ok() || sealed || !found.damage.is_empty(), "what was scanned reads back: {readable:?}");
+        assert!(
+            readable.is_ok() || sealed || !found.corruption.is_empty(),
+            "what was scanned reads back: {readable:?}"
+        );
     }
 }
 
 /// The bytes of a segment file.
-fn segment_of(id: u64, first: u64, seal: &[u8], records: &[u8], sound: bool, marked: bool) -> Vec<u8> {
-    let seed = format::seed(DIRECTORY, id);
+fn segment_of(
+    id: u64,
+    first: u64,
+    seal: &[u8],
+    records: &[u8],
+    sound: bool,
+    marked: bool,
+) -> Vec<u8> {
+    let seed = format::checksum_seed(DIRECTORY, id);
     let mut bytes = vec![0; RECORDS_AT as usize];
-    bytes[..32].copy_from_slice(&format::segment_head(DIRECTORY));
+    bytes[..32].copy_from_slice(&format::segment_header(DIRECTORY));
     bytes.extend_from_slice(records);
     bytes.resize(bytes.len().next_multiple_of(512), 0);
     let mut end = RECORDS_AT as usize;
     if sound {
-        let mut mark = Mark { raft_index: first.saturating_sub(1), ..Mark::GENESIS };
-        while let Some(len) = put_right(&mut bytes[end..], id, seed, marked.then_some(&mut mark)) {
+        let mut point = LogPoint { raft_index: first.saturating_sub(1), ..LogPoint::INITIAL };
+        while let Some(len) = put_right(&mut bytes[end..], id, seed, marked.then_some(&mut point)) {
             end += len;
         }
     }
-    if let Some(place) = bytes.get_mut(SEAL_AT..SEAL_AT + seal.len()).filter(|place| place.len() == 144) {
+    if let Some(place) =
+        bytes.get_mut(SEAL_AT..SEAL_AT + seal.len()).filter(|place| place.len() == 144)
+    {
         place.copy_from_slice(seal);
         place[8..16].copy_from_slice(&id.to_le_bytes());
         with_magic(place, b"DLse", seed);
@@ -186,31 +231,38 @@ fn segment_of(id: u64, first: u64, seal: &[u8], records: &[u8], sound: bool, mar
     bytes
 }
 
-/// Puts right the checksums of the record at the start of `bytes`, and its mark if `mark` is the one before it. Returns how long it is.
-fn put_right(bytes: &mut [u8], id: u64, seed: u32, mark: Option<&mut Mark>) -> Option<usize> {
-    let header = bytes.get(..HEADER_BYTES)?;
+/// Puts right the checksums of the record at the start of `bytes`, and its mark if `mark` is the
+/// one before it. Returns how long it is.
+fn put_right(bytes: &mut [u8], id: u64, seed: u32, point: Option<&mut LogPoint>) -> Option<usize> {
+    let header = bytes.get(..RECORD_HEADER_BYTES)?;
     let body_bytes = u32::from_le_bytes([header[60], header[61], header[62], header[63]]) as usize;
-    let body = with_sound_payloads(bytes.get(HEADER_BYTES..HEADER_BYTES + body_bytes)?.to_vec());
-    bytes[HEADER_BYTES..HEADER_BYTES + body_bytes].copy_from_slice(&body);
+    let body = with_sound_payloads(
+        bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body_bytes)?.to_vec(),
+    );
+    bytes[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body_bytes].copy_from_slice(&body);
     let field = |at: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| bytes[at + i]));
-    let raft_index = mark.as_ref().map_or(field(16), |mark| mark.raft_index.wrapping_add(1));
+    let raft_index = point.as_ref().map_or(field(16), |point| point.raft_index.wrapping_add(1));
     if let Ok(batch) = Batch::new(raft_index, field(24), Bytes::from(body)) {
-        let synced = Synced { raft_index: field(64), segment: field(72) };
-        let mut own = mark_of(bytes);
-        if let Some(mark) = mark {
-            *mark = if mark.raft_index < u64::MAX { batch.mark_after(mark).unwrap_or(own) } else { own };
-            own = *mark;
+        let synced = DurablePoint { raft_index: field(64), segment: field(72) };
+        let mut own = point_of(bytes);
+        if let Some(point) = point {
+            *point = if point.raft_index < u64::MAX {
+                batch.point_after(point).unwrap_or(own)
+            } else {
+                own
+            };
+            own = *point;
         }
-        let header = Header::of(&batch, own, id, synced, field(80));
-        bytes[..HEADER_BYTES].copy_from_slice(&header.encode(seed, batch.prefix_bytes()));
+        let header = RecordHeader::of(&batch, own, id, synced, field(80));
+        bytes[..RECORD_HEADER_BYTES].copy_from_slice(&header.encode(seed, batch.prefix_bytes()));
     }
     seal_header(bytes, id, seed)?;
     Some(format::record_bytes(body_bytes as u64) as usize).filter(|&len| len <= bytes.len())
 }
 
-fn mark_of(header: &[u8]) -> Mark {
+fn point_of(header: &[u8]) -> LogPoint {
     let field = |at: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| header[at + i]));
-    Mark {
+    LogPoint {
         raft_index: field(16),
         term: field(24),
         next_index: field(32),
@@ -221,62 +273,93 @@ fn mark_of(header: &[u8]) -> Mark {
 }
 
 /// Reads all that there is, up to `last`, in every way.
-fn read_back(reader: &dyn LogReader, last: &Mark) -> Result<(), StorageError> {
+fn read_back(reader: &dyn LogReader, last: &LogPoint) -> Result<(), StorageError> {
     const READ_MAX: u64 = 2_000;
-    let base = reader.base().mark;
-    let mut mark = base;
+    let base = reader.base().point;
+    let mut point = base;
     for raft_index in (base.raft_index + 1..=last.raft_index).take(READ_MAX as usize) {
         let batches = reader.batches(raft_index, raft_index + 1, 0)?;
-        batches[0].verify().map_err(|error| StorageError::OutOfLine(error.to_string()))?;
-        mark = batches[0].mark_after(&mark).map_err(|error| StorageError::OutOfLine(error.to_string()))?;
-        if reader.mark(raft_index)? != Some(mark) {
-            return Err(StorageError::OutOfLine(format!("the mark after {raft_index} is another one")));
+        batches[0].verify().map_err(|error| StorageError::NotContiguous(error.to_string()))?;
+        point = batches[0]
+            .point_after(&point)
+            .map_err(|error| StorageError::NotContiguous(error.to_string()))?;
+        if reader.point(raft_index)? != Some(point) {
+            return Err(StorageError::NotContiguous(format!(
+                "the mark after {raft_index} is another one"
+            )));
         }
     }
     for raft_index in (base.raft_index..=last.raft_index).take(READ_MAX as usize) {
-        reader.examine(raft_index)?;
+        reader.verify_batch(raft_index)?;
     }
     for index in (base.next_index..last.next_index).take(READ_MAX as usize) {
-        let batch = reader.batch_with(index)?.ok_or_else(|| StorageError::OutOfLine(format!("index {index} is missing")))?;
-        assert!(batch.first_index() <= Some(index) && batch.end_index() > Some(index), "the batch of another index");
+        let batch = reader
+            .batch_containing(index)?
+            .ok_or_else(|| StorageError::NotContiguous(format!("index {index} is missing")))?;
+        assert!(
+            batch.first_index() <= Some(index) && batch.end_index() > Some(index),
+            "the batch of another index"
+        );
     }
     Ok(())
 }
 
 #[cfg(test)]
 pub(crate) fn seeds_of_pages() -> Vec<Vec<u8>> {
-    use crate::storage::{Genesis, HardState};
+    use crate::storage::{HardState, LogOwner};
 
-    let membership = Membership { voters: [1, 2, 3].map(NodeId::from).to_vec(), learners: vec![NodeId::from(9)] };
-    let mut state = State::new(DIRECTORY, membership.clone());
+    let membership = Membership {
+        voters: [1, 2, 3].map(NodeId::from).to_vec(),
+        learners: vec![NodeId::from(9)],
+    };
+    let mut state = Metadata::new(DIRECTORY, membership.clone());
     state.hard_state = HardState { term: 7, vote: Some(NodeId::from(2)), commit: 8 };
     state.peers = vec![(NodeId::from(3), 1 << 100)];
-    let genesis = Genesis { group: "orders".into(), node: 2.into(), cluster: 5, membership };
-    let identity = IdentityFile { directory: DIRECTORY, genesis };
+    let owner = LogOwner { group: "orders".into(), node: 2.into(), cluster: 5, membership };
+    let identity = IdentityFile { directory: DIRECTORY, owner };
     let sealed = segment_with_seal(3, 2);
     let header = &sealed[RECORDS_AT as usize..][..CHECKED_BYTES];
     let mut pages = vec![
         (0, state.encode(5).expect("it fits")[..200].to_vec()),
         (1, identity.encode().expect("it fits")[..200].to_vec()),
-        (2, state::watermark(DIRECTORY, Synced { raft_index: 9, segment: 3 })[..64].to_vec()),
-        (3, format::segment_head(DIRECTORY).to_vec()),
+        (
+            2,
+            metadata::watermark(DIRECTORY, DurablePoint { raft_index: 9, segment: 3 })[..64]
+                .to_vec(),
+        ),
+        (3, format::segment_header(DIRECTORY).to_vec()),
         (4, header.to_vec()),
         (5, sealed[..SEAL_AT + 144].to_vec()),
         (5, format::segment_name(3, 2).into_bytes()),
     ];
-    let far: Vec<_> = pages.iter().map(|(what, page)| (*what, page.iter().map(|byte| byte | 0x80).collect())).collect();
+    let far: Vec<_> = pages
+        .iter()
+        .map(|(what, page)| (*what, page.iter().map(|byte| byte | 0x80).collect()))
+        .collect();
     pages.extend(far);
-    pages.into_iter().map(|(what, page)| [&[what][..], &3_u64.to_le_bytes(), &2_u64.to_le_bytes(), &page].concat()).collect()
+    pages
+        .into_iter()
+        .map(|(what, page)| {
+            [&[what][..], &3_u64.to_le_bytes(), &2_u64.to_le_bytes(), &page].concat()
+        })
+        .collect()
 }
 
 /// The bytes of a sealed segment of three batches, without its zeros.
 #[cfg(test)]
 fn segment_with_seal(id: u64, first: u64) -> Vec<u8> {
-    let seed = format::seed(DIRECTORY, id);
+    let seed = format::checksum_seed(DIRECTORY, id);
     let (records, footer, last) = records_of(id, first);
-    let before = Mark { raft_index: first - 1, ..Mark::GENESIS };
+    let before = LogPoint { raft_index: first - 1, ..LogPoint::INITIAL };
     let footer_at = RECORDS_AT + records.len() as u64;
-    let seal = Seal { segment: id, records: 3, footer_at, footer_crc: format::footer_crc(seed, &footer), before, last };
+    let seal = Seal {
+        segment: id,
+        records: 3,
+        footer_at,
+        footer_crc: format::footer_crc(seed, &footer),
+        before,
+        last,
+    };
     let mut bytes = vec![0; RECORDS_AT as usize];
     bytes[SEAL_AT..SEAL_AT + 144].copy_from_slice(&seal.encode(seed));
     [bytes, records, footer].concat()
@@ -284,24 +367,30 @@ fn segment_with_seal(id: u64, first: u64) -> Vec<u8> {
 
 /// Three records, their footer, and the mark after them.
 #[cfg(test)]
-fn records_of(id: u64, first: u64) -> (Vec<u8>, Vec<u8>, Mark) {
+fn records_of(id: u64, first: u64) -> (Vec<u8>, Vec<u8>, LogPoint) {
     use crate::batch::fuzzing::body_of;
 
-    let seed = format::seed(DIRECTORY, id);
-    let mut mark = Mark { raft_index: first - 1, ..Mark::GENESIS };
+    let seed = format::checksum_seed(DIRECTORY, id);
+    let mut point = LogPoint { raft_index: first - 1, ..LogPoint::INITIAL };
     let (mut records, mut footer) = (Vec::new(), Vec::new());
     for body in [Bytes::new(), body_of(&[b"one", b"", b"three"]), Bytes::new()] {
-        let batch = Batch::new(mark.raft_index + 1, 2, body).expect("it is one");
-        mark = batch.mark_after(&mark).expect("it follows");
-        let header = Header::of(&batch, mark, id, Synced::default(), 1);
+        let batch = Batch::new(point.raft_index + 1, 2, body).expect("it is one");
+        point = batch.point_after(&point).expect("it follows");
+        let header = RecordHeader::of(&batch, point, id, DurablePoint::default(), 1);
         let offset = RECORDS_AT + records.len() as u64;
-        let place = Place { offset, next_index: mark.next_index, term: 2, chain: mark.chain, body_bytes: header.body_bytes };
+        let place = IndexEntry {
+            offset,
+            next_index: point.next_index,
+            term: 2,
+            chain: point.chain,
+            body_bytes: header.body_bytes,
+        };
         footer.extend_from_slice(&place.encode());
         records.extend_from_slice(&header.encode(seed, batch.prefix_bytes()));
         records.extend_from_slice(batch.body());
         records.resize(records.len().next_multiple_of(8), 0);
     }
-    (records, footer, mark)
+    (records, footer, point)
 }
 
 #[cfg(test)]
@@ -323,7 +412,15 @@ pub(crate) fn seeds_of_segments() -> Vec<Vec<u8>> {
             seeds.push([&watermark[..], &unsealed(how, 1, 2), &unsealed(how, 2, 4)].concat());
             seeds.push([&watermark[..], &unsealed(how, 1, 2), &unsealed(how, 2, 5)].concat());
             seeds.push([&watermark[..], &segment(how | 2, 1, 2), &unsealed(how, 2, 5)].concat());
-            seeds.push([&watermark[..], &segment(how | 2, 1, 2), &segment(how | 2, 2, 3), &unsealed(how, 3, 4)].concat());
+            seeds.push(
+                [
+                    &watermark[..],
+                    &segment(how | 2, 1, 2),
+                    &segment(how | 2, 2, 3),
+                    &unsealed(how, 3, 4),
+                ]
+                .concat(),
+            );
         }
     }
     seeds

@@ -1,4 +1,5 @@
-//! The file `identity`: whose log this is. Written once, as the last step of making a directory; from then on only compared.
+//! The file `identity`: whose log this is. Written once, as the last step of making a directory;
+//! from then on only compared.
 
 use std::io::{self, IoSlice};
 
@@ -8,7 +9,7 @@ use super::format::{FEATURES, PAGE_BYTES, PageReader, PageWriter, VERSION};
 use super::fs::{Disk, DiskFile};
 use crate::entry::NodeId;
 use crate::role::Membership;
-use crate::storage::{Genesis, StorageError};
+use crate::storage::{LogOwner, StorageError};
 
 pub(super) const IDENTITY_NAME: &str = "identity";
 pub(super) const NEW_NAME: &str = "identity.tmp";
@@ -16,7 +17,7 @@ const MAGIC: &[u8; 4] = b"DLid";
 
 /// What a page has that this build does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unknown {
+pub(super) enum Unsupported {
     Version(u32),
     Features(u32),
 }
@@ -24,11 +25,12 @@ pub(super) enum Unknown {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IdentityFile {
     pub(super) directory: u128,
-    pub(super) genesis: Genesis,
+    pub(super) owner: LogOwner,
 }
 
 impl IdentityFile {
-    /// Writes it: two copies, so that one flipped bit does not lock a node out of its log. `None` in the result if it does not fit a page.
+    /// Writes it: two copies, so that one flipped bit does not lock a node out of its log. `None`
+    /// in the result if it does not fit a page.
     pub(super) fn create<D: Disk>(&self, disk: &D) -> io::Result<Option<()>> {
         let Some(page) = self.encode() else { return Ok(None) };
         if disk.list()?.iter().any(|name| name == NEW_NAME) {
@@ -55,8 +57,14 @@ impl IdentityFile {
             }
         }
         Err(match unknown {
-            Some(Unknown::Version(found)) => StorageError::UnknownVersion { path: disk.path(IDENTITY_NAME), found, known: VERSION },
-            Some(Unknown::Features(found)) => StorageError::UnknownFeatures { path: disk.path(IDENTITY_NAME), found },
+            Some(Unsupported::Version(found)) => StorageError::UnknownVersion {
+                path: disk.path(IDENTITY_NAME),
+                found,
+                known: VERSION,
+            },
+            Some(Unsupported::Features(found)) => {
+                StorageError::UnknownFeatures { path: disk.path(IDENTITY_NAME), found }
+            }
             None => damaged(disk, IDENTITY_NAME, 0, "neither copy of the identity is intact"),
         })
     }
@@ -64,7 +72,9 @@ impl IdentityFile {
     /// Where the first of the two copies is that is not intact, if one is.
     pub(super) fn bad_copy<D: Disk>(disk: &D) -> Result<Option<u64>, StorageError> {
         let pages = Self::pages(disk)?;
-        let bad = pages.chunks_exact(PAGE_BYTES).position(|page| !matches!(Self::decode(page), Some(Ok(_))));
+        let bad = pages
+            .chunks_exact(PAGE_BYTES)
+            .position(|page| !matches!(Self::decode(page), Some(Ok(_))));
         Ok(bad.map(|at| (at * PAGE_BYTES) as u64))
     }
 
@@ -77,43 +87,58 @@ impl IdentityFile {
     }
 
     /// Compares with what the caller believes to be opening.
-    pub(super) fn check<D: Disk>(&self, disk: &D, expected: &Genesis) -> Result<(), StorageError> {
-        if self.genesis == *expected {
+    pub(super) fn check<D: Disk>(&self, disk: &D, expected: &LogOwner) -> Result<(), StorageError> {
+        if self.owner == *expected {
             return Ok(());
         }
-        Err(StorageError::Mismatch { path: disk.path(""), expected: describe(expected), found: describe(&self.genesis) })
+        Err(StorageError::Mismatch {
+            path: disk.path(""),
+            expected: describe(expected),
+            found: describe(&self.owner),
+        })
     }
 
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
-        let Genesis { group, node, cluster, membership } = &self.genesis;
+        let LogOwner { group, node, cluster, membership } = &self.owner;
         let mut page = PageWriter::new(MAGIC);
         page.u32(VERSION).u32(FEATURES).u128(self.directory).u64(node.get()).u64(*cluster);
-        page.u32(group.len() as u32).u32(membership.voters.len() as u32).u32(membership.learners.len() as u32).u32(0);
-        page.bytes(group.as_bytes()).nodes(&membership.voters).nodes(&membership.learners).finish(PAGE_BYTES)
+        page.u32(group.len() as u32)
+            .u32(membership.voters.len() as u32)
+            .u32(membership.learners.len() as u32)
+            .u32(0);
+        page.bytes(group.as_bytes())
+            .nodes(&membership.voters)
+            .nodes(&membership.learners)
+            .finish(PAGE_BYTES)
     }
 
     /// `Err` if the page is intact and of a build that could do more than this one.
-    pub(super) fn decode(page: &[u8]) -> Option<Result<IdentityFile, Unknown>> {
+    pub(super) fn decode(page: &[u8]) -> Option<Result<IdentityFile, Unsupported>> {
         let mut page = PageReader::new(page, MAGIC)?;
         let (version, features) = (page.u32()?, page.u32()?);
         if version != VERSION {
-            return Some(Err(Unknown::Version(version)));
+            return Some(Err(Unsupported::Version(version)));
         }
         if features & !FEATURES != 0 {
-            return Some(Err(Unknown::Features(features & !FEATURES)));
+            return Some(Err(Unsupported::Features(features & !FEATURES)));
         }
         let (directory, node, cluster) = (page.u128()?, NodeId::from(page.u64()?), page.u64()?);
         let (group, voters, learners, _) = (page.u32()?, page.u32()?, page.u32()?, page.u32()?);
         let group = String::from_utf8(page.bytes(group as usize)?.to_vec()).ok()?;
-        let membership = Membership { voters: page.nodes(voters)?, learners: page.nodes(learners)? };
-        Some(Ok(IdentityFile { directory, genesis: Genesis { group, node, cluster, membership } }))
+        let membership =
+            Membership { voters: page.nodes(voters)?, learners: page.nodes(learners)? };
+        Some(Ok(IdentityFile { directory, owner: LogOwner { group, node, cluster, membership } }))
     }
 }
 
-fn describe(genesis: &Genesis) -> String {
-    let numbers = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
-    let Genesis { group, node, cluster, membership } = genesis;
-    let mut text = format!("node {node} of group {group:?}, cluster {cluster}, first voters {}", numbers(&membership.voters));
+fn describe(owner: &LogOwner) -> String {
+    let numbers =
+        |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+    let LogOwner { group, node, cluster, membership } = owner;
+    let mut text = format!(
+        "node {node} of group {group:?}, cluster {cluster}, first voters {}",
+        numbers(&membership.voters)
+    );
     if !membership.learners.is_empty() {
         text += &format!(", first learners {}", numbers(&membership.learners));
     }
@@ -127,7 +152,10 @@ mod tests {
 
     fn identity() -> IdentityFile {
         let membership = Membership { voters: vec![1.into(), 2.into()], learners: vec![9.into()] };
-        IdentityFile { directory: 1 << 99, genesis: Genesis { group: "orders".into(), node: 2.into(), cluster: 5, membership } }
+        IdentityFile {
+            directory: 1 << 99,
+            owner: LogOwner { group: "orders".into(), node: 2.into(), cluster: 5, membership },
+        }
     }
 
     #[test]
@@ -154,6 +182,8 @@ mod tests {
         disk.attach(false).unwrap();
         let page = PageWriter::new(MAGIC).u32(VERSION + 1).finish(PAGE_BYTES).unwrap();
         std::fs::write(dir.path().join(IDENTITY_NAME), page.repeat(2)).unwrap();
-        assert!(matches!(IdentityFile::read(&disk), Err(StorageError::UnknownVersion { found, .. }) if found == VERSION + 1));
+        assert!(
+            matches!(IdentityFile::read(&disk), Err(StorageError::UnknownVersion { found, .. }) if found == VERSION + 1)
+        );
     }
 }

@@ -1,43 +1,60 @@
 //! How one entry is found, and read without the batch around it.
 //!
-//! What a random read waits for is memory: the place of the record, its header, the entry's slot in the table and the payload, none of which lie near each
-//! other. So nothing is looked at twice, nothing is shared but the payload, and what will be looked at is asked for ahead: where the slot lies is
-//! known from the places of the records alone, and where the payload lies can be guessed.
+//! What a random read waits for is memory: the place of the record, its header, the entry's slot in
+//! the table and the payload, none of which lie near each other. So nothing is looked at twice,
+//! nothing is shared but the payload, and what will be looked at is asked for ahead: where the slot
+//! lies is known from the places of the records alone, and where the payload lies can be guessed.
 //!
-//! What is found is made once, where the caller wants it, and the parts of it are one function to the compiler: a processor that loads as a whole what it
-//! has just stored in parts waits until it has done so, which takes as long as a search.
+//! What is found is made once, where the caller wants it, and the parts of it are one function to
+//! the compiler: a processor that loads as a whole what it has just stored in parts waits until it
+//! has done so, which takes as long as a search.
 
 use std::fmt;
 use std::ops::Range;
 
-use super::format::{self, HEADER_BYTES, PLACE_BYTES, Place};
+use super::format::{self, IndexEntry, PLACE_BYTES, RECORD_HEADER_BYTES};
 use super::fs::{Disk, DiskMap};
-use super::segment::{Contents, Index, Segment};
-use crate::batch::{self, BatchError, PREFIX_BYTES, SLOT_BYTES};
+use super::segment::{Index, Segment, SegmentContents};
+use crate::batch::{self, BATCH_HEADER_BYTES, BatchError, TABLE_ENTRY_BYTES};
 use crate::entry::Entry;
 use crate::storage::StorageError;
 
-/// What is asked for ahead of a payload at most, in bytes. The processor sees by itself that a longer one goes on.
+/// What is asked for ahead of a payload at most, in bytes. The processor sees by itself that a
+/// longer one goes on.
 const AHEAD_BYTES_MAX: u64 = 1 << 10;
 
-/// What a search finds: an ordinal, and the keys on both sides of it. Of a record those are the indexes that its entries begin and end with.
+/// What a search finds: an ordinal, and the keys on both sides of it. Of a record those are the
+/// indexes that its entries begin and end with.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Spot {
+pub(super) struct SearchHit {
     pub(super) ordinal: u64,
     pub(super) indexes: Range<u64>,
 }
 
 impl<D: Disk> Segment<D> {
-    /// The first record below `limit` after which the next index is beyond `index`. The segment does not begin beyond `index`.
+    /// The first record below `limit` after which the next index is beyond `index`. The segment
+    /// does not begin beyond `index`.
     #[inline]
-    pub(super) fn find(&self, disk: &D, contents: &Contents<D>, index: u64, limit: u64) -> Result<Option<Spot>, StorageError> {
+    pub(super) fn find(
+        &self,
+        disk: &D,
+        contents: &SegmentContents<D>,
+        index: u64,
+        limit: u64,
+    ) -> Result<Option<SearchHit>, StorageError> {
         let known = contents.index.len();
         let end = limit.min(known);
         let found = match &contents.index {
-            Index::Memory(records) => first_beyond(index, self.before.next_index, end, |ordinal| records.next_index(ordinal)),
-            Index::Footer(footer) => first_beyond(index, self.before.next_index, end, |ordinal| {
-                Place::decode(&footer[ordinal as usize * PLACE_BYTES..]).next_index
-            }),
+            Index::Memory(records) => {
+                search_first_above(index, self.before.next_index, end, |ordinal| {
+                    records.next_index(ordinal)
+                })
+            }
+            Index::Footer(footer) => {
+                search_first_above(index, self.before.next_index, end, |ordinal| {
+                    IndexEntry::decode(&footer[ordinal as usize * PLACE_BYTES..]).next_index
+                })
+            }
         };
         match found {
             None if known < limit.min(self.len()) => Err(self.unreadable(disk)),
@@ -45,77 +62,119 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The entry at `index`, which lies in the record of this spot: header, prefix and payload are checked.
+    /// The entry at `index`, which lies in the record of this spot: header, prefix and payload are
+    /// checked.
     #[inline(always)]
-    pub(super) fn entry(&self, disk: &D, contents: &Contents<D>, spot: &Spot, index: u64) -> Result<Option<Entry>, StorageError> {
+    pub(super) fn entry(
+        &self,
+        disk: &D,
+        contents: &SegmentContents<D>,
+        spot: &SearchHit,
+        index: u64,
+    ) -> Result<Option<Entry>, StorageError> {
         let (offset, body_bytes) = self.place(disk, contents, spot.ordinal)?;
-        ask_ahead(&contents.map, offset, body_bytes, spot, index);
+        prefetch(&contents.map, offset, body_bytes, spot, index);
         let check = |record: &[u8]| {
-            let header = format::check_record(record, self.id, self.seed, self.first + spot.ordinal)?;
-            let found = batch::find(&record[HEADER_BYTES..], index).map_err(Wrong::Batch)?;
-            Ok((found.ok_or("the index of the segment points to the wrong record")?, header.mark.term))
+            let header =
+                format::check_record(record, self.id, self.seed, self.first + spot.ordinal)?;
+            let found =
+                batch::find(&record[RECORD_HEADER_BYTES..], index).map_err(LookupError::Batch)?;
+            Ok((
+                found.ok_or("the index of the segment points to the wrong record")?,
+                header.point.term,
+            ))
         };
-        let checked = contents.map.look(offset, HEADER_BYTES as u64 + body_bytes, check).unwrap_or(Err(Wrong::Record(OUTSIDE)));
-        let (found, term) = checked.map_err(|wrong| self.damaged_at(disk, spot.ordinal, wrong.to_string()))?;
-        let at = offset + (HEADER_BYTES + found.payload.start) as u64;
+        let checked = contents
+            .map
+            .with_bytes(offset, RECORD_HEADER_BYTES as u64 + body_bytes, check)
+            .unwrap_or(Err(LookupError::Record(OUTSIDE)));
+        let (found, term) =
+            checked.map_err(|wrong| self.damaged_at(disk, spot.ordinal, wrong.to_string()))?;
+        let at = offset + (RECORD_HEADER_BYTES + found.payload.start) as u64;
         let payload = contents.map.slice(at, found.payload.len() as u64);
         let payload = payload.ok_or_else(|| self.damaged_at(disk, spot.ordinal, OUTSIDE))?;
-        Ok(Some(Entry { payload, index, position: found.position, term, timestamp: found.timestamp }))
+        Ok(Some(Entry {
+            payload,
+            index,
+            position: found.position,
+            term,
+            timestamp: found.timestamp,
+        }))
     }
 }
 
-/// Asks for what a read of `index` looks at, in a record at `offset`: its header, the slot of the entry, and its payload as if all in the batch were of
-/// one length.
+/// Asks for what a read of `index` looks at, in a record at `offset`: its header, the slot of the
+/// entry, and its payload as if all in the batch were of one length.
 #[inline]
-fn ask_ahead(map: &impl DiskMap, offset: u64, body_bytes: u64, spot: &Spot, index: u64) {
+fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, spot: &SearchHit, index: u64) {
     let count = spot.indexes.end.saturating_sub(spot.indexes.start);
-    let table_bytes = count.saturating_mul(SLOT_BYTES as u64);
-    let Some(payloads) = body_bytes.checked_sub((PREFIX_BYTES as u64).saturating_add(table_bytes)) else { return };
-    let (Some(slot), Some(each)) = (index.checked_sub(spot.indexes.start), payloads.checked_div(count)) else { return };
-    let body = offset + HEADER_BYTES as u64;
-    map.ask_ahead(body + PREFIX_BYTES as u64 + slot * each, each.min(AHEAD_BYTES_MAX));
-    map.ask_ahead(offset, (HEADER_BYTES + PREFIX_BYTES) as u64);
-    map.ask_ahead(body + PREFIX_BYTES as u64 + payloads + slot * SLOT_BYTES as u64, SLOT_BYTES as u64);
+    let table_bytes = count.saturating_mul(TABLE_ENTRY_BYTES as u64);
+    let Some(payloads) =
+        body_bytes.checked_sub((BATCH_HEADER_BYTES as u64).saturating_add(table_bytes))
+    else {
+        return;
+    };
+    let (Some(slot), Some(each)) =
+        (index.checked_sub(spot.indexes.start), payloads.checked_div(count))
+    else {
+        return;
+    };
+    let body = offset + RECORD_HEADER_BYTES as u64;
+    map.prefetch(body + BATCH_HEADER_BYTES as u64 + slot * each, each.min(AHEAD_BYTES_MAX));
+    map.prefetch(offset, (RECORD_HEADER_BYTES + BATCH_HEADER_BYTES) as u64);
+    map.prefetch(
+        body + BATCH_HEADER_BYTES as u64 + payloads + slot * TABLE_ENTRY_BYTES as u64,
+        TABLE_ENTRY_BYTES as u64,
+    );
 }
 
 const OUTSIDE: &str = "a record lies outside the file";
 
 /// Why an entry is not believed.
-enum Wrong {
+enum LookupError {
     Record(&'static str),
     Batch(BatchError),
 }
 
-impl From<&'static str> for Wrong {
-    fn from(reason: &'static str) -> Wrong {
-        Wrong::Record(reason)
+impl From<&'static str> for LookupError {
+    fn from(reason: &'static str) -> LookupError {
+        LookupError::Record(reason)
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Wrong::Record(reason) => f.write_str(reason),
-            Wrong::Batch(error) => error.fmt(f),
+            LookupError::Record(reason) => f.write_str(reason),
+            LookupError::Batch(error) => error.fmt(f),
         }
     }
 }
 
-/// The first of `count` places whose `key` is beyond `wanted`, between the key before it and its own; keys never descend, and none is below `start`,
-/// which is not beyond `wanted`. `None` if there is none.
+/// The first of `count` places whose `key` is beyond `wanted`, between the key before it and its
+/// own; keys never descend, and none is below `start`, which is not beyond `wanted`. `None` if
+/// there is none.
 ///
-/// The keys of a log rise evenly more often than not, so the search begins where `wanted` would be if they did, and goes on from there in steps that
-/// double: three looks if the guess was right, and never more than about twice as many as halving takes.
+/// The keys of a log rise evenly more often than not, so the search begins where `wanted` would be
+/// if they did, and goes on from there in steps that double: three looks if the guess was right,
+/// and never more than about twice as many as halving takes.
 #[inline]
-pub(super) fn first_beyond(wanted: u64, start: u64, count: u64, key: impl Fn(u64) -> u64) -> Option<Spot> {
+pub(super) fn search_first_above(
+    wanted: u64,
+    start: u64,
+    count: u64,
+    key: impl Fn(u64) -> u64,
+) -> Option<SearchHit> {
     let last = count.checked_sub(1)?;
-    // Everything below `low` is not beyond, and `before` is the key in front of it; `high` is beyond, and `after` its key.
+    // Everything below `low` is not beyond, and `before` is the key in front of it; `high` is
+    // beyond, and `after` its key.
     let (mut low, mut before, mut high, mut after) = (0, start, last, key(last));
     if after <= wanted {
         return None;
     }
     // Converted as signed numbers, which takes one instruction; an index is below 2^62.
-    let share = wanted.saturating_sub(start) as i64 as f64 / after.saturating_sub(start).max(1) as i64 as f64;
+    let share = wanted.saturating_sub(start) as i64 as f64
+        / after.saturating_sub(start).max(1) as i64 as f64;
     let mut probe = ((share * count as i64 as f64) as i64 as u64).min(last);
     // The way and the length of the next leap; no more are made once one has gone too far.
     let (mut way, mut leap) = (None, Some(1));
@@ -135,7 +194,7 @@ pub(super) fn first_beyond(wanted: u64, start: u64, count: u64, key: impl Fn(u64
         };
         leap = leap.map(|leap| leap * 2);
     }
-    Some(Spot { ordinal: low, indexes: before..after })
+    Some(SearchHit { ordinal: low, indexes: before..after })
 }
 
 #[cfg(test)]
@@ -143,7 +202,7 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use super::super::fs::Claims;
+    use super::super::fs::MapRefs;
     use super::*;
     use crate::primitives::Mutex;
 
@@ -153,10 +212,10 @@ mod tests {
             let keys: Vec<u64> = steps.iter().scan(start, |key, step| { *key += step; Some(*key) }).collect();
             let around = keys.iter().flat_map(|&key| [key.saturating_sub(1), key, key + 1]).chain([0, u64::MAX]);
             for wanted in around {
-                let found = first_beyond(wanted, start, keys.len() as u64, |at| keys[at as usize]);
+                let found = search_first_above(wanted, start, keys.len() as u64, |at| keys[at as usize]);
                 let at = keys.partition_point(|&key| key <= wanted);
                 let before = if at == 0 { start } else { keys[at - 1] };
-                let expected = keys.get(at).map(|&after| Spot { ordinal: at as u64, indexes: before..after });
+                let expected = keys.get(at).map(|&after| SearchHit { ordinal: at as u64, indexes: before..after });
                 prop_assert_eq!(found, expected, "{} in {:?}", wanted, keys);
             }
         }
@@ -170,31 +229,37 @@ mod tests {
         fn slice(&self, _: u64, _: u64) -> Option<Bytes> {
             unreachable!()
         }
-        fn ask_ahead(&self, offset: u64, len: u64) {
+        fn prefetch(&self, offset: u64, len: u64) {
             self.0.lock().push(offset..offset + len);
         }
-        fn claims(&self) -> Claims {
+        fn claims(&self) -> MapRefs {
             unreachable!()
         }
     }
 
     fn asked(indexes: Range<u64>, index: u64, body_bytes: u64) -> Vec<Range<u64>> {
         let map = Noting::default();
-        ask_ahead(&map, 8192, body_bytes, &Spot { ordinal: 3, indexes }, index);
+        prefetch(&map, 8192, body_bytes, &SearchHit { ordinal: 3, indexes }, index);
         map.0.lock().clone()
     }
 
     #[test]
     fn what_is_asked_for_ahead_is_what_will_be_looked_at() {
-        let (body, header) = (8192 + HEADER_BYTES as u64, HEADER_BYTES as u64);
-        let (payloads, table) = (body + PREFIX_BYTES as u64, body + PREFIX_BYTES as u64 + 10 * 100);
+        let (body, header) = (8192 + RECORD_HEADER_BYTES as u64, RECORD_HEADER_BYTES as u64);
+        let (payloads, table) =
+            (body + BATCH_HEADER_BYTES as u64, body + BATCH_HEADER_BYTES as u64 + 10 * 100);
         let sound = asked(50..60, 57, 32 + 10 * 100 + 10 * 8);
-        assert_eq!(sound, [payloads + 700..payloads + 800, 8192..8192 + header + 32, table + 56..table + 64]);
+        assert_eq!(
+            sound,
+            [payloads + 700..payloads + 800, 8192..8192 + header + 32, table + 56..table + 64]
+        );
     }
 
     #[test]
     fn nothing_is_asked_for_where_the_indexes_do_not_fit_the_record() {
-        for (indexes, index) in [(50..50, 50), (50..60, 49), (0..1 << 61, 1 << 60), (0..u64::MAX, u64::MAX - 1)] {
+        for (indexes, index) in
+            [(50..50, 50), (50..60, 49), (0..1 << 61, 1 << 60), (0..u64::MAX, u64::MAX - 1)]
+        {
             assert_eq!(asked(indexes.clone(), index, 1112), [], "{index} in {indexes:?}");
         }
         assert_eq!(asked(0..1, 0, 31), []);
@@ -210,7 +275,10 @@ mod tests {
         for index in 0..256 * 1000 {
             looks.set(0);
             let ordinal = index / 256;
-            assert_eq!(first_beyond(index, 0, 1000, key), Some(Spot { ordinal, indexes: ordinal * 256..(ordinal + 1) * 256 }));
+            assert_eq!(
+                search_first_above(index, 0, 1000, key),
+                Some(SearchHit { ordinal, indexes: ordinal * 256..(ordinal + 1) * 256 })
+            );
             assert!(looks.get() <= 3, "{} looks for {index}", looks.get());
         }
     }

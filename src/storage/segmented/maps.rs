@@ -1,16 +1,17 @@
 //! Which sealed segments are mapped: never more than a stated number, whoever reads what.
 //!
 //! A sealed segment is mapped when it is read and is not. For each that is mapped beyond the number
-//! another is given up: one that nobody has read since it was looked at last (CLOCK). What is given up
-//! is unmapped once nobody has a slice of it any more, and mapped anew when it is read again.
+//! another is given up: one that nobody has read since it was looked at last (CLOCK). What is given
+//! up is unmapped once nobody has a slice of it any more, and mapped anew when it is read again.
 //!
 //! A read of a mapped segment takes no lock and writes nothing that other threads read, but for one
-//! flag after each look at it. The lock here is taken by whoever has mapped a segment, for a few steps.
+//! flag after each look at it. The lock here is taken by whoever has mapped a segment, for a few
+//! steps.
 
 use std::sync::{Arc, Weak};
 
 use super::fs::Disk;
-use super::segment::{Contents, Segment};
+use super::segment::{Segment, SegmentContents};
 use crate::primitives::Mutex;
 
 /// The mapped segments of one log.
@@ -33,7 +34,11 @@ impl<D: Disk> Maps<D> {
 
     /// Makes `contents` those of `segment`, unless another thread was faster, and gives up another
     /// segment's if there are too many. Returns what is now there.
-    pub(super) fn keep(&self, segment: &Arc<Segment<D>>, contents: Contents<D>) -> Arc<Contents<D>> {
+    pub(super) fn keep(
+        &self,
+        segment: &Arc<Segment<D>>,
+        contents: SegmentContents<D>,
+    ) -> Arc<SegmentContents<D>> {
         let mut ring = self.ring.lock();
         if let Some(theirs) = segment.cached() {
             return theirs;
@@ -57,13 +62,14 @@ impl<D: Disk> Maps<D> {
 
 impl<D: Disk> Ring<D> {
     /// Puts `segment` where one is that is gone, or that nobody has read for longest.
-    fn enter(&mut self, segment: &Arc<Segment<D>>, max: usize) -> Option<Arc<Contents<D>>> {
+    fn enter(&mut self, segment: &Arc<Segment<D>>, max: usize) -> Option<Arc<SegmentContents<D>>> {
         let entered = Arc::downgrade(segment);
         if self.mapped.len() < max {
             self.mapped.push(entered);
             return None;
         }
-        // Readers may set flags again as fast as they are cleared here: one round of that is enough.
+        // Readers may set flags again as fast as they are cleared here: one round of that is
+        // enough.
         let mut mercies = self.mapped.len();
         loop {
             let at = self.hand;

@@ -4,19 +4,24 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentOptions {
-    /// The length of a segment file in bytes. A value outside of [`SegmentOptions::SEGMENT_BYTES_MIN`] to
-    /// [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for the nearer of the two. A batch that is larger gets a segment of its own size.
-    /// Besides what holds the log there are up to two files of this length on the disk that are kept ready for what comes. Default: 64 MiB.
+    /// The length of a segment file in bytes. A value outside of
+    /// [`SegmentOptions::SEGMENT_BYTES_MIN`] to [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for
+    /// the nearer of the two. A batch that is larger gets a segment of its own size. Besides what
+    /// holds the log there are up to two files of this length on the disk that are kept ready for
+    /// what comes. Default: 64 MiB.
     pub segment_bytes: u64,
-    /// Whether segments that are made ready ahead are filled with zeros: a sync of what is then written over them takes about half the
-    /// time, and the disk writes everything twice. Worth it if every batch is synced. Default: true.
-    pub zeroed: bool,
-    /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is found, and can be mended, wherever it
-    /// is. Opening costs the log then, and not its tail. Default: false.
-    pub verified: bool,
-    /// How many sealed segments are mapped into memory at a time, at least 1. One that was not read for long makes way for the next. Those
-    /// that an [`Entry`](crate::Entry) points into stay mapped and come on top; and those that are not sealed yet, of which there are fewer
-    /// than 16. Default: 256.
+    /// Whether segments that are made ready ahead are filled with zeros: a sync of what is then
+    /// written over them takes about half the time, and the disk writes everything twice. Worth it
+    /// if every batch is synced. Default: true.
+    pub zero_fill: bool,
+    /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is
+    /// found, and can be mended, wherever it is. Opening costs the log then, and not its tail.
+    /// Default: false.
+    pub verify_on_open: bool,
+    /// How many sealed segments are mapped into memory at a time, at least 1. One that was not read
+    /// for long makes way for the next. Those that an [`Entry`](crate::Entry) points into stay
+    /// mapped and come on top; and those that are not sealed yet, of which there are fewer than 16.
+    /// Default: 256.
     pub mapped_segments_max: usize,
     /// What to do about a log that is missing, or is there. Default: [`Create::IfMissing`].
     pub create: Create,
@@ -28,21 +33,24 @@ pub struct SegmentOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Create {
-    /// A new log begins where there is none. A file system that is not mounted then looks like a new log, if the directory that it is
-    /// mounted on has the name of the log's directory, or of its parent.
+    /// A new log begins where there is none. A file system that is not mounted then looks like a
+    /// new log, if the directory that it is mounted on has the name of the log's directory, or of
+    /// its parent.
     #[default]
     IfMissing,
     /// There is to be a log: a directory that is missing, or holds none, is refused with
     /// [`StorageError::NoLog`](crate::storage::StorageError::NoLog), and nothing is made.
     Never,
     /// A new log is to begin: a directory that holds one is refused with
-    /// [`StorageError::HoldsLog`](crate::storage::StorageError::HoldsLog). One that holds none is taken, or made.
+    /// [`StorageError::HoldsLog`](crate::storage::StorageError::HoldsLog). One that holds none is
+    /// taken, or made.
     New,
 }
 
 impl SegmentOptions {
     /// The smallest segment: 64 KiB. In simulations 8 KiB, so that they see many.
-    pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 64 << 10 };
+    pub const SEGMENT_BYTES_MIN: u64 =
+        if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 64 << 10 };
     /// In simulations 2, so that segments are unmapped and mapped again all the time.
     const MAPPED_SEGMENTS_MAX: usize = if cfg!(any(test, feature = "sim")) { 2 } else { 256 };
     /// The largest segment: 4 GiB.
@@ -53,6 +61,12 @@ impl Default for SegmentOptions {
     fn default() -> Self {
         let mapped_segments_max = SegmentOptions::MAPPED_SEGMENTS_MAX;
         let create = Create::IfMissing;
-        SegmentOptions { segment_bytes: 64 << 20, zeroed: true, verified: false, mapped_segments_max, create }
+        SegmentOptions {
+            segment_bytes: 64 << 20,
+            zero_fill: true,
+            verify_on_open: false,
+            mapped_segments_max,
+            create,
+        }
     }
 }

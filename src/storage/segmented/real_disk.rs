@@ -40,7 +40,7 @@ impl Disk for RealDisk {
         if self.directory.get().is_none() {
             let directory = match Directory::open(&self.name)? {
                 Some(directory) => directory,
-                None if may_make => Directory::make(&self.name)?,
+                None if may_make => Directory::create_dir(&self.name)?,
                 None => return Err(StorageError::NoLog { path: self.name.clone() }),
             };
             let _ = self.directory.set(Arc::new(directory));
@@ -109,8 +109,8 @@ impl Disk for RealDisk {
     }
 }
 
-/// Refuses files beyond the limit that the process has for their length (`ulimit -f`). A write behind
-/// it would not only fail: by default it ends the process with a signal.
+/// Refuses files beyond the limit that the process has for their length (`ulimit -f`). A write
+/// behind it would not only fail: by default it ends the process with a signal.
 pub(super) fn refuse_if_longer(bytes: u64, limit: u64) -> io::Result<()> {
     if bytes <= limit {
         return Ok(());
@@ -153,8 +153,9 @@ impl DiskFile for File {
 
     #[cfg(target_os = "linux")]
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        // Asked before each write, for the limit may have been lowered: a write across it does a part, and one behind it raises a signal that
-        // ends the process unless the host cares for it.
+        // Asked before each write, for the limit may have been lowered: a write across it does a
+        // part, and one behind it raises a signal that ends the process unless the host cares for
+        // it.
         let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
         refuse_if_longer(offset + bytes, file_bytes_max())?;
         Ok(rustix::io::pwritev(self, parts, offset)?)
@@ -189,10 +190,16 @@ impl DiskFile for File {
         File::sync_data(self)
     }
 
-    /// Linux begins to write what is dirty of a part that is said not to be read, and forgets what is clean: nothing of it yet.
+    /// Linux begins to write what is dirty of a part that is said not to be read, and forgets what
+    /// is clean: nothing of it yet.
     #[cfg(target_os = "linux")]
     fn begin_writing(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        Ok(rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::DontNeed)?)
+        Ok(rustix::fs::fadvise(
+            self,
+            offset,
+            std::num::NonZeroU64::new(bytes),
+            rustix::fs::Advice::DontNeed,
+        )?)
     }
 
     #[cfg(unix)]

@@ -1,56 +1,59 @@
 //! Opening: from the files that a crash left to the log that they hold.
 //!
-//! A newer segment wins from its first raft index on; whatever older segments hold from there is dead. A segment with a seal is known by its
-//! first page; one without is read from front to back. A segment that does not continue the log in front of it counts as if it were not
-//! there: the crash took something that it needs, so it was never durable.
+//! A newer segment wins from its first raft index on; whatever older segments hold from there is
+//! dead. A segment with a seal is known by its first page; one without is read from front to back.
+//! A segment that does not continue the log in front of it counts as if it were not there: the
+//! crash took something that it needs, so it was never durable.
 //!
 //! Unless there is a witness:
 //!
-//! > (s, d, w) says: when segment s took the records, raft index w was durable, in segment d. So the log must hold w in d, or have been cut
-//! > at or before w by a segment that was begun after s.
+//! > (s, d, w) says: when segment s took the records, raft index w was durable, in segment d. So
+//! the log must hold w in d, or have been cut > at or before w by a segment that was begun after s.
 //!
-//! Every record is a witness of the moment when it was written, every seal is one for the last record of its segment, and so is the watermark.
-//! If one of them is contradicted, the log is damaged: nothing is changed, and what can be read of it is salvaged. If none is, whatever is
+//! Every record is a witness of the moment when it was written, every seal is one for the last
+//! record of its segment, and so is the watermark. If one of them is contradicted, the log is
+//! damaged: nothing is changed, and what can be read of it is salvaged. If none is, whatever is
 //! missing was torn by the crash before it counted, and is cut off.
 
 use std::sync::Arc;
 
-use super::damage::salvage;
+use super::active_segment::ActiveSegment;
 use super::error::{broken, damaged, failed};
 use super::file_io::read_full;
-use super::format::{self, HeadError, Header, PAGE_BYTES, Seal, Synced};
+use super::format::{self, DurablePoint, PAGE_BYTES, RecordHeader, Seal, SegmentHeaderError};
 use super::fs::{Disk, DiskFile};
-use super::live::{Live, Stretch};
 use super::maps::Maps;
-use super::mend::Home;
+use super::metadata::Metadata;
 use super::retention::Unsealed;
+use super::rewrite::MissingRange;
+use super::salvage::salvage;
 use super::scan::{Scan, scan};
 use super::segment::Segment;
-use super::state::State;
-use super::tail::Tail;
-use crate::owner::owner;
-use crate::storage::{Damage, Mark, StorageError};
+use super::segment_set::{LiveSegment, SegmentSet};
+use crate::log_prefix::log_prefix;
+use crate::storage::{Corruption, LogPoint, StorageError};
 
 /// What the files hold.
-pub(super) struct Found<D: Disk> {
-    pub(super) live: Live<D>,
-    pub(super) last: Mark,
+pub(super) struct RecoveredLog<D: Disk> {
+    pub(super) live: SegmentSet<D>,
+    pub(super) last: LogPoint,
     /// The newest commit that the last record knew of.
     pub(super) commit: u64,
     /// Where to go on. `None` if the next append must begin a new segment.
-    pub(super) tail: Option<Tail<D>>,
+    pub(super) tail: Option<ActiveSegment<D>>,
     /// Segments of the log that are not sealed, the tail not included.
     pub(super) unsealed: Vec<Unsealed<D>>,
     /// Segments with nothing left of the log.
-    pub(super) dead: Vec<String>,
-    /// What is wrong with the log. If anything is, it is only read: there is neither a tail nor anything unsealed or dead.
-    pub(super) damage: Vec<Damage>,
+    pub(super) obsolete: Vec<String>,
+    /// What is wrong with the log. If anything is, it is only read: there is neither a tail nor
+    /// anything unsealed or dead.
+    pub(super) corruption: Vec<Corruption>,
     /// Where batches go that are in no segment, if the log is damaged.
-    pub(super) homes: Vec<Home>,
+    pub(super) homes: Vec<MissingRange>,
     /// Segments whose heads are not intact, by id and first raft index.
     pub(super) bad_heads: Vec<(u64, u64)>,
     /// The furthest place that anything bears witness to, if the log is damaged.
-    pub(super) witnessed: Option<Synced>,
+    pub(super) max_evidence: Option<DurablePoint>,
 }
 
 /// One segment file.
@@ -58,67 +61,88 @@ pub(super) struct Candidate<D: Disk> {
     pub(super) id: u64,
     pub(super) first: u64,
     pub(super) name: String,
-    pub(super) contents: Contents<D>,
+    pub(super) contents: CandidateContents<D>,
     /// What is wrong with its head, if it has no seal that vouches for it.
     pub(super) bad_head: Option<&'static str>,
 }
 
-pub(super) enum Contents<D: Disk> {
+pub(super) enum CandidateContents<D: Disk> {
     Sealed(Seal),
     Open { file: Arc<D::File>, scan: Box<Scan> },
 }
 
 /// What a place was known to be durable at, and when: while segment `at` took the records.
-pub(super) struct Witness {
+pub(super) struct DurabilityEvidence {
     pub(super) at: u64,
-    pub(super) synced: Synced,
+    pub(super) synced: DurablePoint,
 }
 
-/// Finds the log that `state` describes among the files called `names`. Changes nothing but to sync what it accepts.
+/// Finds the log that `state` describes among the files called `names`. Changes nothing but to sync
+/// what it accepts.
 pub(super) fn recover<D: Disk>(
     disk: &D,
     maps: &Arc<Maps<D>>,
-    state: &State,
-    watermark: Option<Synced>,
+    state: &Metadata,
+    watermark: Option<DurablePoint>,
     names: &[String],
-) -> Result<Found<D>, StorageError> {
-    let mut segments: Vec<(u64, u64)> = names.iter().filter_map(|name| format::parse_segment_name(name)).collect();
+) -> Result<RecoveredLog<D>, StorageError> {
+    let mut segments: Vec<(u64, u64)> =
+        names.iter().filter_map(|name| format::parse_segment_name(name)).collect();
     segments.sort_unstable();
     let newest = segments.last().map(|(id, _)| *id);
-    let (old, present) = segments.split_at(segments.partition_point(|(id, _)| *id < state.first_segment));
-    let mut dead: Vec<String> = old.iter().map(|(id, first)| format::segment_name(*id, *first)).collect();
-    let mut candidates =
-        present.iter().map(|(id, first)| Candidate::read(disk, state.directory, *id, *first)).collect::<Result<Vec<_>, _>>()?;
+    let (old, present) =
+        segments.split_at(segments.partition_point(|(id, _)| *id < state.first_segment));
+    let mut obsolete: Vec<String> =
+        old.iter().map(|(id, first)| format::segment_name(*id, *first)).collect();
+    let mut candidates = present
+        .iter()
+        .map(|(id, first)| Candidate::read(disk, state.directory, *id, *first))
+        .collect::<Result<Vec<_>, _>>()?;
 
-    let mut witnesses: Vec<Witness> = candidates.iter().map(Candidate::witness).collect();
-    witnesses.extend(watermark.map(|synced| Witness { at: synced.segment, synced }));
-    dead.extend(without_the_outlived(&mut candidates, state.base.mark.raft_index));
+    let mut witnesses: Vec<DurabilityEvidence> =
+        candidates.iter().map(Candidate::witness).collect();
+    witnesses.extend(watermark.map(|synced| DurabilityEvidence { at: synced.segment, synced }));
+    obsolete.extend(remove_superseded(&mut candidates, state.base.point.raft_index));
     let chain = match sound_chain(disk, state, &candidates, &witnesses) {
-        Err(cause @ StorageError::Damaged { .. }) => {
-            // What bears witness to the damage must still do so after a power cut, or the next opening takes damaged batches for torn ones.
+        Err(cause @ StorageError::Corrupt { .. }) => {
+            // What bears witness to the damage must still do so after a power cut, or the next
+            // opening takes damaged batches for torn ones.
             for candidate in &candidates {
-                if let Contents::Open { file, .. } = &candidate.contents {
-                    file.sync_data().map_err(|error| broken(disk, "sync", &candidate.name, error))?;
+                if let CandidateContents::Open { file, .. } = &candidate.contents {
+                    file.sync_data()
+                        .map_err(|error| broken(disk, "sync", &candidate.name, error))?;
                 }
             }
             disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))?;
-            let witnessed = witnesses.iter().map(|witness| witness.synced).max_by_key(|synced| (synced.segment, synced.raft_index));
-            return Ok(Found { witnessed, ..salvage(disk, maps, state, &candidates, &witnesses, cause)? });
+            let max_evidence = witnesses
+                .iter()
+                .map(|witness| witness.synced)
+                .max_by_key(|synced| (synced.segment, synced.raft_index));
+            return Ok(RecoveredLog {
+                max_evidence,
+                ..salvage(disk, maps, state, &candidates, &witnesses, cause)?
+            });
         }
         chain => chain?,
     };
     chain.sync(disk, &candidates, &witnesses)?;
-    dead.extend(
-        candidates.iter().enumerate().filter(|(at, _)| !chain.links.iter().any(|link| link.at == *at)).map(|(_, dead)| dead.name.clone()),
+    obsolete.extend(
+        candidates
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !chain.links.iter().any(|link| link.at == *at))
+            .map(|(_, obsolete)| obsolete.name.clone()),
     );
     let mut found = chain.into_log(disk, maps, state, candidates, newest)?;
-    found.dead = dead;
+    found.obsolete = obsolete;
     Ok(found)
 }
 
-/// Takes out of `candidates`, which are sorted, those that begin at `base` or before: the log does without all of them. What they witness still holds.
-/// Of two with the same id, the second is what [`cut`](super::mend::cut) has kept of the first, and counts once the first does not. Returns their names.
-fn without_the_outlived<D: Disk>(candidates: &mut Vec<Candidate<D>>, base: u64) -> Vec<String> {
+/// Takes out of `candidates`, which are sorted, those that begin at `base` or before: the log does
+/// without all of them. What they witness still holds. Of two with the same id, the second is what
+/// [`cut`](super::mend::cut) has kept of the first, and counts once the first does not. Returns
+/// their names.
+fn remove_superseded<D: Disk>(candidates: &mut Vec<Candidate<D>>, base: u64) -> Vec<String> {
     let (mut outlived, mut newest) = (Vec::new(), None);
     candidates.retain(|candidate| {
         let counts = candidate.first > base && newest != Some(candidate.id);
@@ -132,12 +156,21 @@ fn without_the_outlived<D: Disk>(candidates: &mut Vec<Candidate<D>>, base: u64) 
 }
 
 /// The chain, if nothing speaks against it.
-fn sound_chain<D: Disk>(disk: &D, state: &State, candidates: &[Candidate<D>], witnesses: &[Witness]) -> Result<Chain, StorageError> {
-    if let Some((name, reason)) = candidates.iter().find_map(|candidate| Some((&candidate.name, candidate.bad_head?))) {
+fn sound_chain<D: Disk>(
+    disk: &D,
+    state: &Metadata,
+    candidates: &[Candidate<D>],
+    witnesses: &[DurabilityEvidence],
+) -> Result<SegmentChain, StorageError> {
+    if let Some((name, reason)) =
+        candidates.iter().find_map(|candidate| Some((&candidate.name, candidate.bad_head?)))
+    {
         return Err(damaged(disk, name, 0, reason));
     }
     let mut chain = chain(disk, state, candidates)?;
-    let contradicts = |witness: &&Witness| !chain.agrees_with(witness, state) && !planted!("damage is cut off");
+    let contradicts = |witness: &&DurabilityEvidence| {
+        !chain.agrees_with(witness, state) && !planted!("damage is cut off")
+    };
     if let Some(witness) = witnesses.iter().find(contradicts) {
         return Err(contradiction(disk, candidates, &chain, witness));
     }
@@ -149,74 +182,102 @@ fn sound_chain<D: Disk>(disk: &D, state: &State, candidates: &[Candidate<D>], wi
 
 impl<D: Disk> Candidate<D> {
     fn read(disk: &D, directory: u128, id: u64, first: u64) -> Result<Candidate<D>, StorageError> {
-        let (name, seed) = (format::segment_name(id, first), format::seed(directory, id));
+        let (name, seed) = (format::segment_name(id, first), format::checksum_seed(directory, id));
         let read_failed = |error| failed(disk, "read", &name, error);
         let file = disk.open(&name).map_err(read_failed)?;
         let mut page = [0; PAGE_BYTES];
         read_full(&file, &mut page, 0).map_err(read_failed)?;
         let bad_head = match format::check_segment_head(&page, directory) {
             Ok(()) => None,
-            Err(HeadError::Damaged(reason)) => Some(reason),
-            Err(HeadError::UnknownVersion(found)) => {
-                return Err(StorageError::UnknownVersion { path: disk.path(&name), found, known: format::VERSION });
+            Err(SegmentHeaderError::Corrupt(reason)) => Some(reason),
+            Err(SegmentHeaderError::UnknownVersion(found)) => {
+                return Err(StorageError::UnknownVersion {
+                    path: disk.path(&name),
+                    found,
+                    known: format::VERSION,
+                });
             }
-            Err(HeadError::UnknownFeatures(found)) => {
+            Err(SegmentHeaderError::UnknownFeatures(found)) => {
                 return Err(StorageError::UnknownFeatures { path: disk.path(&name), found });
             }
         };
         if let Some(seal) = Seal::decode(&page, id, first, seed) {
             if let Some(reason) = bad_head {
                 let path = disk.path(&name);
-                log::warn!("{}{}: {reason}; its seal vouches for it", owner(), path.display());
+                log::warn!("{}{}: {reason}; its seal vouches for it", log_prefix(), path.display());
             }
-            return Ok(Candidate { id, first, name, contents: Contents::Sealed(seal), bad_head: None });
+            return Ok(Candidate {
+                id,
+                first,
+                name,
+                contents: CandidateContents::Sealed(seal),
+                bad_head: None,
+            });
         }
-        let contents = Contents::Open { scan: Box::new(scan(disk, &file, &name, id, seed, first)?), file: Arc::new(file) };
+        let contents = CandidateContents::Open {
+            scan: Box::new(scan(disk, &file, &name, id, seed, first)?),
+            file: Arc::new(file),
+        };
         Ok(Candidate { id, first, name, contents, bad_head })
     }
 
     /// The raft index after its last record that is intact, as are all before it.
     pub(super) fn end(&self) -> u64 {
         match &self.contents {
-            Contents::Sealed(seal) => seal.last.raft_index + 1,
-            Contents::Open { scan, .. } => self.first + scan.records.len(),
+            CandidateContents::Sealed(seal) => seal.last.raft_index + 1,
+            CandidateContents::Open { scan, .. } => self.first + scan.records.len(),
         }
     }
 
-    fn witness(&self) -> Witness {
+    fn witness(&self) -> DurabilityEvidence {
         let synced = match &self.contents {
-            Contents::Sealed(seal) => Synced { raft_index: seal.last.raft_index, segment: self.id },
-            Contents::Open { scan, .. } => scan.synced,
+            CandidateContents::Sealed(seal) => {
+                DurablePoint { raft_index: seal.last.raft_index, segment: self.id }
+            }
+            CandidateContents::Open { scan, .. } => scan.synced,
         };
-        Witness { at: self.id, synced }
+        DurabilityEvidence { at: self.id, synced }
     }
 
     /// Whether its first record stands right behind `before`.
-    pub(super) fn continues(&self, before: &Mark) -> bool {
+    pub(super) fn continues(&self, before: &LogPoint) -> bool {
         match &self.contents {
-            Contents::Sealed(seal) => seal.before == *before,
-            Contents::Open { scan, .. } => scan.head.as_ref().is_some_and(|(header, batch)| batch.mark_after(before) == Ok(header.mark)),
+            CandidateContents::Sealed(seal) => seal.before == *before,
+            CandidateContents::Open { scan, .. } => scan
+                .head
+                .as_ref()
+                .is_some_and(|(header, batch)| batch.point_after(before) == Ok(header.point)),
         }
     }
 
     /// The mark after its record `raft_index`.
-    pub(super) fn mark(&self, disk: &D, directory: u128, raft_index: u64) -> Result<Mark, StorageError> {
+    pub(super) fn point(
+        &self,
+        disk: &D,
+        directory: u128,
+        raft_index: u64,
+    ) -> Result<LogPoint, StorageError> {
         match &self.contents {
-            Contents::Sealed(seal) if raft_index == seal.last.raft_index => Ok(seal.last),
-            _ => self.header(disk, directory, raft_index).map(|header| header.mark),
+            CandidateContents::Sealed(seal) if raft_index == seal.last.raft_index => Ok(seal.last),
+            _ => self.header(disk, directory, raft_index).map(|header| header.point),
         }
     }
 
     /// The header of its record `raft_index`.
-    fn header(&self, disk: &D, directory: u128, raft_index: u64) -> Result<Header, StorageError> {
+    fn header(
+        &self,
+        disk: &D,
+        directory: u128,
+        raft_index: u64,
+    ) -> Result<RecordHeader, StorageError> {
         let ordinal = raft_index - self.first;
         match &self.contents {
-            Contents::Sealed(seal) => {
+            CandidateContents::Sealed(seal) => {
                 let segment = Arc::new(Segment::sealed(directory, *seal, &Maps::new(1)));
                 segment.record(disk, ordinal).map(|(header, _)| header)
             }
-            Contents::Open { file, scan } => {
-                let seed = format::seed(directory, self.id);
+            CandidateContents::Open { file, scan } => {
+                let seed = format::checksum_seed(directory, self.id);
                 scan.header(disk, file, &self.name, self.id, seed, ordinal)
             }
         }
@@ -224,29 +285,29 @@ impl<D: Disk> Candidate<D> {
 }
 
 /// The candidates that make up the log.
-struct Chain {
-    links: Vec<Link>,
+struct SegmentChain {
+    links: Vec<ChainSegment>,
     base: u64,
-    last: Mark,
+    last: LogPoint,
     /// The newest commit that the last record knew of.
     commit: u64,
 }
 
 /// One of them.
-struct Link {
+struct ChainSegment {
     /// Which candidate.
     at: usize,
     id: u64,
     first: u64,
     /// The raft index after the last record that belongs to the log.
     end: u64,
-    before: Mark,
+    before: LogPoint,
 }
 
-impl Link {
+impl ChainSegment {
     /// The newest raft index of it that is known to be durable. 0 if none is.
-    fn durable(&self, witnesses: &[Witness]) -> u64 {
-        let of_it = |witness: &Witness| match witness.synced.segment.cmp(&self.id) {
+    fn durable(&self, witnesses: &[DurabilityEvidence]) -> u64 {
+        let of_it = |witness: &DurabilityEvidence| match witness.synced.segment.cmp(&self.id) {
             std::cmp::Ordering::Less => 0,
             std::cmp::Ordering::Equal => witness.synced.raft_index,
             std::cmp::Ordering::Greater => self.end - 1,
@@ -255,12 +316,23 @@ impl Link {
     }
 }
 
-/// Puts the candidates, which are sorted by id, into a chain. Those that do not continue it are left out.
-fn chain<D: Disk>(disk: &D, state: &State, candidates: &[Candidate<D>]) -> Result<Chain, StorageError> {
-    let mut left: Vec<usize> = (0..candidates.len()).filter(|&at| candidates[at].end() > candidates[at].first).collect();
+/// Puts the candidates, which are sorted by id, into a chain. Those that do not continue it are
+/// left out.
+fn chain<D: Disk>(
+    disk: &D,
+    state: &Metadata,
+    candidates: &[Candidate<D>],
+) -> Result<SegmentChain, StorageError> {
+    let mut left: Vec<usize> =
+        (0..candidates.len()).filter(|&at| candidates[at].end() > candidates[at].first).collect();
     'again: loop {
-        let mut chain = Chain { links: Vec::new(), base: state.base.mark.raft_index, last: state.base.mark, commit: 0 };
-        for (at, end) in winners(candidates, &left) {
+        let mut chain = SegmentChain {
+            links: Vec::new(),
+            base: state.base.point.raft_index,
+            last: state.base.point,
+            commit: 0,
+        };
+        for (at, end) in newest_cover(candidates, &left) {
             let candidate = &candidates[at];
             // Leaving one out lets older ones reach further, so all is looked at again.
             if candidate.first != chain.last.raft_index + 1 || !candidate.continues(&chain.last) {
@@ -268,51 +340,79 @@ fn chain<D: Disk>(disk: &D, state: &State, candidates: &[Candidate<D>]) -> Resul
                 continue 'again;
             }
             let (before, end) = (chain.last, end.min(candidate.end()));
-            chain.last = candidate.mark(disk, state.directory, end - 1)?;
-            chain.links.push(Link { at, id: candidate.id, first: candidate.first, end, before });
+            chain.last = candidate.point(disk, state.directory, end - 1)?;
+            chain.links.push(ChainSegment {
+                at,
+                id: candidate.id,
+                first: candidate.first,
+                end,
+                before,
+            });
         }
         return Ok(chain);
     }
 }
 
-/// Of the candidates `left`, in order, those that no newer one kills, and where the next one begins.
-pub(super) fn winners<D: Disk>(candidates: &[Candidate<D>], left: &[usize]) -> Vec<(usize, u64)> {
-    let mut winners = Vec::new();
+/// Of the candidates `left`, in order, those that no newer one kills, and where the next one
+/// begins.
+pub(super) fn newest_cover<D: Disk>(
+    candidates: &[Candidate<D>],
+    left: &[usize],
+) -> Vec<(usize, u64)> {
+    let mut newest_cover = Vec::new();
     let mut bound = u64::MAX;
     for &at in left.iter().rev().filter(|&&at| candidates[at].first < u64::MAX) {
         if candidates[at].first < bound {
-            winners.push((at, bound));
+            newest_cover.push((at, bound));
             bound = candidates[at].first;
         }
     }
-    winners.reverse();
-    winners
+    newest_cover.reverse();
+    newest_cover
 }
 
-impl Chain {
-    /// Whether the log holds what `witness` knows of, or has been cut there since. It may hold it elsewhere, if it was mended: in a newer segment, which was
-    /// made from what peers sent; or in front of what was kept of the same one, and then the chain value of that vouches for it. A log that was never
-    /// mended has neither: what begins a newer segment, or the same one later, was not durable before in this one.
-    fn agrees_with(&self, witness: &Witness, state: &State) -> bool {
-        let Synced { raft_index, segment } = witness.synced;
+impl SegmentChain {
+    /// Whether the log holds what `witness` knows of, or has been cut there since. It may hold it
+    /// elsewhere, if it was mended: in a newer segment, which was made from what peers sent; or in
+    /// front of what was kept of the same one, and then the chain value of that vouches for it. A
+    /// log that was never mended has neither: what begins a newer segment, or the same one later,
+    /// was not durable before in this one.
+    fn agrees_with(&self, witness: &DurabilityEvidence, state: &Metadata) -> bool {
+        let DurablePoint { raft_index, segment } = witness.synced;
         raft_index <= self.base
             || segment < state.first_segment
-            || self.links.iter().any(|link| link.id >= segment && (link.first..link.end).contains(&raft_index))
+            || self
+                .links
+                .iter()
+                .any(|link| link.id >= segment && (link.first..link.end).contains(&raft_index))
             || self.links.iter().any(|link| link.id > witness.at && link.first <= raft_index)
             || self.links.iter().any(|link| link.id == segment && raft_index < link.first)
     }
 
-    /// Makes durable what was accepted: a record that is only in memory yet must not be counted and then lost.
+    /// Makes durable what was accepted: a record that is only in memory yet must not be counted and
+    /// then lost.
     ///
-    /// What nobody has witnessed to be durable is written once more before. For if an earlier run could not sync it, the kernel shows it all
-    /// the same, takes it for clean, and would report success without having written anything. The bytes are the same, so a torn write does no harm.
-    fn sync<D: Disk>(&self, disk: &D, candidates: &[Candidate<D>], witnesses: &[Witness]) -> Result<(), StorageError> {
+    /// What nobody has witnessed to be durable is written once more before. For if an earlier run
+    /// could not sync it, the kernel shows it all the same, takes it for clean, and would report
+    /// success without having written anything. The bytes are the same, so a torn write does no
+    /// harm.
+    fn sync<D: Disk>(
+        &self,
+        disk: &D,
+        candidates: &[Candidate<D>],
+        witnesses: &[DurabilityEvidence],
+    ) -> Result<(), StorageError> {
         for link in &self.links {
             let Candidate { name, contents, .. } = &candidates[link.at];
-            if let Contents::Open { file, scan } = contents {
+            if let CandidateContents::Open { file, scan } = contents {
                 let durable = link.durable(witnesses);
-                let durable = if planted!("what is in the cache is trusted") { u64::MAX - 1 } else { durable };
-                let written = scan.write_again(&**file, (durable + 1).saturating_sub(link.first));
+                let durable = if planted!("what is in the cache is trusted") {
+                    u64::MAX - 1
+                } else {
+                    durable
+                };
+                let written =
+                    scan.rewrite_unsynced(&**file, (durable + 1).saturating_sub(link.first));
                 written.map_err(|error| failed(disk, "write", name, error))?;
                 if !planted!("what is recovered is not synced") {
                     file.sync_data().map_err(|error| broken(disk, "sync", name, error))?;
@@ -326,55 +426,88 @@ impl Chain {
         self,
         disk: &D,
         maps: &Arc<Maps<D>>,
-        state: &State,
+        state: &Metadata,
         candidates: Vec<Candidate<D>>,
         newest: Option<u64>,
-    ) -> Result<Found<D>, StorageError> {
-        let mut found = Found {
-            live: Live::new(state.base.clone()),
+    ) -> Result<RecoveredLog<D>, StorageError> {
+        let mut found = RecoveredLog {
+            live: SegmentSet::new(state.base.clone()),
             last: self.last,
             commit: self.commit,
             tail: None,
             unsealed: Vec::new(),
-            dead: Vec::new(),
-            damage: Vec::new(),
+            obsolete: Vec::new(),
+            corruption: Vec::new(),
             homes: Vec::new(),
             bad_heads: Vec::new(),
-            witnessed: None,
+            max_evidence: None,
         };
         let mut candidates: Vec<Option<Candidate<D>>> = candidates.into_iter().map(Some).collect();
         for (at, link) in self.links.iter().enumerate() {
             let candidate = candidates[link.at].take().expect("every candidate is linked once");
             let is_last = at + 1 == self.links.len();
             let segment = match candidate.contents {
-                Contents::Sealed(seal) => Arc::new(Segment::sealed(state.directory, seal, maps)),
-                Contents::Open { file, scan } => {
-                    let map = file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
-                    let segment = Arc::new(Segment::growing(state.directory, link.id, link.before, map, scan.records));
-                    // A segment that is newer than the tail, although dead, would win over what is appended there. And behind a torn record
-                    // nothing is written.
+                CandidateContents::Sealed(seal) => {
+                    Arc::new(Segment::sealed(state.directory, seal, maps))
+                }
+                CandidateContents::Open { file, scan } => {
+                    let map =
+                        file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
+                    let segment = Arc::new(Segment::open_growing(
+                        state.directory,
+                        link.id,
+                        link.before,
+                        map,
+                        scan.records,
+                    ));
+                    // A segment that is newer than the tail, although dead, would win over what is
+                    // appended there. And behind a torn record nothing is written.
                     let clean = scan.clean || planted!("writes go on behind a torn record");
-                    let newest = newest == Some(link.id) || planted!("writes go on in a segment that a dead one beats");
+                    let newest = newest == Some(link.id)
+                        || planted!("writes go on in a segment that a dead one beats");
                     if is_last && clean && newest {
-                        found.tail = Some(Tail::new(segment.clone(), file, scan.file_bytes, scan.end));
+                        found.tail = Some(ActiveSegment::new(
+                            segment.clone(),
+                            file,
+                            scan.file_bytes,
+                            scan.end,
+                        ));
                     } else {
-                        found.unsealed.push(Unsealed { segment: segment.clone(), file, end: scan.end, change: 0 });
+                        found.unsealed.push(Unsealed {
+                            segment: segment.clone(),
+                            file,
+                            end: scan.end,
+                            change: 0,
+                        });
                     }
                     segment
                 }
             };
-            found.live.stretches.push(Stretch { segment, end: self.links.get(at + 1).map_or(u64::MAX, |next| next.first) });
+            found.live.stretches.push(LiveSegment {
+                segment,
+                end: self.links.get(at + 1).map_or(u64::MAX, |next| next.first),
+            });
         }
         Ok(found)
     }
 }
 
 /// Says where the record should be that `witness` speaks of.
-fn contradiction<D: Disk>(disk: &D, candidates: &[Candidate<D>], chain: &Chain, witness: &Witness) -> StorageError {
-    let Synced { raft_index, segment } = witness.synced;
-    let reason = format!("raft index {raft_index} was durable here, but the log cannot be read beyond {}", chain.last.raft_index);
+fn contradiction<D: Disk>(
+    disk: &D,
+    candidates: &[Candidate<D>],
+    chain: &SegmentChain,
+    witness: &DurabilityEvidence,
+) -> StorageError {
+    let DurablePoint { raft_index, segment } = witness.synced;
+    let reason = format!(
+        "raft index {raft_index} was durable here, but the log cannot be read beyond {}",
+        chain.last.raft_index
+    );
     match candidates.iter().find(|candidate| candidate.id == segment) {
-        Some(Candidate { name, contents: Contents::Open { scan, .. }, .. }) => damaged(disk, name, scan.end, reason),
+        Some(Candidate { name, contents: CandidateContents::Open { scan, .. }, .. }) => {
+            damaged(disk, name, scan.end, reason)
+        }
         Some(Candidate { name, .. }) => damaged(disk, name, 0, reason),
         None => damaged(disk, "", 0, format!("segment {segment:016x} is missing: {reason}")),
     }

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use super::error::{broken, damaged, not_written};
 use super::file_io::write_all;
-use super::format::{self, PLACE_BYTES, Place, SEAL_AT, Seal};
+use super::format::{self, IndexEntry, PLACE_BYTES, SEAL_AT, Seal};
 use super::fs::{Disk, DiskFile};
-use super::live::Live;
 use super::segment::Segment;
-use super::spare::{self, Order};
-use super::sync::Shared;
-use crate::owner::owner;
+use super::segment_set::SegmentSet;
+use super::spare::{self, SpareRequest};
+use super::sync::LogShared;
+use crate::log_prefix::log_prefix;
 use crate::primitives::Mutex;
-use crate::storage::{Chore, StorageError};
+use crate::storage::{BackgroundTask, StorageError};
 
-/// A segment to be sealed once change number `change` is durable. Not before: then a failure of the sealing says nothing about its records.
+/// A segment to be sealed once change number `change` is durable. Not before: then a failure of the
+/// sealing says nothing about its records.
 pub(super) struct Unsealed<D: Disk> {
     pub(super) segment: Arc<Segment<D>>,
     pub(super) file: Arc<D::File>,
@@ -24,8 +25,9 @@ pub(super) struct Unsealed<D: Disk> {
     pub(super) change: u64,
 }
 
-/// What the log does without once change number `change` is durable: before that a crash may bring back a log that needs it.
-struct Garbage<D: Disk> {
+/// What the log does without once change number `change` is durable: before that a crash may bring
+/// back a log that needs it.
+struct ObsoleteFiles<D: Disk> {
     segments: Vec<Arc<Segment<D>>>,
     /// Other files.
     names: Vec<String>,
@@ -43,13 +45,14 @@ const UNSYNCED_MAX: usize = 4;
 
 const _: () = assert!(UNSYNCED_MAX < UNSEALED_MAX);
 
-/// So often a chore is asked for before what failed is tried again: a minute on a node that is idle.
+/// So often a chore is asked for before what failed is tried again: a minute on a node that is
+/// idle.
 const PAUSE_CALLS: u32 = if cfg!(any(test, feature = "sim")) { 4 } else { 512 };
 
 /// What waits for its time.
-pub(super) struct Retired<D: Disk> {
+pub(super) struct CleanupQueue<D: Disk> {
     unsealed: Vec<Unsealed<D>>,
-    garbage: Vec<Garbage<D>>,
+    garbage: Vec<ObsoleteFiles<D>>,
     reports: Arc<Mutex<Reports<D>>>,
     /// Held by the chore that seals a segment. There is one at a time.
     sealing: Arc<()>,
@@ -74,9 +77,9 @@ impl<D: Disk> Default for Reports<D> {
     }
 }
 
-impl<D: Disk> Retired<D> {
-    pub(super) fn new() -> Retired<D> {
-        Retired {
+impl<D: Disk> CleanupQueue<D> {
+    pub(super) fn new() -> CleanupQueue<D> {
+        CleanupQueue {
             unsealed: Vec::new(),
             garbage: Vec::new(),
             reports: Arc::default(),
@@ -91,30 +94,40 @@ impl<D: Disk> Retired<D> {
     }
 
     /// The log does without these segments once change number `change` is durable.
-    pub(super) fn give_up(&mut self, segments: Vec<Arc<Segment<D>>>, change: u64) {
+    pub(super) fn retire(&mut self, segments: Vec<Arc<Segment<D>>>, change: u64) {
         if !segments.is_empty() {
-            let is_kept = |unsealed: &Unsealed<D>| !segments.iter().any(|segment| segment.id == unsealed.segment.id);
+            let is_kept = |unsealed: &Unsealed<D>| {
+                !segments.iter().any(|segment| segment.id == unsealed.segment.id)
+            };
             self.unsealed.retain(is_kept);
             self.postponed.unsealed.retain(is_kept);
-            self.garbage.push(Garbage { segments, names: Vec::new(), change });
+            self.garbage.push(ObsoleteFiles { segments, names: Vec::new(), change });
         }
     }
 
     /// Files that no log needs.
     pub(super) fn remove(&mut self, names: Vec<String>) {
         if !names.is_empty() {
-            self.garbage.push(Garbage { segments: Vec::new(), names, change: 0 });
+            self.garbage.push(ObsoleteFiles { segments: Vec::new(), names, change: 0 });
         }
     }
 
     /// A chore whose time has come.
-    pub(super) fn next_chore(&mut self, shared: &Arc<Shared<D>>, order: Order) -> Option<Chore> {
-        let durable = if planted!("files are removed before the log does without them") { u64::MAX } else { shared.durable().change };
+    pub(super) fn next_task(
+        &mut self,
+        shared: &Arc<LogShared<D>>,
+        order: SpareRequest,
+    ) -> Option<BackgroundTask> {
+        let durable = if planted!("files are removed before the log does without them") {
+            u64::MAX
+        } else {
+            shared.durable().change
+        };
         if let Some(ready) = self.garbage.iter().position(|garbage| garbage.change <= durable) {
             let (garbage, shared) = (self.garbage.swap_remove(ready), shared.clone());
             let reports = self.reports.clone();
             return Some(Box::new(move || {
-                let stuck = clear_away(&shared, order, garbage);
+                let stuck = delete_obsolete(&shared, order, garbage);
                 reports.lock().names.extend(stuck);
             }));
         }
@@ -122,11 +135,12 @@ impl<D: Disk> Retired<D> {
             return None;
         }
         let ready = self.unsealed.iter().position(|unsealed| unsealed.change <= durable)?;
-        let (unsealed, shared, reports) = (self.unsealed.swap_remove(ready), shared.clone(), self.reports.clone());
+        let (unsealed, shared, reports) =
+            (self.unsealed.swap_remove(ready), shared.clone(), self.reports.clone());
         let sealing = self.sealing.clone();
         Some(Box::new(move || {
             if let Err(error) = seal_and_report(&shared, unsealed, &reports) {
-                log::warn!("{}could not seal a segment: {error}", owner());
+                log::warn!("{}could not seal a segment: {error}", log_prefix());
             }
             drop(sealing);
         }))
@@ -136,7 +150,8 @@ impl<D: Disk> Retired<D> {
         Arc::strong_count(&self.sealing) > 1
     }
 
-    /// Whether more segments that take no more wait for a sync than should, if all up to `durable` is.
+    /// Whether more segments that take no more wait for a sync than should, if all up to `durable`
+    /// is.
     pub(super) fn is_behind(&self, durable: u64) -> bool {
         let waiting = self.unsealed.iter().filter(|unsealed| unsealed.change > durable);
         waiting.count() >= UNSYNCED_MAX
@@ -149,13 +164,13 @@ impl<D: Disk> Retired<D> {
     }
 
     /// Seals all segments that wait for it, now. All of them are durable.
-    pub(super) fn seal_all(&mut self, shared: &Shared<D>) -> Result<(), StorageError> {
+    pub(super) fn seal_all(&mut self, shared: &LogShared<D>) -> Result<(), StorageError> {
         self.unsealed.append(&mut self.postponed.unsealed);
         while let Some(unsealed) = self.unsealed.pop() {
             match seal_and_report(shared, unsealed, &self.reports) {
                 // One that cannot be sealed stays as it is, and is not held open.
                 Err(error) if !error.is_temporary() => {
-                    log::warn!("{}could not seal a segment: {error}", owner());
+                    log::warn!("{}could not seal a segment: {error}", log_prefix());
                 }
                 done => done?,
             }
@@ -179,26 +194,43 @@ impl<D: Disk> Retired<D> {
         }
     }
 
-    /// The log with every segment that has been sealed meanwhile read from its footer. `None` if there is none.
-    pub(super) fn settle(&mut self, shared: &Shared<D>, live: &Live<D>) -> Option<Live<D>> {
+    /// The log with every segment that has been sealed meanwhile read from its footer. `None` if
+    /// there is none.
+    pub(super) fn apply_seals(
+        &mut self,
+        shared: &LogShared<D>,
+        live: &SegmentSet<D>,
+    ) -> Option<SegmentSet<D>> {
         let Reports { sealed: seals, unsealed, names } = std::mem::take(&mut *self.reports.lock());
         self.try_again(unsealed, names);
         if seals.is_empty() {
             return None;
         }
-        let mut settled = Live { base: live.base.clone(), stretches: live.stretches.clone(), gaps: Vec::new() };
+        let mut settled = SegmentSet {
+            base: live.base.clone(),
+            stretches: live.stretches.clone(),
+            gaps: Vec::new(),
+        };
         for seal in seals {
-            if let Some(stretch) = settled.stretches.iter_mut().find(|stretch| stretch.segment.id == seal.segment) {
-                stretch.segment = Arc::new(stretch.segment.once_sealed(shared.directory, seal, &shared.maps));
+            if let Some(stretch) =
+                settled.stretches.iter_mut().find(|stretch| stretch.segment.id == seal.segment)
+            {
+                stretch.segment =
+                    Arc::new(stretch.segment.into_sealed(shared.directory, seal, &shared.maps));
             }
         }
         Some(settled)
     }
 }
 
-/// Removes files, or keeps some of them as spares. Gives back the names of those that are still there.
-fn clear_away<D: Disk>(shared: &Arc<Shared<D>>, order: Order, garbage: Garbage<D>) -> Vec<String> {
-    let Garbage { segments, mut names, .. } = garbage;
+/// Removes files, or keeps some of them as spares. Gives back the names of those that are still
+/// there.
+fn delete_obsolete<D: Disk>(
+    shared: &Arc<LogShared<D>>,
+    order: SpareRequest,
+    garbage: ObsoleteFiles<D>,
+) -> Vec<String> {
+    let ObsoleteFiles { segments, mut names, .. } = garbage;
     for segment in segments {
         let name = segment.name.clone();
         if !spare::recycle(shared, order, segment) {
@@ -210,12 +242,12 @@ fn clear_away<D: Disk>(shared: &Arc<Shared<D>>, order: Order, garbage: Garbage<D
     names
 }
 
-/// Removes a file that no log needs. Whether it is gone. If it is not, it takes room and does no other
-/// harm: the next opening finds it dead again.
+/// Removes a file that no log needs. Whether it is gone. If it is not, it takes room and does no
+/// other harm: the next opening finds it dead again.
 pub(super) fn is_removed<D: Disk>(disk: &D, name: &str) -> bool {
     match disk.remove(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            log::warn!("{}could not remove {}: {error}", owner(), disk.path(name).display());
+            log::warn!("{}could not remove {}: {error}", log_prefix(), disk.path(name).display());
             false
         }
         _ => true,
@@ -224,7 +256,11 @@ pub(super) fn is_removed<D: Disk>(disk: &D, name: &str) -> bool {
 
 /// Seals a segment, or leaves it as it is: it is read from memory then, and scanned when the log is
 /// opened again. It is tried again later if what it lacked may be there by then.
-fn seal_and_report<D: Disk>(shared: &Shared<D>, unsealed: Unsealed<D>, reports: &Mutex<Reports<D>>) -> Result<(), StorageError> {
+fn seal_and_report<D: Disk>(
+    shared: &LogShared<D>,
+    unsealed: Unsealed<D>,
+    reports: &Mutex<Reports<D>>,
+) -> Result<(), StorageError> {
     match seal(shared, &unsealed) {
         Ok(seal) => reports.lock().sealed.push(seal),
         Err(error) => {
@@ -238,7 +274,7 @@ fn seal_and_report<D: Disk>(shared: &Shared<D>, unsealed: Unsealed<D>, reports: 
 }
 
 /// Writes the footer and makes it durable, then the seal that points to it.
-fn seal<D: Disk>(shared: &Shared<D>, unsealed: &Unsealed<D>) -> Result<Seal, StorageError> {
+fn seal<D: Disk>(shared: &LogShared<D>, unsealed: &Unsealed<D>) -> Result<Seal, StorageError> {
     let Unsealed { segment, file, end, .. } = unsealed;
     let disk = &*shared.disk;
     let mut footer = Vec::with_capacity(segment.len() as usize * PLACE_BYTES);
@@ -246,18 +282,19 @@ fn seal<D: Disk>(shared: &Shared<D>, unsealed: &Unsealed<D>) -> Result<Seal, Sto
     let mut last = None;
     for ordinal in 0..segment.len() {
         let (header, _) = segment.record(disk, ordinal)?;
-        let place = Place {
+        let place = IndexEntry {
             offset,
-            next_index: header.mark.next_index,
-            term: header.mark.term,
-            chain: header.mark.chain,
+            next_index: header.point.next_index,
+            term: header.point.term,
+            chain: header.point.chain,
             body_bytes: header.body_bytes,
         };
         footer.extend_from_slice(&place.encode());
         offset += header.record_bytes();
-        last = Some(header.mark);
+        last = Some(header.point);
     }
-    let last = last.ok_or_else(|| damaged(disk, &segment.name, offset, "an empty segment was to be sealed"))?;
+    let last = last
+        .ok_or_else(|| damaged(disk, &segment.name, offset, "an empty segment was to be sealed"))?;
     let seal = Seal {
         segment: segment.id,
         records: segment.len(),
@@ -267,10 +304,13 @@ fn seal<D: Disk>(shared: &Shared<D>, unsealed: &Unsealed<D>) -> Result<Seal, Sto
         last,
     };
     let failed = |error| not_written(disk, "seal", &segment.name, error);
-    let sync = || file.sync_data().map_err(|error| shared.poison(broken(disk, "sync", &segment.name, error)));
+    let sync = || {
+        file.sync_data().map_err(|error| shared.poison(broken(disk, "sync", &segment.name, error)))
+    };
     write_all(&**file, &mut [IoSlice::new(&footer)], *end).map_err(failed)?;
     sync()?;
-    write_all(&**file, &mut [IoSlice::new(&seal.encode(segment.seed))], SEAL_AT as u64).map_err(failed)?;
+    write_all(&**file, &mut [IoSlice::new(&seal.encode(segment.seed))], SEAL_AT as u64)
+        .map_err(failed)?;
     sync()?;
     Ok(seal)
 }

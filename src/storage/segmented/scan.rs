@@ -1,4 +1,5 @@
-//! Reading a segment from front to back, without trust: what is intact, where that ends, and what lies behind.
+//! Reading a segment from front to back, without trust: what is intact, where that ends, and what
+//! lies behind.
 
 use std::io::{self, IoSlice};
 
@@ -6,25 +7,27 @@ use bytes::Bytes;
 
 use super::error::{damaged, failed};
 use super::file_io::{read_exact, read_full, write_all};
-use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, RECORDS_AT, Synced};
+use super::format::{
+    self, CHECKED_BYTES, DurablePoint, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader,
+};
 use super::fs::{Disk, DiskFile};
-use super::segment::Records;
-use crate::storage::{Batch, Mark, StorageError};
+use super::segment::RecordIndex;
+use crate::storage::{Batch, LogPoint, StorageError};
 
 /// What a scan found.
 pub(super) struct Scan {
     /// The intact records from the first on, published.
-    pub(super) records: Box<Records>,
+    pub(super) records: Box<RecordIndex>,
     /// The first of them.
-    pub(super) head: Option<(Header, Batch)>,
+    pub(super) head: Option<(RecordHeader, Batch)>,
     /// The last of them.
-    pub(super) last: Option<Header>,
+    pub(super) last: Option<RecordHeader>,
     /// Where the intact records end.
     pub(super) end: u64,
     /// Nothing but zeros lies behind `end`: no write was begun there.
     pub(super) clean: bool,
     /// The newest place that any record, also one behind a bad one, knew to be durable.
-    pub(super) synced: Synced,
+    pub(super) synced: DurablePoint,
     pub(super) file_bytes: u64,
 }
 
@@ -38,19 +41,21 @@ impl Scan {
         id: u64,
         seed: u32,
         ordinal: u64,
-    ) -> Result<Header, StorageError> {
+    ) -> Result<RecordHeader, StorageError> {
         match &self.last {
             Some(last) if ordinal + 1 == self.records.len() => return Ok(*last),
             _ => {}
         }
         let (offset, _) = self.records.place(ordinal);
         let mut bytes = [0; CHECKED_BYTES];
-        let read = read_full(file, &mut bytes, offset).map_err(|error| failed(disk, "read", name, error))?;
-        Header::decode(&bytes[..read], id, seed).ok_or_else(|| damaged(disk, name, offset, "a record changed while it was read"))
+        let read = read_full(file, &mut bytes, offset)
+            .map_err(|error| failed(disk, "read", name, error))?;
+        RecordHeader::decode(&bytes[..read], id, seed)
+            .ok_or_else(|| damaged(disk, name, offset, "a record changed while it was read"))
     }
 
     /// Writes the records from this ordinal on once more, byte for byte.
-    pub(super) fn write_again(&self, file: &impl DiskFile, ordinal: u64) -> io::Result<()> {
+    pub(super) fn rewrite_unsynced(&self, file: &impl DiskFile, ordinal: u64) -> io::Result<()> {
         if ordinal >= self.records.len() {
             return Ok(());
         }
@@ -66,20 +71,37 @@ impl Scan {
     }
 }
 
-/// Scans the segment `id`, whose first record has the raft index `first`. Every record is checked whole: header, place in the chain, entry
-/// table and payloads. Memory: one window of 1 MiB, or the largest record if that is larger.
-pub(super) fn scan<D: Disk>(disk: &D, file: &D::File, name: &str, id: u64, seed: u32, first: u64) -> Result<Scan, StorageError> {
+/// Scans the segment `id`, whose first record has the raft index `first`. Every record is checked
+/// whole: header, place in the chain, entry table and payloads. Memory: one window of 1 MiB, or the
+/// largest record if that is larger.
+pub(super) fn scan<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    name: &str,
+    id: u64,
+    seed: u32,
+    first: u64,
+) -> Result<Scan, StorageError> {
     let read_failed = |error| failed(disk, "read", name, error);
     let file_bytes = file.size().map_err(read_failed)?;
     let mut window = Window::new(file, file_bytes);
-    let mut scan =
-        Scan { records: Records::new(), head: None, last: None, end: RECORDS_AT, clean: false, synced: Synced::default(), file_bytes };
+    let mut scan = Scan {
+        records: RecordIndex::new(),
+        head: None,
+        last: None,
+        end: RECORDS_AT,
+        clean: false,
+        synced: DurablePoint::default(),
+        file_bytes,
+    };
     let mut count = 0;
-    while let Some((header, batch)) = intact_record(&mut window, scan.end, id, seed).map_err(read_failed)? {
-        if !continues(&header, &batch, scan.last.as_ref().map(|last| &last.mark), first) {
+    while let Some((header, batch)) =
+        intact_record(&mut window, scan.end, id, seed).map_err(read_failed)?
+    {
+        if !continues(&header, &batch, scan.last.as_ref().map(|last| &last.point), first) {
             break;
         }
-        scan.records.put(count, scan.end, header.body_bytes, header.mark.next_index);
+        scan.records.put(count, scan.end, header.body_bytes, header.point.next_index);
         count += 1;
         scan.end += header.record_bytes();
         scan.synced = newer(scan.synced, header.synced);
@@ -89,36 +111,59 @@ pub(super) fn scan<D: Disk>(disk: &D, file: &D::File, name: &str, id: u64, seed:
     scan.records.publish(count);
     scan.clean = window.zeros_from(scan.end).map_err(read_failed)?;
     if !scan.clean {
-        scan.synced = newer(scan.synced, synced_behind(&mut window, scan.end, id, seed).map_err(read_failed)?);
+        scan.synced = newer(
+            scan.synced,
+            synced_behind(&mut window, scan.end, id, seed).map_err(read_failed)?,
+        );
     }
     Ok(scan)
 }
 
-/// Whether a record stands where it should: first in the segment, or right behind the mark `before`.
-fn continues(header: &Header, batch: &Batch, before: Option<&Mark>, first: u64) -> bool {
+/// Whether a record stands where it should: first in the segment, or right behind the mark
+/// `before`.
+fn continues(header: &RecordHeader, batch: &Batch, before: Option<&LogPoint>, first: u64) -> bool {
     match before {
-        None => header.mark.raft_index == first,
-        Some(before) => batch.mark_after(before) == Ok(header.mark),
+        None => header.point.raft_index == first,
+        Some(before) => batch.point_after(before) == Ok(header.point),
     }
 }
 
-fn intact_record<F: DiskFile>(window: &mut Window<'_, F>, at: u64, id: u64, seed: u32) -> io::Result<Option<(Header, Batch)>> {
+fn intact_record<F: DiskFile>(
+    window: &mut Window<'_, F>,
+    at: u64,
+    id: u64,
+    seed: u32,
+) -> io::Result<Option<(RecordHeader, Batch)>> {
     let Some(header) = header_at(window, at, id, seed)? else { return Ok(None) };
     Ok(body_of(window, at, &header)?.map(|batch| (header, batch)).ok())
 }
 
 /// The header at `at`, if one of segment `id` is there and the record ends within the file.
-pub(super) fn header_at<F: DiskFile>(window: &mut Window<'_, F>, at: u64, id: u64, seed: u32) -> io::Result<Option<Header>> {
-    let header = Header::decode(window.up_to(at, CHECKED_BYTES)?, id, seed);
+pub(super) fn header_at<F: DiskFile>(
+    window: &mut Window<'_, F>,
+    at: u64,
+    id: u64,
+    seed: u32,
+) -> io::Result<Option<RecordHeader>> {
+    let header = RecordHeader::decode(window.up_to(at, CHECKED_BYTES)?, id, seed);
     let room = window.file_bytes.saturating_sub(at);
     Ok(header.filter(|header| header.record_bytes() <= room))
 }
 
-/// The batch behind the header at `at`, every byte of it checked. Inside: what is wrong with it, and whether readers can tell by themselves.
-pub(super) fn body_of<F: DiskFile>(window: &mut Window<'_, F>, at: u64, header: &Header) -> io::Result<Result<Batch, BodyError>> {
-    let bytes = HEADER_BYTES + header.body_bytes as usize;
-    let Some(body) = window.up_to(at, bytes)?.get(HEADER_BYTES..bytes) else { return Ok(Err(BodyError::Table)) };
-    let Ok(batch) = Batch::new(header.mark.raft_index, header.mark.term, Bytes::copy_from_slice(body)) else {
+/// The batch behind the header at `at`, every byte of it checked. Inside: what is wrong with it,
+/// and whether readers can tell by themselves.
+pub(super) fn body_of<F: DiskFile>(
+    window: &mut Window<'_, F>,
+    at: u64,
+    header: &RecordHeader,
+) -> io::Result<Result<Batch, BodyError>> {
+    let bytes = RECORD_HEADER_BYTES + header.body_bytes as usize;
+    let Some(body) = window.up_to(at, bytes)?.get(RECORD_HEADER_BYTES..bytes) else {
+        return Ok(Err(BodyError::Table));
+    };
+    let Ok(batch) =
+        Batch::new(header.point.raft_index, header.point.term, Bytes::copy_from_slice(body))
+    else {
         return Ok(Err(BodyError::Table));
     };
     if planted!("payloads are not checked when the log is opened") {
@@ -140,8 +185,14 @@ pub(super) enum BodyError {
     Payload,
 }
 
-/// The first intact header of segment `id` at `from` or behind. Its place is unknown, so every place is tried; a header counts by its checksum.
-pub(super) fn next_header<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id: u64, seed: u32) -> io::Result<Option<(u64, Header)>> {
+/// The first intact header of segment `id` at `from` or behind. Its place is unknown, so every
+/// place is tried; a header counts by its checksum.
+pub(super) fn next_header<F: DiskFile>(
+    window: &mut Window<'_, F>,
+    from: u64,
+    id: u64,
+    seed: u32,
+) -> io::Result<Option<(u64, RecordHeader)>> {
     let mut at = from;
     while at < window.file_bytes {
         let whole = window.file_bytes - at <= WINDOW_BYTES as u64;
@@ -151,8 +202,11 @@ pub(super) fn next_header<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id
         if steps == 0 {
             break;
         }
-        for step in (0..steps).step_by(format::ALIGN as usize).filter(|&step| Header::may_begin(&bytes[step..], id)) {
-            if let Some(header) = Header::decode(&bytes[step..], id, seed) {
+        for step in (0..steps)
+            .step_by(format::ALIGN as usize)
+            .filter(|&step| RecordHeader::may_begin(&bytes[step..], id))
+        {
+            if let Some(header) = RecordHeader::decode(&bytes[step..], id, seed) {
                 return Ok(Some((at + step as u64, header)));
             }
         }
@@ -162,8 +216,13 @@ pub(super) fn next_header<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id
 }
 
 /// What records behind a bad one knew to be durable.
-fn synced_behind<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id: u64, seed: u32) -> io::Result<Synced> {
-    let (mut synced, mut at) = (Synced::default(), from);
+fn synced_behind<F: DiskFile>(
+    window: &mut Window<'_, F>,
+    from: u64,
+    id: u64,
+    seed: u32,
+) -> io::Result<DurablePoint> {
+    let (mut synced, mut at) = (DurablePoint::default(), from);
     while let Some((found_at, header)) = next_header(window, at, id, seed)? {
         synced = newer(synced, header.synced);
         at = found_at + format::ALIGN;
@@ -171,7 +230,7 @@ fn synced_behind<F: DiskFile>(window: &mut Window<'_, F>, from: u64, id: u64, se
     Ok(synced)
 }
 
-fn newer(one: Synced, other: Synced) -> Synced {
+fn newer(one: DurablePoint, other: DurablePoint) -> DurablePoint {
     if other.raft_index > one.raft_index { other } else { one }
 }
 
@@ -191,14 +250,17 @@ impl<'a, F: DiskFile> Window<'a, F> {
         Window { file, file_bytes, start: 0, bytes: Vec::new() }
     }
 
-    /// The bytes from `at`: `count` of them, or as many as there are up to the end of the file. Damage to a length never makes this
-    /// allocate more than the file is long.
+    /// The bytes from `at`: `count` of them, or as many as there are up to the end of the file.
+    /// Damage to a length never makes this allocate more than the file is long.
     fn up_to(&mut self, at: u64, count: usize) -> io::Result<&[u8]> {
         let count = self.file_bytes.saturating_sub(at).min(count as u64) as usize;
         let held = at >= self.start && at + count as u64 <= self.start + self.bytes.len() as u64;
         if !held {
             self.start = at;
-            self.bytes.resize(self.file_bytes.saturating_sub(at).min(count.max(WINDOW_BYTES) as u64) as usize, 0);
+            self.bytes.resize(
+                self.file_bytes.saturating_sub(at).min(count.max(WINDOW_BYTES) as u64) as usize,
+                0,
+            );
             let read = read_full(self.file, &mut self.bytes, at)?;
             self.bytes.truncate(read);
         }
@@ -212,8 +274,11 @@ impl<'a, F: DiskFile> Window<'a, F> {
         let mut at = from;
         while at < self.file_bytes {
             let bytes = self.up_to(at, WINDOW_BYTES)?;
-            // Whole pages are compared: byte by byte, a large segment would make an unoptimized build slow to open.
-            if bytes.is_empty() || bytes.chunks(ZEROS.len()).any(|chunk| chunk != &ZEROS[..chunk.len()]) {
+            // Whole pages are compared: byte by byte, a large segment would make an unoptimized
+            // build slow to open.
+            if bytes.is_empty()
+                || bytes.chunks(ZEROS.len()).any(|chunk| chunk != &ZEROS[..chunk.len()])
+            {
                 return Ok(bytes.is_empty());
             }
             at += bytes.len() as u64;

@@ -1,13 +1,16 @@
 //! One segment, as it is read: where its records lie, and the records themselves.
 //!
-//! A segment that this process wrote (or scanned) knows its records from memory: 16 bytes each. A segment that was sealed keeps that
-//! knowledge in its footer, and is mapped while it is read: see [`maps`](super::maps). Apart from that it costs some 400 bytes.
+//! A segment that this process wrote (or scanned) knows its records from memory: 16 bytes each. A
+//! segment that was sealed keeps that knowledge in its footer, and is mapped while it is read: see
+//! [`maps`](super::maps). Apart from that it costs some 400 bytes.
 //!
 //! Readers of what is mapped take no lock. Why none is needed:
-//! 1. One thread writes. It stores a record's place, then raises `published` with Release; a reader loads `published` with Acquire and looks
-//!    at no place behind it.
-//! 2. A place is stored once. Chunks of places are never moved: the next chunk is twice as large, and the first one is allocated once.
-//! 3. The bytes of a record are in the file before its place is published, and are never written again.
+//! 1. One thread writes. It stores a record's place, then raises `published` with Release; a reader
+//!    loads `published` with Acquire and looks at no place behind it.
+//! 2. A place is stored once. Chunks of places are never moved: the next chunk is twice as large,
+//!    and the first one is allocated once.
+//! 3. The bytes of a record are in the file before its place is published, and are never written
+//!    again.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -15,38 +18,41 @@ use std::sync::Arc;
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 
+use super::damaged_scan::scan_past_damage;
 use super::error::{damaged, failed};
 use super::file_io::read_full;
-use super::format::{self, CHECKED_BYTES, HEADER_BYTES, Header, PAGE_BYTES, PLACE_BYTES, Place, Seal};
-use super::fs::{Claims, Disk, DiskFile, DiskMap, MapOf};
+use super::format::{
+    self, CHECKED_BYTES, IndexEntry, PAGE_BYTES, PLACE_BYTES, RECORD_HEADER_BYTES, RecordHeader,
+    Seal,
+};
+use super::fs::{Disk, DiskFile, DiskMap, MapOf, MapRefs};
 use super::maps::Maps;
-use super::survey::survey;
-use crate::owner::owner;
+use crate::log_prefix::log_prefix;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::primitives::{Mutex, OnceLock};
-use crate::storage::{Batch, Damage, Mark, StorageError};
+use crate::storage::{Batch, Corruption, LogPoint, StorageError};
 
 pub(super) struct Segment<D: Disk> {
     pub(super) id: u64,
     /// The raft index of its first record.
     pub(super) first: u64,
     /// The mark before its first record.
-    pub(super) before: Mark,
+    pub(super) before: LogPoint,
     pub(super) name: String,
     pub(super) seed: u32,
     kept: Kept<D>,
     /// Who had it in view in a map that was given up, and may have it still.
-    earlier: Mutex<Vec<Claims>>,
+    earlier: Mutex<Vec<MapRefs>>,
 }
 
 /// How the contents are kept.
 enum Kept<D: Disk> {
     /// Of a segment that is not sealed: for as long as the segment is there.
-    Always(Contents<D>),
+    Always(SegmentContents<D>),
     /// Of a sealed one: while it is mapped.
     WhileMapped {
         seal: Seal,
-        contents: ArcSwapOption<Contents<D>>,
+        contents: ArcSwapOption<SegmentContents<D>>,
         /// It was read since somebody asked.
         was_read: AtomicBool,
         /// It was told that the footer is damaged.
@@ -57,40 +63,49 @@ enum Kept<D: Disk> {
 
 /// The contents, which stay as they are while this is there.
 pub(super) enum View<'a, D: Disk> {
-    Always(&'a Contents<D>),
-    WhileMapped(Guard<Option<Arc<Contents<D>>>>),
+    Always(&'a SegmentContents<D>),
+    WhileMapped(Guard<Option<Arc<SegmentContents<D>>>>),
 }
 
 impl<D: Disk> Deref for View<'_, D> {
-    type Target = Contents<D>;
+    type Target = SegmentContents<D>;
 
     #[inline]
-    fn deref(&self) -> &Contents<D> {
+    fn deref(&self) -> &SegmentContents<D> {
         match self {
             View::Always(contents) => contents,
-            View::WhileMapped(contents) => contents.as_ref().expect("a view is made of contents that are there"),
+            View::WhileMapped(contents) => {
+                contents.as_ref().expect("a view is made of contents that are there")
+            }
         }
     }
 }
 
-pub(super) struct Contents<D: Disk> {
+pub(super) struct SegmentContents<D: Disk> {
     pub(super) map: MapOf<D>,
     pub(super) index: Index,
 }
 
 pub(super) enum Index {
-    Memory(Box<Records>),
+    Memory(Box<RecordIndex>),
     Footer(Bytes),
 }
 
 impl<D: Disk> Segment<D> {
     /// A segment behind the mark `before`, whose records are known from memory.
-    pub(super) fn growing(directory: u128, id: u64, before: Mark, map: MapOf<D>, records: Box<Records>) -> Segment<D> {
-        let kept = Kept::Always(Contents { map, index: Index::Memory(records) });
+    pub(super) fn open_growing(
+        directory: u128,
+        id: u64,
+        before: LogPoint,
+        map: MapOf<D>,
+        records: Box<RecordIndex>,
+    ) -> Segment<D> {
+        let kept = Kept::Always(SegmentContents { map, index: Index::Memory(records) });
         Segment::new(directory, id, before, kept)
     }
 
-    /// A sealed segment. Nothing is read before somebody asks, and no more of the log is mapped then than `maps` allow.
+    /// A sealed segment. Nothing is read before somebody asks, and no more of the log is mapped
+    /// then than `maps` allow.
     pub(super) fn sealed(directory: u128, seal: Seal, maps: &Arc<Maps<D>>) -> Segment<D> {
         let kept = Kept::WhileMapped {
             seal,
@@ -102,8 +117,14 @@ impl<D: Disk> Segment<D> {
         Segment::new(directory, seal.segment, seal.before, kept)
     }
 
-    /// This segment, now that it is sealed. It is mapped anew when it is next read, and needs no memory until then.
-    pub(super) fn once_sealed(&self, directory: u128, seal: Seal, maps: &Arc<Maps<D>>) -> Segment<D> {
+    /// This segment, now that it is sealed. It is mapped anew when it is next read, and needs no
+    /// memory until then.
+    pub(super) fn into_sealed(
+        &self,
+        directory: u128,
+        seal: Seal,
+        maps: &Arc<Maps<D>>,
+    ) -> Segment<D> {
         let sealed = Segment::sealed(directory, seal, maps);
         if let Kept::Always(contents) = &self.kept {
             sealed.earlier.lock().push(contents.map.claims());
@@ -111,8 +132,8 @@ impl<D: Disk> Segment<D> {
         sealed
     }
 
-    fn new(directory: u128, id: u64, before: Mark, kept: Kept<D>) -> Segment<D> {
-        let (first, seed) = (before.raft_index + 1, format::seed(directory, id));
+    fn new(directory: u128, id: u64, before: LogPoint, kept: Kept<D>) -> Segment<D> {
+        let (first, seed) = (before.raft_index + 1, format::checksum_seed(directory, id));
         let (name, earlier) = (format::segment_name(id, first), Mutex::new(Vec::new()));
         Segment { id, first, before, name, seed, kept, earlier }
     }
@@ -133,25 +154,38 @@ impl<D: Disk> Segment<D> {
     }
 
     /// The places in memory, if that is where they are for good.
-    pub(super) fn records(&self) -> Option<&Records> {
+    pub(super) fn records(&self) -> Option<&RecordIndex> {
         match &self.kept {
-            Kept::Always(Contents { index: Index::Memory(records), .. }) => Some(records),
+            Kept::Always(SegmentContents { index: Index::Memory(records), .. }) => Some(records),
             _ => None,
         }
     }
 
-    /// The record of this ordinal, which is below `len()`. Header and prefix are checked, payloads are not.
-    pub(super) fn record(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<(Header, Batch), StorageError> {
+    /// The record of this ordinal, which is below `len()`. Header and prefix are checked, payloads
+    /// are not.
+    pub(super) fn record(
+        self: &Arc<Self>,
+        disk: &D,
+        ordinal: u64,
+    ) -> Result<(RecordHeader, Batch), StorageError> {
         let contents = self.contents(disk)?;
         let (offset, body_bytes) = self.place(disk, &contents, ordinal)?;
         let wrong = |reason| damaged(disk, &self.name, offset, reason);
-        let record = contents.map.slice(offset, HEADER_BYTES as u64 + body_bytes).ok_or_else(|| wrong("a record lies outside the file"))?;
+        let record = contents
+            .map
+            .slice(offset, RECORD_HEADER_BYTES as u64 + body_bytes)
+            .ok_or_else(|| wrong("a record lies outside the file"))?;
         format::decode_record(record, self.id, self.seed, self.first + ordinal).map_err(wrong)
     }
 
     /// Offset and body length of the record of this ordinal, if it can be read.
     #[inline]
-    pub(super) fn place(&self, disk: &D, contents: &Contents<D>, ordinal: u64) -> Result<(u64, u64), StorageError> {
+    pub(super) fn place(
+        &self,
+        disk: &D,
+        contents: &SegmentContents<D>,
+        ordinal: u64,
+    ) -> Result<(u64, u64), StorageError> {
         if ordinal >= contents.index.len() {
             return Err(self.unreadable(disk));
         }
@@ -167,51 +201,74 @@ impl<D: Disk> Segment<D> {
     }
 
     /// The mark after the record of this ordinal.
-    pub(super) fn mark(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<Mark, StorageError> {
+    pub(super) fn point(
+        self: &Arc<Self>,
+        disk: &D,
+        ordinal: u64,
+    ) -> Result<LogPoint, StorageError> {
         match self.seal() {
             Some(seal) if ordinal + 1 == seal.records => Ok(seal.last),
-            _ => Ok(self.record(disk, ordinal)?.0.mark),
+            _ => Ok(self.record(disk, ordinal)?.0.point),
         }
     }
 
-    /// The term of the record of this ordinal. Terms never descend, so most often the seal knows it.
+    /// The term of the record of this ordinal. Terms never descend, so most often the seal knows
+    /// it.
     pub(super) fn term(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<u64, StorageError> {
         match self.seal() {
             Some(seal) if seal.before.term == seal.last.term => Ok(seal.last.term),
-            _ => Ok(self.mark(disk, ordinal)?.term),
+            _ => Ok(self.point(disk, ordinal)?.term),
         }
     }
 
-    /// The header of the record of this ordinal, whatever became of its body. `None` if it cannot be read.
-    pub(super) fn header(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<Option<Header>, StorageError> {
+    /// The header of the record of this ordinal, whatever became of its body. `None` if it cannot
+    /// be read.
+    pub(super) fn header(
+        self: &Arc<Self>,
+        disk: &D,
+        ordinal: u64,
+    ) -> Result<Option<RecordHeader>, StorageError> {
         let contents = self.contents(disk)?;
         if ordinal >= contents.index.len() {
             return Ok(None);
         }
         let head = contents.map.slice(contents.index.place(ordinal).0, CHECKED_BYTES as u64);
-        let header = head.and_then(|head| Header::decode(&head, self.id, self.seed));
-        Ok(header.filter(|header| header.mark.raft_index == self.first + ordinal))
+        let header = head.and_then(|head| RecordHeader::decode(&head, self.id, self.seed));
+        Ok(header.filter(|header| header.point.raft_index == self.first + ordinal))
     }
 
-    /// Where the record of this ordinal lies and how long its body is, if that is known for certain: a record that could not be read may lie
-    /// somewhere behind the place that is kept for it.
-    pub(super) fn certain_place(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<Option<(u64, u64)>, StorageError> {
+    /// Where the record of this ordinal lies and how long its body is, if that is known for
+    /// certain: a record that could not be read may lie somewhere behind the place that is kept for
+    /// it.
+    pub(super) fn known_location(
+        self: &Arc<Self>,
+        disk: &D,
+        ordinal: u64,
+    ) -> Result<Option<(u64, u64)>, StorageError> {
         let contents = self.contents(disk)?;
         let index = &contents.index;
-        // A sealed segment that lost its footer may have fewer records that can be found than its seal counts.
+        // A sealed segment that lost its footer may have fewer records that can be found than its
+        // seal counts.
         if ordinal >= index.len() {
             return Ok(None);
         }
         let (offset, body_bytes) = index.place(ordinal);
         Ok(match body_bytes == u64::from(DAMAGED) {
             false => Some((offset, body_bytes)),
-            true => self.header(disk, ordinal)?.map(|header| (offset, u64::from(header.body_bytes))),
+            true => {
+                self.header(disk, ordinal)?.map(|header| (offset, u64::from(header.body_bytes)))
+            }
         })
     }
 
-    /// What is wrong with the record of this ordinal, which is below `len()`, if anything is: every byte of it is read. Its identifiers come from the
-    /// footer, if there is one, and so are known whatever became of the record.
-    pub(super) fn examine(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<Option<Damage>, StorageError> {
+    /// What is wrong with the record of this ordinal, which is below `len()`, if anything is: every
+    /// byte of it is read. Its identifiers come from the footer, if there is one, and so are known
+    /// whatever became of the record.
+    pub(super) fn verify_batch(
+        self: &Arc<Self>,
+        disk: &D,
+        ordinal: u64,
+    ) -> Result<Option<Corruption>, StorageError> {
         let found = self.record(disk, ordinal).and_then(|(header, batch)| match batch.verify() {
             _ if crc32fast::hash(batch.table()) != header.table_crc => {
                 Err(self.damaged_at(disk, ordinal, "the entries of the batch cannot be told apart"))
@@ -219,15 +276,27 @@ impl<D: Disk> Segment<D> {
             Ok(()) => Ok(()),
             Err(error) => Err(self.damaged_at(disk, ordinal, error.to_string())),
         });
-        let Err(StorageError::Damaged { path, offset, reason }) = found else { return found.map(|()| None) };
-        let place = self.contents(disk)?.index.footer_place(ordinal).map(|place| (place.term, place.chain));
+        let Err(StorageError::Corrupt { path, offset, reason }) = found else {
+            return found.map(|()| None);
+        };
+        let place =
+            self.contents(disk)?.index.footer_place(ordinal).map(|place| (place.term, place.chain));
         let raft_index = self.first + ordinal;
         let known = match place {
-            None => self.header(disk, ordinal)?.map(|header| (header.mark.term, header.mark.chain)),
+            None => {
+                self.header(disk, ordinal)?.map(|header| (header.point.term, header.point.chain))
+            }
             place => place,
         };
         let (term, chain) = known.unzip();
-        Ok(Some(Damage { path, offset, raft_indexes: raft_index..raft_index + 1, term, chain, reason }))
+        Ok(Some(Corruption {
+            path,
+            offset,
+            raft_indexes: raft_index..raft_index + 1,
+            term,
+            chain,
+            reason,
+        }))
     }
 
     /// Where its footer begins, if it is sealed: right behind its last record.
@@ -246,15 +315,17 @@ impl<D: Disk> Segment<D> {
     }
 
     /// Gives up a segment that the log does without. Whether nobody has any of its bytes.
-    pub(super) fn ends_unread(self) -> bool {
+    pub(super) fn try_release(self) -> bool {
         // None maps it any more, for that takes the segment.
         let now = match &self.kept {
             Kept::Always(contents) => Some(contents.map.claims()),
-            Kept::WhileMapped { contents, .. } => contents.load().as_ref().map(|contents| contents.map.claims()),
+            Kept::WhileMapped { contents, .. } => {
+                contents.load().as_ref().map(|contents| contents.map.claims())
+            }
         };
         let earlier = std::mem::take(&mut *self.earlier.lock());
         drop(self.kept);
-        earlier.iter().chain(&now).all(Claims::are_gone)
+        earlier.iter().chain(&now).all(MapRefs::are_released)
     }
 
     /// Whether it takes no more.
@@ -266,7 +337,8 @@ impl<D: Disk> Segment<D> {
     pub(super) fn head(&self, disk: &D) -> Result<[u8; PAGE_BYTES], StorageError> {
         let read_failed = |error| failed(disk, "read", &self.name, error);
         let mut page = [0; PAGE_BYTES];
-        read_full(&disk.open(&self.name).map_err(read_failed)?, &mut page, 0).map_err(read_failed)?;
+        read_full(&disk.open(&self.name).map_err(read_failed)?, &mut page, 0)
+            .map_err(read_failed)?;
         Ok(page)
     }
 
@@ -276,8 +348,13 @@ impl<D: Disk> Segment<D> {
         Ok(self.seal().filter(|_| is_lost).map(|seal| seal.footer_at))
     }
 
-    pub(super) fn damaged_at(&self, disk: &D, ordinal: u64, reason: impl Into<String>) -> StorageError {
-        let offset_in = |contents: &Contents<D>| contents.index.place(ordinal).0;
+    pub(super) fn damaged_at(
+        &self,
+        disk: &D,
+        ordinal: u64,
+        reason: impl Into<String>,
+    ) -> StorageError {
+        let offset_in = |contents: &SegmentContents<D>| contents.index.place(ordinal).0;
         let offset = match &self.kept {
             Kept::Always(contents) => offset_in(contents),
             Kept::WhileMapped { contents, .. } => contents.load().as_deref().map_or(0, offset_in),
@@ -317,35 +394,50 @@ impl<D: Disk> Segment<D> {
     }
 
     /// Maps a sealed segment. If its footer is damaged, its records are still there to be scanned.
-    fn load(&self, disk: &D, seal: &Seal, told_damage: &AtomicBool) -> Result<Contents<D>, StorageError> {
-        let file = disk.open(&self.name).map_err(|error| failed(disk, "open", &self.name, error))?;
+    fn load(
+        &self,
+        disk: &D,
+        seal: &Seal,
+        told_damage: &AtomicBool,
+    ) -> Result<SegmentContents<D>, StorageError> {
+        let file =
+            disk.open(&self.name).map_err(|error| failed(disk, "open", &self.name, error))?;
         let map = file.map().map_err(|error| failed(disk, "map", &self.name, error))?;
-        let footer =
-            map.slice(seal.footer_at, seal.footer_bytes()).filter(|footer| format::footer_crc(self.seed, footer) == seal.footer_crc);
+        let footer = map
+            .slice(seal.footer_at, seal.footer_bytes())
+            .filter(|footer| format::footer_crc(self.seed, footer) == seal.footer_crc);
         if let Some(footer) = footer {
-            return Ok(Contents { map, index: Index::Footer(footer) });
+            return Ok(SegmentContents { map, index: Index::Footer(footer) });
         }
         if !told_damage.swap(true, Ordering::Relaxed) {
             let path = disk.path(&self.name);
-            let (owner, path) = (owner(), path.display());
-            log::warn!("{owner}the footer of {path} is damaged; its records are read instead");
+            let (log_prefix, path) = (log_prefix(), path.display());
+            log::warn!("{log_prefix}the footer of {path} is damaged; its records are read instead");
         }
-        let survey = survey(disk, &file, &self.name, self.id, self.seed, self.first, seal.last.raft_index + 1)?;
-        Ok(Contents { map, index: Index::Memory(survey.records) })
+        let survey = scan_past_damage(
+            disk,
+            &file,
+            &self.name,
+            self.id,
+            self.seed,
+            self.first,
+            seal.last.raft_index + 1,
+        )?;
+        Ok(SegmentContents { map, index: Index::Memory(survey.records) })
     }
 }
 
 /// What [`Maps`] do with a sealed segment.
 impl<D: Disk> Segment<D> {
     /// The contents, if it is mapped.
-    pub(super) fn cached(&self) -> Option<Arc<Contents<D>>> {
+    pub(super) fn cached(&self) -> Option<Arc<SegmentContents<D>>> {
         match &self.kept {
             Kept::Always(_) => None,
             Kept::WhileMapped { contents, .. } => contents.load_full(),
         }
     }
 
-    pub(super) fn cache(&self, mapped: Arc<Contents<D>>) {
+    pub(super) fn cache(&self, mapped: Arc<SegmentContents<D>>) {
         if let Kept::WhileMapped { contents, .. } = &self.kept {
             contents.store(Some(mapped));
         }
@@ -359,13 +451,14 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// Gives up the map. Who has it still is remembered: until all of them are gone, the file is not used for anything else.
-    pub(super) fn give_up_map(&self) -> Option<Arc<Contents<D>>> {
+    /// Gives up the map. Who has it still is remembered: until all of them are gone, the file is
+    /// not used for anything else.
+    pub(super) fn give_up_map(&self) -> Option<Arc<SegmentContents<D>>> {
         let Kept::WhileMapped { contents, .. } = &self.kept else { return None };
         let given_up = contents.swap(None)?;
         if !planted!("who has an older map is forgotten") {
             let mut earlier = self.earlier.lock();
-            earlier.retain(|claims| !claims.are_gone());
+            earlier.retain(|claims| !claims.are_released());
             earlier.push(given_up.map.claims());
         }
         Some(given_up)
@@ -382,10 +475,12 @@ impl Index {
     }
 
     /// The place as the footer tells it, if there is one.
-    fn footer_place(&self, ordinal: u64) -> Option<Place> {
+    fn footer_place(&self, ordinal: u64) -> Option<IndexEntry> {
         match self {
             Index::Memory(_) => None,
-            Index::Footer(footer) => footer.get(ordinal as usize * PLACE_BYTES..).map(Place::decode),
+            Index::Footer(footer) => {
+                footer.get(ordinal as usize * PLACE_BYTES..).map(IndexEntry::decode)
+            }
         }
     }
 
@@ -395,7 +490,7 @@ impl Index {
         match self {
             Index::Memory(records) => records.place(ordinal),
             Index::Footer(footer) => {
-                let place = Place::decode(&footer[ordinal as usize * PLACE_BYTES..]);
+                let place = IndexEntry::decode(&footer[ordinal as usize * PLACE_BYTES..]);
                 (place.offset, u64::from(place.body_bytes))
             }
         }
@@ -403,10 +498,10 @@ impl Index {
 }
 
 /// The places of a growing segment's records, appended by one thread and read by any.
-pub(super) struct Records {
+pub(super) struct RecordIndex {
     published: AtomicU64,
     /// Chunk n holds `FIRST_CHUNK << n` slots.
-    chunks: [OnceLock<Box<[Slot]>>; CHUNKS],
+    chunks: [OnceLock<Box<[IndexSlot]>>; CHUNKS],
 }
 
 /// Stands for the length of a record that cannot be read. No body is as long.
@@ -418,15 +513,18 @@ const FIRST_CHUNK: u64 = if cfg!(all(test, loom)) { 2 } else { 64 };
 const CHUNKS: usize = 26;
 
 #[derive(Default)]
-struct Slot {
+struct IndexSlot {
     /// The offset in units of [`format::ALIGN`], and the length of the body: 32 bits each.
     place: AtomicU64,
     next_index: AtomicU64,
 }
 
-impl Records {
-    pub(super) fn new() -> Box<Records> {
-        Box::new(Records { published: AtomicU64::new(0), chunks: std::array::from_fn(|_| OnceLock::new()) })
+impl RecordIndex {
+    pub(super) fn new() -> Box<RecordIndex> {
+        Box::new(RecordIndex {
+            published: AtomicU64::new(0),
+            chunks: std::array::from_fn(|_| OnceLock::new()),
+        })
     }
 
     #[inline]
@@ -437,12 +535,16 @@ impl Records {
     /// Notes where record `ordinal` lies. Nobody sees it before it is published.
     pub(super) fn put(&self, ordinal: u64, offset: u64, body_bytes: u32, next_index: u64) {
         let (chunk, at) = slot_of(ordinal);
-        let chunk = self.chunks[chunk].get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| Slot::default()).collect());
-        chunk[at].place.store((offset / format::ALIGN) << 32 | u64::from(body_bytes), Ordering::Relaxed);
+        let chunk = self.chunks[chunk]
+            .get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| IndexSlot::default()).collect());
+        chunk[at]
+            .place
+            .store((offset / format::ALIGN) << 32 | u64::from(body_bytes), Ordering::Relaxed);
         chunk[at].next_index.store(next_index, Ordering::Relaxed);
     }
 
-    /// Notes that record `ordinal` should lie at `offset` or behind and cannot be read; `next_index` is no less than the index after it.
+    /// Notes that record `ordinal` should lie at `offset` or behind and cannot be read;
+    /// `next_index` is no less than the index after it.
     pub(super) fn put_damaged(&self, ordinal: u64, offset: u64, next_index: u64) {
         self.put(ordinal, offset, DAMAGED, next_index);
     }
@@ -465,7 +567,7 @@ impl Records {
     }
 
     #[inline]
-    fn slot(&self, ordinal: u64) -> &Slot {
+    fn slot(&self, ordinal: u64) -> &IndexSlot {
         let (chunk, at) = slot_of(ordinal);
         &self.chunks[chunk].get().expect("a published record has its chunk")[at]
     }
@@ -478,7 +580,7 @@ fn slot_of(ordinal: u64) -> (usize, usize) {
 }
 
 #[cfg(all(test, loom))]
-mod exhaustive;
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {
@@ -499,13 +601,16 @@ mod tests {
 
     #[test]
     fn places_come_back_as_they_were_put() {
-        let records = Records::new();
+        let records = RecordIndex::new();
         for ordinal in 0..1_000 {
             records.put(ordinal, ordinal * 4096, ordinal as u32, ordinal * 3);
         }
         records.publish(1_000);
         for ordinal in 0..records.len() {
-            assert_eq!((records.place(ordinal), records.next_index(ordinal)), ((ordinal * 4096, ordinal), ordinal * 3));
+            assert_eq!(
+                (records.place(ordinal), records.next_index(ordinal)),
+                ((ordinal * 4096, ordinal), ordinal * 3)
+            );
         }
     }
 }

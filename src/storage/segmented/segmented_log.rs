@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::{DiskLog, SegmentOptions};
 use crate::entry::NodeId;
-use crate::storage::{BackupError, Base, Batch, Chore, Genesis, HardState, Identity, LogReader};
-use crate::storage::{PendingBackup, PendingSync, Recovered, Remedy, Storage, StorageError};
+use crate::storage::{
+    BackgroundTask, BackupError, Base, Batch, DirectoryIdentity, HardState, LogOwner, LogReader,
+};
+use crate::storage::{PendingBackup, PendingSync, Recovered, RepairAction, Storage, StorageError};
 
 /// The default storage: a log in the segment files of one directory.
 ///
@@ -33,7 +35,7 @@ use crate::storage::{PendingBackup, PendingSync, Recovered, Remedy, Storage, Sto
 /// [`SegmentOptions::mapped_segments_max`] sealed segments are mapped, besides those that an
 /// [`Entry`](crate::Entry) or [`Batch`] points into. At most 16 files are open. Members and
 /// peers must fit a page of 4 KiB together: 100 of each do. A batch is at most 4 GiB. Chores
-/// ([`Storage::next_chore`]) should be run: without them nothing is lost, but syncs are slower,
+/// ([`Storage::next_task`]) should be run: without them nothing is lost, but syncs are slower,
 /// nothing is removed, and opening takes longer.
 pub struct SegmentedLog(DiskLog);
 
@@ -49,8 +51,8 @@ impl SegmentedLog {
 // A method that a storage need not have would be missed by nobody else.
 #[warn(clippy::missing_trait_methods)]
 impl Storage for SegmentedLog {
-    fn open(&mut self, genesis: &Genesis) -> Result<Recovered, StorageError> {
-        self.0.open(genesis)
+    fn open(&mut self, owner: &LogOwner) -> Result<Recovered, StorageError> {
+        self.0.open(owner)
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
@@ -61,8 +63,8 @@ impl Storage for SegmentedLog {
         self.0.append(batches, commit)
     }
 
-    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        self.0.save(hard_state)
+    fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+        self.0.save_hard_state(hard_state)
     }
 
     fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
@@ -73,11 +75,11 @@ impl Storage for SegmentedLog {
         self.0.purge(index, commit)
     }
 
-    fn remember(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
-        self.0.remember(peer, directory)
+    fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
+        self.0.save_peer(peer, directory)
     }
 
-    fn set_complete(&mut self, complete: bool) -> Result<Identity, StorageError> {
+    fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
         self.0.set_complete(complete)
     }
 
@@ -85,8 +87,8 @@ impl Storage for SegmentedLog {
         self.0.begin_sync()
     }
 
-    fn mend(&mut self, remedy: Remedy<'_>) -> Result<Recovered, StorageError> {
-        self.0.mend(remedy)
+    fn repair(&mut self, repair_action: RepairAction<'_>) -> Result<Recovered, StorageError> {
+        self.0.repair(repair_action)
     }
 
     fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
@@ -97,8 +99,8 @@ impl Storage for SegmentedLog {
         self.0.is_behind()
     }
 
-    fn next_chore(&mut self) -> Option<Chore> {
-        self.0.next_chore()
+    fn next_task(&mut self) -> Option<BackgroundTask> {
+        self.0.next_task()
     }
 }
 

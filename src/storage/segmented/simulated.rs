@@ -1,22 +1,27 @@
-//! A disk in memory that does whatever a real one may do, and some of what a broken one does: for tests and simulations.
+//! A disk in memory that does whatever a real one may do, and some of what a broken one does: for
+//! tests and simulations.
 //!
-//! It keeps what readers see apart from what was synced ([`platter`](self::platter) says what a crash makes of the difference), numbers every call, and
-//! can be told to misbehave:
+//! It keeps what readers see apart from what was synced ([`image`](self::platter) says what a crash
+//! makes of the difference), numbers every call, and can be told to misbehave:
 //!
-//! - [`crash`](SimulatedDisk::crash) cuts the power, [`kill`](SimulatedDisk::kill) only the process. Both give back a new disk; whoever
-//!   still holds the old one sees it as it was then, and cannot change it any more.
-//! - [`plan`](SimulatedDisk::plan) makes the n-th call of some kind fail, stop short or go astray. A sync that fails forgets what it should have
-//!   written, as ext4 does: some of it is on the disk, and the next sync succeeds without having done anything. A sync of the directory that
-//!   fails leaves the file system read-only until the next boot, as a journal that cannot be written does on ext4 and xfs.
-//! - [`evict`](SimulatedDisk::evict) drops the cache, which is when readers learn what a failed sync has lost.
+//! - [`crash`](SimulatedDisk::crash) cuts the power, [`kill`](SimulatedDisk::kill) only the
+//!   process. Both give back a new disk; whoever still holds the old one sees it as it was then,
+//!   and cannot change it any more.
+//! - [`plan`](SimulatedDisk::plan) makes the n-th call of some kind fail, stop short or go astray.
+//!   A sync that fails forgets what it should have written, as ext4 does: some of it is on the
+//!   disk, and the next sync succeeds without having done anything. A sync of the directory that
+//!   fails leaves the file system read-only until the next boot, as a journal that cannot be
+//!   written does on ext4 and xfs.
+//! - [`evict`](SimulatedDisk::evict) drops the cache, which is when readers learn what a failed
+//!   sync has lost.
 //! - [`set_room`](SimulatedDisk::set_room) makes it small.
 //! - [`flip`](SimulatedDisk::flip) flips a bit.
 //! - [`trace`](SimulatedDisk::trace) keeps the disk as it was before every call that changes it.
 //!
 //! The same seed and the same calls give the same disk, on any machine.
 
-mod draws;
-mod platter;
+mod disk_image;
+mod rng;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -25,17 +30,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::platter::FileId;
-use super::fs::{Claims, Disk, DiskFile, DiskMap};
+use self::disk_image::FileId;
+use super::fs::{Disk, DiskFile, DiskMap, MapRefs};
 use crate::primitives::Mutex;
 use crate::storage::StorageError;
 
-pub(crate) use self::draws::Draws;
-pub(crate) use self::platter::{BLOCK_BYTES, Platter};
+pub(crate) use self::disk_image::{BLOCK_BYTES, DiskImage};
+pub(crate) use self::rng::Rng;
 
 /// The kinds of calls that a disk gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
+pub(crate) enum CallKind {
     List,
     Create,
     Open,
@@ -50,18 +55,21 @@ pub(crate) enum Call {
     Map,
 }
 
-impl Call {
-    const KINDS: usize = Call::Map as usize + 1;
+impl CallKind {
+    const KINDS: usize = CallKind::Map as usize + 1;
 
     /// Whether such a call changes the disk.
     pub(crate) fn changes(self) -> bool {
-        !matches!(self, Call::List | Call::Open | Call::Size | Call::Read | Call::Map)
+        !matches!(
+            self,
+            CallKind::List | CallKind::Open | CallKind::Size | CallKind::Read | CallKind::Map
+        )
     }
 }
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Failure {
+pub(crate) enum CallFailure {
     /// With this error.
     Error(io::ErrorKind),
     /// A write or read of which only a part is done, and reported as done.
@@ -69,44 +77,45 @@ pub(crate) enum Failure {
     /// A write that is reported as done, and was done so many bytes further on.
     #[cfg(test)]
     Astray(u64),
-    /// The process ends in the middle of the call: a panic stands for it, and nothing may be written on its way up.
+    /// The process ends in the middle of the call: a panic stands for it, and nothing may be
+    /// written on its way up.
     #[cfg(test)]
     Panic,
 }
 
 /// A call that is to fail.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fault {
+pub(crate) struct CallFault {
     /// The kind of call.
-    pub(crate) on: Call,
+    pub(crate) on: CallKind,
     /// How many calls of that kind succeed before, counted from when the fault is planned.
     pub(crate) after: u64,
     /// How many fail then.
     pub(crate) times: u64,
-    pub(crate) then: Failure,
+    pub(crate) then: CallFailure,
 }
 
 /// The disk as it was before a call.
 #[cfg(test)]
 #[derive(Clone, Debug)]
-pub(crate) struct Cut {
+pub(crate) struct CrashState {
     /// How many calls that change the disk came before.
     pub(crate) number: usize,
-    pub(crate) before: Call,
-    pub(crate) platter: Platter,
+    pub(crate) before: CallKind,
+    pub(crate) image: DiskImage,
 }
 
 /// One directory on a simulated disk. A clone is the same disk.
 #[derive(Clone)]
 pub(crate) struct SimulatedDisk {
-    machine: Arc<Mutex<Machine>>,
+    machine: Arc<Mutex<DiskState>>,
 }
 
-struct Machine {
-    platter: Platter,
-    draws: Draws,
-    faults: Vec<Fault>,
-    counts: [u64; Call::KINDS],
+struct DiskState {
+    image: DiskImage,
+    draws: Rng,
+    faults: Vec<CallFault>,
+    counts: [u64; CallKind::KINDS],
     changes: usize,
     room: Option<u64>,
     /// The process has no descriptor left.
@@ -116,22 +125,22 @@ struct Machine {
     read_only: bool,
     failed: bool,
     #[cfg(test)]
-    trace: Option<Vec<Cut>>,
+    trace: Option<Vec<CrashState>>,
 }
 
 impl SimulatedDisk {
     /// An empty disk.
     pub(crate) fn new(seed: u64) -> SimulatedDisk {
-        SimulatedDisk::with(Platter::default(), seed)
+        SimulatedDisk::with(DiskImage::default(), seed)
     }
 
-    /// A disk that holds what `platter` holds.
-    pub(crate) fn with(platter: Platter, seed: u64) -> SimulatedDisk {
-        let machine = Machine {
-            platter,
-            draws: Draws::new(seed),
+    /// A disk that holds what `image` holds.
+    pub(crate) fn with(image: DiskImage, seed: u64) -> SimulatedDisk {
+        let machine = DiskState {
+            image,
+            draws: Rng::new(seed),
             faults: Vec::new(),
-            counts: [0; Call::KINDS],
+            counts: [0; CallKind::KINDS],
             changes: 0,
             room: None,
             poor: false,
@@ -145,34 +154,48 @@ impl SimulatedDisk {
         SimulatedDisk { machine: Arc::new(Mutex::new(machine)) }
     }
 
-    /// Cuts the power, and gives back the disk as it is found afterwards: any of the states that are legal.
+    /// Cuts the power, and gives back the disk as it is found afterwards: any of the states that
+    /// are legal.
     pub(crate) fn crash(&self) -> SimulatedDisk {
         let mut machine = self.machine.lock();
         let seed = machine.draws.next();
-        // One state keeps nearly all, another nearly nothing; with even odds for each unit, neither would ever be seen.
+        // One state keeps nearly all, another nearly nothing; with even odds for each unit, neither
+        // would ever be seen.
         let odds = machine.draws.below(257);
-        let units = machine.platter.unsynced();
+        let units = machine.image.unsynced();
         let draws = &mut machine.draws;
-        let choices: Vec<u32> =
-            units.iter().map(|unit| if draws.chance(odds) { 1 + draws.below(u64::from(unit.outcomes) - 1) as u32 } else { 0 }).collect();
-        let mut torn = Draws::new(seed);
-        machine.retire(|platter| platter.settle(&choices, Some(&mut torn)), seed)
+        let choices: Vec<u32> = units
+            .iter()
+            .map(|unit| {
+                if draws.chance(odds) {
+                    1 + draws.below(u64::from(unit.outcomes) - 1) as u32
+                } else {
+                    0
+                }
+            })
+            .collect();
+        let mut torn = Rng::new(seed);
+        machine.retire(|image| image.settle(&choices, Some(&mut torn)), seed)
     }
 
     /// Cuts the power when nothing that was unsynced has reached the disk.
     pub(crate) fn crash_keeping_nothing(&self) -> SimulatedDisk {
         let mut machine = self.machine.lock();
-        let choices = vec![0; machine.platter.unsynced().len()];
+        let choices = vec![0; machine.image.unsynced().len()];
         let seed = machine.draws.next();
-        machine.retire(|platter| platter.settle(&choices, None), seed)
+        machine.retire(|image| image.settle(&choices, None), seed)
     }
 
-    /// Another disk, as this one would be found if the power failed now and nothing unsynced had reached it; or, without a `power_cut`, if only the
-    /// process died. This one goes on.
+    /// Another disk, as this one would be found if the power failed now and nothing unsynced had
+    /// reached it; or, without a `power_cut`, if only the process died. This one goes on.
     #[cfg(feature = "sim")]
     pub(crate) fn as_found_after(&self, power_cut: bool) -> SimulatedDisk {
-        let platter = &self.machine.lock().platter;
-        let left = if power_cut { platter.settle(&vec![0; platter.unsynced().len()], None) } else { platter.clone() };
+        let image = &self.machine.lock().image;
+        let left = if power_cut {
+            image.settle(&vec![0; image.unsynced().len()], None)
+        } else {
+            image.clone()
+        };
         SimulatedDisk::with(left, 0)
     }
 
@@ -181,7 +204,7 @@ impl SimulatedDisk {
         let mut machine = self.machine.lock();
         let seed = machine.draws.next();
         let (room, read_only) = (machine.room, machine.read_only);
-        let disk = machine.retire(Platter::clone, seed);
+        let disk = machine.retire(DiskImage::clone, seed);
         {
             let mut next = disk.machine.lock();
             (next.room, next.read_only) = (room, read_only);
@@ -190,13 +213,13 @@ impl SimulatedDisk {
     }
 
     /// Plans a fault. Several can wait at the same time.
-    pub(crate) fn plan(&self, fault: Fault) {
+    pub(crate) fn plan(&self, fault: CallFault) {
         self.machine.lock().faults.push(fault);
     }
 
     /// No call of this kind fails any more that was planned to.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn spare(&self, call: Call) {
+    pub(crate) fn spare(&self, call: CallKind) {
         self.machine.lock().faults.retain(|fault| fault.on != call);
     }
 
@@ -212,7 +235,7 @@ impl SimulatedDisk {
     }
 
     /// How many calls of this kind there were.
-    pub(crate) fn count(&self, call: Call) -> u64 {
+    pub(crate) fn count(&self, call: CallKind) -> u64 {
         self.machine.lock().counts[call as usize]
     }
 
@@ -229,27 +252,27 @@ impl SimulatedDisk {
 
     /// How much of the room is taken.
     pub(crate) fn taken(&self) -> u64 {
-        self.machine.lock().platter.taken()
+        self.machine.lock().image.taken()
     }
 
     /// Drops from the cache whatever does not wait to be written.
     pub(crate) fn evict(&self) {
         let mut machine = self.machine.lock();
-        machine.platter.evict();
+        machine.image.evict();
     }
 
     /// Flips a bit of a file that is there, counted from its beginning.
     pub(crate) fn flip(&self, name: &str, bit: u64) {
         let mut machine = self.machine.lock();
-        let file = machine.platter.find(name).expect("only a file that is there has bits");
-        machine.platter.flip(file, bit);
+        let file = machine.image.find(name).expect("only a file that is there has bits");
+        machine.image.flip(file, bit);
     }
 
     /// The length of a file that is there.
     pub(crate) fn bytes_of(&self, name: &str) -> u64 {
         let machine = self.machine.lock();
-        let file = machine.platter.find(name).expect("only a file that is there has a length");
-        machine.platter.node(file).live.bytes
+        let file = machine.image.find(name).expect("only a file that is there has a length");
+        machine.image.node(file).live.bytes
     }
 
     /// Keeps the disk as it is before every call that changes it, from now on.
@@ -266,30 +289,31 @@ impl SimulatedDisk {
 
     /// What was traced so far, and the disk as it is now at the end.
     #[cfg(test)]
-    pub(crate) fn take_trace(&self) -> (Vec<Cut>, Platter) {
+    pub(crate) fn take_trace(&self) -> (Vec<CrashState>, DiskImage) {
         let mut machine = self.machine.lock();
-        (machine.trace.take().unwrap_or_default(), machine.platter.clone())
+        (machine.trace.take().unwrap_or_default(), machine.image.clone())
     }
 
     /// All that is on the disk.
-    pub(crate) fn platter(&self) -> Platter {
-        self.machine.lock().platter.clone()
+    pub(crate) fn image(&self) -> DiskImage {
+        self.machine.lock().image.clone()
     }
 
-    fn file(&self, machine: &Machine, file: FileId) -> SimulatedFile {
-        SimulatedFile { disk: self.clone(), file, _open: machine.platter.node(file).open.clone() }
+    fn file(&self, machine: &DiskState, file: FileId) -> SimulatedFile {
+        SimulatedFile { disk: self.clone(), file, _open: machine.image.node(file).open.clone() }
     }
 }
 
-impl Machine {
+impl DiskState {
     /// Ends this machine; what `left` makes of its platter goes into a new one.
-    fn retire(&mut self, left: impl FnOnce(&Platter) -> Platter, seed: u64) -> SimulatedDisk {
+    fn retire(&mut self, left: impl FnOnce(&DiskImage) -> DiskImage, seed: u64) -> SimulatedDisk {
         self.dead = true;
-        SimulatedDisk::with(left(&self.platter), seed)
+        SimulatedDisk::with(left(&self.image), seed)
     }
 
-    /// Every call begins here: counted, traced, and failed if that is the plan. Gives back what else is to go wrong.
-    fn begin(&mut self, call: Call) -> io::Result<Option<Failure>> {
+    /// Every call begins here: counted, traced, and failed if that is the plan. Gives back what
+    /// else is to go wrong.
+    fn begin(&mut self, call: CallKind) -> io::Result<Option<CallFailure>> {
         if self.dead && call.changes() {
             return Err(io::Error::other("this machine was switched off"));
         }
@@ -297,7 +321,11 @@ impl Machine {
         if call.changes() {
             #[cfg(test)]
             if let Some(trace) = &mut self.trace {
-                trace.push(Cut { number: self.changes, before: call, platter: self.platter.clone() });
+                trace.push(CrashState {
+                    number: self.changes,
+                    before: call,
+                    image: self.image.clone(),
+                });
             }
             self.changes += 1;
             if self.read_only {
@@ -305,17 +333,22 @@ impl Machine {
             }
         }
         match self.failure(call) {
-            Some(Failure::Error(kind)) => Err(kind.into()),
+            Some(CallFailure::Error(kind)) => Err(kind.into()),
             #[cfg(test)]
-            Some(Failure::Panic) => panic!("the process ends here, as planned"),
-            None if self.poor && matches!(call, Call::List | Call::Create | Call::Open | Call::Map) => {
+            Some(CallFailure::Panic) => panic!("the process ends here, as planned"),
+            None if self.poor
+                && matches!(
+                    call,
+                    CallKind::List | CallKind::Create | CallKind::Open | CallKind::Map
+                ) =>
+            {
                 Err(io::ErrorKind::OutOfMemory.into())
             }
             failure => Ok(failure),
         }
     }
 
-    fn failure(&mut self, call: Call) -> Option<Failure> {
+    fn failure(&mut self, call: CallKind) -> Option<CallFailure> {
         let mut failure = None;
         for fault in self.faults.iter_mut().filter(|fault| fault.on == call) {
             if fault.after > 0 {
@@ -330,13 +363,13 @@ impl Machine {
     }
 
     fn find(&self, name: &str) -> io::Result<FileId> {
-        self.platter.find(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.image.find(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// How far `file` may reach, if it shall reach up to `end`.
     fn reach(&self, file: FileId, end: u64) -> u64 {
-        let allocated = self.platter.node(file).allocated;
-        let free = self.room.map_or(u64::MAX, |room| room.saturating_sub(self.platter.taken()));
+        let allocated = self.image.node(file).allocated;
+        let free = self.room.map_or(u64::MAX, |room| room.saturating_sub(self.image.taken()));
         end.min(allocated.saturating_add(free / BLOCK_BYTES * BLOCK_BYTES))
     }
 }
@@ -346,7 +379,7 @@ impl fmt::Debug for SimulatedDisk {
         let machine = self.machine.lock();
         f.debug_struct("SimulatedDisk")
             .field("changes", &machine.changes)
-            .field("names", &machine.platter.names().collect::<Vec<_>>())
+            .field("names", &machine.image.names().collect::<Vec<_>>())
             .finish()
     }
 }
@@ -378,55 +411,57 @@ impl Disk for SimulatedDisk {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut machine = self.machine.lock();
-        machine.begin(Call::List)?;
-        Ok(machine.platter.names().cloned().collect())
+        machine.begin(CallKind::List)?;
+        Ok(machine.image.names().cloned().collect())
     }
 
     fn create(&self, name: &str) -> io::Result<SimulatedFile> {
         let mut machine = self.machine.lock();
-        machine.begin(Call::Create)?;
-        if machine.platter.find(name).is_some() {
+        machine.begin(CallKind::Create)?;
+        if machine.image.find(name).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let file = machine.platter.create(name);
+        let file = machine.image.create(name);
         Ok(self.file(&machine, file))
     }
 
     fn open(&self, name: &str) -> io::Result<SimulatedFile> {
         let mut machine = self.machine.lock();
-        machine.begin(Call::Open)?;
+        machine.begin(CallKind::Open)?;
         let file = machine.find(name)?;
         Ok(self.file(&machine, file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut machine = self.machine.lock();
-        machine.begin(Call::Rename)?;
+        machine.begin(CallKind::Rename)?;
         let file = machine.find(from)?;
-        machine.platter.rename(file, Some(to.to_owned()));
+        machine.image.rename(file, Some(to.to_owned()));
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut machine = self.machine.lock();
-        machine.begin(Call::Remove)?;
+        machine.begin(CallKind::Remove)?;
         let file = machine.find(name)?;
-        machine.platter.rename(file, None);
+        machine.image.rename(file, None);
         Ok(())
     }
 
     fn holds(&self, name: &str, file: &SimulatedFile) -> io::Result<bool> {
-        Ok(self.machine.lock().platter.find(name) == Some(file.file))
+        Ok(self.machine.lock().image.find(name) == Some(file.file))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut machine = self.machine.lock();
-        let done = machine.begin(Call::SyncDir);
-        let Machine { platter, draws, dead: false, read_only, .. } = &mut *machine else { return done.map(|_| ()) };
+        let done = machine.begin(CallKind::SyncDir);
+        let DiskState { image, draws, dead: false, read_only, .. } = &mut *machine else {
+            return done.map(|_| ());
+        };
         match done {
-            Ok(_) => platter.sync_names(),
+            Ok(_) => image.sync_names(),
             Err(_) => {
-                platter.forget_names(draws);
+                image.forget_names(draws);
                 *read_only = true;
             }
         }
@@ -451,30 +486,30 @@ impl DiskFile for SimulatedFile {
 
     fn size(&self) -> io::Result<u64> {
         let mut machine = self.disk.machine.lock();
-        machine.begin(Call::Size)?;
-        Ok(machine.platter.node(self.file).live.bytes)
+        machine.begin(CallKind::Size)?;
+        Ok(machine.image.node(self.file).live.bytes)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut machine = self.disk.machine.lock();
-        let count = match machine.begin(Call::Read)? {
+        let count = match machine.begin(CallKind::Read)? {
             Some(_) => buffer.len().div_ceil(2),
             None => buffer.len(),
         };
-        Ok(machine.platter.node(self.file).live.read(&mut buffer[..count], offset))
+        Ok(machine.image.node(self.file).live.read(&mut buffer[..count], offset))
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         let mut machine = self.disk.machine.lock();
-        let failure = machine.begin(Call::Write)?;
+        let failure = machine.begin(CallKind::Write)?;
         let mut data = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
         parts.iter().for_each(|part| data.extend_from_slice(part));
-        if let Some(Failure::Short) = failure {
+        if let Some(CallFailure::Short) = failure {
             data.truncate(data.len().div_ceil(2));
         }
         let offset_written = match failure {
             #[cfg(test)]
-            Some(Failure::Astray(by)) => offset + by,
+            Some(CallFailure::Astray(by)) => offset + by,
             _ => offset,
         };
         let reach = machine.reach(self.file, offset_written + data.len() as u64);
@@ -482,15 +517,15 @@ impl DiskFile for SimulatedFile {
         if data.is_empty() && parts.iter().any(|part| !part.is_empty()) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        machine.platter.node_mut(self.file).write(&data, offset_written);
+        machine.image.node_mut(self.file).write(&data, offset_written);
         Ok(data.len())
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         let mut machine = self.disk.machine.lock();
-        machine.begin(Call::Allocate)?;
+        machine.begin(CallKind::Allocate)?;
         let reach = machine.reach(self.file, bytes);
-        let node = machine.platter.node_mut(self.file);
+        let node = machine.image.node_mut(self.file);
         if reach < bytes {
             // ext4 keeps what it had found so far, but does not make the file longer.
             node.allocated = node.allocated.max(reach);
@@ -502,12 +537,14 @@ impl DiskFile for SimulatedFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut machine = self.disk.machine.lock();
-        let done = machine.begin(Call::Sync);
-        let Machine { platter, draws, dead: false, .. } = &mut *machine else { return done.map(|_| ()) };
-        if platter.node(self.file).is_dirty() {
+        let done = machine.begin(CallKind::Sync);
+        let DiskState { image, draws, dead: false, .. } = &mut *machine else {
+            return done.map(|_| ());
+        };
+        if image.node(self.file).is_dirty() {
             match done {
-                Ok(_) => platter.node_mut(self.file).sync(),
-                Err(_) => platter.node_mut(self.file).forget(draws),
+                Ok(_) => image.node_mut(self.file).sync(),
+                Err(_) => image.node_mut(self.file).forget(draws),
             }
         }
         done.map(|_| ())
@@ -520,8 +557,8 @@ impl DiskFile for SimulatedFile {
 
     fn map(&self) -> io::Result<SimulatedMap> {
         let mut machine = self.disk.machine.lock();
-        machine.begin(Call::Map)?;
-        let bytes = machine.platter.node(self.file).live.bytes;
+        machine.begin(CallKind::Map)?;
+        let bytes = machine.image.node(self.file).live.bytes;
         Ok(SimulatedMap { file: self.disk.file(&machine, self.file), bytes, view: Arc::default() })
     }
 }
@@ -537,13 +574,13 @@ impl DiskMap for SimulatedMap {
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes> {
         offset.checked_add(len).filter(|&end| end <= self.bytes)?;
         let mut bytes = vec![0; len as usize];
-        self.file.disk.machine.lock().platter.node(self.file.file).live.read(&mut bytes, offset);
+        self.file.disk.machine.lock().image.node(self.file.file).live.read(&mut bytes, offset);
         Some(Bytes::from(bytes))
     }
 
     /// Slices are copies.
-    fn claims(&self) -> Claims {
-        Claims::of(Arc::downgrade(&self.view))
+    fn claims(&self) -> MapRefs {
+        MapRefs::of(Arc::downgrade(&self.view))
     }
 }
 

@@ -17,43 +17,43 @@ use crate::batch::OpenBatch;
 
 const SMALL: SegmentOptions = SegmentOptions {
     segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN,
-    zeroed: true,
-    verified: false,
+    zero_fill: true,
+    verify_on_open: false,
     mapped_segments_max: 2,
     create: Create::IfMissing,
 };
 
-pub(super) fn genesis() -> Genesis {
+pub(super) fn owner() -> LogOwner {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
-    Genesis { group: "orders".to_owned(), node: NodeId::from(1), cluster: 7, membership }
+    LogOwner { group: "orders".to_owned(), node: NodeId::from(1), cluster: 7, membership }
 }
 
 pub(super) fn open(dir: &Path) -> (DiskLog, Recovered) {
     let mut log = DiskLog::new(dir, SMALL);
-    let recovered = log.open(&genesis()).unwrap();
+    let recovered = log.open(&owner()).unwrap();
     (log, recovered)
 }
 
 /// The batch of `payloads` behind `mark`, which is moved on.
-pub(super) fn batch(mark: &mut Mark, term: u64, payloads: &[&[u8]]) -> Batch {
+pub(super) fn batch(point: &mut LogPoint, term: u64, payloads: &[&[u8]]) -> Batch {
     let body = if payloads.is_empty() {
         bytes::Bytes::new()
     } else {
         let mut open = OpenBatch::with_capacity(0);
         payloads.iter().for_each(|payload| open.push(payload, crc32fast::hash(payload)));
-        open.close(mark.next_index, mark.next_position, mark.timestamp + 1)
+        open.close(point.next_index, point.next_position, point.timestamp + 1)
     };
-    let batch = Batch::new(mark.raft_index + 1, term, body).unwrap();
-    *mark = batch.mark_after(mark).unwrap();
+    let batch = Batch::new(point.raft_index + 1, term, body).unwrap();
+    *point = batch.point_after(point).unwrap();
     batch
 }
 
 /// `count` batches of one entry each, of `bytes` bytes.
-pub(super) fn singles(mark: &mut Mark, term: u64, count: usize, bytes: usize) -> Vec<Batch> {
+pub(super) fn singles(point: &mut LogPoint, term: u64, count: usize, bytes: usize) -> Vec<Batch> {
     (0..count)
         .map(|_| {
-            let payload = vec![mark.raft_index as u8 ^ term as u8; bytes];
-            batch(mark, term, &[&payload])
+            let payload = vec![point.raft_index as u8 ^ term as u8; bytes];
+            batch(point, term, &[&payload])
         })
         .collect()
 }
@@ -62,22 +62,25 @@ pub(super) fn sync<D: Disk>(log: &mut DiskLog<D>) {
     log.begin_sync().wait().unwrap();
 }
 
-pub(super) fn run_chores<D: Disk>(log: &mut DiskLog<D>) {
-    while let Some(chore) = log.next_chore() {
-        chore();
+pub(super) fn run_background_tasks<D: Disk>(log: &mut DiskLog<D>) {
+    while let Some(background_task) = log.next_task() {
+        background_task();
     }
 }
 
 /// All batches that the log holds.
 fn contents(log: &DiskLog) -> Vec<Batch> {
     let reader = log.reader();
-    let batches = reader.batches(reader.base().mark.raft_index + 1, u64::MAX, u64::MAX).unwrap();
+    let batches = reader.batches(reader.base().point.raft_index + 1, u64::MAX, u64::MAX).unwrap();
     batches.iter().for_each(|batch| batch.verify().unwrap());
     batches
 }
 
 pub(super) fn segments(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.retain(|name| name.ends_with(".seg"));
     names.sort();
     names
@@ -90,54 +93,60 @@ pub(super) fn flip(path: &Path, at: usize, mask: u8) {
 }
 
 #[test]
-fn a_new_log_is_empty_and_begins_at_genesis() {
+fn a_new_log_is_empty_and_begins_at_owner() {
     let dir = tempfile::tempdir().unwrap();
     let (log, recovered) = open(&dir.path().join("a"));
-    assert_eq!((recovered.base.mark, recovered.last), (Mark::GENESIS, Mark::GENESIS));
+    assert_eq!((recovered.base.point, recovered.last), (LogPoint::INITIAL, LogPoint::INITIAL));
     assert_eq!(recovered.hard_state, HardState { term: 1, vote: None, commit: 1 });
     assert_eq!(recovered.identity.incarnation, 1);
-    assert_eq!(log.reader().batch_with(0).unwrap(), None);
+    assert_eq!(log.reader().batch_containing(0).unwrap(), None);
 }
 
 #[test]
 fn what_was_appended_reads_back_at_once_and_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    let mut all = vec![batch(&mut mark, 2, &[])];
+    let mut point = LogPoint::INITIAL;
+    let mut all = vec![batch(&mut point, 2, &[])];
     for bytes in [0, 1, 7, 8, 9, 4095, 4096, 4097, 100_000] {
-        all.push(batch(&mut mark, 2, &[&vec![bytes as u8; bytes], b"", b"x"]));
+        all.push(batch(&mut point, 2, &[&vec![bytes as u8; bytes], b"", b"x"]));
     }
     log.append(&all[..3], 0).unwrap();
     log.append(&all[3..], 4).unwrap();
     assert_eq!(contents(&log), all);
     sync(&mut log);
-    run_chores(&mut log);
+    run_background_tasks(&mut log);
     assert_eq!(contents(&log), all);
     let directory = {
         drop(log);
         let (log, recovered) = open(dir.path());
-        assert_eq!((recovered.last, recovered.hard_state.commit, recovered.hard_state.term), (mark, 4, 1));
+        assert_eq!(
+            (recovered.last, recovered.hard_state.commit, recovered.hard_state.term),
+            (point, 4, 1)
+        );
         assert_eq!(recovered.identity.incarnation, 2);
         assert_eq!(contents(&log), all);
         let reader = log.reader();
-        for index in 0..mark.next_index {
-            let batch = reader.batch_with(index).unwrap().unwrap();
+        for index in 0..point.next_index {
+            let batch = reader.batch_containing(index).unwrap().unwrap();
             assert_eq!(batch.entry(index).unwrap().unwrap().index(), index);
         }
-        assert_eq!(reader.batch_with(mark.next_index).unwrap(), None);
-        assert_eq!(reader.mark(mark.raft_index).unwrap(), Some(mark));
-        assert_eq!(reader.mark(mark.raft_index + 1).unwrap(), None);
+        assert_eq!(reader.batch_containing(point.next_index).unwrap(), None);
+        assert_eq!(reader.point(point.raft_index).unwrap(), Some(point));
+        assert_eq!(reader.point(point.raft_index + 1).unwrap(), None);
         recovered.identity.directory
     };
-    assert_eq!(open(dir.path()).1.identity, Identity { directory, incarnation: 3, complete: true });
+    assert_eq!(
+        open(dir.path()).1.identity,
+        DirectoryIdentity { directory, incarnation: 3, complete: true }
+    );
 }
 
 #[test]
 fn payloads_lie_in_the_file_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    log.append(&[batch(&mut Mark::GENESIS.clone(), 1, &[b"needle in a haystack"])], 0).unwrap();
+    log.append(&[batch(&mut LogPoint::INITIAL.clone(), 1, &[b"needle in a haystack"])], 0).unwrap();
     let bytes = std::fs::read(dir.path().join(&segments(dir.path())[0])).unwrap();
     assert!(bytes.windows(20).any(|window| window == b"needle in a haystack"));
 }
@@ -147,27 +156,30 @@ fn a_log_of_many_segments_reads_the_same_sealed_or_not() {
     for sealed in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = open(dir.path());
-        let mut mark = Mark::GENESIS;
-        let all = singles(&mut mark, 1, 200, 500);
+        let mut point = LogPoint::INITIAL;
+        let all = singles(&mut point, 1, 200, 500);
         for some in all.chunks(7) {
             log.append(some, 0).unwrap();
             sync(&mut log);
             if sealed {
-                run_chores(&mut log);
+                run_background_tasks(&mut log);
             }
         }
         assert!(segments(dir.path()).len() > 10);
         assert_eq!(contents(&log), all);
         drop(log);
         let (mut log, recovered) = open(dir.path());
-        assert_eq!(recovered.last, mark);
+        assert_eq!(recovered.last, point);
         assert_eq!(contents(&log), all);
-        let more = singles(&mut mark, 2, 30, 500);
+        let more = singles(&mut point, 2, 30, 500);
         log.append(&more, 0).unwrap();
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
         assert_eq!(contents(&log), [&all[..], &more].concat());
-        for index in 0..mark.next_index {
-            assert_eq!(log.reader().batch_with(index).unwrap().unwrap().first_index(), Some(index));
+        for index in 0..point.next_index {
+            assert_eq!(
+                log.reader().batch_containing(index).unwrap().unwrap().first_index(),
+                Some(index)
+            );
         }
     }
 }
@@ -176,16 +188,16 @@ fn a_log_of_many_segments_reads_the_same_sealed_or_not() {
 fn a_conflicting_tail_is_replaced_and_what_was_read_of_it_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    let old = singles(&mut mark, 1, 40, 500);
+    let mut point = LogPoint::INITIAL;
+    let old = singles(&mut point, 1, 40, 500);
     log.append(&old, 0).unwrap();
     sync(&mut log);
-    run_chores(&mut log);
+    run_background_tasks(&mut log);
     let read = contents(&log);
     let (mut expected, mut term) = (old.clone(), 2);
     for kept in [35, 30, 17, 16, 3, 0] {
-        let mut mark = log.reader().mark(kept as u64 + 1).unwrap().unwrap();
-        let new = singles(&mut mark, term, 20, 700);
+        let mut point = log.reader().point(kept as u64 + 1).unwrap().unwrap();
+        let new = singles(&mut point, term, 20, 700);
         log.append(&new, 0).unwrap();
         expected.truncate(kept);
         expected.extend(new);
@@ -193,7 +205,7 @@ fn a_conflicting_tail_is_replaced_and_what_was_read_of_it_stays() {
         assert_eq!(contents(&log), expected);
         if term % 2 == 0 {
             sync(&mut log);
-            run_chores(&mut log);
+            run_background_tasks(&mut log);
         }
         drop(log);
         log = open(dir.path()).0;
@@ -201,7 +213,7 @@ fn a_conflicting_tail_is_replaced_and_what_was_read_of_it_stays() {
     }
     assert_eq!(read, old, "bytes that were handed out have not changed");
     sync(&mut log);
-    run_chores(&mut log);
+    run_background_tasks(&mut log);
     assert_eq!(segments(dir.path()).len(), 20 / 4, "segments with nothing left are removed");
 }
 
@@ -209,87 +221,103 @@ fn a_conflicting_tail_is_replaced_and_what_was_read_of_it_stays() {
 fn what_does_not_continue_the_log_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    let all = singles(&mut mark, 1, 3, 10);
+    let mut point = LogPoint::INITIAL;
+    let all = singles(&mut point, 1, 3, 10);
     for wrong in [&all[1..], &[all[0].clone(), all[2].clone()]] {
-        assert!(matches!(log.append(wrong, 0), Err(StorageError::OutOfLine(_))));
+        assert!(matches!(log.append(wrong, 0), Err(StorageError::NotContiguous(_))));
     }
     assert_eq!(contents(&log), []);
     log.append(&all, 0).unwrap();
     let at_the_base = Batch::new(1, 1, bytes::Bytes::new()).unwrap();
-    assert!(matches!(log.append(&[at_the_base], 0), Err(StorageError::OutOfLine(_))));
+    assert!(matches!(log.append(&[at_the_base], 0), Err(StorageError::NotContiguous(_))));
 }
 
 #[test]
 fn purging_gives_up_whole_segments_below_what_is_committed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    let all = singles(&mut mark, 1, 100, 1000);
+    let mut point = LogPoint::INITIAL;
+    let all = singles(&mut point, 1, 100, 1000);
     log.append(&all, 0).unwrap();
     sync(&mut log);
-    run_chores(&mut log);
-    let held = log.reader().batch_with(3).unwrap().unwrap().entry(3).unwrap().unwrap();
+    run_background_tasks(&mut log);
+    let held = log.reader().batch_containing(3).unwrap().unwrap().entry(3).unwrap().unwrap();
     let before = segments(dir.path()).len();
 
     log.purge(50, 0).unwrap();
-    assert_eq!(log.reader().base().mark, Mark::GENESIS, "nothing is purged that is not committed");
+    assert_eq!(
+        log.reader().base().point,
+        LogPoint::INITIAL,
+        "nothing is purged that is not committed"
+    );
     log.purge(50, 30).unwrap();
-    let base = log.reader().base().mark;
+    let base = log.reader().base().point;
     assert!((20..=30).contains(&base.raft_index), "{base:?}");
-    assert!(matches!(log.reader().batch_with(base.next_index - 1), Err(StorageError::Purged { first }) if first == base.next_index));
-    assert!(matches!(log.reader().batches(base.raft_index, 90, 1), Err(StorageError::Purged { .. })));
-    run_chores(&mut log);
+    assert!(
+        matches!(log.reader().batch_containing(base.next_index - 1), Err(StorageError::Purged { first }) if first == base.next_index)
+    );
+    assert!(matches!(
+        log.reader().batches(base.raft_index, 90, 1),
+        Err(StorageError::Purged { .. })
+    ));
+    run_background_tasks(&mut log);
     assert_eq!(segments(dir.path()).len(), before, "files stay until the new base is durable");
     sync(&mut log);
-    run_chores(&mut log);
+    run_background_tasks(&mut log);
     assert!(segments(dir.path()).len() < before);
     assert_eq!(&*held, &[4 ^ 1; 1000][..], "an entry stays readable after its segment is gone");
 
     log.purge(u64::MAX, u64::MAX).unwrap();
     drop(log);
     let (log, recovered) = open(dir.path());
-    assert_eq!(recovered.last, mark);
-    assert!(recovered.base.mark.raft_index > 90);
-    assert_eq!(contents(&log), all[recovered.base.mark.raft_index as usize - 1..]);
+    assert_eq!(recovered.last, point);
+    assert!(recovered.base.point.raft_index > 90);
+    assert_eq!(contents(&log), all[recovered.base.point.raft_index as usize - 1..]);
 }
 
-/// A power cut on ext4 showed why: the new base was durable and the segment that begins there was not, and what the cut had replaced, which was
-/// durable, was dead with the old base.
+/// A power cut on ext4 showed why: the new base was durable and the segment that begins there was
+/// not, and what the cut had replaced, which was durable, was dead with the old base.
 #[test]
 fn a_purge_waits_until_the_segment_of_a_cut_is_durable() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    log.append(&singles(&mut mark, 1, 3, 10), 0).unwrap();
+    let mut point = LogPoint::INITIAL;
+    log.append(&singles(&mut point, 1, 3, 10), 0).unwrap();
     sync(&mut log);
-    let kept = log.reader().mark(2).unwrap().unwrap();
+    let kept = log.reader().point(2).unwrap().unwrap();
     log.append(&singles(&mut kept.clone(), 2, 1, 10), 0).unwrap();
     log.purge(u64::MAX, u64::MAX).unwrap();
-    assert_eq!(log.reader().base().mark, Mark::GENESIS);
+    assert_eq!(log.reader().base().point, LogPoint::INITIAL);
     sync(&mut log);
     log.purge(u64::MAX, u64::MAX).unwrap();
-    assert_eq!(log.reader().base().mark, kept);
+    assert_eq!(log.reader().base().point, kept);
 }
 
 #[test]
 fn a_reset_begins_anew_behind_its_base() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    log.append(&singles(&mut mark, 1, 100, 1000), 0).unwrap();
+    let mut point = LogPoint::INITIAL;
+    log.append(&singles(&mut point, 1, 100, 1000), 0).unwrap();
     sync(&mut log);
     for base in [1000, 50] {
-        let mark = Mark { raft_index: base, term: 5, next_index: 77, next_position: 7, timestamp: 9, chain: 3 };
-        let base = Base { mark, membership: Membership::of_voters([NodeId::from(4)]) };
+        let point = LogPoint {
+            raft_index: base,
+            term: 5,
+            next_index: 77,
+            next_position: 7,
+            timestamp: 9,
+            chain: 3,
+        };
+        let base = Base { point, membership: Membership::of_voters([NodeId::from(4)]) };
         log.reset(&base).unwrap();
         assert_eq!(contents(&log), []);
         assert_eq!(log.reader().base(), base);
-        let mut last = mark;
+        let mut last = point;
         let new = singles(&mut last, 6, 20, 1000);
         log.append(&new, 0).unwrap();
         sync(&mut log);
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
         drop(log);
         let (reopened, recovered) = open(dir.path());
         assert_eq!((&recovered.base, recovered.last), (&base, last));
@@ -304,12 +332,16 @@ fn hard_state_and_peers_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
     for term in 2..20 {
-        log.save(HardState { term, vote: Some(NodeId::from(term % 3 + 1)), commit: 1 }).unwrap();
-        log.remember(NodeId::from(term % 2 + 2), u128::from(term)).unwrap();
+        log.save_hard_state(HardState { term, vote: Some(NodeId::from(term % 3 + 1)), commit: 1 })
+            .unwrap();
+        log.save_peer(NodeId::from(term % 2 + 2), u128::from(term)).unwrap();
     }
     drop(log);
     let (_, recovered) = open(dir.path());
-    assert_eq!(recovered.hard_state, HardState { term: 19, vote: Some(NodeId::from(2)), commit: 1 });
+    assert_eq!(
+        recovered.hard_state,
+        HardState { term: 19, vote: Some(NodeId::from(2)), commit: 1 }
+    );
     assert_eq!(recovered.peers, [(NodeId::from(2), 18), (NodeId::from(3), 19)]);
 }
 
@@ -318,17 +350,17 @@ fn a_directory_is_open_once_and_for_its_owner_only() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = open(dir.path());
     let mut second = DiskLog::new(dir.path(), SMALL);
-    assert!(matches!(second.open(&genesis()), Err(StorageError::InUse { .. })));
+    assert!(matches!(second.open(&owner()), Err(StorageError::InUse { .. })));
     drop(log);
     for wrong in [
-        Genesis { group: "other".to_owned(), ..genesis() },
-        Genesis { node: NodeId::from(2), ..genesis() },
-        Genesis { cluster: 8, ..genesis() },
-        Genesis { membership: Membership::of_voters([NodeId::from(1)]), ..genesis() },
+        LogOwner { group: "other".to_owned(), ..owner() },
+        LogOwner { node: NodeId::from(2), ..owner() },
+        LogOwner { cluster: 8, ..owner() },
+        LogOwner { membership: Membership::of_voters([NodeId::from(1)]), ..owner() },
     ] {
         assert!(matches!(second.open(&wrong), Err(StorageError::Mismatch { .. })), "{wrong:?}");
     }
-    second.open(&genesis()).unwrap();
+    second.open(&owner()).unwrap();
 }
 
 #[test]
@@ -336,7 +368,10 @@ fn a_directory_that_lost_its_identity_is_not_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     std::fs::remove_file(dir.path().join("identity")).unwrap();
-    assert!(matches!(DiskLog::new(dir.path(), SMALL).open(&genesis()), Err(StorageError::Damaged { .. })));
+    assert!(matches!(
+        DiskLog::new(dir.path(), SMALL).open(&owner()),
+        Err(StorageError::Corrupt { .. })
+    ));
 }
 
 /// Copies the files of an open log, as a crash of the process would leave them.
@@ -353,11 +388,15 @@ fn killed(dir: &Path) -> tempfile::TempDir {
 fn a_tail_torn_at_any_byte_is_cut_to_whole_batches_and_the_log_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    let synced = singles(&mut mark, 1, 3, 40);
+    let mut point = LogPoint::INITIAL;
+    let synced = singles(&mut point, 1, 3, 40);
     log.append(&synced, 0).unwrap();
     sync(&mut log);
-    let torn = [batch(&mut mark, 1, &[b"one", b"two"]), batch(&mut mark, 1, &[]), batch(&mut mark, 1, &[&[7; 50]])];
+    let torn = [
+        batch(&mut point, 1, &[b"one", b"two"]),
+        batch(&mut point, 1, &[]),
+        batch(&mut point, 1, &[&[7; 50]]),
+    ];
     log.append(&torn, 0).unwrap();
     let all = [&synced[..], &torn].concat();
     let copy = killed(dir.path());
@@ -371,7 +410,9 @@ fn a_tail_torn_at_any_byte_is_cut_to_whole_batches_and_the_log_goes_on() {
         bytes[cut..].fill(0);
         std::fs::write(&path, bytes).unwrap();
         std::fs::write(copy.path().join("state"), &state).unwrap();
-        segments(copy.path())[1..].iter().for_each(|name| std::fs::remove_file(copy.path().join(name)).unwrap());
+        segments(copy.path())[1..]
+            .iter()
+            .for_each(|name| std::fs::remove_file(copy.path().join(name)).unwrap());
         let (mut log, recovered) = open(copy.path());
         let found = contents(&log);
         assert!(found.len() >= 3 && found.len() < 6, "cut at {cut}: {}", found.len());
@@ -379,8 +420,8 @@ fn a_tail_torn_at_any_byte_is_cut_to_whole_batches_and_the_log_goes_on() {
         if cut % 16 != 0 {
             continue;
         }
-        let mut mark = recovered.last;
-        let more = singles(&mut mark, 2, 2, 10);
+        let mut point = recovered.last;
+        let more = singles(&mut point, 2, 2, 10);
         log.append(&more, 0).unwrap();
         drop(log);
         assert_eq!(contents(&open(copy.path()).0), [&all[..found.len()], &more].concat());
@@ -394,10 +435,15 @@ fn files_are_for_their_owner_only() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("log");
     let (mut log, _) = open(&dir);
-    log.append(&singles(&mut Mark::GENESIS.clone(), 1, 1, 1), 0).unwrap();
+    log.append(&singles(&mut LogPoint::INITIAL.clone(), 1, 1, 1), 0).unwrap();
     assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
     for entry in std::fs::read_dir(&dir).unwrap() {
         let entry = entry.unwrap();
-        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.file_name());
+        assert_eq!(
+            entry.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{:?}",
+            entry.file_name()
+        );
     }
 }

@@ -1,14 +1,16 @@
-//! Looking at the log in a directory that nobody has open: what it is, whether it is sound, and what it holds. Making and restoring backups
-//! of it.
+//! Looking at the log in a directory that nobody has open: what it is, whether it is sound, and
+//! what it holds. Making and restoring backups of it.
 //!
-//! Nothing of it is ever changed, no file and no date. As long as one of these functions runs, the log cannot be opened by others; a log
-//! that is open is refused with [`StorageError::InUse`]. Memory is bounded by the largest batch, plus 32 bytes for each batch of one
-//! segment.
+//! Nothing of it is ever changed, no file and no date. As long as one of these functions runs, the
+//! log cannot be opened by others; a log that is open is refused with [`StorageError::InUse`].
+//! Memory is bounded by the largest batch, plus 32 bytes for each batch of one segment.
 //!
-//! What is damaged is told as [`Damage`], with file, offset and raft index, and does not end the work. An error does: the directory holds no
-//! log, or one of a newer version, or it cannot be told whose it is or what its node promised.
+//! What is damaged is told as [`Corruption`], with file, offset and raft index, and does not end
+//! the work. An error does: the directory holds no log, or one of a newer version, or it cannot be
+//! told whose it is or what its node promised.
 //!
-//! A log holds what was appended, committed or not; how far it is known to be committed is in [`Inspection::hard_state`].
+//! A log holds what was appended, committed or not; how far it is known to be committed is in
+//! [`Inspection::hard_state`].
 
 mod backup;
 mod read_only;
@@ -26,37 +28,40 @@ use super::error::{damaged, failed};
 use super::format;
 use super::fs::{Disk, DiskFile};
 use super::identity::{IDENTITY_NAME, IdentityFile};
-use super::live::Stretch;
 use super::maps::Maps;
-use super::mend::MEND_SUFFIX;
-use super::recovery::{self, Found};
+use super::metadata::{Metadata, MetadataFile, STATE_NAME};
+use super::recovery::{self, RecoveredLog};
+use super::rewrite::MEND_SUFFIX;
+use super::segment_set::LiveSegment;
 use super::spare::SPARE_SUFFIX;
-use super::state::{STATE_NAME, State, StateFile};
 use crate::entry::{Entry, NodeId};
-use crate::storage::{Base, Batch, Damage, Genesis, HardState, Identity, Mark, StorageError};
+use crate::storage::{
+    Base, Batch, Corruption, DirectoryIdentity, HardState, LogOwner, LogPoint, StorageError,
+};
 
 /// What a log is, as far as opening it would find out.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Inspection {
     /// Which copy of the disk this is, and how often it has been opened so far.
-    pub identity: Identity,
+    pub identity: DirectoryIdentity,
     /// Whose log it is.
-    pub genesis: Genesis,
+    pub owner: LogOwner,
     /// Term, vote and commit hint as they were last saved.
     pub hard_state: HardState,
     /// Where the log begins.
     pub base: Base,
     /// Where it ends. Of a damaged log: the mark after the last batch that can be read.
-    pub last: Mark,
+    pub last: LogPoint,
     /// The data-directory ids of peers that this node has met.
     pub peers: Vec<(NodeId, u128)>,
     /// The files that make up the log, in order.
     pub segments: Vec<SegmentFile>,
-    /// Names of files that opening the log would remove: segments with nothing left of the log, and segments made ahead.
+    /// Names of files that opening the log would remove: segments with nothing left of the log, and
+    /// segments made ahead.
     pub leftover: Vec<String>,
     /// What cannot be read back, as far as opening looks. Empty for a sound log.
-    pub damage: Vec<Damage>,
+    pub corruption: Vec<Corruption>,
 }
 
 /// One file of the log.
@@ -88,7 +93,7 @@ pub struct Verification {
     /// How many bytes of payload.
     pub payload_bytes: u64,
     /// Everything that does not read back as it was written, in order. Empty for a sound log.
-    pub damage: Vec<Damage>,
+    pub corruption: Vec<Corruption>,
 }
 
 /// How far the work has come.
@@ -100,16 +105,17 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Tells what the log in `dir` is. Costs what opening it costs: the segments that are not sealed are read.
+/// Tells what the log in `dir` is. Costs what opening it costs: the segments that are not sealed
+/// are read.
 ///
 /// # Errors
 /// See the [module](self).
 pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection, StorageError> {
-    Ok(Opened::open(dir.as_ref())?.inspection)
+    Ok(OpenedLog::open(dir.as_ref())?.inspection)
 }
 
-/// Reads every byte of the log in `dir` that counts: each batch with its header, entries and checksums, its place in the chain, the footers of sealed
-/// segments, both copies of the identity.
+/// Reads every byte of the log in `dir` that counts: each batch with its header, entries and
+/// checksums, its place in the chain, the footers of sealed segments, both copies of the identity.
 ///
 /// # Errors
 /// See the [module](self). Damage is no error, but part of what is returned.
@@ -121,15 +127,18 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verification, StorageError> {
 ///
 /// # Errors
 /// Those of [`verify`].
-pub fn verify_with(dir: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Verification, StorageError> {
-    Opened::open(dir.as_ref())?.verify(|now| {
+pub fn verify_with(
+    dir: impl AsRef<Path>,
+    mut progress: impl FnMut(Progress),
+) -> Result<Verification, StorageError> {
+    OpenedLog::open(dir.as_ref())?.verify(|now| {
         progress(now);
         Ok::<(), StorageError>(())
     })
 }
 
-/// Gives the entries of the log in `dir` with an index in `indexes` to `each`, in order, until it breaks off. A batch that cannot be read is given as
-/// its error, once, in place of its entries.
+/// Gives the entries of the log in `dir` with an index in `indexes` to `each`, in order, until it
+/// breaks off. A batch that cannot be read is given as its error, once, in place of its entries.
 ///
 /// # Errors
 /// See the [module](self).
@@ -138,16 +147,18 @@ pub fn dump(
     indexes: Range<u64>,
     mut each: impl FnMut(Result<Entry, StorageError>) -> ControlFlow<()>,
 ) -> Result<(), StorageError> {
-    let opened = Opened::open(dir.as_ref())?;
-    let begins: Vec<u64> = opened.inspection.segments.iter().map(|segment| segment.first_index).collect();
+    let opened = OpenedLog::open(dir.as_ref())?;
+    let begins: Vec<u64> =
+        opened.inspection.segments.iter().map(|segment| segment.first_index).collect();
     for (at, stretch) in opened.stretches.into_iter().enumerate() {
         let is_before = begins.get(at + 1).is_some_and(|&next| next <= indexes.start);
         if is_before || begins[at] >= indexes.end {
             continue;
         }
         // In a damaged segment the search may find nothing; then all of it is looked through.
-        let spot =
-            stretch.segment.contents(&opened.disk).and_then(|view| stretch.segment.find(&opened.disk, &view, indexes.start, stretch.len()));
+        let spot = stretch.segment.contents(&opened.disk).and_then(|view| {
+            stretch.segment.find(&opened.disk, &view, indexes.start, stretch.len())
+        });
         let first = spot.ok().flatten().map_or(0, |spot| spot.ordinal);
         for ordinal in first..stretch.len() {
             let found = stretch.segment.record(&opened.disk, ordinal).map(|(_, batch)| batch);
@@ -161,7 +172,7 @@ pub fn dump(
 
 fn dump_batch(
     disk: &ReadOnlyDisk,
-    stretch: &Stretch<ReadOnlyDisk>,
+    stretch: &LiveSegment<ReadOnlyDisk>,
     ordinal: u64,
     found: Result<Batch, StorageError>,
     indexes: &Range<u64>,
@@ -171,7 +182,9 @@ fn dump_batch(
         Ok(batch) => batch,
         Err(error) => return each(Err(error)),
     };
-    let (Some(first), Some(end)) = (batch.first_index(), batch.end_index()) else { return ControlFlow::Continue(()) };
+    let (Some(first), Some(end)) = (batch.first_index(), batch.end_index()) else {
+        return ControlFlow::Continue(());
+    };
     if first >= indexes.end {
         return ControlFlow::Break(());
     }
@@ -200,69 +213,118 @@ fn state_file(disk: &ReadOnlyDisk) -> Result<Arc<ReadOnlyFile>, StorageError> {
 }
 
 /// A log that is being looked at.
-pub(super) struct Opened {
+pub(super) struct OpenedLog {
     disk: ReadOnlyDisk,
     pub(super) inspection: Inspection,
-    state: State,
+    state: Metadata,
     /// The newest raft index that is known to be committed.
     commit: u64,
     /// Given up one by one: what is known of the records of a segment goes with it.
-    stretches: Vec<Stretch<ReadOnlyDisk>>,
+    stretches: Vec<LiveSegment<ReadOnlyDisk>>,
     /// Where a copy of the identity is that is not intact.
     bad_identity: Option<u64>,
     _lock: Option<<ReadOnlyDisk as Disk>::Lock>,
 }
 
-impl Opened {
-    fn open(dir: &Path) -> Result<Opened, StorageError> {
+impl OpenedLog {
+    fn open(dir: &Path) -> Result<OpenedLog, StorageError> {
         let disk = ReadOnlyDisk::open(dir)?;
         let in_use = || StorageError::InUse { path: disk.path("") };
-        let mut lock = disk.lock().map_err(|error| failed(&disk, "lock", "", error))?.ok_or_else(in_use)?;
+        let mut lock =
+            disk.lock().map_err(|error| failed(&disk, "lock", "", error))?.ok_or_else(in_use)?;
         let identity = IdentityFile::read(&disk).map_err(|error| no_log(&disk, error))?;
         let bad_identity = IdentityFile::bad_copy(&disk)?;
         let file = state_file(&disk)?;
-        if !disk.lock_file(&mut lock, &file).map_err(|error| failed(&disk, "lock", STATE_NAME, error))? {
+        if !disk
+            .lock_file(&mut lock, &file)
+            .map_err(|error| failed(&disk, "lock", STATE_NAME, error))?
+        {
             return Err(in_use());
         }
-        Ok(Opened { bad_identity, _lock: Some(lock), ..Opened::look(disk, identity, file)? })
+        Ok(OpenedLog { bad_identity, _lock: Some(lock), ..OpenedLog::look(disk, identity, file)? })
     }
 
     /// A log that nobody else knows of yet, and that has no identity of its own.
-    pub(super) fn unlocked(dir: &Path, identity: IdentityFile) -> Result<Opened, StorageError> {
+    pub(super) fn unlocked(dir: &Path, identity: IdentityFile) -> Result<OpenedLog, StorageError> {
         let disk = ReadOnlyDisk::open(dir)?;
         let file = state_file(&disk)?;
-        Opened::look(disk, identity, file)
+        OpenedLog::look(disk, identity, file)
     }
 
-    fn look(disk: ReadOnlyDisk, identity: IdentityFile, file: Arc<ReadOnlyFile>) -> Result<Opened, StorageError> {
+    fn look(
+        disk: ReadOnlyDisk,
+        identity: IdentityFile,
+        file: Arc<ReadOnlyFile>,
+    ) -> Result<OpenedLog, StorageError> {
         let names = disk.list().map_err(|error| failed(&disk, "open", "", error))?;
-        let IdentityFile { directory, genesis } = identity;
-        let file = StateFile::<ReadOnlyDisk>::read(file).map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
-        let file = file.ok_or_else(|| damaged(&disk, STATE_NAME, 0, "no generation of the state is intact"))?;
+        let IdentityFile { directory, owner } = identity;
+        let file = MetadataFile::<ReadOnlyDisk>::read(file)
+            .map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
+        let file = file
+            .ok_or_else(|| damaged(&disk, STATE_NAME, 0, "no generation of the state is intact"))?;
         if file.state.directory != directory {
             return Err(damaged(&disk, STATE_NAME, 0, "the file belongs to another directory"));
         }
-        let watermark = file.watermark().map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
+        let watermark =
+            file.watermark().map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
         let found = recovery::recover(&disk, &Maps::new(1), &file.state, watermark, &names)?;
         let commit = commit_of(&file.state, &found);
-        let Found { live, last, dead, damage, .. } = found;
-        let mut leftover: Vec<String> =
-            names.into_iter().filter(|name| name.ends_with(SPARE_SUFFIX) || name.ends_with(MEND_SUFFIX)).chain(dead).collect();
+        let RecoveredLog { live, last, obsolete, corruption, .. } = found;
+        let mut leftover: Vec<String> = names
+            .into_iter()
+            .filter(|name| name.ends_with(SPARE_SUFFIX) || name.ends_with(MEND_SUFFIX))
+            .chain(obsolete)
+            .collect();
         leftover.sort();
         let state = file.state;
         let identity = state.identity();
-        let segments = live.stretches.iter().map(|stretch| segment_file(&disk, stretch)).collect::<Result<_, _>>()?;
+        let segments = live
+            .stretches
+            .iter()
+            .map(|stretch| segment_file(&disk, stretch))
+            .collect::<Result<_, _>>()?;
         let (hard_state, peers) = (state.hard_state, state.peers.clone());
-        let inspection = Inspection { identity, genesis, hard_state, base: live.base, last, peers, segments, leftover, damage };
-        Ok(Opened { disk, inspection, state, commit, stretches: live.stretches, bad_identity: None, _lock: None })
+        let inspection = Inspection {
+            identity,
+            owner,
+            hard_state,
+            base: live.base,
+            last,
+            peers,
+            segments,
+            leftover,
+            corruption,
+        };
+        Ok(OpenedLog {
+            disk,
+            inspection,
+            state,
+            commit,
+            stretches: live.stretches,
+            bad_identity: None,
+            _lock: None,
+        })
     }
 
     /// Reads every byte that counts, unless `progress` breaks it off.
-    pub(super) fn verify<E: From<StorageError>>(self, mut progress: impl FnMut(Progress) -> Result<(), E>) -> Result<Verification, E> {
-        let total = self.inspection.segments.iter().map(|segment| segment.raft_indexes.end - segment.raft_indexes.start).sum();
+    pub(super) fn verify<E: From<StorageError>>(
+        self,
+        mut progress: impl FnMut(Progress) -> Result<(), E>,
+    ) -> Result<Verification, E> {
+        let total = self
+            .inspection
+            .segments
+            .iter()
+            .map(|segment| segment.raft_indexes.end - segment.raft_indexes.start)
+            .sum();
         let mut verifier = Verifier::new(&self.disk, self.state.directory, &self.inspection);
         if let Some(offset) = self.bad_identity {
-            verifier.note(IDENTITY_NAME, offset, 0, "a copy of the identity is not intact; the other one is");
+            verifier.note(
+                IDENTITY_NAME,
+                offset,
+                0,
+                "a copy of the identity is not intact; the other one is",
+            );
         }
         let mut done = 0;
         for stretch in self.stretches {
@@ -273,15 +335,27 @@ impl Opened {
                 progress(Progress { done, total })?;
             }
         }
-        let Verifier { batches, entries, payload_bytes, mut damage, .. } = verifier;
-        damage.sort_by_key(|damage| damage.raft_indexes.start);
-        Ok(Verification { inspection: self.inspection, batches, entries, payload_bytes, damage })
+        let Verifier { batches, entries, payload_bytes, mut corruption, .. } = verifier;
+        corruption.sort_by_key(|corruption| corruption.raft_indexes.start);
+        Ok(Verification {
+            inspection: self.inspection,
+            batches,
+            entries,
+            payload_bytes,
+            corruption,
+        })
     }
 }
 
-fn segment_file(disk: &ReadOnlyDisk, stretch: &Stretch<ReadOnlyDisk>) -> Result<SegmentFile, StorageError> {
+fn segment_file(
+    disk: &ReadOnlyDisk,
+    stretch: &LiveSegment<ReadOnlyDisk>,
+) -> Result<SegmentFile, StorageError> {
     let segment = &stretch.segment;
-    let bytes = disk.open(&segment.name).and_then(|file| file.size()).map_err(|error| failed(disk, "read", &segment.name, error))?;
+    let bytes = disk
+        .open(&segment.name)
+        .and_then(|file| file.size())
+        .map_err(|error| failed(disk, "read", &segment.name, error))?;
     Ok(SegmentFile {
         name: segment.name.clone(),
         raft_indexes: segment.first..segment.first + stretch.len(),
@@ -295,52 +369,74 @@ struct Verifier<'a> {
     disk: &'a ReadOnlyDisk,
     directory: u128,
     /// The mark in front of what is read next, if that is known.
-    before: Option<Mark>,
+    before: Option<LogPoint>,
     batches: u64,
     entries: u64,
     payload_bytes: u64,
-    damage: Vec<Damage>,
+    corruption: Vec<Corruption>,
 }
 
 impl<'a> Verifier<'a> {
     fn new(disk: &'a ReadOnlyDisk, directory: u128, inspection: &Inspection) -> Verifier<'a> {
-        let before = Some(inspection.base.mark);
-        let damage = inspection.damage.clone();
-        Verifier { disk, directory, before, batches: 0, entries: 0, payload_bytes: 0, damage }
+        let before = Some(inspection.base.point);
+        let corruption = inspection.corruption.clone();
+        Verifier { disk, directory, before, batches: 0, entries: 0, payload_bytes: 0, corruption }
     }
 
     /// Reads what a segment has beside its records.
-    fn begin(&mut self, stretch: &Stretch<ReadOnlyDisk>) -> Result<(), StorageError> {
+    fn begin(&mut self, stretch: &LiveSegment<ReadOnlyDisk>) -> Result<(), StorageError> {
         let segment = &stretch.segment;
         if self.before.is_some_and(|before| before.raft_index + 1 != segment.first) {
             self.before = None;
         }
         let head = segment.head(self.disk)?;
         if format::check_segment_head(&head, self.directory).is_err() {
-            self.note(&segment.name, 0, segment.first, "the head of the segment is not one of this log");
+            self.note(
+                &segment.name,
+                0,
+                segment.first,
+                "the head of the segment is not one of this log",
+            );
         }
         if let Some(offset) = segment.bad_footer(self.disk)? {
-            self.note(&segment.name, offset, segment.first, "the footer does not match its checksum");
+            self.note(
+                &segment.name,
+                offset,
+                segment.first,
+                "the footer does not match its checksum",
+            );
         }
         Ok(())
     }
 
-    fn read(&mut self, stretch: &Stretch<ReadOnlyDisk>, ordinal: u64) -> Result<(), StorageError> {
+    fn read(
+        &mut self,
+        stretch: &LiveSegment<ReadOnlyDisk>,
+        ordinal: u64,
+    ) -> Result<(), StorageError> {
         let before = self.before.take();
-        if let Some(damage) = stretch.segment.examine(self.disk, ordinal)? {
-            if !self.damage.iter().any(|known| known.raft_indexes.contains(&damage.raft_indexes.start)) {
-                self.damage.push(damage);
+        if let Some(corruption) = stretch.segment.verify_batch(self.disk, ordinal)? {
+            if !self
+                .corruption
+                .iter()
+                .any(|known| known.raft_indexes.contains(&corruption.raft_indexes.start))
+            {
+                self.corruption.push(corruption);
             }
             return Ok(());
         }
         let (header, batch) = stretch.segment.record(self.disk, ordinal)?;
-        if before.is_some_and(|before| batch.mark_after(&before) != Ok(header.mark)) {
-            let error = stretch.segment.damaged_at(self.disk, ordinal, "the batch does not continue the log");
-            let raft_indexes = header.mark.raft_index..header.mark.raft_index + 1;
-            self.damage.extend(as_damage(error, raft_indexes));
+        if before.is_some_and(|before| batch.point_after(&before) != Ok(header.point)) {
+            let error = stretch.segment.damaged_at(
+                self.disk,
+                ordinal,
+                "the batch does not continue the log",
+            );
+            let raft_indexes = header.point.raft_index..header.point.raft_index + 1;
+            self.corruption.extend(as_damage(error, raft_indexes));
             return Ok(());
         }
-        self.before = Some(header.mark);
+        self.before = Some(header.point);
         self.batches += 1;
         self.entries += u64::from(batch.count());
         self.payload_bytes += batch.payload_bytes();
@@ -349,16 +445,23 @@ impl<'a> Verifier<'a> {
 
     /// Notes damage that no batch is lost by.
     fn note(&mut self, name: &str, offset: u64, raft_index: u64, reason: &str) {
-        let known = |damage: &Damage| damage.path == self.disk.path(name) && damage.offset == offset;
-        if !self.damage.iter().any(known) {
-            self.damage.extend(as_damage(damaged(self.disk, name, offset, reason), raft_index..raft_index));
+        let known = |corruption: &Corruption| {
+            corruption.path == self.disk.path(name) && corruption.offset == offset
+        };
+        if !self.corruption.iter().any(known) {
+            self.corruption.extend(as_damage(
+                damaged(self.disk, name, offset, reason),
+                raft_index..raft_index,
+            ));
         }
     }
 }
 
-fn as_damage(error: StorageError, raft_indexes: Range<u64>) -> Option<Damage> {
+fn as_damage(error: StorageError, raft_indexes: Range<u64>) -> Option<Corruption> {
     match error {
-        StorageError::Damaged { path, offset, reason } => Some(Damage { path, offset, raft_indexes, term: None, chain: None, reason }),
+        StorageError::Corrupt { path, offset, reason } => {
+            Some(Corruption { path, offset, raft_indexes, term: None, chain: None, reason })
+        }
         _ => None,
     }
 }

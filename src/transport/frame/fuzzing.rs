@@ -1,22 +1,30 @@
 //! Any bytes, arriving on a connection.
 
-use super::{FrameReader, Frames, HEADER_BYTES, Kind, MAGIC, WHOLE_BYTES_MAX, whole};
-use crate::fuzzing::Dish;
+use super::{FrameReader, Frames, HEADER_BYTES, Kind, MAGIC, WHOLE_BYTES_MAX, encode};
+use crate::fuzzing::FuzzInput;
 
 /// The longest message of a reader that has admitted a peer.
 const MESSAGE_MAX: usize = 1 << 20;
 
 type Read = Vec<(Kind, Vec<u8>)>;
 
-/// A stream of any bytes either is refused, or comes out as the frames that it is made of, with messages put together from their
-/// pieces, however it is cut.
+/// A stream of any bytes either is refused, or comes out as the frames that it is made of, with
+/// messages put together from their pieces, however it is cut.
 pub fn frame(input: &[u8]) {
-    let mut dish = Dish(input);
-    let (how, piece) = (dish.byte(), usize::from(dish.u16()));
-    let stream = if how & 1 == 0 { dish.0.to_vec() } else { with_sound_headers(dish.0.to_vec()) };
+    let mut fuzz_input = FuzzInput(input);
+    let (how, piece) = (fuzz_input.byte(), usize::from(fuzz_input.u16()));
+    let stream = if how & 1 == 0 {
+        fuzz_input.0.to_vec()
+    } else {
+        with_sound_headers(fuzz_input.0.to_vec())
+    };
     let is_admitted = how & 2 != 0;
     let frames = read(&stream, piece.max(1), is_admitted);
-    assert_eq!(frames, read(&stream, usize::MAX, is_admitted), "what arrives does not depend on how it is cut");
+    assert_eq!(
+        frames,
+        read(&stream, usize::MAX, is_admitted),
+        "what arrives does not depend on how it is cut"
+    );
     assert_eq!(frames, read_plainly(&stream, is_admitted), "what arrives is what was sent");
 }
 
@@ -73,7 +81,9 @@ fn read_plainly(mut stream: &[u8], is_admitted: bool) -> Read {
 
 fn plain_frame(stream: &[u8], frame_max: usize) -> Option<(Kind, &[u8], &[u8])> {
     let (header, rest) = stream.split_at_checked(HEADER_BYTES)?;
-    let field = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let field = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let kind = Kind::ALL.into_iter().find(|kind| header[4..8] == [*kind as u8, 0, 0, 0])?;
     let is_sound = header[..4] == MAGIC && field(16) == crc32fast::hash(&header[..16]);
     let len = Some(field(8) as usize).filter(|len| is_sound && *len <= frame_max)?;
@@ -81,7 +91,8 @@ fn plain_frame(stream: &[u8], frame_max: usize) -> Option<(Kind, &[u8], &[u8])> 
     (field(12) == crc32fast::hash(content)).then_some((kind, content, rest))
 }
 
-/// `stream`, taken for frames one behind the other, with what their headers say put right: magic number, kind, checksums.
+/// `stream`, taken for frames one behind the other, with what their headers say put right: magic
+/// number, kind, checksums.
 fn with_sound_headers(mut stream: Vec<u8>) -> Vec<u8> {
     let mut at = 0;
     while let Some(header) = stream.get_mut(at..at + HEADER_BYTES) {
@@ -89,7 +100,8 @@ fn with_sound_headers(mut stream: Vec<u8>) -> Vec<u8> {
         header[4] = Kind::ALL[usize::from(header[4] % 6)] as u8;
         header[5..8].fill(0);
         let len = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-        let content = stream.get(at + HEADER_BYTES..(at + HEADER_BYTES).saturating_add(len)).unwrap_or(&[]);
+        let content =
+            stream.get(at + HEADER_BYTES..(at + HEADER_BYTES).saturating_add(len)).unwrap_or(&[]);
         let crc = crc32fast::hash(content);
         stream[at + 12..at + 16].copy_from_slice(&crc.to_le_bytes());
         let crc = crc32fast::hash(&stream[at..at + 16]);
@@ -105,24 +117,27 @@ fn with_sound_headers(mut stream: Vec<u8>) -> Vec<u8> {
 #[cfg(test)]
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     use crate::entry::NodeId;
-    use crate::storage::Identity;
+    use crate::storage::DirectoryIdentity;
     use crate::transport::hello::Hello;
 
     let (from, to) = (NodeId::from(1), NodeId::from(2));
-    let identity = Identity { directory: 3, incarnation: 4, complete: true };
+    let identity = DirectoryIdentity { directory: 3, incarnation: 4, complete: true };
     let (group, members) = ("orders".to_owned(), [from, to].into());
-    let hello = Hello { cluster: 5, group, members, from, to, identity, nonce: 6, advertised: "a".into() }.encode();
+    let hello =
+        Hello { cluster: 5, group, members, from, to, identity, nonce: 6, advertised: "a".into() }
+            .encode();
     let frames = [
-        whole(Kind::Hello, hello.clone()),
-        whole(Kind::Refusal, vec![3]),
-        whole(Kind::Message, vec![0; 600]),
-        [whole(Kind::Hello, hello.clone()), whole(Kind::Message, Vec::new())].concat(),
-        [pieces(&[300, 200]), whole(Kind::Ping, vec![7; 8]), pieces(&[1, 2, 3])].concat(),
+        encode(Kind::Hello, hello.clone()),
+        encode(Kind::Refusal, vec![3]),
+        encode(Kind::Message, vec![0; 600]),
+        [encode(Kind::Hello, hello.clone()), encode(Kind::Message, Vec::new())].concat(),
+        [pieces(&[300, 200]), encode(Kind::Ping, vec![7; 8]), pieces(&[1, 2, 3])].concat(),
         [pieces(&[30]), pieces(&[20])].concat()[..90].to_vec(),
         Frames::of(vec![vec![5; 70_000].into()]).concat(),
     ];
     let heads = [[0, 1, 0], [1, 7, 0], [2, 0, 1], [3, 255, 255]];
-    let streams = heads.iter().flat_map(|head| frames.iter().map(move |frame| [&head[..], frame].concat()));
+    let streams =
+        heads.iter().flat_map(|head| frames.iter().map(move |frame| [&head[..], frame].concat()));
     streams.chain([[&[0, 0, 0][..], &hello].concat()]).collect()
 }
 
@@ -130,5 +145,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 #[cfg(test)]
 fn pieces(lens: &[u32]) -> Vec<u8> {
     let total = lens.iter().sum::<u32>().to_le_bytes();
-    lens.iter().flat_map(|len| whole(Kind::Piece, [&total[..], &vec![9; *len as usize]].concat())).collect()
+    lens.iter()
+        .flat_map(|len| encode(Kind::Piece, [&total[..], &vec![9; *len as usize]].concat()))
+        .collect()
 }

@@ -2,59 +2,68 @@
 
 use std::collections::HashMap;
 
-use super::{Acquaintances, Hello, PROTOCOL, Stranger, Way};
+use super::{HandshakeRejection, Hello, PROTOCOL, PeerRegistry, Way};
 use crate::entry::NodeId;
-use crate::fuzzing::Dish;
+use crate::fuzzing::FuzzInput;
 use crate::role::check_advertised;
-use crate::transport::{Inbox, Seat, Spawner};
+use crate::transport::{Inbox, Spawner, TransportContext};
 
 const KNOWN: u128 = 0x0123_4567_89ab_cdef;
 
 /// Any bytes either are refused as a hello, or would be written as they came, and advertise nothing
 /// that could forge a line of a log; and nobody comes in who is not a peer, speaks to another
-/// cluster, group
-/// or node, comes with another directory than before, in an earlier life, or as the second one of the same life.
+/// cluster, group or node, comes with another directory than before, in an earlier life, or as the
+/// second one of the same life.
 ///
-/// An input is hellos: u8 length, u8 bits of what is put right (1 protocol, 2 cluster, 4 group, 8 receiver, 16 sender, 32 directory, 64
-/// members), then the bytes.
+/// An input is hellos: u8 length, u8 bits of what is put right (1 protocol, 2 cluster, 4 group, 8
+/// receiver, 16 sender, 32 directory, 64 members), then the bytes.
 pub fn hello(input: &[u8]) {
-    let (mut dish, seat) = (Dish(input), seat());
-    let mut acquaintances = Acquaintances::new(&seat, 1);
+    let (mut fuzz_input, context) = (FuzzInput(input), context());
+    let mut acquaintances = PeerRegistry::new(&context, 1);
     let mut met = HashMap::from([(NodeId::from(3), (KNOWN, 0, 0))]);
-    while !dish.0.is_empty() {
-        let (len, right) = (usize::from(dish.byte()), dish.byte());
-        let mut bytes = dish.bytes(len).to_vec();
+    while !fuzz_input.0.is_empty() {
+        let (len, right) = (usize::from(fuzz_input.byte()), fuzz_input.byte());
+        let mut bytes = fuzz_input.bytes(len).to_vec();
         if let (true, Some(protocol)) = (right & 1 == 1, bytes.first_chunk_mut()) {
             *protocol = PROTOCOL.to_le_bytes();
         }
         match Hello::decode(&bytes) {
-            Err(refusal) => assert_eq!((refusal, Stranger::from_code(refusal as u8)), (Stranger::Protocol, Some(Stranger::Protocol))),
+            Err(refusal) => assert_eq!(
+                (refusal, HandshakeRejection::from_code(refusal as u8)),
+                (HandshakeRejection::Protocol, Some(HandshakeRejection::Protocol))
+            ),
             Ok(hello) => {
                 assert!(check_advertised(&hello.advertised).is_ok(), "{:?}", hello.advertised);
                 assert_eq!(hello.encode(), bytes, "a hello is written in one way");
-                say(put_right(hello, &seat, right), &seat, &mut acquaintances, &mut met);
+                say(put_right(hello, &context, right), &context, &mut acquaintances, &mut met);
             }
         }
     }
 }
 
-fn seat() -> Seat {
+fn context() -> TransportContext {
     let addresses = (1..=3).map(|id| (NodeId::from(id), String::new())).collect();
     let no_threads = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
-    let mut seat = Seat::new(NodeId::from(1), "orders", addresses, Inbox::new(|_| true), no_threads);
-    (seat.cluster, seat.known) = (7, vec![(NodeId::from(3), KNOWN)]);
-    seat
+    let mut context = TransportContext::new(
+        NodeId::from(1),
+        "orders",
+        addresses,
+        Inbox::new(|_| true),
+        no_threads,
+    );
+    (context.cluster, context.known) = (7, vec![(NodeId::from(3), KNOWN)]);
+    context
 }
 
-fn put_right(mut hello: Hello, seat: &Seat, right: u8) -> Hello {
+fn put_right(mut hello: Hello, context: &TransportContext, right: u8) -> Hello {
     if right & 2 != 0 {
-        hello.cluster = seat.cluster;
+        hello.cluster = context.cluster;
     }
     if right & 4 != 0 {
-        hello.group.clone_from(&seat.group);
+        hello.group.clone_from(&context.group);
     }
     if right & 8 != 0 {
-        hello.to = seat.node;
+        hello.to = context.node;
     }
     if right & 16 != 0 {
         hello.from = NodeId::from(2 + hello.from.get() % 2);
@@ -63,19 +72,25 @@ fn put_right(mut hello: Hello, seat: &Seat, right: u8) -> Hello {
         hello.identity.directory = KNOWN;
     }
     if right & 64 != 0 {
-        hello.members = Hello::new(seat, seat.node, 0).members;
+        hello.members = Hello::new(context, context.node, 0).members;
     }
     hello
 }
 
 /// What is known of a peer: its directory, and the incarnation and nonce of its newest life.
-type Met = HashMap<NodeId, (u128, u64, u64)>;
+type PeerIdentified = HashMap<NodeId, (u128, u64, u64)>;
 
-fn say(hello: Hello, seat: &Seat, acquaintances: &mut Acquaintances, met: &mut Met) {
+fn say(
+    hello: Hello,
+    context: &TransportContext,
+    acquaintances: &mut PeerRegistry,
+    met: &mut PeerIdentified,
+) {
     let Hello { from, nonce, .. } = hello;
     let (directory, incarnation) = (hello.identity.directory, hello.identity.incarnation);
     let is_peer = [2, 3].contains(&from.get());
-    let is_for_here = (hello.cluster, hello.group.as_str(), hello.to) == (seat.cluster, seat.group.as_str(), seat.node);
+    let is_for_here = (hello.cluster, hello.group.as_str(), hello.to)
+        == (context.cluster, context.group.as_str(), context.node);
     let is_for_here = is_for_here && hello.members.iter().map(|id| id.get()).eq(1..=3);
     let is_itself = met.get(&from).is_none_or(|&(known, ..)| known == directory);
     let is_newest = match met.get(&from).copied().unwrap_or_default() {
@@ -83,7 +98,11 @@ fn say(hello: Hello, seat: &Seat, acquaintances: &mut Acquaintances, met: &mut M
         (_, newest, _) => newest < incarnation,
     };
     let admitted = acquaintances.admit(&hello, Way::In);
-    assert_eq!(admitted.is_ok(), is_peer && is_for_here && is_itself && is_newest, "{hello:?} was met with {admitted:?}");
+    assert_eq!(
+        admitted.is_ok(),
+        is_peer && is_for_here && is_itself && is_newest,
+        "{hello:?} was met with {admitted:?}"
+    );
     if admitted.is_ok() {
         met.insert(from, (directory, incarnation, nonce));
     }
@@ -91,11 +110,11 @@ fn say(hello: Hello, seat: &Seat, acquaintances: &mut Acquaintances, met: &mut M
 
 #[cfg(test)]
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    use crate::storage::Identity;
+    use crate::storage::DirectoryIdentity;
 
     let good = |directory, incarnation, nonce| {
-        let identity = Identity { directory, incarnation, complete: true };
-        Hello { to: 1.into(), from: 2.into(), identity, ..Hello::new(&seat(), 1.into(), nonce) }
+        let identity = DirectoryIdentity { directory, incarnation, complete: true };
+        Hello { to: 1.into(), from: 2.into(), identity, ..Hello::new(&context(), 1.into(), nonce) }
     };
     let first = good(5, 2, 9);
     let then = [
@@ -116,7 +135,11 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         Hello { advertised: "broker-2:9876".into(), ..first.clone() },
         Hello { advertised: "two\nlines".into(), ..first.clone() },
     ];
-    let said = |hello: &Hello, right: u8| [&[hello.encode().len() as u8, right][..], &hello.encode()].concat();
-    let pairs = then.iter().flat_map(|second| [0, 127].map(|right| [said(&first, 0), said(second, right), said(&first, 0)].concat()));
+    let said = |hello: &Hello, right: u8| {
+        [&[hello.encode().len() as u8, right][..], &hello.encode()].concat()
+    };
+    let pairs = then.iter().flat_map(|second| {
+        [0, 127].map(|right| [said(&first, 0), said(second, right), said(&first, 0)].concat())
+    });
     pairs.chain([first.encode()]).collect()
 }

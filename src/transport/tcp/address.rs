@@ -3,8 +3,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// The addresses that `text`, a host and a port, stands for. Beyond what the standard library reads, an
-/// address of IPv6 may name its zone by the interface: `[fe80::1%eth0]:7001`. May wait for name servers.
+/// The addresses that `text`, a host and a port, stands for. Beyond what the standard library
+/// reads, an address of IPv6 may name its zone by the interface: `[fe80::1%eth0]:7001`. May wait
+/// for name servers.
 pub(super) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     let resolved = match with_zone(text) {
         Some(host_and_port) => host_and_port.to_socket_addrs(),
@@ -19,8 +20,9 @@ fn with_zone(text: &str) -> Option<(&str, u16)> {
     Some((address, port.parse().ok()?)).filter(|_| address.contains('%'))
 }
 
-/// Whether `text` names a host that this machine takes for itself alone: `listens` is an address that
-/// only it reaches, and nobody said so. Some systems let the name of a machine stand for 127.0.1.1.
+/// Whether `text` names a host that this machine takes for itself alone: `listens` is an address
+/// that only it reaches, and nobody said so. Some systems let the name of a machine stand for
+/// 127.0.1.1.
 pub(super) fn is_reached_from_here_only(text: &str, listens: SocketAddr) -> bool {
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
     let is_literal = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
@@ -29,10 +31,12 @@ pub(super) fn is_reached_from_here_only(text: &str, listens: SocketAddr) -> bool
     listens.ip().is_loopback() && !is_meant
 }
 
-/// Refuses an address that TCP cannot connect to, however often it is tried. The own one may leave the
-/// port to the operating system.
+/// Refuses an address that TCP cannot connect to, however often it is tried. The own one may leave
+/// the port to the operating system.
 pub(super) fn check_address(address: &str, is_own: bool) -> Result<(), String> {
-    let wrong = |why: &str| Err(format!("{address:?} {why}: an address is a host and a port, \"10.0.0.1:7001\""));
+    let wrong = |why: &str| {
+        Err(format!("{address:?} {why}: an address is a host and a port, \"10.0.0.1:7001\""))
+    };
     let Some((host, port)) = address.rsplit_once(':') else { return wrong("has no port") };
     let is_bracketed = host.starts_with('[') && host.ends_with(']');
     if host.contains(':') && !is_bracketed {
@@ -41,7 +45,8 @@ pub(super) fn check_address(address: &str, is_own: bool) -> Result<(), String> {
     if host.is_empty() || host.contains(char::is_whitespace) {
         return wrong("names no host");
     }
-    let is_ipv6 = |host: &str| host.split('%').next().is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+    let is_ipv6 =
+        |host: &str| host.split('%').next().is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
     if is_bracketed && !is_ipv6(host.trim_matches(['[', ']'])) {
         return wrong("is no address of IPv6");
     }
@@ -66,10 +71,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_connected_to_is_refused() {
-        for good in ["10.0.0.1:7001", "node-1:7001", "[::1]:7001", "[fe80::1%eth0]:7001", "a.example.org:1"] {
+        for good in
+            ["10.0.0.1:7001", "node-1:7001", "[::1]:7001", "[fe80::1%eth0]:7001", "a.example.org:1"]
+        {
             assert_eq!(check_address(good, false), Ok(()));
         }
-        for bad in ["", "a", "a:", "a:x", "a:-1", "a:65536", ":7001", "::1:7001", "[::1]", "[x]:7001", "a b:1", "a:0"] {
+        for bad in [
+            "", "a", "a:", "a:x", "a:-1", "a:65536", ":7001", "::1:7001", "[::1]", "[x]:7001",
+            "a b:1", "a:0",
+        ] {
             assert!(check_address(bad, false).is_err(), "{bad}");
         }
         assert_eq!(check_address("127.0.0.1:0", true), Ok(()), "one's own port may be left open");

@@ -1,9 +1,10 @@
-//! A connection that this node has made: what is written to it, and whether the peer is still there.
+//! A connection that this node has made: what is written to it, and whether the peer is still
+//! there.
 //!
 //! Whoever reads what this node writes answers with a pong, at most four a second, and this node
 //! writes something at least twice a second. So a connection on which nothing was heard for two
-//! seconds is given up: its packets vanish, or the process at the other end stands still. One that is
-//! slow is not: as long as anything arrives there, pongs come back.
+//! seconds is given up: its packets vanish, or the process at the other end stands still. One that
+//! is slow is not: as long as anything arrives there, pongs come back.
 
 use std::io::{self, IoSlice, Read};
 use std::net::TcpStream;
@@ -128,14 +129,18 @@ impl Outbound {
             (self.in_vain, self.counted) = (self.in_vain + 1, now);
         }
         if self.in_vain >= LOOKS_IN_VAIN_MAX {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "it has not answered for two seconds"));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it has not answered for two seconds",
+            ));
         }
         self.hurry_until = self.hurry_until.filter(|until| now < *until);
         self.next_look = now + self.hurry_until.map_or(LOOK_INTERVAL, |_| HURRY.0);
         Ok(())
     }
 
-    /// Answers the peer if it has asked, and gives it something to answer if there was nothing else.
+    /// Answers the peer if it has asked, and gives it something to answer if there was nothing
+    /// else.
     pub(super) fn answer_and_ask(&mut self, has_written: bool) -> io::Result<()> {
         let mut parts = Vec::new();
         if let Some(number) = self.asked.take() {
@@ -165,7 +170,8 @@ impl Read for Ready<'_> {
     }
 }
 
-/// A connection that is gone is an error, also in a host that is to end when a pipe of it breaks: no signal.
+/// A connection that is gone is an error, also in a host that is to end when a pipe of it breaks:
+/// no signal.
 #[cfg(target_os = "linux")]
 fn write_parts(stream: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};

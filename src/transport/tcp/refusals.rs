@@ -1,7 +1,7 @@
 //! Which peers and this node refuse each other, as the node's status tells it.
 //!
-//! Each direction counts by itself. A refusal is over when a handshake in its direction succeeds, or
-//! when nobody has tried again for [`EXPIRY`].
+//! Each direction counts by itself. A refusal is over when a handshake in its direction succeeds,
+//! or when nobody has tried again for [`EXPIRY`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::entry::NodeId;
 use crate::primitives::{Instant, Mutex};
 use crate::transport::Inbox;
-use crate::transport::hello::{Rejection, Stranger};
+use crate::transport::hello::{HandshakeRejection, Rejection};
 
 /// Whoever is refused tries again every second at least.
 const EXPIRY: Duration = Duration::from_secs(10);
@@ -38,7 +38,8 @@ impl Directions {
     fn text(&self, peer: NodeId) -> String {
         let [by_us, by_peer] = &self.0;
         let by_us = by_us.as_ref().map(|(why, _)| format!("this node refuses node {peer}: {why}"));
-        let by_peer = by_peer.as_ref().map(|(why, _)| format!("node {peer} refuses this node: {why}"));
+        let by_peer =
+            by_peer.as_ref().map(|(why, _)| format!("node {peer} refuses this node: {why}"));
         by_us.into_iter().chain(by_peer).collect::<Vec<_>>().join("; ")
     }
 }
@@ -55,7 +56,7 @@ impl Refusals {
         }
         let directions = peers.entry(peer).or_default();
         let before = directions.text(peer);
-        let is_outlived = by == By::Peer && why.reason == Stranger::Outlived;
+        let is_outlived = by == By::Peer && why.reason == HandshakeRejection::OutdatedDirectory;
         directions.0[by as usize] = Some((why, Instant::now()));
         let now = directions.text(peer);
         if now != before {
@@ -68,7 +69,7 @@ impl Refusals {
 
     /// A handshake has succeeded. What a peer sends behind it may be refused all the same.
     pub(super) fn clear(&self, peer: NodeId, by: By) {
-        let is_over = |why: &Rejection| why.reason != Stranger::Unreadable;
+        let is_over = |why: &Rejection| why.reason != HandshakeRejection::Unreadable;
         self.retain(|other, direction, why, _| (other, direction) != (peer, by) || !is_over(why));
     }
 

@@ -1,8 +1,8 @@
 //! Names to addresses, in a way that keeps nobody waiting who shuts down.
 //!
 //! The operating system's resolver cannot be interrupted, and may take as long as its name servers
-//! let it. So it is asked on a thread that nobody waits for, one for each peer at most; its answer is
-//! good for [`FRESH`], and if no new one comes in time the last one is used, whatever its age.
+//! let it. So it is asked on a thread that nobody waits for, one for each peer at most; its answer
+//! is good for [`FRESH`], and if no new one comes in time the last one is used, whatever its age.
 
 use std::io;
 use std::net::SocketAddr;
@@ -62,7 +62,10 @@ impl Resolver {
             (state.is_asking, state.failure) = (true, None);
         }
         let deadline = Instant::now() + ANSWER_TIMEOUT;
-        while state.is_asking && !state.stopped && !answered.wait_until(&mut state, deadline).timed_out() {}
+        while state.is_asking
+            && !state.stopped
+            && !answered.wait_until(&mut state, deadline).timed_out()
+        {}
         if let Some(failure) = state.failure.take() {
             return Err(failure);
         }
@@ -73,7 +76,8 @@ impl Resolver {
     }
 
     fn ask(&self, spawner: &Spawner) -> io::Result<()> {
-        let (shared, lookup, address) = (self.shared.clone(), self.lookup.clone(), self.address.clone());
+        let (shared, lookup, address) =
+            (self.shared.clone(), self.lookup.clone(), self.address.clone());
         spawner.spawn_detached("resolve", move || {
             let answer = lookup(&address);
             let (state, answered) = &*shared;

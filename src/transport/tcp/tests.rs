@@ -1,4 +1,5 @@
-//! What TCP has to keep beyond the contract: who is turned away, and what nobody can do to a node from outside.
+//! What TCP has to keep beyond the contract: who is turned away, and what nobody can do to a node
+//! from outside.
 
 mod names;
 mod refused;
@@ -13,18 +14,18 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::link::Link;
+use super::peer_sender::PeerSender;
 use super::resolver::system_lookup;
 use super::{HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, TcpTransport, is_timeout};
 use crate::entry::NodeId;
-use crate::storage::Identity;
+use crate::storage::DirectoryIdentity;
 use crate::transport::frame::{self, Frame, FrameReader, Kind};
-use crate::transport::hello::{Hello, Stranger};
-use crate::transport::{Arrival, Inbox, Message, Seat, Spawner, Transport};
+use crate::transport::hello::{HandshakeRejection, Hello};
+use crate::transport::{Inbox, Message, Spawner, Transport, TransportContext, TransportEvent};
 
 /// A node of a group of three, with a real transport.
 struct Node {
-    seat: Seat,
+    context: TransportContext,
     transport: TcpTransport,
     threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
     arrived: Arc<Mutex<Arrived>>,
@@ -40,14 +41,19 @@ struct Arrived {
 }
 
 fn addresses() -> Vec<(NodeId, String)> {
-    let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    (1..).map(NodeId::from).zip(free.iter().map(|listener| listener.local_addr().unwrap().to_string())).collect()
+    let free: Vec<TcpListener> =
+        (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    (1..)
+        .map(NodeId::from)
+        .zip(free.iter().map(|listener| listener.local_addr().unwrap().to_string()))
+        .collect()
 }
 
 impl Node {
     fn new(node: u64, addresses: &[(NodeId, String)]) -> Node {
-        let (threads, arrived) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Arrived::default())));
-        let (started, desk) = (threads.clone(), arrived.clone());
+        let (threads, arrived) =
+            (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Arrived::default())));
+        let (started, recording_inbox) = (threads.clone(), arrived.clone());
         let spawner = Spawner::new(move |_, work| {
             started.lock().push(std::thread::spawn(work));
             Ok(())
@@ -57,37 +63,47 @@ impl Node {
             Ok(())
         });
         let inbox = Inbox::new(move |arrival| {
-            let mut arrived = desk.lock();
+            let mut arrived = recording_inbox.lock();
             match arrival {
-                Arrival::Message(_) if arrived.is_full => return false,
-                Arrival::Message(message) => arrived.messages.push(message),
-                Arrival::Met { peer, directory } => arrived.met.push((peer, directory)),
-                Arrival::Unreachable(peer) => arrived.unreachable.push(peer),
-                Arrival::Refused { peer, reason } => drop(arrived.refused.insert(peer, reason)),
-                Arrival::Accepted(peer) => drop(arrived.refused.remove(&peer)),
-                Arrival::Outlived(_) | Arrival::Advertised { .. } => {}
+                TransportEvent::Message(_) if arrived.is_full => return false,
+                TransportEvent::Message(message) => arrived.messages.push(message),
+                TransportEvent::PeerIdentified { peer, directory } => {
+                    arrived.met.push((peer, directory))
+                }
+                TransportEvent::Unreachable(peer) => arrived.unreachable.push(peer),
+                TransportEvent::Refused { peer, reason } => {
+                    drop(arrived.refused.insert(peer, reason))
+                }
+                TransportEvent::Accepted(peer) => drop(arrived.refused.remove(&peer)),
+                TransportEvent::OutdatedDirectory(_) | TransportEvent::Advertised { .. } => {}
             }
             true
         });
-        let seat = Seat::new(NodeId::from(node), "orders", addresses.to_vec(), inbox, spawner);
-        Node { seat, transport: TcpTransport::new(), threads, arrived }
+        let context =
+            TransportContext::new(NodeId::from(node), "orders", addresses.to_vec(), inbox, spawner);
+        Node { context, transport: TcpTransport::new(), threads, arrived }
     }
 
     fn started(mut self) -> Node {
-        self.transport.start(self.seat.clone()).unwrap();
+        self.transport.start(self.context.clone()).unwrap();
         self
     }
 
     fn address(&self) -> &str {
-        &self.seat.addresses[self.seat.node.get() as usize - 1].1
+        &self.context.addresses[self.context.node.get() as usize - 1].1
     }
 
     fn hello_to(&self, other: &Node) -> Hello {
-        Hello::new(&self.seat, other.seat.node, 7)
+        Hello::new(&self.context, other.context.node, 7)
     }
 
     fn send(&mut self, to: u64, number: u64) {
-        self.transport.send(&mut vec![Message::specimen(self.seat.node, NodeId::from(to), number, 1000)]);
+        self.transport.send(&mut vec![Message::specimen(
+            self.context.node,
+            NodeId::from(to),
+            number,
+            1000,
+        )]);
     }
 
     /// Stops the transport and returns how long it took its threads to end.
@@ -126,13 +142,13 @@ impl Hand {
         Hand(stream, FrameReader::new())
     }
 
-    fn say(&mut self, kind: Kind, content: Vec<u8>) {
+    fn write_frame(&mut self, kind: Kind, content: Vec<u8>) {
         // Whoever is turned away early cannot finish.
-        let _ = self.0.write_all(&frame::whole(kind, content));
+        let _ = self.0.write_all(&frame::encode(kind, content));
     }
 
     /// The next frame that is neither ping nor pong, or `None` if the other side hangs up.
-    fn hear(&mut self) -> Option<Frame> {
+    fn read_frame(&mut self) -> Option<Frame> {
         loop {
             let frame = self.hear_any()?;
             if ![Kind::Ping, Kind::Pong].contains(&frame.kind) {
@@ -148,7 +164,9 @@ impl Hand {
             }
             match self.1.read_from(&mut &self.0) {
                 Ok(0) => return None,
-                Err(error) if is_timeout(&error) => panic!("the other side neither speaks nor hangs up"),
+                Err(error) if is_timeout(&error) => {
+                    panic!("the other side neither speaks nor hangs up")
+                }
                 Err(_) => return None,
                 Ok(_) => {}
             }
@@ -158,35 +176,41 @@ impl Hand {
     /// A hand that was let in as `from`.
     fn admitted(node: &Node, from: &Node) -> Hand {
         let mut hand = Hand::reach_out(node);
-        hand.say(Kind::Hello, from.hello_to(node).encode());
-        assert_eq!(hand.hear().unwrap().kind, Kind::Hello);
+        hand.write_frame(Kind::Hello, from.hello_to(node).encode());
+        assert_eq!(hand.read_frame().unwrap().kind, Kind::Hello);
         hand
     }
 }
 
 #[test]
-fn a_stranger_is_told_why_and_nothing_more_of_it_is_read() {
+fn a_rejection_is_told_why_and_nothing_more_of_it_is_read() {
     let addresses = addresses();
     let mut node = Node::new(1, &addresses);
-    node.seat.known = vec![(NodeId::from(3), 999)];
+    node.context.known = vec![(NodeId::from(3), 999)];
     let node = node.started();
     let (friend, wiped) = (Node::new(2, &addresses), Node::new(3, &addresses));
     let good = friend.hello_to(&node);
     let cases = [
-        (Hello { cluster: 1, ..good.clone() }, Stranger::Cluster),
-        (Hello { group: "others".into(), ..good.clone() }, Stranger::Group),
-        (Hello { to: NodeId::from(2), ..good.clone() }, Stranger::Misdirected),
-        (Hello { from: NodeId::from(9), ..good.clone() }, Stranger::NotAMember),
-        (Hello { members: [1, 2].map(NodeId::from).into(), cluster: 1, ..good.clone() }, Stranger::Members),
-        (wiped.hello_to(&node), Stranger::OtherDirectory),
+        (Hello { cluster: 1, ..good.clone() }, HandshakeRejection::Cluster),
+        (Hello { group: "others".into(), ..good.clone() }, HandshakeRejection::Group),
+        (Hello { to: NodeId::from(2), ..good.clone() }, HandshakeRejection::WrongNode),
+        (Hello { from: NodeId::from(9), ..good.clone() }, HandshakeRejection::NotAMember),
+        (
+            Hello { members: [1, 2].map(NodeId::from).into(), cluster: 1, ..good.clone() },
+            HandshakeRejection::Members,
+        ),
+        (wiped.hello_to(&node), HandshakeRejection::DirectoryChanged),
     ];
     for (hello, reason) in cases {
         let mut hand = Hand::reach_out(&node);
-        hand.say(Kind::Hello, hello.encode());
-        hand.say(Kind::Message, Message::specimen(hello.from, hello.to, 1, 10).encode().concat());
-        let answer = hand.hear().unwrap();
+        hand.write_frame(Kind::Hello, hello.encode());
+        hand.write_frame(
+            Kind::Message,
+            Message::specimen(hello.from, hello.to, 1, 10).encode().concat(),
+        );
+        let answer = hand.read_frame().unwrap();
         assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, reason as u8), "{reason}");
-        assert_eq!(hand.hear(), None);
+        assert_eq!(hand.read_frame(), None);
     }
     Hand::admitted(&node, &friend);
     assert_eq!(node.arrived.lock().messages, []);
@@ -198,15 +222,15 @@ fn garbage_and_early_messages_end_the_connection() {
     let node = Node::new(1, &addresses).started();
     let message = Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
     let mut hand = Hand::reach_out(&node);
-    hand.say(Kind::Message, message.clone());
-    assert_eq!(hand.hear().unwrap().kind, Kind::Refusal);
+    hand.write_frame(Kind::Message, message.clone());
+    assert_eq!(hand.read_frame().unwrap().kind, Kind::Refusal);
     let mut hand = Hand::reach_out(&node);
     hand.0.write_all(b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    assert_eq!(hand.hear(), None);
+    assert_eq!(hand.read_frame(), None);
     let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
-    hand.say(Kind::Message, message[1..].to_vec());
-    assert_eq!(hand.hear().unwrap().kind, Kind::Refusal);
-    assert_eq!(hand.hear(), None);
+    hand.write_frame(Kind::Message, message[1..].to_vec());
+    assert_eq!(hand.read_frame().unwrap().kind, Kind::Refusal);
+    assert_eq!(hand.read_frame(), None);
     assert_eq!(node.arrived.lock().messages, []);
 }
 
@@ -217,8 +241,11 @@ fn a_message_in_another_name_ends_the_connection() {
     let peer = Node::new(2, &addresses);
     for (from, to) in [(3, 1), (2, 3)] {
         let mut hand = Hand::admitted(&node, &peer);
-        hand.say(Kind::Message, Message::specimen(NodeId::from(from), NodeId::from(to), 1, 10).encode().concat());
-        assert_eq!(hand.hear(), None, "from {from} to {to}");
+        hand.write_frame(
+            Kind::Message,
+            Message::specimen(NodeId::from(from), NodeId::from(to), 1, 10).encode().concat(),
+        );
+        assert_eq!(hand.read_frame(), None, "from {from} to {to}");
     }
     assert_eq!(node.arrived.lock().messages, []);
 }
@@ -230,10 +257,13 @@ fn who_says_nothing_is_shown_out_and_a_crowd_of_them_keeps_no_peer_waiting() {
     let mut crowd: Vec<Hand> = (0..200).map(|_| Hand::reach_out(&node)).collect();
     // The crowd is still there, as far as there is room for it, when a peer says who it is.
     let mut peer = Hand::admitted(&node, &Node::new(2, &addresses));
-    peer.say(Kind::Message, Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat());
+    peer.write_frame(
+        Kind::Message,
+        Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
+    );
     until("the message of a peer gets through", || node.arrived.lock().messages.len() == 1);
     for hand in &mut crowd {
-        assert_eq!(hand.hear(), None);
+        assert_eq!(hand.read_frame(), None);
     }
 }
 
@@ -243,7 +273,7 @@ fn a_drip_of_bytes_does_not_extend_the_time_to_say_hello() {
     let node = Node::new(1, &addresses).started();
     let mut hand = Hand::reach_out(&node);
     let began = Instant::now();
-    for byte in frame::whole(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode()) {
+    for byte in frame::encode(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode()) {
         if hand.0.write_all(&[byte]).is_err() || began.elapsed() > HELLO_TIMEOUT * 4 {
             break;
         }
@@ -259,15 +289,19 @@ fn a_peer_that_connects_anew_replaces_its_earlier_connection() {
     let peer = Node::new(2, &addresses);
     let mut earlier = Hand::admitted(&node, &peer);
     let mut later = Hand::admitted(&node, &peer);
-    assert_eq!(earlier.hear(), None);
-    later.say(Kind::Message, Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat());
+    assert_eq!(earlier.read_frame(), None);
+    later.write_frame(
+        Kind::Message,
+        Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
+    );
     until("the later connection is read", || node.arrived.lock().messages.len() == 1);
 }
 
 #[test]
 fn a_node_without_room_makes_its_peer_wait_and_loses_nothing() {
     let addresses = addresses();
-    let (mut sender, receiver) = (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
+    let (mut sender, receiver) =
+        (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
     until("a first message gets through", || {
         sender.send(2, 0);
         !receiver.arrived.lock().messages.is_empty()
@@ -278,19 +312,22 @@ fn a_node_without_room_makes_its_peer_wait_and_loses_nothing() {
     }
     std::thread::sleep(Duration::from_millis(100));
     receiver.arrived.lock().is_full = false;
-    let expected: Vec<Message> = (1..=300).map(|number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 1000)).collect();
+    let expected: Vec<Message> = (1..=300)
+        .map(|number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 1000))
+        .collect();
     until("all has arrived, in order", || receiver.arrived.lock().messages.ends_with(&expected));
 }
 
 #[test]
 fn both_sides_say_which_directory_they_met_and_a_wiped_one_stays_outside() {
     let addresses = addresses();
-    let (mut one, mut two) = (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
+    let (mut one, mut two) =
+        (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
     until("both have met", || [&one, &two].iter().all(|node| !node.arrived.lock().met.is_empty()));
     assert_eq!(one.arrived.lock().met[0], (NodeId::from(2), 2));
     two.stop();
     let mut wiped = Node::new(2, &addresses);
-    wiped.seat.identity = Identity { directory: 77, incarnation: 1, complete: true };
+    wiped.context.identity = DirectoryIdentity { directory: 77, incarnation: 1, complete: true };
     let mut wiped = wiped.started();
     for number in 0..20 {
         wiped.send(1, number);
@@ -305,7 +342,8 @@ fn a_peer_that_comes_back_is_found_at_once_however_long_it_was_away() {
     let addresses = addresses();
     let mut node = Node::new(1, &addresses).started();
     // By then the next attempt is a second away, or two.
-    let failures = |node: &Node| node.arrived.lock().unreachable.iter().filter(|peer| peer.get() == 2).count();
+    let failures =
+        |node: &Node| node.arrived.lock().unreachable.iter().filter(|peer| peer.get() == 2).count();
     until("many attempts have failed", || failures(&node) == 8);
     let peer = Node::new(2, &addresses).started();
     let began = Instant::now();
@@ -325,27 +363,33 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
     let answer = |hello: Hello| {
         let mut hand = Hand(listener.accept().unwrap().0, FrameReader::new());
         hand.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert_eq!(hand.hear().unwrap().kind, Kind::Hello);
-        hand.say(Kind::Hello, hello.encode());
+        assert_eq!(hand.read_frame().unwrap().kind, Kind::Hello);
+        hand.write_frame(Kind::Hello, hello.encode());
         hand
     };
     let mut impostor = answer(Node::new(3, &addresses).hello_to(&node));
-    assert_eq!(impostor.hear().unwrap().kind, Kind::Refusal);
-    assert_eq!(impostor.hear(), None, "another node at the address of a peer is not spoken to");
+    assert_eq!(impostor.read_frame().unwrap().kind, Kind::Refusal);
+    assert_eq!(
+        impostor.read_frame(),
+        None,
+        "another node at the address of a peer is not spoken to"
+    );
     let mut earlier = answer(peer.hello_to(&node));
     until("they have met", || !node.arrived.lock().met.is_empty());
-    peer.seat.identity.incarnation = 2;
+    peer.context.identity.incarnation = 2;
     let _inbound = Hand::admitted(&node, &peer);
-    assert_eq!(earlier.hear(), None);
+    assert_eq!(earlier.read_frame(), None);
     answer(peer.hello_to(&node));
 }
 
 #[test]
 fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
     for (len, limit) in [(100, QUEUE_MESSAGES_MAX), (1 << 20, QUEUE_BYTES_MAX >> 20)] {
-        let link = Link::new(NodeId::from(2), String::new(), system_lookup());
+        let link = PeerSender::new(NodeId::from(2), String::new(), system_lookup());
         let message = |number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 10);
-        let taken = (0..QUEUE_MESSAGES_MAX as u64 + 1).filter(|number| link.push(message(*number), len)).count();
+        let taken = (0..QUEUE_MESSAGES_MAX as u64 + 1)
+            .filter(|number| link.push(message(*number), len))
+            .count();
         assert_eq!(taken, limit, "messages of {len} bytes");
         // What is urgent has room of its own, and that is bounded as well.
         let urgent = Message::specimens(NodeId::from(1), NodeId::from(2)).remove(0);
@@ -354,11 +398,13 @@ fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
     }
 }
 
-/// Raft repeats an append with every heartbeat that is answered, as long as it does not know what became of it.
+/// Raft repeats an append with every heartbeat that is answered, as long as it does not know what
+/// became of it.
 #[test]
 fn a_large_message_that_is_repeated_waits_once() {
-    let link = Link::new(NodeId::from(2), String::new(), system_lookup());
-    let (len, message) = (60 << 20, |number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 10));
+    let link = PeerSender::new(NodeId::from(2), String::new(), system_lookup());
+    let (len, message) =
+        (60 << 20, |number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 10));
     assert!((0..100).all(|_| link.push(message(1), len)));
     assert!(!link.push(message(2), len), "another one of that length finds no room");
 }
@@ -366,13 +412,15 @@ fn a_large_message_that_is_repeated_waits_once() {
 #[test]
 fn a_forged_message_is_not_even_sent_and_a_large_one_is_dropped_alone() {
     let addresses = addresses();
-    let (mut sender, receiver) = (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
+    let (mut sender, receiver) =
+        (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
     until("a first message gets through", || {
         sender.send(2, 0);
         !receiver.arrived.lock().messages.is_empty()
     });
     let forged = Message::specimen(NodeId::from(3), NodeId::from(2), 1, 10);
-    let large = Message::specimen(NodeId::from(1), NodeId::from(2), 2, sender.seat.message_bytes_max);
+    let large =
+        Message::specimen(NodeId::from(1), NodeId::from(2), 2, sender.context.message_bytes_max);
     let genuine = Message::specimen(NodeId::from(1), NodeId::from(2), 3, 10);
     sender.transport.send(&mut vec![forged, large, genuine.clone()]);
     until("the genuine one arrives", || receiver.arrived.lock().messages.last() == Some(&genuine));
@@ -383,16 +431,17 @@ fn an_address_that_is_taken_or_nonsense_is_an_error_that_names_it() {
     let mut addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let mut second = Node::new(1, &addresses);
-    let error = second.transport.start(second.seat.clone()).unwrap_err();
+    let error = second.transport.start(second.context.clone()).unwrap_err();
     assert!(error.to_string().contains(node.address()), "{error}");
     for nonsense in ["", "no port", "256.1.1.1:1"] {
         addresses[0].1 = nonsense.to_owned();
         let mut node = Node::new(1, &addresses);
-        assert!(node.transport.start(node.seat.clone()).is_err(), "{nonsense}");
+        assert!(node.transport.start(node.context.clone()).is_err(), "{nonsense}");
     }
 }
 
-/// As behind a translation of addresses: the one that the peers know belongs to somebody else, who passes on what comes.
+/// As behind a translation of addresses: the one that the peers know belongs to somebody else, who
+/// passes on what comes.
 #[test]
 fn a_node_may_listen_elsewhere_than_where_its_peers_find_it() {
     let addresses = addresses();
@@ -421,13 +470,17 @@ fn a_node_may_listen_elsewhere_than_where_its_peers_find_it() {
 #[test]
 fn stopping_takes_no_time_whatever_the_threads_wait_for() {
     let addresses = addresses();
-    // Node 2 accepts and says nothing; node 3 is not there; somebody who said nothing sits in the lobby; a peer sends to a full inbox.
+    // Node 2 accepts and says nothing; node 3 is not there; somebody who said nothing sits in the
+    // lobby; a peer sends to a full inbox.
     let mute = TcpListener::bind(&addresses[1].1).unwrap();
     let mut node = Node::new(1, &addresses).started();
     let mut silent = TcpStream::connect(node.address()).unwrap();
     node.arrived.lock().is_full = true;
     let mut hand = Hand::admitted(&node, &Node::new(3, &addresses));
-    hand.say(Kind::Message, Message::specimen(NodeId::from(3), NodeId::from(1), 1, 10).encode().concat());
+    hand.write_frame(
+        Kind::Message,
+        Message::specimen(NodeId::from(3), NodeId::from(1), 1, 10).encode().concat(),
+    );
     let _caught = mute.accept().unwrap();
     std::thread::sleep(Duration::from_millis(50));
     let took = node.stop();

@@ -13,10 +13,10 @@ use super::super::error::failed;
 use super::super::format::parse_segment_name;
 use super::super::fs::Disk;
 use super::super::identity::{IDENTITY_NAME, IdentityFile, NEW_NAME};
+use super::super::metadata::STATE_NAME;
 use super::super::real_disk::RealDisk;
-use super::super::state::STATE_NAME;
 use super::super::too_large;
-use crate::owner::owner;
+use crate::log_prefix::log_prefix;
 use crate::storage::{BackupError, StorageError};
 
 /// How the name of a backup ends that is not whole.
@@ -51,9 +51,14 @@ impl Target {
     /// Gives what was written its identity, and then its name.
     pub(super) fn finish(mut self, identity: &IdentityFile) -> Result<(), BackupError> {
         let write_failed = |error| failed(&self.disk, "create", IDENTITY_NAME, error);
-        identity.create(&self.disk).map_err(write_failed)?.ok_or_else(|| too_large(&self.disk, IDENTITY_NAME))?;
+        identity
+            .create(&self.disk)
+            .map_err(write_failed)?
+            .ok_or_else(|| too_large(&self.disk, IDENTITY_NAME))?;
         fs::rename(&self.partial, &self.path).map_err(|error| match error.kind() {
-            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory => {
                 refused(&self.path, "something was put there while the backup was written")
             }
             _ => io_failed("rename", &self.partial, error),
@@ -197,7 +202,9 @@ fn remove_leftovers(parent: &Path) {
 /// Removes a backup that is not whole: the files that a backup has, and the directory if it has no
 /// others.
 fn remove(partial: &Path) {
-    let is_ours = |name: &str| [STATE_NAME, IDENTITY_NAME, NEW_NAME].contains(&name) || parse_segment_name(name).is_some();
+    let is_ours = |name: &str| {
+        [STATE_NAME, IDENTITY_NAME, NEW_NAME].contains(&name) || parse_segment_name(name).is_some()
+    };
     let entries = fs::read_dir(partial).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()) {
         if path.file_name().and_then(|name| name.to_str()).is_some_and(is_ours) {
@@ -205,7 +212,7 @@ fn remove(partial: &Path) {
         }
     }
     if let Err(error) = fs::remove_dir(partial) {
-        log::warn!("{}could not remove {}: {error}", owner(), partial.display());
+        log::warn!("{}could not remove {}: {error}", log_prefix(), partial.display());
     }
 }
 
@@ -217,5 +224,9 @@ fn io_failed(action: &'static str, path: &Path, error: io::Error) -> BackupError
     if super::super::error::is_full(&error) {
         return BackupError::Full { path: path.to_path_buf() };
     }
-    BackupError::Storage(StorageError::Io { action, path: path.to_path_buf(), source: Arc::new(error) })
+    BackupError::Storage(StorageError::Io {
+        action,
+        path: path.to_path_buf(),
+        source: Arc::new(error),
+    })
 }

@@ -27,8 +27,8 @@ fn disk() -> (SimulatedDisk, SimulatedFile) {
 
 /// What every combination of outcomes makes of the disk.
 fn states<T: Ord>(disk: &SimulatedDisk, look: impl Fn(&SimulatedDisk) -> T) -> BTreeSet<T> {
-    let platter = disk.platter();
-    let units = platter.unsynced();
+    let image = disk.image();
+    let units = image.unsynced();
     let count: u32 = units.iter().map(|unit| unit.outcomes).product();
     let state = |mut number: u32| {
         let digit = |outcomes| {
@@ -36,7 +36,13 @@ fn states<T: Ord>(disk: &SimulatedDisk, look: impl Fn(&SimulatedDisk) -> T) -> B
             number /= outcomes;
             choice
         };
-        look(&SimulatedDisk::with(platter.settle(&units.iter().map(|unit| unit.outcomes).map(digit).collect::<Vec<_>>(), None), 0))
+        look(&SimulatedDisk::with(
+            image.settle(
+                &units.iter().map(|unit| unit.outcomes).map(digit).collect::<Vec<_>>(),
+                None,
+            ),
+            0,
+        ))
     };
     (0..count).map(state).collect()
 }
@@ -55,8 +61,11 @@ fn every_sector_is_decided_by_itself_and_may_be_as_any_write_left_it() {
     let (disk, file) = disk();
     write(&file, &[2; 1024], 0);
     write(&file, &[3; 512], 0);
-    let found = states(&disk, |disk| contents(disk, "a").map(|bytes| (bytes[0], bytes[511], bytes[512])).unwrap());
-    let wanted = [1, 2, 3].into_iter().flat_map(|first| [1, 2].map(|second| (first, first, second)));
+    let found = states(&disk, |disk| {
+        contents(disk, "a").map(|bytes| (bytes[0], bytes[511], bytes[512])).unwrap()
+    });
+    let wanted =
+        [1, 2, 3].into_iter().flat_map(|first| [1, 2].map(|second| (first, first, second)));
     assert_eq!(found, wanted.collect());
 }
 
@@ -64,7 +73,9 @@ fn every_sector_is_decided_by_itself_and_may_be_as_any_write_left_it() {
 fn a_length_is_decided_apart_from_the_bytes() {
     let (disk, file) = disk();
     write(&file, &[2; 512], 1024);
-    let found = states(&disk, |disk| contents(disk, "a").map(|bytes| (bytes.len(), bytes.last().copied())).unwrap());
+    let found = states(&disk, |disk| {
+        contents(disk, "a").map(|bytes| (bytes.len(), bytes.last().copied())).unwrap()
+    });
     assert_eq!(found, [(1024, Some(1)), (1536, Some(0)), (1536, Some(2))].into());
 }
 
@@ -76,7 +87,9 @@ fn names_are_decided_apart_from_bytes_and_a_file_never_has_two() {
     disk.rename("a", "b").unwrap();
     disk.create("c").unwrap().sync_data().unwrap();
     let names = |disk: &SimulatedDisk| disk.list().unwrap().concat();
-    let found = states(&disk, |disk| (names(disk), contents(disk, "a").or(contents(disk, "b")).unwrap()[0]));
+    let found = states(&disk, |disk| {
+        (names(disk), contents(disk, "a").or(contents(disk, "b")).unwrap()[0])
+    });
     assert_eq!(found, ["a", "b", "ac", "bc"].map(|names| (names.to_owned(), 2)).into());
 }
 
@@ -89,7 +102,10 @@ fn a_file_that_replaced_another_leaves_one_of_the_two() {
     disk.sync_dir().unwrap();
     disk.rename("new", "a").unwrap();
     let found = states(&disk, |disk| (disk.list().unwrap(), contents(disk, "a").unwrap()[0]));
-    assert_eq!(found, [(vec!["a".to_owned(), "new".to_owned()], 1), (vec!["a".to_owned()], 9)].into());
+    assert_eq!(
+        found,
+        [(vec!["a".to_owned(), "new".to_owned()], 1), (vec!["a".to_owned()], 9)].into()
+    );
 }
 
 #[test]
@@ -101,7 +117,12 @@ fn a_failed_sync_forgets_and_the_next_one_succeeds() {
         file.sync_data().unwrap();
         disk.sync_dir().unwrap();
         write(&file, &[2; 4096], 0);
-        disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then: Failure::Error(io::ErrorKind::Other) });
+        disk.plan(CallFault {
+            on: CallKind::Sync,
+            after: 0,
+            times: 1,
+            then: CallFailure::Error(io::ErrorKind::Other),
+        });
         assert!(file.sync_data().is_err());
         assert!(file.sync_data().is_ok(), "nobody is told again");
         assert_eq!(contents(&disk, "a").unwrap(), [2; 4096], "the cache still shows it");
@@ -120,7 +141,10 @@ fn a_full_disk_takes_what_fits_and_then_nothing() {
     assert!(disk.create("b").unwrap().allocate(3 * 4096).is_err());
     disk.remove("b").unwrap();
     assert_eq!(file.write_at(&[IoSlice::new(&[2; 9 * 4096])], 4096).unwrap(), 2 * 4096);
-    assert_eq!(file.write_at(&[IoSlice::new(&[2])], 3 * 4096).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(
+        file.write_at(&[IoSlice::new(&[2])], 3 * 4096).unwrap_err().kind(),
+        io::ErrorKind::StorageFull
+    );
     write(&file, &[3; 4096], 4096);
     disk.set_room(None);
     write(&file, &[2], 3 * 4096);
@@ -137,7 +161,11 @@ fn maps_outlive_the_name_the_machine_and_the_crash() {
     assert!(map.slice(1024, 1).is_none());
     let _left = disk.crash();
     assert_eq!(map.slice(0, 2).unwrap()[..], [7, 1]);
-    assert!(file.write_at(&[IoSlice::new(&[1])], 0).is_err() && disk.create("b").is_err() && disk.lock().is_err());
+    assert!(
+        file.write_at(&[IoSlice::new(&[1])], 0).is_err()
+            && disk.create("b").is_err()
+            && disk.lock().is_err()
+    );
     assert_eq!(file.size().unwrap(), 1024);
 }
 
@@ -169,10 +197,16 @@ fn the_same_seed_leaves_the_same_disk() {
 #[test]
 fn the_planned_call_fails_and_no_other() {
     let (disk, file) = disk();
-    disk.plan(Fault { on: Call::Write, after: 1, times: 2, then: Failure::Short });
-    let written: Vec<_> = (0..4).map(|_| file.write_at(&[IoSlice::new(&[2; 10])], 0).unwrap()).collect();
+    disk.plan(CallFault { on: CallKind::Write, after: 1, times: 2, then: CallFailure::Short });
+    let written: Vec<_> =
+        (0..4).map(|_| file.write_at(&[IoSlice::new(&[2; 10])], 0).unwrap()).collect();
     assert_eq!(written, [10, 5, 5, 10]);
-    disk.plan(Fault { on: Call::Write, after: 0, times: 1, then: Failure::Astray(512) });
+    disk.plan(CallFault {
+        on: CallKind::Write,
+        after: 0,
+        times: 1,
+        then: CallFailure::Astray(512),
+    });
     write(&file, &[9], 0);
     assert_eq!(contents(&disk, "a").unwrap()[512], 9);
 }
@@ -182,8 +216,8 @@ fn zeros_take_no_memory_and_leave_nothing_to_decide_but_the_length() {
     let disk = SimulatedDisk::new(1);
     let file = disk.create("a").unwrap();
     write(&file, &vec![0; 1 << 20], 0);
-    assert_eq!(disk.platter().unsynced().len(), 2, "name and length");
+    assert_eq!(disk.image().unsynced().len(), 2, "name and length");
     write(&file, &[1], 5);
     write(&file, &[0], 5);
-    assert_eq!(disk.platter().unsynced().len(), 3, "the byte was there for a while");
+    assert_eq!(disk.image().unsynced().len(), 3, "the byte was there for a while");
 }

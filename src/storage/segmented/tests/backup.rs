@@ -27,7 +27,8 @@ impl Home {
     /// Whatever is in the place for backups.
     fn backups(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.backups).unwrap();
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -38,44 +39,48 @@ fn back_up(log: &mut DiskLog, commit: u64, to: &Path) -> Result<Backup, BackupEr
 }
 
 /// A log in which sealed segments and others follow each other, cut at some places.
-fn varied(dir: &Path) -> (DiskLog, Mark) {
+fn varied(dir: &Path) -> (DiskLog, LogPoint) {
     let (mut log, _) = open(dir);
-    let mut mark = Mark::GENESIS;
+    let mut point = LogPoint::INITIAL;
     for (round, kept) in [40, 35, 41, 20, 38, 39].into_iter().enumerate() {
-        let last = log.reader().base().mark.raft_index + kept;
-        mark = log.reader().mark(last.min(mark.raft_index)).unwrap().unwrap();
+        let last = log.reader().base().point.raft_index + kept;
+        point = log.reader().point(last.min(point.raft_index)).unwrap().unwrap();
         let term = round as u64 + 2;
-        log.save(HardState { term, vote: Some(2.into()), commit: 1 }).unwrap();
-        for some in singles(&mut mark, term, 30, 400 + 90 * round).chunks(4) {
+        log.save_hard_state(HardState { term, vote: Some(2.into()), commit: 1 }).unwrap();
+        for some in singles(&mut point, term, 30, 400 + 90 * round).chunks(4) {
             log.append(some, 1).unwrap();
         }
         if round % 2 == 0 {
             sync(&mut log);
-            run_chores(&mut log);
+            run_background_tasks(&mut log);
         }
     }
-    (log, mark)
+    (log, point)
 }
 
 #[test]
 fn a_backup_up_to_any_batch_holds_the_log_up_to_there_and_opens() {
     let home = Home::new();
-    let (mut log, mark) = varied(&home.dir);
+    let (mut log, point) = varied(&home.dir);
     let all = contents(&log);
-    log.remember(3.into(), 99).unwrap();
+    log.save_peer(3.into(), 99).unwrap();
     let (mut linked, mut copied) = (0, 0);
-    for commit in 1..=mark.raft_index {
+    for commit in 1..=point.raft_index {
         let to = home.backups.join(commit.to_string());
         let backup = back_up(&mut log, commit, &to).unwrap();
-        let end = log.reader().mark(commit).unwrap().unwrap();
+        let end = log.reader().point(commit).unwrap().unwrap();
         assert_eq!((backup.committed, backup.position), (0..end.next_index, end.next_position));
         assert_eq!(backup.end_index, end.next_index);
         (linked, copied) = (linked + backup.linked_bytes, copied + backup.copied_bytes);
         let verified = tools::verify(&to).unwrap();
-        assert_eq!((verified.damage, verified.inspection.last), (Vec::new(), end), "up to {commit}");
-        assert_eq!((verified.inspection.genesis, verified.inspection.peers), (genesis(), Vec::new()));
+        assert_eq!(
+            (verified.corruption, verified.inspection.last),
+            (Vec::new(), end),
+            "up to {commit}"
+        );
+        assert_eq!((verified.inspection.owner, verified.inspection.peers), (owner(), Vec::new()));
         let (copy, recovered) = open(&to);
-        assert_eq!(recovered.damage, []);
+        assert_eq!(recovered.corruption, []);
         assert_eq!(recovered.hard_state, HardState { term: 7, vote: None, commit });
         assert_eq!(contents(&copy), all[..commit as usize - 1], "up to {commit}");
         drop(copy);
@@ -88,20 +93,20 @@ fn a_backup_up_to_any_batch_holds_the_log_up_to_there_and_opens() {
 #[test]
 fn a_backup_goes_on_as_a_log_of_its_own() {
     let home = Home::new();
-    let (mut log, mut mark) = varied(&home.dir);
+    let (mut log, mut point) = varied(&home.dir);
     let (expected, to) = (contents(&log), home.backups.join("copy"));
-    back_up(&mut log, mark.raft_index, &to).unwrap();
+    back_up(&mut log, point.raft_index, &to).unwrap();
     let (mut copy, _) = open(&to);
-    let mut other = mark;
-    let here = singles(&mut mark, 8, 50, 300);
+    let mut other = point;
+    let here = singles(&mut point, 8, 50, 300);
     let there = singles(&mut other, 9, 50, 300);
     for (here, there) in here.chunks(5).zip(there.chunks(5)) {
         log.append(here, 0).unwrap();
         copy.append(there, 0).unwrap();
         sync(&mut log);
         sync(&mut copy);
-        run_chores(&mut log);
-        run_chores(&mut copy);
+        run_background_tasks(&mut log);
+        run_background_tasks(&mut copy);
     }
     drop(copy);
     assert_eq!(contents(&open(&to).0), [&expected[..], &there].concat());
@@ -113,27 +118,34 @@ fn a_backup_goes_on_as_a_log_of_its_own() {
 fn what_is_purged_and_used_again_is_still_in_the_backup() {
     let home = Home::new();
     let (mut log, _) = open(&home.dir);
-    let mut mark = Mark::GENESIS;
+    let mut point = LogPoint::INITIAL;
     let append = |log: &mut DiskLog, batch: Batch| {
         log.append(&[batch], 0).unwrap();
         sync(log);
-        run_chores(log);
+        run_background_tasks(log);
     };
-    singles(&mut mark, 1, 40, 2_500).into_iter().for_each(|batch| append(&mut log, batch));
-    let copied = |log: &DiskLog| -> Vec<Vec<u8>> { contents(log).iter().map(|batch| batch.body().to_vec()).collect() };
+    singles(&mut point, 1, 40, 2_500).into_iter().for_each(|batch| append(&mut log, batch));
+    let copied = |log: &DiskLog| -> Vec<Vec<u8>> {
+        contents(log).iter().map(|batch| batch.body().to_vec()).collect()
+    };
     let (expected, to) = (copied(&log), home.backups.join("copy"));
-    let backup = back_up(&mut log, mark.raft_index, &to).unwrap();
+    let backup = back_up(&mut log, point.raft_index, &to).unwrap();
     assert!(backup.linked_bytes > 0);
     // Nobody reads, so that nothing else keeps the files from being used again.
-    log.purge(mark.next_index, mark.raft_index).unwrap();
-    singles(&mut mark, 9, 80, 1_000).into_iter().for_each(|batch| append(&mut log, batch));
-    assert_eq!(tools::verify(&to).unwrap().damage, []);
+    log.purge(point.next_index, point.raft_index).unwrap();
+    singles(&mut point, 9, 80, 1_000).into_iter().for_each(|batch| append(&mut log, batch));
+    assert_eq!(tools::verify(&to).unwrap().corruption, []);
     let (copy, recovered) = open(&to);
-    assert_eq!((copied(&copy), recovered.damage), (expected, Vec::new()));
+    assert_eq!((copied(&copy), recovered.corruption), (expected, Vec::new()));
 }
 
 /// Works on the log whenever the backup asks whether it should go on.
-fn meanwhile(log: DiskLog, commit: u64, to: &Path, mut work: impl FnMut(&mut DiskLog)) -> (DiskLog, Backup) {
+fn meanwhile(
+    log: DiskLog,
+    commit: u64,
+    to: &Path,
+    mut work: impl FnMut(&mut DiskLog),
+) -> (DiskLog, Backup) {
     let log = RefCell::new(log);
     let work = RefCell::new(&mut work);
     let pending = log.borrow_mut().begin_backup(commit).unwrap();
@@ -148,33 +160,35 @@ fn meanwhile(log: DiskLog, commit: u64, to: &Path, mut work: impl FnMut(&mut Dis
 fn appends_cuts_and_purges_go_on_during_a_backup() {
     for purges_at in 0..12 {
         let home = Home::new();
-        let (log, mark) = varied(&home.dir);
+        let (log, point) = varied(&home.dir);
         let (all, to) = (contents(&log), home.backups.join("copy"));
-        let commit = mark.raft_index - 5;
-        let (mut calls, mut term, mut end) = (0, 9, log.reader().mark(commit).unwrap().unwrap());
+        let commit = point.raft_index - 5;
+        let (mut calls, mut term, mut end) = (0, 9, log.reader().point(commit).unwrap().unwrap());
         let (log, backup) = meanwhile(log, commit, &to, |log| {
             if calls > 100 {
                 return;
             }
             // What lies behind the commit is cut off, and grows again; and the log is sealed.
-            let cut = if calls % 3 == 0 { log.reader().mark(commit).unwrap().unwrap() } else { end };
+            let cut =
+                if calls % 3 == 0 { log.reader().point(commit).unwrap().unwrap() } else { end };
             end = cut;
             log.append(&singles(&mut end, term, 6, 500), commit).unwrap();
             term += 1;
             if calls >= purges_at {
-                let first = log.reader().base().mark.next_index;
-                let index = (first + 9).min(log.reader().mark(commit).unwrap().unwrap().next_index - 3);
+                let first = log.reader().base().point.next_index;
+                let index =
+                    (first + 9).min(log.reader().point(commit).unwrap().unwrap().next_index - 3);
                 log.purge(index, commit).unwrap();
             }
             sync(log);
-            run_chores(log);
+            run_background_tasks(log);
             calls += 1;
         });
         assert!(calls > 10);
-        assert!(log.reader().base().mark.next_index > 0, "something was purged meanwhile");
+        assert!(log.reader().base().point.next_index > 0, "something was purged meanwhile");
         let (copy, recovered) = open(&to);
-        assert_eq!(recovered.damage, []);
-        let first = recovered.base.mark;
+        assert_eq!(recovered.corruption, []);
+        let first = recovered.base.point;
         assert_eq!(backup.committed, first.next_index..recovered.last.next_index);
         assert_eq!(recovered.last.raft_index, commit);
         assert_eq!(contents(&copy), all[first.raft_index as usize - 1..commit as usize - 1]);
@@ -184,36 +198,39 @@ fn appends_cuts_and_purges_go_on_during_a_backup() {
 #[test]
 fn a_log_that_was_purged_beyond_the_backup_says_so() {
     let home = Home::new();
-    let (mut log, mark) = varied(&home.dir);
+    let (mut log, point) = varied(&home.dir);
     let pending = log.begin_backup(9).unwrap();
     sync(&mut log);
-    log.purge(mark.next_index, mark.raft_index).unwrap();
+    log.purge(point.next_index, point.raft_index).unwrap();
     let refused = pending.write(&home.backups.join("copy"), &|| false);
-    assert!(matches!(refused, Err(BackupError::Storage(StorageError::Purged { .. }))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(BackupError::Storage(StorageError::Purged { .. }))),
+        "{refused:?}"
+    );
     assert_eq!(home.backups(), [""; 0]);
     let to = home.backups.join("copy");
-    let base = log.reader().base().mark;
-    let backup = back_up(&mut log, mark.raft_index, &to).unwrap();
-    assert_eq!(backup.committed, base.next_index..mark.next_index);
-    assert_eq!(open(&to).1.base.mark, base);
+    let base = log.reader().base().point;
+    let backup = back_up(&mut log, point.raft_index, &to).unwrap();
+    assert_eq!(backup.committed, base.next_index..point.next_index);
+    assert_eq!(open(&to).1.base.point, base);
     // Of a log with nothing left in it.
-    log.reset(&Base { mark, membership: genesis().membership }).unwrap();
+    log.reset(&Base { point, membership: owner().membership }).unwrap();
     let to = home.backups.join("empty");
-    let backup = back_up(&mut log, mark.raft_index, &to).unwrap();
-    assert_eq!(backup.committed, mark.next_index..mark.next_index);
+    let backup = back_up(&mut log, point.raft_index, &to).unwrap();
+    assert_eq!(backup.committed, point.next_index..point.next_index);
     let recovered = open(&to).1;
-    assert_eq!((recovered.base.mark, recovered.last), (mark, mark));
+    assert_eq!((recovered.base.point, recovered.last), (point, point));
 }
 
 #[test]
 fn a_backup_that_is_stopped_leaves_nothing() {
     let home = Home::new();
-    let (mut log, mark) = varied(&home.dir);
+    let (mut log, point) = varied(&home.dir);
     let to = home.backups.join("copy");
     for calls in 0u32.. {
         let left = Cell::new(calls);
         let is_stopped = || left.replace(left.get().saturating_sub(1)) == 0;
-        match log.begin_backup(mark.raft_index).unwrap().write(&to, &is_stopped) {
+        match log.begin_backup(point.raft_index).unwrap().write(&to, &is_stopped) {
             Ok(_) => break,
             Err(error) => assert!(matches!(error, BackupError::Stopped), "{error}"),
         }
@@ -221,27 +238,32 @@ fn a_backup_that_is_stopped_leaves_nothing() {
         assert!(calls < 10_000);
     }
     assert_eq!(home.backups(), ["copy"]);
-    assert_eq!(tools::verify(&to).unwrap().inspection.last, mark);
+    assert_eq!(tools::verify(&to).unwrap().inspection.last, point);
 }
 
 #[test]
 fn damage_is_told_by_its_file_and_leaves_nothing() {
     let home = Home::new();
-    let (mut log, mark) = varied(&home.dir);
+    let (mut log, point) = varied(&home.dir);
     let inspected: Vec<_> = {
         let to = home.backups.join("sound");
-        back_up(&mut log, mark.raft_index, &to).unwrap();
+        back_up(&mut log, point.raft_index, &to).unwrap();
         tools::inspect(&to).unwrap().segments
     };
     std::fs::remove_dir_all(home.backups.join("sound")).unwrap();
-    assert!(inspected.iter().any(|segment| segment.is_sealed) && inspected.iter().any(|segment| !segment.is_sealed));
+    assert!(
+        inspected.iter().any(|segment| segment.is_sealed)
+            && inspected.iter().any(|segment| !segment.is_sealed)
+    );
     for segment in inspected {
         // In a header and in a payload of its first record.
         for at in [4096 + 20, 4096 + 200] {
             let path = home.dir.join(&segment.name);
             flip(&path, at, 1);
-            match back_up(&mut log, mark.raft_index, &home.backups.join("copy")) {
-                Err(BackupError::Damaged { path: told, offset, .. }) => assert_eq!((told, offset), (path.clone(), 4096)),
+            match back_up(&mut log, point.raft_index, &home.backups.join("copy")) {
+                Err(BackupError::Damaged { path: told, offset, .. }) => {
+                    assert_eq!((told, offset), (path.clone(), 4096))
+                }
                 other => panic!("{}: {other:?}", segment.name),
             }
             assert_eq!(home.backups(), [""; 0]);
@@ -254,22 +276,25 @@ fn damage_is_told_by_its_file_and_leaves_nothing() {
             flip(&path, at, 1);
         }
     }
-    back_up(&mut log, mark.raft_index, &home.backups.join("copy")).unwrap();
+    back_up(&mut log, point.raft_index, &home.backups.join("copy")).unwrap();
 }
 
 #[test]
 fn a_log_that_was_opened_with_damage_gives_what_lies_before_it() {
     let home = Home::new();
-    let (log, mark) = varied(&home.dir);
+    let (log, point) = varied(&home.dir);
     let all = contents(&log);
     drop(log);
     let segment = tools::inspect(&home.dir).unwrap().segments.pop().unwrap();
     flip(&home.dir.join(&segment.name), 4096 + 200, 1);
     let (mut log, recovered) = open(&home.dir);
-    assert_eq!(recovered.damage.len(), 1, "{:?}", recovered.damage);
-    let damaged = recovered.damage[0].raft_indexes.start;
-    let refused = back_up(&mut log, mark.raft_index, &home.backups.join("copy"));
-    assert!(matches!(&refused, Err(BackupError::Damaged { path, .. }) if path.ends_with(&segment.name)), "{refused:?}");
+    assert_eq!(recovered.corruption.len(), 1, "{:?}", recovered.corruption);
+    let damaged = recovered.corruption[0].raft_indexes.start;
+    let refused = back_up(&mut log, point.raft_index, &home.backups.join("copy"));
+    assert!(
+        matches!(&refused, Err(BackupError::Damaged { path, .. }) if path.ends_with(&segment.name)),
+        "{refused:?}"
+    );
     let to = home.backups.join("before");
     back_up(&mut log, damaged - 1, &to).unwrap();
     assert_eq!(contents(&open(&to).0), all[..damaged as usize - 2]);
@@ -278,7 +303,7 @@ fn a_log_that_was_opened_with_damage_gives_what_lies_before_it() {
 #[test]
 fn only_a_free_place_outside_of_every_log_is_a_target() {
     let home = Home::new();
-    let (mut log, mark) = varied(&home.dir);
+    let (mut log, point) = varied(&home.dir);
     let full = home.backups.join("full");
     std::fs::create_dir(&full).unwrap();
     std::fs::write(full.join("something"), "of somebody").unwrap();
@@ -297,7 +322,7 @@ fn only_a_free_place_outside_of_every_log_is_a_target() {
         (PathBuf::new(), "names no"),
         (PathBuf::from("/"), "names no"),
     ] {
-        match back_up(&mut log, mark.raft_index, &to) {
+        match back_up(&mut log, point.raft_index, &to) {
             Err(BackupError::Target { path, reason }) => {
                 assert!(path == to && reason.contains(why), "{}: {reason}", to.display());
             }
@@ -308,15 +333,15 @@ fn only_a_free_place_outside_of_every_log_is_a_target() {
     assert_eq!(std::fs::read_dir(&full).unwrap().count(), 1);
     let empty = home.backups.join("empty");
     std::fs::create_dir(&empty).unwrap();
-    back_up(&mut log, mark.raft_index, &empty).unwrap();
-    assert_eq!(tools::verify(&empty).unwrap().inspection.last, mark);
+    back_up(&mut log, point.raft_index, &empty).unwrap();
+    assert_eq!(tools::verify(&empty).unwrap().inspection.last, point);
 }
 
 #[cfg(unix)]
 #[test]
 fn leftovers_of_dead_processes_go_and_those_of_others_stay() {
     let home = Home::new();
-    let (mut log, mark) = varied(&home.dir);
+    let (mut log, point) = varied(&home.dir);
     let leftover = |name: &str| {
         let dir = home.backups.join(format!(".{name}.0123456789abcdef.dledger-partial"));
         std::fs::create_dir(&dir).unwrap();
@@ -324,12 +349,12 @@ fn leftovers_of_dead_processes_go_and_those_of_others_stay() {
         std::fs::write(dir.join("0000000100000000-0000000000000002.seg"), "").unwrap();
         dir
     };
-    let (dead, alive, foreign) = (leftover("dead"), leftover("alive"), leftover("foreign"));
+    let (obsolete, alive, foreign) = (leftover("dead"), leftover("alive"), leftover("foreign"));
     let held = std::fs::File::open(&alive).unwrap();
     held.try_lock().unwrap();
     std::fs::write(foreign.join("notes.txt"), "not ours").unwrap();
-    back_up(&mut log, mark.raft_index, &home.backups.join("copy")).unwrap();
-    assert!(!dead.exists());
+    back_up(&mut log, point.raft_index, &home.backups.join("copy")).unwrap();
+    assert!(!obsolete.exists());
     assert_eq!(std::fs::read_dir(&alive).unwrap().count(), 2, "somebody writes there");
     assert!(foreign.join("notes.txt").exists());
     assert!(home.backups.join("copy").exists());
@@ -338,18 +363,25 @@ fn leftovers_of_dead_processes_go_and_those_of_others_stay() {
 /// Every file with its bytes and the time of its last change.
 fn photograph(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files.map(|path| (path.clone(), (std::fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap()))).collect()
+    files
+        .map(|path| {
+            (
+                path.clone(),
+                (std::fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap()),
+            )
+        })
+        .collect()
 }
 
 #[test]
 fn a_closed_log_is_backed_up_whole_and_not_changed() {
     let home = Home::new();
-    let (mut log, mark) = varied(&home.dir);
+    let (mut log, point) = varied(&home.dir);
     let all = contents(&log);
     let commit = 50;
-    log.save(HardState { term: 7, vote: Some(3.into()), commit }).unwrap();
+    log.save_hard_state(HardState { term: 7, vote: Some(3.into()), commit }).unwrap();
     sync(&mut log);
-    log.save(HardState { term: 7, vote: Some(3.into()), commit }).unwrap();
+    log.save_hard_state(HardState { term: 7, vote: Some(3.into()), commit }).unwrap();
     let to = home.backups.join("copy");
     let refused = tools::backup(&home.dir, &to);
     assert!(matches!(&refused, Err(BackupError::InUse { .. })), "{refused:?}");
@@ -358,7 +390,7 @@ fn a_closed_log_is_backed_up_whole_and_not_changed() {
     let before = photograph(&home.dir);
     let backup = tools::backup(&home.dir, &to).unwrap();
     assert_eq!(photograph(&home.dir), before);
-    assert_eq!((backup.committed, backup.end_index), (0..commit - 1, mark.next_index));
+    assert_eq!((backup.committed, backup.end_index), (0..commit - 1, point.next_index));
     let (copy, recovered) = open(&to);
     assert_eq!(contents(&copy), all, "what may have been acknowledged is there");
     assert_eq!(recovered.hard_state, HardState { term: 7, vote: None, commit });
@@ -367,30 +399,40 @@ fn a_closed_log_is_backed_up_whole_and_not_changed() {
 #[test]
 fn a_backup_becomes_the_log_of_any_member() {
     let home = Home::new();
-    let (mut log, mark) = varied(&home.dir);
+    let (mut log, point) = varied(&home.dir);
     let (all, copy) = (contents(&log), home.backups.join("copy"));
-    back_up(&mut log, mark.raft_index, &copy).unwrap();
+    back_up(&mut log, point.raft_index, &copy).unwrap();
     let before = photograph(&copy);
     let mut known_as = BTreeSet::from([log.set_complete(true).unwrap().directory]);
     for node in [1u64, 2, 3] {
         let dir = home.backups.join(node.to_string());
         let restored = tools::restore(&copy, &dir, node, Restore::OneNode).unwrap();
-        assert_eq!(restored.committed, 0..mark.next_index);
+        assert_eq!(restored.committed, 0..point.next_index);
         let mut log = DiskLog::new(&dir, SMALL);
-        let recovered = log.open(&Genesis { node: node.into(), ..genesis() }).unwrap();
-        assert_eq!((recovered.last, recovered.damage), (mark, Vec::new()));
+        let recovered = log.open(&LogOwner { node: node.into(), ..owner() }).unwrap();
+        assert_eq!((recovered.last, recovered.corruption), (point, Vec::new()));
         assert_eq!(contents(&log), all);
         assert_eq!(photograph(&copy), before);
         assert!(!recovered.identity.complete, "it has forgotten what it promised since");
-        assert!(known_as.insert(recovered.identity.directory), "peers can tell it from every other copy");
+        assert!(
+            known_as.insert(recovered.identity.directory),
+            "peers can tell it from every other copy"
+        );
     }
     tools::restore(&copy, home.backups.join("5"), 2, Restore::WholeGroup).unwrap();
-    let recovered = DiskLog::new(home.backups.join("5"), SMALL).open(&Genesis { node: 2.into(), ..genesis() }).unwrap();
+    let recovered = DiskLog::new(home.backups.join("5"), SMALL)
+        .open(&LogOwner { node: 2.into(), ..owner() })
+        .unwrap();
     assert!(recovered.identity.complete && known_as.insert(recovered.identity.directory));
     let refused = tools::restore(&copy, home.backups.join("4"), 4, Restore::OneNode).unwrap_err();
     assert!(matches!(refused, BackupError::NotAMember { .. }), "{refused}");
-    assert_eq!(refused.to_string(), "node 4 is no member of the group in the backup: it has 1, 2, 3");
-    let refused = tools::restore(home.backups.join("nothing"), home.backups.join("4"), 1, Restore::OneNode).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "node 4 is no member of the group in the backup: it has 1, 2, 3"
+    );
+    let refused =
+        tools::restore(home.backups.join("nothing"), home.backups.join("4"), 1, Restore::OneNode)
+            .unwrap_err();
     assert!(matches!(refused, BackupError::Storage(StorageError::Io { .. })), "{refused}");
     assert_eq!(home.backups(), ["1", "2", "3", "5", "copy"]);
 }

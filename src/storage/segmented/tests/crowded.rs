@@ -1,5 +1,5 @@
-//! How much of a log is mapped and held open, however long it is and whoever reads it; and what is left of
-//! earlier lives.
+//! How much of a log is mapped and held open, however long it is and whoever reads it; and what is
+//! left of earlier lives.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ const MAPPED_MAX: usize = SMALL.mapped_segments_max;
 /// A log of `count` segments, all sealed but the last, of an entry each.
 fn of_segments(dir: &Path, count: usize) -> (DiskLog, Vec<Batch>) {
     let (mut log, _) = open(dir);
-    let all = singles(&mut Mark::GENESIS.clone(), 1, count, SMALL.segment_bytes as usize / 2);
+    let all = singles(&mut LogPoint::INITIAL.clone(), 1, count, SMALL.segment_bytes as usize / 2);
     for batch in &all {
         log.append(std::slice::from_ref(batch), batch.raft_index()).unwrap();
         sync(&mut log);
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
     }
     (log, all)
 }
@@ -85,17 +85,19 @@ fn nothing_is_kept_of_a_map_that_could_not_be_made() {
     assert_eq!(reader.entry(0).unwrap(), all[0].entry(0).unwrap());
 }
 
-/// Nothing is synced and no chore run: the log makes durable and seals by itself what would be too much.
+/// Nothing is synced and no chore run: the log makes durable and seals by itself what would be too
+/// much.
 #[test]
 fn full_segments_are_not_held_open_without_end() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
+    let mut point = LogPoint::INITIAL;
     let mut was_behind = false;
-    for batch in singles(&mut mark, 1, 60, SMALL.segment_bytes as usize / 2) {
+    for batch in singles(&mut point, 1, 60, SMALL.segment_bytes as usize / 2) {
         log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
         was_behind |= log.is_behind();
-        let unsealed = log.live.load().stretches.iter().filter(|stretch| !stretch.segment.is_sealed()).count();
+        let unsealed =
+            log.live.load().stretches.iter().filter(|stretch| !stretch.segment.is_sealed()).count();
         assert!(unsealed <= 8, "{unsealed} segments are held open");
     }
     assert!(was_behind, "it asks for a sync before it comes to that");
@@ -106,24 +108,29 @@ fn full_segments_are_not_held_open_without_end() {
 
 #[test]
 fn what_cannot_be_sealed_or_removed_is_tried_again() {
-    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
+    use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
     let disk = SimulatedDisk::new(1);
     let mut log = DiskLog::on(disk.clone(), SMALL);
-    log.open(&genesis()).unwrap();
-    let mut mark = Mark::GENESIS;
-    for batch in singles(&mut mark, 1, 20, SMALL.segment_bytes as usize / 2) {
+    log.open(&owner()).unwrap();
+    let mut point = LogPoint::INITIAL;
+    for batch in singles(&mut point, 1, 20, SMALL.segment_bytes as usize / 2) {
         log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
         sync(&mut log);
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
     }
-    log.purge(mark.next_index, mark.raft_index).unwrap();
+    log.purge(point.next_index, point.raft_index).unwrap();
     sync(&mut log);
-    disk.plan(Fault { on: Call::Remove, after: 0, times: 5, then: Failure::Error(std::io::ErrorKind::Other) });
-    run_chores(&mut log);
+    disk.plan(CallFault {
+        on: CallKind::Remove,
+        after: 0,
+        times: 5,
+        then: CallFailure::Error(std::io::ErrorKind::Other),
+    });
+    run_background_tasks(&mut log);
     let count = || disk.list().unwrap().iter().filter(|name| name.ends_with(".seg")).count();
     assert!(count() > 5, "{} segments: some could not be removed", count());
     for _ in 0..20 {
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
     }
     assert!(count() <= 2, "{} segments are still there", count());
 }
@@ -131,49 +138,54 @@ fn what_cannot_be_sealed_or_removed_is_tried_again() {
 /// A failed sync leaves in memory, for readers to see, what the disk does not have.
 #[test]
 fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
-    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
+    use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
     let options = SegmentOptions { segment_bytes: 8 << 20, ..SMALL };
     let disk = SimulatedDisk::new(1);
     let mut log = DiskLog::on(disk.clone(), options);
-    log.open(&genesis()).unwrap();
-    log.append(&singles(&mut Mark::GENESIS.clone(), 1, 30, 100_000), 1).unwrap();
-    disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then: Failure::Error(std::io::ErrorKind::Other) });
+    log.open(&owner()).unwrap();
+    log.append(&singles(&mut LogPoint::INITIAL.clone(), 1, 30, 100_000), 1).unwrap();
+    disk.plan(CallFault {
+        on: CallKind::Sync,
+        after: 0,
+        times: 1,
+        then: CallFailure::Error(std::io::ErrorKind::Other),
+    });
     assert!(log.begin_sync().wait().is_err());
     let disk = disk.kill();
     let mut log = DiskLog::on(disk.clone(), options);
-    let found = log.open(&genesis()).unwrap().last;
+    let found = log.open(&owner()).unwrap().last;
     assert_eq!(found.raft_index, 31);
     sync(&mut log);
-    let recovered = DiskLog::on(disk.crash_keeping_nothing(), options).open(&genesis()).unwrap();
-    assert_eq!((recovered.last, recovered.damage), (found, Vec::new()));
+    let recovered = DiskLog::on(disk.crash_keeping_nothing(), options).open(&owner()).unwrap();
+    assert_eq!((recovered.last, recovered.corruption), (found, Vec::new()));
 }
 
 /// As on Windows, where a file cannot be removed as long as somebody has it mapped.
 #[test]
 fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
-    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
+    use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
     let disk = SimulatedDisk::new(2);
     let mut log = DiskLog::on(disk.clone(), SMALL);
-    log.open(&genesis()).unwrap();
-    let mut mark = Mark::GENESIS;
-    for batch in singles(&mut mark, 1, 8, SMALL.segment_bytes as usize / 2) {
+    log.open(&owner()).unwrap();
+    let mut point = LogPoint::INITIAL;
+    for batch in singles(&mut point, 1, 8, SMALL.segment_bytes as usize / 2) {
         log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
         sync(&mut log);
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
     }
-    let denied = Failure::Error(std::io::ErrorKind::PermissionDenied);
-    disk.plan(Fault { on: Call::Remove, after: 0, times: u64::MAX, then: denied });
-    log.purge(mark.next_index, mark.raft_index).unwrap();
+    let denied = CallFailure::Error(std::io::ErrorKind::PermissionDenied);
+    disk.plan(CallFault { on: CallKind::Remove, after: 0, times: u64::MAX, then: denied });
+    log.purge(point.next_index, point.raft_index).unwrap();
     sync(&mut log);
     let count = || disk.list().unwrap().iter().filter(|name| name.ends_with(".seg")).count();
     for _ in 0..30 {
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
     }
     let stuck = count();
     assert!(stuck > 2, "{stuck} segments: none of them could be removed");
-    disk.spare(Call::Remove);
+    disk.spare(CallKind::Remove);
     for _ in 0..30 {
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
     }
     assert!(count() <= 2, "{} segments are still there, of {stuck}", count());
 }
@@ -183,8 +195,8 @@ fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
 fn what_earlier_lives_left_goes_before_anything_new_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    for batch in singles(&mut mark, 1, 4, 100) {
+    let mut point = LogPoint::INITIAL;
+    for batch in singles(&mut point, 1, 4, 100) {
         log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
     }
     sync(&mut log);
@@ -192,41 +204,53 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
     let mut copy = killed(dir.path());
     for life in 0..20 {
         let (mut log, recovered) = open(copy.path());
-        assert_eq!(recovered.last, mark);
+        assert_eq!(recovered.last, point);
         // A spare is made, and a file is left as if the life had ended while it was made.
-        let chore = log.next_chore();
-        chore.into_iter().for_each(|chore| chore());
-        std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, spare::SPARE_SUFFIX)), [1; 9]).unwrap();
-        std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, mend::MEND_SUFFIX)), [1; 9]).unwrap();
+        let background_task = log.next_task();
+        background_task.into_iter().for_each(|background_task| background_task());
+        std::fs::write(
+            copy.path().join(format!("{life:016x}-{:016x}{}", 9, spare::SPARE_SUFFIX)),
+            [1; 9],
+        )
+        .unwrap();
+        std::fs::write(
+            copy.path().join(format!("{life:016x}-{:016x}{}", 9, rewrite::MEND_SUFFIX)),
+            [1; 9],
+        )
+        .unwrap();
         let next = killed(copy.path());
         drop(log);
         copy = next;
         let names = std::fs::read_dir(copy.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let left = names.filter(|name| {
             let name = name.to_string_lossy();
-            name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(mend::MEND_SUFFIX)
+            name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(rewrite::MEND_SUFFIX)
         });
         assert!(left.count() <= 4, "life {life}: more is left each time");
     }
 }
 
-/// A panic stands for the end of a process. A log that is open by then is closed on the way up, which writes what the dead process has not.
+/// A panic stands for the end of a process. A log that is open by then is closed on the way up,
+/// which writes what the dead process has not.
 #[test]
 fn a_process_that_ends_while_it_sweeps_writes_nothing_more() {
-    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
+    use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
     let disk = SimulatedDisk::new(1);
-    let (mut log, mut mark) = (DiskLog::on(disk.clone(), SMALL), Mark::GENESIS);
-    log.open(&genesis()).unwrap();
-    log.append(&singles(&mut mark, 1, 3, 100), 1).unwrap();
+    let (mut log, mut point) = (DiskLog::on(disk.clone(), SMALL), LogPoint::INITIAL);
+    log.open(&owner()).unwrap();
+    log.append(&singles(&mut point, 1, 3, 100), 1).unwrap();
     sync(&mut log);
-    run_chores(&mut log);
+    run_background_tasks(&mut log);
     let disk = disk.kill();
-    disk.plan(Fault { on: Call::Remove, after: 0, times: 1, then: Failure::Panic });
+    disk.plan(CallFault { on: CallKind::Remove, after: 0, times: 1, then: CallFailure::Panic });
     disk.trace();
-    let open = || DiskLog::on(disk.clone(), SMALL).open(&genesis());
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).is_err(), "there is something to sweep");
+    let open = || DiskLog::on(disk.clone(), SMALL).open(&owner());
+    assert!(
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).is_err(),
+        "there is something to sweep"
+    );
     let (changes, _) = disk.take_trace();
-    assert_eq!(changes.last().map(|cut| cut.before), Some(Call::Remove));
+    assert_eq!(changes.last().map(|cut| cut.before), Some(CallKind::Remove));
 }
 
 #[test]
@@ -236,7 +260,7 @@ fn one_segment_at_least_is_mapped() {
     drop(of_segments(dir.path(), 6));
     let options = SegmentOptions { mapped_segments_max: 0, ..SMALL };
     let mut log = DiskLog::new(dir.path(), options);
-    log.open(&genesis()).unwrap();
+    log.open(&owner()).unwrap();
     for index in 0..6 {
         log.reader().entry(index).unwrap().unwrap();
     }

@@ -5,50 +5,59 @@ use super::*;
 /// Opens a damaged log.
 pub(super) fn open_damaged(dir: &Path) -> (DiskLog, Recovered) {
     let (log, recovered) = open(dir);
-    assert!(!recovered.damage.is_empty());
+    assert!(!recovered.corruption.is_empty());
     (log, recovered)
 }
 
-/// A closed directory with `count` batches of one entry each and of `bytes` bytes, every `chunk` of them synced, each knowing all before it to be
-/// committed; and if so, sealed as far as it goes.
-pub(super) fn closed(count: usize, bytes: usize, chunk: usize, sealed: bool) -> (tempfile::TempDir, Vec<Batch>) {
+/// A closed directory with `count` batches of one entry each and of `bytes` bytes, every `chunk` of
+/// them synced, each knowing all before it to be committed; and if so, sealed as far as it goes.
+pub(super) fn closed(
+    count: usize,
+    bytes: usize,
+    chunk: usize,
+    sealed: bool,
+) -> (tempfile::TempDir, Vec<Batch>) {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let all = singles(&mut Mark::GENESIS.clone(), 1, count, bytes);
+    let all = singles(&mut LogPoint::INITIAL.clone(), 1, count, bytes);
     for some in all.chunks(chunk) {
         log.append(some, some[0].raft_index() - 1).unwrap();
         sync(&mut log);
         if sealed {
-            run_chores(&mut log);
+            run_background_tasks(&mut log);
         }
     }
     (dir, all)
 }
 
-/// Every entry is what was appended or a typed error; every mark and batch too. Returns the indexes of the entries that are errors.
+/// Every entry is what was appended or a typed error; every mark and batch too. Returns the indexes
+/// of the entries that are errors.
 pub(super) fn check_reads(log: &DiskLog, all: &[Batch]) -> Vec<u64> {
     let reader = log.reader();
     let mut bad = Vec::new();
-    let mut before = Mark::GENESIS;
+    let mut before = LogPoint::INITIAL;
     for (index, expected) in (0..).zip(all) {
-        match reader.batch_with(index).map(|batch| batch.map(|batch| batch.entry(index))) {
+        match reader.batch_containing(index).map(|batch| batch.map(|batch| batch.entry(index))) {
             Ok(Some(Ok(entry))) => assert_eq!(entry, expected.entry(index).unwrap()),
-            Ok(Some(Err(_))) | Err(StorageError::Damaged { .. }) => bad.push(index),
+            Ok(Some(Err(_))) | Err(StorageError::Corrupt { .. }) => bad.push(index),
             other => panic!("index {index}: {other:?}"),
         }
         match reader.entry(index) {
-            Ok(entry) => assert_eq!((entry, bad.last() == Some(&index)), (expected.entry(index).unwrap(), false)),
-            Err(StorageError::Damaged { .. }) => assert_eq!(bad.last(), Some(&index)),
+            Ok(entry) => assert_eq!(
+                (entry, bad.last() == Some(&index)),
+                (expected.entry(index).unwrap(), false)
+            ),
+            Err(StorageError::Corrupt { .. }) => assert_eq!(bad.last(), Some(&index)),
             other => panic!("index {index}: {other:?}"),
         }
-        let (raft_index, after) = (expected.raft_index(), expected.mark_after(&before).unwrap());
-        match reader.mark(raft_index) {
-            Ok(mark) => assert_eq!(mark, Some(after)),
-            Err(error) => assert!(matches!(error, StorageError::Damaged { .. }), "{error}"),
+        let (raft_index, after) = (expected.raft_index(), expected.point_after(&before).unwrap());
+        match reader.point(raft_index) {
+            Ok(point) => assert_eq!(point, Some(after)),
+            Err(error) => assert!(matches!(error, StorageError::Corrupt { .. }), "{error}"),
         }
         match reader.batches(raft_index, raft_index + 1, 0) {
             Ok(batches) => assert_eq!(batches, std::slice::from_ref(expected)),
-            Err(error) => assert!(matches!(error, StorageError::Damaged { .. }), "{error}"),
+            Err(error) => assert!(matches!(error, StorageError::Corrupt { .. }), "{error}"),
         }
         before = after;
     }
@@ -56,27 +65,33 @@ pub(super) fn check_reads(log: &DiskLog, all: &[Batch]) -> Vec<u64> {
 }
 
 fn refuses_writes(log: &mut DiskLog, recovered: &Recovered) {
-    let mut mark = recovered.last;
+    let mut point = recovered.last;
     let refused = [
-        log.append(&singles(&mut mark, 9, 1, 1), 0),
-        log.save(recovered.hard_state),
+        log.append(&singles(&mut point, 9, 1, 1), 0),
+        log.save_hard_state(recovered.hard_state),
         log.reset(&recovered.base),
         log.purge(1, 1),
-        log.remember(NodeId::from(2), 1),
+        log.save_peer(NodeId::from(2), 1),
         log.begin_sync().wait(),
     ];
     for outcome in refused {
-        assert!(matches!(outcome, Err(StorageError::Damaged { .. })), "{outcome:?}");
+        assert!(matches!(outcome, Err(StorageError::Corrupt { .. })), "{outcome:?}");
     }
-    assert!(log.next_chore().is_none());
+    assert!(log.next_task().is_none());
 }
 
 /// All files but the state, which counts how often the log was opened.
 pub(super) fn files(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
     // Each opening removes what an earlier life has made ready.
-    let changes = |name: &std::ffi::OsStr| name == STATE_NAME || name.to_string_lossy().ends_with(spare::SPARE_SUFFIX);
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()).filter(|entry| !changes(&entry.file_name()));
-    let mut files: Vec<_> = entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect();
+    let changes = |name: &std::ffi::OsStr| {
+        name == STATE_NAME || name.to_string_lossy().ends_with(spare::SPARE_SUFFIX)
+    };
+    let entries = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| !changes(&entry.file_name()));
+    let mut files: Vec<_> =
+        entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect();
     files.sort();
     files
 }
@@ -91,20 +106,32 @@ fn a_flipped_bit_in_the_synced_tail_costs_one_batch_whose_number_is_told() {
         let before = files(copy.path());
         let (mut log, recovered) = open_damaged(copy.path());
         let bad = (at as u64 - 4096) / 176;
-        let [damage] = &recovered.damage[..] else { panic!("byte {at}: {:?}", recovered.damage) };
-        assert_eq!((damage.offset, &damage.raft_indexes), (4096 + bad * 176, &(bad + 2..bad + 3)), "byte {at}: {damage}");
-        assert!(damage.path.ends_with(&name));
-        assert!(damage.term.is_none_or(|term| term == 1));
+        let [corruption] = &recovered.corruption[..] else {
+            panic!("byte {at}: {:?}", recovered.corruption)
+        };
+        assert_eq!(
+            (corruption.offset, &corruption.raft_indexes),
+            (4096 + bad * 176, &(bad + 2..bad + 3)),
+            "byte {at}: {corruption}"
+        );
+        assert!(corruption.path.ends_with(&name));
+        assert!(corruption.term.is_none_or(|term| term == 1));
         assert_eq!(check_reads(&log, &all), [bad], "byte {at}");
-        let is_last_unreadable = log.reader().mark(5).is_err();
+        let is_last_unreadable = log.reader().point(5).is_err();
         assert_eq!(recovered.last.raft_index, if is_last_unreadable { 4 } else { 5 }, "byte {at}");
         assert!(recovered.hard_state.commit >= 3, "byte {at}: {}", recovered.hard_state.commit);
-        assert!(log.reader().mark(recovered.hard_state.commit).is_ok());
+        assert!(log.reader().point(recovered.hard_state.commit).is_ok());
         refuses_writes(&mut log, &recovered);
         drop(log);
-        assert!(before == files(copy.path()), "byte {at}: opening a damaged log changes nothing but how often it was opened");
+        assert!(
+            before == files(copy.path()),
+            "byte {at}: opening a damaged log changes nothing but how often it was opened"
+        );
         let incarnation = recovered.identity.incarnation + 1;
-        let again = Recovered { identity: Identity { incarnation, ..recovered.identity }, ..recovered };
+        let again = Recovered {
+            identity: DirectoryIdentity { incarnation, ..recovered.identity },
+            ..recovered
+        };
         assert_eq!(open_damaged(copy.path()).1, again, "byte {at}: nor does opening it again");
     }
 }
@@ -118,8 +145,17 @@ fn several_damaged_places_are_told_each() {
         flip(&path, at(record) + byte, 0x40);
     }
     let (log, recovered) = open_damaged(dir.path());
-    let told: Vec<_> = recovered.damage.iter().map(|damage| (damage.offset as usize, damage.raft_indexes.clone(), damage.term)).collect();
-    assert_eq!(told, [(at(0), 2..3, None), (at(3), 5..7, None), (at(7), 9..10, Some(1)), (at(9), 11..12, None)]);
+    let told: Vec<_> = recovered
+        .corruption
+        .iter()
+        .map(|corruption| {
+            (corruption.offset as usize, corruption.raft_indexes.clone(), corruption.term)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [(at(0), 2..3, None), (at(3), 5..7, None), (at(7), 9..10, Some(1)), (at(9), 11..12, None)]
+    );
     assert_eq!(check_reads(&log, &all), [0, 3, 4, 7, 9]);
     let intact = log.reader().batches(7, 9, u64::MAX).unwrap();
     assert_eq!(intact, all[5..7]);
@@ -127,19 +163,20 @@ fn several_damaged_places_are_told_each() {
     assert_eq!(up_to_the_damage, all[5..7]);
 }
 
-/// A host that keeps a copy of a segment file within the ledger must not have it mistaken for the segment's own records.
+/// A host that keeps a copy of a segment file within the ledger must not have it mistaken for the
+/// segment's own records.
 #[test]
 fn a_payload_that_looks_like_records_is_not_taken_for_some() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = DiskLog::new(dir.path(), SegmentOptions { segment_bytes: 64 << 10, ..SMALL });
-    log.open(&genesis()).unwrap();
-    let mut mark = Mark::GENESIS;
-    let mut all = singles(&mut mark, 1, 3, 40);
+    log.open(&owner()).unwrap();
+    let mut point = LogPoint::INITIAL;
+    let mut all = singles(&mut point, 1, 3, 40);
     log.append(&all, 0).unwrap();
     let name = segments(dir.path())[0].clone();
     let copy = std::fs::read(dir.path().join(&name)).unwrap()[4096..4096 + 3 * 176].to_vec();
     for payload in [&copy[..], b"after"] {
-        let some = [batch(&mut mark, 1, &[payload])];
+        let some = [batch(&mut point, 1, &[payload])];
         log.append(&some, 0).unwrap();
         sync(&mut log);
         all.extend(some);
@@ -147,7 +184,7 @@ fn a_payload_that_looks_like_records_is_not_taken_for_some() {
     drop(log);
     flip(&dir.path().join(&name), 4096 + 3 * 176 + 8, 1);
     let (log, recovered) = open_damaged(dir.path());
-    assert_eq!(recovered.damage[0].raft_indexes, 5..6);
+    assert_eq!(recovered.corruption[0].raft_indexes, 5..6);
     assert_eq!(check_reads(&log, &all), [3]);
 }
 
@@ -155,8 +192,8 @@ fn a_payload_that_looks_like_records_is_not_taken_for_some() {
 fn what_a_crash_tore_behind_the_damage_is_not_called_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    let all = singles(&mut mark, 1, 8, 40);
+    let mut point = LogPoint::INITIAL;
+    let all = singles(&mut point, 1, 8, 40);
     for some in all[..5].chunks(1) {
         log.append(some, 1).unwrap();
         sync(&mut log);
@@ -167,10 +204,10 @@ fn what_a_crash_tore_behind_the_damage_is_not_called_damaged() {
     flip(&path, 4096 + 2 * 176 + 8, 1);
     flip(&path, 4096 + 6 * 176 + 8, 1);
     let (log, recovered) = open_damaged(copy.path());
-    assert_eq!(recovered.damage.len(), 1);
-    assert_eq!(recovered.damage[0].raft_indexes, 4..5);
+    assert_eq!(recovered.corruption.len(), 1);
+    assert_eq!(recovered.corruption[0].raft_indexes, 4..5);
     assert_eq!(check_reads(&log, &all[..6]), [2]);
-    assert_eq!((recovered.last.raft_index, log.reader().batch_with(6).unwrap()), (7, None));
+    assert_eq!((recovered.last.raft_index, log.reader().batch_containing(6).unwrap()), (7, None));
 }
 
 #[test]
@@ -182,7 +219,11 @@ fn a_flipped_bit_anywhere_in_a_sealed_segment_never_gives_a_wrong_answer() {
         let copy = killed(dir.path());
         flip(&copy.path().join(&name), at, 1 << (at % 8));
         let (log, recovered) = open(copy.path());
-        assert!(recovered.damage.is_empty(), "byte {at}: {:?}: sealed segments are read when somebody asks", recovered.damage);
+        assert!(
+            recovered.corruption.is_empty(),
+            "byte {at}: {:?}: sealed segments are read when somebody asks",
+            recovered.corruption
+        );
         assert!(check_reads(&log, &all).len() <= 1, "byte {at}");
     }
 }
@@ -191,11 +232,11 @@ fn a_flipped_bit_anywhere_in_a_sealed_segment_never_gives_a_wrong_answer() {
 fn the_footer_names_a_damaged_record_of_a_sealed_segment() {
     let (dir, all) = closed(60, 300, 60, true);
     let name = segments(dir.path())[0].clone();
-    let marks: Vec<Mark> = all
+    let points: Vec<LogPoint> = all
         .iter()
-        .scan(Mark::GENESIS, |mark, batch| {
-            *mark = batch.mark_after(mark).unwrap();
-            Some(*mark)
+        .scan(LogPoint::INITIAL, |point, batch| {
+            *point = batch.point_after(point).unwrap();
+            Some(*point)
         })
         .collect();
     for byte in [16, 50, 200] {
@@ -203,10 +244,10 @@ fn the_footer_names_a_damaged_record_of_a_sealed_segment() {
         flip(&copy.path().join(&name), 4096 + 5 * 440 + byte, 1);
         let (log, _) = open(copy.path());
         let reader = log.reader();
-        assert_eq!(reader.examine(6).unwrap(), None);
-        let damage = reader.examine(7).unwrap().unwrap();
-        assert_eq!((damage.offset, damage.raft_indexes), (4096 + 5 * 440, 7..8));
-        assert_eq!((damage.term, damage.chain), (Some(1), Some(marks[5].chain)));
+        assert_eq!(reader.verify_batch(6).unwrap(), None);
+        let corruption = reader.verify_batch(7).unwrap().unwrap();
+        assert_eq!((corruption.offset, corruption.raft_indexes), (4096 + 5 * 440, 7..8));
+        assert_eq!((corruption.term, corruption.chain), (Some(1), Some(points[5].chain)));
         assert_eq!(check_reads(&log, &all), [5]);
     }
 }
@@ -216,9 +257,11 @@ fn records_around_a_bad_one_are_read_though_the_footer_is_bad_as_well() {
     let (dir, all) = closed(60, 300, 60, true);
     let path = dir.path().join(&segments(dir.path())[0]);
     let page: [u8; 4096] = std::fs::read(&path).unwrap()[..4096].try_into().unwrap();
-    let (id, first) = format::parse_segment_name(path.file_name().unwrap().to_str().unwrap()).unwrap();
+    let (id, first) =
+        format::parse_segment_name(path.file_name().unwrap().to_str().unwrap()).unwrap();
     let directory = tools::inspect(dir.path()).unwrap().identity.directory;
-    let seal = format::Seal::decode(&page, id, first, format::seed(directory, id)).unwrap();
+    let seal =
+        format::Seal::decode(&page, id, first, format::checksum_seed(directory, id)).unwrap();
     flip(&path, seal.footer_at as usize + 40, 1);
     for record in [0, 3, seal.records as usize - 1] {
         let copy = killed(dir.path());
@@ -237,14 +280,20 @@ fn a_damaged_last_record_of_a_sealed_segment_is_found_at_opening() {
     std::fs::remove_file(copy.path().join(&names[kept])).unwrap();
     flip(&copy.path().join("state"), 32768 + 24, 1);
     let sound = open(copy.path()).1;
-    assert!(sound.damage.is_empty() && sound.last.raft_index < 61);
+    assert!(sound.corruption.is_empty() && sound.last.raft_index < 61);
     let last = sound.last.raft_index;
     let path = copy.path().join(&names[kept - 1]);
     let bytes = std::fs::read(&path).unwrap();
-    let at = (4096..bytes.len()).step_by(440).find(|at| bytes[at + 16..at + 24] == last.to_le_bytes()).unwrap();
+    let at = (4096..bytes.len())
+        .step_by(440)
+        .find(|at| bytes[at + 16..at + 24] == last.to_le_bytes())
+        .unwrap();
     flip(&path, at + 20, 1);
     let (log, recovered) = open_damaged(copy.path());
-    assert_eq!((recovered.damage[0].raft_indexes.clone(), recovered.damage[0].term), (last..last + 1, Some(1)));
+    assert_eq!(
+        (recovered.corruption[0].raft_indexes.clone(), recovered.corruption[0].term),
+        (last..last + 1, Some(1))
+    );
     assert_eq!(check_reads(&log, &all[..last as usize - 1]), [last - 2]);
 }
 
@@ -253,17 +302,23 @@ fn a_missing_segment_is_told_and_the_others_are_read() {
     for sealed in [false, true] {
         let (dir, all) = closed(60, 300, 5, sealed);
         let names = segments(dir.path());
-        let firsts: Vec<u64> = names.iter().map(|name| format::parse_segment_name(name).unwrap().1).chain([62]).collect();
+        let firsts: Vec<u64> = names
+            .iter()
+            .map(|name| format::parse_segment_name(name).unwrap().1)
+            .chain([62])
+            .collect();
         for (n, name) in names.iter().enumerate() {
             let copy = killed(dir.path());
             std::fs::remove_file(copy.path().join(name)).unwrap();
             let (mut log, recovered) = open_damaged(copy.path());
-            let [damage] = &recovered.damage[..] else { panic!("{name}: {:?}", recovered.damage) };
-            let std::ops::Range { start, end } = damage.raft_indexes.clone();
-            assert_eq!(end, firsts[n + 1], "{name}: {damage}");
-            // What a missing segment may have cut is not served: at most the append that went on in it, and the one before, which is known to be committed
-            // by what was written after it.
-            assert!(start <= firsts[n] && firsts[n] - start < 2 * 5, "{name}: {damage}");
+            let [corruption] = &recovered.corruption[..] else {
+                panic!("{name}: {:?}", recovered.corruption)
+            };
+            let std::ops::Range { start, end } = corruption.raft_indexes.clone();
+            assert_eq!(end, firsts[n + 1], "{name}: {corruption}");
+            // What a missing segment may have cut is not served: at most the append that went on in
+            // it, and the one before, which is known to be committed by what was written after it.
+            assert!(start <= firsts[n] && firsts[n] - start < 2 * 5, "{name}: {corruption}");
             assert_eq!(check_reads(&log, &all), (start - 2..end - 2).collect::<Vec<_>>(), "{name}");
             refuses_writes(&mut log, &recovered);
         }
@@ -274,27 +329,36 @@ fn a_missing_segment_is_told_and_the_others_are_read() {
 fn a_missing_segment_that_had_cut_the_log_takes_what_it_cut_along() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    let old = singles(&mut mark, 1, 12, 40);
+    let mut point = LogPoint::INITIAL;
+    let old = singles(&mut point, 1, 12, 40);
     log.append(&old, 5).unwrap();
     sync(&mut log);
-    let mut mark = log.reader().mark(8).unwrap().unwrap();
-    let new = singles(&mut mark, 2, 8, 40);
+    let mut point = log.reader().point(8).unwrap().unwrap();
+    let new = singles(&mut point, 2, 8, 40);
     log.append(&new, 5).unwrap();
     sync(&mut log);
-    log.append(&singles(&mut mark, 2, 1, 40), 14).unwrap();
-    log.save(HardState { term: 2, vote: None, commit: 14 }).unwrap();
+    log.append(&singles(&mut point, 2, 1, 40), 14).unwrap();
+    log.save_hard_state(HardState { term: 2, vote: None, commit: 14 }).unwrap();
     drop(log);
     let names = segments(dir.path());
     assert_eq!(names.len(), 2);
     std::fs::remove_file(dir.path().join(&names[1])).unwrap();
     let (log, recovered) = open_damaged(dir.path());
-    assert_eq!(recovered.damage[0].raft_indexes, 6..18);
-    assert_eq!((recovered.last.raft_index, recovered.hard_state.commit, recovered.hard_state.term), (5, 5, 2));
+    assert_eq!(recovered.corruption[0].raft_indexes, 6..18);
+    assert_eq!(
+        (recovered.last.raft_index, recovered.hard_state.commit, recovered.hard_state.term),
+        (5, 5, 2)
+    );
     for index in 0..16 {
-        match log.reader().batch_with(index) {
-            Ok(batch) => assert!(index < 4 && batch.as_ref() == Some(&old[index as usize]), "index {index}: {batch:?}"),
-            Err(error) => assert!(index >= 4 && matches!(error, StorageError::Damaged { .. }), "index {index}: {error}"),
+        match log.reader().batch_containing(index) {
+            Ok(batch) => assert!(
+                index < 4 && batch.as_ref() == Some(&old[index as usize]),
+                "index {index}: {batch:?}"
+            ),
+            Err(error) => assert!(
+                index >= 4 && matches!(error, StorageError::Corrupt { .. }),
+                "index {index}: {error}"
+            ),
         }
     }
 }
@@ -307,7 +371,11 @@ fn a_segment_that_lost_its_head_is_told() {
         let copy = killed(dir.path());
         flip(&copy.path().join(&name), at, 1 << (at % 8));
         let (log, recovered) = open_damaged(copy.path());
-        assert_eq!((recovered.damage[0].offset, recovered.damage[0].raft_indexes.is_empty()), (0, true), "byte {at}");
+        assert_eq!(
+            (recovered.corruption[0].offset, recovered.corruption[0].raft_indexes.is_empty()),
+            (0, true),
+            "byte {at}"
+        );
         assert_eq!(check_reads(&log, &all), [0; 0]);
     }
 }
@@ -321,7 +389,11 @@ fn a_segment_of_zeros_or_of_nothing_is_a_gap() {
             std::fs::write(copy.path().join(&name), bytes).unwrap();
             let (log, recovered) = open_damaged(copy.path());
             let (_, first) = format::parse_segment_name(&name).unwrap();
-            assert!(recovered.damage.iter().all(|damage| damage.path.ends_with(&name)), "{:?}", recovered.damage);
+            assert!(
+                recovered.corruption.iter().all(|corruption| corruption.path.ends_with(&name)),
+                "{:?}",
+                recovered.corruption
+            );
             let bad = check_reads(&log, &all);
             assert_eq!(bad.first(), Some(&(first - 2)));
             assert!(bad.len() <= 16, "{name}: {bad:?}");

@@ -1,4 +1,5 @@
-//! Directories as version 2 wrote them, in `tests/golden`. Whatever a later build does, it opens them, and finds in them what was put there.
+//! Directories as version 2 wrote them, in `tests/golden`. Whatever a later build does, it opens
+//! them, and finds in them what was put there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,7 +12,8 @@ use super::super::real_disk::RealDisk;
 use super::super::spare::SPARE_SUFFIX;
 use super::*;
 
-/// A real directory whose random number is always the same, so that the same calls make the same bytes.
+/// A real directory whose random number is always the same, so that the same calls make the same
+/// bytes.
 #[derive(Debug)]
 struct SameDisk(RealDisk);
 
@@ -60,7 +62,7 @@ impl Disk for SameDisk {
 /// What the golden directory holds.
 struct Contents {
     batches: Vec<Batch>,
-    last: Mark,
+    last: LogPoint,
     hard_state: HardState,
     peers: Vec<(NodeId, u128)>,
 }
@@ -68,32 +70,42 @@ struct Contents {
 /// Writes it, in two runs: two sealed segments, a cut, a tail; terms, a vote, peers.
 fn write(dir: &Path) -> Contents {
     let log = || DiskLog::on(SameDisk(RealDisk::new(dir.to_path_buf())), SMALL);
-    let mut mark = Mark::GENESIS;
-    let mut batches = vec![batch(&mut mark, 1, &[]), batch(&mut mark, 1, &[b"one", b"", b"three"])];
-    batches.extend(singles(&mut mark, 1, 7, 900));
+    let mut point = LogPoint::INITIAL;
+    let mut batches =
+        vec![batch(&mut point, 1, &[]), batch(&mut point, 1, &[b"one", b"", b"three"])];
+    batches.extend(singles(&mut point, 1, 7, 900));
 
     let mut first_run = log();
-    first_run.open(&genesis()).unwrap();
+    first_run.open(&owner()).unwrap();
     for batch in &batches {
         first_run.append(std::slice::from_ref(batch), 2).unwrap();
         sync(&mut first_run);
-        run_chores(&mut first_run);
+        run_background_tasks(&mut first_run);
     }
     drop(first_run);
 
     let mut second_run = log();
-    second_run.open(&genesis()).unwrap();
-    second_run.remember(NodeId::from(2), 2 << 64).unwrap();
-    second_run.remember(NodeId::from(3), 3 << 64).unwrap();
+    second_run.open(&owner()).unwrap();
+    second_run.save_peer(NodeId::from(2), 2 << 64).unwrap();
+    second_run.save_peer(NodeId::from(3), 3 << 64).unwrap();
     let hard_state = HardState { term: 4, vote: Some(NodeId::from(3)), commit: 6 };
-    second_run.save(hard_state).unwrap();
+    second_run.save_hard_state(hard_state).unwrap();
     batches.truncate(6);
-    let mut mark = batches.iter().fold(Mark::GENESIS, |mark, batch| batch.mark_after(&mark).unwrap());
-    batches.extend([batch(&mut mark, 4, &[]), batch(&mut mark, 4, &[b"after the cut", &[0xff; 32]])]);
+    let mut point =
+        batches.iter().fold(LogPoint::INITIAL, |point, batch| batch.point_after(&point).unwrap());
+    batches.extend([
+        batch(&mut point, 4, &[]),
+        batch(&mut point, 4, &[b"after the cut", &[0xff; 32]]),
+    ]);
     second_run.append(&batches[6..], 6).unwrap();
     sync(&mut second_run);
-    run_chores(&mut second_run);
-    Contents { batches, last: mark, hard_state, peers: vec![(NodeId::from(2), 2 << 64), (NodeId::from(3), 3 << 64)] }
+    run_background_tasks(&mut second_run);
+    Contents {
+        batches,
+        last: point,
+        hard_state,
+        peers: vec![(NodeId::from(2), 2 << 64), (NodeId::from(3), 3 << 64)],
+    }
 }
 
 fn golden() -> PathBuf {
@@ -102,12 +114,18 @@ fn golden() -> PathBuf {
 
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap())).collect()
+    files
+        .map(|path| {
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap())
+        })
+        .collect()
 }
 
 fn copy(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
-    files(dir).into_iter().for_each(|(name, bytes)| std::fs::write(copy.path().join(name), bytes).unwrap());
+    files(dir)
+        .into_iter()
+        .for_each(|(name, bytes)| std::fs::write(copy.path().join(name), bytes).unwrap());
     copy
 }
 
@@ -124,8 +142,11 @@ fn the_same_calls_write_the_golden_directory_bit_for_bit() {
     write(dir.path());
     let (written, golden) = (files(dir.path()), files(&golden()));
     assert_eq!(written.keys().collect::<Vec<_>>(), golden.keys().collect::<Vec<_>>());
-    // What a spare holds behind its head is nobody's: of a new one zeros, of one that was a segment before whatever it was.
-    let told = |name: &str, bytes: &[u8]| if name.ends_with(SPARE_SUFFIX) { bytes[..PAGE_BYTES].to_vec() } else { bytes.to_vec() };
+    // What a spare holds behind its head is nobody's: of a new one zeros, of one that was a segment
+    // before whatever it was.
+    let told = |name: &str, bytes: &[u8]| {
+        if name.ends_with(SPARE_SUFFIX) { bytes[..PAGE_BYTES].to_vec() } else { bytes.to_vec() }
+    };
     for (name, bytes) in &golden {
         let (written, bytes) = (told(name, &written[name]), told(name, bytes));
         let differs = written.iter().zip(&bytes).position(|(ours, theirs)| ours != theirs);
@@ -138,18 +159,35 @@ fn the_golden_directory_opens_and_goes_on() {
     let expected = write(tempfile::tempdir().unwrap().path());
     let dir = copy(&golden());
     let verified = tools::verify(dir.path()).unwrap();
-    assert_eq!((verified.damage, verified.batches, verified.inspection.last), (Vec::new(), 8, expected.last));
+    assert_eq!(
+        (verified.corruption, verified.batches, verified.inspection.last),
+        (Vec::new(), 8, expected.last)
+    );
     for run in 3..5 {
         let (mut log, recovered) = open(dir.path());
-        assert_eq!((recovered.base.mark, recovered.last, recovered.damage), (Mark::GENESIS, expected.last, Vec::new()));
-        assert_eq!((recovered.hard_state, recovered.peers), (expected.hard_state, expected.peers.clone()));
-        assert_eq!(recovered.identity, Identity { directory: 0xfeed_f00d_0123_4567_89ab_cdef_0000_0001, incarnation: run, complete: true });
+        assert_eq!(
+            (recovered.base.point, recovered.last, recovered.corruption),
+            (LogPoint::INITIAL, expected.last, Vec::new())
+        );
+        assert_eq!(
+            (recovered.hard_state, recovered.peers),
+            (expected.hard_state, expected.peers.clone())
+        );
+        assert_eq!(
+            recovered.identity,
+            DirectoryIdentity {
+                directory: 0xfeed_f00d_0123_4567_89ab_cdef_0000_0001,
+                incarnation: run,
+                complete: true
+            }
+        );
         assert_eq!(contents(&log), expected.batches);
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
     }
 }
 
-/// Changes bytes of the page at `at` in `path`, whose checksum covers `len` bytes, and puts the checksum right.
+/// Changes bytes of the page at `at` in `path`, whose checksum covers `len` bytes, and puts the
+/// checksum right.
 fn rewrite(path: &Path, at: usize, len: usize, field: usize, value: u32) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at + field..at + field + 4].copy_from_slice(&value.to_le_bytes());
@@ -161,20 +199,32 @@ fn rewrite(path: &Path, at: usize, len: usize, field: usize, value: u32) {
 #[test]
 fn an_unknown_version_or_feature_is_refused_by_name_and_nothing_is_changed() {
     let tail = files(&golden()).into_keys().rfind(|name| name.ends_with(".seg")).unwrap();
-    for (name, field, value) in
-        [("identity", 8, VERSION + 1), ("identity", 12, 1 << 31), (tail.as_str(), 8, VERSION + 1), (tail.as_str(), 12, 1 << 31)]
-    {
+    for (name, field, value) in [
+        ("identity", 8, VERSION + 1),
+        ("identity", 12, 1 << 31),
+        (tail.as_str(), 8, VERSION + 1),
+        (tail.as_str(), 12, 1 << 31),
+    ] {
         let dir = copy(&golden());
         let path = dir.path().join(name);
         match name {
-            "identity" => [0, PAGE_BYTES].into_iter().for_each(|at| rewrite(&path, at, PAGE_BYTES, field, value)),
+            "identity" => [0, PAGE_BYTES]
+                .into_iter()
+                .for_each(|at| rewrite(&path, at, PAGE_BYTES, field, value)),
             _ => rewrite(&path, 0, 32, field, value),
         }
         let before = files(dir.path());
-        for refused in [DiskLog::new(dir.path(), SMALL).open(&genesis()).unwrap_err(), tools::inspect(dir.path()).unwrap_err()] {
+        for refused in [
+            DiskLog::new(dir.path(), SMALL).open(&owner()).unwrap_err(),
+            tools::inspect(dir.path()).unwrap_err(),
+        ] {
             let named = match &refused {
-                StorageError::UnknownVersion { path, found, known: VERSION } if field == 8 => Some((path.clone(), *found)),
-                StorageError::UnknownFeatures { path, found } if field == 12 => Some((path.clone(), *found)),
+                StorageError::UnknownVersion { path, found, known: VERSION } if field == 8 => {
+                    Some((path.clone(), *found))
+                }
+                StorageError::UnknownFeatures { path, found } if field == 12 => {
+                    Some((path.clone(), *found))
+                }
                 _ => None,
             };
             assert_eq!(named, Some((path.clone(), value)), "{name}: {refused}");
@@ -185,6 +235,10 @@ fn an_unknown_version_or_feature_is_refused_by_name_and_nothing_is_changed() {
 
 #[test]
 fn the_golden_segments_are_named_after_run_and_raft_index() {
-    let names: Vec<String> = files(&golden()).into_keys().filter(|name| name.ends_with(".seg")).collect();
-    assert_eq!(names, [segment_name(1 << 32, 2), segment_name(1 << 32 | 1, 7), segment_name(2 << 32, 8)]);
+    let names: Vec<String> =
+        files(&golden()).into_keys().filter(|name| name.ends_with(".seg")).collect();
+    assert_eq!(
+        names,
+        [segment_name(1 << 32, 2), segment_name(1 << 32 | 1, 7), segment_name(2 << 32, 8)]
+    );
 }

@@ -8,7 +8,9 @@ use super::*;
 /// The files of the log by the number that the file system knows them by.
 fn files(dir: &Path) -> BTreeMap<u64, String> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-    entries.map(|entry| (entry.metadata().unwrap().ino(), entry.file_name().into_string().unwrap())).collect()
+    entries
+        .map(|entry| (entry.metadata().unwrap().ino(), entry.file_name().into_string().unwrap()))
+        .collect()
 }
 
 /// Keeps the numbers of removed files from being given to new ones.
@@ -17,96 +19,131 @@ fn hold(dir: &Path) -> Vec<std::fs::File> {
 }
 
 /// A log of several full segments, all durable and sealed.
-fn filled(dir: &Path) -> (DiskLog, Vec<Batch>, Mark) {
+fn filled(dir: &Path) -> (DiskLog, Vec<Batch>, LogPoint) {
     let (mut log, _) = open(dir);
-    let mut mark = Mark::GENESIS;
-    let all = singles(&mut mark, 1, 40, 2_500);
+    let mut point = LogPoint::INITIAL;
+    let all = singles(&mut point, 1, 40, 2_500);
     all.iter().for_each(|batch| append(&mut log, batch));
-    (log, all, mark)
+    (log, all, point)
 }
 
 fn append(log: &mut DiskLog, batch: &Batch) {
     log.append(std::slice::from_ref(batch), batch.raft_index()).unwrap();
     sync(log);
-    run_chores(log);
+    run_background_tasks(log);
 }
 
 /// Gives up all but the last `kept` entries. Returns which files are no segments any more.
-fn purge(log: &mut DiskLog, dir: &Path, mark: &Mark, kept: u64) -> Vec<u64> {
+fn purge(log: &mut DiskLog, dir: &Path, point: &LogPoint, kept: u64) -> Vec<u64> {
     let before = files(dir);
-    log.purge(mark.next_index - kept, mark.raft_index).unwrap();
+    log.purge(point.next_index - kept, point.raft_index).unwrap();
     sync(log);
-    run_chores(log);
+    run_background_tasks(log);
     let after = files(dir);
     let is_segment = |ino: &u64| after.get(ino).is_some_and(|name| name.ends_with(".seg"));
-    before.into_iter().filter(|(ino, name)| name.ends_with(".seg") && !is_segment(ino)).map(|(ino, _)| ino).collect()
+    before
+        .into_iter()
+        .filter(|(ino, name)| name.ends_with(".seg") && !is_segment(ino))
+        .map(|(ino, _)| ino)
+        .collect()
 }
 
 #[test]
 fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut log, mut all, mut mark) = filled(dir.path());
-    let purged = purge(&mut log, dir.path(), &mark, 10);
-    let spares = || files(dir.path()).into_iter().filter(|(_, name)| name.ends_with(spare::SPARE_SUFFIX)).map(|(ino, _)| ino);
-    assert!(spares().any(|ino| purged.contains(&ino)), "none of {purged:?} is kept: {:?}", files(dir.path()));
+    let (mut log, mut all, mut point) = filled(dir.path());
+    let purged = purge(&mut log, dir.path(), &point, 10);
+    let spares = || {
+        files(dir.path())
+            .into_iter()
+            .filter(|(_, name)| name.ends_with(spare::SPARE_SUFFIX))
+            .map(|(ino, _)| ino)
+    };
+    assert!(
+        spares().any(|ino| purged.contains(&ino)),
+        "none of {purged:?} is kept: {:?}",
+        files(dir.path())
+    );
     assert!(spares().count() <= 2, "what is purged makes room: {:?}", files(dir.path()));
-    for batch in singles(&mut mark, 2, 20, 2_000) {
+    for batch in singles(&mut point, 2, 20, 2_000) {
         append(&mut log, &batch);
         all.push(batch);
     }
-    assert!(files(dir.path()).iter().any(|(ino, name)| purged.contains(ino) && name.ends_with(".seg")), "{:?}", files(dir.path()));
-    let expected = |log: &DiskLog| all.iter().filter(|batch| batch.raft_index() > log.reader().base().mark.raft_index).cloned().collect();
+    assert!(
+        files(dir.path()).iter().any(|(ino, name)| purged.contains(ino) && name.ends_with(".seg")),
+        "{:?}",
+        files(dir.path())
+    );
+    let expected = |log: &DiskLog| {
+        all.iter()
+            .filter(|batch| batch.raft_index() > log.reader().base().point.raft_index)
+            .cloned()
+            .collect()
+    };
     let read: Vec<Batch> = expected(&log);
     assert_eq!(contents(&log), read);
 
-    // What the last segment still holds of its earlier life is nothing to a log that was not closed, nor to the tools.
+    // What the last segment still holds of its earlier life is nothing to a log that was not
+    // closed, nor to the tools.
     let copy = tempfile::tempdir().unwrap();
     for name in files(dir.path()).values() {
         std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
     }
     let (mut log, recovered) = open(copy.path());
-    assert_eq!((recovered.last, recovered.damage), (mark, Vec::new()));
+    assert_eq!((recovered.last, recovered.corruption), (point, Vec::new()));
     assert_eq!(contents(&log), read);
-    append(&mut log, &singles(&mut mark, 3, 1, 100)[0]);
+    append(&mut log, &singles(&mut point, 3, 1, 100)[0]);
     drop(log);
     let verified = tools::verify(copy.path()).unwrap();
-    assert_eq!((verified.damage, verified.inspection.last), (Vec::new(), mark));
+    assert_eq!((verified.corruption, verified.inspection.last), (Vec::new(), point));
 }
 
-/// A segment that was full to the brim grew by its footer, and then was of no length that a segment has: purged ones were removed, and new ones made.
+/// A segment that was full to the brim grew by its footer, and then was of no length that a segment
+/// has: purged ones were removed, and new ones made.
 #[test]
 fn a_full_segment_holds_its_footer() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let mut mark = Mark::GENESIS;
-    for batch in singles(&mut mark, 1, 200, 40) {
+    let mut point = LogPoint::INITIAL;
+    for batch in singles(&mut point, 1, 200, 40) {
         append(&mut log, &batch);
     }
     let names = segments(dir.path());
     assert!(names.len() > 3, "{names:?}");
     for name in names {
-        assert_eq!(std::fs::metadata(dir.path().join(&name)).unwrap().len(), SMALL.segment_bytes, "{name}");
+        assert_eq!(
+            std::fs::metadata(dir.path().join(&name)).unwrap().len(),
+            SMALL.segment_bytes,
+            "{name}"
+        );
     }
     let _held = hold(dir.path());
-    let purged = purge(&mut log, dir.path(), &mark, 10);
-    assert!(files(dir.path()).keys().any(|ino| purged.contains(ino)), "none of {purged:?} is kept: {:?}", files(dir.path()));
+    let purged = purge(&mut log, dir.path(), &point, 10);
+    assert!(
+        files(dir.path()).keys().any(|ino| purged.contains(ino)),
+        "none of {purged:?} is kept: {:?}",
+        files(dir.path())
+    );
 }
 
 #[test]
 fn a_purged_segment_is_kept_though_another_was_ordered_at_the_same_time() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut log, _, mark) = filled(dir.path());
+    let (mut log, _, point) = filled(dir.path());
     while let Some(spare) = log.writer().unwrap().shared.spares.take(0) {
         std::fs::remove_file(dir.path().join(&spare.name)).unwrap();
     }
     let (before, _held) = (files(dir.path()), hold(dir.path()));
-    log.purge(mark.next_index - 10, mark.raft_index).unwrap();
+    log.purge(point.next_index - 10, point.raft_index).unwrap();
     sync(&mut log);
-    let chores: Vec<_> = std::iter::from_fn(|| log.next_chore()).collect();
-    assert!(chores.len() > 1, "a spare is ordered as well");
-    chores.into_iter().for_each(|chore| chore());
+    let background_tasks: Vec<_> = std::iter::from_fn(|| log.next_task()).collect();
+    assert!(background_tasks.len() > 1, "a spare is ordered as well");
+    background_tasks.into_iter().for_each(|background_task| background_task());
     let after = files(dir.path());
-    let kept = after.iter().filter(|(ino, name)| before.contains_key(ino) && name.ends_with(spare::SPARE_SUFFIX)).count();
+    let kept = after
+        .iter()
+        .filter(|(ino, name)| before.contains_key(ino) && name.ends_with(spare::SPARE_SUFFIX))
+        .count();
     assert!(kept > 0, "{before:?} became {after:?}");
 }
 
@@ -116,39 +153,50 @@ enum Look {
     /// A slice of every segment.
     Entries,
     /// The list of segments as it was.
-    Live,
+    SegmentSet,
 }
 
-/// A segment was shown once as it grew and anew when it was sealed. Only who had the second in view kept its file from being used again: an entry that
-/// was read before the sealing, and held over a purge, changed in the hands of its reader.
+/// A segment was shown once as it grew and anew when it was sealed. Only who had the second in view
+/// kept its file from being used again: an entry that was read before the sealing, and held over a
+/// purge, changed in the hands of its reader.
 #[test]
 fn what_somebody_reads_is_never_written_again() {
-    for (look, is_sealed) in [(Look::Entries, true), (Look::Entries, false), (Look::Live, true), (Look::Live, false)] {
+    for (look, is_sealed) in [
+        (Look::Entries, true),
+        (Look::Entries, false),
+        (Look::SegmentSet, true),
+        (Look::SegmentSet, false),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = open(dir.path());
-        let mut mark = Mark::GENESIS;
-        let all = singles(&mut mark, 1, 40, 2_500);
+        let mut point = LogPoint::INITIAL;
+        let all = singles(&mut point, 1, 40, 2_500);
         for batch in &all {
             log.append(std::slice::from_ref(batch), batch.raft_index()).unwrap();
             sync(&mut log);
         }
         if is_sealed {
-            run_chores(&mut log);
+            run_background_tasks(&mut log);
         }
-        let before = (look == Look::Live).then(|| log.live.load_full());
-        let mut entries: Vec<_> = (0..30).map(|index| log.reader().entry(index).unwrap().unwrap()).collect();
-        if look == Look::Live {
+        let before = (look == Look::SegmentSet).then(|| log.live.load_full());
+        let mut entries: Vec<_> =
+            (0..30).map(|index| log.reader().entry(index).unwrap().unwrap()).collect();
+        if look == Look::SegmentSet {
             entries.clear();
         }
-        run_chores(&mut log);
+        run_background_tasks(&mut log);
 
         let _held = hold(dir.path());
-        let purged = purge(&mut log, dir.path(), &mark, 10);
+        let purged = purge(&mut log, dir.path(), &point, 10);
         assert!(purged.len() > 1, "{purged:?}");
-        for batch in singles(&mut mark, 2, 60, 2_000) {
+        for batch in singles(&mut point, 2, 60, 2_000) {
             append(&mut log, &batch);
         }
-        assert!(files(dir.path()).keys().all(|ino| !purged.contains(ino)), "{look:?}, {is_sealed}: {purged:?} in {:?}", files(dir.path()));
+        assert!(
+            files(dir.path()).keys().all(|ino| !purged.contains(ino)),
+            "{look:?}, {is_sealed}: {purged:?} in {:?}",
+            files(dir.path())
+        );
         for (entry, batch) in entries.iter().zip(&all) {
             assert_eq!(Some(entry), batch.entry(entry.index).unwrap().as_ref());
         }

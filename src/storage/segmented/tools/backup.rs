@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 
 use super::super::backup::Source;
 use super::super::identity::IdentityFile;
-use super::super::live::Live;
-use super::Opened;
+use super::super::segment_set::SegmentSet;
+use super::OpenedLog;
 use crate::entry::NodeId;
 use crate::storage::{Backup, BackupError, StorageError};
 
@@ -17,15 +17,15 @@ use crate::storage::{Backup, BackupError, StorageError};
 ///
 /// It holds all that the log holds, also what is not known to be committed, and shares the files
 /// with it that never change, if both are on one file system (hard links). All of it has been read
-/// and verified when this returns, and is durable. If it fails, or the machine does, there is no backup
-/// at `to`.
+/// and verified when this returns, and is durable. If it fails, or the machine does, there is no
+/// backup at `to`.
 ///
 /// See [`DLedger::backup`](crate::DLedger::backup) for a ledger that is open, and
 /// for what to do with a backup.
 ///
 /// # Errors
-/// Any [`BackupError`] but `Stopped`, `CalledFromWaker` and `Unsupported`: [`BackupError::InUse`] if
-/// the log is open, [`BackupError::Damaged`] if any of it does not read back.
+/// Any [`BackupError`] but `Stopped`, `CalledFromWaker` and `Unsupported`: [`BackupError::InUse`]
+/// if the log is open, [`BackupError::Damaged`] if any of it does not read back.
 pub fn backup(dir: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Backup, BackupError> {
     copy(dir.as_ref(), to.as_ref(), None, Restore::OneNode)
 }
@@ -36,15 +36,20 @@ pub fn backup(dir: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Backup, Bac
 /// The backup stays as it is, and can be restored again. Costs what [`backup`] costs.
 ///
 /// A restored node has forgotten what it voted for and acknowledged since the backup. With
-/// [`Restore::OneNode`], which is right whenever any other member of the group is still there, it is marked
-/// so, and asks every other member before it takes part again: see
-/// [`Builder::rejoin_empty`](crate::Builder::rejoin_empty), which is the same without a backup. (The
-/// only voter of a group has nobody to ask, and goes on at once.) With [`Restore::WholeGroup`] the nodes
-/// begin anew with what is in the backup; what the group acknowledged since is lost.
+/// [`Restore::OneNode`], which is right whenever any other member of the group is still there, it
+/// is marked so, and asks every other member before it takes part again: see
+/// [`Builder::rejoin_empty`](crate::Builder::rejoin_empty), which is the same without a backup.
+/// (The only voter of a group has nobody to ask, and goes on at once.) With [`Restore::WholeGroup`]
+/// the nodes begin anew with what is in the backup; what the group acknowledged since is lost.
 ///
 /// # Errors
 /// Those of [`backup`], and [`BackupError::NotAMember`].
-pub fn restore(backup: impl AsRef<Path>, dir: impl AsRef<Path>, node: impl Into<NodeId>, restore: Restore) -> Result<Backup, BackupError> {
+pub fn restore(
+    backup: impl AsRef<Path>,
+    dir: impl AsRef<Path>,
+    node: impl Into<NodeId>,
+    restore: Restore,
+) -> Result<Backup, BackupError> {
     copy(backup.as_ref(), dir.as_ref(), Some(node.into()), restore)
 }
 
@@ -58,26 +63,34 @@ pub enum Restore {
     WholeGroup,
 }
 
-fn copy(from: &Path, to: &Path, node: Option<NodeId>, restore: Restore) -> Result<Backup, BackupError> {
-    let opened = Opened::open(from)?;
-    if let Some(damage) = opened.inspection.damage.first() {
-        return Err(StorageError::from(damage).into());
+fn copy(
+    from: &Path,
+    to: &Path,
+    node: Option<NodeId>,
+    restore: Restore,
+) -> Result<Backup, BackupError> {
+    let opened = OpenedLog::open(from)?;
+    if let Some(corruption) = opened.inspection.corruption.first() {
+        return Err(StorageError::from(corruption).into());
     }
-    let Opened { disk, inspection, state, commit, stretches, _lock, .. } = opened;
-    let mut genesis = inspection.genesis;
+    let OpenedLog { disk, inspection, state, commit, stretches, _lock, .. } = opened;
+    let mut owner = inspection.owner;
     let members = &inspection.base.membership;
     if let Some(node) = node {
         if !members.contains(node) {
             let members = members.voters.iter().chain(&members.learners).map(NodeId::to_string);
-            return Err(BackupError::NotAMember { node, members: members.collect::<Vec<_>>().join(", ") });
+            return Err(BackupError::NotAMember {
+                node,
+                members: members.collect::<Vec<_>>().join(", "),
+            });
         }
-        genesis.node = node;
+        owner.node = node;
     }
     let last = inspection.last.raft_index;
     // What the only voter of a group has is committed.
     let commit = if members.voters.len() == 1 { last } else { commit };
-    let identity = IdentityFile { directory: state.directory, genesis };
-    let live = Live { base: inspection.base, stretches, gaps: Vec::new() };
+    let identity = IdentityFile { directory: state.directory, owner };
+    let live = SegmentSet { base: inspection.base, stretches, gaps: Vec::new() };
     let source = Source {
         disk: Arc::new(disk),
         live: Arc::new(ArcSwap::from_pointee(live)),

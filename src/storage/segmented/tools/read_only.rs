@@ -11,10 +11,11 @@ use super::super::directory::Directory;
 use super::super::directory_lock::DirectoryLock;
 use super::super::error::no_directory;
 use super::super::file_io::read_exact;
-use super::super::fs::{Claims, Disk, DiskFile, DiskMap};
+use super::super::fs::{Disk, DiskFile, DiskMap, MapRefs};
 use crate::storage::StorageError;
 
-/// Files are read with calls, never mapped: a disk that fails then gives an error and not a signal, and memory is bounded.
+/// Files are read with calls, never mapped: a disk that fails then gives an error and not a signal,
+/// and memory is bounded.
 #[derive(Debug)]
 pub(super) struct ReadOnlyDisk {
     directory: Arc<Directory>,
@@ -23,8 +24,9 @@ pub(super) struct ReadOnlyDisk {
 impl ReadOnlyDisk {
     /// Finds the directory that has this name now.
     pub(super) fn open(name: &Path) -> Result<ReadOnlyDisk, StorageError> {
-        let found =
-            Directory::open(name)?.ok_or_else(|| no_directory(name, io::Error::new(io::ErrorKind::NotFound, "it does not exist")))?;
+        let found = Directory::open(name)?.ok_or_else(|| {
+            no_directory(name, io::Error::new(io::ErrorKind::NotFound, "it does not exist"))
+        })?;
         Ok(ReadOnlyDisk { directory: Arc::new(found) })
     }
 }
@@ -104,7 +106,8 @@ impl DiskFile for ReadOnlyFile {
         DiskFile::read_at(&*self.0, buffer, offset)
     }
 
-    /// Opening writes nothing but what it has just read, to the place where it read it. Here it may as well stay as it is.
+    /// Opening writes nothing but what it has just read, to the place where it read it. Here it may
+    /// as well stay as it is.
     fn write_at(&self, parts: &[IoSlice<'_>], _offset: u64) -> io::Result<usize> {
         Ok(parts.iter().map(|part| part.len()).sum())
     }
@@ -138,7 +141,7 @@ impl DiskMap for ReadOnlyView {
     }
 
     /// Slices are copies.
-    fn claims(&self) -> Claims {
-        Claims::of(Arc::downgrade(&self.file))
+    fn claims(&self) -> MapRefs {
+        MapRefs::of(Arc::downgrade(&self.file))
     }
 }

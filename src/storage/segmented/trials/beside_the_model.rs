@@ -1,12 +1,13 @@
-//! The conformance suite, and random histories beside the log in memory, on a disk that crashes, fills up and fails.
+//! The conformance suite, and random histories beside the log in memory, on a disk that crashes,
+//! fills up and fails.
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
+use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
 use super::workload::log_on;
 use crate::storage::Storage;
 use crate::storage::conformance::model::{histories, live_through};
-use crate::storage::conformance::{self, Bench};
+use crate::storage::conformance::{self, Harness};
 
 /// A simulated disk as the bench of the suites.
 struct Workbench {
@@ -20,7 +21,7 @@ impl Workbench {
     }
 }
 
-impl Bench for Workbench {
+impl Harness for Workbench {
     fn fresh(&mut self) {
         self.seed += 1;
         self.disk = SimulatedDisk::new(self.seed);
@@ -36,7 +37,12 @@ impl Bench for Workbench {
     }
 
     fn fail_next_sync(&mut self) -> bool {
-        self.disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then: Failure::Error(std::io::ErrorKind::Other) });
+        self.disk.plan(CallFault {
+            on: CallKind::Sync,
+            after: 0,
+            times: 1,
+            then: CallFailure::Error(std::io::ErrorKind::Other),
+        });
         true
     }
 
@@ -55,8 +61,10 @@ fn the_conformance_suite_holds_on_any_disk() {
 
 /// Lives through so many histories, and says which was the first that did not go well.
 fn live_through_many(cases: u32, seed: u8) {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 5_000, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
+    let config =
+        Config { cases, failure_persistence: None, max_shrink_iters: 5_000, ..Config::default() };
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
     let lived = runner.run(&histories(60), |history| {
         live_through(&mut Workbench::new(history.len() as u64), &history);
         Ok::<(), TestCaseError>(())

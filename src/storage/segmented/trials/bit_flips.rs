@@ -1,8 +1,10 @@
 //! Every single flipped bit, in every file of a small log: it is noticed, or it does no harm.
 //!
-//! Noticed: the log opens and names the one batch that is damaged, or reading what was hit fails with a typed error. No harm: everything is as it
-//! was. Never: a batch, a mark or an entry that is not what was appended, or a log that is shorter than what was synced and does not say so. (With one
-//! exception, which `format.md` owns up to: a flip and a power cut in one, in what the very last sync made durable.)
+//! Noticed: the log opens and names the one batch that is damaged, or reading what was hit fails
+//! with a typed error. No harm: everything is as it was. Never: a batch, a mark or an entry that is
+//! not what was appended, or a log that is shorter than what was synced and does not say so. (With
+//! one exception, which `format.md` owns up to: a flip and a power cut in one, in what the very
+//! last sync made durable.)
 //!
 //! `cargo test --release --lib bit_flips -- --ignored --nocapture` flips all of them.
 
@@ -12,18 +14,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::format::RECORDS_AT;
 use super::super::fs::Disk;
-use super::super::simulated::{Platter, SimulatedDisk};
+use super::super::simulated::{DiskImage, SimulatedDisk};
 use super::history::Moment;
-use super::workload::{Step, Trial, genesis, log_on};
-use crate::storage::{Damage, Identity, Recovered, Storage, StorageError};
+use super::workload::{Step, Trial, log_on, owner};
+use crate::storage::{Corruption, DirectoryIdentity, Recovered, Storage, StorageError};
 
-/// A log in which there is one of everything: sealed segments, one that was cut, a tail, a purged head, votes and peers.
+/// A log in which there is one of everything: sealed segments, one that was cut, a tail, a purged
+/// head, votes and peers.
 struct Small {
-    platter: Platter,
+    image: DiskImage,
     moment: Moment,
-    identity: Identity,
+    identity: DirectoryIdentity,
     /// The raft index up to which something on the disk bears witness that it was durable.
-    witnessed: u64,
+    max_evidence: u64,
 }
 
 fn small(closed: bool) -> Small {
@@ -44,19 +47,28 @@ fn small(closed: bool) -> Small {
         Sync,
         Chores,
     ]);
-    trial.run(&[Remember(1), Term, Cut(1, vec![vec![50, 60]]), Append(vec![vec![]]), one(700), Sync, Chores]);
+    trial.run(&[
+        Remember(1),
+        Term,
+        CrashState(1, vec![vec![50, 60]]),
+        Append(vec![vec![]]),
+        one(700),
+        Sync,
+        Chores,
+    ]);
     let before = trial.history.now().last().raft_index;
     trial.run(&[one(800), one(900), Term, Sync]);
     let moment = trial.history.now().clone();
-    // What the last sync made durable has no witness until something is written and synced after it.
-    let witnessed = if closed { moment.last().raft_index } else { before };
+    // What the last sync made durable has no witness until something is written and synced after
+    // it.
+    let max_evidence = if closed { moment.last().raft_index } else { before };
     let identity = trial.history.identity();
     let disk = trial.disk.clone();
     if closed {
         trial.log = None;
     }
-    let platter = disk.crash_keeping_nothing().platter();
-    Small { platter, moment, identity, witnessed }
+    let image = disk.crash_keeping_nothing().image();
+    Small { image, moment, identity, max_evidence }
 }
 
 /// What became of a flip.
@@ -69,19 +81,21 @@ enum Outcome {
     Harmless,
 }
 
-/// Flips `bit` of the file `name` and looks at everything. `Err` says what is wrong with what is seen.
+/// Flips `bit` of the file `name` and looks at everything. `Err` says what is wrong with what is
+/// seen.
 fn flip(small: &Small, name: &str, bit: u64) -> Result<Outcome, String> {
-    let disk = SimulatedDisk::with(small.platter.clone(), bit);
+    let disk = SimulatedDisk::with(small.image.clone(), bit);
     disk.flip(name, bit);
     let mut log = log_on(&disk);
-    let recovered = match log.open(&genesis()) {
+    let recovered = match log.open(&owner()) {
         Ok(recovered) => recovered,
         Err(error) => return Err(format!("opening failed with {error}")),
     };
     check_recovered(small, &recovered)?;
     let reader = log.reader();
-    if let Some(damage) = recovered.damage.first() {
-        return check_damaged(small, &recovered, damage, log).map(|()| Outcome::NoticedOnOpening);
+    if let Some(corruption) = recovered.corruption.first() {
+        return check_damaged(small, &recovered, corruption, log)
+            .map(|()| Outcome::NoticedOnOpening);
     }
     if recovered.last != small.moment.last() {
         small.moment.cut_to(recovered.last.raft_index).compare(&*reader)?;
@@ -95,42 +109,59 @@ fn flip(small: &Small, name: &str, bit: u64) -> Result<Outcome, String> {
 }
 
 fn check_recovered(small: &Small, recovered: &Recovered) -> Result<(), String> {
-    let Recovered { identity, hard_state, base, last, peers, damage } = recovered;
+    let Recovered { identity, hard_state, base, last, peers, corruption } = recovered;
     let moment = &small.moment;
     let votes = |state: crate::storage::HardState| (state.term, state.vote);
     let right = identity.directory == small.identity.directory
-        && identity.incarnation >= small.identity.incarnation + u64::from(damage.is_empty())
+        && identity.incarnation >= small.identity.incarnation + u64::from(corruption.is_empty())
         && votes(*hard_state) == votes(moment.hard_state)
         && *base == moment.base
-        && moment.mark(last.raft_index) == Some(*last)
-        && (last.raft_index >= small.witnessed || damage.iter().any(|damage| damage.raft_indexes.start <= last.raft_index + 1))
+        && moment.point(last.raft_index) == Some(*last)
+        && (last.raft_index >= small.max_evidence
+            || corruption
+                .iter()
+                .any(|corruption| corruption.raft_indexes.start <= last.raft_index + 1))
         && *peers == moment.peers.clone().into_iter().collect::<Vec<_>>();
     if right { Ok(()) } else { Err(format!("opened as {recovered:?}")) }
 }
 
-/// A damaged log names one batch, or none if something beside the batches was hit; gives all others as they were appended, and takes nothing.
-fn check_damaged(small: &Small, recovered: &Recovered, damage: &Damage, mut log: impl Storage) -> Result<(), String> {
-    let Damage { raft_indexes, .. } = damage;
-    if recovered.damage.len() > 1 || raft_indexes.end - raft_indexes.start > 1 {
-        return Err(format!("one flip is told as {:?}", recovered.damage));
+/// A damaged log names one batch, or none if something beside the batches was hit; gives all others
+/// as they were appended, and takes nothing.
+fn check_damaged(
+    small: &Small,
+    recovered: &Recovered,
+    corruption: &Corruption,
+    mut log: impl Storage,
+) -> Result<(), String> {
+    let Corruption { raft_indexes, .. } = corruption;
+    if recovered.corruption.len() > 1 || raft_indexes.end - raft_indexes.start > 1 {
+        return Err(format!("one flip is told as {:?}", recovered.corruption));
     }
     let reader = log.reader();
     small.moment.compare_what_reads(&*reader)?;
-    small.moment.cut_to(recovered.last.raft_index.max(small.witnessed)).compare_all_but(&*reader, raft_indexes.clone())?;
+    small
+        .moment
+        .cut_to(recovered.last.raft_index.max(small.max_evidence))
+        .compare_all_but(&*reader, raft_indexes.clone())?;
     let commit = recovered.hard_state.commit;
-    if !matches!(reader.mark(commit), Ok(Some(_))) {
+    if !matches!(reader.point(commit), Ok(Some(_))) {
         return Err(format!("what is committed is {commit}, which cannot be read"));
     }
-    match log.save(recovered.hard_state) {
-        Err(StorageError::Damaged { .. }) => Ok(()),
+    match log.save_hard_state(recovered.hard_state) {
+        Err(StorageError::Corrupt { .. }) => Ok(()),
         other => Err(format!("a damaged log was to be changed: {other:?}")),
     }
 }
 
 /// Flips every `stride`-th bit of every file, and counts what became of it by the kind of file.
 fn flip_all(small: &Small, stride: u64) -> BTreeMap<(String, Outcome), u64> {
-    let disk = SimulatedDisk::with(small.platter.clone(), 0);
-    let files: Vec<(String, u64)> = disk.list().unwrap().into_iter().map(|name| (name.clone(), disk.bytes_of(&name) * 8)).collect();
+    let disk = SimulatedDisk::with(small.image.clone(), 0);
+    let files: Vec<(String, u64)> = disk
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|name| (name.clone(), disk.bytes_of(&name) * 8))
+        .collect();
     let counts = Mutex::new(BTreeMap::new());
     for (name, bits) in files {
         let kind = name.rsplit('.').next().unwrap_or(&name).to_owned();
@@ -141,7 +172,9 @@ fn flip_all(small: &Small, stride: u64) -> BTreeMap<(String, Outcome), u64> {
                 if bit >= bits {
                     break;
                 }
-                let outcome = flip(small, &name, bit).unwrap_or_else(|error| panic!("bit {bit} (byte {}) of {name}: {error}", bit / 8));
+                let outcome = flip(small, &name, bit).unwrap_or_else(|error| {
+                    panic!("bit {bit} (byte {}) of {name}: {error}", bit / 8)
+                });
                 *counts.lock().unwrap().entry((kind.clone(), outcome)).or_insert(0) += 1;
             }
         };
@@ -157,17 +190,24 @@ fn flip_all(small: &Small, stride: u64) -> BTreeMap<(String, Outcome), u64> {
 fn a_flipped_bit_is_noticed_or_harmless() {
     let kinds = flip_all(&small(true), 211);
     for kind in ["seg", "state", "identity"] {
-        assert!(kinds.keys().any(|(name, _)| name == kind), "no bit of a file of kind {kind} was flipped: {kinds:?}");
+        assert!(
+            kinds.keys().any(|(name, _)| name == kind),
+            "no bit of a file of kind {kind} was flipped: {kinds:?}"
+        );
     }
     for outcome in [Outcome::NoticedOnOpening, Outcome::NoticedOnReading] {
         assert!(kinds.contains_key(&("seg".to_owned(), outcome)), "{kinds:?}");
     }
     let kinds = flip_all(&small(false), 401);
-    assert!(!kinds.contains_key(&("state".to_owned(), Outcome::NoticedOnOpening)), "one copy is enough: {kinds:?}");
+    assert!(
+        !kinds.contains_key(&("state".to_owned(), Outcome::NoticedOnOpening)),
+        "one copy is enough: {kinds:?}"
+    );
 }
 
-/// What the very last sync made durable may look torn after a power cut, for its witness may be lost with the power. The opening after that makes all of it
-/// durable once more, and was itself no witness: a bit that flipped later still cut the last batch off. Seeds 818413 and 901735 of the
+/// What the very last sync made durable may look torn after a power cut, for its witness may be
+/// lost with the power. The opening after that makes all of it durable once more, and was itself no
+/// witness: a bit that flipped later still cut the last batch off. Seeds 818413 and 901735 of the
 /// simulator showed it.
 #[test]
 fn what_an_opening_has_found_is_not_taken_for_torn_later() {
@@ -176,14 +216,20 @@ fn what_an_opening_has_found_is_not_taken_for_torn_later() {
     let last = trial.history.now().last();
     let disk = trial.disk.crash_keeping_nothing();
     let mut log = log_on(&disk);
-    assert_eq!(log.open(&genesis()).unwrap().last, last);
+    assert_eq!(log.open(&owner()).unwrap().last, last);
     let disk = disk.kill();
     let segment = disk.list().unwrap().into_iter().find(|name| name.ends_with(".seg")).unwrap();
     for byte in (RECORDS_AT..RECORDS_AT + 900).step_by(31) {
-        let disk = SimulatedDisk::with(disk.platter(), byte);
+        let disk = SimulatedDisk::with(disk.image(), byte);
         disk.flip(&segment, byte * 8);
-        let recovered = log_on(&disk).open(&genesis()).unwrap();
-        assert!(recovered.damage.iter().any(|damage| damage.raft_indexes.contains(&last.raft_index)), "byte {byte}: {recovered:?}");
+        let recovered = log_on(&disk).open(&owner()).unwrap();
+        assert!(
+            recovered
+                .corruption
+                .iter()
+                .any(|corruption| corruption.raft_indexes.contains(&last.raft_index)),
+            "byte {byte}: {recovered:?}"
+        );
     }
 }
 
@@ -192,7 +238,13 @@ fn what_an_opening_has_found_is_not_taken_for_torn_later() {
 fn every_flipped_bit_is_noticed_or_harmless() {
     for closed in [true, false] {
         let counts = flip_all(&small(closed), 1);
-        println!("{} flips of a log that was {}", counts.values().sum::<u64>(), if closed { "closed" } else { "cut off" });
-        counts.iter().for_each(|((kind, outcome), count)| println!("  {kind}: {count} {outcome:?}"));
+        println!(
+            "{} flips of a log that was {}",
+            counts.values().sum::<u64>(),
+            if closed { "closed" } else { "cut off" }
+        );
+        counts
+            .iter()
+            .for_each(|((kind, outcome), count)| println!("  {kind}: {count} {outcome:?}"));
     }
 }

@@ -1,30 +1,36 @@
-//! Every failure of the disk: each call of each kind fails once, in each workload; and the disk is full at every block.
+//! Every failure of the disk: each call of each kind fails once, in each workload; and the disk is
+//! full at every block.
 //!
-//! After an error: nothing is acknowledged any more, every later write and sync is refused, readers keep what they saw, and after a restart of the
-//! process or of the machine all that was acknowledged is there. After a full disk: the log is as before, votes can still be remembered, and it goes
-//! on when there is room.
+//! After an error: nothing is acknowledged any more, every later write and sync is refused, readers
+//! keep what they saw, and after a restart of the process or of the machine all that was
+//! acknowledged is there. After a full disk: the log is as before, votes can still be remembered,
+//! and it goes on when there is room.
 
 use std::io;
 
-use super::super::simulated::{BLOCK_BYTES, Call, Draws, Failure, Fault, SimulatedDisk};
+use super::super::simulated::{BLOCK_BYTES, CallFailure, CallFault, CallKind, Rng, SimulatedDisk};
 use super::history::{History, Moment};
-use super::workload::{Step, Trial, genesis, random_steps, workloads};
-use crate::storage::{Base, Mark, StorageError};
+use super::workload::{Step, Trial, owner, random_steps, workloads};
+use crate::storage::{Base, LogPoint, StorageError};
 
 fn nothing() -> History {
-    History::new(Base { mark: Mark::GENESIS, membership: genesis().membership })
+    History::new(Base { point: LogPoint::INITIAL, membership: owner().membership })
 }
 
 /// The workloads, without steps that end the machine: a new one has no fault planned.
 fn faultable() -> Vec<(String, Vec<Step>)> {
     let named = workloads().into_iter().map(|(name, steps)| (name.to_owned(), steps));
-    let random = (0..3).map(|seed| (format!("random {seed}"), random_steps(&mut Draws::new(seed), 40)));
+    let random =
+        (0..3).map(|seed| (format!("random {seed}"), random_steps(&mut Rng::new(seed), 40)));
     let stays = |step: &Step| !matches!(step, Step::Kill | Step::Crash);
-    named.chain(random).map(|(name, steps)| (name, steps.into_iter().filter(stays).collect())).collect()
+    named
+        .chain(random)
+        .map(|(name, steps)| (name, steps.into_iter().filter(stays).collect()))
+        .collect()
 }
 
 /// Runs `steps` on a disk with `fault`, until one fails, and then sees to it that nothing was lost.
-fn run_into(steps: &[Step], fault: Fault, place: &str) {
+fn run_into(steps: &[Step], fault: CallFault, place: &str) {
     let disk = SimulatedDisk::new(fault.after);
     disk.plan(fault);
     let mut trial = match Trial::on(disk.clone(), nothing(), 0, false) {
@@ -57,32 +63,45 @@ fn run_into(steps: &[Step], fault: Fault, place: &str) {
     restart_both_ways(&trial, place);
 }
 
-/// What was acknowledged is there after a power cut, and after a mere restart of the process, which may see more than the disk has. What the log
-/// said after the restart is there after the next power cut.
+/// What was acknowledged is there after a power cut, and after a mere restart of the process, which
+/// may see more than the disk has. What the log said after the restart is there after the next
+/// power cut.
 fn restart_both_ways(trial: &Trial, place: &str) {
     let judge = |disk: SimulatedDisk, how: &str| {
         let history = trial.history.after_crash(trial.disk.changes());
-        let again = Trial::on(disk, history, 0, false).unwrap_or_else(|error| panic!("{place}, after {how}: {error}"));
+        let again = Trial::on(disk, history, 0, false)
+            .unwrap_or_else(|error| panic!("{place}, after {how}: {error}"));
         let changes = again.disk.changes();
         let left = again.disk.crash_keeping_nothing();
         let last = Trial::on(left, again.history.after_crash(changes), 0, false);
-        last.map(|_| ()).unwrap_or_else(|error| panic!("{place}, after {how} and a power cut: {error}"));
+        last.map(|_| ())
+            .unwrap_or_else(|error| panic!("{place}, after {how} and a power cut: {error}"));
     };
     for seed in 1..4 {
-        judge(SimulatedDisk::with(trial.disk.platter(), seed).crash(), "a power cut");
+        judge(SimulatedDisk::with(trial.disk.image(), seed).crash(), "a power cut");
     }
     if !trial.disk.is_read_only() {
-        judge(SimulatedDisk::with(trial.disk.platter(), 4), "a restart");
+        judge(SimulatedDisk::with(trial.disk.image(), 4), "a restart");
     }
 }
 
-/// After an error that is final, what the log held `before` is still shown, and nothing more is taken.
+/// After an error that is final, what the log held `before` is still shown, and nothing more is
+/// taken.
 fn check_poisoned(trial: &mut Trial, before: &Moment, place: &str) {
-    before.compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, readers after the failure: {error}"));
+    before
+        .compare(&*trial.reader)
+        .unwrap_or_else(|error| panic!("{place}, readers after the failure: {error}"));
     if trial.log.is_none() {
         return;
     }
-    for step in [Step::Append(vec![vec![1]]), Step::Term, Step::Remember(1), Step::Reset(1), Step::Begin, Step::Wait] {
+    for step in [
+        Step::Append(vec![vec![1]]),
+        Step::Term,
+        Step::Remember(1),
+        Step::Reset(1),
+        Step::Begin,
+        Step::Wait,
+    ] {
         match trial.step(&step) {
             Err(StorageError::Poisoned(_)) => {}
             Ok(()) if matches!(step, Step::Begin) => {}
@@ -90,13 +109,17 @@ fn check_poisoned(trial: &mut Trial, before: &Moment, place: &str) {
         }
     }
     trial.step(&Step::Chores).expect("chores report nothing");
-    before.compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, readers after more was refused: {error}"));
+    before
+        .compare(&*trial.reader)
+        .unwrap_or_else(|error| panic!("{place}, readers after more was refused: {error}"));
     trial.disk.evict();
-    before.compare_what_reads(&*trial.reader).unwrap_or_else(|error| panic!("{place}, readers after the cache was dropped: {error}"));
+    before
+        .compare_what_reads(&*trial.reader)
+        .unwrap_or_else(|error| panic!("{place}, readers after the cache was dropped: {error}"));
 }
 
 /// How many calls of this kind `steps` make on a sound disk, and how much room they take.
-fn measure(steps: &[Step], call: Call) -> (u64, u64) {
+fn measure(steps: &[Step], call: CallKind) -> (u64, u64) {
     let mut trial = Trial::begin(0, false);
     let disk = trial.disk.clone();
     let mut room = disk.taken();
@@ -109,18 +132,18 @@ fn measure(steps: &[Step], call: Call) -> (u64, u64) {
 }
 
 /// Fails each call of this kind in each workload, one after the other.
-fn fail_every(call: Call) {
+fn fail_every(call: CallKind) {
     let kind = io::ErrorKind::Other;
     for (name, steps) in faultable() {
         for after in 0..measure(&steps, call).0 {
-            let fault = Fault { on: call, after, times: 1, then: Failure::Error(kind) };
+            let fault = CallFault { on: call, after, times: 1, then: CallFailure::Error(kind) };
             run_into(&steps, fault, &format!("{name}, {call:?} number {after} fails"));
         }
     }
 }
 
-/// Runs `steps` on a disk that becomes full on the way, or in a process that lacks something. Every step that was refused for that is done
-/// once there is room, or what was lacking.
+/// Runs `steps` on a disk that becomes full on the way, or in a process that lacks something. Every
+/// step that was refused for that is done once there is room, or what was lacking.
 fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
     let mut opened = Trial::on(disk.clone(), nothing(), 0, false);
     if opened.is_err() {
@@ -133,20 +156,31 @@ fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
         match trial.step(step) {
             Ok(()) => {}
             // Whoever opens a log is told as it is that it may not be written to.
-            Err(error) if error.is_temporary() || trial.log.is_none() && trial.disk.has_failed() => {
-                before.compare(&*trial.reader).unwrap_or_else(|error| panic!("{place}, {step:?} on a full disk: {error}"));
+            Err(error)
+                if error.is_temporary() || trial.log.is_none() && trial.disk.has_failed() =>
+            {
+                before
+                    .compare(&*trial.reader)
+                    .unwrap_or_else(|error| panic!("{place}, {step:?} on a full disk: {error}"));
                 // Nor does a restart bring back what there was no room for.
                 restart_both_ways(&trial, &format!("{place}, {step:?}"));
                 if trial.log.is_some() {
                     let saved = trial.step(&Step::Term).and_then(|()| trial.step(&Step::Sync));
-                    saved.unwrap_or_else(|error| panic!("{place}, remembering a vote after {step:?}: {error}"));
+                    saved.unwrap_or_else(|error| {
+                        panic!("{place}, remembering a vote after {step:?}: {error}")
+                    });
                     trial.step(&Step::Chores).expect("chores report nothing");
                 }
                 disk.set_room(None);
-                trial.step(step).unwrap_or_else(|error| panic!("{place}, {step:?} with room: {error}"));
+                trial
+                    .step(step)
+                    .unwrap_or_else(|error| panic!("{place}, {step:?} with room: {error}"));
             }
-            // On a file system that copies on write even a sync may find no room. That is final like any other failure of a sync.
-            Err(StorageError::Io { .. } | StorageError::Poisoned(_)) if matches!(step, Step::Sync | Step::Wait) => {
+            // On a file system that copies on write even a sync may find no room. That is final
+            // like any other failure of a sync.
+            Err(StorageError::Io { .. } | StorageError::Poisoned(_))
+                if matches!(step, Step::Sync | Step::Wait) =>
+            {
                 check_poisoned(&mut trial, &before, place);
                 break;
             }
@@ -164,38 +198,44 @@ fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
 
 #[test]
 fn a_failed_sync_acknowledges_nothing_and_is_final() {
-    fail_every(Call::Sync);
+    fail_every(CallKind::Sync);
 }
 
 #[test]
 fn a_failed_sync_of_the_directory_acknowledges_nothing_and_is_final() {
-    fail_every(Call::SyncDir);
+    fail_every(CallKind::SyncDir);
 }
 
 #[test]
 fn a_failed_write_loses_nothing_that_was_acknowledged() {
-    fail_every(Call::Write);
+    fail_every(CallKind::Write);
 }
 
 #[test]
 fn a_failed_change_of_names_or_lengths_loses_nothing_that_was_acknowledged() {
-    [Call::Create, Call::Rename, Call::Remove, Call::Allocate].into_iter().for_each(fail_every);
+    [CallKind::Create, CallKind::Rename, CallKind::Remove, CallKind::Allocate]
+        .into_iter()
+        .for_each(fail_every);
 }
 
 #[test]
 fn a_failed_read_is_an_error_and_loses_nothing_that_was_acknowledged() {
-    [Call::Read, Call::Open, Call::List, Call::Size, Call::Map].into_iter().for_each(fail_every);
+    [CallKind::Read, CallKind::Open, CallKind::List, CallKind::Size, CallKind::Map]
+        .into_iter()
+        .for_each(fail_every);
 }
 
 #[test]
 fn a_short_write_or_read_is_gone_on_with() {
     for (name, steps) in faultable() {
-        for (call, after) in
-            [Call::Write, Call::Read].into_iter().flat_map(|call| (0..measure(&steps, call).0).step_by(3).map(move |n| (call, n)))
+        for (call, after) in [CallKind::Write, CallKind::Read]
+            .into_iter()
+            .flat_map(|call| (0..measure(&steps, call).0).step_by(3).map(move |n| (call, n)))
         {
             let disk = SimulatedDisk::new(0);
-            disk.plan(Fault { on: call, after, times: 2, then: Failure::Short });
-            let mut trial = Trial::on(disk, nothing(), 0, false).unwrap_or_else(|error| panic!("{name}, {call:?} {after}: {error}"));
+            disk.plan(CallFault { on: call, after, times: 2, then: CallFailure::Short });
+            let mut trial = Trial::on(disk, nothing(), 0, false)
+                .unwrap_or_else(|error| panic!("{name}, {call:?} {after}: {error}"));
             trial.run(&steps);
         }
     }
@@ -204,7 +244,7 @@ fn a_short_write_or_read_is_gone_on_with() {
 #[test]
 fn a_full_disk_changes_nothing_and_the_log_goes_on_once_there_is_room() {
     for (name, steps) in faultable() {
-        let (_, room) = measure(&steps, Call::Write);
+        let (_, room) = measure(&steps, CallKind::Write);
         for blocks in 0..room / BLOCK_BYTES {
             let disk = SimulatedDisk::new(blocks);
             disk.set_room(Some(blocks * BLOCK_BYTES));
@@ -215,11 +255,16 @@ fn a_full_disk_changes_nothing_and_the_log_goes_on_once_there_is_room() {
 
 #[test]
 fn a_single_refusal_for_want_of_room_changes_nothing() {
-    for call in [Call::Write, Call::Create, Call::Allocate, Call::Rename] {
+    for call in [CallKind::Write, CallKind::Create, CallKind::Allocate, CallKind::Rename] {
         for (name, steps) in faultable() {
             for after in 0..measure(&steps, call).0 {
                 let disk = SimulatedDisk::new(after);
-                disk.plan(Fault { on: call, after, times: 1, then: Failure::Error(io::ErrorKind::StorageFull) });
+                disk.plan(CallFault {
+                    on: call,
+                    after,
+                    times: 1,
+                    then: CallFailure::Error(io::ErrorKind::StorageFull),
+                });
                 run_full(&steps, disk, &format!("{name}, no room for {call:?} number {after}"));
             }
         }
@@ -228,12 +273,19 @@ fn a_single_refusal_for_want_of_room_changes_nothing() {
 
 #[test]
 fn a_moment_without_descriptors_or_memory_changes_nothing() {
-    for call in [Call::Create, Call::Open, Call::Map, Call::Allocate, Call::Rename, Call::List] {
+    for call in [
+        CallKind::Create,
+        CallKind::Open,
+        CallKind::Map,
+        CallKind::Allocate,
+        CallKind::Rename,
+        CallKind::List,
+    ] {
         for (name, steps) in faultable() {
             for after in 0..measure(&steps, call).0 {
                 let disk = SimulatedDisk::new(after);
-                let then = Failure::Error(io::ErrorKind::OutOfMemory);
-                disk.plan(Fault { on: call, after, times: 1, then });
+                let then = CallFailure::Error(io::ErrorKind::OutOfMemory);
+                disk.plan(CallFault { on: call, after, times: 1, then });
                 run_full(&steps, disk, &format!("{name}, {call:?} number {after} lacks memory"));
             }
         }
@@ -242,13 +294,21 @@ fn a_moment_without_descriptors_or_memory_changes_nothing() {
 
 #[test]
 fn a_moment_without_leave_to_write_changes_nothing() {
-    let kinds = [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied, io::ErrorKind::FileTooLarge];
-    for call in [Call::Write, Call::Create, Call::Allocate, Call::Rename] {
+    let kinds = [
+        io::ErrorKind::ReadOnlyFilesystem,
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::FileTooLarge,
+    ];
+    for call in [CallKind::Write, CallKind::Create, CallKind::Allocate, CallKind::Rename] {
         for (name, steps) in faultable() {
             for (after, kind) in (0..measure(&steps, call).0).zip(kinds.into_iter().cycle()) {
                 let disk = SimulatedDisk::new(after);
-                disk.plan(Fault { on: call, after, times: 1, then: Failure::Error(kind) });
-                run_full(&steps, disk, &format!("{name}, {call:?} number {after} ends with {kind:?}"));
+                disk.plan(CallFault { on: call, after, times: 1, then: CallFailure::Error(kind) });
+                run_full(
+                    &steps,
+                    disk,
+                    &format!("{name}, {call:?} number {after} ends with {kind:?}"),
+                );
             }
         }
     }
@@ -257,19 +317,26 @@ fn a_moment_without_leave_to_write_changes_nothing() {
 /// Whatever the operating system says of it, nobody knows what became of the data.
 #[test]
 fn a_sync_that_fails_for_a_moment_is_final() {
-    use io::ErrorKind::{FileTooLarge, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem};
+    use io::ErrorKind::{
+        FileTooLarge, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+    };
     for kind in [OutOfMemory, ReadOnlyFilesystem, PermissionDenied, FileTooLarge, QuotaExceeded] {
         let mut trial = Trial::begin(0, false);
         trial.run(&[Step::Append(vec![vec![100]])]);
         let before = trial.history.now().clone();
-        trial.disk.plan(Fault { on: Call::Sync, after: 0, times: 1, then: Failure::Error(kind) });
+        trial.disk.plan(CallFault {
+            on: CallKind::Sync,
+            after: 0,
+            times: 1,
+            then: CallFailure::Error(kind),
+        });
         assert!(matches!(trial.step(&Step::Sync), Err(StorageError::Io { .. })), "{kind:?}");
         check_poisoned(&mut trial, &before, &format!("a sync that ends with {kind:?}"));
     }
 }
 
-/// Each opening writes a new generation of the state, and the fifth takes the place of the only one that is durable. That is safe because it differs
-/// from it in one sector.
+/// Each opening writes a new generation of the state, and the fifth takes the place of the only one
+/// that is durable. That is safe because it differs from it in one sector.
 #[test]
 fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
     for seed in 0..60 {
@@ -280,9 +347,15 @@ fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
         trial.log = None;
         let (disk, history) = (trial.disk.clone(), trial.history.after_crash(trial.disk.changes()));
         for _ in 0..6 {
-            // The sync that makes sure of what was read succeeds, for there is nothing to do; that of the next generation fails.
+            // The sync that makes sure of what was read succeeds, for there is nothing to do; that
+            // of the next generation fails.
             let after = if seed % 2 == 0 { 2 } else { 0 };
-            disk.plan(Fault { on: Call::Sync, after, times: 1, then: Failure::Error(io::ErrorKind::Other) });
+            disk.plan(CallFault {
+                on: CallKind::Sync,
+                after,
+                times: 1,
+                then: CallFailure::Error(io::ErrorKind::Other),
+            });
             let opened = Trial::on(disk.clone(), history.clone(), 0, false);
             assert!(opened.is_err() && disk.has_failed(), "seed {seed}");
         }
@@ -291,16 +364,32 @@ fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
     }
 }
 
-/// The disk had room for one of the two copies of a new state, or for some records of an append. That was once refused as if nothing had been written,
-/// and after a crash it was there: another vote, a log begun anew, batches that nobody had taken. A simulated cluster showed it.
+/// The disk had room for one of the two copies of a new state, or for some records of an append.
+/// That was once refused as if nothing had been written, and after a crash it was there: another
+/// vote, a log begun anew, batches that nobody had taken. A simulated cluster showed it.
 #[test]
 fn what_found_room_for_a_part_is_not_merely_refused() {
-    for step in [Step::Term, Step::Remember(1), Step::Reset(1), Step::Append(vec![vec![100], vec![100], vec![100]])] {
+    for step in [
+        Step::Term,
+        Step::Remember(1),
+        Step::Reset(1),
+        Step::Append(vec![vec![100], vec![100], vec![100]]),
+    ] {
         let mut trial = Trial::begin(0, false);
         trial.run(&[Step::Append(vec![vec![100]]), Step::Sync]);
         let before = trial.history.now().clone();
-        trial.disk.plan(Fault { on: Call::Write, after: 0, times: 1, then: Failure::Short });
-        trial.disk.plan(Fault { on: Call::Write, after: 1, times: 1, then: Failure::Error(io::ErrorKind::StorageFull) });
+        trial.disk.plan(CallFault {
+            on: CallKind::Write,
+            after: 0,
+            times: 1,
+            then: CallFailure::Short,
+        });
+        trial.disk.plan(CallFault {
+            on: CallKind::Write,
+            after: 1,
+            times: 1,
+            then: CallFailure::Error(io::ErrorKind::StorageFull),
+        });
         let place = format!("{step:?}");
         let outcome = trial.step(&step);
         assert!(matches!(outcome, Err(StorageError::Io { .. })), "{place}: {outcome:?}");
@@ -309,17 +398,30 @@ fn what_found_room_for_a_part_is_not_merely_refused() {
     }
 }
 
-/// An append filled one new segment and found no room for the next. It was refused and the first removed, but not durably: the next sync should have
-/// seen to that and failed, the node with it, and after a power cut the log held batches that nobody had taken. Seed 726268 of the simulator showed it.
+/// An append filled one new segment and found no room for the next. It was refused and the first
+/// removed, but not durably: the next sync should have seen to that and failed, the node with it,
+/// and after a power cut the log held batches that nobody had taken. Seed 726268 of the simulator
+/// showed it.
 #[test]
 fn segments_begun_for_an_append_that_is_refused_are_gone_for_good() {
     let batches = vec![vec![100]; 200];
     for seed in 0..40 {
-        for append in [Step::Append(batches.clone()), Step::Cut(1, batches.clone())] {
+        for append in [Step::Append(batches.clone()), Step::CrashState(1, batches.clone())] {
             let mut trial = Trial::begin(seed, false);
-            trial.run(&[Step::Append(vec![vec![9000]]), Step::Append(vec![vec![3000]]), Step::Sync, Step::Term]);
-            // The heads of four segments are written, then the records of the first. Those of the second find no room.
-            trial.disk.plan(Fault { on: Call::Write, after: 5, times: 1, then: Failure::Error(io::ErrorKind::StorageFull) });
+            trial.run(&[
+                Step::Append(vec![vec![9000]]),
+                Step::Append(vec![vec![3000]]),
+                Step::Sync,
+                Step::Term,
+            ]);
+            // The heads of four segments are written, then the records of the first. Those of the
+            // second find no room.
+            trial.disk.plan(CallFault {
+                on: CallKind::Write,
+                after: 5,
+                times: 1,
+                then: CallFailure::Error(io::ErrorKind::StorageFull),
+            });
             let refused = trial.step(&append);
             assert!(matches!(refused, Err(StorageError::Full { .. })), "seed {seed}: {refused:?}");
             restart_both_ways(&trial, &format!("seed {seed}"));

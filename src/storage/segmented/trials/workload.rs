@@ -2,37 +2,50 @@
 
 use std::sync::Arc;
 
-use super::super::simulated::{Cut, Draws, SimulatedDisk};
+use super::super::simulated::{CrashState, Rng, SimulatedDisk};
 use super::super::{DiskLog, SegmentOptions};
 use super::history::History;
 use crate::batch::OpenBatch;
 use crate::entry::NodeId;
 use crate::role::Membership;
-use crate::storage::{Base, Batch, Chore, Genesis, HardState, LogReader, Mark, PendingSync, Recovered, Storage, StorageError};
+use crate::storage::{
+    BackgroundTask, Base, Batch, HardState, LogOwner, LogPoint, LogReader, PendingSync, Recovered,
+    Storage, StorageError,
+};
 
 /// Small, so that every workload rolls.
 pub(super) const SEGMENT_BYTES: u64 = 16 << 10;
 
-pub(super) fn genesis() -> Genesis {
+pub(super) fn owner() -> LogOwner {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
-    Genesis { group: "trial".into(), node: NodeId::from(2), cluster: 7, membership }
+    LogOwner { group: "trial".into(), node: NodeId::from(2), cluster: 7, membership }
 }
 
 /// The log on `disk`, not opened yet.
 pub(super) fn log_on(disk: &SimulatedDisk) -> DiskLog<SimulatedDisk> {
-    DiskLog::on(disk.clone(), SegmentOptions { segment_bytes: SEGMENT_BYTES, ..SegmentOptions::default() })
+    DiskLog::on(
+        disk.clone(),
+        SegmentOptions { segment_bytes: SEGMENT_BYTES, ..SegmentOptions::default() },
+    )
 }
 
-/// The batch that follows `before`, with a payload of each of `sizes`; a control record if there are none. No two salts give the same bytes.
-pub(super) fn batch_after(before: &Mark, term: u64, salt: u64, sizes: &[usize]) -> Batch {
+/// The batch that follows `before`, with a payload of each of `sizes`; a control record if there
+/// are none. No two salts give the same bytes.
+pub(super) fn batch_after(before: &LogPoint, term: u64, salt: u64, sizes: &[usize]) -> Batch {
     let mut open = OpenBatch::with_capacity(0);
     for (slot, &size) in sizes.iter().enumerate() {
         let seed = salt.wrapping_mul(131).wrapping_add(slot as u64);
-        let payload: Vec<u8> = (0..size as u64).map(|at| (at.wrapping_mul(7) ^ at >> 8).wrapping_add(seed) as u8).collect();
+        let payload: Vec<u8> = (0..size as u64)
+            .map(|at| (at.wrapping_mul(7) ^ at >> 8).wrapping_add(seed) as u8)
+            .collect();
         open.push(&payload, crc32fast::hash(&payload));
     }
     let timestamp = before.timestamp.max(salt);
-    let body = if open.is_empty() { Default::default() } else { open.close(before.next_index, before.next_position, timestamp) };
+    let body = if open.is_empty() {
+        Default::default()
+    } else {
+        open.close(before.next_index, before.next_position, timestamp)
+    };
     Batch::new(before.raft_index + 1, term, body).expect("what was just encoded can be decoded")
 }
 
@@ -42,8 +55,9 @@ pub(super) enum Step {
     /// Append a batch of each of these, with payloads of these sizes.
     Append(Vec<Vec<usize>>),
     /// The same, behind the batch so many before the last; what stands there is cut off.
-    Cut(u64, Vec<Vec<usize>>),
-    /// Append once more the first so many of the batches that the last restart has lost. A leader does that to its followers.
+    CrashState(u64, Vec<Vec<usize>>),
+    /// Append once more the first so many of the batches that the last restart has lost. A leader
+    /// does that to its followers.
     Resend(usize),
     /// A new term, and a vote in it.
     Term,
@@ -62,7 +76,7 @@ pub(super) enum Step {
     /// Begin anew, so many raft indexes behind the last.
     Reset(u64),
     /// Do one piece of work that the log hands out.
-    Chore,
+    BackgroundTask,
     /// Do all of it.
     Chores,
     /// Close and open again.
@@ -75,7 +89,7 @@ pub(super) enum Step {
 
 /// What happened between an opening of a disk and the end of the machine.
 pub(super) struct Episode {
-    pub(super) cuts: Vec<Cut>,
+    pub(super) cuts: Vec<CrashState>,
     pub(super) history: History,
 }
 
@@ -98,23 +112,40 @@ impl Trial {
     /// Opens a new log on a new disk. With `traced`, keeps the disk as it was before every change.
     pub(super) fn begin(seed: u64, traced: bool) -> Trial {
         let disk = SimulatedDisk::new(seed);
-        let history = History::new(Base { mark: Mark::GENESIS, membership: genesis().membership });
-        Trial::on(disk, history, seed << 20, traced).unwrap_or_else(|error| panic!("seed {seed}: {error}"))
+        let history =
+            History::new(Base { point: LogPoint::INITIAL, membership: owner().membership });
+        Trial::on(disk, history, seed << 20, traced)
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"))
     }
 
     /// Opens the log on `disk`, of which `history` tells.
-    pub(super) fn on(disk: SimulatedDisk, history: History, salt: u64, traced: bool) -> Result<Trial, String> {
+    pub(super) fn on(
+        disk: SimulatedDisk,
+        history: History,
+        salt: u64,
+        traced: bool,
+    ) -> Result<Trial, String> {
         let mut log = log_on(&disk);
         if traced {
             disk.trace();
         }
         let before = disk.changes();
-        let recovered = log.open(&genesis()).map_err(|error| format!("opening failed: {error}"))?;
+        let recovered = log.open(&owner()).map_err(|error| format!("opening failed: {error}"))?;
         let reader = log.reader();
         history.judge(before, &recovered, &*reader)?;
         let lost = history.now().behind(recovered.last);
-        let mut trial =
-            Trial { disk, log: Some(log), reader, history, pending: Vec::new(), lost, salt, commit: 0, traced, episodes: Vec::new() };
+        let mut trial = Trial {
+            disk,
+            log: Some(log),
+            reader,
+            history,
+            pending: Vec::new(),
+            lost,
+            salt,
+            commit: 0,
+            traced,
+            episodes: Vec::new(),
+        };
         trial.opened(before, &recovered);
         Ok(trial)
     }
@@ -132,9 +163,9 @@ impl Trial {
     }
 
     fn close_episode(&mut self) {
-        let (mut cuts, platter) = self.disk.take_trace();
+        let (mut cuts, image) = self.disk.take_trace();
         if let Some(last) = cuts.last() {
-            cuts.push(Cut { number: self.disk.changes(), platter, ..*last });
+            cuts.push(CrashState { number: self.disk.changes(), image, ..*last });
         }
         self.episodes.push(Episode { cuts, history: self.history.clone() });
     }
@@ -143,18 +174,19 @@ impl Trial {
     pub(super) fn step(&mut self, step: &Step) -> Result<(), StorageError> {
         match step {
             Step::Append(sizes) => self.append(0, sizes),
-            Step::Cut(back, sizes) => self.append(*back, sizes),
+            Step::CrashState(back, sizes) => self.append(*back, sizes),
             Step::Resend(count) => self.resend(*count),
             Step::Term => {
                 let HardState { term, .. } = self.history.now().hard_state;
-                let vote = [None, Some(NodeId::from(1)), Some(NodeId::from(3))][(term % 3) as usize];
-                self.save(HardState { term: term + 1, vote, commit: self.commit })
+                let vote =
+                    [None, Some(NodeId::from(1)), Some(NodeId::from(3))][(term % 3) as usize];
+                self.save_hard_state(HardState { term: term + 1, vote, commit: self.commit })
             }
             Step::Commit(back) => {
                 self.commit = self.commit.max(self.last().saturating_sub(*back));
                 Ok(())
             }
-            Step::Remember(peer) => self.remember(NodeId::from(1 + peer)),
+            Step::Remember(peer) => self.save_peer(NodeId::from(1 + peer)),
             Step::Begin => {
                 let sync = (self.log().begin_sync(), self.history.number());
                 self.pending.push(sync);
@@ -170,12 +202,12 @@ impl Trial {
             }
             Step::Purge(back) => self.purge(*back),
             Step::Reset(forward) => self.reset(*forward),
-            Step::Chore => {
-                self.chore();
+            Step::BackgroundTask => {
+                self.background_task();
                 Ok(())
             }
             Step::Chores => {
-                while self.chore() {}
+                while self.background_task() {}
                 Ok(())
             }
             Step::Reopen => self.reopen(),
@@ -215,23 +247,33 @@ impl Trial {
 
     fn append(&mut self, back: u64, sizes: &[Vec<usize>]) -> Result<(), StorageError> {
         let now = self.history.now();
-        let kept = self.last().saturating_sub(back).max(self.commit).max(now.base.mark.raft_index).min(self.last());
-        let mut mark = now.mark(kept).expect("it lies between base and last");
-        let term = now.hard_state.term.max(mark.term);
+        let kept = self
+            .last()
+            .saturating_sub(back)
+            .max(self.commit)
+            .max(now.base.point.raft_index)
+            .min(self.last());
+        let mut point = now.point(kept).expect("it lies between base and last");
+        let term = now.hard_state.term.max(point.term);
         let mut batches = Vec::new();
         for sizes in sizes {
             self.salt += 1;
-            let batch = batch_after(&mark, term, self.salt, sizes);
-            mark = batch.mark_after(&mark).expect("it was made to follow");
+            let batch = batch_after(&point, term, self.salt, sizes);
+            point = batch.point_after(&point).expect("it was made to follow");
             batches.push(batch);
         }
-        self.take(kept, &batches, self.commit.min(mark.raft_index))
+        self.take(kept, &batches, self.commit.min(point.raft_index))
     }
 
     fn resend(&mut self, count: usize) -> Result<(), StorageError> {
         let before = self.lost.first().map_or(0, |batch| batch.raft_index() - 1);
         // Once something else was appended, they are of no use any more.
-        if self.last() == before && self.lost.first().is_some_and(|batch| batch.mark_after(&self.history.now().last()).is_ok()) {
+        if self.last() == before
+            && self
+                .lost
+                .first()
+                .is_some_and(|batch| batch.point_after(&self.history.now().last()).is_ok())
+        {
             let again: Vec<Batch> = self.lost.drain(..count.min(self.lost.len())).collect();
             return self.take(before, &again, self.commit);
         }
@@ -247,21 +289,21 @@ impl Trial {
         result
     }
 
-    fn save(&mut self, hard_state: HardState) -> Result<(), StorageError> {
+    fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
         let began = self.disk.changes();
-        let result = self.log().save(hard_state);
+        let result = self.log().save_hard_state(hard_state);
         if Self::may_have_happened(&result) {
-            self.history.save(began, hard_state);
+            self.history.save_hard_state(began, hard_state);
         }
         result
     }
 
-    fn remember(&mut self, peer: NodeId) -> Result<(), StorageError> {
+    fn save_peer(&mut self, peer: NodeId) -> Result<(), StorageError> {
         self.salt += 1;
         let (began, directory) = (self.disk.changes(), u128::from(self.salt));
-        let result = self.log().remember(peer, directory);
+        let result = self.log().save_peer(peer, directory);
         if Self::may_have_happened(&result) {
-            self.history.remember(began, peer, directory);
+            self.history.save_peer(began, peer, directory);
         }
         result
     }
@@ -278,12 +320,15 @@ impl Trial {
 
     fn purge(&mut self, back: u64) -> Result<(), StorageError> {
         let now = self.history.now();
-        let index = now.mark(self.last().saturating_sub(back)).map_or(0, |mark| mark.next_index);
-        let (old, began, commit) = (now.base.mark, self.disk.changes(), self.commit);
+        let index = now.point(self.last().saturating_sub(back)).map_or(0, |point| point.next_index);
+        let (old, began, commit) = (now.base.point, self.disk.changes(), self.commit);
         let result = self.log().purge(index, commit);
-        let new = self.reader.base().mark;
+        let new = self.reader.base().point;
         if new != old {
-            assert!(new.next_index <= index && new.raft_index <= commit, "purge({index}, {commit}) moved the base to {new:?}");
+            assert!(
+                new.next_index <= index && new.raft_index <= commit,
+                "purge({index}, {commit}) moved the base to {new:?}"
+            );
             self.history.purge(began, new, commit);
         }
         result
@@ -292,7 +337,7 @@ impl Trial {
     fn reset(&mut self, forward: u64) -> Result<(), StorageError> {
         self.salt += 1;
         let last = self.history.now().last();
-        let mark = Mark {
+        let point = LogPoint {
             raft_index: last.raft_index + forward,
             term: self.history.now().hard_state.term.max(last.term),
             next_index: last.next_index + 2 * forward,
@@ -301,20 +346,21 @@ impl Trial {
             chain: self.salt as u32,
         };
         let voters = [1, 2, 3 + self.salt % 3].map(NodeId::from);
-        let (base, began) = (Base { mark, membership: Membership::of_voters(voters) }, self.disk.changes());
+        let (base, began) =
+            (Base { point, membership: Membership::of_voters(voters) }, self.disk.changes());
         let result = self.log().reset(&base);
         if Self::may_have_happened(&result) {
             self.history.reset(began, &base);
         }
         if result.is_ok() {
-            self.commit = mark.raft_index;
+            self.commit = point.raft_index;
         }
         result
     }
 
-    fn chore(&mut self) -> bool {
-        let chore: Option<Chore> = self.log().next_chore();
-        chore.map(|chore| chore()).is_some()
+    fn background_task(&mut self) -> bool {
+        let background_task: Option<BackgroundTask> = self.log().next_task();
+        background_task.map(|background_task| background_task()).is_some()
     }
 
     fn reopen(&mut self) -> Result<(), StorageError> {
@@ -322,24 +368,31 @@ impl Trial {
         self.log = None;
         let before = self.disk.changes();
         let mut log = log_on(&self.disk);
-        let recovered = log.open(&genesis())?;
+        let recovered = log.open(&owner())?;
         self.reader = log.reader();
-        self.history.judge_now(before, &recovered, &*self.reader).unwrap_or_else(|error| panic!("opened again, {error}"));
+        self.history
+            .judge_now(before, &recovered, &*self.reader)
+            .unwrap_or_else(|error| panic!("opened again, {error}"));
         self.log = Some(log);
         self.opened(before, &recovered);
         Ok(())
     }
 
     /// Ends the machine as `end` says, and opens the log on what it left.
-    fn restart(&mut self, end: impl FnOnce(&SimulatedDisk) -> SimulatedDisk) -> Result<(), StorageError> {
+    fn restart(
+        &mut self,
+        end: impl FnOnce(&SimulatedDisk) -> SimulatedDisk,
+    ) -> Result<(), StorageError> {
         self.close_episode();
         let disk = end(&self.disk);
         let history = self.history.after_crash(self.disk.changes());
         let held = self.history.now().clone();
         self.pending.clear();
         self.log = None;
-        held.compare(&*self.reader).unwrap_or_else(|error| panic!("after the machine was gone, {error}"));
-        let next = Trial::on(disk, history, self.salt, self.traced).unwrap_or_else(|error| panic!("after a restart, {error}"));
+        held.compare(&*self.reader)
+            .unwrap_or_else(|error| panic!("after the machine was gone, {error}"));
+        let next = Trial::on(disk, history, self.salt, self.traced)
+            .unwrap_or_else(|error| panic!("after a restart, {error}"));
         let episodes = std::mem::take(&mut self.episodes);
         *self = Trial { episodes, ..next };
         Ok(())
@@ -347,15 +400,15 @@ impl Trial {
 }
 
 /// Steps drawn by chance.
-pub(super) fn random_steps(draws: &mut Draws, count: usize) -> Vec<Step> {
+pub(super) fn random_steps(draws: &mut Rng, count: usize) -> Vec<Step> {
     (0..count).map(|_| random_step(draws)).collect()
 }
 
-fn random_step(draws: &mut Draws) -> Step {
+fn random_step(draws: &mut Rng) -> Step {
     match draws.below(32) {
         0..8 => Step::Append(random_sizes(draws)),
         8..10 => Step::Resend(1 + draws.below(3) as usize),
-        10..13 => Step::Cut(draws.below(6), random_sizes(draws)),
+        10..13 => Step::CrashState(draws.below(6), random_sizes(draws)),
         13..15 => Step::Term,
         15..17 => Step::Commit(draws.below(6)),
         17 => Step::Remember(draws.below(5)),
@@ -370,7 +423,7 @@ fn random_step(draws: &mut Draws) -> Step {
                 Step::Term
             }
         }
-        27 => Step::Chore,
+        27 => Step::BackgroundTask,
         28 => Step::Chores,
         29 => Step::Reopen,
         30 => Step::Kill,
@@ -379,10 +432,12 @@ fn random_step(draws: &mut Draws) -> Step {
 }
 
 /// Of one batch mostly, and of few; sizes at the borders of fields and sectors.
-fn random_sizes(draws: &mut Draws) -> Vec<Vec<usize>> {
+fn random_sizes(draws: &mut Rng) -> Vec<Vec<usize>> {
     const SIZES: [usize; 10] = [0, 1, 7, 8, 100, 384, 500, 512, 2000, 5000];
     let batches = if draws.chance(180) { 1 } else { 1 + draws.below(4) };
-    (0..batches).map(|_| (0..draws.below(4)).map(|_| SIZES[draws.below(10) as usize]).collect()).collect()
+    (0..batches)
+        .map(|_| (0..draws.below(4)).map(|_| SIZES[draws.below(10) as usize]).collect())
+        .collect()
 }
 
 /// What a log does in its life, one after the other.
@@ -392,16 +447,67 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
     let filled = |count: usize| vec![[one(3000), Sync]; count].concat();
     vec![
         ("the first opening", vec![]),
-        ("append", vec![one(100), Sync, one(700), one(0), Sync, Append(vec![vec![]]), Begin, one(20), Wait, one(900), Sync]),
-        ("a batch of many", vec![Append(vec![vec![100; 12], vec![], vec![1500, 0, 3]]), Sync, Append(vec![vec![9]; 6]), Begin, Wait]),
+        (
+            "append",
+            vec![
+                one(100),
+                Sync,
+                one(700),
+                one(0),
+                Sync,
+                Append(vec![vec![]]),
+                Begin,
+                one(20),
+                Wait,
+                one(900),
+                Sync,
+            ],
+        ),
+        (
+            "a batch of many",
+            vec![
+                Append(vec![vec![100; 12], vec![], vec![1500, 0, 3]]),
+                Sync,
+                Append(vec![vec![9]; 6]),
+                Begin,
+                Wait,
+            ],
+        ),
         (
             "roll",
-            [filled(4), vec![one(3000), one(3000), one(3000), Sync, Chores, one(3000), Sync, one(40_000), Sync, one(9), Sync]].concat(),
+            [
+                filled(4),
+                vec![
+                    one(3000),
+                    one(3000),
+                    one(3000),
+                    Sync,
+                    Chores,
+                    one(3000),
+                    Sync,
+                    one(40_000),
+                    Sync,
+                    one(9),
+                    Sync,
+                ],
+            ]
+            .concat(),
         ),
-        ("roll into a spare", [vec![Chores], filled(3), vec![Chores], filled(3), vec![Chores], filled(4)].concat()),
+        (
+            "roll into a spare",
+            [vec![Chores], filled(3), vec![Chores], filled(3), vec![Chores], filled(4)].concat(),
+        ),
         (
             "one append over three segments",
-            vec![Chores, Append(vec![vec![5000]; 7]), Chores, Sync, Chores, Append(vec![vec![2500]; 9]), Sync],
+            vec![
+                Chores,
+                Append(vec![vec![5000]; 7]),
+                Chores,
+                Sync,
+                Chores,
+                Append(vec![vec![2500]; 9]),
+                Sync,
+            ],
         ),
         (
             "conflict",
@@ -411,11 +517,11 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 one(700),
                 Sync,
                 Term,
-                Cut(2, vec![vec![50], vec![60]]),
+                CrashState(2, vec![vec![50], vec![60]]),
                 one(70),
                 Sync,
-                Cut(1, vec![vec![]]),
-                Cut(1, vec![vec![8]]),
+                CrashState(1, vec![vec![]]),
+                CrashState(1, vec![vec![8]]),
                 Sync,
                 Chores,
             ],
@@ -427,12 +533,12 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 vec![
                     Chores,
                     Term,
-                    Cut(7, vec![vec![100]]),
+                    CrashState(7, vec![vec![100]]),
                     Chores,
                     Sync,
                     Chores,
                     Term,
-                    Cut(2, vec![vec![], vec![10]]),
+                    CrashState(2, vec![vec![], vec![10]]),
                     Begin,
                     one(3),
                     Wait,
@@ -444,7 +550,24 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
         ),
         (
             "purge",
-            [filled(12), vec![Chores, Commit(0), Purge(4), Chores, one(10), Sync, Chores, Purge(0), Sync, Chores, one(11), Sync]].concat(),
+            [
+                filled(12),
+                vec![
+                    Chores,
+                    Commit(0),
+                    Purge(4),
+                    Chores,
+                    one(10),
+                    Sync,
+                    Chores,
+                    Purge(0),
+                    Sync,
+                    Chores,
+                    one(11),
+                    Sync,
+                ],
+            ]
+            .concat(),
         ),
         (
             "purged segments are used again",
@@ -466,7 +589,7 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 one(700),
                 Begin,
                 Term,
-                Cut(2, vec![vec![50]]),
+                CrashState(2, vec![vec![50]]),
                 Wait,
                 one(70),
                 Sync,
@@ -477,8 +600,8 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 Sync,
             ],
         ),
-        // The purge was not durable yet when the log was cut right behind its new base. A crash that kept the new segment and lost the purge was taken
-        // for damage.
+        // The purge was not durable yet when the log was cut right behind its new base. A crash
+        // that kept the new segment and lost the purge was taken for damage.
         (
             "a cut right behind a purge",
             vec![
@@ -489,7 +612,7 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 Sync,
                 Commit(2),
                 Purge(2),
-                Cut(2, vec![vec![512]]),
+                CrashState(2, vec![vec![512]]),
                 Sync,
                 one(9),
                 Sync,
@@ -557,12 +680,44 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
         ),
         (
             "closed and opened",
-            vec![one(10), Term, Reopen, Reopen, one(20), Begin, one(30), Reopen, Chores, one(3000), one(30), Reopen, one(7), Sync],
+            vec![
+                one(10),
+                Term,
+                Reopen,
+                Reopen,
+                one(20),
+                Begin,
+                one(30),
+                Reopen,
+                Chores,
+                one(3000),
+                one(30),
+                Reopen,
+                one(7),
+                Sync,
+            ],
         ),
-        ("killed", vec![one(10), Sync, one(20), Term, Kill, one(30), one(40), Kill, Kill, one(50), Sync]),
+        (
+            "killed",
+            vec![one(10), Sync, one(20), Term, Kill, one(30), one(40), Kill, Kill, one(50), Sync],
+        ),
         (
             "crash upon crash",
-            vec![one(10), one(20), Term, Crash, one(30), one(40), Crash, Resend(1), Cut(1, vec![vec![9]]), Crash, Crash, one(50), Sync],
+            vec![
+                one(10),
+                one(20),
+                Term,
+                Crash,
+                one(30),
+                one(40),
+                Crash,
+                Resend(1),
+                CrashState(1, vec![vec![9]]),
+                Crash,
+                Crash,
+                one(50),
+                Sync,
+            ],
         ),
     ]
 }

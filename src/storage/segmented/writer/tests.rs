@@ -1,7 +1,7 @@
 //! How the segment that is made ready keeps step with the one that is written to.
 
 use super::super::simulated::SimulatedDisk;
-use super::super::tests::{genesis, singles};
+use super::super::tests::{owner, singles};
 use super::super::{Create, DiskLog};
 use super::*;
 use crate::storage::Storage;
@@ -9,17 +9,29 @@ use crate::storage::Storage;
 const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// A log that was just opened, and what `act` sees of its writer.
-fn with_writer<T>(segment_bytes: u64, zeroed: bool, begun: bool, act: impl FnOnce(&mut Writer<SimulatedDisk>) -> T) -> T {
-    let options = SegmentOptions { segment_bytes, zeroed, verified: false, mapped_segments_max: 1, create: Create::New };
+fn with_writer<T>(
+    segment_bytes: u64,
+    zero_fill: bool,
+    begun: bool,
+    act: impl FnOnce(&mut Writer<SimulatedDisk>) -> T,
+) -> T {
+    let options = SegmentOptions {
+        segment_bytes,
+        zero_fill,
+        verify_on_open: false,
+        mapped_segments_max: 1,
+        create: Create::New,
+    };
     let mut log = DiskLog::on(SimulatedDisk::new(1), options);
-    log.open(&genesis()).unwrap();
+    log.open(&owner()).unwrap();
     if begun {
-        log.append(&singles(&mut Mark::GENESIS.clone(), 1, 1, 1), 1).unwrap();
+        log.append(&singles(&mut LogPoint::INITIAL.clone(), 1, 1, 1), 1).unwrap();
     }
     act(log.writer().unwrap())
 }
 
-/// The next spare, when the tail is filled up to each of these places: its length, and how much of it is to be written.
+/// The next spare, when the tail is filled up to each of these places: its length, and how much of
+/// it is to be written.
 fn orders(writer: &mut Writer<SimulatedDisk>, places: &[u64]) -> Vec<Option<(u64, u64)>> {
     let order = |at: &u64| {
         writer.tail.as_mut().expect("something was appended").at = *at;
@@ -30,38 +42,52 @@ fn orders(writer: &mut Writer<SimulatedDisk>, places: &[u64]) -> Vec<Option<(u64
 
 #[test]
 fn the_first_segment_is_ordered_whole_and_no_larger_than_it_need_be() {
-    let first = |bytes, zeroed| with_writer(bytes, zeroed, false, |writer| writer.next_spare().map(|order| (order.bytes, order.written)));
-    assert_eq!(first(SEGMENT_BYTES, true), Some((FIRST_BYTES, FIRST_BYTES)));
-    assert_eq!(first(SEGMENT_BYTES, false), Some((FIRST_BYTES, 0)));
+    let first = |bytes, zero_fill| {
+        with_writer(bytes, zero_fill, false, |writer| {
+            writer.next_spare().map(|order| (order.bytes, order.written))
+        })
+    };
+    assert_eq!(first(SEGMENT_BYTES, true), Some((FIRST_SEGMENT_BYTES, FIRST_SEGMENT_BYTES)));
+    assert_eq!(first(SEGMENT_BYTES, false), Some((FIRST_SEGMENT_BYTES, 0)));
     assert_eq!(first(1 << 20, true), Some((1 << 20, 1 << 20)));
 }
 
 #[test]
 fn zeros_are_written_while_the_middle_of_the_segment_before_is_filled() {
-    let eighth = FIRST_BYTES / 8;
+    let eighth = FIRST_SEGMENT_BYTES / 8;
     let places = [0, eighth - 1, eighth, 4 * eighth, 7 * eighth - 6, 7 * eighth, 8 * eighth];
     with_writer(SEGMENT_BYTES, true, true, |writer| {
         writer.syncs = 1000;
-        let twice = 2 * FIRST_BYTES;
-        let written = [0, twice / 2, twice - 16, twice, twice].map(|written| Some((twice, written)));
+        let twice = 2 * FIRST_SEGMENT_BYTES;
+        let written =
+            [0, twice / 2, twice - 16, twice, twice].map(|written| Some((twice, written)));
         assert_eq!(orders(writer, &places), [&[None, None], &written[..]].concat());
     });
-    with_writer(FIRST_BYTES, true, true, |writer| {
+    with_writer(FIRST_SEGMENT_BYTES, true, true, |writer| {
         writer.syncs = 1000;
-        assert_eq!(orders(writer, &[4 * eighth]), [Some((FIRST_BYTES, FIRST_BYTES / 2))], "segments grow no further");
+        assert_eq!(
+            orders(writer, &[4 * eighth]),
+            [Some((FIRST_SEGMENT_BYTES, FIRST_SEGMENT_BYTES / 2))],
+            "segments grow no further"
+        );
     });
     with_writer(SEGMENT_BYTES, false, true, |writer| {
         writer.syncs = 1000;
-        assert_eq!(orders(writer, &[4 * eighth]), [Some((2 * FIRST_BYTES, 0))]);
+        assert_eq!(orders(writer, &[4 * eighth]), [Some((2 * FIRST_SEGMENT_BYTES, 0))]);
     });
 }
 
 #[test]
 fn no_zeros_are_written_where_much_is_written_between_two_syncs() {
     with_writer(SEGMENT_BYTES, true, true, |writer| {
-        for (syncs, at) in [(0, WIDE_SYNCS_MIN * WIDE_SYNC_BYTES), (WIDE_SYNCS_MIN + 1, (WIDE_SYNCS_MIN + 1) * WIDE_SYNC_BYTES)] {
+        for (syncs, at) in [
+            (0, WIDE_SYNCS_MIN * LARGE_SYNC_BYTES),
+            (WIDE_SYNCS_MIN + 1, (WIDE_SYNCS_MIN + 1) * LARGE_SYNC_BYTES),
+        ] {
             writer.syncs = syncs;
-            let written = orders(writer, &[at - 1, at]).into_iter().map(|order| order.expect("it is time").1 > 0);
+            let written = orders(writer, &[at - 1, at])
+                .into_iter()
+                .map(|order| order.expect("it is time").1 > 0);
             assert_eq!(written.collect::<Vec<_>>(), [true, false], "{syncs} syncs");
         }
     });

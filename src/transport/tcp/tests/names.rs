@@ -4,7 +4,8 @@ use std::sync::mpsc;
 
 use super::*;
 
-/// A node that looks for its peers under names. Until something is sent, or the sender is gone, each lookup of one hangs.
+/// A node that looks for its peers under names. Until something is sent, or the sender is gone,
+/// each lookup of one hangs.
 fn node_with_slow_names(addresses: &[(NodeId, String)]) -> (Node, mpsc::Sender<()>) {
     let (release, held) = mpsc::channel();
     let held = Mutex::new(held);

@@ -10,7 +10,7 @@ fn told(node: &Node, peer: u64) -> String {
 fn both_ends_are_told_who_refuses_whom_and_when_it_is_over() {
     let addresses = addresses();
     let mut one = Node::new(1, &addresses);
-    one.seat.known = vec![(NodeId::from(2), 999)];
+    one.context.known = vec![(NodeId::from(2), 999)];
     let one = one.started();
     let mut wiped = Node::new(2, &addresses).started();
     let (ours, theirs) = (
@@ -21,7 +21,8 @@ fn both_ends_are_told_who_refuses_whom_and_when_it_is_over() {
     until("the one that is refused says so", || told(&wiped, 1).starts_with(theirs));
     wiped.stop();
     let mut restored = Node::new(2, &addresses);
-    restored.seat.identity = Identity { directory: 999, incarnation: 7, complete: true };
+    restored.context.identity =
+        DirectoryIdentity { directory: 999, incarnation: 7, complete: true };
     let restored = restored.started();
     until("it is over", || told(&one, 2).is_empty() && restored.arrived.lock().met.len() > 1);
     assert_eq!(told(&restored, 1), "");
@@ -32,11 +33,13 @@ fn members_that_differ_are_named_at_both_ends() {
     let addresses = addresses();
     let one = Node::new(1, &addresses).started();
     let mut two = Node::new(2, &addresses);
-    two.seat.addresses.pop();
+    two.context.addresses.pop();
     let two = two.started();
     until("both say so", || {
         told(&one, 2).contains("its list of members differs (1, 2 instead of 1, 2, 3)")
-            && told(&two, 1).contains("node 1 refuses this node: its list of members differs (1, 2 instead of 1, 2, 3)")
+            && told(&two, 1).contains(
+                "node 1 refuses this node: its list of members differs (1, 2 instead of 1, 2, 3)",
+            )
     });
 }
 
@@ -47,10 +50,15 @@ fn another_version_is_named_at_both_ends() {
     let peer = Node::new(2, &addresses);
     let mut hand = Hand::reach_out(&node);
     let hello = peer.hello_to(&node).encode();
-    hand.say(Kind::Hello, [&77_u32.to_le_bytes()[..], &hello[4..], b"and more"].concat());
-    let refusal = hand.hear().unwrap();
-    assert_eq!((refusal.kind, refusal.content[0]), (Kind::Refusal, Stranger::Protocol as u8));
-    until("the node says so", || told(&node, 2).contains("another version of the protocol (77 instead of 2)"));
+    hand.write_frame(Kind::Hello, [&77_u32.to_le_bytes()[..], &hello[4..], b"and more"].concat());
+    let refusal = hand.read_frame().unwrap();
+    assert_eq!(
+        (refusal.kind, refusal.content[0]),
+        (Kind::Refusal, HandshakeRejection::Protocol as u8)
+    );
+    until("the node says so", || {
+        told(&node, 2).contains("another version of the protocol (77 instead of 2)")
+    });
 }
 
 #[test]
@@ -58,11 +66,15 @@ fn what_is_not_understood_is_told_to_both_ends() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
-    hand.say(Kind::Message, b"words of a later version".to_vec());
-    let refusal = hand.hear().unwrap();
-    assert_eq!((refusal.kind, refusal.content[0]), (Kind::Refusal, Stranger::Unreadable as u8));
+    hand.write_frame(Kind::Message, b"words of a later version".to_vec());
+    let refusal = hand.read_frame().unwrap();
+    assert_eq!(
+        (refusal.kind, refusal.content[0]),
+        (Kind::Refusal, HandshakeRejection::Unreadable as u8)
+    );
     until("the node says so", || told(&node, 2).contains("it sends what is not understood here"));
-    // One that connects anew, and says the same again, is not taken for one that has mended its ways.
+    // One that connects anew, and says the same again, is not taken for one that has mended its
+    // ways.
     Hand::admitted(&node, &Node::new(2, &addresses));
     assert!(!told(&node, 2).is_empty());
 }
@@ -75,8 +87,10 @@ fn a_peer_that_refuses_on_an_open_connection_is_heard() {
     let node = Node::new(1, &addresses).started();
     let mut hand = Hand(listener.accept().unwrap().0, FrameReader::new());
     hand.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    hand.hear().unwrap();
-    hand.say(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
-    hand.say(Kind::Refusal, vec![Stranger::Unreadable as u8]);
-    until("the node says so", || told(&node, 2).starts_with("node 2 refuses this node: it sends what is not understood"));
+    hand.read_frame().unwrap();
+    hand.write_frame(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
+    hand.write_frame(Kind::Refusal, vec![HandshakeRejection::Unreadable as u8]);
+    until("the node says so", || {
+        told(&node, 2).starts_with("node 2 refuses this node: it sends what is not understood")
+    });
 }

@@ -5,15 +5,15 @@ use super::*;
 /// Process number `nonce` of node 2, opened so often.
 fn process(addresses: &[(NodeId, String)], incarnation: u64, nonce: u64, node: &Node) -> Hello {
     let mut peer = Node::new(2, addresses);
-    peer.seat.identity.incarnation = incarnation;
+    peer.context.identity.incarnation = incarnation;
     Hello { nonce, ..peer.hello_to(node) }
 }
 
 /// Says hello. Returns the answer, and the connection.
 fn says(hello: &Hello, node: &Node) -> (Frame, Hand) {
     let mut hand = Hand::reach_out(node);
-    hand.say(Kind::Hello, hello.encode());
-    (hand.hear().unwrap(), hand)
+    hand.write_frame(Kind::Hello, hello.encode());
+    (hand.read_frame().unwrap(), hand)
 }
 
 /// Answers pings until the connection is closed. Returns what closes it.
@@ -23,7 +23,7 @@ fn answering(hand: Hand) -> impl FnOnce() {
         let mut hand = hand;
         while let Some(frame) = hand.hear_any() {
             if frame.kind == Kind::Ping {
-                hand.say(Kind::Pong, frame.content.to_vec());
+                hand.write_frame(Kind::Pong, frame.content.to_vec());
             }
         }
     });
@@ -42,7 +42,11 @@ fn while_the_first_answers_the_second_stays_outside_whatever_its_incarnation() {
     let close = answering(first);
     for incarnation in [5, 6, 7, u64::MAX] {
         let (answer, _) = says(&process(&addresses, incarnation, 90, &node), &node);
-        assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, Stranger::Twin as u8), "{incarnation}");
+        assert_eq!(
+            (answer.kind, answer.content[0]),
+            (Kind::Refusal, HandshakeRejection::Duplicate as u8),
+            "{incarnation}"
+        );
     }
     let told = node.arrived.lock().refused[&NodeId::from(2)].clone();
     assert!(told.starts_with("this node refuses node 2: another process speaks for it"), "{told}");
@@ -53,10 +57,12 @@ fn while_the_first_answers_the_second_stays_outside_whatever_its_incarnation() {
     close();
     close_again();
     // It has ended: its successor need not wait.
-    until("the successor is let in", || says(&process(&addresses, 6, 60, &node), &node).0.kind == Kind::Hello);
+    until("the successor is let in", || {
+        says(&process(&addresses, 6, 60, &node), &node).0.kind == Kind::Hello
+    });
     assert!(node.arrived.lock().refused.is_empty());
     let (answer, _) = says(&process(&addresses, 5, 51, &node), &node);
-    assert_eq!(answer.content[0], Stranger::Outlived as u8);
+    assert_eq!(answer.content[0], HandshakeRejection::OutdatedDirectory as u8);
 }
 
 #[test]
@@ -67,7 +73,7 @@ fn one_that_does_not_answer_gives_way_though_its_connection_is_open_and_full_of_
     // What it said before it died is read only now, and proves nothing.
     node.arrived.lock().is_full = true;
     let message = Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
-    (0..1000).for_each(|_| first.say(Kind::Message, message.clone()));
+    (0..1000).for_each(|_| first.write_frame(Kind::Message, message.clone()));
     let room = node.arrived.clone();
     let reading = std::thread::spawn(move || room.lock().is_full = false);
     let (answer, _) = says(&process(&addresses, 6, 60, &node), &node);
@@ -80,26 +86,37 @@ fn one_that_does_not_answer_gives_way_though_its_connection_is_open_and_full_of_
 fn another_directory_takes_the_place_of_a_known_one_only_at_the_address_of_its_node() {
     let addresses = addresses();
     let mut node = Node::new(1, &addresses);
-    node.seat.known = vec![(NodeId::from(2), 2)];
+    node.context.known = vec![(NodeId::from(2), 2)];
     let node = node.started();
     let known = process(&addresses, 5, 51, &node);
-    let identity = Identity { directory: 99, complete: false, ..known.identity };
+    let identity = DirectoryIdentity { directory: 99, complete: false, ..known.identity };
     let copied = Hello { identity, nonce: 60, ..known.clone() };
     let (answer, _) = says(&copied, &node);
-    assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, Stranger::Elsewhere as u8));
+    assert_eq!(
+        (answer.kind, answer.content[0]),
+        (Kind::Refusal, HandshakeRejection::Elsewhere as u8)
+    );
     let told = node.arrived.lock().refused[&NodeId::from(2)].clone();
-    assert!(told.contains("node 2: it speaks from a data directory that is not the one known here"), "{told}");
+    assert!(
+        told.contains("node 2: it speaks from a data directory that is not the one known here"),
+        "{told}"
+    );
     let (answer, _) = says(&known, &node);
     assert_eq!(answer.kind, Kind::Hello, "it has not taken its place");
 
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
     let mut there = Hand(listener.accept().unwrap().0, FrameReader::new());
-    assert_eq!(there.hear().unwrap().kind, Kind::Hello);
-    there.say(Kind::Hello, copied.encode());
-    until("it has met the other one", || node.arrived.lock().met.last() == Some(&(NodeId::from(2), 99)));
+    assert_eq!(there.read_frame().unwrap().kind, Kind::Hello);
+    there.write_frame(Kind::Hello, copied.encode());
+    until("it has met the other one", || {
+        node.arrived.lock().met.last() == Some(&(NodeId::from(2), 99))
+    });
     assert_eq!(says(&copied, &node).0.kind, Kind::Hello);
     let (answer, _) = says(&known, &node);
-    assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, Stranger::OtherDirectory as u8));
+    assert_eq!(
+        (answer.kind, answer.content[0]),
+        (Kind::Refusal, HandshakeRejection::DirectoryChanged as u8)
+    );
 }
 
 /// The first one was reached, and has not come by itself yet.
@@ -110,15 +127,15 @@ fn the_process_that_this_node_has_reached_is_the_first_one_too() {
     let node = Node::new(1, &addresses).started();
     let mut first = Hand(listener.accept().unwrap().0, FrameReader::new());
     first.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    assert_eq!(first.hear().unwrap().kind, Kind::Hello);
-    first.say(Kind::Hello, process(&addresses, 5, 51, &node).encode());
+    assert_eq!(first.read_frame().unwrap().kind, Kind::Hello);
+    first.write_frame(Kind::Hello, process(&addresses, 5, 51, &node).encode());
     until("they have met", || !node.arrived.lock().met.is_empty());
     let close = {
         let stream = first.0.try_clone().unwrap();
         let thread = std::thread::spawn(move || {
             // As a node that reads.
             while let Some(frame) = first.hear_any() {
-                first.say(Kind::Pong, frame.content[..8.min(frame.content.len())].to_vec());
+                first.write_frame(Kind::Pong, frame.content[..8.min(frame.content.len())].to_vec());
             }
         });
         move || {
@@ -128,7 +145,10 @@ fn the_process_that_this_node_has_reached_is_the_first_one_too() {
     };
     let second = process(&addresses, 6, 60, &node);
     let (answer, _) = says(&second, &node);
-    assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, Stranger::Twin as u8));
+    assert_eq!(
+        (answer.kind, answer.content[0]),
+        (Kind::Refusal, HandshakeRejection::Duplicate as u8)
+    );
     drop(listener);
     close();
     until("the second is let in", || says(&second, &node).0.kind == Kind::Hello);

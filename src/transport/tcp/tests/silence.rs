@@ -1,11 +1,13 @@
-//! Connections on which nothing comes back, or not much: what is given up, what is kept, and what goes first.
+//! Connections on which nothing comes back, or not much: what is given up, what is kept, and what
+//! goes first.
 
 use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::transport::frame::Frames;
 
-/// A node, and the connection that it makes to its peer, who is played by hand. That takes little before it is read.
+/// A node, and the connection that it makes to its peer, who is played by hand. That takes little
+/// before it is read.
 fn called_by_a_node() -> (Node, Hand) {
     let addresses = addresses();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -15,8 +17,8 @@ fn called_by_a_node() -> (Node, Hand) {
     let node = Node::new(1, &addresses).started();
     let mut hand = Hand(TcpListener::from(socket).accept().unwrap().0, FrameReader::new());
     hand.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    assert_eq!(hand.hear().unwrap().kind, Kind::Hello);
-    hand.say(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
+    assert_eq!(hand.read_frame().unwrap().kind, Kind::Hello);
+    hand.write_frame(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
     until("they have met", || !node.arrived.lock().met.is_empty());
     hand.1.admit(64 << 20);
     (node, hand)
@@ -70,7 +72,11 @@ fn what_is_urgent_does_not_wait_behind_bulk() {
     assert!(bytes <= (256 << 10) + (64 << 10), "{bytes} bytes were before it");
     for number in 1..=4 {
         let (_, frame) = bytes_before_a_message(&mut hand);
-        assert_eq!(Message::decode(frame.content).unwrap(), bulk(number), "bulk keeps its order, and is whole");
+        assert_eq!(
+            Message::decode(frame.content).unwrap(),
+            bulk(number),
+            "bulk keeps its order, and is whole"
+        );
     }
 }
 
@@ -81,7 +87,8 @@ fn a_connection_on_which_nothing_comes_back_is_given_up() {
         let count = messages.len();
         node.transport.send(&mut messages.clone());
         if count > 1 {
-            // The thread that writes is caught in the middle of it. Nothing is read before it has given up.
+            // The thread that writes is caught in the middle of it. Nothing is read before it has
+            // given up.
             until("the node has given up", || !node.arrived.lock().unreachable.is_empty());
         }
         while hand.hear_any().is_some() {}
@@ -109,15 +116,23 @@ fn whatever_is_read_is_answered_and_whoever_says_nothing_is_shown_out() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
-    hand.say(Kind::Ping, 5_u64.to_le_bytes().to_vec());
-    assert_eq!(hand.hear_any().map(|frame| (frame.kind, frame.number())), Some((Kind::Pong, Some(5))));
-    let message = Frames::of(Message::specimen(NodeId::from(2), NodeId::from(1), 1, 300_000).encode()).concat();
+    hand.write_frame(Kind::Ping, 5_u64.to_le_bytes().to_vec());
+    assert_eq!(
+        hand.hear_any().map(|frame| (frame.kind, frame.number())),
+        Some((Kind::Pong, Some(5)))
+    );
+    let message =
+        Frames::of(Message::specimen(NodeId::from(2), NodeId::from(1), 1, 300_000).encode())
+            .concat();
     let part = message.len() / 3;
     for part in message.chunks(part) {
         // Parts of a message are something, too.
         std::thread::sleep(Duration::from_millis(300));
         hand.0.write_all(part).unwrap();
-        assert_eq!(hand.hear_any().map(|frame| (frame.kind, frame.number())), Some((Kind::Pong, Some(0))));
+        assert_eq!(
+            hand.hear_any().map(|frame| (frame.kind, frame.number())),
+            Some((Kind::Pong, Some(0)))
+        );
     }
     until("the message has arrived", || node.arrived.lock().messages.len() == 1);
     assert_eq!(hand.hear_any(), None, "nothing was said for five seconds");
@@ -130,7 +145,10 @@ fn a_node_without_room_is_not_taken_for_one_that_is_gone() {
     let node = Node::new(1, &addresses).started();
     node.arrived.lock().is_full = true;
     let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
-    hand.say(Kind::Message, Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat());
+    hand.write_frame(
+        Kind::Message,
+        Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
+    );
     for _ in 0..12 {
         assert_eq!(hand.hear_any().map(|frame| frame.kind), Some(Kind::Pong));
     }

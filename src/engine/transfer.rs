@@ -1,0 +1,91 @@
+//! Handing over the leadership, at the wish of a host.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::entry::NodeId;
+use crate::error::TransferError;
+use crate::replica::TransferRejection;
+use crate::reply::Reply;
+
+/// A handing over of the leadership that is under way.
+pub(super) struct Transfer {
+    to: NodeId,
+    since: Duration,
+    reply: Reply<Result<(), TransferError>>,
+}
+
+impl Engine {
+    pub(super) fn begin_transfer(&mut self, to: NodeId, reply: Reply<Result<(), TransferError>>) {
+        match self.try_transfer(to) {
+            Err(error) => reply.send(Err(error)),
+            Ok(()) if self.replica.leads_and_commits(to) => reply.send(Ok(())),
+            Ok(()) => {
+                for before in self.transfers.extract_if(.., |before| before.to != to) {
+                    before.reply.send(Err(TransferError::Superseded(to)));
+                }
+                self.transfers.push(Transfer { to, since: self.now.elapsed, reply });
+            }
+        }
+    }
+
+    /// Begins to hand over, unless `to` leads already.
+    fn try_transfer(&mut self, to: NodeId) -> Result<(), TransferError> {
+        if self.stopped {
+            return Err(TransferError::Stopped);
+        }
+        if let Some(reason) = &self.fault {
+            return Err(TransferError::Failed { reason: reason.clone() });
+        }
+        let role_state = self.replica.role_state();
+        if role_state.leader == Some(to) {
+            return Ok(());
+        }
+        let advertised = role_state.leader.and_then(|leader| self.advertised(leader));
+        let refusal = |refusal| match refusal {
+            TransferRejection::NotLeader => TransferError::NotLeader {
+                leader: role_state.leader,
+                advertised: advertised.clone(),
+            },
+            TransferRejection::NotAVoter => TransferError::NotAVoter(to),
+        };
+        // Before anything is touched: a refusal must not disturb a transfer that is under way.
+        self.replica.check_transfer(to).map_err(refusal)?;
+        // What is queued is proposed first, for raft-rs takes nothing while it hands over. Whoever
+        // comes later waits, or is told to.
+        self.shared.sequencer.pause();
+        self.take_appends();
+        self.replica.handle_transfer(to).map_err(refusal)?;
+        self.tell_transfer(to);
+        Ok(())
+    }
+
+    /// Answers a transfer that has come to an end: the other node takes appends, or it does not
+    /// lead.
+    pub(super) fn end_transfer(&mut self) {
+        if self.replica.is_transferring() {
+            return;
+        }
+        // raft-rs gives up after an election timeout, and so does an election. If nobody leads by
+        // then, a majority is missing.
+        let patience = 2 * self.settings.tick * self.settings.replica.election_ticks as u32;
+        let (leader, replica, now) =
+            (self.replica.role_state().leader, &self.replica, self.now.elapsed);
+        let is_over = |transfer: &mut Transfer| match leader {
+            Some(leader) if leader != transfer.to => true,
+            _ => replica.leads_and_commits(transfer.to) || now >= transfer.since + patience,
+        };
+        for Transfer { to, reply, .. } in self.transfers.extract_if(.., is_over) {
+            let is_done = replica.leads_and_commits(to);
+            reply.send(if is_done { Ok(()) } else { Err(TransferError::TimedOut(to)) });
+            self.shared.sequencer.resume();
+        }
+    }
+
+    /// This node hands over no more.
+    pub(super) fn refuse_transfers(&mut self, error: &TransferError) {
+        for transfer in self.transfers.drain(..) {
+            transfer.reply.send(Err(error.clone()));
+        }
+    }
+}

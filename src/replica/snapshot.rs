@@ -1,0 +1,78 @@
+//! The stateless snapshot: a follower whose next batch the leader no longer keeps is moved to the
+//! leader's first retained batch.
+//!
+//! There is no state to transfer, for the log is the state. What travels is a base: the mark before
+//! the leader's first batch, and the membership there. The membership goes in Raft's own fields;
+//! this is the rest.
+
+use crate::storage::LogPoint;
+
+/// Version, then the fields of a mark that Raft's snapshot metadata does not carry: index,
+/// position, timestamp, chain.
+const BYTES: usize = 1 + 8 + 8 + 8 + 4;
+const VERSION: u8 = 1;
+
+/// Marks beyond this are nonsense; sums of smaller ones do not overflow.
+const FIELD_LIMIT: u64 = 1 << 62;
+
+pub(crate) fn encode(point: &LogPoint) -> Vec<u8> {
+    let mut data = Vec::with_capacity(BYTES);
+    data.push(VERSION);
+    data.extend_from_slice(&point.next_index.to_le_bytes());
+    data.extend_from_slice(&point.next_position.to_le_bytes());
+    data.extend_from_slice(&point.timestamp.to_le_bytes());
+    data.extend_from_slice(&point.chain.to_le_bytes());
+    data
+}
+
+/// The mark of a snapshot at `raft_index` and `term`. `None` if the bytes are not one that this
+/// version writes.
+pub(crate) fn decode(raft_index: u64, term: u64, data: &[u8]) -> Option<LogPoint> {
+    let data: &[u8; BYTES] = data.try_into().ok()?;
+    let repair_body = |at: usize| {
+        let mut field = [0; 8];
+        field.copy_from_slice(&data[at..at + 8]);
+        u64::from_le_bytes(field)
+    };
+    let chain = u32::from_le_bytes([data[25], data[26], data[27], data[28]]);
+    let point = LogPoint {
+        raft_index,
+        term,
+        next_index: repair_body(1),
+        next_position: repair_body(9),
+        timestamp: repair_body(17),
+        chain,
+    };
+    let sane = data[0] == VERSION
+        && point.next_index.max(point.next_position).max(point.timestamp) < FIELD_LIMIT;
+    sane.then_some(point)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_survives_the_journey_and_nonsense_does_not() {
+        let point = LogPoint {
+            raft_index: 9,
+            term: 3,
+            next_index: 100,
+            next_position: 1 << 40,
+            timestamp: 7,
+            chain: 0xdead_beef,
+        };
+        let data = encode(&point);
+        assert_eq!(decode(9, 3, &data), Some(point));
+        assert_eq!(decode(9, 3, &data[1..]), None);
+        let mut other_version = data.clone();
+        other_version[0] = 2;
+        assert_eq!(decode(9, 3, &other_version), None);
+        let mut huge = data;
+        huge[8] = 0xff;
+        assert_eq!(decode(9, 3, &huge), None);
+        let largest =
+            |position| decode(9, 3, &encode(&LogPoint { next_position: position, ..point }));
+        assert!(largest(FIELD_LIMIT - 1).is_some() && largest(FIELD_LIMIT).is_none());
+    }
+}

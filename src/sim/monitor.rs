@@ -1,0 +1,471 @@
+//! The watch: sees everything that leaves a node, reaches its disk or is shown to a host, and
+//! checks it at that moment.
+//!
+//! What it enforces, with the names that the checks of histories have in [`super::check`]:
+//!
+//! - **A5** Once anyone shows a batch as committed, nobody ever shows another in its place: the
+//!   marks (term, index, position, timestamp and the chain value over all bytes before) and the
+//!   payloads are the same on every node.
+//! - **A8** One leader a term; one vote a node and term, across restarts; term and vote never go
+//!   back. What a message promises (a vote, an acknowledgement, a term) is durable when it leaves.
+//!   A leader that is announced knows everything that was acknowledged. A leader was given the
+//!   votes of a majority in its term.
+//! - **A9** Whenever a commit is shown, a majority of the disks would still have it if the power
+//!   failed now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::event_queue::Micros;
+use super::storage_model::StorageModel;
+use super::trace::{CoverageCounts, Lines, Trace};
+use crate::batch::{Batch, LogPoint};
+use crate::message::{Message, SenderClaim};
+use crate::storage::{HardState, LogReader};
+
+/// One committed entry, as the first who showed it had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SeenEntry {
+    /// Which of the payloads that hosts offered. `None`: too short to tell.
+    pub(crate) payload: Option<u64>,
+    pub(crate) len: u32,
+    pub(crate) crc: u32,
+}
+
+/// What a node has just done that is worth a disturbance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    /// It stands for election.
+    Stands,
+    /// It leads, and nobody has heard it yet.
+    Leads,
+    /// It has given up a part of its log, at one end or the other.
+    Gives,
+    /// It has found no room.
+    Lacks,
+}
+
+/// See the [module](self).
+pub(crate) struct Monitor {
+    pub(crate) now: Micros,
+    pub(crate) models: Vec<StorageModel>,
+    pub(crate) coverage: CoverageCounts,
+    pub(crate) trace: Trace,
+    /// What went wrong first.
+    violation: Option<String>,
+    counts_unsynced: bool,
+    /// Every entry that was shown as committed, from index 0.
+    pub(crate) ledger: Vec<SeenEntry>,
+    /// Every committed mark, from [`LogPoint::INITIAL`].
+    points: Vec<LogPoint>,
+    leaders: BTreeMap<u64, usize>,
+    /// What has just happened for the first time, until somebody asks.
+    pub(crate) news: Option<Trigger>,
+    votes: BTreeMap<(usize, u64), u64>,
+    /// Terms in which a node that has lost its log counts its vote as given, whoever it went to.
+    spent: BTreeSet<(usize, u64)>,
+    /// Directory ids of disks that are gone.
+    pub(crate) gone: BTreeSet<u128>,
+    /// The index after the last entry that was acknowledged to anyone, by the term of the leader
+    /// that acknowledged it.
+    acknowledged: BTreeMap<u64, u64>,
+    /// The length of every payload that was offered.
+    pub(crate) offered: Vec<u32>,
+}
+
+impl Monitor {
+    pub(crate) fn new(nodes: usize, counts_unsynced: bool, lines: Option<Lines>) -> Monitor {
+        Monitor {
+            now: 0,
+            models: (0..nodes).map(|_| StorageModel::new()).collect(),
+            coverage: CoverageCounts::default(),
+            trace: Trace::new(lines),
+            violation: None,
+            counts_unsynced,
+            ledger: Vec::new(),
+            points: vec![LogPoint::INITIAL],
+            leaders: BTreeMap::new(),
+            news: None,
+            votes: BTreeMap::new(),
+            spent: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            acknowledged: BTreeMap::new(),
+            offered: Vec::new(),
+        }
+    }
+
+    /// Something that must not be has been seen. The first counts.
+    pub(crate) fn violated(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        self.note(&[0xbad], || format!("VIOLATION {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    pub(crate) fn violation(&self) -> Option<&String> {
+        self.violation.as_ref()
+    }
+
+    pub(crate) fn demand(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        if !holds {
+            self.violated(otherwise());
+        }
+    }
+
+    pub(crate) fn note(&mut self, numbers: &[u64], text: impl FnOnce() -> String) {
+        self.trace.note(self.now, numbers, text);
+    }
+
+    /// A message leaves a node.
+    pub(crate) fn hear(&mut self, node: usize, message: &Message) {
+        let (term, to) = (message.term(), message.to());
+        let me = node as u64 + 1;
+        let is_silent =
+            !self.models[node].is_damaged || matches!(message.promise(), SenderClaim::Nothing);
+        self.demand(is_silent, || {
+            format!("A8: node {me} takes part, and its log is known to be damaged: {message:?}")
+        });
+        let saved = self.models[node].durable_hard_state();
+        let vote = saved.vote.map(|vote| vote.get());
+        match message.promise() {
+            SenderClaim::Leads => {
+                let leader = *self.leaders.entry(term).or_insert_with(|| {
+                    self.coverage.saw("leader changes");
+                    self.news = Some(Trigger::Leads);
+                    node
+                });
+                self.demand(leader == node, || {
+                    format!("A8: nodes {} and {me} both lead term {term}", leader + 1)
+                });
+                let votes = 1
+                    + (0..self.models.len())
+                        .filter(|&other| self.votes.get(&(other, term)) == Some(&me))
+                        .count();
+                self.demand(votes > self.models.len() / 2, || {
+                    format!("A8: node {me} leads term {term} with {votes} votes")
+                });
+                self.demand(saved.term >= term, || {
+                    format!(
+                        "A8: node {me} leads term {term} before that term is durable: {message:?}"
+                    )
+                });
+            }
+            SenderClaim::Stands => {
+                self.news = Some(Trigger::Stands);
+                self.demand(saved.term > term || (saved.term == term && vote == Some(me)), || {
+                    format!("A8: node {me} stands for term {term}, and its vote for itself is not durable")
+                });
+            }
+            SenderClaim::Votes => {
+                self.demand(
+                    saved.term > term || (saved.term == term && vote == Some(to.get())),
+                    || {
+                        format!(
+                            "A8: node {me} votes for {to} in term {term}, and that is not durable"
+                        )
+                    },
+                );
+                let given = *self.votes.entry((node, term)).or_insert(to.get());
+                self.demand(given == to.get(), || {
+                    format!("A8: node {me} votes for nodes {given} and {to} in term {term}")
+                });
+            }
+            SenderClaim::Holds(raft_index) => {
+                let model = &self.models[node];
+                let unsynced = self.counts_unsynced;
+                let (held, now) = if unsynced {
+                    (model.last(), model.hard_state())
+                } else {
+                    (model.durable_last(), saved)
+                };
+                // A promise to a leader that has been deposed may be late: the new leader may have
+                // cut what was promised, and whoever deposed the old one has not promised it.
+                self.demand(now.term > term || held >= raft_index, || {
+                    format!("A9: node {me} acknowledges batch {raft_index}, and would have {held} if the power failed now")
+                });
+                self.demand(saved.term >= term, || {
+                    format!("A8: node {me} speaks of term {term} before that term is durable")
+                });
+            }
+            SenderClaim::Term => {
+                self.demand(saved.term >= term, || {
+                    format!("A8: node {me} speaks of term {term} before that term is durable")
+                });
+            }
+            SenderClaim::Nothing => {}
+        }
+    }
+
+    /// A node writes down its term and vote.
+    pub(crate) fn save_hard_state(&mut self, node: usize, state: HardState) {
+        self.demand_held(node, state.commit);
+        if !self.models[node].is_complete()
+            && state.vote.is_some_and(|vote| vote.get() == node as u64 + 1)
+        {
+            self.spent.insert((node, state.term));
+        }
+    }
+
+    /// A node's log, as it was opened, is compared with what it owes.
+    pub(crate) fn recovered_vote(&mut self, node: usize, state: HardState) {
+        let is_spent = self.spent.contains(&(node, state.term))
+            && state.vote.is_some_and(|vote| vote.get() == node as u64 + 1);
+        if let (Some(vote), Some(given)) =
+            (state.vote.filter(|_| !is_spent), self.votes.get(&(node, state.term)).copied())
+        {
+            self.demand(vote.get() == given, || {
+                format!(
+                    "A8: node {} came back and takes its vote in term {} for another",
+                    node + 1,
+                    state.term
+                )
+            });
+        }
+    }
+
+    /// A node shows everything up to batch `commit` as committed, which ends below index `end`.
+    /// What lies up to `seen` was checked before in this life. Returns up to where all is checked
+    /// now.
+    pub(crate) fn show(
+        &mut self,
+        node: usize,
+        reader: &dyn LogReader,
+        end: u64,
+        commit: u64,
+        seen: u64,
+        dying: bool,
+    ) -> u64 {
+        let me = node + 1;
+        let base = reader.base().point;
+        let mut top = base;
+        for raft_index in (seen + 1).max(base.raft_index)..=commit {
+            match reader.point(raft_index) {
+                Ok(Some(point)) => {
+                    self.show_batch(node, reader, point);
+                    top = point;
+                }
+                other => {
+                    return self
+                        .give_up(format!("A5: node {me} reads {other:?} for batch {raft_index}, which it shows as committed"), seen);
+                }
+            }
+        }
+        // A process that died may have known more than it came to show.
+        let right = if dying { top.next_index >= end } else { top.next_index == end };
+        self.demand(seen == commit || right, || {
+            format!("A5: node {me} shows {end} entries, and its commit ends at {top:?}")
+        });
+        self.demand_quorum(node, &top);
+        commit
+    }
+
+    /// A damaged log is given batches. Where they are others than those that it lost, these were
+    /// never committed. Whether there are such.
+    pub(crate) fn fill_in(&mut self, node: usize, batches: &[Batch]) -> bool {
+        let Some(at) = self.models[node].first_other(batches) else { return false };
+        self.coverage.saw("lost batches that others took the place of");
+        let lost = self.models[node].point(batches[at].raft_index());
+        let committed = self
+            .points
+            .get((batches[at].raft_index() - LogPoint::INITIAL.raft_index) as usize)
+            .copied();
+        self.demand(lost.is_none() || committed != lost, || {
+            format!("A1: node {}, mended, gives up {lost:?}", node + 1)
+        });
+        if let Err(why) = self.models[node].attempt_append(&batches[at..]) {
+            self.violated(format!("A8: node {}: {why}", node + 1));
+        }
+        true
+    }
+
+    /// The mark of the newest batch that anyone has shown as committed.
+    pub(crate) fn newest(&self) -> &LogPoint {
+        self.points.last().expect("it begins with one")
+    }
+
+    /// A node gives up its log up to here, or begins it anew here: that must be committed.
+    pub(crate) fn demand_committed(&mut self, node: usize, point: &LogPoint, what: &str) {
+        let known = point
+            .raft_index
+            .checked_sub(LogPoint::INITIAL.raft_index)
+            .and_then(|place| self.points.get(place as usize).copied());
+        self.demand(known == Some(*point), || {
+            format!("A8: node {} {what} {point:?}, where {known:?} is committed", node + 1)
+        });
+    }
+
+    /// A node writes down that everything up to here is committed: its log must hold that at this
+    /// moment.
+    pub(crate) fn demand_held(&mut self, node: usize, raft_index: u64) {
+        let held = self.models[node].point(raft_index);
+        let known = raft_index
+            .checked_sub(LogPoint::INITIAL.raft_index)
+            .and_then(|place| self.points.get(place as usize).copied());
+        let is_held = self.models[node].live_base() > raft_index
+            || held.is_some_and(|held| known.is_none_or(|known| known == held));
+        self.demand(is_held, || {
+            format!(
+                "A8: node {} saves that {known:?} is committed, and its log holds {held:?}",
+                node + 1
+            )
+        });
+    }
+
+    fn give_up(&mut self, what: String, seen: u64) -> u64 {
+        self.violated(what);
+        seen
+    }
+
+    fn demand_quorum(&mut self, node: usize, top: &LogPoint) {
+        let kept = |model: &&StorageModel| {
+            if self.counts_unsynced { model.holds(top) } else { model.holds_durably(top) }
+        };
+        let disks = self.models.iter().filter(kept).count();
+        let needed = self.models.len() / 2 + 1;
+        self.demand(disks >= needed, || {
+            format!(
+                "A9: node {} shows batch {} as committed, and {disks} disks would have it if the power failed now",
+                node + 1,
+                top.raft_index
+            )
+        });
+    }
+
+    fn show_batch(&mut self, node: usize, reader: &dyn LogReader, point: LogPoint) {
+        let place = (point.raft_index - LogPoint::INITIAL.raft_index) as usize;
+        if place > self.points.len() {
+            return self.violated(format!(
+                "A5: node {} shows batch {} and nobody has shown the one before it",
+                node + 1,
+                point.raft_index
+            ));
+        }
+        if let Some(known) = self.points.get(place).copied() {
+            self.demand(known == point, || {
+                format!(
+                    "A5: committed batch {}: {known:?} was shown, now node {} shows {point:?}",
+                    point.raft_index,
+                    node + 1
+                )
+            });
+        } else {
+            self.points.push(point);
+        }
+        // What lies at or below the base is marked there, and no longer kept.
+        if place > 0 && point.raft_index > reader.base().point.raft_index {
+            self.show_entries(node, reader, point, self.points[place - 1].next_index);
+        }
+    }
+
+    fn show_entries(&mut self, node: usize, reader: &dyn LogReader, point: LogPoint, from: u64) {
+        if from == point.next_index {
+            return;
+        }
+        let batch = match reader.batch_containing(from) {
+            Ok(Some(batch)) if batch.raft_index() == point.raft_index => batch,
+            other => {
+                return self.violated(format!(
+                    "A5: node {} looked for batch {} and read {other:?}",
+                    node + 1,
+                    point.raft_index
+                ));
+            }
+        };
+        for index in from..point.next_index {
+            match batch.entry(index) {
+                Ok(Some(entry)) => self.show_entry(node, index, &entry),
+                other => {
+                    return self.violated(format!(
+                        "A5: node {} reads {other:?} for committed entry {index}",
+                        node + 1
+                    ));
+                }
+            }
+        }
+    }
+
+    /// A payload is shown at a committed index.
+    pub(crate) fn show_entry(&mut self, node: usize, index: u64, payload: &[u8]) {
+        let shown = SeenEntry {
+            payload: offer_of(payload),
+            len: payload.len() as u32,
+            crc: crc32fast::hash(payload),
+        };
+        match self.ledger.get(index as usize).copied() {
+            Some(known) => {
+                self.demand(known == shown, || {
+                    format!(
+                        "A5: entry {index} was {known:?}, now node {} shows {shown:?}",
+                        node + 1
+                    )
+                });
+            }
+            None if index == self.ledger.len() as u64 => {
+                self.ledger.push(shown);
+                self.demand_offered(index, payload, shown);
+            }
+            None => self.violated(format!(
+                "A4: node {} shows entry {index}, and nobody has shown the one before it",
+                node + 1
+            )),
+        }
+    }
+
+    fn demand_offered(&mut self, index: u64, payload: &[u8], shown: SeenEntry) {
+        let Some(offer) = shown.payload else { return };
+        let len = self.offered.get(offer as usize).copied();
+        self.demand(
+            len == Some(shown.len) && payload == offer_bytes(offer, shown.len as usize),
+            || format!("A3: entry {index} holds {} bytes that nobody offered", payload.len()),
+        );
+    }
+
+    /// Where a replica stands, as its host is told.
+    pub(crate) fn announce_leader(&mut self, node: usize, term: u64, committed: u64) {
+        let me = node + 1;
+        let leader = self.leaders.get(&term).copied().unwrap_or(node);
+        self.demand(leader == node, || {
+            format!(
+                "A8: node {me} is announced as leader of term {term}, which node {} leads",
+                leader + 1
+            )
+        });
+        let acknowledged = self.acknowledged.range(..term).map(|(_, end)| *end).max().unwrap_or(0);
+        self.demand(committed >= acknowledged, || {
+            format!("A8: node {me} is announced as leader and knows {committed} committed entries, where earlier leaders acknowledged {acknowledged}")
+        });
+    }
+
+    /// An append is acknowledged at `index`, by the leader of `term`.
+    pub(crate) fn acknowledge(&mut self, offer: u64, len: u32, index: u64, term: u64) {
+        let end = self.acknowledged.entry(term).or_default();
+        *end = index + 1;
+        let crc = crc32fast::hash(&offer_bytes(offer, len as usize));
+        let right = |shown: &SeenEntry| {
+            (shown.len, shown.crc) == (len, crc)
+                && shown.payload.is_none_or(|payload| payload == offer)
+        };
+        match self.ledger.get(index as usize).copied() {
+            Some(shown) if right(&shown) => {}
+            other => self.violated(format!("A1: payload {offer} was acknowledged at index {index}, where {other:?} is committed")),
+        }
+    }
+}
+
+/// Payloads from this length on say which one they are.
+pub(crate) const TELLING_BYTES: usize = 8;
+
+/// The bytes of an offered payload.
+pub(crate) fn offer_bytes(offer: u64, len: usize) -> Vec<u8> {
+    let words = len.div_ceil(8) as u64;
+    let mut bytes: Vec<u8> = (0..words)
+        .flat_map(|word| {
+            if word == 0 { offer } else { crate::replica::splitmix64(offer ^ word << 40) }
+                .to_le_bytes()
+        })
+        .collect();
+    bytes.truncate(len);
+    bytes
+}
+
+fn offer_of(payload: &[u8]) -> Option<u64> {
+    payload.first_chunk::<TELLING_BYTES>().map(|bytes| u64::from_le_bytes(*bytes))
+}

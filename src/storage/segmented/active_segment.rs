@@ -1,0 +1,132 @@
+//! The segment that takes the records at present.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use super::file_io::write_whole;
+use super::format::{self, DurablePoint, PLACE_BYTES, RECORD_HEADER_BYTES, RecordHeader};
+use super::fs::Disk;
+use super::segment::{RecordIndex, Segment};
+use crate::storage::{Batch, LogPoint};
+
+/// Records are only ever added behind all others. What a failed write left behind is not written
+/// over: the tail is closed, and the next append begins a new segment. So there is no place whose
+/// bytes ever change, and none whose older content could be taken for a newer one.
+pub(super) struct ActiveSegment<D: Disk> {
+    pub(super) segment: Arc<Segment<D>>,
+    pub(super) file: Arc<D::File>,
+    pub(super) bytes: u64,
+    /// Where the next record goes.
+    pub(super) at: u64,
+    /// How many records were written; the last of them may not have been shown yet.
+    written: u64,
+    /// Takes no more.
+    closed: bool,
+}
+
+/// What a batch takes of a segment: its record, and its place in the footer.
+pub(super) fn bytes_needed(batch: &Batch) -> u64 {
+    format::record_bytes(batch.body().len() as u64) + PLACE_BYTES as u64
+}
+
+/// What every record of one append carries.
+#[derive(Clone, Copy)]
+pub(super) struct AppendContext {
+    pub(super) synced: DurablePoint,
+    pub(super) commit: u64,
+}
+
+impl<D: Disk> ActiveSegment<D> {
+    /// Goes on with a segment of `bytes` in which records end at `at`.
+    pub(super) fn new(
+        segment: Arc<Segment<D>>,
+        file: Arc<D::File>,
+        bytes: u64,
+        at: u64,
+    ) -> ActiveSegment<D> {
+        let written = segment.len();
+        ActiveSegment { segment, file, bytes, at, written, closed: false }
+    }
+
+    /// How many of `batches` it has room for. The footer that a full segment gets lies within it as
+    /// well: a file that grew by it would not be of the length that a segment has, and so never be
+    /// used again.
+    pub(super) fn room_for(&self, batches: &[Batch]) -> usize {
+        if self.closed {
+            return 0;
+        }
+        let mut room = self.bytes.saturating_sub(self.at + self.written * PLACE_BYTES as u64);
+        batches
+            .iter()
+            .take_while(|batch| {
+                let bytes = bytes_needed(batch);
+                let fits = bytes <= room;
+                room = room.saturating_sub(bytes);
+                fits
+            })
+            .count()
+    }
+
+    /// Writes `batches`, after each of which the log stands at the mark of the same place, with as
+    /// few calls to the system as it takes. They are not shown to readers. After a failure the tail
+    /// is closed.
+    pub(super) fn write(
+        &mut self,
+        batches: &[Batch],
+        points: &[LogPoint],
+        stamp: AppendContext,
+    ) -> io::Result<()> {
+        let segment = &self.segment;
+        let headers: Vec<RecordHeader> = batches
+            .iter()
+            .zip(points)
+            .map(|(batch, point)| {
+                RecordHeader::of(batch, *point, segment.id, stamp.synced, stamp.commit)
+            })
+            .collect();
+        let heads: Vec<[u8; RECORD_HEADER_BYTES]> = batches
+            .iter()
+            .zip(&headers)
+            .map(|(batch, header)| header.encode(segment.seed, batch.prefix_bytes()))
+            .collect();
+        let mut parts = Vec::with_capacity(3 * batches.len());
+        for (batch, head) in batches.iter().zip(&heads) {
+            let padding = format::record_bytes(batch.body().len() as u64) as usize
+                - RECORD_HEADER_BYTES
+                - batch.body().len();
+            parts.extend([
+                IoSlice::new(head),
+                IoSlice::new(batch.body()),
+                IoSlice::new(&[0; format::ALIGN as usize][..padding]),
+            ]);
+        }
+        self.closed = true;
+        write_whole(&*self.file, &mut parts, self.at)?;
+        self.closed = false;
+        self.note(&headers);
+        Ok(())
+    }
+
+    /// Notes where the records are that were just written.
+    fn note(&mut self, headers: &[RecordHeader]) {
+        let records = self.records();
+        let (mut at, mut ordinal) = (self.at, self.written);
+        for header in headers {
+            records.put(ordinal, at, header.body_bytes, header.point.next_index);
+            at += header.record_bytes();
+            ordinal += 1;
+        }
+        (self.at, self.written) = (at, ordinal);
+    }
+
+    /// Shows readers all that was written.
+    pub(super) fn publish(&self) {
+        self.records().publish(self.written);
+    }
+
+    fn records(&self) -> &RecordIndex {
+        self.segment.records().expect(
+            "the tail is a segment that this process writes, so its records are known from memory",
+        )
+    }
+}

@@ -1,0 +1,298 @@
+//! A damaged log: it is read, and mended step by step, until nothing is wrong with it.
+//!
+//! Each step is one segment file, which is there afterwards in its new form, durably, or is as
+//! before. After each step the log is looked at anew, as if it had just been opened: what is still
+//! damaged, and where it belongs, is found there and nowhere kept.
+
+use std::sync::Arc;
+
+use super::error::{broken, failed, not_written, too_large};
+use super::format;
+use super::fs::{Disk, DiskFile};
+use super::metadata::{MetadataFile, STATE_NAME, WriteError};
+use super::recovery::RecoveredLog;
+use super::rewrite::{self, MissingRange, SegmentRewrite};
+use super::segment::Segment;
+use super::segment_set::{LiveSegment, SegmentSet};
+use crate::storage::{Batch, BatchError, Corruption, LogPoint, StorageError};
+
+/// See the [module](self).
+pub(super) struct CorruptLog<D: Disk> {
+    pub(super) directory: u128,
+    pub(super) state: MetadataFile<D>,
+    /// The lock keeps others out.
+    pub(super) lock: D::Lock,
+    /// What every write is answered with.
+    refusal: StorageError,
+    /// A step has failed, and what is on the disk is not known.
+    poison: Option<String>,
+    live: Arc<SegmentSet<D>>,
+    homes: Vec<MissingRange>,
+    bad_heads: Vec<(u64, u64)>,
+    corruption: Vec<Corruption>,
+}
+
+impl<D: Disk> CorruptLog<D> {
+    pub(super) fn new(
+        found: RecoveredLog<D>,
+        directory: u128,
+        state: MetadataFile<D>,
+        lock: D::Lock,
+    ) -> CorruptLog<D> {
+        let refusal = refusal(&found.corruption[0]);
+        let RecoveredLog { live, homes, bad_heads, corruption, .. } = found;
+        CorruptLog {
+            directory,
+            state,
+            lock,
+            refusal,
+            poison: None,
+            live: Arc::new(live),
+            homes,
+            bad_heads,
+            corruption,
+        }
+    }
+
+    pub(super) fn live(&self) -> Arc<SegmentSet<D>> {
+        self.live.clone()
+    }
+
+    pub(super) fn refusal(&self) -> StorageError {
+        self.refusal.clone()
+    }
+
+    pub(super) fn check_poison(&self) -> Result<(), StorageError> {
+        self.poison.clone().map_or(Ok(()), |reason| Err(StorageError::Poisoned(reason)))
+    }
+
+    /// Takes note of an error of the disk. What is known to have changed nothing may be tried
+    /// again, nothing else.
+    pub(super) fn note<T>(&mut self, outcome: Result<T, StorageError>) -> Result<T, StorageError> {
+        match &outcome {
+            Ok(_) | Err(StorageError::NotContiguous(_)) => {}
+            Err(error) if error.is_temporary() => {}
+            Err(error) => self.poison = Some(error.to_string()),
+        }
+        outcome
+    }
+
+    /// Gives every segment its head back, if nothing else is wrong: a bad head says that the
+    /// segment is no new one, and is needed as long as any of its records is missing.
+    pub(super) fn mend_heads(&self, disk: &D) -> Result<(), StorageError> {
+        let heads = if self.is_damaged_from(0).is_some() { &[] } else { &self.bad_heads[..] };
+        heads.iter().try_for_each(|(id, first)| {
+            SegmentRewrite::new_file(disk, self.directory, *id, *first, 0).fill_head()
+        })
+    }
+
+    /// Puts the first of `batches` that are damaged here where they belong, as many as belong into
+    /// one file. Returns how many of all are done with.
+    pub(super) fn fill(
+        &self,
+        disk: &D,
+        batches: &[Batch],
+        file_bytes: u64,
+    ) -> Result<usize, StorageError> {
+        let mut before = None;
+        for (at, batch) in batches.iter().enumerate() {
+            if self.live.verify_batch(disk, batch.raft_index())?.is_some()
+                || self.live.batch(disk, batch.raft_index())?.is_none()
+            {
+                return self.fill_from(disk, &batches[at..], file_bytes).map(|done| at + done);
+            }
+            let point = self.point(disk, batch.raft_index())?;
+            if before.is_some_and(|before| batch.point_after(&before) != Ok(point)) {
+                return Err(StorageError::NotContiguous(format!(
+                    "raft index {} is intact here, and another",
+                    batch.raft_index()
+                )));
+            }
+            before = Some(point);
+        }
+        Ok(batches.len())
+    }
+
+    fn fill_from(
+        &self,
+        disk: &D,
+        batches: &[Batch],
+        file_bytes: u64,
+    ) -> Result<usize, StorageError> {
+        let first = batches[0].raft_index();
+        let rewrite =
+            SegmentRewrite::of(disk, self.directory, &self.live, &self.homes, first, file_bytes);
+        let rewrite = rewrite.ok_or_else(|| {
+            StorageError::NotContiguous(format!("it is not known where raft index {first} belongs"))
+        })?;
+        let here: Vec<Batch> =
+            batches.iter().take_while(|batch| batch.raft_index() < rewrite.end).cloned().collect();
+        let before = self.point(disk, first - 1)?;
+        let mut point = before;
+        for batch in &here {
+            batch
+                .verify()
+                .and_then(|()| batch.point_after(&point))
+                .map(|next| point = next)
+                .map_err(|error| out_of_line(batch, &error))?;
+        }
+        self.check_next(disk, point.raft_index + 1, &point)?;
+        rewrite.fill(&before, &here)
+    }
+
+    /// What follows and can be read must continue what is put in front of it.
+    fn check_next(&self, disk: &D, raft_index: u64, before: &LogPoint) -> Result<(), StorageError> {
+        let (Ok(Some(batch)), Ok(Some(known))) =
+            (self.live.batch(disk, raft_index), self.live.point(disk, raft_index))
+        else {
+            return Ok(());
+        };
+        match batch.point_after(before) {
+            Ok(point) if point == known => Ok(()),
+            _ => Err(StorageError::NotContiguous(format!(
+                "raft index {raft_index}, which is intact, does not continue what was to be put before it"
+            ))),
+        }
+    }
+
+    fn point(&self, disk: &D, raft_index: u64) -> Result<LogPoint, StorageError> {
+        match self.live.point(disk, raft_index) {
+            Ok(Some(point)) => Ok(point),
+            Ok(None) | Err(StorageError::Corrupt { .. } | StorageError::Purged { .. }) => {
+                Err(StorageError::NotContiguous(format!(
+                    "raft index {raft_index} has to be there first"
+                )))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts `batches` in place of everything from the first of them on.
+    pub(super) fn replace(
+        &self,
+        disk: &D,
+        batches: &[Batch],
+        segment: u64,
+        file_bytes: u64,
+    ) -> Result<(), StorageError> {
+        let Some(first) = batches.first().map(Batch::raft_index) else { return Ok(()) };
+        let before = self.point(disk, first.saturating_sub(1))?;
+        for batch in batches {
+            batch.verify().map_err(|error| out_of_line(batch, &error))?;
+        }
+        let needed = batches
+            .iter()
+            .map(|batch| format::record_bytes(batch.body().len() as u64))
+            .sum::<u64>()
+            + format::RECORDS_AT;
+        SegmentRewrite::new_file(disk, self.directory, segment, first, file_bytes.max(needed))
+            .fill(&before, batches)
+            .map(drop)
+    }
+}
+
+impl<D: Disk> CorruptLog<D> {
+    /// Lets the log begin behind `mark`, which is committed. Nothing is written anew but the part
+    /// that counts of the segment in whose middle that is, and what is missing behind `mark` stays
+    /// missing. If the log is another than the one that `mark` belongs to, nothing of it counts,
+    /// and the first segment will be `segment`.
+    pub(super) fn rebase(
+        &mut self,
+        disk: &D,
+        point: LogPoint,
+        segment: u64,
+    ) -> Result<(), StorageError> {
+        let mut state = self.state.state.clone();
+        state.base.point = point;
+        if self.is_another(disk, &point)? {
+            state.first_segment = segment;
+        } else if let Some((cut, from)) = self.part_behind(disk, point.raft_index)? {
+            rewrite::copy_suffix(disk, &cut, from)?;
+            // The newer one won over these from its first record on, and will only do so from a
+            // later one on.
+            let is_beaten = |(id, first): &(u64, u64)| *id < cut.id && *first > point.raft_index;
+            remove_segments(disk, is_beaten)?;
+            // Whatever is missing in front of the part needs an id that is older than that.
+            state.first_segment = state.first_segment.min(cut.id - 1);
+        }
+        self.state.write(state, 0).map_err(|error| match error {
+            WriteError::TooLarge => too_large(disk, STATE_NAME),
+            WriteError::Io(error) => not_written(disk, "write", STATE_NAME, error),
+        })?;
+        self.state.file.sync_data().map_err(|error| broken(disk, "sync", STATE_NAME, error))
+    }
+
+    /// Whether this is another log than the one that `mark` belongs to, or ends before it. Where
+    /// `mark` is not known here, the batch behind it tells; and where that is missing as well, it
+    /// is found out when it is there again.
+    fn is_another(&self, disk: &D, point: &LogPoint) -> Result<bool, StorageError> {
+        match self.live.point(disk, point.raft_index) {
+            Ok(here) => Ok(here != Some(*point)),
+            Err(StorageError::Corrupt { .. }) => {
+                match self.check_next(disk, point.raft_index + 1, point) {
+                    Err(StorageError::NotContiguous(_)) => Ok(true),
+                    leads_on => leads_on.map(|()| false),
+                }
+            }
+            Err(StorageError::Purged { .. }) => Err(StorageError::NotContiguous(format!(
+                "raft index {} is purged here",
+                point.raft_index
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The segment in whose middle the log is to begin, behind `base`, and the first of its records
+    /// from there on whose place is known: those in between are missing. `None` if no segment has
+    /// to be cut.
+    fn part_behind(&self, disk: &D, base: u64) -> Result<Option<SegmentSuffix<D>>, StorageError> {
+        let is_in_it = |stretch: &&LiveSegment<D>| {
+            stretch.segment.first <= base && base + 1 < stretch.segment.first + stretch.len()
+        };
+        let Some(stretch) = self.live.stretches.iter().find(is_in_it) else { return Ok(None) };
+        for raft_index in base + 1..stretch.segment.first + stretch.len() {
+            if stretch.segment.known_location(disk, raft_index - stretch.segment.first)?.is_some() {
+                return Ok(Some((stretch.segment.clone(), raft_index)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first damaged raft index that is not below this one.
+    fn is_damaged_from(&self, raft_index: u64) -> Option<u64> {
+        let holes = self
+            .corruption
+            .iter()
+            .map(|corruption| &corruption.raft_indexes)
+            .filter(|hole| !hole.is_empty() && hole.end > raft_index);
+        holes.map(|hole| hole.start.max(raft_index)).min()
+    }
+}
+
+/// A segment, and the raft index from which on it is kept.
+type SegmentSuffix<D> = (Arc<Segment<D>>, u64);
+
+/// Removes these segments durably.
+fn remove_segments<D: Disk>(
+    disk: &D,
+    is_unwanted: impl Fn(&(u64, u64)) -> bool,
+) -> Result<(), StorageError> {
+    let names = disk.list().map_err(|error| failed(disk, "open", "", error))?;
+    for name in names.iter().filter(|name| {
+        format::parse_segment_name(name).is_some_and(|segment| is_unwanted(&segment))
+    }) {
+        disk.remove(name).map_err(|error| broken(disk, "remove", name, error))?;
+    }
+    disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
+}
+
+fn out_of_line(batch: &Batch, error: &BatchError) -> StorageError {
+    StorageError::NotContiguous(format!("raft index {}: {error}", batch.raft_index()))
+}
+
+/// What a damaged log answers to every write.
+fn refusal(corruption: &Corruption) -> StorageError {
+    let Corruption { path, offset, reason, .. } = corruption;
+    let reason = format!("{reason}; a damaged log takes nothing but what mends it");
+    StorageError::Corrupt { path: path.clone(), offset: *offset, reason }
+}

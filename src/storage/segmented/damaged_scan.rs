@@ -1,0 +1,206 @@
+//! Reading a damaged segment: what of it is still there, and what should be and is not.
+//!
+//! A scan ends at the first bad record. A survey goes on behind it: a record says by itself which
+//! segment and which raft index it is, so those behind a bad one are found by trying every place.
+//! What lies between is damaged, and keeps its numbers.
+
+use std::ops::Range;
+
+use super::error::failed;
+use super::format::{self, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader};
+use super::fs::{Disk, DiskFile};
+use super::scan::{BodyError, Window, body_of, header_at, next_header};
+use super::segment::RecordIndex;
+use crate::storage::{Batch, LogPoint, StorageError};
+
+/// What a survey found.
+pub(super) struct DamagedScan {
+    /// Every record up to the last that was found, published. Those in between that cannot be read
+    /// have a place that says so.
+    pub(super) records: Box<RecordIndex>,
+    /// What cannot be read whole, in order. The last hole may lie behind the last record that was
+    /// found.
+    pub(super) holes: Vec<CorruptRange>,
+    /// The index of the first entry that the first intact record holds, or would hold. `None`
+    /// without any.
+    pub(super) first_index: Option<u64>,
+    /// Where the last record ends that was found.
+    pub(super) end: u64,
+}
+
+/// Neighbouring records that do not read back.
+pub(super) struct CorruptRange {
+    pub(super) offset: u64,
+    pub(super) raft_indexes: Range<u64>,
+    pub(super) term: Option<u64>,
+    pub(super) chain: Option<u32>,
+    pub(super) reason: &'static str,
+}
+
+/// Surveys the segment `id`, whose first record has the raft index `first`. Up to `limit` its
+/// records were durable: one that is bad or missing below is damaged, one at or behind it was torn,
+/// and ends the segment. Memory: as for a scan.
+pub(super) fn scan_past_damage<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    name: &str,
+    id: u64,
+    seed: u32,
+    first: u64,
+    limit: u64,
+) -> Result<DamagedScan, StorageError> {
+    let read_failed = |error| failed(disk, "read", name, error);
+    let file_bytes = file.size().map_err(read_failed)?;
+    let window = Window::new(file, file_bytes);
+    let survey = DamagedScan {
+        records: RecordIndex::new(),
+        holes: Vec::new(),
+        first_index: None,
+        end: RECORDS_AT,
+    };
+    let mut surveyor =
+        DamagedScanner { window, id, seed, first, limit, next: first, before: None, survey };
+    while surveyor.step().map_err(read_failed)? {}
+    surveyor.end();
+    Ok(surveyor.survey)
+}
+
+struct DamagedScanner<'a, F> {
+    window: Window<'a, F>,
+    id: u64,
+    seed: u32,
+    first: u64,
+    limit: u64,
+    /// The raft index that is looked for, at `survey.end`.
+    next: u64,
+    /// The mark in front of it, if the record there was intact.
+    before: Option<LogPoint>,
+    survey: DamagedScan,
+}
+
+impl<F: DiskFile> DamagedScanner<'_, F> {
+    /// Goes past one record, or past one hole. False if there is nothing more.
+    fn step(&mut self) -> std::io::Result<bool> {
+        let at = self.survey.end;
+        match header_at(&mut self.window, at, self.id, self.seed)?
+            .filter(|header| header.point.raft_index == self.next)
+        {
+            Some(header) => {
+                let body = body_of(&mut self.window, at, &header)?;
+                Ok(self.take(&header, body))
+            }
+            None => self.resume(),
+        }
+    }
+
+    /// Takes the record at the end, whose header is intact.
+    fn take(&mut self, header: &RecordHeader, body: Result<Batch, BodyError>) -> bool {
+        let (at, ordinal, next_index) =
+            (self.survey.end, self.next - self.first, header.point.next_index);
+        let torn = self.next >= self.limit;
+        match body {
+            Ok(batch) => {
+                if self.before.is_some_and(|before| batch.point_after(&before) != Ok(header.point))
+                {
+                    return false;
+                }
+                self.survey.first_index.get_or_insert(batch.first_index().unwrap_or(next_index));
+                self.survey.records.put(ordinal, at, header.body_bytes, next_index);
+            }
+            Err(_) if torn => return false,
+            Err(error) => {
+                let reason = match error {
+                    BodyError::Payload => "a payload does not match its checksum",
+                    BodyError::Table => "the entries of the batch cannot be told apart",
+                };
+                match error {
+                    BodyError::Payload => {
+                        self.survey.records.put(ordinal, at, header.body_bytes, next_index)
+                    }
+                    BodyError::Table => self.survey.records.put_damaged(ordinal, at, next_index),
+                }
+                let raft_indexes = self.next..self.next + 1;
+                let (term, chain) = (Some(header.point.term), Some(header.point.chain));
+                self.push(CorruptRange { offset: at, raft_indexes, term, chain, reason });
+            }
+        }
+        self.before = Some(header.point);
+        self.survey.end += header.record_bytes();
+        self.next += 1;
+        true
+    }
+
+    /// Looks for the next record behind a place where none can be read. A later one of this segment
+    /// has a higher raft index, and room in front of it for those that are missing: a payload that
+    /// looks like a record is not taken for one.
+    fn resume(&mut self) -> std::io::Result<bool> {
+        let mut at = self.survey.end;
+        while let Some((found_at, header)) =
+            next_header(&mut self.window, at + format::ALIGN, self.id, self.seed)?
+        {
+            let raft_index = header.point.raft_index;
+            let room = (found_at - self.survey.end) / RECORD_HEADER_BYTES as u64;
+            if raft_index > self.next
+                && raft_index - self.next <= room
+                && header_at(&mut self.window, found_at, self.id, self.seed)?.is_some()
+            {
+                if raft_index > self.limit {
+                    return Ok(false);
+                }
+                let behind = body_of(&mut self.window, found_at, &header)?
+                    .ok()
+                    .and_then(|batch| batch.first_index());
+                self.skip(raft_index, behind.unwrap_or(header.point.next_index));
+                self.survey.end = found_at;
+                return Ok(true);
+            }
+            at = found_at;
+        }
+        Ok(false)
+    }
+
+    /// Notes that the records up to `raft_index` cannot be read; behind them the next entry has an
+    /// index of at most `next_index`. They are no more than there was room for.
+    fn skip(&mut self, raft_index: u64, next_index: u64) {
+        for missing in self.next..raft_index {
+            self.survey.records.put_damaged(missing - self.first, self.survey.end, next_index);
+        }
+        self.push_missing(raft_index);
+        (self.next, self.before) = (raft_index, None);
+    }
+
+    /// Whatever is missing below the limit is damaged. How much that is may be known from
+    /// elsewhere, so nothing is set aside for it.
+    fn end(&mut self) {
+        self.survey.records.publish(self.next - self.first);
+        if self.next < self.limit {
+            self.push_missing(self.limit);
+        }
+    }
+
+    fn push_missing(&mut self, raft_index: u64) {
+        let (offset, raft_indexes) = (self.survey.end, self.next..raft_index);
+        self.push(CorruptRange {
+            offset,
+            raft_indexes,
+            term: None,
+            chain: None,
+            reason: "no record can be read here",
+        });
+    }
+
+    /// Neighbours with the same complaint are told as one.
+    fn push(&mut self, hole: CorruptRange) {
+        match self.survey.holes.last_mut() {
+            Some(last)
+                if last.raft_indexes.end == hole.raft_indexes.start
+                    && last.reason == hole.reason =>
+            {
+                last.raft_indexes.end = hole.raft_indexes.end;
+                last.term = last.term.filter(|_| last.term == hole.term);
+                last.chain = hole.chain;
+            }
+            _ => self.survey.holes.push(hole),
+        }
+    }
+}

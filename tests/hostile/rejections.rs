@@ -1,0 +1,194 @@
+//! Whoever may not come in: wrong cluster, group, receiver and sender; clones, wiped directories,
+//! old lives; and bytes that are no hello at all.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use crate::group::{Client, Group, LIAR, until};
+use crate::memory::Growth;
+use crate::wire::{HELLO, Hello, Line, MESSAGE, Message, REFUSAL, Rng, frame, header};
+
+/// Reasons to refuse, as the description of the protocol numbers them.
+const PROTOCOL: u8 = 1;
+const CLUSTER: u8 = 2;
+const GROUP: u8 = 3;
+const MISDIRECTED: u8 = 4;
+const NOT_A_MEMBER: u8 = 5;
+const OTHER_DIRECTORY: u8 = 6;
+const TWIN: u8 = 7;
+const OUTLIVED: u8 = 8;
+const MEMBERS: u8 = 9;
+
+/// Something to say at the door, and the reason for which it is refused. `None`: it is not even a
+/// hello, and the node hangs up, with a reason or without.
+struct Approach {
+    bytes: Vec<u8>,
+    refusal: Option<u8>,
+}
+
+fn said(hello: &Hello, refusal: u8) -> Approach {
+    Approach { bytes: frame(HELLO, &hello.encode()), refusal: Some(refusal) }
+}
+
+/// What a stranger says that pretends to be an honest node, whose true hello was overheard.
+fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
+    let same = honest.clone();
+    match rng.below(11) {
+        0 => said(&Hello { protocol: rng.pick(&[0, 1, 9, u32::MAX]), ..same }, PROTOCOL),
+        1 => said(&Hello { cluster: honest.cluster ^ (1 << rng.below(64)), ..same }, CLUSTER),
+        2 => said(
+            &Hello {
+                group: rng.pick(&[&b""[..], b"besiege", b"besieged2", b"BESIEGED"]).to_vec(),
+                ..same
+            },
+            GROUP,
+        ),
+        3 => {
+            said(&Hello { to: rng.pick(&[0, 2 + honest.to, LIAR, u64::MAX]), ..same }, MISDIRECTED)
+        }
+        4 => {
+            said(&Hello { from: rng.pick(&[0, honest.to, 6, 77, u64::MAX]), ..same }, NOT_A_MEMBER)
+        }
+        // Wiped or another disk: whatever life it claims, the directory is not the one that was
+        // met.
+        5 => {
+            let incarnation = rng.pick(&[0, 1, honest.incarnation, u64::MAX]);
+            said(
+                &Hello { directory: honest.directory ^ (1 << rng.below(128)), incarnation, ..same },
+                OTHER_DIRECTORY,
+            )
+        }
+        // A clone that runs beside the original, in the same life.
+        6 => said(&Hello { nonce: honest.nonce.wrapping_add(1 + rng.below(1000)), ..same }, TWIN),
+        // What is left of an earlier life.
+        7 => said(&Hello { incarnation: rng.below(honest.incarnation), ..same }, OUTLIVED),
+        // A list of members that differs, whatever number of a cluster was made of it.
+        8 => {
+            let members = (1..=6).filter(|id| *id != 1 + rng.below(5)).collect();
+            said(&Hello { members, cluster: rng.next(), ..same }, MEMBERS)
+        }
+        // What could forge a line of a log, or is no text.
+        9 => said(
+            &Hello {
+                advertised: rng.pick(&[&b"two\nlines"[..], b"\x1b[2J", b"\xff"]).to_vec(),
+                ..same
+            },
+            PROTOCOL,
+        ),
+        _ => said(&Hello { group: vec![0xFF; 1 + rng.below(255) as usize], ..same }, PROTOCOL),
+    }
+}
+
+/// What is no hello.
+fn babble(honest: &Hello, rng: &mut Rng) -> Approach {
+    let hello = frame(HELLO, &honest.encode());
+    let (flipped, len) = (rng.below(hello.len() as u64) as usize, rng.below(600) as usize);
+    let bytes = match rng.below(7) {
+        0 => rng.bytes(len),
+        1 => {
+            let mut bytes = hello;
+            bytes[flipped] ^= 1 << rng.below(8);
+            bytes
+        }
+        2 => hello[..flipped].to_vec(),
+        3 => {
+            header(HELLO, rng.pick(&[1001, 1 << 16, 1 << 30, u32::MAX]), rng.next() as u32).to_vec()
+        }
+        4 => frame(
+            MESSAGE,
+            &Message {
+                kind: 7,
+                numbers: [honest.from, honest.to, 9, 0, 0, 0, 0, 0, 0, 0],
+                ..Message::default()
+            }
+            .encode(),
+        ),
+        5 => frame(REFUSAL, &[rng.next() as u8]),
+        _ => frame(HELLO, &rng.bytes(len.min(512))),
+    };
+    Approach { bytes, refusal: None }
+}
+
+/// Says it at the door of node `id`; sees that nobody is let in, for the right reason.
+fn approach(group: &Group, id: u64, Approach { bytes, refusal }: &Approach) {
+    // This machine may be busy: a connection that was not made was not refused either.
+    let answer = until("a connection to be made", || {
+        let mut line = Line::to(group.address(id), Ipv4Addr::LOCALHOST).ok()?;
+        let _ = line.send(bytes);
+        if refusal.is_none() {
+            line.end();
+        }
+        Some(line.hear())
+    });
+    match (answer, refusal) {
+        (Some((REFUSAL, content)), Some(wanted)) => {
+            assert_eq!(content.first(), Some(wanted), "the reason is the right one")
+        }
+        (None, Some(wanted)) => panic!("the node hung up without a reason; {wanted} was wanted"),
+        (Some((REFUSAL, _)) | None, None) => {}
+        (Some(answer), _) => panic!("a stranger was answered {answer:?}"),
+    }
+}
+
+/// So many approaches at the leader and at a follower, while an honest client is served.
+fn besiege(approaches: u64) {
+    let (group, mut rng) = (Arc::new(Group::open()), Rng::new());
+    (0..50).for_each(|_| group.append());
+    // From now on each node knows each other one, its directory and its life.
+    group.introduce();
+    let leader = group.leader();
+    let growth = Growth::begin();
+    let client = Client::of(&group);
+    let counts: Vec<AtomicU64> = (0..=9).map(|_| AtomicU64::new(0)).collect();
+    for id in [leader, leader % 3 + 1] {
+        let honest: Vec<Hello> = (1..=3)
+            .filter(|other| *other != id)
+            .map(|other| pretended(&group, other, id))
+            .collect();
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                let (mut rng, group, honest, counts) = (rng.fork(), &group, &honest, &counts);
+                scope.spawn(move || {
+                    for _ in 0..approaches / 4 {
+                        let honest = &honest[rng.below(2) as usize];
+                        let next = if rng.one_in(3) {
+                            babble(honest, &mut rng)
+                        } else {
+                            pretend(honest, &mut rng)
+                        };
+                        approach(group, id, &next);
+                        counts[usize::from(next.refusal.unwrap_or(0))]
+                            .fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+    }
+    drop(client);
+    group.check();
+    let counts: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    let growth = growth.check();
+    println!(
+        "no hello, then by reason 1 to 9: {counts:?}; {} appends acknowledged meanwhile; {growth} MiB more",
+        group.acknowledged()
+    );
+}
+
+/// What honest node `from` says to node `to`.
+fn pretended(group: &Group, from: u64, to: u64) -> Hello {
+    Hello { to, ..group.hello_of(from) }
+}
+
+#[test]
+fn strangers_are_refused_for_the_right_reason_every_time() {
+    besiege(3_000);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn hundreds_of_thousands_of_strangers_are_refused_every_time() {
+    besiege(400_000);
+}
