@@ -5,7 +5,9 @@ use super::super::simulated::{CallFailure, CallFault, CallKind, DiskImage, Rng, 
 use super::super::{Disk, STATE_NAME};
 use super::crash_states::choices_of;
 use super::workload::{batch_after, log_on, owner};
-use crate::storage::{Batch, HardState, LogPoint, Recovered, RepairAction, Storage, StorageError};
+use crate::storage::{
+    Batch, Corruption, HardState, LogPoint, Recovered, RepairAction, Storage, StorageError,
+};
 
 /// How a log is damaged.
 #[derive(Clone, Copy, Debug)]
@@ -87,18 +89,25 @@ fn repair(
     Ok(recovered)
 }
 
-/// Opens the log on `image`: nothing is lost that is not told, and all of it can be mended.
-fn check(image: DiskImage, all: &[Batch], base: Option<LogPoint>, seed: u64) -> Result<(), String> {
+/// Opens the log on `image`: nothing is lost but some of what was `lost` before, that is told, and
+/// all of it can be mended.
+fn check(
+    image: DiskImage,
+    all: &[Batch],
+    lost: &[Corruption],
+    base: Option<LogPoint>,
+    seed: u64,
+) -> Result<(), String> {
     let disk = SimulatedDisk::with(image, seed);
     let mut log = log_on(&disk);
     let recovered = log.open(&owner()).map_err(|error| error.to_string())?;
     let reader = log.reader();
     for batch in all.iter().filter(|batch| batch.raft_index() > recovered.base.point.raft_index) {
         let raft_index = batch.raft_index();
-        let is_told = recovered
-            .corruption
-            .iter()
-            .any(|corruption| corruption.raft_indexes.contains(&raft_index));
+        let is_in = |corruption: &[Corruption]| {
+            corruption.iter().any(|corruption| corruption.raft_indexes.contains(&raft_index))
+        };
+        let is_told = is_in(&recovered.corruption) && is_in(lost);
         match reader.batches(raft_index, raft_index + 1, 0) {
             Ok(found) if found == std::slice::from_ref(batch) => {}
             other if is_told && other.is_err() => {}
@@ -157,6 +166,7 @@ fn crash_while_mending(
     disk.trace();
     let recovered = log.open(&owner()).unwrap();
     assert!(!recovered.corruption.is_empty());
+    let lost = recovered.corruption.clone();
     repair(&mut log, recovered, &all, base, 4).unwrap();
     drop(log);
     let (cuts, _) = disk.take_trace();
@@ -167,7 +177,7 @@ fn crash_while_mending(
             let seed = draws.next() >> 24;
             let mut torn_draws = torn.then(|| Rng::new(seed));
             let state = cut.image.settle(&choices, torn_draws.as_mut());
-            check(state, &all, base, seed).unwrap_or_else(|why| {
+            check(state, &all, &lost, base, seed).unwrap_or_else(|why| {
                 panic!("{kind:?} {hits:?} of {count}, sealed {sealed}, behind {base:?}, cut {} before {:?}: {why}", cut.number, cut.before)
             });
             states += 1;
