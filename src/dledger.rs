@@ -531,7 +531,7 @@ impl Builder {
             storage,
             transport,
         )?;
-        threads.start(engine, stagehands, self.observers).map_err(OpenError::Thread)?;
+        threads.start(engine, stagehands, self.observers, self.spin).map_err(OpenError::Thread)?;
         let node = RunningNode {
             shared,
             inputs,
@@ -557,7 +557,7 @@ impl Builder {
         };
         // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
         let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
-        let sequencer = sequencer.within(segmented::home());
+        let sequencer = sequencer.within(segmented::home()).spinning(self.spin);
         Ok(NodeShared::new(
             &self.group,
             self.node,

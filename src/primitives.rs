@@ -1,13 +1,16 @@
 //! What threads meet at: locks, condition variables, atomics, channels, threads, the clock and
 //! random keys, as every file of this crate gets them.
 //!
-//! They are those of `std`, `parking_lot` and `crossbeam-channel`. A test build with `--cfg loom`
-//! or `--cfg shuttle` puts the doubles of a checker in their place, which tries every schedule of a
-//! few threads, or very many of a whole node, and one with `--cfg tsan` leaves out what the
-//! sanitizer of threads is blind to: see `tests/threads/README.md`. No other build knows of that.
+//! They are those of `std` and `parking_lot`, and channels made of them. A test build with `--cfg
+//! loom` or `--cfg shuttle` puts the doubles of a checker in their place, which tries every
+//! schedule of a few threads, or very many of a whole node, and one with `--cfg tsan` leaves out
+//! what the sanitizer of threads is blind to: see `tests/threads/README.md`. No other build knows
+//! of that.
 
 #[cfg(all(test, any(loom, shuttle)))]
 mod model_checked;
+
+pub(crate) mod channel;
 
 #[cfg(not(any(all(test, any(loom, shuttle)), tsan)))]
 pub(crate) mod broadcast;
@@ -22,7 +25,7 @@ pub(crate) mod broadcast {
 
 #[cfg(all(test, any(loom, shuttle)))]
 pub(crate) use model_checked::{
-    Condvar, Instant, Mutex, MutexGuard, RandomState, RwLock, atomic, broadcast, channel, thread,
+    Condvar, Instant, Mutex, MutexGuard, RandomState, RwLock, atomic, broadcast, thread,
 };
 
 #[cfg(all(test, loom))]
@@ -30,7 +33,6 @@ pub(crate) use model_checked::three_preemptions;
 
 #[cfg(not(all(test, any(loom, shuttle))))]
 pub(crate) use {
-    crossbeam_channel as channel,
     parking_lot::{Condvar, Mutex, MutexGuard, RwLock},
     std::hash::RandomState,
     std::sync::atomic,
