@@ -14,6 +14,7 @@ mod full_disk;
 mod lagging;
 mod members;
 mod purge;
+mod reading;
 mod refusing;
 mod rejoining;
 mod repair;
@@ -328,6 +329,7 @@ impl Engine {
             self.replica.send_commit();
         }
         self.carry_out_effects();
+        self.read_for_followers();
         self.end_rejoin();
         self.sync_for_questions();
         self.sync_ahead();
@@ -356,6 +358,7 @@ impl Engine {
             .commit_notice_at
             .map_or(due, |commit_notice_at| due.min(commit_notice_at))
             .min(leaving);
+        let due = if self.owes_reading() { due.min(self.now.elapsed) } else { due };
         if self.dirty { due.min(self.next_flush) } else { due }
     }
 

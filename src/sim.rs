@@ -51,6 +51,7 @@
 //! | `world.rs`, `queue.rs` | the loop in which everything happens, and virtual time |
 //! | `node.rs`, `witness.rs`, `disk.rs` | one node: its lives, the places where it touches the world, its disk |
 //! | `network.rs`, `trouble.rs`, `clients.rs`, `commit_probe.rs` | what happens to nodes |
+//! | `laggards.rs` | a leader with a slow disk, and followers that lack much |
 //! | `patterns.rs` | every way to damage three entries on three replicas |
 //! | `monitor.rs`, `model.rs` | what is checked at every moment, and what each storage owes; `monitor.rs` also notices when a disturbance would hurt most |
 //! | `check.rs` | what is checked in a history; good for any history, simulated or not |
@@ -64,6 +65,7 @@ mod commit_probe;
 mod config;
 mod event_queue;
 mod faults;
+pub mod laggards;
 mod monitor;
 mod network;
 mod node;

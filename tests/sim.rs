@@ -8,11 +8,12 @@
 use std::collections::HashSet;
 use std::process::Command;
 
+use dledger::sim::laggards;
 use dledger::sim::patterns::{self, CorruptionKind, Pattern, StopKind};
 use dledger::sim::{self, CoverageCounts};
 
 /// What every budget must have seen often, or it proves little.
-const MUST_BE_SEEN: [&str; 29] = [
+const MUST_BE_SEEN: [&str; 30] = [
     "appends acknowledged",
     "appends of unknown outcome",
     "audits of the disks",
@@ -22,6 +23,7 @@ const MUST_BE_SEEN: [&str; 29] = [
     "damaged logs mended",
     "disks replaced by a backup",
     "disks replaced by an empty one",
+    "disks that read slowly",
     "logs that were completed",
     "deaths while opening",
     "entries read by tails",
@@ -117,6 +119,20 @@ fn one_lost_disk_comes_back_and_two_at_once_do_not() {
                 healing.accounts
             );
         }
+    }
+}
+
+/// What a leader reads for followers that lack a whole window of messages would take it several
+/// election timeouts, and it stays leader all the same.
+#[test]
+fn a_leader_whose_disk_reads_slowly_stays_leader_while_it_feeds_two_followers() {
+    for seed in 0..20 {
+        let outcome =
+            laggards::run_pattern(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        assert_eq!(outcome.leaders, 1, "seed {seed}: {outcome:?}");
+        assert!(outcome.is_level, "seed {seed}: {outcome:?}");
+        assert!(outcome.most_read <= outcome.read_max, "seed {seed}: {outcome:?}");
     }
 }
 

@@ -4,10 +4,11 @@
 //! instead of snapshots. [`LogView`] is what raft-rs sees of the log. It asks for the first and
 //! last index and for terms many times a message, so those are plain fields, kept up by
 //! [`RaftCore`] as the log is written; batches are read from the storage only for peers that have
-//! fallen behind.
+//! fallen behind, a little at a time ([`reading`]).
 
 mod convert;
 mod log_bridge;
+mod reading;
 mod view;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use super::election::ElectionTimeouts;
 use super::{Settings, snapshot};
 use convert::{base_of, batch_of, without_number};
 use log_bridge::LogDrain;
+use reading::Reading;
 use view::LogView;
 
 /// How many appends may be under way to a follower before it answers.
@@ -92,6 +94,8 @@ pub(super) struct RaftCore {
     told: u64,
     /// Followers that this leader has moved forward, and that were not seen in step since.
     moved: Vec<u64>,
+    /// The follower that the log was last read for.
+    read_for: u64,
 }
 
 impl RaftCore {
@@ -167,6 +171,7 @@ impl RaftCore {
             newest: recovered.last,
             told: 0,
             moved: Vec::new(),
+            read_for: 0,
         };
         core.settle_timeout();
         core

@@ -384,6 +384,8 @@ impl Cluster {
             self.next_audit = 2 * top.raft_index + self.rng.below(8);
             audit(&self.nodes, &self.config, &top, &mut monitor);
         }
+        // What was read in this turn took its time, and nothing left before.
+        let busy = self.nodes[node].asleep_until.saturating_sub(now);
         let Some(process) = &mut self.nodes[node].process else { return };
         self.clients.settle(node, now, process, &self.config, &mut monitor);
         let messages = std::mem::take(&mut *process.outbox.lock());
@@ -393,7 +395,8 @@ impl Cluster {
                 format!("send {message:?}")
             });
             let to = message.to().get() as usize - 1;
-            let sent = self.network.send(&mut self.queue, node, to, process.hello_to(to), &message);
+            let sent =
+                self.network.send(&mut self.queue, node, to, process.hello_to(to), &message, busy);
             if !sent {
                 process.inbox.unreachable(NodeId::from(to as u64 + 1));
                 process.due = process.due.min(now);
@@ -626,6 +629,7 @@ impl Cluster {
             self.nodes[node].disk.set_full(false);
             self.nodes[node].disk.is_poor = false;
             self.nodes[node].slowness = 1;
+            self.nodes[node].disk.read_rate = None;
             self.nodes[node].asleep_until = self.nodes[node].asleep_until.min(self.queue.now);
             let is_doomed = self.nodes[node].is_doomed;
             let death = self.hard_death();

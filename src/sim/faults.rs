@@ -105,6 +105,12 @@ impl Cluster {
             Fault::Damage => self.corruption(node),
             Fault::SlowDisk => {
                 self.nodes[node].slowness = self.rng.between(5, 50);
+                // Dice of its own, so that seeds of before mean what they meant.
+                let mut rng = self.rng.fork(8);
+                if rng.percent(50) {
+                    self.nodes[node].disk.read_rate = Some(rng.between(100, 2000));
+                    self.monitor.lock().coverage.saw("disks that read slowly");
+                }
                 self.queue.put(until, Event::FaultEnd(FaultEnd::Haste(node)));
             }
         }
@@ -200,7 +206,10 @@ impl Cluster {
             }
             FaultEnd::Descriptors(node) => self.nodes[node].disk.is_poor = false,
             FaultEnd::Room(node) => self.nodes[node].disk.set_full(false),
-            FaultEnd::Haste(node) => self.nodes[node].slowness = 1,
+            FaultEnd::Haste(node) => {
+                self.nodes[node].slowness = 1;
+                self.nodes[node].disk.read_rate = None;
+            }
         }
     }
 

@@ -162,6 +162,7 @@ impl Network {
         to: usize,
         hello: Hello,
         message: &Message,
+        busy: Micros,
     ) -> bool {
         let frame = Bytes::from(Frames::of(message.encode()).concat());
         let mut packet = Packet {
@@ -185,12 +186,12 @@ impl Network {
             return !self.rng.percent(self.network_faults.told);
         }
         if self.rng.happens(self.network_faults.duplication) {
-            self.put_on_its_way(queue, packet.clone());
+            self.put_on_its_way(queue, packet.clone(), busy);
         }
         if self.rng.happens(self.network_faults.flips) {
             self.corruption(&mut packet);
         }
-        self.put_on_its_way(queue, packet);
+        self.put_on_its_way(queue, packet, busy);
         true
     }
 
@@ -201,14 +202,14 @@ impl Network {
         }
     }
 
-    fn put_on_its_way(&mut self, queue: &mut EventQueue, packet: Packet) {
+    fn put_on_its_way(&mut self, queue: &mut EventQueue, packet: Packet, busy: Micros) {
         let is_late = self.rng.happens(self.network_faults.stragglers);
         let mean = if is_late {
             self.network_faults.straggle_mean
         } else {
             self.network_faults.delay_mean
         };
-        let delay = self.network_faults.delay_min + self.rng.around(mean);
+        let delay = busy + self.network_faults.delay_min + self.rng.around(mean);
         let (now, in_order) = (queue.now, self.network_faults.in_order);
         let link = self.link(packet.from, packet.to);
         let mut arrival = (now + delay).max(link.clogged_until);

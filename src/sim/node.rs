@@ -552,6 +552,8 @@ impl Node {
         self.disk.begin_work();
         let turned = survive(|| engine.turn(moment));
         self.disk.end_work();
+        // Nothing else happens to it meanwhile.
+        self.asleep_until = self.asleep_until.max(now + self.disk.time_to_read());
         if let Err(end) = turned {
             process.is_dying = true;
             return Err(end);

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::checked::CrashPoint;
+use super::config::MS;
+use super::event_queue::Micros;
 use super::rng::Rng;
 use crate::storage::segmented::DiskLog;
 use crate::storage::segmented::fs::{Disk, DiskFile};
@@ -25,6 +27,10 @@ pub(super) struct NodeDisk {
     backup: Option<DiskImage>,
     /// Others in its process have taken all descriptors.
     pub(super) is_poor: bool,
+    /// How many bytes it reads in a millisecond. `None`: as many as are wanted.
+    pub(super) read_rate: Option<u64>,
+    /// The most that was read in one turn of an engine, in bytes.
+    pub(super) most_read: u64,
 }
 
 impl NodeDisk {
@@ -35,6 +41,8 @@ impl NodeDisk {
             is_full: false,
             backup: None,
             is_poor: false,
+            read_rate: None,
+            most_read: 0,
         }
     }
 
@@ -61,7 +69,16 @@ impl NodeDisk {
     /// What the process does now it does without descriptors, if they are taken. Whoever only looks
     /// at it has some.
     pub(super) fn begin_work(&self) {
+        self.disk.take_bytes_read();
         self.disk.set_poor(self.is_poor);
+    }
+
+    /// How long it took to read what was read since the work began. Whoever does the work waits for
+    /// it.
+    pub(super) fn time_to_read(&mut self) -> Micros {
+        let bytes = self.disk.take_bytes_read();
+        self.most_read = self.most_read.max(bytes);
+        self.read_rate.map_or(0, |rate| bytes * MS / rate)
     }
 
     pub(super) fn end_work(&self) {

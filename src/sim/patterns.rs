@@ -160,7 +160,11 @@ fn stage(
 }
 
 impl Cluster {
-    fn pass(&mut self, within: Micros, enough: impl Fn(&Cluster) -> bool) -> Result<(), String> {
+    pub(super) fn pass(
+        &mut self,
+        within: Micros,
+        enough: impl Fn(&Cluster) -> bool,
+    ) -> Result<(), String> {
         let end = self.queue.now + within;
         if self.go_on_until(end, enough) {
             Ok(())
@@ -170,7 +174,7 @@ impl Cluster {
     }
 
     /// Appends an entry and waits for it to be acknowledged.
-    fn append_one(&mut self, bytes: usize, within: Micros) -> Result<(), String> {
+    pub(super) fn append_one(&mut self, bytes: usize, within: Micros) -> Result<(), String> {
         let leader = self.leader().ok_or("nobody leads")?;
         let offer = self.watch().offered.len() as u64;
         self.watch().offered.push(bytes as u32);
@@ -214,7 +218,7 @@ impl Cluster {
         }
     }
 
-    fn is_whole(world: &Cluster) -> bool {
+    pub(super) fn is_whole(world: &Cluster) -> bool {
         let monitor = world.watch();
         let end = monitor.ledger.len() as u64;
         let shows_all = |node: &Node| {
@@ -247,7 +251,7 @@ impl Node {
 
 impl RunConfig {
     /// Three nodes to which nothing happens.
-    fn calm(rng: &mut Rng) -> RunConfig {
+    pub(super) fn calm(rng: &mut Rng) -> RunConfig {
         let mut config = RunConfig::draw(rng);
         config.nodes = 3;
         config.flush_interval = None;

@@ -480,13 +480,22 @@ impl Group {
             {
                 self.effect(id, effect);
             }
-            if self.send_commit(id) {
+            if self.send_commit(id) || self.read_for_followers(id) {
                 continue;
             }
             if self.node(id).holds_syncs || self.node(id).life.is_none() || !self.finish_syncs(id) {
                 return;
             }
         }
+    }
+
+    /// Whether there was something to read for followers.
+    fn read_for_followers(&mut self, id: u64) -> bool {
+        let Some(life) = self.life(id).filter(|life| life.replica.owes_reading()) else {
+            return false;
+        };
+        life.replica.read_for_followers();
+        true
     }
 
     /// Tells others of a commit that no batch has told of, unless that is to wait. Whether there

@@ -116,6 +116,8 @@ struct DiskState {
     draws: Rng,
     faults: Vec<CallFault>,
     counts: [u64; CallKind::KINDS],
+    /// Bytes that were read, in either way.
+    bytes_read: u64,
     changes: usize,
     room: Option<u64>,
     /// The process has no descriptor left.
@@ -141,6 +143,7 @@ impl SimulatedDisk {
             draws: Rng::new(seed),
             faults: Vec::new(),
             counts: [0; CallKind::KINDS],
+            bytes_read: 0,
             changes: 0,
             room: None,
             poor: false,
@@ -237,6 +240,12 @@ impl SimulatedDisk {
     /// How many calls of this kind there were.
     pub(crate) fn count(&self, call: CallKind) -> u64 {
         self.machine.lock().counts[call as usize]
+    }
+
+    /// How many bytes were read since this was last asked.
+    #[cfg(feature = "sim")]
+    pub(crate) fn take_bytes_read(&self) -> u64 {
+        std::mem::take(&mut self.machine.lock().bytes_read)
     }
 
     /// Allows files to take this many bytes together, in blocks of 4096. `None`: without end.
@@ -496,6 +505,7 @@ impl DiskFile for SimulatedFile {
             Some(_) => buffer.len().div_ceil(2),
             None => buffer.len(),
         };
+        machine.bytes_read += count as u64;
         Ok(machine.image.node(self.file).live.read(&mut buffer[..count], offset))
     }
 
@@ -574,7 +584,9 @@ impl DiskMap for SimulatedMap {
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes> {
         offset.checked_add(len).filter(|&end| end <= self.bytes)?;
         let mut bytes = vec![0; len as usize];
-        self.file.disk.machine.lock().image.node(self.file.file).live.read(&mut bytes, offset);
+        let mut machine = self.file.disk.machine.lock();
+        machine.bytes_read += len;
+        machine.image.node(self.file.file).live.read(&mut bytes, offset);
         Some(Bytes::from(bytes))
     }
 
