@@ -9,7 +9,7 @@ use super::checked::CrashPoint;
 use super::rng::Rng;
 use crate::storage::segmented::DiskLog;
 use crate::storage::segmented::fs::{Disk, DiskFile};
-use crate::storage::segmented::simulated::{
+use crate::storage::segmented::testing::simulated_disk::{
     CallFailure, CallFault, CallKind, DiskImage, SimulatedDisk, SimulatedFile, SimulatedLock,
     SimulatedMap,
 };

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::file_io::write_whole;
 use super::format::{self, DurablePoint, PLACE_BYTES, RECORD_HEADER_BYTES, RecordHeader};
 use super::fs::Disk;
-use super::segment::{RecordIndex, Segment};
+use super::record_index::RecordIndex;
+use super::segment::Segment;
 use crate::storage::{Batch, LogPoint};
 
 /// Records are only ever added behind all others. What a failed write left behind is not written

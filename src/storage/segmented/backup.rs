@@ -30,7 +30,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use self::target::Target;
-use super::error::failed;
+use super::error::{failed, too_large};
 use super::file_io::{read_exact, write_all};
 use super::format::{self, PAGE_BYTES, RECORDS_AT};
 use super::fs::Disk;
@@ -39,7 +39,6 @@ use super::metadata::{Metadata, MetadataFile, STATE_NAME, WriteError};
 use super::real_disk::RealDisk;
 use super::segment::Segment;
 use super::segment_set::SegmentSet;
-use super::too_large;
 use super::tools::OpenedLog;
 use crate::storage::{Backup, BackupError, HardState, PendingBackup, StorageError};
 

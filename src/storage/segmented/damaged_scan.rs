@@ -9,8 +9,8 @@ use std::ops::Range;
 use super::error::failed;
 use super::format::{self, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader};
 use super::fs::{Disk, DiskFile};
+use super::record_index::RecordIndex;
 use super::scan::{BodyError, Window, body_of, header_at, next_header};
-use super::segment::RecordIndex;
 use crate::storage::{Batch, LogPoint, StorageError};
 
 /// What a survey found.

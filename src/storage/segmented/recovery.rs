@@ -18,64 +18,17 @@
 use std::sync::Arc;
 
 use super::active_segment::ActiveSegment;
+use super::candidate::{Candidate, CandidateContents, DurabilityEvidence, newest_cover};
 use super::error::{broken, damaged, failed};
-use super::file_io::read_full;
-use super::format::{self, DurablePoint, PAGE_BYTES, RecordHeader, Seal, SegmentHeaderError};
+use super::format::{self, DurablePoint};
 use super::fs::{Disk, DiskFile};
-use super::maps::Maps;
 use super::metadata::Metadata;
+use super::recovered_log::RecoveredLog;
 use super::retention::Unsealed;
-use super::rewrite::MissingRange;
 use super::salvage::salvage;
-use super::scan::{Scan, scan};
-use super::segment::Segment;
+use super::segment::{Maps, Segment};
 use super::segment_set::{LiveSegment, SegmentSet};
-use crate::log_prefix::log_prefix;
-use crate::storage::{Corruption, LogPoint, StorageError};
-
-/// What the files hold.
-pub(super) struct RecoveredLog<D: Disk> {
-    pub(super) live: SegmentSet<D>,
-    pub(super) last: LogPoint,
-    /// The newest commit that the last record knew of.
-    pub(super) commit: u64,
-    /// Where to go on. `None` if the next append must begin a new segment.
-    pub(super) tail: Option<ActiveSegment<D>>,
-    /// Segments of the log that are not sealed, the tail not included.
-    pub(super) unsealed: Vec<Unsealed<D>>,
-    /// Segments with nothing left of the log.
-    pub(super) obsolete: Vec<String>,
-    /// What is wrong with the log. If anything is, it is only read: there is neither a tail nor
-    /// anything unsealed or dead.
-    pub(super) corruption: Vec<Corruption>,
-    /// Where batches go that are in no segment, if the log is damaged.
-    pub(super) homes: Vec<MissingRange>,
-    /// Segments whose heads are not intact, by id and first raft index.
-    pub(super) bad_heads: Vec<(u64, u64)>,
-    /// The furthest place that anything bears witness to, if the log is damaged.
-    pub(super) max_evidence: Option<DurablePoint>,
-}
-
-/// One segment file.
-pub(super) struct Candidate<D: Disk> {
-    pub(super) id: u64,
-    pub(super) first: u64,
-    pub(super) name: String,
-    pub(super) contents: CandidateContents<D>,
-    /// What is wrong with its head, if it has no seal that vouches for it.
-    pub(super) bad_head: Option<&'static str>,
-}
-
-pub(super) enum CandidateContents<D: Disk> {
-    Sealed(Seal),
-    Open { file: Arc<D::File>, scan: Box<Scan> },
-}
-
-/// What a place was known to be durable at, and when: while segment `at` took the records.
-pub(super) struct DurabilityEvidence {
-    pub(super) at: u64,
-    pub(super) synced: DurablePoint,
-}
+use crate::storage::{LogPoint, StorageError};
 
 /// Finds the log that `state` describes among the files called `names`. Changes nothing but to sync
 /// what it accepts.
@@ -180,110 +133,6 @@ fn sound_chain<D: Disk>(
     Ok(chain)
 }
 
-impl<D: Disk> Candidate<D> {
-    fn read(disk: &D, directory: u128, id: u64, first: u64) -> Result<Candidate<D>, StorageError> {
-        let (name, seed) = (format::segment_name(id, first), format::checksum_seed(directory, id));
-        let read_failed = |error| failed(disk, "read", &name, error);
-        let file = disk.open(&name).map_err(read_failed)?;
-        let mut page = [0; PAGE_BYTES];
-        read_full(&file, &mut page, 0).map_err(read_failed)?;
-        let bad_head = match format::check_segment_head(&page, directory) {
-            Ok(()) => None,
-            Err(SegmentHeaderError::Corrupt(reason)) => Some(reason),
-            Err(SegmentHeaderError::UnknownVersion(found)) => {
-                return Err(StorageError::UnknownVersion {
-                    path: disk.path(&name),
-                    found,
-                    known: format::VERSION,
-                });
-            }
-            Err(SegmentHeaderError::UnknownFeatures(found)) => {
-                return Err(StorageError::UnknownFeatures { path: disk.path(&name), found });
-            }
-        };
-        if let Some(seal) = Seal::decode(&page, id, first, seed) {
-            if let Some(reason) = bad_head {
-                let path = disk.path(&name);
-                log::warn!("{}{}: {reason}; its seal vouches for it", log_prefix(), path.display());
-            }
-            return Ok(Candidate {
-                id,
-                first,
-                name,
-                contents: CandidateContents::Sealed(seal),
-                bad_head: None,
-            });
-        }
-        let contents = CandidateContents::Open {
-            scan: Box::new(scan(disk, &file, &name, id, seed, first)?),
-            file: Arc::new(file),
-        };
-        Ok(Candidate { id, first, name, contents, bad_head })
-    }
-
-    /// The raft index after its last record that is intact, as are all before it.
-    pub(super) fn end(&self) -> u64 {
-        match &self.contents {
-            CandidateContents::Sealed(seal) => seal.last.raft_index + 1,
-            CandidateContents::Open { scan, .. } => self.first + scan.records.len(),
-        }
-    }
-
-    fn witness(&self) -> DurabilityEvidence {
-        let synced = match &self.contents {
-            CandidateContents::Sealed(seal) => {
-                DurablePoint { raft_index: seal.last.raft_index, segment: self.id }
-            }
-            CandidateContents::Open { scan, .. } => scan.synced,
-        };
-        DurabilityEvidence { at: self.id, synced }
-    }
-
-    /// Whether its first record stands right behind `before`.
-    pub(super) fn continues(&self, before: &LogPoint) -> bool {
-        match &self.contents {
-            CandidateContents::Sealed(seal) => seal.before == *before,
-            CandidateContents::Open { scan, .. } => scan
-                .head
-                .as_ref()
-                .is_some_and(|(header, batch)| batch.point_after(before) == Ok(header.point)),
-        }
-    }
-
-    /// The mark after its record `raft_index`.
-    pub(super) fn point(
-        &self,
-        disk: &D,
-        directory: u128,
-        raft_index: u64,
-    ) -> Result<LogPoint, StorageError> {
-        match &self.contents {
-            CandidateContents::Sealed(seal) if raft_index == seal.last.raft_index => Ok(seal.last),
-            _ => self.header(disk, directory, raft_index).map(|header| header.point),
-        }
-    }
-
-    /// The header of its record `raft_index`.
-    fn header(
-        &self,
-        disk: &D,
-        directory: u128,
-        raft_index: u64,
-    ) -> Result<RecordHeader, StorageError> {
-        let ordinal = raft_index - self.first;
-        match &self.contents {
-            CandidateContents::Sealed(seal) => {
-                let segment = Arc::new(Segment::sealed(directory, *seal, &Maps::new(1)));
-                segment.record(disk, ordinal).map(|(header, _)| header)
-            }
-            CandidateContents::Open { file, scan } => {
-                let seed = format::checksum_seed(directory, self.id);
-                scan.header(disk, file, &self.name, self.id, seed, ordinal)
-            }
-        }
-    }
-}
-
 /// The candidates that make up the log.
 struct SegmentChain {
     links: Vec<ChainSegment>,
@@ -351,24 +200,6 @@ fn chain<D: Disk>(
         }
         return Ok(chain);
     }
-}
-
-/// Of the candidates `left`, in order, those that no newer one kills, and where the next one
-/// begins.
-pub(super) fn newest_cover<D: Disk>(
-    candidates: &[Candidate<D>],
-    left: &[usize],
-) -> Vec<(usize, u64)> {
-    let mut newest_cover = Vec::new();
-    let mut bound = u64::MAX;
-    for &at in left.iter().rev().filter(|&&at| candidates[at].first < u64::MAX) {
-        if candidates[at].first < bound {
-            newest_cover.push((at, bound));
-            bound = candidates[at].first;
-        }
-    }
-    newest_cover.reverse();
-    newest_cover
 }
 
 impl SegmentChain {

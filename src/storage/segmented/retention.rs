@@ -7,10 +7,11 @@ use super::error::{broken, damaged, not_written};
 use super::file_io::write_all;
 use super::format::{self, IndexEntry, PLACE_BYTES, SEAL_AT, Seal};
 use super::fs::{Disk, DiskFile};
+use super::log_shared::LogShared;
+use super::preallocate;
 use super::segment::Segment;
 use super::segment_set::SegmentSet;
-use super::spare::{self, SpareRequest};
-use super::sync::LogShared;
+use super::spare::SpareRequest;
 use crate::log_prefix::log_prefix;
 use crate::primitives::Mutex;
 use crate::storage::{BackgroundTask, StorageError};
@@ -233,7 +234,7 @@ fn delete_obsolete<D: Disk>(
     let ObsoleteFiles { segments, mut names, .. } = garbage;
     for segment in segments {
         let name = segment.name.clone();
-        if !spare::recycle(shared, order, segment) {
+        if !preallocate::recycle(shared, order, segment) {
             names.push(name);
         }
     }

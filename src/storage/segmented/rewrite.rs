@@ -21,6 +21,7 @@ use super::error::{broken, damaged, failed, not_written};
 use super::file_io::{read_exact, write_all};
 use super::format::{self, DurablePoint, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader};
 use super::fs::{Disk, DiskFile, DiskMap};
+use super::recovered_log::MissingRange;
 use super::segment::Segment;
 use super::segment_set::SegmentSet;
 use crate::storage::{Batch, LogPoint, StorageError};
@@ -30,14 +31,6 @@ use crate::storage::{Batch, LogPoint, StorageError};
 pub(super) const MEND_SUFFIX: &str = ".mend";
 
 const COPY_CHUNK_BYTES: u64 = 1 << 20;
-
-/// The file that batches go to which are in no segment that can be read.
-#[derive(Clone, Debug)]
-pub(super) struct MissingRange {
-    pub(super) raft_indexes: Range<u64>,
-    pub(super) id: u64,
-    pub(super) first: u64,
-}
 
 /// One segment, to be written anew.
 pub(super) struct SegmentRewrite<'a, D: Disk> {

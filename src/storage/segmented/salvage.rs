@@ -12,17 +12,14 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::candidate::{Candidate, CandidateContents, DurabilityEvidence, newest_cover};
 use super::damaged_scan::{CorruptRange, scan_past_damage};
 use super::error::failed;
 use super::format;
 use super::fs::{Disk, DiskFile};
-use super::maps::Maps;
 use super::metadata::Metadata;
-use super::recovery::{
-    Candidate, CandidateContents, DurabilityEvidence, RecoveredLog, newest_cover,
-};
-use super::rewrite::MissingRange;
-use super::segment::Segment;
+use super::recovered_log::{MissingRange, RecoveredLog};
+use super::segment::{Maps, Segment};
 use super::segment_set::{LiveSegment, SegmentSet};
 use crate::storage::{Corruption, LogPoint, StorageError};
 

@@ -11,7 +11,7 @@ use super::format::{
     self, CHECKED_BYTES, DurablePoint, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader,
 };
 use super::fs::{Disk, DiskFile};
-use super::segment::RecordIndex;
+use super::record_index::RecordIndex;
 use crate::storage::{Batch, LogPoint, StorageError};
 
 /// What a scan found.

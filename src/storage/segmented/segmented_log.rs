@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{DiskLog, SegmentOptions};
+use super::disk_log::DiskLog;
+use super::options::SegmentOptions;
 use crate::entry::NodeId;
 use crate::storage::{
     BackgroundTask, BackupError, Base, Batch, DirectoryIdentity, HardState, LogOwner, LogReader,

@@ -17,98 +17,9 @@ use std::sync::Arc;
 use super::error::{broken, failed};
 use super::format::DurablePoint;
 use super::fs::{Disk, DiskFile};
-use super::maps::Maps;
+use super::log_shared::LogShared;
 use super::metadata::{STATE_NAME, write_watermark};
-use super::spare::Spares;
-use crate::log_prefix::log_prefix;
-use crate::primitives::{Mutex, OnceLock};
 use crate::storage::{PendingSync, StorageError};
-
-/// What the writer, its syncs and its chores have in common. Whoever holds it keeps the directory
-/// locked.
-pub(super) struct LogShared<D: Disk> {
-    pub(super) disk: Arc<D>,
-    pub(super) directory: u128,
-    pub(super) state: Arc<D::File>,
-    pub(super) spares: Spares<D>,
-    pub(super) maps: Arc<Maps<D>>,
-    poison: OnceLock<String>,
-    syncing: Mutex<()>,
-    durable: Mutex<Durable>,
-    _lock: D::Lock,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Durable {
-    /// All changes up to this number are durable.
-    pub(super) change: u64,
-    /// How far the log is durable.
-    pub(super) synced: DurablePoint,
-    epoch: u64,
-}
-
-impl<D: Disk> LogShared<D> {
-    pub(super) fn new(
-        disk: Arc<D>,
-        directory: u128,
-        state: Arc<D::File>,
-        maps: Arc<Maps<D>>,
-        synced: DurablePoint,
-        lock: D::Lock,
-    ) -> LogShared<D> {
-        LogShared {
-            disk,
-            directory,
-            state,
-            spares: Spares::default(),
-            maps,
-            poison: OnceLock::new(),
-            syncing: Mutex::new(()),
-            durable: Mutex::new(Durable { synced, ..Durable::default() }),
-            _lock: lock,
-        }
-    }
-
-    /// Fails once anything has failed for good.
-    pub(super) fn check_poison(&self) -> Result<(), StorageError> {
-        self.poison.get().map_or(Ok(()), |reason| Err(StorageError::Poisoned(reason.clone())))
-    }
-
-    /// Refuses every later write and sync because of `error`, which is given back.
-    pub(super) fn poison(&self, error: StorageError) -> StorageError {
-        if self.poison.set(error.to_string()).is_ok() {
-            let path = self.disk.path("");
-            log::error!("{}{} takes no more writes: {error}", log_prefix(), path.display());
-        }
-        error
-    }
-
-    pub(super) fn durable(&self) -> Durable {
-        *self.durable.lock()
-    }
-
-    /// The log is being cut behind `place`, or begun anew there: no more than that can still be
-    /// counted as durable.
-    pub(super) fn lower_durable(&self, place: DurablePoint) {
-        let mut durable = self.durable.lock();
-        if durable.synced.raft_index > place.raft_index {
-            durable.synced = place;
-        }
-        durable.epoch += 1;
-    }
-
-    /// Runs `sync` while no other sync runs. Its failure is final.
-    pub(super) fn with_sync_lock(
-        &self,
-        sync: impl FnOnce() -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        let _syncing = self.syncing.lock();
-        self.check_poison()?;
-        sync().map_err(|error| {
-            if planted!("a failed sync is not final") { error } else { self.poison(error) }
-        })
-    }
-}
 
 /// Something that has been changed and not yet synced.
 pub(super) struct Dirty<D: Disk> {
@@ -225,20 +136,14 @@ impl<D: Disk> SegmentSync<D> {
         for dirty in dirty.iter().filter(|dirty| dirty.change > already.change) {
             dirty.what.sync(&self.shared)?;
         }
-        let mut durable = self.shared.durable.lock();
-        durable.change = durable.change.max(self.change);
-        if (durable.epoch == self.epoch || planted!("a sync speaks for what was cut off"))
-            && self.synced.raft_index > durable.synced.raft_index
-        {
-            durable.synced = self.synced;
-            drop(durable);
-            self.witness()?;
+        if self.shared.raise_durable(self.change, self.synced, self.epoch) {
+            self.write_watermark()?;
         }
         Ok(())
     }
 
-    /// Leaves a note of how far the log is durable, for a recovery that finds less.
-    fn witness(&self) -> Result<(), StorageError> {
+    /// Writes how far the log is durable: evidence for a recovery that finds less.
+    fn write_watermark(&self) -> Result<(), StorageError> {
         let written = write_watermark(&*self.shared.state, self.shared.directory, self.synced);
         written.map_err(|error| failed(&*self.shared.disk, "write", STATE_NAME, error))
     }

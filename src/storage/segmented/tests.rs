@@ -1,19 +1,27 @@
 //! The log as a whole, on a real disk.
 
 mod backup;
-mod crowded;
-mod damaged;
+mod corrupt;
 mod golden;
-mod mended;
 #[cfg(target_os = "linux")]
 mod opening;
 #[cfg(unix)]
 mod recycled;
+mod repaired;
+mod resources;
 
 use std::path::Path;
 
-use super::*;
+use super::fs::Disk;
+use super::metadata::STATE_NAME;
+use super::{Create, DiskLog, SegmentOptions, format, tools};
 use crate::batch::OpenBatch;
+use crate::entry::NodeId;
+use crate::role::Membership;
+use crate::storage::{
+    Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, Recovered, RepairAction,
+    Storage, StorageError,
+};
 
 const SMALL: SegmentOptions = SegmentOptions {
     segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN,

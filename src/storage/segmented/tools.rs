@@ -23,15 +23,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::read_only::{ReadOnlyDisk, ReadOnlyFile};
-use super::commit_of;
 use super::error::{damaged, failed};
 use super::format;
 use super::fs::{Disk, DiskFile};
 use super::identity::{IDENTITY_NAME, IdentityFile};
-use super::maps::Maps;
 use super::metadata::{Metadata, MetadataFile, STATE_NAME};
-use super::recovery::{self, RecoveredLog};
+use super::recovered_log::RecoveredLog;
+use super::recovery;
 use super::rewrite::MEND_SUFFIX;
+use super::segment::Maps;
 use super::segment_set::LiveSegment;
 use super::spare::SPARE_SUFFIX;
 use crate::entry::{Entry, NodeId};
@@ -268,7 +268,7 @@ impl OpenedLog {
         let watermark =
             file.watermark().map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
         let found = recovery::recover(&disk, &Maps::new(1), &file.state, watermark, &names)?;
-        let commit = commit_of(&file.state, &found);
+        let commit = found.commit_with(&file.state);
         let RecoveredLog { live, last, obsolete, corruption, .. } = found;
         let mut leftover: Vec<String> = names
             .into_iter()

@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::SegmentOptions;
 use super::active_segment::{ActiveSegment, AppendContext, bytes_needed};
 use super::error::{broken, not_written, too_large};
 use super::format::{self, DurablePoint};
 use super::fs::Disk;
+use super::log_shared::LogShared;
 use super::metadata::{Metadata, MetadataFile, STATE_NAME, WriteError};
+use super::options::SegmentOptions;
+use super::preallocate;
+use super::record_index::RecordIndex;
 use super::retention::{CleanupQueue, Unsealed};
-use super::segment::{RecordIndex, Segment};
+use super::segment::Segment;
 use super::segment_set::{LiveSegment, SegmentSet};
-use super::spare::{self, Spare, SpareRequest};
-use super::sync::{Dirty, LogShared, SegmentSync, Target};
+use super::spare::{Spare, SpareRequest};
+use super::sync::{Dirty, SegmentSync, Target};
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
 use crate::storage::{
@@ -246,9 +249,9 @@ impl<D: Disk> Writer<D> {
             // at once. A later one that is not ready is not waited for.
             None if draft.tail.is_none() && draft.full.is_empty() && draft.cut.is_none() => {
                 let bytes = needed.max(self.options.segment_bytes.min(FIRST_SEGMENT_BYTES));
-                spare::make(&self.shared, self.incarnation(), bytes, self.options.zero_fill)?
+                preallocate::make(&self.shared, self.incarnation(), bytes, self.options.zero_fill)?
             }
-            None => spare::make(
+            None => preallocate::make(
                 &self.shared,
                 self.incarnation(),
                 needed.max(self.options.segment_bytes),
@@ -474,7 +477,7 @@ impl<D: Disk> Writer<D> {
         // First, for a segment that is used again is a spare that need not be made.
         self.retired
             .next_task(&self.shared, purged)
-            .or_else(|| spare::background_task(&self.shared, self.next_spare()?))
+            .or_else(|| preallocate::background_task(&self.shared, self.next_spare()?))
     }
 
     /// What the next segment should be by now. `None`: there is time.

@@ -9,13 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::error::failed;
+use super::super::error::{failed, is_full, too_large};
 use super::super::format::parse_segment_name;
 use super::super::fs::Disk;
 use super::super::identity::{IDENTITY_NAME, IdentityFile, NEW_NAME};
 use super::super::metadata::STATE_NAME;
 use super::super::real_disk::RealDisk;
-use super::super::too_large;
 use crate::log_prefix::log_prefix;
 use crate::storage::{BackupError, StorageError};
 
@@ -221,7 +220,7 @@ fn refused(to: &Path, reason: &str) -> BackupError {
 }
 
 fn io_failed(action: &'static str, path: &Path, error: io::Error) -> BackupError {
-    if super::super::error::is_full(&error) {
+    if is_full(&error) {
         return BackupError::Full { path: path.to_path_buf() };
     }
     BackupError::Storage(StorageError::Io {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::super::directory_lock::DirectoryLock;
 use super::super::format::{PAGE_BYTES, VERSION, segment_name};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
+use super::super::spare::SPARE_SUFFIX;
 use super::*;
 
 /// The files of the log by the number that the file system knows them by.
@@ -56,7 +57,7 @@ fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
     let spares = || {
         files(dir.path())
             .into_iter()
-            .filter(|(_, name)| name.ends_with(spare::SPARE_SUFFIX))
+            .filter(|(_, name)| name.ends_with(SPARE_SUFFIX))
             .map(|(ino, _)| ino)
     };
     assert!(
@@ -142,7 +143,7 @@ fn a_purged_segment_is_kept_though_another_was_ordered_at_the_same_time() {
     let after = files(dir.path());
     let kept = after
         .iter()
-        .filter(|(ino, name)| before.contains_key(ino) && name.ends_with(spare::SPARE_SUFFIX))
+        .filter(|(ino, name)| before.contains_key(ino) && name.ends_with(SPARE_SUFFIX))
         .count();
     assert!(kept > 0, "{before:?} became {after:?}");
 }

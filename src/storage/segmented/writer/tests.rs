@@ -1,6 +1,6 @@
 //! How the segment that is made ready keeps step with the one that is written to.
 
-use super::super::simulated::SimulatedDisk;
+use super::super::testing::simulated_disk::SimulatedDisk;
 use super::super::tests::{owner, singles};
 use super::super::{Create, DiskLog};
 use super::*;

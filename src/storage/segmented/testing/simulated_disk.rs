@@ -31,9 +31,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::disk_image::FileId;
-use super::fs::{Disk, DiskFile, DiskMap, MapRefs};
 use crate::primitives::Mutex;
 use crate::storage::StorageError;
+use crate::storage::segmented::fs::{Disk, DiskFile, DiskMap, MapRefs};
 
 pub(crate) use self::disk_image::{BLOCK_BYTES, DiskImage};
 pub(crate) use self::rng::Rng;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::fs::{Disk, DiskFile, DiskMap, MapRefs};
 use crate::storage::StorageError;
+use crate::storage::segmented::fs::{Disk, DiskFile, DiskMap, MapRefs};
 
 /// The files by their names.
 #[derive(Debug, Default)]

@@ -1,10 +1,13 @@
 //! A crash anywhere while a damaged log is mended: afterwards it is as damaged as before or less,
 //! says so, and can still be mended to the last batch.
 
-use super::super::simulated::{CallFailure, CallFault, CallKind, DiskImage, Rng, SimulatedDisk};
-use super::super::{Disk, STATE_NAME};
+use super::super::simulated_disk::{
+    CallFailure, CallFault, CallKind, DiskImage, Rng, SimulatedDisk,
+};
 use super::crash_states::choices_of;
 use super::workload::{batch_after, log_on, owner};
+use crate::storage::segmented::fs::Disk;
+use crate::storage::segmented::metadata::STATE_NAME;
 use crate::storage::{Batch, HardState, LogPoint, Recovered, RepairAction, Storage, StorageError};
 
 /// How a log is damaged.
@@ -49,7 +52,8 @@ fn corruption(disk: &SimulatedDisk, all: &[Batch], hits: &[usize], corruption: C
         names.sort();
         let place = names.iter().find_map(|name| {
             let mut bytes = vec![0; disk.bytes_of(name) as usize];
-            super::super::file_io::read_full(&disk.open(name).unwrap(), &mut bytes, 0).unwrap();
+            crate::storage::segmented::file_io::read_full(&disk.open(name).unwrap(), &mut bytes, 0)
+                .unwrap();
             Some((name, bytes.windows(body.len()).position(|window| window == *body)?))
         });
         let Some((name, at)) = place else { continue };

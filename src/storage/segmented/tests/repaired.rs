@@ -1,6 +1,8 @@
 //! What becomes of a damaged log that is given what it lost.
 
-use super::damaged::{check_reads, closed, files, open_damaged};
+use super::super::rewrite::MEND_SUFFIX;
+use super::super::testing::simulated_disk::SimulatedDisk;
+use super::corrupt::{check_reads, closed, files, open_damaged};
 use super::*;
 
 /// Gives the log what it has lost, `window` batches at a time. Returns how often that was.
@@ -52,7 +54,7 @@ fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
     let names = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert_eq!(names.filter(|name| name.ends_with(rewrite::MEND_SUFFIX)).count(), 0);
+    assert_eq!(names.filter(|name| name.ends_with(MEND_SUFFIX)).count(), 0);
     steps
 }
 
@@ -570,7 +572,7 @@ fn of_another_log_nothing_stays_behind_a_base() {
 
 #[test]
 fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
-    let disk = simulated::SimulatedDisk::new(3);
+    let disk = SimulatedDisk::new(3);
     let options = SMALL;
     let mut log = DiskLog::on(disk.clone(), options);
     log.open(&owner()).unwrap();

@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::format::RECORDS_AT;
-use super::super::fs::Disk;
-use super::super::simulated::{DiskImage, SimulatedDisk};
+use super::super::simulated_disk::{DiskImage, SimulatedDisk};
 use super::history::Moment;
 use super::workload::{Step, Trial, log_on, owner};
+use crate::storage::segmented::format::RECORDS_AT;
+use crate::storage::segmented::fs::Disk;
 use crate::storage::{Corruption, DirectoryIdentity, Recovered, Storage, StorageError};
 
 /// A log in which there is one of everything: sealed segments, one that was cut, a tail, a purged

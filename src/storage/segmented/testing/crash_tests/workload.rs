@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::super::simulated::{CrashState, Rng, SimulatedDisk};
-use super::super::{DiskLog, SegmentOptions};
+use super::super::simulated_disk::{CrashState, Rng, SimulatedDisk};
 use super::history::History;
 use crate::batch::OpenBatch;
 use crate::entry::NodeId;
 use crate::role::Membership;
+use crate::storage::segmented::{DiskLog, SegmentOptions};
 use crate::storage::{
     BackgroundTask, Base, Batch, HardState, LogOwner, LogPoint, LogReader, PendingSync, Recovered,
     Storage, StorageError,

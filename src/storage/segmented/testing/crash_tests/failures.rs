@@ -8,7 +8,9 @@
 
 use std::io;
 
-use super::super::simulated::{BLOCK_BYTES, CallFailure, CallFault, CallKind, Rng, SimulatedDisk};
+use super::super::simulated_disk::{
+    BLOCK_BYTES, CallFailure, CallFault, CallKind, Rng, SimulatedDisk,
+};
 use super::history::{History, Moment};
 use super::workload::{Step, Trial, owner, random_steps, workloads};
 use crate::storage::{Base, LogPoint, StorageError};

@@ -3,7 +3,7 @@
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
+use super::super::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
 use super::workload::log_on;
 use crate::storage::Storage;
 use crate::storage::conformance::model::{histories, live_through};

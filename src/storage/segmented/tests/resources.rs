@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use super::super::maps::Maps;
+use super::super::map_cache::Mapped;
+use super::super::real_disk::RealDisk;
+use super::super::rewrite::MEND_SUFFIX;
+use super::super::segment::Maps;
+use super::super::spare::SPARE_SUFFIX;
 use super::*;
 use crate::primitives::thread;
 
@@ -108,7 +112,7 @@ fn full_segments_are_not_held_open_without_end() {
 
 #[test]
 fn what_cannot_be_sealed_or_removed_is_tried_again() {
-    use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
+    use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
     let disk = SimulatedDisk::new(1);
     let mut log = DiskLog::on(disk.clone(), SMALL);
     log.open(&owner()).unwrap();
@@ -138,7 +142,7 @@ fn what_cannot_be_sealed_or_removed_is_tried_again() {
 /// A failed sync leaves in memory, for readers to see, what the disk does not have.
 #[test]
 fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
-    use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
+    use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
     let options = SegmentOptions { segment_bytes: 8 << 20, ..SMALL };
     let disk = SimulatedDisk::new(1);
     let mut log = DiskLog::on(disk.clone(), options);
@@ -163,7 +167,7 @@ fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
 /// As on Windows, where a file cannot be removed as long as somebody has it mapped.
 #[test]
 fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
-    use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
+    use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
     let disk = SimulatedDisk::new(2);
     let mut log = DiskLog::on(disk.clone(), SMALL);
     log.open(&owner()).unwrap();
@@ -208,23 +212,17 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
         // A spare is made, and a file is left as if the life had ended while it was made.
         let background_task = log.next_task();
         background_task.into_iter().for_each(|background_task| background_task());
-        std::fs::write(
-            copy.path().join(format!("{life:016x}-{:016x}{}", 9, spare::SPARE_SUFFIX)),
-            [1; 9],
-        )
-        .unwrap();
-        std::fs::write(
-            copy.path().join(format!("{life:016x}-{:016x}{}", 9, rewrite::MEND_SUFFIX)),
-            [1; 9],
-        )
-        .unwrap();
+        std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, SPARE_SUFFIX)), [1; 9])
+            .unwrap();
+        std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, MEND_SUFFIX)), [1; 9])
+            .unwrap();
         let next = killed(copy.path());
         drop(log);
         copy = next;
         let names = std::fs::read_dir(copy.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let left = names.filter(|name| {
             let name = name.to_string_lossy();
-            name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(rewrite::MEND_SUFFIX)
+            name.ends_with(SPARE_SUFFIX) || name.ends_with(MEND_SUFFIX)
         });
         assert!(left.count() <= 4, "life {life}: more is left each time");
     }
@@ -234,7 +232,7 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
 /// which writes what the dead process has not.
 #[test]
 fn a_process_that_ends_while_it_sweeps_writes_nothing_more() {
-    use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
+    use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
     let disk = SimulatedDisk::new(1);
     let (mut log, mut point) = (DiskLog::on(disk.clone(), SMALL), LogPoint::INITIAL);
     log.open(&owner()).unwrap();

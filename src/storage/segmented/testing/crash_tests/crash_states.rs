@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::super::simulated::{CrashState, DiskImage, Rng, SimulatedDisk};
+use super::super::simulated_disk::{CrashState, DiskImage, Rng, SimulatedDisk};
 use super::history::History;
 use super::workload::{Episode, Step, Trial, batch_after, log_on, owner, random_steps, workloads};
 use crate::storage::{HardState, Storage};

@@ -1,5 +1,6 @@
 //! What a damaged log still gives, and what it says of the rest.
 
+use super::super::spare::SPARE_SUFFIX;
 use super::*;
 
 /// Opens a damaged log.
@@ -84,7 +85,7 @@ fn refuses_writes(log: &mut DiskLog, recovered: &Recovered) {
 pub(super) fn files(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
     // Each opening removes what an earlier life has made ready.
     let changes = |name: &std::ffi::OsStr| {
-        name == STATE_NAME || name.to_string_lossy().ends_with(spare::SPARE_SUFFIX)
+        name == STATE_NAME || name.to_string_lossy().ends_with(SPARE_SUFFIX)
     };
     let entries = std::fs::read_dir(dir)
         .unwrap()

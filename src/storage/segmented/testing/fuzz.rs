@@ -8,20 +8,20 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use self::memory_dir::MemoryDir;
-use super::format::{
-    self, CHECKED_BYTES, DurablePoint, IndexEntry, PAGE_BYTES, RECORD_HEADER_BYTES, RECORDS_AT,
-    RecordHeader, SEAL_AT, Seal,
-};
-use super::identity::IdentityFile;
-use super::maps::Maps;
-use super::metadata::{self, Metadata};
-use super::recovery;
-use super::segment_set::SegmentReader;
 use crate::batch::FIELD_LIMIT;
 use crate::batch::fuzzing::with_sound_payloads;
 use crate::entry::NodeId;
 use crate::fuzzing::FuzzInput;
 use crate::role::Membership;
+use crate::storage::segmented::format::{
+    self, CHECKED_BYTES, DurablePoint, IndexEntry, PAGE_BYTES, RECORD_HEADER_BYTES, RECORDS_AT,
+    RecordHeader, SEAL_AT, Seal,
+};
+use crate::storage::segmented::identity::IdentityFile;
+use crate::storage::segmented::metadata::{self, Metadata};
+use crate::storage::segmented::recovery;
+use crate::storage::segmented::segment::Maps;
+use crate::storage::segmented::segment_set::SegmentReader;
 use crate::storage::{Batch, LogPoint, LogReader, StorageError};
 
 const DIRECTORY: u128 = 0x0123_4567_89ab_cdef;
