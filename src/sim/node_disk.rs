@@ -289,8 +289,8 @@ impl Disk for CrashableDisk {
         self.disk.sync_dir()
     }
 
-    fn draw(&self) -> u128 {
-        self.disk.draw()
+    fn random_id(&self) -> u128 {
+        self.disk.random_id()
     }
 }
 

@@ -116,7 +116,7 @@ impl StorageError {
 
     /// [`StorageError::Corrupt`]: what was synced does not read back at `offset` of the file
     /// `path`.
-    pub fn damaged<P, R>(path: P, offset: u64, reason: R) -> StorageError
+    pub fn corrupt<P, R>(path: P, offset: u64, reason: R) -> StorageError
     where
         P: Into<PathBuf>,
         R: Into<String>,

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use super::file_io::write_whole;
-use super::format::{self, DurablePoint, PLACE_BYTES, RECORD_HEADER_BYTES, RecordHeader};
+use super::format::{self, DurablePoint, INDEX_ENTRY_BYTES, RECORD_HEADER_BYTES, RecordHeader};
 use super::fs::Disk;
 use super::record_index::RecordIndex;
 use super::segment::Segment;
@@ -27,7 +27,7 @@ pub(super) struct ActiveSegment<D: Disk> {
 
 /// What a batch takes of a segment: its record, and its place in the footer.
 pub(super) fn bytes_needed(batch: &Batch) -> u64 {
-    format::record_bytes(batch.body().len() as u64) + PLACE_BYTES as u64
+    format::record_bytes(batch.body().len() as u64) + INDEX_ENTRY_BYTES as u64
 }
 
 /// What every record of one append carries.
@@ -56,7 +56,7 @@ impl<D: Disk> ActiveSegment<D> {
         if self.closed {
             return 0;
         }
-        let mut room = self.bytes.saturating_sub(self.at + self.written * PLACE_BYTES as u64);
+        let mut room = self.bytes.saturating_sub(self.at + self.written * INDEX_ENTRY_BYTES as u64);
         batches
             .iter()
             .take_while(|batch| {
@@ -75,14 +75,14 @@ impl<D: Disk> ActiveSegment<D> {
         &mut self,
         batches: &[Batch],
         points: &[LogPoint],
-        stamp: AppendContext,
+        context: AppendContext,
     ) -> io::Result<()> {
         let segment = &self.segment;
         let headers: Vec<RecordHeader> = batches
             .iter()
             .zip(points)
             .map(|(batch, point)| {
-                RecordHeader::of(batch, *point, segment.id, stamp.synced, stamp.commit)
+                RecordHeader::of(batch, *point, segment.id, context.synced, context.commit)
             })
             .collect();
         let heads: Vec<[u8; RECORD_HEADER_BYTES]> = batches
@@ -104,12 +104,12 @@ impl<D: Disk> ActiveSegment<D> {
         self.closed = true;
         write_whole(&*self.file, &mut parts, self.at)?;
         self.closed = false;
-        self.note(&headers);
+        self.index_records(&headers);
         Ok(())
     }
 
     /// Notes where the records are that were just written.
-    fn note(&mut self, headers: &[RecordHeader]) {
+    fn index_records(&mut self, headers: &[RecordHeader]) {
         let records = self.records();
         let (mut at, mut ordinal) = (self.at, self.written);
         for header in headers {

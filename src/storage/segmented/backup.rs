@@ -79,22 +79,26 @@ impl<D: Disk> Source<D> {
         is_stopped: &dyn Fn() -> bool,
     ) -> Result<Backup, BackupError> {
         let target = Target::begin(to)?;
-        let draft = Draft {
+        let writer = BackupWriter {
             disk: target.disk(),
             directory: self.state.directory,
             done: BTreeMap::new(),
             is_stopped,
         };
-        let backup = self.fill(draft, &identity)?;
+        let backup = self.fill(writer, &identity)?;
         target.finish(&identity)?;
         Ok(backup)
     }
 
-    fn fill(&self, mut draft: Draft<'_>, identity: &IdentityFile) -> Result<Backup, BackupError> {
-        let live = self.write_segments(&mut draft)?;
-        self.write_state(draft.disk, &live)?;
-        draft.disk.sync_dir().map_err(|error| failed(draft.disk, "sync", "", error))?;
-        self.verify(&draft, identity, &live)?;
+    fn fill(
+        &self,
+        mut writer: BackupWriter<'_>,
+        identity: &IdentityFile,
+    ) -> Result<Backup, BackupError> {
+        let live = self.write_segments(&mut writer)?;
+        self.write_state(writer.disk, &live)?;
+        writer.disk.sync_dir().map_err(|error| failed(writer.disk, "sync", "", error))?;
+        self.verify(&writer, identity, &live)?;
         let point = |raft_index| {
             live.point(&self.disk, raft_index)?.ok_or_else(|| self.ends_early(raft_index))
         };
@@ -104,14 +108,17 @@ impl<D: Disk> Source<D> {
             committed: live.base.point.next_index..committed.next_index,
             position: committed.next_position,
             end_index: last.next_index,
-            linked_bytes: draft.bytes(Taken::Linked),
-            copied_bytes: draft.bytes(Taken::Copied),
+            linked_bytes: writer.bytes(Taken::Linked),
+            copied_bytes: writer.bytes(Taken::Copied),
         })
     }
 
     /// Puts the segments there, and returns the log that they were taken from. If that is purged
     /// meanwhile, it is the one that there is then.
-    fn write_segments(&self, draft: &mut Draft<'_>) -> Result<Arc<SegmentSet<D>>, BackupError> {
+    fn write_segments(
+        &self,
+        writer: &mut BackupWriter<'_>,
+    ) -> Result<Arc<SegmentSet<D>>, BackupError> {
         loop {
             let live = self.live.load_full();
             let first = live.base.point.next_index;
@@ -121,7 +128,7 @@ impl<D: Disk> Source<D> {
             if let Some(gap) = live.gaps.iter().find(|gap| gap.raft_indexes.start <= self.last) {
                 return Err(StorageError::from(gap).into());
             }
-            match self.write_stretches(&live, draft) {
+            match self.take_segments(&live, writer) {
                 Ok(()) => return Ok(live),
                 // It was purged, or sealed and then purged.
                 Err(error) if is_gone(&error) && !Arc::ptr_eq(&live, &self.live.load()) => {}
@@ -130,30 +137,30 @@ impl<D: Disk> Source<D> {
         }
     }
 
-    fn write_stretches(
+    fn take_segments(
         &self,
         live: &SegmentSet<D>,
-        draft: &mut Draft<'_>,
+        writer: &mut BackupWriter<'_>,
     ) -> Result<(), BackupError> {
-        let mut stretches =
-            live.stretches.iter().filter(|stretch| stretch.segment.first <= self.last).peekable();
-        draft.keep_only(live.stretches.iter().map(|stretch| &*stretch.segment.name))?;
-        while let Some(stretch) = stretches.next() {
-            if draft.done.contains_key(&stretch.segment.name) {
+        let mut segments =
+            live.segments.iter().filter(|part| part.segment.first <= self.last).peekable();
+        writer.keep_only(live.segments.iter().map(|part| &*part.segment.name))?;
+        while let Some(part) = segments.next() {
+            if writer.done.contains_key(&part.segment.name) {
                 continue;
             }
-            let end = stretch.end.min(self.last + 1);
+            let end = part.end.min(self.last + 1);
             // What its seal says of records that were cut off, the next segment takes back.
-            let is_whole = stretch
+            let is_whole = part
                 .segment
                 .last_sealed()
-                .is_some_and(|last| last < end || stretches.peek().is_some());
-            draft.go_on()?;
+                .is_some_and(|last| last < end || segments.peek().is_some());
+            writer.go_on()?;
             let taken = match is_whole {
-                true => draft.take_whole(&*self.disk, &stretch.segment)?,
-                false => draft.take_records(&*self.disk, &stretch.segment, end)?,
+                true => writer.take_whole(&*self.disk, &part.segment)?,
+                false => writer.take_records(&*self.disk, &part.segment, end)?,
             };
-            draft.done.insert(stretch.segment.name.clone(), taken);
+            writer.done.insert(part.segment.name.clone(), taken);
         }
         Ok(())
     }
@@ -168,12 +175,12 @@ impl<D: Disk> Source<D> {
             ..self.state.hard_state
         };
         let first_segment =
-            live.stretches.first().map_or(self.state.first_segment, |stretch| stretch.segment.id);
+            live.segments.first().map_or(self.state.first_segment, |part| part.segment.id);
         let (base, is_complete) =
             (live.base.clone(), self.is_alone || live.base.membership.voters.len() == 1);
         let copied =
             Metadata { hard_state, base, first_segment, peers: Vec::new(), ..self.state.clone() };
-        let state = Metadata { known_as: disk.draw(), is_complete, ..copied };
+        let state = Metadata { known_as: disk.random_id(), is_complete, ..copied };
         let write_failed = |error| failed(disk, "write", STATE_NAME, error);
         let file =
             disk.create(STATE_NAME).map_err(|error| failed(disk, "create", STATE_NAME, error))?;
@@ -182,7 +189,7 @@ impl<D: Disk> Source<D> {
                 WriteError::TooLarge => too_large(disk, STATE_NAME),
                 WriteError::Io(error) => write_failed(error),
             })?;
-        let synced = live.place(self.last);
+        let synced = live.durable_point(self.last);
         if synced.raft_index > 0 {
             file.write_watermark(synced).map_err(write_failed)?;
         }
@@ -192,13 +199,13 @@ impl<D: Disk> Source<D> {
     /// Reads all that was written. Damage is told by where it lies in the log that was copied.
     fn verify(
         &self,
-        draft: &Draft<'_>,
+        writer: &BackupWriter<'_>,
         identity: &IdentityFile,
         live: &SegmentSet<D>,
     ) -> Result<(), BackupError> {
-        let copy = OpenedLog::unlocked(draft.disk.path("").as_path(), identity.clone())?;
+        let copy = OpenedLog::unlocked(writer.disk.path("").as_path(), identity.clone())?;
         let (base, last) = (copy.inspection.base.clone(), copy.inspection.last);
-        let found = copy.verify(|_| draft.go_on())?;
+        let found = copy.verify(|_| writer.go_on())?;
         if let Some(corruption) = found.corruption.into_iter().next() {
             let path = corruption
                 .path
@@ -233,7 +240,7 @@ enum Taken {
 }
 
 /// A backup that is being written.
-struct Draft<'a> {
+struct BackupWriter<'a> {
     disk: &'a RealDisk,
     /// That of the log, which checksums begin with.
     directory: u128,
@@ -242,7 +249,7 @@ struct Draft<'a> {
     is_stopped: &'a dyn Fn() -> bool,
 }
 
-impl Draft<'_> {
+impl BackupWriter<'_> {
     fn go_on(&self) -> Result<(), BackupError> {
         if (self.is_stopped)() { Err(BackupError::Stopped) } else { Ok(()) }
     }
@@ -285,10 +292,11 @@ impl Draft<'_> {
         end: u64,
     ) -> Result<(Taken, u64), BackupError> {
         let last = end - segment.first - 1;
-        let (offset, body_bytes) = segment.place(disk, &*segment.contents(disk)?, last)?;
+        let (offset, body_bytes) = segment.location(disk, &*segment.contents(disk)?, last)?;
         let (from, to) = self.open(disk, &segment.name)?;
         let mut page = [0; PAGE_BYTES];
-        page[..format::SEGMENT_HEAD_BYTES].copy_from_slice(&format::segment_header(self.directory));
+        page[..format::SEGMENT_HEADER_BYTES]
+            .copy_from_slice(&format::segment_header(self.directory));
         write_all(&to, &mut [IoSlice::new(&page)], 0)
             .map_err(|error| failed(self.disk, "write", &segment.name, error))?;
         self.copy(

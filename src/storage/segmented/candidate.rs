@@ -18,7 +18,7 @@ pub(super) struct Candidate<D: Disk> {
     pub(super) name: String,
     pub(super) contents: CandidateContents<D>,
     /// What is wrong with its head, if it has no seal that vouches for it.
-    pub(super) bad_head: Option<&'static str>,
+    pub(super) bad_header: Option<&'static str>,
 }
 
 pub(super) enum CandidateContents<D: Disk> {
@@ -44,7 +44,7 @@ impl<D: Disk> Candidate<D> {
         let file = disk.open(&name).map_err(read_failed)?;
         let mut page = [0; PAGE_BYTES];
         read_full(&file, &mut page, 0).map_err(read_failed)?;
-        let bad_head = match format::check_segment_head(&page, directory) {
+        let bad_header = match format::check_segment_header(&page, directory) {
             Ok(()) => None,
             Err(SegmentHeaderError::Corrupt(reason)) => Some(reason),
             Err(SegmentHeaderError::UnknownVersion(found)) => {
@@ -59,7 +59,7 @@ impl<D: Disk> Candidate<D> {
             }
         };
         if let Some(seal) = Seal::decode(&page, id, first, seed) {
-            if let Some(reason) = bad_head {
+            if let Some(reason) = bad_header {
                 let path = disk.path(&name);
                 log::warn!("{}{}: {reason}; its seal vouches for it", log_prefix(), path.display());
             }
@@ -68,14 +68,14 @@ impl<D: Disk> Candidate<D> {
                 first,
                 name,
                 contents: CandidateContents::Sealed(seal),
-                bad_head: None,
+                bad_header: None,
             });
         }
         let contents = CandidateContents::Open {
             scan: Box::new(scan(disk, &file, &name, id, seed, first)?),
             file: Arc::new(file),
         };
-        Ok(Candidate { id, first, name, contents, bad_head })
+        Ok(Candidate { id, first, name, contents, bad_header })
     }
 
     /// The raft index after its last record that is intact, as are all before it.
@@ -86,7 +86,7 @@ impl<D: Disk> Candidate<D> {
         }
     }
 
-    pub(super) fn witness(&self) -> DurabilityEvidence {
+    pub(super) fn evidence(&self) -> DurabilityEvidence {
         let synced = match &self.contents {
             CandidateContents::Sealed(seal) => {
                 DurablePoint { raft_index: seal.last.raft_index, segment: self.id }

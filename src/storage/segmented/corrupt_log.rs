@@ -27,8 +27,8 @@ pub(super) struct CorruptLog<D: Disk> {
     /// A step has failed, and what is on the disk is not known.
     poison: Option<String>,
     live: Arc<SegmentSet<D>>,
-    homes: Vec<MissingRange>,
-    bad_heads: Vec<(u64, u64)>,
+    missing_ranges: Vec<MissingRange>,
+    bad_headers: Vec<(u64, u64)>,
     corruption: Vec<Corruption>,
 }
 
@@ -40,7 +40,7 @@ impl<D: Disk> CorruptLog<D> {
         lock: D::Lock,
     ) -> CorruptLog<D> {
         let refusal = refusal(&found.corruption[0]);
-        let RecoveredLog { live, homes, bad_heads, corruption, .. } = found;
+        let RecoveredLog { live, missing_ranges, bad_headers, corruption, .. } = found;
         CorruptLog {
             directory,
             state,
@@ -48,8 +48,8 @@ impl<D: Disk> CorruptLog<D> {
             refusal,
             poison: None,
             live: Arc::new(live),
-            homes,
-            bad_heads,
+            missing_ranges,
+            bad_headers,
             corruption,
         }
     }
@@ -68,7 +68,10 @@ impl<D: Disk> CorruptLog<D> {
 
     /// Takes note of an error of the disk. What is known to have changed nothing may be tried
     /// again, nothing else.
-    pub(super) fn note<T>(&mut self, outcome: Result<T, StorageError>) -> Result<T, StorageError> {
+    pub(super) fn record_failure<T>(
+        &mut self,
+        outcome: Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
         match &outcome {
             Ok(_) | Err(StorageError::NotContiguous(_)) => {}
             Err(error) if error.is_temporary() => {}
@@ -79,10 +82,10 @@ impl<D: Disk> CorruptLog<D> {
 
     /// Gives every segment its head back, if nothing else is wrong: a bad head says that the
     /// segment is no new one, and is needed as long as any of its records is missing.
-    pub(super) fn mend_heads(&self, disk: &D) -> Result<(), StorageError> {
-        let heads = if self.is_damaged_from(0).is_some() { &[] } else { &self.bad_heads[..] };
+    pub(super) fn restore_headers(&self, disk: &D) -> Result<(), StorageError> {
+        let heads = if self.first_corrupt_from(0).is_some() { &[] } else { &self.bad_headers[..] };
         heads.iter().try_for_each(|(id, first)| {
-            SegmentRewrite::new_file(disk, self.directory, *id, *first, 0).fill_head()
+            SegmentRewrite::new_file(disk, self.directory, *id, *first, 0).restore_header()
         })
     }
 
@@ -120,8 +123,14 @@ impl<D: Disk> CorruptLog<D> {
         file_bytes: u64,
     ) -> Result<usize, StorageError> {
         let first = batches[0].raft_index();
-        let rewrite =
-            SegmentRewrite::of(disk, self.directory, &self.live, &self.homes, first, file_bytes);
+        let rewrite = SegmentRewrite::of(
+            disk,
+            self.directory,
+            &self.live,
+            &self.missing_ranges,
+            first,
+            file_bytes,
+        );
         let rewrite = rewrite.ok_or_else(|| {
             StorageError::NotContiguous(format!("it is not known where raft index {first} belongs"))
         })?;
@@ -134,7 +143,7 @@ impl<D: Disk> CorruptLog<D> {
                 .verify()
                 .and_then(|()| batch.point_after(&point))
                 .map(|next| point = next)
-                .map_err(|error| out_of_line(batch, &error))?;
+                .map_err(|error| not_contiguous(batch, &error))?;
         }
         self.check_next(disk, point.raft_index + 1, &point)?;
         rewrite.fill(&before, &here)
@@ -178,7 +187,7 @@ impl<D: Disk> CorruptLog<D> {
         let Some(first) = batches.first().map(Batch::raft_index) else { return Ok(()) };
         let before = self.point(disk, first.saturating_sub(1))?;
         for batch in batches {
-            batch.verify().map_err(|error| out_of_line(batch, &error))?;
+            batch.verify().map_err(|error| not_contiguous(batch, &error))?;
         }
         let needed = batches
             .iter()
@@ -206,7 +215,7 @@ impl<D: Disk> CorruptLog<D> {
         state.base.point = point;
         if self.is_another(disk, &point)? {
             state.first_segment = segment;
-        } else if let Some((cut, from)) = self.part_behind(disk, point.raft_index)? {
+        } else if let Some((cut, from)) = self.suffix_behind(disk, point.raft_index)? {
             rewrite::copy_suffix(disk, &cut, from)?;
             // The newer one won over these from its first record on, and will only do so from a
             // later one on.
@@ -231,7 +240,7 @@ impl<D: Disk> CorruptLog<D> {
             Err(StorageError::Corrupt { .. }) => {
                 match self.check_next(disk, point.raft_index + 1, point) {
                     Err(StorageError::NotContiguous(_)) => Ok(true),
-                    leads_on => leads_on.map(|()| false),
+                    continued => continued.map(|()| false),
                 }
             }
             Err(StorageError::Purged { .. }) => Err(StorageError::NotContiguous(format!(
@@ -245,27 +254,27 @@ impl<D: Disk> CorruptLog<D> {
     /// The segment in whose middle the log is to begin, behind `base`, and the first of its records
     /// from there on whose place is known: those in between are missing. `None` if no segment has
     /// to be cut.
-    fn part_behind(&self, disk: &D, base: u64) -> Result<Option<SegmentSuffix<D>>, StorageError> {
-        let is_in_it = |stretch: &&LiveSegment<D>| {
-            stretch.segment.first <= base && base + 1 < stretch.segment.first + stretch.len()
+    fn suffix_behind(&self, disk: &D, base: u64) -> Result<Option<SegmentSuffix<D>>, StorageError> {
+        let is_in_it = |part: &&LiveSegment<D>| {
+            part.segment.first <= base && base + 1 < part.segment.first + part.len()
         };
-        let Some(stretch) = self.live.stretches.iter().find(is_in_it) else { return Ok(None) };
-        for raft_index in base + 1..stretch.segment.first + stretch.len() {
-            if stretch.segment.known_location(disk, raft_index - stretch.segment.first)?.is_some() {
-                return Ok(Some((stretch.segment.clone(), raft_index)));
+        let Some(part) = self.live.segments.iter().find(is_in_it) else { return Ok(None) };
+        for raft_index in base + 1..part.segment.first + part.len() {
+            if part.segment.known_location(disk, raft_index - part.segment.first)?.is_some() {
+                return Ok(Some((part.segment.clone(), raft_index)));
             }
         }
         Ok(None)
     }
 
     /// The first damaged raft index that is not below this one.
-    fn is_damaged_from(&self, raft_index: u64) -> Option<u64> {
-        let holes = self
+    fn first_corrupt_from(&self, raft_index: u64) -> Option<u64> {
+        let corrupt_ranges = self
             .corruption
             .iter()
             .map(|corruption| &corruption.raft_indexes)
-            .filter(|hole| !hole.is_empty() && hole.end > raft_index);
-        holes.map(|hole| hole.start.max(raft_index)).min()
+            .filter(|range| !range.is_empty() && range.end > raft_index);
+        corrupt_ranges.map(|range| range.start.max(raft_index)).min()
     }
 }
 
@@ -286,13 +295,13 @@ fn remove_segments<D: Disk>(
     disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
 }
 
-fn out_of_line(batch: &Batch, error: &BatchError) -> StorageError {
+fn not_contiguous(batch: &Batch, error: &BatchError) -> StorageError {
     StorageError::NotContiguous(format!("raft index {}: {error}", batch.raft_index()))
 }
 
 /// What a damaged log answers to every write.
 fn refusal(corruption: &Corruption) -> StorageError {
     let Corruption { path, offset, reason, .. } = corruption;
-    let reason = format!("{reason}; a damaged log takes nothing but what mends it");
+    let reason = format!("{reason}; a corrupt log accepts repairs only");
     StorageError::Corrupt { path: path.clone(), offset: *offset, reason }
 }

@@ -58,7 +58,7 @@ impl Directory {
     }
 
     /// Opens a file to be read.
-    pub(super) fn look_at(&self, name: &str) -> io::Result<File> {
+    pub(super) fn open_to_read(&self, name: &str) -> io::Result<File> {
         File::open(self.path(name))
     }
 

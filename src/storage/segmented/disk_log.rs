@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::backup::Source;
 use super::corrupt_log::CorruptLog;
-use super::error::{broken, damaged, failed, too_large};
+use super::error::{broken, corrupt, failed, too_large};
 use super::fs::{Disk, DiskFile};
 use super::identity::IdentityFile;
 use super::log_shared::LogShared;
@@ -29,7 +29,7 @@ use crate::storage::{
 };
 
 /// So many dead segments are removed when a log is opened. A life makes fewer.
-const SWEPT_AT_ONCE: usize = 64;
+const REMOVED_AT_OPEN_MAX: usize = 64;
 
 /// A log in the segment files of one directory of some disk. [`SegmentedLog`] is that on a real
 /// one.
@@ -38,7 +38,7 @@ pub(crate) struct DiskLog<D: Disk = RealDisk> {
     options: SegmentOptions,
     pub(super) live: Arc<ArcSwap<SegmentSet<D>>>,
     pub(super) maps: Arc<Maps<D>>,
-    access: Mode<D>,
+    mode: Mode<D>,
     /// Batches in sealed segments that were damaged when the log was opened, if it was opened to
     /// read everything.
     corrupt_sealed: Vec<u64>,
@@ -67,13 +67,13 @@ impl<D: Disk> DiskLog<D> {
             options,
             live: Arc::new(ArcSwap::from_pointee(SegmentSet::new(nothing))),
             maps: Maps::new(options.mapped_segments_max),
-            access: Mode::Closed,
+            mode: Mode::Closed,
             corrupt_sealed: Vec::new(),
         }
     }
 
     pub(super) fn writer(&mut self) -> Result<&mut Writer<D>, StorageError> {
-        match &mut self.access {
+        match &mut self.mode {
             Mode::Closed => Err(StorageError::NotContiguous("it has not been opened".to_owned())),
             Mode::Writable(writer) => Ok(writer),
             Mode::Repairing(corrupt_log) => Err(corrupt_log.refusal()),
@@ -82,7 +82,7 @@ impl<D: Disk> DiskLog<D> {
 
     /// Finds the directory and keeps everybody else out of it, if this is one that may be opened.
     /// With it comes the file `state`, which is empty in a directory that is new.
-    fn enter(&self) -> Result<(D::Lock, Arc<D::File>), StorageError> {
+    fn lock_directory(&self) -> Result<(D::Lock, Arc<D::File>), StorageError> {
         let disk = &*self.disk;
         let in_use = || StorageError::InUse { path: disk.path("") };
         disk.attach(self.options.create != Create::Never)?;
@@ -104,10 +104,10 @@ impl<D: Disk> DiskLog<D> {
         let disk = &*self.disk;
         let is_there = |wanted: &str| names.iter().any(|name| name == wanted);
         let is_log = is_there(identity::IDENTITY_NAME);
-        self.consent(is_log, names)?;
+        self.check_create(is_log, names)?;
         match is_there(STATE_NAME) {
             true => disk.open(STATE_NAME).map_err(|error| failed(disk, "open", STATE_NAME, error)),
-            false if is_log => Err(damaged(disk, STATE_NAME, 0, "the file is missing")),
+            false if is_log => Err(corrupt(disk, STATE_NAME, 0, "the file is missing")),
             false => {
                 disk.create(STATE_NAME).map_err(|error| failed(disk, "create", STATE_NAME, error))
             }
@@ -115,7 +115,7 @@ impl<D: Disk> DiskLog<D> {
     }
 
     /// Whether the host wants a log, or none, where there is one, or none.
-    fn consent(&self, is_log: bool, names: &[String]) -> Result<(), StorageError> {
+    fn check_create(&self, is_log: bool, names: &[String]) -> Result<(), StorageError> {
         let path = || self.disk.path("");
         if !is_log && names.iter().any(|name| format::parse_segment_name(name).is_some()) {
             return Err(self.lost_identity());
@@ -137,7 +137,7 @@ impl<D: Disk> DiskLog<D> {
         let disk = &*self.disk;
         let is_log = names.iter().any(|name| name == identity::IDENTITY_NAME);
         // On a network file system it may have been made since it was looked for.
-        self.consent(is_log, names)?;
+        self.check_create(is_log, names)?;
         if is_log {
             let identity = IdentityFile::read(disk)?;
             identity.check(disk, owner)?;
@@ -145,7 +145,7 @@ impl<D: Disk> DiskLog<D> {
         }
         self.refuse_if_used(file)?;
         let create_failed = |error| failed(disk, "create", STATE_NAME, error);
-        let identity = IdentityFile { directory: disk.draw(), owner: owner.clone() };
+        let identity = IdentityFile { directory: disk.random_id(), owner: owner.clone() };
         let state = Metadata::new(identity.directory, owner.membership.clone());
         MetadataFile::<D>::fill(file.clone(), state).map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
@@ -167,7 +167,7 @@ impl<D: Disk> DiskLog<D> {
     }
 
     fn lost_identity(&self) -> StorageError {
-        damaged(
+        corrupt(
             &*self.disk,
             identity::IDENTITY_NAME,
             0,
@@ -190,8 +190,8 @@ impl<D: Disk> DiskLog<D> {
                 state.file.sync_data().map_err(|error| broken(disk, "sync", STATE_NAME, error))?;
                 Ok(state)
             }
-            Some(_) => Err(damaged(disk, STATE_NAME, 0, "the file belongs to another directory")),
-            None => Err(damaged(disk, STATE_NAME, 0, "no generation of the state is intact")),
+            Some(_) => Err(corrupt(disk, STATE_NAME, 0, "the file belongs to another directory")),
+            None => Err(corrupt(disk, STATE_NAME, 0, "no generation of the state is intact")),
         }
     }
 
@@ -208,8 +208,9 @@ impl<D: Disk> DiskLog<D> {
             state.hard_state.commit = found.commit_with(&state);
         }
         let disk = &*self.disk;
-        let written =
-            note_durable(file, found).map_err(WriteError::Io).and_then(|()| file.write(state, 0));
+        let written = save_durable_point(file, found)
+            .map_err(WriteError::Io)
+            .and_then(|()| file.write(state, 0));
         written.map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
             WriteError::Io(error) => failed(disk, "write", STATE_NAME, error),
@@ -221,7 +222,7 @@ impl<D: Disk> DiskLog<D> {
     }
 
     /// Goes on with what was found, as far as its soundness allows.
-    fn check_owner(
+    fn resume(
         &mut self,
         found: RecoveredLog<D>,
         directory: u128,
@@ -235,7 +236,7 @@ impl<D: Disk> DiskLog<D> {
         let (base, last, corruption) =
             (found.live.base.clone(), found.last, found.corruption.clone());
         let peers = state.state.peers.clone();
-        self.access = if corruption.is_empty() {
+        self.mode = if corruption.is_empty() {
             state.state.hard_state = hard_state;
             Mode::Writable(Box::new(self.begin_writing(found, directory, state, names, lock)))
         } else {
@@ -249,8 +250,8 @@ impl<D: Disk> DiskLog<D> {
     /// Looks at a log that is being mended as if it had just been opened.
     fn recover_again(&mut self) -> Result<Recovered, StorageError> {
         let disk = self.disk.clone();
-        let Mode::Repairing(corrupt_log) = &mut self.access else { return Err(sound()) };
-        let look = || {
+        let Mode::Repairing(corrupt_log) = &mut self.mode else { return Err(not_corrupt()) };
+        let recover = || {
             let names = disk.list().map_err(|error| failed(&*disk, "open", "", error))?;
             let watermark = corrupt_log
                 .state
@@ -258,39 +259,44 @@ impl<D: Disk> DiskLog<D> {
                 .map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
             let mut found =
                 recovery::recover(&*disk, &self.maps, &corrupt_log.state.state, watermark, &names)?;
-            add_cold(&*disk, &mut found, &corrupt_log.state.state, &self.corrupt_sealed)?;
-            note_durable(&corrupt_log.state, &found)
+            add_sealed_corruption(
+                &*disk,
+                &mut found,
+                &corrupt_log.state.state,
+                &self.corrupt_sealed,
+            )?;
+            save_durable_point(&corrupt_log.state, &found)
                 .map_err(|error| failed(&*disk, "write", STATE_NAME, error))?;
             Ok((found, names))
         };
-        let seen = look();
-        let (found, names) = corrupt_log.note(seen)?;
-        let Mode::Repairing(corrupt_log) = std::mem::replace(&mut self.access, Mode::Closed) else {
-            return Err(sound());
+        let recovered = recover();
+        let (found, names) = corrupt_log.record_failure(recovered)?;
+        let Mode::Repairing(corrupt_log) = std::mem::replace(&mut self.mode, Mode::Closed) else {
+            return Err(not_corrupt());
         };
         let CorruptLog { directory, state, lock, .. } = *corrupt_log;
-        Ok(self.check_owner(found, directory, state, names, lock))
+        Ok(self.resume(found, directory, state, names, lock))
     }
 
     /// Does one step of mending, and looks at what it has come to.
-    fn step<T>(
+    fn repair_step<T>(
         &mut self,
         step: impl FnOnce(&mut CorruptLog<D>, &D, u64) -> Result<T, StorageError>,
     ) -> Result<(T, Recovered), StorageError> {
         let (disk, file_bytes) = (self.disk.clone(), self.segment_bytes());
-        let Mode::Repairing(corrupt_log) = &mut self.access else { return Err(sound()) };
+        let Mode::Repairing(corrupt_log) = &mut self.mode else { return Err(not_corrupt()) };
         corrupt_log.check_poison()?;
         let outcome = step(corrupt_log, &disk, file_bytes);
-        let done = corrupt_log.note(outcome)?;
+        let done = corrupt_log.record_failure(outcome)?;
         Ok((done, self.recover_again()?))
     }
 
     /// The next id of this run for a segment that wins over all others.
     fn newest_segment(&self) -> Result<u64, StorageError> {
-        let Mode::Repairing(corrupt_log) = &self.access else { return Err(sound()) };
+        let Mode::Repairing(corrupt_log) = &self.mode else { return Err(not_corrupt()) };
         let names = self.disk.list().map_err(|error| failed(&*self.disk, "open", "", error))?;
         let incarnation = corrupt_log.state.state.incarnation;
-        Ok(incarnation << 32 | begun(&names, incarnation))
+        Ok(incarnation << 32 | segments_begun(&names, incarnation))
     }
 
     fn segment_bytes(&self) -> u64 {
@@ -308,9 +314,9 @@ impl<D: Disk> DiskLog<D> {
         names: Vec<String>,
         lock: D::Lock,
     ) -> Writer<D> {
-        let begun = begun(&names, state.state.incarnation);
-        let left = self.sweep(names, found.obsolete);
-        let synced = found.live.place(found.last.raft_index);
+        let begun = segments_begun(&names, state.state.incarnation);
+        let left = self.remove_leftovers(names, found.obsolete);
+        let synced = found.live.durable_point(found.last.raft_index);
         let shared = Arc::new(LogShared::new(
             self.disk.clone(),
             directory,
@@ -323,8 +329,8 @@ impl<D: Disk> DiskLog<D> {
         let options = SegmentOptions { segment_bytes: self.segment_bytes(), ..self.options };
         let mut writer =
             Writer::new(shared, self.live.clone(), state, options, found.last, found.tail, begun);
-        found.unsealed.into_iter().for_each(|unsealed| writer.retired.seal(unsealed));
-        writer.retired.remove(left);
+        found.unsealed.into_iter().for_each(|unsealed| writer.cleanup.seal(unsealed));
+        writer.cleanup.remove(left);
         writer
     }
 
@@ -332,10 +338,10 @@ impl<D: Disk> DiskLog<D> {
     /// killed over and over before its chores have run must not leave more each time. What was left
     /// ready is not used, for it may hold records. Gives back the names of what is removed later:
     /// so many dead segments that opening would wait for them, and what cannot be removed now.
-    fn sweep(&self, names: Vec<String>, mut obsolete: Vec<String>) -> Vec<String> {
-        let later = obsolete.split_off(obsolete.len().min(SWEPT_AT_ONCE));
+    fn remove_leftovers(&self, names: Vec<String>, mut obsolete: Vec<String>) -> Vec<String> {
+        let later = obsolete.split_off(obsolete.len().min(REMOVED_AT_OPEN_MAX));
         let is_leftover = |name: &String| {
-            name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(rewrite::MEND_SUFFIX)
+            name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(rewrite::REWRITE_SUFFIX)
         };
         let leftover = names.into_iter().filter(is_leftover);
         let mut left: Vec<String> = leftover.chain(obsolete).collect();
@@ -354,7 +360,7 @@ impl<D: Disk> Storage for DiskLog<D> {
         let (longest, limit) = (self.segment_bytes(), disk.file_bytes_max());
         real_disk::refuse_if_longer(longest, limit)
             .map_err(|error| failed(&*disk, "open", "", error))?;
-        let (lock, file) = self.enter()?;
+        let (lock, file) = self.lock_directory()?;
         let names = self.names()?;
         let identity = self.identify(owner, &names, &file)?;
         let mut state = self.read_state(file, &identity)?;
@@ -362,11 +368,11 @@ impl<D: Disk> Storage for DiskLog<D> {
             state.watermark().map_err(|error| failed(&*disk, "read", STATE_NAME, error))?;
         let mut found = recovery::recover(&*disk, &self.maps, &state.state, watermark, &names)?;
         if self.options.verify_on_open {
-            self.corrupt_sealed = cold_damage(&*disk, &found.live)?;
-            add_cold(&*disk, &mut found, &state.state, &self.corrupt_sealed)?;
+            self.corrupt_sealed = verify_sealed(&*disk, &found.live)?;
+            add_sealed_corruption(&*disk, &mut found, &state.state, &self.corrupt_sealed)?;
         }
         self.begin_incarnation(&mut state, &found)?;
-        Ok(self.check_owner(found, identity.directory, state, names, lock))
+        Ok(self.resume(found, identity.directory, state, names, lock))
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
@@ -398,7 +404,7 @@ impl<D: Disk> Storage for DiskLog<D> {
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
-        match &mut self.access {
+        match &mut self.mode {
             Mode::Closed => Box::new(()),
             Mode::Writable(writer) => writer.begin_sync(),
             Mode::Repairing(corrupt_log) => Box::new(FailedSync(corrupt_log.refusal())),
@@ -406,7 +412,7 @@ impl<D: Disk> Storage for DiskLog<D> {
     }
 
     fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
-        let state = match &self.access {
+        let state = match &self.mode {
             Mode::Closed => {
                 return Err(StorageError::NotContiguous("the log was not opened".to_owned()).into());
             }
@@ -418,7 +424,7 @@ impl<D: Disk> Storage for DiskLog<D> {
     }
 
     fn is_behind(&self) -> bool {
-        matches!(&self.access, Mode::Writable(writer) if writer.is_behind())
+        matches!(&self.mode, Mode::Writable(writer) if writer.is_behind())
     }
 
     fn next_task(&mut self) -> Option<BackgroundTask> {
@@ -430,41 +436,42 @@ impl<D: Disk> Storage for DiskLog<D> {
             RepairAction::Fill(_) => self.recover_again()?,
             RepairAction::Replace(batches) => {
                 let segment = self.newest_segment()?;
-                self.step(|corrupt_log, disk, file_bytes| {
+                self.repair_step(|corrupt_log, disk, file_bytes| {
                     corrupt_log.replace(disk, batches, segment, file_bytes)
                 })?
                 .1
             }
             RepairAction::Rebase(point) => {
                 let segment = self.newest_segment()?;
-                self.step(|corrupt_log, disk, _| corrupt_log.rebase(disk, point, segment))?.1
+                self.repair_step(|corrupt_log, disk, _| corrupt_log.rebase(disk, point, segment))?.1
             }
         };
         if let RepairAction::Fill(mut batches) = repair_action {
             while !batches.is_empty() && !recovered.corruption.is_empty() {
-                let (done, now) = self.step(|corrupt_log, disk, file_bytes| {
+                let (done, now) = self.repair_step(|corrupt_log, disk, file_bytes| {
                     corrupt_log.fill(disk, batches, file_bytes)
                 })?;
                 (batches, recovered) = (&batches[done..], now);
             }
         }
         if !recovered.corruption.is_empty() {
-            (_, recovered) = self.step(|corrupt_log, disk, _| corrupt_log.mend_heads(disk))?;
+            (_, recovered) =
+                self.repair_step(|corrupt_log, disk, _| corrupt_log.restore_headers(disk))?;
         }
         Ok(recovered)
     }
 }
 
-/// Notes how far the log reaches: what bore witness to that before may be gone with the power. What
+/// Notes how far the log reaches: what bore evidence to that before may be gone with the power. What
 /// opening or mending has found sound, this node answers for from now on. Of a damaged log it is
 /// noted once more how far it is known to have reached, though that was read just now: if an
 /// earlier run could not sync it, the kernel shows it all the same, and nothing else tells damage
 /// from a torn write.
-fn note_durable<D: Disk>(file: &MetadataFile<D>, found: &RecoveredLog<D>) -> io::Result<()> {
+fn save_durable_point<D: Disk>(file: &MetadataFile<D>, found: &RecoveredLog<D>) -> io::Result<()> {
     let holds_any = found.last.raft_index > found.live.base.point.raft_index
         && !planted!("what is found has no witness");
     let known = match found.corruption.is_empty() {
-        true => holds_any.then(|| found.live.place(found.last.raft_index)),
+        true => holds_any.then(|| found.live.durable_point(found.last.raft_index)),
         false => found.max_evidence.filter(|synced| {
             synced.raft_index > 0
                 && !planted!("what bears witness to damage is not written once more")
@@ -474,12 +481,12 @@ fn note_durable<D: Disk>(file: &MetadataFile<D>, found: &RecoveredLog<D>) -> io:
 }
 
 /// The batches in sealed segments that do not read back: those that opening does not look at.
-fn cold_damage<D: Disk>(disk: &D, live: &SegmentSet<D>) -> Result<Vec<u64>, StorageError> {
+fn verify_sealed<D: Disk>(disk: &D, live: &SegmentSet<D>) -> Result<Vec<u64>, StorageError> {
     let mut corrupt_sealed = Vec::new();
-    for stretch in live.stretches.iter().filter(|stretch| stretch.segment.is_sealed()) {
-        for ordinal in 0..stretch.len() {
-            if stretch.segment.verify_batch(disk, ordinal)?.is_some() {
-                corrupt_sealed.push(stretch.segment.first + ordinal);
+    for part in live.segments.iter().filter(|part| part.segment.is_sealed()) {
+        for ordinal in 0..part.len() {
+            if part.segment.verify_batch(disk, ordinal)?.is_some() {
+                corrupt_sealed.push(part.segment.first + ordinal);
             }
         }
     }
@@ -487,7 +494,7 @@ fn cold_damage<D: Disk>(disk: &D, live: &SegmentSet<D>) -> Result<Vec<u64>, Stor
 }
 
 /// Adds to what was found the damage of these batches, as far as it is still there.
-fn add_cold<D: Disk>(
+fn add_sealed_corruption<D: Disk>(
     disk: &D,
     found: &mut RecoveredLog<D>,
     state: &Metadata,
@@ -497,9 +504,9 @@ fn add_cold<D: Disk>(
     for raft_index in
         corrupt_sealed.iter().filter(|raft_index| **raft_index > found.live.base.point.raft_index)
     {
-        let is_told =
+        let is_known =
             found.corruption.iter().any(|corruption| corruption.raft_indexes.contains(raft_index));
-        if !is_told {
+        if !is_known {
             found.corruption.extend(found.live.verify_batch(disk, *raft_index)?);
         }
     }
@@ -522,7 +529,7 @@ fn add_cold<D: Disk>(
 
 /// How many segments of the run `incarnation` are among `names`, or were: the count that the next
 /// one takes.
-fn begun(names: &[String], incarnation: u64) -> u64 {
+fn segments_begun(names: &[String], incarnation: u64) -> u64 {
     let ids = names.iter().filter_map(|name| format::parse_segment_name(name)).map(|(id, _)| id);
     ids.filter(|id| id >> 32 == incarnation)
         .map(|id| (id & u64::from(u32::MAX)) + 1)
@@ -530,7 +537,7 @@ fn begun(names: &[String], incarnation: u64) -> u64 {
         .unwrap_or(0)
 }
 
-fn sound() -> StorageError {
+fn not_corrupt() -> StorageError {
     StorageError::NotContiguous("nothing is known to be wrong with it".to_owned())
 }
 

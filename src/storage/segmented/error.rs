@@ -82,7 +82,7 @@ pub(super) fn is_temporary(error: &io::Error) -> bool {
     is_full(error) || is_out_of_resources(error) || is_denied(error)
 }
 
-pub(super) fn damaged<D: Disk>(
+pub(super) fn corrupt<D: Disk>(
     disk: &D,
     name: &str,
     offset: u64,

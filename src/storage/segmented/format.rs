@@ -20,7 +20,7 @@ pub(super) const PAGE_BYTES: usize = 4096;
 pub(super) const RECORDS_AT: u64 = PAGE_BYTES as u64;
 
 const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"DLsg");
-pub(super) const SEGMENT_HEAD_BYTES: usize = 32;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 32;
 
 /// In a sector of its own, so that it is there or not there.
 pub(super) const SEAL_AT: usize = 512;
@@ -34,7 +34,7 @@ pub(super) const RECORD_HEADER_BYTES: usize = 96;
 pub(super) const CHECKED_BYTES: usize = RECORD_HEADER_BYTES + BATCH_HEADER_BYTES;
 
 /// One record in the footer of a sealed segment.
-pub(super) const PLACE_BYTES: usize = 32;
+pub(super) const INDEX_ENTRY_BYTES: usize = 32;
 
 const POINT_BYTES: usize = 48;
 
@@ -82,8 +82,8 @@ pub(super) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
 
 /// The head of every segment, the same for all of a directory: it is written and synced before the
 /// file is anybody's segment.
-pub(super) fn segment_header(directory: u128) -> [u8; SEGMENT_HEAD_BYTES] {
-    let mut head = [0; SEGMENT_HEAD_BYTES];
+pub(super) fn segment_header(directory: u128) -> [u8; SEGMENT_HEADER_BYTES] {
+    let mut head = [0; SEGMENT_HEADER_BYTES];
     put(&mut head, 4, &SEGMENT_MAGIC.to_le_bytes());
     put(&mut head, 8, &VERSION.to_le_bytes());
     put(&mut head, 16, &directory.to_le_bytes());
@@ -102,11 +102,11 @@ pub(super) enum SegmentHeaderError {
 
 /// Judges the head of a segment, the first bytes of `page`. Its layout is the same in every
 /// version.
-pub(super) fn check_segment_head(
+pub(super) fn check_segment_header(
     page: &[u8; PAGE_BYTES],
     directory: u128,
 ) -> Result<(), SegmentHeaderError> {
-    let head = &page[..SEGMENT_HEAD_BYTES];
+    let head = &page[..SEGMENT_HEADER_BYTES];
     let version = u32_at(head, 8);
     let intact = u32_at(head, 4) == SEGMENT_MAGIC && crc32fast::hash(&head[4..]) == u32_at(head, 0);
     let features = u32_at(head, 12) & !FEATURES;
@@ -114,7 +114,7 @@ pub(super) fn check_segment_head(
         true if version > VERSION => Err(SegmentHeaderError::UnknownVersion(version)),
         true if features != 0 => Err(SegmentHeaderError::UnknownFeatures(features)),
         _ if head != segment_header(directory) => {
-            Err(SegmentHeaderError::Corrupt("the head of the segment is not one of this log"))
+            Err(SegmentHeaderError::Corrupt("the header of the segment is not one of this log"))
         }
         _ => Ok(()),
     }
@@ -271,8 +271,8 @@ pub(super) struct IndexEntry {
 }
 
 impl IndexEntry {
-    pub(super) fn encode(&self) -> [u8; PLACE_BYTES] {
-        let mut bytes = [0; PLACE_BYTES];
+    pub(super) fn encode(&self) -> [u8; INDEX_ENTRY_BYTES] {
+        let mut bytes = [0; INDEX_ENTRY_BYTES];
         put(&mut bytes, 0, &self.offset.to_le_bytes());
         put(&mut bytes, 8, &self.next_index.to_le_bytes());
         put(&mut bytes, 16, &self.term.to_le_bytes());
@@ -281,7 +281,7 @@ impl IndexEntry {
         bytes
     }
 
-    /// The place at the start of `bytes`, which are at least [`PLACE_BYTES`].
+    /// The place at the start of `bytes`, which are at least [`INDEX_ENTRY_BYTES`].
     #[inline]
     pub(super) fn decode(bytes: &[u8]) -> IndexEntry {
         IndexEntry {
@@ -361,7 +361,7 @@ impl Seal {
     }
 
     pub(super) fn footer_bytes(&self) -> u64 {
-        self.records.saturating_mul(PLACE_BYTES as u64)
+        self.records.saturating_mul(INDEX_ENTRY_BYTES as u64)
     }
 }
 

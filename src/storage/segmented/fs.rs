@@ -22,10 +22,10 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Held as long as the directory is in use; dropping it lets others in.
     type Lock: Send + Sync;
 
-    /// Finds the directory by its name, and makes it durably if it is missing and `may_make`.
+    /// Finds the directory by its name, and makes it durably if it is missing and `may_create`.
     /// Called once, before anything else; whatever is done afterwards concerns the directory that
     /// was found, and no other that may have its name by then.
-    fn attach(&self, may_make: bool) -> Result<(), StorageError>;
+    fn attach(&self, may_create: bool) -> Result<(), StorageError>;
     /// Where `name` is, for messages. The directory itself for an empty name.
     fn path(&self, name: &str) -> PathBuf;
     /// Takes the lock. `None` if somebody else holds it, in this process or another.
@@ -56,7 +56,7 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
         u64::MAX
     }
     /// A number that was never drawn before, here or elsewhere.
-    fn draw(&self) -> u128;
+    fn random_id(&self) -> u128;
 }
 
 /// One open file.
@@ -104,7 +104,7 @@ pub(crate) trait DiskMap: Send + Sync + 'static {
     fn prefetch(&self, _offset: u64, _len: u64) {}
 
     /// Tells when this view is gone, and all slices of it.
-    fn claims(&self) -> MapRefs;
+    fn map_refs(&self) -> MapRefs;
 }
 
 /// Who has a view of a file, or a slice of the view. None can be made once all are gone.

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 
-use super::error::{damaged, failed};
+use super::error::{corrupt, failed};
 use super::file_io::{read_full, write_all};
 use super::format::{FEATURES, PAGE_BYTES, PageReader, PageWriter, VERSION};
 use super::fs::{Disk, DiskFile};
@@ -65,7 +65,7 @@ impl IdentityFile {
             Some(Unsupported::Features(found)) => {
                 StorageError::UnknownFeatures { path: disk.path(IDENTITY_NAME), found }
             }
-            None => damaged(disk, IDENTITY_NAME, 0, "neither copy of the identity is intact"),
+            None => corrupt(disk, IDENTITY_NAME, 0, "neither copy of the identity is intact"),
         })
     }
 

@@ -75,12 +75,12 @@ impl<D: Disk> LogShared<D> {
         *self.durable.lock()
     }
 
-    /// The log is being cut behind `place`, or begun anew there: no more than that can still be
+    /// The log is being cut behind `point`, or begun anew there: no more than that can still be
     /// counted as durable.
-    pub(super) fn lower_durable(&self, place: DurablePoint) {
+    pub(super) fn lower_durable(&self, point: DurablePoint) {
         let mut durable = self.durable.lock();
-        if durable.synced.raft_index > place.raft_index {
-            durable.synced = place;
+        if durable.synced.raft_index > point.raft_index {
+            durable.synced = point;
         }
         durable.epoch += 1;
     }

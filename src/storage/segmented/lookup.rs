@@ -12,7 +12,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::format::{self, IndexEntry, PLACE_BYTES, RECORD_HEADER_BYTES};
+use super::format::{self, INDEX_ENTRY_BYTES, IndexEntry, RECORD_HEADER_BYTES};
 use super::fs::{Disk, DiskMap};
 use super::segment::{Index, Segment, SegmentContents};
 use crate::batch::{self, BATCH_HEADER_BYTES, BatchError, TABLE_ENTRY_BYTES};
@@ -52,7 +52,7 @@ impl<D: Disk> Segment<D> {
             }
             Index::Footer(footer) => {
                 search_first_above(index, self.before.next_index, end, |ordinal| {
-                    IndexEntry::decode(&footer[ordinal as usize * PLACE_BYTES..]).next_index
+                    IndexEntry::decode(&footer[ordinal as usize * INDEX_ENTRY_BYTES..]).next_index
                 })
             }
         };
@@ -62,21 +62,21 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The entry at `index`, which lies in the record of this spot: header, prefix and payload are
+    /// The entry at `index`, which lies in the record of this hit: header, prefix and payload are
     /// checked.
     #[inline(always)]
     pub(super) fn entry(
         &self,
         disk: &D,
         contents: &SegmentContents<D>,
-        spot: &SearchHit,
+        hit: &SearchHit,
         index: u64,
     ) -> Result<Option<Entry>, StorageError> {
-        let (offset, body_bytes) = self.place(disk, contents, spot.ordinal)?;
-        prefetch(&contents.map, offset, body_bytes, spot, index);
+        let (offset, body_bytes) = self.location(disk, contents, hit.ordinal)?;
+        prefetch(&contents.map, offset, body_bytes, hit, index);
         let check = |record: &[u8]| {
             let header =
-                format::check_record(record, self.id, self.seed, self.first + spot.ordinal)?;
+                format::check_record(record, self.id, self.seed, self.first + hit.ordinal)?;
             let found =
                 batch::find(&record[RECORD_HEADER_BYTES..], index).map_err(LookupError::Batch)?;
             Ok((
@@ -89,10 +89,10 @@ impl<D: Disk> Segment<D> {
             .with_bytes(offset, RECORD_HEADER_BYTES as u64 + body_bytes, check)
             .unwrap_or(Err(LookupError::Record(OUTSIDE)));
         let (found, term) =
-            checked.map_err(|wrong| self.damaged_at(disk, spot.ordinal, wrong.to_string()))?;
+            checked.map_err(|wrong| self.corrupt_at(disk, hit.ordinal, wrong.to_string()))?;
         let at = offset + (RECORD_HEADER_BYTES + found.payload.start) as u64;
         let payload = contents.map.slice(at, found.payload.len() as u64);
-        let payload = payload.ok_or_else(|| self.damaged_at(disk, spot.ordinal, OUTSIDE))?;
+        let payload = payload.ok_or_else(|| self.corrupt_at(disk, hit.ordinal, OUTSIDE))?;
         Ok(Some(Entry {
             payload,
             index,
@@ -106,8 +106,8 @@ impl<D: Disk> Segment<D> {
 /// Asks for what a read of `index` looks at, in a record at `offset`: its header, the slot of the
 /// entry, and its payload as if all in the batch were of one length.
 #[inline]
-fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, spot: &SearchHit, index: u64) {
-    let count = spot.indexes.end.saturating_sub(spot.indexes.start);
+fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, hit: &SearchHit, index: u64) {
+    let count = hit.indexes.end.saturating_sub(hit.indexes.start);
     let table_bytes = count.saturating_mul(TABLE_ENTRY_BYTES as u64);
     let Some(payloads) =
         body_bytes.checked_sub((BATCH_HEADER_BYTES as u64).saturating_add(table_bytes))
@@ -115,7 +115,7 @@ fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, spot: &SearchHit, 
         return;
     };
     let (Some(slot), Some(each)) =
-        (index.checked_sub(spot.indexes.start), payloads.checked_div(count))
+        (index.checked_sub(hit.indexes.start), payloads.checked_div(count))
     else {
         return;
     };
@@ -232,7 +232,7 @@ mod tests {
         fn prefetch(&self, offset: u64, len: u64) {
             self.0.lock().push(offset..offset + len);
         }
-        fn claims(&self) -> MapRefs {
+        fn map_refs(&self) -> MapRefs {
             unreachable!()
         }
     }

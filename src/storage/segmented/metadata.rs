@@ -132,7 +132,7 @@ impl Metadata {
     }
 }
 
-/// Notes in the file `state` how far the log is durable. Not synced: it is a witness against
+/// Notes in the file `state` how far the log is durable. Not synced: it is a evidence against
 /// damage, and one that is missing accuses nobody. So a disk that has no room for it, or takes
 /// nothing for a moment, is no error.
 pub(super) fn write_watermark(

@@ -46,7 +46,7 @@ impl FileMap {
         // 1. A segment's bytes are written once: `pwrite` puts a record behind all others, and only
         //    then is its place published, with Release; readers learn places with Acquire. A place
         //    that was handed out is never written again as long as anybody has the mapping: a file
-        //    is used for another segment only when all `claims` of all its mappings are gone, those
+        //    is used for another segment only when all `map_refs` of all its mappings are gone, those
         //    that were given up and made anew since included, and when nobody has the segment,
         //    which is what it takes to map the file once more.
         // 2. Nothing in this crate shortens a file. A segment has its full length before it is
@@ -101,7 +101,7 @@ impl DiskMap for FileMap {
         }
     }
 
-    fn claims(&self) -> MapRefs {
+    fn map_refs(&self) -> MapRefs {
         MapRefs::of(self.map.clone())
     }
 }

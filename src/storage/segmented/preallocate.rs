@@ -33,21 +33,21 @@ use crate::storage::{BackgroundTask, StorageError};
 
 /// The next chore towards the spare that is ordered: to make it, or to write more of its zeros.
 /// `None` if it is as it should be, or one is at work.
-pub(super) fn background_task<D: Disk>(
+pub(super) fn next_task<D: Disk>(
     shared: &Arc<LogShared<D>>,
-    order: SpareRequest,
+    request: SpareRequest,
 ) -> Option<BackgroundTask> {
     let spares = &shared.spares;
     // Nobody but a chore that is at work holds the lock for long.
     if spares.backed_off.load(Ordering::Relaxed)
         || spares.busy.load(Ordering::Acquire)
-        || spares.is_ready(order)
+        || spares.is_ready(request)
     {
         return None;
     }
     let working = BusyGuard::begin(shared)?;
     Some(Box::new(move || {
-        if let Err(error) = advance(&working.0, order) {
+        if let Err(error) = advance(&working.0, request) {
             log::warn!("{}no segment could be made ready: {error}", log_prefix());
             working.0.spares.backed_off.store(true, Ordering::Relaxed);
         }
@@ -72,16 +72,16 @@ impl<D: Disk> Drop for BusyGuard<D> {
 }
 
 /// One step towards the spare that is ordered.
-fn advance<D: Disk>(shared: &LogShared<D>, order: SpareRequest) -> Result<(), StorageError> {
+fn advance<D: Disk>(shared: &LogShared<D>, request: SpareRequest) -> Result<(), StorageError> {
     // Held during the step: a spare is not taken, and written to, while zeros are on their way to
     // it.
     let mut ready = shared.spares.ready.lock();
-    if ready.iter().any(|spare| spare.is_as(order)) {
+    if ready.iter().any(|spare| spare.satisfies(request)) {
         return Ok(()); // a purged segment was used again since this was ordered
     }
     let Some(spare) = ready.first_mut() else {
         drop(ready);
-        let spare = make(shared, order.incarnation, order.bytes, false)?;
+        let spare = make(shared, request.incarnation, request.bytes, false)?;
         shared.spares.put(spare);
         return Ok(());
     };
@@ -94,7 +94,7 @@ fn advance<D: Disk>(shared: &LogShared<D>, order: SpareRequest) -> Result<(), St
         Err(error) => {
             let spare = ready.remove(0);
             drop(ready);
-            Err(give_up(shared, &spare.name, error))
+            Err(discard(shared, &spare.name, error))
         }
     }
 }
@@ -116,7 +116,7 @@ fn send_zeros(file: &impl DiskFile, range: Range<u64>, is_last: bool) -> io::Res
 /// its file is as before.
 pub(super) fn recycle<D: Disk>(
     shared: &Arc<LogShared<D>>,
-    order: SpareRequest,
+    request: SpareRequest,
     segment: Arc<Segment<D>>,
 ) -> bool {
     if shared.spares.ready.lock().len() >= SPARES_MAX {
@@ -125,11 +125,11 @@ pub(super) fn recycle<D: Disk>(
     let name = segment.name.clone();
     // Who reads holds the segment, or a slice of its map; and nobody finds it any more.
     let unread = Arc::into_inner(segment).is_some_and(Segment::try_release);
-    let is_unfit = |file: D::File| is_fit(&file, order).map(|is_fit| !is_fit);
+    let is_unfit = |file: D::File| is_fit(&file, request).map(|is_fit| !is_fit);
     if !unread || shared.disk.open(&name).and_then(is_unfit).unwrap_or(false) {
         return false;
     }
-    match reuse(shared, order, &name) {
+    match reuse(shared, request, &name) {
         Ok(spare) => shared.spares.put(spare),
         Err(error) => {
             log::warn!("{}a purged segment could not be used again: {error}", log_prefix())
@@ -139,24 +139,24 @@ pub(super) fn recycle<D: Disk>(
 }
 
 /// Whether a file may be written over. One that has another name belongs to a backup.
-fn is_fit(file: &impl DiskFile, order: SpareRequest) -> io::Result<bool> {
+fn is_fit(file: &impl DiskFile, request: SpareRequest) -> io::Result<bool> {
     let is_shared = file.is_linked()? && !planted!("a backup is written over");
-    Ok(!is_shared && file.size()? == order.bytes)
+    Ok(!is_shared && file.size()? == request.bytes)
 }
 
 fn reuse<D: Disk>(
     shared: &LogShared<D>,
-    order: SpareRequest,
+    request: SpareRequest,
     gone: &str,
 ) -> Result<Spare<D>, StorageError> {
     let disk = &*shared.disk;
-    let name = shared.spares.name(order.incarnation);
+    let name = shared.spares.name(request.incarnation);
     disk.rename(gone, &name).map_err(|error| not_written(disk, "rename", gone, error))?;
     let ready = || {
         let file = disk.open(&name)?;
         // A head like the one that is there, and no seal.
         let mut page = [0; PAGE_BYTES];
-        page[..format::SEGMENT_HEAD_BYTES]
+        page[..format::SEGMENT_HEADER_BYTES]
             .copy_from_slice(&format::segment_header(shared.directory));
         write_all(&file, &mut [IoSlice::new(&page)], 0)?;
         file.sync_data()?;
@@ -165,16 +165,16 @@ fn reuse<D: Disk>(
             name: name.clone(),
             file: Arc::new(file),
             map,
-            bytes: order.bytes,
-            written: order.bytes,
+            bytes: request.bytes,
+            written: request.bytes,
         })
     };
-    ready().map_err(|error| give_up(shared, &name, error))
+    ready().map_err(|error| discard(shared, &name, error))
 }
 
 /// Removes a spare that cannot be made ready, and gives back what was allocated for it. If even
 /// this fails, the next opening removes the file.
-fn give_up<D: Disk>(shared: &LogShared<D>, name: &str, error: io::Error) -> StorageError {
+fn discard<D: Disk>(shared: &LogShared<D>, name: &str, error: io::Error) -> StorageError {
     let disk = &*shared.disk;
     if let Err(error) = disk.remove(name) {
         log::warn!("{}could not remove {}: {error}", log_prefix(), disk.path(name).display());
@@ -211,6 +211,6 @@ pub(super) fn make<D: Disk>(
             bytes,
             written: if zero_fill { bytes } else { RECORDS_AT },
         }),
-        Err(error) => Err(give_up(shared, &name, error)),
+        Err(error) => Err(discard(shared, &name, error)),
     }
 }

@@ -36,11 +36,11 @@ impl Disk for RealDisk {
     type File = File;
     type Lock = DirectoryLock;
 
-    fn attach(&self, may_make: bool) -> Result<(), StorageError> {
+    fn attach(&self, may_create: bool) -> Result<(), StorageError> {
         if self.directory.get().is_none() {
             let directory = match Directory::open(&self.name)? {
                 Some(directory) => directory,
-                None if may_make => Directory::create_dir(&self.name)?,
+                None if may_create => Directory::create_dir(&self.name)?,
                 None => return Err(StorageError::NoLog { path: self.name.clone() }),
             };
             let _ = self.directory.set(Arc::new(directory));
@@ -102,7 +102,7 @@ impl Disk for RealDisk {
         file_bytes_max()
     }
 
-    fn draw(&self) -> u128 {
+    fn random_id(&self) -> u128 {
         // RandomState is seeded by the operating system; two of them differ.
         let half = || u128::from(RandomState::new().hash_one(std::process::id()));
         half() << 64 | half()

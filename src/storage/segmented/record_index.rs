@@ -21,7 +21,7 @@ pub(super) struct RecordIndex {
 }
 
 /// Stands for the length of a record that cannot be read. No body is as long.
-pub(super) const DAMAGED: u32 = u32::MAX;
+pub(super) const CORRUPT: u32 = u32::MAX;
 
 /// Small where every schedule of filling several is tried.
 const FIRST_CHUNK: u64 = if cfg!(all(test, loom)) { 2 } else { 64 };
@@ -60,8 +60,8 @@ impl RecordIndex {
 
     /// Notes that record `ordinal` should lie at `offset` or behind and cannot be read;
     /// `next_index` is no less than the index after it.
-    pub(super) fn put_damaged(&self, ordinal: u64, offset: u64, next_index: u64) {
-        self.put(ordinal, offset, DAMAGED, next_index);
+    pub(super) fn put_corrupt(&self, ordinal: u64, offset: u64, next_index: u64) {
+        self.put(ordinal, offset, CORRUPT, next_index);
     }
 
     /// Shows the first `count` records.
@@ -71,7 +71,7 @@ impl RecordIndex {
 
     /// Offset and body length of a record.
     #[inline]
-    pub(super) fn place(&self, ordinal: u64) -> (u64, u64) {
+    pub(super) fn location(&self, ordinal: u64) -> (u64, u64) {
         let place = self.slot(ordinal).place.load(Ordering::Relaxed);
         ((place >> 32) * format::ALIGN, place & u64::from(u32::MAX))
     }
@@ -123,7 +123,7 @@ mod tests {
         records.publish(1_000);
         for ordinal in 0..records.len() {
             assert_eq!(
-                (records.place(ordinal), records.next_index(ordinal)),
+                (records.location(ordinal), records.next_index(ordinal)),
                 ((ordinal * 4096, ordinal), ordinal * 3)
             );
         }

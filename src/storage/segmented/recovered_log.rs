@@ -26,10 +26,10 @@ pub(super) struct RecoveredLog<D: Disk> {
     /// anything unsealed or dead.
     pub(super) corruption: Vec<Corruption>,
     /// Where batches go that are in no segment, if the log is damaged.
-    pub(super) homes: Vec<MissingRange>,
+    pub(super) missing_ranges: Vec<MissingRange>,
     /// Segments whose heads are not intact, by id and first raft index.
-    pub(super) bad_heads: Vec<(u64, u64)>,
-    /// The furthest place that anything bears witness to, if the log is damaged.
+    pub(super) bad_headers: Vec<(u64, u64)>,
+    /// The furthest place that anything bears evidence to, if the log is damaged.
     pub(super) max_evidence: Option<DurablePoint>,
 }
 

@@ -5,12 +5,12 @@
 //! A segment that does not continue the log in front of it counts as if it were not there: the
 //! crash took something that it needs, so it was never durable.
 //!
-//! Unless there is a witness:
+//! Unless there is a evidence:
 //!
 //! > (s, d, w) says: when segment s took the records, raft index w was durable, in segment d. So
 //! the log must hold w in d, or have been cut > at or before w by a segment that was begun after s.
 //!
-//! Every record is a witness of the moment when it was written, every seal is one for the last
+//! Every record is a evidence of the moment when it was written, every seal is one for the last
 //! record of its segment, and so is the watermark. If one of them is contradicted, the log is
 //! damaged: nothing is changed, and what can be read of it is salvaged. If none is, whatever is
 //! missing was torn by the crash before it counted, and is cut off.
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::active_segment::ActiveSegment;
 use super::candidate::{Candidate, CandidateContents, DurabilityEvidence, newest_cover};
-use super::error::{broken, damaged, failed};
+use super::error::{broken, corrupt, failed};
 use super::format::{self, DurablePoint};
 use super::fs::{Disk, DiskFile};
 use super::metadata::Metadata;
@@ -52,13 +52,13 @@ pub(super) fn recover<D: Disk>(
         .map(|(id, first)| Candidate::read(disk, state.directory, *id, *first))
         .collect::<Result<Vec<_>, _>>()?;
 
-    let mut witnesses: Vec<DurabilityEvidence> =
-        candidates.iter().map(Candidate::witness).collect();
-    witnesses.extend(watermark.map(|synced| DurabilityEvidence { at: synced.segment, synced }));
+    let mut all_evidence: Vec<DurabilityEvidence> =
+        candidates.iter().map(Candidate::evidence).collect();
+    all_evidence.extend(watermark.map(|synced| DurabilityEvidence { at: synced.segment, synced }));
     obsolete.extend(remove_superseded(&mut candidates, state.base.point.raft_index));
-    let chain = match sound_chain(disk, state, &candidates, &witnesses) {
+    let chain = match sound_chain(disk, state, &candidates, &all_evidence) {
         Err(cause @ StorageError::Corrupt { .. }) => {
-            // What bears witness to the damage must still do so after a power cut, or the next
+            // What bears evidence to the damage must still do so after a power cut, or the next
             // opening takes damaged batches for torn ones.
             for candidate in &candidates {
                 if let CandidateContents::Open { file, .. } = &candidate.contents {
@@ -67,18 +67,18 @@ pub(super) fn recover<D: Disk>(
                 }
             }
             disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))?;
-            let max_evidence = witnesses
+            let max_evidence = all_evidence
                 .iter()
-                .map(|witness| witness.synced)
+                .map(|evidence| evidence.synced)
                 .max_by_key(|synced| (synced.segment, synced.raft_index));
             return Ok(RecoveredLog {
                 max_evidence,
-                ..salvage(disk, maps, state, &candidates, &witnesses, cause)?
+                ..salvage(disk, maps, state, &candidates, &all_evidence, cause)?
             });
         }
         chain => chain?,
     };
-    chain.sync(disk, &candidates, &witnesses)?;
+    chain.sync(disk, &candidates, &all_evidence)?;
     obsolete.extend(
         candidates
             .iter()
@@ -92,7 +92,7 @@ pub(super) fn recover<D: Disk>(
 }
 
 /// Takes out of `candidates`, which are sorted, those that begin at `base` or before: the log does
-/// without all of them. What they witness still holds. Of two with the same id, the second is what
+/// without all of them. What they evidence still holds. Of two with the same id, the second is what
 /// [`cut`](super::mend::cut) has kept of the first, and counts once the first does not. Returns
 /// their names.
 fn remove_superseded<D: Disk>(candidates: &mut Vec<Candidate<D>>, base: u64) -> Vec<String> {
@@ -113,19 +113,19 @@ fn sound_chain<D: Disk>(
     disk: &D,
     state: &Metadata,
     candidates: &[Candidate<D>],
-    witnesses: &[DurabilityEvidence],
+    all_evidence: &[DurabilityEvidence],
 ) -> Result<SegmentChain, StorageError> {
     if let Some((name, reason)) =
-        candidates.iter().find_map(|candidate| Some((&candidate.name, candidate.bad_head?)))
+        candidates.iter().find_map(|candidate| Some((&candidate.name, candidate.bad_header?)))
     {
-        return Err(damaged(disk, name, 0, reason));
+        return Err(corrupt(disk, name, 0, reason));
     }
     let mut chain = chain(disk, state, candidates)?;
-    let contradicts = |witness: &&DurabilityEvidence| {
-        !chain.agrees_with(witness, state) && !planted!("damage is cut off")
+    let contradicts = |evidence: &&DurabilityEvidence| {
+        !chain.agrees_with(evidence, state) && !planted!("damage is cut off")
     };
-    if let Some(witness) = witnesses.iter().find(contradicts) {
-        return Err(contradiction(disk, candidates, &chain, witness));
+    if let Some(evidence) = all_evidence.iter().find(contradicts) {
+        return Err(contradiction(disk, candidates, &chain, evidence));
     }
     if let Some(last) = chain.links.last() {
         chain.commit = candidates[last.at].header(disk, state.directory, last.end - 1)?.commit;
@@ -155,13 +155,13 @@ struct ChainSegment {
 
 impl ChainSegment {
     /// The newest raft index of it that is known to be durable. 0 if none is.
-    fn durable(&self, witnesses: &[DurabilityEvidence]) -> u64 {
-        let of_it = |witness: &DurabilityEvidence| match witness.synced.segment.cmp(&self.id) {
+    fn durable(&self, all_evidence: &[DurabilityEvidence]) -> u64 {
+        let of_it = |evidence: &DurabilityEvidence| match evidence.synced.segment.cmp(&self.id) {
             std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Equal => witness.synced.raft_index,
+            std::cmp::Ordering::Equal => evidence.synced.raft_index,
             std::cmp::Ordering::Greater => self.end - 1,
         };
-        witnesses.iter().map(of_it).max().unwrap_or(0)
+        all_evidence.iter().map(of_it).max().unwrap_or(0)
     }
 }
 
@@ -203,20 +203,20 @@ fn chain<D: Disk>(
 }
 
 impl SegmentChain {
-    /// Whether the log holds what `witness` knows of, or has been cut there since. It may hold it
+    /// Whether the log holds what `evidence` knows of, or has been cut there since. It may hold it
     /// elsewhere, if it was mended: in a newer segment, which was made from what peers sent; or in
     /// front of what was kept of the same one, and then the chain value of that vouches for it. A
     /// log that was never mended has neither: what begins a newer segment, or the same one later,
     /// was not durable before in this one.
-    fn agrees_with(&self, witness: &DurabilityEvidence, state: &Metadata) -> bool {
-        let DurablePoint { raft_index, segment } = witness.synced;
+    fn agrees_with(&self, evidence: &DurabilityEvidence, state: &Metadata) -> bool {
+        let DurablePoint { raft_index, segment } = evidence.synced;
         raft_index <= self.base
             || segment < state.first_segment
             || self
                 .links
                 .iter()
                 .any(|link| link.id >= segment && (link.first..link.end).contains(&raft_index))
-            || self.links.iter().any(|link| link.id > witness.at && link.first <= raft_index)
+            || self.links.iter().any(|link| link.id > evidence.at && link.first <= raft_index)
             || self.links.iter().any(|link| link.id == segment && raft_index < link.first)
     }
 
@@ -231,12 +231,12 @@ impl SegmentChain {
         &self,
         disk: &D,
         candidates: &[Candidate<D>],
-        witnesses: &[DurabilityEvidence],
+        all_evidence: &[DurabilityEvidence],
     ) -> Result<(), StorageError> {
         for link in &self.links {
             let Candidate { name, contents, .. } = &candidates[link.at];
             if let CandidateContents::Open { file, scan } = contents {
-                let durable = link.durable(witnesses);
+                let durable = link.durable(all_evidence);
                 let durable = if planted!("what is in the cache is trusted") {
                     u64::MAX - 1
                 } else {
@@ -269,8 +269,8 @@ impl SegmentChain {
             unsealed: Vec::new(),
             obsolete: Vec::new(),
             corruption: Vec::new(),
-            homes: Vec::new(),
-            bad_heads: Vec::new(),
+            missing_ranges: Vec::new(),
+            bad_headers: Vec::new(),
             max_evidence: None,
         };
         let mut candidates: Vec<Option<Candidate<D>>> = candidates.into_iter().map(Some).collect();
@@ -284,7 +284,7 @@ impl SegmentChain {
                 CandidateContents::Open { file, scan } => {
                     let map =
                         file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
-                    let segment = Arc::new(Segment::open_growing(
+                    let segment = Arc::new(Segment::open(
                         state.directory,
                         link.id,
                         link.before,
@@ -314,7 +314,7 @@ impl SegmentChain {
                     segment
                 }
             };
-            found.live.stretches.push(LiveSegment {
+            found.live.segments.push(LiveSegment {
                 segment,
                 end: self.links.get(at + 1).map_or(u64::MAX, |next| next.first),
             });
@@ -323,23 +323,23 @@ impl SegmentChain {
     }
 }
 
-/// Says where the record should be that `witness` speaks of.
+/// Says where the record should be that `evidence` speaks of.
 fn contradiction<D: Disk>(
     disk: &D,
     candidates: &[Candidate<D>],
     chain: &SegmentChain,
-    witness: &DurabilityEvidence,
+    evidence: &DurabilityEvidence,
 ) -> StorageError {
-    let DurablePoint { raft_index, segment } = witness.synced;
+    let DurablePoint { raft_index, segment } = evidence.synced;
     let reason = format!(
         "raft index {raft_index} was durable here, but the log cannot be read beyond {}",
         chain.last.raft_index
     );
     match candidates.iter().find(|candidate| candidate.id == segment) {
         Some(Candidate { name, contents: CandidateContents::Open { scan, .. }, .. }) => {
-            damaged(disk, name, scan.end, reason)
+            corrupt(disk, name, scan.end, reason)
         }
-        Some(Candidate { name, .. }) => damaged(disk, name, 0, reason),
-        None => damaged(disk, "", 0, format!("segment {segment:016x} is missing: {reason}")),
+        Some(Candidate { name, .. }) => corrupt(disk, name, 0, reason),
+        None => corrupt(disk, "", 0, format!("segment {segment:016x} is missing: {reason}")),
     }
 }

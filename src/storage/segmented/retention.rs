@@ -3,9 +3,9 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::error::{broken, damaged, not_written};
+use super::error::{broken, corrupt, not_written};
 use super::file_io::write_all;
-use super::format::{self, IndexEntry, PLACE_BYTES, SEAL_AT, Seal};
+use super::format::{self, INDEX_ENTRY_BYTES, IndexEntry, SEAL_AT, Seal};
 use super::fs::{Disk, DiskFile};
 use super::log_shared::LogShared;
 use super::preallocate;
@@ -53,7 +53,7 @@ const PAUSE_CALLS: u32 = if cfg!(any(test, feature = "sim")) { 4 } else { 512 };
 /// What waits for its time.
 pub(super) struct CleanupQueue<D: Disk> {
     unsealed: Vec<Unsealed<D>>,
-    garbage: Vec<ObsoleteFiles<D>>,
+    obsolete: Vec<ObsoleteFiles<D>>,
     reports: Arc<Mutex<Reports<D>>>,
     /// Held by the chore that seals a segment. There is one at a time.
     sealing: Arc<()>,
@@ -82,7 +82,7 @@ impl<D: Disk> CleanupQueue<D> {
     pub(super) fn new() -> CleanupQueue<D> {
         CleanupQueue {
             unsealed: Vec::new(),
-            garbage: Vec::new(),
+            obsolete: Vec::new(),
             reports: Arc::default(),
             sealing: Arc::default(),
             postponed: Reports::default(),
@@ -102,14 +102,14 @@ impl<D: Disk> CleanupQueue<D> {
             };
             self.unsealed.retain(is_kept);
             self.postponed.unsealed.retain(is_kept);
-            self.garbage.push(ObsoleteFiles { segments, names: Vec::new(), change });
+            self.obsolete.push(ObsoleteFiles { segments, names: Vec::new(), change });
         }
     }
 
     /// Files that no log needs.
     pub(super) fn remove(&mut self, names: Vec<String>) {
         if !names.is_empty() {
-            self.garbage.push(ObsoleteFiles { segments: Vec::new(), names, change: 0 });
+            self.obsolete.push(ObsoleteFiles { segments: Vec::new(), names, change: 0 });
         }
     }
 
@@ -117,18 +117,18 @@ impl<D: Disk> CleanupQueue<D> {
     pub(super) fn next_task(
         &mut self,
         shared: &Arc<LogShared<D>>,
-        order: SpareRequest,
+        request: SpareRequest,
     ) -> Option<BackgroundTask> {
         let durable = if planted!("files are removed before the log does without them") {
             u64::MAX
         } else {
             shared.durable().change
         };
-        if let Some(ready) = self.garbage.iter().position(|garbage| garbage.change <= durable) {
-            let (garbage, shared) = (self.garbage.swap_remove(ready), shared.clone());
+        if let Some(ready) = self.obsolete.iter().position(|obsolete| obsolete.change <= durable) {
+            let (obsolete, shared) = (self.obsolete.swap_remove(ready), shared.clone());
             let reports = self.reports.clone();
             return Some(Box::new(move || {
-                let stuck = delete_obsolete(&shared, order, garbage);
+                let stuck = delete_obsolete(&shared, request, obsolete);
                 reports.lock().names.extend(stuck);
             }));
         }
@@ -159,7 +159,7 @@ impl<D: Disk> CleanupQueue<D> {
     }
 
     /// Whether so many segments are open that some must be sealed before another is begun.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub(super) fn is_at_limit(&self) -> bool {
         let held = self.unsealed.len() + self.postponed.unsealed.len();
         held + usize::from(self.is_sealing()) >= UNSEALED_MAX
     }
@@ -180,7 +180,7 @@ impl<D: Disk> CleanupQueue<D> {
     }
 
     /// Lets what has failed wait, and tries what has waited long enough once more.
-    fn try_again(&mut self, unsealed: Vec<Unsealed<D>>, names: Vec<String>) {
+    fn postpone(&mut self, unsealed: Vec<Unsealed<D>>, names: Vec<String>) {
         if !unsealed.is_empty() || !names.is_empty() {
             self.postponed.unsealed.extend(unsealed);
             self.postponed.names.extend(names);
@@ -203,24 +203,24 @@ impl<D: Disk> CleanupQueue<D> {
         live: &SegmentSet<D>,
     ) -> Option<SegmentSet<D>> {
         let Reports { sealed: seals, unsealed, names } = std::mem::take(&mut *self.reports.lock());
-        self.try_again(unsealed, names);
+        self.postpone(unsealed, names);
         if seals.is_empty() {
             return None;
         }
-        let mut settled = SegmentSet {
+        let mut updated = SegmentSet {
             base: live.base.clone(),
-            stretches: live.stretches.clone(),
+            segments: live.segments.clone(),
             gaps: Vec::new(),
         };
         for seal in seals {
-            if let Some(stretch) =
-                settled.stretches.iter_mut().find(|stretch| stretch.segment.id == seal.segment)
+            if let Some(part) =
+                updated.segments.iter_mut().find(|part| part.segment.id == seal.segment)
             {
-                stretch.segment =
-                    Arc::new(stretch.segment.into_sealed(shared.directory, seal, &shared.maps));
+                part.segment =
+                    Arc::new(part.segment.into_sealed(shared.directory, seal, &shared.maps));
             }
         }
-        Some(settled)
+        Some(updated)
     }
 }
 
@@ -228,18 +228,18 @@ impl<D: Disk> CleanupQueue<D> {
 /// there.
 fn delete_obsolete<D: Disk>(
     shared: &Arc<LogShared<D>>,
-    order: SpareRequest,
-    garbage: ObsoleteFiles<D>,
+    request: SpareRequest,
+    obsolete: ObsoleteFiles<D>,
 ) -> Vec<String> {
-    let ObsoleteFiles { segments, mut names, .. } = garbage;
+    let ObsoleteFiles { segments, mut names, .. } = obsolete;
     for segment in segments {
         let name = segment.name.clone();
-        if !preallocate::recycle(shared, order, segment) {
+        if !preallocate::recycle(shared, request, segment) {
             names.push(name);
         }
     }
     names.retain(|name| !is_removed(&*shared.disk, name));
-    shared.spares.try_again();
+    shared.spares.clear_backoff();
     names
 }
 
@@ -278,7 +278,7 @@ fn seal_and_report<D: Disk>(
 fn seal<D: Disk>(shared: &LogShared<D>, unsealed: &Unsealed<D>) -> Result<Seal, StorageError> {
     let Unsealed { segment, file, end, .. } = unsealed;
     let disk = &*shared.disk;
-    let mut footer = Vec::with_capacity(segment.len() as usize * PLACE_BYTES);
+    let mut footer = Vec::with_capacity(segment.len() as usize * INDEX_ENTRY_BYTES);
     let mut offset = format::RECORDS_AT;
     let mut last = None;
     for ordinal in 0..segment.len() {
@@ -295,7 +295,7 @@ fn seal<D: Disk>(shared: &LogShared<D>, unsealed: &Unsealed<D>) -> Result<Seal, 
         last = Some(header.point);
     }
     let last = last
-        .ok_or_else(|| damaged(disk, &segment.name, offset, "an empty segment was to be sealed"))?;
+        .ok_or_else(|| corrupt(disk, &segment.name, offset, "an empty segment was to be sealed"))?;
     let seal = Seal {
         segment: segment.id,
         records: segment.len(),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::{broken, damaged, failed, not_written};
+use super::error::{broken, corrupt, failed, not_written};
 use super::file_io::{read_exact, write_all};
 use super::format::{self, DurablePoint, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader};
 use super::fs::{Disk, DiskFile, DiskMap};
@@ -28,7 +28,7 @@ use crate::storage::{Batch, LogPoint, StorageError};
 
 /// How the names of segments end that are being written anew. Every opening of a sound log removes
 /// what a crash left of them.
-pub(super) const MEND_SUFFIX: &str = ".mend";
+pub(super) const REWRITE_SUFFIX: &str = ".mend";
 
 const COPY_CHUNK_BYTES: u64 = 1 << 20;
 
@@ -46,7 +46,7 @@ pub(super) struct SegmentRewrite<'a, D: Disk> {
     pub(super) file_bytes: u64,
 }
 
-/// A record and the place where it goes.
+/// A record and the offset where it goes.
 struct Patch {
     at: u64,
     header: RecordHeader,
@@ -59,27 +59,25 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         disk: &'a D,
         directory: u128,
         live: &SegmentSet<D>,
-        homes: &[MissingRange],
+        missing_ranges: &[MissingRange],
         raft_index: u64,
         file_bytes: u64,
     ) -> Option<Self> {
-        let held = live
-            .stretches
-            .iter()
-            .map(|stretch| (&stretch.segment, stretch.segment.first + stretch.len()));
+        let held =
+            live.segments.iter().map(|part| (&part.segment, part.segment.first + part.len()));
         let held = held.map(|(segment, end)| MissingRange {
             raft_indexes: segment.first..end,
             id: segment.id,
             first: segment.first,
         });
-        let home = held
-            .chain(homes.iter().cloned())
-            .find(|home| home.raft_indexes.contains(&raft_index))?;
-        let MissingRange { raft_indexes, id, first } = home;
+        let missing = held
+            .chain(missing_ranges.iter().cloned())
+            .find(|missing| missing.raft_indexes.contains(&raft_index))?;
+        let MissingRange { raft_indexes, id, first } = missing;
         let segment = live
-            .stretches
+            .segments
             .iter()
-            .map(|stretch| &stretch.segment)
+            .map(|part| &part.segment)
             .find(|segment| segment.id == id)
             .cloned();
         Some(SegmentRewrite {
@@ -109,7 +107,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
     ///
     /// # Errors
     /// [`StorageError::NotContiguous`] if they do not fit what the file holds of them, of what
-    /// follows, or of their place. Unless it is another, what is on the disk is as before.
+    /// follows, or of their offset. Unless it is another, what is on the disk is as before.
     pub(super) fn fill(&self, before: &LogPoint, batches: &[Batch]) -> Result<usize, StorageError> {
         let here = batches.iter().take_while(|batch| batch.raft_index() < self.end).count();
         let (patches, reached) = self.patches(before, &batches[..here])?;
@@ -119,7 +117,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
     }
 
     /// Gives the segment its head back.
-    pub(super) fn fill_head(&self) -> Result<(), StorageError> {
+    pub(super) fn restore_header(&self) -> Result<(), StorageError> {
         self.write(&[], None)
     }
 
@@ -138,7 +136,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         batches: &[Batch],
     ) -> Result<(Vec<Patch>, u64), StorageError> {
         let wrong = |why: &str| {
-            StorageError::NotContiguous(format!("batches to mend {} with: {why}", self.name()))
+            StorageError::NotContiguous(format!("batches to repair {} with: {why}", self.name()))
         };
         let (mut at, mut point) = (self.end_of(before.raft_index)?, *before);
         let mut stamp = self
@@ -156,8 +154,8 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
             if known.is_some_and(|known| known != header) {
                 return Err(wrong("a header does not come out as it was"));
             }
-            match self.place(batch.raft_index())? {
-                Some(place) if place != at => {
+            match self.location(batch.raft_index())? {
+                Some(offset) if offset != at => {
                     return Err(wrong("a record would not fit its place"));
                 }
                 _ => {}
@@ -166,10 +164,10 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
             at += header.record_bytes();
         }
         match self.next_intact(point.raft_index + 1)? {
-            Some((raft_index, place)) if raft_index == point.raft_index + 1 && place != at => {
+            Some((raft_index, offset)) if raft_index == point.raft_index + 1 && offset != at => {
                 Err(wrong("they do not reach what follows"))
             }
-            Some((_, place)) if place < at => {
+            Some((_, offset)) if offset < at => {
                 Err(wrong("there is no room for them in front of what follows"))
             }
             _ => Ok((patches, at)),
@@ -190,7 +188,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
     }
 
     /// Where the record of this raft index lies, if that is known for certain.
-    fn place(&self, raft_index: u64) -> Result<Option<u64>, StorageError> {
+    fn location(&self, raft_index: u64) -> Result<Option<u64>, StorageError> {
         let Some((segment, ordinal)) = self.ordinal(raft_index) else { return Ok(None) };
         Ok(segment.known_location(self.disk, ordinal)?.map(|(offset, _)| offset))
     }
@@ -200,16 +198,19 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         if raft_index + 1 == self.first {
             return Ok(RECORDS_AT);
         }
-        let place = match self.ordinal(raft_index) {
+        let offset = match self.ordinal(raft_index) {
             Some((segment, ordinal)) => segment.known_location(self.disk, ordinal)?,
             None => None,
         };
-        let lost =
-            || StorageError::NotContiguous(format!("raft index {raft_index} must be mended first"));
-        place.map(|(offset, body_bytes)| offset + format::record_bytes(body_bytes)).ok_or_else(lost)
+        let lost = || {
+            StorageError::NotContiguous(format!("raft index {raft_index} must be repaired first"))
+        };
+        offset
+            .map(|(offset, body_bytes)| offset + format::record_bytes(body_bytes))
+            .ok_or_else(lost)
     }
 
-    /// The first record at `raft_index` or behind that has a place, and its place. In a sealed
+    /// The first record at `raft_index` or behind that has a offset, and its offset. In a sealed
     /// segment every record has one.
     fn next_intact(&self, raft_index: u64) -> Result<Option<(u64, u64)>, StorageError> {
         let Some(segment) = &self.segment else { return Ok(None) };
@@ -226,7 +227,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         Ok(segment.footer_at().map(|footer_at| (self.first + segment.len(), footer_at)))
     }
 
-    /// Writes the file, with zeros from `zeros_from` on, and puts it in place of the old one.
+    /// Writes the file, with zeros from `zeros_from` on, and puts it in offset of the old one.
     fn write(&self, patches: &[Patch], zeros_from: Option<u64>) -> Result<(), StorageError> {
         replace_atomically(self.disk, self.id, self.first, |temp| {
             self.write_beside(temp, patches, zeros_from)
@@ -294,7 +295,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
                 format::decode_record(record, self.id, self.checksum_seed(), batch.raft_index())
             });
             if read != Some(Ok((*header, batch.clone()))) {
-                return Err(damaged(
+                return Err(corrupt(
                     self.disk,
                     temp,
                     *at,
@@ -319,7 +320,7 @@ pub(super) fn copy_suffix<D: Disk>(
     from: u64,
 ) -> Result<(), StorageError> {
     let (name, id) = (&segment.name, segment.id);
-    let lost = || damaged(disk, name, 0, format!("where raft index {from} lies is not known"));
+    let lost = || corrupt(disk, name, 0, format!("where raft index {from} lies is not known"));
     let (at, _) = segment.known_location(disk, from - segment.first)?.ok_or_else(lost)?;
     replace_atomically(disk, id, from, |temp| {
         let old = disk.open(name).map_err(|error| failed(disk, "open", name, error))?;
@@ -334,7 +335,7 @@ pub(super) fn copy_suffix<D: Disk>(
     })
 }
 
-/// Lets `write` write a segment beside its place, durably, and gives it its name, durably too.
+/// Lets `write` write a segment beside its offset, durably, and gives it its name, durably too.
 fn replace_atomically<D: Disk>(
     disk: &D,
     id: u64,
@@ -342,7 +343,7 @@ fn replace_atomically<D: Disk>(
     write: impl FnOnce(&str) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let (name, temp) =
-        (format::segment_name(id, first), format!("{id:016x}-{first:016x}{MEND_SUFFIX}"));
+        (format::segment_name(id, first), format!("{id:016x}-{first:016x}{REWRITE_SUFFIX}"));
     // What a crash or a full disk left of an earlier attempt.
     match disk.remove(&temp) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,7 +1,7 @@
 //! Opening a damaged log: what of it can still be read, and what cannot.
 //!
 //! Nothing is changed, and nothing is guessed. A segment takes part if something proves that it
-//! did: a seal, a witness, its place right behind the one before it, or the next number on a
+//! did: a seal, a evidence, its place right behind the one before it, or the next number on a
 //! segment that goes on where it cannot have been cut: see [`Salvage::proved`]. A newer one wins
 //! from its first raft index on, as ever. What is missing between two of them, or behind the last,
 //! is a gap.
@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::candidate::{Candidate, CandidateContents, DurabilityEvidence, newest_cover};
-use super::damaged_scan::{CorruptRange, scan_past_damage};
+use super::damaged_scan::{CorruptRange, scan_past_corruption};
 use super::error::failed;
 use super::format;
 use super::fs::{Disk, DiskFile};
@@ -30,7 +30,7 @@ pub(super) fn salvage<D: Disk>(
     maps: &Arc<Maps<D>>,
     state: &Metadata,
     candidates: &[Candidate<D>],
-    witnesses: &[DurabilityEvidence],
+    all_evidence: &[DurabilityEvidence],
     cause: StorageError,
 ) -> Result<RecoveredLog<D>, StorageError> {
     let mut salvage = Salvage {
@@ -38,7 +38,7 @@ pub(super) fn salvage<D: Disk>(
         maps,
         state,
         candidates,
-        witnesses,
+        all_evidence,
         pieces: Vec::new(),
         unread: RefCell::new(None),
     };
@@ -46,7 +46,7 @@ pub(super) fn salvage<D: Disk>(
         salvage.add(&candidates[at], bound, reaches)?;
     }
     let end = salvage.drop_unproved();
-    let (gaps, homes) = salvage.gaps(end);
+    let (gaps, missing_ranges) = salvage.gaps(end);
     let mut corruption = salvage.corruption()?;
     corruption.extend(gaps.iter().cloned());
     if corruption.is_empty()
@@ -63,7 +63,7 @@ pub(super) fn salvage<D: Disk>(
         });
     }
     corruption.sort_by_key(|corruption| corruption.raft_indexes.start);
-    salvage.into_found(gaps, corruption, homes)
+    salvage.into_log(gaps, corruption, missing_ranges)
 }
 
 struct Salvage<'a, D: Disk> {
@@ -71,7 +71,7 @@ struct Salvage<'a, D: Disk> {
     maps: &'a Arc<Maps<D>>,
     state: &'a Metadata,
     candidates: &'a [Candidate<D>],
-    witnesses: &'a [DurabilityEvidence],
+    all_evidence: &'a [DurabilityEvidence],
     pieces: Vec<SalvagedSegment<'a, D>>,
     /// Why something could not be read that may not be damaged at all. Then nothing that was made
     /// of it counts.
@@ -91,7 +91,7 @@ struct SalvagedSegment<'a, D: Disk> {
     /// Where in its file the records should go on that are missing behind it, if they are missing
     /// there.
     breaks_at: Option<u64>,
-    holes: Vec<CorruptRange>,
+    corrupt_ranges: Vec<CorruptRange>,
 }
 
 impl<'a, D: Disk> Salvage<'a, D> {
@@ -148,7 +148,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
             let is_next =
                 |next: &Candidate<D>| next.id == candidate.id + 1 && next.first > candidate.first;
             let has_held = held(candidate) || next.is_some_and(is_next);
-            proved[at] = has_held || (candidate.bad_head.is_some() && !never_counted[at]);
+            proved[at] = has_held || (candidate.bad_header.is_some() && !never_counted[at]);
             next = has_held.then_some(candidate);
         }
         proved
@@ -175,11 +175,12 @@ impl<'a, D: Disk> Salvage<'a, D> {
         never_counted.collect()
     }
 
-    /// The raft index up to which witnesses know `candidate` to have been durable. 0 if there are
+    /// The raft index up to which all_evidence know `candidate` to have been durable. 0 if there are
     /// none.
     fn durable_in(&self, candidate: &Candidate<D>) -> u64 {
-        let of_it = self.witnesses.iter().filter(|witness| witness.synced.segment == candidate.id);
-        of_it.map(|witness| witness.synced.raft_index.saturating_add(1)).max().unwrap_or(0)
+        let of_it =
+            self.all_evidence.iter().filter(|evidence| evidence.synced.segment == candidate.id);
+        of_it.map(|evidence| evidence.synced.raft_index.saturating_add(1)).max().unwrap_or(0)
     }
 
     fn point_of(&self, candidate: &Candidate<D>, raft_index: u64) -> Option<LogPoint> {
@@ -210,7 +211,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         bound: u64,
         reaches: bool,
     ) -> Result<(), StorageError> {
-        let (segment, holes, breaks_at, limit) = match &candidate.contents {
+        let (segment, corrupt_ranges, breaks_at, limit) = match &candidate.contents {
             CandidateContents::Sealed(seal) => (
                 Segment::sealed(self.state.directory, *seal, self.maps),
                 Vec::new(),
@@ -221,7 +222,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 let limit = if reaches { bound } else { self.durable_in(candidate).min(bound) };
                 let (disk, directory) = (self.disk, self.state.directory);
                 let seed = format::checksum_seed(directory, candidate.id);
-                let found = scan_past_damage(
+                let found = scan_past_corruption(
                     disk,
                     file,
                     &candidate.name,
@@ -239,10 +240,9 @@ impl<'a, D: Disk> Salvage<'a, D> {
                     .unwrap_or(self.next_index());
                 let before =
                     LogPoint { raft_index: candidate.first - 1, next_index, ..LogPoint::INITIAL };
-                let segment =
-                    Segment::open_growing(directory, candidate.id, before, map, found.records);
+                let segment = Segment::open(directory, candidate.id, before, map, found.records);
                 let is_short = candidate.first + segment.len() < limit || !scan.clean;
-                (segment, found.holes, is_short.then_some(found.end), limit)
+                (segment, found.corrupt_ranges, is_short.then_some(found.end), limit)
             }
         };
         let end = (candidate.first + segment.len()).min(bound);
@@ -253,7 +253,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
             limit: limit.min(bound),
             reaches,
             breaks_at,
-            holes,
+            corrupt_ranges,
         });
         Ok(())
     }
@@ -270,7 +270,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
     }
 
     /// Gives up what a missing segment may have cut. Returns the raft index behind the log, as far
-    /// as witnesses know it.
+    /// as all_evidence know it.
     fn drop_unproved(&mut self) -> u64 {
         let missing: Vec<(u64, u64)> = self.missing().collect();
         let between = self
@@ -284,25 +284,25 @@ impl<'a, D: Disk> Salvage<'a, D> {
         held.chain(self.pieces.last().map(|piece| piece.limit)).max().unwrap_or(0)
     }
 
-    /// The segments that a witness names and nobody finds, and what they held.
+    /// The segments that a evidence names and nobody finds, and what they held.
     fn missing(&self) -> impl Iterator<Item = (u64, u64)> {
         let unknown = |id| !self.candidates.iter().any(|candidate| candidate.id == id);
-        let superseded = |witness: &DurabilityEvidence| {
+        let superseded = |evidence: &DurabilityEvidence| {
             self.pieces.iter().any(|piece| {
-                piece.candidate.id > witness.at
-                    && piece.candidate.first <= witness.synced.raft_index
+                piece.candidate.id > evidence.at
+                    && piece.candidate.first <= evidence.synced.raft_index
             })
         };
         let (base, first_segment) = (self.state.base.point.raft_index, self.state.first_segment);
-        let held = move |witness: &&DurabilityEvidence| {
-            witness.synced.raft_index > base && witness.synced.segment >= first_segment
+        let held = move |evidence: &&DurabilityEvidence| {
+            evidence.synced.raft_index > base && evidence.synced.segment >= first_segment
         };
         let gone = self
-            .witnesses
+            .all_evidence
             .iter()
             .filter(held)
-            .filter(move |witness| unknown(witness.synced.segment) && !superseded(witness));
-        gone.map(|witness| (witness.synced.segment, witness.synced.raft_index))
+            .filter(move |evidence| unknown(evidence.synced.segment) && !superseded(evidence));
+        gone.map(|evidence| (evidence.synced.segment, evidence.synced.raft_index))
     }
 
     /// Whether a segment must be missing between two pieces: they do not fit, and nothing else is
@@ -359,7 +359,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
     /// What lies between the pieces, and up to `end`; and which files it belongs to, as far as that
     /// is known.
     fn gaps(&self, end: u64) -> (Vec<Corruption>, Vec<MissingRange>) {
-        let (mut gaps, mut homes) = (Vec::new(), Vec::new());
+        let (mut gaps, mut missing_ranges) = (Vec::new(), Vec::new());
         let mut reached = self.state.base.point.raft_index + 1;
         let (mut broken, mut before): (_, Option<&SalvagedSegment<'_, D>>) = (None, None);
         let begins = self
@@ -382,7 +382,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                     Some(before) => Some((before.candidate.id, before.candidate.first)),
                     None => self.unused_id(before, piece, reached).map(|id| (id, reached)),
                 };
-                homes.extend(place.map(|(id, first)| MissingRange {
+                missing_ranges.extend(place.map(|(id, first)| MissingRange {
                     raft_indexes: raft_indexes.clone(),
                     id,
                     first,
@@ -402,7 +402,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 before = Some(piece);
             }
         }
-        (gaps, homes)
+        (gaps, missing_ranges)
     }
 
     /// The id of a segment with the first raft index `first` between two pieces that wins over
@@ -430,7 +430,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         let mut corruption = Vec::new();
         for piece in &self.pieces {
             let path = self.disk.path(&piece.candidate.name);
-            if let Some(reason) = piece.candidate.bad_head {
+            if let Some(reason) = piece.candidate.bad_header {
                 let raft_indexes = piece.candidate.first..piece.candidate.first;
                 corruption.push(Corruption {
                     path: path.clone(),
@@ -441,12 +441,14 @@ impl<'a, D: Disk> Salvage<'a, D> {
                     reason: reason.to_owned(),
                 });
             }
-            for hole in piece.holes.iter().filter(|hole| hole.raft_indexes.start < piece.end) {
-                let raft_indexes = hole.raft_indexes.start..hole.raft_indexes.end.min(piece.end);
-                let (term, chain, reason) = (hole.term, hole.chain, hole.reason.to_owned());
+            for range in
+                piece.corrupt_ranges.iter().filter(|range| range.raft_indexes.start < piece.end)
+            {
+                let raft_indexes = range.raft_indexes.start..range.raft_indexes.end.min(piece.end);
+                let (term, chain, reason) = (range.term, range.chain, range.reason.to_owned());
                 corruption.push(Corruption {
                     path: path.clone(),
-                    offset: hole.offset,
+                    offset: range.offset,
                     raft_indexes,
                     term,
                     chain,
@@ -463,19 +465,19 @@ impl<'a, D: Disk> Salvage<'a, D> {
         Ok(corruption)
     }
 
-    fn into_found(
+    fn into_log(
         self,
         gaps: Vec<Corruption>,
         corruption: Vec<Corruption>,
-        homes: Vec<MissingRange>,
+        missing_ranges: Vec<MissingRange>,
     ) -> Result<RecoveredLog<D>, StorageError> {
-        let bad_heads = self.candidates.iter().filter(|candidate| candidate.bad_head.is_some());
-        let bad_heads = bad_heads.map(|candidate| (candidate.id, candidate.first)).collect();
+        let bad_headers = self.candidates.iter().filter(|candidate| candidate.bad_header.is_some());
+        let bad_headers = bad_headers.map(|candidate| (candidate.id, candidate.first)).collect();
         let pieces = self.pieces.iter().filter(|piece| piece.end > piece.candidate.first);
-        let stretches: Vec<_> = pieces
+        let segments: Vec<_> = pieces
             .map(|piece| LiveSegment { segment: piece.segment.clone(), end: piece.end })
             .collect();
-        let live = SegmentSet { base: self.state.base.clone(), stretches, gaps };
+        let live = SegmentSet { base: self.state.base.clone(), segments, gaps };
         let last = self
             .pieces
             .iter()
@@ -501,8 +503,8 @@ impl<'a, D: Disk> Salvage<'a, D> {
             unsealed: Vec::new(),
             obsolete: Vec::new(),
             corruption,
-            homes,
-            bad_heads,
+            missing_ranges,
+            bad_headers,
             max_evidence: None,
         })
     }

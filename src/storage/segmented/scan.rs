@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
-use super::error::{damaged, failed};
+use super::error::{corrupt, failed};
 use super::file_io::{read_exact, read_full, write_all};
 use super::format::{
     self, CHECKED_BYTES, DurablePoint, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader,
@@ -46,12 +46,12 @@ impl Scan {
             Some(last) if ordinal + 1 == self.records.len() => return Ok(*last),
             _ => {}
         }
-        let (offset, _) = self.records.place(ordinal);
+        let (offset, _) = self.records.location(ordinal);
         let mut bytes = [0; CHECKED_BYTES];
         let read = read_full(file, &mut bytes, offset)
             .map_err(|error| failed(disk, "read", name, error))?;
         RecordHeader::decode(&bytes[..read], id, seed)
-            .ok_or_else(|| damaged(disk, name, offset, "a record changed while it was read"))
+            .ok_or_else(|| corrupt(disk, name, offset, "a record changed while it was read"))
     }
 
     /// Writes the records from this ordinal on once more, byte for byte.
@@ -59,7 +59,7 @@ impl Scan {
         if ordinal >= self.records.len() {
             return Ok(());
         }
-        let mut at = self.records.place(ordinal).0;
+        let mut at = self.records.location(ordinal).0;
         let mut bytes = vec![0; (self.end - at).min(WINDOW_BYTES as u64) as usize];
         while at < self.end {
             let now = (self.end - at).min(bytes.len() as u64) as usize;
@@ -237,7 +237,7 @@ fn newer(one: DurablePoint, other: DurablePoint) -> DurablePoint {
 const WINDOW_BYTES: usize = 1 << 20;
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// A stretch of a file in memory.
+/// A part of a file in memory.
 pub(super) struct Window<'a, F> {
     file: &'a F,
     pub(super) file_bytes: u64,

@@ -11,16 +11,16 @@ use std::sync::Arc;
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 
-use super::damaged_scan::scan_past_damage;
-use super::error::{damaged, failed};
+use super::damaged_scan::scan_past_corruption;
+use super::error::{corrupt, failed};
 use super::file_io::read_full;
 use super::format::{
-    self, CHECKED_BYTES, IndexEntry, PAGE_BYTES, PLACE_BYTES, RECORD_HEADER_BYTES, RecordHeader,
-    Seal,
+    self, CHECKED_BYTES, INDEX_ENTRY_BYTES, IndexEntry, PAGE_BYTES, RECORD_HEADER_BYTES,
+    RecordHeader, Seal,
 };
 use super::fs::{Disk, DiskFile, DiskMap, MapOf, MapRefs};
 use super::map_cache::{MapCache, Mapped};
-use super::record_index::{DAMAGED, RecordIndex};
+use super::record_index::{CORRUPT, RecordIndex};
 use crate::log_prefix::log_prefix;
 use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicBool, Ordering};
@@ -56,7 +56,7 @@ enum Kept<D: Disk> {
         /// It was read since somebody asked.
         was_read: AtomicBool,
         /// It was told that the footer is damaged.
-        told_damage: AtomicBool,
+        has_reported_corruption: AtomicBool,
         maps: Arc<Maps<D>>,
     },
 }
@@ -93,7 +93,7 @@ pub(super) enum Index {
 
 impl<D: Disk> Segment<D> {
     /// A segment behind the mark `before`, whose records are known from memory.
-    pub(super) fn open_growing(
+    pub(super) fn open(
         directory: u128,
         id: u64,
         before: LogPoint,
@@ -111,7 +111,7 @@ impl<D: Disk> Segment<D> {
             seal,
             contents: ArcSwapOption::empty(),
             was_read: AtomicBool::new(false),
-            told_damage: AtomicBool::new(false),
+            has_reported_corruption: AtomicBool::new(false),
             maps: maps.clone(),
         };
         Segment::new(directory, seal.segment, seal.before, kept)
@@ -127,7 +127,7 @@ impl<D: Disk> Segment<D> {
     ) -> Segment<D> {
         let sealed = Segment::sealed(directory, seal, maps);
         if let Kept::Always(contents) = &self.kept {
-            sealed.earlier.lock().push(contents.map.claims());
+            sealed.earlier.lock().push(contents.map.map_refs());
         }
         sealed
     }
@@ -169,8 +169,8 @@ impl<D: Disk> Segment<D> {
         ordinal: u64,
     ) -> Result<(RecordHeader, Batch), StorageError> {
         let contents = self.contents(disk)?;
-        let (offset, body_bytes) = self.place(disk, &contents, ordinal)?;
-        let wrong = |reason| damaged(disk, &self.name, offset, reason);
+        let (offset, body_bytes) = self.location(disk, &contents, ordinal)?;
+        let wrong = |reason| corrupt(disk, &self.name, offset, reason);
         let record = contents
             .map
             .slice(offset, RECORD_HEADER_BYTES as u64 + body_bytes)
@@ -180,7 +180,7 @@ impl<D: Disk> Segment<D> {
 
     /// Offset and body length of the record of this ordinal, if it can be read.
     #[inline]
-    pub(super) fn place(
+    pub(super) fn location(
         &self,
         disk: &D,
         contents: &SegmentContents<D>,
@@ -189,15 +189,15 @@ impl<D: Disk> Segment<D> {
         if ordinal >= contents.index.len() {
             return Err(self.unreadable(disk));
         }
-        let (offset, body_bytes) = contents.index.place(ordinal);
-        if body_bytes == u64::from(DAMAGED) {
-            return Err(damaged(disk, &self.name, offset, UNREADABLE));
+        let (offset, body_bytes) = contents.index.location(ordinal);
+        if body_bytes == u64::from(CORRUPT) {
+            return Err(corrupt(disk, &self.name, offset, UNREADABLE));
         }
         Ok((offset, body_bytes))
     }
 
     pub(super) fn unreadable(&self, disk: &D) -> StorageError {
-        damaged(disk, &self.name, 0, UNREADABLE)
+        corrupt(disk, &self.name, 0, UNREADABLE)
     }
 
     /// The mark after the record of this ordinal.
@@ -232,7 +232,7 @@ impl<D: Disk> Segment<D> {
         if ordinal >= contents.index.len() {
             return Ok(None);
         }
-        let head = contents.map.slice(contents.index.place(ordinal).0, CHECKED_BYTES as u64);
+        let head = contents.map.slice(contents.index.location(ordinal).0, CHECKED_BYTES as u64);
         let header = head.and_then(|head| RecordHeader::decode(&head, self.id, self.seed));
         Ok(header.filter(|header| header.point.raft_index == self.first + ordinal))
     }
@@ -252,8 +252,8 @@ impl<D: Disk> Segment<D> {
         if ordinal >= index.len() {
             return Ok(None);
         }
-        let (offset, body_bytes) = index.place(ordinal);
-        Ok(match body_bytes == u64::from(DAMAGED) {
+        let (offset, body_bytes) = index.location(ordinal);
+        Ok(match body_bytes == u64::from(CORRUPT) {
             false => Some((offset, body_bytes)),
             true => {
                 self.header(disk, ordinal)?.map(|header| (offset, u64::from(header.body_bytes)))
@@ -271,16 +271,16 @@ impl<D: Disk> Segment<D> {
     ) -> Result<Option<Corruption>, StorageError> {
         let found = self.record(disk, ordinal).and_then(|(header, batch)| match batch.verify() {
             _ if crc32fast::hash(batch.table()) != header.table_crc => {
-                Err(self.damaged_at(disk, ordinal, "the entries of the batch cannot be told apart"))
+                Err(self.corrupt_at(disk, ordinal, "the entries of the batch cannot be told apart"))
             }
             Ok(()) => Ok(()),
-            Err(error) => Err(self.damaged_at(disk, ordinal, error.to_string())),
+            Err(error) => Err(self.corrupt_at(disk, ordinal, error.to_string())),
         });
         let Err(StorageError::Corrupt { path, offset, reason }) = found else {
             return found.map(|()| None);
         };
         let place =
-            self.contents(disk)?.index.footer_place(ordinal).map(|place| (place.term, place.chain));
+            self.contents(disk)?.index.index_entry(ordinal).map(|place| (place.term, place.chain));
         let raft_index = self.first + ordinal;
         let known = match place {
             None => {
@@ -318,9 +318,9 @@ impl<D: Disk> Segment<D> {
     pub(super) fn try_release(self) -> bool {
         // None maps it any more, for that takes the segment.
         let now = match &self.kept {
-            Kept::Always(contents) => Some(contents.map.claims()),
+            Kept::Always(contents) => Some(contents.map.map_refs()),
             Kept::WhileMapped { contents, .. } => {
-                contents.load().as_ref().map(|contents| contents.map.claims())
+                contents.load().as_ref().map(|contents| contents.map.map_refs())
             }
         };
         let earlier = std::mem::take(&mut *self.earlier.lock());
@@ -348,18 +348,18 @@ impl<D: Disk> Segment<D> {
         Ok(self.seal().filter(|_| is_lost).map(|seal| seal.footer_at))
     }
 
-    pub(super) fn damaged_at(
+    pub(super) fn corrupt_at(
         &self,
         disk: &D,
         ordinal: u64,
         reason: impl Into<String>,
     ) -> StorageError {
-        let offset_in = |contents: &SegmentContents<D>| contents.index.place(ordinal).0;
+        let offset_in = |contents: &SegmentContents<D>| contents.index.location(ordinal).0;
         let offset = match &self.kept {
             Kept::Always(contents) => offset_in(contents),
             Kept::WhileMapped { contents, .. } => contents.load().as_deref().map_or(0, offset_in),
         };
-        damaged(disk, &self.name, offset, reason)
+        corrupt(disk, &self.name, offset, reason)
     }
 
     /// What can be read of it. A sealed segment is mapped now if it is not.
@@ -385,9 +385,9 @@ impl<D: Disk> Segment<D> {
     fn map(self: &Arc<Self>, disk: &D) -> Result<View<'_, D>, StorageError> {
         match &self.kept {
             Kept::Always(contents) => Ok(View::Always(contents)),
-            Kept::WhileMapped { seal, told_damage, maps, .. } => {
+            Kept::WhileMapped { seal, has_reported_corruption, maps, .. } => {
                 // Two threads may both get here; one of the two maps is dropped again.
-                let contents = maps.keep(self, self.load(disk, seal, told_damage)?);
+                let contents = maps.keep(self, self.load(disk, seal, has_reported_corruption)?);
                 Ok(View::WhileMapped(Guard::from_inner(Some(contents))))
             }
         }
@@ -398,7 +398,7 @@ impl<D: Disk> Segment<D> {
         &self,
         disk: &D,
         seal: &Seal,
-        told_damage: &AtomicBool,
+        has_reported_corruption: &AtomicBool,
     ) -> Result<SegmentContents<D>, StorageError> {
         let file =
             disk.open(&self.name).map_err(|error| failed(disk, "open", &self.name, error))?;
@@ -409,12 +409,12 @@ impl<D: Disk> Segment<D> {
         if let Some(footer) = footer {
             return Ok(SegmentContents { map, index: Index::Footer(footer) });
         }
-        if !told_damage.swap(true, Ordering::Relaxed) {
+        if !has_reported_corruption.swap(true, Ordering::Relaxed) {
             let path = disk.path(&self.name);
             let (log_prefix, path) = (log_prefix(), path.display());
             log::warn!("{log_prefix}the footer of {path} is damaged; its records are read instead");
         }
-        let survey = scan_past_damage(
+        let found = scan_past_corruption(
             disk,
             &file,
             &self.name,
@@ -423,7 +423,7 @@ impl<D: Disk> Segment<D> {
             self.first,
             seal.last.raft_index + 1,
         )?;
-        Ok(SegmentContents { map, index: Index::Memory(survey.records) })
+        Ok(SegmentContents { map, index: Index::Memory(found.records) })
     }
 }
 
@@ -457,8 +457,8 @@ impl<D: Disk> Mapped for Segment<D> {
         let given_up = contents.swap(None)?;
         if !planted!("who has an older map is forgotten") {
             let mut earlier = self.earlier.lock();
-            earlier.retain(|claims| !claims.are_released());
-            earlier.push(given_up.map.claims());
+            earlier.retain(|map_refs| !map_refs.are_released());
+            earlier.push(given_up.map.map_refs());
         }
         Some(given_up)
     }
@@ -469,27 +469,27 @@ impl Index {
     pub(super) fn len(&self) -> u64 {
         match self {
             Index::Memory(records) => records.len(),
-            Index::Footer(footer) => (footer.len() / PLACE_BYTES) as u64,
+            Index::Footer(footer) => (footer.len() / INDEX_ENTRY_BYTES) as u64,
         }
     }
 
     /// The place as the footer tells it, if there is one.
-    fn footer_place(&self, ordinal: u64) -> Option<IndexEntry> {
+    fn index_entry(&self, ordinal: u64) -> Option<IndexEntry> {
         match self {
             Index::Memory(_) => None,
             Index::Footer(footer) => {
-                footer.get(ordinal as usize * PLACE_BYTES..).map(IndexEntry::decode)
+                footer.get(ordinal as usize * INDEX_ENTRY_BYTES..).map(IndexEntry::decode)
             }
         }
     }
 
     /// Offset and body length of a record.
     #[inline]
-    pub(super) fn place(&self, ordinal: u64) -> (u64, u64) {
+    pub(super) fn location(&self, ordinal: u64) -> (u64, u64) {
         match self {
-            Index::Memory(records) => records.place(ordinal),
+            Index::Memory(records) => records.location(ordinal),
             Index::Footer(footer) => {
-                let place = IndexEntry::decode(&footer[ordinal as usize * PLACE_BYTES..]);
+                let place = IndexEntry::decode(&footer[ordinal as usize * INDEX_ENTRY_BYTES..]);
                 (place.offset, u64::from(place.body_bytes))
             }
         }

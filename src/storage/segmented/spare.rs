@@ -25,8 +25,8 @@ pub(super) struct Spare<D: Disk> {
 }
 
 impl<D: Disk> Spare<D> {
-    pub(super) fn is_as(&self, order: SpareRequest) -> bool {
-        self.written >= order.written.min(self.bytes)
+    pub(super) fn satisfies(&self, request: SpareRequest) -> bool {
+        self.written >= request.written.min(self.bytes)
     }
 }
 
@@ -70,7 +70,7 @@ impl<D: Disk> Spares<D> {
     }
 
     /// Room was made on the disk.
-    pub(super) fn try_again(&self) {
+    pub(super) fn clear_backoff(&self) {
         self.backed_off.store(false, Ordering::Relaxed);
     }
 
@@ -82,8 +82,8 @@ impl<D: Disk> Spares<D> {
     }
 
     /// Whether there is one as it is ordered.
-    pub(super) fn is_ready(&self, order: SpareRequest) -> bool {
-        self.ready.lock().iter().any(|spare| spare.is_as(order))
+    pub(super) fn is_ready(&self, request: SpareRequest) -> bool {
+        self.ready.lock().iter().any(|spare| spare.satisfies(request))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::storage::{PendingSync, StorageError};
 
 /// Something that has been changed and not yet synced.
 pub(super) struct Dirty<D: Disk> {
-    pub(super) what: Target<D>,
+    pub(super) target: Target<D>,
     /// The number of the newest change to it.
     pub(super) change: u64,
 }
@@ -134,7 +134,7 @@ impl<D: Disk> SegmentSync<D> {
         let dirty =
             if planted!("acknowledged before it is synced") { &[] } else { &self.dirty[..] };
         for dirty in dirty.iter().filter(|dirty| dirty.change > already.change) {
-            dirty.what.sync(&self.shared)?;
+            dirty.target.sync(&self.shared)?;
         }
         if self.shared.raise_durable(self.change, self.synced, self.epoch) {
             self.write_watermark()?;

@@ -23,14 +23,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::read_only::{ReadOnlyDisk, ReadOnlyFile};
-use super::error::{damaged, failed};
+use super::error::{corrupt, failed};
 use super::format;
 use super::fs::{Disk, DiskFile};
 use super::identity::{IDENTITY_NAME, IdentityFile};
 use super::metadata::{Metadata, MetadataFile, STATE_NAME};
 use super::recovered_log::RecoveredLog;
 use super::recovery;
-use super::rewrite::MEND_SUFFIX;
+use super::rewrite::REWRITE_SUFFIX;
 use super::segment::Maps;
 use super::segment_set::LiveSegment;
 use super::spare::SPARE_SUFFIX;
@@ -150,19 +150,20 @@ pub fn dump(
     let opened = OpenedLog::open(dir.as_ref())?;
     let begins: Vec<u64> =
         opened.inspection.segments.iter().map(|segment| segment.first_index).collect();
-    for (at, stretch) in opened.stretches.into_iter().enumerate() {
+    for (at, part) in opened.segments.into_iter().enumerate() {
         let is_before = begins.get(at + 1).is_some_and(|&next| next <= indexes.start);
         if is_before || begins[at] >= indexes.end {
             continue;
         }
         // In a damaged segment the search may find nothing; then all of it is looked through.
-        let spot = stretch.segment.contents(&opened.disk).and_then(|view| {
-            stretch.segment.find(&opened.disk, &view, indexes.start, stretch.len())
-        });
-        let first = spot.ok().flatten().map_or(0, |spot| spot.ordinal);
-        for ordinal in first..stretch.len() {
-            let found = stretch.segment.record(&opened.disk, ordinal).map(|(_, batch)| batch);
-            if dump_batch(&opened.disk, &stretch, ordinal, found, &indexes, &mut each).is_break() {
+        let hit = part
+            .segment
+            .contents(&opened.disk)
+            .and_then(|view| part.segment.find(&opened.disk, &view, indexes.start, part.len()));
+        let first = hit.ok().flatten().map_or(0, |hit| hit.ordinal);
+        for ordinal in first..part.len() {
+            let found = part.segment.record(&opened.disk, ordinal).map(|(_, batch)| batch);
+            if dump_batch(&opened.disk, &part, ordinal, found, &indexes, &mut each).is_break() {
                 return Ok(());
             }
         }
@@ -172,7 +173,7 @@ pub fn dump(
 
 fn dump_batch(
     disk: &ReadOnlyDisk,
-    stretch: &LiveSegment<ReadOnlyDisk>,
+    part: &LiveSegment<ReadOnlyDisk>,
     ordinal: u64,
     found: Result<Batch, StorageError>,
     indexes: &Range<u64>,
@@ -191,7 +192,7 @@ fn dump_batch(
     for index in first.max(indexes.start)..end.min(indexes.end) {
         match batch.entry(index) {
             Ok(entry) => entry.map_or(ControlFlow::Continue(()), |entry| each(Ok(entry)))?,
-            Err(error) => each(Err(stretch.segment.damaged_at(disk, ordinal, error.to_string())))?,
+            Err(error) => each(Err(part.segment.corrupt_at(disk, ordinal, error.to_string())))?,
         }
     }
     ControlFlow::Continue(())
@@ -220,7 +221,7 @@ pub(super) struct OpenedLog {
     /// The newest raft index that is known to be committed.
     commit: u64,
     /// Given up one by one: what is known of the records of a segment goes with it.
-    stretches: Vec<LiveSegment<ReadOnlyDisk>>,
+    segments: Vec<LiveSegment<ReadOnlyDisk>>,
     /// Where a copy of the identity is that is not intact.
     bad_identity: Option<u64>,
     _lock: Option<<ReadOnlyDisk as Disk>::Lock>,
@@ -241,17 +242,21 @@ impl OpenedLog {
         {
             return Err(in_use());
         }
-        Ok(OpenedLog { bad_identity, _lock: Some(lock), ..OpenedLog::look(disk, identity, file)? })
+        Ok(OpenedLog {
+            bad_identity,
+            _lock: Some(lock),
+            ..OpenedLog::recover(disk, identity, file)?
+        })
     }
 
     /// A log that nobody else knows of yet, and that has no identity of its own.
     pub(super) fn unlocked(dir: &Path, identity: IdentityFile) -> Result<OpenedLog, StorageError> {
         let disk = ReadOnlyDisk::open(dir)?;
         let file = state_file(&disk)?;
-        OpenedLog::look(disk, identity, file)
+        OpenedLog::recover(disk, identity, file)
     }
 
-    fn look(
+    fn recover(
         disk: ReadOnlyDisk,
         identity: IdentityFile,
         file: Arc<ReadOnlyFile>,
@@ -261,9 +266,9 @@ impl OpenedLog {
         let file = MetadataFile::<ReadOnlyDisk>::read(file)
             .map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
         let file = file
-            .ok_or_else(|| damaged(&disk, STATE_NAME, 0, "no generation of the state is intact"))?;
+            .ok_or_else(|| corrupt(&disk, STATE_NAME, 0, "no generation of the state is intact"))?;
         if file.state.directory != directory {
-            return Err(damaged(&disk, STATE_NAME, 0, "the file belongs to another directory"));
+            return Err(corrupt(&disk, STATE_NAME, 0, "the file belongs to another directory"));
         }
         let watermark =
             file.watermark().map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
@@ -272,17 +277,14 @@ impl OpenedLog {
         let RecoveredLog { live, last, obsolete, corruption, .. } = found;
         let mut leftover: Vec<String> = names
             .into_iter()
-            .filter(|name| name.ends_with(SPARE_SUFFIX) || name.ends_with(MEND_SUFFIX))
+            .filter(|name| name.ends_with(SPARE_SUFFIX) || name.ends_with(REWRITE_SUFFIX))
             .chain(obsolete)
             .collect();
         leftover.sort();
         let state = file.state;
         let identity = state.identity();
-        let segments = live
-            .stretches
-            .iter()
-            .map(|stretch| segment_file(&disk, stretch))
-            .collect::<Result<_, _>>()?;
+        let segments =
+            live.segments.iter().map(|part| segment_file(&disk, part)).collect::<Result<_, _>>()?;
         let (hard_state, peers) = (state.hard_state, state.peers.clone());
         let inspection = Inspection {
             identity,
@@ -300,7 +302,7 @@ impl OpenedLog {
             inspection,
             state,
             commit,
-            stretches: live.stretches,
+            segments: live.segments,
             bad_identity: None,
             _lock: None,
         })
@@ -319,7 +321,7 @@ impl OpenedLog {
             .sum();
         let mut verifier = Verifier::new(&self.disk, self.state.directory, &self.inspection);
         if let Some(offset) = self.bad_identity {
-            verifier.note(
+            verifier.report(
                 IDENTITY_NAME,
                 offset,
                 0,
@@ -327,10 +329,10 @@ impl OpenedLog {
             );
         }
         let mut done = 0;
-        for stretch in self.stretches {
-            verifier.begin(&stretch)?;
-            for ordinal in 0..stretch.len() {
-                verifier.read(&stretch, ordinal)?;
+        for part in self.segments {
+            verifier.begin(&part)?;
+            for ordinal in 0..part.len() {
+                verifier.read(&part, ordinal)?;
                 done += 1;
                 progress(Progress { done, total })?;
             }
@@ -349,16 +351,16 @@ impl OpenedLog {
 
 fn segment_file(
     disk: &ReadOnlyDisk,
-    stretch: &LiveSegment<ReadOnlyDisk>,
+    part: &LiveSegment<ReadOnlyDisk>,
 ) -> Result<SegmentFile, StorageError> {
-    let segment = &stretch.segment;
+    let segment = &part.segment;
     let bytes = disk
         .open(&segment.name)
         .and_then(|file| file.size())
         .map_err(|error| failed(disk, "read", &segment.name, error))?;
     Ok(SegmentFile {
         name: segment.name.clone(),
-        raft_indexes: segment.first..segment.first + stretch.len(),
+        raft_indexes: segment.first..segment.first + part.len(),
         first_index: segment.before.next_index,
         bytes,
         is_sealed: segment.is_sealed(),
@@ -384,22 +386,22 @@ impl<'a> Verifier<'a> {
     }
 
     /// Reads what a segment has beside its records.
-    fn begin(&mut self, stretch: &LiveSegment<ReadOnlyDisk>) -> Result<(), StorageError> {
-        let segment = &stretch.segment;
+    fn begin(&mut self, part: &LiveSegment<ReadOnlyDisk>) -> Result<(), StorageError> {
+        let segment = &part.segment;
         if self.before.is_some_and(|before| before.raft_index + 1 != segment.first) {
             self.before = None;
         }
         let head = segment.head(self.disk)?;
-        if format::check_segment_head(&head, self.directory).is_err() {
-            self.note(
+        if format::check_segment_header(&head, self.directory).is_err() {
+            self.report(
                 &segment.name,
                 0,
                 segment.first,
-                "the head of the segment is not one of this log",
+                "the header of the segment is not one of this log",
             );
         }
         if let Some(offset) = segment.bad_footer(self.disk)? {
-            self.note(
+            self.report(
                 &segment.name,
                 offset,
                 segment.first,
@@ -409,13 +411,9 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    fn read(
-        &mut self,
-        stretch: &LiveSegment<ReadOnlyDisk>,
-        ordinal: u64,
-    ) -> Result<(), StorageError> {
+    fn read(&mut self, part: &LiveSegment<ReadOnlyDisk>, ordinal: u64) -> Result<(), StorageError> {
         let before = self.before.take();
-        if let Some(corruption) = stretch.segment.verify_batch(self.disk, ordinal)? {
+        if let Some(corruption) = part.segment.verify_batch(self.disk, ordinal)? {
             if !self
                 .corruption
                 .iter()
@@ -425,15 +423,12 @@ impl<'a> Verifier<'a> {
             }
             return Ok(());
         }
-        let (header, batch) = stretch.segment.record(self.disk, ordinal)?;
+        let (header, batch) = part.segment.record(self.disk, ordinal)?;
         if before.is_some_and(|before| batch.point_after(&before) != Ok(header.point)) {
-            let error = stretch.segment.damaged_at(
-                self.disk,
-                ordinal,
-                "the batch does not continue the log",
-            );
+            let error =
+                part.segment.corrupt_at(self.disk, ordinal, "the batch does not continue the log");
             let raft_indexes = header.point.raft_index..header.point.raft_index + 1;
-            self.corruption.extend(as_damage(error, raft_indexes));
+            self.corruption.extend(as_corruption(error, raft_indexes));
             return Ok(());
         }
         self.before = Some(header.point);
@@ -444,20 +439,20 @@ impl<'a> Verifier<'a> {
     }
 
     /// Notes damage that no batch is lost by.
-    fn note(&mut self, name: &str, offset: u64, raft_index: u64, reason: &str) {
+    fn report(&mut self, name: &str, offset: u64, raft_index: u64, reason: &str) {
         let known = |corruption: &Corruption| {
             corruption.path == self.disk.path(name) && corruption.offset == offset
         };
         if !self.corruption.iter().any(known) {
-            self.corruption.extend(as_damage(
-                damaged(self.disk, name, offset, reason),
+            self.corruption.extend(as_corruption(
+                corrupt(self.disk, name, offset, reason),
                 raft_index..raft_index,
             ));
         }
     }
 }
 
-fn as_damage(error: StorageError, raft_indexes: Range<u64>) -> Option<Corruption> {
+fn as_corruption(error: StorageError, raft_indexes: Range<u64>) -> Option<Corruption> {
     match error {
         StorageError::Corrupt { path, offset, reason } => {
             Some(Corruption { path, offset, raft_indexes, term: None, chain: None, reason })

@@ -36,7 +36,7 @@ const FIRST_SEGMENT_BYTES: u64 = 8 << 20;
 /// Measured on ext4, with files that are filled with zeros meanwhile and files that are not: 1.24
 /// times the bytes a second with 64 KiB a sync, 0.79 times with 512 KiB.
 const LARGE_SYNC_BYTES: u64 = 192 << 10;
-const WIDE_SYNCS_MIN: u64 = 8;
+const LARGE_SYNCS_MIN: u64 = 8;
 
 /// The state, the names, and the segment that is written to.
 const DIRTY_MIN: usize = 3;
@@ -48,7 +48,7 @@ pub(super) struct Writer<D: Disk> {
     pub(super) options: SegmentOptions,
     pub(super) last: LogPoint,
     pub(super) tail: Option<ActiveSegment<D>>,
-    pub(super) retired: CleanupQueue<D>,
+    pub(super) cleanup: CleanupQueue<D>,
     dirty: Vec<Dirty<D>>,
     /// The number of the newest change.
     change: u64,
@@ -82,7 +82,7 @@ impl<D: Disk> Writer<D> {
         tail: Option<ActiveSegment<D>>,
         begun: u64,
     ) -> Writer<D> {
-        let (retired, dirty, points) = (CleanupQueue::new(), Vec::new(), Vec::new());
+        let (cleanup, dirty, points) = (CleanupQueue::new(), Vec::new(), Vec::new());
         Writer {
             shared,
             live,
@@ -90,7 +90,7 @@ impl<D: Disk> Writer<D> {
             options,
             last,
             tail,
-            retired,
+            cleanup,
             dirty,
             change: 0,
             begun,
@@ -106,23 +106,23 @@ impl<D: Disk> Writer<D> {
         self.check_contiguous(batches)?;
         let cut = first.raft_index() <= self.last.raft_index;
         if cut {
-            self.shared.lower_durable(self.live.load().place(first.raft_index() - 1));
+            self.shared.lower_durable(self.live.load().durable_point(first.raft_index() - 1));
         }
-        let stamp = AppendContext {
+        let context = AppendContext {
             synced: self.shared.durable().synced,
             commit: commit.max(self.state.state.hard_state.commit),
         };
         self.change += 1;
-        let mut draft = PendingAppend {
+        let mut pending = PendingAppend {
             live: None,
             obsolete: Vec::new(),
             cut: None,
             full: Vec::new(),
             tail: self.tail.take(),
         };
-        match self.write(&mut draft, batches, cut, stamp) {
-            Ok(()) => self.publish(draft),
-            Err(error) => return Err(self.roll_back(draft, error)),
+        match self.write(&mut pending, batches, cut, context) {
+            Ok(()) => self.publish(pending),
+            Err(error) => return Err(self.roll_back(pending, error)),
         }
         Ok(())
     }
@@ -130,24 +130,24 @@ impl<D: Disk> Writer<D> {
     /// Makes durable and seals what is held open of full segments, if that is too many by now. Most
     /// often syncs and chores see to it in time.
     fn close_segments(&mut self) -> Result<(), StorageError> {
-        if !self.retired.is_crowded() {
+        if !self.cleanup.is_at_limit() {
             return Ok(());
         }
         self.sync_all()?.wait()?;
-        let sealed = self.retired.seal_all(&self.shared);
+        let sealed = self.cleanup.seal_all(&self.shared);
         self.apply_seals();
         sealed
     }
 
     /// Whether a sync is due, though nobody asked for one.
     pub(super) fn is_behind(&self) -> bool {
-        self.retired.is_behind(self.shared.durable().change)
+        self.cleanup.is_behind(self.shared.durable().change)
     }
 
     /// Reads from their footers what has been sealed meanwhile, and forgets files that are durable.
     fn apply_seals(&mut self) {
-        if let Some(settled) = self.retired.apply_seals(&self.shared, &self.live.load()) {
-            self.live.store(Arc::new(settled));
+        if let Some(updated) = self.cleanup.apply_seals(&self.shared, &self.live.load()) {
+            self.live.store(Arc::new(updated));
         }
         if self.dirty.len() > DIRTY_MIN {
             self.forget_clean();
@@ -194,7 +194,7 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Writes `batches` into the tail of the draft, and into new segments where that has no room. A
+    /// Writes `batches` into the tail of the pending, and into new segments where that has no room. A
     /// cut always begins a new one.
     ///
     /// All segments are there before the first record is written, and into the one that was there
@@ -202,26 +202,26 @@ impl<D: Disk> Writer<D> {
     /// segments, and these can be removed.
     fn write(
         &mut self,
-        draft: &mut PendingAppend<D>,
+        pending: &mut PendingAppend<D>,
         batches: &[Batch],
         cut: bool,
-        stamp: AppendContext,
+        context: AppendContext,
     ) -> Result<(), StorageError> {
         if cut && !planted!("a cut goes on in the same segment") {
-            draft.cut = draft.tail.take();
+            pending.cut = pending.tail.take();
         }
-        let mut fitting = draft.tail.as_ref().map_or(0, |tail| tail.room_for(batches));
+        let mut fitting = pending.tail.as_ref().map_or(0, |tail| tail.room_for(batches));
         while fitting < batches.len() {
-            self.roll(draft, &batches[fitting], self.points[fitting])?;
-            fitting += draft.tail.as_ref().map_or(0, |tail| tail.room_for(&batches[fitting..]));
+            self.roll(pending, &batches[fitting], self.points[fitting])?;
+            fitting += pending.tail.as_ref().map_or(0, |tail| tail.room_for(&batches[fitting..]));
         }
         let write = |tail: &mut ActiveSegment<D>, batches: &[Batch], points: &[LogPoint]| {
-            let written = tail.write(batches, points, stamp);
+            let written = tail.write(batches, points, context);
             written.map_err(|error| {
                 not_written(&*self.shared.disk, "write", &tail.segment.name, error)
             })
         };
-        let mut tails = draft.full.iter_mut().chain(&mut draft.tail);
+        let mut tails = pending.full.iter_mut().chain(&mut pending.tail);
         let Some(first) = tails.next() else { return Ok(()) };
         let (share, mut rest) = batches.split_at(first.room_for(batches));
         let (share_points, mut points) = self.points[1..].split_at(share.len());
@@ -238,7 +238,7 @@ impl<D: Disk> Writer<D> {
     /// yet.
     fn roll(
         &mut self,
-        draft: &mut PendingAppend<D>,
+        pending: &mut PendingAppend<D>,
         next: &Batch,
         before: LogPoint,
     ) -> Result<(), StorageError> {
@@ -247,7 +247,7 @@ impl<D: Disk> Writer<D> {
             Some(spare) => spare,
             // Nobody may have had time to make the first one ready, so it is small and made in full
             // at once. A later one that is not ready is not waited for.
-            None if draft.tail.is_none() && draft.full.is_empty() && draft.cut.is_none() => {
+            None if pending.tail.is_none() && pending.full.is_empty() && pending.cut.is_none() => {
                 let bytes = needed.max(self.options.segment_bytes.min(FIRST_SEGMENT_BYTES));
                 preallocate::make(&self.shared, self.incarnation(), bytes, self.options.zero_fill)?
             }
@@ -258,13 +258,13 @@ impl<D: Disk> Writer<D> {
                 false,
             )?,
         };
-        draft.full.extend(draft.tail.take());
+        pending.full.extend(pending.tail.take());
         let segment = self.activate(spare, before)?;
         let (live, obsolete) =
-            draft.live.as_ref().unwrap_or(&**self.live.load()).with(segment.segment.clone());
-        draft.obsolete.extend(obsolete);
-        draft.live = Some(live);
-        draft.tail = Some(segment);
+            pending.live.as_ref().unwrap_or(&**self.live.load()).with(segment.segment.clone());
+        pending.obsolete.extend(obsolete);
+        pending.live = Some(live);
+        pending.tail = Some(segment);
         Ok(())
     }
 
@@ -290,41 +290,40 @@ impl<D: Disk> Writer<D> {
             return Err(error);
         }
         let Spare { file, map, bytes, .. } = spare;
-        let segment =
-            Segment::open_growing(self.shared.directory, id, before, map, RecordIndex::new());
+        let segment = Segment::open(self.shared.directory, id, before, map, RecordIndex::new());
         Ok(ActiveSegment::new(Arc::new(segment), file, bytes, format::RECORDS_AT))
     }
 
     /// Shows readers what was appended.
-    fn publish(&mut self, draft: PendingAppend<D>) {
-        let PendingAppend { live, obsolete, cut, full, tail } = draft;
+    fn publish(&mut self, pending: PendingAppend<D>) {
+        let PendingAppend { live, obsolete, cut, full, tail } = pending;
         let change = self.change;
         full.iter().chain(&tail).for_each(|tail| tail.publish());
         for tail in full.iter().chain(&tail) {
-            self.point_dirty(Target::Segment {
+            self.mark_dirty(Target::Segment {
                 name: tail.segment.name.clone(),
                 file: tail.file.clone(),
             });
         }
         if let Some(live) = live {
-            self.point_dirty(Target::Names);
+            self.mark_dirty(Target::Names);
             self.live.store(Arc::new(live));
         }
         for ActiveSegment { segment, file, at, .. } in cut.into_iter().chain(full) {
-            self.retired.seal(Unsealed { segment, file, end: at, change });
+            self.cleanup.seal(Unsealed { segment, file, end: at, change });
         }
-        self.retired.retire(obsolete, change);
+        self.cleanup.retire(obsolete, change);
         self.tail = tail;
         self.last = *self.points.last().expect("an append has batches");
     }
 
     /// Puts things back as they were. Segments that were begun are removed durably: a recovery that
     /// finds them would count what was written into them, and nobody took that.
-    fn roll_back(&mut self, draft: PendingAppend<D>, error: StorageError) -> StorageError {
-        let PendingAppend { cut, full, tail, .. } = draft;
+    fn roll_back(&mut self, pending: PendingAppend<D>, error: StorageError) -> StorageError {
+        let PendingAppend { cut, full, tail, .. } = pending;
         let before = self.live.load();
         let is_new = |tail: &ActiveSegment<D>| {
-            !before.stretches.iter().any(|stretch| Arc::ptr_eq(&stretch.segment, &tail.segment))
+            !before.segments.iter().any(|part| Arc::ptr_eq(&part.segment, &tail.segment))
         };
         let (new, old): (Vec<_>, Vec<_>) =
             cut.into_iter().chain(full).chain(tail).partition(is_new);
@@ -374,7 +373,7 @@ impl<D: Disk> Writer<D> {
         &mut self,
         complete: bool,
     ) -> Result<DirectoryIdentity, StorageError> {
-        let new = self.shared.disk.draw();
+        let new = self.shared.disk.random_id();
         self.change_state(|state| {
             state.is_complete = complete;
             if !complete {
@@ -392,7 +391,7 @@ impl<D: Disk> Writer<D> {
         })?;
         let old = self.live.swap(Arc::new(SegmentSet::new(base.clone())));
         self.shared.lower_durable(DurablePoint::default());
-        self.retired.retire(segments_of(&old.stretches), self.change);
+        self.cleanup.retire(segments_of(&old.segments), self.change);
         self.tail = None;
         self.last = base.point;
         Ok(())
@@ -412,19 +411,19 @@ impl<D: Disk> Writer<D> {
                 && before.raft_index < durable
         };
         let count =
-            live.stretches.iter().skip(1).take_while(|next| dispensable(&next.segment)).count();
+            live.segments.iter().skip(1).take_while(|next| dispensable(&next.segment)).count();
         if count == 0 {
             return Ok(());
         }
-        let kept = &live.stretches[count..];
+        let kept = &live.segments[count..];
         let (point, first_segment) = (kept[0].segment.before, kept[0].segment.id);
         let base = Base { point, membership: live.base.membership.clone() };
         self.change_state(|state| {
             (state.base, state.first_segment) = (base.clone(), first_segment)
         })?;
-        let gone = segments_of(&live.stretches[..count]);
-        self.live.store(Arc::new(SegmentSet { base, stretches: kept.to_vec(), gaps: Vec::new() }));
-        self.retired.retire(gone, self.change);
+        let gone = segments_of(&live.segments[..count]);
+        self.live.store(Arc::new(SegmentSet { base, segments: kept.to_vec(), gaps: Vec::new() }));
+        self.cleanup.retire(gone, self.change);
         Ok(())
     }
 
@@ -445,7 +444,7 @@ impl<D: Disk> Writer<D> {
             }
         }
         self.change += 1;
-        self.point_dirty(Target::Metadata);
+        self.mark_dirty(Target::Metadata);
         Ok(())
     }
 
@@ -455,9 +454,9 @@ impl<D: Disk> Writer<D> {
         let dirty = self
             .dirty
             .iter()
-            .map(|Dirty { what, change }| Dirty { what: what.clone(), change: *change })
+            .map(|Dirty { target, change }| Dirty { target: target.clone(), change: *change })
             .collect();
-        let place = self.live.load().place(self.last.raft_index);
+        let place = self.live.load().durable_point(self.last.raft_index);
         Box::new(SegmentSync::new(self.shared.clone(), dirty, self.change, place))
     }
 
@@ -475,9 +474,9 @@ impl<D: Disk> Writer<D> {
             written: 0,
         };
         // First, for a segment that is used again is a spare that need not be made.
-        self.retired
+        self.cleanup
             .next_task(&self.shared, purged)
-            .or_else(|| preallocate::background_task(&self.shared, self.next_spare()?))
+            .or_else(|| preallocate::next_task(&self.shared, self.next_spare()?))
     }
 
     /// What the next segment should be by now. `None`: there is time.
@@ -494,10 +493,10 @@ impl<D: Disk> Writer<D> {
         };
         // At most twice as large as the one before, so that its zeros keep step.
         let bytes = segment_bytes.min(2 * tail.bytes);
-        let is_wide = tail.at >= self.syncs.max(WIDE_SYNCS_MIN) * LARGE_SYNC_BYTES;
+        let has_large_syncs = tail.at >= self.syncs.max(LARGE_SYNCS_MIN) * LARGE_SYNC_BYTES;
         let (begin, end) = (tail.bytes / 8, tail.bytes / 8 * 7);
         let used = tail.at.checked_sub(begin)?.min(end - begin);
-        let written = if !zero_fill || is_wide {
+        let written = if !zero_fill || has_large_syncs {
             0
         } else {
             (u128::from(bytes) * u128::from(used) / u128::from(end - begin)) as u64
@@ -505,10 +504,10 @@ impl<D: Disk> Writer<D> {
         Some(SpareRequest { incarnation, bytes, written })
     }
 
-    fn point_dirty(&mut self, what: Target<D>) {
-        match self.dirty.iter_mut().find(|dirty| dirty.what == what) {
+    fn mark_dirty(&mut self, target: Target<D>) {
+        match self.dirty.iter_mut().find(|dirty| dirty.target == target) {
             Some(dirty) => dirty.change = self.change,
-            None => self.dirty.push(Dirty { what, change: self.change }),
+            None => self.dirty.push(Dirty { target, change: self.change }),
         }
     }
 
@@ -546,8 +545,8 @@ impl<D: Disk> Drop for Writer<D> {
     }
 }
 
-fn segments_of<D: Disk>(stretches: &[LiveSegment<D>]) -> Vec<Arc<Segment<D>>> {
-    stretches.iter().map(|stretch| stretch.segment.clone()).collect()
+fn segments_of<D: Disk>(segments: &[LiveSegment<D>]) -> Vec<Arc<Segment<D>>> {
+    segments.iter().map(|part| part.segment.clone()).collect()
 }
 
 #[cfg(test)]

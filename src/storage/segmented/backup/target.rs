@@ -35,7 +35,7 @@ pub(super) struct Target {
 impl Target {
     /// Begins a backup to the directory `to`, which is not there yet, or empty.
     pub(super) fn begin(to: &Path) -> Result<Target, BackupError> {
-        let (parent, path) = judge(to)?;
+        let (parent, path) = check_target(to)?;
         remove_leftovers(&parent);
         let (partial, lock) = make_partial(&parent, &path)?;
         let disk = RealDisk::new(partial.clone());
@@ -82,7 +82,7 @@ impl Drop for Target {
 }
 
 /// The directory that the target goes into, and its path there.
-fn judge(to: &Path) -> Result<(PathBuf, PathBuf), BackupError> {
+fn check_target(to: &Path) -> Result<(PathBuf, PathBuf), BackupError> {
     let refused = |reason: &str| Err(refused(to, reason));
     let Ok(absolute) = std::path::absolute(to) else { return refused("it names no directory") };
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
@@ -144,7 +144,7 @@ fn make_partial(parent: &Path, path: &Path) -> Result<(PathBuf, Option<File>), B
     // Whoever removes leftovers may take one away that is not yet locked.
     const TRIES: usize = 100;
     for _ in 0..TRIES {
-        let number = RealDisk::new(parent.to_path_buf()).draw() as u64;
+        let number = RealDisk::new(parent.to_path_buf()).random_id() as u64;
         let partial = parent.join(format!(".{name}.{number:016x}{PARTIAL_SUFFIX}"));
         #[cfg_attr(not(unix), expect(unused_mut, reason = "it has no mode there"))]
         let mut builder = DirBuilder::new();

@@ -49,8 +49,8 @@ pub fn page(input: &[u8]) {
     {
         assert_eq!(format::segment_name(id, first).as_bytes(), fuzz_input.0);
     }
-    if given >= format::PLACE_BYTES {
-        assert_eq!(IndexEntry::decode(&page).encode(), page[..format::PLACE_BYTES]);
+    if given >= format::INDEX_ENTRY_BYTES {
+        assert_eq!(IndexEntry::decode(&page).encode(), page[..format::INDEX_ENTRY_BYTES]);
     }
 }
 
@@ -96,7 +96,7 @@ fn a_head(mut page: [u8; PAGE_BYTES], sound: bool) {
     if sound {
         with_magic(&mut page[..32], b"DLsg", 0);
     }
-    if format::check_segment_head(&page, DIRECTORY).is_ok() {
+    if format::check_segment_header(&page, DIRECTORY).is_ok() {
         assert_eq!(page[..32], format::segment_header(DIRECTORY));
     }
 }

@@ -468,7 +468,7 @@ impl Disk for SimulatedDisk {
         done.map(|_| ())
     }
 
-    fn draw(&self) -> u128 {
+    fn random_id(&self) -> u128 {
         let draws = &mut self.machine.lock().draws;
         u128::from(draws.next()) << 64 | u128::from(draws.next())
     }
@@ -579,7 +579,7 @@ impl DiskMap for SimulatedMap {
     }
 
     /// Slices are copies.
-    fn claims(&self) -> MapRefs {
+    fn map_refs(&self) -> MapRefs {
         MapRefs::of(Arc::downgrade(&self.view))
     }
 }

@@ -23,8 +23,8 @@ impl Disk for SameDisk {
     type File = File;
     type Lock = DirectoryLock;
 
-    fn attach(&self, may_make: bool) -> Result<(), StorageError> {
-        self.0.attach(may_make)
+    fn attach(&self, may_create: bool) -> Result<(), StorageError> {
+        self.0.attach(may_create)
     }
     fn path(&self, name: &str) -> PathBuf {
         self.0.path(name)
@@ -56,7 +56,7 @@ impl Disk for SameDisk {
     fn sync_dir(&self) -> io::Result<()> {
         self.0.sync_dir()
     }
-    fn draw(&self) -> u128 {
+    fn random_id(&self) -> u128 {
         0xfeed_f00d_0123_4567_89ab_cdef_0000_0001
     }
 }

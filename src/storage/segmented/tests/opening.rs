@@ -1,4 +1,4 @@
-//! Opening costs the tail, not the log: measured on 64 GiB, whose payloads are holes in the files.
+//! Opening costs the tail, not the log: measured on 64 GiB, whose payloads are corrupt_ranges in the files.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,6 @@
 //! What becomes of a damaged log that is given what it lost.
 
-use super::super::rewrite::MEND_SUFFIX;
+use super::super::rewrite::REWRITE_SUFFIX;
 use super::super::testing::simulated_disk::SimulatedDisk;
 use super::corrupt::{check_reads, closed, files, open_damaged};
 use super::*;
@@ -54,7 +54,7 @@ fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
     let names = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert_eq!(names.filter(|name| name.ends_with(MEND_SUFFIX)).count(), 0);
+    assert_eq!(names.filter(|name| name.ends_with(REWRITE_SUFFIX)).count(), 0);
     steps
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::map_cache::Mapped;
 use super::super::real_disk::RealDisk;
-use super::super::rewrite::MEND_SUFFIX;
+use super::super::rewrite::REWRITE_SUFFIX;
 use super::super::segment::Maps;
 use super::super::spare::SPARE_SUFFIX;
 use super::*;
@@ -66,7 +66,7 @@ fn what_is_read_again_and_again_stays_mapped() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = of_segments(dir.path(), 20);
     let (reader, live) = (log.reader(), log.live.load_full());
-    let favourite = &live.stretches[0].segment;
+    let favourite = &live.segments[0].segment;
     reader.entry(0).unwrap();
     let first = favourite.cached().expect("it was read just now");
     for index in 1..19 {
@@ -101,7 +101,7 @@ fn full_segments_are_not_held_open_without_end() {
         log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
         was_behind |= log.is_behind();
         let unsealed =
-            log.live.load().stretches.iter().filter(|stretch| !stretch.segment.is_sealed()).count();
+            log.live.load().segments.iter().filter(|part| !part.segment.is_sealed()).count();
         assert!(unsealed <= 8, "{unsealed} segments are held open");
     }
     assert!(was_behind, "it asks for a sync before it comes to that");
@@ -214,15 +214,18 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
         background_task.into_iter().for_each(|background_task| background_task());
         std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, SPARE_SUFFIX)), [1; 9])
             .unwrap();
-        std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, MEND_SUFFIX)), [1; 9])
-            .unwrap();
+        std::fs::write(
+            copy.path().join(format!("{life:016x}-{:016x}{}", 9, REWRITE_SUFFIX)),
+            [1; 9],
+        )
+        .unwrap();
         let next = killed(copy.path());
         drop(log);
         copy = next;
         let names = std::fs::read_dir(copy.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let left = names.filter(|name| {
             let name = name.to_string_lossy();
-            name.ends_with(SPARE_SUFFIX) || name.ends_with(MEND_SUFFIX)
+            name.ends_with(SPARE_SUFFIX) || name.ends_with(REWRITE_SUFFIX)
         });
         assert!(left.count() <= 4, "life {life}: more is left each time");
     }

@@ -73,7 +73,7 @@ fn copy(
     if let Some(corruption) = opened.inspection.corruption.first() {
         return Err(StorageError::from(corruption).into());
     }
-    let OpenedLog { disk, inspection, state, commit, stretches, _lock, .. } = opened;
+    let OpenedLog { disk, inspection, state, commit, segments, _lock, .. } = opened;
     let mut owner = inspection.owner;
     let members = &inspection.base.membership;
     if let Some(node) = node {
@@ -90,7 +90,7 @@ fn copy(
     // What the only voter of a group has is committed.
     let commit = if members.voters.len() == 1 { last } else { commit };
     let identity = IdentityFile { directory: state.directory, owner };
-    let live = SegmentSet { base: inspection.base, stretches, gaps: Vec::new() };
+    let live = SegmentSet { base: inspection.base, segments, gaps: Vec::new() };
     let source = Source {
         disk: Arc::new(disk),
         live: Arc::new(ArcSwap::from_pointee(live)),

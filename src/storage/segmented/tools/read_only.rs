@@ -65,7 +65,7 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<ReadOnlyFile> {
-        self.directory.look_at(name).map(|file| ReadOnlyFile(Arc::new(file)))
+        self.directory.open_to_read(name).map(|file| ReadOnlyFile(Arc::new(file)))
     }
 
     fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
@@ -88,7 +88,7 @@ impl Disk for ReadOnlyDisk {
         Ok(())
     }
 
-    fn draw(&self) -> u128 {
+    fn random_id(&self) -> u128 {
         0 // only asked for a new directory, and none is made here
     }
 }
@@ -141,7 +141,7 @@ impl DiskMap for ReadOnlyView {
     }
 
     /// Slices are copies.
-    fn claims(&self) -> MapRefs {
+    fn map_refs(&self) -> MapRefs {
         MapRefs::of(Arc::downgrade(&self.file))
     }
 }

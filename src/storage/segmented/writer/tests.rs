@@ -81,8 +81,8 @@ fn zeros_are_written_while_the_middle_of_the_segment_before_is_filled() {
 fn no_zeros_are_written_where_much_is_written_between_two_syncs() {
     with_writer(SEGMENT_BYTES, true, true, |writer| {
         for (syncs, at) in [
-            (0, WIDE_SYNCS_MIN * LARGE_SYNC_BYTES),
-            (WIDE_SYNCS_MIN + 1, (WIDE_SYNCS_MIN + 1) * LARGE_SYNC_BYTES),
+            (0, LARGE_SYNCS_MIN * LARGE_SYNC_BYTES),
+            (LARGE_SYNCS_MIN + 1, (LARGE_SYNCS_MIN + 1) * LARGE_SYNC_BYTES),
         ] {
             writer.syncs = syncs;
             let written = orders(writer, &[at - 1, at])

@@ -25,7 +25,7 @@ struct Small {
     image: DiskImage,
     moment: Moment,
     identity: DirectoryIdentity,
-    /// The raft index up to which something on the disk bears witness that it was durable.
+    /// The raft index up to which something on the disk bears evidence that it was durable.
     max_evidence: u64,
 }
 
@@ -59,7 +59,7 @@ fn small(closed: bool) -> Small {
     let before = trial.history.now().last().raft_index;
     trial.run(&[one(800), one(900), Term, Sync]);
     let moment = trial.history.now().clone();
-    // What the last sync made durable has no witness until something is written and synced after
+    // What the last sync made durable has no evidence until something is written and synced after
     // it.
     let max_evidence = if closed { moment.last().raft_index } else { before };
     let identity = trial.history.identity();
@@ -76,7 +76,7 @@ fn small(closed: bool) -> Small {
 enum Outcome {
     NoticedOnOpening,
     NoticedOnReading,
-    /// The batches of a last sync that nothing bears witness to, taken for torn by the crash.
+    /// The batches of a last sync that nothing bears evidence to, taken for torn by the crash.
     TakenForTorn,
     Harmless,
 }
@@ -205,9 +205,9 @@ fn a_flipped_bit_is_noticed_or_harmless() {
     );
 }
 
-/// What the very last sync made durable may look torn after a power cut, for its witness may be
+/// What the very last sync made durable may look torn after a power cut, for its evidence may be
 /// lost with the power. The opening after that makes all of it durable once more, and was itself no
-/// witness: a bit that flipped later still cut the last batch off. Seeds 818413 and 901735 of the
+/// evidence: a bit that flipped later still cut the last batch off. Seeds 818413 and 901735 of the
 /// simulator showed it.
 #[test]
 fn what_an_opening_has_found_is_not_taken_for_torn_later() {

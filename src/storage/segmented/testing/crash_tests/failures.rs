@@ -56,8 +56,8 @@ fn run_into(steps: &[Step], fault: CallFault, place: &str) {
         }
         // Where it is the reader who meets the fault, it says so, once.
         let seen = trial.history.now().compare(&*trial.reader).or_else(|error| {
-            let is_told = error.contains("could not") || error.contains("Err(Io");
-            let may_fail = disk.has_failed() && !fault.on.changes() && is_told;
+            let is_known = error.contains("could not") || error.contains("Err(Io");
+            let may_fail = disk.has_failed() && !fault.on.changes() && is_known;
             if may_fail { trial.history.now().compare(&*trial.reader) } else { Err(error) }
         });
         seen.unwrap_or_else(|error| panic!("{place}, {step:?}: {error}"));
@@ -190,8 +190,8 @@ fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
         }
         let seen = trial.history.now().compare(&*trial.reader).or_else(|error| {
             // Where it is the reader who lacks it, it says so, once.
-            let is_told = error.contains("could not") || error.contains("Err(OutOfResources");
-            if is_told { trial.history.now().compare(&*trial.reader) } else { Err(error) }
+            let is_known = error.contains("could not") || error.contains("Err(OutOfResources");
+            if is_known { trial.history.now().compare(&*trial.reader) } else { Err(error) }
         });
         seen.unwrap_or_else(|error| panic!("{place}, {step:?}: {error}"));
     }

@@ -99,13 +99,13 @@ fn check(image: DiskImage, all: &[Batch], base: Option<LogPoint>, seed: u64) -> 
     let reader = log.reader();
     for batch in all.iter().filter(|batch| batch.raft_index() > recovered.base.point.raft_index) {
         let raft_index = batch.raft_index();
-        let is_told = recovered
+        let is_known = recovered
             .corruption
             .iter()
             .any(|corruption| corruption.raft_indexes.contains(&raft_index));
         match reader.batches(raft_index, raft_index + 1, 0) {
             Ok(found) if found == std::slice::from_ref(batch) => {}
-            other if is_told && other.is_err() => {}
+            other if is_known && other.is_err() => {}
             other => {
                 return Err(format!(
                     "batch {raft_index}: {other:?}, and told is {:?}",
