@@ -1,10 +1,10 @@
 //! The default storage: segments of one directory, written with `pwrite` and read through read-only
 //! maps.
 //!
-//! `format.md` documents every byte. In short: batches are appended to the newest segment, a file
-//! of fixed length; a full one is sealed with an index of its records. A conflicting tail is never
-//! written over: a new segment begins at the cut, and wins from there on. All that is small and
-//! changes (term, vote, base, peers) is in one file of alternating slots.
+//! `format.md` documents every byte. In short: batches are appended to the active segment, a file
+//! of fixed length. A full segment is sealed with an index of its records. A conflicting tail is
+//! not overwritten: a new segment begins at the cut, and supersedes the older ones from there on.
+//! The small state that changes (term, vote, base, peers) is in one file of alternating slots.
 
 mod active_segment;
 mod backup;

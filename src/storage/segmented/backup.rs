@@ -1,23 +1,22 @@
-//! Backups: a directory that holds the log up to a raft index, and opens like the one that it was
-//! made from.
+//! Backups: a directory that holds the log up to a raft index, and opens like the original.
 //!
-//! A sealed segment all of which belongs to it gets one more name there (a hard link), or is copied
-//! as it is where that is not possible. Of a segment that is not sealed, or that ends beyond the
-//! backup, the records that belong to it are copied into a file of their own, which has no seal.
-//! The names, and with them the checksums, stay the same.
+//! A sealed segment that belongs to it as a whole gets another name there (a hard link), or is
+//! copied where that is not possible. Of an unsealed segment, or one that ends behind the backup,
+//! the records that belong to it are copied to a file of their own, without a seal. Names, and so
+//! checksums, stay the same.
 //!
-//! Why a link is as good as a copy: no byte of a sealed segment is ever written again. What would
-//! write there, a purged segment that is used again, leaves files alone that have other names.
+//! Why a link is as good as a copy: no byte of a sealed segment is ever overwritten. Recycling,
+//! which would, skips files that have other names.
 //!
-//! Why the log may go on meanwhile:
-//! 1. What lies at or before the commit never changes, in no file.
-//! 2. Whoever holds a segment keeps its file from being used again. A purge may remove its name:
+//! Why appends may continue meanwhile:
+//! 1. Records at or before the commit never change.
+//! 2. A reference to a segment keeps its file from being recycled. A purge may remove its name:
 //!    then the log begins later now, and so does the backup.
-//! 3. Of a file that may still grow, the first page is made anew and the records that were there
+//! 3. Of a file that may still grow, the first page is written anew and the records that were there
 //!    are copied, nothing else.
 //!
-//! What was written is then read as any other log would be, every byte of it. Only after that the
-//! directory gets its identity, and its name.
+//! The copy is then read like any other log, every byte of it. Only after that the directory gets
+//! its identity, and its name.
 
 mod target;
 
@@ -42,20 +41,20 @@ use super::segment_set::SegmentSet;
 use super::tools::OpenedLog;
 use crate::storage::{Backup, BackupError, HardState, PendingBackup, StorageError};
 
-/// How much is copied at once.
+/// The most that is copied at once.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// A log of which a backup is made.
+/// A log that is backed up.
 pub(super) struct Source<D: Disk> {
     pub(super) disk: Arc<D>,
-    /// The log as it is now, whenever that is.
+    /// The current segment set.
     pub(super) live: Arc<ArcSwap<SegmentSet<D>>>,
     pub(super) state: Metadata,
     /// The newest raft index that is known to be committed.
     pub(super) commit: u64,
     /// The last raft index that goes into the backup.
     pub(super) last: u64,
-    /// Nobody can count on what the node promised since.
+    /// No other member relies on what the node promised since.
     pub(super) is_alone: bool,
 }
 
@@ -71,7 +70,7 @@ impl<D: Disk> PendingBackup for Source<D> {
 }
 
 impl<D: Disk> Source<D> {
-    /// Writes the backup, of the node that `identity` says.
+    /// Writes the backup as one of the node in `identity`.
     pub(super) fn write_as(
         &self,
         identity: IdentityFile,
@@ -113,8 +112,8 @@ impl<D: Disk> Source<D> {
         })
     }
 
-    /// Puts the segments there, and returns the log that they were taken from. If that is purged
-    /// meanwhile, it is the one that there is then.
+    /// Links or copies the segments, and returns the segment set that they were taken from: the
+    /// current one, if the log is purged meanwhile.
     fn write_segments(
         &self,
         writer: &mut BackupWriter<'_>,
@@ -150,7 +149,7 @@ impl<D: Disk> Source<D> {
                 continue;
             }
             let end = part.end.min(self.last + 1);
-            // What its seal says of records that were cut off, the next segment takes back.
+            // If its seal counts truncated records, the next segment supersedes them.
             let is_whole = part
                 .segment
                 .last_sealed()
@@ -165,9 +164,8 @@ impl<D: Disk> Source<D> {
         Ok(())
     }
 
-    /// Term, base and how far the log reaches. A copy remembers no vote and no peer: it may be
-    /// older than what its node did since. So it is not all that its node has promised to hold,
-    /// unless there is nobody who could count on that.
+    /// Term, base and watermark. A copy has no vote and no peers, for it may be older than what its
+    /// node did since. So it is marked incomplete, unless no other member could rely on that.
     fn write_state(&self, disk: &RealDisk, live: &SegmentSet<D>) -> Result<(), StorageError> {
         let hard_state = HardState {
             vote: None,
@@ -196,7 +194,7 @@ impl<D: Disk> Source<D> {
         file.file.sync_data().map_err(write_failed)
     }
 
-    /// Reads all that was written. Damage is told by where it lies in the log that was copied.
+    /// Reads all that was written. Corruption is reported at its location in the original log.
     fn verify(
         &self,
         writer: &BackupWriter<'_>,
@@ -232,7 +230,7 @@ impl<D: Disk> Source<D> {
     }
 }
 
-/// How a file came into a backup.
+/// How a file got into a backup.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Taken {
     Linked,
@@ -242,9 +240,9 @@ enum Taken {
 /// A backup that is being written.
 struct BackupWriter<'a> {
     disk: &'a RealDisk,
-    /// That of the log, which checksums begin with.
+    /// The directory id of the log, with which checksums begin.
     directory: u128,
-    /// The segments that are in it, and their lengths.
+    /// The segments in it, and their lengths.
     done: BTreeMap<String, (Taken, u64)>,
     is_stopped: &'a dyn Fn() -> bool,
 }
@@ -258,7 +256,7 @@ impl BackupWriter<'_> {
         self.done.values().filter(|(taken, _)| *taken == how).map(|(_, bytes)| bytes).sum()
     }
 
-    /// Takes out again what the log has given up meanwhile.
+    /// Removes segments that the log has purged meanwhile.
     fn keep_only<'n>(&mut self, names: impl Iterator<Item = &'n str>) -> Result<(), StorageError> {
         let kept: BTreeSet<&str> = names.collect();
         let gone: Vec<String> =
@@ -270,7 +268,7 @@ impl BackupWriter<'_> {
         Ok(())
     }
 
-    /// A sealed segment as it is.
+    /// Links or copies a sealed segment.
     fn take_whole<D: Disk>(
         &self,
         disk: &D,
@@ -284,7 +282,7 @@ impl BackupWriter<'_> {
         self.copy(disk, &segment.name, &from, &to, 0..bytes)
     }
 
-    /// The records of a segment before raft index `end`, under a head of their own.
+    /// Copies the records of a segment before raft index `end`, under a new header.
     fn take_records<D: Disk>(
         &self,
         disk: &D,
@@ -308,7 +306,7 @@ impl BackupWriter<'_> {
         )
     }
 
-    /// Opens a file of the log, then makes that of the same name here.
+    /// Opens a file of the log, and creates the one of the same name here.
     fn open<D: Disk>(
         &self,
         disk: &D,
@@ -320,7 +318,7 @@ impl BackupWriter<'_> {
         Ok((from, to))
     }
 
-    /// Copies these bytes to the same place, durably.
+    /// Copies these bytes to the same offsets, durably.
     fn copy<D: Disk>(
         &self,
         disk: &D,
@@ -345,7 +343,7 @@ impl BackupWriter<'_> {
     }
 }
 
-/// Whether a file was not there any more.
+/// Whether a file did not exist any more.
 fn is_gone(error: &BackupError) -> bool {
     matches!(error, BackupError::Storage(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
 }

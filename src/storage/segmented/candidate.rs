@@ -17,7 +17,7 @@ pub(super) struct Candidate<D: Disk> {
     pub(super) first: u64,
     pub(super) name: String,
     pub(super) contents: CandidateContents<D>,
-    /// What is wrong with its head, if it has no seal that vouches for it.
+    /// What is wrong with its header, unless a valid seal makes that irrelevant.
     pub(super) bad_header: Option<&'static str>,
 }
 
@@ -26,7 +26,7 @@ pub(super) enum CandidateContents<D: Disk> {
     Open { file: Arc<D::File>, scan: Box<Scan> },
 }
 
-/// What a place was known to be durable at, and when: while segment `at` took the records.
+/// While segment `at` was written, the log was already durable up to `synced`.
 pub(super) struct DurabilityEvidence {
     pub(super) at: u64,
     pub(super) synced: DurablePoint,
@@ -78,7 +78,7 @@ impl<D: Disk> Candidate<D> {
         Ok(Candidate { id, first, name, contents, bad_header })
     }
 
-    /// The raft index after its last record that is intact, as are all before it.
+    /// The raft index after the last record of its intact prefix.
     pub(super) fn end(&self) -> u64 {
         match &self.contents {
             CandidateContents::Sealed(seal) => seal.last.raft_index + 1,
@@ -96,7 +96,7 @@ impl<D: Disk> Candidate<D> {
         DurabilityEvidence { at: self.id, synced }
     }
 
-    /// Whether its first record stands right behind `before`.
+    /// Whether its first record directly follows `before`.
     pub(super) fn continues(&self, before: &LogPoint) -> bool {
         match &self.contents {
             CandidateContents::Sealed(seal) => seal.before == *before,
@@ -141,8 +141,8 @@ impl<D: Disk> Candidate<D> {
     }
 }
 
-/// Of the candidates `left`, in order, those that no newer one kills, and where the next one
-/// begins.
+/// The candidates of `left`, in order, that no newer one supersedes; with each the raft index at
+/// which the next one begins.
 pub(super) fn newest_cover<D: Disk>(
     candidates: &[Candidate<D>],
     left: &[usize],

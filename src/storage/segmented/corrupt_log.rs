@@ -1,8 +1,7 @@
-//! A damaged log: it is read, and mended step by step, until nothing is wrong with it.
+//! A corrupt log: it can be read, and repaired step by step until nothing is wrong.
 //!
-//! Each step is one segment file, which is there afterwards in its new form, durably, or is as
-//! before. After each step the log is looked at anew, as if it had just been opened: what is still
-//! damaged, and where it belongs, is found there and nowhere kept.
+//! Each step replaces one segment file, durably, or leaves it as it was. After each step the log is
+//! recovered again, as if it had just been opened: no list of what is still corrupt is kept.
 
 use std::sync::Arc;
 
@@ -20,11 +19,11 @@ use crate::storage::{Batch, BatchError, Corruption, LogPoint, StorageError};
 pub(super) struct CorruptLog<D: Disk> {
     pub(super) directory: u128,
     pub(super) state: MetadataFile<D>,
-    /// The lock keeps others out.
+    /// Keeps other processes out of the directory.
     pub(super) lock: D::Lock,
-    /// What every write is answered with.
+    /// The error that every write returns.
     refusal: StorageError,
-    /// A step has failed, and what is on the disk is not known.
+    /// A step failed, and the state of the disk is unknown.
     poison: Option<String>,
     live: Arc<SegmentSet<D>>,
     missing_ranges: Vec<MissingRange>,
@@ -66,8 +65,8 @@ impl<D: Disk> CorruptLog<D> {
         self.poison.clone().map_or(Ok(()), |reason| Err(StorageError::Poisoned(reason)))
     }
 
-    /// Takes note of an error of the disk. What is known to have changed nothing may be tried
-    /// again, nothing else.
+    /// Remembers an error of the disk. Only a step that is known to have changed nothing may be
+    /// retried.
     pub(super) fn record_failure<T>(
         &mut self,
         outcome: Result<T, StorageError>,
@@ -80,8 +79,8 @@ impl<D: Disk> CorruptLog<D> {
         outcome
     }
 
-    /// Gives every segment its head back, if nothing else is wrong: a bad head says that the
-    /// segment is no new one, and is needed as long as any of its records is missing.
+    /// Restores the headers of all segments, if nothing else is wrong. A bad header proves that the
+    /// segment is not a new one, so it is kept as long as any of its records is missing.
     pub(super) fn restore_headers(&self, disk: &D) -> Result<(), StorageError> {
         let heads = if self.first_corrupt_from(0).is_some() { &[] } else { &self.bad_headers[..] };
         heads.iter().try_for_each(|(id, first)| {
@@ -89,8 +88,8 @@ impl<D: Disk> CorruptLog<D> {
         })
     }
 
-    /// Puts the first of `batches` that are damaged here where they belong, as many as belong into
-    /// one file. Returns how many of all are done with.
+    /// Writes the first of `batches` that are corrupt here to their file, as many as belong into
+    /// one file. Returns how many of `batches` are done.
     pub(super) fn fill(
         &self,
         disk: &D,
@@ -149,7 +148,7 @@ impl<D: Disk> CorruptLog<D> {
         rewrite.fill(&before, &here)
     }
 
-    /// What follows and can be read must continue what is put in front of it.
+    /// The next readable record must continue what is put before it.
     fn check_next(&self, disk: &D, raft_index: u64, before: &LogPoint) -> Result<(), StorageError> {
         let (Ok(Some(batch)), Ok(Some(known))) =
             (self.live.batch(disk, raft_index), self.live.point(disk, raft_index))
@@ -176,7 +175,7 @@ impl<D: Disk> CorruptLog<D> {
         }
     }
 
-    /// Puts `batches` in place of everything from the first of them on.
+    /// Replaces everything from the first of `batches` on.
     pub(super) fn replace(
         &self,
         disk: &D,
@@ -201,10 +200,10 @@ impl<D: Disk> CorruptLog<D> {
 }
 
 impl<D: Disk> CorruptLog<D> {
-    /// Lets the log begin behind `mark`, which is committed. Nothing is written anew but the part
-    /// that counts of the segment in whose middle that is, and what is missing behind `mark` stays
-    /// missing. If the log is another than the one that `mark` belongs to, nothing of it counts,
-    /// and the first segment will be `segment`.
+    /// Moves the base to `point`, which is committed. Only one segment is rewritten: the live part
+    /// of the one that spans the new base. What is missing after `point` stays missing. If `point`
+    /// belongs to another log than this one, nothing of this one counts, and the first segment will
+    /// be `segment`.
     pub(super) fn rebase(
         &mut self,
         disk: &D,
@@ -217,11 +216,11 @@ impl<D: Disk> CorruptLog<D> {
             state.first_segment = segment;
         } else if let Some((cut, from)) = self.suffix_behind(disk, point.raft_index)? {
             rewrite::copy_suffix(disk, &cut, from)?;
-            // The newer one won over these from its first record on, and will only do so from a
-            // later one on.
+            // The newer segment superseded these from its first record on, and from now on does so
+            // only from a later record on.
             let is_beaten = |(id, first): &(u64, u64)| *id < cut.id && *first > point.raft_index;
             remove_segments(disk, is_beaten)?;
-            // Whatever is missing in front of the part needs an id that is older than that.
+            // Batches missing before the suffix need a segment id that is older.
             state.first_segment = state.first_segment.min(cut.id - 1);
         }
         self.state.write(state, 0).map_err(|error| match error {
@@ -231,9 +230,9 @@ impl<D: Disk> CorruptLog<D> {
         self.state.file.sync_data().map_err(|error| broken(disk, "sync", STATE_NAME, error))
     }
 
-    /// Whether this is another log than the one that `mark` belongs to, or ends before it. Where
-    /// `mark` is not known here, the batch behind it tells; and where that is missing as well, it
-    /// is found out when it is there again.
+    /// Whether `point` does not belong to this log, or lies beyond its end. If the log point is not
+    /// readable here, the next batch decides; if that is missing too, the check is repeated when it
+    /// is back.
     fn is_another(&self, disk: &D, point: &LogPoint) -> Result<bool, StorageError> {
         match self.live.point(disk, point.raft_index) {
             Ok(here) => Ok(here != Some(*point)),
@@ -251,9 +250,8 @@ impl<D: Disk> CorruptLog<D> {
         }
     }
 
-    /// The segment in whose middle the log is to begin, behind `base`, and the first of its records
-    /// from there on whose place is known: those in between are missing. `None` if no segment has
-    /// to be cut.
+    /// The segment that spans `base`, and its first record after `base` whose location is known;
+    /// those in between are missing. `None` if no segment spans it.
     fn suffix_behind(&self, disk: &D, base: u64) -> Result<Option<SegmentSuffix<D>>, StorageError> {
         let is_in_it = |part: &&LiveSegment<D>| {
             part.segment.first <= base && base + 1 < part.segment.first + part.len()
@@ -267,7 +265,7 @@ impl<D: Disk> CorruptLog<D> {
         Ok(None)
     }
 
-    /// The first damaged raft index that is not below this one.
+    /// The first corrupt raft index at or after this one.
     fn first_corrupt_from(&self, raft_index: u64) -> Option<u64> {
         let corrupt_ranges = self
             .corruption
@@ -278,7 +276,7 @@ impl<D: Disk> CorruptLog<D> {
     }
 }
 
-/// A segment, and the raft index from which on it is kept.
+/// A segment, and the first raft index of it to keep.
 type SegmentSuffix<D> = (Arc<Segment<D>>, u64);
 
 /// Removes these segments durably.
@@ -299,7 +297,7 @@ fn not_contiguous(batch: &Batch, error: &BatchError) -> StorageError {
     StorageError::NotContiguous(format!("raft index {}: {error}", batch.raft_index()))
 }
 
-/// What a damaged log answers to every write.
+/// The error of a corrupt log for every write.
 fn refusal(corruption: &Corruption) -> StorageError {
     let Corruption { path, offset, reason, .. } = corruption;
     let reason = format!("{reason}; a corrupt log accepts repairs only");

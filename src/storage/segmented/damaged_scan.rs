@@ -1,8 +1,8 @@
-//! Reading a damaged segment: what of it is still there, and what should be and is not.
+//! Scan of a corrupt segment: which records are readable, and which are missing.
 //!
-//! A scan ends at the first bad record. A found goes on behind it: a record says by itself which
-//! segment and which raft index it is, so those behind a bad one are found by trying every place.
-//! What lies between is damaged, and keeps its numbers.
+//! A plain scan ends at the first bad record. This one continues behind it: each record names its
+//! segment and raft index, so later records are found by trying every aligned offset. The raft
+//! indexes in between are corrupt.
 
 use std::ops::Range;
 
@@ -13,22 +13,21 @@ use super::record_index::RecordIndex;
 use super::scan::{BodyError, Window, body_of, header_at, next_header};
 use crate::storage::{Batch, LogPoint, StorageError};
 
-/// What a found found.
+/// The result.
 pub(super) struct DamagedScan {
-    /// Every record up to the last that was found, published. Those in between that cannot be read
-    /// have a place that says so.
+    /// All records up to the last one found, published. Unreadable ones in between have a slot that
+    /// is marked corrupt.
     pub(super) records: Box<RecordIndex>,
-    /// What cannot be read whole, in order. The last range may lie behind the last record that was
-    /// found.
+    /// What is not wholly readable, in order. The last range may lie behind the last record found.
     pub(super) corrupt_ranges: Vec<CorruptRange>,
-    /// The index of the first entry that the first intact record holds, or would hold. `None`
-    /// without any.
+    /// The index of the first entry of the first intact record, or of the next entry if that record
+    /// has none. `None` without an intact record.
     pub(super) first_index: Option<u64>,
-    /// Where the last record ends that was found.
+    /// Where the last record found ends.
     pub(super) end: u64,
 }
 
-/// Neighbouring records that do not read back.
+/// Adjacent records that do not read back, for one reason.
 pub(super) struct CorruptRange {
     pub(super) offset: u64,
     pub(super) raft_indexes: Range<u64>,
@@ -37,9 +36,9 @@ pub(super) struct CorruptRange {
     pub(super) reason: &'static str,
 }
 
-/// Surveys the segment `id`, whose first record has the raft index `first`. Up to `limit` its
-/// records were durable: one that is bad or missing below is damaged, one at or behind it was torn,
-/// and ends the segment. Memory: as for a scan.
+/// Scans the segment `id`, whose first record has the raft index `first`. Records below `limit`
+/// were durable: a bad or missing one there is corrupt. One at or behind `limit` was torn, and ends
+/// the segment. Memory: as for a plain scan.
 pub(super) fn scan_past_corruption<D: Disk>(
     disk: &D,
     file: &D::File,
@@ -71,15 +70,15 @@ struct DamagedScanner<'a, F> {
     seed: u32,
     first: u64,
     limit: u64,
-    /// The raft index that is looked for, at `found.end`.
+    /// The next raft index, expected at `found.end`.
     next: u64,
-    /// The mark in front of it, if the record there was intact.
+    /// The log point before it, if the record there was intact.
     before: Option<LogPoint>,
     found: DamagedScan,
 }
 
 impl<F: DiskFile> DamagedScanner<'_, F> {
-    /// Goes past one record, or past one range. False if there is nothing more.
+    /// Advances past one record, or one unreadable range. False at the end.
     fn step(&mut self) -> std::io::Result<bool> {
         let at = self.found.end;
         match header_at(&mut self.window, at, self.id, self.seed)?
@@ -93,7 +92,7 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
         }
     }
 
-    /// Takes the record at the end, whose header is intact.
+    /// Adds the record at the end, whose header is intact.
     fn take(&mut self, header: &RecordHeader, body: Result<Batch, BodyError>) -> bool {
         let (at, ordinal, next_index) =
             (self.found.end, self.next - self.first, header.point.next_index);
@@ -130,9 +129,8 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
         true
     }
 
-    /// Looks for the next record behind a place where none can be read. A later one of this segment
-    /// has a higher raft index, and room in front of it for those that are missing: a payload that
-    /// looks like a record is not taken for one.
+    /// Finds the next record behind an unreadable one. It must have a higher raft index, and enough
+    /// space before it for the missing records: so a payload that looks like a record is rejected.
     fn resume(&mut self) -> std::io::Result<bool> {
         let mut at = self.found.end;
         while let Some((found_at, header)) =
@@ -159,8 +157,8 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
         Ok(false)
     }
 
-    /// Notes that the records up to `raft_index` cannot be read; behind them the next entry has an
-    /// index of at most `next_index`. They are no more than there was room for.
+    /// Enters the records up to `raft_index` as unreadable; the next entry after them has an index
+    /// of at most `next_index`. Their number is bounded by the space for them.
     fn skip(&mut self, raft_index: u64, next_index: u64) {
         for missing in self.next..raft_index {
             self.found.records.put_corrupt(missing - self.first, self.found.end, next_index);
@@ -169,8 +167,8 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
         (self.next, self.before) = (raft_index, None);
     }
 
-    /// Whatever is missing below the limit is damaged. How much that is may be known from
-    /// elsewhere, so nothing is set aside for it.
+    /// What is missing below the limit is corrupt. The limit may come from other files, so no slots
+    /// are allocated for it.
     fn end(&mut self) {
         self.found.records.publish(self.next - self.first);
         if self.next < self.limit {
@@ -189,7 +187,7 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
         });
     }
 
-    /// Neighbours with the same complaint are told as one.
+    /// Merges adjacent ranges with the same reason.
     fn push(&mut self, range: CorruptRange) {
         match self.found.corrupt_ranges.last_mut() {
             Some(last)

@@ -28,28 +28,27 @@ use crate::storage::{
     LogReader, PendingBackup, PendingSync, Recovered, RepairAction, Storage, StorageError,
 };
 
-/// So many dead segments are removed when a log is opened. A life makes fewer.
+/// At most so many obsolete segments are removed when a log is opened. One run makes fewer.
 const REMOVED_AT_OPEN_MAX: usize = 64;
 
-/// A log in the segment files of one directory of some disk. [`SegmentedLog`] is that on a real
-/// one.
+/// A log in the segment files of one directory of any disk. [`SegmentedLog`](super::SegmentedLog)
+/// is the one on a real disk.
 pub(crate) struct DiskLog<D: Disk = RealDisk> {
     disk: Arc<D>,
     options: SegmentOptions,
     pub(super) live: Arc<ArcSwap<SegmentSet<D>>>,
     pub(super) maps: Arc<Maps<D>>,
     mode: Mode<D>,
-    /// Batches in sealed segments that were damaged when the log was opened, if it was opened to
-    /// read everything.
+    /// With `verify_on_open`: the batches in sealed segments that were corrupt at that time.
     corrupt_sealed: Vec<u64>,
 }
 
-/// What may be done with a log.
+/// Which operations the log accepts.
 enum Mode<D: Disk> {
-    /// Nothing: it has not been opened.
+    /// None: it is not open.
     Closed,
     Writable(Box<Writer<D>>),
-    /// It is damaged: read, and mended, and nothing else, so that nothing makes it worse.
+    /// It is corrupt: reads and repairs only, so that nothing makes it worse.
     Repairing(Box<CorruptLog<D>>),
 }
 
@@ -80,8 +79,8 @@ impl<D: Disk> DiskLog<D> {
         }
     }
 
-    /// Finds the directory and keeps everybody else out of it, if this is one that may be opened.
-    /// With it comes the file `state`, which is empty in a directory that is new.
+    /// Finds and locks the directory, if it may be opened. Returns the file `state` too, which is
+    /// empty in a new directory.
     fn lock_directory(&self) -> Result<(D::Lock, Arc<D::File>), StorageError> {
         let disk = &*self.disk;
         let in_use = || StorageError::InUse { path: disk.path("") };
@@ -99,7 +98,7 @@ impl<D: Disk> DiskLog<D> {
         self.disk.list().map_err(|error| failed(&*self.disk, "open", "", error))
     }
 
-    /// The file `state`; made, if a log may begin here.
+    /// Opens the file `state`, or creates it if a log may begin here.
     fn state_file(&self, names: &[String]) -> Result<D::File, StorageError> {
         let disk = &*self.disk;
         let is_there = |wanted: &str| names.iter().any(|name| name == wanted);
@@ -114,7 +113,7 @@ impl<D: Disk> DiskLog<D> {
         }
     }
 
-    /// Whether the host wants a log, or none, where there is one, or none.
+    /// Checks the option `create`: whether a log must, may, or must not exist already.
     fn check_create(&self, is_log: bool, names: &[String]) -> Result<(), StorageError> {
         let path = || self.disk.path("");
         if !is_log && names.iter().any(|name| format::parse_segment_name(name).is_some()) {
@@ -127,7 +126,7 @@ impl<D: Disk> DiskLog<D> {
         }
     }
 
-    /// Whose directory this is; makes it if it is nobody's.
+    /// Reads and checks the identity of the directory, or creates it for `owner` in a new one.
     fn identify(
         &self,
         owner: &LogOwner,
@@ -136,7 +135,7 @@ impl<D: Disk> DiskLog<D> {
     ) -> Result<IdentityFile, StorageError> {
         let disk = &*self.disk;
         let is_log = names.iter().any(|name| name == identity::IDENTITY_NAME);
-        // On a network file system it may have been made since it was looked for.
+        // On a network file system it may have been created since the first check.
         self.check_create(is_log, names)?;
         if is_log {
             let identity = IdentityFile::read(disk)?;
@@ -157,8 +156,8 @@ impl<D: Disk> DiskLog<D> {
         written.ok_or_else(|| too_large(disk, identity::IDENTITY_NAME)).map(|()| identity)
     }
 
-    /// A directory without identity is new, or the making of it was cut short. One that was in use
-    /// has lost it: to begin anew would be to forget votes.
+    /// A directory without identity is new, or its creation was interrupted. One that was in use
+    /// has lost its identity: starting from nothing would forget votes.
     fn refuse_if_used(&self, file: &Arc<D::File>) -> Result<(), StorageError> {
         let read = MetadataFile::<D>::read(file.clone())
             .map_err(|error| failed(&*self.disk, "read", STATE_NAME, error))?;
@@ -185,8 +184,8 @@ impl<D: Disk> DiskLog<D> {
             .map_err(|error| failed(disk, "read", STATE_NAME, error))?;
         match state {
             Some(state) if state.state.directory == identity.directory => {
-                // What was read may be in memory only; the next generation takes the place of an
-                // older one.
+                // The bytes may be in the page cache only; the next generation overwrites an older
+                // one.
                 state.file.sync_data().map_err(|error| broken(disk, "sync", STATE_NAME, error))?;
                 Ok(state)
             }
@@ -195,8 +194,8 @@ impl<D: Disk> DiskLog<D> {
         }
     }
 
-    /// Makes durable that the log has been opened once more, and what was learned about it. Of a
-    /// damaged log nothing is learned for certain.
+    /// Makes durable the new incarnation, and what recovery learned. From a corrupt log nothing is
+    /// learned for certain.
     fn begin_incarnation(
         &self,
         file: &mut MetadataFile<D>,
@@ -221,7 +220,7 @@ impl<D: Disk> DiskLog<D> {
         sync().map_err(|error| broken(disk, "sync", STATE_NAME, error))
     }
 
-    /// Goes on with what was found, as far as its soundness allows.
+    /// Continues with the recovered log: writable if it is intact, for repair if it is corrupt.
     fn resume(
         &mut self,
         found: RecoveredLog<D>,
@@ -247,7 +246,7 @@ impl<D: Disk> DiskLog<D> {
         Recovered { identity, hard_state, base, last, peers, corruption }
     }
 
-    /// Looks at a log that is being mended as if it had just been opened.
+    /// Recovers the log under repair again, as if it had just been opened.
     fn recover_again(&mut self) -> Result<Recovered, StorageError> {
         let disk = self.disk.clone();
         let Mode::Repairing(corrupt_log) = &mut self.mode else { return Err(not_corrupt()) };
@@ -278,7 +277,7 @@ impl<D: Disk> DiskLog<D> {
         Ok(self.resume(found, directory, state, names, lock))
     }
 
-    /// Does one step of mending, and looks at what it has come to.
+    /// Runs one repair step, and recovers the log again.
     fn repair_step<T>(
         &mut self,
         step: impl FnOnce(&mut CorruptLog<D>, &D, u64) -> Result<T, StorageError>,
@@ -291,7 +290,7 @@ impl<D: Disk> DiskLog<D> {
         Ok((done, self.recover_again()?))
     }
 
-    /// The next id of this run for a segment that wins over all others.
+    /// The next segment id of this run: newer than all others.
     fn newest_segment(&self) -> Result<u64, StorageError> {
         let Mode::Repairing(corrupt_log) = &self.mode else { return Err(not_corrupt()) };
         let names = self.disk.list().map_err(|error| failed(&*self.disk, "open", "", error))?;
@@ -305,7 +304,7 @@ impl<D: Disk> DiskLog<D> {
             .clamp(SegmentOptions::SEGMENT_BYTES_MIN, SegmentOptions::SEGMENT_BYTES_MAX)
     }
 
-    /// Shows what was found, and goes on behind it.
+    /// Publishes the recovered log to readers, and makes a writer that continues it.
     fn begin_writing(
         &self,
         found: RecoveredLog<D>,
@@ -334,10 +333,11 @@ impl<D: Disk> DiskLog<D> {
         writer
     }
 
-    /// Removes what earlier lives left behind, before this one makes anything: a process that is
-    /// killed over and over before its chores have run must not leave more each time. What was left
-    /// ready is not used, for it may hold records. Gives back the names of what is removed later:
-    /// so many dead segments that opening would wait for them, and what cannot be removed now.
+    /// Removes what earlier runs left, before this one creates any file: a process that is killed
+    /// again and again before its background tasks run must not leave more each time. Spare
+    /// segments are not reused, since they may hold records. Returns the names to be removed later:
+    /// obsolete segments beyond [`REMOVED_AT_OPEN_MAX`], so that opening does not wait for them,
+    /// and files that cannot be removed now.
     fn remove_leftovers(&self, names: Vec<String>, mut obsolete: Vec<String>) -> Vec<String> {
         let later = obsolete.split_off(obsolete.len().min(REMOVED_AT_OPEN_MAX));
         let is_leftover = |name: &String| {
@@ -462,11 +462,10 @@ impl<D: Disk> Storage for DiskLog<D> {
     }
 }
 
-/// Notes how far the log reaches: what bore evidence to that before may be gone with the power. What
-/// opening or mending has found sound, this node answers for from now on. Of a damaged log it is
-/// noted once more how far it is known to have reached, though that was read just now: if an
-/// earlier run could not sync it, the kernel shows it all the same, and nothing else tells damage
-/// from a torn write.
+/// Writes how far the log reaches, for earlier evidence may be lost in a power cut. An intact log:
+/// this node vouches for all that opening or repair accepted. A corrupt log: how far it is known to
+/// have reached is written again, though it was read just now; if an earlier run could not sync it,
+/// it is in the page cache only, and nothing else tells corruption from a torn write.
 fn save_durable_point<D: Disk>(file: &MetadataFile<D>, found: &RecoveredLog<D>) -> io::Result<()> {
     let holds_any = found.last.raft_index > found.live.base.point.raft_index
         && !planted!("what is found has no witness");
@@ -480,7 +479,7 @@ fn save_durable_point<D: Disk>(file: &MetadataFile<D>, found: &RecoveredLog<D>) 
     known.map_or(Ok(()), |synced| file.write_watermark(synced))
 }
 
-/// The batches in sealed segments that do not read back: those that opening does not look at.
+/// The batches in sealed segments that do not read back; opening does not read them otherwise.
 fn verify_sealed<D: Disk>(disk: &D, live: &SegmentSet<D>) -> Result<Vec<u64>, StorageError> {
     let mut corrupt_sealed = Vec::new();
     for part in live.segments.iter().filter(|part| part.segment.is_sealed()) {
@@ -493,7 +492,7 @@ fn verify_sealed<D: Disk>(disk: &D, live: &SegmentSet<D>) -> Result<Vec<u64>, St
     Ok(corrupt_sealed)
 }
 
-/// Adds to what was found the damage of these batches, as far as it is still there.
+/// Adds those of these batches that are still corrupt.
 fn add_sealed_corruption<D: Disk>(
     disk: &D,
     found: &mut RecoveredLog<D>,
@@ -527,8 +526,7 @@ fn add_sealed_corruption<D: Disk>(
     Ok(())
 }
 
-/// How many segments of the run `incarnation` are among `names`, or were: the count that the next
-/// one takes.
+/// The next segment number of the run `incarnation`: one more than the highest among `names`.
 fn segments_begun(names: &[String], incarnation: u64) -> u64 {
     let ids = names.iter().filter_map(|name| format::parse_segment_name(name)).map(|(id, _)| id);
     ids.filter(|id| id >> 32 == incarnation)
@@ -541,7 +539,7 @@ fn not_corrupt() -> StorageError {
     StorageError::NotContiguous("nothing is known to be wrong with it".to_owned())
 }
 
-/// The sync of a log that takes nothing.
+/// The sync of a log that accepts no writes.
 struct FailedSync(StorageError);
 
 impl PendingSync for FailedSync {

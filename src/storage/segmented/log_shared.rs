@@ -57,12 +57,12 @@ impl<D: Disk> LogShared<D> {
         }
     }
 
-    /// Fails once anything has failed for good.
+    /// Fails after any final error.
     pub(super) fn check_poison(&self) -> Result<(), StorageError> {
         self.poison.get().map_or(Ok(()), |reason| Err(StorageError::Poisoned(reason.clone())))
     }
 
-    /// Refuses every later write and sync because of `error`, which is given back.
+    /// Makes every later write and sync fail because of `error`, and returns it.
     pub(super) fn poison(&self, error: StorageError) -> StorageError {
         if self.poison.set(error.to_string()).is_ok() {
             let path = self.disk.path("");
@@ -75,8 +75,8 @@ impl<D: Disk> LogShared<D> {
         *self.durable.lock()
     }
 
-    /// The log is being cut behind `point`, or begun anew there: no more than that can still be
-    /// counted as durable.
+    /// The log is being truncated behind `point`, or begins there anew: no more than that counts as
+    /// durable.
     pub(super) fn lower_durable(&self, point: DurablePoint) {
         let mut durable = self.durable.lock();
         if durable.synced.raft_index > point.raft_index {
@@ -98,7 +98,7 @@ impl<D: Disk> LogShared<D> {
         is_raised
     }
 
-    /// Runs `sync` while no other sync runs. Its failure is final.
+    /// Runs `sync` while no other sync runs. A failure is final.
     pub(super) fn with_sync_lock(
         &self,
         sync: impl FnOnce() -> Result<(), StorageError>,

@@ -1,13 +1,13 @@
-//! How one entry is found, and read without the batch around it.
+//! Lookup of one entry, read without the batch around it.
 //!
-//! What a random read waits for is memory: the place of the record, its header, the entry's slot in
-//! the table and the payload, none of which lie near each other. So nothing is looked at twice,
-//! nothing is shared but the payload, and what will be looked at is asked for ahead: where the slot
-//! lies is known from the places of the records alone, and where the payload lies can be guessed.
+//! A random read waits for memory: the index slot of the record, its header, the entry of the batch
+//! table and the payload, none of which are close together. So nothing is read twice, only the
+//! payload is reference-counted, and the rest is prefetched: the table entry can be located from
+//! the record index alone, and the location of the payload can be guessed.
 //!
-//! What is found is made once, where the caller wants it, and the parts of it are one function to
-//! the compiler: a processor that loads as a whole what it has just stored in parts waits until it
-//! has done so, which takes as long as a search.
+//! The result is built once, in the caller's memory, and the parts are inlined into one function: a
+//! processor that loads as a whole what it just stored in parts stalls until the stores are done,
+//! which takes as long as a search.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,12 +19,12 @@ use crate::batch::{self, BATCH_HEADER_BYTES, BatchError, TABLE_ENTRY_BYTES};
 use crate::entry::Entry;
 use crate::storage::StorageError;
 
-/// What is asked for ahead of a payload at most, in bytes. The processor sees by itself that a
-/// longer one goes on.
+/// The most bytes of a payload to prefetch. The processor detects by itself that a longer one
+/// continues.
 const AHEAD_BYTES_MAX: u64 = 1 << 10;
 
-/// What a search finds: an ordinal, and the keys on both sides of it. Of a record those are the
-/// indexes that its entries begin and end with.
+/// The result of a search: an ordinal, and the keys on both sides of it. For a record these are the
+/// indexes at which its entries begin and end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SearchHit {
     pub(super) ordinal: u64,
@@ -32,8 +32,8 @@ pub(super) struct SearchHit {
 }
 
 impl<D: Disk> Segment<D> {
-    /// The first record below `limit` after which the next index is beyond `index`. The segment
-    /// does not begin beyond `index`.
+    /// The first record below `limit` whose next index is above `index`. The segment must not begin
+    /// above `index`.
     #[inline]
     pub(super) fn find(
         &self,
@@ -62,8 +62,7 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The entry at `index`, which lies in the record of this hit: header, prefix and payload are
-    /// checked.
+    /// The entry at `index`, in the record of `hit`. Header, batch header and payload are checked.
     #[inline(always)]
     pub(super) fn entry(
         &self,
@@ -103,8 +102,8 @@ impl<D: Disk> Segment<D> {
     }
 }
 
-/// Asks for what a read of `index` looks at, in a record at `offset`: its header, the slot of the
-/// entry, and its payload as if all in the batch were of one length.
+/// Prefetches what a read of `index` needs of the record at `offset`: its header, the table entry,
+/// and the payload as if all payloads in the batch had the same length.
 #[inline]
 fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, hit: &SearchHit, index: u64) {
     let count = hit.indexes.end.saturating_sub(hit.indexes.start);
@@ -130,7 +129,7 @@ fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, hit: &SearchHit, i
 
 const OUTSIDE: &str = "a record lies outside the file";
 
-/// Why an entry is not believed.
+/// Why an entry is rejected.
 enum LookupError {
     Record(&'static str),
     Batch(BatchError),
@@ -151,13 +150,13 @@ impl fmt::Display for LookupError {
     }
 }
 
-/// The first of `count` places whose `key` is beyond `wanted`, between the key before it and its
-/// own; keys never descend, and none is below `start`, which is not beyond `wanted`. `None` if
-/// there is none.
+/// The first of `count` ordinals whose `key` is above `wanted`, with the key before it and its own.
+/// Keys never descend, and none is below `start`, which is not above `wanted`. `None` if there is
+/// none.
 ///
-/// The keys of a log rise evenly more often than not, so the search begins where `wanted` would be
-/// if they did, and goes on from there in steps that double: three looks if the guess was right,
-/// and never more than about twice as many as halving takes.
+/// The keys of a log mostly rise evenly. So the search begins where `wanted` would be if they did,
+/// and continues in steps that double: three probes if the guess was right, and never more than
+/// about twice as many as a binary search.
 #[inline]
 pub(super) fn search_first_above(
     wanted: u64,
@@ -166,8 +165,8 @@ pub(super) fn search_first_above(
     key: impl Fn(u64) -> u64,
 ) -> Option<SearchHit> {
     let last = count.checked_sub(1)?;
-    // Everything below `low` is not beyond, and `before` is the key in front of it; `high` is
-    // beyond, and `after` its key.
+    // Invariant: keys below `low` are not above `wanted`, `before` is the last of them; the key at
+    // `high` is above, and `after` is that key.
     let (mut low, mut before, mut high, mut after) = (0, start, last, key(last));
     if after <= wanted {
         return None;
@@ -176,7 +175,7 @@ pub(super) fn search_first_above(
     let share = wanted.saturating_sub(start) as i64 as f64
         / after.saturating_sub(start).max(1) as i64 as f64;
     let mut probe = ((share * count as i64 as f64) as i64 as u64).min(last);
-    // The way and the length of the next leap; no more are made once one has gone too far.
+    // Direction and length of the next leap; no more leaps once one went too far.
     let (mut way, mut leap) = (None, Some(1));
     while low < high {
         let found = key(probe);
@@ -221,7 +220,7 @@ mod tests {
         }
     }
 
-    /// A map that notes what it is asked for.
+    /// A map that records what is prefetched.
     #[derive(Default)]
     struct Noting(Mutex<Vec<Range<u64>>>);
 

@@ -1,19 +1,18 @@
-//! Segments made ahead: full length, blocks set aside, head in place and synced. Taking one is a
-//! rename.
+//! Segments made ahead: of full length, with their blocks allocated and a synced header. To
+//! activate one is a rename.
 //!
-//! A file bears the name of a segment only after all this is durable, so a segment whose head is
-//! not intact is damaged, never new.
+//! A file gets the name of a segment only after all this is durable, so a segment with a bad header
+//! is corrupt, never new.
 //!
-//! There are two ways to a spare, and both spare the syncs of the log the making of blocks, which
-//! doubles their time:
+//! A spare comes from one of two sources. Both keep the allocation of blocks, which doubles the
+//! time of a sync, out of the syncs of the log:
 //!
-//! * A new file is filled with zeros little by little, in step with the filling of the segment
-//!   before it, so that the zeros are there in time and no sync of the log waits for many of them.
-//!   Where so much is written between two syncs that the disk itself is the limit, zeros would only
-//!   be more to write: none are.
-//! * A segment that was purged and that nobody reads any more is used again as it is. Its records
-//!   bear another segment id, and so do their checksums: none is ever taken for a record of the
-//!   segment that it becomes.
+//! * A new file is zero-filled little by little, in step with the filling of the active segment, so
+//!   that it is ready in time and no sync of the log waits for many zeros. If so much is written
+//!   between two syncs that the disk itself is the limit, zeros would only be more to write, and
+//!   none are.
+//! * A purged segment without readers is recycled as it is. Its records and their checksums are
+//!   bound to another segment id: none is ever taken for a record of the new segment.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -31,14 +30,14 @@ use crate::primitives::atomic::Ordering;
 use crate::primitives::thread;
 use crate::storage::{BackgroundTask, StorageError};
 
-/// The next chore towards the spare that is ordered: to make it, or to write more of its zeros.
-/// `None` if it is as it should be, or one is at work.
+/// The next background task towards the spare that `request` describes: to create it, or to write
+/// more of its zeros. `None` if it is ready, or a task is running.
 pub(super) fn next_task<D: Disk>(
     shared: &Arc<LogShared<D>>,
     request: SpareRequest,
 ) -> Option<BackgroundTask> {
     let spares = &shared.spares;
-    // Nobody but a chore that is at work holds the lock for long.
+    // Only a running task holds the lock for long.
     if spares.backed_off.load(Ordering::Relaxed)
         || spares.busy.load(Ordering::Acquire)
         || spares.is_ready(request)
@@ -54,7 +53,7 @@ pub(super) fn next_task<D: Disk>(
     }))
 }
 
-/// Held while a chore is at work on the spares. Given back also if the chore is dropped without
+/// Held while a background task works on the spares. Released too if the task is dropped without
 /// having run.
 struct BusyGuard<D: Disk>(Arc<LogShared<D>>);
 
@@ -71,10 +70,10 @@ impl<D: Disk> Drop for BusyGuard<D> {
     }
 }
 
-/// One step towards the spare that is ordered.
+/// One step towards the spare that `request` describes.
 fn advance<D: Disk>(shared: &LogShared<D>, request: SpareRequest) -> Result<(), StorageError> {
-    // Held during the step: a spare is not taken, and written to, while zeros are on their way to
-    // it.
+    // Locked during the step: a spare must not be taken, and written to, while it is being
+    // zero-filled.
     let mut ready = shared.spares.ready.lock();
     if ready.iter().any(|spare| spare.satisfies(request)) {
         return Ok(()); // a purged segment was used again since this was ordered
@@ -99,11 +98,11 @@ fn advance<D: Disk>(shared: &LogShared<D>, request: SpareRequest) -> Result<(), 
     }
 }
 
-/// Fills a part of a spare, and sends it to the disk. Only the last part is waited for: each wait
-/// would flush the disk, which the syncs of the log then wait for too.
+/// Zero-fills a part of a spare, and starts writing it to the disk. Only the last part is waited
+/// for: each wait would flush the disk, and delay the syncs of the log.
 fn send_zeros(file: &impl DiskFile, range: Range<u64>, is_last: bool) -> io::Result<()> {
     write_zeros(file, range.clone())?;
-    // Others may have waited for the processor since: a write is not interrupted.
+    // Other threads may be waiting for the processor: a write is not preempted.
     thread::yield_now();
     if is_last {
         file.sync_data()
@@ -112,8 +111,8 @@ fn send_zeros(file: &impl DiskFile, range: Range<u64>, is_last: bool) -> io::Res
     }
 }
 
-/// Makes a spare of a segment that the log does without, if nobody reads it. False: it was not, and
-/// its file is as before.
+/// Recycles an obsolete segment as a spare, if it has no readers. False: it was not, and its file
+/// is as before.
 pub(super) fn recycle<D: Disk>(
     shared: &Arc<LogShared<D>>,
     request: SpareRequest,
@@ -123,7 +122,7 @@ pub(super) fn recycle<D: Disk>(
         return false;
     }
     let name = segment.name.clone();
-    // Who reads holds the segment, or a slice of its map; and nobody finds it any more.
+    // A reader holds the segment, or a slice of its map; and the log does not lead to it any more.
     let unread = Arc::into_inner(segment).is_some_and(Segment::try_release);
     let is_unfit = |file: D::File| is_fit(&file, request).map(|is_fit| !is_fit);
     if !unread || shared.disk.open(&name).and_then(is_unfit).unwrap_or(false) {
@@ -138,7 +137,7 @@ pub(super) fn recycle<D: Disk>(
     true
 }
 
-/// Whether a file may be written over. One that has another name belongs to a backup.
+/// Whether a file may be overwritten. One that has another name belongs to a backup.
 fn is_fit(file: &impl DiskFile, request: SpareRequest) -> io::Result<bool> {
     let is_shared = file.is_linked()? && !planted!("a backup is written over");
     Ok(!is_shared && file.size()? == request.bytes)
@@ -154,7 +153,7 @@ fn reuse<D: Disk>(
     disk.rename(gone, &name).map_err(|error| not_written(disk, "rename", gone, error))?;
     let ready = || {
         let file = disk.open(&name)?;
-        // A head like the one that is there, and no seal.
+        // The same header as before, and no seal.
         let mut page = [0; PAGE_BYTES];
         page[..format::SEGMENT_HEADER_BYTES]
             .copy_from_slice(&format::segment_header(shared.directory));
@@ -172,8 +171,8 @@ fn reuse<D: Disk>(
     ready().map_err(|error| discard(shared, &name, error))
 }
 
-/// Removes a spare that cannot be made ready, and gives back what was allocated for it. If even
-/// this fails, the next opening removes the file.
+/// Removes a spare that could not be completed, and frees its space. If this fails too, the next
+/// opening removes the file.
 fn discard<D: Disk>(shared: &LogShared<D>, name: &str, error: io::Error) -> StorageError {
     let disk = &*shared.disk;
     if let Err(error) = disk.remove(name) {
@@ -182,7 +181,7 @@ fn discard<D: Disk>(shared: &LogShared<D>, name: &str, error: io::Error) -> Stor
     not_written(disk, "make ready", name, error)
 }
 
-/// Makes a spare of `bytes`, with its blocks written if `zero_fill`.
+/// Creates a spare of `bytes`, zero-filled if `zero_fill`.
 pub(super) fn make<D: Disk>(
     shared: &LogShared<D>,
     incarnation: u64,

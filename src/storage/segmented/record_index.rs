@@ -13,17 +13,17 @@ use super::format;
 use crate::primitives::OnceLock;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 
-/// The places of a growing segment's records, appended by one thread and read by any.
+/// The locations of the records of an unsealed segment, written by one thread and read by any.
 pub(super) struct RecordIndex {
     published: AtomicU64,
     /// Chunk n holds `FIRST_CHUNK << n` slots.
     chunks: [OnceLock<Box<[IndexSlot]>>; CHUNKS],
 }
 
-/// Stands for the length of a record that cannot be read. No body is as long.
+/// In place of the length of an unreadable record. No body is as long.
 pub(super) const CORRUPT: u32 = u32::MAX;
 
-/// Small where every schedule of filling several is tried.
+/// Small under loom, where all schedules of filling several chunks are tried.
 const FIRST_CHUNK: u64 = if cfg!(all(test, loom)) { 2 } else { 64 };
 const CHUNKS: usize = 26;
 
@@ -47,7 +47,7 @@ impl RecordIndex {
         self.published.load(Ordering::Acquire)
     }
 
-    /// Notes where record `ordinal` lies. Nobody sees it before it is published.
+    /// Writes the location of record `ordinal`. Readers do not see it before it is published.
     pub(super) fn put(&self, ordinal: u64, offset: u64, body_bytes: u32, next_index: u64) {
         let (chunk, at) = slot_of(ordinal);
         let chunk = self.chunks[chunk]
@@ -58,13 +58,13 @@ impl RecordIndex {
         chunk[at].next_index.store(next_index, Ordering::Relaxed);
     }
 
-    /// Notes that record `ordinal` should lie at `offset` or behind and cannot be read;
-    /// `next_index` is no less than the index after it.
+    /// Writes that record `ordinal` is unreadable, and lies at `offset` or behind; `next_index` is
+    /// not below the index after it.
     pub(super) fn put_corrupt(&self, ordinal: u64, offset: u64, next_index: u64) {
         self.put(ordinal, offset, CORRUPT, next_index);
     }
 
-    /// Shows the first `count` records.
+    /// Makes the first `count` records visible.
     pub(super) fn publish(&self, count: u64) {
         self.published.store(count, Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! What recovery hands over: the log that the files hold, and what is wrong with it.
+//! The result of recovery: the log that the files hold, and what is corrupt.
 
 use std::ops::Range;
 
@@ -10,24 +10,24 @@ use super::retention::Unsealed;
 use super::segment_set::SegmentSet;
 use crate::storage::{Corruption, LogPoint};
 
-/// What the files hold.
+/// The log that the files hold.
 pub(super) struct RecoveredLog<D: Disk> {
     pub(super) live: SegmentSet<D>,
     pub(super) last: LogPoint,
-    /// The newest commit that the last record knew of.
+    /// The newest commit in the last record.
     pub(super) commit: u64,
-    /// Where to go on. `None` if the next append must begin a new segment.
+    /// The active segment. `None` if the next append must begin a new one.
     pub(super) tail: Option<ActiveSegment<D>>,
-    /// Segments of the log that are not sealed, the tail not included.
+    /// Unsealed segments of the log, without the active one.
     pub(super) unsealed: Vec<Unsealed<D>>,
-    /// Segments with nothing left of the log.
+    /// Names of segments with nothing left of the log.
     pub(super) obsolete: Vec<String>,
-    /// What is wrong with the log. If anything is, it is only read: there is neither a tail nor
-    /// anything unsealed or dead.
+    /// What is corrupt. If anything is, the log is for reading only: there is no active, unsealed
+    /// or obsolete segment.
     pub(super) corruption: Vec<Corruption>,
-    /// Where batches go that are in no segment, if the log is damaged.
+    /// In a corrupt log, the files that missing batches belong to.
     pub(super) missing_ranges: Vec<MissingRange>,
-    /// Segments whose heads are not intact, by id and first raft index.
+    /// Segments with a bad header, by id and first raft index.
     pub(super) bad_headers: Vec<(u64, u64)>,
     /// The furthest place that anything bears evidence to, if the log is damaged.
     pub(super) max_evidence: Option<DurablePoint>,
@@ -45,7 +45,7 @@ impl<D: Disk> RecoveredLog<D> {
     }
 }
 
-/// The file that batches go to which are in no segment that can be read.
+/// Batches that are in no readable segment, and the file that they belong to.
 #[derive(Clone, Debug)]
 pub(super) struct MissingRange {
     pub(super) raft_indexes: Range<u64>,

@@ -1,19 +1,20 @@
-//! Opening: from the files that a crash left to the log that they hold.
+//! Recovery: from the files that a crash left to the log that they hold.
 //!
-//! A newer segment wins from its first raft index on; whatever older segments hold from there is
-//! dead. A segment with a seal is known by its first page; one without is read from front to back.
-//! A segment that does not continue the log in front of it counts as if it were not there: the
-//! crash took something that it needs, so it was never durable.
+//! A newer segment supersedes older ones from its first raft index on. A sealed segment is known by
+//! its first page; an unsealed one is scanned from front to back. A segment that does not continue
+//! the log before it is ignored: the crash took something that it depends on, so it was never
+//! durable.
 //!
-//! Unless there is a evidence:
+//! Unless there is evidence of durability:
 //!
-//! > (s, d, w) says: when segment s took the records, raft index w was durable, in segment d. So
-//! the log must hold w in d, or have been cut > at or before w by a segment that was begun after s.
+//! > Evidence (s, d, w): when segment s was written, raft index w was already durable in segment d.
+//! The log must hold w in d, unless a segment begun after s truncated it at or before w. If not,
+//! the log is corrupt.
 //!
-//! Every record is a evidence of the moment when it was written, every seal is one for the last
-//! record of its segment, and so is the watermark. If one of them is contradicted, the log is
-//! damaged: nothing is changed, and what can be read of it is salvaged. If none is, whatever is
-//! missing was torn by the crash before it counted, and is cut off.
+//! Every record is evidence from the moment when it was written, every seal is for the last record
+//! of its segment, and so is the watermark. If any is contradicted, the log is corrupt: nothing is
+//! changed, and what is readable is salvaged. Without a contradiction, what is missing was torn by
+//! the crash before it counted, and is cut.
 
 use std::sync::Arc;
 
@@ -30,8 +31,8 @@ use super::segment::{Maps, Segment};
 use super::segment_set::{LiveSegment, SegmentSet};
 use crate::storage::{LogPoint, StorageError};
 
-/// Finds the log that `state` describes among the files called `names`. Changes nothing but to sync
-/// what it accepts.
+/// Recovers the log that `state` describes from the files `names`. Changes nothing, but syncs what
+/// it accepts.
 pub(super) fn recover<D: Disk>(
     disk: &D,
     maps: &Arc<Maps<D>>,
@@ -58,8 +59,8 @@ pub(super) fn recover<D: Disk>(
     obsolete.extend(remove_superseded(&mut candidates, state.base.point.raft_index));
     let chain = match sound_chain(disk, state, &candidates, &all_evidence) {
         Err(cause @ StorageError::Corrupt { .. }) => {
-            // What bears evidence to the damage must still do so after a power cut, or the next
-            // opening takes damaged batches for torn ones.
+            // The evidence of the corruption must be durable, or after a power cut the next opening
+            // takes corrupt batches for torn ones.
             for candidate in &candidates {
                 if let CandidateContents::Open { file, .. } = &candidate.contents {
                     file.sync_data()
@@ -91,10 +92,10 @@ pub(super) fn recover<D: Disk>(
     Ok(found)
 }
 
-/// Takes out of `candidates`, which are sorted, those that begin at `base` or before: the log does
-/// without all of them. What they evidence still holds. Of two with the same id, the second is what
-/// [`cut`](super::mend::cut) has kept of the first, and counts once the first does not. Returns
-/// their names.
+/// Removes from `candidates`, which are sorted, those that begin at or before `base`: the log no
+/// longer needs them, but their evidence still holds. Of two with the same id, the second is what
+/// [`copy_suffix`](super::rewrite::copy_suffix) kept of the first, and counts when the first does
+/// not. Returns their names.
 fn remove_superseded<D: Disk>(candidates: &mut Vec<Candidate<D>>, base: u64) -> Vec<String> {
     let (mut outlived, mut newest) = (Vec::new(), None);
     candidates.retain(|candidate| {
@@ -108,7 +109,7 @@ fn remove_superseded<D: Disk>(candidates: &mut Vec<Candidate<D>>, base: u64) -> 
     outlived
 }
 
-/// The chain, if nothing speaks against it.
+/// The chain, if no evidence contradicts it.
 fn sound_chain<D: Disk>(
     disk: &D,
     state: &Metadata,
@@ -133,7 +134,7 @@ fn sound_chain<D: Disk>(
     Ok(chain)
 }
 
-/// The candidates that make up the log.
+/// The candidates that make up the log, in order.
 struct SegmentChain {
     links: Vec<ChainSegment>,
     base: u64,
@@ -142,9 +143,9 @@ struct SegmentChain {
     commit: u64,
 }
 
-/// One of them.
+/// A candidate in the chain.
 struct ChainSegment {
-    /// Which candidate.
+    /// Its place among the candidates.
     at: usize,
     id: u64,
     first: u64,
@@ -154,7 +155,7 @@ struct ChainSegment {
 }
 
 impl ChainSegment {
-    /// The newest raft index of it that is known to be durable. 0 if none is.
+    /// The last raft index of it that is known to be durable. 0 if none is.
     fn durable(&self, all_evidence: &[DurabilityEvidence]) -> u64 {
         let of_it = |evidence: &DurabilityEvidence| match evidence.synced.segment.cmp(&self.id) {
             std::cmp::Ordering::Less => 0,
@@ -183,7 +184,7 @@ fn chain<D: Disk>(
         };
         for (at, end) in newest_cover(candidates, &left) {
             let candidate = &candidates[at];
-            // Leaving one out lets older ones reach further, so all is looked at again.
+            // Without it, older ones may reach further: start over.
             if candidate.first != chain.last.raft_index + 1 || !candidate.continues(&chain.last) {
                 left.retain(|other| *other != at);
                 continue 'again;
@@ -203,10 +204,10 @@ fn chain<D: Disk>(
 }
 
 impl SegmentChain {
-    /// Whether the log holds what `evidence` knows of, or has been cut there since. It may hold it
-    /// elsewhere, if it was mended: in a newer segment, which was made from what peers sent; or in
-    /// front of what was kept of the same one, and then the chain value of that vouches for it. A
-    /// log that was never mended has neither: what begins a newer segment, or the same one later,
+    /// Whether the log holds the durable point of `evidence`, or was truncated before it since.
+    /// After a repair the log may hold it elsewhere: in a newer segment, written from what peers
+    /// sent; or before what was kept of the same segment, whose chain value then vouches for it. A
+    /// log that was never repaired has neither: what begins a newer segment, or the same one later,
     /// was not durable before in this one.
     fn agrees_with(&self, evidence: &DurabilityEvidence, state: &Metadata) -> bool {
         let DurablePoint { raft_index, segment } = evidence.synced;
@@ -220,13 +221,12 @@ impl SegmentChain {
             || self.links.iter().any(|link| link.id == segment && raft_index < link.first)
     }
 
-    /// Makes durable what was accepted: a record that is only in memory yet must not be counted and
-    /// then lost.
+    /// Syncs what was accepted: a record that is only in the page cache must not count and then be
+    /// lost.
     ///
-    /// What nobody has witnessed to be durable is written once more before. For if an earlier run
-    /// could not sync it, the kernel shows it all the same, takes it for clean, and would report
-    /// success without having written anything. The bytes are the same, so a torn write does no
-    /// harm.
+    /// Records without evidence of durability are written again first: if an earlier run could not
+    /// sync them, the kernel still shows them, considers them clean, and would report success
+    /// without writing. The bytes are the same, so a torn write is harmless.
     fn sync<D: Disk>(
         &self,
         disk: &D,
@@ -291,8 +291,8 @@ impl SegmentChain {
                         map,
                         scan.records,
                     ));
-                    // A segment that is newer than the tail, although dead, would win over what is
-                    // appended there. And behind a torn record nothing is written.
+                    // A newer segment, though obsolete, would supersede what is appended here. And
+                    // nothing is written behind a torn record.
                     let clean = scan.clean || planted!("writes go on behind a torn record");
                     let newest = newest == Some(link.id)
                         || planted!("writes go on in a segment that a dead one beats");
@@ -323,7 +323,7 @@ impl SegmentChain {
     }
 }
 
-/// Says where the record should be that `evidence` speaks of.
+/// The error for a contradiction: where the record should be.
 fn contradiction<D: Disk>(
     disk: &D,
     candidates: &[Candidate<D>],

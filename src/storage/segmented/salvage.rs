@@ -1,13 +1,13 @@
-//! Opening a damaged log: what of it can still be read, and what cannot.
+//! Salvage of a corrupt log: what of it is readable, and what is not.
 //!
-//! Nothing is changed, and nothing is guessed. A segment takes part if something proves that it
-//! did: a seal, a evidence, its place right behind the one before it, or the next number on a
-//! segment that goes on where it cannot have been cut: see [`Salvage::proved`]. A newer one wins
-//! from its first raft index on, as ever. What is missing between two of them, or behind the last,
-//! is a gap.
+//! Nothing is changed, and nothing is guessed. A segment takes part if that is proved: by a seal,
+//! by evidence of durability, by continuing the segment before it, or by the next number on a
+//! segment that follows where it cannot have been truncated: see [`Salvage::proved`]. A newer one
+//! supersedes older ones from its first raft index on, as always. What is missing between two
+//! segments, or behind the last, is a gap.
 //!
-//! If a whole file may be missing in a gap, it may have cut what is older. So of what is older only
-//! what was known to be committed counts: what is committed is never cut.
+//! If a whole file may be missing in a gap, it may have truncated older segments. Then only what
+//! was known to be committed counts of those: committed batches are never truncated.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -23,8 +23,7 @@ use super::segment::{Maps, Segment};
 use super::segment_set::{LiveSegment, SegmentSet};
 use crate::storage::{Corruption, LogPoint, StorageError};
 
-/// Makes what can be made of `candidates`, which are sorted by id, after `cause` was found to be
-/// wrong with them.
+/// Salvages `candidates`, which are sorted by id, after recovery found `cause`.
 pub(super) fn salvage<D: Disk>(
     disk: &D,
     maps: &Arc<Maps<D>>,
@@ -73,8 +72,7 @@ struct Salvage<'a, D: Disk> {
     candidates: &'a [Candidate<D>],
     all_evidence: &'a [DurabilityEvidence],
     pieces: Vec<SalvagedSegment<'a, D>>,
-    /// Why something could not be read that may not be damaged at all. Then nothing that was made
-    /// of it counts.
+    /// An error other than corruption. Then the result is discarded.
     unread: RefCell<Option<StorageError>>,
 }
 
@@ -82,21 +80,21 @@ struct Salvage<'a, D: Disk> {
 struct SalvagedSegment<'a, D: Disk> {
     candidate: &'a Candidate<D>,
     segment: Arc<Segment<D>>,
-    /// The raft index behind the last record that was found and belongs to the log.
+    /// The raft index after its last record that was found and belongs to the log.
     end: u64,
-    /// Behind this no record of it was durable.
+    /// No record at or behind this was durable.
     limit: u64,
-    /// Nothing can be missing between it and the next.
+    /// Nothing can be missing between it and the next one.
     reaches: bool,
-    /// Where in its file the records should go on that are missing behind it, if they are missing
-    /// there.
+    /// The offset at which the missing records behind it should be, if they are missing in its
+    /// file.
     breaks_at: Option<u64>,
     corrupt_ranges: Vec<CorruptRange>,
 }
 
 impl<'a, D: Disk> Salvage<'a, D> {
-    /// The candidates that take part, in order. With each, where the next begins, and whether it
-    /// reaches up to there: nothing can be missing between a segment and the one with the next
+    /// The candidates that take part, in order. With each, where the next one begins, and whether
+    /// it reaches up to there: nothing can be missing between a segment and the one with the next
     /// number.
     fn choose(&self) -> Vec<(usize, u64, bool)> {
         let proved = self.proved();
@@ -129,13 +127,13 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    /// Which candidates are known to have taken part. A segment gets its name when its head is
-    /// durable: one with a bad head is damaged, never new. It may [never have
+    /// Which candidates are known to have taken part. A segment gets its name when its header is
+    /// durable, so one with a bad header is corrupt, never new. It may [never have
     /// counted](Self::never_counted) all the same.
     ///
-    /// A segment begins where the log then ends, or is cut. So if one is known to have held
-    /// something durable and begins behind the one with the number before its own, then that one
-    /// held what lies between them, though nothing of it may be left to read.
+    /// A segment begins where the log ends or is truncated at that time. So if one is known to have
+    /// held something durable, and begins behind the one with the number before its own, that one
+    /// held what lies between them, though nothing of it may be readable.
     fn proved(&self) -> Vec<bool> {
         let held = |candidate: &Candidate<D>| {
             matches!(candidate.contents, CandidateContents::Sealed(_))
@@ -154,10 +152,10 @@ impl<'a, D: Disk> Salvage<'a, D> {
         proved
     }
 
-    /// Which candidates were begun behind something that a crash took, so that nothing of them ever
-    /// counted. What there was in front of the first segment says the base, and the end of a sealed
-    /// one its seal: with nothing lost, the one with the next number begins no later. What was
-    /// begun after one that never counted did not count either.
+    /// Which candidates were begun behind records that a crash took, so that nothing in them ever
+    /// counted. The base says where the first segment begins, and a seal where a sealed one ends:
+    /// with nothing lost, the one with the next number begins no later. What was begun after one
+    /// that never counted did not count either.
     fn never_counted(&self) -> Vec<bool> {
         let mut next = Some((self.state.first_segment, self.state.base.point.raft_index + 1));
         let never_counted = self.candidates.iter().map(|candidate| {
@@ -175,8 +173,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         never_counted.collect()
     }
 
-    /// The raft index up to which all_evidence know `candidate` to have been durable. 0 if there are
-    /// none.
+    /// The raft index up to which `candidate` is known to have been durable. 0 without evidence.
     fn durable_in(&self, candidate: &Candidate<D>) -> u64 {
         let of_it =
             self.all_evidence.iter().filter(|evidence| evidence.synced.segment == candidate.id);
@@ -192,7 +189,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    /// What was read, if it is not damaged.
+    /// The value, if it is not corrupt.
     fn unless_damaged<T>(&self, read: Result<T, StorageError>) -> Option<T> {
         match read {
             Ok(read) => Some(read),
@@ -204,7 +201,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    /// Adds the part of a candidate in front of `bound`.
+    /// Adds the part of a candidate before `bound`.
     fn add(
         &mut self,
         candidate: &'a Candidate<D>,
@@ -233,7 +230,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 )?;
                 let map =
                     file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
-                // Of this mark only these two are known for certain, and nobody asks for more.
+                // Only these two fields are known for certain, and no others are used.
                 let next_index = found
                     .first_index
                     .filter(|_| candidate.first > self.reached())
@@ -258,19 +255,19 @@ impl<'a, D: Disk> Salvage<'a, D> {
         Ok(())
     }
 
-    /// The raft index behind all pieces so far.
+    /// The raft index after all pieces so far.
     fn reached(&self) -> u64 {
         self.pieces.last().map_or(self.state.base.point.raft_index + 1, |piece| piece.end)
     }
 
-    /// The next index behind all pieces so far, as far as it can be read.
+    /// The next index after all pieces so far, as far as it can be read.
     fn next_index(&self) -> u64 {
         let mut known = self.pieces.iter().rev().filter_map(|piece| piece.last_point(self));
         known.next().map_or(self.state.base.point.next_index, |point| point.next_index)
     }
 
-    /// Gives up what a missing segment may have cut. Returns the raft index behind the log, as far
-    /// as all_evidence know it.
+    /// Drops what a missing segment may have truncated. Returns the raft index after the log,
+    /// according to the evidence.
     fn drop_unproved(&mut self) -> u64 {
         let missing: Vec<(u64, u64)> = self.missing().collect();
         let between = self
@@ -284,7 +281,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         held.chain(self.pieces.last().map(|piece| piece.limit)).max().unwrap_or(0)
     }
 
-    /// The segments that a evidence names and nobody finds, and what they held.
+    /// The segments that evidence names and that do not exist, and the raft index that they held.
     fn missing(&self) -> impl Iterator<Item = (u64, u64)> {
         let unknown = |id| !self.candidates.iter().any(|candidate| candidate.id == id);
         let superseded = |evidence: &DurabilityEvidence| {
@@ -327,9 +324,8 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    /// Whether there is a file for each number between two pieces that begins behind the first of
-    /// them. Nothing can be read in these files, but by their names none has cut off anything of
-    /// what can.
+    /// Whether each number between two pieces has a file that begins behind the first of them.
+    /// Nothing in these files is readable, but by their names none has truncated anything that is.
     fn is_filled_by_name(
         &self,
         piece: &SalvagedSegment<'_, D>,
@@ -356,8 +352,8 @@ impl<'a, D: Disk> Salvage<'a, D> {
         self.pieces.retain(|piece| piece.end > piece.candidate.first || piece.breaks_at.is_some());
     }
 
-    /// What lies between the pieces, and up to `end`; and which files it belongs to, as far as that
-    /// is known.
+    /// The gaps between the pieces, and up to `end`, and the files that they belong to, where
+    /// known.
     fn gaps(&self, end: u64) -> (Vec<Corruption>, Vec<MissingRange>) {
         let (mut gaps, mut missing_ranges) = (Vec::new(), Vec::new());
         let mut reached = self.state.base.point.raft_index + 1;
@@ -405,8 +401,8 @@ impl<'a, D: Disk> Salvage<'a, D> {
         (gaps, missing_ranges)
     }
 
-    /// The id of a segment with the first raft index `first` between two pieces that wins over
-    /// whatever else lies between them. Behind the last piece: the newest id that is missing.
+    /// The id for a segment with the first raft index `first` between two pieces, that supersedes
+    /// everything else between them. Behind the last piece: the newest id that is missing.
     fn unused_id(
         &self,
         before: Option<&SalvagedSegment<'_, D>>,
@@ -417,7 +413,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         let Some(next) = next else {
             return self.missing().map(|(id, _)| id).max().filter(|id| *id >= least);
         };
-        // A file that bears the right name, and holds nothing that can be read, is as good as none.
+        // A file with the right name and nothing readable in it may be replaced.
         let is_void =
             |candidate: &Candidate<D>| candidate.first == first && candidate.end() == first;
         let is_free =
@@ -425,7 +421,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         (least..next.candidate.id).rev().find(is_free)
     }
 
-    /// What is wrong with the pieces themselves.
+    /// The corruption within the pieces.
     fn corruption(&self) -> Result<Vec<Corruption>, StorageError> {
         let mut corruption = Vec::new();
         for piece in &self.pieces {
@@ -455,7 +451,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                     reason,
                 });
             }
-            // Opening reads the last record of a sealed segment, for what it knew to be committed.
+            // Opening reads the last record of a sealed segment, for its commit.
             let is_sealed = matches!(piece.candidate.contents, CandidateContents::Sealed(_));
             if let Some(last) = (piece.candidate.first..piece.end).last().filter(|_| is_sealed) {
                 corruption
@@ -485,7 +481,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
             .find_map(|piece| piece.last_point(&self))
             .unwrap_or(live.base.point);
         let known = self.pieces.iter().rev().find_map(|piece| piece.committed(&self)).unwrap_or(0);
-        // Down to the newest mark that can be read.
+        // Down to the newest readable log point.
         let mut commit = known
             .max(self.state.hard_state.commit)
             .clamp(live.base.point.raft_index, last.raft_index);
@@ -515,13 +511,13 @@ impl<D: Disk> SalvagedSegment<'_, D> {
         0..self.end.saturating_sub(self.candidate.first)
     }
 
-    /// The last mark in it that can be read.
+    /// The last readable log point in it.
     fn last_point(&self, salvage: &Salvage<'_, D>) -> Option<LogPoint> {
         let point = |ordinal| salvage.unless_damaged(self.segment.point(salvage.disk, ordinal));
         self.ordinals().rev().find_map(point)
     }
 
-    /// What its last record that can be read knew to be committed.
+    /// The commit in its last readable record.
     fn committed(&self, salvage: &Salvage<'_, D>) -> Option<u64> {
         let record = |ordinal| salvage.unless_damaged(self.segment.record(salvage.disk, ordinal));
         self.ordinals().rev().find_map(record).map(|(header, _)| header.commit)

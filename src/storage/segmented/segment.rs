@@ -1,8 +1,8 @@
-//! One segment, as it is read: where its records lie, and the records themselves.
+//! One segment, for readers: where its records lie, and the records themselves.
 //!
-//! A segment that this process wrote (or scanned) knows its records from memory: 16 bytes each. A
-//! segment that was sealed keeps that knowledge in its footer, and is mapped while it is read: see
-//! [`maps`](super::maps). Apart from that it costs some 400 bytes.
+//! A segment that this process wrote or scanned has its record index in memory: 16 bytes a record.
+//! A sealed segment has it in its footer, and is mapped while it is read: see
+//! [`map_cache`](super::map_cache). Apart from that it costs some 400 bytes.
 //!
 
 use std::ops::Deref;
@@ -36,32 +36,32 @@ pub(super) struct Segment<D: Disk> {
     pub(super) id: u64,
     /// The raft index of its first record.
     pub(super) first: u64,
-    /// The mark before its first record.
+    /// The log point before its first record.
     pub(super) before: LogPoint,
     pub(super) name: String,
     pub(super) seed: u32,
     kept: Kept<D>,
-    /// Who had it in view in a map that was given up, and may have it still.
+    /// References to earlier maps that were evicted, and may still be in use.
     earlier: Mutex<Vec<MapRefs>>,
 }
 
-/// How the contents are kept.
+/// How long the contents are kept.
 enum Kept<D: Disk> {
-    /// Of a segment that is not sealed: for as long as the segment is there.
+    /// Of an unsealed segment: as long as the segment.
     Always(SegmentContents<D>),
-    /// Of a sealed one: while it is mapped.
+    /// Of a sealed segment: while it is mapped.
     WhileMapped {
         seal: Seal,
         contents: ArcSwapOption<SegmentContents<D>>,
-        /// It was read since somebody asked.
+        /// It was read since the clock hand passed.
         was_read: AtomicBool,
-        /// It was told that the footer is damaged.
+        /// A corrupt footer was logged.
         has_reported_corruption: AtomicBool,
         maps: Arc<Maps<D>>,
     },
 }
 
-/// The contents, which stay as they are while this is there.
+/// The contents, kept mapped while this exists.
 pub(super) enum View<'a, D: Disk> {
     Always(&'a SegmentContents<D>),
     WhileMapped(Guard<Option<Arc<SegmentContents<D>>>>),
@@ -92,7 +92,7 @@ pub(super) enum Index {
 }
 
 impl<D: Disk> Segment<D> {
-    /// A segment behind the mark `before`, whose records are known from memory.
+    /// An unsealed segment after the log point `before`, with its record index in memory.
     pub(super) fn open(
         directory: u128,
         id: u64,
@@ -104,8 +104,7 @@ impl<D: Disk> Segment<D> {
         Segment::new(directory, id, before, kept)
     }
 
-    /// A sealed segment. Nothing is read before somebody asks, and no more of the log is mapped
-    /// then than `maps` allow.
+    /// A sealed segment. It is mapped at its first read, within the limit of `maps`.
     pub(super) fn sealed(directory: u128, seal: Seal, maps: &Arc<Maps<D>>) -> Segment<D> {
         let kept = Kept::WhileMapped {
             seal,
@@ -117,7 +116,7 @@ impl<D: Disk> Segment<D> {
         Segment::new(directory, seal.segment, seal.before, kept)
     }
 
-    /// This segment, now that it is sealed. It is mapped anew when it is next read, and needs no
+    /// This segment, now that it is sealed. It is mapped again at its next read, and needs no
     /// memory until then.
     pub(super) fn into_sealed(
         &self,
@@ -145,7 +144,7 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// How many records it holds. Grows while the segment does.
+    /// The number of records. Grows in the active segment.
     pub(super) fn len(&self) -> u64 {
         match &self.kept {
             Kept::Always(contents) => contents.index.len(),
@@ -153,7 +152,7 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The places in memory, if that is where they are for good.
+    /// The record index of an unsealed segment.
     pub(super) fn records(&self) -> Option<&RecordIndex> {
         match &self.kept {
             Kept::Always(SegmentContents { index: Index::Memory(records), .. }) => Some(records),
@@ -161,8 +160,8 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The record of this ordinal, which is below `len()`. Header and prefix are checked, payloads
-    /// are not.
+    /// The record of this ordinal, which is below `len()`. Header and batch header are checked,
+    /// payloads are not.
     pub(super) fn record(
         self: &Arc<Self>,
         disk: &D,
@@ -200,7 +199,7 @@ impl<D: Disk> Segment<D> {
         corrupt(disk, &self.name, 0, UNREADABLE)
     }
 
-    /// The mark after the record of this ordinal.
+    /// The log point after the record of this ordinal.
     pub(super) fn point(
         self: &Arc<Self>,
         disk: &D,
@@ -212,8 +211,7 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The term of the record of this ordinal. Terms never descend, so most often the seal knows
-    /// it.
+    /// The term of the record of this ordinal. Terms never descend, so mostly the seal tells it.
     pub(super) fn term(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<u64, StorageError> {
         match self.seal() {
             Some(seal) if seal.before.term == seal.last.term => Ok(seal.last.term),
@@ -221,7 +219,7 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The header of the record of this ordinal, whatever became of its body. `None` if it cannot
+    /// The header of the record of this ordinal, even if its body is corrupt. `None` if it cannot
     /// be read.
     pub(super) fn header(
         self: &Arc<Self>,
@@ -237,9 +235,8 @@ impl<D: Disk> Segment<D> {
         Ok(header.filter(|header| header.point.raft_index == self.first + ordinal))
     }
 
-    /// Where the record of this ordinal lies and how long its body is, if that is known for
-    /// certain: a record that could not be read may lie somewhere behind the place that is kept for
-    /// it.
+    /// Offset and body length of the record of this ordinal, if known for certain: an unreadable
+    /// record may lie behind the offset in its slot.
     pub(super) fn known_location(
         self: &Arc<Self>,
         disk: &D,
@@ -247,8 +244,8 @@ impl<D: Disk> Segment<D> {
     ) -> Result<Option<(u64, u64)>, StorageError> {
         let contents = self.contents(disk)?;
         let index = &contents.index;
-        // A sealed segment that lost its footer may have fewer records that can be found than its
-        // seal counts.
+        // In a sealed segment with a corrupt footer, fewer records may be found than the seal
+        // counts.
         if ordinal >= index.len() {
             return Ok(None);
         }
@@ -261,9 +258,9 @@ impl<D: Disk> Segment<D> {
         })
     }
 
-    /// What is wrong with the record of this ordinal, which is below `len()`, if anything is: every
-    /// byte of it is read. Its identifiers come from the footer, if there is one, and so are known
-    /// whatever became of the record.
+    /// The corruption of the record of this ordinal, which is below `len()`, if it is corrupt:
+    /// every byte is read. Term and chain come from the footer, if there is one, so they are known
+    /// even if the record is lost.
     pub(super) fn verify_batch(
         self: &Arc<Self>,
         disk: &D,
@@ -299,24 +296,24 @@ impl<D: Disk> Segment<D> {
         }))
     }
 
-    /// Where its footer begins, if it is sealed: right behind its last record.
+    /// Where its footer begins, if it is sealed: directly after its last record.
     pub(super) fn footer_at(&self) -> Option<u64> {
         self.seal().map(|seal| seal.footer_at)
     }
 
-    /// The raft index of the last record that its seal counts, if it has one.
+    /// The raft index of its last record according to its seal, if it has one.
     pub(super) fn last_sealed(&self) -> Option<u64> {
         self.seal().map(|seal| seal.last.raft_index)
     }
 
-    /// How much of its file counts, if it is sealed: up to the end of the footer.
+    /// The bytes of its file that count, if it is sealed: up to the end of the footer.
     pub(super) fn sealed_bytes(&self) -> Option<u64> {
         self.seal().map(|seal| seal.footer_at.saturating_add(seal.footer_bytes()))
     }
 
-    /// Gives up a segment that the log does without. Whether nobody has any of its bytes.
+    /// Releases an obsolete segment. Whether nothing references its bytes any more.
     pub(super) fn try_release(self) -> bool {
-        // None maps it any more, for that takes the segment.
+        // It cannot be mapped again, for that takes a reference to the segment.
         let now = match &self.kept {
             Kept::Always(contents) => Some(contents.map.map_refs()),
             Kept::WhileMapped { contents, .. } => {
@@ -328,7 +325,7 @@ impl<D: Disk> Segment<D> {
         earlier.iter().chain(&now).all(MapRefs::are_released)
     }
 
-    /// Whether it takes no more.
+    /// Whether it is sealed.
     pub(super) fn is_sealed(&self) -> bool {
         self.seal().is_some()
     }
@@ -342,7 +339,7 @@ impl<D: Disk> Segment<D> {
         Ok(page)
     }
 
-    /// Where its footer is, if it should have one and that is damaged.
+    /// The offset of its footer, if it is sealed and the footer is corrupt.
     pub(super) fn bad_footer(self: &Arc<Self>, disk: &D) -> Result<Option<u64>, StorageError> {
         let is_lost = matches!(self.contents(disk)?.index, Index::Memory(_));
         Ok(self.seal().filter(|_| is_lost).map(|seal| seal.footer_at))
@@ -362,7 +359,7 @@ impl<D: Disk> Segment<D> {
         corrupt(disk, &self.name, offset, reason)
     }
 
-    /// What can be read of it. A sealed segment is mapped now if it is not.
+    /// The contents. Maps a sealed segment if it is not mapped.
     #[inline]
     pub(super) fn contents(self: &Arc<Self>, disk: &D) -> Result<View<'_, D>, StorageError> {
         match &self.kept {
@@ -372,7 +369,7 @@ impl<D: Disk> Segment<D> {
                 if contents.is_none() {
                     return self.map(disk);
                 }
-                // Most often it is set: then no line that others read is written.
+                // Mostly it is set already: then no shared cache line is written.
                 if !was_read.load(Ordering::Relaxed) {
                     was_read.store(true, Ordering::Relaxed);
                 }
@@ -386,14 +383,14 @@ impl<D: Disk> Segment<D> {
         match &self.kept {
             Kept::Always(contents) => Ok(View::Always(contents)),
             Kept::WhileMapped { seal, has_reported_corruption, maps, .. } => {
-                // Two threads may both get here; one of the two maps is dropped again.
+                // Two threads may get here at once; one of the two maps is dropped.
                 let contents = maps.keep(self, self.load(disk, seal, has_reported_corruption)?);
                 Ok(View::WhileMapped(Guard::from_inner(Some(contents))))
             }
         }
     }
 
-    /// Maps a sealed segment. If its footer is damaged, its records are still there to be scanned.
+    /// Maps a sealed segment. If its footer is corrupt, its records are scanned.
     fn load(
         &self,
         disk: &D,
@@ -473,7 +470,7 @@ impl Index {
         }
     }
 
-    /// The place as the footer tells it, if there is one.
+    /// The entry of the footer, if there is one.
     fn index_entry(&self, ordinal: u64) -> Option<IndexEntry> {
         match self {
             Index::Memory(_) => None,

@@ -1,4 +1,4 @@
-//! The log as readers see it: an immutable list of segments, exchanged as a whole by the one
+//! The log as readers see it: an immutable list of segments, replaced as a whole by the single
 //! writer.
 
 use std::fmt;
@@ -13,20 +13,20 @@ use super::segment::{Segment, View};
 use crate::entry::Entry;
 use crate::storage::{Base, Batch, Corruption, LogPoint, LogReader, StorageError};
 
-/// The list. Stretches follow each other without a gap: the first begins behind the base, each ends
-/// where the next begins. Only a damaged log has gaps, and takes no more.
+/// The list. Invariant: segments follow each other without a gap. The first begins after the base,
+/// each ends where the next begins. Only a corrupt log has gaps, and it accepts no appends.
 pub(super) struct SegmentSet<D: Disk> {
     pub(super) base: Base,
     pub(super) segments: Vec<LiveSegment<D>>,
-    /// What lies in gaps, by ascending raft index. The last may lie behind all segments.
+    /// What is missing in gaps, by ascending raft index. The last gap may lie behind all segments.
     pub(super) gaps: Vec<Corruption>,
 }
 
 /// The part of one segment that belongs to the log.
 pub(super) struct LiveSegment<D: Disk> {
     pub(super) segment: Arc<Segment<D>>,
-    /// The raft index at which it ends; whatever the segment holds from there on was cut off.
-    /// [`u64::MAX`] for the last part.
+    /// The raft index at which it ends; what the segment holds from there on was truncated.
+    /// [`u64::MAX`] for the last one.
     pub(super) end: u64,
 }
 
@@ -37,13 +37,13 @@ impl<D: Disk> Clone for LiveSegment<D> {
 }
 
 impl<D: Disk> LiveSegment<D> {
-    /// How many records of the segment belong to the log.
+    /// The number of records of the segment that belong to the log.
     pub(super) fn len(&self) -> u64 {
         self.segment.len().min(self.end - self.segment.first)
     }
 }
 
-/// Where an entry lies: in which part, in which view of it, in which record.
+/// Where an entry lies: the segment, the view of it, and the record.
 type EntryHit<'l, D> = (&'l LiveSegment<D>, View<'l, D>, SearchHit);
 
 impl<D: Disk> SegmentSet<D> {
@@ -51,8 +51,8 @@ impl<D: Disk> SegmentSet<D> {
         SegmentSet { base, segments: Vec::new(), gaps: Vec::new() }
     }
 
-    /// The same log with `segment` behind all others, which end where it begins. Those that have
-    /// nothing left are given back.
+    /// The log with `segment` added at the end; the others end where it begins. Returns too the
+    /// segments that have nothing left.
     pub(super) fn with(&self, segment: Arc<Segment<D>>) -> (SegmentSet<D>, Vec<Arc<Segment<D>>>) {
         let kept = self.segments.partition_point(|part| part.segment.first < segment.first);
         let obsolete = self.segments[kept..].iter().map(|part| part.segment.clone()).collect();
@@ -65,8 +65,8 @@ impl<D: Disk> SegmentSet<D> {
         (SegmentSet { base: self.base.clone(), segments, gaps: Vec::new() }, obsolete)
     }
 
-    /// Where `raft_index` is. At the base it is nowhere: whoever finds the log after a crash may
-    /// find it with an earlier base, and must not look for this one in a segment.
+    /// The durable point at `raft_index`. The default at the base: recovery after a crash may see
+    /// an earlier base, and must not expect this raft index in a segment.
     pub(super) fn durable_point(&self, raft_index: u64) -> DurablePoint {
         let nowhere = if planted!("a base is looked for in a segment") {
             DurablePoint { raft_index, segment: 0 }
@@ -77,7 +77,7 @@ impl<D: Disk> SegmentSet<D> {
             .map_or(nowhere, |(part, _)| DurablePoint { raft_index, segment: part.segment.id })
     }
 
-    /// The part that holds `raft_index`, and its ordinal there. `None` at the base and below,
+    /// The segment that holds `raft_index`, and the ordinal of its record. `None` up to the base,
     /// and behind the last record.
     fn find_segment(&self, raft_index: u64) -> Option<(&LiveSegment<D>, u64)> {
         let at = self
@@ -113,15 +113,14 @@ impl<D: Disk> SegmentSet<D> {
         }
     }
 
-    /// The part with entry `index`, and the hit of its record there. `None` if the log does not
-    /// reach so far.
+    /// The segment with entry `index`, and the search hit in it. `None` beyond the end of the log.
     #[inline(always)]
     fn find(&self, disk: &D, index: u64) -> Result<Option<EntryHit<'_, D>>, StorageError> {
         if index < self.base.point.next_index {
             return Err(self.purged());
         }
         // Of several segments that begin at the same index, only the last can hold it: the others
-        // hold control records alone.
+        // have control records only.
         let begin = |at: u64| self.segments[at as usize].segment.before.next_index;
         let next = search_first_above(
             index,
@@ -190,7 +189,7 @@ impl<D: Disk> SegmentSet<D> {
         Ok(batches)
     }
 
-    /// A batch for a peer. It is checked whole: nobody else could tell where the damage was done.
+    /// A batch, verified wholly: a peer that gets it could not tell where it was corrupted.
     pub(super) fn batch(&self, disk: &D, raft_index: u64) -> Result<Option<Batch>, StorageError> {
         let Some((part, ordinal)) = self.find_segment(raft_index) else {
             return self.check_gaps(raft_index).map(|()| None);
@@ -202,7 +201,7 @@ impl<D: Disk> SegmentSet<D> {
         Ok(Some(batch))
     }
 
-    /// What is wrong with the batch `raft_index`, if anything is.
+    /// The corruption of the batch at `raft_index`, if it is corrupt.
     pub(super) fn verify_batch(
         &self,
         disk: &D,
@@ -214,8 +213,8 @@ impl<D: Disk> SegmentSet<D> {
         }
     }
 
-    /// An entry that part `next - 1` does not hold, nor any before: it lies in a gap, or the log
-    /// does not reach so far.
+    /// For an entry that segment `next - 1` and those before do not hold: an error if it lies in a
+    /// gap, and `Ok` if it is beyond the end of the log.
     fn check_missing(&self, disk: &D, next: usize) -> Result<(), StorageError> {
         let reached = next.checked_sub(1).map_or(0, |at| self.segments[at].segment.first);
         match (
@@ -246,15 +245,15 @@ impl<D: Disk> SegmentSet<D> {
     }
 }
 
-/// Reads the log, from any thread.
+/// Reader of the log, for any thread.
 pub(super) struct SegmentReader<D: Disk> {
     pub(super) disk: Arc<D>,
     pub(super) live: Arc<ArcSwap<SegmentSet<D>>>,
 }
 
 impl<D: Disk> SegmentReader<D> {
-    /// Runs `read` on the log as it is now. A segment can be purged while `read` is on its way to
-    /// open it; then the log as it is then says so.
+    /// Runs `read` on the current segment set. If a segment is purged before `read` has opened it,
+    /// `read` runs again on the set that there is then, which knows of the purge.
     #[inline(always)]
     fn read<T>(
         &self,

@@ -7,20 +7,20 @@ use super::fs::{Disk, MapOf};
 use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How the names of spares end. Recovery removes all of them: one that was taken just before a
-/// crash may hold records.
+/// The suffix of spares. Recovery removes all of them: one that was activated just before a crash
+/// may hold records.
 pub(super) const SPARE_SUFFIX: &str = ".spare";
 
-/// How many spares are kept: one that was made, and one from a purge.
+/// The most spares: one that was created, and one from a purge.
 pub(super) const SPARES_MAX: usize = 2;
 
-/// A segment that nobody uses yet.
+/// A segment file that is not in use yet.
 pub(super) struct Spare<D: Disk> {
     pub(super) name: String,
     pub(super) file: Arc<D::File>,
     pub(super) map: MapOf<D>,
     pub(super) bytes: u64,
-    /// Up to here its blocks have been written.
+    /// Its blocks are written up to here.
     pub(super) written: u64,
 }
 
@@ -30,13 +30,13 @@ impl<D: Disk> Spare<D> {
     }
 }
 
-/// The segments that are kept ready.
+/// The spares that are ready.
 pub(super) struct Spares<D: Disk> {
     pub(super) ready: Mutex<Vec<Spare<D>>>,
-    /// A chore is at work on them.
+    /// A background task is working on them.
     pub(super) busy: AtomicBool,
-    /// The last attempt failed. Not tried again before something has changed: a full disk must not
-    /// keep a thread busy.
+    /// The last attempt failed. No retry until something changes: a full disk must not keep a
+    /// thread busy.
     pub(super) backed_off: AtomicBool,
     named: AtomicU64,
 }
@@ -53,8 +53,8 @@ impl<D: Disk> Default for Spares<D> {
 }
 
 impl<D: Disk> Spares<D> {
-    /// A spare that is large enough, if there is one: that with the most blocks written. Waits for
-    /// at most one step of zeros.
+    /// A spare that is large enough, if there is one: the one with the most blocks written. Waits
+    /// for at most one step of zero-filling.
     pub(super) fn take(&self, bytes: u64) -> Option<Spare<D>> {
         self.backed_off.store(false, Ordering::Relaxed);
         let mut ready = self.ready.lock();
@@ -64,12 +64,12 @@ impl<D: Disk> Spares<D> {
         Some(ready.swap_remove(best))
     }
 
-    /// Puts one back that was not used after all.
+    /// Puts back a spare.
     pub(super) fn put(&self, spare: Spare<D>) {
         self.ready.lock().push(spare);
     }
 
-    /// Room was made on the disk.
+    /// Space was freed on the disk.
     pub(super) fn clear_backoff(&self) {
         self.backed_off.store(false, Ordering::Relaxed);
     }
@@ -81,17 +81,17 @@ impl<D: Disk> Spares<D> {
         )
     }
 
-    /// Whether there is one as it is ordered.
+    /// Whether a spare satisfies `request`.
     pub(super) fn is_ready(&self, request: SpareRequest) -> bool {
         self.ready.lock().iter().any(|spare| spare.satisfies(request))
     }
 }
 
-/// What the next spare is to be.
+/// What the next spare should be.
 #[derive(Clone, Copy)]
 pub(super) struct SpareRequest {
     pub(super) incarnation: u64,
     pub(super) bytes: u64,
-    /// How much of it should have been filled with zeros by now.
+    /// How much of it should be zero-filled by now.
     pub(super) written: u64,
 }

@@ -1,16 +1,15 @@
-//! What is durable, and how it becomes so.
+//! Syncs: what is durable, and how it becomes so.
 //!
-//! Every change of the log (an append, a save, a purge ..) has a number, counted from 1 in this
-//! run. A sync captures the files that were changed, and the number of the newest change; when it
-//! has succeeded, all changes up to that number are durable. What must wait for a change to be
+//! Every change of the log (an append, a save, a purge ..) has a number, counted from 1 in each
+//! run. A sync captures the files that were changed, and the number of the last change; when it
+//! succeeds, all changes up to that number are durable. Work that must wait for a change to be
 //! durable (removing a file, sealing a segment, overwriting an old state) compares numbers.
 //!
 //! Invariants:
-//! 1. `fdatasync` runs under one lock, and a failure poisons the log before that lock is given
-//!    back. So an error that the kernel reports once is never missed by a second sync of the same
-//!    file.
-//! 2. `Durable::synced` is never above what a crash would leave. Cutting the log lowers it and
-//!    begins a new era; a sync that was begun in an older era does not raise it again.
+//! 1. `fdatasync` runs under one lock, and a failure poisons the log before the lock is released.
+//!    So an error that the kernel reports once is not missed by a second sync of the same file.
+//! 2. `Durable::synced` is never above what a crash would leave. Truncating the log lowers it and
+//!    begins a new epoch; a sync that was begun in an older epoch does not raise it again.
 
 use std::sync::Arc;
 
@@ -21,10 +20,10 @@ use super::log_shared::LogShared;
 use super::metadata::{STATE_NAME, write_watermark};
 use crate::storage::{PendingSync, StorageError};
 
-/// Something that has been changed and not yet synced.
+/// Something that was changed and is not synced yet.
 pub(super) struct Dirty<D: Disk> {
     pub(super) target: Target<D>,
-    /// The number of the newest change to it.
+    /// The number of the last change to it.
     pub(super) change: u64,
 }
 
@@ -34,7 +33,7 @@ pub(super) enum Target<D: Disk> {
         name: String,
         file: Arc<D::File>,
     },
-    /// Names: files that were created, renamed or removed.
+    /// The directory: files that were created, renamed or removed.
     Names,
 }
 
@@ -85,14 +84,13 @@ impl<D: Disk> Target<D> {
         } else {
             sync()
         };
-        // A full disk at this point is no better than a broken one: some of what was written is not
-        // there.
+        // An error of a sync is final, a full disk included: some of what was written is not there.
         done.map_err(|error| broken(&*shared.disk, "sync", self.name(), error))?;
         self.check_name(shared)
     }
 
-    /// What is durable in a file that has no name is lost all the same: somebody else removed it,
-    /// or all of the directory.
+    /// A durable file without a name is lost too: another process removed it, or the whole
+    /// directory.
     fn check_name(&self, shared: &LogShared<D>) -> Result<(), StorageError> {
         let (disk, name) = (&*shared.disk, self.name());
         let held = match self {
@@ -108,11 +106,11 @@ impl<D: Disk> Target<D> {
     }
 }
 
-/// A sync under way.
+/// A sync that was begun.
 pub(super) struct SegmentSync<D: Disk> {
     pub(super) shared: Arc<LogShared<D>>,
     pub(super) dirty: Vec<Dirty<D>>,
-    /// What will be durable.
+    /// The last change that will be durable.
     change: u64,
     synced: DurablePoint,
     epoch: u64,

@@ -1,16 +1,15 @@
-//! Looking at the log in a directory that nobody has open: what it is, whether it is sound, and
-//! what it holds. Making and restoring backups of it.
+//! Tools for a closed log: inspect, verify and dump it; make and restore backups.
 //!
-//! Nothing of it is ever changed, no file and no date. As long as one of these functions runs, the
-//! log cannot be opened by others; a log that is open is refused with [`StorageError::InUse`].
-//! Memory is bounded by the largest batch, plus 32 bytes for each batch of one segment.
+//! The log is never changed, neither files nor dates. While one of these functions runs, others
+//! cannot open the log; an open log is refused with [`StorageError::InUse`]. Memory is bounded by
+//! the largest batch, plus 32 bytes for each batch of one segment.
 //!
-//! What is damaged is told as [`Corruption`], with file, offset and raft index, and does not end
-//! the work. An error does: the directory holds no log, or one of a newer version, or it cannot be
-//! told whose it is or what its node promised.
+//! Corruption is reported as [`Corruption`], with file, offset and raft index, and does not end the
+//! work. An error does: the directory holds no log, or one of a newer version, or its owner or what
+//! its node promised cannot be read.
 //!
-//! A log holds what was appended, committed or not; how far it is known to be committed is in
-//! [`Inspection::hard_state`].
+//! A log holds what was appended, committed or not; [`Inspection::hard_state`] says how far it is
+//! known to be committed.
 
 mod backup;
 mod read_only;
@@ -43,24 +42,24 @@ use crate::storage::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// Which copy of the disk this is, and how often it has been opened so far.
+    /// The id of the directory, and how often it was opened so far.
     pub identity: DirectoryIdentity,
-    /// Whose log it is.
+    /// The owner of the log.
     pub owner: LogOwner,
     /// Term, vote and commit hint as they were last saved.
     pub hard_state: HardState,
     /// Where the log begins.
     pub base: Base,
-    /// Where it ends. Of a damaged log: the mark after the last batch that can be read.
+    /// Where it ends. In a corrupt log: the log point after the last batch that can be read.
     pub last: LogPoint,
-    /// The data-directory ids of peers that this node has met.
+    /// The directory ids of peers that this node has connected to.
     pub peers: Vec<(NodeId, u128)>,
     /// The files that make up the log, in order.
     pub segments: Vec<SegmentFile>,
     /// Names of files that opening the log would remove: segments with nothing left of the log, and
-    /// segments made ahead.
+    /// spare segments.
     pub leftover: Vec<String>,
-    /// What cannot be read back, as far as opening looks. Empty for a sound log.
+    /// What does not read back, as far as opening checks. Empty for an intact log.
     pub corruption: Vec<Corruption>,
 }
 
@@ -76,11 +75,11 @@ pub struct SegmentFile {
     pub first_index: u64,
     /// The length of the file.
     pub bytes: u64,
-    /// Whether it takes no more, and opening needs to read nothing but its first page.
+    /// Whether it is full and has an index, so that opening reads only its first page.
     pub is_sealed: bool,
 }
 
-/// What came out when every byte of a log was read.
+/// The result of reading every byte of a log.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verification {
@@ -92,7 +91,7 @@ pub struct Verification {
     pub entries: u64,
     /// How many bytes of payload.
     pub payload_bytes: u64,
-    /// Everything that does not read back as it was written, in order. Empty for a sound log.
+    /// Everything that does not read back as it was written, in order. Empty for an intact log.
     pub corruption: Vec<Corruption>,
 }
 
@@ -105,8 +104,8 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Tells what the log in `dir` is. Costs what opening it costs: the segments that are not sealed
-/// are read.
+/// Describes the log in `dir`. Costs as much as opening it: the segments that are not sealed are
+/// read.
 ///
 /// # Errors
 /// See the [module](self).
@@ -123,7 +122,7 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verification, StorageError> {
     verify_with(dir, |_| ())
 }
 
-/// [`verify`], which tells `progress` after each batch how far it has come.
+/// [`verify`], which reports to `progress` after each batch.
 ///
 /// # Errors
 /// Those of [`verify`].
@@ -137,8 +136,8 @@ pub fn verify_with(
     })
 }
 
-/// Gives the entries of the log in `dir` with an index in `indexes` to `each`, in order, until it
-/// breaks off. A batch that cannot be read is given as its error, once, in place of its entries.
+/// Passes the entries of the log in `dir` with an index in `indexes` to `each`, in order, until it
+/// breaks. A batch that cannot be read is passed as its error, once, in place of its entries.
 ///
 /// # Errors
 /// See the [module](self).
@@ -155,7 +154,7 @@ pub fn dump(
         if is_before || begins[at] >= indexes.end {
             continue;
         }
-        // In a damaged segment the search may find nothing; then all of it is looked through.
+        // In a corrupt segment the search may find nothing; then all of it is read.
         let hit = part
             .segment
             .contents(&opened.disk)
@@ -198,7 +197,7 @@ fn dump_batch(
     ControlFlow::Continue(())
 }
 
-/// A directory without the file that every log begins with is named itself.
+/// The error for a directory without the file `identity` names the directory.
 fn no_log(disk: &ReadOnlyDisk, error: StorageError) -> StorageError {
     match error {
         StorageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -213,16 +212,16 @@ fn state_file(disk: &ReadOnlyDisk) -> Result<Arc<ReadOnlyFile>, StorageError> {
     disk.open(STATE_NAME).map(Arc::new).map_err(|error| failed(disk, "read", STATE_NAME, error))
 }
 
-/// A log that is being looked at.
+/// A log that is being read.
 pub(super) struct OpenedLog {
     disk: ReadOnlyDisk,
     pub(super) inspection: Inspection,
     state: Metadata,
     /// The newest raft index that is known to be committed.
     commit: u64,
-    /// Given up one by one: what is known of the records of a segment goes with it.
+    /// Dropped one by one, and with each the record index of its segment.
     segments: Vec<LiveSegment<ReadOnlyDisk>>,
-    /// Where a copy of the identity is that is not intact.
+    /// The offset of a copy of the identity that is not intact.
     bad_identity: Option<u64>,
     _lock: Option<<ReadOnlyDisk as Disk>::Lock>,
 }
@@ -249,7 +248,7 @@ impl OpenedLog {
         })
     }
 
-    /// A log that nobody else knows of yet, and that has no identity of its own.
+    /// A log that is not visible to others yet, and has no identity of its own.
     pub(super) fn unlocked(dir: &Path, identity: IdentityFile) -> Result<OpenedLog, StorageError> {
         let disk = ReadOnlyDisk::open(dir)?;
         let file = state_file(&disk)?;
@@ -308,7 +307,7 @@ impl OpenedLog {
         })
     }
 
-    /// Reads every byte that counts, unless `progress` breaks it off.
+    /// Reads every byte that counts, until `progress` returns an error.
     pub(super) fn verify<E: From<StorageError>>(
         self,
         mut progress: impl FnMut(Progress) -> Result<(), E>,
@@ -370,7 +369,7 @@ fn segment_file(
 struct Verifier<'a> {
     disk: &'a ReadOnlyDisk,
     directory: u128,
-    /// The mark in front of what is read next, if that is known.
+    /// The log point before the next record, if known.
     before: Option<LogPoint>,
     batches: u64,
     entries: u64,
@@ -385,7 +384,7 @@ impl<'a> Verifier<'a> {
         Verifier { disk, directory, before, batches: 0, entries: 0, payload_bytes: 0, corruption }
     }
 
-    /// Reads what a segment has beside its records.
+    /// Checks what a segment has besides its records.
     fn begin(&mut self, part: &LiveSegment<ReadOnlyDisk>) -> Result<(), StorageError> {
         let segment = &part.segment;
         if self.before.is_some_and(|before| before.raft_index + 1 != segment.first) {
@@ -438,7 +437,7 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Notes damage that no batch is lost by.
+    /// Adds corruption that loses no batch.
     fn report(&mut self, name: &str, offset: u64, raft_index: u64, reason: &str) {
         let known = |corruption: &Corruption| {
             corruption.path == self.disk.path(name) && corruption.offset == offset

@@ -1,4 +1,4 @@
-//! The one writer of an open log.
+//! The single writer of an open log.
 
 use std::io;
 use std::sync::Arc;
@@ -25,20 +25,21 @@ use crate::storage::{
     BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogPoint, PendingSync, StorageError,
 };
 
-/// The most that one record may take: its length is kept in 32 bits.
+/// The most bytes of one record: its length is stored in 32 bits.
 const BODY_BYTES_MAX: usize = u32::MAX as usize - 4096;
 
 /// The size of the first segment of a run, unless segments are smaller. Each later one is at most
 /// twice as large as the one before.
 const FIRST_SEGMENT_BYTES: u64 = 8 << 20;
 
-/// If so much is written between two syncs, over so many of them, zeros cost more than they gain.
-/// Measured on ext4, with files that are filled with zeros meanwhile and files that are not: 1.24
-/// times the bytes a second with 64 KiB a sync, 0.79 times with 512 KiB.
+/// Above so many bytes between two syncs, on average over at least [`LARGE_SYNCS_MIN`] of them,
+/// zero-filling costs more than it gains. Measured on ext4, with files that are zero-filled
+/// meanwhile and files that are not: 1.24 times the bytes a second with 64 KiB a sync, 0.79 times
+/// with 512 KiB.
 const LARGE_SYNC_BYTES: u64 = 192 << 10;
 const LARGE_SYNCS_MIN: u64 = 8;
 
-/// The state, the names, and the segment that is written to.
+/// The state, the directory, and the active segment.
 const DIRTY_MIN: usize = 3;
 
 pub(super) struct Writer<D: Disk> {
@@ -50,24 +51,24 @@ pub(super) struct Writer<D: Disk> {
     pub(super) tail: Option<ActiveSegment<D>>,
     pub(super) cleanup: CleanupQueue<D>,
     dirty: Vec<Dirty<D>>,
-    /// The number of the newest change.
+    /// The number of the last change.
     change: u64,
-    /// How many segments this run has begun.
+    /// The number of segments begun in this run.
     begun: u64,
-    /// How many syncs were begun since the tail was.
+    /// The number of syncs begun since the active segment was.
     syncs: u64,
     /// Reused from one append to the next.
     points: Vec<LogPoint>,
 }
 
-/// What an append has written but not yet shown. Dropped, it leaves the log as it was.
+/// An append that is written, but not published. Rolled back, it leaves the log as it was.
 struct PendingAppend<D: Disk> {
     live: Option<SegmentSet<D>>,
-    /// Segments that will have nothing left of the log.
+    /// Segments that will have nothing left of the log, and become obsolete.
     obsolete: Vec<Arc<Segment<D>>>,
-    /// The tail that was there before, if the log is cut.
+    /// The previous active segment, if the log is truncated.
     cut: Option<ActiveSegment<D>>,
-    /// Tails that take no more, the one that was there before included if it is not cut.
+    /// Full segments, including the previous active one if it is not truncated.
     full: Vec<ActiveSegment<D>>,
     tail: Option<ActiveSegment<D>>,
 }
@@ -127,8 +128,8 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Makes durable and seals what is held open of full segments, if that is too many by now. Most
-    /// often syncs and chores see to it in time.
+    /// Syncs and seals full segments, if too many are open. Mostly syncs and background tasks do so
+    /// in time.
     fn close_segments(&mut self) -> Result<(), StorageError> {
         if !self.cleanup.is_at_limit() {
             return Ok(());
@@ -139,12 +140,13 @@ impl<D: Disk> Writer<D> {
         sealed
     }
 
-    /// Whether a sync is due, though nobody asked for one.
+    /// Whether a sync is due, though none was requested.
     pub(super) fn is_behind(&self) -> bool {
         self.cleanup.is_behind(self.shared.durable().change)
     }
 
-    /// Reads from their footers what has been sealed meanwhile, and forgets files that are durable.
+    /// Switches segments that were sealed meanwhile to their footers, and drops files that are
+    /// durable from the dirty list.
     fn apply_seals(&mut self) {
         if let Some(updated) = self.cleanup.apply_seals(&self.shared, &self.live.load()) {
             self.live.store(Arc::new(updated));
@@ -159,7 +161,7 @@ impl<D: Disk> Writer<D> {
         self.dirty.retain(|dirty| dirty.change > durable);
     }
 
-    /// Computes the marks before, between and after `batches`, if they continue the log.
+    /// Computes the log points before, between and after `batches`, if they continue the log.
     fn check_contiguous(&mut self, batches: &[Batch]) -> Result<(), StorageError> {
         let first = batches[0].raft_index();
         let before = if first == self.last.raft_index + 1 {
@@ -194,12 +196,12 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Writes `batches` into the tail of the pending, and into new segments where that has no room. A
-    /// cut always begins a new one.
+    /// Writes `batches` into the active segment, and into new segments when it is full. A
+    /// truncation always begins a new one.
     ///
-    /// All segments are there before the first record is written, and into the one that was there
-    /// before it is written last. So what a disk is too full for leaves no record behind but in new
-    /// segments, and these can be removed.
+    /// All segments are created before the first record is written, and the previous active segment
+    /// is written last. So if the disk is full, records are left only in new segments, and these
+    /// can be removed.
     fn write(
         &mut self,
         pending: &mut PendingAppend<D>,
@@ -234,8 +236,8 @@ impl<D: Disk> Writer<D> {
         write(first, share, share_points)
     }
 
-    /// Begins a new segment with the batch `next`, behind the mark `before`. Readers do not see it
-    /// yet.
+    /// Begins a new segment, with `next` as its first batch, after the log point `before`. Not yet
+    /// visible to readers.
     fn roll(
         &mut self,
         pending: &mut PendingAppend<D>,
@@ -245,8 +247,8 @@ impl<D: Disk> Writer<D> {
         let needed = format::RECORDS_AT + bytes_needed(next);
         let spare = match self.shared.spares.take(needed) {
             Some(spare) => spare,
-            // Nobody may have had time to make the first one ready, so it is small and made in full
-            // at once. A later one that is not ready is not waited for.
+            // The first segment may not have been prepared yet, so it is small, and zero-filled at
+            // once. A later one is not waited for.
             None if pending.tail.is_none() && pending.full.is_empty() && pending.cut.is_none() => {
                 let bytes = needed.max(self.options.segment_bytes.min(FIRST_SEGMENT_BYTES));
                 preallocate::make(&self.shared, self.incarnation(), bytes, self.options.zero_fill)?
@@ -268,7 +270,7 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Makes a spare the segment behind the mark `before`, by giving it that name.
+    /// Renames a spare to the segment that follows the log point `before`.
     fn activate(
         &mut self,
         spare: Spare<D>,
@@ -282,7 +284,7 @@ impl<D: Disk> Writer<D> {
             disk.rename(&spare.name, &format::segment_name(id, before.raft_index + 1))
         {
             let error = match error.kind() {
-                // It was there: somebody else has removed it.
+                // It existed: another process has removed it.
                 io::ErrorKind::NotFound => StorageError::Removed { path: disk.path(&spare.name) },
                 _ => not_written(disk, "rename", &spare.name, error),
             };
@@ -294,7 +296,7 @@ impl<D: Disk> Writer<D> {
         Ok(ActiveSegment::new(Arc::new(segment), file, bytes, format::RECORDS_AT))
     }
 
-    /// Shows readers what was appended.
+    /// Makes the append visible to readers.
     fn publish(&mut self, pending: PendingAppend<D>) {
         let PendingAppend { live, obsolete, cut, full, tail } = pending;
         let change = self.change;
@@ -317,8 +319,8 @@ impl<D: Disk> Writer<D> {
         self.last = *self.points.last().expect("an append has batches");
     }
 
-    /// Puts things back as they were. Segments that were begun are removed durably: a recovery that
-    /// finds them would count what was written into them, and nobody took that.
+    /// Undoes an append. Segments that were begun are removed durably: recovery would count the
+    /// records in them, and the append was refused.
     fn roll_back(&mut self, pending: PendingAppend<D>, error: StorageError) -> StorageError {
         let PendingAppend { cut, full, tail, .. } = pending;
         let before = self.live.load();
@@ -338,7 +340,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Removes these segments, durably. Whatever keeps them there is final.
+    /// Removes these segments durably. An error is final.
     fn remove(&self, tails: &[ActiveSegment<D>]) -> Result<(), StorageError> {
         let shared = &self.shared;
         for ActiveSegment { segment, .. } in tails {
@@ -350,8 +352,8 @@ impl<D: Disk> Writer<D> {
     }
 
     pub(super) fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        // Of the commit no more is kept than is durable: a power cut may leave this state beside an
-        // older log, with a tail that was cut off since, and that was never committed.
+        // The saved commit never exceeds the durable log: after a power cut, this state may meet an
+        // older log whose tail was truncated since, and was never committed.
         let durable = if planted!("a commit outlives the batches that it speaks of") {
             u64::MAX
         } else {
@@ -400,9 +402,9 @@ impl<D: Disk> Writer<D> {
     pub(super) fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
         self.shared.check_poison()?;
         let live = self.live.load_full();
-        // The new base can be durable before the segment that begins there. If that one came with a
-        // cut, what it replaced was durable, and a crash would leave neither. So a segment is
-        // waited for until it holds something durable itself.
+        // The new base can become durable before the segment that begins there. If that segment
+        // came with a truncation, its predecessor was durable, and a crash could leave neither. So
+        // a segment counts only once something in it is durable.
         let durable = self.shared.durable().synced.raft_index;
         let dispensable = |next: &Segment<D>| {
             let before = &next.before;
@@ -427,7 +429,7 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Writes a new state. The old one stays if that fails for want of room.
+    /// Writes a new state. On a temporary error the old one stays.
     fn change_state(&mut self, change: impl FnOnce(&mut Metadata)) -> Result<(), StorageError> {
         self.shared.check_poison()?;
         let mut state = self.state.state.clone();
@@ -473,13 +475,13 @@ impl<D: Disk> Writer<D> {
             bytes: self.options.segment_bytes,
             written: 0,
         };
-        // First, for a segment that is used again is a spare that need not be made.
+        // Purged segments first, for a recycled one saves creating a spare.
         self.cleanup
             .next_task(&self.shared, purged)
             .or_else(|| preallocate::next_task(&self.shared, self.next_spare()?))
     }
 
-    /// What the next segment should be by now. `None`: there is time.
+    /// The spare that should exist by now. `None`: it is not due yet.
     fn next_spare(&self) -> Option<SpareRequest> {
         let SegmentOptions { segment_bytes, zero_fill, .. } = self.options;
         let incarnation = self.incarnation();
@@ -491,7 +493,7 @@ impl<D: Disk> Writer<D> {
                 written: if zero_fill { bytes } else { 0 },
             });
         };
-        // At most twice as large as the one before, so that its zeros keep step.
+        // At most twice as large as the one before, so that zero-filling keeps up.
         let bytes = segment_bytes.min(2 * tail.bytes);
         let has_large_syncs = tail.at >= self.syncs.max(LARGE_SYNCS_MIN) * LARGE_SYNC_BYTES;
         let (begin, end) = (tail.bytes / 8, tail.bytes / 8 * 7);
@@ -512,8 +514,8 @@ impl<D: Disk> Writer<D> {
     }
 
     /// The id of the next segment: the incarnation and a count. The incarnation is durable before
-    /// the first segment of a run is begun, so no id is ever used again, whatever files a crash
-    /// took or brought back.
+    /// the first segment of a run is begun, so no id is used twice, whatever files a crash removed
+    /// or brought back.
     fn next_segment(&self) -> u64 {
         if planted!("segment ids are used again") {
             self.begun
@@ -527,8 +529,8 @@ impl<D: Disk> Writer<D> {
     }
 }
 
-/// Closing leaves nothing unsynced, and notes how far the log reaches, so that a later opening can
-/// tell if any of it is missing.
+/// Closing syncs everything, and writes how far the log reaches, so that a later opening can detect
+/// a loss.
 impl<D: Disk> Drop for Writer<D> {
     fn drop(&mut self) {
         if self.shared.check_poison().is_err() {
