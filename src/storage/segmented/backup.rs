@@ -21,7 +21,7 @@
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use self::target::Target;
-use super::error::{failed, too_large};
+use super::error::{failed, is_not_found, too_large};
 use super::file_io::{read_exact, write_all};
 use super::format::{self, PAGE_BYTES, RECORDS_AT};
 use super::fs::Disk;
@@ -345,5 +345,5 @@ impl BackupWriter<'_> {
 
 /// Whether a file did not exist any more.
 fn is_gone(error: &BackupError) -> bool {
-    matches!(error, BackupError::Storage(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
+    matches!(error, BackupError::Storage(error) if is_not_found(error))
 }

@@ -107,7 +107,7 @@ impl<D: Disk> Candidate<D> {
         }
     }
 
-    /// The mark after its record `raft_index`.
+    /// The log point after its record `raft_index`.
     pub(super) fn point(
         &self,
         disk: &D,

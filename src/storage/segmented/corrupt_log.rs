@@ -158,7 +158,8 @@ impl<D: Disk> CorruptLog<D> {
         match batch.point_after(before) {
             Ok(point) if point == known => Ok(()),
             _ => Err(StorageError::NotContiguous(format!(
-                "raft index {raft_index}, which is intact, does not continue what was to be put before it"
+                "raft index {raft_index}, which is intact, does not continue what was to be put \
+                 before it"
             ))),
         }
     }

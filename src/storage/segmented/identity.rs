@@ -182,8 +182,9 @@ mod tests {
         disk.attach(false).unwrap();
         let page = PageWriter::new(MAGIC).u32(VERSION + 1).finish(PAGE_BYTES).unwrap();
         std::fs::write(dir.path().join(IDENTITY_NAME), page.repeat(2)).unwrap();
-        assert!(
-            matches!(IdentityFile::read(&disk), Err(StorageError::UnknownVersion { found, .. }) if found == VERSION + 1)
-        );
+        assert!(matches!(
+            IdentityFile::read(&disk),
+            Err(StorageError::UnknownVersion { found, .. }) if found == VERSION + 1
+        ));
     }
 }

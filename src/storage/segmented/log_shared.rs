@@ -1,5 +1,5 @@
-//! What the writer, its syncs and its background tasks share: the open files, the durable point, and
-//! the error that ended the log.
+//! What the writer, its syncs and its background tasks share: the open files, the durable point,
+//! and the error that ended the log.
 
 use std::sync::Arc;
 
@@ -85,8 +85,8 @@ impl<D: Disk> LogShared<D> {
         durable.epoch += 1;
     }
 
-    /// All changes up to `change` are durable now, and if the log was not truncated since `epoch`, so
-    /// is the log up to `synced`. Whether that raised the durable point.
+    /// All changes up to `change` are durable now, and if the log was not truncated since `epoch`,
+    /// so is the log up to `synced`. Whether that raised the durable point.
     pub(super) fn raise_durable(&self, change: u64, synced: DurablePoint, epoch: u64) -> bool {
         let mut durable = self.durable.lock();
         durable.change = durable.change.max(change);

@@ -207,14 +207,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_guess_finds_what_a_look_at_all_finds(steps in prop::collection::vec(prop_oneof![Just(0u64), Just(7), 1..3u64, 0..1_000_000u64], 0..80), start in 0..50u64) {
-            let keys: Vec<u64> = steps.iter().scan(start, |key, step| { *key += step; Some(*key) }).collect();
-            let around = keys.iter().flat_map(|&key| [key.saturating_sub(1), key, key + 1]).chain([0, u64::MAX]);
-            for wanted in around {
-                let found = search_first_above(wanted, start, keys.len() as u64, |at| keys[at as usize]);
+        fn a_guess_finds_what_a_look_at_all_finds(
+            steps in prop::collection::vec(
+                prop_oneof![Just(0u64), Just(7), 1..3u64, 0..1_000_000u64],
+                0..80,
+            ),
+            start in 0..50u64,
+        ) {
+            let mut key = start;
+            let sum = |step: &u64| {
+                key += step;
+                key
+            };
+            let keys: Vec<u64> = steps.iter().map(sum).collect();
+            let around = keys.iter().flat_map(|&key| [key.saturating_sub(1), key, key + 1]);
+            for wanted in around.chain([0, u64::MAX]) {
+                let key = |at| keys[at as usize];
+                let found = search_first_above(wanted, start, keys.len() as u64, key);
                 let at = keys.partition_point(|&key| key <= wanted);
                 let before = if at == 0 { start } else { keys[at - 1] };
-                let expected = keys.get(at).map(|&after| SearchHit { ordinal: at as u64, indexes: before..after });
+                let hit = |&after| SearchHit { ordinal: at as u64, indexes: before..after };
+                let expected = keys.get(at).map(hit);
                 prop_assert_eq!(found, expected, "{} in {:?}", wanted, keys);
             }
         }

@@ -1,8 +1,8 @@
 //! Which sealed segments are mapped: at most a given number, evicted by the CLOCK algorithm.
 //!
 //! A sealed segment is mapped when it is read and is not mapped. Above the limit, another one is
-//! evicted: one that was not read since the clock hand last passed it. Its file is unmapped when the
-//! last slice of the map is dropped, and mapped again at the next read.
+//! evicted: one that was not read since the clock hand last passed it. Its file is unmapped when
+//! the last slice of the map is dropped, and mapped again at the next read.
 //!
 //! A read of a mapped segment takes no lock, and writes nothing that other threads read, except one
 //! flag after each pass of the clock hand. The lock here is held for a few steps by a thread that

@@ -2,17 +2,17 @@
 //! the number of openings.
 //!
 //! ```text
-//! slot 0: generation 4k     [copy][copy]      each copy one checksummed page of 4096 bytes
+//! slot 0: generation 4k     [copy][copy]   each copy one checksummed page of 4096 bytes
 //! slot 1: generation 4k+1   [copy][copy]
 //! slot 2: generation 4k+2   [copy][copy]
 //! slot 3: generation 4k+3   [copy][copy]
-//! watermark                 [sector]          the newest raft index known to be durable; written without a sync of its own
+//! watermark                 [sector]       the newest raft index known to be durable; not synced
 //! ```
 //!
 //! The newest generation with an intact copy is the state. Why that is safe:
 //! 1. A slot is written again only when a newer generation than the one in it is durable. So a torn
 //!    write costs nothing that was synced.
-//! 2. Each generation has two copies. So a bit that flips in one costs nothing at all.
+//! 2. Each generation has two copies. So a bit that flips in one is harmless.
 //! 3. The file never changes its length. So a full disk does not keep a node from saving its vote,
 //!    or from purging.
 

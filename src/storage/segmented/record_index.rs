@@ -4,8 +4,8 @@
 //! Why no lock is needed:
 //! 1. One thread writes. It stores the location of a record, then raises `published` with Release.
 //!    Readers load `published` with Acquire, and read no slot behind it.
-//! 2. A slot is written once. Chunks of slots never move: the next chunk is twice as large, and each
-//!    is allocated once.
+//! 2. A slot is written once. Chunks of slots never move: the next chunk is twice as large, and
+//!    each is allocated once.
 //! 3. The bytes of a record are in the file before its slot is published, and are never written
 //!    again.
 

@@ -29,7 +29,7 @@ pub(super) struct RecoveredLog<D: Disk> {
     pub(super) missing_ranges: Vec<MissingRange>,
     /// Segments with a bad header, by id and first raft index.
     pub(super) bad_headers: Vec<(u64, u64)>,
-    /// The furthest place that anything bears evidence to, if the log is damaged.
+    /// In a corrupt log, the furthest durable point in any evidence.
     pub(super) max_evidence: Option<DurablePoint>,
 }
 

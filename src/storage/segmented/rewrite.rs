@@ -105,8 +105,8 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
     /// renames it durably. Returns how many those are.
     ///
     /// # Errors
-    /// [`StorageError::NotContiguous`] if they do not fit what the file holds of them, of what
-    /// follows, or of their offset. Unless it is another, what is on the disk is as before.
+    /// [`StorageError::NotContiguous`] if they contradict what the file holds, or do not fit in
+    /// their space. After a temporary error, the disk is as before. Any other error is final.
     pub(super) fn fill(&self, before: &LogPoint, batches: &[Batch]) -> Result<usize, StorageError> {
         let here = batches.iter().take_while(|batch| batch.raft_index() < self.end).count();
         let (patches, reached) = self.patches(before, &batches[..here])?;
@@ -312,7 +312,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
 /// header is restored last.
 ///
 /// # Errors
-/// [`StorageError::Full`], and the log is as before. Any other is final.
+/// [`StorageError::Full`] leaves the log as before. Any other is final.
 pub(super) fn copy_suffix<D: Disk>(
     disk: &D,
     segment: &Arc<Segment<D>>,

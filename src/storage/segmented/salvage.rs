@@ -111,7 +111,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 before = self.point_of(candidate, (*bound).min(candidate.end()) - 1);
                 !proved
             });
-            // Leaving one out lets older ones reach further, so all is looked at again.
+            // Without it, older ones may reach further: start over.
             if let Some((unproved, _)) = unproved {
                 left.retain(|at| at != unproved);
                 continue;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::error::{corrupt, is_not_found};
 use super::format::DurablePoint;
 use super::fs::Disk;
 use super::lookup::{SearchHit, search_first_above};
@@ -151,7 +152,7 @@ impl<D: Disk> SegmentSet<D> {
         if batch.first_index().is_none_or(|first| index < first)
             || batch.end_index().is_none_or(|end| index >= end)
         {
-            return Err(super::error::corrupt(
+            return Err(corrupt(
                 disk,
                 &part.segment.name,
                 0,
@@ -222,7 +223,7 @@ impl<D: Disk> SegmentSet<D> {
             self.segments.get(next),
         ) {
             (Some(gap), _) => Err(gap.into()),
-            (None, Some(behind)) => Err(super::error::corrupt(
+            (None, Some(behind)) => Err(corrupt(
                 disk,
                 &behind.segment.name,
                 0,
@@ -273,9 +274,8 @@ impl<D: Disk> SegmentReader<D> {
         error: StorageError,
         read: &dyn Fn(&SegmentSet<D>) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        let is_gone = matches!(&error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
         let now = self.live.load();
-        if is_gone && !Arc::ptr_eq(before, &now) { read(&now) } else { Err(error) }
+        if is_not_found(&error) && !Arc::ptr_eq(before, &now) { read(&now) } else { Err(error) }
     }
 }
 

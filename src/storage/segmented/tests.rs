@@ -1,4 +1,4 @@
-//! The log as a whole, on a real disk.
+//! Tests of the whole log, on a real disk.
 
 mod backup;
 mod corrupt;
@@ -42,7 +42,7 @@ pub(super) fn open(dir: &Path) -> (DiskLog, Recovered) {
     (log, recovered)
 }
 
-/// The batch of `payloads` behind `mark`, which is moved on.
+/// The batch of `payloads` behind `point`, which is moved on.
 pub(super) fn batch(point: &mut LogPoint, term: u64, payloads: &[&[u8]]) -> Batch {
     let body = if payloads.is_empty() {
         bytes::Bytes::new()
@@ -261,9 +261,10 @@ fn purging_gives_up_whole_segments_below_what_is_committed() {
     log.purge(50, 30).unwrap();
     let base = log.reader().base().point;
     assert!((20..=30).contains(&base.raft_index), "{base:?}");
-    assert!(
-        matches!(log.reader().batch_containing(base.next_index - 1), Err(StorageError::Purged { first }) if first == base.next_index)
-    );
+    assert!(matches!(
+        log.reader().batch_containing(base.next_index - 1),
+        Err(StorageError::Purged { first }) if first == base.next_index
+    ));
     assert!(matches!(
         log.reader().batches(base.raft_index, 90, 1),
         Err(StorageError::Purged { .. })
@@ -284,7 +285,7 @@ fn purging_gives_up_whole_segments_below_what_is_committed() {
 }
 
 /// A power cut on ext4 showed why: the new base was durable and the segment that begins there was
-/// not, and what the cut had replaced, which was durable, was dead with the old base.
+/// not, and what the cut had replaced, which was durable, was obsolete with the old base.
 #[test]
 fn a_purge_waits_until_the_segment_of_a_cut_is_durable() {
     let dir = tempfile::tempdir().unwrap();

@@ -117,7 +117,7 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection, StorageError> {
 /// checksums, its place in the chain, the footers of sealed segments, both copies of the identity.
 ///
 /// # Errors
-/// See the [module](self). Damage is no error, but part of what is returned.
+/// See the [module](self). Corruption is not an error, but part of the result.
 pub fn verify(dir: impl AsRef<Path>) -> Result<Verification, StorageError> {
     verify_with(dir, |_| ())
 }

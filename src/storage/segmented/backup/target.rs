@@ -1,7 +1,7 @@
 //! The directory that a backup is written to: under a temporary name until it is complete.
 //!
-//! A temporary directory left by a killed process is removed by the next backup beside it. One in
-//! use is locked, so that it is not mistaken for a leftover.
+//! A temporary directory left by a killed process is removed by the next backup with the same
+//! parent. One in use is locked, so that it is not mistaken for a leftover.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;

@@ -1,7 +1,8 @@
-//! The log put to the worst that a disk can do.
+//! Crash tests: the log under power cuts, failing calls, full disks and bit flips.
 
 mod bit_flips;
 mod crash_states;
+mod driver;
 mod failures;
 mod history;
 mod model;

@@ -1,4 +1,4 @@
-//! Any bytes, found in the files of a directory.
+//! Fuzzing: any bytes in the files of a directory.
 
 mod memory_dir;
 
@@ -26,8 +26,8 @@ use crate::storage::{Batch, LogPoint, LogReader, StorageError};
 
 const DIRECTORY: u128 = 0x0123_4567_89ab_cdef;
 
-/// Any bytes either are refused as a page, a header, a seal or a place, or say something that would
-/// be written as it came.
+/// Any bytes are either refused as a page, a header, a seal or an index entry, or decode to a value
+/// that encodes to the same bytes.
 pub fn page(input: &[u8]) {
     let mut fuzz_input = FuzzInput(input);
     let (what, segment, first) = (fuzz_input.byte(), fuzz_input.u64(), fuzz_input.u64());
@@ -144,13 +144,13 @@ fn seal_header(record: &mut [u8], segment: u64, seed: u32) -> Option<()> {
 }
 
 /// A directory of up to four segments of any contents opens or is refused; if it opens, every batch
-/// of it reads back, or is reported.
+/// of it reads back, or is reported corrupt.
 ///
-/// An input is u8 bits: 1 there is a watermark, 2 the log begins close to the last raft index there
-/// is; u8 and u8 of the watermark; for each segment: u8 how, u8 id, u8 first raft index, u16
-/// length, then the seal if it has one, then what follows page 0. Bits of `how`: 1 there is a
-/// segment, 2 with a seal, 4 its checksums are put right, 8 and its marks too, 16 close to the last
-/// raft index there is.
+/// An input is u8 bits: 1 there is a watermark, 2 the log begins close to the highest raft index;
+/// u8 and u8 of the watermark; for each segment: u8 `how`, u8 id, u8 first raft index, u16 length,
+/// then the seal if it has one, then what follows page 0. Bits of `how`: 1 there is a segment, 2
+/// with a seal, 4 its checksums are corrected, 8 and its log points too, 16 close to the highest
+/// raft index.
 pub fn segment(input: &[u8]) {
     let mut fuzz_input = FuzzInput(input);
     let mut dir = MemoryDir::default();
@@ -231,8 +231,8 @@ fn segment_of(
     bytes
 }
 
-/// Puts right the checksums of the record at the start of `bytes`, and its mark if `mark` is the
-/// one before it. Returns how long it is.
+/// Corrects the checksums of the record at the start of `bytes`, and its log point if `point` is
+/// the one before it. Returns its length.
 fn put_right(bytes: &mut [u8], id: u64, seed: u32, point: Option<&mut LogPoint>) -> Option<usize> {
     let header = bytes.get(..RECORD_HEADER_BYTES)?;
     let body_bytes = u32::from_le_bytes([header[60], header[61], header[62], header[63]]) as usize;
@@ -272,7 +272,7 @@ fn point_of(header: &[u8]) -> LogPoint {
     }
 }
 
-/// Reads all that there is, up to `last`, in every way.
+/// Reads everything up to `last`, in every way.
 fn read_back(reader: &dyn LogReader, last: &LogPoint) -> Result<(), StorageError> {
     const READ_MAX: u64 = 2_000;
     let base = reader.base().point;
@@ -365,7 +365,7 @@ fn segment_with_seal(id: u64, first: u64) -> Vec<u8> {
     [bytes, records, footer].concat()
 }
 
-/// Three records, their footer, and the mark after them.
+/// Three records, their footer, and the log point after them.
 #[cfg(test)]
 fn records_of(id: u64, first: u64) -> (Vec<u8>, Vec<u8>, LogPoint) {
     use crate::batch::fuzzing::body_of;

@@ -9,7 +9,7 @@ use super::*;
 use crate::storage::{Backup, BackupError};
 use tools::Restore;
 
-/// The log's own directory, and one beside it for backups.
+/// The directory of the log, and one for backups.
 struct Home {
     _home: tempfile::TempDir,
     dir: PathBuf,
@@ -131,7 +131,7 @@ fn what_is_purged_and_used_again_is_still_in_the_backup() {
     let (expected, to) = (copied(&log), home.backups.join("copy"));
     let backup = back_up(&mut log, point.raft_index, &to).unwrap();
     assert!(backup.linked_bytes > 0);
-    // Nobody reads, so that nothing else keeps the files from being used again.
+    // No readers, so that nothing else keeps the files from being recycled.
     log.purge(point.next_index, point.raft_index).unwrap();
     singles(&mut point, 9, 80, 1_000).into_iter().for_each(|batch| append(&mut log, batch));
     assert_eq!(tools::verify(&to).unwrap().corruption, []);

@@ -1,9 +1,9 @@
-//! What a damaged log still gives, and what it says of the rest.
+//! Corrupt logs: what is still readable, and what is reported of the rest.
 
 use super::super::spare::SPARE_SUFFIX;
 use super::*;
 
-/// Opens a damaged log.
+/// Opens a corrupt log.
 pub(super) fn open_damaged(dir: &Path) -> (DiskLog, Recovered) {
     let (log, recovered) = open(dir);
     assert!(!recovered.corruption.is_empty());
@@ -31,8 +31,8 @@ pub(super) fn closed(
     (dir, all)
 }
 
-/// Every entry is what was appended or a typed error; every mark and batch too. Returns the indexes
-/// of the entries that are errors.
+/// Every entry is what was appended or a typed error; every log point and batch too. Returns the
+/// indexes of the entries that are errors.
 pub(super) fn check_reads(log: &DiskLog, all: &[Batch]) -> Vec<u64> {
     let reader = log.reader();
     let mut bad = Vec::new();
@@ -83,7 +83,7 @@ fn refuses_writes(log: &mut DiskLog, recovered: &Recovered) {
 
 /// All files but the state, which counts how often the log was opened.
 pub(super) fn files(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
-    // Each opening removes what an earlier life has made ready.
+    // Each opening removes what an earlier run has made ready.
     let changes = |name: &std::ffi::OsStr| {
         name == STATE_NAME || name.to_string_lossy().ends_with(SPARE_SUFFIX)
     };

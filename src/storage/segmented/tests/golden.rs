@@ -144,8 +144,8 @@ fn the_same_calls_write_the_golden_directory_bit_for_bit() {
     write(dir.path());
     let (written, golden) = (files(dir.path()), files(&golden()));
     assert_eq!(written.keys().collect::<Vec<_>>(), golden.keys().collect::<Vec<_>>());
-    // What a spare holds behind its head is nobody's: of a new one zeros, of one that was a segment
-    // before whatever it was.
+    // What a spare holds behind its header is nobody's: of a new one zeros, of one that was a
+    // segment before whatever it was.
     let told = |name: &str, bytes: &[u8]| {
         if name.ends_with(SPARE_SUFFIX) { bytes[..PAGE_BYTES].to_vec() } else { bytes.to_vec() }
     };

@@ -1,4 +1,5 @@
-//! Opening costs the tail, not the log: measured on 64 GiB, whose payloads are corrupt_ranges in the files.
+//! Opening costs the tail, not the log: measured on 64 GiB, whose payloads are corrupt_ranges in
+//! the files.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;

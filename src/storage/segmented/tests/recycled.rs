@@ -1,4 +1,4 @@
-//! Purged segments become the next ones, and nobody who reads ever sees it.
+//! Purged segments are recycled, and readers are not affected.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -84,7 +84,7 @@ fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
     let read: Vec<Batch> = expected(&log);
     assert_eq!(contents(&log), read);
 
-    // What the last segment still holds of its earlier life is nothing to a log that was not
+    // What the last segment still holds of its earlier run is nothing to a log that was not
     // closed, nor to the tools.
     let copy = tempfile::tempdir().unwrap();
     for name in files(dir.path()).values() {
@@ -148,7 +148,7 @@ fn a_purged_segment_is_kept_though_another_was_ordered_at_the_same_time() {
     assert!(kept > 0, "{before:?} became {after:?}");
 }
 
-/// How somebody came to have a look at what is purged.
+/// What a reader of a purged segment holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Look {
     /// A slice of every segment.

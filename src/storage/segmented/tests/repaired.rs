@@ -1,4 +1,4 @@
-//! What becomes of a damaged log that is given what it lost.
+//! Repair of a corrupt log, from the batches that it lost.
 
 use super::super::rewrite::REWRITE_SUFFIX;
 use super::super::testing::simulated_disk::SimulatedDisk;
@@ -23,7 +23,7 @@ fn repair(log: &mut DiskLog, recovered: &mut Recovered, all: &[Batch], window: u
     steps
 }
 
-/// The log in `dir` is damaged; mended, it is `all`, takes more, and is found sound by the next
+/// The log in `dir` is corrupt; repaired, it is `all`, takes more, and is found sound by the next
 /// opening.
 #[track_caller]
 fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
@@ -339,7 +339,7 @@ fn what_was_never_committed_is_replaced() {
         let new = singles(&mut point, 2, 4, 50);
         let recovered = log.repair(RepairAction::Replace(&new)).unwrap();
         assert_eq!((&recovered.corruption[..], recovered.last), (&[][..], point));
-        // It is durable, so damage to the last of it is never taken for a torn end.
+        // It is durable, so corruption to the last of it is never taken for a torn end.
         let copy = killed(dir.path());
         flip(&copy.path().join(segments(copy.path()).last().unwrap()), 4096 + 3 * 192 + 20, 1);
         assert!(open_damaged(copy.path()).1.corruption[0].raft_indexes.contains(&point.raft_index));
@@ -356,7 +356,7 @@ fn what_was_never_committed_is_replaced() {
     }
 }
 
-/// Seeds 500027 and 505013 once ended with a node that stayed damaged for ever: of a segment that
+/// Seeds 500027 and 505013 once ended with a node that stayed corrupt for ever: of a segment that
 /// was not sealed nothing could be read, so it was left out as if it had never taken part; what it
 /// had held was then in no segment, and there was no free number for one.
 #[test]
@@ -382,10 +382,10 @@ fn a_segment_of_which_no_record_is_left_keeps_its_place() {
     }
 }
 
-/// Seed 13613550 once ended with a node that stayed damaged for ever. A power cut had taken the end
+/// Seed 13613550 once ended with a node that stayed corrupt for ever. A power cut had taken the end
 /// of a segment and left the one behind it; the next opening sealed the first where it then ended,
-/// and removed the second, but another power cut brought that back. Then its head was damaged, and
-/// for that it was taken for one that the log had reached: what lies between was missing, and
+/// and removed the second, but another power cut brought that back. Then its header was corrupt,
+/// and for that it was taken for one that the log had reached: what lies between was missing, and
 /// belonged to no file.
 #[test]
 fn a_segment_behind_what_a_crash_took_never_counted() {
@@ -445,14 +445,14 @@ fn a_segment_behind_a_base_that_a_crash_took_never_counted() {
     begins_behind(log, copy.path(), kept, &[], &[]);
 }
 
-/// What the marks after `all` are, the one in front of them included.
+/// What the log points after `all` are, the one in front of them included.
 fn points_of(all: &[Batch]) -> Vec<LogPoint> {
     let mut points = vec![LogPoint::INITIAL];
     all.iter().for_each(|batch| points.push(batch.point_after(points.last().unwrap()).unwrap()));
     points
 }
 
-/// The log in `dir`, which is damaged, is let begin behind `mark` and given the rest: then it is
+/// The log in `dir`, which is corrupt, is let begin behind `point` and given the rest: then it is
 /// `kept`, takes more, and is found sound by the next opening.
 #[track_caller]
 fn begins_behind(mut log: DiskLog, dir: &Path, point: LogPoint, all: &[Batch], kept: &[Batch]) {
@@ -596,7 +596,7 @@ fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
     assert_eq!((&recovered.corruption[..], recovered.last), (&[][..], point));
 }
 
-/// A node died right after it had cut its log, and then what lies in front of the cut was damaged:
+/// A node died right after it had cut its log, and then what lies in front of the cut was corrupt:
 /// nothing proved the newer segment to take part, so the batches that it had cut off were told as
 /// lost. Given others for them, the log was whole, and no longer than it had been when the node
 /// died: the cut counts again once what it stands on is there (seed 10014789 of the simulation).

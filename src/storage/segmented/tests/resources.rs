@@ -1,5 +1,5 @@
-//! How much of a log is mapped and held open, however long it is and whoever reads it; and what is
-//! left of earlier lives.
+//! Limits: how much of a log is mapped and open, whatever its length and its readers; and what
+//! earlier runs leave.
 
 use std::sync::Arc;
 
@@ -89,8 +89,8 @@ fn nothing_is_kept_of_a_map_that_could_not_be_made() {
     assert_eq!(reader.entry(0).unwrap(), all[0].entry(0).unwrap());
 }
 
-/// Nothing is synced and no chore run: the log makes durable and seals by itself what would be too
-/// much.
+/// Nothing is synced and no background task run: the log makes durable and seals by itself what
+/// would be too much.
 #[test]
 fn full_segments_are_not_held_open_without_end() {
     let dir = tempfile::tempdir().unwrap();
@@ -164,7 +164,7 @@ fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
     assert_eq!((recovered.last, recovered.corruption), (found, Vec::new()));
 }
 
-/// As on Windows, where a file cannot be removed as long as somebody has it mapped.
+/// As on Windows, where a mapped file cannot be removed.
 #[test]
 fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
     use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
@@ -194,7 +194,7 @@ fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
     assert!(count() <= 2, "{} segments are still there, of {stuck}", count());
 }
 
-/// A process that is killed over and over before its chores have run.
+/// A process that is killed over and over before its background tasks have run.
 #[test]
 fn what_earlier_lives_left_goes_before_anything_new_is_made() {
     let dir = tempfile::tempdir().unwrap();
@@ -209,7 +209,7 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
     for life in 0..20 {
         let (mut log, recovered) = open(copy.path());
         assert_eq!(recovered.last, point);
-        // A spare is made, and a file is left as if the life had ended while it was made.
+        // A spare is made, and a file is left as if the run had ended while it was made.
         let background_task = log.next_task();
         background_task.into_iter().for_each(|background_task| background_task());
         std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, SPARE_SUFFIX)), [1; 9])
@@ -232,7 +232,7 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
 }
 
 /// A panic stands for the end of a process. A log that is open by then is closed on the way up,
-/// which writes what the dead process has not.
+/// which writes what the obsolete process has not.
 #[test]
 fn a_process_that_ends_while_it_sweeps_writes_nothing_more() {
     use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};

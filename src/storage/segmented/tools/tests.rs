@@ -1,4 +1,4 @@
-//! The tools, over directories that are sound, damaged, open or no log at all.
+//! The tools, over directories that are sound, corrupt, open or no log at all.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

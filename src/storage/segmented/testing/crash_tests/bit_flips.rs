@@ -1,10 +1,10 @@
-//! Every single flipped bit, in every file of a small log: it is noticed, or it does no harm.
+//! Every single flipped bit, in every file of a small log: it is detected, or it is harmless.
 //!
-//! Noticed: the log opens and names the one batch that is damaged, or reading what was hit fails
-//! with a typed error. No harm: everything is as it was. Never: a batch, a mark or an entry that is
-//! not what was appended, or a log that is shorter than what was synced and does not say so. (With
-//! one exception, which `format.md` owns up to: a flip and a power cut in one, in what the very
-//! last sync made durable.)
+//! Noticed: the log opens and names the one batch that is corrupt, or reading what was hit fails
+//! with a typed error. No harm: everything is as it was. Never: a batch, a log point or an entry
+//! that is not what was appended, or a log that is shorter than what was synced and does not say
+//! so. (With one exception, which `format.md` owns up to: a flip and a power cut in one, in what
+//! the very last sync made durable.)
 //!
 //! `cargo test --release --lib bit_flips -- --ignored --nocapture` flips all of them.
 
@@ -13,8 +13,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::simulated_disk::{DiskImage, SimulatedDisk};
+use super::driver::{LogDriver, log_on, owner};
 use super::history::Moment;
-use super::workload::{Step, Trial, log_on, owner};
+use super::workload::Step;
 use crate::storage::segmented::format::RECORDS_AT;
 use crate::storage::segmented::fs::Disk;
 use crate::storage::{Corruption, DirectoryIdentity, Recovered, Storage, StorageError};
@@ -31,9 +32,9 @@ struct Small {
 
 fn small(closed: bool) -> Small {
     use Step::*;
-    let mut trial = Trial::begin(7, false);
+    let mut driver = LogDriver::begin(7, false);
     let one = |size| Append(vec![vec![size, 3, 0]]);
-    trial.run(&[
+    driver.run(&[
         one(3000),
         one(4000),
         Append(vec![vec![]]),
@@ -41,31 +42,31 @@ fn small(closed: bool) -> Small {
         one(2000),
         one(3000),
         Sync,
-        Chores,
+        BackgroundTasks,
         Commit(2),
         Purge(3),
         Sync,
-        Chores,
+        BackgroundTasks,
     ]);
-    trial.run(&[
-        Remember(1),
+    driver.run(&[
+        SavePeer(1),
         Term,
-        CrashState(1, vec![vec![50, 60]]),
+        Truncate(1, vec![vec![50, 60]]),
         Append(vec![vec![]]),
         one(700),
         Sync,
-        Chores,
+        BackgroundTasks,
     ]);
-    let before = trial.history.now().last().raft_index;
-    trial.run(&[one(800), one(900), Term, Sync]);
-    let moment = trial.history.now().clone();
+    let before = driver.history.now().last().raft_index;
+    driver.run(&[one(800), one(900), Term, Sync]);
+    let moment = driver.history.now().clone();
     // What the last sync made durable has no evidence until something is written and synced after
     // it.
     let max_evidence = if closed { moment.last().raft_index } else { before };
-    let identity = trial.history.identity();
-    let disk = trial.disk.clone();
+    let identity = driver.history.identity();
+    let disk = driver.disk.clone();
     if closed {
-        trial.log = None;
+        driver.log = None;
     }
     let image = disk.crash_keeping_nothing().image();
     Small { image, moment, identity, max_evidence }
@@ -125,7 +126,7 @@ fn check_recovered(small: &Small, recovered: &Recovered) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("opened as {recovered:?}")) }
 }
 
-/// A damaged log names one batch, or none if something beside the batches was hit; gives all others
+/// A corrupt log names one batch, or none if something beside the batches was hit; gives all others
 /// as they were appended, and takes nothing.
 fn check_damaged(
     small: &Small,
@@ -211,10 +212,10 @@ fn a_flipped_bit_is_noticed_or_harmless() {
 /// simulator showed it.
 #[test]
 fn what_an_opening_has_found_is_not_taken_for_torn_later() {
-    let mut trial = Trial::begin(3, false);
-    trial.run(&[Step::Append(vec![vec![900]]), Step::Sync]);
-    let last = trial.history.now().last();
-    let disk = trial.disk.crash_keeping_nothing();
+    let mut driver = LogDriver::begin(3, false);
+    driver.run(&[Step::Append(vec![vec![900]]), Step::Sync]);
+    let last = driver.history.now().last();
+    let disk = driver.disk.crash_keeping_nothing();
     let mut log = log_on(&disk);
     assert_eq!(log.open(&owner()).unwrap().last, last);
     let disk = disk.kill();

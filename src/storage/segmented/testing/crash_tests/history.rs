@@ -1,4 +1,4 @@
-//! What a log was told, when, and what it may therefore be found to hold.
+//! The history of a log: what it was given, when, and so what it may hold after a crash.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,18 +9,18 @@ use crate::storage::{
     Base, Batch, DirectoryIdentity, HardState, LogPoint, LogReader, Recovered, StorageError,
 };
 
-/// Something that the log held at one time.
+/// The contents of the log at one time.
 #[derive(Clone, Debug)]
 pub(super) struct Moment {
-    /// How often the disk had been changed when the step began that led to this.
+    /// The number of changes of the disk when the step began that led to this.
     began: usize,
     pub(super) base: Base,
-    /// Where the log began when it was last begun anew.
+    /// The base of the last reset.
     origin: LogPoint,
-    /// All since then, what was purged included: a crash may undo a purge and keep what was
-    /// appended later.
+    /// All records since then, including purged ones: a crash may undo a purge and keep later
+    /// appends.
     records: Arc<Vec<(Batch, LogPoint)>>,
-    /// The raft index up to which the log of the moment before was kept.
+    /// The raft index up to which the previous log was kept.
     kept: u64,
     pub(super) hard_state: HardState,
     pub(super) peers: BTreeMap<NodeId, u128>,
@@ -53,7 +53,7 @@ impl Moment {
         self.records.last().map_or(self.origin, |(_, point)| *point)
     }
 
-    /// The mark after the batch `raft_index`, also if that was purged.
+    /// The log point after the batch `raft_index`, also if that was purged.
     pub(super) fn point(&self, raft_index: u64) -> Option<LogPoint> {
         match raft_index.checked_sub(self.origin.raft_index)? {
             0 => Some(self.origin),
@@ -93,7 +93,7 @@ impl Moment {
         Ok(())
     }
 
-    /// The batches behind the mark `last`, if it is one of this log's.
+    /// The batches behind the log point `last`, if it is one of this log's.
     pub(super) fn behind(&self, last: LogPoint) -> Vec<Batch> {
         let behind = self.records.iter().filter(|(_, point)| {
             point.raft_index > last.raft_index && self.point(last.raft_index) == Some(last)
@@ -285,7 +285,7 @@ impl History {
         });
     }
 
-    /// Purged up to `mark`, which is the new base.
+    /// Purged up to `point`, which is the new base.
     pub(super) fn purge(&mut self, began: usize, point: LogPoint, commit: u64) {
         self.push(began, |moment| {
             (moment.base.point, moment.told) = (point, moment.told.max(commit))
@@ -420,7 +420,7 @@ impl History {
         );
         if commit < base || commit > last || commit > told.max(base) {
             return Err(format!(
-                "commit {commit} in a log from {base} to {last}, and {told} the most that it was told"
+                "commit {commit} in a log from {base} to {last}, and {told} the highest that was saved"
             ));
         }
         let peers: BTreeMap<_, _> = recovered.peers.iter().copied().collect();

@@ -4,7 +4,7 @@
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use super::super::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
-use super::workload::log_on;
+use super::driver::log_on;
 use crate::storage::Storage;
 use crate::storage::conformance::model::{histories, live_through};
 use crate::storage::conformance::{self, Harness};

@@ -1,16 +1,16 @@
-//! A crash anywhere while a damaged log is mended: afterwards it is as damaged as before or less,
-//! says so, and can still be mended to the last batch.
+//! A crash anywhere while a corrupt log is repaired: afterwards it is as corrupt as before or less,
+//! says so, and can still be repaired to the last batch.
 
 use super::super::simulated_disk::{
     CallFailure, CallFault, CallKind, DiskImage, Rng, SimulatedDisk,
 };
 use super::crash_states::choices_of;
-use super::workload::{batch_after, log_on, owner};
+use super::driver::{batch_after, log_on, owner};
 use crate::storage::segmented::fs::Disk;
 use crate::storage::segmented::metadata::STATE_NAME;
 use crate::storage::{Batch, HardState, LogPoint, Recovered, RepairAction, Storage, StorageError};
 
-/// How a log is damaged.
+/// How a log is corrupt.
 #[derive(Clone, Copy, Debug)]
 enum CorruptionKind {
     Payload,
@@ -43,7 +43,7 @@ fn fill(disk: &SimulatedDisk, count: u64, sealed: bool) -> Vec<Batch> {
     all
 }
 
-/// Damages the copy of each batch of `hits`.
+/// Corrupts the copy of each batch of `hits`.
 fn corruption(disk: &SimulatedDisk, all: &[Batch], hits: &[usize], corruption: CorruptionKind) {
     for hit in hits {
         let body = all[*hit].body();
@@ -91,7 +91,7 @@ fn repair(
     Ok(recovered)
 }
 
-/// Opens the log on `image`: nothing is lost that is not told, and all of it can be mended.
+/// Opens the log on `image`: every loss is reported, and all of it can be repaired.
 fn check(image: DiskImage, all: &[Batch], base: Option<LogPoint>, seed: u64) -> Result<(), String> {
     let disk = SimulatedDisk::with(image, seed);
     let mut log = log_on(&disk);
@@ -138,8 +138,8 @@ fn check(image: DiskImage, all: &[Batch], base: Option<LogPoint>, seed: u64) -> 
     Ok(())
 }
 
-/// Damages such a log, mends it, and looks at it after a crash at any moment meanwhile. Returns in
-/// how many states.
+/// Corrupts such a log, repairs it, and looks at it after a crash at any moment meanwhile. Returns
+/// in how many states.
 fn crash_while_mending(
     count: u64,
     sealed: bool,
@@ -172,7 +172,11 @@ fn crash_while_mending(
             let mut torn_draws = torn.then(|| Rng::new(seed));
             let state = cut.image.settle(&choices, torn_draws.as_mut());
             check(state, &all, base, seed).unwrap_or_else(|why| {
-                panic!("{kind:?} {hits:?} of {count}, sealed {sealed}, behind {base:?}, cut {} before {:?}: {why}", cut.number, cut.before)
+                let (number, before) = (cut.number, cut.before);
+                panic!(
+                    "{kind:?} {hits:?} of {count}, sealed {sealed}, behind {base:?}, \
+                     cut {number} before {before:?}: {why}"
+                )
             });
             states += 1;
         }

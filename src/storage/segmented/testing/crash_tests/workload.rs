@@ -1,84 +1,37 @@
-//! A log under test: driven step by step on a simulated disk, while its history is written down.
+//! The steps of a test: fixed workloads and random ones.
 
-use std::sync::Arc;
+use super::super::simulated_disk::Rng;
 
-use super::super::simulated_disk::{CrashState, Rng, SimulatedDisk};
-use super::history::History;
-use crate::batch::OpenBatch;
-use crate::entry::NodeId;
-use crate::role::Membership;
-use crate::storage::segmented::{DiskLog, SegmentOptions};
-use crate::storage::{
-    BackgroundTask, Base, Batch, HardState, LogOwner, LogPoint, LogReader, PendingSync, Recovered,
-    Storage, StorageError,
-};
-
-/// Small, so that every workload rolls.
-pub(super) const SEGMENT_BYTES: u64 = 16 << 10;
-
-pub(super) fn owner() -> LogOwner {
-    let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
-    LogOwner { group: "trial".into(), node: NodeId::from(2), cluster: 7, membership }
-}
-
-/// The log on `disk`, not opened yet.
-pub(super) fn log_on(disk: &SimulatedDisk) -> DiskLog<SimulatedDisk> {
-    DiskLog::on(
-        disk.clone(),
-        SegmentOptions { segment_bytes: SEGMENT_BYTES, ..SegmentOptions::default() },
-    )
-}
-
-/// The batch that follows `before`, with a payload of each of `sizes`; a control record if there
-/// are none. No two salts give the same bytes.
-pub(super) fn batch_after(before: &LogPoint, term: u64, salt: u64, sizes: &[usize]) -> Batch {
-    let mut open = OpenBatch::with_capacity(0);
-    for (slot, &size) in sizes.iter().enumerate() {
-        let seed = salt.wrapping_mul(131).wrapping_add(slot as u64);
-        let payload: Vec<u8> = (0..size as u64)
-            .map(|at| (at.wrapping_mul(7) ^ at >> 8).wrapping_add(seed) as u8)
-            .collect();
-        open.push(&payload, crc32fast::hash(&payload));
-    }
-    let timestamp = before.timestamp.max(salt);
-    let body = if open.is_empty() {
-        Default::default()
-    } else {
-        open.close(before.next_index, before.next_position, timestamp)
-    };
-    Batch::new(before.raft_index + 1, term, body).expect("what was just encoded can be decoded")
-}
-
-/// One thing that is done to a log.
+/// One operation on a log.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// Append a batch of each of these, with payloads of these sizes.
     Append(Vec<Vec<usize>>),
-    /// The same, behind the batch so many before the last; what stands there is cut off.
-    CrashState(u64, Vec<Vec<usize>>),
-    /// Append once more the first so many of the batches that the last restart has lost. A leader
-    /// does that to its followers.
+    /// The same after the batch so many before the last; the log is truncated there.
+    Truncate(u64, Vec<Vec<usize>>),
+    /// Append again the first so many of the batches that the last restart lost, as a leader does
+    /// for its followers.
     Resend(usize),
     /// A new term, and a vote in it.
     Term,
     /// A batch was committed: so many before the last.
     Commit(u64),
     /// The directory of a peer.
-    Remember(u64),
+    SavePeer(u64),
     /// Begin a sync.
     Begin,
     /// Wait for the oldest sync that was begun.
     Wait,
     /// Sync, and wait for all.
     Sync,
-    /// Give up what is older than so many batches before the last.
+    /// Purge what is older than so many batches before the last.
     Purge(u64),
-    /// Begin anew, so many raft indexes behind the last.
+    /// Reset to a base so many raft indexes behind the last.
     Reset(u64),
-    /// Do one piece of work that the log hands out.
+    /// Run one background task.
     BackgroundTask,
-    /// Do all of it.
-    Chores,
+    /// Run all background tasks.
+    BackgroundTasks,
     /// Close and open again.
     Reopen,
     /// Kill the process and open again.
@@ -86,320 +39,7 @@ pub(super) enum Step {
     /// Cut the power and open again.
     Crash,
 }
-
-/// What happened between an opening of a disk and the end of the machine.
-pub(super) struct Episode {
-    pub(super) cuts: Vec<CrashState>,
-    pub(super) history: History,
-}
-
-/// A log, the disk it is on, and its history.
-pub(super) struct Trial {
-    pub(super) disk: SimulatedDisk,
-    pub(super) log: Option<DiskLog<SimulatedDisk>>,
-    pub(super) reader: Arc<dyn LogReader>,
-    pub(super) history: History,
-    pending: Vec<(Box<dyn PendingSync>, usize)>,
-    /// What the last restart has lost of the end of the log.
-    lost: Vec<Batch>,
-    salt: u64,
-    commit: u64,
-    traced: bool,
-    episodes: Vec<Episode>,
-}
-
-impl Trial {
-    /// Opens a new log on a new disk. With `traced`, keeps the disk as it was before every change.
-    pub(super) fn begin(seed: u64, traced: bool) -> Trial {
-        let disk = SimulatedDisk::new(seed);
-        let history =
-            History::new(Base { point: LogPoint::INITIAL, membership: owner().membership });
-        Trial::on(disk, history, seed << 20, traced)
-            .unwrap_or_else(|error| panic!("seed {seed}: {error}"))
-    }
-
-    /// Opens the log on `disk`, of which `history` tells.
-    pub(super) fn on(
-        disk: SimulatedDisk,
-        history: History,
-        salt: u64,
-        traced: bool,
-    ) -> Result<Trial, String> {
-        let mut log = log_on(&disk);
-        if traced {
-            disk.trace();
-        }
-        let before = disk.changes();
-        let recovered = log.open(&owner()).map_err(|error| format!("opening failed: {error}"))?;
-        let reader = log.reader();
-        history.judge(before, &recovered, &*reader)?;
-        let lost = history.now().behind(recovered.last);
-        let mut trial = Trial {
-            disk,
-            log: Some(log),
-            reader,
-            history,
-            pending: Vec::new(),
-            lost,
-            salt,
-            commit: 0,
-            traced,
-            episodes: Vec::new(),
-        };
-        trial.opened(before, &recovered);
-        Ok(trial)
-    }
-
-    fn opened(&mut self, before: usize, recovered: &Recovered) {
-        self.history.open(self.disk.changes(), before, recovered);
-        self.commit = recovered.hard_state.commit;
-    }
-
-    /// Ends the trial, and gives back what was traced.
-    pub(super) fn end(mut self) -> Vec<Episode> {
-        self.log = None;
-        self.close_episode();
-        self.episodes
-    }
-
-    fn close_episode(&mut self) {
-        let (mut cuts, image) = self.disk.take_trace();
-        if let Some(last) = cuts.last() {
-            cuts.push(CrashState { number: self.disk.changes(), image, ..*last });
-        }
-        self.episodes.push(Episode { cuts, history: self.history.clone() });
-    }
-
-    /// Does `step`, and notes it unless it failed without having changed anything.
-    pub(super) fn step(&mut self, step: &Step) -> Result<(), StorageError> {
-        match step {
-            Step::Append(sizes) => self.append(0, sizes),
-            Step::CrashState(back, sizes) => self.append(*back, sizes),
-            Step::Resend(count) => self.resend(*count),
-            Step::Term => {
-                let HardState { term, .. } = self.history.now().hard_state;
-                let vote =
-                    [None, Some(NodeId::from(1)), Some(NodeId::from(3))][(term % 3) as usize];
-                self.save_hard_state(HardState { term: term + 1, vote, commit: self.commit })
-            }
-            Step::Commit(back) => {
-                self.commit = self.commit.max(self.last().saturating_sub(*back));
-                Ok(())
-            }
-            Step::Remember(peer) => self.save_peer(NodeId::from(1 + peer)),
-            Step::Begin => {
-                let sync = (self.log().begin_sync(), self.history.number());
-                self.pending.push(sync);
-                Ok(())
-            }
-            Step::Wait => self.wait(),
-            Step::Sync => {
-                self.step(&Step::Begin)?;
-                while !self.pending.is_empty() {
-                    self.wait()?;
-                }
-                Ok(())
-            }
-            Step::Purge(back) => self.purge(*back),
-            Step::Reset(forward) => self.reset(*forward),
-            Step::BackgroundTask => {
-                self.background_task();
-                Ok(())
-            }
-            Step::Chores => {
-                while self.background_task() {}
-                Ok(())
-            }
-            Step::Reopen => self.reopen(),
-            Step::Kill => self.restart(SimulatedDisk::kill),
-            Step::Crash => self.restart(SimulatedDisk::crash),
-        }
-    }
-
-    /// Does steps that cannot fail.
-    ///
-    /// # Panics
-    /// If one fails.
-    pub(super) fn run(&mut self, steps: &[Step]) {
-        for step in steps {
-            self.step(step).unwrap_or_else(|error| panic!("{step:?}: {error}"));
-            self.verify();
-        }
-    }
-
-    /// Readers see what was taken.
-    pub(super) fn verify(&self) {
-        self.history.now().compare(&*self.reader).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    fn log(&mut self) -> &mut DiskLog<SimulatedDisk> {
-        self.log.as_mut().expect("it is open between steps")
-    }
-
-    fn last(&self) -> u64 {
-        self.history.now().last().raft_index
-    }
-
-    /// Whether a step that ended like this may be found to have been taken.
-    fn may_have_happened(result: &Result<(), StorageError>) -> bool {
-        !matches!(result, Err(error) if error.is_temporary() || matches!(error, StorageError::Poisoned(_)))
-    }
-
-    fn append(&mut self, back: u64, sizes: &[Vec<usize>]) -> Result<(), StorageError> {
-        let now = self.history.now();
-        let kept = self
-            .last()
-            .saturating_sub(back)
-            .max(self.commit)
-            .max(now.base.point.raft_index)
-            .min(self.last());
-        let mut point = now.point(kept).expect("it lies between base and last");
-        let term = now.hard_state.term.max(point.term);
-        let mut batches = Vec::new();
-        for sizes in sizes {
-            self.salt += 1;
-            let batch = batch_after(&point, term, self.salt, sizes);
-            point = batch.point_after(&point).expect("it was made to follow");
-            batches.push(batch);
-        }
-        self.take(kept, &batches, self.commit.min(point.raft_index))
-    }
-
-    fn resend(&mut self, count: usize) -> Result<(), StorageError> {
-        let before = self.lost.first().map_or(0, |batch| batch.raft_index() - 1);
-        // Once something else was appended, they are of no use any more.
-        if self.last() == before
-            && self
-                .lost
-                .first()
-                .is_some_and(|batch| batch.point_after(&self.history.now().last()).is_ok())
-        {
-            let again: Vec<Batch> = self.lost.drain(..count.min(self.lost.len())).collect();
-            return self.take(before, &again, self.commit);
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, kept: u64, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
-        let began = self.disk.changes();
-        let result = self.log().append(batches, commit);
-        if Self::may_have_happened(&result) {
-            self.history.append(began, kept, batches, commit);
-        }
-        result
-    }
-
-    fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        let began = self.disk.changes();
-        let result = self.log().save_hard_state(hard_state);
-        if Self::may_have_happened(&result) {
-            self.history.save_hard_state(began, hard_state);
-        }
-        result
-    }
-
-    fn save_peer(&mut self, peer: NodeId) -> Result<(), StorageError> {
-        self.salt += 1;
-        let (began, directory) = (self.disk.changes(), u128::from(self.salt));
-        let result = self.log().save_peer(peer, directory);
-        if Self::may_have_happened(&result) {
-            self.history.save_peer(began, peer, directory);
-        }
-        result
-    }
-
-    fn wait(&mut self) -> Result<(), StorageError> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let (sync, number) = self.pending.remove(0);
-        sync.wait()?;
-        self.history.acknowledge(self.disk.changes(), number);
-        Ok(())
-    }
-
-    fn purge(&mut self, back: u64) -> Result<(), StorageError> {
-        let now = self.history.now();
-        let index = now.point(self.last().saturating_sub(back)).map_or(0, |point| point.next_index);
-        let (old, began, commit) = (now.base.point, self.disk.changes(), self.commit);
-        let result = self.log().purge(index, commit);
-        let new = self.reader.base().point;
-        if new != old {
-            assert!(
-                new.next_index <= index && new.raft_index <= commit,
-                "purge({index}, {commit}) moved the base to {new:?}"
-            );
-            self.history.purge(began, new, commit);
-        }
-        result
-    }
-
-    fn reset(&mut self, forward: u64) -> Result<(), StorageError> {
-        self.salt += 1;
-        let last = self.history.now().last();
-        let point = LogPoint {
-            raft_index: last.raft_index + forward,
-            term: self.history.now().hard_state.term.max(last.term),
-            next_index: last.next_index + 2 * forward,
-            next_position: last.next_position + 100 * forward,
-            timestamp: last.timestamp,
-            chain: self.salt as u32,
-        };
-        let voters = [1, 2, 3 + self.salt % 3].map(NodeId::from);
-        let (base, began) =
-            (Base { point, membership: Membership::of_voters(voters) }, self.disk.changes());
-        let result = self.log().reset(&base);
-        if Self::may_have_happened(&result) {
-            self.history.reset(began, &base);
-        }
-        if result.is_ok() {
-            self.commit = point.raft_index;
-        }
-        result
-    }
-
-    fn background_task(&mut self) -> bool {
-        let background_task: Option<BackgroundTask> = self.log().next_task();
-        background_task.map(|background_task| background_task()).is_some()
-    }
-
-    fn reopen(&mut self) -> Result<(), StorageError> {
-        self.pending.clear();
-        self.log = None;
-        let before = self.disk.changes();
-        let mut log = log_on(&self.disk);
-        let recovered = log.open(&owner())?;
-        self.reader = log.reader();
-        self.history
-            .judge_now(before, &recovered, &*self.reader)
-            .unwrap_or_else(|error| panic!("opened again, {error}"));
-        self.log = Some(log);
-        self.opened(before, &recovered);
-        Ok(())
-    }
-
-    /// Ends the machine as `end` says, and opens the log on what it left.
-    fn restart(
-        &mut self,
-        end: impl FnOnce(&SimulatedDisk) -> SimulatedDisk,
-    ) -> Result<(), StorageError> {
-        self.close_episode();
-        let disk = end(&self.disk);
-        let history = self.history.after_crash(self.disk.changes());
-        let held = self.history.now().clone();
-        self.pending.clear();
-        self.log = None;
-        held.compare(&*self.reader)
-            .unwrap_or_else(|error| panic!("after the machine was gone, {error}"));
-        let next = Trial::on(disk, history, self.salt, self.traced)
-            .unwrap_or_else(|error| panic!("after a restart, {error}"));
-        let episodes = std::mem::take(&mut self.episodes);
-        *self = Trial { episodes, ..next };
-        Ok(())
-    }
-}
-
-/// Steps drawn by chance.
+/// Random steps.
 pub(super) fn random_steps(draws: &mut Rng, count: usize) -> Vec<Step> {
     (0..count).map(|_| random_step(draws)).collect()
 }
@@ -408,10 +48,10 @@ fn random_step(draws: &mut Rng) -> Step {
     match draws.below(32) {
         0..8 => Step::Append(random_sizes(draws)),
         8..10 => Step::Resend(1 + draws.below(3) as usize),
-        10..13 => Step::CrashState(draws.below(6), random_sizes(draws)),
+        10..13 => Step::Truncate(draws.below(6), random_sizes(draws)),
         13..15 => Step::Term,
         15..17 => Step::Commit(draws.below(6)),
-        17 => Step::Remember(draws.below(5)),
+        17 => Step::SavePeer(draws.below(5)),
         18..20 => Step::Begin,
         20..22 => Step::Wait,
         22..25 => Step::Sync,
@@ -424,14 +64,14 @@ fn random_step(draws: &mut Rng) -> Step {
             }
         }
         27 => Step::BackgroundTask,
-        28 => Step::Chores,
+        28 => Step::BackgroundTasks,
         29 => Step::Reopen,
         30 => Step::Kill,
         _ => Step::Crash,
     }
 }
 
-/// Of one batch mostly, and of few; sizes at the borders of fields and sectors.
+/// Mostly one batch, sometimes a few; sizes at the borders of fields and sectors.
 fn random_sizes(draws: &mut Rng) -> Vec<Vec<usize>> {
     const SIZES: [usize; 10] = [0, 1, 7, 8, 100, 384, 500, 512, 2000, 5000];
     let batches = if draws.chance(180) { 1 } else { 1 + draws.below(4) };
@@ -440,7 +80,7 @@ fn random_sizes(draws: &mut Rng) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// What a log does in its life, one after the other.
+/// Fixed workloads, by name.
 pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
     use Step::*;
     let one = |size| Append(vec![vec![size]]);
@@ -482,7 +122,7 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                     one(3000),
                     one(3000),
                     Sync,
-                    Chores,
+                    BackgroundTasks,
                     one(3000),
                     Sync,
                     one(40_000),
@@ -495,16 +135,24 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
         ),
         (
             "roll into a spare",
-            [vec![Chores], filled(3), vec![Chores], filled(3), vec![Chores], filled(4)].concat(),
+            [
+                vec![BackgroundTasks],
+                filled(3),
+                vec![BackgroundTasks],
+                filled(3),
+                vec![BackgroundTasks],
+                filled(4),
+            ]
+            .concat(),
         ),
         (
             "one append over three segments",
             vec![
-                Chores,
+                BackgroundTasks,
                 Append(vec![vec![5000]; 7]),
-                Chores,
+                BackgroundTasks,
                 Sync,
-                Chores,
+                BackgroundTasks,
                 Append(vec![vec![2500]; 9]),
                 Sync,
             ],
@@ -517,13 +165,13 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 one(700),
                 Sync,
                 Term,
-                CrashState(2, vec![vec![50], vec![60]]),
+                Truncate(2, vec![vec![50], vec![60]]),
                 one(70),
                 Sync,
-                CrashState(1, vec![vec![]]),
-                CrashState(1, vec![vec![8]]),
+                Truncate(1, vec![vec![]]),
+                Truncate(1, vec![vec![8]]),
                 Sync,
-                Chores,
+                BackgroundTasks,
             ],
         ),
         (
@@ -531,18 +179,18 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
             [
                 filled(9),
                 vec![
-                    Chores,
+                    BackgroundTasks,
                     Term,
-                    CrashState(7, vec![vec![100]]),
-                    Chores,
+                    Truncate(7, vec![vec![100]]),
+                    BackgroundTasks,
                     Sync,
-                    Chores,
+                    BackgroundTasks,
                     Term,
-                    CrashState(2, vec![vec![], vec![10]]),
+                    Truncate(2, vec![vec![], vec![10]]),
                     Begin,
                     one(3),
                     Wait,
-                    Chores,
+                    BackgroundTasks,
                     Sync,
                 ],
             ]
@@ -553,16 +201,16 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
             [
                 filled(12),
                 vec![
-                    Chores,
+                    BackgroundTasks,
                     Commit(0),
                     Purge(4),
-                    Chores,
+                    BackgroundTasks,
                     one(10),
                     Sync,
-                    Chores,
+                    BackgroundTasks,
                     Purge(0),
                     Sync,
-                    Chores,
+                    BackgroundTasks,
                     one(11),
                     Sync,
                 ],
@@ -573,9 +221,9 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
             "purged segments are used again",
             [
                 filled(12),
-                vec![Chores, Commit(0), Purge(2), Sync, Chores],
+                vec![BackgroundTasks, Commit(0), Purge(2), Sync, BackgroundTasks],
                 filled(6),
-                vec![Chores, Commit(0), Purge(1), Sync, Chores],
+                vec![BackgroundTasks, Commit(0), Purge(1), Sync, BackgroundTasks],
                 filled(5),
             ]
             .concat(),
@@ -589,7 +237,7 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 one(700),
                 Begin,
                 Term,
-                CrashState(2, vec![vec![50]]),
+                Truncate(2, vec![vec![50]]),
                 Wait,
                 one(70),
                 Sync,
@@ -601,7 +249,7 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
             ],
         ),
         // The purge was not durable yet when the log was cut right behind its new base. A crash
-        // that kept the new segment and lost the purge was taken for damage.
+        // that kept the new segment and lost the purge was taken for corruption.
         (
             "a cut right behind a purge",
             vec![
@@ -612,11 +260,11 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 Sync,
                 Commit(2),
                 Purge(2),
-                CrashState(2, vec![vec![512]]),
+                Truncate(2, vec![vec![512]]),
                 Sync,
                 one(9),
                 Sync,
-                Chores,
+                BackgroundTasks,
             ],
         ),
         (
@@ -629,11 +277,11 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 Begin,
                 Term,
                 Wait,
-                Remember(1),
+                SavePeer(1),
                 Term,
                 Sync,
-                Remember(2),
-                Remember(1),
+                SavePeer(2),
+                SavePeer(1),
                 Term,
                 Term,
                 Term,
@@ -645,9 +293,9 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
         (
             "a state of several sectors",
             [
-                (0..40).map(Remember).collect(),
-                vec![Sync, Remember(39), Sync, Remember(20), Remember(38), Term, Remember(2), Sync],
-                (0..7).map(|peer| Remember(5 * peer)).collect(),
+                (0..40).map(SavePeer).collect(),
+                vec![Sync, SavePeer(39), Sync, SavePeer(20), SavePeer(38), Term, SavePeer(2), Sync],
+                (0..7).map(|peer| SavePeer(5 * peer)).collect(),
                 vec![Sync, Term],
             ]
             .concat(),
@@ -660,20 +308,20 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                     Reset(5),
                     one(10),
                     Sync,
-                    Chores,
+                    BackgroundTasks,
                     one(20),
                     one(3000),
                     Sync,
                     Term,
                     Reset(0),
-                    Chores,
+                    BackgroundTasks,
                     Sync,
                     one(5),
                     Reset(9),
                     Reset(1),
                     one(6),
                     Sync,
-                    Chores,
+                    BackgroundTasks,
                 ],
             ]
             .concat(),
@@ -689,7 +337,7 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 Begin,
                 one(30),
                 Reopen,
-                Chores,
+                BackgroundTasks,
                 one(3000),
                 one(30),
                 Reopen,
@@ -712,7 +360,7 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 one(40),
                 Crash,
                 Resend(1),
-                CrashState(1, vec![vec![9]]),
+                Truncate(1, vec![vec![9]]),
                 Crash,
                 Crash,
                 one(50),

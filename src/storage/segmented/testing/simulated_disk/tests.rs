@@ -25,7 +25,7 @@ fn disk() -> (SimulatedDisk, SimulatedFile) {
     (disk, file)
 }
 
-/// What every combination of outcomes makes of the disk.
+/// The disk after every combination of outcomes.
 fn states<T: Ord>(disk: &SimulatedDisk, look: impl Fn(&SimulatedDisk) -> T) -> BTreeSet<T> {
     let image = disk.image();
     let units = image.unsynced();
