@@ -61,7 +61,7 @@ impl<D: Disk> Candidate<D> {
         if let Some(seal) = Seal::decode(&page, id, first, seed) {
             if let Some(reason) = bad_header {
                 let path = disk.path(&name);
-                log::warn!("{}{}: {reason}; its seal vouches for it", log_prefix(), path.display());
+                log::warn!("{}{}: {reason}; its seal is intact", log_prefix(), path.display());
             }
             return Ok(Candidate {
                 id,

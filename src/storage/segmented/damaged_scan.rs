@@ -110,7 +110,7 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
             Err(error) => {
                 let reason = match error {
                     BodyError::Payload => "a payload does not match its checksum",
-                    BodyError::Table => "the entries of the batch cannot be told apart",
+                    BodyError::Table => "the table of the batch is corrupt",
                 };
                 match error {
                     BodyError::Payload => {

@@ -66,7 +66,7 @@ impl<D: Disk> LogShared<D> {
     pub(super) fn poison(&self, error: StorageError) -> StorageError {
         if self.poison.set(error.to_string()).is_ok() {
             let path = self.disk.path("");
-            log::error!("{}{} takes no more writes: {error}", log_prefix(), path.display());
+            log::error!("{}{} accepts no more writes: {error}", log_prefix(), path.display());
         }
         error
     }

@@ -47,7 +47,7 @@ pub(super) fn next_task<D: Disk>(
     let working = BusyGuard::begin(shared)?;
     Some(Box::new(move || {
         if let Err(error) = advance(&working.0, request) {
-            log::warn!("{}no segment could be made ready: {error}", log_prefix());
+            log::warn!("{}no spare segment could be made ready: {error}", log_prefix());
             working.0.spares.backed_off.store(true, Ordering::Relaxed);
         }
     }))

@@ -8,8 +8,8 @@
 //! Unless there is evidence of durability:
 //!
 //! > Evidence (s, d, w): when segment s was written, raft index w was already durable in segment d.
-//! The log must hold w in d, unless a segment begun after s truncated it at or before w. If not,
-//! the log is corrupt.
+//! > The log must hold w in d, unless a segment begun after s truncated it at or before w. If not,
+//! > the log is corrupt.
 //!
 //! Every record is evidence from the moment when it was written, every seal is for the last record
 //! of its segment, and so is the watermark. If any is contradicted, the log is corrupt: nothing is

@@ -216,7 +216,7 @@ impl<D: Disk> CleanupQueue<D> {
                 updated.segments.iter_mut().find(|part| part.segment.id == seal.segment)
             {
                 part.segment =
-                    Arc::new(part.segment.into_sealed(shared.directory, seal, &shared.maps));
+                    Arc::new(part.segment.to_sealed(shared.directory, seal, &shared.maps));
             }
         }
         Some(updated)

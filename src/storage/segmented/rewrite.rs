@@ -146,12 +146,12 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
             point = batch.point_after(&point).map_err(|error| wrong(&error.to_string()))?;
             let known = self.header(batch.raft_index())?;
             if known.is_some_and(|known| known.point != point) {
-                return Err(wrong("the log knows another one by its header"));
+                return Err(wrong("the header in the log is of another one"));
             }
             stamp = known.map_or(stamp, |known| (known.synced, known.commit));
             let header = RecordHeader::of(batch, point, self.id, stamp.0, stamp.1);
             if known.is_some_and(|known| known != header) {
-                return Err(wrong("a header does not come out as it was"));
+                return Err(wrong("a header would not be as it was"));
             }
             match self.location(batch.raft_index())? {
                 Some(offset) if offset != at => {
@@ -167,7 +167,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
                 Err(wrong("they do not reach what follows"))
             }
             Some((_, offset)) if offset < at => {
-                Err(wrong("there is no room for them in front of what follows"))
+                Err(wrong("there is no space for them before what follows"))
             }
             _ => Ok((patches, at)),
         }

@@ -118,12 +118,7 @@ impl<D: Disk> Segment<D> {
 
     /// This segment, now that it is sealed. It is mapped again at its next read, and needs no
     /// memory until then.
-    pub(super) fn into_sealed(
-        &self,
-        directory: u128,
-        seal: Seal,
-        maps: &Arc<Maps<D>>,
-    ) -> Segment<D> {
+    pub(super) fn to_sealed(&self, directory: u128, seal: Seal, maps: &Arc<Maps<D>>) -> Segment<D> {
         let sealed = Segment::sealed(directory, seal, maps);
         if let Kept::Always(contents) = &self.kept {
             sealed.earlier.lock().push(contents.map.map_refs());
@@ -268,7 +263,7 @@ impl<D: Disk> Segment<D> {
     ) -> Result<Option<Corruption>, StorageError> {
         let found = self.record(disk, ordinal).and_then(|(header, batch)| match batch.verify() {
             _ if crc32fast::hash(batch.table()) != header.table_crc => {
-                Err(self.corrupt_at(disk, ordinal, "the entries of the batch cannot be told apart"))
+                Err(self.corrupt_at(disk, ordinal, "the table of the batch is corrupt"))
             }
             Ok(()) => Ok(()),
             Err(error) => Err(self.corrupt_at(disk, ordinal, error.to_string())),
@@ -409,7 +404,9 @@ impl<D: Disk> Segment<D> {
         if !has_reported_corruption.swap(true, Ordering::Relaxed) {
             let path = disk.path(&self.name);
             let (log_prefix, path) = (log_prefix(), path.display());
-            log::warn!("{log_prefix}the footer of {path} is damaged; its records are read instead");
+            log::warn!(
+                "{log_prefix}the footer of {path} is corrupt; its records are scanned instead"
+            );
         }
         let found = scan_past_corruption(
             disk,

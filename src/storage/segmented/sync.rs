@@ -101,7 +101,7 @@ impl<D: Disk> Target<D> {
         match held {
             Ok(true) => Ok(()),
             Ok(false) => Err(StorageError::Removed { path: disk.path(name) }),
-            Err(error) => Err(broken(disk, "look for", name, error)),
+            Err(error) => Err(broken(disk, "check the name of", name, error)),
         }
     }
 }

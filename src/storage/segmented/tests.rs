@@ -42,7 +42,7 @@ pub(super) fn open(dir: &Path) -> (DiskLog, Recovered) {
     (log, recovered)
 }
 
-/// The batch of `payloads` behind `point`, which is moved on.
+/// The batch of `payloads` after `point`, which is advanced.
 pub(super) fn batch(point: &mut LogPoint, term: u64, payloads: &[&[u8]]) -> Batch {
     let body = if payloads.is_empty() {
         bytes::Bytes::new()
@@ -284,8 +284,9 @@ fn purging_gives_up_whole_segments_below_what_is_committed() {
     assert_eq!(contents(&log), all[recovered.base.point.raft_index as usize - 1..]);
 }
 
-/// A power cut on ext4 showed why: the new base was durable and the segment that begins there was
-/// not, and what the cut had replaced, which was durable, was obsolete with the old base.
+/// Regression, from a power cut on ext4: the new base was durable and the segment that begins there
+/// was not, and what the truncation had replaced, which was durable, was obsolete with the old
+/// base.
 #[test]
 fn a_purge_waits_until_the_segment_of_a_cut_is_durable() {
     let dir = tempfile::tempdir().unwrap();

@@ -66,14 +66,14 @@ fn what_is_read_again_and_again_stays_mapped() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = of_segments(dir.path(), 20);
     let (reader, live) = (log.reader(), log.live.load_full());
-    let favourite = &live.segments[0].segment;
+    let hot = &live.segments[0].segment;
     reader.entry(0).unwrap();
-    let first = favourite.cached().expect("it was read just now");
+    let first = hot.cached().expect("it was read just now");
     for index in 1..19 {
         reader.entry(index).unwrap();
         reader.entry(0).unwrap();
     }
-    assert!(favourite.cached().is_some_and(|now| Arc::ptr_eq(&first, &now)));
+    assert!(hot.cached().is_some_and(|now| Arc::ptr_eq(&first, &now)));
 }
 
 #[test]
@@ -89,8 +89,7 @@ fn nothing_is_kept_of_a_map_that_could_not_be_made() {
     assert_eq!(reader.entry(0).unwrap(), all[0].entry(0).unwrap());
 }
 
-/// Nothing is synced and no background task run: the log makes durable and seals by itself what
-/// would be too much.
+/// Without syncs and background tasks, the log itself syncs and seals what would be too much.
 #[test]
 fn full_segments_are_not_held_open_without_end() {
     let dir = tempfile::tempdir().unwrap();
@@ -139,7 +138,7 @@ fn what_cannot_be_sealed_or_removed_is_tried_again() {
     assert!(count() <= 2, "{} segments are still there", count());
 }
 
-/// A failed sync leaves in memory, for readers to see, what the disk does not have.
+/// A failed sync leaves data in memory, visible to readers, that the disk does not have.
 #[test]
 fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
     use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
@@ -194,7 +193,7 @@ fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
     assert!(count() <= 2, "{} segments are still there, of {stuck}", count());
 }
 
-/// A process that is killed over and over before its background tasks have run.
+/// A process that is killed again and again before its background tasks run.
 #[test]
 fn what_earlier_lives_left_goes_before_anything_new_is_made() {
     let dir = tempfile::tempdir().unwrap();
@@ -206,16 +205,16 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
     sync(&mut log);
     drop(log);
     let mut copy = killed(dir.path());
-    for life in 0..20 {
+    for run in 0..20 {
         let (mut log, recovered) = open(copy.path());
         assert_eq!(recovered.last, point);
         // A spare is made, and a file is left as if the run had ended while it was made.
         let background_task = log.next_task();
         background_task.into_iter().for_each(|background_task| background_task());
-        std::fs::write(copy.path().join(format!("{life:016x}-{:016x}{}", 9, SPARE_SUFFIX)), [1; 9])
+        std::fs::write(copy.path().join(format!("{run:016x}-{:016x}{}", 9, SPARE_SUFFIX)), [1; 9])
             .unwrap();
         std::fs::write(
-            copy.path().join(format!("{life:016x}-{:016x}{}", 9, REWRITE_SUFFIX)),
+            copy.path().join(format!("{run:016x}-{:016x}{}", 9, REWRITE_SUFFIX)),
             [1; 9],
         )
         .unwrap();
@@ -227,12 +226,12 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
             let name = name.to_string_lossy();
             name.ends_with(SPARE_SUFFIX) || name.ends_with(REWRITE_SUFFIX)
         });
-        assert!(left.count() <= 4, "life {life}: more is left each time");
+        assert!(left.count() <= 4, "run {run}: more is left each time");
     }
 }
 
-/// A panic stands for the end of a process. A log that is open by then is closed on the way up,
-/// which writes what the obsolete process has not.
+/// A panic models the end of a process. An open log is closed while it unwinds, which writes what
+/// the dead process would not have.
 #[test]
 fn a_process_that_ends_while_it_sweeps_writes_nothing_more() {
     use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};

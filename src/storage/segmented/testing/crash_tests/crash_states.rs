@@ -1,5 +1,5 @@
-//! Every crash state: a workload is cut before every call that changes the disk, and everything
-//! that the crash may have left is opened.
+//! Every crash state: a workload is interrupted before every call that changes the disk, and each
+//! state that the crash may have left is opened.
 //!
 //! For each state: the log opens; nothing that was reported durable before the cut is missing; what
 //! is there is a prefix of what was appended, byte for byte; the hard state is one that was saved,
@@ -21,7 +21,7 @@ use super::history::History;
 use super::workload::{Step, random_steps, workloads};
 use crate::storage::{HardState, Storage};
 
-/// So many combinations are all tried; of more than that, as many are drawn.
+/// Up to so many combinations are all tried; of more, as many are drawn.
 const EXHAUSTIVE_MAX: u64 = 1 << 12;
 
 /// The states that a crash may leave at one cut, at most `limit`.
@@ -38,8 +38,7 @@ pub(super) fn choices_of(image: &DiskImage, limit: u64, draws: &mut Rng) -> Vec<
             .chain(torn)
             .collect();
     }
-    // Nothing, all, only one and all but one are where most mistakes show; then anything, with all
-    // odds.
+    // Nothing, all, only one and all but one reveal most mistakes; then anything, with all odds.
     let all: Vec<u32> = outcomes.iter().map(|&outcomes| outcomes as u32 - 1).collect();
     let none = vec![0; all.len()];
     let mut drawn: Vec<(Vec<u32>, bool)> = vec![(none.clone(), false), (all.clone(), false)];
@@ -79,7 +78,7 @@ fn digits(mut number: u64, outcomes: &[u64]) -> Vec<u32> {
     outcomes.iter().map(digit).collect()
 }
 
-/// Opens the log on `image`, and sees whether it is right and whether it goes on.
+/// Opens the log on `image`, checks it, and continues it.
 fn check(image: DiskImage, changes: usize, history: &History, seed: u64) -> Result<(), String> {
     let disk = SimulatedDisk::with(image, seed);
     let mut driver = LogDriver::on(disk, history.after_crash(changes), seed << 20, false)?;
@@ -166,8 +165,8 @@ fn every_workload_survives_a_crash_at_every_call() {
 }
 
 /// A crash may leave a segment and take the end of the one before it, so that the segment does not
-/// count. When a leader then sends what was taken once more, it must not count again: it would win
-/// over what is appended from there on.
+/// count. When a leader then resends the lost batches, it must not count again: it would supersede
+/// what is appended from there on.
 #[test]
 fn a_segment_that_did_not_count_once_never_counts_again() {
     let one = |size| Step::Append(vec![vec![size]]);

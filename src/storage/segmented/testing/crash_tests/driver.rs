@@ -63,7 +63,7 @@ pub(super) struct LogDriver {
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) history: History,
     pending: Vec<(Box<dyn PendingSync>, usize)>,
-    /// What the last restart has lost of the end of the log.
+    /// The batches that the last restart lost at the end of the log.
     lost: Vec<Batch>,
     salt: u64,
     commit: u64,
@@ -72,7 +72,7 @@ pub(super) struct LogDriver {
 }
 
 impl LogDriver {
-    /// Opens a new log on a new disk. With `traced`, keeps the disk as it was before every change.
+    /// Opens a new log on a new disk. With `traced`, records the disk before every change.
     pub(super) fn begin(seed: u64, traced: bool) -> LogDriver {
         let disk = SimulatedDisk::new(seed);
         let history =
@@ -81,7 +81,7 @@ impl LogDriver {
             .unwrap_or_else(|error| panic!("seed {seed}: {error}"))
     }
 
-    /// Opens the log on `disk`, of which `history` tells.
+    /// Opens the log on `disk`, whose history is `history`.
     pub(super) fn on(
         disk: SimulatedDisk,
         history: History,
@@ -118,7 +118,7 @@ impl LogDriver {
         self.commit = recovered.hard_state.commit;
     }
 
-    /// Ends the trial, and gives back what was traced.
+    /// Ends the run, and returns what was recorded.
     pub(super) fn end(mut self) -> Vec<Episode> {
         self.log = None;
         self.close_episode();
@@ -133,7 +133,7 @@ impl LogDriver {
         self.episodes.push(Episode { cuts, history: self.history.clone() });
     }
 
-    /// Does `step`, and notes it unless it failed without having changed anything.
+    /// Does `step`, and records it unless it failed without having changed anything.
     pub(super) fn step(&mut self, step: &Step) -> Result<(), StorageError> {
         match step {
             Step::Append(sizes) => self.append(0, sizes),
@@ -190,7 +190,7 @@ impl LogDriver {
         }
     }
 
-    /// Readers see what was taken.
+    /// Checks that readers see what was accepted.
     pub(super) fn verify(&self) {
         self.history.now().compare(&*self.reader).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -203,7 +203,7 @@ impl LogDriver {
         self.history.now().last().raft_index
     }
 
-    /// Whether a step that ended like this may be found to have been taken.
+    /// Whether a step with this result may have taken place.
     fn may_have_happened(result: &Result<(), StorageError>) -> bool {
         let Err(error) = result else { return true };
         !error.is_temporary() && !matches!(error, StorageError::Poisoned(_))
@@ -342,7 +342,7 @@ impl LogDriver {
         Ok(())
     }
 
-    /// Ends the machine as `end` says, and opens the log on what it left.
+    /// Ends the machine by `end`, and opens the log on what it left.
     fn restart(
         &mut self,
         end: impl FnOnce(&SimulatedDisk) -> SimulatedDisk,

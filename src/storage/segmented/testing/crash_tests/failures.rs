@@ -32,7 +32,7 @@ fn faultable() -> Vec<(String, Vec<Step>)> {
         .collect()
 }
 
-/// Runs `steps` on a disk with `fault`, until one fails, and then sees to it that nothing was lost.
+/// Runs `steps` on a disk with `fault`, until one fails, and then checks that nothing was lost.
 fn run_into(steps: &[Step], fault: CallFault, place: &str) {
     let disk = SimulatedDisk::new(fault.after);
     disk.plan(fault);
@@ -55,7 +55,7 @@ fn run_into(steps: &[Step], fault: CallFault, place: &str) {
             }
             break;
         }
-        // Where it is the reader who meets the fault, it says so, once.
+        // If a read meets the fault, it returns an error, once.
         let seen = driver.history.now().compare(&*driver.reader).or_else(|error| {
             let is_known = error.contains("could not") || error.contains("Err(Io");
             let may_fail = disk.has_failed() && !fault.on.changes() && is_known;
@@ -66,8 +66,8 @@ fn run_into(steps: &[Step], fault: CallFault, place: &str) {
     restart_both_ways(&driver, place);
 }
 
-/// What was acknowledged is there after a power cut, and after a mere restart of the process, which
-/// may see more than the disk has. What the log said after the restart is there after the next
+/// What was acknowledged is there after a power cut, and after a restart of the process, which may
+/// see more than the disk has. What the log reported after the restart is there after the next
 /// power cut.
 fn restart_both_ways(driver: &LogDriver, place: &str) {
     let judge = |disk: SimulatedDisk, how: &str| {
@@ -120,7 +120,7 @@ fn check_poisoned(driver: &mut LogDriver, before: &Moment, place: &str) {
         .unwrap_or_else(|error| panic!("{place}, readers after the cache was dropped: {error}"));
 }
 
-/// How many calls of this kind `steps` make on a sound disk, and how much room they take.
+/// The number of calls of this kind that `steps` make on an intact disk, and the space they take.
 fn measure(steps: &[Step], call: CallKind) -> (u64, u64) {
     let mut driver = LogDriver::begin(0, false);
     let disk = driver.disk.clone();
@@ -144,15 +144,15 @@ fn fail_every(call: CallKind) {
     }
 }
 
-/// Runs `steps` on a disk that becomes full on the way, or in a process that lacks something. Every
-/// step that was refused for that is done once there is room, or what was lacking.
+/// Runs `steps` on a disk that becomes full meanwhile, or in a process that lacks resources. Every
+/// step that was refused for that is repeated once there is space, or resources.
 fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
     let mut opened = LogDriver::on(disk.clone(), nothing(), 0, false);
     if opened.is_err() {
         disk.set_room(None);
         opened = LogDriver::on(disk.clone(), nothing(), 0, false);
     }
-    let mut driver = opened.unwrap_or_else(|error| panic!("{place}, opening with room: {error}"));
+    let mut driver = opened.unwrap_or_else(|error| panic!("{place}, opening with space: {error}"));
     for step in steps {
         let before = driver.history.now().clone();
         match driver.step(step) {
@@ -176,7 +176,7 @@ fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
                 disk.set_room(None);
                 driver
                     .step(step)
-                    .unwrap_or_else(|error| panic!("{place}, {step:?} with room: {error}"));
+                    .unwrap_or_else(|error| panic!("{place}, {step:?} with space: {error}"));
             }
             // On a file system that copies on write even a sync may find no space. That is final
             // like any other failure of a sync.
@@ -189,7 +189,7 @@ fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
             Err(error) => panic!("{place}, {step:?}: {error}"),
         }
         let seen = driver.history.now().compare(&*driver.reader).or_else(|error| {
-            // Where it is the reader who lacks it, it says so, once.
+            // If a read lacks it, it returns an error, once.
             let is_known = error.contains("could not") || error.contains("Err(OutOfResources");
             if is_known { driver.history.now().compare(&*driver.reader) } else { Err(error) }
         });
@@ -267,7 +267,7 @@ fn a_single_refusal_for_want_of_room_changes_nothing() {
                     times: 1,
                     then: CallFailure::Error(io::ErrorKind::StorageFull),
                 });
-                run_full(&steps, disk, &format!("{name}, no room for {call:?} number {after}"));
+                run_full(&steps, disk, &format!("{name}, no space for {call:?} number {after}"));
             }
         }
     }
@@ -350,8 +350,8 @@ fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
         let (disk, history) =
             (driver.disk.clone(), driver.history.after_crash(driver.disk.changes()));
         for _ in 0..6 {
-            // The sync that makes sure of what was read succeeds, for there is nothing to do; that
-            // of the next generation fails.
+            // The sync of what was read succeeds, for there is nothing to do; that of the next
+            // generation fails.
             let after = if seed % 2 == 0 { 2 } else { 0 };
             disk.plan(CallFault {
                 on: CallKind::Sync,
@@ -367,9 +367,9 @@ fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
     }
 }
 
-/// The disk had room for one of the two copies of a new state, or for some records of an append.
-/// That was once refused as if nothing had been written, and after a crash it was there: another
-/// vote, a log begun anew, batches that nobody had taken. A simulated cluster showed it.
+/// Regression, found by simulation: the disk had space for one of the two copies of a new state, or
+/// for some records of an append. That was refused as if nothing had been written, and after a
+/// crash it was there: another vote, a log that was reset, batches that were refused.
 #[test]
 fn what_found_room_for_a_part_is_not_merely_refused() {
     for step in [
@@ -401,10 +401,9 @@ fn what_found_room_for_a_part_is_not_merely_refused() {
     }
 }
 
-/// An append filled one new segment and found no space for the next. It was refused and the first
-/// removed, but not durably: the next sync should have seen to that and failed, the node with it,
-/// and after a power cut the log held batches that nobody had taken. Seed 726268 of the simulator
-/// showed it.
+/// Regression, seed 726268: an append filled one new segment and found no space for the next. It
+/// was refused and the first removed, but not durably: the next sync should have done that and
+/// failed, the node with it, and after a power cut the log held batches that were refused.
 #[test]
 fn segments_begun_for_an_append_that_is_refused_are_gone_for_good() {
     let batches = vec![vec![100]; 200];
@@ -417,7 +416,7 @@ fn segments_begun_for_an_append_that_is_refused_are_gone_for_good() {
                 Step::Sync,
                 Step::Term,
             ]);
-            // The heads of four segments are written, then the records of the first. Those of the
+            // The headers of four segments are written, then the records of the first. Those of the
             // second find no space.
             driver.disk.plan(CallFault {
                 on: CallKind::Write,

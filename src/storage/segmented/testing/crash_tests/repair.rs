@@ -68,8 +68,8 @@ fn corruption(disk: &SimulatedDisk, all: &[Batch], hits: &[usize], corruption: C
     }
 }
 
-/// Mends what is open, so many batches at a time. It is let begin behind `base` before, unless it
-/// does.
+/// Repairs the open log, so many batches at a time. Its base is moved to `base` first, unless it is
+/// there.
 fn repair(
     log: &mut dyn Storage,
     mut recovered: Recovered,
@@ -108,19 +108,20 @@ fn check(image: DiskImage, all: &[Batch], base: Option<LogPoint>, seed: u64) -> 
             other if is_known && other.is_err() => {}
             other => {
                 return Err(format!(
-                    "batch {raft_index}: {other:?}, and told is {:?}",
+                    "batch {raft_index}: {other:?}, and reported is {:?}",
                     recovered.corruption
                 ));
             }
         }
     }
-    let mended = repair(&mut log, recovered, all, base, 5).map_err(|error| error.to_string())?;
+    let repaired = repair(&mut log, recovered, all, base, 5).map_err(|error| error.to_string())?;
     let first = base.map_or(2, |base| base.raft_index + 1);
     let found = reader.batches(first, u64::MAX, u64::MAX).map_err(|error| error.to_string())?;
-    if found != all[first as usize - 2..] || mended.last.raft_index != all.len() as u64 + 1 {
-        return Err(format!("it was mended to {:?}", mended.last));
+    if found != all[first as usize - 2..] || repaired.last.raft_index != all.len() as u64 + 1 {
+        return Err(format!("it was repaired to {:?}", repaired.last));
     }
-    log.append(&[batch_after(&mended.last, 2, 99, &[5])], 1).map_err(|error| error.to_string())?;
+    log.append(&[batch_after(&repaired.last, 2, 99, &[5])], 1)
+        .map_err(|error| error.to_string())?;
     log.begin_sync().wait().map_err(|error| error.to_string())?;
     while let Some(background_task) = log.next_task() {
         background_task();
@@ -138,8 +139,8 @@ fn check(image: DiskImage, all: &[Batch], base: Option<LogPoint>, seed: u64) -> 
     Ok(())
 }
 
-/// Corrupts such a log, repairs it, and looks at it after a crash at any moment meanwhile. Returns
-/// in how many states.
+/// Corrupts such a log, repairs it, and checks it after a crash at any moment meanwhile. Returns
+/// the number of states.
 fn crash_while_mending(
     count: u64,
     sealed: bool,
@@ -224,9 +225,9 @@ fn a_crash_anywhere_while_a_log_is_let_begin_later_loses_nothing_behind() {
     assert!(states > 500, "only {states} states");
 }
 
-/// Seeds 6056982 and 6068092 ended with a log that had said what it lacked, and after a power cut
-/// took it for a write that was cut short: all that told the two apart was the watermark, and that
-/// had been shown by the kernel and was not on the disk, since a sync of it had failed.
+/// Regression, seeds 6056982 and 6068092: a log had reported what it lacked, and after a power cut
+/// took it for a torn write: only the watermark told the two apart, and that was in the page cache
+/// and not on the disk, since a sync of it had failed.
 #[test]
 fn what_tells_damage_from_a_torn_write_is_written_once_more() {
     let lacking = |disk: &SimulatedDisk| {
@@ -237,7 +238,7 @@ fn what_tells_damage_from_a_torn_write_is_written_once_more() {
             .flat_map(|corruption| corruption.raft_indexes.clone())
             .collect::<Vec<u64>>()
     };
-    // By its seed a disk draws what a sync that fails has brought to it before.
+    // The seed of a disk decides what a failed sync has written.
     for seed in 0..20 {
         let disk = SimulatedDisk::new(seed);
         let mut all = fill(&disk, 3, false);
