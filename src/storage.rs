@@ -59,7 +59,7 @@ use std::sync::Arc;
 pub use self::backup::{Backup, BackupError, PendingBackup};
 pub use self::memory::MemoryLog;
 #[cfg(any(test, fuzzing))]
-pub(crate) use self::segmented::fuzzing;
+pub(crate) use self::segmented::testing::fuzz as fuzzing;
 pub use self::segmented::{Create, SegmentOptions, SegmentedLog, tools};
 pub use crate::batch::{Batch, BatchError, LogPoint};
 use crate::entry::{Entry, NodeId};

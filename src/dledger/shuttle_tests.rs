@@ -19,7 +19,7 @@ use crate::primitives::Mutex;
 use crate::primitives::thread::{self, JoinHandle};
 use crate::storage::MemoryLog;
 use crate::storage::segmented::DiskLog;
-use crate::storage::segmented::simulated::SimulatedDisk;
+use crate::storage::segmented::testing::simulated_disk::SimulatedDisk;
 
 /// Runs `test` under as many schedules as `DLEDGER_SCHEDULES` says, each with a seed of its own,
 /// from `DLEDGER_SEED` on.

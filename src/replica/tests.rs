@@ -369,7 +369,7 @@ fn one_that_steps_back_knows_the_terms_of_its_log_without_reading_it() {
     let mut one = follower();
     one.hear("append from=1 to=2 term=3 after=2/2 batch=3/2 batch=4/3 batch=5/3 commit=2");
     one.carry_out();
-    one.reads.lack_but_for_end();
+    one.reads.run_out_but_at_end();
     one.step_back();
     let mut said = Vec::new();
     while !said.iter().any(|effect| matches!(effect, Effect::Send(_))) {
@@ -401,7 +401,7 @@ fn one_does_not_begin_on_a_log_whose_terms_cannot_be_read_for_now() {
         corruption: Vec::new(),
     };
     let begin = || Replica::new(&one.settings, &recovered, committed, one.reads.clone());
-    for fetch_error in [FailingReader::fetch_error, FailingReader::lack_but_for_end] {
+    for fetch_error in [FailingReader::run_out_of_resources, FailingReader::run_out_but_at_end] {
         fetch_error(&one.reads);
         assert!(begin().is_err_and(|error| error.is_temporary()));
     }

@@ -11,7 +11,7 @@ use super::event_queue::Micros;
 use super::rng::Rng;
 use crate::storage::segmented::DiskLog;
 use crate::storage::segmented::fs::{Disk, DiskFile};
-use crate::storage::segmented::simulated::{
+use crate::storage::segmented::testing::simulated_disk::{
     CallFailure, CallFault, CallKind, DiskImage, SimulatedDisk, SimulatedFile, SimulatedLock,
     SimulatedMap,
 };
@@ -306,8 +306,8 @@ impl Disk for CrashableDisk {
         self.disk.sync_dir()
     }
 
-    fn draw(&self) -> u128 {
-        self.disk.draw()
+    fn random_id(&self) -> u128 {
+        self.disk.random_id()
     }
 }
 

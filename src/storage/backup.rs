@@ -1,4 +1,4 @@
-//! What a backup is, what may keep it from being made, and the work of making it.
+//! Backups: their description, their errors, and the interface that makes one.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,51 +11,53 @@ use crate::fork::FORKED;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backup {
-    /// The indexes of the entries in it that are known to be committed: from the first that was
-    /// kept.
+    /// The indexes of the entries in it that are known to be committed, from the first kept one on.
     pub committed: Range<u64>,
-    /// The position at `committed.end`: the bytes of all payloads before it, purged ones included.
+    /// The position at `committed.end`: the bytes of all payloads before it, including purged ones.
     pub position: u64,
-    /// The index after its last entry. That of a running ledger is `committed.end`. That of a
-    /// closed log may lie beyond it: what its node did not know to be committed, its group may have
-    /// acknowledged all the same, so it is kept.
+    /// The index after its last entry. From a running ledger: `committed.end`. From a closed log it
+    /// may be beyond that: entries that the node did not know to be committed may have been
+    /// acknowledged by its group, so they are kept.
     pub end_index: u64,
-    /// The bytes of files that it shares with the log it was made from: hard links.
+    /// The bytes of files that it shares with the original log: hard links.
     pub linked_bytes: u64,
     /// The bytes that were copied.
     pub copied_bytes: u64,
 }
 
-/// Why a backup was not made, or not restored. Nothing is left of it at its target.
+/// Why a backup was not made, or not restored. Nothing of it is left at its target.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// The target is not one that a backup can be written to.
+    /// A backup cannot be written to the target.
     #[error("nothing can be put into {}: {reason}", path.display())]
     #[non_exhaustive]
     Target {
         /// The target.
         path: PathBuf,
-        /// What is wrong with it, and what would be right.
+        /// What is wrong with it, and what to do instead.
         reason: String,
     },
-    /// There is no room for it.
-    #[error("no space left for {}: free some space there, or choose another target", path.display())]
+    /// There is no space for it.
+    #[error(
+        "no space left for {}: free some space there, or choose another target",
+        path.display()
+    )]
     #[non_exhaustive]
     Full {
         /// The file that should have grown.
         path: PathBuf,
     },
-    /// The log itself is damaged within what should have been backed up. A node that has peers gets
-    /// it back from them when it is opened with `Builder::verify_on_open`; then try again.
+    /// The log itself is corrupt within what should have been backed up. A node with peers repairs
+    /// it from them when it is opened with `Builder::verify_on_open`; then try again.
     #[error("{} is damaged at offset {offset}, so no backup was made: {reason}", path.display())]
     #[non_exhaustive]
     Damaged {
         /// The file of the log.
         path: PathBuf,
-        /// The place in it, in bytes.
+        /// The offset in it, in bytes.
         offset: u64,
-        /// What does not fit.
+        /// What is wrong there.
         reason: String,
     },
     /// The log is open, in this process or another.
@@ -68,7 +70,7 @@ pub enum BackupError {
         /// The directory of the log.
         path: PathBuf,
     },
-    /// The node that the backup should be restored for is not one of its group.
+    /// The node to restore is not a member of the group.
     #[error("node {node} is no member of the group in the backup: it has {members}")]
     #[non_exhaustive]
     NotAMember {
@@ -83,7 +85,7 @@ pub enum BackupError {
     /// The log could not be read, or the backup not be written.
     #[error(transparent)]
     Storage(StorageError),
-    /// It was called within a waker, on the node's own thread: make the call on another thread.
+    /// It was called within a waker, on the node's own thread: call it on another thread.
     #[error(
         "called within a waker, on the thread that the answer must come from: use another thread"
     )]
@@ -110,14 +112,13 @@ impl From<StorageError> for BackupError {
     }
 }
 
-/// A backup under way: it knows what it will hold, and the storage goes on meanwhile.
+/// A backup that was begun: its contents are fixed, and the storage continues meanwhile.
 pub trait PendingBackup: Send {
-    /// Writes the backup into the directory `to`, which is there afterwards, whole and durable, or
-    /// is as it was before. Blocks as long as that takes, but not much longer than until
-    /// `is_stopped` says so.
+    /// Writes the backup into the directory `to`, which afterwards is complete and durable, or as
+    /// before. Blocks until that is done, or shortly after `is_stopped` returns true.
     ///
     /// # Errors
-    /// Any [`BackupError`]; [`BackupError::Stopped`] if `is_stopped` said so.
+    /// Any [`BackupError`]; [`BackupError::Stopped`] if `is_stopped` returned true.
     fn write(
         self: Box<Self>,
         to: &Path,

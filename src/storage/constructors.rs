@@ -1,4 +1,5 @@
-//! How a storage of a host's own makes what it hands over, though more may be added to it later.
+//! Constructors for a host's own storage: the types are non-exhaustive, so that fields can be
+//! added.
 
 use std::io;
 use std::ops::Range;
@@ -18,7 +19,7 @@ impl HardState {
 }
 
 impl Base {
-    /// A log that begins after `mark`, with these members.
+    /// A log that begins after `point`, with these members.
     pub fn new(point: LogPoint, membership: Membership) -> Base {
         Base { point, membership }
     }
@@ -36,15 +37,15 @@ impl LogOwner {
 }
 
 impl DirectoryIdentity {
-    /// A copy of a disk, how often it has been opened, and whether it is all that it promised to
-    /// hold.
+    /// A directory id, the number of openings, and whether the log holds all that its node promised
+    /// to hold.
     pub fn new(directory: u128, incarnation: u64, complete: bool) -> DirectoryIdentity {
         DirectoryIdentity { directory, incarnation, complete }
     }
 }
 
 impl Recovered {
-    /// A sound log from `base` to `last` that knows no peer: `peers` and `corruption` can be set
+    /// An intact log from `base` to `last` without known peers: `peers` and `corruption` can be set
     /// afterwards.
     pub fn new(
         identity: DirectoryIdentity,
@@ -57,7 +58,7 @@ impl Recovered {
 }
 
 impl Corruption {
-    /// Batches that do not read back, and where they are: `term` and `chain` are unknown, and can
+    /// Batches that do not read back, and their location: `term` and `chain` are unknown, and can
     /// be set afterwards.
     pub fn new<P, R>(path: P, offset: u64, raft_indexes: Range<u64>, reason: R) -> Corruption
     where
@@ -78,14 +79,13 @@ impl Backup {
 }
 
 impl BackupError {
-    /// [`BackupError::Target`]. The other kinds that a storage tells are made of a
-    /// [`StorageError`].
+    /// [`BackupError::Target`]. Other kinds come from a [`StorageError`].
     pub fn target(path: impl Into<PathBuf>, reason: impl Into<String>) -> BackupError {
         BackupError::Target { path: path.into(), reason: reason.into() }
     }
 }
 
-/// One for each kind of error that any storage may have to tell.
+/// One for each kind of error that any storage may return.
 impl StorageError {
     /// [`StorageError::Io`]: final. `action` is a verb phrase, to be read as "could not `action`
     /// `path`".
@@ -93,7 +93,7 @@ impl StorageError {
         StorageError::Io { action, path: path.into(), source: Arc::new(source) }
     }
 
-    /// [`StorageError::Full`]: nothing was changed, for want of room for the file `path`.
+    /// [`StorageError::Full`]: nothing was changed, for lack of space for the file `path`.
     pub fn full(path: impl Into<PathBuf>) -> StorageError {
         StorageError::Full { path: path.into() }
     }
@@ -116,7 +116,7 @@ impl StorageError {
 
     /// [`StorageError::Corrupt`]: what was synced does not read back at `offset` of the file
     /// `path`.
-    pub fn damaged<P, R>(path: P, offset: u64, reason: R) -> StorageError
+    pub fn corrupt<P, R>(path: P, offset: u64, reason: R) -> StorageError
     where
         P: Into<PathBuf>,
         R: Into<String>,

@@ -1,4 +1,4 @@
-//! A log that can become unreadable.
+//! A log reader that can be made to fail.
 
 use std::io;
 use std::sync::Arc;
@@ -7,48 +7,48 @@ use super::{Base, Batch, LogPoint, LogReader, StorageError};
 use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 
-/// What reads come to.
+/// The result of reads.
 #[derive(Clone, Copy)]
-enum Trouble {
-    Nothing,
-    Broken,
-    /// The process lacks what it takes to read anything.
-    Poor,
-    /// As before, but the end of the log, up to which it was written just now, needs nothing more.
-    PoorButForEnd,
+enum ReadFault {
+    None,
+    Corrupt,
+    /// No resources: the process cannot read anything.
+    OutOfResources,
+    /// As before, except for the end of the log, which was written just now.
+    OutOfResourcesButAtEnd,
 }
 
-/// A reader that can be made to fail. Where the log begins is known in any case.
+/// A reader that can be made to fail, except for its base.
 pub(crate) struct FailingReader {
     log: Arc<dyn LogReader>,
-    trouble: Mutex<Trouble>,
+    fault: Mutex<ReadFault>,
     /// The bodies of the batches that were read.
     bytes: AtomicU64,
 }
 
 impl FailingReader {
     pub(crate) fn new(log: Arc<dyn LogReader>) -> FailingReader {
-        FailingReader { log, trouble: Mutex::new(Trouble::Nothing), bytes: AtomicU64::new(0) }
+        FailingReader { log, fault: Mutex::new(ReadFault::None), bytes: AtomicU64::new(0) }
     }
 
-    /// From now on nothing can be read.
+    /// From now on all reads find corruption.
     pub(crate) fn fail(&self) {
-        *self.trouble.lock() = Trouble::Broken;
+        *self.fault.lock() = ReadFault::Corrupt;
     }
 
-    /// From now on the process lacks what it takes to read.
-    pub(crate) fn fetch_error(&self) {
-        *self.trouble.lock() = Trouble::Poor;
+    /// From now on all reads lack resources.
+    pub(crate) fn run_out_of_resources(&self) {
+        *self.fault.lock() = ReadFault::OutOfResources;
     }
 
-    /// From now on it lacks that for all but the end of the log.
-    pub(crate) fn lack_but_for_end(&self) {
-        *self.trouble.lock() = Trouble::PoorButForEnd;
+    /// From now on all reads lack resources, except at the end of the log.
+    pub(crate) fn run_out_but_at_end(&self) {
+        *self.fault.lock() = ReadFault::OutOfResourcesButAtEnd;
     }
 
-    /// From now on all can be read.
+    /// From now on all reads succeed.
     pub(crate) fn recover(&self) {
-        *self.trouble.lock() = Trouble::Nothing;
+        *self.fault.lock() = ReadFault::None;
     }
 
     /// How many bytes of batches were read since this was last asked.
@@ -58,14 +58,14 @@ impl FailingReader {
 
     fn log(&self) -> Result<&dyn LogReader, StorageError> {
         let path = || "(memory)".into();
-        match *self.trouble.lock() {
-            Trouble::Nothing => Ok(&*self.log),
-            Trouble::Broken => Err(StorageError::Corrupt {
+        match *self.fault.lock() {
+            ReadFault::None => Ok(&*self.log),
+            ReadFault::Corrupt => Err(StorageError::Corrupt {
                 path: path(),
                 offset: 0,
                 reason: "as the test wants it".to_owned(),
             }),
-            Trouble::Poor | Trouble::PoorButForEnd => {
+            ReadFault::OutOfResources | ReadFault::OutOfResourcesButAtEnd => {
                 let source = Arc::new(io::Error::other("as the test wants it"));
                 Err(StorageError::OutOfResources { action: "read", path: path(), source })
             }
@@ -92,8 +92,8 @@ impl LogReader for FailingReader {
     }
 
     fn point(&self, raft_index: u64) -> Result<Option<LogPoint>, StorageError> {
-        let spares_end = matches!(*self.trouble.lock(), Trouble::PoorButForEnd);
-        if spares_end && self.log.point(raft_index + 1)?.is_none() {
+        let end_is_readable = matches!(*self.fault.lock(), ReadFault::OutOfResourcesButAtEnd);
+        if end_is_readable && self.log.point(raft_index + 1)?.is_none() {
             return self.log.point(raft_index);
         }
         self.log()?.point(raft_index)

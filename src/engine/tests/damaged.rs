@@ -70,8 +70,10 @@ fn assert_whole(harness: &Harness) {
 #[test]
 fn an_engine_does_not_begin_on_a_log_that_cannot_be_read_for_now() {
     let begin = |prepare| open(1, Vec::new(), prepare).map(|_| ());
-    assert!(begin(|reads, _| reads.fetch_error()).is_err_and(|error| error.is_temporary()));
-    assert!(begin(|reads, _| reads.lack_but_for_end()).is_err_and(|error| error.is_temporary()));
+    assert!(
+        begin(|reads, _| reads.run_out_of_resources()).is_err_and(|error| error.is_temporary())
+    );
+    assert!(begin(|reads, _| reads.run_out_but_at_end()).is_err_and(|error| error.is_temporary()));
     assert!(begin(|reads, _| reads.fail()).is_err_and(|error| !error.is_temporary()));
     let mut harness = open(1, Vec::new(), |_, _| {}).unwrap();
     harness.work();
@@ -98,7 +100,7 @@ fn a_log_that_finds_no_room_to_be_mended_is_mended_when_there_is_some() {
 fn a_mended_log_that_cannot_be_read_for_now_is_begun_on_when_it_can() {
     for (voters, role) in [(1, Role::Leader), (3, Role::Candidate)] {
         let mut harness = open(voters, beside_batches(), mends_late).unwrap();
-        harness.reads.lack_but_for_end();
+        harness.reads.run_out_but_at_end();
         for _ in 0..4 * ELECTION_TICKS {
             harness.tick();
             assert_waits(&harness);

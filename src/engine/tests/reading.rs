@@ -122,7 +122,7 @@ fn a_heartbeat_goes_out_before_anything_is_read_and_who_leads_no_more_reads_noth
 #[test]
 fn what_cannot_be_read_at_present_is_not_tried_again_at_once() {
     let (mut harness, _) = with_two_behind();
-    harness.reads.lack_but_for_end();
+    harness.reads.run_out_but_at_end();
     answer(&mut harness, &[4, 5], 3);
     harness.turn();
     harness.turn();

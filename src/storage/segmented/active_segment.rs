@@ -1,35 +1,35 @@
-//! The segment that takes the records at present.
+//! The active segment: the file that takes records now.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use super::file_io::write_whole;
-use super::format::{self, DurablePoint, PLACE_BYTES, RECORD_HEADER_BYTES, RecordHeader};
+use super::format::{self, DurablePoint, INDEX_ENTRY_BYTES, RECORD_HEADER_BYTES, RecordHeader};
 use super::fs::Disk;
-use super::segment::{RecordIndex, Segment};
+use super::record_index::RecordIndex;
+use super::segment::Segment;
 use crate::storage::{Batch, LogPoint};
 
-/// Records are only ever added behind all others. What a failed write left behind is not written
-/// over: the tail is closed, and the next append begins a new segment. So there is no place whose
-/// bytes ever change, and none whose older content could be taken for a newer one.
+/// Append-only: no byte is overwritten. A failed write closes the segment; the next append begins a
+/// new one. So old bytes never pass for newer ones.
 pub(super) struct ActiveSegment<D: Disk> {
     pub(super) segment: Arc<Segment<D>>,
     pub(super) file: Arc<D::File>,
     pub(super) bytes: u64,
     /// Where the next record goes.
     pub(super) at: u64,
-    /// How many records were written; the last of them may not have been shown yet.
+    /// Records written so far; the last of them may not be published yet.
     written: u64,
-    /// Takes no more.
+    /// No record is added any more.
     closed: bool,
 }
 
-/// What a batch takes of a segment: its record, and its place in the footer.
+/// The bytes that a batch needs in a segment: its record, and its entry in the footer.
 pub(super) fn bytes_needed(batch: &Batch) -> u64 {
-    format::record_bytes(batch.body().len() as u64) + PLACE_BYTES as u64
+    format::record_bytes(batch.body().len() as u64) + INDEX_ENTRY_BYTES as u64
 }
 
-/// What every record of one append carries.
+/// What all records of one append carry.
 #[derive(Clone, Copy)]
 pub(super) struct AppendContext {
     pub(super) synced: DurablePoint,
@@ -37,7 +37,7 @@ pub(super) struct AppendContext {
 }
 
 impl<D: Disk> ActiveSegment<D> {
-    /// Goes on with a segment of `bytes` in which records end at `at`.
+    /// Continues a segment of `bytes` in which records end at `at`.
     pub(super) fn new(
         segment: Arc<Segment<D>>,
         file: Arc<D::File>,
@@ -48,14 +48,13 @@ impl<D: Disk> ActiveSegment<D> {
         ActiveSegment { segment, file, bytes, at, written, closed: false }
     }
 
-    /// How many of `batches` it has room for. The footer that a full segment gets lies within it as
-    /// well: a file that grew by it would not be of the length that a segment has, and so never be
-    /// used again.
+    /// How many of `batches` fit. Space for the footer is kept: a file that grew by its footer
+    /// would not have the length of a segment, and so could not be recycled.
     pub(super) fn room_for(&self, batches: &[Batch]) -> usize {
         if self.closed {
             return 0;
         }
-        let mut room = self.bytes.saturating_sub(self.at + self.written * PLACE_BYTES as u64);
+        let mut room = self.bytes.saturating_sub(self.at + self.written * INDEX_ENTRY_BYTES as u64);
         batches
             .iter()
             .take_while(|batch| {
@@ -67,21 +66,21 @@ impl<D: Disk> ActiveSegment<D> {
             .count()
     }
 
-    /// Writes `batches`, after each of which the log stands at the mark of the same place, with as
-    /// few calls to the system as it takes. They are not shown to readers. After a failure the tail
-    /// is closed.
+    /// Writes `batches` with as few system calls as possible; `points` are the log points after
+    /// each of them. Readers do not see them before [`publish`](Self::publish). A failure closes
+    /// the segment.
     pub(super) fn write(
         &mut self,
         batches: &[Batch],
         points: &[LogPoint],
-        stamp: AppendContext,
+        context: AppendContext,
     ) -> io::Result<()> {
         let segment = &self.segment;
         let headers: Vec<RecordHeader> = batches
             .iter()
             .zip(points)
             .map(|(batch, point)| {
-                RecordHeader::of(batch, *point, segment.id, stamp.synced, stamp.commit)
+                RecordHeader::of(batch, *point, segment.id, context.synced, context.commit)
             })
             .collect();
         let heads: Vec<[u8; RECORD_HEADER_BYTES]> = batches
@@ -103,12 +102,12 @@ impl<D: Disk> ActiveSegment<D> {
         self.closed = true;
         write_whole(&*self.file, &mut parts, self.at)?;
         self.closed = false;
-        self.note(&headers);
+        self.index_records(&headers);
         Ok(())
     }
 
-    /// Notes where the records are that were just written.
-    fn note(&mut self, headers: &[RecordHeader]) {
+    /// Enters the records just written into the index.
+    fn index_records(&mut self, headers: &[RecordHeader]) {
         let records = self.records();
         let (mut at, mut ordinal) = (self.at, self.written);
         for header in headers {
@@ -119,7 +118,7 @@ impl<D: Disk> ActiveSegment<D> {
         (self.at, self.written) = (at, ordinal);
     }
 
-    /// Shows readers all that was written.
+    /// Makes all written records visible to readers.
     pub(super) fn publish(&self) {
         self.records().publish(self.written);
     }

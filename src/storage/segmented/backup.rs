@@ -1,28 +1,27 @@
-//! Backups: a directory that holds the log up to a raft index, and opens like the one that it was
-//! made from.
+//! Backups: a directory that holds the log up to a raft index, and opens like the original.
 //!
-//! A sealed segment all of which belongs to it gets one more name there (a hard link), or is copied
-//! as it is where that is not possible. Of a segment that is not sealed, or that ends beyond the
-//! backup, the records that belong to it are copied into a file of their own, which has no seal.
-//! The names, and with them the checksums, stay the same.
+//! A sealed segment that belongs to it as a whole gets another name there (a hard link), or is
+//! copied where that is not possible. Of an unsealed segment, or one that ends behind the backup,
+//! the records that belong to it are copied to a file of their own, without a seal. Names, and so
+//! checksums, stay the same.
 //!
-//! Why a link is as good as a copy: no byte of a sealed segment is ever written again. What would
-//! write there, a purged segment that is used again, leaves files alone that have other names.
+//! Why a link is as good as a copy: no byte of a sealed segment is ever overwritten. Recycling,
+//! which would, skips files that have other names.
 //!
-//! Why the log may go on meanwhile:
-//! 1. What lies at or before the commit never changes, in no file.
-//! 2. Whoever holds a segment keeps its file from being used again. A purge may remove its name:
+//! Why appends may continue meanwhile:
+//! 1. Records at or before the commit never change.
+//! 2. A reference to a segment keeps its file from being recycled. A purge may remove its name:
 //!    then the log begins later now, and so does the backup.
-//! 3. Of a file that may still grow, the first page is made anew and the records that were there
+//! 3. Of a file that may still grow, the first page is written anew and the records that were there
 //!    are copied, nothing else.
 //!
-//! What was written is then read as any other log would be, every byte of it. Only after that the
-//! directory gets its identity, and its name.
+//! The copy is then read like any other log, every byte of it. Only after that the directory gets
+//! its identity, and its name.
 
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +29,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use self::target::Target;
-use super::error::failed;
+use super::error::{failed, is_not_found, too_large};
 use super::file_io::{read_exact, write_all};
 use super::format::{self, PAGE_BYTES, RECORDS_AT};
 use super::fs::Disk;
@@ -39,24 +38,23 @@ use super::metadata::{Metadata, MetadataFile, STATE_NAME, WriteError};
 use super::real_disk::RealDisk;
 use super::segment::Segment;
 use super::segment_set::SegmentSet;
-use super::too_large;
 use super::tools::OpenedLog;
 use crate::storage::{Backup, BackupError, HardState, PendingBackup, StorageError};
 
-/// How much is copied at once.
+/// The most that is copied at once.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// A log of which a backup is made.
+/// A log that is backed up.
 pub(super) struct Source<D: Disk> {
     pub(super) disk: Arc<D>,
-    /// The log as it is now, whenever that is.
+    /// The current segment set.
     pub(super) live: Arc<ArcSwap<SegmentSet<D>>>,
     pub(super) state: Metadata,
     /// The newest raft index that is known to be committed.
     pub(super) commit: u64,
     /// The last raft index that goes into the backup.
     pub(super) last: u64,
-    /// Nobody can count on what the node promised since.
+    /// No other member relies on what the node promised since.
     pub(super) is_alone: bool,
 }
 
@@ -72,7 +70,7 @@ impl<D: Disk> PendingBackup for Source<D> {
 }
 
 impl<D: Disk> Source<D> {
-    /// Writes the backup, of the node that `identity` says.
+    /// Writes the backup as one of the node in `identity`.
     pub(super) fn write_as(
         &self,
         identity: IdentityFile,
@@ -80,22 +78,26 @@ impl<D: Disk> Source<D> {
         is_stopped: &dyn Fn() -> bool,
     ) -> Result<Backup, BackupError> {
         let target = Target::begin(to)?;
-        let draft = Draft {
+        let writer = BackupWriter {
             disk: target.disk(),
             directory: self.state.directory,
             done: BTreeMap::new(),
             is_stopped,
         };
-        let backup = self.fill(draft, &identity)?;
+        let backup = self.fill(writer, &identity)?;
         target.finish(&identity)?;
         Ok(backup)
     }
 
-    fn fill(&self, mut draft: Draft<'_>, identity: &IdentityFile) -> Result<Backup, BackupError> {
-        let live = self.write_segments(&mut draft)?;
-        self.write_state(draft.disk, &live)?;
-        draft.disk.sync_dir().map_err(|error| failed(draft.disk, "sync", "", error))?;
-        self.verify(&draft, identity, &live)?;
+    fn fill(
+        &self,
+        mut writer: BackupWriter<'_>,
+        identity: &IdentityFile,
+    ) -> Result<Backup, BackupError> {
+        let live = self.write_segments(&mut writer)?;
+        self.write_state(writer.disk, &live)?;
+        writer.disk.sync_dir().map_err(|error| failed(writer.disk, "sync", "", error))?;
+        self.verify(&writer, identity, &live)?;
         let point = |raft_index| {
             live.point(&self.disk, raft_index)?.ok_or_else(|| self.ends_early(raft_index))
         };
@@ -105,14 +107,17 @@ impl<D: Disk> Source<D> {
             committed: live.base.point.next_index..committed.next_index,
             position: committed.next_position,
             end_index: last.next_index,
-            linked_bytes: draft.bytes(Taken::Linked),
-            copied_bytes: draft.bytes(Taken::Copied),
+            linked_bytes: writer.bytes(Taken::Linked),
+            copied_bytes: writer.bytes(Taken::Copied),
         })
     }
 
-    /// Puts the segments there, and returns the log that they were taken from. If that is purged
-    /// meanwhile, it is the one that there is then.
-    fn write_segments(&self, draft: &mut Draft<'_>) -> Result<Arc<SegmentSet<D>>, BackupError> {
+    /// Links or copies the segments, and returns the segment set that they were taken from: the
+    /// current one, if the log is purged meanwhile.
+    fn write_segments(
+        &self,
+        writer: &mut BackupWriter<'_>,
+    ) -> Result<Arc<SegmentSet<D>>, BackupError> {
         loop {
             let live = self.live.load_full();
             let first = live.base.point.next_index;
@@ -122,7 +127,7 @@ impl<D: Disk> Source<D> {
             if let Some(gap) = live.gaps.iter().find(|gap| gap.raft_indexes.start <= self.last) {
                 return Err(StorageError::from(gap).into());
             }
-            match self.write_stretches(&live, draft) {
+            match self.take_segments(&live, writer) {
                 Ok(()) => return Ok(live),
                 // It was purged, or sealed and then purged.
                 Err(error) if is_gone(&error) && !Arc::ptr_eq(&live, &self.live.load()) => {}
@@ -131,37 +136,36 @@ impl<D: Disk> Source<D> {
         }
     }
 
-    fn write_stretches(
+    fn take_segments(
         &self,
         live: &SegmentSet<D>,
-        draft: &mut Draft<'_>,
+        writer: &mut BackupWriter<'_>,
     ) -> Result<(), BackupError> {
-        let mut stretches =
-            live.stretches.iter().filter(|stretch| stretch.segment.first <= self.last).peekable();
-        draft.keep_only(live.stretches.iter().map(|stretch| &*stretch.segment.name))?;
-        while let Some(stretch) = stretches.next() {
-            if draft.done.contains_key(&stretch.segment.name) {
+        let mut segments =
+            live.segments.iter().filter(|part| part.segment.first <= self.last).peekable();
+        writer.keep_only(live.segments.iter().map(|part| &*part.segment.name))?;
+        while let Some(part) = segments.next() {
+            if writer.done.contains_key(&part.segment.name) {
                 continue;
             }
-            let end = stretch.end.min(self.last + 1);
-            // What its seal says of records that were cut off, the next segment takes back.
-            let is_whole = stretch
+            let end = part.end.min(self.last + 1);
+            // If its seal counts truncated records, the next segment supersedes them.
+            let is_whole = part
                 .segment
                 .last_sealed()
-                .is_some_and(|last| last < end || stretches.peek().is_some());
-            draft.go_on()?;
+                .is_some_and(|last| last < end || segments.peek().is_some());
+            writer.go_on()?;
             let taken = match is_whole {
-                true => draft.take_whole(&*self.disk, &stretch.segment)?,
-                false => draft.take_records(&*self.disk, &stretch.segment, end)?,
+                true => writer.take_whole(&*self.disk, &part.segment)?,
+                false => writer.take_records(&*self.disk, &part.segment, end)?,
             };
-            draft.done.insert(stretch.segment.name.clone(), taken);
+            writer.done.insert(part.segment.name.clone(), taken);
         }
         Ok(())
     }
 
-    /// Term, base and how far the log reaches. A copy remembers no vote and no peer: it may be
-    /// older than what its node did since. So it is not all that its node has promised to hold,
-    /// unless there is nobody who could count on that.
+    /// Term, base and watermark. A copy has no vote and no peers, for it may be older than what its
+    /// node did since. So it is marked incomplete, unless no other member could rely on that.
     fn write_state(&self, disk: &RealDisk, live: &SegmentSet<D>) -> Result<(), StorageError> {
         let hard_state = HardState {
             vote: None,
@@ -169,12 +173,12 @@ impl<D: Disk> Source<D> {
             ..self.state.hard_state
         };
         let first_segment =
-            live.stretches.first().map_or(self.state.first_segment, |stretch| stretch.segment.id);
+            live.segments.first().map_or(self.state.first_segment, |part| part.segment.id);
         let (base, is_complete) =
             (live.base.clone(), self.is_alone || live.base.membership.voters.len() == 1);
         let copied =
             Metadata { hard_state, base, first_segment, peers: Vec::new(), ..self.state.clone() };
-        let state = Metadata { known_as: disk.draw(), is_complete, ..copied };
+        let state = Metadata { known_as: disk.random_id(), is_complete, ..copied };
         let write_failed = |error| failed(disk, "write", STATE_NAME, error);
         let file =
             disk.create(STATE_NAME).map_err(|error| failed(disk, "create", STATE_NAME, error))?;
@@ -183,23 +187,23 @@ impl<D: Disk> Source<D> {
                 WriteError::TooLarge => too_large(disk, STATE_NAME),
                 WriteError::Io(error) => write_failed(error),
             })?;
-        let synced = live.place(self.last);
+        let synced = live.durable_point(self.last);
         if synced.raft_index > 0 {
             file.write_watermark(synced).map_err(write_failed)?;
         }
         file.file.sync_data().map_err(write_failed)
     }
 
-    /// Reads all that was written. Damage is told by where it lies in the log that was copied.
+    /// Reads all that was written. Corruption is reported at its location in the original log.
     fn verify(
         &self,
-        draft: &Draft<'_>,
+        writer: &BackupWriter<'_>,
         identity: &IdentityFile,
         live: &SegmentSet<D>,
     ) -> Result<(), BackupError> {
-        let copy = OpenedLog::unlocked(draft.disk.path("").as_path(), identity.clone())?;
+        let copy = OpenedLog::unlocked(writer.disk.path("").as_path(), identity.clone())?;
         let (base, last) = (copy.inspection.base.clone(), copy.inspection.last);
-        let found = copy.verify(|_| draft.go_on())?;
+        let found = copy.verify(|_| writer.go_on())?;
         if let Some(corruption) = found.corruption.into_iter().next() {
             let path = corruption
                 .path
@@ -226,7 +230,7 @@ impl<D: Disk> Source<D> {
     }
 }
 
-/// How a file came into a backup.
+/// How a file got into a backup.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Taken {
     Linked,
@@ -234,16 +238,16 @@ enum Taken {
 }
 
 /// A backup that is being written.
-struct Draft<'a> {
+struct BackupWriter<'a> {
     disk: &'a RealDisk,
-    /// That of the log, which checksums begin with.
+    /// The directory id of the log, with which checksums begin.
     directory: u128,
-    /// The segments that are in it, and their lengths.
+    /// The segments in it, and their lengths.
     done: BTreeMap<String, (Taken, u64)>,
     is_stopped: &'a dyn Fn() -> bool,
 }
 
-impl Draft<'_> {
+impl BackupWriter<'_> {
     fn go_on(&self) -> Result<(), BackupError> {
         if (self.is_stopped)() { Err(BackupError::Stopped) } else { Ok(()) }
     }
@@ -252,7 +256,7 @@ impl Draft<'_> {
         self.done.values().filter(|(taken, _)| *taken == how).map(|(_, bytes)| bytes).sum()
     }
 
-    /// Takes out again what the log has given up meanwhile.
+    /// Removes segments that the log has purged meanwhile.
     fn keep_only<'n>(&mut self, names: impl Iterator<Item = &'n str>) -> Result<(), StorageError> {
         let kept: BTreeSet<&str> = names.collect();
         let gone: Vec<String> =
@@ -264,7 +268,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// A sealed segment as it is.
+    /// Links or copies a sealed segment.
     fn take_whole<D: Disk>(
         &self,
         disk: &D,
@@ -278,7 +282,7 @@ impl Draft<'_> {
         self.copy(disk, &segment.name, &from, &to, 0..bytes)
     }
 
-    /// The records of a segment before raft index `end`, under a head of their own.
+    /// Copies the records of a segment before raft index `end`, under a new header.
     fn take_records<D: Disk>(
         &self,
         disk: &D,
@@ -286,10 +290,11 @@ impl Draft<'_> {
         end: u64,
     ) -> Result<(Taken, u64), BackupError> {
         let last = end - segment.first - 1;
-        let (offset, body_bytes) = segment.place(disk, &*segment.contents(disk)?, last)?;
+        let (offset, body_bytes) = segment.location(disk, &*segment.contents(disk)?, last)?;
         let (from, to) = self.open(disk, &segment.name)?;
         let mut page = [0; PAGE_BYTES];
-        page[..format::SEGMENT_HEAD_BYTES].copy_from_slice(&format::segment_header(self.directory));
+        page[..format::SEGMENT_HEADER_BYTES]
+            .copy_from_slice(&format::segment_header(self.directory));
         write_all(&to, &mut [IoSlice::new(&page)], 0)
             .map_err(|error| failed(self.disk, "write", &segment.name, error))?;
         self.copy(
@@ -301,7 +306,7 @@ impl Draft<'_> {
         )
     }
 
-    /// Opens a file of the log, then makes that of the same name here.
+    /// Opens a file of the log, and creates the one of the same name here.
     fn open<D: Disk>(
         &self,
         disk: &D,
@@ -313,7 +318,7 @@ impl Draft<'_> {
         Ok((from, to))
     }
 
-    /// Copies these bytes to the same place, durably.
+    /// Copies these bytes to the same offsets, durably.
     fn copy<D: Disk>(
         &self,
         disk: &D,
@@ -338,7 +343,7 @@ impl Draft<'_> {
     }
 }
 
-/// Whether a file was not there any more.
+/// Whether a file did not exist any more.
 fn is_gone(error: &BackupError) -> bool {
-    matches!(error, BackupError::Storage(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
+    matches!(error, BackupError::Storage(error) if is_not_found(error))
 }

@@ -1,8 +1,7 @@
-//! A damaged log: it is read, and mended step by step, until nothing is wrong with it.
+//! A corrupt log: it can be read, and repaired step by step until nothing is wrong.
 //!
-//! Each step is one segment file, which is there afterwards in its new form, durably, or is as
-//! before. After each step the log is looked at anew, as if it had just been opened: what is still
-//! damaged, and where it belongs, is found there and nowhere kept.
+//! Each step replaces one segment file, durably, or leaves it as it was. After each step the log is
+//! recovered again, as if it had just been opened: no list of what is still corrupt is kept.
 
 use std::sync::Arc;
 
@@ -10,8 +9,8 @@ use super::error::{broken, failed, not_written, too_large};
 use super::format;
 use super::fs::{Disk, DiskFile};
 use super::metadata::{MetadataFile, STATE_NAME, WriteError};
-use super::recovery::RecoveredLog;
-use super::rewrite::{self, MissingRange, SegmentRewrite};
+use super::recovered_log::{MissingRange, RecoveredLog};
+use super::rewrite::{self, SegmentRewrite};
 use super::segment::Segment;
 use super::segment_set::{LiveSegment, SegmentSet};
 use crate::storage::{Batch, BatchError, Corruption, LogPoint, StorageError};
@@ -20,15 +19,15 @@ use crate::storage::{Batch, BatchError, Corruption, LogPoint, StorageError};
 pub(super) struct CorruptLog<D: Disk> {
     pub(super) directory: u128,
     pub(super) state: MetadataFile<D>,
-    /// The lock keeps others out.
+    /// Keeps other processes out of the directory.
     pub(super) lock: D::Lock,
-    /// What every write is answered with.
+    /// The error that every write returns.
     refusal: StorageError,
-    /// A step has failed, and what is on the disk is not known.
+    /// A step failed, and the state of the disk is unknown.
     poison: Option<String>,
     live: Arc<SegmentSet<D>>,
-    homes: Vec<MissingRange>,
-    bad_heads: Vec<(u64, u64)>,
+    missing_ranges: Vec<MissingRange>,
+    bad_headers: Vec<(u64, u64)>,
     corruption: Vec<Corruption>,
 }
 
@@ -40,7 +39,7 @@ impl<D: Disk> CorruptLog<D> {
         lock: D::Lock,
     ) -> CorruptLog<D> {
         let refusal = refusal(&found.corruption[0]);
-        let RecoveredLog { live, homes, bad_heads, corruption, .. } = found;
+        let RecoveredLog { live, missing_ranges, bad_headers, corruption, .. } = found;
         CorruptLog {
             directory,
             state,
@@ -48,8 +47,8 @@ impl<D: Disk> CorruptLog<D> {
             refusal,
             poison: None,
             live: Arc::new(live),
-            homes,
-            bad_heads,
+            missing_ranges,
+            bad_headers,
             corruption,
         }
     }
@@ -66,9 +65,12 @@ impl<D: Disk> CorruptLog<D> {
         self.poison.clone().map_or(Ok(()), |reason| Err(StorageError::Poisoned(reason)))
     }
 
-    /// Takes note of an error of the disk. What is known to have changed nothing may be tried
-    /// again, nothing else.
-    pub(super) fn note<T>(&mut self, outcome: Result<T, StorageError>) -> Result<T, StorageError> {
+    /// Remembers an error of the disk. Only a step that is known to have changed nothing may be
+    /// retried.
+    pub(super) fn record_failure<T>(
+        &mut self,
+        outcome: Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
         match &outcome {
             Ok(_) | Err(StorageError::NotContiguous(_)) => {}
             Err(error) if error.is_temporary() => {}
@@ -77,17 +79,17 @@ impl<D: Disk> CorruptLog<D> {
         outcome
     }
 
-    /// Gives every segment its head back, if nothing else is wrong: a bad head says that the
-    /// segment is no new one, and is needed as long as any of its records is missing.
-    pub(super) fn mend_heads(&self, disk: &D) -> Result<(), StorageError> {
-        let heads = if self.is_damaged_from(0).is_some() { &[] } else { &self.bad_heads[..] };
+    /// Restores the headers of all segments, if nothing else is wrong. A bad header proves that the
+    /// segment is not a new one, so it is kept as long as any of its records is missing.
+    pub(super) fn restore_headers(&self, disk: &D) -> Result<(), StorageError> {
+        let heads = if self.first_corrupt_from(0).is_some() { &[] } else { &self.bad_headers[..] };
         heads.iter().try_for_each(|(id, first)| {
-            SegmentRewrite::new_file(disk, self.directory, *id, *first, 0).fill_head()
+            SegmentRewrite::new_file(disk, self.directory, *id, *first, 0).restore_header()
         })
     }
 
-    /// Puts the first of `batches` that are damaged here where they belong, as many as belong into
-    /// one file. Returns how many of all are done with.
+    /// Writes the first of `batches` that are corrupt here to their file, as many as belong into
+    /// one file. Returns how many of `batches` are done.
     pub(super) fn fill(
         &self,
         disk: &D,
@@ -120,8 +122,14 @@ impl<D: Disk> CorruptLog<D> {
         file_bytes: u64,
     ) -> Result<usize, StorageError> {
         let first = batches[0].raft_index();
-        let rewrite =
-            SegmentRewrite::of(disk, self.directory, &self.live, &self.homes, first, file_bytes);
+        let rewrite = SegmentRewrite::of(
+            disk,
+            self.directory,
+            &self.live,
+            &self.missing_ranges,
+            first,
+            file_bytes,
+        );
         let rewrite = rewrite.ok_or_else(|| {
             StorageError::NotContiguous(format!("it is not known where raft index {first} belongs"))
         })?;
@@ -134,13 +142,13 @@ impl<D: Disk> CorruptLog<D> {
                 .verify()
                 .and_then(|()| batch.point_after(&point))
                 .map(|next| point = next)
-                .map_err(|error| out_of_line(batch, &error))?;
+                .map_err(|error| not_contiguous(batch, &error))?;
         }
         self.check_next(disk, point.raft_index + 1, &point)?;
         rewrite.fill(&before, &here)
     }
 
-    /// What follows and can be read must continue what is put in front of it.
+    /// The next readable record must continue what is put before it.
     fn check_next(&self, disk: &D, raft_index: u64, before: &LogPoint) -> Result<(), StorageError> {
         let (Ok(Some(batch)), Ok(Some(known))) =
             (self.live.batch(disk, raft_index), self.live.point(disk, raft_index))
@@ -150,7 +158,8 @@ impl<D: Disk> CorruptLog<D> {
         match batch.point_after(before) {
             Ok(point) if point == known => Ok(()),
             _ => Err(StorageError::NotContiguous(format!(
-                "raft index {raft_index}, which is intact, does not continue what was to be put before it"
+                "raft index {raft_index}, which is intact, does not continue what was to be put \
+                 before it"
             ))),
         }
     }
@@ -167,7 +176,7 @@ impl<D: Disk> CorruptLog<D> {
         }
     }
 
-    /// Puts `batches` in place of everything from the first of them on.
+    /// Replaces everything from the first of `batches` on.
     pub(super) fn replace(
         &self,
         disk: &D,
@@ -178,7 +187,7 @@ impl<D: Disk> CorruptLog<D> {
         let Some(first) = batches.first().map(Batch::raft_index) else { return Ok(()) };
         let before = self.point(disk, first.saturating_sub(1))?;
         for batch in batches {
-            batch.verify().map_err(|error| out_of_line(batch, &error))?;
+            batch.verify().map_err(|error| not_contiguous(batch, &error))?;
         }
         let needed = batches
             .iter()
@@ -192,10 +201,10 @@ impl<D: Disk> CorruptLog<D> {
 }
 
 impl<D: Disk> CorruptLog<D> {
-    /// Lets the log begin behind `mark`, which is committed. Nothing is written anew but the part
-    /// that counts of the segment in whose middle that is, and what is missing behind `mark` stays
-    /// missing. If the log is another than the one that `mark` belongs to, nothing of it counts,
-    /// and the first segment will be `segment`.
+    /// Moves the base to `point`, which is committed. Only one segment is rewritten: the live part
+    /// of the one that spans the new base. What is missing after `point` stays missing. If `point`
+    /// belongs to another log than this one, nothing of this one counts, and the first segment will
+    /// be `segment`.
     pub(super) fn rebase(
         &mut self,
         disk: &D,
@@ -206,13 +215,13 @@ impl<D: Disk> CorruptLog<D> {
         state.base.point = point;
         if self.is_another(disk, &point)? {
             state.first_segment = segment;
-        } else if let Some((cut, from)) = self.part_behind(disk, point.raft_index)? {
+        } else if let Some((cut, from)) = self.suffix_behind(disk, point.raft_index)? {
             rewrite::copy_suffix(disk, &cut, from)?;
-            // The newer one won over these from its first record on, and will only do so from a
-            // later one on.
+            // The newer segment superseded these from its first record on, and from now on does so
+            // only from a later record on.
             let is_beaten = |(id, first): &(u64, u64)| *id < cut.id && *first > point.raft_index;
             remove_segments(disk, is_beaten)?;
-            // Whatever is missing in front of the part needs an id that is older than that.
+            // Batches missing before the suffix need a segment id that is older.
             state.first_segment = state.first_segment.min(cut.id - 1);
         }
         self.state.write(state, 0).map_err(|error| match error {
@@ -222,16 +231,16 @@ impl<D: Disk> CorruptLog<D> {
         self.state.file.sync_data().map_err(|error| broken(disk, "sync", STATE_NAME, error))
     }
 
-    /// Whether this is another log than the one that `mark` belongs to, or ends before it. Where
-    /// `mark` is not known here, the batch behind it tells; and where that is missing as well, it
-    /// is found out when it is there again.
+    /// Whether `point` does not belong to this log, or lies beyond its end. If the log point is not
+    /// readable here, the next batch decides; if that is missing too, the check is repeated when it
+    /// is back.
     fn is_another(&self, disk: &D, point: &LogPoint) -> Result<bool, StorageError> {
         match self.live.point(disk, point.raft_index) {
             Ok(here) => Ok(here != Some(*point)),
             Err(StorageError::Corrupt { .. }) => {
                 match self.check_next(disk, point.raft_index + 1, point) {
                     Err(StorageError::NotContiguous(_)) => Ok(true),
-                    leads_on => leads_on.map(|()| false),
+                    continued => continued.map(|()| false),
                 }
             }
             Err(StorageError::Purged { .. }) => Err(StorageError::NotContiguous(format!(
@@ -242,34 +251,33 @@ impl<D: Disk> CorruptLog<D> {
         }
     }
 
-    /// The segment in whose middle the log is to begin, behind `base`, and the first of its records
-    /// from there on whose place is known: those in between are missing. `None` if no segment has
-    /// to be cut.
-    fn part_behind(&self, disk: &D, base: u64) -> Result<Option<SegmentSuffix<D>>, StorageError> {
-        let is_in_it = |stretch: &&LiveSegment<D>| {
-            stretch.segment.first <= base && base + 1 < stretch.segment.first + stretch.len()
+    /// The segment that spans `base`, and its first record after `base` whose location is known;
+    /// those in between are missing. `None` if no segment spans it.
+    fn suffix_behind(&self, disk: &D, base: u64) -> Result<Option<SegmentSuffix<D>>, StorageError> {
+        let is_in_it = |part: &&LiveSegment<D>| {
+            part.segment.first <= base && base + 1 < part.segment.first + part.len()
         };
-        let Some(stretch) = self.live.stretches.iter().find(is_in_it) else { return Ok(None) };
-        for raft_index in base + 1..stretch.segment.first + stretch.len() {
-            if stretch.segment.known_location(disk, raft_index - stretch.segment.first)?.is_some() {
-                return Ok(Some((stretch.segment.clone(), raft_index)));
+        let Some(part) = self.live.segments.iter().find(is_in_it) else { return Ok(None) };
+        for raft_index in base + 1..part.segment.first + part.len() {
+            if part.segment.known_location(disk, raft_index - part.segment.first)?.is_some() {
+                return Ok(Some((part.segment.clone(), raft_index)));
             }
         }
         Ok(None)
     }
 
-    /// The first damaged raft index that is not below this one.
-    fn is_damaged_from(&self, raft_index: u64) -> Option<u64> {
-        let holes = self
+    /// The first corrupt raft index at or after this one.
+    fn first_corrupt_from(&self, raft_index: u64) -> Option<u64> {
+        let corrupt_ranges = self
             .corruption
             .iter()
             .map(|corruption| &corruption.raft_indexes)
-            .filter(|hole| !hole.is_empty() && hole.end > raft_index);
-        holes.map(|hole| hole.start.max(raft_index)).min()
+            .filter(|range| !range.is_empty() && range.end > raft_index);
+        corrupt_ranges.map(|range| range.start.max(raft_index)).min()
     }
 }
 
-/// A segment, and the raft index from which on it is kept.
+/// A segment, and the first raft index of it to keep.
 type SegmentSuffix<D> = (Arc<Segment<D>>, u64);
 
 /// Removes these segments durably.
@@ -286,13 +294,13 @@ fn remove_segments<D: Disk>(
     disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
 }
 
-fn out_of_line(batch: &Batch, error: &BatchError) -> StorageError {
+fn not_contiguous(batch: &Batch, error: &BatchError) -> StorageError {
     StorageError::NotContiguous(format!("raft index {}: {error}", batch.raft_index()))
 }
 
-/// What a damaged log answers to every write.
+/// The error of a corrupt log for every write.
 fn refusal(corruption: &Corruption) -> StorageError {
     let Corruption { path, offset, reason, .. } = corruption;
-    let reason = format!("{reason}; a damaged log takes nothing but what mends it");
+    let reason = format!("{reason}; a corrupt log accepts repairs only");
     StorageError::Corrupt { path: path.clone(), offset: *offset, reason }
 }

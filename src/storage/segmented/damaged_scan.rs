@@ -1,34 +1,33 @@
-//! Reading a damaged segment: what of it is still there, and what should be and is not.
+//! Scan of a corrupt segment: which records are readable, and which are missing.
 //!
-//! A scan ends at the first bad record. A survey goes on behind it: a record says by itself which
-//! segment and which raft index it is, so those behind a bad one are found by trying every place.
-//! What lies between is damaged, and keeps its numbers.
+//! A plain scan ends at the first bad record. This one continues behind it: each record names its
+//! segment and raft index, so later records are found by trying every aligned offset. The raft
+//! indexes in between are corrupt.
 
 use std::ops::Range;
 
 use super::error::failed;
 use super::format::{self, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader};
 use super::fs::{Disk, DiskFile};
+use super::record_index::RecordIndex;
 use super::scan::{BodyError, Window, body_of, header_at, next_header};
-use super::segment::RecordIndex;
 use crate::storage::{Batch, LogPoint, StorageError};
 
-/// What a survey found.
+/// The result.
 pub(super) struct DamagedScan {
-    /// Every record up to the last that was found, published. Those in between that cannot be read
-    /// have a place that says so.
+    /// All records up to the last one found, published. Unreadable ones in between have a slot that
+    /// is marked corrupt.
     pub(super) records: Box<RecordIndex>,
-    /// What cannot be read whole, in order. The last hole may lie behind the last record that was
-    /// found.
-    pub(super) holes: Vec<CorruptRange>,
-    /// The index of the first entry that the first intact record holds, or would hold. `None`
-    /// without any.
+    /// What is not wholly readable, in order. The last range may lie behind the last record found.
+    pub(super) corrupt_ranges: Vec<CorruptRange>,
+    /// The index of the first entry of the first intact record, or of the next entry if that record
+    /// has none. `None` without an intact record.
     pub(super) first_index: Option<u64>,
-    /// Where the last record ends that was found.
+    /// Where the last record found ends.
     pub(super) end: u64,
 }
 
-/// Neighbouring records that do not read back.
+/// Adjacent records that do not read back, for one reason.
 pub(super) struct CorruptRange {
     pub(super) offset: u64,
     pub(super) raft_indexes: Range<u64>,
@@ -37,10 +36,10 @@ pub(super) struct CorruptRange {
     pub(super) reason: &'static str,
 }
 
-/// Surveys the segment `id`, whose first record has the raft index `first`. Up to `limit` its
-/// records were durable: one that is bad or missing below is damaged, one at or behind it was torn,
-/// and ends the segment. Memory: as for a scan.
-pub(super) fn scan_past_damage<D: Disk>(
+/// Scans the segment `id`, whose first record has the raft index `first`. Records below `limit`
+/// were durable: a bad or missing one there is corrupt. One at or behind `limit` was torn, and ends
+/// the segment. Memory: as for a plain scan.
+pub(super) fn scan_past_corruption<D: Disk>(
     disk: &D,
     file: &D::File,
     name: &str,
@@ -52,17 +51,17 @@ pub(super) fn scan_past_damage<D: Disk>(
     let read_failed = |error| failed(disk, "read", name, error);
     let file_bytes = file.size().map_err(read_failed)?;
     let window = Window::new(file, file_bytes);
-    let survey = DamagedScan {
+    let found = DamagedScan {
         records: RecordIndex::new(),
-        holes: Vec::new(),
+        corrupt_ranges: Vec::new(),
         first_index: None,
         end: RECORDS_AT,
     };
-    let mut surveyor =
-        DamagedScanner { window, id, seed, first, limit, next: first, before: None, survey };
-    while surveyor.step().map_err(read_failed)? {}
-    surveyor.end();
-    Ok(surveyor.survey)
+    let mut scanner =
+        DamagedScanner { window, id, seed, first, limit, next: first, before: None, found };
+    while scanner.step().map_err(read_failed)? {}
+    scanner.end();
+    Ok(scanner.found)
 }
 
 struct DamagedScanner<'a, F> {
@@ -71,17 +70,17 @@ struct DamagedScanner<'a, F> {
     seed: u32,
     first: u64,
     limit: u64,
-    /// The raft index that is looked for, at `survey.end`.
+    /// The next raft index, expected at `found.end`.
     next: u64,
-    /// The mark in front of it, if the record there was intact.
+    /// The log point before it, if the record there was intact.
     before: Option<LogPoint>,
-    survey: DamagedScan,
+    found: DamagedScan,
 }
 
 impl<F: DiskFile> DamagedScanner<'_, F> {
-    /// Goes past one record, or past one hole. False if there is nothing more.
+    /// Advances past one record, or one unreadable range. False at the end.
     fn step(&mut self) -> std::io::Result<bool> {
-        let at = self.survey.end;
+        let at = self.found.end;
         match header_at(&mut self.window, at, self.id, self.seed)?
             .filter(|header| header.point.raft_index == self.next)
         {
@@ -93,10 +92,10 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
         }
     }
 
-    /// Takes the record at the end, whose header is intact.
+    /// Adds the record at the end, whose header is intact.
     fn take(&mut self, header: &RecordHeader, body: Result<Batch, BodyError>) -> bool {
         let (at, ordinal, next_index) =
-            (self.survey.end, self.next - self.first, header.point.next_index);
+            (self.found.end, self.next - self.first, header.point.next_index);
         let torn = self.next >= self.limit;
         match body {
             Ok(batch) => {
@@ -104,20 +103,20 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
                 {
                     return false;
                 }
-                self.survey.first_index.get_or_insert(batch.first_index().unwrap_or(next_index));
-                self.survey.records.put(ordinal, at, header.body_bytes, next_index);
+                self.found.first_index.get_or_insert(batch.first_index().unwrap_or(next_index));
+                self.found.records.put(ordinal, at, header.body_bytes, next_index);
             }
             Err(_) if torn => return false,
             Err(error) => {
                 let reason = match error {
                     BodyError::Payload => "a payload does not match its checksum",
-                    BodyError::Table => "the entries of the batch cannot be told apart",
+                    BodyError::Table => "the table of the batch is corrupt",
                 };
                 match error {
                     BodyError::Payload => {
-                        self.survey.records.put(ordinal, at, header.body_bytes, next_index)
+                        self.found.records.put(ordinal, at, header.body_bytes, next_index)
                     }
-                    BodyError::Table => self.survey.records.put_damaged(ordinal, at, next_index),
+                    BodyError::Table => self.found.records.put_corrupt(ordinal, at, next_index),
                 }
                 let raft_indexes = self.next..self.next + 1;
                 let (term, chain) = (Some(header.point.term), Some(header.point.chain));
@@ -125,21 +124,20 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
             }
         }
         self.before = Some(header.point);
-        self.survey.end += header.record_bytes();
+        self.found.end += header.record_bytes();
         self.next += 1;
         true
     }
 
-    /// Looks for the next record behind a place where none can be read. A later one of this segment
-    /// has a higher raft index, and room in front of it for those that are missing: a payload that
-    /// looks like a record is not taken for one.
+    /// Finds the next record behind an unreadable one. It must have a higher raft index, and enough
+    /// space before it for the missing records: so a payload that looks like a record is rejected.
     fn resume(&mut self) -> std::io::Result<bool> {
-        let mut at = self.survey.end;
+        let mut at = self.found.end;
         while let Some((found_at, header)) =
             next_header(&mut self.window, at + format::ALIGN, self.id, self.seed)?
         {
             let raft_index = header.point.raft_index;
-            let room = (found_at - self.survey.end) / RECORD_HEADER_BYTES as u64;
+            let room = (found_at - self.found.end) / RECORD_HEADER_BYTES as u64;
             if raft_index > self.next
                 && raft_index - self.next <= room
                 && header_at(&mut self.window, found_at, self.id, self.seed)?.is_some()
@@ -151,7 +149,7 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
                     .ok()
                     .and_then(|batch| batch.first_index());
                 self.skip(raft_index, behind.unwrap_or(header.point.next_index));
-                self.survey.end = found_at;
+                self.found.end = found_at;
                 return Ok(true);
             }
             at = found_at;
@@ -159,27 +157,27 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
         Ok(false)
     }
 
-    /// Notes that the records up to `raft_index` cannot be read; behind them the next entry has an
-    /// index of at most `next_index`. They are no more than there was room for.
+    /// Enters the records up to `raft_index` as unreadable; the next entry after them has an index
+    /// of at most `next_index`. Their number is bounded by the space for them.
     fn skip(&mut self, raft_index: u64, next_index: u64) {
         for missing in self.next..raft_index {
-            self.survey.records.put_damaged(missing - self.first, self.survey.end, next_index);
+            self.found.records.put_corrupt(missing - self.first, self.found.end, next_index);
         }
         self.push_missing(raft_index);
         (self.next, self.before) = (raft_index, None);
     }
 
-    /// Whatever is missing below the limit is damaged. How much that is may be known from
-    /// elsewhere, so nothing is set aside for it.
+    /// What is missing below the limit is corrupt. The limit may come from other files, so no slots
+    /// are allocated for it.
     fn end(&mut self) {
-        self.survey.records.publish(self.next - self.first);
+        self.found.records.publish(self.next - self.first);
         if self.next < self.limit {
             self.push_missing(self.limit);
         }
     }
 
     fn push_missing(&mut self, raft_index: u64) {
-        let (offset, raft_indexes) = (self.survey.end, self.next..raft_index);
+        let (offset, raft_indexes) = (self.found.end, self.next..raft_index);
         self.push(CorruptRange {
             offset,
             raft_indexes,
@@ -189,18 +187,18 @@ impl<F: DiskFile> DamagedScanner<'_, F> {
         });
     }
 
-    /// Neighbours with the same complaint are told as one.
-    fn push(&mut self, hole: CorruptRange) {
-        match self.survey.holes.last_mut() {
+    /// Merges adjacent ranges with the same reason.
+    fn push(&mut self, range: CorruptRange) {
+        match self.found.corrupt_ranges.last_mut() {
             Some(last)
-                if last.raft_indexes.end == hole.raft_indexes.start
-                    && last.reason == hole.reason =>
+                if last.raft_indexes.end == range.raft_indexes.start
+                    && last.reason == range.reason =>
             {
-                last.raft_indexes.end = hole.raft_indexes.end;
-                last.term = last.term.filter(|_| last.term == hole.term);
-                last.chain = hole.chain;
+                last.raft_indexes.end = range.raft_indexes.end;
+                last.term = last.term.filter(|_| last.term == range.term);
+                last.chain = range.chain;
             }
-            _ => self.survey.holes.push(hole),
+            _ => self.found.corrupt_ranges.push(range),
         }
     }
 }

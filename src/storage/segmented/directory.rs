@@ -1,9 +1,9 @@
 //! One directory of the operating system, by a handle that stays open.
 //!
-//! Its name is resolved once. From then on every file is named relative to the handle, so that it
-//! does not matter what becomes of the name: whether the process changes its working directory, a
-//! link on the way is switched, the directory is renamed, or another one or a file system is put in
-//! its place. The path is kept for messages alone.
+//! Its name is resolved once. From then on every file is named relative to the handle, so changes
+//! of the name have no effect: whether the process changes its working directory, a link on the way
+//! is switched, the directory is renamed, or another one or a file system is put in its place. The
+//! path is kept for messages only.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -23,12 +23,12 @@ pub(super) struct Directory {
     path: PathBuf,
 }
 
-/// How to open a directory that is there. Not `NOFOLLOW`: its name may well be a link.
+/// How to open an existing directory. Not `NOFOLLOW`: its name may be a link.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// What tells a file from every other one: that of this name, or with none what is open. Asks for
-/// nothing else: who asks Linux for the times of a file has its next write store new ones, and that
-/// took a third of the time of an append (6.13 and later: "multigrain timestamps").
+/// The unique id of a file: the one of this name, or of the open file if the name is empty. Only
+/// the inode is queried: a query for the times of a file makes Linux store new ones at the next
+/// write, and that took a third of the time of an append (6.13 and later: "multigrain timestamps").
 #[cfg(target_os = "linux")]
 fn id_of(at: impl rustix::fd::AsFd, name: &str) -> rustix::io::Result<(u64, u64)> {
     let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
@@ -56,7 +56,7 @@ fn stat_of(at: impl rustix::fd::AsFd, name: &str) -> rustix::io::Result<(u64, u6
 }
 
 impl Directory {
-    /// Opens the directory that has this name now. `None` if none has.
+    /// Opens the directory of this name. `None` if there is none.
     pub(super) fn open(name: &Path) -> Result<Option<Directory>, StorageError> {
         let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
         match open_dir(&path) {
@@ -74,7 +74,7 @@ impl Directory {
         }
     }
 
-    /// Makes the directory that is to have this name, durably. Its parent is there already.
+    /// Creates the directory of this name, durably. Its parent must exist.
     pub(super) fn create_dir(name: &Path) -> Result<Directory, StorageError> {
         let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
         let (Some(parent), Some(own)) = (path.parent(), path.file_name()) else {
@@ -85,25 +85,25 @@ impl Directory {
         Ok(Directory { handle, path })
     }
 
-    /// Makes durable that the directory is there. Whoever made it may have ended before that; then
-    /// nothing is in it yet.
+    /// Makes the name of the directory durable. The process that created it may have ended before
+    /// that; then it is still empty.
     fn sync_own_name(&self) -> io::Result<()> {
         if !self.list()?.is_empty() {
             return Ok(());
         }
         match openat(&self.handle, "..", DIRECTORY) {
             Ok(parent) => parent.sync_all(),
-            // Not ours to look into. Then it was not this process either that made a name in it.
+            // The parent is not accessible. Then this process did not create a name in it.
             Err(_) => Ok(()),
         }
     }
 
-    /// Where `name` is, for messages. The directory itself for an empty name.
+    /// The path of `name`, for messages. The directory itself for an empty name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.path.clone() } else { self.path.join(name) }
     }
 
-    /// The names in it. Those that are not UTF-8 are none of ours.
+    /// The names in it, except those that are not UTF-8, which are not of the log.
     pub(super) fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.handle)? {
@@ -118,7 +118,7 @@ impl Directory {
     }
 
     /// Opens a file to be read.
-    pub(super) fn look_at(&self, name: &str) -> io::Result<File> {
+    pub(super) fn open_to_read(&self, name: &str) -> io::Result<File> {
         openat(&self.handle, name, OFlags::RDONLY | OWN_FILE)
     }
 
@@ -127,7 +127,7 @@ impl Directory {
         openat(&self.handle, name, OFlags::RDWR | OWN_FILE)
     }
 
-    /// Makes a file that was not there.
+    /// Creates a new file.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
         let made =
             openat(&self.handle, name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OWN_FILE);
@@ -148,18 +148,18 @@ impl Directory {
         Ok(retry_on_intr(|| rustix::fs::unlinkat(&self.handle, name, AtFlags::empty()))?)
     }
 
-    /// Gives a file one more name, the same one, in the directory `to`.
+    /// Links a file, under the same name, into the directory `to`.
     pub(super) fn link(&self, name: &str, to: &Path) -> io::Result<()> {
         let link = || rustix::fs::linkat(&self.handle, name, CWD, to.join(name), AtFlags::empty());
         Ok(retry_on_intr(link)?)
     }
 
-    /// Makes names durable: what was created, renamed and removed so far.
+    /// Makes names durable: files created, renamed and removed so far.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
     }
 
-    /// Whether `name` is the name of this file, which is open.
+    /// Whether `name` is a name of this open file.
     pub(super) fn holds(&self, name: &str, file: &File) -> io::Result<bool> {
         let open = id_of(file, "")?;
         match id_of(&self.handle, name) {
@@ -169,9 +169,9 @@ impl Directory {
         }
     }
 
-    /// Locks the directory itself, against whoever locks it alone or, unless `shared`, against
-    /// everybody. Whether nobody else has. What is in it may be removed, and is locked all the
-    /// same. Where a directory cannot be locked the lock on a file decides alone.
+    /// Locks the directory itself: exclusively, or `shared` with other readers. Whether that
+    /// succeeded. Files in it may be removed, and the lock holds all the same. Where a directory
+    /// cannot be locked, the lock on a file decides alone.
     pub(super) fn try_lock(&self, shared: bool) -> io::Result<bool> {
         Ok(try_lock(&self.handle, shared).unwrap_or_else(|error| {
             log::debug!("{}{} cannot be locked itself: {error}", log_prefix(), self.path.display());
@@ -185,8 +185,7 @@ impl Directory {
         try_lock(file, shared)
     }
 
-    /// Gives the lock back by word: the descriptor may have a copy in a child that is about to be
-    /// started.
+    /// Unlocks explicitly: a child that is about to be started may hold a copy of the descriptor.
     pub(super) fn unlock(&self) {
         unlock(&self.handle);
     }

@@ -1,9 +1,9 @@
-//! One directory of the operating system, by its absolute path, where directories have no handles
-//! to be had from `std`.
+//! One directory of the operating system, by its absolute path, where `std` has no handles of
+//! directories.
 //!
-//! Does what `directory.rs` does on Unix, as far as it can: the path is made absolute once, so that
-//! a change of the working directory changes nothing. The file `LOCK` is locked, and cannot be
-//! removed as long as it is open.
+//! Does what `directory.rs` does on Unix, as far as possible: the path is made absolute once, so
+//! that a change of the working directory has no effect. The file `LOCK` is locked, and cannot be
+//! removed while it is open.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -22,18 +22,22 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Finds the directory that has this name now. `None` if none has.
+    /// Opens the directory of this name. `None` if there is none.
     pub(super) fn open(name: &Path) -> Result<Option<Directory>, StorageError> {
         let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
         match path.metadata() {
             Ok(found) if found.is_dir() => Ok(Some(Directory { path, lock: OnceLock::new() })),
             Ok(_) => Err(StorageError::NotADirectory { path }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => Ok(None),
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(no_directory(&path, error)),
         }
     }
 
-    /// Makes the directory that is to have this name. Its parent is there already.
+    /// Creates the directory of this name. Its parent must exist.
     pub(super) fn create_dir(name: &Path) -> Result<Directory, StorageError> {
         let path = std::path::absolute(name).map_err(|error| no_directory(name, error))?;
         let Some(parent) = path.parent() else {
@@ -41,24 +45,28 @@ impl Directory {
         };
         parent.metadata().map_err(|error| no_parent(&path, parent, error))?;
         match DirBuilder::new().create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(no_directory(&path, error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(no_directory(&path, error))
+            }
             _ => Ok(Directory { path, lock: OnceLock::new() }),
         }
     }
 
-    /// Where `name` is. The directory itself for an empty name.
+    /// The path of `name`. The directory itself for an empty name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.path.clone() } else { self.path.join(name) }
     }
 
-    /// The names in it. Those that are not UTF-8 are none of ours.
+    /// The names in it, except those that are not UTF-8, which are not of the log.
     pub(super) fn list(&self) -> io::Result<Vec<String>> {
-        let name = |entry: io::Result<std::fs::DirEntry>| entry.map(|entry| entry.file_name().into_string().ok()).transpose();
+        let name = |entry: io::Result<std::fs::DirEntry>| {
+            entry.map(|entry| entry.file_name().into_string().ok()).transpose()
+        };
         std::fs::read_dir(&self.path)?.filter_map(name).collect()
     }
 
     /// Opens a file to be read.
-    pub(super) fn look_at(&self, name: &str) -> io::Result<File> {
+    pub(super) fn open_to_read(&self, name: &str) -> io::Result<File> {
         File::open(self.path(name))
     }
 
@@ -67,7 +75,7 @@ impl Directory {
         OpenOptions::new().read(true).write(true).open(self.path(name))
     }
 
-    /// Makes a file that was not there.
+    /// Creates a new file.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create_new(true).open(self.path(name))
     }
@@ -80,7 +88,7 @@ impl Directory {
         std::fs::remove_file(self.path(name))
     }
 
-    /// Gives a file one more name, the same one, in the directory `to`.
+    /// Links a file, under the same name, into the directory `to`.
     pub(super) fn link(&self, name: &str, to: &Path) -> io::Result<()> {
         std::fs::hard_link(self.path(name), to.join(name))
     }
@@ -91,13 +99,12 @@ impl Directory {
         Ok(())
     }
 
-    /// Cannot be told without a call that `std` does not have.
+    /// Unknown without a call that `std` does not have.
     pub(super) fn holds(&self, _name: &str, _file: &File) -> io::Result<bool> {
         Ok(true)
     }
 
-    /// Locks the directory against whoever locks it alone or, unless `shared`, against everybody.
-    /// Whether nobody else has.
+    /// Locks the directory: exclusively, or `shared` with other readers. Whether that succeeded.
     pub(super) fn try_lock(&self, shared: bool) -> io::Result<bool> {
         let mut options = OpenOptions::new();
         options.read(true).write(!shared).create(!shared).truncate(false);
@@ -116,12 +123,12 @@ impl Directory {
         }
     }
 
-    /// A lock on a file keeps its owner from it too, as far as he uses another handle.
+    /// A lock on a file would exclude its owner too, through another handle.
     pub(super) fn try_lock_file(_file: &File, _shared: bool) -> io::Result<bool> {
         Ok(true)
     }
 
-    /// Gives the lock back.
+    /// Unlocks.
     pub(super) fn unlock(&self) {
         if let Some(file) = self.lock.get() {
             let _ = file.unlock();

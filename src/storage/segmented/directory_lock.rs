@@ -1,11 +1,11 @@
-//! The lock that keeps others out of a directory.
+//! The lock that excludes other processes from a directory.
 //!
-//! Two things are locked that a log cannot do without: the directory itself, so that nothing that
-//! is done to its files lets anybody in, and the file `state`, since on a network file system locks
-//! on directories need not reach other machines.
+//! Two things are locked, both of which a log needs: the directory itself, so that no change of its
+//! files lets another process in, and the file `state`, since on a network file system locks on
+//! directories need not reach other machines.
 //!
-//! Locks belong to open files, and a child that `fork` makes has copies of those. So they are given
-//! back by word, and never by a child.
+//! Locks belong to open files, and a child that `fork` makes has copies of those. So they are
+//! released explicitly, and never by a child.
 
 use std::fs::File;
 use std::io;
@@ -15,18 +15,18 @@ use super::directory::Directory;
 use super::mmap::home;
 use crate::fork::Home;
 
-/// Held as long as anybody may write to the directory.
+/// Held while the directory may be written.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     directory: Arc<Directory>,
     file: Option<Arc<File>>,
-    /// Others who only look may have it too.
+    /// Shared with other readers.
     shared: bool,
     home: Home,
 }
 
 impl DirectoryLock {
-    /// `None` if somebody else has it.
+    /// `None` if another process has it, or another log of this one.
     pub(super) fn take(
         directory: &Arc<Directory>,
         shared: bool,
@@ -40,7 +40,7 @@ impl DirectoryLock {
         }))
     }
 
-    /// Locks one of the files too. Whether nobody else has.
+    /// Locks one of the files too. Whether that succeeded.
     pub(super) fn take_file(&mut self, file: &Arc<File>) -> io::Result<bool> {
         let taken = Directory::try_lock_file(file, self.shared)?;
         self.file = Some(file.clone()).filter(|_| taken);

@@ -1,4 +1,4 @@
-//! Typed errors for what the operating system said, and for what the bytes say.
+//! Typed errors: of the operating system, and of file contents.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::fs::Disk;
 use crate::storage::StorageError;
 
-/// The typed error for what the operating system said.
+/// The typed error for an error of the operating system.
 pub(super) fn failed<D: Disk>(
     disk: &D,
     action: &'static str,
@@ -23,8 +23,8 @@ pub(super) fn failed<D: Disk>(
     }
 }
 
-/// The typed error for what the operating system said to a write, of which nothing was done, on a
-/// log that is open: what may be allowed again in a moment does not end a node.
+/// The typed error for a write of which nothing was done, on a log that is open: a refusal that may
+/// be temporary does not end a node.
 pub(super) fn not_written<D: Disk>(
     disk: &D,
     action: &'static str,
@@ -39,8 +39,8 @@ pub(super) fn not_written<D: Disk>(
     }
 }
 
-/// The error for what is final whatever the operating system said: a sync, above all. Some of what
-/// was written may be lost then, and no later sync would tell.
+/// The error for a failure that is always final: a sync, above all. Some of what was written may be
+/// lost then, and a later sync would not tell.
 pub(super) fn broken<D: Disk>(
     disk: &D,
     action: &'static str,
@@ -54,8 +54,8 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Whether the call did nothing for want of something that the process or the system has a limit
-/// on, and has again some day: descriptors, memory, maps.
+/// Whether the call did nothing because of a limit of the process or the system, on descriptors,
+/// memory or maps, so that it may succeed later.
 pub(super) fn is_out_of_resources(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock)
         || error.raw_os_error().is_some_and(|code| LIMITS.contains(&code))
@@ -70,19 +70,19 @@ const LIMITS: [i32; 2] = [23, 24];
 #[cfg(not(unix))]
 const LIMITS: [i32; 4] = [4, 8, 1450, 1455];
 
-/// Whether the file system or the process may not write there at the moment: it was mounted anew or
-/// given to somebody else, or a limit was lowered.
+/// Whether writing is not permitted at the moment: the file system was remounted or given to
+/// another user, or a limit was lowered.
 fn is_denied(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, PermissionDenied, ReadOnlyFilesystem};
     matches!(error.kind(), ReadOnlyFilesystem | PermissionDenied | FileTooLarge)
 }
 
-/// Whether nothing was written, and something may be later.
+/// Whether nothing was written, and a retry may succeed.
 pub(super) fn is_temporary(error: &io::Error) -> bool {
     is_full(error) || is_out_of_resources(error) || is_denied(error)
 }
 
-pub(super) fn damaged<D: Disk>(
+pub(super) fn corrupt<D: Disk>(
     disk: &D,
     name: &str,
     offset: u64,
@@ -97,9 +97,15 @@ pub(super) fn too_large<D: Disk>(disk: &D, name: &str) -> StorageError {
     broken(disk, "write", name, error)
 }
 
-/// The typed error for a directory that could not be opened or made by its name.
+/// Whether a file did not exist.
+pub(super) fn is_not_found(error: &StorageError) -> bool {
+    let StorageError::Io { source, .. } = error else { return false };
+    source.kind() == io::ErrorKind::NotFound
+}
+
+/// The typed error for a directory that could not be opened or created by its name.
 pub(super) fn no_directory(path: &Path, error: io::Error) -> StorageError {
-    // Only asked in order to say what is wrong: nothing is decided by what a name means now.
+    // For the message only: nothing is decided by what a name means now.
     if let Some(target) = path.read_link().ok().filter(|_| !path.exists()) {
         return StorageError::DanglingLink { path: path.to_path_buf(), target };
     }
@@ -116,8 +122,7 @@ pub(super) fn no_directory(path: &Path, error: io::Error) -> StorageError {
     }
 }
 
-/// The typed error for a directory that is to be made at `path`, where `parent` could not be
-/// opened.
+/// The typed error for a directory to be created at `path`, where `parent` could not be opened.
 pub(super) fn no_parent(path: &Path, parent: &Path, error: io::Error) -> StorageError {
     match error.kind() {
         io::ErrorKind::NotFound if parent.read_link().is_err() => {

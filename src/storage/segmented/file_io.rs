@@ -1,12 +1,11 @@
-//! Whole reads and writes, where the calls of the operating system may do less than they were
-//! asked.
+//! Complete reads and writes, by as many system calls as needed.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
 use super::fs::DiskFile;
 
-/// Writes all of `parts`, however many calls that takes.
+/// Writes all of `parts`, in as many calls as needed.
 pub(super) fn write_all(
     file: &impl DiskFile,
     parts: &mut [IoSlice<'_>],
@@ -15,9 +14,9 @@ pub(super) fn write_all(
     write_from(file, parts, offset).map_err(|(_, error)| error)
 }
 
-/// Writes all of `parts`, or nothing of them where there is no room. A disk that had room for some
-/// of it is not full but broken: what is refused for want of room must not be there after a crash,
-/// and that would be.
+/// Writes all of `parts`, or fails with nothing written if the disk is full. A disk that had space
+/// for some of it is reported as broken, not as full: a write that was refused must not be there
+/// after a crash, and a part of it would be.
 pub(super) fn write_whole(
     file: &impl DiskFile,
     parts: &mut [IoSlice<'_>],
@@ -29,13 +28,13 @@ pub(super) fn write_whole(
     })
 }
 
-/// Writes all of `parts`. An error comes with how many bytes were written before.
+/// Writes all of `parts`. An error comes with the number of bytes written before it.
 fn write_from(
     file: &impl DiskFile,
     mut parts: &mut [IoSlice<'_>],
     offset: u64,
 ) -> Result<(), (u64, io::Error)> {
-    /// What one call takes at most on Linux (IOV_MAX).
+    /// The most parts that one call takes on Linux (IOV_MAX).
     const PARTS_MAX: usize = 1024;
     let mut done = 0;
     IoSlice::advance_slices(&mut parts, 0);
@@ -54,22 +53,21 @@ fn write_from(
     Ok(())
 }
 
-/// How many zeros one call writes at most, and never across a multiple of it.
+/// The most zeros that one call writes; no call crosses a multiple of it.
 ///
-/// Linux can keep in one piece (a folio) what one call brought into memory, as far as it is
-/// aligned: a page fault, a write or a sync there costs what the pieces cost, not the pages. Larger
-/// pieces are harder to come by, and whoever waits for the processor or the disk meanwhile waits
-/// for a whole one: about 80 microseconds and half a millisecond on a fast machine, or a
-/// millisecond more where a hypervisor has to give each new page first.
+/// Linux can keep what one call brought into memory as one piece (a folio), as far as it is
+/// aligned: page faults, writes and syncs then cost by piece, not by page. Larger pieces are harder
+/// to get, and threads that wait for the processor or the disk wait for a whole one: about 80
+/// microseconds and half a millisecond on a fast machine, and a millisecond more where a hypervisor
+/// has to provide each new page first.
 const ZERO_CHUNK_BYTES: u64 = 512 << 10;
 
-/// Where the piece of zeros that begins at `offset` ends.
+/// Where the chunk of zeros that begins at `offset` ends.
 pub(super) fn zeros_end(offset: u64, end: u64) -> u64 {
     end.min((offset / ZERO_CHUNK_BYTES + 1) * ZERO_CHUNK_BYTES)
 }
 
-/// Writes zeros over `range`, so that the blocks below are there and need not be made when they are
-/// used.
+/// Writes zeros to `range`, so that its blocks are allocated and need not be when they are used.
 pub(super) fn write_zeros(file: &impl DiskFile, range: Range<u64>) -> io::Result<()> {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut offset = range.start;
@@ -83,7 +81,7 @@ pub(super) fn write_zeros(file: &impl DiskFile, range: Range<u64>) -> io::Result
     Ok(())
 }
 
-/// Reads all of `buffer`. Fewer bytes than that are an error.
+/// Fills `buffer`. An early end of the file is an error.
 pub(super) fn read_exact(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     match read_full(file, buffer, offset)? {
         read if read == buffer.len() => Ok(()),
@@ -112,7 +110,7 @@ mod tests {
     use super::*;
     use crate::primitives::Mutex;
 
-    /// A file that notes where it is written, and how much.
+    /// A file that records the ranges written.
     #[derive(Default)]
     struct Noting(Mutex<Vec<Range<u64>>>);
 

@@ -1,5 +1,5 @@
-//! Every byte of a segment file, and the checksummed page that the small files are made of. See
-//! `format.md`, which has the rulers.
+//! Encoding of segment files, and of the checksummed page that the small files consist of.
+//! `format.md` has the byte tables.
 
 use bytes::{Buf, Bytes};
 
@@ -8,21 +8,20 @@ use crate::entry::NodeId;
 
 /// The version of everything in the directory.
 pub(super) const VERSION: u32 = 2;
-/// What may be used in the files of this version and must be known to whoever reads them. Nothing
-/// so far.
+/// The feature flags of this version: a reader must know those that are set. None so far.
 pub(super) const FEATURES: u32 = 0;
 
 /// Records begin at multiples of this.
 pub(super) const ALIGN: u64 = 8;
-/// What a small file is made of, and what stands before the first record of a segment.
+/// The unit of small files, and the space before the first record of a segment.
 pub(super) const PAGE_BYTES: usize = 4096;
 /// Where the first record of a segment begins.
 pub(super) const RECORDS_AT: u64 = PAGE_BYTES as u64;
 
 const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"DLsg");
-pub(super) const SEGMENT_HEAD_BYTES: usize = 32;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 32;
 
-/// In a sector of its own, so that it is there or not there.
+/// In a sector of its own, so that its write is atomic.
 pub(super) const SEAL_AT: usize = 512;
 const SEAL_MAGIC: u32 = u32::from_le_bytes(*b"DLse");
 const SEAL_BYTES: usize = 144;
@@ -30,11 +29,12 @@ const SEAL_BYTES: usize = 144;
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"DLre");
 /// The header of a record.
 pub(super) const RECORD_HEADER_BYTES: usize = 96;
-/// What the checksum of a record's header covers at most: the header, and the prefix of the body.
+/// The most bytes that the checksum of a record header covers: the header, and the batch header at
+/// the start of the body.
 pub(super) const CHECKED_BYTES: usize = RECORD_HEADER_BYTES + BATCH_HEADER_BYTES;
 
-/// One record in the footer of a sealed segment.
-pub(super) const PLACE_BYTES: usize = 32;
+/// One entry of the footer of a sealed segment.
+pub(super) const INDEX_ENTRY_BYTES: usize = 32;
 
 const POINT_BYTES: usize = 48;
 
@@ -43,13 +43,13 @@ pub(super) fn aligned(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGN)
 }
 
-/// How many bytes of a segment a body of this length takes.
+/// The bytes in a segment of a record whose body has this length.
 pub(super) fn record_bytes(body_bytes: u64) -> u64 {
     aligned(RECORD_HEADER_BYTES as u64 + body_bytes)
 }
 
-/// What the checksums of a segment begin with: a record of another directory, or of another
-/// segment, does not fit.
+/// The initial value of all checksums in a segment: a record of another directory, or of another
+/// segment, does not match.
 pub(super) fn checksum_seed(directory: u128, segment: u64) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&directory.to_le_bytes());
@@ -80,10 +80,10 @@ pub(super) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
         .then_some((id, first))
 }
 
-/// The head of every segment, the same for all of a directory: it is written and synced before the
-/// file is anybody's segment.
-pub(super) fn segment_header(directory: u128) -> [u8; SEGMENT_HEAD_BYTES] {
-    let mut head = [0; SEGMENT_HEAD_BYTES];
+/// The header of every segment, the same for all in a directory: it is written and synced before
+/// the file gets the name of a segment.
+pub(super) fn segment_header(directory: u128) -> [u8; SEGMENT_HEADER_BYTES] {
+    let mut head = [0; SEGMENT_HEADER_BYTES];
     put(&mut head, 4, &SEGMENT_MAGIC.to_le_bytes());
     put(&mut head, 8, &VERSION.to_le_bytes());
     put(&mut head, 16, &directory.to_le_bytes());
@@ -92,7 +92,7 @@ pub(super) fn segment_header(directory: u128) -> [u8; SEGMENT_HEAD_BYTES] {
     head
 }
 
-/// Why a segment cannot be read at all.
+/// Why a segment header is not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SegmentHeaderError {
     UnknownVersion(u32),
@@ -100,13 +100,13 @@ pub(super) enum SegmentHeaderError {
     Corrupt(&'static str),
 }
 
-/// Judges the head of a segment, the first bytes of `page`. Its layout is the same in every
+/// Checks the header of a segment, the first bytes of `page`. Its layout is the same in every
 /// version.
-pub(super) fn check_segment_head(
+pub(super) fn check_segment_header(
     page: &[u8; PAGE_BYTES],
     directory: u128,
 ) -> Result<(), SegmentHeaderError> {
-    let head = &page[..SEGMENT_HEAD_BYTES];
+    let head = &page[..SEGMENT_HEADER_BYTES];
     let version = u32_at(head, 8);
     let intact = u32_at(head, 4) == SEGMENT_MAGIC && crc32fast::hash(&head[4..]) == u32_at(head, 0);
     let features = u32_at(head, 12) & !FEATURES;
@@ -114,13 +114,13 @@ pub(super) fn check_segment_head(
         true if version > VERSION => Err(SegmentHeaderError::UnknownVersion(version)),
         true if features != 0 => Err(SegmentHeaderError::UnknownFeatures(features)),
         _ if head != segment_header(directory) => {
-            Err(SegmentHeaderError::Corrupt("the head of the segment is not one of this log"))
+            Err(SegmentHeaderError::Corrupt("the header of the segment is not one of this log"))
         }
         _ => Ok(()),
     }
 }
 
-/// A place in the log that is known to be durable: this raft index, in this segment.
+/// The log is known to be durable up to this raft index, which was in this segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct DurablePoint {
     pub(super) raft_index: u64,
@@ -131,11 +131,11 @@ pub(super) struct DurablePoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RecordHeader {
     pub(super) segment: u64,
-    /// The mark after this batch: its raft index and term are those of the batch.
+    /// The log point after this batch; its raft index and term are those of the batch.
     pub(super) point: LogPoint,
     pub(super) body_bytes: u32,
-    /// How far the log was known to be durable when this was written. Always below
-    /// `mark.raft_index`.
+    /// How far the log was known to be durable when this was written. Invariant: below
+    /// `point.raft_index`.
     pub(super) synced: DurablePoint,
     /// The newest raft index known to be committed when this was written.
     pub(super) commit: u64,
@@ -143,7 +143,7 @@ pub(super) struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// The header of `batch`, after which the log stands at `mark`.
+    /// The header of `batch`; `point` is the log point after it.
     pub(super) fn of(
         batch: &Batch,
         point: LogPoint,
@@ -162,7 +162,7 @@ impl RecordHeader {
         }
     }
 
-    /// Encodes it, in front of a body that begins with `prefix`.
+    /// Encodes it, for a body that begins with `prefix`.
     pub(super) fn encode(&self, seed: u32, prefix: &[u8]) -> [u8; RECORD_HEADER_BYTES] {
         let mut bytes = [0; RECORD_HEADER_BYTES];
         put(&mut bytes, 4, &RECORD_MAGIC.to_le_bytes());
@@ -178,9 +178,9 @@ impl RecordHeader {
         bytes
     }
 
-    /// Decodes the header at the start of `bytes`, which reach up to the end of the record or at
-    /// least over [`CHECKED_BYTES`]. `None` if there is none of `segment`. Nothing in it is
-    /// believed before its checksum fits, its lengths least of all.
+    /// Decodes the header at the start of `bytes`, which must reach to the end of the record or
+    /// cover at least [`CHECKED_BYTES`]. `None` if it is not a header of `segment`. No field is
+    /// used before the checksum matches, least of all the lengths.
     #[inline(always)]
     pub(super) fn decode(bytes: &[u8], segment: u64, seed: u32) -> Option<RecordHeader> {
         if bytes.len() < RECORD_HEADER_BYTES
@@ -213,8 +213,7 @@ impl RecordHeader {
         })
     }
 
-    /// Whether `bytes` could begin a record of `segment`: a cheap look, before the checksum is
-    /// worth computing.
+    /// Whether a record of `segment` may begin here: a cheap test before the checksum is computed.
     pub(super) fn may_begin(bytes: &[u8], segment: u64) -> bool {
         bytes.len() >= RECORD_HEADER_BYTES
             && u32_at(bytes, 4) == RECORD_MAGIC
@@ -226,7 +225,7 @@ impl RecordHeader {
     }
 }
 
-/// The header of a record of `segment` that is known to be the one of `raft_index`.
+/// Checks a record of `segment` that must be the one of `raft_index`, and returns its header.
 #[inline(always)]
 pub(super) fn check_record(
     record: &[u8],
@@ -245,7 +244,7 @@ pub(super) fn check_record(
     Ok(header)
 }
 
-/// Takes such a record apart.
+/// Checks and decodes such a record.
 pub(super) fn decode_record(
     mut record: Bytes,
     segment: u64,
@@ -259,8 +258,8 @@ pub(super) fn decode_record(
     Ok((header, batch))
 }
 
-/// One record as the footer of a sealed segment knows it: apart from the record, so that it can
-/// still be named when that is damaged.
+/// A record as the footer of a sealed segment lists it. It is kept apart from the record, so that a
+/// corrupt record can still be identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IndexEntry {
     pub(super) offset: u64,
@@ -271,8 +270,8 @@ pub(super) struct IndexEntry {
 }
 
 impl IndexEntry {
-    pub(super) fn encode(&self) -> [u8; PLACE_BYTES] {
-        let mut bytes = [0; PLACE_BYTES];
+    pub(super) fn encode(&self) -> [u8; INDEX_ENTRY_BYTES] {
+        let mut bytes = [0; INDEX_ENTRY_BYTES];
         put(&mut bytes, 0, &self.offset.to_le_bytes());
         put(&mut bytes, 8, &self.next_index.to_le_bytes());
         put(&mut bytes, 16, &self.term.to_le_bytes());
@@ -281,7 +280,7 @@ impl IndexEntry {
         bytes
     }
 
-    /// The place at the start of `bytes`, which are at least [`PLACE_BYTES`].
+    /// Decodes the entry at the start of `bytes`, which are at least [`INDEX_ENTRY_BYTES`].
     #[inline]
     pub(super) fn decode(bytes: &[u8]) -> IndexEntry {
         IndexEntry {
@@ -299,8 +298,8 @@ pub(super) fn footer_crc(seed: u32, footer: &[u8]) -> u32 {
     checksum(seed, &[footer])
 }
 
-/// What is written into a segment once it takes no more and is durable: opening then needs to read
-/// nothing else of it.
+/// Written into a segment when no more records are added and all are durable. Opening then reads
+/// only the first page of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seal {
     pub(super) segment: u64,
@@ -308,9 +307,9 @@ pub(super) struct Seal {
     pub(super) records: u64,
     pub(super) footer_at: u64,
     pub(super) footer_crc: u32,
-    /// The mark before its first record.
+    /// The log point before its first record.
     pub(super) before: LogPoint,
-    /// The mark after its last record.
+    /// The log point after its last record.
     pub(super) last: LogPoint,
 }
 
@@ -329,7 +328,7 @@ impl Seal {
         bytes
     }
 
-    /// The seal in the first page of a segment. `None` if it has none that can be believed.
+    /// Decodes the seal in the first page of a segment. `None` without a valid one.
     pub(super) fn decode(
         page: &[u8; PAGE_BYTES],
         segment: u64,
@@ -361,7 +360,7 @@ impl Seal {
     }
 
     pub(super) fn footer_bytes(&self) -> u64 {
-        self.records.saturating_mul(PLACE_BYTES as u64)
+        self.records.saturating_mul(INDEX_ENTRY_BYTES as u64)
     }
 }
 
@@ -388,8 +387,8 @@ fn point_at(bytes: &[u8], at: usize) -> LogPoint {
     }
 }
 
-/// Whether a log can come so far as `mark`. Whatever a file holds, sums of what is in a mark do not
-/// overflow.
+/// Whether all fields are below [`FIELD_LIMIT`]. Then sums of fields never overflow, whatever a
+/// file holds.
 #[inline]
 fn is_possible(point: &LogPoint) -> bool {
     point.raft_index.max(point.next_index).max(point.next_position).max(point.timestamp)
@@ -414,7 +413,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(field)
 }
 
-/// A page under construction: a checksum, a magic number, then fields one behind the other.
+/// A page under construction: a checksum, a magic number, then the fields in sequence.
 pub(super) struct PageWriter(Vec<u8>);
 
 impl PageWriter {
@@ -451,7 +450,7 @@ impl PageWriter {
         self
     }
 
-    /// The page, filled up with zeros to `page_bytes`. `None` if the fields did not fit.
+    /// The page, padded with zeros to `page_bytes`. `None` if the fields do not fit.
     pub(super) fn finish(&self, page_bytes: usize) -> Option<Vec<u8>> {
         let mut page = self.0.clone();
         if page.len() > page_bytes {
@@ -464,7 +463,7 @@ impl PageWriter {
     }
 }
 
-/// Reads the fields of a page whose checksum fits. Every read says `None` behind the end.
+/// Reads the fields of a page with a valid checksum. `None` beyond the end.
 pub(super) struct PageReader<'a>(&'a [u8]);
 
 impl<'a> PageReader<'a> {

@@ -1,8 +1,8 @@
-//! The file seam: the few things that the log asks of a disk.
+//! The file seam: the few operations that the log needs of a disk.
 //!
-//! Everything that the log does to files goes through [`Disk`] and [`DiskFile`], so that a
-//! simulated disk sees every call, in order, and can fail, tear or forget any of them. Names are
-//! plain file names in one directory.
+//! Every operation on files goes through [`Disk`] and [`DiskFile`], so that a simulated disk sees
+//! every call, in order, and can fail, tear or lose any of them. Names are plain file names in one
+//! directory.
 
 use std::any::Any;
 use std::fmt;
@@ -19,110 +19,108 @@ use crate::storage::StorageError;
 pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
     /// An open file.
     type File: DiskFile;
-    /// Held as long as the directory is in use; dropping it lets others in.
+    /// Held while the directory is in use; dropping it unlocks.
     type Lock: Send + Sync;
 
-    /// Finds the directory by its name, and makes it durably if it is missing and `may_make`.
-    /// Called once, before anything else; whatever is done afterwards concerns the directory that
-    /// was found, and no other that may have its name by then.
-    fn attach(&self, may_make: bool) -> Result<(), StorageError>;
-    /// Where `name` is, for messages. The directory itself for an empty name.
+    /// Opens the directory by its name, and creates it durably if it is missing and `may_create`.
+    /// Called once, before anything else; all later calls concern the directory that was opened,
+    /// whatever has its name by then.
+    fn attach(&self, may_create: bool) -> Result<(), StorageError>;
+    /// The path of `name`, for messages. The directory itself for an empty name.
     fn path(&self, name: &str) -> PathBuf;
-    /// Takes the lock. `None` if somebody else holds it, in this process or another.
+    /// Takes the lock. `None` if it is held already, in this process or another.
     fn lock(&self) -> io::Result<Option<Self::Lock>>;
-    /// Has the lock extend to a file. Whether nobody else holds that.
+    /// Extends the lock to a file. Whether that was not locked already.
     fn lock_file(&self, lock: &mut Self::Lock, file: &Arc<Self::File>) -> io::Result<bool>;
     /// The names in the directory, in any order.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Makes a new file, empty, to be read and written. Fails if the name is taken.
+    /// Creates a new file for reading and writing. Fails if the name is taken.
     fn create(&self, name: &str) -> io::Result<Self::File>;
-    /// Opens a file to be read and written.
+    /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Self::File>;
-    /// Gives a file a new name, in place of any that had it.
+    /// Renames a file, replacing one that has the name `to`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Takes a name away. The bytes stay for those who have the file open or mapped.
+    /// Removes a name. The bytes remain while the file is open or mapped.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Gives a file one more name, the same one, in the directory `to`. Where that is not possible
-    /// it is an error, and changes nothing.
+    /// Links a file, under the same name, into the directory `to`. An error changes nothing, and
+    /// means that this is not possible.
     fn link(&self, _name: &str, _to: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
-    /// Whether `name` is the name of `file`. Others may have taken it away.
+    /// Whether `name` is a name of `file`. Another process may have removed it.
     fn holds(&self, name: &str, file: &Self::File) -> io::Result<bool>;
-    /// Makes names durable: what was created, renamed and removed so far.
+    /// Makes names durable: files created, renamed and removed so far.
     fn sync_dir(&self) -> io::Result<()>;
-    /// How long a file may be at most.
+    /// The most bytes of a file.
     fn file_bytes_max(&self) -> u64 {
         u64::MAX
     }
-    /// A number that was never drawn before, here or elsewhere.
-    fn draw(&self) -> u128;
+    /// A new unique id.
+    fn random_id(&self) -> u128;
 }
 
 /// One open file.
 pub(crate) trait DiskFile: Send + Sync + 'static {
-    /// A read-only view of it.
+    /// A read-only map of it.
     type Map: DiskMap;
 
     /// Its length in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Reads into `buffer` from `offset`; returns how many bytes, 0 at the end. May read fewer than
-    /// there are.
+    /// Reads into `buffer` from `offset`; returns the number of bytes, 0 at the end. May read fewer
+    /// than there are.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes `parts` one behind the other from `offset`; returns how many bytes were written,
-    /// which may be fewer.
+    /// Writes `parts` in sequence from `offset`; returns the number of bytes, which may be fewer.
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
-    /// Makes the file `bytes` long, reading as zeros, with room for them set aside. It was empty
-    /// before.
+    /// Sets the length of a file that was empty, and allocates its blocks. It reads as zeros.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
-    /// Makes its bytes and its length durable.
+    /// Makes bytes and length durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// Has the disk begin to write these bytes, so that less is left to do for whoever makes them
-    /// durable. Where only that is possible, it is done.
+    /// Starts writing these bytes to the disk, so that less is left for the next sync. Where that
+    /// is not possible, the file is synced.
     fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
         self.sync_data()
     }
-    /// Whether it has other names as well: then its bytes are somebody else's, too.
+    /// Whether it has other names too: then its bytes must not be overwritten.
     fn is_linked(&self) -> io::Result<bool> {
         Ok(false)
     }
-    /// Maps it as long as it is now. What is written later shows in the map.
+    /// Maps its present length. Later writes show in the map.
     fn map(&self) -> io::Result<Self::Map>;
 }
 
-/// A read-only view of a file.
+/// A read-only map of a file.
 pub(crate) trait DiskMap: Send + Sync + 'static {
-    /// `len` bytes from `offset`, shared. `None` if the view does not reach so far.
+    /// `len` bytes from `offset`, reference-counted. `None` beyond the end of the map.
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes>;
 
-    /// Shows `read` the same bytes, shared with nobody. `None` if the view does not reach so far.
+    /// Passes the same bytes to `read`, without a reference count. `None` beyond the end of the
+    /// map.
     fn with_bytes<T>(&self, offset: u64, len: u64, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         self.slice(offset, len).map(|bytes| read(&bytes))
     }
 
-    /// Says that these bytes will be looked at, as far as they are in the view and in memory.
+    /// Hints that these bytes will be read, as far as they are in the map and in memory.
     fn prefetch(&self, _offset: u64, _len: u64) {}
 
-    /// Tells when this view is gone, and all slices of it.
-    fn claims(&self) -> MapRefs;
+    /// Tells when this map and all slices of it are released.
+    fn map_refs(&self) -> MapRefs;
 }
 
-/// Who has a view of a file, or a slice of the view. None can be made once all are gone.
+/// The references to a map of a file. Once all are released, none can be made.
 #[derive(Debug)]
 pub(crate) struct MapRefs(Weak<dyn Any + Send + Sync>);
 
 impl MapRefs {
-    /// The view and each slice of it hold `all`; nobody else does.
+    /// The map and each slice of it hold `all`; nothing else does.
     pub(super) fn of<T: Send + Sync + 'static>(all: Weak<T>) -> MapRefs {
         MapRefs(all)
     }
 
-    /// Whether nobody looks at the file any more, so that it can be used for something else.
-    /// Whoever did has ended before this returns.
+    /// Whether all references are released, so that the file can be reused. All reads through them
+    /// happen before this returns.
     pub(super) fn are_released(&self) -> bool {
         let gone = self.0.strong_count() == 0;
-        // The last owner gave up with Release. What is written from now on comes after all that he
-        // read.
+        // The last one was dropped with Release. Writes after this fence come after all its reads.
         fence(Ordering::Acquire);
         gone
     }

@@ -1,9 +1,9 @@
-//! The file `identity`: whose log this is. Written once, as the last step of making a directory;
-//! from then on only compared.
+//! The file `identity`: the owner of the log. Written once, as the last step of creating a
+//! directory; later only compared.
 
 use std::io::{self, IoSlice};
 
-use super::error::{damaged, failed};
+use super::error::{corrupt, failed};
 use super::file_io::{read_full, write_all};
 use super::format::{FEATURES, PAGE_BYTES, PageReader, PageWriter, VERSION};
 use super::fs::{Disk, DiskFile};
@@ -15,7 +15,7 @@ pub(super) const IDENTITY_NAME: &str = "identity";
 pub(super) const NEW_NAME: &str = "identity.tmp";
 const MAGIC: &[u8; 4] = b"DLid";
 
-/// What a page has that this build does not know.
+/// A version or feature of the page that this build does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsupported {
     Version(u32),
@@ -29,8 +29,8 @@ pub(super) struct IdentityFile {
 }
 
 impl IdentityFile {
-    /// Writes it: two copies, so that one flipped bit does not lock a node out of its log. `None`
-    /// in the result if it does not fit a page.
+    /// Writes two copies, so that one flipped bit does not lock a node out of its log. `Ok(None)`
+    /// if it does not fit a page.
     pub(super) fn create<D: Disk>(&self, disk: &D) -> io::Result<Option<()>> {
         let Some(page) = self.encode() else { return Ok(None) };
         if disk.list()?.iter().any(|name| name == NEW_NAME) {
@@ -39,7 +39,7 @@ impl IdentityFile {
         let file = disk.create(NEW_NAME)?;
         write_all(&file, &mut [IoSlice::new(&page), IoSlice::new(&page)], 0)?;
         file.sync_data()?;
-        // Whoever finds the identity must find what was made before it.
+        // Where the identity is durable, everything created before it must be too.
         disk.sync_dir()?;
         disk.rename(NEW_NAME, IDENTITY_NAME)?;
         disk.sync_dir()?;
@@ -65,11 +65,11 @@ impl IdentityFile {
             Some(Unsupported::Features(found)) => {
                 StorageError::UnknownFeatures { path: disk.path(IDENTITY_NAME), found }
             }
-            None => damaged(disk, IDENTITY_NAME, 0, "neither copy of the identity is intact"),
+            None => corrupt(disk, IDENTITY_NAME, 0, "neither copy of the identity is intact"),
         })
     }
 
-    /// Where the first of the two copies is that is not intact, if one is.
+    /// The offset of the first of the two copies that is not intact, if any.
     pub(super) fn bad_copy<D: Disk>(disk: &D) -> Result<Option<u64>, StorageError> {
         let pages = Self::pages(disk)?;
         let bad = pages
@@ -86,7 +86,7 @@ impl IdentityFile {
         Ok(pages)
     }
 
-    /// Compares with what the caller believes to be opening.
+    /// Compares with the owner that the caller expects.
     pub(super) fn check<D: Disk>(&self, disk: &D, expected: &LogOwner) -> Result<(), StorageError> {
         if self.owner == *expected {
             return Ok(());
@@ -112,7 +112,7 @@ impl IdentityFile {
             .finish(PAGE_BYTES)
     }
 
-    /// `Err` if the page is intact and of a build that could do more than this one.
+    /// `Err` if the page is intact, but needs a newer build.
     pub(super) fn decode(page: &[u8]) -> Option<Result<IdentityFile, Unsupported>> {
         let mut page = PageReader::new(page, MAGIC)?;
         let (version, features) = (page.u32()?, page.u32()?);
@@ -182,8 +182,9 @@ mod tests {
         disk.attach(false).unwrap();
         let page = PageWriter::new(MAGIC).u32(VERSION + 1).finish(PAGE_BYTES).unwrap();
         std::fs::write(dir.path().join(IDENTITY_NAME), page.repeat(2)).unwrap();
-        assert!(
-            matches!(IdentityFile::read(&disk), Err(StorageError::UnknownVersion { found, .. }) if found == VERSION + 1)
-        );
+        assert!(matches!(
+            IdentityFile::read(&disk),
+            Err(StorageError::UnknownVersion { found, .. }) if found == VERSION + 1
+        ));
     }
 }

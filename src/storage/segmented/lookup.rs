@@ -1,30 +1,30 @@
-//! How one entry is found, and read without the batch around it.
+//! Lookup of one entry, read without the batch around it.
 //!
-//! What a random read waits for is memory: the place of the record, its header, the entry's slot in
-//! the table and the payload, none of which lie near each other. So nothing is looked at twice,
-//! nothing is shared but the payload, and what will be looked at is asked for ahead: where the slot
-//! lies is known from the places of the records alone, and where the payload lies can be guessed.
+//! A random read waits for memory: the index slot of the record, its header, the entry of the batch
+//! table and the payload, none of which are close together. So nothing is read twice, only the
+//! payload is reference-counted, and the rest is prefetched: the table entry can be located from
+//! the record index alone, and the location of the payload can be guessed.
 //!
-//! What is found is made once, where the caller wants it, and the parts of it are one function to
-//! the compiler: a processor that loads as a whole what it has just stored in parts waits until it
-//! has done so, which takes as long as a search.
+//! The result is built once, in the caller's memory, and the parts are inlined into one function: a
+//! processor that loads as a whole what it just stored in parts stalls until the stores are done,
+//! which takes as long as a search.
 
 use std::fmt;
 use std::ops::Range;
 
-use super::format::{self, IndexEntry, PLACE_BYTES, RECORD_HEADER_BYTES};
+use super::format::{self, INDEX_ENTRY_BYTES, IndexEntry, RECORD_HEADER_BYTES};
 use super::fs::{Disk, DiskMap};
 use super::segment::{Index, Segment, SegmentContents};
 use crate::batch::{self, BATCH_HEADER_BYTES, BatchError, TABLE_ENTRY_BYTES};
 use crate::entry::Entry;
 use crate::storage::StorageError;
 
-/// What is asked for ahead of a payload at most, in bytes. The processor sees by itself that a
-/// longer one goes on.
+/// The most bytes of a payload to prefetch. The processor detects by itself that a longer one
+/// continues.
 const AHEAD_BYTES_MAX: u64 = 1 << 10;
 
-/// What a search finds: an ordinal, and the keys on both sides of it. Of a record those are the
-/// indexes that its entries begin and end with.
+/// The result of a search: an ordinal, and the keys on both sides of it. For a record these are the
+/// indexes at which its entries begin and end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SearchHit {
     pub(super) ordinal: u64,
@@ -32,8 +32,8 @@ pub(super) struct SearchHit {
 }
 
 impl<D: Disk> Segment<D> {
-    /// The first record below `limit` after which the next index is beyond `index`. The segment
-    /// does not begin beyond `index`.
+    /// The first record below `limit` whose next index is above `index`. The segment must not begin
+    /// above `index`.
     #[inline]
     pub(super) fn find(
         &self,
@@ -52,7 +52,7 @@ impl<D: Disk> Segment<D> {
             }
             Index::Footer(footer) => {
                 search_first_above(index, self.before.next_index, end, |ordinal| {
-                    IndexEntry::decode(&footer[ordinal as usize * PLACE_BYTES..]).next_index
+                    IndexEntry::decode(&footer[ordinal as usize * INDEX_ENTRY_BYTES..]).next_index
                 })
             }
         };
@@ -62,21 +62,20 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The entry at `index`, which lies in the record of this spot: header, prefix and payload are
-    /// checked.
+    /// The entry at `index`, in the record of `hit`. Header, batch header and payload are checked.
     #[inline(always)]
     pub(super) fn entry(
         &self,
         disk: &D,
         contents: &SegmentContents<D>,
-        spot: &SearchHit,
+        hit: &SearchHit,
         index: u64,
     ) -> Result<Option<Entry>, StorageError> {
-        let (offset, body_bytes) = self.place(disk, contents, spot.ordinal)?;
-        prefetch(&contents.map, offset, body_bytes, spot, index);
+        let (offset, body_bytes) = self.location(disk, contents, hit.ordinal)?;
+        prefetch(&contents.map, offset, body_bytes, hit, index);
         let check = |record: &[u8]| {
             let header =
-                format::check_record(record, self.id, self.seed, self.first + spot.ordinal)?;
+                format::check_record(record, self.id, self.seed, self.first + hit.ordinal)?;
             let found =
                 batch::find(&record[RECORD_HEADER_BYTES..], index).map_err(LookupError::Batch)?;
             Ok((
@@ -89,10 +88,10 @@ impl<D: Disk> Segment<D> {
             .with_bytes(offset, RECORD_HEADER_BYTES as u64 + body_bytes, check)
             .unwrap_or(Err(LookupError::Record(OUTSIDE)));
         let (found, term) =
-            checked.map_err(|wrong| self.damaged_at(disk, spot.ordinal, wrong.to_string()))?;
+            checked.map_err(|wrong| self.corrupt_at(disk, hit.ordinal, wrong.to_string()))?;
         let at = offset + (RECORD_HEADER_BYTES + found.payload.start) as u64;
         let payload = contents.map.slice(at, found.payload.len() as u64);
-        let payload = payload.ok_or_else(|| self.damaged_at(disk, spot.ordinal, OUTSIDE))?;
+        let payload = payload.ok_or_else(|| self.corrupt_at(disk, hit.ordinal, OUTSIDE))?;
         Ok(Some(Entry {
             payload,
             index,
@@ -103,11 +102,11 @@ impl<D: Disk> Segment<D> {
     }
 }
 
-/// Asks for what a read of `index` looks at, in a record at `offset`: its header, the slot of the
-/// entry, and its payload as if all in the batch were of one length.
+/// Prefetches what a read of `index` needs of the record at `offset`: its header, the table entry,
+/// and the payload as if all payloads in the batch had the same length.
 #[inline]
-fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, spot: &SearchHit, index: u64) {
-    let count = spot.indexes.end.saturating_sub(spot.indexes.start);
+fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, hit: &SearchHit, index: u64) {
+    let count = hit.indexes.end.saturating_sub(hit.indexes.start);
     let table_bytes = count.saturating_mul(TABLE_ENTRY_BYTES as u64);
     let Some(payloads) =
         body_bytes.checked_sub((BATCH_HEADER_BYTES as u64).saturating_add(table_bytes))
@@ -115,7 +114,7 @@ fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, spot: &SearchHit, 
         return;
     };
     let (Some(slot), Some(each)) =
-        (index.checked_sub(spot.indexes.start), payloads.checked_div(count))
+        (index.checked_sub(hit.indexes.start), payloads.checked_div(count))
     else {
         return;
     };
@@ -130,7 +129,7 @@ fn prefetch(map: &impl DiskMap, offset: u64, body_bytes: u64, spot: &SearchHit, 
 
 const OUTSIDE: &str = "a record lies outside the file";
 
-/// Why an entry is not believed.
+/// Why an entry is rejected.
 enum LookupError {
     Record(&'static str),
     Batch(BatchError),
@@ -151,13 +150,13 @@ impl fmt::Display for LookupError {
     }
 }
 
-/// The first of `count` places whose `key` is beyond `wanted`, between the key before it and its
-/// own; keys never descend, and none is below `start`, which is not beyond `wanted`. `None` if
-/// there is none.
+/// The first of `count` ordinals whose `key` is above `wanted`, with the key before it and its own.
+/// Keys never descend, and none is below `start`, which is not above `wanted`. `None` if there is
+/// none.
 ///
-/// The keys of a log rise evenly more often than not, so the search begins where `wanted` would be
-/// if they did, and goes on from there in steps that double: three looks if the guess was right,
-/// and never more than about twice as many as halving takes.
+/// The keys of a log mostly rise evenly. So the search begins where `wanted` would be if they did,
+/// and continues in steps that double: three probes if the guess was right, and never more than
+/// about twice as many as a binary search.
 #[inline]
 pub(super) fn search_first_above(
     wanted: u64,
@@ -166,8 +165,8 @@ pub(super) fn search_first_above(
     key: impl Fn(u64) -> u64,
 ) -> Option<SearchHit> {
     let last = count.checked_sub(1)?;
-    // Everything below `low` is not beyond, and `before` is the key in front of it; `high` is
-    // beyond, and `after` its key.
+    // Invariant: keys below `low` are not above `wanted`, `before` is the last of them; the key at
+    // `high` is above, and `after` is that key.
     let (mut low, mut before, mut high, mut after) = (0, start, last, key(last));
     if after <= wanted {
         return None;
@@ -176,7 +175,7 @@ pub(super) fn search_first_above(
     let share = wanted.saturating_sub(start) as i64 as f64
         / after.saturating_sub(start).max(1) as i64 as f64;
     let mut probe = ((share * count as i64 as f64) as i64 as u64).min(last);
-    // The way and the length of the next leap; no more are made once one has gone too far.
+    // Direction and length of the next leap; no more leaps once one went too far.
     let (mut way, mut leap) = (None, Some(1));
     while low < high {
         let found = key(probe);
@@ -208,20 +207,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_guess_finds_what_a_look_at_all_finds(steps in prop::collection::vec(prop_oneof![Just(0u64), Just(7), 1..3u64, 0..1_000_000u64], 0..80), start in 0..50u64) {
-            let keys: Vec<u64> = steps.iter().scan(start, |key, step| { *key += step; Some(*key) }).collect();
-            let around = keys.iter().flat_map(|&key| [key.saturating_sub(1), key, key + 1]).chain([0, u64::MAX]);
-            for wanted in around {
-                let found = search_first_above(wanted, start, keys.len() as u64, |at| keys[at as usize]);
+        fn a_guess_finds_what_a_look_at_all_finds(
+            steps in prop::collection::vec(
+                prop_oneof![Just(0u64), Just(7), 1..3u64, 0..1_000_000u64],
+                0..80,
+            ),
+            start in 0..50u64,
+        ) {
+            let mut key = start;
+            let sum = |step: &u64| {
+                key += step;
+                key
+            };
+            let keys: Vec<u64> = steps.iter().map(sum).collect();
+            let around = keys.iter().flat_map(|&key| [key.saturating_sub(1), key, key + 1]);
+            for wanted in around.chain([0, u64::MAX]) {
+                let key = |at| keys[at as usize];
+                let found = search_first_above(wanted, start, keys.len() as u64, key);
                 let at = keys.partition_point(|&key| key <= wanted);
                 let before = if at == 0 { start } else { keys[at - 1] };
-                let expected = keys.get(at).map(|&after| SearchHit { ordinal: at as u64, indexes: before..after });
+                let hit = |&after| SearchHit { ordinal: at as u64, indexes: before..after };
+                let expected = keys.get(at).map(hit);
                 prop_assert_eq!(found, expected, "{} in {:?}", wanted, keys);
             }
         }
     }
 
-    /// A map that notes what it is asked for.
+    /// A map that records what is prefetched.
     #[derive(Default)]
     struct Noting(Mutex<Vec<Range<u64>>>);
 
@@ -232,7 +244,7 @@ mod tests {
         fn prefetch(&self, offset: u64, len: u64) {
             self.0.lock().push(offset..offset + len);
         }
-        fn claims(&self) -> MapRefs {
+        fn map_refs(&self) -> MapRefs {
             unreachable!()
         }
     }

@@ -1,20 +1,20 @@
-//! The file `state`: all that changes and is small. Term, vote and commit hint; the base; the
-//! peers; how often the log was opened.
+//! The file `state`: the small state that changes. Term, vote and commit hint; the base; the peers;
+//! the number of openings.
 //!
 //! ```text
-//! slot 0: generation 4k     [copy][copy]      each copy one checksummed page of 4096 bytes
+//! slot 0: generation 4k     [copy][copy]   each copy one checksummed page of 4096 bytes
 //! slot 1: generation 4k+1   [copy][copy]
 //! slot 2: generation 4k+2   [copy][copy]
 //! slot 3: generation 4k+3   [copy][copy]
-//! watermark                 [sector]          the newest raft index known to be durable; written without a sync of its own
+//! watermark                 [sector]       the newest raft index known to be durable; not synced
 //! ```
 //!
 //! The newest generation with an intact copy is the state. Why that is safe:
 //! 1. A slot is written again only when a newer generation than the one in it is durable. So a torn
 //!    write costs nothing that was synced.
-//! 2. Each generation has two copies. So a bit that flips in one costs nothing at all.
-//! 3. The file never changes its length. So a full disk does not keep a node from remembering its
-//!    vote, nor from purging.
+//! 2. Each generation has two copies. So a bit that flips in one is harmless.
+//! 3. The file never changes its length. So a full disk does not keep a node from saving its vote,
+//!    or from purging.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -36,21 +36,21 @@ const SLOT_BYTES: u64 = 2 * PAGE_BYTES as u64;
 const WATERMARK_AT: u64 = SLOTS * SLOT_BYTES;
 const WATERMARK_BYTES: usize = 512;
 const FILE_BYTES: u64 = WATERMARK_AT + PAGE_BYTES as u64;
-/// A flag: the log is not all that its node has promised to hold.
+/// A flag: the log lacks some of what its node has promised to hold.
 const INCOMPLETE: u32 = 1;
 
-/// What one generation of the file holds.
+/// The contents of one generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Metadata {
-    /// The number that is part of every checksum in the directory.
+    /// The id that is part of every checksum in the directory.
     pub(super) directory: u128,
-    /// What peers know the directory by.
+    /// The id under which peers know the directory.
     pub(super) known_as: u128,
     pub(super) is_complete: bool,
     pub(super) incarnation: u64,
     pub(super) hard_state: HardState,
     pub(super) base: Base,
-    /// Segments with a lower id are dead.
+    /// Segments with a lower id are obsolete.
     pub(super) first_segment: u64,
     pub(super) peers: Vec<(NodeId, u128)>,
 }
@@ -132,9 +132,9 @@ impl Metadata {
     }
 }
 
-/// Notes in the file `state` how far the log is durable. Not synced: it is a witness against
-/// damage, and one that is missing accuses nobody. So a disk that has no room for it, or takes
-/// nothing for a moment, is no error.
+/// Writes to the file `state` how far the log is durable. Not synced: it is evidence of corruption,
+/// and its absence proves nothing. So a full disk, or one that refuses the write for a moment, is
+/// no error.
 pub(super) fn write_watermark(
     file: &impl DiskFile,
     directory: u128,
@@ -167,7 +167,7 @@ pub(super) struct MetadataFile<D: Disk> {
     pub(super) file: Arc<D::File>,
     pub(super) state: Metadata,
     generation: u64,
-    /// For each slot: which change of the log the generation in it was.
+    /// For each slot: the change number of the generation in it.
     changes: [u64; SLOTS as usize],
 }
 
@@ -180,8 +180,8 @@ pub(super) enum WriteError {
 }
 
 impl<D: Disk> MetadataFile<D> {
-    /// Fills the file anew with `state`, durably but for its name. It is never removed to be made
-    /// again: it is locked.
+    /// Initializes the file with `state`, durably except for its name. The file is never removed
+    /// and created again, for it is locked.
     pub(super) fn fill(file: Arc<D::File>, state: Metadata) -> Result<MetadataFile<D>, WriteError> {
         write_zeros(&*file, 0..FILE_BYTES).map_err(WriteError::Io)?;
         let mut made = MetadataFile::<D> {
@@ -214,28 +214,28 @@ impl<D: Disk> MetadataFile<D> {
         }))
     }
 
-    /// The watermark, if there is one that can be believed.
+    /// The watermark, if it is valid.
     pub(super) fn watermark(&self) -> io::Result<Option<DurablePoint>> {
         let mut sector = [0; WATERMARK_BYTES];
         read_or_zeros(&*self.file, &mut sector, WATERMARK_AT)?;
         Ok(decode_watermark(&sector, self.state.directory))
     }
 
-    /// Notes how far the log is durable: see [`write_watermark`].
+    /// Writes how far the log is durable: see [`write_watermark`].
     pub(super) fn write_watermark(&self, synced: DurablePoint) -> io::Result<()> {
         write_watermark(&*self.file, self.state.directory, synced)
     }
 
-    /// Whether the next write would destroy a generation while no newer one is known to be durable,
-    /// if all up to `durable_change` is.
+    /// Whether the next write would overwrite the last durable generation, if all changes up to
+    /// `durable_change` are durable.
     pub(super) fn is_full(&self, durable_change: u64) -> bool {
         let kept = self.generation.wrapping_sub(SLOTS - 2) % SLOTS;
         self.changes[kept as usize] > durable_change
             && !planted!("the last durable slot is written over")
     }
 
-    /// Writes `state` as the next generation; it is the change number `change` of the log. The
-    /// caller has seen to it that the file is not [full](StateFile::is_full).
+    /// Writes `state` as the next generation, which is change number `change` of the log. The
+    /// caller has checked that the file is not [full](MetadataFile::is_full).
     pub(super) fn write(&mut self, state: Metadata, change: u64) -> Result<(), WriteError> {
         let generation = self.generation + 1;
         let page = state.encode(generation).ok_or(WriteError::TooLarge)?;
@@ -252,7 +252,7 @@ impl<D: Disk> MetadataFile<D> {
     }
 }
 
-/// Reads what the file has; a page behind its end reads as zeros, which is no page of ours.
+/// Reads from the file; a page behind its end reads as zeros, which is not a valid page.
 fn read_or_zeros(file: &impl DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     match read_exact(file, buffer, offset) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

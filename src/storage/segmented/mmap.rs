@@ -11,21 +11,20 @@ use memmap2::{Mmap, MmapMut};
 use super::fs::{DiskMap, MapRefs};
 use crate::fork::Home;
 
-/// The bytes of a whole file, read through the page cache. Slices of it share one mapping, which
-/// goes when the last of them goes.
+/// A mapping of a whole file, read through the page cache. Slices share it; the last one unmaps it.
 #[derive(Debug)]
 pub(crate) struct FileMap {
     shares: [Bytes; REFCOUNT_SHARDS],
     map: Weak<Mmap>,
 }
 
-/// In how many places the slices of a map are counted. Threads that read at the same time would
-/// wait for each other at a single one.
+/// The number of reference counts of a map. With a single one, threads that read at the same time
+/// would contend for it.
 const REFCOUNT_SHARDS: usize = 1 << SHARES_LOG2;
 const SHARES_LOG2: u32 = 3;
 
-/// A claim on the mapping with a count of its own, on cache lines of its own: two lines, since some
-/// processors fetch them in pairs.
+/// A reference to the mapping with a count of its own, on cache lines of its own: two lines, since
+/// some processors fetch them in pairs.
 #[repr(align(128))]
 struct MapHandle(Arc<Mmap>);
 
@@ -35,24 +34,24 @@ impl AsRef<[u8]> for MapHandle {
     }
 }
 
-// Lies at another address in every thread, and is good for nothing else.
+// Its address differs in every thread; it has no other use.
 thread_local!(static HERE: u8 = const { 0 });
 
 impl FileMap {
     /// Maps `file` as long as it is now.
     pub(super) fn new(file: &File) -> io::Result<FileMap> {
-        // SAFETY: a mapping is sound as long as nobody changes the bytes that are looked at, and
-        // nobody shortens the file.
+        // SAFETY: a mapping is sound while nobody changes the bytes that are read, and nobody
+        // shortens the file.
         // 1. A segment's bytes are written once: `pwrite` puts a record behind all others, and only
-        //    then is its place published, with Release; readers learn places with Acquire. A place
-        //    that was handed out is never written again as long as anybody has the mapping: a file
-        //    is used for another segment only when all `claims` of all its mappings are gone, those
-        //    that were given up and made anew since included, and when nobody has the segment,
-        //    which is what it takes to map the file once more.
+        //    then is its location published, with Release; readers load locations with Acquire. A
+        //    byte at a published location is not written while anyone holds the mapping: a file
+        //    becomes another segment only when all `map_refs` of all its mappings are released,
+        //    those of evicted and repeated mappings included, and when nobody holds the segment,
+        //    which is needed to map the file again.
         // 2. Nothing in this crate shortens a file. A segment has its full length before it is
         //    mapped; unlinking it keeps the mapping.
-        // 3. Others are kept out by the lock on the directory and by mode 0600. Whoever ignores
-        //    both can break this, as they could with any memory-mapped file.
+        // 3. Other processes are kept out by the lock on the directory and by mode 0600. A process
+        //    that ignores both can break this, as with any memory-mapped file.
         let map = Arc::new(unsafe { Mmap::map(file)? });
         Ok(FileMap {
             map: Arc::downgrade(&map),
@@ -60,7 +59,7 @@ impl FileMap {
         })
     }
 
-    /// The whole of it, with a count that few other threads use.
+    /// The whole mapping, by a reference count that few other threads use.
     #[inline]
     fn share(&self) -> &Bytes {
         const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -101,17 +100,17 @@ impl DiskMap for FileMap {
         }
     }
 
-    fn claims(&self) -> MapRefs {
+    fn map_refs(&self) -> MapRefs {
         MapRefs::of(self.map.clone())
     }
 }
 
-/// The process that runs, to be told from its forked children.
+/// Identifies this process, so that forked children can be told apart from it.
 pub(crate) fn home() -> Home {
     Home::here(wiped_page)
 }
 
-/// A page that reads as zeros in every forked child, whatever is written to it here.
+/// A page that reads as zeros in every forked child, whatever this process writes to it.
 #[cfg(target_os = "linux")]
 fn wiped_page() -> io::Result<MmapMut> {
     let mut page = MmapMut::map_anon(1)?;

@@ -1,49 +1,45 @@
-//! What a host may choose of the files.
+//! Options of the segment files.
 
 /// How a [`SegmentedLog`](super::SegmentedLog) lays out its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentOptions {
-    /// The length of a segment file in bytes. A value outside of
-    /// [`SegmentOptions::SEGMENT_BYTES_MIN`] to [`SegmentOptions::SEGMENT_BYTES_MAX`] is taken for
-    /// the nearer of the two. A batch that is larger gets a segment of its own size. Besides what
-    /// holds the log there are up to two files of this length on the disk that are kept ready for
-    /// what comes. Default: 64 MiB.
+    /// The length of a segment file in bytes, clamped to [`SegmentOptions::SEGMENT_BYTES_MIN`] to
+    /// [`SegmentOptions::SEGMENT_BYTES_MAX`]. A larger batch gets a segment of its own size. In
+    /// addition to the log, up to two spare files of this length are kept ready. Default: 64 MiB.
     pub segment_bytes: u64,
-    /// Whether segments that are made ready ahead are filled with zeros: a sync of what is then
-    /// written over them takes about half the time, and the disk writes everything twice. Worth it
-    /// if every batch is synced. Default: true.
+    /// Whether spare segments are filled with zeros: a sync of what is then written over them takes
+    /// about half the time, and the disk writes everything twice. Worth it if every batch is
+    /// synced. Default: true.
     pub zero_fill: bool,
-    /// Whether opening reads every byte of the log, and not only what is not sealed: then damage is
-    /// found, and can be mended, wherever it is. Opening costs the log then, and not its tail.
-    /// Default: false.
+    /// Whether opening reads every byte of the log, and not only what is not sealed: then
+    /// corruption is found, and can be repaired, wherever it is. Opening then takes time in
+    /// proportion to the log, not to its tail. Default: false.
     pub verify_on_open: bool,
-    /// How many sealed segments are mapped into memory at a time, at least 1. One that was not read
-    /// for long makes way for the next. Those that an [`Entry`](crate::Entry) points into stay
-    /// mapped and come on top; and those that are not sealed yet, of which there are fewer than 16.
-    /// Default: 256.
+    /// The most sealed segments mapped into memory at a time, at least 1. Above it, one that was
+    /// not read for long is unmapped. Those that an [`Entry`](crate::Entry) points into stay mapped
+    /// and do not count; nor do unsealed ones, of which there are fewer than 16. Default: 256.
     pub mapped_segments_max: usize,
-    /// What to do about a log that is missing, or is there. Default: [`Create::IfMissing`].
+    /// What to do if a log is missing, or exists. Default: [`Create::IfMissing`].
     pub create: Create,
 }
 
-/// What opening does about a log that is missing, or is there.
+/// What opening does if a log is missing, or exists.
 ///
-/// A directory holds a log once one was opened in it. Whether it has other files does not matter.
+/// A directory holds a log once one was opened in it, whatever other files it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Create {
-    /// A new log begins where there is none. A file system that is not mounted then looks like a
-    /// new log, if the directory that it is mounted on has the name of the log's directory, or of
-    /// its parent.
+    /// Creates a log where there is none. Beware: a file system that is not mounted looks like a
+    /// missing log, if its mount point has the name of the log's directory, or of its parent.
     #[default]
     IfMissing,
-    /// There is to be a log: a directory that is missing, or holds none, is refused with
-    /// [`StorageError::NoLog`](crate::storage::StorageError::NoLog), and nothing is made.
+    /// A log must exist: a directory that is missing, or holds none, is refused with
+    /// [`StorageError::NoLog`](crate::storage::StorageError::NoLog), and nothing is created.
     Never,
-    /// A new log is to begin: a directory that holds one is refused with
-    /// [`StorageError::HoldsLog`](crate::storage::StorageError::HoldsLog). One that holds none is
-    /// taken, or made.
+    /// A log must not exist: a directory that holds one is refused with
+    /// [`StorageError::HoldsLog`](crate::storage::StorageError::HoldsLog). Another one is used, or
+    /// created.
     New,
 }
 
@@ -51,7 +47,7 @@ impl SegmentOptions {
     /// The smallest segment: 64 KiB. In simulations 8 KiB, so that they see many.
     pub const SEGMENT_BYTES_MIN: u64 =
         if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 64 << 10 };
-    /// In simulations 2, so that segments are unmapped and mapped again all the time.
+    /// In simulations 2, so that segments are unmapped and mapped all the time.
     const MAPPED_SEGMENTS_MAX: usize = if cfg!(any(test, feature = "sim")) { 2 } else { 256 };
     /// The largest segment: 4 GiB.
     pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;

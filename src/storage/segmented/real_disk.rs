@@ -17,7 +17,7 @@ use crate::storage::StorageError;
 /// A directory of the operating system.
 #[derive(Debug)]
 pub(crate) struct RealDisk {
-    /// What a host calls it. Looked up once.
+    /// The name that the host gave. Resolved once.
     name: PathBuf,
     directory: OnceLock<Arc<Directory>>,
 }
@@ -36,11 +36,11 @@ impl Disk for RealDisk {
     type File = File;
     type Lock = DirectoryLock;
 
-    fn attach(&self, may_make: bool) -> Result<(), StorageError> {
+    fn attach(&self, may_create: bool) -> Result<(), StorageError> {
         if self.directory.get().is_none() {
             let directory = match Directory::open(&self.name)? {
                 Some(directory) => directory,
-                None if may_make => Directory::create_dir(&self.name)?,
+                None if may_create => Directory::create_dir(&self.name)?,
                 None => return Err(StorageError::NoLog { path: self.name.clone() }),
             };
             let _ = self.directory.set(Arc::new(directory));
@@ -102,15 +102,15 @@ impl Disk for RealDisk {
         file_bytes_max()
     }
 
-    fn draw(&self) -> u128 {
+    fn random_id(&self) -> u128 {
         // RandomState is seeded by the operating system; two of them differ.
         let half = || u128::from(RandomState::new().hash_one(std::process::id()));
         half() << 64 | half()
     }
 }
 
-/// Refuses files beyond the limit that the process has for their length (`ulimit -f`). A write
-/// behind it would not only fail: by default it ends the process with a signal.
+/// Refuses files longer than the limit of the process (`ulimit -f`). A write beyond it would not
+/// only fail: by default it ends the process with a signal.
 pub(super) fn refuse_if_longer(bytes: u64, limit: u64) -> io::Result<()> {
     if bytes <= limit {
         return Ok(());
@@ -128,7 +128,7 @@ fn file_bytes_max() -> u64 {
     getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX)
 }
 
-/// Elsewhere the limit is not asked for.
+/// Elsewhere the limit is not queried.
 #[cfg(not(target_os = "linux"))]
 fn file_bytes_max() -> u64 {
     u64::MAX
@@ -153,8 +153,8 @@ impl DiskFile for File {
 
     #[cfg(target_os = "linux")]
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        // Asked before each write, for the limit may have been lowered: a write across it does a
-        // part, and one behind it raises a signal that ends the process unless the host cares for
+        // Checked before each write, for the limit may have been lowered: a write across it is
+        // partial, and one beyond it raises a signal that ends the process unless the host handles
         // it.
         let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
         refuse_if_longer(offset + bytes, file_bytes_max())?;
@@ -176,9 +176,9 @@ impl DiskFile for File {
         {
             use rustix::fs::{FallocateFlags, fallocate};
             use rustix::io::{Errno, retry_on_intr};
-            // It takes long enough for signals to come between: those of a profiler, for one.
+            // It takes long enough to be interrupted by signals: those of a profiler, for one.
             match retry_on_intr(|| fallocate(self, FallocateFlags::empty(), 0, bytes)) {
-                // Not every file system has it, nor does every sandbox let it through.
+                // Not every file system supports it, nor does every sandbox allow it.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 done => return Ok(done?),
             }
@@ -190,8 +190,8 @@ impl DiskFile for File {
         File::sync_data(self)
     }
 
-    /// Linux begins to write what is dirty of a part that is said not to be read, and forgets what
-    /// is clean: nothing of it yet.
+    /// `DONTNEED` makes Linux start writing the dirty pages of the range, and drop the clean ones,
+    /// of which there are none yet.
     #[cfg(target_os = "linux")]
     fn begin_writing(&self, offset: u64, bytes: u64) -> io::Result<()> {
         Ok(rustix::fs::fadvise(

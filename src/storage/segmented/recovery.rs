@@ -1,84 +1,38 @@
-//! Opening: from the files that a crash left to the log that they hold.
+//! Recovery: from the files that a crash left to the log that they hold.
 //!
-//! A newer segment wins from its first raft index on; whatever older segments hold from there is
-//! dead. A segment with a seal is known by its first page; one without is read from front to back.
-//! A segment that does not continue the log in front of it counts as if it were not there: the
-//! crash took something that it needs, so it was never durable.
+//! A newer segment supersedes older ones from its first raft index on. A sealed segment is known by
+//! its first page; an unsealed one is scanned from front to back. A segment that does not continue
+//! the log before it is ignored: the crash took something that it depends on, so it was never
+//! durable.
 //!
-//! Unless there is a witness:
+//! Unless there is evidence of durability:
 //!
-//! > (s, d, w) says: when segment s took the records, raft index w was durable, in segment d. So
-//! the log must hold w in d, or have been cut > at or before w by a segment that was begun after s.
+//! > Evidence (s, d, w): when segment s was written, raft index w was already durable in segment d.
+//! > The log must hold w in d, unless a segment begun after s truncated it at or before w. If not,
+//! > the log is corrupt.
 //!
-//! Every record is a witness of the moment when it was written, every seal is one for the last
-//! record of its segment, and so is the watermark. If one of them is contradicted, the log is
-//! damaged: nothing is changed, and what can be read of it is salvaged. If none is, whatever is
-//! missing was torn by the crash before it counted, and is cut off.
+//! Every record is evidence from the moment when it was written, every seal is for the last record
+//! of its segment, and so is the watermark. If any is contradicted, the log is corrupt: nothing is
+//! changed, and what is readable is salvaged. Without a contradiction, what is missing was torn by
+//! the crash before it counted, and is cut.
 
 use std::sync::Arc;
 
 use super::active_segment::ActiveSegment;
-use super::error::{broken, damaged, failed};
-use super::file_io::read_full;
-use super::format::{self, DurablePoint, PAGE_BYTES, RecordHeader, Seal, SegmentHeaderError};
+use super::candidate::{Candidate, CandidateContents, DurabilityEvidence, newest_cover};
+use super::error::{broken, corrupt, failed};
+use super::format::{self, DurablePoint};
 use super::fs::{Disk, DiskFile};
-use super::maps::Maps;
 use super::metadata::Metadata;
+use super::recovered_log::RecoveredLog;
 use super::retention::Unsealed;
-use super::rewrite::MissingRange;
 use super::salvage::salvage;
-use super::scan::{Scan, scan};
-use super::segment::Segment;
+use super::segment::{Maps, Segment};
 use super::segment_set::{LiveSegment, SegmentSet};
-use crate::log_prefix::log_prefix;
-use crate::storage::{Corruption, LogPoint, StorageError};
+use crate::storage::{LogPoint, StorageError};
 
-/// What the files hold.
-pub(super) struct RecoveredLog<D: Disk> {
-    pub(super) live: SegmentSet<D>,
-    pub(super) last: LogPoint,
-    /// The newest commit that the last record knew of.
-    pub(super) commit: u64,
-    /// Where to go on. `None` if the next append must begin a new segment.
-    pub(super) tail: Option<ActiveSegment<D>>,
-    /// Segments of the log that are not sealed, the tail not included.
-    pub(super) unsealed: Vec<Unsealed<D>>,
-    /// Segments with nothing left of the log.
-    pub(super) obsolete: Vec<String>,
-    /// What is wrong with the log. If anything is, it is only read: there is neither a tail nor
-    /// anything unsealed or dead.
-    pub(super) corruption: Vec<Corruption>,
-    /// Where batches go that are in no segment, if the log is damaged.
-    pub(super) homes: Vec<MissingRange>,
-    /// Segments whose heads are not intact, by id and first raft index.
-    pub(super) bad_heads: Vec<(u64, u64)>,
-    /// The furthest place that anything bears witness to, if the log is damaged.
-    pub(super) max_evidence: Option<DurablePoint>,
-}
-
-/// One segment file.
-pub(super) struct Candidate<D: Disk> {
-    pub(super) id: u64,
-    pub(super) first: u64,
-    pub(super) name: String,
-    pub(super) contents: CandidateContents<D>,
-    /// What is wrong with its head, if it has no seal that vouches for it.
-    pub(super) bad_head: Option<&'static str>,
-}
-
-pub(super) enum CandidateContents<D: Disk> {
-    Sealed(Seal),
-    Open { file: Arc<D::File>, scan: Box<Scan> },
-}
-
-/// What a place was known to be durable at, and when: while segment `at` took the records.
-pub(super) struct DurabilityEvidence {
-    pub(super) at: u64,
-    pub(super) synced: DurablePoint,
-}
-
-/// Finds the log that `state` describes among the files called `names`. Changes nothing but to sync
-/// what it accepts.
+/// Recovers the log that `state` describes from the files `names`. Changes nothing, but syncs what
+/// it accepts.
 pub(super) fn recover<D: Disk>(
     disk: &D,
     maps: &Arc<Maps<D>>,
@@ -99,14 +53,14 @@ pub(super) fn recover<D: Disk>(
         .map(|(id, first)| Candidate::read(disk, state.directory, *id, *first))
         .collect::<Result<Vec<_>, _>>()?;
 
-    let mut witnesses: Vec<DurabilityEvidence> =
-        candidates.iter().map(Candidate::witness).collect();
-    witnesses.extend(watermark.map(|synced| DurabilityEvidence { at: synced.segment, synced }));
+    let mut all_evidence: Vec<DurabilityEvidence> =
+        candidates.iter().map(Candidate::evidence).collect();
+    all_evidence.extend(watermark.map(|synced| DurabilityEvidence { at: synced.segment, synced }));
     obsolete.extend(remove_superseded(&mut candidates, state.base.point.raft_index));
-    let chain = match sound_chain(disk, state, &candidates, &witnesses) {
+    let chain = match sound_chain(disk, state, &candidates, &all_evidence) {
         Err(cause @ StorageError::Corrupt { .. }) => {
-            // What bears witness to the damage must still do so after a power cut, or the next
-            // opening takes damaged batches for torn ones.
+            // The evidence of the corruption must be durable, or after a power cut the next opening
+            // takes corrupt batches for torn ones.
             for candidate in &candidates {
                 if let CandidateContents::Open { file, .. } = &candidate.contents {
                     file.sync_data()
@@ -114,18 +68,18 @@ pub(super) fn recover<D: Disk>(
                 }
             }
             disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))?;
-            let max_evidence = witnesses
+            let max_evidence = all_evidence
                 .iter()
-                .map(|witness| witness.synced)
+                .map(|evidence| evidence.synced)
                 .max_by_key(|synced| (synced.segment, synced.raft_index));
             return Ok(RecoveredLog {
                 max_evidence,
-                ..salvage(disk, maps, state, &candidates, &witnesses, cause)?
+                ..salvage(disk, maps, state, &candidates, &all_evidence, cause)?
             });
         }
         chain => chain?,
     };
-    chain.sync(disk, &candidates, &witnesses)?;
+    chain.sync(disk, &candidates, &all_evidence)?;
     obsolete.extend(
         candidates
             .iter()
@@ -138,10 +92,10 @@ pub(super) fn recover<D: Disk>(
     Ok(found)
 }
 
-/// Takes out of `candidates`, which are sorted, those that begin at `base` or before: the log does
-/// without all of them. What they witness still holds. Of two with the same id, the second is what
-/// [`cut`](super::mend::cut) has kept of the first, and counts once the first does not. Returns
-/// their names.
+/// Removes from `candidates`, which are sorted, those that begin at or before `base`: the log no
+/// longer needs them, but their evidence still holds. Of two with the same id, the second is what
+/// [`copy_suffix`](super::rewrite::copy_suffix) kept of the first, and counts when the first does
+/// not. Returns their names.
 fn remove_superseded<D: Disk>(candidates: &mut Vec<Candidate<D>>, base: u64) -> Vec<String> {
     let (mut outlived, mut newest) = (Vec::new(), None);
     candidates.retain(|candidate| {
@@ -155,24 +109,24 @@ fn remove_superseded<D: Disk>(candidates: &mut Vec<Candidate<D>>, base: u64) -> 
     outlived
 }
 
-/// The chain, if nothing speaks against it.
+/// The chain, if no evidence contradicts it.
 fn sound_chain<D: Disk>(
     disk: &D,
     state: &Metadata,
     candidates: &[Candidate<D>],
-    witnesses: &[DurabilityEvidence],
+    all_evidence: &[DurabilityEvidence],
 ) -> Result<SegmentChain, StorageError> {
     if let Some((name, reason)) =
-        candidates.iter().find_map(|candidate| Some((&candidate.name, candidate.bad_head?)))
+        candidates.iter().find_map(|candidate| Some((&candidate.name, candidate.bad_header?)))
     {
-        return Err(damaged(disk, name, 0, reason));
+        return Err(corrupt(disk, name, 0, reason));
     }
     let mut chain = chain(disk, state, candidates)?;
-    let contradicts = |witness: &&DurabilityEvidence| {
-        !chain.agrees_with(witness, state) && !planted!("damage is cut off")
+    let contradicts = |evidence: &&DurabilityEvidence| {
+        !chain.agrees_with(evidence, state) && !planted!("damage is cut off")
     };
-    if let Some(witness) = witnesses.iter().find(contradicts) {
-        return Err(contradiction(disk, candidates, &chain, witness));
+    if let Some(evidence) = all_evidence.iter().find(contradicts) {
+        return Err(contradiction(disk, candidates, &chain, evidence));
     }
     if let Some(last) = chain.links.last() {
         chain.commit = candidates[last.at].header(disk, state.directory, last.end - 1)?.commit;
@@ -180,111 +134,7 @@ fn sound_chain<D: Disk>(
     Ok(chain)
 }
 
-impl<D: Disk> Candidate<D> {
-    fn read(disk: &D, directory: u128, id: u64, first: u64) -> Result<Candidate<D>, StorageError> {
-        let (name, seed) = (format::segment_name(id, first), format::checksum_seed(directory, id));
-        let read_failed = |error| failed(disk, "read", &name, error);
-        let file = disk.open(&name).map_err(read_failed)?;
-        let mut page = [0; PAGE_BYTES];
-        read_full(&file, &mut page, 0).map_err(read_failed)?;
-        let bad_head = match format::check_segment_head(&page, directory) {
-            Ok(()) => None,
-            Err(SegmentHeaderError::Corrupt(reason)) => Some(reason),
-            Err(SegmentHeaderError::UnknownVersion(found)) => {
-                return Err(StorageError::UnknownVersion {
-                    path: disk.path(&name),
-                    found,
-                    known: format::VERSION,
-                });
-            }
-            Err(SegmentHeaderError::UnknownFeatures(found)) => {
-                return Err(StorageError::UnknownFeatures { path: disk.path(&name), found });
-            }
-        };
-        if let Some(seal) = Seal::decode(&page, id, first, seed) {
-            if let Some(reason) = bad_head {
-                let path = disk.path(&name);
-                log::warn!("{}{}: {reason}; its seal vouches for it", log_prefix(), path.display());
-            }
-            return Ok(Candidate {
-                id,
-                first,
-                name,
-                contents: CandidateContents::Sealed(seal),
-                bad_head: None,
-            });
-        }
-        let contents = CandidateContents::Open {
-            scan: Box::new(scan(disk, &file, &name, id, seed, first)?),
-            file: Arc::new(file),
-        };
-        Ok(Candidate { id, first, name, contents, bad_head })
-    }
-
-    /// The raft index after its last record that is intact, as are all before it.
-    pub(super) fn end(&self) -> u64 {
-        match &self.contents {
-            CandidateContents::Sealed(seal) => seal.last.raft_index + 1,
-            CandidateContents::Open { scan, .. } => self.first + scan.records.len(),
-        }
-    }
-
-    fn witness(&self) -> DurabilityEvidence {
-        let synced = match &self.contents {
-            CandidateContents::Sealed(seal) => {
-                DurablePoint { raft_index: seal.last.raft_index, segment: self.id }
-            }
-            CandidateContents::Open { scan, .. } => scan.synced,
-        };
-        DurabilityEvidence { at: self.id, synced }
-    }
-
-    /// Whether its first record stands right behind `before`.
-    pub(super) fn continues(&self, before: &LogPoint) -> bool {
-        match &self.contents {
-            CandidateContents::Sealed(seal) => seal.before == *before,
-            CandidateContents::Open { scan, .. } => scan
-                .head
-                .as_ref()
-                .is_some_and(|(header, batch)| batch.point_after(before) == Ok(header.point)),
-        }
-    }
-
-    /// The mark after its record `raft_index`.
-    pub(super) fn point(
-        &self,
-        disk: &D,
-        directory: u128,
-        raft_index: u64,
-    ) -> Result<LogPoint, StorageError> {
-        match &self.contents {
-            CandidateContents::Sealed(seal) if raft_index == seal.last.raft_index => Ok(seal.last),
-            _ => self.header(disk, directory, raft_index).map(|header| header.point),
-        }
-    }
-
-    /// The header of its record `raft_index`.
-    fn header(
-        &self,
-        disk: &D,
-        directory: u128,
-        raft_index: u64,
-    ) -> Result<RecordHeader, StorageError> {
-        let ordinal = raft_index - self.first;
-        match &self.contents {
-            CandidateContents::Sealed(seal) => {
-                let segment = Arc::new(Segment::sealed(directory, *seal, &Maps::new(1)));
-                segment.record(disk, ordinal).map(|(header, _)| header)
-            }
-            CandidateContents::Open { file, scan } => {
-                let seed = format::checksum_seed(directory, self.id);
-                scan.header(disk, file, &self.name, self.id, seed, ordinal)
-            }
-        }
-    }
-}
-
-/// The candidates that make up the log.
+/// The candidates that make up the log, in order.
 struct SegmentChain {
     links: Vec<ChainSegment>,
     base: u64,
@@ -293,9 +143,9 @@ struct SegmentChain {
     commit: u64,
 }
 
-/// One of them.
+/// A candidate in the chain.
 struct ChainSegment {
-    /// Which candidate.
+    /// Its place among the candidates.
     at: usize,
     id: u64,
     first: u64,
@@ -305,14 +155,14 @@ struct ChainSegment {
 }
 
 impl ChainSegment {
-    /// The newest raft index of it that is known to be durable. 0 if none is.
-    fn durable(&self, witnesses: &[DurabilityEvidence]) -> u64 {
-        let of_it = |witness: &DurabilityEvidence| match witness.synced.segment.cmp(&self.id) {
+    /// The last raft index of it that is known to be durable. 0 if none is.
+    fn durable(&self, all_evidence: &[DurabilityEvidence]) -> u64 {
+        let of_it = |evidence: &DurabilityEvidence| match evidence.synced.segment.cmp(&self.id) {
             std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Equal => witness.synced.raft_index,
+            std::cmp::Ordering::Equal => evidence.synced.raft_index,
             std::cmp::Ordering::Greater => self.end - 1,
         };
-        witnesses.iter().map(of_it).max().unwrap_or(0)
+        all_evidence.iter().map(of_it).max().unwrap_or(0)
     }
 }
 
@@ -334,7 +184,7 @@ fn chain<D: Disk>(
         };
         for (at, end) in newest_cover(candidates, &left) {
             let candidate = &candidates[at];
-            // Leaving one out lets older ones reach further, so all is looked at again.
+            // Without it, older ones may reach further: start over.
             if candidate.first != chain.last.raft_index + 1 || !candidate.continues(&chain.last) {
                 left.retain(|other| *other != at);
                 continue 'again;
@@ -353,59 +203,40 @@ fn chain<D: Disk>(
     }
 }
 
-/// Of the candidates `left`, in order, those that no newer one kills, and where the next one
-/// begins.
-pub(super) fn newest_cover<D: Disk>(
-    candidates: &[Candidate<D>],
-    left: &[usize],
-) -> Vec<(usize, u64)> {
-    let mut newest_cover = Vec::new();
-    let mut bound = u64::MAX;
-    for &at in left.iter().rev().filter(|&&at| candidates[at].first < u64::MAX) {
-        if candidates[at].first < bound {
-            newest_cover.push((at, bound));
-            bound = candidates[at].first;
-        }
-    }
-    newest_cover.reverse();
-    newest_cover
-}
-
 impl SegmentChain {
-    /// Whether the log holds what `witness` knows of, or has been cut there since. It may hold it
-    /// elsewhere, if it was mended: in a newer segment, which was made from what peers sent; or in
-    /// front of what was kept of the same one, and then the chain value of that vouches for it. A
-    /// log that was never mended has neither: what begins a newer segment, or the same one later,
+    /// Whether the log holds the durable point of `evidence`, or was truncated before it since.
+    /// After a repair the log may hold it elsewhere: in a newer segment, written from what peers
+    /// sent; or before what was kept of the same segment, whose chain value then vouches for it. A
+    /// log that was never repaired has neither: what begins a newer segment, or the same one later,
     /// was not durable before in this one.
-    fn agrees_with(&self, witness: &DurabilityEvidence, state: &Metadata) -> bool {
-        let DurablePoint { raft_index, segment } = witness.synced;
+    fn agrees_with(&self, evidence: &DurabilityEvidence, state: &Metadata) -> bool {
+        let DurablePoint { raft_index, segment } = evidence.synced;
         raft_index <= self.base
             || segment < state.first_segment
             || self
                 .links
                 .iter()
                 .any(|link| link.id >= segment && (link.first..link.end).contains(&raft_index))
-            || self.links.iter().any(|link| link.id > witness.at && link.first <= raft_index)
+            || self.links.iter().any(|link| link.id > evidence.at && link.first <= raft_index)
             || self.links.iter().any(|link| link.id == segment && raft_index < link.first)
     }
 
-    /// Makes durable what was accepted: a record that is only in memory yet must not be counted and
-    /// then lost.
+    /// Syncs what was accepted: a record that is only in the page cache must not count and then be
+    /// lost.
     ///
-    /// What nobody has witnessed to be durable is written once more before. For if an earlier run
-    /// could not sync it, the kernel shows it all the same, takes it for clean, and would report
-    /// success without having written anything. The bytes are the same, so a torn write does no
-    /// harm.
+    /// Records without evidence of durability are written again first: if an earlier run could not
+    /// sync them, the kernel still shows them, considers them clean, and would report success
+    /// without writing. The bytes are the same, so a torn write is harmless.
     fn sync<D: Disk>(
         &self,
         disk: &D,
         candidates: &[Candidate<D>],
-        witnesses: &[DurabilityEvidence],
+        all_evidence: &[DurabilityEvidence],
     ) -> Result<(), StorageError> {
         for link in &self.links {
             let Candidate { name, contents, .. } = &candidates[link.at];
             if let CandidateContents::Open { file, scan } = contents {
-                let durable = link.durable(witnesses);
+                let durable = link.durable(all_evidence);
                 let durable = if planted!("what is in the cache is trusted") {
                     u64::MAX - 1
                 } else {
@@ -438,8 +269,8 @@ impl SegmentChain {
             unsealed: Vec::new(),
             obsolete: Vec::new(),
             corruption: Vec::new(),
-            homes: Vec::new(),
-            bad_heads: Vec::new(),
+            missing_ranges: Vec::new(),
+            bad_headers: Vec::new(),
             max_evidence: None,
         };
         let mut candidates: Vec<Option<Candidate<D>>> = candidates.into_iter().map(Some).collect();
@@ -453,15 +284,15 @@ impl SegmentChain {
                 CandidateContents::Open { file, scan } => {
                     let map =
                         file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
-                    let segment = Arc::new(Segment::open_growing(
+                    let segment = Arc::new(Segment::open(
                         state.directory,
                         link.id,
                         link.before,
                         map,
                         scan.records,
                     ));
-                    // A segment that is newer than the tail, although dead, would win over what is
-                    // appended there. And behind a torn record nothing is written.
+                    // A newer segment, though obsolete, would supersede what is appended here. And
+                    // nothing is written behind a torn record.
                     let clean = scan.clean || planted!("writes go on behind a torn record");
                     let newest = newest == Some(link.id)
                         || planted!("writes go on in a segment that a dead one beats");
@@ -483,7 +314,7 @@ impl SegmentChain {
                     segment
                 }
             };
-            found.live.stretches.push(LiveSegment {
+            found.live.segments.push(LiveSegment {
                 segment,
                 end: self.links.get(at + 1).map_or(u64::MAX, |next| next.first),
             });
@@ -492,23 +323,23 @@ impl SegmentChain {
     }
 }
 
-/// Says where the record should be that `witness` speaks of.
+/// The error for a contradiction: where the record should be.
 fn contradiction<D: Disk>(
     disk: &D,
     candidates: &[Candidate<D>],
     chain: &SegmentChain,
-    witness: &DurabilityEvidence,
+    evidence: &DurabilityEvidence,
 ) -> StorageError {
-    let DurablePoint { raft_index, segment } = witness.synced;
+    let DurablePoint { raft_index, segment } = evidence.synced;
     let reason = format!(
         "raft index {raft_index} was durable here, but the log cannot be read beyond {}",
         chain.last.raft_index
     );
     match candidates.iter().find(|candidate| candidate.id == segment) {
         Some(Candidate { name, contents: CandidateContents::Open { scan, .. }, .. }) => {
-            damaged(disk, name, scan.end, reason)
+            corrupt(disk, name, scan.end, reason)
         }
-        Some(Candidate { name, .. }) => damaged(disk, name, 0, reason),
-        None => damaged(disk, "", 0, format!("segment {segment:016x} is missing: {reason}")),
+        Some(Candidate { name, .. }) => corrupt(disk, name, 0, reason),
+        None => corrupt(disk, "", 0, format!("segment {segment:016x} is missing: {reason}")),
     }
 }

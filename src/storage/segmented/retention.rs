@@ -1,22 +1,23 @@
-//! What becomes of segments that take no more records: they are sealed, and one day removed.
+//! Full segments: they are sealed, and later removed.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::error::{broken, damaged, not_written};
+use super::error::{broken, corrupt, not_written};
 use super::file_io::write_all;
-use super::format::{self, IndexEntry, PLACE_BYTES, SEAL_AT, Seal};
+use super::format::{self, INDEX_ENTRY_BYTES, IndexEntry, SEAL_AT, Seal};
 use super::fs::{Disk, DiskFile};
+use super::log_shared::LogShared;
+use super::preallocate;
 use super::segment::Segment;
 use super::segment_set::SegmentSet;
-use super::spare::{self, SpareRequest};
-use super::sync::LogShared;
+use super::spare::SpareRequest;
 use crate::log_prefix::log_prefix;
 use crate::primitives::Mutex;
 use crate::storage::{BackgroundTask, StorageError};
 
-/// A segment to be sealed once change number `change` is durable. Not before: then a failure of the
-/// sealing says nothing about its records.
+/// A segment to be sealed once change number `change` is durable. Not earlier: so a failure to seal
+/// says nothing about its records.
 pub(super) struct Unsealed<D: Disk> {
     pub(super) segment: Arc<Segment<D>>,
     pub(super) file: Arc<D::File>,
@@ -25,8 +26,8 @@ pub(super) struct Unsealed<D: Disk> {
     pub(super) change: u64,
 }
 
-/// What the log does without once change number `change` is durable: before that a crash may bring
-/// back a log that needs it.
+/// Files that are obsolete once change number `change` is durable: before that, a crash may bring
+/// back a log that needs them.
 struct ObsoleteFiles<D: Disk> {
     segments: Vec<Arc<Segment<D>>>,
     /// Other files.
@@ -34,40 +35,40 @@ struct ObsoleteFiles<D: Disk> {
     change: u64,
 }
 
-/// So many segments that take no more are held open at most, in the end: what it takes to be sealed
-/// is done in place of the chores that have not come to it.
+/// The most full segments that are held open. At this limit an append seals them itself, if
+/// background tasks have not.
 const UNSEALED_MAX: usize = 7;
 
-/// So many of them that are not durable yet are too many: see [`Storage::is_behind`].
+/// At so many full segments that are not durable yet, a sync is due: see [`Storage::is_behind`].
 ///
 /// [`Storage::is_behind`]: crate::storage::Storage::is_behind
 const UNSYNCED_MAX: usize = 4;
 
 const _: () = assert!(UNSYNCED_MAX < UNSEALED_MAX);
 
-/// So often a chore is asked for before what failed is tried again: a minute on a node that is
-/// idle.
+/// After a failure, so many calls of `next_task` pass before the next attempt: a minute on an idle
+/// node.
 const PAUSE_CALLS: u32 = if cfg!(any(test, feature = "sim")) { 4 } else { 512 };
 
-/// What waits for its time.
+/// Segments to seal, and files to remove.
 pub(super) struct CleanupQueue<D: Disk> {
     unsealed: Vec<Unsealed<D>>,
-    garbage: Vec<ObsoleteFiles<D>>,
+    obsolete: Vec<ObsoleteFiles<D>>,
     reports: Arc<Mutex<Reports<D>>>,
-    /// Held by the chore that seals a segment. There is one at a time.
+    /// Held by the background task that seals a segment. There is one at a time.
     sealing: Arc<()>,
-    /// What failed, and in how many calls it is tried again.
+    /// What failed, and in how many calls it is retried.
     postponed: Reports<D>,
     pause: u32,
 }
 
-/// What came of chores.
+/// The results of background tasks.
 struct Reports<D: Disk> {
-    /// Segments that were sealed: from now on they need no memory.
+    /// Segments that were sealed: they need no record index in memory any more.
     sealed: Vec<Seal>,
-    /// Segments that could not be sealed for want of something that will be there again.
+    /// Segments that could not be sealed because of a temporary error.
     unsealed: Vec<Unsealed<D>>,
-    /// Files that could not be removed: Windows keeps those that somebody looks at.
+    /// Files that could not be removed: on Windows, those that are open elsewhere.
     names: Vec<String>,
 }
 
@@ -81,7 +82,7 @@ impl<D: Disk> CleanupQueue<D> {
     pub(super) fn new() -> CleanupQueue<D> {
         CleanupQueue {
             unsealed: Vec::new(),
-            garbage: Vec::new(),
+            obsolete: Vec::new(),
             reports: Arc::default(),
             sealing: Arc::default(),
             postponed: Reports::default(),
@@ -93,7 +94,7 @@ impl<D: Disk> CleanupQueue<D> {
         self.unsealed.push(unsealed);
     }
 
-    /// The log does without these segments once change number `change` is durable.
+    /// These segments are obsolete once change number `change` is durable.
     pub(super) fn retire(&mut self, segments: Vec<Arc<Segment<D>>>, change: u64) {
         if !segments.is_empty() {
             let is_kept = |unsealed: &Unsealed<D>| {
@@ -101,33 +102,33 @@ impl<D: Disk> CleanupQueue<D> {
             };
             self.unsealed.retain(is_kept);
             self.postponed.unsealed.retain(is_kept);
-            self.garbage.push(ObsoleteFiles { segments, names: Vec::new(), change });
+            self.obsolete.push(ObsoleteFiles { segments, names: Vec::new(), change });
         }
     }
 
     /// Files that no log needs.
     pub(super) fn remove(&mut self, names: Vec<String>) {
         if !names.is_empty() {
-            self.garbage.push(ObsoleteFiles { segments: Vec::new(), names, change: 0 });
+            self.obsolete.push(ObsoleteFiles { segments: Vec::new(), names, change: 0 });
         }
     }
 
-    /// A chore whose time has come.
+    /// The next background task, if one is due.
     pub(super) fn next_task(
         &mut self,
         shared: &Arc<LogShared<D>>,
-        order: SpareRequest,
+        request: SpareRequest,
     ) -> Option<BackgroundTask> {
         let durable = if planted!("files are removed before the log does without them") {
             u64::MAX
         } else {
             shared.durable().change
         };
-        if let Some(ready) = self.garbage.iter().position(|garbage| garbage.change <= durable) {
-            let (garbage, shared) = (self.garbage.swap_remove(ready), shared.clone());
+        if let Some(ready) = self.obsolete.iter().position(|obsolete| obsolete.change <= durable) {
+            let (obsolete, shared) = (self.obsolete.swap_remove(ready), shared.clone());
             let reports = self.reports.clone();
             return Some(Box::new(move || {
-                let stuck = delete_obsolete(&shared, order, garbage);
+                let stuck = delete_obsolete(&shared, request, obsolete);
                 reports.lock().names.extend(stuck);
             }));
         }
@@ -150,25 +151,24 @@ impl<D: Disk> CleanupQueue<D> {
         Arc::strong_count(&self.sealing) > 1
     }
 
-    /// Whether more segments that take no more wait for a sync than should, if all up to `durable`
-    /// is.
+    /// Whether too many full segments are not durable, if all changes up to `durable` are.
     pub(super) fn is_behind(&self, durable: u64) -> bool {
         let waiting = self.unsealed.iter().filter(|unsealed| unsealed.change > durable);
         waiting.count() >= UNSYNCED_MAX
     }
 
-    /// Whether so many segments are open that some must be sealed before another is begun.
-    pub(super) fn is_crowded(&self) -> bool {
+    /// Whether segments must be sealed before another one is begun.
+    pub(super) fn is_at_limit(&self) -> bool {
         let held = self.unsealed.len() + self.postponed.unsealed.len();
         held + usize::from(self.is_sealing()) >= UNSEALED_MAX
     }
 
-    /// Seals all segments that wait for it, now. All of them are durable.
+    /// Seals all waiting segments now. All of them are durable.
     pub(super) fn seal_all(&mut self, shared: &LogShared<D>) -> Result<(), StorageError> {
         self.unsealed.append(&mut self.postponed.unsealed);
         while let Some(unsealed) = self.unsealed.pop() {
             match seal_and_report(shared, unsealed, &self.reports) {
-                // One that cannot be sealed stays as it is, and is not held open.
+                // One that cannot be sealed stays unsealed, and is closed.
                 Err(error) if !error.is_temporary() => {
                     log::warn!("{}could not seal a segment: {error}", log_prefix());
                 }
@@ -178,8 +178,8 @@ impl<D: Disk> CleanupQueue<D> {
         Ok(())
     }
 
-    /// Lets what has failed wait, and tries what has waited long enough once more.
-    fn try_again(&mut self, unsealed: Vec<Unsealed<D>>, names: Vec<String>) {
+    /// Postpones what failed, and queues again what has waited long enough.
+    fn postpone(&mut self, unsealed: Vec<Unsealed<D>>, names: Vec<String>) {
         if !unsealed.is_empty() || !names.is_empty() {
             self.postponed.unsealed.extend(unsealed);
             self.postponed.names.extend(names);
@@ -194,56 +194,55 @@ impl<D: Disk> CleanupQueue<D> {
         }
     }
 
-    /// The log with every segment that has been sealed meanwhile read from its footer. `None` if
-    /// there is none.
+    /// The segment set in which every segment sealed since the last call reads its footer. `None`
+    /// if there is none.
     pub(super) fn apply_seals(
         &mut self,
         shared: &LogShared<D>,
         live: &SegmentSet<D>,
     ) -> Option<SegmentSet<D>> {
         let Reports { sealed: seals, unsealed, names } = std::mem::take(&mut *self.reports.lock());
-        self.try_again(unsealed, names);
+        self.postpone(unsealed, names);
         if seals.is_empty() {
             return None;
         }
-        let mut settled = SegmentSet {
+        let mut updated = SegmentSet {
             base: live.base.clone(),
-            stretches: live.stretches.clone(),
+            segments: live.segments.clone(),
             gaps: Vec::new(),
         };
         for seal in seals {
-            if let Some(stretch) =
-                settled.stretches.iter_mut().find(|stretch| stretch.segment.id == seal.segment)
+            if let Some(part) =
+                updated.segments.iter_mut().find(|part| part.segment.id == seal.segment)
             {
-                stretch.segment =
-                    Arc::new(stretch.segment.into_sealed(shared.directory, seal, &shared.maps));
+                part.segment =
+                    Arc::new(part.segment.to_sealed(shared.directory, seal, &shared.maps));
             }
         }
-        Some(settled)
+        Some(updated)
     }
 }
 
-/// Removes files, or keeps some of them as spares. Gives back the names of those that are still
-/// there.
+/// Removes files, or recycles them as spares. Returns the names of those that are still there.
 fn delete_obsolete<D: Disk>(
     shared: &Arc<LogShared<D>>,
-    order: SpareRequest,
-    garbage: ObsoleteFiles<D>,
+    request: SpareRequest,
+    obsolete: ObsoleteFiles<D>,
 ) -> Vec<String> {
-    let ObsoleteFiles { segments, mut names, .. } = garbage;
+    let ObsoleteFiles { segments, mut names, .. } = obsolete;
     for segment in segments {
         let name = segment.name.clone();
-        if !spare::recycle(shared, order, segment) {
+        if !preallocate::recycle(shared, request, segment) {
             names.push(name);
         }
     }
     names.retain(|name| !is_removed(&*shared.disk, name));
-    shared.spares.try_again();
+    shared.spares.clear_backoff();
     names
 }
 
-/// Removes a file that no log needs. Whether it is gone. If it is not, it takes room and does no
-/// other harm: the next opening finds it dead again.
+/// Removes an obsolete file. Whether it is gone. If not, it only takes space: the next opening
+/// finds it obsolete again.
 pub(super) fn is_removed<D: Disk>(disk: &D, name: &str) -> bool {
     match disk.remove(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -254,8 +253,8 @@ pub(super) fn is_removed<D: Disk>(disk: &D, name: &str) -> bool {
     }
 }
 
-/// Seals a segment, or leaves it as it is: it is read from memory then, and scanned when the log is
-/// opened again. It is tried again later if what it lacked may be there by then.
+/// Seals a segment, or leaves it unsealed: then its record index stays in memory, and opening scans
+/// it. Retried later after a temporary error.
 fn seal_and_report<D: Disk>(
     shared: &LogShared<D>,
     unsealed: Unsealed<D>,
@@ -273,11 +272,11 @@ fn seal_and_report<D: Disk>(
     Ok(())
 }
 
-/// Writes the footer and makes it durable, then the seal that points to it.
+/// Writes and syncs the footer, then the seal that points to it.
 fn seal<D: Disk>(shared: &LogShared<D>, unsealed: &Unsealed<D>) -> Result<Seal, StorageError> {
     let Unsealed { segment, file, end, .. } = unsealed;
     let disk = &*shared.disk;
-    let mut footer = Vec::with_capacity(segment.len() as usize * PLACE_BYTES);
+    let mut footer = Vec::with_capacity(segment.len() as usize * INDEX_ENTRY_BYTES);
     let mut offset = format::RECORDS_AT;
     let mut last = None;
     for ordinal in 0..segment.len() {
@@ -294,7 +293,7 @@ fn seal<D: Disk>(shared: &LogShared<D>, unsealed: &Unsealed<D>) -> Result<Seal, 
         last = Some(header.point);
     }
     let last = last
-        .ok_or_else(|| damaged(disk, &segment.name, offset, "an empty segment was to be sealed"))?;
+        .ok_or_else(|| corrupt(disk, &segment.name, offset, "an empty segment was to be sealed"))?;
     let seal = Seal {
         segment: segment.id,
         records: segment.len(),

@@ -1,15 +1,13 @@
-//! Mending: a segment is written anew beside itself, with what was lost, and takes its own name
-//! when all of that is durable.
+//! Rewrites a corrupt segment: copy to `.mend`, put in the fetched records, sync, read back, rename
+//! over the original.
 //!
-//! The new file is a copy of the old one, byte for byte, but for its head and for the records that
-//! are put in their places. So whoever still reads the old file goes on, no byte of it changes, and
-//! a crash leaves one of the two whole. What is written is read back and compared before it gets
-//! the name.
+//! The new file is a byte-for-byte copy of the old one, except for its header and the records that
+//! are put in. Readers of the old file are not affected, and a crash leaves one of the two files
+//! whole.
 //!
-//! A record that could still be read but for its payload or its table comes out as it was, to the
-//! last bit. Of one whose header was lost, two numbers are not known any more: how far the log was
-//! durable and committed when it was written. It takes those of the record in front of it, which
-//! were true then.
+//! A record of which only a payload or the table is corrupt comes out bit for bit as it was. A
+//! record whose header is lost lacks two numbers: how far the log was durable and committed when it
+//! was written. It gets those of the record before it, which were true then.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -17,43 +15,36 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::{broken, damaged, failed, not_written};
+use super::error::{broken, corrupt, failed, not_written};
 use super::file_io::{read_exact, write_all};
 use super::format::{self, DurablePoint, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader};
 use super::fs::{Disk, DiskFile, DiskMap};
+use super::recovered_log::MissingRange;
 use super::segment::Segment;
 use super::segment_set::SegmentSet;
 use crate::storage::{Batch, LogPoint, StorageError};
 
-/// How the names of segments end that are being written anew. Every opening of a sound log removes
-/// what a crash left of them.
-pub(super) const MEND_SUFFIX: &str = ".mend";
+/// The suffix of segments that are being rewritten. Opening an intact log removes what a crash left
+/// of them.
+pub(super) const REWRITE_SUFFIX: &str = ".mend";
 
 const COPY_CHUNK_BYTES: u64 = 1 << 20;
 
-/// The file that batches go to which are in no segment that can be read.
-#[derive(Clone, Debug)]
-pub(super) struct MissingRange {
-    pub(super) raft_indexes: Range<u64>,
-    pub(super) id: u64,
-    pub(super) first: u64,
-}
-
-/// One segment, to be written anew.
+/// The rewrite of one segment.
 pub(super) struct SegmentRewrite<'a, D: Disk> {
     pub(super) disk: &'a D,
     pub(super) directory: u128,
     pub(super) id: u64,
     pub(super) first: u64,
-    /// The raft index behind the last that belongs here.
+    /// The raft index after the last one that belongs to this file.
     pub(super) end: u64,
-    /// What is known of its records, if there are any.
+    /// The segment as it is now, if it can be read.
     pub(super) segment: Option<Arc<Segment<D>>>,
-    /// The length of a file that is made from nothing.
+    /// The length of a file that does not exist yet.
     pub(super) file_bytes: u64,
 }
 
-/// A record and the place where it goes.
+/// A record and the offset to write it at.
 struct Patch {
     at: u64,
     header: RecordHeader,
@@ -61,32 +52,30 @@ struct Patch {
 }
 
 impl<'a, D: Disk> SegmentRewrite<'a, D> {
-    /// The file that `raft_index` belongs to, if that is known.
+    /// The rewrite of the file that `raft_index` belongs to, if that is known.
     pub(super) fn of(
         disk: &'a D,
         directory: u128,
         live: &SegmentSet<D>,
-        homes: &[MissingRange],
+        missing_ranges: &[MissingRange],
         raft_index: u64,
         file_bytes: u64,
     ) -> Option<Self> {
-        let held = live
-            .stretches
-            .iter()
-            .map(|stretch| (&stretch.segment, stretch.segment.first + stretch.len()));
+        let held =
+            live.segments.iter().map(|part| (&part.segment, part.segment.first + part.len()));
         let held = held.map(|(segment, end)| MissingRange {
             raft_indexes: segment.first..end,
             id: segment.id,
             first: segment.first,
         });
-        let home = held
-            .chain(homes.iter().cloned())
-            .find(|home| home.raft_indexes.contains(&raft_index))?;
-        let MissingRange { raft_indexes, id, first } = home;
+        let missing = held
+            .chain(missing_ranges.iter().cloned())
+            .find(|missing| missing.raft_indexes.contains(&raft_index))?;
+        let MissingRange { raft_indexes, id, first } = missing;
         let segment = live
-            .stretches
+            .segments
             .iter()
-            .map(|stretch| &stretch.segment)
+            .map(|part| &part.segment)
             .find(|segment| segment.id == id)
             .cloned();
         Some(SegmentRewrite {
@@ -100,7 +89,8 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         })
     }
 
-    /// A file for batches that win over all that is there from `first` on: `id` is newer than any.
+    /// A new file for batches that supersede everything from `first` on: `id` is newer than all
+    /// others.
     pub(super) fn new_file(
         disk: &'a D,
         directory: u128,
@@ -111,12 +101,12 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         SegmentRewrite { disk, directory, id, first, end: u64::MAX, segment: None, file_bytes }
     }
 
-    /// Puts `batches` where they belong, behind the mark `before`, and gives the file its name
-    /// durably. As many of them as belong here; returns how many those are.
+    /// Writes `batches`, which follow the log point `before`, as many as belong to this file, and
+    /// renames it durably. Returns how many those are.
     ///
     /// # Errors
-    /// [`StorageError::NotContiguous`] if they do not fit what the file holds of them, of what
-    /// follows, or of their place. Unless it is another, what is on the disk is as before.
+    /// [`StorageError::NotContiguous`] if they contradict what the file holds, or do not fit in
+    /// their space. After a temporary error, the disk is as before. Any other error is final.
     pub(super) fn fill(&self, before: &LogPoint, batches: &[Batch]) -> Result<usize, StorageError> {
         let here = batches.iter().take_while(|batch| batch.raft_index() < self.end).count();
         let (patches, reached) = self.patches(before, &batches[..here])?;
@@ -125,8 +115,8 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         Ok(here)
     }
 
-    /// Gives the segment its head back.
-    pub(super) fn fill_head(&self) -> Result<(), StorageError> {
+    /// Restores the header of the segment.
+    pub(super) fn restore_header(&self) -> Result<(), StorageError> {
         self.write(&[], None)
     }
 
@@ -138,14 +128,14 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         format::segment_name(self.id, self.first)
     }
 
-    /// What has to be written, and where the last of `batches` ends.
+    /// The records to write, and where the last of `batches` ends.
     fn patches(
         &self,
         before: &LogPoint,
         batches: &[Batch],
     ) -> Result<(Vec<Patch>, u64), StorageError> {
         let wrong = |why: &str| {
-            StorageError::NotContiguous(format!("batches to mend {} with: {why}", self.name()))
+            StorageError::NotContiguous(format!("batches to repair {} with: {why}", self.name()))
         };
         let (mut at, mut point) = (self.end_of(before.raft_index)?, *before);
         let mut stamp = self
@@ -156,15 +146,15 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
             point = batch.point_after(&point).map_err(|error| wrong(&error.to_string()))?;
             let known = self.header(batch.raft_index())?;
             if known.is_some_and(|known| known.point != point) {
-                return Err(wrong("the log knows another one by its header"));
+                return Err(wrong("the header in the log is of another one"));
             }
             stamp = known.map_or(stamp, |known| (known.synced, known.commit));
             let header = RecordHeader::of(batch, point, self.id, stamp.0, stamp.1);
             if known.is_some_and(|known| known != header) {
-                return Err(wrong("a header does not come out as it was"));
+                return Err(wrong("a header would not be as it was"));
             }
-            match self.place(batch.raft_index())? {
-                Some(place) if place != at => {
+            match self.location(batch.raft_index())? {
+                Some(offset) if offset != at => {
                     return Err(wrong("a record would not fit its place"));
                 }
                 _ => {}
@@ -173,11 +163,11 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
             at += header.record_bytes();
         }
         match self.next_intact(point.raft_index + 1)? {
-            Some((raft_index, place)) if raft_index == point.raft_index + 1 && place != at => {
+            Some((raft_index, offset)) if raft_index == point.raft_index + 1 && offset != at => {
                 Err(wrong("they do not reach what follows"))
             }
-            Some((_, place)) if place < at => {
-                Err(wrong("there is no room for them in front of what follows"))
+            Some((_, offset)) if offset < at => {
+                Err(wrong("there is no space for them before what follows"))
             }
             _ => Ok((patches, at)),
         }
@@ -190,34 +180,37 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         Some((segment, ordinal))
     }
 
-    /// The header that is there for this raft index, if it can be read.
+    /// The header of the record at this raft index, if it can be read.
     fn header(&self, raft_index: u64) -> Result<Option<RecordHeader>, StorageError> {
         let Some((segment, ordinal)) = self.ordinal(raft_index) else { return Ok(None) };
         segment.header(self.disk, ordinal)
     }
 
-    /// Where the record of this raft index lies, if that is known for certain.
-    fn place(&self, raft_index: u64) -> Result<Option<u64>, StorageError> {
+    /// The offset of the record at this raft index, if known for certain.
+    fn location(&self, raft_index: u64) -> Result<Option<u64>, StorageError> {
         let Some((segment, ordinal)) = self.ordinal(raft_index) else { return Ok(None) };
         Ok(segment.known_location(self.disk, ordinal)?.map(|(offset, _)| offset))
     }
 
-    /// Where the record `raft_index` ends, or where the first one begins.
+    /// Where the record at `raft_index` ends, or where the first one begins.
     fn end_of(&self, raft_index: u64) -> Result<u64, StorageError> {
         if raft_index + 1 == self.first {
             return Ok(RECORDS_AT);
         }
-        let place = match self.ordinal(raft_index) {
+        let offset = match self.ordinal(raft_index) {
             Some((segment, ordinal)) => segment.known_location(self.disk, ordinal)?,
             None => None,
         };
-        let lost =
-            || StorageError::NotContiguous(format!("raft index {raft_index} must be mended first"));
-        place.map(|(offset, body_bytes)| offset + format::record_bytes(body_bytes)).ok_or_else(lost)
+        let lost = || {
+            StorageError::NotContiguous(format!("raft index {raft_index} must be repaired first"))
+        };
+        offset
+            .map(|(offset, body_bytes)| offset + format::record_bytes(body_bytes))
+            .ok_or_else(lost)
     }
 
-    /// The first record at `raft_index` or behind that has a place, and its place. In a sealed
-    /// segment every record has one.
+    /// The first readable record at or after `raft_index` whose offset is known, and that offset.
+    /// In a sealed segment all offsets are known.
     fn next_intact(&self, raft_index: u64) -> Result<Option<(u64, u64)>, StorageError> {
         let Some(segment) = &self.segment else { return Ok(None) };
         for at in raft_index.max(self.first)..self.first + segment.len() {
@@ -229,11 +222,11 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
                 return Ok(Some((at, offset)));
             }
         }
-        // What a sealed segment holds behind its records is kept: its footer.
+        // In a sealed segment, the footer follows the records, and is kept.
         Ok(segment.footer_at().map(|footer_at| (self.first + segment.len(), footer_at)))
     }
 
-    /// Writes the file, with zeros from `zeros_from` on, and puts it in place of the old one.
+    /// Writes the new file, with zeros from `zeros_from` on, and replaces the old one.
     fn write(&self, patches: &[Patch], zeros_from: Option<u64>) -> Result<(), StorageError> {
         replace_atomically(self.disk, self.id, self.first, |temp| {
             self.write_beside(temp, patches, zeros_from)
@@ -273,7 +266,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         for patch in patches {
             self.put(&file, patch).map_err(write_failed)?;
         }
-        // A full disk at this point is no better than a broken one.
+        // An error of a sync is final, a full disk included.
         file.sync_data().map_err(|error| broken(self.disk, "sync", temp, error))?;
         self.read_back(&file, temp, patches)
     }
@@ -301,7 +294,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
                 format::decode_record(record, self.id, self.checksum_seed(), batch.raft_index())
             });
             if read != Some(Ok((*header, batch.clone()))) {
-                return Err(damaged(
+                return Err(corrupt(
                     self.disk,
                     temp,
                     *at,
@@ -313,20 +306,20 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
     }
 }
 
-/// Writes what `segment` holds from `from` on as a segment that begins there. It has the same id,
-/// so that each record is the same to the last bit, and counts as soon as the log begins behind the
-/// first record of the old one. It has no head: that says that it is no new segment, whatever is
-/// missing in front of it, and is mended last.
+/// Copies what `segment` holds from `from` on to a segment that begins there. It keeps the id, so
+/// that each record is the same bit for bit, and counts once the base is behind the first record of
+/// the old one. It gets no header: that marks it as not new, whatever is missing before it, and the
+/// header is restored last.
 ///
 /// # Errors
-/// [`StorageError::Full`], and the log is as before. Any other is final.
+/// [`StorageError::Full`] leaves the log as before. Any other is final.
 pub(super) fn copy_suffix<D: Disk>(
     disk: &D,
     segment: &Arc<Segment<D>>,
     from: u64,
 ) -> Result<(), StorageError> {
     let (name, id) = (&segment.name, segment.id);
-    let lost = || damaged(disk, name, 0, format!("where raft index {from} lies is not known"));
+    let lost = || corrupt(disk, name, 0, format!("where raft index {from} lies is not known"));
     let (at, _) = segment.known_location(disk, from - segment.first)?.ok_or_else(lost)?;
     replace_atomically(disk, id, from, |temp| {
         let old = disk.open(name).map_err(|error| failed(disk, "open", name, error))?;
@@ -341,7 +334,7 @@ pub(super) fn copy_suffix<D: Disk>(
     })
 }
 
-/// Lets `write` write a segment beside its place, durably, and gives it its name, durably too.
+/// Has `write` write a segment to a temporary file, durably, and renames that, durably too.
 fn replace_atomically<D: Disk>(
     disk: &D,
     id: u64,
@@ -349,8 +342,8 @@ fn replace_atomically<D: Disk>(
     write: impl FnOnce(&str) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let (name, temp) =
-        (format::segment_name(id, first), format!("{id:016x}-{first:016x}{MEND_SUFFIX}"));
-    // What a crash or a full disk left of an earlier attempt.
+        (format::segment_name(id, first), format!("{id:016x}-{first:016x}{REWRITE_SUFFIX}"));
+    // Left by an earlier attempt that ended in a crash or a full disk.
     match disk.remove(&temp) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(not_written(disk, "remove", &temp, error));
@@ -358,7 +351,7 @@ fn replace_atomically<D: Disk>(
         _ => {}
     }
     if let Err(error) = write(&temp) {
-        // Gives the room back. If this fails too, the next opening removes it.
+        // Frees the space. If this fails too, the next opening removes the file.
         let _ = disk.remove(&temp);
         return Err(error);
     }
@@ -366,7 +359,7 @@ fn replace_atomically<D: Disk>(
     disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
 }
 
-/// Copies what lies in `range`, to `to_at` on.
+/// Copies `range` of `from` to `to`, from `to_at` on.
 fn copy<F: DiskFile>(from: &F, range: Range<u64>, to: &F, to_at: u64) -> std::io::Result<()> {
     let mut buffer = vec![0; COPY_CHUNK_BYTES.min(range.end.saturating_sub(range.start)) as usize];
     let mut at = range.start;

@@ -1,39 +1,35 @@
-//! Opening a damaged log: what of it can still be read, and what cannot.
+//! Salvage of a corrupt log: what of it is readable, and what is not.
 //!
-//! Nothing is changed, and nothing is guessed. A segment takes part if something proves that it
-//! did: a seal, a witness, its place right behind the one before it, or the next number on a
-//! segment that goes on where it cannot have been cut: see [`Salvage::proved`]. A newer one wins
-//! from its first raft index on, as ever. What is missing between two of them, or behind the last,
-//! is a gap.
+//! Nothing is changed, and nothing is guessed. A segment takes part if that is proved: by a seal,
+//! by evidence of durability, by continuing the segment before it, or by the next number on a
+//! segment that follows where it cannot have been truncated: see [`Salvage::proved`]. A newer one
+//! supersedes older ones from its first raft index on, as always. What is missing between two
+//! segments, or behind the last, is a gap.
 //!
-//! If a whole file may be missing in a gap, it may have cut what is older. So of what is older only
-//! what was known to be committed counts: what is committed is never cut.
+//! If a whole file may be missing in a gap, it may have truncated older segments. Then only what
+//! was known to be committed counts of those: committed batches are never truncated.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::damaged_scan::{CorruptRange, scan_past_damage};
+use super::candidate::{Candidate, CandidateContents, DurabilityEvidence, newest_cover};
+use super::damaged_scan::{CorruptRange, scan_past_corruption};
 use super::error::failed;
 use super::format;
 use super::fs::{Disk, DiskFile};
-use super::maps::Maps;
 use super::metadata::Metadata;
-use super::recovery::{
-    Candidate, CandidateContents, DurabilityEvidence, RecoveredLog, newest_cover,
-};
-use super::rewrite::MissingRange;
-use super::segment::Segment;
+use super::recovered_log::{MissingRange, RecoveredLog};
+use super::segment::{Maps, Segment};
 use super::segment_set::{LiveSegment, SegmentSet};
 use crate::storage::{Corruption, LogPoint, StorageError};
 
-/// Makes what can be made of `candidates`, which are sorted by id, after `cause` was found to be
-/// wrong with them.
+/// Salvages `candidates`, which are sorted by id, after recovery found `cause`.
 pub(super) fn salvage<D: Disk>(
     disk: &D,
     maps: &Arc<Maps<D>>,
     state: &Metadata,
     candidates: &[Candidate<D>],
-    witnesses: &[DurabilityEvidence],
+    all_evidence: &[DurabilityEvidence],
     cause: StorageError,
 ) -> Result<RecoveredLog<D>, StorageError> {
     let mut salvage = Salvage {
@@ -41,7 +37,7 @@ pub(super) fn salvage<D: Disk>(
         maps,
         state,
         candidates,
-        witnesses,
+        all_evidence,
         pieces: Vec::new(),
         unread: RefCell::new(None),
     };
@@ -49,7 +45,7 @@ pub(super) fn salvage<D: Disk>(
         salvage.add(&candidates[at], bound, reaches)?;
     }
     let end = salvage.drop_unproved();
-    let (gaps, homes) = salvage.gaps(end);
+    let (gaps, missing_ranges) = salvage.gaps(end);
     let mut corruption = salvage.corruption()?;
     corruption.extend(gaps.iter().cloned());
     if corruption.is_empty()
@@ -66,7 +62,7 @@ pub(super) fn salvage<D: Disk>(
         });
     }
     corruption.sort_by_key(|corruption| corruption.raft_indexes.start);
-    salvage.into_found(gaps, corruption, homes)
+    salvage.into_log(gaps, corruption, missing_ranges)
 }
 
 struct Salvage<'a, D: Disk> {
@@ -74,10 +70,9 @@ struct Salvage<'a, D: Disk> {
     maps: &'a Arc<Maps<D>>,
     state: &'a Metadata,
     candidates: &'a [Candidate<D>],
-    witnesses: &'a [DurabilityEvidence],
+    all_evidence: &'a [DurabilityEvidence],
     pieces: Vec<SalvagedSegment<'a, D>>,
-    /// Why something could not be read that may not be damaged at all. Then nothing that was made
-    /// of it counts.
+    /// An error other than corruption. Then the result is discarded.
     unread: RefCell<Option<StorageError>>,
 }
 
@@ -85,21 +80,21 @@ struct Salvage<'a, D: Disk> {
 struct SalvagedSegment<'a, D: Disk> {
     candidate: &'a Candidate<D>,
     segment: Arc<Segment<D>>,
-    /// The raft index behind the last record that was found and belongs to the log.
+    /// The raft index after its last record that was found and belongs to the log.
     end: u64,
-    /// Behind this no record of it was durable.
+    /// No record at or behind this was durable.
     limit: u64,
-    /// Nothing can be missing between it and the next.
+    /// Nothing can be missing between it and the next one.
     reaches: bool,
-    /// Where in its file the records should go on that are missing behind it, if they are missing
-    /// there.
+    /// The offset at which the missing records behind it should be, if they are missing in its
+    /// file.
     breaks_at: Option<u64>,
-    holes: Vec<CorruptRange>,
+    corrupt_ranges: Vec<CorruptRange>,
 }
 
 impl<'a, D: Disk> Salvage<'a, D> {
-    /// The candidates that take part, in order. With each, where the next begins, and whether it
-    /// reaches up to there: nothing can be missing between a segment and the one with the next
+    /// The candidates that take part, in order. With each, where the next one begins, and whether
+    /// it reaches up to there: nothing can be missing between a segment and the one with the next
     /// number.
     fn choose(&self) -> Vec<(usize, u64, bool)> {
         let proved = self.proved();
@@ -116,7 +111,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 before = self.point_of(candidate, (*bound).min(candidate.end()) - 1);
                 !proved
             });
-            // Leaving one out lets older ones reach further, so all is looked at again.
+            // Without it, older ones may reach further: start over.
             if let Some((unproved, _)) = unproved {
                 left.retain(|at| at != unproved);
                 continue;
@@ -132,13 +127,13 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    /// Which candidates are known to have taken part. A segment gets its name when its head is
-    /// durable: one with a bad head is damaged, never new. It may [never have
+    /// Which candidates are known to have taken part. A segment gets its name when its header is
+    /// durable, so one with a bad header is corrupt, never new. It may [never have
     /// counted](Self::never_counted) all the same.
     ///
-    /// A segment begins where the log then ends, or is cut. So if one is known to have held
-    /// something durable and begins behind the one with the number before its own, then that one
-    /// held what lies between them, though nothing of it may be left to read.
+    /// A segment begins where the log ends or is truncated at that time. So if one is known to have
+    /// held something durable, and begins behind the one with the number before its own, that one
+    /// held what lies between them, though nothing of it may be readable.
     fn proved(&self) -> Vec<bool> {
         let held = |candidate: &Candidate<D>| {
             matches!(candidate.contents, CandidateContents::Sealed(_))
@@ -151,16 +146,16 @@ impl<'a, D: Disk> Salvage<'a, D> {
             let is_next =
                 |next: &Candidate<D>| next.id == candidate.id + 1 && next.first > candidate.first;
             let has_held = held(candidate) || next.is_some_and(is_next);
-            proved[at] = has_held || (candidate.bad_head.is_some() && !never_counted[at]);
+            proved[at] = has_held || (candidate.bad_header.is_some() && !never_counted[at]);
             next = has_held.then_some(candidate);
         }
         proved
     }
 
-    /// Which candidates were begun behind something that a crash took, so that nothing of them ever
-    /// counted. What there was in front of the first segment says the base, and the end of a sealed
-    /// one its seal: with nothing lost, the one with the next number begins no later. What was
-    /// begun after one that never counted did not count either.
+    /// Which candidates were begun behind records that a crash took, so that nothing in them ever
+    /// counted. The base says where the first segment begins, and a seal where a sealed one ends:
+    /// with nothing lost, the one with the next number begins no later. What was begun after one
+    /// that never counted did not count either.
     fn never_counted(&self) -> Vec<bool> {
         let mut next = Some((self.state.first_segment, self.state.base.point.raft_index + 1));
         let never_counted = self.candidates.iter().map(|candidate| {
@@ -178,11 +173,11 @@ impl<'a, D: Disk> Salvage<'a, D> {
         never_counted.collect()
     }
 
-    /// The raft index up to which witnesses know `candidate` to have been durable. 0 if there are
-    /// none.
+    /// The raft index up to which `candidate` is known to have been durable. 0 without evidence.
     fn durable_in(&self, candidate: &Candidate<D>) -> u64 {
-        let of_it = self.witnesses.iter().filter(|witness| witness.synced.segment == candidate.id);
-        of_it.map(|witness| witness.synced.raft_index.saturating_add(1)).max().unwrap_or(0)
+        let of_it =
+            self.all_evidence.iter().filter(|evidence| evidence.synced.segment == candidate.id);
+        of_it.map(|evidence| evidence.synced.raft_index.saturating_add(1)).max().unwrap_or(0)
     }
 
     fn point_of(&self, candidate: &Candidate<D>, raft_index: u64) -> Option<LogPoint> {
@@ -194,7 +189,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    /// What was read, if it is not damaged.
+    /// The value, if it is not corrupt.
     fn unless_damaged<T>(&self, read: Result<T, StorageError>) -> Option<T> {
         match read {
             Ok(read) => Some(read),
@@ -206,14 +201,14 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    /// Adds the part of a candidate in front of `bound`.
+    /// Adds the part of a candidate before `bound`.
     fn add(
         &mut self,
         candidate: &'a Candidate<D>,
         bound: u64,
         reaches: bool,
     ) -> Result<(), StorageError> {
-        let (segment, holes, breaks_at, limit) = match &candidate.contents {
+        let (segment, corrupt_ranges, breaks_at, limit) = match &candidate.contents {
             CandidateContents::Sealed(seal) => (
                 Segment::sealed(self.state.directory, *seal, self.maps),
                 Vec::new(),
@@ -224,7 +219,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 let limit = if reaches { bound } else { self.durable_in(candidate).min(bound) };
                 let (disk, directory) = (self.disk, self.state.directory);
                 let seed = format::checksum_seed(directory, candidate.id);
-                let found = scan_past_damage(
+                let found = scan_past_corruption(
                     disk,
                     file,
                     &candidate.name,
@@ -235,17 +230,16 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 )?;
                 let map =
                     file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
-                // Of this mark only these two are known for certain, and nobody asks for more.
+                // Only these two fields are known for certain, and no others are used.
                 let next_index = found
                     .first_index
                     .filter(|_| candidate.first > self.reached())
                     .unwrap_or(self.next_index());
                 let before =
                     LogPoint { raft_index: candidate.first - 1, next_index, ..LogPoint::INITIAL };
-                let segment =
-                    Segment::open_growing(directory, candidate.id, before, map, found.records);
+                let segment = Segment::open(directory, candidate.id, before, map, found.records);
                 let is_short = candidate.first + segment.len() < limit || !scan.clean;
-                (segment, found.holes, is_short.then_some(found.end), limit)
+                (segment, found.corrupt_ranges, is_short.then_some(found.end), limit)
             }
         };
         let end = (candidate.first + segment.len()).min(bound);
@@ -256,24 +250,24 @@ impl<'a, D: Disk> Salvage<'a, D> {
             limit: limit.min(bound),
             reaches,
             breaks_at,
-            holes,
+            corrupt_ranges,
         });
         Ok(())
     }
 
-    /// The raft index behind all pieces so far.
+    /// The raft index after all pieces so far.
     fn reached(&self) -> u64 {
         self.pieces.last().map_or(self.state.base.point.raft_index + 1, |piece| piece.end)
     }
 
-    /// The next index behind all pieces so far, as far as it can be read.
+    /// The next index after all pieces so far, as far as it can be read.
     fn next_index(&self) -> u64 {
         let mut known = self.pieces.iter().rev().filter_map(|piece| piece.last_point(self));
         known.next().map_or(self.state.base.point.next_index, |point| point.next_index)
     }
 
-    /// Gives up what a missing segment may have cut. Returns the raft index behind the log, as far
-    /// as witnesses know it.
+    /// Drops what a missing segment may have truncated. Returns the raft index after the log,
+    /// according to the evidence.
     fn drop_unproved(&mut self) -> u64 {
         let missing: Vec<(u64, u64)> = self.missing().collect();
         let between = self
@@ -287,25 +281,25 @@ impl<'a, D: Disk> Salvage<'a, D> {
         held.chain(self.pieces.last().map(|piece| piece.limit)).max().unwrap_or(0)
     }
 
-    /// The segments that a witness names and nobody finds, and what they held.
+    /// The segments that evidence names and that do not exist, and the raft index that they held.
     fn missing(&self) -> impl Iterator<Item = (u64, u64)> {
         let unknown = |id| !self.candidates.iter().any(|candidate| candidate.id == id);
-        let superseded = |witness: &DurabilityEvidence| {
+        let superseded = |evidence: &DurabilityEvidence| {
             self.pieces.iter().any(|piece| {
-                piece.candidate.id > witness.at
-                    && piece.candidate.first <= witness.synced.raft_index
+                piece.candidate.id > evidence.at
+                    && piece.candidate.first <= evidence.synced.raft_index
             })
         };
         let (base, first_segment) = (self.state.base.point.raft_index, self.state.first_segment);
-        let held = move |witness: &&DurabilityEvidence| {
-            witness.synced.raft_index > base && witness.synced.segment >= first_segment
+        let held = move |evidence: &&DurabilityEvidence| {
+            evidence.synced.raft_index > base && evidence.synced.segment >= first_segment
         };
         let gone = self
-            .witnesses
+            .all_evidence
             .iter()
             .filter(held)
-            .filter(move |witness| unknown(witness.synced.segment) && !superseded(witness));
-        gone.map(|witness| (witness.synced.segment, witness.synced.raft_index))
+            .filter(move |evidence| unknown(evidence.synced.segment) && !superseded(evidence));
+        gone.map(|evidence| (evidence.synced.segment, evidence.synced.raft_index))
     }
 
     /// Whether a segment must be missing between two pieces: they do not fit, and nothing else is
@@ -330,9 +324,8 @@ impl<'a, D: Disk> Salvage<'a, D> {
         }
     }
 
-    /// Whether there is a file for each number between two pieces that begins behind the first of
-    /// them. Nothing can be read in these files, but by their names none has cut off anything of
-    /// what can.
+    /// Whether each number between two pieces has a file that begins behind the first of them.
+    /// Nothing in these files is readable, but by their names none has truncated anything that is.
     fn is_filled_by_name(
         &self,
         piece: &SalvagedSegment<'_, D>,
@@ -359,10 +352,10 @@ impl<'a, D: Disk> Salvage<'a, D> {
         self.pieces.retain(|piece| piece.end > piece.candidate.first || piece.breaks_at.is_some());
     }
 
-    /// What lies between the pieces, and up to `end`; and which files it belongs to, as far as that
-    /// is known.
+    /// The gaps between the pieces, and up to `end`, and the files that they belong to, where
+    /// known.
     fn gaps(&self, end: u64) -> (Vec<Corruption>, Vec<MissingRange>) {
-        let (mut gaps, mut homes) = (Vec::new(), Vec::new());
+        let (mut gaps, mut missing_ranges) = (Vec::new(), Vec::new());
         let mut reached = self.state.base.point.raft_index + 1;
         let (mut broken, mut before): (_, Option<&SalvagedSegment<'_, D>>) = (None, None);
         let begins = self
@@ -385,7 +378,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
                     Some(before) => Some((before.candidate.id, before.candidate.first)),
                     None => self.unused_id(before, piece, reached).map(|id| (id, reached)),
                 };
-                homes.extend(place.map(|(id, first)| MissingRange {
+                missing_ranges.extend(place.map(|(id, first)| MissingRange {
                     raft_indexes: raft_indexes.clone(),
                     id,
                     first,
@@ -405,11 +398,11 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 before = Some(piece);
             }
         }
-        (gaps, homes)
+        (gaps, missing_ranges)
     }
 
-    /// The id of a segment with the first raft index `first` between two pieces that wins over
-    /// whatever else lies between them. Behind the last piece: the newest id that is missing.
+    /// The id for a segment with the first raft index `first` between two pieces, that supersedes
+    /// everything else between them. Behind the last piece: the newest id that is missing.
     fn unused_id(
         &self,
         before: Option<&SalvagedSegment<'_, D>>,
@@ -420,7 +413,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
         let Some(next) = next else {
             return self.missing().map(|(id, _)| id).max().filter(|id| *id >= least);
         };
-        // A file that bears the right name, and holds nothing that can be read, is as good as none.
+        // A file with the right name and nothing readable in it may be replaced.
         let is_void =
             |candidate: &Candidate<D>| candidate.first == first && candidate.end() == first;
         let is_free =
@@ -428,12 +421,12 @@ impl<'a, D: Disk> Salvage<'a, D> {
         (least..next.candidate.id).rev().find(is_free)
     }
 
-    /// What is wrong with the pieces themselves.
+    /// The corruption within the pieces.
     fn corruption(&self) -> Result<Vec<Corruption>, StorageError> {
         let mut corruption = Vec::new();
         for piece in &self.pieces {
             let path = self.disk.path(&piece.candidate.name);
-            if let Some(reason) = piece.candidate.bad_head {
+            if let Some(reason) = piece.candidate.bad_header {
                 let raft_indexes = piece.candidate.first..piece.candidate.first;
                 corruption.push(Corruption {
                     path: path.clone(),
@@ -444,19 +437,21 @@ impl<'a, D: Disk> Salvage<'a, D> {
                     reason: reason.to_owned(),
                 });
             }
-            for hole in piece.holes.iter().filter(|hole| hole.raft_indexes.start < piece.end) {
-                let raft_indexes = hole.raft_indexes.start..hole.raft_indexes.end.min(piece.end);
-                let (term, chain, reason) = (hole.term, hole.chain, hole.reason.to_owned());
+            for range in
+                piece.corrupt_ranges.iter().filter(|range| range.raft_indexes.start < piece.end)
+            {
+                let raft_indexes = range.raft_indexes.start..range.raft_indexes.end.min(piece.end);
+                let (term, chain, reason) = (range.term, range.chain, range.reason.to_owned());
                 corruption.push(Corruption {
                     path: path.clone(),
-                    offset: hole.offset,
+                    offset: range.offset,
                     raft_indexes,
                     term,
                     chain,
                     reason,
                 });
             }
-            // Opening reads the last record of a sealed segment, for what it knew to be committed.
+            // Opening reads the last record of a sealed segment, for its commit.
             let is_sealed = matches!(piece.candidate.contents, CandidateContents::Sealed(_));
             if let Some(last) = (piece.candidate.first..piece.end).last().filter(|_| is_sealed) {
                 corruption
@@ -466,19 +461,19 @@ impl<'a, D: Disk> Salvage<'a, D> {
         Ok(corruption)
     }
 
-    fn into_found(
+    fn into_log(
         self,
         gaps: Vec<Corruption>,
         corruption: Vec<Corruption>,
-        homes: Vec<MissingRange>,
+        missing_ranges: Vec<MissingRange>,
     ) -> Result<RecoveredLog<D>, StorageError> {
-        let bad_heads = self.candidates.iter().filter(|candidate| candidate.bad_head.is_some());
-        let bad_heads = bad_heads.map(|candidate| (candidate.id, candidate.first)).collect();
+        let bad_headers = self.candidates.iter().filter(|candidate| candidate.bad_header.is_some());
+        let bad_headers = bad_headers.map(|candidate| (candidate.id, candidate.first)).collect();
         let pieces = self.pieces.iter().filter(|piece| piece.end > piece.candidate.first);
-        let stretches: Vec<_> = pieces
+        let segments: Vec<_> = pieces
             .map(|piece| LiveSegment { segment: piece.segment.clone(), end: piece.end })
             .collect();
-        let live = SegmentSet { base: self.state.base.clone(), stretches, gaps };
+        let live = SegmentSet { base: self.state.base.clone(), segments, gaps };
         let last = self
             .pieces
             .iter()
@@ -486,7 +481,7 @@ impl<'a, D: Disk> Salvage<'a, D> {
             .find_map(|piece| piece.last_point(&self))
             .unwrap_or(live.base.point);
         let known = self.pieces.iter().rev().find_map(|piece| piece.committed(&self)).unwrap_or(0);
-        // Down to the newest mark that can be read.
+        // Down to the newest readable log point.
         let mut commit = known
             .max(self.state.hard_state.commit)
             .clamp(live.base.point.raft_index, last.raft_index);
@@ -504,8 +499,8 @@ impl<'a, D: Disk> Salvage<'a, D> {
             unsealed: Vec::new(),
             obsolete: Vec::new(),
             corruption,
-            homes,
-            bad_heads,
+            missing_ranges,
+            bad_headers,
             max_evidence: None,
         })
     }
@@ -516,13 +511,13 @@ impl<D: Disk> SalvagedSegment<'_, D> {
         0..self.end.saturating_sub(self.candidate.first)
     }
 
-    /// The last mark in it that can be read.
+    /// The last readable log point in it.
     fn last_point(&self, salvage: &Salvage<'_, D>) -> Option<LogPoint> {
         let point = |ordinal| salvage.unless_damaged(self.segment.point(salvage.disk, ordinal));
         self.ordinals().rev().find_map(point)
     }
 
-    /// What its last record that can be read knew to be committed.
+    /// The commit in its last readable record.
     fn committed(&self, salvage: &Salvage<'_, D>) -> Option<u64> {
         let record = |ordinal| salvage.unless_damaged(self.segment.record(salvage.disk, ordinal));
         self.ordinals().rev().find_map(record).map(|(header, _)| header.commit)

@@ -1,22 +1,22 @@
-//! Reading a segment from front to back, without trust: what is intact, where that ends, and what
-//! lies behind.
+//! Scan of a segment from front to back, trusting nothing: which records are intact, where they
+//! end, and what follows.
 
 use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
-use super::error::{damaged, failed};
+use super::error::{corrupt, failed};
 use super::file_io::{read_exact, read_full, write_all};
 use super::format::{
     self, CHECKED_BYTES, DurablePoint, RECORD_HEADER_BYTES, RECORDS_AT, RecordHeader,
 };
 use super::fs::{Disk, DiskFile};
-use super::segment::RecordIndex;
+use super::record_index::RecordIndex;
 use crate::storage::{Batch, LogPoint, StorageError};
 
-/// What a scan found.
+/// The result of a scan.
 pub(super) struct Scan {
-    /// The intact records from the first on, published.
+    /// The intact records from the first on, published in the index.
     pub(super) records: Box<RecordIndex>,
     /// The first of them.
     pub(super) head: Option<(RecordHeader, Batch)>,
@@ -24,9 +24,9 @@ pub(super) struct Scan {
     pub(super) last: Option<RecordHeader>,
     /// Where the intact records end.
     pub(super) end: u64,
-    /// Nothing but zeros lies behind `end`: no write was begun there.
+    /// Only zeros follow `end`: no write was begun there.
     pub(super) clean: bool,
-    /// The newest place that any record, also one behind a bad one, knew to be durable.
+    /// The newest durable point in any record, including those behind a bad one.
     pub(super) synced: DurablePoint,
     pub(super) file_bytes: u64,
 }
@@ -46,20 +46,20 @@ impl Scan {
             Some(last) if ordinal + 1 == self.records.len() => return Ok(*last),
             _ => {}
         }
-        let (offset, _) = self.records.place(ordinal);
+        let (offset, _) = self.records.location(ordinal);
         let mut bytes = [0; CHECKED_BYTES];
         let read = read_full(file, &mut bytes, offset)
             .map_err(|error| failed(disk, "read", name, error))?;
         RecordHeader::decode(&bytes[..read], id, seed)
-            .ok_or_else(|| damaged(disk, name, offset, "a record changed while it was read"))
+            .ok_or_else(|| corrupt(disk, name, offset, "a record changed while it was read"))
     }
 
-    /// Writes the records from this ordinal on once more, byte for byte.
+    /// Writes the records from this ordinal on again, byte for byte.
     pub(super) fn rewrite_unsynced(&self, file: &impl DiskFile, ordinal: u64) -> io::Result<()> {
         if ordinal >= self.records.len() {
             return Ok(());
         }
-        let mut at = self.records.place(ordinal).0;
+        let mut at = self.records.location(ordinal).0;
         let mut bytes = vec![0; (self.end - at).min(WINDOW_BYTES as u64) as usize];
         while at < self.end {
             let now = (self.end - at).min(bytes.len() as u64) as usize;
@@ -71,9 +71,9 @@ impl Scan {
     }
 }
 
-/// Scans the segment `id`, whose first record has the raft index `first`. Every record is checked
-/// whole: header, place in the chain, entry table and payloads. Memory: one window of 1 MiB, or the
-/// largest record if that is larger.
+/// Scans the segment `id`, whose first record has the raft index `first`. Every record is wholly
+/// checked: header, chain, batch table and payloads. Memory: one window of 1 MiB, or the largest
+/// record if that is larger.
 pub(super) fn scan<D: Disk>(
     disk: &D,
     file: &D::File,
@@ -119,7 +119,7 @@ pub(super) fn scan<D: Disk>(
     Ok(scan)
 }
 
-/// Whether a record stands where it should: first in the segment, or right behind the mark
+/// Whether a record is in its order: first in the segment, or directly after the log point
 /// `before`.
 fn continues(header: &RecordHeader, batch: &Batch, before: Option<&LogPoint>, first: u64) -> bool {
     match before {
@@ -138,7 +138,7 @@ fn intact_record<F: DiskFile>(
     Ok(body_of(window, at, &header)?.map(|batch| (header, batch)).ok())
 }
 
-/// The header at `at`, if one of segment `id` is there and the record ends within the file.
+/// The header at `at`, if it is one of segment `id` and the record ends within the file.
 pub(super) fn header_at<F: DiskFile>(
     window: &mut Window<'_, F>,
     at: u64,
@@ -150,8 +150,8 @@ pub(super) fn header_at<F: DiskFile>(
     Ok(header.filter(|header| header.record_bytes() <= room))
 }
 
-/// The batch behind the header at `at`, every byte of it checked. Inside: what is wrong with it,
-/// and whether readers can tell by themselves.
+/// The batch after the header at `at`, with every byte checked. The inner error says what is
+/// corrupt.
 pub(super) fn body_of<F: DiskFile>(
     window: &mut Window<'_, F>,
     at: u64,
@@ -176,17 +176,17 @@ pub(super) fn body_of<F: DiskFile>(
     Ok(verified.map(|()| batch).map_err(|_| BodyError::Payload))
 }
 
-/// What is wrong with a body whose header is intact.
+/// What is corrupt in a body whose header is intact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// The entries cannot be told apart.
+    /// The batch table: the entries cannot be located.
     Table,
-    /// A payload does not match its checksum; whoever reads it notices, and the others are intact.
+    /// A payload does not match its checksum: its readers notice, and the other entries are intact.
     Payload,
 }
 
-/// The first intact header of segment `id` at `from` or behind. Its place is unknown, so every
-/// place is tried; a header counts by its checksum.
+/// The first intact header of segment `id` at or after `from`. Every aligned offset is tried; the
+/// checksum decides.
 pub(super) fn next_header<F: DiskFile>(
     window: &mut Window<'_, F>,
     from: u64,
@@ -197,7 +197,7 @@ pub(super) fn next_header<F: DiskFile>(
     while at < window.file_bytes {
         let whole = window.file_bytes - at <= WINDOW_BYTES as u64;
         let bytes = window.up_to(at, WINDOW_BYTES)?;
-        // A header that is cut by the end of the window is looked at again in the next one.
+        // A header across the end of the window is tried again in the next one.
         let steps = if whole { bytes.len() } else { bytes.len().saturating_sub(CHECKED_BYTES) };
         if steps == 0 {
             break;
@@ -215,7 +215,7 @@ pub(super) fn next_header<F: DiskFile>(
     Ok(None)
 }
 
-/// What records behind a bad one knew to be durable.
+/// The newest durable point in the records behind a bad one.
 fn synced_behind<F: DiskFile>(
     window: &mut Window<'_, F>,
     from: u64,
@@ -237,7 +237,7 @@ fn newer(one: DurablePoint, other: DurablePoint) -> DurablePoint {
 const WINDOW_BYTES: usize = 1 << 20;
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// A stretch of a file in memory.
+/// A window of a file in memory.
 pub(super) struct Window<'a, F> {
     file: &'a F,
     pub(super) file_bytes: u64,
@@ -250,8 +250,8 @@ impl<'a, F: DiskFile> Window<'a, F> {
         Window { file, file_bytes, start: 0, bytes: Vec::new() }
     }
 
-    /// The bytes from `at`: `count` of them, or as many as there are up to the end of the file.
-    /// Damage to a length never makes this allocate more than the file is long.
+    /// The bytes from `at`: `count` of them, or fewer at the end of the file. A corrupt length
+    /// never makes this allocate more than the file is long.
     fn up_to(&mut self, at: u64, count: usize) -> io::Result<&[u8]> {
         let count = self.file_bytes.saturating_sub(at).min(count as u64) as usize;
         let held = at >= self.start && at + count as u64 <= self.start + self.bytes.len() as u64;
@@ -274,8 +274,8 @@ impl<'a, F: DiskFile> Window<'a, F> {
         let mut at = from;
         while at < self.file_bytes {
             let bytes = self.up_to(at, WINDOW_BYTES)?;
-            // Whole pages are compared: byte by byte, a large segment would make an unoptimized
-            // build slow to open.
+            // Compared page by page: byte by byte, opening a large segment would be slow in an
+            // unoptimized build.
             if bytes.is_empty()
                 || bytes.chunks(ZEROS.len()).any(|chunk| chunk != &ZEROS[..chunk.len()])
             {

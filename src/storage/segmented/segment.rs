@@ -1,16 +1,9 @@
-//! One segment, as it is read: where its records lie, and the records themselves.
+//! One segment, for readers: where its records lie, and the records themselves.
 //!
-//! A segment that this process wrote (or scanned) knows its records from memory: 16 bytes each. A
-//! segment that was sealed keeps that knowledge in its footer, and is mapped while it is read: see
-//! [`maps`](super::maps). Apart from that it costs some 400 bytes.
+//! A segment that this process wrote or scanned has its record index in memory: 16 bytes a record.
+//! A sealed segment has it in its footer, and is mapped while it is read: see
+//! [`map_cache`](super::map_cache). Apart from that it costs some 400 bytes.
 //!
-//! Readers of what is mapped take no lock. Why none is needed:
-//! 1. One thread writes. It stores a record's place, then raises `published` with Release; a reader
-//!    loads `published` with Acquire and looks at no place behind it.
-//! 2. A place is stored once. Chunks of places are never moved: the next chunk is twice as large,
-//!    and the first one is allocated once.
-//! 3. The bytes of a record are in the file before its place is published, and are never written
-//!    again.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -18,50 +11,57 @@ use std::sync::Arc;
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 
-use super::damaged_scan::scan_past_damage;
-use super::error::{damaged, failed};
+use super::damaged_scan::scan_past_corruption;
+use super::error::{corrupt, failed};
 use super::file_io::read_full;
 use super::format::{
-    self, CHECKED_BYTES, IndexEntry, PAGE_BYTES, PLACE_BYTES, RECORD_HEADER_BYTES, RecordHeader,
-    Seal,
+    self, CHECKED_BYTES, INDEX_ENTRY_BYTES, IndexEntry, PAGE_BYTES, RECORD_HEADER_BYTES,
+    RecordHeader, Seal,
 };
 use super::fs::{Disk, DiskFile, DiskMap, MapOf, MapRefs};
-use super::maps::Maps;
+use super::map_cache::{MapCache, Mapped};
+use super::record_index::{CORRUPT, RecordIndex};
 use crate::log_prefix::log_prefix;
-use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::primitives::{Mutex, OnceLock};
+use crate::primitives::Mutex;
+use crate::primitives::atomic::{AtomicBool, Ordering};
 use crate::storage::{Batch, Corruption, LogPoint, StorageError};
 
+/// The mapped sealed segments of one log.
+pub(super) type Maps<D> = MapCache<Segment<D>>;
+
+const UNREADABLE: &str = "the record cannot be read back";
+
+/// One segment file of the log.
 pub(super) struct Segment<D: Disk> {
     pub(super) id: u64,
     /// The raft index of its first record.
     pub(super) first: u64,
-    /// The mark before its first record.
+    /// The log point before its first record.
     pub(super) before: LogPoint,
     pub(super) name: String,
     pub(super) seed: u32,
     kept: Kept<D>,
-    /// Who had it in view in a map that was given up, and may have it still.
+    /// References to earlier maps that were evicted, and may still be in use.
     earlier: Mutex<Vec<MapRefs>>,
 }
 
-/// How the contents are kept.
+/// How long the contents are kept.
 enum Kept<D: Disk> {
-    /// Of a segment that is not sealed: for as long as the segment is there.
+    /// Of an unsealed segment: as long as the segment.
     Always(SegmentContents<D>),
-    /// Of a sealed one: while it is mapped.
+    /// Of a sealed segment: while it is mapped.
     WhileMapped {
         seal: Seal,
         contents: ArcSwapOption<SegmentContents<D>>,
-        /// It was read since somebody asked.
+        /// It was read since the clock hand passed.
         was_read: AtomicBool,
-        /// It was told that the footer is damaged.
-        told_damage: AtomicBool,
+        /// A corrupt footer was logged.
+        has_reported_corruption: AtomicBool,
         maps: Arc<Maps<D>>,
     },
 }
 
-/// The contents, which stay as they are while this is there.
+/// The contents, kept mapped while this exists.
 pub(super) enum View<'a, D: Disk> {
     Always(&'a SegmentContents<D>),
     WhileMapped(Guard<Option<Arc<SegmentContents<D>>>>),
@@ -92,8 +92,8 @@ pub(super) enum Index {
 }
 
 impl<D: Disk> Segment<D> {
-    /// A segment behind the mark `before`, whose records are known from memory.
-    pub(super) fn open_growing(
+    /// An unsealed segment after the log point `before`, with its record index in memory.
+    pub(super) fn open(
         directory: u128,
         id: u64,
         before: LogPoint,
@@ -104,30 +104,24 @@ impl<D: Disk> Segment<D> {
         Segment::new(directory, id, before, kept)
     }
 
-    /// A sealed segment. Nothing is read before somebody asks, and no more of the log is mapped
-    /// then than `maps` allow.
+    /// A sealed segment. It is mapped at its first read, within the limit of `maps`.
     pub(super) fn sealed(directory: u128, seal: Seal, maps: &Arc<Maps<D>>) -> Segment<D> {
         let kept = Kept::WhileMapped {
             seal,
             contents: ArcSwapOption::empty(),
             was_read: AtomicBool::new(false),
-            told_damage: AtomicBool::new(false),
+            has_reported_corruption: AtomicBool::new(false),
             maps: maps.clone(),
         };
         Segment::new(directory, seal.segment, seal.before, kept)
     }
 
-    /// This segment, now that it is sealed. It is mapped anew when it is next read, and needs no
+    /// This segment, now that it is sealed. It is mapped again at its next read, and needs no
     /// memory until then.
-    pub(super) fn into_sealed(
-        &self,
-        directory: u128,
-        seal: Seal,
-        maps: &Arc<Maps<D>>,
-    ) -> Segment<D> {
+    pub(super) fn to_sealed(&self, directory: u128, seal: Seal, maps: &Arc<Maps<D>>) -> Segment<D> {
         let sealed = Segment::sealed(directory, seal, maps);
         if let Kept::Always(contents) = &self.kept {
-            sealed.earlier.lock().push(contents.map.claims());
+            sealed.earlier.lock().push(contents.map.map_refs());
         }
         sealed
     }
@@ -145,7 +139,7 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// How many records it holds. Grows while the segment does.
+    /// The number of records. Grows in the active segment.
     pub(super) fn len(&self) -> u64 {
         match &self.kept {
             Kept::Always(contents) => contents.index.len(),
@@ -153,7 +147,7 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The places in memory, if that is where they are for good.
+    /// The record index of an unsealed segment.
     pub(super) fn records(&self) -> Option<&RecordIndex> {
         match &self.kept {
             Kept::Always(SegmentContents { index: Index::Memory(records), .. }) => Some(records),
@@ -161,16 +155,16 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The record of this ordinal, which is below `len()`. Header and prefix are checked, payloads
-    /// are not.
+    /// The record of this ordinal, which is below `len()`. Header and batch header are checked,
+    /// payloads are not.
     pub(super) fn record(
         self: &Arc<Self>,
         disk: &D,
         ordinal: u64,
     ) -> Result<(RecordHeader, Batch), StorageError> {
         let contents = self.contents(disk)?;
-        let (offset, body_bytes) = self.place(disk, &contents, ordinal)?;
-        let wrong = |reason| damaged(disk, &self.name, offset, reason);
+        let (offset, body_bytes) = self.location(disk, &contents, ordinal)?;
+        let wrong = |reason| corrupt(disk, &self.name, offset, reason);
         let record = contents
             .map
             .slice(offset, RECORD_HEADER_BYTES as u64 + body_bytes)
@@ -180,7 +174,7 @@ impl<D: Disk> Segment<D> {
 
     /// Offset and body length of the record of this ordinal, if it can be read.
     #[inline]
-    pub(super) fn place(
+    pub(super) fn location(
         &self,
         disk: &D,
         contents: &SegmentContents<D>,
@@ -189,18 +183,18 @@ impl<D: Disk> Segment<D> {
         if ordinal >= contents.index.len() {
             return Err(self.unreadable(disk));
         }
-        let (offset, body_bytes) = contents.index.place(ordinal);
-        if body_bytes == u64::from(DAMAGED) {
-            return Err(damaged(disk, &self.name, offset, UNREADABLE));
+        let (offset, body_bytes) = contents.index.location(ordinal);
+        if body_bytes == u64::from(CORRUPT) {
+            return Err(corrupt(disk, &self.name, offset, UNREADABLE));
         }
         Ok((offset, body_bytes))
     }
 
     pub(super) fn unreadable(&self, disk: &D) -> StorageError {
-        damaged(disk, &self.name, 0, UNREADABLE)
+        corrupt(disk, &self.name, 0, UNREADABLE)
     }
 
-    /// The mark after the record of this ordinal.
+    /// The log point after the record of this ordinal.
     pub(super) fn point(
         self: &Arc<Self>,
         disk: &D,
@@ -212,8 +206,7 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The term of the record of this ordinal. Terms never descend, so most often the seal knows
-    /// it.
+    /// The term of the record of this ordinal. Terms never descend, so mostly the seal tells it.
     pub(super) fn term(self: &Arc<Self>, disk: &D, ordinal: u64) -> Result<u64, StorageError> {
         match self.seal() {
             Some(seal) if seal.before.term == seal.last.term => Ok(seal.last.term),
@@ -221,7 +214,7 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// The header of the record of this ordinal, whatever became of its body. `None` if it cannot
+    /// The header of the record of this ordinal, even if its body is corrupt. `None` if it cannot
     /// be read.
     pub(super) fn header(
         self: &Arc<Self>,
@@ -232,14 +225,13 @@ impl<D: Disk> Segment<D> {
         if ordinal >= contents.index.len() {
             return Ok(None);
         }
-        let head = contents.map.slice(contents.index.place(ordinal).0, CHECKED_BYTES as u64);
+        let head = contents.map.slice(contents.index.location(ordinal).0, CHECKED_BYTES as u64);
         let header = head.and_then(|head| RecordHeader::decode(&head, self.id, self.seed));
         Ok(header.filter(|header| header.point.raft_index == self.first + ordinal))
     }
 
-    /// Where the record of this ordinal lies and how long its body is, if that is known for
-    /// certain: a record that could not be read may lie somewhere behind the place that is kept for
-    /// it.
+    /// Offset and body length of the record of this ordinal, if known for certain: an unreadable
+    /// record may lie behind the offset in its slot.
     pub(super) fn known_location(
         self: &Arc<Self>,
         disk: &D,
@@ -247,13 +239,13 @@ impl<D: Disk> Segment<D> {
     ) -> Result<Option<(u64, u64)>, StorageError> {
         let contents = self.contents(disk)?;
         let index = &contents.index;
-        // A sealed segment that lost its footer may have fewer records that can be found than its
-        // seal counts.
+        // In a sealed segment with a corrupt footer, fewer records may be found than the seal
+        // counts.
         if ordinal >= index.len() {
             return Ok(None);
         }
-        let (offset, body_bytes) = index.place(ordinal);
-        Ok(match body_bytes == u64::from(DAMAGED) {
+        let (offset, body_bytes) = index.location(ordinal);
+        Ok(match body_bytes == u64::from(CORRUPT) {
             false => Some((offset, body_bytes)),
             true => {
                 self.header(disk, ordinal)?.map(|header| (offset, u64::from(header.body_bytes)))
@@ -261,9 +253,9 @@ impl<D: Disk> Segment<D> {
         })
     }
 
-    /// What is wrong with the record of this ordinal, which is below `len()`, if anything is: every
-    /// byte of it is read. Its identifiers come from the footer, if there is one, and so are known
-    /// whatever became of the record.
+    /// The corruption of the record of this ordinal, which is below `len()`, if it is corrupt:
+    /// every byte is read. Term and chain come from the footer, if there is one, so they are known
+    /// even if the record is lost.
     pub(super) fn verify_batch(
         self: &Arc<Self>,
         disk: &D,
@@ -271,16 +263,16 @@ impl<D: Disk> Segment<D> {
     ) -> Result<Option<Corruption>, StorageError> {
         let found = self.record(disk, ordinal).and_then(|(header, batch)| match batch.verify() {
             _ if crc32fast::hash(batch.table()) != header.table_crc => {
-                Err(self.damaged_at(disk, ordinal, "the entries of the batch cannot be told apart"))
+                Err(self.corrupt_at(disk, ordinal, "the table of the batch is corrupt"))
             }
             Ok(()) => Ok(()),
-            Err(error) => Err(self.damaged_at(disk, ordinal, error.to_string())),
+            Err(error) => Err(self.corrupt_at(disk, ordinal, error.to_string())),
         });
         let Err(StorageError::Corrupt { path, offset, reason }) = found else {
             return found.map(|()| None);
         };
         let place =
-            self.contents(disk)?.index.footer_place(ordinal).map(|place| (place.term, place.chain));
+            self.contents(disk)?.index.index_entry(ordinal).map(|place| (place.term, place.chain));
         let raft_index = self.first + ordinal;
         let known = match place {
             None => {
@@ -299,28 +291,28 @@ impl<D: Disk> Segment<D> {
         }))
     }
 
-    /// Where its footer begins, if it is sealed: right behind its last record.
+    /// Where its footer begins, if it is sealed: directly after its last record.
     pub(super) fn footer_at(&self) -> Option<u64> {
         self.seal().map(|seal| seal.footer_at)
     }
 
-    /// The raft index of the last record that its seal counts, if it has one.
+    /// The raft index of its last record according to its seal, if it has one.
     pub(super) fn last_sealed(&self) -> Option<u64> {
         self.seal().map(|seal| seal.last.raft_index)
     }
 
-    /// How much of its file counts, if it is sealed: up to the end of the footer.
+    /// The bytes of its file that count, if it is sealed: up to the end of the footer.
     pub(super) fn sealed_bytes(&self) -> Option<u64> {
         self.seal().map(|seal| seal.footer_at.saturating_add(seal.footer_bytes()))
     }
 
-    /// Gives up a segment that the log does without. Whether nobody has any of its bytes.
+    /// Releases an obsolete segment. Whether nothing references its bytes any more.
     pub(super) fn try_release(self) -> bool {
-        // None maps it any more, for that takes the segment.
+        // It cannot be mapped again, for that takes a reference to the segment.
         let now = match &self.kept {
-            Kept::Always(contents) => Some(contents.map.claims()),
+            Kept::Always(contents) => Some(contents.map.map_refs()),
             Kept::WhileMapped { contents, .. } => {
-                contents.load().as_ref().map(|contents| contents.map.claims())
+                contents.load().as_ref().map(|contents| contents.map.map_refs())
             }
         };
         let earlier = std::mem::take(&mut *self.earlier.lock());
@@ -328,7 +320,7 @@ impl<D: Disk> Segment<D> {
         earlier.iter().chain(&now).all(MapRefs::are_released)
     }
 
-    /// Whether it takes no more.
+    /// Whether it is sealed.
     pub(super) fn is_sealed(&self) -> bool {
         self.seal().is_some()
     }
@@ -342,27 +334,27 @@ impl<D: Disk> Segment<D> {
         Ok(page)
     }
 
-    /// Where its footer is, if it should have one and that is damaged.
+    /// The offset of its footer, if it is sealed and the footer is corrupt.
     pub(super) fn bad_footer(self: &Arc<Self>, disk: &D) -> Result<Option<u64>, StorageError> {
         let is_lost = matches!(self.contents(disk)?.index, Index::Memory(_));
         Ok(self.seal().filter(|_| is_lost).map(|seal| seal.footer_at))
     }
 
-    pub(super) fn damaged_at(
+    pub(super) fn corrupt_at(
         &self,
         disk: &D,
         ordinal: u64,
         reason: impl Into<String>,
     ) -> StorageError {
-        let offset_in = |contents: &SegmentContents<D>| contents.index.place(ordinal).0;
+        let offset_in = |contents: &SegmentContents<D>| contents.index.location(ordinal).0;
         let offset = match &self.kept {
             Kept::Always(contents) => offset_in(contents),
             Kept::WhileMapped { contents, .. } => contents.load().as_deref().map_or(0, offset_in),
         };
-        damaged(disk, &self.name, offset, reason)
+        corrupt(disk, &self.name, offset, reason)
     }
 
-    /// What can be read of it. A sealed segment is mapped now if it is not.
+    /// The contents. Maps a sealed segment if it is not mapped.
     #[inline]
     pub(super) fn contents(self: &Arc<Self>, disk: &D) -> Result<View<'_, D>, StorageError> {
         match &self.kept {
@@ -372,7 +364,7 @@ impl<D: Disk> Segment<D> {
                 if contents.is_none() {
                     return self.map(disk);
                 }
-                // Most often it is set: then no line that others read is written.
+                // Mostly it is set already: then no shared cache line is written.
                 if !was_read.load(Ordering::Relaxed) {
                     was_read.store(true, Ordering::Relaxed);
                 }
@@ -385,20 +377,20 @@ impl<D: Disk> Segment<D> {
     fn map(self: &Arc<Self>, disk: &D) -> Result<View<'_, D>, StorageError> {
         match &self.kept {
             Kept::Always(contents) => Ok(View::Always(contents)),
-            Kept::WhileMapped { seal, told_damage, maps, .. } => {
-                // Two threads may both get here; one of the two maps is dropped again.
-                let contents = maps.keep(self, self.load(disk, seal, told_damage)?);
+            Kept::WhileMapped { seal, has_reported_corruption, maps, .. } => {
+                // Two threads may get here at once; one of the two maps is dropped.
+                let contents = maps.keep(self, self.load(disk, seal, has_reported_corruption)?);
                 Ok(View::WhileMapped(Guard::from_inner(Some(contents))))
             }
         }
     }
 
-    /// Maps a sealed segment. If its footer is damaged, its records are still there to be scanned.
+    /// Maps a sealed segment. If its footer is corrupt, its records are scanned.
     fn load(
         &self,
         disk: &D,
         seal: &Seal,
-        told_damage: &AtomicBool,
+        has_reported_corruption: &AtomicBool,
     ) -> Result<SegmentContents<D>, StorageError> {
         let file =
             disk.open(&self.name).map_err(|error| failed(disk, "open", &self.name, error))?;
@@ -409,12 +401,14 @@ impl<D: Disk> Segment<D> {
         if let Some(footer) = footer {
             return Ok(SegmentContents { map, index: Index::Footer(footer) });
         }
-        if !told_damage.swap(true, Ordering::Relaxed) {
+        if !has_reported_corruption.swap(true, Ordering::Relaxed) {
             let path = disk.path(&self.name);
             let (log_prefix, path) = (log_prefix(), path.display());
-            log::warn!("{log_prefix}the footer of {path} is damaged; its records are read instead");
+            log::warn!(
+                "{log_prefix}the footer of {path} is corrupt; its records are scanned instead"
+            );
         }
-        let survey = scan_past_damage(
+        let found = scan_past_corruption(
             disk,
             &file,
             &self.name,
@@ -423,43 +417,42 @@ impl<D: Disk> Segment<D> {
             self.first,
             seal.last.raft_index + 1,
         )?;
-        Ok(SegmentContents { map, index: Index::Memory(survey.records) })
+        Ok(SegmentContents { map, index: Index::Memory(found.records) })
     }
 }
 
-/// What [`Maps`] do with a sealed segment.
-impl<D: Disk> Segment<D> {
-    /// The contents, if it is mapped.
-    pub(super) fn cached(&self) -> Option<Arc<SegmentContents<D>>> {
+impl<D: Disk> Mapped for Segment<D> {
+    type Contents = SegmentContents<D>;
+
+    fn cached(&self) -> Option<Arc<SegmentContents<D>>> {
         match &self.kept {
             Kept::Always(_) => None,
             Kept::WhileMapped { contents, .. } => contents.load_full(),
         }
     }
 
-    pub(super) fn cache(&self, mapped: Arc<SegmentContents<D>>) {
+    fn cache(&self, mapped: Arc<SegmentContents<D>>) {
         if let Kept::WhileMapped { contents, .. } = &self.kept {
             contents.store(Some(mapped));
         }
     }
 
-    /// Whether it was read since this was asked last.
-    pub(super) fn was_read(&self) -> bool {
+    fn was_read(&self) -> bool {
         match &self.kept {
             Kept::Always(_) => true,
             Kept::WhileMapped { was_read, .. } => was_read.swap(false, Ordering::Relaxed),
         }
     }
 
-    /// Gives up the map. Who has it still is remembered: until all of them are gone, the file is
-    /// not used for anything else.
-    pub(super) fn give_up_map(&self) -> Option<Arc<SegmentContents<D>>> {
+    /// References to the map are remembered: until all are released, the file is not used for
+    /// anything else.
+    fn unmap(&self) -> Option<Arc<SegmentContents<D>>> {
         let Kept::WhileMapped { contents, .. } = &self.kept else { return None };
         let given_up = contents.swap(None)?;
         if !planted!("who has an older map is forgotten") {
             let mut earlier = self.earlier.lock();
-            earlier.retain(|claims| !claims.are_released());
-            earlier.push(given_up.map.claims());
+            earlier.retain(|map_refs| !map_refs.are_released());
+            earlier.push(given_up.map.map_refs());
         }
         Some(given_up)
     }
@@ -470,147 +463,29 @@ impl Index {
     pub(super) fn len(&self) -> u64 {
         match self {
             Index::Memory(records) => records.len(),
-            Index::Footer(footer) => (footer.len() / PLACE_BYTES) as u64,
+            Index::Footer(footer) => (footer.len() / INDEX_ENTRY_BYTES) as u64,
         }
     }
 
-    /// The place as the footer tells it, if there is one.
-    fn footer_place(&self, ordinal: u64) -> Option<IndexEntry> {
+    /// The entry of the footer, if there is one.
+    fn index_entry(&self, ordinal: u64) -> Option<IndexEntry> {
         match self {
             Index::Memory(_) => None,
             Index::Footer(footer) => {
-                footer.get(ordinal as usize * PLACE_BYTES..).map(IndexEntry::decode)
+                footer.get(ordinal as usize * INDEX_ENTRY_BYTES..).map(IndexEntry::decode)
             }
         }
     }
 
     /// Offset and body length of a record.
     #[inline]
-    pub(super) fn place(&self, ordinal: u64) -> (u64, u64) {
+    pub(super) fn location(&self, ordinal: u64) -> (u64, u64) {
         match self {
-            Index::Memory(records) => records.place(ordinal),
+            Index::Memory(records) => records.location(ordinal),
             Index::Footer(footer) => {
-                let place = IndexEntry::decode(&footer[ordinal as usize * PLACE_BYTES..]);
+                let place = IndexEntry::decode(&footer[ordinal as usize * INDEX_ENTRY_BYTES..]);
                 (place.offset, u64::from(place.body_bytes))
             }
-        }
-    }
-}
-
-/// The places of a growing segment's records, appended by one thread and read by any.
-pub(super) struct RecordIndex {
-    published: AtomicU64,
-    /// Chunk n holds `FIRST_CHUNK << n` slots.
-    chunks: [OnceLock<Box<[IndexSlot]>>; CHUNKS],
-}
-
-/// Stands for the length of a record that cannot be read. No body is as long.
-const DAMAGED: u32 = u32::MAX;
-const UNREADABLE: &str = "the record cannot be read back";
-
-/// Small where every schedule of filling several is tried.
-const FIRST_CHUNK: u64 = if cfg!(all(test, loom)) { 2 } else { 64 };
-const CHUNKS: usize = 26;
-
-#[derive(Default)]
-struct IndexSlot {
-    /// The offset in units of [`format::ALIGN`], and the length of the body: 32 bits each.
-    place: AtomicU64,
-    next_index: AtomicU64,
-}
-
-impl RecordIndex {
-    pub(super) fn new() -> Box<RecordIndex> {
-        Box::new(RecordIndex {
-            published: AtomicU64::new(0),
-            chunks: std::array::from_fn(|_| OnceLock::new()),
-        })
-    }
-
-    #[inline]
-    pub(super) fn len(&self) -> u64 {
-        self.published.load(Ordering::Acquire)
-    }
-
-    /// Notes where record `ordinal` lies. Nobody sees it before it is published.
-    pub(super) fn put(&self, ordinal: u64, offset: u64, body_bytes: u32, next_index: u64) {
-        let (chunk, at) = slot_of(ordinal);
-        let chunk = self.chunks[chunk]
-            .get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| IndexSlot::default()).collect());
-        chunk[at]
-            .place
-            .store((offset / format::ALIGN) << 32 | u64::from(body_bytes), Ordering::Relaxed);
-        chunk[at].next_index.store(next_index, Ordering::Relaxed);
-    }
-
-    /// Notes that record `ordinal` should lie at `offset` or behind and cannot be read;
-    /// `next_index` is no less than the index after it.
-    pub(super) fn put_damaged(&self, ordinal: u64, offset: u64, next_index: u64) {
-        self.put(ordinal, offset, DAMAGED, next_index);
-    }
-
-    /// Shows the first `count` records.
-    pub(super) fn publish(&self, count: u64) {
-        self.published.store(count, Ordering::Release);
-    }
-
-    /// Offset and body length of a record.
-    #[inline]
-    pub(super) fn place(&self, ordinal: u64) -> (u64, u64) {
-        let place = self.slot(ordinal).place.load(Ordering::Relaxed);
-        ((place >> 32) * format::ALIGN, place & u64::from(u32::MAX))
-    }
-
-    #[inline]
-    pub(super) fn next_index(&self, ordinal: u64) -> u64 {
-        self.slot(ordinal).next_index.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    fn slot(&self, ordinal: u64) -> &IndexSlot {
-        let (chunk, at) = slot_of(ordinal);
-        &self.chunks[chunk].get().expect("a published record has its chunk")[at]
-    }
-}
-
-#[inline]
-fn slot_of(ordinal: u64) -> (usize, usize) {
-    let chunk = (ordinal / FIRST_CHUNK + 1).ilog2();
-    (chunk as usize, (ordinal - FIRST_CHUNK * ((1 << chunk) - 1)) as usize)
-}
-
-#[cfg(all(test, loom))]
-mod loom_tests;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_ordinal_has_a_slot_of_its_own() {
-        let mut expected = (0, 0);
-        for ordinal in 0..10_000 {
-            assert_eq!(slot_of(ordinal), expected, "ordinal {ordinal}");
-            expected.1 += 1;
-            if expected.1 == (FIRST_CHUNK << expected.0) as usize {
-                expected = (expected.0 + 1, 0);
-            }
-        }
-        assert!(slot_of(u64::from(u32::MAX)).0 <= CHUNKS);
-    }
-
-    #[test]
-    fn places_come_back_as_they_were_put() {
-        let records = RecordIndex::new();
-        for ordinal in 0..1_000 {
-            records.put(ordinal, ordinal * 4096, ordinal as u32, ordinal * 3);
-        }
-        records.publish(1_000);
-        for ordinal in 0..records.len() {
-            assert_eq!(
-                (records.place(ordinal), records.next_index(ordinal)),
-                ((ordinal * 4096, ordinal), ordinal * 3)
-            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The log as readers see it: an immutable list of segments, exchanged as a whole by the one
+//! The log as readers see it: an immutable list of segments, replaced as a whole by the single
 //! writer.
 
 use std::fmt;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::error::{corrupt, is_not_found};
 use super::format::DurablePoint;
 use super::fs::Disk;
 use super::lookup::{SearchHit, search_first_above};
@@ -13,20 +14,20 @@ use super::segment::{Segment, View};
 use crate::entry::Entry;
 use crate::storage::{Base, Batch, Corruption, LogPoint, LogReader, StorageError};
 
-/// The list. Stretches follow each other without a gap: the first begins behind the base, each ends
-/// where the next begins. Only a damaged log has gaps, and takes no more.
+/// The list. Invariant: segments follow each other without a gap. The first begins after the base,
+/// each ends where the next begins. Only a corrupt log has gaps, and it accepts no appends.
 pub(super) struct SegmentSet<D: Disk> {
     pub(super) base: Base,
-    pub(super) stretches: Vec<LiveSegment<D>>,
-    /// What lies in gaps, by ascending raft index. The last may lie behind all stretches.
+    pub(super) segments: Vec<LiveSegment<D>>,
+    /// What is missing in gaps, by ascending raft index. The last gap may lie behind all segments.
     pub(super) gaps: Vec<Corruption>,
 }
 
 /// The part of one segment that belongs to the log.
 pub(super) struct LiveSegment<D: Disk> {
     pub(super) segment: Arc<Segment<D>>,
-    /// The raft index at which it ends; whatever the segment holds from there on was cut off.
-    /// [`u64::MAX`] for the last stretch.
+    /// The raft index at which it ends; what the segment holds from there on was truncated.
+    /// [`u64::MAX`] for the last one.
     pub(super) end: u64,
 }
 
@@ -37,59 +38,56 @@ impl<D: Disk> Clone for LiveSegment<D> {
 }
 
 impl<D: Disk> LiveSegment<D> {
-    /// How many records of the segment belong to the log.
+    /// The number of records of the segment that belong to the log.
     pub(super) fn len(&self) -> u64 {
         self.segment.len().min(self.end - self.segment.first)
     }
 }
 
-/// Where an entry lies: in which stretch, in which view of it, in which record.
-type IndexEntry<'l, D> = (&'l LiveSegment<D>, View<'l, D>, SearchHit);
+/// Where an entry lies: the segment, the view of it, and the record.
+type EntryHit<'l, D> = (&'l LiveSegment<D>, View<'l, D>, SearchHit);
 
 impl<D: Disk> SegmentSet<D> {
     pub(super) fn new(base: Base) -> SegmentSet<D> {
-        SegmentSet { base, stretches: Vec::new(), gaps: Vec::new() }
+        SegmentSet { base, segments: Vec::new(), gaps: Vec::new() }
     }
 
-    /// The same log with `segment` behind all others, which end where it begins. Those that have
-    /// nothing left are given back.
+    /// The log with `segment` added at the end; the others end where it begins. Returns too the
+    /// segments that have nothing left.
     pub(super) fn with(&self, segment: Arc<Segment<D>>) -> (SegmentSet<D>, Vec<Arc<Segment<D>>>) {
-        let kept = self.stretches.partition_point(|stretch| stretch.segment.first < segment.first);
-        let obsolete =
-            self.stretches[kept..].iter().map(|stretch| stretch.segment.clone()).collect();
-        let mut stretches = Vec::with_capacity(kept + 1);
-        stretches.extend_from_slice(&self.stretches[..kept]);
-        if let Some(last) = stretches.last_mut() {
+        let kept = self.segments.partition_point(|part| part.segment.first < segment.first);
+        let obsolete = self.segments[kept..].iter().map(|part| part.segment.clone()).collect();
+        let mut segments = Vec::with_capacity(kept + 1);
+        segments.extend_from_slice(&self.segments[..kept]);
+        if let Some(last) = segments.last_mut() {
             last.end = segment.first;
         }
-        stretches.push(LiveSegment { segment, end: u64::MAX });
-        (SegmentSet { base: self.base.clone(), stretches, gaps: Vec::new() }, obsolete)
+        segments.push(LiveSegment { segment, end: u64::MAX });
+        (SegmentSet { base: self.base.clone(), segments, gaps: Vec::new() }, obsolete)
     }
 
-    /// Where `raft_index` is. At the base it is nowhere: whoever finds the log after a crash may
-    /// find it with an earlier base, and must not look for this one in a segment.
-    pub(super) fn place(&self, raft_index: u64) -> DurablePoint {
+    /// The durable point at `raft_index`. The default at the base: recovery after a crash may see
+    /// an earlier base, and must not expect this raft index in a segment.
+    pub(super) fn durable_point(&self, raft_index: u64) -> DurablePoint {
         let nowhere = if planted!("a base is looked for in a segment") {
             DurablePoint { raft_index, segment: 0 }
         } else {
             DurablePoint::default()
         };
-        self.find_segment(raft_index).map_or(nowhere, |(stretch, _)| DurablePoint {
-            raft_index,
-            segment: stretch.segment.id,
-        })
+        self.find_segment(raft_index)
+            .map_or(nowhere, |(part, _)| DurablePoint { raft_index, segment: part.segment.id })
     }
 
-    /// The stretch that holds `raft_index`, and its ordinal there. `None` at the base and below,
+    /// The segment that holds `raft_index`, and the ordinal of its record. `None` up to the base,
     /// and behind the last record.
     fn find_segment(&self, raft_index: u64) -> Option<(&LiveSegment<D>, u64)> {
         let at = self
-            .stretches
-            .partition_point(|stretch| stretch.segment.first <= raft_index)
+            .segments
+            .partition_point(|part| part.segment.first <= raft_index)
             .checked_sub(1)?;
-        let stretch = &self.stretches[at];
-        let ordinal = raft_index - stretch.segment.first;
-        (ordinal < stretch.len()).then_some((stretch, ordinal))
+        let part = &self.segments[at];
+        let ordinal = raft_index - part.segment.first;
+        (ordinal < part.len()).then_some((part, ordinal))
     }
 
     pub(super) fn point(
@@ -101,63 +99,62 @@ impl<D: Disk> SegmentSet<D> {
             std::cmp::Ordering::Less => Err(self.purged()),
             std::cmp::Ordering::Equal => Ok(Some(self.base.point)),
             std::cmp::Ordering::Greater => {
-                let Some((stretch, ordinal)) = self.find_segment(raft_index) else {
+                let Some((part, ordinal)) = self.find_segment(raft_index) else {
                     return self.check_gaps(raft_index).map(|()| None);
                 };
-                stretch.segment.point(disk, ordinal).map(Some)
+                part.segment.point(disk, ordinal).map(Some)
             }
         }
     }
 
     fn term(&self, disk: &D, raft_index: u64) -> Result<Option<u64>, StorageError> {
         match self.find_segment(raft_index) {
-            Some((stretch, ordinal)) => stretch.segment.term(disk, ordinal).map(Some),
+            Some((part, ordinal)) => part.segment.term(disk, ordinal).map(Some),
             None => Ok(self.point(disk, raft_index)?.map(|point| point.term)),
         }
     }
 
-    /// The stretch with entry `index`, and the spot of its record there. `None` if the log does not
-    /// reach so far.
+    /// The segment with entry `index`, and the search hit in it. `None` beyond the end of the log.
     #[inline(always)]
-    fn find(&self, disk: &D, index: u64) -> Result<Option<IndexEntry<'_, D>>, StorageError> {
+    fn find(&self, disk: &D, index: u64) -> Result<Option<EntryHit<'_, D>>, StorageError> {
         if index < self.base.point.next_index {
             return Err(self.purged());
         }
         // Of several segments that begin at the same index, only the last can hold it: the others
-        // hold control records alone.
-        let begin = |at: u64| self.stretches[at as usize].segment.before.next_index;
+        // have control records only.
+        let begin = |at: u64| self.segments[at as usize].segment.before.next_index;
         let next = search_first_above(
             index,
             self.base.point.next_index,
-            self.stretches.len() as u64,
+            self.segments.len() as u64,
             begin,
         );
-        let next = next.map_or(self.stretches.len(), |next| next.ordinal as usize);
-        let Some(stretch) = next.checked_sub(1).map(|at| &self.stretches[at]) else {
+        let next = next.map_or(self.segments.len(), |next| next.ordinal as usize);
+        let Some(part) = next.checked_sub(1).map(|at| &self.segments[at]) else {
             return self.check_missing(disk, next).map(|()| None);
         };
-        let view = stretch.segment.contents(disk)?;
-        match stretch.segment.find(disk, &view, index, stretch.len())? {
-            Some(spot) => Ok(Some((stretch, view, spot))),
+        let view = part.segment.contents(disk)?;
+        match part.segment.find(disk, &view, index, part.len())? {
+            Some(hit) => Ok(Some((part, view, hit))),
             None => self.check_missing(disk, next).map(|()| None),
         }
     }
 
     #[inline(always)]
     fn entry(&self, disk: &D, index: u64) -> Result<Option<Entry>, StorageError> {
-        let Some((stretch, view, spot)) = self.find(disk, index)? else { return Ok(None) };
-        stretch.segment.entry(disk, &view, &spot, index)
+        let Some((part, view, hit)) = self.find(disk, index)? else { return Ok(None) };
+        part.segment.entry(disk, &view, &hit, index)
     }
 
     fn batch_containing(&self, disk: &D, index: u64) -> Result<Option<Batch>, StorageError> {
-        let Some((stretch, _, spot)) = self.find(disk, index)? else { return Ok(None) };
-        let (_, batch) = stretch.segment.record(disk, spot.ordinal)?;
+        let Some((part, _, hit)) = self.find(disk, index)? else { return Ok(None) };
+        let (_, batch) = part.segment.record(disk, hit.ordinal)?;
         if batch.first_index().is_none_or(|first| index < first)
             || batch.end_index().is_none_or(|end| index >= end)
         {
-            return Err(super::error::damaged(
+            return Err(corrupt(
                 disk,
-                &stretch.segment.name,
+                &part.segment.name,
                 0,
                 "the index of the segment points to the wrong record",
             ));
@@ -197,45 +194,45 @@ impl<D: Disk> SegmentSet<D> {
 
     /// How long the body of a batch is, if that can be told.
     fn body_bytes(&self, disk: &D, raft_index: u64) -> Option<u64> {
-        let (stretch, ordinal) = self.find_segment(raft_index)?;
-        let contents = stretch.segment.contents(disk).ok()?;
-        stretch.segment.place(disk, &contents, ordinal).ok().map(|(_, body_bytes)| body_bytes)
+        let (part, ordinal) = self.find_segment(raft_index)?;
+        let contents = part.segment.contents(disk).ok()?;
+        part.segment.location(disk, &contents, ordinal).ok().map(|(_, body_bytes)| body_bytes)
     }
 
-    /// A batch for a peer. It is checked whole: nobody else could tell where the damage was done.
+    /// A batch, verified wholly: a peer that gets it could not tell where it was corrupted.
     pub(super) fn batch(&self, disk: &D, raft_index: u64) -> Result<Option<Batch>, StorageError> {
-        let Some((stretch, ordinal)) = self.find_segment(raft_index) else {
+        let Some((part, ordinal)) = self.find_segment(raft_index) else {
             return self.check_gaps(raft_index).map(|()| None);
         };
-        let (_, batch) = stretch.segment.record(disk, ordinal)?;
+        let (_, batch) = part.segment.record(disk, ordinal)?;
         batch
             .verify()
-            .map_err(|error| stretch.segment.damaged_at(disk, ordinal, error.to_string()))?;
+            .map_err(|error| part.segment.corrupt_at(disk, ordinal, error.to_string()))?;
         Ok(Some(batch))
     }
 
-    /// What is wrong with the batch `raft_index`, if anything is.
+    /// The corruption of the batch at `raft_index`, if it is corrupt.
     pub(super) fn verify_batch(
         &self,
         disk: &D,
         raft_index: u64,
     ) -> Result<Option<Corruption>, StorageError> {
         match self.find_segment(raft_index) {
-            Some((stretch, ordinal)) => stretch.segment.verify_batch(disk, ordinal),
+            Some((part, ordinal)) => part.segment.verify_batch(disk, ordinal),
             None => Ok(self.gap(raft_index).cloned()),
         }
     }
 
-    /// An entry that stretch `next - 1` does not hold, nor any before: it lies in a gap, or the log
-    /// does not reach so far.
+    /// For an entry that segment `next - 1` and those before do not hold: an error if it lies in a
+    /// gap, and `Ok` if it is beyond the end of the log.
     fn check_missing(&self, disk: &D, next: usize) -> Result<(), StorageError> {
-        let reached = next.checked_sub(1).map_or(0, |at| self.stretches[at].segment.first);
+        let reached = next.checked_sub(1).map_or(0, |at| self.segments[at].segment.first);
         match (
             self.gaps.iter().find(|gap| gap.raft_indexes.start > reached),
-            self.stretches.get(next),
+            self.segments.get(next),
         ) {
             (Some(gap), _) => Err(gap.into()),
-            (None, Some(behind)) => Err(super::error::damaged(
+            (None, Some(behind)) => Err(corrupt(
                 disk,
                 &behind.segment.name,
                 0,
@@ -258,15 +255,15 @@ impl<D: Disk> SegmentSet<D> {
     }
 }
 
-/// Reads the log, from any thread.
+/// Reader of the log, for any thread.
 pub(super) struct SegmentReader<D: Disk> {
     pub(super) disk: Arc<D>,
     pub(super) live: Arc<ArcSwap<SegmentSet<D>>>,
 }
 
 impl<D: Disk> SegmentReader<D> {
-    /// Runs `read` on the log as it is now. A segment can be purged while `read` is on its way to
-    /// open it; then the log as it is then says so.
+    /// Runs `read` on the current segment set. If a segment is purged before `read` has opened it,
+    /// `read` runs again on the set that there is then, which knows of the purge.
     #[inline(always)]
     fn read<T>(
         &self,
@@ -286,9 +283,8 @@ impl<D: Disk> SegmentReader<D> {
         error: StorageError,
         read: &dyn Fn(&SegmentSet<D>) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        let is_gone = matches!(&error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
         let now = self.live.load();
-        if is_gone && !Arc::ptr_eq(before, &now) { read(&now) } else { Err(error) }
+        if is_not_found(&error) && !Arc::ptr_eq(before, &now) { read(&now) } else { Err(error) }
     }
 }
 

@@ -1,10 +1,11 @@
-//! The default storage as a host sees it.
+//! The default storage, as a host uses it.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{DiskLog, SegmentOptions};
+use super::disk_log::DiskLog;
+use super::options::SegmentOptions;
 use crate::entry::NodeId;
 use crate::storage::{
     BackgroundTask, BackupError, Base, Batch, DirectoryIdentity, HardState, LogOwner, LogReader,
@@ -13,11 +14,10 @@ use crate::storage::{PendingBackup, PendingSync, Recovered, RepairAction, Storag
 
 /// The default storage: a log in the segment files of one directory.
 ///
-/// Batches are written behind all others into files of fixed length, and read from anywhere in
-/// them without copying. What was synced survives a power cut; what a power cut tore is cut
-/// off; what was damaged is reported with file and offset, never cut, and can be mended.
-/// Opening verifies every byte of what is not yet sealed; sealed segments are verified as they
-/// are read.
+/// Batches are appended to files of fixed length, and read from them without copying. What was
+/// synced survives a power cut; torn writes are cut off; corruption is reported with file and
+/// offset, never cut, and can be repaired. Opening verifies every byte of what is not yet sealed;
+/// sealed segments are verified as they are read.
 ///
 /// # What is assumed of the disk
 /// `fdatasync` returns when the data is durable; a sector of 512 bytes is written as a whole or
@@ -25,30 +25,29 @@ use crate::storage::{PendingBackup, PendingSync, Recovered, RepairAction, Storag
 /// of the order in which unsynced writes arrive.
 ///
 /// # Limits
-/// One process at a time, which a lock on the directory and on the file `state` in it sees to.
-/// The lock goes when the log is closed, whatever children the process has; of a process that
-/// was killed, forked children that have not called `exec` keep it until they end. On a network
-/// file system it is as good as `flock` is there. A file of the log that somebody else removes
-/// or replaces is noticed when it is next synced, before what was written to it counts:
-/// [`StorageError::Removed`]. A segment that this process wrote takes 16 bytes of memory for
-/// each batch until it is sealed; a sealed one takes some 400 bytes. At most
-/// [`SegmentOptions::mapped_segments_max`] sealed segments are mapped, besides those that an
-/// [`Entry`](crate::Entry) or [`Batch`] points into. At most 16 files are open. Members and
-/// peers must fit a page of 4 KiB together: 100 of each do. A batch is at most 4 GiB. Chores
-/// ([`Storage::next_task`]) should be run: without them nothing is lost, but syncs are slower,
-/// nothing is removed, and opening takes longer.
+/// One process at a time, ensured by a lock on the directory and on the file `state` in it. Closing
+/// the log releases it, whatever children the process has; of a process that was killed, forked
+/// children that have not called `exec` keep it until they end. On a network file system it is as
+/// good as `flock` is there. If another process removes or replaces a file of the log, the next
+/// sync of it fails, before what was written to it counts: [`StorageError::Removed`]. A segment
+/// that this process wrote takes 16 bytes of memory for each batch until it is sealed; a sealed one
+/// takes some 400 bytes. At most [`SegmentOptions::mapped_segments_max`] sealed segments are
+/// mapped, in addition to those that an [`Entry`](crate::Entry) or [`Batch`] points into. At most
+/// 16 files are open. Members and peers together must fit a page of 4 KiB: 100 of each do. A batch
+/// is at most 4 GiB. Background tasks ([`Storage::next_task`]) should be run: without them nothing
+/// is lost, but syncs are slower, nothing is removed, and opening takes longer.
 pub struct SegmentedLog(DiskLog);
 
 impl SegmentedLog {
-    /// A log in `dir`, which is looked up, and made if it is missing and may be made
-    /// ([`Create`](super::Create)), when the log is opened; its parent is never made. From then on
-    /// it is that directory, whatever becomes of its name. Touches no file.
+    /// A log in `dir`, which is resolved, and created if it is missing and
+    /// [`Create`](super::Create) allows it, when the log is opened; its parent is never created.
+    /// From then on the log stays in that directory, whatever becomes of its name. Touches no file.
     pub fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> SegmentedLog {
         SegmentedLog(DiskLog::new(dir, options))
     }
 }
 
-// A method that a storage need not have would be missed by nobody else.
+// Nothing else would notice a missing method that has a default.
 #[warn(clippy::missing_trait_methods)]
 impl Storage for SegmentedLog {
     fn open(&mut self, owner: &LogOwner) -> Result<Recovered, StorageError> {

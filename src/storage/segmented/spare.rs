@@ -1,66 +1,43 @@
-//! Segments made ahead: full length, blocks set aside, head in place and synced. Taking one is a
-//! rename.
-//!
-//! A file bears the name of a segment only after all this is durable, so a segment whose head is
-//! not intact is damaged, never new.
-//!
-//! There are two ways to a spare, and both spare the syncs of the log the making of blocks, which
-//! doubles their time:
-//!
-//! * A new file is filled with zeros little by little, in step with the filling of the segment
-//!   before it, so that the zeros are there in time and no sync of the log waits for many of them.
-//!   Where so much is written between two syncs that the disk itself is the limit, zeros would only
-//!   be more to write: none are.
-//! * A segment that was purged and that nobody reads any more is used again as it is. Its records
-//!   bear another segment id, and so do their checksums: none is ever taken for a record of the
-//!   segment that it becomes.
+//! Spare segments: files of full length, with their blocks set aside and a synced header. To begin
+//! a segment is to rename one.
 
-use std::io::{self, IoSlice};
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::error::not_written;
-use super::file_io::{write_all, write_zeros, zeros_end};
-use super::format::{self, PAGE_BYTES, RECORDS_AT};
-use super::fs::{Disk, DiskFile, MapOf};
-use super::segment::Segment;
-use super::sync::LogShared;
-use crate::log_prefix::log_prefix;
+use super::fs::{Disk, MapOf};
+use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::primitives::{Mutex, thread};
-use crate::storage::{BackgroundTask, StorageError};
 
-/// How the names of spares end. Recovery removes all of them: one that was taken just before a
-/// crash may hold records.
+/// The suffix of spares. Recovery removes all of them: one that was activated just before a crash
+/// may hold records.
 pub(super) const SPARE_SUFFIX: &str = ".spare";
 
-/// How many spares are kept: one that was made, and one from a purge.
-const SPARES_MAX: usize = 2;
+/// The most spares: one that was created, and one from a purge.
+pub(super) const SPARES_MAX: usize = 2;
 
-/// A segment that nobody uses yet.
+/// A segment file that is not in use yet.
 pub(super) struct Spare<D: Disk> {
     pub(super) name: String,
     pub(super) file: Arc<D::File>,
     pub(super) map: MapOf<D>,
     pub(super) bytes: u64,
-    /// Up to here its blocks have been written.
-    written: u64,
+    /// Its blocks are written up to here.
+    pub(super) written: u64,
 }
 
 impl<D: Disk> Spare<D> {
-    fn is_as(&self, order: SpareRequest) -> bool {
-        self.written >= order.written.min(self.bytes)
+    pub(super) fn satisfies(&self, request: SpareRequest) -> bool {
+        self.written >= request.written.min(self.bytes)
     }
 }
 
-/// The segments that are kept ready.
+/// The spares that are ready.
 pub(super) struct Spares<D: Disk> {
-    ready: Mutex<Vec<Spare<D>>>,
-    /// A chore is at work on them.
-    busy: AtomicBool,
-    /// The last attempt failed. Not tried again before something has changed: a full disk must not
-    /// keep a thread busy.
-    backed_off: AtomicBool,
+    pub(super) ready: Mutex<Vec<Spare<D>>>,
+    /// A background task is working on them.
+    pub(super) busy: AtomicBool,
+    /// The last attempt failed. No retry until something changes: a full disk must not keep a
+    /// thread busy.
+    pub(super) backed_off: AtomicBool,
     named: AtomicU64,
 }
 
@@ -76,8 +53,8 @@ impl<D: Disk> Default for Spares<D> {
 }
 
 impl<D: Disk> Spares<D> {
-    /// A spare that is large enough, if there is one: that with the most blocks written. Waits for
-    /// at most one step of zeros.
+    /// A spare that is large enough, if there is one: the one with the most blocks written. Waits
+    /// for at most one step of zero-filling.
     pub(super) fn take(&self, bytes: u64) -> Option<Spare<D>> {
         self.backed_off.store(false, Ordering::Relaxed);
         let mut ready = self.ready.lock();
@@ -87,218 +64,34 @@ impl<D: Disk> Spares<D> {
         Some(ready.swap_remove(best))
     }
 
-    /// Puts one back that was not used after all.
+    /// Puts back a spare.
     pub(super) fn put(&self, spare: Spare<D>) {
         self.ready.lock().push(spare);
     }
 
-    /// Room was made on the disk.
-    pub(super) fn try_again(&self) {
+    /// Space was freed on the disk.
+    pub(super) fn clear_backoff(&self) {
         self.backed_off.store(false, Ordering::Relaxed);
     }
 
-    fn name(&self, incarnation: u64) -> String {
+    pub(super) fn name(&self, incarnation: u64) -> String {
         format!(
             "{incarnation:016x}-{:016x}{SPARE_SUFFIX}",
             self.named.fetch_add(1, Ordering::Relaxed)
         )
     }
 
-    /// Whether there is one as it is ordered.
-    fn is_ready(&self, order: SpareRequest) -> bool {
-        self.ready.lock().iter().any(|spare| spare.is_as(order))
+    /// Whether a spare satisfies `request`.
+    pub(super) fn is_ready(&self, request: SpareRequest) -> bool {
+        self.ready.lock().iter().any(|spare| spare.satisfies(request))
     }
 }
 
-/// What the next spare is to be.
+/// What the next spare should be.
 #[derive(Clone, Copy)]
 pub(super) struct SpareRequest {
     pub(super) incarnation: u64,
     pub(super) bytes: u64,
-    /// How much of it should have been filled with zeros by now.
+    /// How much of it should be zero-filled by now.
     pub(super) written: u64,
-}
-
-/// The next chore towards the spare that is ordered: to make it, or to write more of its zeros.
-/// `None` if it is as it should be, or one is at work.
-pub(super) fn background_task<D: Disk>(
-    shared: &Arc<LogShared<D>>,
-    order: SpareRequest,
-) -> Option<BackgroundTask> {
-    let spares = &shared.spares;
-    // Nobody but a chore that is at work holds the lock for long.
-    if spares.backed_off.load(Ordering::Relaxed)
-        || spares.busy.load(Ordering::Acquire)
-        || spares.is_ready(order)
-    {
-        return None;
-    }
-    let working = BusyGuard::begin(shared)?;
-    Some(Box::new(move || {
-        if let Err(error) = advance(&working.0, order) {
-            log::warn!("{}no segment could be made ready: {error}", log_prefix());
-            working.0.spares.backed_off.store(true, Ordering::Relaxed);
-        }
-    }))
-}
-
-/// Held while a chore is at work on the spares. Given back also if the chore is dropped without
-/// having run.
-struct BusyGuard<D: Disk>(Arc<LogShared<D>>);
-
-impl<D: Disk> BusyGuard<D> {
-    fn begin(shared: &Arc<LogShared<D>>) -> Option<BusyGuard<D>> {
-        let begun = !shared.spares.busy.swap(true, Ordering::AcqRel);
-        begun.then(|| BusyGuard(shared.clone()))
-    }
-}
-
-impl<D: Disk> Drop for BusyGuard<D> {
-    fn drop(&mut self) {
-        self.0.spares.busy.store(false, Ordering::Release);
-    }
-}
-
-/// One step towards the spare that is ordered.
-fn advance<D: Disk>(shared: &LogShared<D>, order: SpareRequest) -> Result<(), StorageError> {
-    // Held during the step: a spare is not taken, and written to, while zeros are on their way to
-    // it.
-    let mut ready = shared.spares.ready.lock();
-    if ready.iter().any(|spare| spare.is_as(order)) {
-        return Ok(()); // a purged segment was used again since this was ordered
-    }
-    let Some(spare) = ready.first_mut() else {
-        drop(ready);
-        let spare = make(shared, order.incarnation, order.bytes, false)?;
-        shared.spares.put(spare);
-        return Ok(());
-    };
-    let end = zeros_end(spare.written, spare.bytes);
-    match send_zeros(&*spare.file, spare.written..end, end == spare.bytes) {
-        Ok(()) => {
-            spare.written = end;
-            Ok(())
-        }
-        Err(error) => {
-            let spare = ready.remove(0);
-            drop(ready);
-            Err(give_up(shared, &spare.name, error))
-        }
-    }
-}
-
-/// Fills a part of a spare, and sends it to the disk. Only the last part is waited for: each wait
-/// would flush the disk, which the syncs of the log then wait for too.
-fn send_zeros(file: &impl DiskFile, range: Range<u64>, is_last: bool) -> io::Result<()> {
-    write_zeros(file, range.clone())?;
-    // Others may have waited for the processor since: a write is not interrupted.
-    thread::yield_now();
-    if is_last {
-        file.sync_data()
-    } else {
-        file.begin_writing(range.start, range.end - range.start)
-    }
-}
-
-/// Makes a spare of a segment that the log does without, if nobody reads it. False: it was not, and
-/// its file is as before.
-pub(super) fn recycle<D: Disk>(
-    shared: &Arc<LogShared<D>>,
-    order: SpareRequest,
-    segment: Arc<Segment<D>>,
-) -> bool {
-    if shared.spares.ready.lock().len() >= SPARES_MAX {
-        return false;
-    }
-    let name = segment.name.clone();
-    // Who reads holds the segment, or a slice of its map; and nobody finds it any more.
-    let unread = Arc::into_inner(segment).is_some_and(Segment::try_release);
-    let is_unfit = |file: D::File| is_fit(&file, order).map(|is_fit| !is_fit);
-    if !unread || shared.disk.open(&name).and_then(is_unfit).unwrap_or(false) {
-        return false;
-    }
-    match reuse(shared, order, &name) {
-        Ok(spare) => shared.spares.put(spare),
-        Err(error) => {
-            log::warn!("{}a purged segment could not be used again: {error}", log_prefix())
-        }
-    }
-    true
-}
-
-/// Whether a file may be written over. One that has another name belongs to a backup.
-fn is_fit(file: &impl DiskFile, order: SpareRequest) -> io::Result<bool> {
-    let is_shared = file.is_linked()? && !planted!("a backup is written over");
-    Ok(!is_shared && file.size()? == order.bytes)
-}
-
-fn reuse<D: Disk>(
-    shared: &LogShared<D>,
-    order: SpareRequest,
-    gone: &str,
-) -> Result<Spare<D>, StorageError> {
-    let disk = &*shared.disk;
-    let name = shared.spares.name(order.incarnation);
-    disk.rename(gone, &name).map_err(|error| not_written(disk, "rename", gone, error))?;
-    let ready = || {
-        let file = disk.open(&name)?;
-        // A head like the one that is there, and no seal.
-        let mut page = [0; PAGE_BYTES];
-        page[..format::SEGMENT_HEAD_BYTES]
-            .copy_from_slice(&format::segment_header(shared.directory));
-        write_all(&file, &mut [IoSlice::new(&page)], 0)?;
-        file.sync_data()?;
-        let map = file.map()?;
-        Ok(Spare {
-            name: name.clone(),
-            file: Arc::new(file),
-            map,
-            bytes: order.bytes,
-            written: order.bytes,
-        })
-    };
-    ready().map_err(|error| give_up(shared, &name, error))
-}
-
-/// Removes a spare that cannot be made ready, and gives back what was allocated for it. If even
-/// this fails, the next opening removes the file.
-fn give_up<D: Disk>(shared: &LogShared<D>, name: &str, error: io::Error) -> StorageError {
-    let disk = &*shared.disk;
-    if let Err(error) = disk.remove(name) {
-        log::warn!("{}could not remove {}: {error}", log_prefix(), disk.path(name).display());
-    }
-    not_written(disk, "make ready", name, error)
-}
-
-/// Makes a spare of `bytes`, with its blocks written if `zero_fill`.
-pub(super) fn make<D: Disk>(
-    shared: &LogShared<D>,
-    incarnation: u64,
-    bytes: u64,
-    zero_fill: bool,
-) -> Result<Spare<D>, StorageError> {
-    let disk = &*shared.disk;
-    let name = shared.spares.name(incarnation);
-    let file = disk.create(&name).map_err(|error| not_written(disk, "create", &name, error))?;
-    let fill = || {
-        file.allocate(bytes)?;
-        if zero_fill {
-            write_zeros(&file, RECORDS_AT..bytes)?;
-        }
-        write_all(&file, &mut [IoSlice::new(&format::segment_header(shared.directory))], 0)?;
-        if !planted!("a new segment is not synced") {
-            file.sync_data()?;
-        }
-        file.map()
-    };
-    match fill() {
-        Ok(map) => Ok(Spare {
-            name,
-            file: Arc::new(file),
-            map,
-            bytes,
-            written: if zero_fill { bytes } else { RECORDS_AT },
-        }),
-        Err(error) => Err(give_up(shared, &name, error)),
-    }
 }

@@ -1,19 +1,27 @@
-//! The log as a whole, on a real disk.
+//! Tests of the whole log, on a real disk.
 
 mod backup;
-mod crowded;
-mod damaged;
+mod corrupt;
 mod golden;
-mod mended;
 #[cfg(target_os = "linux")]
 mod opening;
 #[cfg(unix)]
 mod recycled;
+mod repaired;
+mod resources;
 
 use std::path::Path;
 
-use super::*;
+use super::fs::Disk;
+use super::metadata::STATE_NAME;
+use super::{Create, DiskLog, SegmentOptions, format, tools};
 use crate::batch::OpenBatch;
+use crate::entry::NodeId;
+use crate::role::Membership;
+use crate::storage::{
+    Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, Recovered, RepairAction,
+    Storage, StorageError,
+};
 
 const SMALL: SegmentOptions = SegmentOptions {
     segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN,
@@ -34,7 +42,7 @@ pub(super) fn open(dir: &Path) -> (DiskLog, Recovered) {
     (log, recovered)
 }
 
-/// The batch of `payloads` behind `mark`, which is moved on.
+/// The batch of `payloads` after `point`, which is advanced.
 pub(super) fn batch(point: &mut LogPoint, term: u64, payloads: &[&[u8]]) -> Batch {
     let body = if payloads.is_empty() {
         bytes::Bytes::new()
@@ -253,9 +261,10 @@ fn purging_gives_up_whole_segments_below_what_is_committed() {
     log.purge(50, 30).unwrap();
     let base = log.reader().base().point;
     assert!((20..=30).contains(&base.raft_index), "{base:?}");
-    assert!(
-        matches!(log.reader().batch_containing(base.next_index - 1), Err(StorageError::Purged { first }) if first == base.next_index)
-    );
+    assert!(matches!(
+        log.reader().batch_containing(base.next_index - 1),
+        Err(StorageError::Purged { first }) if first == base.next_index
+    ));
     assert!(matches!(
         log.reader().batches(base.raft_index, 90, 1),
         Err(StorageError::Purged { .. })
@@ -275,8 +284,9 @@ fn purging_gives_up_whole_segments_below_what_is_committed() {
     assert_eq!(contents(&log), all[recovered.base.point.raft_index as usize - 1..]);
 }
 
-/// A power cut on ext4 showed why: the new base was durable and the segment that begins there was
-/// not, and what the cut had replaced, which was durable, was dead with the old base.
+/// Regression, from a power cut on ext4: the new base was durable and the segment that begins there
+/// was not, and what the truncation had replaced, which was durable, was obsolete with the old
+/// base.
 #[test]
 fn a_purge_waits_until_the_segment_of_a_cut_is_durable() {
     let dir = tempfile::tempdir().unwrap();

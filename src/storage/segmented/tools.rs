@@ -1,16 +1,15 @@
-//! Looking at the log in a directory that nobody has open: what it is, whether it is sound, and
-//! what it holds. Making and restoring backups of it.
+//! Tools for a closed log: inspect, verify and dump it; make and restore backups.
 //!
-//! Nothing of it is ever changed, no file and no date. As long as one of these functions runs, the
-//! log cannot be opened by others; a log that is open is refused with [`StorageError::InUse`].
-//! Memory is bounded by the largest batch, plus 32 bytes for each batch of one segment.
+//! The log is never changed, neither files nor dates. While one of these functions runs, others
+//! cannot open the log; an open log is refused with [`StorageError::InUse`]. Memory is bounded by
+//! the largest batch, plus 32 bytes for each batch of one segment.
 //!
-//! What is damaged is told as [`Corruption`], with file, offset and raft index, and does not end
-//! the work. An error does: the directory holds no log, or one of a newer version, or it cannot be
-//! told whose it is or what its node promised.
+//! Corruption is reported as [`Corruption`], with file, offset and raft index, and does not end the
+//! work. An error does: the directory holds no log, or one of a newer version, or its owner or what
+//! its node promised cannot be read.
 //!
-//! A log holds what was appended, committed or not; how far it is known to be committed is in
-//! [`Inspection::hard_state`].
+//! A log holds what was appended, committed or not; [`Inspection::hard_state`] says how far it is
+//! known to be committed.
 
 mod backup;
 mod read_only;
@@ -23,15 +22,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::read_only::{ReadOnlyDisk, ReadOnlyFile};
-use super::commit_of;
-use super::error::{damaged, failed};
+use super::error::{corrupt, failed};
 use super::format;
 use super::fs::{Disk, DiskFile};
 use super::identity::{IDENTITY_NAME, IdentityFile};
-use super::maps::Maps;
 use super::metadata::{Metadata, MetadataFile, STATE_NAME};
-use super::recovery::{self, RecoveredLog};
-use super::rewrite::MEND_SUFFIX;
+use super::recovered_log::RecoveredLog;
+use super::recovery;
+use super::rewrite::REWRITE_SUFFIX;
+use super::segment::Maps;
 use super::segment_set::LiveSegment;
 use super::spare::SPARE_SUFFIX;
 use crate::entry::{Entry, NodeId};
@@ -43,24 +42,24 @@ use crate::storage::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// Which copy of the disk this is, and how often it has been opened so far.
+    /// The id of the directory, and how often it was opened so far.
     pub identity: DirectoryIdentity,
-    /// Whose log it is.
+    /// The owner of the log.
     pub owner: LogOwner,
     /// Term, vote and commit hint as they were last saved.
     pub hard_state: HardState,
     /// Where the log begins.
     pub base: Base,
-    /// Where it ends. Of a damaged log: the mark after the last batch that can be read.
+    /// Where it ends. In a corrupt log: the log point after the last batch that can be read.
     pub last: LogPoint,
-    /// The data-directory ids of peers that this node has met.
+    /// The directory ids of peers that this node has connected to.
     pub peers: Vec<(NodeId, u128)>,
     /// The files that make up the log, in order.
     pub segments: Vec<SegmentFile>,
     /// Names of files that opening the log would remove: segments with nothing left of the log, and
-    /// segments made ahead.
+    /// spare segments.
     pub leftover: Vec<String>,
-    /// What cannot be read back, as far as opening looks. Empty for a sound log.
+    /// What does not read back, as far as opening checks. Empty for an intact log.
     pub corruption: Vec<Corruption>,
 }
 
@@ -76,11 +75,11 @@ pub struct SegmentFile {
     pub first_index: u64,
     /// The length of the file.
     pub bytes: u64,
-    /// Whether it takes no more, and opening needs to read nothing but its first page.
+    /// Whether it is full and has an index, so that opening reads only its first page.
     pub is_sealed: bool,
 }
 
-/// What came out when every byte of a log was read.
+/// The result of reading every byte of a log.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verification {
@@ -92,7 +91,7 @@ pub struct Verification {
     pub entries: u64,
     /// How many bytes of payload.
     pub payload_bytes: u64,
-    /// Everything that does not read back as it was written, in order. Empty for a sound log.
+    /// Everything that does not read back as it was written, in order. Empty for an intact log.
     pub corruption: Vec<Corruption>,
 }
 
@@ -105,8 +104,8 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Tells what the log in `dir` is. Costs what opening it costs: the segments that are not sealed
-/// are read.
+/// Describes the log in `dir`. Costs as much as opening it: the segments that are not sealed are
+/// read.
 ///
 /// # Errors
 /// See the [module](self).
@@ -118,12 +117,12 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection, StorageError> {
 /// checksums, its place in the chain, the footers of sealed segments, both copies of the identity.
 ///
 /// # Errors
-/// See the [module](self). Damage is no error, but part of what is returned.
+/// See the [module](self). Corruption is not an error, but part of the result.
 pub fn verify(dir: impl AsRef<Path>) -> Result<Verification, StorageError> {
     verify_with(dir, |_| ())
 }
 
-/// [`verify`], which tells `progress` after each batch how far it has come.
+/// [`verify`], which reports to `progress` after each batch.
 ///
 /// # Errors
 /// Those of [`verify`].
@@ -137,8 +136,8 @@ pub fn verify_with(
     })
 }
 
-/// Gives the entries of the log in `dir` with an index in `indexes` to `each`, in order, until it
-/// breaks off. A batch that cannot be read is given as its error, once, in place of its entries.
+/// Passes the entries of the log in `dir` with an index in `indexes` to `each`, in order, until it
+/// breaks. A batch that cannot be read is passed as its error, once, in place of its entries.
 ///
 /// # Errors
 /// See the [module](self).
@@ -150,19 +149,20 @@ pub fn dump(
     let opened = OpenedLog::open(dir.as_ref())?;
     let begins: Vec<u64> =
         opened.inspection.segments.iter().map(|segment| segment.first_index).collect();
-    for (at, stretch) in opened.stretches.into_iter().enumerate() {
+    for (at, part) in opened.segments.into_iter().enumerate() {
         let is_before = begins.get(at + 1).is_some_and(|&next| next <= indexes.start);
         if is_before || begins[at] >= indexes.end {
             continue;
         }
-        // In a damaged segment the search may find nothing; then all of it is looked through.
-        let spot = stretch.segment.contents(&opened.disk).and_then(|view| {
-            stretch.segment.find(&opened.disk, &view, indexes.start, stretch.len())
-        });
-        let first = spot.ok().flatten().map_or(0, |spot| spot.ordinal);
-        for ordinal in first..stretch.len() {
-            let found = stretch.segment.record(&opened.disk, ordinal).map(|(_, batch)| batch);
-            if dump_batch(&opened.disk, &stretch, ordinal, found, &indexes, &mut each).is_break() {
+        // In a corrupt segment the search may find nothing; then all of it is read.
+        let hit = part
+            .segment
+            .contents(&opened.disk)
+            .and_then(|view| part.segment.find(&opened.disk, &view, indexes.start, part.len()));
+        let first = hit.ok().flatten().map_or(0, |hit| hit.ordinal);
+        for ordinal in first..part.len() {
+            let found = part.segment.record(&opened.disk, ordinal).map(|(_, batch)| batch);
+            if dump_batch(&opened.disk, &part, ordinal, found, &indexes, &mut each).is_break() {
                 return Ok(());
             }
         }
@@ -172,7 +172,7 @@ pub fn dump(
 
 fn dump_batch(
     disk: &ReadOnlyDisk,
-    stretch: &LiveSegment<ReadOnlyDisk>,
+    part: &LiveSegment<ReadOnlyDisk>,
     ordinal: u64,
     found: Result<Batch, StorageError>,
     indexes: &Range<u64>,
@@ -191,13 +191,13 @@ fn dump_batch(
     for index in first.max(indexes.start)..end.min(indexes.end) {
         match batch.entry(index) {
             Ok(entry) => entry.map_or(ControlFlow::Continue(()), |entry| each(Ok(entry)))?,
-            Err(error) => each(Err(stretch.segment.damaged_at(disk, ordinal, error.to_string())))?,
+            Err(error) => each(Err(part.segment.corrupt_at(disk, ordinal, error.to_string())))?,
         }
     }
     ControlFlow::Continue(())
 }
 
-/// A directory without the file that every log begins with is named itself.
+/// The error for a directory without the file `identity` names the directory.
 fn no_log(disk: &ReadOnlyDisk, error: StorageError) -> StorageError {
     match error {
         StorageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -212,16 +212,16 @@ fn state_file(disk: &ReadOnlyDisk) -> Result<Arc<ReadOnlyFile>, StorageError> {
     disk.open(STATE_NAME).map(Arc::new).map_err(|error| failed(disk, "read", STATE_NAME, error))
 }
 
-/// A log that is being looked at.
+/// A log that is being read.
 pub(super) struct OpenedLog {
     disk: ReadOnlyDisk,
     pub(super) inspection: Inspection,
     state: Metadata,
     /// The newest raft index that is known to be committed.
     commit: u64,
-    /// Given up one by one: what is known of the records of a segment goes with it.
-    stretches: Vec<LiveSegment<ReadOnlyDisk>>,
-    /// Where a copy of the identity is that is not intact.
+    /// Dropped one by one, and with each the record index of its segment.
+    segments: Vec<LiveSegment<ReadOnlyDisk>>,
+    /// The offset of a copy of the identity that is not intact.
     bad_identity: Option<u64>,
     _lock: Option<<ReadOnlyDisk as Disk>::Lock>,
 }
@@ -241,17 +241,21 @@ impl OpenedLog {
         {
             return Err(in_use());
         }
-        Ok(OpenedLog { bad_identity, _lock: Some(lock), ..OpenedLog::look(disk, identity, file)? })
+        Ok(OpenedLog {
+            bad_identity,
+            _lock: Some(lock),
+            ..OpenedLog::recover(disk, identity, file)?
+        })
     }
 
-    /// A log that nobody else knows of yet, and that has no identity of its own.
+    /// A log that is not visible to others yet, and has no identity of its own.
     pub(super) fn unlocked(dir: &Path, identity: IdentityFile) -> Result<OpenedLog, StorageError> {
         let disk = ReadOnlyDisk::open(dir)?;
         let file = state_file(&disk)?;
-        OpenedLog::look(disk, identity, file)
+        OpenedLog::recover(disk, identity, file)
     }
 
-    fn look(
+    fn recover(
         disk: ReadOnlyDisk,
         identity: IdentityFile,
         file: Arc<ReadOnlyFile>,
@@ -261,28 +265,25 @@ impl OpenedLog {
         let file = MetadataFile::<ReadOnlyDisk>::read(file)
             .map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
         let file = file
-            .ok_or_else(|| damaged(&disk, STATE_NAME, 0, "no generation of the state is intact"))?;
+            .ok_or_else(|| corrupt(&disk, STATE_NAME, 0, "no generation of the state is intact"))?;
         if file.state.directory != directory {
-            return Err(damaged(&disk, STATE_NAME, 0, "the file belongs to another directory"));
+            return Err(corrupt(&disk, STATE_NAME, 0, "the file belongs to another directory"));
         }
         let watermark =
             file.watermark().map_err(|error| failed(&disk, "read", STATE_NAME, error))?;
         let found = recovery::recover(&disk, &Maps::new(1), &file.state, watermark, &names)?;
-        let commit = commit_of(&file.state, &found);
+        let commit = found.commit_with(&file.state);
         let RecoveredLog { live, last, obsolete, corruption, .. } = found;
         let mut leftover: Vec<String> = names
             .into_iter()
-            .filter(|name| name.ends_with(SPARE_SUFFIX) || name.ends_with(MEND_SUFFIX))
+            .filter(|name| name.ends_with(SPARE_SUFFIX) || name.ends_with(REWRITE_SUFFIX))
             .chain(obsolete)
             .collect();
         leftover.sort();
         let state = file.state;
         let identity = state.identity();
-        let segments = live
-            .stretches
-            .iter()
-            .map(|stretch| segment_file(&disk, stretch))
-            .collect::<Result<_, _>>()?;
+        let segments =
+            live.segments.iter().map(|part| segment_file(&disk, part)).collect::<Result<_, _>>()?;
         let (hard_state, peers) = (state.hard_state, state.peers.clone());
         let inspection = Inspection {
             identity,
@@ -300,13 +301,13 @@ impl OpenedLog {
             inspection,
             state,
             commit,
-            stretches: live.stretches,
+            segments: live.segments,
             bad_identity: None,
             _lock: None,
         })
     }
 
-    /// Reads every byte that counts, unless `progress` breaks it off.
+    /// Reads every byte that counts, until `progress` returns an error.
     pub(super) fn verify<E: From<StorageError>>(
         self,
         mut progress: impl FnMut(Progress) -> Result<(), E>,
@@ -319,7 +320,7 @@ impl OpenedLog {
             .sum();
         let mut verifier = Verifier::new(&self.disk, self.state.directory, &self.inspection);
         if let Some(offset) = self.bad_identity {
-            verifier.note(
+            verifier.report(
                 IDENTITY_NAME,
                 offset,
                 0,
@@ -327,10 +328,10 @@ impl OpenedLog {
             );
         }
         let mut done = 0;
-        for stretch in self.stretches {
-            verifier.begin(&stretch)?;
-            for ordinal in 0..stretch.len() {
-                verifier.read(&stretch, ordinal)?;
+        for part in self.segments {
+            verifier.begin(&part)?;
+            for ordinal in 0..part.len() {
+                verifier.read(&part, ordinal)?;
                 done += 1;
                 progress(Progress { done, total })?;
             }
@@ -349,16 +350,16 @@ impl OpenedLog {
 
 fn segment_file(
     disk: &ReadOnlyDisk,
-    stretch: &LiveSegment<ReadOnlyDisk>,
+    part: &LiveSegment<ReadOnlyDisk>,
 ) -> Result<SegmentFile, StorageError> {
-    let segment = &stretch.segment;
+    let segment = &part.segment;
     let bytes = disk
         .open(&segment.name)
         .and_then(|file| file.size())
         .map_err(|error| failed(disk, "read", &segment.name, error))?;
     Ok(SegmentFile {
         name: segment.name.clone(),
-        raft_indexes: segment.first..segment.first + stretch.len(),
+        raft_indexes: segment.first..segment.first + part.len(),
         first_index: segment.before.next_index,
         bytes,
         is_sealed: segment.is_sealed(),
@@ -368,7 +369,7 @@ fn segment_file(
 struct Verifier<'a> {
     disk: &'a ReadOnlyDisk,
     directory: u128,
-    /// The mark in front of what is read next, if that is known.
+    /// The log point before the next record, if known.
     before: Option<LogPoint>,
     batches: u64,
     entries: u64,
@@ -383,23 +384,23 @@ impl<'a> Verifier<'a> {
         Verifier { disk, directory, before, batches: 0, entries: 0, payload_bytes: 0, corruption }
     }
 
-    /// Reads what a segment has beside its records.
-    fn begin(&mut self, stretch: &LiveSegment<ReadOnlyDisk>) -> Result<(), StorageError> {
-        let segment = &stretch.segment;
+    /// Checks what a segment has besides its records.
+    fn begin(&mut self, part: &LiveSegment<ReadOnlyDisk>) -> Result<(), StorageError> {
+        let segment = &part.segment;
         if self.before.is_some_and(|before| before.raft_index + 1 != segment.first) {
             self.before = None;
         }
         let head = segment.head(self.disk)?;
-        if format::check_segment_head(&head, self.directory).is_err() {
-            self.note(
+        if format::check_segment_header(&head, self.directory).is_err() {
+            self.report(
                 &segment.name,
                 0,
                 segment.first,
-                "the head of the segment is not one of this log",
+                "the header of the segment is not one of this log",
             );
         }
         if let Some(offset) = segment.bad_footer(self.disk)? {
-            self.note(
+            self.report(
                 &segment.name,
                 offset,
                 segment.first,
@@ -409,13 +410,9 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    fn read(
-        &mut self,
-        stretch: &LiveSegment<ReadOnlyDisk>,
-        ordinal: u64,
-    ) -> Result<(), StorageError> {
+    fn read(&mut self, part: &LiveSegment<ReadOnlyDisk>, ordinal: u64) -> Result<(), StorageError> {
         let before = self.before.take();
-        if let Some(corruption) = stretch.segment.verify_batch(self.disk, ordinal)? {
+        if let Some(corruption) = part.segment.verify_batch(self.disk, ordinal)? {
             if !self
                 .corruption
                 .iter()
@@ -425,15 +422,12 @@ impl<'a> Verifier<'a> {
             }
             return Ok(());
         }
-        let (header, batch) = stretch.segment.record(self.disk, ordinal)?;
+        let (header, batch) = part.segment.record(self.disk, ordinal)?;
         if before.is_some_and(|before| batch.point_after(&before) != Ok(header.point)) {
-            let error = stretch.segment.damaged_at(
-                self.disk,
-                ordinal,
-                "the batch does not continue the log",
-            );
+            let error =
+                part.segment.corrupt_at(self.disk, ordinal, "the batch does not continue the log");
             let raft_indexes = header.point.raft_index..header.point.raft_index + 1;
-            self.corruption.extend(as_damage(error, raft_indexes));
+            self.corruption.extend(as_corruption(error, raft_indexes));
             return Ok(());
         }
         self.before = Some(header.point);
@@ -443,21 +437,21 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Notes damage that no batch is lost by.
-    fn note(&mut self, name: &str, offset: u64, raft_index: u64, reason: &str) {
+    /// Adds corruption that loses no batch.
+    fn report(&mut self, name: &str, offset: u64, raft_index: u64, reason: &str) {
         let known = |corruption: &Corruption| {
             corruption.path == self.disk.path(name) && corruption.offset == offset
         };
         if !self.corruption.iter().any(known) {
-            self.corruption.extend(as_damage(
-                damaged(self.disk, name, offset, reason),
+            self.corruption.extend(as_corruption(
+                corrupt(self.disk, name, offset, reason),
                 raft_index..raft_index,
             ));
         }
     }
 }
 
-fn as_damage(error: StorageError, raft_indexes: Range<u64>) -> Option<Corruption> {
+fn as_corruption(error: StorageError, raft_indexes: Range<u64>) -> Option<Corruption> {
     match error {
         StorageError::Corrupt { path, offset, reason } => {
             Some(Corruption { path, offset, raft_indexes, term: None, chain: None, reason })

@@ -1,41 +1,45 @@
-//! The one writer of an open log.
+//! The single writer of an open log.
 
 use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::SegmentOptions;
 use super::active_segment::{ActiveSegment, AppendContext, bytes_needed};
 use super::error::{broken, not_written, too_large};
 use super::format::{self, DurablePoint};
 use super::fs::Disk;
+use super::log_shared::LogShared;
 use super::metadata::{Metadata, MetadataFile, STATE_NAME, WriteError};
+use super::options::SegmentOptions;
+use super::preallocate;
+use super::record_index::RecordIndex;
 use super::retention::{CleanupQueue, Unsealed};
-use super::segment::{RecordIndex, Segment};
+use super::segment::Segment;
 use super::segment_set::{LiveSegment, SegmentSet};
-use super::spare::{self, Spare, SpareRequest};
-use super::sync::{Dirty, LogShared, SegmentSync, Target};
+use super::spare::{Spare, SpareRequest};
+use super::sync::{Dirty, SegmentSync, Target};
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
 use crate::storage::{
     BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogPoint, PendingSync, StorageError,
 };
 
-/// The most that one record may take: its length is kept in 32 bits.
+/// The most bytes of one record: its length is stored in 32 bits.
 const BODY_BYTES_MAX: usize = u32::MAX as usize - 4096;
 
 /// The size of the first segment of a run, unless segments are smaller. Each later one is at most
 /// twice as large as the one before.
 const FIRST_SEGMENT_BYTES: u64 = 8 << 20;
 
-/// If so much is written between two syncs, over so many of them, zeros cost more than they gain.
-/// Measured on ext4, with files that are filled with zeros meanwhile and files that are not: 1.24
-/// times the bytes a second with 64 KiB a sync, 0.79 times with 512 KiB.
+/// Above so many bytes between two syncs, on average over at least [`LARGE_SYNCS_MIN`] of them,
+/// zero-filling costs more than it gains. Measured on ext4, with files that are zero-filled
+/// meanwhile and files that are not: 1.24 times the bytes a second with 64 KiB a sync, 0.79 times
+/// with 512 KiB.
 const LARGE_SYNC_BYTES: u64 = 192 << 10;
-const WIDE_SYNCS_MIN: u64 = 8;
+const LARGE_SYNCS_MIN: u64 = 8;
 
-/// The state, the names, and the segment that is written to.
+/// The state, the directory, and the active segment.
 const DIRTY_MIN: usize = 3;
 
 pub(super) struct Writer<D: Disk> {
@@ -45,26 +49,26 @@ pub(super) struct Writer<D: Disk> {
     pub(super) options: SegmentOptions,
     pub(super) last: LogPoint,
     pub(super) tail: Option<ActiveSegment<D>>,
-    pub(super) retired: CleanupQueue<D>,
+    pub(super) cleanup: CleanupQueue<D>,
     dirty: Vec<Dirty<D>>,
-    /// The number of the newest change.
+    /// The number of the last change.
     change: u64,
-    /// How many segments this run has begun.
+    /// The number of segments begun in this run.
     begun: u64,
-    /// How many syncs were begun since the tail was.
+    /// The number of syncs begun since the active segment was.
     syncs: u64,
     /// Reused from one append to the next.
     points: Vec<LogPoint>,
 }
 
-/// What an append has written but not yet shown. Dropped, it leaves the log as it was.
+/// An append that is written, but not published. Rolled back, it leaves the log as it was.
 struct PendingAppend<D: Disk> {
     live: Option<SegmentSet<D>>,
-    /// Segments that will have nothing left of the log.
+    /// Segments that will have nothing left of the log, and become obsolete.
     obsolete: Vec<Arc<Segment<D>>>,
-    /// The tail that was there before, if the log is cut.
+    /// The previous active segment, if the log is truncated.
     cut: Option<ActiveSegment<D>>,
-    /// Tails that take no more, the one that was there before included if it is not cut.
+    /// Full segments, including the previous active one if it is not truncated.
     full: Vec<ActiveSegment<D>>,
     tail: Option<ActiveSegment<D>>,
 }
@@ -79,7 +83,7 @@ impl<D: Disk> Writer<D> {
         tail: Option<ActiveSegment<D>>,
         begun: u64,
     ) -> Writer<D> {
-        let (retired, dirty, points) = (CleanupQueue::new(), Vec::new(), Vec::new());
+        let (cleanup, dirty, points) = (CleanupQueue::new(), Vec::new(), Vec::new());
         Writer {
             shared,
             live,
@@ -87,7 +91,7 @@ impl<D: Disk> Writer<D> {
             options,
             last,
             tail,
-            retired,
+            cleanup,
             dirty,
             change: 0,
             begun,
@@ -103,48 +107,49 @@ impl<D: Disk> Writer<D> {
         self.check_contiguous(batches)?;
         let cut = first.raft_index() <= self.last.raft_index;
         if cut {
-            self.shared.lower_durable(self.live.load().place(first.raft_index() - 1));
+            self.shared.lower_durable(self.live.load().durable_point(first.raft_index() - 1));
         }
-        let stamp = AppendContext {
+        let context = AppendContext {
             synced: self.shared.durable().synced,
             commit: commit.max(self.state.state.hard_state.commit),
         };
         self.change += 1;
-        let mut draft = PendingAppend {
+        let mut pending = PendingAppend {
             live: None,
             obsolete: Vec::new(),
             cut: None,
             full: Vec::new(),
             tail: self.tail.take(),
         };
-        match self.write(&mut draft, batches, cut, stamp) {
-            Ok(()) => self.publish(draft),
-            Err(error) => return Err(self.roll_back(draft, error)),
+        match self.write(&mut pending, batches, cut, context) {
+            Ok(()) => self.publish(pending),
+            Err(error) => return Err(self.roll_back(pending, error)),
         }
         Ok(())
     }
 
-    /// Makes durable and seals what is held open of full segments, if that is too many by now. Most
-    /// often syncs and chores see to it in time.
+    /// Syncs and seals full segments, if too many are open. Mostly syncs and background tasks do so
+    /// in time.
     fn close_segments(&mut self) -> Result<(), StorageError> {
-        if !self.retired.is_crowded() {
+        if !self.cleanup.is_at_limit() {
             return Ok(());
         }
         self.sync_all()?.wait()?;
-        let sealed = self.retired.seal_all(&self.shared);
+        let sealed = self.cleanup.seal_all(&self.shared);
         self.apply_seals();
         sealed
     }
 
-    /// Whether a sync is due, though nobody asked for one.
+    /// Whether a sync is due, though none was requested.
     pub(super) fn is_behind(&self) -> bool {
-        self.retired.is_behind(self.shared.durable().change)
+        self.cleanup.is_behind(self.shared.durable().change)
     }
 
-    /// Reads from their footers what has been sealed meanwhile, and forgets files that are durable.
+    /// Switches segments that were sealed meanwhile to their footers, and drops files that are
+    /// durable from the dirty list.
     fn apply_seals(&mut self) {
-        if let Some(settled) = self.retired.apply_seals(&self.shared, &self.live.load()) {
-            self.live.store(Arc::new(settled));
+        if let Some(updated) = self.cleanup.apply_seals(&self.shared, &self.live.load()) {
+            self.live.store(Arc::new(updated));
         }
         if self.dirty.len() > DIRTY_MIN {
             self.forget_clean();
@@ -156,7 +161,7 @@ impl<D: Disk> Writer<D> {
         self.dirty.retain(|dirty| dirty.change > durable);
     }
 
-    /// Computes the marks before, between and after `batches`, if they continue the log.
+    /// Computes the log points before, between and after `batches`, if they continue the log.
     fn check_contiguous(&mut self, batches: &[Batch]) -> Result<(), StorageError> {
         let first = batches[0].raft_index();
         let before = if first == self.last.raft_index + 1 {
@@ -191,34 +196,34 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Writes `batches` into the tail of the draft, and into new segments where that has no room. A
-    /// cut always begins a new one.
+    /// Writes `batches` into the active segment, and into new segments when it is full. A
+    /// truncation always begins a new one.
     ///
-    /// All segments are there before the first record is written, and into the one that was there
-    /// before it is written last. So what a disk is too full for leaves no record behind but in new
-    /// segments, and these can be removed.
+    /// All segments are created before the first record is written, and the previous active segment
+    /// is written last. So if the disk is full, records are left only in new segments, and these
+    /// can be removed.
     fn write(
         &mut self,
-        draft: &mut PendingAppend<D>,
+        pending: &mut PendingAppend<D>,
         batches: &[Batch],
         cut: bool,
-        stamp: AppendContext,
+        context: AppendContext,
     ) -> Result<(), StorageError> {
         if cut && !planted!("a cut goes on in the same segment") {
-            draft.cut = draft.tail.take();
+            pending.cut = pending.tail.take();
         }
-        let mut fitting = draft.tail.as_ref().map_or(0, |tail| tail.room_for(batches));
+        let mut fitting = pending.tail.as_ref().map_or(0, |tail| tail.room_for(batches));
         while fitting < batches.len() {
-            self.roll(draft, &batches[fitting], self.points[fitting])?;
-            fitting += draft.tail.as_ref().map_or(0, |tail| tail.room_for(&batches[fitting..]));
+            self.roll(pending, &batches[fitting], self.points[fitting])?;
+            fitting += pending.tail.as_ref().map_or(0, |tail| tail.room_for(&batches[fitting..]));
         }
         let write = |tail: &mut ActiveSegment<D>, batches: &[Batch], points: &[LogPoint]| {
-            let written = tail.write(batches, points, stamp);
+            let written = tail.write(batches, points, context);
             written.map_err(|error| {
                 not_written(&*self.shared.disk, "write", &tail.segment.name, error)
             })
         };
-        let mut tails = draft.full.iter_mut().chain(&mut draft.tail);
+        let mut tails = pending.full.iter_mut().chain(&mut pending.tail);
         let Some(first) = tails.next() else { return Ok(()) };
         let (share, mut rest) = batches.split_at(first.room_for(batches));
         let (share_points, mut points) = self.points[1..].split_at(share.len());
@@ -231,41 +236,41 @@ impl<D: Disk> Writer<D> {
         write(first, share, share_points)
     }
 
-    /// Begins a new segment with the batch `next`, behind the mark `before`. Readers do not see it
-    /// yet.
+    /// Begins a new segment, with `next` as its first batch, after the log point `before`. Not yet
+    /// visible to readers.
     fn roll(
         &mut self,
-        draft: &mut PendingAppend<D>,
+        pending: &mut PendingAppend<D>,
         next: &Batch,
         before: LogPoint,
     ) -> Result<(), StorageError> {
         let needed = format::RECORDS_AT + bytes_needed(next);
         let spare = match self.shared.spares.take(needed) {
             Some(spare) => spare,
-            // Nobody may have had time to make the first one ready, so it is small and made in full
-            // at once. A later one that is not ready is not waited for.
-            None if draft.tail.is_none() && draft.full.is_empty() && draft.cut.is_none() => {
+            // The first segment may not have been prepared yet, so it is small, and zero-filled at
+            // once. A later one is not waited for.
+            None if pending.tail.is_none() && pending.full.is_empty() && pending.cut.is_none() => {
                 let bytes = needed.max(self.options.segment_bytes.min(FIRST_SEGMENT_BYTES));
-                spare::make(&self.shared, self.incarnation(), bytes, self.options.zero_fill)?
+                preallocate::make(&self.shared, self.incarnation(), bytes, self.options.zero_fill)?
             }
-            None => spare::make(
+            None => preallocate::make(
                 &self.shared,
                 self.incarnation(),
                 needed.max(self.options.segment_bytes),
                 false,
             )?,
         };
-        draft.full.extend(draft.tail.take());
+        pending.full.extend(pending.tail.take());
         let segment = self.activate(spare, before)?;
         let (live, obsolete) =
-            draft.live.as_ref().unwrap_or(&**self.live.load()).with(segment.segment.clone());
-        draft.obsolete.extend(obsolete);
-        draft.live = Some(live);
-        draft.tail = Some(segment);
+            pending.live.as_ref().unwrap_or(&**self.live.load()).with(segment.segment.clone());
+        pending.obsolete.extend(obsolete);
+        pending.live = Some(live);
+        pending.tail = Some(segment);
         Ok(())
     }
 
-    /// Makes a spare the segment behind the mark `before`, by giving it that name.
+    /// Renames a spare to the segment that follows the log point `before`.
     fn activate(
         &mut self,
         spare: Spare<D>,
@@ -279,7 +284,7 @@ impl<D: Disk> Writer<D> {
             disk.rename(&spare.name, &format::segment_name(id, before.raft_index + 1))
         {
             let error = match error.kind() {
-                // It was there: somebody else has removed it.
+                // It existed: another process has removed it.
                 io::ErrorKind::NotFound => StorageError::Removed { path: disk.path(&spare.name) },
                 _ => not_written(disk, "rename", &spare.name, error),
             };
@@ -287,41 +292,40 @@ impl<D: Disk> Writer<D> {
             return Err(error);
         }
         let Spare { file, map, bytes, .. } = spare;
-        let segment =
-            Segment::open_growing(self.shared.directory, id, before, map, RecordIndex::new());
+        let segment = Segment::open(self.shared.directory, id, before, map, RecordIndex::new());
         Ok(ActiveSegment::new(Arc::new(segment), file, bytes, format::RECORDS_AT))
     }
 
-    /// Shows readers what was appended.
-    fn publish(&mut self, draft: PendingAppend<D>) {
-        let PendingAppend { live, obsolete, cut, full, tail } = draft;
+    /// Makes the append visible to readers.
+    fn publish(&mut self, pending: PendingAppend<D>) {
+        let PendingAppend { live, obsolete, cut, full, tail } = pending;
         let change = self.change;
         full.iter().chain(&tail).for_each(|tail| tail.publish());
         for tail in full.iter().chain(&tail) {
-            self.point_dirty(Target::Segment {
+            self.mark_dirty(Target::Segment {
                 name: tail.segment.name.clone(),
                 file: tail.file.clone(),
             });
         }
         if let Some(live) = live {
-            self.point_dirty(Target::Names);
+            self.mark_dirty(Target::Names);
             self.live.store(Arc::new(live));
         }
         for ActiveSegment { segment, file, at, .. } in cut.into_iter().chain(full) {
-            self.retired.seal(Unsealed { segment, file, end: at, change });
+            self.cleanup.seal(Unsealed { segment, file, end: at, change });
         }
-        self.retired.retire(obsolete, change);
+        self.cleanup.retire(obsolete, change);
         self.tail = tail;
         self.last = *self.points.last().expect("an append has batches");
     }
 
-    /// Puts things back as they were. Segments that were begun are removed durably: a recovery that
-    /// finds them would count what was written into them, and nobody took that.
-    fn roll_back(&mut self, draft: PendingAppend<D>, error: StorageError) -> StorageError {
-        let PendingAppend { cut, full, tail, .. } = draft;
+    /// Undoes an append. Segments that were begun are removed durably: recovery would count the
+    /// records in them, and the append was refused.
+    fn roll_back(&mut self, pending: PendingAppend<D>, error: StorageError) -> StorageError {
+        let PendingAppend { cut, full, tail, .. } = pending;
         let before = self.live.load();
         let is_new = |tail: &ActiveSegment<D>| {
-            !before.stretches.iter().any(|stretch| Arc::ptr_eq(&stretch.segment, &tail.segment))
+            !before.segments.iter().any(|part| Arc::ptr_eq(&part.segment, &tail.segment))
         };
         let (new, old): (Vec<_>, Vec<_>) =
             cut.into_iter().chain(full).chain(tail).partition(is_new);
@@ -336,7 +340,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Removes these segments, durably. Whatever keeps them there is final.
+    /// Removes these segments durably. An error is final.
     fn remove(&self, tails: &[ActiveSegment<D>]) -> Result<(), StorageError> {
         let shared = &self.shared;
         for ActiveSegment { segment, .. } in tails {
@@ -348,8 +352,8 @@ impl<D: Disk> Writer<D> {
     }
 
     pub(super) fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        // Of the commit no more is kept than is durable: a power cut may leave this state beside an
-        // older log, with a tail that was cut off since, and that was never committed.
+        // The saved commit never exceeds the durable log: after a power cut, this state may meet an
+        // older log whose tail was truncated since, and was never committed.
         let durable = if planted!("a commit outlives the batches that it speaks of") {
             u64::MAX
         } else {
@@ -371,7 +375,7 @@ impl<D: Disk> Writer<D> {
         &mut self,
         complete: bool,
     ) -> Result<DirectoryIdentity, StorageError> {
-        let new = self.shared.disk.draw();
+        let new = self.shared.disk.random_id();
         self.change_state(|state| {
             state.is_complete = complete;
             if !complete {
@@ -389,7 +393,7 @@ impl<D: Disk> Writer<D> {
         })?;
         let old = self.live.swap(Arc::new(SegmentSet::new(base.clone())));
         self.shared.lower_durable(DurablePoint::default());
-        self.retired.retire(segments_of(&old.stretches), self.change);
+        self.cleanup.retire(segments_of(&old.segments), self.change);
         self.tail = None;
         self.last = base.point;
         Ok(())
@@ -398,9 +402,9 @@ impl<D: Disk> Writer<D> {
     pub(super) fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
         self.shared.check_poison()?;
         let live = self.live.load_full();
-        // The new base can be durable before the segment that begins there. If that one came with a
-        // cut, what it replaced was durable, and a crash would leave neither. So a segment is
-        // waited for until it holds something durable itself.
+        // The new base can become durable before the segment that begins there. If that segment
+        // came with a truncation, its predecessor was durable, and a crash could leave neither. So
+        // a segment counts only once something in it is durable.
         let durable = self.shared.durable().synced.raft_index;
         let dispensable = |next: &Segment<D>| {
             let before = &next.before;
@@ -409,23 +413,23 @@ impl<D: Disk> Writer<D> {
                 && before.raft_index < durable
         };
         let count =
-            live.stretches.iter().skip(1).take_while(|next| dispensable(&next.segment)).count();
+            live.segments.iter().skip(1).take_while(|next| dispensable(&next.segment)).count();
         if count == 0 {
             return Ok(());
         }
-        let kept = &live.stretches[count..];
+        let kept = &live.segments[count..];
         let (point, first_segment) = (kept[0].segment.before, kept[0].segment.id);
         let base = Base { point, membership: live.base.membership.clone() };
         self.change_state(|state| {
             (state.base, state.first_segment) = (base.clone(), first_segment)
         })?;
-        let gone = segments_of(&live.stretches[..count]);
-        self.live.store(Arc::new(SegmentSet { base, stretches: kept.to_vec(), gaps: Vec::new() }));
-        self.retired.retire(gone, self.change);
+        let gone = segments_of(&live.segments[..count]);
+        self.live.store(Arc::new(SegmentSet { base, segments: kept.to_vec(), gaps: Vec::new() }));
+        self.cleanup.retire(gone, self.change);
         Ok(())
     }
 
-    /// Writes a new state. The old one stays if that fails for want of room.
+    /// Writes a new state. On a temporary error the old one stays.
     fn change_state(&mut self, change: impl FnOnce(&mut Metadata)) -> Result<(), StorageError> {
         self.shared.check_poison()?;
         let mut state = self.state.state.clone();
@@ -442,7 +446,7 @@ impl<D: Disk> Writer<D> {
             }
         }
         self.change += 1;
-        self.point_dirty(Target::Metadata);
+        self.mark_dirty(Target::Metadata);
         Ok(())
     }
 
@@ -452,9 +456,9 @@ impl<D: Disk> Writer<D> {
         let dirty = self
             .dirty
             .iter()
-            .map(|Dirty { what, change }| Dirty { what: what.clone(), change: *change })
+            .map(|Dirty { target, change }| Dirty { target: target.clone(), change: *change })
             .collect();
-        let place = self.live.load().place(self.last.raft_index);
+        let place = self.live.load().durable_point(self.last.raft_index);
         Box::new(SegmentSync::new(self.shared.clone(), dirty, self.change, place))
     }
 
@@ -471,13 +475,13 @@ impl<D: Disk> Writer<D> {
             bytes: self.options.segment_bytes,
             written: 0,
         };
-        // First, for a segment that is used again is a spare that need not be made.
-        self.retired
+        // Purged segments first, for a recycled one saves creating a spare.
+        self.cleanup
             .next_task(&self.shared, purged)
-            .or_else(|| spare::background_task(&self.shared, self.next_spare()?))
+            .or_else(|| preallocate::next_task(&self.shared, self.next_spare()?))
     }
 
-    /// What the next segment should be by now. `None`: there is time.
+    /// The spare that should exist by now. `None`: it is not due yet.
     fn next_spare(&self) -> Option<SpareRequest> {
         let SegmentOptions { segment_bytes, zero_fill, .. } = self.options;
         let incarnation = self.incarnation();
@@ -489,12 +493,12 @@ impl<D: Disk> Writer<D> {
                 written: if zero_fill { bytes } else { 0 },
             });
         };
-        // At most twice as large as the one before, so that its zeros keep step.
+        // At most twice as large as the one before, so that zero-filling keeps up.
         let bytes = segment_bytes.min(2 * tail.bytes);
-        let is_wide = tail.at >= self.syncs.max(WIDE_SYNCS_MIN) * LARGE_SYNC_BYTES;
+        let has_large_syncs = tail.at >= self.syncs.max(LARGE_SYNCS_MIN) * LARGE_SYNC_BYTES;
         let (begin, end) = (tail.bytes / 8, tail.bytes / 8 * 7);
         let used = tail.at.checked_sub(begin)?.min(end - begin);
-        let written = if !zero_fill || is_wide {
+        let written = if !zero_fill || has_large_syncs {
             0
         } else {
             (u128::from(bytes) * u128::from(used) / u128::from(end - begin)) as u64
@@ -502,16 +506,16 @@ impl<D: Disk> Writer<D> {
         Some(SpareRequest { incarnation, bytes, written })
     }
 
-    fn point_dirty(&mut self, what: Target<D>) {
-        match self.dirty.iter_mut().find(|dirty| dirty.what == what) {
+    fn mark_dirty(&mut self, target: Target<D>) {
+        match self.dirty.iter_mut().find(|dirty| dirty.target == target) {
             Some(dirty) => dirty.change = self.change,
-            None => self.dirty.push(Dirty { what, change: self.change }),
+            None => self.dirty.push(Dirty { target, change: self.change }),
         }
     }
 
     /// The id of the next segment: the incarnation and a count. The incarnation is durable before
-    /// the first segment of a run is begun, so no id is ever used again, whatever files a crash
-    /// took or brought back.
+    /// the first segment of a run is begun, so no id is used twice, whatever files a crash removed
+    /// or brought back.
     fn next_segment(&self) -> u64 {
         if planted!("segment ids are used again") {
             self.begun
@@ -525,8 +529,8 @@ impl<D: Disk> Writer<D> {
     }
 }
 
-/// Closing leaves nothing unsynced, and notes how far the log reaches, so that a later opening can
-/// tell if any of it is missing.
+/// Closing syncs everything, and writes how far the log reaches, so that a later opening can detect
+/// a loss.
 impl<D: Disk> Drop for Writer<D> {
     fn drop(&mut self) {
         if self.shared.check_poison().is_err() {
@@ -543,8 +547,8 @@ impl<D: Disk> Drop for Writer<D> {
     }
 }
 
-fn segments_of<D: Disk>(stretches: &[LiveSegment<D>]) -> Vec<Arc<Segment<D>>> {
-    stretches.iter().map(|stretch| stretch.segment.clone()).collect()
+fn segments_of<D: Disk>(segments: &[LiveSegment<D>]) -> Vec<Arc<Segment<D>>> {
+    segments.iter().map(|part| part.segment.clone()).collect()
 }
 
 #[cfg(test)]

@@ -1,25 +1,23 @@
-//! The directory that a backup is written to: under a name that says that it is not whole, until it
-//! is.
+//! The directory that a backup is written to: under a temporary name until it is complete.
 //!
-//! What a process that was killed leaves behind under such a name is removed by the next backup
-//! beside it. A name that is in use is locked, so that nobody else takes it for a leftover.
+//! A temporary directory left by a killed process is removed by the next backup with the same
+//! parent. One in use is locked, so that it is not mistaken for a leftover.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::error::failed;
+use super::super::error::{failed, is_full, too_large};
 use super::super::format::parse_segment_name;
 use super::super::fs::Disk;
 use super::super::identity::{IDENTITY_NAME, IdentityFile, NEW_NAME};
 use super::super::metadata::STATE_NAME;
 use super::super::real_disk::RealDisk;
-use super::super::too_large;
 use crate::log_prefix::log_prefix;
 use crate::storage::{BackupError, StorageError};
 
-/// How the name of a backup ends that is not whole.
+/// The suffix of an incomplete backup.
 const PARTIAL_SUFFIX: &str = ".dledger-partial";
 
 /// See the [module](self).
@@ -28,15 +26,15 @@ pub(super) struct Target {
     path: PathBuf,
     partial: PathBuf,
     disk: RealDisk,
-    /// As long as this is held nobody else removes it.
+    /// Keeps other processes from removing it.
     lock: Option<File>,
     is_whole: bool,
 }
 
 impl Target {
-    /// Begins a backup to the directory `to`, which is not there yet, or empty.
+    /// Begins a backup to the directory `to`, which does not exist yet, or is empty.
     pub(super) fn begin(to: &Path) -> Result<Target, BackupError> {
-        let (parent, path) = judge(to)?;
+        let (parent, path) = check_target(to)?;
         remove_leftovers(&parent);
         let (partial, lock) = make_partial(&parent, &path)?;
         let disk = RealDisk::new(partial.clone());
@@ -75,15 +73,15 @@ impl Drop for Target {
         if !self.is_whole {
             remove(&self.partial);
         }
-        // By word, for a child of this process may hold a copy of it.
+        // Explicitly, for a forked child may hold a copy of the descriptor.
         if let Some(lock) = &self.lock {
             let _ = lock.unlock();
         }
     }
 }
 
-/// The directory that the target goes into, and its path there.
-fn judge(to: &Path) -> Result<(PathBuf, PathBuf), BackupError> {
+/// Checks the target. Its parent directory, and its path there.
+fn check_target(to: &Path) -> Result<(PathBuf, PathBuf), BackupError> {
     let refused = |reason: &str| Err(refused(to, reason));
     let Ok(absolute) = std::path::absolute(to) else { return refused("it names no directory") };
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
@@ -123,7 +121,7 @@ fn parent_of(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
 
-/// Whether `dir` is the directory of a ledger, sound or not.
+/// Whether `dir` is the directory of a ledger, intact or not.
 fn is_log(dir: &Path) -> bool {
     dir.join(IDENTITY_NAME).exists() && dir.join(STATE_NAME).exists()
 }
@@ -139,13 +137,13 @@ fn is_mount_point(_parent: &Path, _found: &fs::Metadata) -> bool {
     false
 }
 
-/// Makes the directory to write to, and locks it.
+/// Creates the temporary directory, and locks it.
 fn make_partial(parent: &Path, path: &Path) -> Result<(PathBuf, Option<File>), BackupError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Whoever removes leftovers may take one away that is not yet locked.
+    // Another process may remove it as a leftover before it is locked.
     const TRIES: usize = 100;
     for _ in 0..TRIES {
-        let number = RealDisk::new(parent.to_path_buf()).draw() as u64;
+        let number = RealDisk::new(parent.to_path_buf()).random_id() as u64;
         let partial = parent.join(format!(".{name}.{number:016x}{PARTIAL_SUFFIX}"));
         #[cfg_attr(not(unix), expect(unused_mut, reason = "it has no mode there"))]
         let mut builder = DirBuilder::new();
@@ -169,7 +167,7 @@ enum Locked {
     Unsupported,
 }
 
-/// Locks a directory. It is given back with the file, and by the end of the process.
+/// Locks a directory. Released with the file, and at the end of the process.
 #[cfg(unix)]
 fn lock(dir: &Path) -> Locked {
     let Ok(dir) = File::open(dir) else { return Locked::Theirs };
@@ -185,7 +183,7 @@ fn lock(_dir: &Path) -> Locked {
     Locked::Unsupported
 }
 
-/// Removes what backups have left in `parent` whose processes have ended.
+/// Removes what backups of ended processes left in `parent`.
 fn remove_leftovers(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -199,7 +197,7 @@ fn remove_leftovers(parent: &Path) {
     }
 }
 
-/// Removes a backup that is not whole: the files that a backup has, and the directory if it has no
+/// Removes an incomplete backup: the files that a backup has, and the directory if it has no
 /// others.
 fn remove(partial: &Path) {
     let is_ours = |name: &str| {
@@ -221,7 +219,7 @@ fn refused(to: &Path, reason: &str) -> BackupError {
 }
 
 fn io_failed(action: &'static str, path: &Path, error: io::Error) -> BackupError {
-    if super::super::error::is_full(&error) {
+    if is_full(&error) {
         return BackupError::Full { path: path.to_path_buf() };
     }
     BackupError::Storage(StorageError::Io {

@@ -1,4 +1,4 @@
-//! Backups: what they hold, while the log goes on and after, and what is refused.
+//! Backups: their contents, while the log continues and after, and what is refused.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use super::*;
 use crate::storage::{Backup, BackupError};
 use tools::Restore;
 
-/// The log's own directory, and one beside it for backups.
+/// The directory of the log, and one for backups.
 struct Home {
     _home: tempfile::TempDir,
     dir: PathBuf,
@@ -24,7 +24,7 @@ impl Home {
         Home { _home: home, dir, backups }
     }
 
-    /// Whatever is in the place for backups.
+    /// Everything in the directory of backups.
     fn backups(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.backups).unwrap();
         let mut names: Vec<String> =
@@ -38,7 +38,7 @@ fn back_up(log: &mut DiskLog, commit: u64, to: &Path) -> Result<Backup, BackupEr
     log.begin_backup(commit)?.write(to, &|| false)
 }
 
-/// A log in which sealed segments and others follow each other, cut at some places.
+/// A log of sealed and unsealed segments, truncated at some places.
 fn varied(dir: &Path) -> (DiskLog, LogPoint) {
     let (mut log, _) = open(dir);
     let mut point = LogPoint::INITIAL;
@@ -131,7 +131,7 @@ fn what_is_purged_and_used_again_is_still_in_the_backup() {
     let (expected, to) = (copied(&log), home.backups.join("copy"));
     let backup = back_up(&mut log, point.raft_index, &to).unwrap();
     assert!(backup.linked_bytes > 0);
-    // Nobody reads, so that nothing else keeps the files from being used again.
+    // No readers, so that nothing else keeps the files from being recycled.
     log.purge(point.next_index, point.raft_index).unwrap();
     singles(&mut point, 9, 80, 1_000).into_iter().for_each(|batch| append(&mut log, batch));
     assert_eq!(tools::verify(&to).unwrap().corruption, []);
@@ -139,7 +139,7 @@ fn what_is_purged_and_used_again_is_still_in_the_backup() {
     assert_eq!((copied(&copy), recovered.corruption), (expected, Vec::new()));
 }
 
-/// Works on the log whenever the backup asks whether it should go on.
+/// Changes the log whenever the backup checks whether to stop.
 fn meanwhile(
     log: DiskLog,
     commit: u64,
@@ -168,7 +168,7 @@ fn appends_cuts_and_purges_go_on_during_a_backup() {
             if calls > 100 {
                 return;
             }
-            // What lies behind the commit is cut off, and grows again; and the log is sealed.
+            // What lies behind the commit is truncated and written again; and the log is sealed.
             let cut =
                 if calls % 3 == 0 { log.reader().point(commit).unwrap().unwrap() } else { end };
             end = cut;
@@ -213,7 +213,7 @@ fn a_log_that_was_purged_beyond_the_backup_says_so() {
     let backup = back_up(&mut log, point.raft_index, &to).unwrap();
     assert_eq!(backup.committed, base.next_index..point.next_index);
     assert_eq!(open(&to).1.base.point, base);
-    // Of a log with nothing left in it.
+    // A log with no entries left.
     log.reset(&Base { point, membership: owner().membership }).unwrap();
     let to = home.backups.join("empty");
     let backup = back_up(&mut log, point.raft_index, &to).unwrap();
@@ -246,11 +246,11 @@ fn damage_is_told_by_its_file_and_leaves_nothing() {
     let home = Home::new();
     let (mut log, point) = varied(&home.dir);
     let inspected: Vec<_> = {
-        let to = home.backups.join("sound");
+        let to = home.backups.join("intact");
         back_up(&mut log, point.raft_index, &to).unwrap();
         tools::inspect(&to).unwrap().segments
     };
-    std::fs::remove_dir_all(home.backups.join("sound")).unwrap();
+    std::fs::remove_dir_all(home.backups.join("intact")).unwrap();
     assert!(
         inspected.iter().any(|segment| segment.is_sealed)
             && inspected.iter().any(|segment| !segment.is_sealed)
@@ -261,13 +261,13 @@ fn damage_is_told_by_its_file_and_leaves_nothing() {
             let path = home.dir.join(&segment.name);
             flip(&path, at, 1);
             match back_up(&mut log, point.raft_index, &home.backups.join("copy")) {
-                Err(BackupError::Damaged { path: told, offset, .. }) => {
-                    assert_eq!((told, offset), (path.clone(), 4096))
+                Err(BackupError::Damaged { path: reported, offset, .. }) => {
+                    assert_eq!((reported, offset), (path.clone(), 4096))
                 }
                 other => panic!("{}: {other:?}", segment.name),
             }
             assert_eq!(home.backups(), [""; 0]);
-            // A backup of what lies before it is as good as ever.
+            // A backup of what lies before it still works.
             let before = segment.raft_indexes.start - 1;
             let to = home.backups.join("before");
             back_up(&mut log, before, &to).unwrap();

@@ -1,9 +1,11 @@
-//! Directories as version 2 wrote them, in `tests/golden`. Whatever a later build does, it opens
-//! them, and finds in them what was put there.
+//! Directories of version 2, in `tests/golden`. Every later build must open them, and find the same
+//! contents.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::super::directory_lock::DirectoryLock;
 use super::super::format::{PAGE_BYTES, VERSION, segment_name};
@@ -12,8 +14,7 @@ use super::super::real_disk::RealDisk;
 use super::super::spare::SPARE_SUFFIX;
 use super::*;
 
-/// A real directory whose random number is always the same, so that the same calls make the same
-/// bytes.
+/// A real directory with a fixed random id, so that the same calls make the same bytes.
 #[derive(Debug)]
 struct SameDisk(RealDisk);
 
@@ -21,8 +22,8 @@ impl Disk for SameDisk {
     type File = File;
     type Lock = DirectoryLock;
 
-    fn attach(&self, may_make: bool) -> Result<(), StorageError> {
-        self.0.attach(may_make)
+    fn attach(&self, may_create: bool) -> Result<(), StorageError> {
+        self.0.attach(may_create)
     }
     fn path(&self, name: &str) -> PathBuf {
         self.0.path(name)
@@ -54,7 +55,7 @@ impl Disk for SameDisk {
     fn sync_dir(&self) -> io::Result<()> {
         self.0.sync_dir()
     }
-    fn draw(&self) -> u128 {
+    fn random_id(&self) -> u128 {
         0xfeed_f00d_0123_4567_89ab_cdef_0000_0001
     }
 }
@@ -67,7 +68,8 @@ struct Contents {
     peers: Vec<(NodeId, u128)>,
 }
 
-/// Writes it, in two runs: two sealed segments, a cut, a tail; terms, a vote, peers.
+/// Writes it, in two runs: two sealed segments, a truncation, an active segment; terms, a vote,
+/// peers.
 fn write(dir: &Path) -> Contents {
     let log = || DiskLog::on(SameDisk(RealDisk::new(dir.to_path_buf())), SMALL);
     let mut point = LogPoint::INITIAL;
@@ -142,13 +144,13 @@ fn the_same_calls_write_the_golden_directory_bit_for_bit() {
     write(dir.path());
     let (written, golden) = (files(dir.path()), files(&golden()));
     assert_eq!(written.keys().collect::<Vec<_>>(), golden.keys().collect::<Vec<_>>());
-    // What a spare holds behind its head is nobody's: of a new one zeros, of one that was a segment
-    // before whatever it was.
-    let told = |name: &str, bytes: &[u8]| {
+    // The bytes of a spare behind its header are undefined: zeros in a new one, old records in a
+    // recycled one.
+    let defined = |name: &str, bytes: &[u8]| {
         if name.ends_with(SPARE_SUFFIX) { bytes[..PAGE_BYTES].to_vec() } else { bytes.to_vec() }
     };
     for (name, bytes) in &golden {
-        let (written, bytes) = (told(name, &written[name]), told(name, bytes));
+        let (written, bytes) = (defined(name, &written[name]), defined(name, bytes));
         let differs = written.iter().zip(&bytes).position(|(ours, theirs)| ours != theirs);
         assert_eq!((differs, written.len()), (None, bytes.len()), "{name}");
     }
@@ -186,8 +188,8 @@ fn the_golden_directory_opens_and_goes_on() {
     }
 }
 
-/// Changes bytes of the page at `at` in `path`, whose checksum covers `len` bytes, and puts the
-/// checksum right.
+/// Changes bytes of the page at `at` in `path`, whose checksum covers `len` bytes, and corrects the
+/// checksum.
 fn rewrite(path: &Path, at: usize, len: usize, field: usize, value: u32) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at + field..at + field + 4].copy_from_slice(&value.to_le_bytes());

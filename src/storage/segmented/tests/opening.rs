@@ -1,4 +1,5 @@
-//! Opening costs the tail, not the log: measured on 64 GiB, whose payloads are holes in the files.
+//! Opening takes time in proportion to the tail, not to the log: measured on 64 GiB, whose payloads
+//! are holes in the files.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -15,7 +16,7 @@ const RECORDS: u64 = 4;
 /// Four of them fill a segment but for its first page and its footer.
 const PAYLOAD_BYTES: usize = (16 << 20) - 4096;
 
-/// Writes sealed segments of one log, one behind the other. Only what is not zero is written.
+/// Writes consecutive sealed segments of one log. Zeros are not written.
 struct SparseLog<'a> {
     dir: &'a Path,
     directory: u128,
@@ -89,14 +90,14 @@ impl SparseLog<'_> {
     }
 }
 
-/// Memory of this process that is resident, in bytes.
+/// The resident memory of this process, in bytes.
 fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// Opens a log of `segments` sealed segments and a short tail. Returns how long that took, at best,
-/// and how much memory it took.
+/// Opens a log of `segments` sealed segments and a short tail. Returns the shortest time, and the
+/// memory that it took.
 fn measure(segments: u64) -> (Duration, u64) {
     let dir = tempfile::tempdir().unwrap();
     let directory = open(dir.path()).1.identity.directory;

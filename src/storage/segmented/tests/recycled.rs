@@ -1,11 +1,12 @@
-//! Purged segments become the next ones, and nobody who reads ever sees it.
+//! Purged segments are recycled, and readers are not affected.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
+use super::super::spare::SPARE_SUFFIX;
 use super::*;
 
-/// The files of the log by the number that the file system knows them by.
+/// The files of the log by inode.
 fn files(dir: &Path) -> BTreeMap<u64, String> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
     entries
@@ -13,7 +14,7 @@ fn files(dir: &Path) -> BTreeMap<u64, String> {
         .collect()
 }
 
-/// Keeps the numbers of removed files from being given to new ones.
+/// Keeps the inodes of removed files from being reused.
 fn hold(dir: &Path) -> Vec<std::fs::File> {
     files(dir).values().map(|name| std::fs::File::open(dir.join(name)).unwrap()).collect()
 }
@@ -33,7 +34,7 @@ fn append(log: &mut DiskLog, batch: &Batch) {
     run_background_tasks(log);
 }
 
-/// Gives up all but the last `kept` entries. Returns which files are no segments any more.
+/// Purges all but the last `kept` entries. Returns the files that are no segments any more.
 fn purge(log: &mut DiskLog, dir: &Path, point: &LogPoint, kept: u64) -> Vec<u64> {
     let before = files(dir);
     log.purge(point.next_index - kept, point.raft_index).unwrap();
@@ -56,7 +57,7 @@ fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
     let spares = || {
         files(dir.path())
             .into_iter()
-            .filter(|(_, name)| name.ends_with(spare::SPARE_SUFFIX))
+            .filter(|(_, name)| name.ends_with(SPARE_SUFFIX))
             .map(|(ino, _)| ino)
     };
     assert!(
@@ -83,8 +84,8 @@ fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
     let read: Vec<Batch> = expected(&log);
     assert_eq!(contents(&log), read);
 
-    // What the last segment still holds of its earlier life is nothing to a log that was not
-    // closed, nor to the tools.
+    // The old records in the last segment are ignored, by a log that was not closed and by the
+    // tools.
     let copy = tempfile::tempdir().unwrap();
     for name in files(dir.path()).values() {
         std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
@@ -98,8 +99,8 @@ fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
     assert_eq!((verified.corruption, verified.inspection.last), (Vec::new(), point));
 }
 
-/// A segment that was full to the brim grew by its footer, and then was of no length that a segment
-/// has: purged ones were removed, and new ones made.
+/// Regression: a full segment grew by its footer, so its length was not that of a segment: purged
+/// ones were removed, and new ones created.
 #[test]
 fn a_full_segment_holds_its_footer() {
     let dir = tempfile::tempdir().unwrap();
@@ -142,30 +143,30 @@ fn a_purged_segment_is_kept_though_another_was_ordered_at_the_same_time() {
     let after = files(dir.path());
     let kept = after
         .iter()
-        .filter(|(ino, name)| before.contains_key(ino) && name.ends_with(spare::SPARE_SUFFIX))
+        .filter(|(ino, name)| before.contains_key(ino) && name.ends_with(SPARE_SUFFIX))
         .count();
     assert!(kept > 0, "{before:?} became {after:?}");
 }
 
-/// How somebody came to have a look at what is purged.
+/// What a reader of a purged segment holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Look {
+enum Held {
     /// A slice of every segment.
     Entries,
-    /// The list of segments as it was.
+    /// The old segment set.
     SegmentSet,
 }
 
-/// A segment was shown once as it grew and anew when it was sealed. Only who had the second in view
-/// kept its file from being used again: an entry that was read before the sealing, and held over a
-/// purge, changed in the hands of its reader.
+/// Regression: a segment is published when it is active, and again when it is sealed. Only
+/// references to the second kept its file from being recycled: an entry that was read before the
+/// sealing, and held over a purge, changed under its reader.
 #[test]
 fn what_somebody_reads_is_never_written_again() {
-    for (look, is_sealed) in [
-        (Look::Entries, true),
-        (Look::Entries, false),
-        (Look::SegmentSet, true),
-        (Look::SegmentSet, false),
+    for (held, is_sealed) in [
+        (Held::Entries, true),
+        (Held::Entries, false),
+        (Held::SegmentSet, true),
+        (Held::SegmentSet, false),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = open(dir.path());
@@ -178,10 +179,10 @@ fn what_somebody_reads_is_never_written_again() {
         if is_sealed {
             run_background_tasks(&mut log);
         }
-        let before = (look == Look::SegmentSet).then(|| log.live.load_full());
+        let before = (held == Held::SegmentSet).then(|| log.live.load_full());
         let mut entries: Vec<_> =
             (0..30).map(|index| log.reader().entry(index).unwrap().unwrap()).collect();
-        if look == Look::SegmentSet {
+        if held == Held::SegmentSet {
             entries.clear();
         }
         run_background_tasks(&mut log);
@@ -194,7 +195,7 @@ fn what_somebody_reads_is_never_written_again() {
         }
         assert!(
             files(dir.path()).keys().all(|ino| !purged.contains(ino)),
-            "{look:?}, {is_sealed}: {purged:?} in {:?}",
+            "{held:?}, {is_sealed}: {purged:?} in {:?}",
             files(dir.path())
         );
         for (entry, batch) in entries.iter().zip(&all) {

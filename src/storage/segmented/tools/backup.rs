@@ -1,4 +1,4 @@
-//! Backups of a log that nobody has open, and restoring them.
+//! Backup of a closed log, and restoring it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use super::OpenedLog;
 use crate::entry::NodeId;
 use crate::storage::{Backup, BackupError, StorageError};
 
-/// Makes a backup of the closed log in `dir`: the directory `to`, which is not there yet or empty,
-/// and whose parent is there.
+/// Makes a backup of the closed log in `dir`: the directory `to`, which must not exist or be empty,
+/// and whose parent must exist.
 ///
-/// It holds all that the log holds, also what is not known to be committed, and shares the files
-/// with it that never change, if both are on one file system (hard links). All of it has been read
-/// and verified when this returns, and is durable. If it fails, or the machine does, there is no
-/// backup at `to`.
+/// It holds all that the log holds, including what is not known to be committed. Files that never
+/// change are shared with the log (hard links), if both are on one file system. When this returns,
+/// the backup is durable, and all of it was read and verified. If it fails, or the machine does,
+/// there is no backup at `to`.
 ///
-/// See [`DLedger::backup`](crate::DLedger::backup) for a ledger that is open, and
-/// for what to do with a backup.
+/// See [`DLedger::backup`](crate::DLedger::backup) for a ledger that is open, and for the use of a
+/// backup.
 ///
 /// # Errors
 /// Any [`BackupError`] but `Stopped`, `CalledFromWaker` and `Unsupported`: [`BackupError::InUse`]
@@ -30,17 +30,19 @@ pub fn backup(dir: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Backup, Bac
     copy(dir.as_ref(), to.as_ref(), None, Restore::OneNode)
 }
 
-/// Makes the directory `dir`, which is not there yet or empty, the log of `node` as it is in
-/// `backup`: a backup of that node or of any other member of its group, or the closed log of one.
+/// Restores `backup` to the directory `dir`, which must not exist or be empty, as the log of
+/// `node`. `backup` is a backup of that node or of any other member of its group, or the closed log
+/// of one.
 ///
-/// The backup stays as it is, and can be restored again. Costs what [`backup`] costs.
+/// The backup is not changed, and can be restored again. Costs what [`backup`] costs.
 ///
-/// A restored node has forgotten what it voted for and acknowledged since the backup. With
-/// [`Restore::OneNode`], which is right whenever any other member of the group is still there, it
-/// is marked so, and asks every other member before it takes part again: see
+/// A restored node has lost its votes and acknowledgements since the backup. With
+/// [`Restore::OneNode`], which is right whenever any other member of the group still exists, it is
+/// marked so, and asks every other member before it takes part again: see
 /// [`Builder::rejoin_empty`](crate::Builder::rejoin_empty), which is the same without a backup.
-/// (The only voter of a group has nobody to ask, and goes on at once.) With [`Restore::WholeGroup`]
-/// the nodes begin anew with what is in the backup; what the group acknowledged since is lost.
+/// (The only voter of a group has no other to ask, and continues at once.) With
+/// [`Restore::WholeGroup`] the nodes start from the backup; what the group acknowledged since is
+/// lost.
 ///
 /// # Errors
 /// Those of [`backup`], and [`BackupError::NotAMember`].
@@ -56,10 +58,10 @@ pub fn restore(
 /// How much of a group is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restore {
-    /// One node, beside others that go on, or that are down and come back.
+    /// One node, while others run, or are down and will come back.
     OneNode,
-    /// Every node, and best all from one backup: no directory of the group as it was is ever opened
-    /// again. If one is, what it acknowledged and what the restored nodes do contradict each other.
+    /// Every node, preferably all from one backup. No former directory of the group may be opened
+    /// again: what it acknowledged and what the restored nodes do would contradict each other.
     WholeGroup,
 }
 
@@ -73,7 +75,7 @@ fn copy(
     if let Some(corruption) = opened.inspection.corruption.first() {
         return Err(StorageError::from(corruption).into());
     }
-    let OpenedLog { disk, inspection, state, commit, stretches, _lock, .. } = opened;
+    let OpenedLog { disk, inspection, state, commit, segments, _lock, .. } = opened;
     let mut owner = inspection.owner;
     let members = &inspection.base.membership;
     if let Some(node) = node {
@@ -87,10 +89,10 @@ fn copy(
         owner.node = node;
     }
     let last = inspection.last.raft_index;
-    // What the only voter of a group has is committed.
+    // What the only voter of a group holds is committed.
     let commit = if members.voters.len() == 1 { last } else { commit };
     let identity = IdentityFile { directory: state.directory, owner };
-    let live = SegmentSet { base: inspection.base, stretches, gaps: Vec::new() };
+    let live = SegmentSet { base: inspection.base, segments, gaps: Vec::new() };
     let source = Source {
         disk: Arc::new(disk),
         live: Arc::new(ArcSwap::from_pointee(live)),

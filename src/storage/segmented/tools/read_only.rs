@@ -1,4 +1,4 @@
-//! A directory that is looked at and never changed.
+//! A directory that is read and never changed.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -14,8 +14,8 @@ use super::super::file_io::read_exact;
 use super::super::fs::{Disk, DiskFile, DiskMap, MapRefs};
 use crate::storage::StorageError;
 
-/// Files are read with calls, never mapped: a disk that fails then gives an error and not a signal,
-/// and memory is bounded.
+/// Files are read with system calls, never mapped: a failing disk then gives an error and not a
+/// signal, and memory is bounded.
 #[derive(Debug)]
 pub(super) struct ReadOnlyDisk {
     directory: Arc<Directory>,
@@ -47,7 +47,7 @@ impl Disk for ReadOnlyDisk {
         self.directory.path(name)
     }
 
-    /// Keeps out whoever wants to write, not others who look.
+    /// Excludes writers, not other readers.
     fn lock(&self) -> io::Result<Option<DirectoryLock>> {
         DirectoryLock::take(&self.directory, true)
     }
@@ -65,7 +65,7 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<ReadOnlyFile> {
-        self.directory.look_at(name).map(|file| ReadOnlyFile(Arc::new(file)))
+        self.directory.open_to_read(name).map(|file| ReadOnlyFile(Arc::new(file)))
     }
 
     fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
@@ -88,7 +88,7 @@ impl Disk for ReadOnlyDisk {
         Ok(())
     }
 
-    fn draw(&self) -> u128 {
+    fn random_id(&self) -> u128 {
         0 // only asked for a new directory, and none is made here
     }
 }
@@ -106,8 +106,7 @@ impl DiskFile for ReadOnlyFile {
         DiskFile::read_at(&*self.0, buffer, offset)
     }
 
-    /// Opening writes nothing but what it has just read, to the place where it read it. Here it may
-    /// as well stay as it is.
+    /// Recovery writes only what it has just read, at the same offset. Here this is skipped.
     fn write_at(&self, parts: &[IoSlice<'_>], _offset: u64) -> io::Result<usize> {
         Ok(parts.iter().map(|part| part.len()).sum())
     }
@@ -125,14 +124,14 @@ impl DiskFile for ReadOnlyFile {
     }
 }
 
-/// Looks like a map; reads when it is asked.
+/// A map that reads on demand.
 pub(super) struct ReadOnlyView {
     file: Arc<File>,
     bytes: u64,
 }
 
 impl DiskMap for ReadOnlyView {
-    /// `None` also if the disk cannot give the bytes: damage all the same.
+    /// `None` too if the disk cannot read the bytes: corruption as well.
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes> {
         offset.checked_add(len).filter(|&end| end <= self.bytes)?;
         let mut bytes = vec![0; usize::try_from(len).ok()?];
@@ -141,7 +140,7 @@ impl DiskMap for ReadOnlyView {
     }
 
     /// Slices are copies.
-    fn claims(&self) -> MapRefs {
+    fn map_refs(&self) -> MapRefs {
         MapRefs::of(Arc::downgrade(&self.file))
     }
 }

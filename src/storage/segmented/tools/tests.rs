@@ -1,4 +1,4 @@
-//! The tools, over directories that are sound, damaged, open or no log at all.
+//! The tools, on directories that are intact, corrupt, open or hold no log.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

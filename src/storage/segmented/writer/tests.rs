@@ -1,6 +1,6 @@
-//! How the segment that is made ready keeps step with the one that is written to.
+//! The spare keeps pace with the active segment.
 
-use super::super::simulated::SimulatedDisk;
+use super::super::testing::simulated_disk::SimulatedDisk;
 use super::super::tests::{owner, singles};
 use super::super::{Create, DiskLog};
 use super::*;
@@ -8,7 +8,7 @@ use crate::storage::Storage;
 
 const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// A log that was just opened, and what `act` sees of its writer.
+/// A log that was just opened, and the result of `act` on its writer.
 fn with_writer<T>(
     segment_bytes: u64,
     zero_fill: bool,
@@ -30,8 +30,8 @@ fn with_writer<T>(
     act(log.writer().unwrap())
 }
 
-/// The next spare, when the tail is filled up to each of these places: its length, and how much of
-/// it is to be written.
+/// The next spare when the active segment is filled up to each of these offsets: its length, and
+/// how much of it should be written.
 fn orders(writer: &mut Writer<SimulatedDisk>, places: &[u64]) -> Vec<Option<(u64, u64)>> {
     let order = |at: &u64| {
         writer.tail.as_mut().expect("something was appended").at = *at;
@@ -81,8 +81,8 @@ fn zeros_are_written_while_the_middle_of_the_segment_before_is_filled() {
 fn no_zeros_are_written_where_much_is_written_between_two_syncs() {
     with_writer(SEGMENT_BYTES, true, true, |writer| {
         for (syncs, at) in [
-            (0, WIDE_SYNCS_MIN * LARGE_SYNC_BYTES),
-            (WIDE_SYNCS_MIN + 1, (WIDE_SYNCS_MIN + 1) * LARGE_SYNC_BYTES),
+            (0, LARGE_SYNCS_MIN * LARGE_SYNC_BYTES),
+            (LARGE_SYNCS_MIN + 1, (LARGE_SYNCS_MIN + 1) * LARGE_SYNC_BYTES),
         ] {
             writer.syncs = syncs;
             let written = orders(writer, &[at - 1, at])

@@ -1,5 +1,5 @@
-//! Every crash state: a workload is cut before every call that changes the disk, and everything
-//! that the crash may have left is opened.
+//! Every crash state: a workload is interrupted before every call that changes the disk, and each
+//! state that the crash may have left is opened.
 //!
 //! For each state: the log opens; nothing that was reported durable before the cut is missing; what
 //! is there is a prefix of what was appended, byte for byte; the hard state is one that was saved,
@@ -15,12 +15,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::super::simulated::{CrashState, DiskImage, Rng, SimulatedDisk};
+use super::super::simulated_disk::{CrashState, DiskImage, Rng, SimulatedDisk};
+use super::driver::{Episode, LogDriver, batch_after, log_on, owner};
 use super::history::History;
-use super::workload::{Episode, Step, Trial, batch_after, log_on, owner, random_steps, workloads};
+use super::workload::{Step, random_steps, workloads};
 use crate::storage::{HardState, Storage};
 
-/// So many combinations are all tried; of more than that, as many are drawn.
+/// Up to so many combinations are all tried; of more, as many are drawn.
 const EXHAUSTIVE_MAX: u64 = 1 << 12;
 
 /// The states that a crash may leave at one cut, at most `limit`.
@@ -37,8 +38,7 @@ pub(super) fn choices_of(image: &DiskImage, limit: u64, draws: &mut Rng) -> Vec<
             .chain(torn)
             .collect();
     }
-    // Nothing, all, only one and all but one are where most mistakes show; then anything, with all
-    // odds.
+    // Nothing, all, only one and all but one reveal most mistakes; then anything, with all odds.
     let all: Vec<u32> = outcomes.iter().map(|&outcomes| outcomes as u32 - 1).collect();
     let none = vec![0; all.len()];
     let mut drawn: Vec<(Vec<u32>, bool)> = vec![(none.clone(), false), (all.clone(), false)];
@@ -78,27 +78,27 @@ fn digits(mut number: u64, outcomes: &[u64]) -> Vec<u32> {
     outcomes.iter().map(digit).collect()
 }
 
-/// Opens the log on `image`, and sees whether it is right and whether it goes on.
+/// Opens the log on `image`, checks it, and continues it.
 fn check(image: DiskImage, changes: usize, history: &History, seed: u64) -> Result<(), String> {
     let disk = SimulatedDisk::with(image, seed);
-    let mut trial = Trial::on(disk, history.after_crash(changes), seed << 20, false)?;
-    let on = |step: &Step, trial: &mut Trial| {
-        trial.step(step).map_err(|error| format!("going on with {step:?}: {error}"))
+    let mut driver = LogDriver::on(disk, history.after_crash(changes), seed << 20, false)?;
+    let on = |step: &Step, driver: &mut LogDriver| {
+        driver.step(step).map_err(|error| format!("going on with {step:?}: {error}"))
     };
     if seed.is_multiple_of(4) {
-        on(&Step::Chores, &mut trial)?;
+        on(&Step::BackgroundTasks, &mut driver)?;
     }
     if !seed.is_multiple_of(3) {
-        on(&Step::Resend(1 + (seed / 12 % 3) as usize), &mut trial)?;
+        on(&Step::Resend(1 + (seed / 12 % 3) as usize), &mut driver)?;
     }
     if seed.is_multiple_of(2) {
-        on(&Step::Append(vec![vec![300], vec![]]), &mut trial)?;
+        on(&Step::Append(vec![vec![300], vec![]]), &mut driver)?;
     }
-    on(&Step::Term, &mut trial)?;
-    on(&Step::Sync, &mut trial)?;
-    let changes = trial.disk.changes();
-    let left = trial.disk.crash_keeping_nothing();
-    Trial::on(left, trial.history.after_crash(changes), 0, false)
+    on(&Step::Term, &mut driver)?;
+    on(&Step::Sync, &mut driver)?;
+    let changes = driver.disk.changes();
+    let left = driver.disk.crash_keeping_nothing();
+    LogDriver::on(left, driver.history.after_crash(changes), 0, false)
         .map(|_| ())
         .map_err(|error| format!("after going on, {error}"))
 }
@@ -152,9 +152,9 @@ fn check_all(name: &str, episodes: &[Episode], limit: u64, seed: u64) -> u64 {
 
 /// Runs `steps` on a new log and then checks every crash state.
 fn crash_anywhere(name: &str, steps: &[Step], limit: u64, seed: u64) -> u64 {
-    let mut trial = Trial::begin(seed, true);
-    trial.run(steps);
-    check_all(name, &trial.end(), limit, seed)
+    let mut driver = LogDriver::begin(seed, true);
+    driver.run(steps);
+    check_all(name, &driver.end(), limit, seed)
 }
 
 #[test]
@@ -165,14 +165,14 @@ fn every_workload_survives_a_crash_at_every_call() {
 }
 
 /// A crash may leave a segment and take the end of the one before it, so that the segment does not
-/// count. When a leader then sends what was taken once more, it must not count again: it would win
-/// over what is appended from there on.
+/// count. When a leader then resends the lost batches, it must not count again: it would supersede
+/// what is appended from there on.
 #[test]
 fn a_segment_that_did_not_count_once_never_counts_again() {
     let one = |size| Step::Append(vec![vec![size]]);
-    let mut trial = Trial::begin(1, true);
-    trial.run(&[one(11_800), Step::Sync, one(1), one(2), one(300), one(3)]);
-    check_all("a roll behind what is not synced", &trial.end(), 512, 1);
+    let mut driver = LogDriver::begin(1, true);
+    driver.run(&[one(11_800), Step::Sync, one(1), one(2), one(300), one(3)]);
+    check_all("a roll behind what is not synced", &driver.end(), 512, 1);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a log was told, when, and what it may therefore be found to hold.
+//! The history of a log: what it was given, when, and so what it may hold after a crash.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,23 +9,23 @@ use crate::storage::{
     Base, Batch, DirectoryIdentity, HardState, LogPoint, LogReader, Recovered, StorageError,
 };
 
-/// Something that the log held at one time.
+/// The contents of the log at one time.
 #[derive(Clone, Debug)]
 pub(super) struct Moment {
-    /// How often the disk had been changed when the step began that led to this.
+    /// The number of changes of the disk when the step began that led to this.
     began: usize,
     pub(super) base: Base,
-    /// Where the log began when it was last begun anew.
+    /// The base of the last reset.
     origin: LogPoint,
-    /// All since then, what was purged included: a crash may undo a purge and keep what was
-    /// appended later.
+    /// All records since then, including purged ones: a crash may undo a purge and keep later
+    /// appends.
     records: Arc<Vec<(Batch, LogPoint)>>,
-    /// The raft index up to which the log of the moment before was kept.
+    /// The raft index up to which the previous log was kept.
     kept: u64,
     pub(super) hard_state: HardState,
     pub(super) peers: BTreeMap<NodeId, u128>,
-    /// The highest commit that the log had ever been told.
-    told: u64,
+    /// The highest commit that was ever saved.
+    commit_max: u64,
 }
 
 impl Moment {
@@ -39,11 +39,11 @@ impl Moment {
             records: Arc::default(),
             hard_state,
             peers: BTreeMap::new(),
-            told: 1,
+            commit_max: 1,
         }
     }
 
-    /// Whether it may show on a disk that was changed `changes` times: a step that had not made its
+    /// Whether it may be on a disk that was changed `changes` times: a step that had not made its
     /// first change has left no trace. What began at 0 may stem from before a crash.
     fn is_visible(&self, changes: usize) -> bool {
         self.began == 0 || self.began < changes
@@ -53,7 +53,7 @@ impl Moment {
         self.records.last().map_or(self.origin, |(_, point)| *point)
     }
 
-    /// The mark after the batch `raft_index`, also if that was purged.
+    /// The log point after the batch `raft_index`, also if that was purged.
     pub(super) fn point(&self, raft_index: u64) -> Option<LogPoint> {
         match raft_index.checked_sub(self.origin.raft_index)? {
             0 => Some(self.origin),
@@ -61,12 +61,12 @@ impl Moment {
         }
     }
 
-    /// Whether the log that `reader` shows is this one.
+    /// Whether `reader` reads this log.
     pub(super) fn compare(&self, reader: &dyn LogReader) -> Result<(), String> {
         self.compare_part(reader, &self.base, self.last())
     }
 
-    /// Whether whatever `reader` shows of this log, on a disk that has lost some of it, is as it
+    /// Whether all that `reader` can read of this log, on a disk that has lost some of it, is as it
     /// was appended.
     pub(super) fn compare_what_reads(&self, reader: &dyn LogReader) -> Result<(), String> {
         for (batch, point) in
@@ -93,7 +93,7 @@ impl Moment {
         Ok(())
     }
 
-    /// The batches behind the mark `last`, if it is one of this log's.
+    /// The batches behind the log point `last`, if it is one of this log's.
     pub(super) fn behind(&self, last: LogPoint) -> Vec<Batch> {
         let behind = self.records.iter().filter(|(_, point)| {
             point.raft_index > last.raft_index && self.point(last.raft_index) == Some(last)
@@ -101,14 +101,14 @@ impl Moment {
         behind.map(|(batch, _)| batch.clone()).collect()
     }
 
-    /// The same, but for what stands behind the batch `last`.
+    /// The same, except for what follows the batch `last`.
     pub(super) fn cut_to(&self, last: u64) -> Moment {
         let kept =
             self.records.iter().filter(|(_, point)| point.raft_index <= last).cloned().collect();
         Moment { records: Arc::new(kept), ..self.clone() }
     }
 
-    /// Whether every entry that `reader` shows passes its own checks.
+    /// Whether every entry that `reader` returns passes its own checks.
     pub(super) fn verify(&self, reader: &dyn LogReader) -> Result<(), String> {
         let batches = reader
             .batches(self.base.point.raft_index + 1, u64::MAX, u64::MAX)
@@ -116,7 +116,7 @@ impl Moment {
         batches.iter().try_for_each(|batch| batch.verify()).map_err(|error| error.to_string())
     }
 
-    /// Whether all that `reader` shows but one batch is intact.
+    /// Whether all but one batch of `reader` is intact.
     pub(super) fn compare_all_but_one(&self, reader: &dyn LogReader) -> Result<(), String> {
         let missing = self.missing(reader);
         if missing.len() <= 1 {
@@ -126,22 +126,22 @@ impl Moment {
         }
     }
 
-    /// Whether all that `reader` shows is intact but for the batches `damaged`.
+    /// Whether all batches of `reader` are intact except `damaged`.
     pub(super) fn compare_all_but(
         &self,
         reader: &dyn LogReader,
         damaged: Range<u64>,
     ) -> Result<(), String> {
         let missing = self.missing(reader);
-        let told = missing.iter().all(|raft_index| damaged.contains(raft_index));
-        if told {
+        let is_reported = missing.iter().all(|raft_index| damaged.contains(raft_index));
+        if is_reported {
             Ok(())
         } else {
             Err(format!("the batches {missing:?} cannot be read, and it names {damaged:?}"))
         }
     }
 
-    /// The batches that `reader` does not give as they were appended.
+    /// The batches that `reader` does not return as they were appended.
     fn missing(&self, reader: &dyn LogReader) -> Vec<u64> {
         let reads = |(batch, point): &&(Batch, LogPoint)| {
             reader
@@ -153,7 +153,7 @@ impl Moment {
         kept.filter(|record| !reads(record)).map(|(_, point)| point.raft_index).collect()
     }
 
-    /// Whether the log that `reader` shows is this one, from `base` to `last`. Every byte of it.
+    /// Whether `reader` reads this log, from `base` to `last`. Every byte of it.
     fn compare_part(
         &self,
         reader: &dyn LogReader,
@@ -226,7 +226,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Of a log that was never opened.
+    /// The history of a log that was never opened.
     pub(super) fn new(base: Base) -> History {
         History { moments: vec![Moment::new(base)], acknowledged: Vec::new(), opened: Vec::new() }
     }
@@ -246,8 +246,8 @@ impl History {
         self.moments.push(moment);
     }
 
-    /// Appended `batches` behind the batch `kept`, and told `commit`. Each batch is a moment of its
-    /// own: a crash may leave any of them.
+    /// Records an append of `batches` after the batch `kept`, with `commit`. Each batch is a moment
+    /// of its own: a crash may leave any of them.
     pub(super) fn append(&mut self, began: usize, kept: u64, batches: &[Batch], commit: u64) {
         self.push(began, |moment| {
             let mut records = Vec::clone(&moment.records);
@@ -261,13 +261,14 @@ impl History {
             }
             moment.records = Arc::new(records);
             moment.kept = kept;
-            moment.told = moment.told.max(commit);
+            moment.commit_max = moment.commit_max.max(commit);
         });
     }
 
     pub(super) fn save_hard_state(&mut self, began: usize, hard_state: HardState) {
         self.push(began, |moment| {
-            (moment.hard_state, moment.told) = (hard_state, moment.told.max(hard_state.commit))
+            (moment.hard_state, moment.commit_max) =
+                (hard_state, moment.commit_max.max(hard_state.commit))
         });
     }
 
@@ -285,10 +286,10 @@ impl History {
         });
     }
 
-    /// Purged up to `mark`, which is the new base.
+    /// Purged up to `point`, which is the new base.
     pub(super) fn purge(&mut self, began: usize, point: LogPoint, commit: u64) {
         self.push(began, |moment| {
-            (moment.base.point, moment.told) = (point, moment.told.max(commit))
+            (moment.base.point, moment.commit_max) = (point, moment.commit_max.max(commit))
         });
     }
 
@@ -298,8 +299,8 @@ impl History {
         self.acknowledged.push((changes, number));
     }
 
-    /// An opening returned `recovered`, which was judged to be right, when the disk had been
-    /// changed `changes` times.
+    /// An opening returned `recovered`, which was checked, when the disk had been changed `changes`
+    /// times.
     pub(super) fn open(&mut self, changes: usize, began: usize, recovered: &Recovered) {
         self.opened.push((changes, recovered.identity.incarnation, recovered.identity.directory));
         let found = find_log(&self.moments, recovered).expect("it was judged to be right").clone();
@@ -333,7 +334,7 @@ impl History {
         History { moments, acknowledged: vec![(0, 0)], opened: opened.collect() }
     }
 
-    /// As what the log was opened last.
+    /// The identity at the last opening.
     pub(super) fn identity(&self) -> DirectoryIdentity {
         let &(_, incarnation, directory) = self.opened.last().expect("it was opened");
         DirectoryIdentity { directory, incarnation, complete: true }
@@ -349,8 +350,8 @@ impl History {
             .unwrap_or(0)
     }
 
-    /// Judges what a log was found to hold when it was opened on a disk that had been changed
-    /// `changes` times and then lost its power.
+    /// Checks what a log holds when it is opened on a disk that had been changed `changes` times
+    /// and then lost its power.
     pub(super) fn judge(
         &self,
         changes: usize,
@@ -367,8 +368,7 @@ impl History {
         self.judge_among(floor..=visible, changes, recovered, reader)
     }
 
-    /// Judges what a log was found to hold when it was opened again without a crash: all that it
-    /// was told.
+    /// Checks what a log holds when it is opened again without a crash: everything.
     pub(super) fn judge_now(
         &self,
         changes: usize,
@@ -386,7 +386,7 @@ impl History {
         reader: &dyn LogReader,
     ) -> Result<(), String> {
         if !recovered.corruption.is_empty() {
-            return Err(format!("a sound log is called damaged: {:?}", recovered.corruption));
+            return Err(format!("an intact log is called corrupt: {:?}", recovered.corruption));
         }
         let moments = &self.moments[numbers];
         let Some(moment) = find_log(moments, recovered) else {
@@ -413,14 +413,15 @@ impl History {
                 recovered.hard_state
             ));
         }
-        let (base, last, told) = (
+        let (base, last, commit_max) = (
             recovered.base.point.raft_index,
             recovered.last.raft_index,
-            moments[moments.len() - 1].told,
+            moments[moments.len() - 1].commit_max,
         );
-        if commit < base || commit > last || commit > told.max(base) {
+        if commit < base || commit > last || commit > commit_max.max(base) {
             return Err(format!(
-                "commit {commit} in a log from {base} to {last}, and {told} the most that it was told"
+                "commit {commit} in a log from {base} to {last}, and the highest that was saved \
+                 is {commit_max}"
             ));
         }
         let peers: BTreeMap<_, _> = recovered.peers.iter().copied().collect();

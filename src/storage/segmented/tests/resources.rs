@@ -1,10 +1,14 @@
-//! How much of a log is mapped and held open, however long it is and whoever reads it; and what is
-//! left of earlier lives.
+//! Limits: how much of a log is mapped and open, whatever its length and its readers; and what
+//! earlier runs leave.
 
 use std::sync::Arc;
 
-use super::super::maps::Maps;
-use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
+use super::super::map_cache::Mapped;
+use super::super::real_disk::RealDisk;
+use super::super::rewrite::REWRITE_SUFFIX;
+use super::super::segment::Maps;
+use super::super::spare::SPARE_SUFFIX;
+use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
 use super::*;
 use crate::primitives::thread;
 
@@ -63,14 +67,14 @@ fn what_is_read_again_and_again_stays_mapped() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = of_segments(dir.path(), 20);
     let (reader, live) = (log.reader(), log.live.load_full());
-    let favourite = &live.stretches[0].segment;
+    let hot = &live.segments[0].segment;
     reader.entry(0).unwrap();
-    let first = favourite.cached().expect("it was read just now");
+    let first = hot.cached().expect("it was read just now");
     for index in 1..19 {
         reader.entry(index).unwrap();
         reader.entry(0).unwrap();
     }
-    assert!(favourite.cached().is_some_and(|now| Arc::ptr_eq(&first, &now)));
+    assert!(hot.cached().is_some_and(|now| Arc::ptr_eq(&first, &now)));
 }
 
 #[test]
@@ -86,8 +90,7 @@ fn nothing_is_kept_of_a_map_that_could_not_be_made() {
     assert_eq!(reader.entry(0).unwrap(), all[0].entry(0).unwrap());
 }
 
-/// Nothing is synced and no chore run: the log makes durable and seals by itself what would be too
-/// much.
+/// Without syncs and background tasks, the log itself syncs and seals what would be too much.
 #[test]
 fn full_segments_are_not_held_open_without_end() {
     let dir = tempfile::tempdir().unwrap();
@@ -98,7 +101,7 @@ fn full_segments_are_not_held_open_without_end() {
         log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
         was_behind |= log.is_behind();
         let unsealed =
-            log.live.load().stretches.iter().filter(|stretch| !stretch.segment.is_sealed()).count();
+            log.live.load().segments.iter().filter(|part| !part.segment.is_sealed()).count();
         assert!(unsealed <= 8, "{unsealed} segments are held open");
     }
     assert!(was_behind, "it asks for a sync before it comes to that");
@@ -135,7 +138,7 @@ fn what_cannot_be_sealed_or_removed_is_tried_again() {
     assert!(count() <= 2, "{} segments are still there", count());
 }
 
-/// A failed sync leaves in memory, for readers to see, what the disk does not have.
+/// A failed sync leaves data in memory, visible to readers, that the disk does not have.
 #[test]
 fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
     let options = SegmentOptions { segment_bytes: 8 << 20, ..SMALL };
@@ -159,7 +162,7 @@ fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
     assert_eq!((recovered.last, recovered.corruption), (found, Vec::new()));
 }
 
-/// As on Windows, where a file cannot be removed as long as somebody has it mapped.
+/// As on Windows, where a mapped file cannot be removed.
 #[test]
 fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
     let disk = SimulatedDisk::new(2);
@@ -188,7 +191,7 @@ fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
     assert!(count() <= 2, "{} segments are still there, of {stuck}", count());
 }
 
-/// A process that is killed over and over before its chores have run.
+/// A process that is killed again and again before its background tasks run.
 #[test]
 fn what_earlier_lives_left_goes_before_anything_new_is_made() {
     let dir = tempfile::tempdir().unwrap();
@@ -200,19 +203,16 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
     sync(&mut log);
     drop(log);
     let mut copy = killed(dir.path());
-    for life in 0..20 {
+    for run in 0..20 {
         let (mut log, recovered) = open(copy.path());
         assert_eq!(recovered.last, point);
-        // A spare is made, and a file is left as if the life had ended while it was made.
+        // A spare is made, and a file is left as if the run had ended while it was made.
         let background_task = log.next_task();
         background_task.into_iter().for_each(|background_task| background_task());
+        std::fs::write(copy.path().join(format!("{run:016x}-{:016x}{}", 9, SPARE_SUFFIX)), [1; 9])
+            .unwrap();
         std::fs::write(
-            copy.path().join(format!("{life:016x}-{:016x}{}", 9, spare::SPARE_SUFFIX)),
-            [1; 9],
-        )
-        .unwrap();
-        std::fs::write(
-            copy.path().join(format!("{life:016x}-{:016x}{}", 9, rewrite::MEND_SUFFIX)),
+            copy.path().join(format!("{run:016x}-{:016x}{}", 9, REWRITE_SUFFIX)),
             [1; 9],
         )
         .unwrap();
@@ -222,14 +222,14 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
         let names = std::fs::read_dir(copy.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let left = names.filter(|name| {
             let name = name.to_string_lossy();
-            name.ends_with(spare::SPARE_SUFFIX) || name.ends_with(rewrite::MEND_SUFFIX)
+            name.ends_with(SPARE_SUFFIX) || name.ends_with(REWRITE_SUFFIX)
         });
-        assert!(left.count() <= 4, "life {life}: more is left each time");
+        assert!(left.count() <= 4, "run {run}: more is left each time");
     }
 }
 
-/// A panic stands for the end of a process. A log that is open by then is closed on the way up,
-/// which writes what the dead process has not.
+/// A panic models the end of a process. An open log is closed while it unwinds, which writes what
+/// the dead process would not have.
 #[test]
 fn a_process_that_ends_while_it_sweeps_writes_nothing_more() {
     let disk = SimulatedDisk::new(1);
@@ -266,7 +266,7 @@ fn one_segment_at_least_is_mapped() {
 
 /// Segments of the log that are held open, the one that takes records included.
 fn unsealed<D: Disk>(log: &DiskLog<D>) -> usize {
-    log.live.load().stretches.iter().filter(|stretch| !stretch.segment.is_sealed()).count()
+    log.live.load().segments.iter().filter(|part| !part.segment.is_sealed()).count()
 }
 
 /// A log on a simulated disk with as many full segments held open as may be. All of it is durable.

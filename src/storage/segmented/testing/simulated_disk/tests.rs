@@ -25,7 +25,7 @@ fn disk() -> (SimulatedDisk, SimulatedFile) {
     (disk, file)
 }
 
-/// What every combination of outcomes makes of the disk.
+/// The disk after every combination of outcomes.
 fn states<T: Ord>(disk: &SimulatedDisk, look: impl Fn(&SimulatedDisk) -> T) -> BTreeSet<T> {
     let image = disk.image();
     let units = image.unsynced();
@@ -124,7 +124,7 @@ fn a_failed_sync_forgets_and_the_next_one_succeeds() {
             then: CallFailure::Error(io::ErrorKind::Other),
         });
         assert!(file.sync_data().is_err());
-        assert!(file.sync_data().is_ok(), "nobody is told again");
+        assert!(file.sync_data().is_ok(), "it is not reported again");
         assert_eq!(contents(&disk, "a").unwrap(), [2; 4096], "the cache still shows it");
         disk.evict();
         let seen = contents(&disk, "a").unwrap();

@@ -1,25 +1,25 @@
-//! What is on a simulated disk: for every file what a reader sees, what a crash is sure to leave,
-//! and what lies between the two.
+//! The contents of a simulated disk: for every file what a reader sees, what is certain to survive
+//! a crash, and what is in between.
 //!
 //! # What a crash may leave
 //!
 //! Each of these is a [`UnsyncedChange`], and every combination of their outcomes is a legal state
 //! after a crash:
 //!
-//! - A sector of 512 bytes that was written and not synced: as it was last synced, or as any write
-//!   since then left it. (The kernel writes pages back when it likes.) A sector is written whole or
-//!   not at all; [`settle`](Platter::settle) can be told to tear some between two bytes.
+//! - A sector of 512 bytes that was written and not synced: as last synced, or as left by any write
+//!   since. (The kernel writes pages back at any time.) A sector is written as a whole or not at
+//!   all; [`settle`](DiskImage::settle) can tear some between two bytes.
 //! - The length of a file that was changed and not synced: any that it had since the last sync.
-//!   What lies behind the length is not there.
-//! - A file that was created, renamed or removed without a sync of the directory: each single
-//!   change took place or did not, independent of the others. A rename is one change: the file has
-//!   the old name or the new one, never both and never none.
+//!   What lies behind the length is gone.
+//! - A file that was created, renamed or removed without a sync of the directory: each change took
+//!   place or did not, independent of the others. A rename is one change: the file has the old name
+//!   or the new one, never both and never none.
 //!
-//! ext4 and xfs keep changes of names in order, so what they leave is a subset of this; btrfs,
-//! which logs single files, does not. Syncing a file says nothing about its name, and syncing the
-//! directory nothing about the bytes in its files.
+//! ext4 and xfs keep changes of names in order, so they leave a subset of this; btrfs, which logs
+//! single files, does not. Syncing a file does not sync its name, and syncing the directory does
+//! not sync the bytes of its files.
 //!
-//! Cloning a platter costs a few pointers a file, so that thousands of crash states can be made
+//! Cloning an image costs a few pointers per file, so that thousands of crash states can be made
 //! from one.
 
 use std::collections::BTreeMap;
@@ -28,9 +28,9 @@ use std::sync::Arc;
 use super::rng::Rng;
 
 pub(crate) const SECTOR_BYTES: usize = 512;
-/// Room is given out in pieces of this size.
+/// The unit of allocation.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
-/// More unsynced versions of one sector than this are not told apart; the oldest go first.
+/// At most so many unsynced versions of one sector are kept; the oldest are dropped first.
 const VERSIONS_MAX: usize = 16;
 
 /// The bytes of a sector. `None`: all zeros, which costs nothing.
@@ -68,7 +68,7 @@ impl Image {
         }
     }
 
-    /// Copies what there is from `offset` on; returns how much.
+    /// Copies bytes from `offset` on; returns how many.
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
         let count = self.bytes.saturating_sub(offset).min(buffer.len() as u64) as usize;
         let buffer = &mut buffer[..count];
@@ -93,13 +93,13 @@ pub(super) struct Node {
     pub(super) live: Image,
     /// What was synced.
     durable: Image,
-    /// What each sector was since, oldest first.
+    /// The versions of each sector since then, oldest first.
     versions: BTreeMap<u64, Vec<Sector>>,
-    /// The lengths that the file had since, oldest first.
+    /// The lengths of the file since then, oldest first.
     lengths: Vec<u64>,
-    /// How far room was set aside.
+    /// How far blocks are allocated.
     pub(super) allocated: u64,
-    /// Held by whoever has the file open or mapped.
+    /// Held while the file is open or mapped.
     pub(super) open: Arc<()>,
 }
 
@@ -131,8 +131,8 @@ impl Node {
             bytes[at..at + data.len()].copy_from_slice(data);
             (bytes != [0; SECTOR_BYTES]).then(|| Arc::new(bytes))
         };
-        // Compared with what the disk will have, not with what readers see: the two differ once a
-        // sync has failed.
+        // Compared with what the disk will have, not with what readers see: the two differ after a
+        // failed sync.
         let newest = self
             .versions
             .get(&number)
@@ -160,7 +160,7 @@ impl Node {
         !self.versions.is_empty() || !self.lengths.is_empty()
     }
 
-    /// Whatever readers see of what was written is safe from here on.
+    /// All that readers see is durable from here on.
     pub(super) fn sync(&mut self) {
         for (number, mut versions) in std::mem::take(&mut self.versions) {
             self.durable.put(number, versions.pop().flatten());
@@ -170,15 +170,15 @@ impl Node {
         }
     }
 
-    /// What ext4 does when a sync fails: some of it reached the disk, and all of it counts as clean
-    /// from here on. Nobody is told again.
+    /// As ext4 when a sync fails: some of it reached the disk, and all of it counts as clean from
+    /// here on. No later sync reports it.
     pub(super) fn forget(&mut self, draws: &mut Rng) {
         let choices: Vec<u32> =
             self.outcomes().map(|(_, outcomes)| draws.below(u64::from(outcomes)) as u32).collect();
         self.settle(&choices, &mut None);
     }
 
-    /// What memory pressure does: readers see what is on the disk, where nothing waits to be
+    /// As under memory pressure: readers see what is on the disk, where nothing is waiting to be
     /// written.
     pub(super) fn evict(&mut self) {
         let mut seen = self.durable.clone();
@@ -189,7 +189,7 @@ impl Node {
         self.live = seen;
     }
 
-    /// What is unsynced: the sector, or `None` for the length; and in how many ways a crash may
+    /// The unsynced changes: the sector, or `None` for the length; and in how many ways a crash may
     /// leave it.
     fn outcomes(&self) -> impl Iterator<Item = (Option<u64>, u32)> + '_ {
         let sectors = self
@@ -200,7 +200,7 @@ impl Node {
         sectors.chain(lengths)
     }
 
-    /// Makes the chosen outcomes durable, in the order of [`outcomes`](Node::outcomes), and forgets
+    /// Makes the chosen outcomes durable, in the order of [`outcomes`](Node::outcomes), and drops
     /// the others.
     fn settle(&mut self, choices: &[u32], torn: &mut Option<&mut Rng>) {
         let versions = std::mem::take(&mut self.versions);
@@ -228,7 +228,7 @@ impl Node {
     }
 }
 
-/// The power went away while `new` was written over `old`: it stops somewhere in between.
+/// The power failed while `new` was written over `old`: the write stops somewhere in between.
 fn tear(old: &Sector, new: &Sector, draws: &mut Rng) -> Sector {
     let at = draws.below(SECTOR_BYTES as u64 + 1) as usize;
     let whole = |sector: &Sector| sector.as_ref().map_or([0; SECTOR_BYTES], |sector| **sector);
@@ -237,14 +237,14 @@ fn tear(old: &Sector, new: &Sector, draws: &mut Rng) -> Sector {
     (torn != [0; SECTOR_BYTES]).then(|| Arc::new(torn))
 }
 
-/// A change of names: `file` is called `name` from here on, or is called nothing.
+/// A change of names: `file` gets the name `name`, or none.
 #[derive(Clone, Debug)]
 struct NameChange {
     file: FileId,
     name: Option<String>,
 }
 
-/// Which file has which name, seen from both sides.
+/// The names of files, in both directions.
 #[derive(Clone, Debug, Default)]
 struct Names {
     files: BTreeMap<String, FileId>,
@@ -256,7 +256,7 @@ impl Names {
         self.names.contains_key(&file)
     }
 
-    /// Gives back the file that had the name before, if another had it.
+    /// Returns the file that had the name before, if another had it.
     fn apply(&mut self, naming: &NameChange) -> Option<FileId> {
         if let Some(name) = self.names.remove(&naming.file) {
             self.files.remove(&name);
@@ -269,8 +269,7 @@ impl Names {
     }
 }
 
-/// Something unsynced, and in how many ways a crash may leave it. Outcome 0 is that it never
-/// happened.
+/// An unsynced change, and in how many ways a crash may leave it. Outcome 0: it never happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnsyncedChange {
     pub(crate) what: String,
@@ -284,7 +283,7 @@ pub(crate) struct DiskImage {
     names: Names,
     durable_names: Names,
     namings: Vec<NameChange>,
-    /// Files that have lost their name, and may still be open.
+    /// Files without a name that may still be open.
     nameless: Vec<FileId>,
     made: u64,
 }
@@ -327,7 +326,7 @@ impl DiskImage {
         self.drop_nameless();
     }
 
-    /// A sync of the directory failed: some changes reached the disk, and none is tried again.
+    /// A sync of the directory failed: some changes reached the disk, and none is retried.
     pub(super) fn forget_names(&mut self, draws: &mut Rng) {
         for naming in std::mem::take(&mut self.namings) {
             if draws.chance(128) {
@@ -336,7 +335,7 @@ impl DiskImage {
         }
     }
 
-    /// Files that have no name and never will are gone with the last who has them open.
+    /// Frees files that can never have a name again and are not open.
     fn drop_nameless(&mut self) {
         let DiskImage { files, names, durable_names, nameless, .. } = self;
         nameless.retain(|file| {
@@ -349,7 +348,7 @@ impl DiskImage {
         });
     }
 
-    /// How much room is taken, by files that have a name or are open.
+    /// The bytes in use, by files that have a name or are open.
     pub(super) fn taken(&self) -> u64 {
         let counts =
             |file: &FileId, node: &Node| Arc::strong_count(&node.open) > 1 || self.names.has(*file);
@@ -374,7 +373,7 @@ impl DiskImage {
         survivors
     }
 
-    /// What a crash at this moment would have to decide.
+    /// The unsynced changes that a crash at this moment would decide.
     pub(crate) fn unsynced(&self) -> Vec<UnsyncedChange> {
         let mut units: Vec<UnsyncedChange> = self
             .namings
@@ -390,9 +389,8 @@ impl DiskImage {
         units
     }
 
-    /// The disk as a crash leaves it that decides each of [`unsynced`](Platter::unsynced) as
-    /// `choices` say, below the number of outcomes. With `torn`, some of the sectors are torn
-    /// instead.
+    /// The disk after a crash that decides each of [`unsynced`](DiskImage::unsynced) by `choices`,
+    /// each below the number of outcomes. With `torn`, some of the sectors are torn instead.
     pub(crate) fn settle(&self, choices: &[u32], mut torn: Option<&mut Rng>) -> DiskImage {
         let (mut left, rest) = (DiskImage { made: self.made, ..DiskImage::default() }, choices);
         let (name_choices, mut rest) = rest.split_at(self.namings.len());
@@ -418,7 +416,7 @@ impl DiskImage {
         self.files.values_mut().for_each(|node| Arc::make_mut(node).evict());
     }
 
-    /// Flips one bit of a file, on the disk and for all who read it.
+    /// Flips one bit of a file, on the disk and for all readers.
     pub(super) fn flip(&mut self, file: FileId, bit: u64) {
         let node = self.node_mut(file);
         let (number, inside) =
@@ -431,7 +429,7 @@ impl DiskImage {
     }
 }
 
-/// A file after a crash. One that had nothing unsynced is shared, not copied.
+/// A file after a crash. One without unsynced changes is shared, not copied.
 fn settled(node: &Arc<Node>, choices: &[u32], torn: &mut Option<&mut Rng>) -> Arc<Node> {
     let mut left = Node::clone(node);
     left.settle(choices, torn);

@@ -1,15 +1,18 @@
-//! A crash anywhere while a damaged log is mended: afterwards it is as damaged as before or less,
-//! says so, and can still be mended to the last batch.
+//! A crash anywhere while a corrupt log is repaired: afterwards it is as corrupt as before or less,
+//! says so, and can still be repaired to the last batch.
 
-use super::super::simulated::{CallFailure, CallFault, CallKind, DiskImage, Rng, SimulatedDisk};
-use super::super::{Disk, STATE_NAME};
+use super::super::simulated_disk::{
+    CallFailure, CallFault, CallKind, DiskImage, Rng, SimulatedDisk,
+};
 use super::crash_states::choices_of;
-use super::workload::{batch_after, log_on, owner};
+use super::driver::{batch_after, log_on, owner};
+use crate::storage::segmented::fs::Disk;
+use crate::storage::segmented::metadata::STATE_NAME;
 use crate::storage::{
     Batch, Corruption, HardState, LogPoint, Recovered, RepairAction, Storage, StorageError,
 };
 
-/// How a log is damaged.
+/// How a log is corrupt.
 #[derive(Clone, Copy, Debug)]
 enum CorruptionKind {
     Payload,
@@ -42,7 +45,7 @@ fn fill(disk: &SimulatedDisk, count: u64, sealed: bool) -> Vec<Batch> {
     all
 }
 
-/// Damages the copy of each batch of `hits`.
+/// Corrupts the copy of each batch of `hits`.
 fn corruption(disk: &SimulatedDisk, all: &[Batch], hits: &[usize], corruption: CorruptionKind) {
     for hit in hits {
         let body = all[*hit].body();
@@ -51,7 +54,8 @@ fn corruption(disk: &SimulatedDisk, all: &[Batch], hits: &[usize], corruption: C
         names.sort();
         let place = names.iter().find_map(|name| {
             let mut bytes = vec![0; disk.bytes_of(name) as usize];
-            super::super::file_io::read_full(&disk.open(name).unwrap(), &mut bytes, 0).unwrap();
+            crate::storage::segmented::file_io::read_full(&disk.open(name).unwrap(), &mut bytes, 0)
+                .unwrap();
             Some((name, bytes.windows(body.len()).position(|window| window == *body)?))
         });
         let Some((name, at)) = place else { continue };
@@ -66,8 +70,8 @@ fn corruption(disk: &SimulatedDisk, all: &[Batch], hits: &[usize], corruption: C
     }
 }
 
-/// Mends what is open, so many batches at a time. It is let begin behind `base` before, unless it
-/// does.
+/// Repairs the open log, so many batches at a time. Its base is moved to `base` first, unless it is
+/// there.
 fn repair(
     log: &mut dyn Storage,
     mut recovered: Recovered,
@@ -89,8 +93,8 @@ fn repair(
     Ok(recovered)
 }
 
-/// Opens the log on `image`: nothing is lost but some of what was `lost` before, that is told, and
-/// all of it can be mended.
+/// Opens the log on `image`: nothing is lost but some of what was `lost` before, that is reported, and
+/// all of it can be repaired.
 fn check(
     image: DiskImage,
     all: &[Batch],
@@ -107,25 +111,26 @@ fn check(
         let is_in = |corruption: &[Corruption]| {
             corruption.iter().any(|corruption| corruption.raft_indexes.contains(&raft_index))
         };
-        let is_told = is_in(&recovered.corruption) && is_in(lost);
+        let is_known = is_in(&recovered.corruption) && is_in(lost);
         match reader.batches(raft_index, raft_index + 1, 0) {
             Ok(found) if found == std::slice::from_ref(batch) => {}
-            other if is_told && other.is_err() => {}
+            other if is_known && other.is_err() => {}
             other => {
                 return Err(format!(
-                    "batch {raft_index}: {other:?}, and told is {:?}",
+                    "batch {raft_index}: {other:?}, and reported is {:?}",
                     recovered.corruption
                 ));
             }
         }
     }
-    let mended = repair(&mut log, recovered, all, base, 5).map_err(|error| error.to_string())?;
+    let repaired = repair(&mut log, recovered, all, base, 5).map_err(|error| error.to_string())?;
     let first = base.map_or(2, |base| base.raft_index + 1);
     let found = reader.batches(first, u64::MAX, u64::MAX).map_err(|error| error.to_string())?;
-    if found != all[first as usize - 2..] || mended.last.raft_index != all.len() as u64 + 1 {
-        return Err(format!("it was mended to {:?}", mended.last));
+    if found != all[first as usize - 2..] || repaired.last.raft_index != all.len() as u64 + 1 {
+        return Err(format!("it was repaired to {:?}", repaired.last));
     }
-    log.append(&[batch_after(&mended.last, 2, 99, &[5])], 1).map_err(|error| error.to_string())?;
+    log.append(&[batch_after(&repaired.last, 2, 99, &[5])], 1)
+        .map_err(|error| error.to_string())?;
     log.begin_sync().wait().map_err(|error| error.to_string())?;
     while let Some(background_task) = log.next_task() {
         background_task();
@@ -143,8 +148,8 @@ fn check(
     Ok(())
 }
 
-/// Damages such a log, mends it, and looks at it after a crash at any moment meanwhile. Returns in
-/// how many states.
+/// Corrupts such a log, repairs it, and checks it after a crash at any moment meanwhile. Returns
+/// the number of states.
 fn crash_while_mending(
     count: u64,
     sealed: bool,
@@ -178,7 +183,11 @@ fn crash_while_mending(
             let mut torn_draws = torn.then(|| Rng::new(seed));
             let state = cut.image.settle(&choices, torn_draws.as_mut());
             check(state, &all, &lost, base, seed).unwrap_or_else(|why| {
-                panic!("{kind:?} {hits:?} of {count}, sealed {sealed}, behind {base:?}, cut {} before {:?}: {why}", cut.number, cut.before)
+                let (number, before) = (cut.number, cut.before);
+                panic!(
+                    "{kind:?} {hits:?} of {count}, sealed {sealed}, behind {base:?}, \
+                     cut {number} before {before:?}: {why}"
+                )
             });
             states += 1;
         }
@@ -226,9 +235,9 @@ fn a_crash_anywhere_while_a_log_is_let_begin_later_loses_nothing_behind() {
     assert!(states > 500, "only {states} states");
 }
 
-/// Seeds 6056982 and 6068092 ended with a log that had said what it lacked, and after a power cut
-/// took it for a write that was cut short: all that told the two apart was the watermark, and that
-/// had been shown by the kernel and was not on the disk, since a sync of it had failed.
+/// Regression, seeds 6056982 and 6068092: a log had reported what it lacked, and after a power cut
+/// took it for a torn write: only the watermark told the two apart, and that was in the page cache
+/// and not on the disk, since a sync of it had failed.
 #[test]
 fn what_tells_damage_from_a_torn_write_is_written_once_more() {
     let lacking = |disk: &SimulatedDisk| {
@@ -239,7 +248,7 @@ fn what_tells_damage_from_a_torn_write_is_written_once_more() {
             .flat_map(|corruption| corruption.raft_indexes.clone())
             .collect::<Vec<u64>>()
     };
-    // By its seed a disk draws what a sync that fails has brought to it before.
+    // The seed of a disk decides what a failed sync has written.
     for seed in 0..20 {
         let disk = SimulatedDisk::new(seed);
         let mut all = fill(&disk, 3, false);

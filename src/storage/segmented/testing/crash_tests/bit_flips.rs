@@ -1,9 +1,9 @@
-//! Every single flipped bit, in every file of a small log: it is noticed, or it does no harm.
+//! Every single flipped bit, in every file of a small log: it is detected, or it is harmless.
 //!
-//! Noticed: the log opens and names the one batch that is damaged, or reading what was hit fails
-//! with a typed error. No harm: everything is as it was. Never: a batch, a mark or an entry that is
-//! not what was appended, or a log that is shorter than what was synced and does not say so. (With
-//! one exception, which `format.md` owns up to: a flip and a power cut in one, in what the very
+//! Detected: the log opens and names the one batch that is corrupt, or reading it fails with a
+//! typed error. Harmless: everything is as before. Never: a batch, a log point or an entry that is
+//! not what was appended, or a log that is shorter than what was synced and does not report it.
+//! (With one exception, described in `format.md`: a flip and a power cut at once, in what the very
 //! last sync made durable.)
 //!
 //! `cargo test --release --lib bit_flips -- --ignored --nocapture` flips all of them.
@@ -12,28 +12,29 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::format::RECORDS_AT;
-use super::super::fs::Disk;
-use super::super::simulated::{DiskImage, SimulatedDisk};
+use super::super::simulated_disk::{DiskImage, SimulatedDisk};
+use super::driver::{LogDriver, log_on, owner};
 use super::history::Moment;
-use super::workload::{Step, Trial, log_on, owner};
+use super::workload::Step;
+use crate::storage::segmented::format::RECORDS_AT;
+use crate::storage::segmented::fs::Disk;
 use crate::storage::{Corruption, DirectoryIdentity, Recovered, Storage, StorageError};
 
-/// A log in which there is one of everything: sealed segments, one that was cut, a tail, a purged
-/// head, votes and peers.
+/// A log with one of everything: sealed segments, a truncated one, an active one, a purged one,
+/// votes and peers.
 struct Small {
     image: DiskImage,
     moment: Moment,
     identity: DirectoryIdentity,
-    /// The raft index up to which something on the disk bears witness that it was durable.
+    /// The raft index up to which something on the disk is evidence that it was durable.
     max_evidence: u64,
 }
 
 fn small(closed: bool) -> Small {
     use Step::*;
-    let mut trial = Trial::begin(7, false);
+    let mut driver = LogDriver::begin(7, false);
     let one = |size| Append(vec![vec![size, 3, 0]]);
-    trial.run(&[
+    driver.run(&[
         one(3000),
         one(4000),
         Append(vec![vec![]]),
@@ -41,48 +42,47 @@ fn small(closed: bool) -> Small {
         one(2000),
         one(3000),
         Sync,
-        Chores,
+        BackgroundTasks,
         Commit(2),
         Purge(3),
         Sync,
-        Chores,
+        BackgroundTasks,
     ]);
-    trial.run(&[
-        Remember(1),
+    driver.run(&[
+        SavePeer(1),
         Term,
-        CrashState(1, vec![vec![50, 60]]),
+        Truncate(1, vec![vec![50, 60]]),
         Append(vec![vec![]]),
         one(700),
         Sync,
-        Chores,
+        BackgroundTasks,
     ]);
-    let before = trial.history.now().last().raft_index;
-    trial.run(&[one(800), one(900), Term, Sync]);
-    let moment = trial.history.now().clone();
-    // What the last sync made durable has no witness until something is written and synced after
+    let before = driver.history.now().last().raft_index;
+    driver.run(&[one(800), one(900), Term, Sync]);
+    let moment = driver.history.now().clone();
+    // What the last sync made durable has no evidence until something is written and synced after
     // it.
     let max_evidence = if closed { moment.last().raft_index } else { before };
-    let identity = trial.history.identity();
-    let disk = trial.disk.clone();
+    let identity = driver.history.identity();
+    let disk = driver.disk.clone();
     if closed {
-        trial.log = None;
+        driver.log = None;
     }
     let image = disk.crash_keeping_nothing().image();
     Small { image, moment, identity, max_evidence }
 }
 
-/// What became of a flip.
+/// The effect of a flip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
     NoticedOnOpening,
     NoticedOnReading,
-    /// The batches of a last sync that nothing bears witness to, taken for torn by the crash.
+    /// The batches of a last sync without evidence, taken for torn by the crash.
     TakenForTorn,
     Harmless,
 }
 
-/// Flips `bit` of the file `name` and looks at everything. `Err` says what is wrong with what is
-/// seen.
+/// Flips `bit` of the file `name` and reads everything. `Err` says what is wrong.
 fn flip(small: &Small, name: &str, bit: u64) -> Result<Outcome, String> {
     let disk = SimulatedDisk::with(small.image.clone(), bit);
     disk.flip(name, bit);
@@ -125,8 +125,8 @@ fn check_recovered(small: &Small, recovered: &Recovered) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("opened as {recovered:?}")) }
 }
 
-/// A damaged log names one batch, or none if something beside the batches was hit; gives all others
-/// as they were appended, and takes nothing.
+/// A corrupt log names one batch, or none if the flip is outside of batches; it returns all others
+/// as they were appended, and accepts no writes.
 fn check_damaged(
     small: &Small,
     recovered: &Recovered,
@@ -135,7 +135,7 @@ fn check_damaged(
 ) -> Result<(), String> {
     let Corruption { raft_indexes, .. } = corruption;
     if recovered.corruption.len() > 1 || raft_indexes.end - raft_indexes.start > 1 {
-        return Err(format!("one flip is told as {:?}", recovered.corruption));
+        return Err(format!("one flip is reported as {:?}", recovered.corruption));
     }
     let reader = log.reader();
     small.moment.compare_what_reads(&*reader)?;
@@ -149,11 +149,11 @@ fn check_damaged(
     }
     match log.save_hard_state(recovered.hard_state) {
         Err(StorageError::Corrupt { .. }) => Ok(()),
-        other => Err(format!("a damaged log was to be changed: {other:?}")),
+        other => Err(format!("a corrupt log was changed: {other:?}")),
     }
 }
 
-/// Flips every `stride`-th bit of every file, and counts what became of it by the kind of file.
+/// Flips every `stride`-th bit of every file, and counts the effects by kind of file.
 fn flip_all(small: &Small, stride: u64) -> BTreeMap<(String, Outcome), u64> {
     let disk = SimulatedDisk::with(small.image.clone(), 0);
     let files: Vec<(String, u64)> = disk
@@ -205,16 +205,15 @@ fn a_flipped_bit_is_noticed_or_harmless() {
     );
 }
 
-/// What the very last sync made durable may look torn after a power cut, for its witness may be
-/// lost with the power. The opening after that makes all of it durable once more, and was itself no
-/// witness: a bit that flipped later still cut the last batch off. Seeds 818413 and 901735 of the
-/// simulator showed it.
+/// Regression, seeds 818413 and 901735: what the very last sync made durable may look torn after a
+/// power cut, for its evidence may be lost. The opening after that makes all of it durable again,
+/// but was no evidence itself: a bit that flipped later still cut the last batch off.
 #[test]
 fn what_an_opening_has_found_is_not_taken_for_torn_later() {
-    let mut trial = Trial::begin(3, false);
-    trial.run(&[Step::Append(vec![vec![900]]), Step::Sync]);
-    let last = trial.history.now().last();
-    let disk = trial.disk.crash_keeping_nothing();
+    let mut driver = LogDriver::begin(3, false);
+    driver.run(&[Step::Append(vec![vec![900]]), Step::Sync]);
+    let last = driver.history.now().last();
+    let disk = driver.disk.crash_keeping_nothing();
     let mut log = log_on(&disk);
     assert_eq!(log.open(&owner()).unwrap().last, last);
     let disk = disk.kill();

@@ -1,20 +1,19 @@
-//! A disk in memory that does whatever a real one may do, and some of what a broken one does: for
+//! A disk in memory that does whatever a real one may do, and some of what a broken one does, for
 //! tests and simulations.
 //!
-//! It keeps what readers see apart from what was synced ([`image`](self::platter) says what a crash
-//! makes of the difference), numbers every call, and can be told to misbehave:
+//! It keeps what readers see apart from what was synced ([`disk_image`] says what a crash makes of
+//! the difference), numbers every call, and can be made to fail:
 //!
-//! - [`crash`](SimulatedDisk::crash) cuts the power, [`kill`](SimulatedDisk::kill) only the
-//!   process. Both give back a new disk; whoever still holds the old one sees it as it was then,
-//!   and cannot change it any more.
-//! - [`plan`](SimulatedDisk::plan) makes the n-th call of some kind fail, stop short or go astray.
-//!   A sync that fails forgets what it should have written, as ext4 does: some of it is on the
-//!   disk, and the next sync succeeds without having done anything. A sync of the directory that
-//!   fails leaves the file system read-only until the next boot, as a journal that cannot be
-//!   written does on ext4 and xfs.
-//! - [`evict`](SimulatedDisk::evict) drops the cache, which is when readers learn what a failed
-//!   sync has lost.
-//! - [`set_room`](SimulatedDisk::set_room) makes it small.
+//! - [`crash`](SimulatedDisk::crash) cuts the power, [`kill`](SimulatedDisk::kill) ends only the
+//!   process. Both return a new disk; a holder of the old one sees it as it was then, and cannot
+//!   change it any more.
+//! - [`plan`](SimulatedDisk::plan) makes the n-th call of some kind fail, stop short or write to a
+//!   wrong offset. A failed sync drops what it should have written, as on ext4: some of it is on
+//!   the disk, and the next sync succeeds without having written anything. A failed sync of the
+//!   directory leaves the file system read-only until the next boot, as on ext4 and xfs when the
+//!   journal cannot be written.
+//! - [`evict`](SimulatedDisk::evict) drops the cache; then readers see what a failed sync has lost.
+//! - [`set_room`](SimulatedDisk::set_room) limits its space.
 //! - [`flip`](SimulatedDisk::flip) flips a bit.
 //! - [`trace`](SimulatedDisk::trace) keeps the disk as it was before every call that changes it.
 //!
@@ -31,9 +30,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::disk_image::FileId;
-use super::fs::{Disk, DiskFile, DiskMap, MapRefs};
 use crate::primitives::Mutex;
 use crate::storage::StorageError;
+use crate::storage::segmented::fs::{Disk, DiskFile, DiskMap, MapRefs};
 
 pub(crate) use self::disk_image::{BLOCK_BYTES, DiskImage};
 pub(crate) use self::rng::Rng;
@@ -72,23 +71,23 @@ impl CallKind {
 pub(crate) enum CallFailure {
     /// With this error.
     Error(io::ErrorKind),
-    /// A write or read of which only a part is done, and reported as done.
+    /// A write or read of which only a part is done, and reported.
     Short,
-    /// A write that is reported as done, and was done so many bytes further on.
+    /// A write that is reported as done, and was done so many bytes behind its offset.
     #[cfg(test)]
     Astray(u64),
-    /// The process ends in the middle of the call: a panic stands for it, and nothing may be
-    /// written on its way up.
+    /// The process ends during the call: modelled by a panic, and nothing may be written while it
+    /// unwinds.
     #[cfg(test)]
     Panic,
 }
 
-/// A call that is to fail.
+/// A planned failure of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallFault {
     /// The kind of call.
     pub(crate) on: CallKind,
-    /// How many calls of that kind succeed before, counted from when the fault is planned.
+    /// How many calls of that kind succeed first, counted from when the fault is planned.
     pub(crate) after: u64,
     /// How many fail then.
     pub(crate) times: u64,
@@ -120,7 +119,7 @@ struct DiskState {
     bytes_read: u64,
     changes: usize,
     room: Option<u64>,
-    /// The process has no descriptor left.
+    /// The process has no descriptors left.
     poor: bool,
     locked: bool,
     dead: bool,
@@ -136,7 +135,7 @@ impl SimulatedDisk {
         SimulatedDisk::with(DiskImage::default(), seed)
     }
 
-    /// A disk that holds what `image` holds.
+    /// A disk with the contents of `image`.
     pub(crate) fn with(image: DiskImage, seed: u64) -> SimulatedDisk {
         let machine = DiskState {
             image,
@@ -157,13 +156,12 @@ impl SimulatedDisk {
         SimulatedDisk { machine: Arc::new(Mutex::new(machine)) }
     }
 
-    /// Cuts the power, and gives back the disk as it is found afterwards: any of the states that
-    /// are legal.
+    /// Cuts the power, and returns the disk as it is found afterwards: in any of the legal states.
     pub(crate) fn crash(&self) -> SimulatedDisk {
         let mut machine = self.machine.lock();
         let seed = machine.draws.next();
-        // One state keeps nearly all, another nearly nothing; with even odds for each unit, neither
-        // would ever be seen.
+        // One state keeps nearly all, another nearly nothing; with even odds for each change,
+        // neither would ever occur.
         let odds = machine.draws.below(257);
         let units = machine.image.unsynced();
         let draws = &mut machine.draws;
@@ -181,7 +179,7 @@ impl SimulatedDisk {
         machine.retire(|image| image.settle(&choices, Some(&mut torn)), seed)
     }
 
-    /// Cuts the power when nothing that was unsynced has reached the disk.
+    /// Cuts the power when no unsynced change has reached the disk.
     pub(crate) fn crash_keeping_nothing(&self) -> SimulatedDisk {
         let mut machine = self.machine.lock();
         let choices = vec![0; machine.image.unsynced().len()];
@@ -189,8 +187,8 @@ impl SimulatedDisk {
         machine.retire(|image| image.settle(&choices, None), seed)
     }
 
-    /// Another disk, as this one would be found if the power failed now and nothing unsynced had
-    /// reached it; or, without a `power_cut`, if only the process died. This one goes on.
+    /// A copy of this disk as it would be found if the power failed now and no unsynced change had
+    /// reached it; or, without a `power_cut`, if only the process died. This one continues.
     #[cfg(feature = "sim")]
     pub(crate) fn as_found_after(&self, power_cut: bool) -> SimulatedDisk {
         let image = &self.machine.lock().image;
@@ -220,24 +218,24 @@ impl SimulatedDisk {
         self.machine.lock().faults.push(fault);
     }
 
-    /// No call of this kind fails any more that was planned to.
+    /// Cancels the planned faults of calls of this kind.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn spare(&self, call: CallKind) {
         self.machine.lock().faults.retain(|fault| fault.on != call);
     }
 
-    /// Whether a planned fault has come about.
+    /// Whether a planned fault has occurred.
     pub(crate) fn has_failed(&self) -> bool {
         self.machine.lock().failed
     }
 
-    /// Whether the file system has given up until the next boot.
+    /// Whether the file system is read-only until the next boot.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn is_read_only(&self) -> bool {
         self.machine.lock().read_only
     }
 
-    /// How many calls of this kind there were.
+    /// The number of calls of this kind.
     pub(crate) fn count(&self, call: CallKind) -> u64 {
         self.machine.lock().counts[call as usize]
     }
@@ -248,62 +246,62 @@ impl SimulatedDisk {
         std::mem::take(&mut self.machine.lock().bytes_read)
     }
 
-    /// Allows files to take this many bytes together, in blocks of 4096. `None`: without end.
+    /// Limits the bytes of all files, in blocks of 4096. `None`: no limit.
     pub(crate) fn set_room(&self, room: Option<u64>) {
         self.machine.lock().room = room;
     }
 
-    /// As long as it is poor, the process opens and maps no more files.
+    /// While `poor`, the process cannot open or map files.
     #[cfg(feature = "sim")]
     pub(crate) fn set_poor(&self, poor: bool) {
         self.machine.lock().poor = poor;
     }
 
-    /// How much of the room is taken.
+    /// The bytes in use.
     pub(crate) fn taken(&self) -> u64 {
         self.machine.lock().image.taken()
     }
 
-    /// Drops from the cache whatever does not wait to be written.
+    /// Drops from the cache what is not waiting to be written.
     pub(crate) fn evict(&self) {
         let mut machine = self.machine.lock();
         machine.image.evict();
     }
 
-    /// Flips a bit of a file that is there, counted from its beginning.
+    /// Flips a bit of an existing file, counted from its beginning.
     pub(crate) fn flip(&self, name: &str, bit: u64) {
         let mut machine = self.machine.lock();
         let file = machine.image.find(name).expect("only a file that is there has bits");
         machine.image.flip(file, bit);
     }
 
-    /// The length of a file that is there.
+    /// The length of an existing file.
     pub(crate) fn bytes_of(&self, name: &str) -> u64 {
         let machine = self.machine.lock();
         let file = machine.image.find(name).expect("only a file that is there has a length");
         machine.image.node(file).live.bytes
     }
 
-    /// Keeps the disk as it is before every call that changes it, from now on.
+    /// From now on, records the disk before every call that changes it.
     #[cfg(test)]
     pub(crate) fn trace(&self) {
         self.machine.lock().trace = Some(Vec::new());
     }
 
-    /// How many calls have changed the disk, or tried to.
+    /// The number of calls that changed the disk, or tried to.
     #[cfg(test)]
     pub(crate) fn changes(&self) -> usize {
         self.machine.lock().changes
     }
 
-    /// What was traced so far, and the disk as it is now at the end.
+    /// What was recorded so far, and the disk as it is now at the end.
     #[cfg(test)]
     pub(crate) fn take_trace(&self) -> (Vec<CrashState>, DiskImage) {
         let mut machine = self.machine.lock();
         (machine.trace.take().unwrap_or_default(), machine.image.clone())
     }
 
-    /// All that is on the disk.
+    /// The contents of the disk.
     pub(crate) fn image(&self) -> DiskImage {
         self.machine.lock().image.clone()
     }
@@ -314,14 +312,14 @@ impl SimulatedDisk {
 }
 
 impl DiskState {
-    /// Ends this machine; what `left` makes of its platter goes into a new one.
+    /// Ends this machine; what `left` makes of its image goes into a new one.
     fn retire(&mut self, left: impl FnOnce(&DiskImage) -> DiskImage, seed: u64) -> SimulatedDisk {
         self.dead = true;
         SimulatedDisk::with(left(&self.image), seed)
     }
 
-    /// Every call begins here: counted, traced, and failed if that is the plan. Gives back what
-    /// else is to go wrong.
+    /// Every call begins here: it is counted, recorded, and fails if planned. Returns the rest of
+    /// the planned failure.
     fn begin(&mut self, call: CallKind) -> io::Result<Option<CallFailure>> {
         if self.dead && call.changes() {
             return Err(io::Error::other("this machine was switched off"));
@@ -375,7 +373,7 @@ impl DiskState {
         self.image.find(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// How far `file` may reach, if it shall reach up to `end`.
+    /// How far `file` may grow, if it is to grow up to `end`.
     fn reach(&self, file: FileId, end: u64) -> u64 {
         let allocated = self.image.node(file).allocated;
         let free = self.room.map_or(u64::MAX, |room| room.saturating_sub(self.image.taken()));
@@ -477,7 +475,7 @@ impl Disk for SimulatedDisk {
         done.map(|_| ())
     }
 
-    fn draw(&self) -> u128 {
+    fn random_id(&self) -> u128 {
         let draws = &mut self.machine.lock().draws;
         u128::from(draws.next()) << 64 | u128::from(draws.next())
     }
@@ -537,7 +535,7 @@ impl DiskFile for SimulatedFile {
         let reach = machine.reach(self.file, bytes);
         let node = machine.image.node_mut(self.file);
         if reach < bytes {
-            // ext4 keeps what it had found so far, but does not make the file longer.
+            // ext4 keeps the blocks found so far, but does not extend the file.
             node.allocated = node.allocated.max(reach);
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -560,7 +558,7 @@ impl DiskFile for SimulatedFile {
         done.map(|_| ())
     }
 
-    /// Whatever is begun a crash may still take.
+    /// A crash may still lose what was only begun.
     fn begin_writing(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
         Ok(())
     }
@@ -573,7 +571,7 @@ impl DiskFile for SimulatedFile {
     }
 }
 
-/// A file as readers see it. Goes on when the machine is dead, as it was then.
+/// A file as readers see it. It stays readable after the machine died, as it was then.
 pub(crate) struct SimulatedMap {
     file: SimulatedFile,
     bytes: u64,
@@ -591,7 +589,7 @@ impl DiskMap for SimulatedMap {
     }
 
     /// Slices are copies.
-    fn claims(&self) -> MapRefs {
+    fn map_refs(&self) -> MapRefs {
         MapRefs::of(Arc::downgrade(&self.view))
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::fs::{Disk, DiskFile, DiskMap, MapRefs};
 use crate::storage::StorageError;
+use crate::storage::segmented::fs::{Disk, DiskFile, DiskMap, MapRefs};
 
 /// The files by their names.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Disk for MemoryDir {
         Ok(())
     }
 
-    fn draw(&self) -> u128 {
+    fn random_id(&self) -> u128 {
         4 // never asked: a shelf is no place for a new log
     }
 }
@@ -115,7 +115,7 @@ impl DiskMap for ShelfMap {
         Some(self.0.slice(offset as usize..end as usize))
     }
 
-    fn claims(&self) -> MapRefs {
+    fn map_refs(&self) -> MapRefs {
         MapRefs::of(Arc::downgrade(&self.0))
     }
 }

@@ -1,8 +1,9 @@
-//! What a damaged log still gives, and what it says of the rest.
+//! Corrupt logs: what is still readable, and what is reported of the rest.
 
+use super::super::spare::SPARE_SUFFIX;
 use super::*;
 
-/// Opens a damaged log.
+/// Opens a corrupt log.
 pub(super) fn open_damaged(dir: &Path) -> (DiskLog, Recovered) {
     let (log, recovered) = open(dir);
     assert!(!recovered.corruption.is_empty());
@@ -10,7 +11,7 @@ pub(super) fn open_damaged(dir: &Path) -> (DiskLog, Recovered) {
 }
 
 /// A closed directory with `count` batches of one entry each and of `bytes` bytes, every `chunk` of
-/// them synced, each knowing all before it to be committed; and if so, sealed as far as it goes.
+/// them synced, each with a commit just before it; if `sealed`, all full segments are sealed.
 pub(super) fn closed(
     count: usize,
     bytes: usize,
@@ -30,8 +31,8 @@ pub(super) fn closed(
     (dir, all)
 }
 
-/// Every entry is what was appended or a typed error; every mark and batch too. Returns the indexes
-/// of the entries that are errors.
+/// Every entry is what was appended or a typed error; every log point and batch too. Returns the
+/// indexes of the entries that are errors.
 pub(super) fn check_reads(log: &DiskLog, all: &[Batch]) -> Vec<u64> {
     let reader = log.reader();
     let mut bad = Vec::new();
@@ -82,9 +83,9 @@ fn refuses_writes(log: &mut DiskLog, recovered: &Recovered) {
 
 /// All files but the state, which counts how often the log was opened.
 pub(super) fn files(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
-    // Each opening removes what an earlier life has made ready.
+    // Each opening removes the spares of earlier runs.
     let changes = |name: &std::ffi::OsStr| {
-        name == STATE_NAME || name.to_string_lossy().ends_with(spare::SPARE_SUFFIX)
+        name == STATE_NAME || name.to_string_lossy().ends_with(SPARE_SUFFIX)
     };
     let entries = std::fs::read_dir(dir)
         .unwrap()
@@ -125,7 +126,7 @@ fn a_flipped_bit_in_the_synced_tail_costs_one_batch_whose_number_is_told() {
         drop(log);
         assert!(
             before == files(copy.path()),
-            "byte {at}: opening a damaged log changes nothing but how often it was opened"
+            "byte {at}: opening a corrupt log changes nothing but how often it was opened"
         );
         let incarnation = recovered.identity.incarnation + 1;
         let again = Recovered {
@@ -145,7 +146,7 @@ fn several_damaged_places_are_told_each() {
         flip(&path, at(record) + byte, 0x40);
     }
     let (log, recovered) = open_damaged(dir.path());
-    let told: Vec<_> = recovered
+    let reported: Vec<_> = recovered
         .corruption
         .iter()
         .map(|corruption| {
@@ -153,7 +154,7 @@ fn several_damaged_places_are_told_each() {
         })
         .collect();
     assert_eq!(
-        told,
+        reported,
         [(at(0), 2..3, None), (at(3), 5..7, None), (at(7), 9..10, Some(1)), (at(9), 11..12, None)]
     );
     assert_eq!(check_reads(&log, &all), [0, 3, 4, 7, 9]);
@@ -163,8 +164,8 @@ fn several_damaged_places_are_told_each() {
     assert_eq!(up_to_the_damage, all[5..7]);
 }
 
-/// A host that keeps a copy of a segment file within the ledger must not have it mistaken for the
-/// segment's own records.
+/// A payload may hold a copy of a segment file, and must not be taken for the segment's own
+/// records.
 #[test]
 fn a_payload_that_looks_like_records_is_not_taken_for_some() {
     let dir = tempfile::tempdir().unwrap();
@@ -316,8 +317,9 @@ fn a_missing_segment_is_told_and_the_others_are_read() {
             };
             let std::ops::Range { start, end } = corruption.raft_indexes.clone();
             assert_eq!(end, firsts[n + 1], "{name}: {corruption}");
-            // What a missing segment may have cut is not served: at most the append that went on in
-            // it, and the one before, which is known to be committed by what was written after it.
+            // What a missing segment may have truncated is not served: at most the append that
+            // continued in it, and the one before, which is known to be committed from what was
+            // written after it.
             assert!(start <= firsts[n] && firsts[n] - start < 2 * 5, "{name}: {corruption}");
             assert_eq!(check_reads(&log, &all), (start - 2..end - 2).collect::<Vec<_>>(), "{name}");
             refuses_writes(&mut log, &recovered);

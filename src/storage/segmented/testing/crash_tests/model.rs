@@ -1,15 +1,15 @@
-//! The conformance suite, and random histories beside the log in memory, on a disk that crashes,
-//! fills up and fails.
+//! The conformance suite, and random histories compared with the log in memory, on a disk that
+//! crashes, fills up and fails.
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use super::super::simulated::{CallFailure, CallFault, CallKind, SimulatedDisk};
-use super::workload::log_on;
+use super::super::simulated_disk::{CallFailure, CallFault, CallKind, SimulatedDisk};
+use super::driver::log_on;
 use crate::storage::Storage;
 use crate::storage::conformance::model::{histories, live_through};
 use crate::storage::conformance::{self, Harness};
 
-/// A simulated disk as the bench of the suites.
+/// A simulated disk as the harness of the suites.
 struct Workbench {
     disk: SimulatedDisk,
     seed: u64,
@@ -59,7 +59,7 @@ fn the_conformance_suite_holds_on_any_disk() {
     }
 }
 
-/// Lives through so many histories, and says which was the first that did not go well.
+/// Runs so many histories, and reports the first that failed.
 fn live_through_many(cases: u32, seed: u8) {
     let config =
         Config { cases, failure_persistence: None, max_shrink_iters: 5_000, ..Config::default() };

@@ -1,6 +1,6 @@
-//! Where a simulation takes its chances from: the same seed, the same numbers.
+//! The random numbers of a simulation: the same seed, the same numbers.
 
-/// A small generator of numbers (SplitMix64). Not for secrets.
+/// A small generator (SplitMix64). Not for secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 

@@ -1,9 +1,11 @@
-//! What becomes of a damaged log that is given what it lost.
+//! Repair of a corrupt log, from the batches that it lost.
 
-use super::damaged::{check_reads, closed, files, open_damaged};
+use super::super::rewrite::REWRITE_SUFFIX;
+use super::super::testing::simulated_disk::SimulatedDisk;
+use super::corrupt::{check_reads, closed, files, open_damaged};
 use super::*;
 
-/// Gives the log what it has lost, `window` batches at a time. Returns how often that was.
+/// Repairs the log, `window` batches at a time. Returns the number of steps.
 fn repair(log: &mut DiskLog, recovered: &mut Recovered, all: &[Batch], window: usize) -> usize {
     let mut steps = 0;
     *recovered = log.repair(RepairAction::Fill(&[])).unwrap();
@@ -21,8 +23,8 @@ fn repair(log: &mut DiskLog, recovered: &mut Recovered, all: &[Batch], window: u
     steps
 }
 
-/// The log in `dir` is damaged; mended, it is `all`, takes more, and is found sound by the next
-/// opening.
+/// The log in `dir` is corrupt; after repair it holds `all`, accepts appends, and is intact at the
+/// next opening.
 #[track_caller]
 fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
     let (mut log, mut recovered) = open_damaged(dir);
@@ -52,7 +54,7 @@ fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
     let names = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert_eq!(names.filter(|name| name.ends_with(rewrite::MEND_SUFFIX)).count(), 0);
+    assert_eq!(names.filter(|name| name.ends_with(REWRITE_SUFFIX)).count(), 0);
     steps
 }
 
@@ -66,7 +68,7 @@ fn the_commit_of_a_log_with_cold_damage_lies_where_its_point_can_be_read() {
     }
     sync(&mut log);
     run_background_tasks(&mut log);
-    // In the middle of a sealed segment: what is known of the last of one stands in its seal.
+    // In the middle of a sealed segment: the last log point of a segment is in its seal.
     log.save_hard_state(HardState { term: 1, vote: None, commit: 4 }).unwrap();
     drop(log);
     let path = dir.path().join(&segments(dir.path())[0]);
@@ -141,9 +143,9 @@ fn lost_and_emptied_files_are_made_anew() {
     }
 }
 
-/// Nothing can be read in such a file, but its name says where it begins. It was once taken for one
-/// that is missing and may have cut the log anywhere, so that what the file before it held was
-/// given up, and nobody knew where that belonged. A simulated cluster showed it.
+/// Regression, found by simulation: nothing is readable in such a file, but its name says where it
+/// begins. It was taken for a missing one that may have truncated the log anywhere, so what the
+/// file before it held was dropped, and could not be assigned to a file.
 #[test]
 fn files_that_are_empty_behind_their_heads_have_cut_nothing_off() {
     let (dir, all) = closed(60, 300, 5, false);
@@ -162,8 +164,8 @@ fn files_that_are_empty_behind_their_heads_have_cut_nothing_off() {
     }
 }
 
-/// What follows a lost file may know no more of what was durable than that this one was, though the
-/// next was lost with it: then all of it comes back in one.
+/// What follows a lost file may be evidence for that file only, though the next one was lost with
+/// it: then all of it comes back in one.
 #[test]
 fn several_files_in_a_row_can_be_lost() {
     for chunk in [5, 14, 25] {
@@ -195,7 +197,7 @@ fn all_files_can_be_lost() {
     }
 }
 
-/// Opens a log that reads everything when it is opened.
+/// Opens a log with `verify_on_open`.
 fn open_verified(dir: &Path) -> (DiskLog, Recovered) {
     let mut log = DiskLog::new(dir, SegmentOptions { verify_on_open: true, ..SMALL });
     let recovered = log.open(&owner()).unwrap();
@@ -228,14 +230,14 @@ fn damage_in_sealed_segments_is_found_by_reading_everything_and_mended_bit_for_b
                 let (name, at) = place(*hit);
                 flip(&copy.path().join(name), (at as i64 - before) as usize, 4);
             }
-            assert!(open(copy.path()).1.corruption.is_empty(), "opening alone does not look");
+            assert!(open(copy.path()).1.corruption.is_empty(), "opening alone does not read it");
             let (mut log, mut recovered) = open_verified(copy.path());
-            let told: Vec<u64> = recovered
+            let reported: Vec<u64> = recovered
                 .corruption
                 .iter()
                 .map(|corruption| corruption.raft_indexes.start - 2)
                 .collect();
-            assert_eq!(told, hits.iter().map(|hit| *hit as u64).collect::<Vec<_>>());
+            assert_eq!(reported, hits.iter().map(|hit| *hit as u64).collect::<Vec<_>>());
             assert!(
                 recovered.corruption.iter().all(|corruption| corruption.chain.is_some()),
                 "the footer knows them"
@@ -244,7 +246,7 @@ fn damage_in_sealed_segments_is_found_by_reading_everything_and_mended_bit_for_b
             assert_eq!(check_reads(&log, &all), [0; 0]);
             drop(log);
             assert_eq!(tools::verify(copy.path()).unwrap().corruption, []);
-            // Of a lost header two numbers are not known any more.
+            // Two numbers of a lost header are unknown.
             let header_was_lost = before >= 0;
             assert!(header_was_lost || whole == files(copy.path()), "{hits:?}");
         }
@@ -307,7 +309,7 @@ fn what_does_not_fit_changes_nothing() {
     let (mut log, _) = open(dir.path());
     assert!(
         matches!(log.repair(RepairAction::Fill(&all)), Err(StorageError::NotContiguous(_))),
-        "a sound log wants nothing"
+        "an intact log needs no repair"
     );
 }
 
@@ -337,7 +339,7 @@ fn what_was_never_committed_is_replaced() {
         let new = singles(&mut point, 2, 4, 50);
         let recovered = log.repair(RepairAction::Replace(&new)).unwrap();
         assert_eq!((&recovered.corruption[..], recovered.last), (&[][..], point));
-        // It is durable, so damage to the last of it is never taken for a torn end.
+        // It is durable, so corruption at its end is never taken for a torn write.
         let copy = killed(dir.path());
         flip(&copy.path().join(segments(copy.path()).last().unwrap()), 4096 + 3 * 192 + 20, 1);
         assert!(open_damaged(copy.path()).1.corruption[0].raft_indexes.contains(&point.raft_index));
@@ -354,9 +356,9 @@ fn what_was_never_committed_is_replaced() {
     }
 }
 
-/// Seeds 500027 and 505013 once ended with a node that stayed damaged for ever: of a segment that
-/// was not sealed nothing could be read, so it was left out as if it had never taken part; what it
-/// had held was then in no segment, and there was no free number for one.
+/// Regression, seeds 500027 and 505013: a node stayed corrupt for ever. Nothing was readable in an
+/// unsealed segment, so it was left out as if it had never taken part; what it had held was then in
+/// no segment, and there was no unused id for one.
 #[test]
 fn a_segment_of_which_no_record_is_left_keeps_its_place() {
     let (dir, all) = closed(6, 3000, 1, false);
@@ -380,11 +382,11 @@ fn a_segment_of_which_no_record_is_left_keeps_its_place() {
     }
 }
 
-/// Seed 13613550 once ended with a node that stayed damaged for ever. A power cut had taken the end
-/// of a segment and left the one behind it; the next opening sealed the first where it then ended,
-/// and removed the second, but another power cut brought that back. Then its head was damaged, and
-/// for that it was taken for one that the log had reached: what lies between was missing, and
-/// belonged to no file.
+/// Regression, seed 13613550: a node stayed corrupt for ever. A power cut had taken the end of a
+/// segment and left the one behind it; the next opening sealed the first where it then ended, and
+/// removed the second, but another power cut brought that back. Then its header was corrupt, so it
+/// was taken for one that the log had reached: what lies between was missing, and belonged to no
+/// file.
 #[test]
 fn a_segment_behind_what_a_crash_took_never_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -420,8 +422,7 @@ fn a_segment_behind_what_a_crash_took_never_counted() {
     }
 }
 
-/// As above, but what the crash took is a base, and nothing had been appended behind the one before
-/// it.
+/// As above, but the crash took a base, and nothing had been appended after the one before it.
 #[test]
 fn a_segment_behind_a_base_that_a_crash_took_never_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -443,15 +444,15 @@ fn a_segment_behind_a_base_that_a_crash_took_never_counted() {
     begins_behind(log, copy.path(), kept, &[], &[]);
 }
 
-/// What the marks after `all` are, the one in front of them included.
+/// The log points before and after each of `all`.
 fn points_of(all: &[Batch]) -> Vec<LogPoint> {
     let mut points = vec![LogPoint::INITIAL];
     all.iter().for_each(|batch| points.push(batch.point_after(points.last().unwrap()).unwrap()));
     points
 }
 
-/// The log in `dir`, which is damaged, is let begin behind `mark` and given the rest: then it is
-/// `kept`, takes more, and is found sound by the next opening.
+/// Moves the base of the corrupt log in `dir` to `point`, and repairs the rest: then it holds
+/// `kept`, accepts appends, and is intact at the next opening.
 #[track_caller]
 fn begins_behind(mut log: DiskLog, dir: &Path, point: LogPoint, all: &[Batch], kept: &[Batch]) {
     let mut recovered = log.repair(RepairAction::Rebase(point)).unwrap();
@@ -570,7 +571,7 @@ fn of_another_log_nothing_stays_behind_a_base() {
 
 #[test]
 fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
-    let disk = simulated::SimulatedDisk::new(3);
+    let disk = SimulatedDisk::new(3);
     let options = SMALL;
     let mut log = DiskLog::on(disk.clone(), options);
     log.open(&owner()).unwrap();
@@ -589,16 +590,16 @@ fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
     let taken = disk.taken();
     assert!(matches!(log.repair(RepairAction::Fill(&all[5..6])), Err(StorageError::Full { .. })));
     assert_eq!(disk.taken(), taken);
-    assert!(!disk.list().unwrap().iter().any(|name| name.ends_with(rewrite::MEND_SUFFIX)));
+    assert!(!disk.list().unwrap().iter().any(|name| name.ends_with(REWRITE_SUFFIX)));
     disk.set_room(None);
     let recovered = log.repair(RepairAction::Fill(&all[5..6])).unwrap();
     assert_eq!((&recovered.corruption[..], recovered.last), (&[][..], point));
 }
 
-/// A node died right after it had cut its log, and then what lies in front of the cut was damaged:
-/// nothing proved the newer segment to take part, so the batches that it had cut off were told as
-/// lost. Given others for them, the log was whole, and no longer than it had been when the node
-/// died: the cut counts again once what it stands on is there (seed 10014789 of the simulation).
+/// Regression, seed 10014789: a node died just after it had truncated its log, and then what lies
+/// before the truncation was corrupt. Nothing proved that the newer segment took part, so the
+/// batches that it had truncated were reported as lost. After repair with other batches, the log is
+/// no longer than when the node died: the truncation counts again once what it continues is there.
 #[test]
 fn a_cut_counts_again_when_what_is_in_front_of_it_is_mended() {
     let dir = tempfile::tempdir().unwrap();
@@ -713,10 +714,10 @@ fn what_a_lost_cut_held_does_not_go_into_the_segment_that_it_cut() {
 /// What the disk has put elsewhere is noticed before the file takes the place of the old one.
 #[test]
 fn what_does_not_read_back_does_not_get_the_name() {
-    use simulated::{CallFailure, CallFault, CallKind};
+    use super::super::testing::simulated_disk::{CallFailure, CallFault, CallKind};
     let mut refused = Vec::new();
     for after in 0..5 {
-        let disk = simulated::SimulatedDisk::new(3);
+        let disk = SimulatedDisk::new(3);
         let mut log = DiskLog::on(disk.clone(), SMALL);
         log.open(&owner()).unwrap();
         let mut point = LogPoint::INITIAL;

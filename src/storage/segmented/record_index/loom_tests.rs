@@ -35,7 +35,7 @@ fn what_is_published_is_found_where_it_lies() {
             assert!(len >= seen, "it shrinks");
             seen = len;
             for ordinal in 0..len {
-                assert_eq!(records.place(ordinal), place(ordinal));
+                assert_eq!(records.location(ordinal), place(ordinal));
                 assert_eq!(records.next_index(ordinal), ordinal + 1);
             }
         }

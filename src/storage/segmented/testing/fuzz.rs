@@ -1,4 +1,4 @@
-//! Any bytes, found in the files of a directory.
+//! Fuzzing: any bytes in the files of a directory.
 
 mod memory_dir;
 
@@ -8,26 +8,26 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use self::memory_dir::MemoryDir;
-use super::format::{
-    self, CHECKED_BYTES, DurablePoint, IndexEntry, PAGE_BYTES, RECORD_HEADER_BYTES, RECORDS_AT,
-    RecordHeader, SEAL_AT, Seal,
-};
-use super::identity::IdentityFile;
-use super::maps::Maps;
-use super::metadata::{self, Metadata};
-use super::recovery;
-use super::segment_set::SegmentReader;
 use crate::batch::FIELD_LIMIT;
 use crate::batch::fuzzing::with_sound_payloads;
 use crate::entry::NodeId;
 use crate::fuzzing::FuzzInput;
 use crate::role::Membership;
+use crate::storage::segmented::format::{
+    self, CHECKED_BYTES, DurablePoint, IndexEntry, PAGE_BYTES, RECORD_HEADER_BYTES, RECORDS_AT,
+    RecordHeader, SEAL_AT, Seal,
+};
+use crate::storage::segmented::identity::IdentityFile;
+use crate::storage::segmented::metadata::{self, Metadata};
+use crate::storage::segmented::recovery;
+use crate::storage::segmented::segment::Maps;
+use crate::storage::segmented::segment_set::SegmentReader;
 use crate::storage::{Batch, LogPoint, LogReader, StorageError};
 
 const DIRECTORY: u128 = 0x0123_4567_89ab_cdef;
 
-/// Any bytes either are refused as a page, a header, a seal or a place, or say something that would
-/// be written as it came.
+/// Any bytes are either refused as a page, a header, a seal or an index entry, or decode to a value
+/// that encodes to the same bytes.
 pub fn page(input: &[u8]) {
     let mut fuzz_input = FuzzInput(input);
     let (what, segment, first) = (fuzz_input.byte(), fuzz_input.u64(), fuzz_input.u64());
@@ -49,8 +49,8 @@ pub fn page(input: &[u8]) {
     {
         assert_eq!(format::segment_name(id, first).as_bytes(), fuzz_input.0);
     }
-    if given >= format::PLACE_BYTES {
-        assert_eq!(IndexEntry::decode(&page).encode(), page[..format::PLACE_BYTES]);
+    if given >= format::INDEX_ENTRY_BYTES {
+        assert_eq!(IndexEntry::decode(&page).encode(), page[..format::INDEX_ENTRY_BYTES]);
     }
 }
 
@@ -96,7 +96,7 @@ fn a_head(mut page: [u8; PAGE_BYTES], sound: bool) {
     if sound {
         with_magic(&mut page[..32], b"DLsg", 0);
     }
-    if format::check_segment_head(&page, DIRECTORY).is_ok() {
+    if format::check_segment_header(&page, DIRECTORY).is_ok() {
         assert_eq!(page[..32], format::segment_header(DIRECTORY));
     }
 }
@@ -144,13 +144,13 @@ fn seal_header(record: &mut [u8], segment: u64, seed: u32) -> Option<()> {
 }
 
 /// A directory of up to four segments of any contents opens or is refused; if it opens, every batch
-/// of it reads back, or is reported.
+/// of it reads back, or is reported corrupt.
 ///
-/// An input is u8 bits: 1 there is a watermark, 2 the log begins close to the last raft index there
-/// is; u8 and u8 of the watermark; for each segment: u8 how, u8 id, u8 first raft index, u16
-/// length, then the seal if it has one, then what follows page 0. Bits of `how`: 1 there is a
-/// segment, 2 with a seal, 4 its checksums are put right, 8 and its marks too, 16 close to the last
-/// raft index there is.
+/// An input is u8 bits: 1 there is a watermark, 2 the log begins close to the highest raft index;
+/// u8 and u8 of the watermark; for each segment: u8 `how`, u8 id, u8 first raft index, u16 length,
+/// then the seal if it has one, then what follows page 0. Bits of `how`: 1 there is a segment, 2
+/// with a seal, 4 its checksums are corrected, 8 and its log points too, 16 close to the highest
+/// raft index.
 pub fn segment(input: &[u8]) {
     let mut fuzz_input = FuzzInput(input);
     let mut dir = MemoryDir::default();
@@ -231,8 +231,8 @@ fn segment_of(
     bytes
 }
 
-/// Puts right the checksums of the record at the start of `bytes`, and its mark if `mark` is the
-/// one before it. Returns how long it is.
+/// Corrects the checksums of the record at the start of `bytes`, and its log point if `point` is
+/// the one before it. Returns its length.
 fn put_right(bytes: &mut [u8], id: u64, seed: u32, point: Option<&mut LogPoint>) -> Option<usize> {
     let header = bytes.get(..RECORD_HEADER_BYTES)?;
     let body_bytes = u32::from_le_bytes([header[60], header[61], header[62], header[63]]) as usize;
@@ -272,7 +272,7 @@ fn point_of(header: &[u8]) -> LogPoint {
     }
 }
 
-/// Reads all that there is, up to `last`, in every way.
+/// Reads everything up to `last`, in every way.
 fn read_back(reader: &dyn LogReader, last: &LogPoint) -> Result<(), StorageError> {
     const READ_MAX: u64 = 2_000;
     let base = reader.base().point;
@@ -365,7 +365,7 @@ fn segment_with_seal(id: u64, first: u64) -> Vec<u8> {
     [bytes, records, footer].concat()
 }
 
-/// Three records, their footer, and the mark after them.
+/// Three records, their footer, and the log point after them.
 #[cfg(test)]
 fn records_of(id: u64, first: u64) -> (Vec<u8>, Vec<u8>, LogPoint) {
     use crate::batch::fuzzing::body_of;

@@ -8,9 +8,12 @@
 
 use std::io;
 
-use super::super::simulated::{BLOCK_BYTES, CallFailure, CallFault, CallKind, Rng, SimulatedDisk};
+use super::super::simulated_disk::{
+    BLOCK_BYTES, CallFailure, CallFault, CallKind, Rng, SimulatedDisk,
+};
+use super::driver::{LogDriver, owner};
 use super::history::{History, Moment};
-use super::workload::{Step, Trial, owner, random_steps, workloads};
+use super::workload::{Step, random_steps, workloads};
 use crate::storage::{Base, LogPoint, StorageError};
 
 fn nothing() -> History {
@@ -29,105 +32,104 @@ fn faultable() -> Vec<(String, Vec<Step>)> {
         .collect()
 }
 
-/// Runs `steps` on a disk with `fault`, until one fails, and then sees to it that nothing was lost.
+/// Runs `steps` on a disk with `fault`, until one fails, and then checks that nothing was lost.
 fn run_into(steps: &[Step], fault: CallFault, place: &str) {
     let disk = SimulatedDisk::new(fault.after);
     disk.plan(fault);
-    let mut trial = match Trial::on(disk.clone(), nothing(), 0, false) {
-        Ok(trial) => trial,
+    let mut driver = match LogDriver::on(disk.clone(), nothing(), 0, false) {
+        Ok(driver) => driver,
         Err(error) => {
             assert!(disk.has_failed(), "{place}: {error}");
-            let next = Trial::on(disk.crash(), nothing(), 0, false);
+            let next = LogDriver::on(disk.crash(), nothing(), 0, false);
             next.map(|_| ()).unwrap_or_else(|error| panic!("{place}, opening once more: {error}"));
             return;
         }
     };
     for step in steps {
-        let before = trial.history.now().clone();
-        if let Err(error) = trial.step(step) {
+        let before = driver.history.now().clone();
+        if let Err(error) = driver.step(step) {
             assert!(disk.has_failed(), "{place}, {step:?}: {error}");
             assert!(!matches!(error, StorageError::Full { .. }), "{place}, {step:?}: {error}");
             if fault.on.changes() {
-                check_poisoned(&mut trial, &before, &format!("{place}, {step:?}"));
+                check_poisoned(&mut driver, &before, &format!("{place}, {step:?}"));
             }
             break;
         }
-        // Where it is the reader who meets the fault, it says so, once.
-        let seen = trial.history.now().compare(&*trial.reader).or_else(|error| {
-            let is_told = error.contains("could not") || error.contains("Err(Io");
-            let may_fail = disk.has_failed() && !fault.on.changes() && is_told;
-            if may_fail { trial.history.now().compare(&*trial.reader) } else { Err(error) }
+        // If a read meets the fault, it returns an error, once.
+        let seen = driver.history.now().compare(&*driver.reader).or_else(|error| {
+            let is_known = error.contains("could not") || error.contains("Err(Io");
+            let may_fail = disk.has_failed() && !fault.on.changes() && is_known;
+            if may_fail { driver.history.now().compare(&*driver.reader) } else { Err(error) }
         });
         seen.unwrap_or_else(|error| panic!("{place}, {step:?}: {error}"));
     }
-    restart_both_ways(&trial, place);
+    restart_both_ways(&driver, place);
 }
 
-/// What was acknowledged is there after a power cut, and after a mere restart of the process, which
-/// may see more than the disk has. What the log said after the restart is there after the next
+/// What was acknowledged is there after a power cut, and after a restart of the process, which may
+/// see more than the disk has. What the log reported after the restart is there after the next
 /// power cut.
-fn restart_both_ways(trial: &Trial, place: &str) {
+fn restart_both_ways(driver: &LogDriver, place: &str) {
     let judge = |disk: SimulatedDisk, how: &str| {
-        let history = trial.history.after_crash(trial.disk.changes());
-        let again = Trial::on(disk, history, 0, false)
+        let history = driver.history.after_crash(driver.disk.changes());
+        let again = LogDriver::on(disk, history, 0, false)
             .unwrap_or_else(|error| panic!("{place}, after {how}: {error}"));
         let changes = again.disk.changes();
         let left = again.disk.crash_keeping_nothing();
-        let last = Trial::on(left, again.history.after_crash(changes), 0, false);
+        let last = LogDriver::on(left, again.history.after_crash(changes), 0, false);
         last.map(|_| ())
             .unwrap_or_else(|error| panic!("{place}, after {how} and a power cut: {error}"));
     };
     for seed in 1..4 {
-        judge(SimulatedDisk::with(trial.disk.image(), seed).crash(), "a power cut");
+        judge(SimulatedDisk::with(driver.disk.image(), seed).crash(), "a power cut");
     }
-    if !trial.disk.is_read_only() {
-        judge(SimulatedDisk::with(trial.disk.image(), 4), "a restart");
+    if !driver.disk.is_read_only() {
+        judge(SimulatedDisk::with(driver.disk.image(), 4), "a restart");
     }
 }
 
-/// After an error that is final, what the log held `before` is still shown, and nothing more is
-/// taken.
-fn check_poisoned(trial: &mut Trial, before: &Moment, place: &str) {
+/// After a final error, what the log held `before` is still readable, and nothing more is accepted.
+fn check_poisoned(driver: &mut LogDriver, before: &Moment, place: &str) {
     before
-        .compare(&*trial.reader)
+        .compare(&*driver.reader)
         .unwrap_or_else(|error| panic!("{place}, readers after the failure: {error}"));
-    if trial.log.is_none() {
+    if driver.log.is_none() {
         return;
     }
     for step in [
         Step::Append(vec![vec![1]]),
         Step::Term,
-        Step::Remember(1),
+        Step::SavePeer(1),
         Step::Reset(1),
         Step::Begin,
         Step::Wait,
     ] {
-        match trial.step(&step) {
+        match driver.step(&step) {
             Err(StorageError::Poisoned(_)) => {}
             Ok(()) if matches!(step, Step::Begin) => {}
             other => panic!("{place}: after the failure {step:?} gave {other:?}"),
         }
     }
-    trial.step(&Step::Chores).expect("chores report nothing");
+    driver.step(&Step::BackgroundTasks).expect("chores report nothing");
     before
-        .compare(&*trial.reader)
+        .compare(&*driver.reader)
         .unwrap_or_else(|error| panic!("{place}, readers after more was refused: {error}"));
-    trial.disk.evict();
+    driver.disk.evict();
     before
-        .compare_what_reads(&*trial.reader)
+        .compare_what_reads(&*driver.reader)
         .unwrap_or_else(|error| panic!("{place}, readers after the cache was dropped: {error}"));
 }
 
-/// How many calls of this kind `steps` make on a sound disk, and how much room they take.
+/// The number of calls of this kind that `steps` make on an intact disk, and the space they take.
 fn measure(steps: &[Step], call: CallKind) -> (u64, u64) {
-    let mut trial = Trial::begin(0, false);
-    let disk = trial.disk.clone();
+    let mut driver = LogDriver::begin(0, false);
+    let disk = driver.disk.clone();
     let mut room = disk.taken();
     for step in steps {
-        trial.run(std::slice::from_ref(step));
+        driver.run(std::slice::from_ref(step));
         room = room.max(disk.taken());
     }
-    drop(trial);
+    drop(driver);
     (disk.count(call), room)
 }
 
@@ -142,58 +144,58 @@ fn fail_every(call: CallKind) {
     }
 }
 
-/// Runs `steps` on a disk that becomes full on the way, or in a process that lacks something. Every
-/// step that was refused for that is done once there is room, or what was lacking.
+/// Runs `steps` on a disk that becomes full meanwhile, or in a process that lacks resources. Every
+/// step that was refused for that is repeated once there is space, or resources.
 fn run_full(steps: &[Step], disk: SimulatedDisk, place: &str) {
-    let mut opened = Trial::on(disk.clone(), nothing(), 0, false);
+    let mut opened = LogDriver::on(disk.clone(), nothing(), 0, false);
     if opened.is_err() {
         disk.set_room(None);
-        opened = Trial::on(disk.clone(), nothing(), 0, false);
+        opened = LogDriver::on(disk.clone(), nothing(), 0, false);
     }
-    let mut trial = opened.unwrap_or_else(|error| panic!("{place}, opening with room: {error}"));
+    let mut driver = opened.unwrap_or_else(|error| panic!("{place}, opening with space: {error}"));
     for step in steps {
-        let before = trial.history.now().clone();
-        match trial.step(step) {
+        let before = driver.history.now().clone();
+        match driver.step(step) {
             Ok(()) => {}
-            // Whoever opens a log is told as it is that it may not be written to.
+            // An opening reports that the log cannot be written.
             Err(error)
-                if error.is_temporary() || trial.log.is_none() && trial.disk.has_failed() =>
+                if error.is_temporary() || driver.log.is_none() && driver.disk.has_failed() =>
             {
                 before
-                    .compare(&*trial.reader)
+                    .compare(&*driver.reader)
                     .unwrap_or_else(|error| panic!("{place}, {step:?} on a full disk: {error}"));
-                // Nor does a restart bring back what there was no room for.
-                restart_both_ways(&trial, &format!("{place}, {step:?}"));
-                if trial.log.is_some() {
-                    let saved = trial.step(&Step::Term).and_then(|()| trial.step(&Step::Sync));
+                // Nor does a restart bring back what there was no space for.
+                restart_both_ways(&driver, &format!("{place}, {step:?}"));
+                if driver.log.is_some() {
+                    let saved = driver.step(&Step::Term).and_then(|()| driver.step(&Step::Sync));
                     saved.unwrap_or_else(|error| {
                         panic!("{place}, remembering a vote after {step:?}: {error}")
                     });
-                    trial.step(&Step::Chores).expect("chores report nothing");
+                    driver.step(&Step::BackgroundTasks).expect("chores report nothing");
                 }
                 disk.set_room(None);
-                trial
+                driver
                     .step(step)
-                    .unwrap_or_else(|error| panic!("{place}, {step:?} with room: {error}"));
+                    .unwrap_or_else(|error| panic!("{place}, {step:?} with space: {error}"));
             }
-            // On a file system that copies on write even a sync may find no room. That is final
+            // On a file system that copies on write even a sync may find no space. That is final
             // like any other failure of a sync.
             Err(StorageError::Io { .. } | StorageError::Poisoned(_))
                 if matches!(step, Step::Sync | Step::Wait) =>
             {
-                check_poisoned(&mut trial, &before, place);
+                check_poisoned(&mut driver, &before, place);
                 break;
             }
             Err(error) => panic!("{place}, {step:?}: {error}"),
         }
-        let seen = trial.history.now().compare(&*trial.reader).or_else(|error| {
-            // Where it is the reader who lacks it, it says so, once.
-            let is_told = error.contains("could not") || error.contains("Err(OutOfResources");
-            if is_told { trial.history.now().compare(&*trial.reader) } else { Err(error) }
+        let seen = driver.history.now().compare(&*driver.reader).or_else(|error| {
+            // If a read lacks it, it returns an error, once.
+            let is_known = error.contains("could not") || error.contains("Err(OutOfResources");
+            if is_known { driver.history.now().compare(&*driver.reader) } else { Err(error) }
         });
         seen.unwrap_or_else(|error| panic!("{place}, {step:?}: {error}"));
     }
-    restart_both_ways(&trial, place);
+    restart_both_ways(&driver, place);
 }
 
 #[test]
@@ -234,9 +236,9 @@ fn a_short_write_or_read_is_gone_on_with() {
         {
             let disk = SimulatedDisk::new(0);
             disk.plan(CallFault { on: call, after, times: 2, then: CallFailure::Short });
-            let mut trial = Trial::on(disk, nothing(), 0, false)
+            let mut driver = LogDriver::on(disk, nothing(), 0, false)
                 .unwrap_or_else(|error| panic!("{name}, {call:?} {after}: {error}"));
-            trial.run(&steps);
+            driver.run(&steps);
         }
     }
 }
@@ -265,7 +267,7 @@ fn a_single_refusal_for_want_of_room_changes_nothing() {
                     times: 1,
                     then: CallFailure::Error(io::ErrorKind::StorageFull),
                 });
-                run_full(&steps, disk, &format!("{name}, no room for {call:?} number {after}"));
+                run_full(&steps, disk, &format!("{name}, no space for {call:?} number {after}"));
             }
         }
     }
@@ -314,24 +316,24 @@ fn a_moment_without_leave_to_write_changes_nothing() {
     }
 }
 
-/// Whatever the operating system says of it, nobody knows what became of the data.
+/// The fate of the data is unknown, whatever the operating system reports.
 #[test]
 fn a_sync_that_fails_for_a_moment_is_final() {
     use io::ErrorKind::{
         FileTooLarge, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
     };
     for kind in [OutOfMemory, ReadOnlyFilesystem, PermissionDenied, FileTooLarge, QuotaExceeded] {
-        let mut trial = Trial::begin(0, false);
-        trial.run(&[Step::Append(vec![vec![100]])]);
-        let before = trial.history.now().clone();
-        trial.disk.plan(CallFault {
+        let mut driver = LogDriver::begin(0, false);
+        driver.run(&[Step::Append(vec![vec![100]])]);
+        let before = driver.history.now().clone();
+        driver.disk.plan(CallFault {
             on: CallKind::Sync,
             after: 0,
             times: 1,
             then: CallFailure::Error(kind),
         });
-        assert!(matches!(trial.step(&Step::Sync), Err(StorageError::Io { .. })), "{kind:?}");
-        check_poisoned(&mut trial, &before, &format!("a sync that ends with {kind:?}"));
+        assert!(matches!(driver.step(&Step::Sync), Err(StorageError::Io { .. })), "{kind:?}");
+        check_poisoned(&mut driver, &before, &format!("a sync that ends with {kind:?}"));
     }
 }
 
@@ -340,15 +342,16 @@ fn a_sync_that_fails_for_a_moment_is_final() {
 #[test]
 fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
     for seed in 0..60 {
-        let mut trial = Trial::begin(seed, false);
+        let mut driver = LogDriver::begin(seed, false);
         // So many peers that a generation takes several sectors.
-        trial.run(&(4..60).map(Step::Remember).collect::<Vec<_>>());
-        trial.run(&[Step::Append(vec![vec![100]]), Step::Term, Step::Sync]);
-        trial.log = None;
-        let (disk, history) = (trial.disk.clone(), trial.history.after_crash(trial.disk.changes()));
+        driver.run(&(4..60).map(Step::SavePeer).collect::<Vec<_>>());
+        driver.run(&[Step::Append(vec![vec![100]]), Step::Term, Step::Sync]);
+        driver.log = None;
+        let (disk, history) =
+            (driver.disk.clone(), driver.history.after_crash(driver.disk.changes()));
         for _ in 0..6 {
-            // The sync that makes sure of what was read succeeds, for there is nothing to do; that
-            // of the next generation fails.
+            // The sync of what was read succeeds, for there is nothing to do; that of the next
+            // generation fails.
             let after = if seed % 2 == 0 { 2 } else { 0 };
             disk.plan(CallFault {
                 on: CallKind::Sync,
@@ -356,75 +359,74 @@ fn openings_that_fail_one_after_the_other_do_not_use_up_the_state() {
                 times: 1,
                 then: CallFailure::Error(io::ErrorKind::Other),
             });
-            let opened = Trial::on(disk.clone(), history.clone(), 0, false);
+            let opened = LogDriver::on(disk.clone(), history.clone(), 0, false);
             assert!(opened.is_err() && disk.has_failed(), "seed {seed}");
         }
-        let next = Trial::on(disk.crash(), history, 0, false);
+        let next = LogDriver::on(disk.crash(), history, 0, false);
         next.map(|_| ()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
 }
 
-/// The disk had room for one of the two copies of a new state, or for some records of an append.
-/// That was once refused as if nothing had been written, and after a crash it was there: another
-/// vote, a log begun anew, batches that nobody had taken. A simulated cluster showed it.
+/// Regression, found by simulation: the disk had space for one of the two copies of a new state, or
+/// for some records of an append. That was refused as if nothing had been written, and after a
+/// crash it was there: another vote, a log that was reset, batches that were refused.
 #[test]
 fn what_found_room_for_a_part_is_not_merely_refused() {
     for step in [
         Step::Term,
-        Step::Remember(1),
+        Step::SavePeer(1),
         Step::Reset(1),
         Step::Append(vec![vec![100], vec![100], vec![100]]),
     ] {
-        let mut trial = Trial::begin(0, false);
-        trial.run(&[Step::Append(vec![vec![100]]), Step::Sync]);
-        let before = trial.history.now().clone();
-        trial.disk.plan(CallFault {
+        let mut driver = LogDriver::begin(0, false);
+        driver.run(&[Step::Append(vec![vec![100]]), Step::Sync]);
+        let before = driver.history.now().clone();
+        driver.disk.plan(CallFault {
             on: CallKind::Write,
             after: 0,
             times: 1,
             then: CallFailure::Short,
         });
-        trial.disk.plan(CallFault {
+        driver.disk.plan(CallFault {
             on: CallKind::Write,
             after: 1,
             times: 1,
             then: CallFailure::Error(io::ErrorKind::StorageFull),
         });
         let place = format!("{step:?}");
-        let outcome = trial.step(&step);
+        let outcome = driver.step(&step);
         assert!(matches!(outcome, Err(StorageError::Io { .. })), "{place}: {outcome:?}");
-        check_poisoned(&mut trial, &before, &place);
-        restart_both_ways(&trial, &place);
+        check_poisoned(&mut driver, &before, &place);
+        restart_both_ways(&driver, &place);
     }
 }
 
-/// An append filled one new segment and found no room for the next. It was refused and the first
-/// removed, but not durably: the next sync should have seen to that and failed, the node with it,
-/// and after a power cut the log held batches that nobody had taken. Seed 726268 of the simulator
-/// showed it.
+/// Regression, seed 726268: an append filled one new segment and found no space for the next. It
+/// was refused and the first removed, but not durably: the next sync should have done that and
+/// failed, the node with it, and after a power cut the log held batches that were refused.
 #[test]
 fn segments_begun_for_an_append_that_is_refused_are_gone_for_good() {
     let batches = vec![vec![100]; 200];
     for seed in 0..40 {
-        for append in [Step::Append(batches.clone()), Step::CrashState(1, batches.clone())] {
-            let mut trial = Trial::begin(seed, false);
-            trial.run(&[
+        for append in [Step::Append(batches.clone()), Step::Truncate(1, batches.clone())] {
+            let mut driver = LogDriver::begin(seed, false);
+            driver.run(&[
                 Step::Append(vec![vec![9000]]),
                 Step::Append(vec![vec![3000]]),
                 Step::Sync,
                 Step::Term,
             ]);
-            // The heads of four segments are written, then the records of the first. Those of the
-            // second find no room.
-            trial.disk.plan(CallFault {
+            // The headers of four segments are written, then the records of the first. Those of the
+            // second find no space.
+            driver.disk.plan(CallFault {
                 on: CallKind::Write,
                 after: 5,
                 times: 1,
                 then: CallFailure::Error(io::ErrorKind::StorageFull),
             });
-            let refused = trial.step(&append);
+            let refused = driver.step(&append);
             assert!(matches!(refused, Err(StorageError::Full { .. })), "seed {seed}: {refused:?}");
-            restart_both_ways(&trial, &format!("seed {seed}"));
+            restart_both_ways(&driver, &format!("seed {seed}"));
         }
     }
 }

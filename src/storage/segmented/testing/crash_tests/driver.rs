@@ -1,13 +1,14 @@
-//! A log under test: driven step by step on a simulated disk, while its history is written down.
+//! A log on a simulated disk, driven step by step, with its history recorded.
 
 use std::sync::Arc;
 
-use super::super::simulated::{CrashState, Rng, SimulatedDisk};
-use super::super::{DiskLog, SegmentOptions};
+use super::super::simulated_disk::{CrashState, SimulatedDisk};
 use super::history::History;
+use super::workload::Step;
 use crate::batch::OpenBatch;
 use crate::entry::NodeId;
 use crate::role::Membership;
+use crate::storage::segmented::{DiskLog, SegmentOptions};
 use crate::storage::{
     BackgroundTask, Base, Batch, HardState, LogOwner, LogPoint, LogReader, PendingSync, Recovered,
     Storage, StorageError,
@@ -49,58 +50,20 @@ pub(super) fn batch_after(before: &LogPoint, term: u64, salt: u64, sizes: &[usiz
     Batch::new(before.raft_index + 1, term, body).expect("what was just encoded can be decoded")
 }
 
-/// One thing that is done to a log.
-#[derive(Clone, Debug)]
-pub(super) enum Step {
-    /// Append a batch of each of these, with payloads of these sizes.
-    Append(Vec<Vec<usize>>),
-    /// The same, behind the batch so many before the last; what stands there is cut off.
-    CrashState(u64, Vec<Vec<usize>>),
-    /// Append once more the first so many of the batches that the last restart has lost. A leader
-    /// does that to its followers.
-    Resend(usize),
-    /// A new term, and a vote in it.
-    Term,
-    /// A batch was committed: so many before the last.
-    Commit(u64),
-    /// The directory of a peer.
-    Remember(u64),
-    /// Begin a sync.
-    Begin,
-    /// Wait for the oldest sync that was begun.
-    Wait,
-    /// Sync, and wait for all.
-    Sync,
-    /// Give up what is older than so many batches before the last.
-    Purge(u64),
-    /// Begin anew, so many raft indexes behind the last.
-    Reset(u64),
-    /// Do one piece of work that the log hands out.
-    BackgroundTask,
-    /// Do all of it.
-    Chores,
-    /// Close and open again.
-    Reopen,
-    /// Kill the process and open again.
-    Kill,
-    /// Cut the power and open again.
-    Crash,
-}
-
-/// What happened between an opening of a disk and the end of the machine.
+/// One run of the machine: from an opening of the disk to its crash.
 pub(super) struct Episode {
     pub(super) cuts: Vec<CrashState>,
     pub(super) history: History,
 }
 
 /// A log, the disk it is on, and its history.
-pub(super) struct Trial {
+pub(super) struct LogDriver {
     pub(super) disk: SimulatedDisk,
     pub(super) log: Option<DiskLog<SimulatedDisk>>,
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) history: History,
     pending: Vec<(Box<dyn PendingSync>, usize)>,
-    /// What the last restart has lost of the end of the log.
+    /// The batches that the last restart lost at the end of the log.
     lost: Vec<Batch>,
     salt: u64,
     commit: u64,
@@ -108,23 +71,23 @@ pub(super) struct Trial {
     episodes: Vec<Episode>,
 }
 
-impl Trial {
-    /// Opens a new log on a new disk. With `traced`, keeps the disk as it was before every change.
-    pub(super) fn begin(seed: u64, traced: bool) -> Trial {
+impl LogDriver {
+    /// Opens a new log on a new disk. With `traced`, records the disk before every change.
+    pub(super) fn begin(seed: u64, traced: bool) -> LogDriver {
         let disk = SimulatedDisk::new(seed);
         let history =
             History::new(Base { point: LogPoint::INITIAL, membership: owner().membership });
-        Trial::on(disk, history, seed << 20, traced)
+        LogDriver::on(disk, history, seed << 20, traced)
             .unwrap_or_else(|error| panic!("seed {seed}: {error}"))
     }
 
-    /// Opens the log on `disk`, of which `history` tells.
+    /// Opens the log on `disk`, whose history is `history`.
     pub(super) fn on(
         disk: SimulatedDisk,
         history: History,
         salt: u64,
         traced: bool,
-    ) -> Result<Trial, String> {
+    ) -> Result<LogDriver, String> {
         let mut log = log_on(&disk);
         if traced {
             disk.trace();
@@ -134,7 +97,7 @@ impl Trial {
         let reader = log.reader();
         history.judge(before, &recovered, &*reader)?;
         let lost = history.now().behind(recovered.last);
-        let mut trial = Trial {
+        let mut trial = LogDriver {
             disk,
             log: Some(log),
             reader,
@@ -155,7 +118,7 @@ impl Trial {
         self.commit = recovered.hard_state.commit;
     }
 
-    /// Ends the trial, and gives back what was traced.
+    /// Ends the run, and returns what was recorded.
     pub(super) fn end(mut self) -> Vec<Episode> {
         self.log = None;
         self.close_episode();
@@ -170,11 +133,11 @@ impl Trial {
         self.episodes.push(Episode { cuts, history: self.history.clone() });
     }
 
-    /// Does `step`, and notes it unless it failed without having changed anything.
+    /// Does `step`, and records it unless it failed without having changed anything.
     pub(super) fn step(&mut self, step: &Step) -> Result<(), StorageError> {
         match step {
             Step::Append(sizes) => self.append(0, sizes),
-            Step::CrashState(back, sizes) => self.append(*back, sizes),
+            Step::Truncate(back, sizes) => self.append(*back, sizes),
             Step::Resend(count) => self.resend(*count),
             Step::Term => {
                 let HardState { term, .. } = self.history.now().hard_state;
@@ -186,7 +149,7 @@ impl Trial {
                 self.commit = self.commit.max(self.last().saturating_sub(*back));
                 Ok(())
             }
-            Step::Remember(peer) => self.save_peer(NodeId::from(1 + peer)),
+            Step::SavePeer(peer) => self.save_peer(NodeId::from(1 + peer)),
             Step::Begin => {
                 let sync = (self.log().begin_sync(), self.history.number());
                 self.pending.push(sync);
@@ -206,7 +169,7 @@ impl Trial {
                 self.background_task();
                 Ok(())
             }
-            Step::Chores => {
+            Step::BackgroundTasks => {
                 while self.background_task() {}
                 Ok(())
             }
@@ -227,7 +190,7 @@ impl Trial {
         }
     }
 
-    /// Readers see what was taken.
+    /// Checks that readers see what was accepted.
     pub(super) fn verify(&self) {
         self.history.now().compare(&*self.reader).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -240,9 +203,10 @@ impl Trial {
         self.history.now().last().raft_index
     }
 
-    /// Whether a step that ended like this may be found to have been taken.
+    /// Whether a step with this result may have taken place.
     fn may_have_happened(result: &Result<(), StorageError>) -> bool {
-        !matches!(result, Err(error) if error.is_temporary() || matches!(error, StorageError::Poisoned(_)))
+        let Err(error) = result else { return true };
+        !error.is_temporary() && !matches!(error, StorageError::Poisoned(_))
     }
 
     fn append(&mut self, back: u64, sizes: &[Vec<usize>]) -> Result<(), StorageError> {
@@ -378,7 +342,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Ends the machine as `end` says, and opens the log on what it left.
+    /// Ends the machine by `end`, and opens the log on what it left.
     fn restart(
         &mut self,
         end: impl FnOnce(&SimulatedDisk) -> SimulatedDisk,
@@ -391,333 +355,10 @@ impl Trial {
         self.log = None;
         held.compare(&*self.reader)
             .unwrap_or_else(|error| panic!("after the machine was gone, {error}"));
-        let next = Trial::on(disk, history, self.salt, self.traced)
+        let next = LogDriver::on(disk, history, self.salt, self.traced)
             .unwrap_or_else(|error| panic!("after a restart, {error}"));
         let episodes = std::mem::take(&mut self.episodes);
-        *self = Trial { episodes, ..next };
+        *self = LogDriver { episodes, ..next };
         Ok(())
     }
-}
-
-/// Steps drawn by chance.
-pub(super) fn random_steps(draws: &mut Rng, count: usize) -> Vec<Step> {
-    (0..count).map(|_| random_step(draws)).collect()
-}
-
-fn random_step(draws: &mut Rng) -> Step {
-    match draws.below(32) {
-        0..8 => Step::Append(random_sizes(draws)),
-        8..10 => Step::Resend(1 + draws.below(3) as usize),
-        10..13 => Step::CrashState(draws.below(6), random_sizes(draws)),
-        13..15 => Step::Term,
-        15..17 => Step::Commit(draws.below(6)),
-        17 => Step::Remember(draws.below(5)),
-        18..20 => Step::Begin,
-        20..22 => Step::Wait,
-        22..25 => Step::Sync,
-        25 => Step::Purge(draws.below(8)),
-        26 => {
-            if draws.chance(64) {
-                Step::Reset(draws.below(4))
-            } else {
-                Step::Term
-            }
-        }
-        27 => Step::BackgroundTask,
-        28 => Step::Chores,
-        29 => Step::Reopen,
-        30 => Step::Kill,
-        _ => Step::Crash,
-    }
-}
-
-/// Of one batch mostly, and of few; sizes at the borders of fields and sectors.
-fn random_sizes(draws: &mut Rng) -> Vec<Vec<usize>> {
-    const SIZES: [usize; 10] = [0, 1, 7, 8, 100, 384, 500, 512, 2000, 5000];
-    let batches = if draws.chance(180) { 1 } else { 1 + draws.below(4) };
-    (0..batches)
-        .map(|_| (0..draws.below(4)).map(|_| SIZES[draws.below(10) as usize]).collect())
-        .collect()
-}
-
-/// What a log does in its life, one after the other.
-pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
-    use Step::*;
-    let one = |size| Append(vec![vec![size]]);
-    let filled = |count: usize| vec![[one(3000), Sync]; count].concat();
-    vec![
-        ("the first opening", vec![]),
-        (
-            "append",
-            vec![
-                one(100),
-                Sync,
-                one(700),
-                one(0),
-                Sync,
-                Append(vec![vec![]]),
-                Begin,
-                one(20),
-                Wait,
-                one(900),
-                Sync,
-            ],
-        ),
-        (
-            "a batch of many",
-            vec![
-                Append(vec![vec![100; 12], vec![], vec![1500, 0, 3]]),
-                Sync,
-                Append(vec![vec![9]; 6]),
-                Begin,
-                Wait,
-            ],
-        ),
-        (
-            "roll",
-            [
-                filled(4),
-                vec![
-                    one(3000),
-                    one(3000),
-                    one(3000),
-                    Sync,
-                    Chores,
-                    one(3000),
-                    Sync,
-                    one(40_000),
-                    Sync,
-                    one(9),
-                    Sync,
-                ],
-            ]
-            .concat(),
-        ),
-        (
-            "roll into a spare",
-            [vec![Chores], filled(3), vec![Chores], filled(3), vec![Chores], filled(4)].concat(),
-        ),
-        (
-            "one append over three segments",
-            vec![
-                Chores,
-                Append(vec![vec![5000]; 7]),
-                Chores,
-                Sync,
-                Chores,
-                Append(vec![vec![2500]; 9]),
-                Sync,
-            ],
-        ),
-        (
-            "conflict",
-            vec![
-                one(500),
-                one(600),
-                one(700),
-                Sync,
-                Term,
-                CrashState(2, vec![vec![50], vec![60]]),
-                one(70),
-                Sync,
-                CrashState(1, vec![vec![]]),
-                CrashState(1, vec![vec![8]]),
-                Sync,
-                Chores,
-            ],
-        ),
-        (
-            "conflict over segments",
-            [
-                filled(9),
-                vec![
-                    Chores,
-                    Term,
-                    CrashState(7, vec![vec![100]]),
-                    Chores,
-                    Sync,
-                    Chores,
-                    Term,
-                    CrashState(2, vec![vec![], vec![10]]),
-                    Begin,
-                    one(3),
-                    Wait,
-                    Chores,
-                    Sync,
-                ],
-            ]
-            .concat(),
-        ),
-        (
-            "purge",
-            [
-                filled(12),
-                vec![
-                    Chores,
-                    Commit(0),
-                    Purge(4),
-                    Chores,
-                    one(10),
-                    Sync,
-                    Chores,
-                    Purge(0),
-                    Sync,
-                    Chores,
-                    one(11),
-                    Sync,
-                ],
-            ]
-            .concat(),
-        ),
-        (
-            "purged segments are used again",
-            [
-                filled(12),
-                vec![Chores, Commit(0), Purge(2), Sync, Chores],
-                filled(6),
-                vec![Chores, Commit(0), Purge(1), Sync, Chores],
-                filled(5),
-            ]
-            .concat(),
-        ),
-        (
-            "a sync under way when the log is cut",
-            vec![
-                one(500),
-                Sync,
-                one(600),
-                one(700),
-                Begin,
-                Term,
-                CrashState(2, vec![vec![50]]),
-                Wait,
-                one(70),
-                Sync,
-                one(80),
-                Sync,
-                Reopen,
-                one(9),
-                Sync,
-            ],
-        ),
-        // The purge was not durable yet when the log was cut right behind its new base. A crash
-        // that kept the new segment and lost the purge was taken for damage.
-        (
-            "a cut right behind a purge",
-            vec![
-                one(5000),
-                one(5000),
-                one(5000),
-                one(5000),
-                Sync,
-                Commit(2),
-                Purge(2),
-                CrashState(2, vec![vec![512]]),
-                Sync,
-                one(9),
-                Sync,
-                Chores,
-            ],
-        ),
-        (
-            "hard state",
-            vec![
-                Term,
-                Sync,
-                Term,
-                Term,
-                Begin,
-                Term,
-                Wait,
-                Remember(1),
-                Term,
-                Sync,
-                Remember(2),
-                Remember(1),
-                Term,
-                Term,
-                Term,
-                Term,
-                Term,
-                Sync,
-            ],
-        ),
-        (
-            "a state of several sectors",
-            [
-                (0..40).map(Remember).collect(),
-                vec![Sync, Remember(39), Sync, Remember(20), Remember(38), Term, Remember(2), Sync],
-                (0..7).map(|peer| Remember(5 * peer)).collect(),
-                vec![Sync, Term],
-            ]
-            .concat(),
-        ),
-        (
-            "reset",
-            [
-                filled(6),
-                vec![
-                    Reset(5),
-                    one(10),
-                    Sync,
-                    Chores,
-                    one(20),
-                    one(3000),
-                    Sync,
-                    Term,
-                    Reset(0),
-                    Chores,
-                    Sync,
-                    one(5),
-                    Reset(9),
-                    Reset(1),
-                    one(6),
-                    Sync,
-                    Chores,
-                ],
-            ]
-            .concat(),
-        ),
-        (
-            "closed and opened",
-            vec![
-                one(10),
-                Term,
-                Reopen,
-                Reopen,
-                one(20),
-                Begin,
-                one(30),
-                Reopen,
-                Chores,
-                one(3000),
-                one(30),
-                Reopen,
-                one(7),
-                Sync,
-            ],
-        ),
-        (
-            "killed",
-            vec![one(10), Sync, one(20), Term, Kill, one(30), one(40), Kill, Kill, one(50), Sync],
-        ),
-        (
-            "crash upon crash",
-            vec![
-                one(10),
-                one(20),
-                Term,
-                Crash,
-                one(30),
-                one(40),
-                Crash,
-                Resend(1),
-                CrashState(1, vec![vec![9]]),
-                Crash,
-                Crash,
-                one(50),
-                Sync,
-            ],
-        ),
-    ]
 }
