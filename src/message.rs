@@ -1,20 +1,19 @@
-//! One opaque message of the group on its way: what a transport sees of it, its bytes, and whether
-//! it makes sense.
+//! A message between two nodes of a group: its bytes, its validation, and what a transport sees.
 //!
-//! A message that arrives passes two gates before Raft sees it. [`Message::decode`] looks at the
-//! bytes alone: are they a message at all, and do they ask for no more memory than they are worth?
-//! `Message::check` looks at the meaning: could a correct peer have sent this to a replica that
-//! stands where this one does? Raft trusts its input; the second gate is why it may.
+//! A message that arrives is validated twice before Raft sees it. [`Message::decode`] checks the
+//! bytes alone: their format, and that they cause no disproportionate allocation. `Message::check`
+//! checks the content against the state of the replica: could a correct peer have sent it? Raft
+//! itself trusts its input.
 
 mod check;
 mod codec;
 mod describe;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzzing;
+mod raft_codec;
 mod repair;
-mod sample;
 #[cfg(feature = "sim")]
 mod sender_claim;
+mod testing;
+mod wire;
 
 use raft::eraftpb;
 
@@ -26,37 +25,35 @@ pub(crate) use self::repair::{
 };
 #[cfg(feature = "sim")]
 pub(crate) use self::sender_claim::SenderClaim;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::testing::fuzzing;
+pub use self::wire::MessageError;
 use crate::batch::{BODY_BYTES_MAX, Batch};
 use crate::entry::NodeId;
 use crate::role::Membership;
 
-/// What a message may hold beside the body of its one large batch: raft's fields and a snapshot's.
+/// Room in a message beside the body of one large batch: the fields of Raft and of a snapshot.
 const MESSAGE_OVERHEAD: usize = 256 << 10;
 
-/// A message between two nodes of a group. Only the nodes look inside; a transport sees from whom,
-/// to whom, and bytes.
+/// A message between two nodes of a group. Opaque to a transport, but for its sender, its receiver
+/// and its bytes.
 #[derive(Clone, PartialEq)]
 pub struct Message(Body);
 
 #[derive(Clone, PartialEq)]
 enum Body {
-    /// What Raft says.
+    /// A message of Raft.
     Raft(eraftpb::Message),
-    /// What nodes tell each other to mend a damaged log, or one that is not complete.
+    /// A message of repair: of a log that is corrupt or incomplete.
     Repair(RepairMessage),
 }
 
-/// Why bytes are not a message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a message: {0}")]
-pub struct MessageError(pub(crate) &'static str);
-
-/// What the receiving replica knows, to judge a message by. All of it as Raft itself sees it at
-/// this moment, what is not yet on disk included.
+/// The state of the receiving replica, for [`Message::check`]: as Raft sees it, with what is not yet
+/// on disk.
 pub(crate) struct ReplicaView<'a> {
     pub(crate) me: NodeId,
     pub(crate) membership: &'a Membership,
-    /// Whether this node is the leader of `term`, announced or not.
+    /// Whether this node is the leader of `term`, also before it is announced.
     pub(crate) leads: bool,
     /// The leader of `term`, if Raft knows one; this node itself if it leads.
     pub(crate) leader: Option<NodeId>,
@@ -70,14 +67,14 @@ pub(crate) struct ReplicaView<'a> {
 
 impl Message {
     /// The largest message that a node sends, in bytes: one batch of the largest size, or many
-    /// small ones, and what goes with them. A limit of the format, not of a setting.
+    /// small ones, and their metadata. A limit of the format, not a setting.
     pub const BYTES_MAX: usize = BODY_BYTES_MAX + MESSAGE_OVERHEAD;
 
     pub(crate) fn new(inner: eraftpb::Message) -> Message {
         Message(Body::Raft(inner))
     }
 
-    /// What it says to Raft, if it is for Raft.
+    /// The message of Raft, if it is one.
     pub(crate) fn raft(&self) -> Option<&eraftpb::Message> {
         if let Body::Raft(inner) = &self.0 { Some(inner) } else { None }
     }
@@ -86,19 +83,19 @@ impl Message {
         if let Body::Raft(inner) = self.0 { Some(inner) } else { None }
     }
 
-    /// What it says of repair, if it does.
+    /// The message of repair, if it is one.
     pub(crate) fn repair_message(&self) -> Option<&RepairMessage> {
         if let Body::Repair(repair_message) = &self.0 { Some(repair_message) } else { None }
     }
 
-    /// For tests, which know what they have made.
+    /// The message of Raft, for tests.
     #[cfg(test)]
     pub(crate) fn inner(&self) -> &eraftpb::Message {
         self.raft().expect("a message for Raft")
     }
 
-    /// Whether a node that takes the message has to write more than its vote: it would append,
-    /// begin its log anew, or campaign and lead.
+    /// Whether the receiver has to write more than a vote: it would append, install a snapshot, or
+    /// campaign and lead.
     pub(crate) fn needs_disk(&self) -> bool {
         let Body::Raft(inner) = &self.0 else { return false };
         match inner.get_msg_type() {
@@ -110,8 +107,8 @@ impl Message {
         }
     }
 
-    /// If it is an append: the raft index of its last batch, or of the one that it follows, and the
-    /// bytes of its batches.
+    /// Of an append: the raft index of its last batch, or of the batch that it follows, and the bytes
+    /// of its batches.
     pub(crate) fn append(&self) -> Option<(u64, u64)> {
         let inner =
             self.raft().filter(|inner| inner.get_msg_type() == eraftpb::MessageType::MsgAppend)?;
@@ -121,8 +118,8 @@ impl Message {
         ))
     }
 
-    /// Whether `later`, sent after this one, says all that this one does: who acknowledges a batch
-    /// acknowledges those before it as well.
+    /// Whether `later`, sent after this one, makes it redundant: an acknowledgement of a batch covers
+    /// all batches before it.
     pub(crate) fn is_superseded_by(&self, later: &Message) -> bool {
         let (Body::Raft(this), Body::Raft(later)) = (&self.0, &later.0) else { return false };
         let is_acknowledgement = |message: &eraftpb::Message| {
@@ -137,9 +134,8 @@ impl Message {
             && this.commit <= later.commit
     }
 
-    /// Whether it may go before what was sent earlier, and must not wait behind bulk: who leads,
-    /// who votes for whom, and who has what. Batches keep their order, and so do the commits told
-    /// with them.
+    /// Whether it may overtake earlier messages, and must not wait behind bulk: heartbeats, votes,
+    /// acknowledgements. Batches, and the commits sent with them, keep their order.
     pub(crate) fn is_urgent(&self) -> bool {
         match &self.0 {
             Body::Raft(inner) => !matches!(
@@ -152,8 +148,8 @@ impl Message {
         }
     }
 
-    /// Whether `later` brings no batch that this one does not. Raft repeats an append while it does
-    /// not know what became of it; a leader has one batch at each index of its term.
+    /// Whether this append carries all batches of `later`. Raft repeats an append until it is
+    /// acknowledged or rejected; a leader has one batch at each index of its term.
     pub(crate) fn is_repeated_by(&self, later: &Message) -> bool {
         let (Body::Raft(this), Body::Raft(later)) = (&self.0, &later.0) else { return false };
         let place = |message: &eraftpb::Message| {
@@ -171,8 +167,8 @@ impl Message {
             && (1..=this.entries.len()).contains(&later.entries.len())
     }
 
-    /// If whoever takes it may help a node to lead by it: where the log of that node ends, (term,
-    /// raft index) of its last batch. The smallest one if it is the receiver that is asked to lead.
+    /// Of a message that may help a node to become leader: (term, raft index) of the last batch of
+    /// that node. (0, 0) if the receiver is asked to campaign.
     pub(crate) fn candidate(&self) -> Option<(u64, u64)> {
         let inner = self.raft()?;
         match inner.get_msg_type() {
@@ -184,9 +180,8 @@ impl Message {
         }
     }
 
-    /// Takes a heartbeat for one that tells of no commit behind `last`: for a node that may have
-    /// lost, with its power, what it had acknowledged. Gives the commit that it told of, if that
-    /// lies behind.
+    /// Lowers the commit of a heartbeat to `last`: for a node that may have lost acknowledged batches
+    /// in a power failure. Returns the original commit if it was higher.
     pub(crate) fn clamp_heartbeat_commit(&mut self, last: u64) -> Option<u64> {
         if let Body::Raft(inner) = &mut self.0
             && inner.get_msg_type() == eraftpb::MessageType::MsgHeartbeat
@@ -197,7 +192,7 @@ impl Message {
         None
     }
 
-    /// What it takes of this node's memory, in bytes: what came, and what is kept for each batch.
+    /// Its size in memory, in bytes: the encoded bytes, and the record kept for each batch.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let batches = match &self.0 {
             Body::Raft(inner) => inner.entries.len() * size_of::<eraftpb::Entry>(),
@@ -223,19 +218,18 @@ impl Message {
     }
 }
 
-#[cfg(test)]
-mod forge;
-#[cfg(test)]
-mod known_panics;
-#[cfg(test)]
-mod legal_traffic;
+impl From<RepairMessage> for Message {
+    fn from(message: RepairMessage) -> Message {
+        Message(Body::Repair(message))
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_acknowledgement_says_all_that_an_earlier_one_to_the_same_leader_did() {
+    fn an_acknowledgement_supersedes_an_earlier_one_to_the_same_leader() {
         let forge = |words: &str| Message::forge(&words.split(' ').collect::<Vec<_>>());
         let earlier = forge("append-answer from=2 to=1 term=3 index=5 commit=4");
         for later in ["index=5 commit=4", "index=6 commit=4", "index=9 commit=5"] {

@@ -196,7 +196,7 @@ impl Inbox {
     }
 
     /// Reports which data directory `peer` speaks from.
-    pub fn met(&self, peer: NodeId, directory: u128) {
+    pub fn peer_identified(&self, peer: NodeId, directory: u128) {
         (self.0)(TransportEvent::PeerIdentified { peer, directory });
     }
 
@@ -214,7 +214,7 @@ impl Inbox {
     }
 
     /// Reports that `peer` has met a later opening of this node's data directory.
-    pub fn outlived(&self, peer: NodeId) {
+    pub fn directory_outdated(&self, peer: NodeId) {
         (self.0)(TransportEvent::OutdatedDirectory(peer));
     }
 

@@ -6,14 +6,12 @@
 
 use raft::eraftpb::{ConfState, Entry, EntryType, Message as Inner, MessageType};
 
-use super::codec::{CONTEXT_BYTES_MAX, READ_CONTEXT_BYTES_MAX, SNAPSHOT_DATA_BYTES_MAX};
+use super::wire::{CONTEXT_BYTES_MAX, READ_CONTEXT_BYTES_MAX, SNAPSHOT_DATA_BYTES_MAX, TERM_LIMIT};
 use super::{Message, ReplicaView};
 use crate::batch::Batch;
 use crate::entry::NodeId;
 
-/// No term reaches this, and no term is so far ahead of ours: either would leave no room for
-/// elections.
-pub(super) const TERM_LIMIT: u64 = 1 << 48;
+/// No term is this far ahead of the own one, so that terms are left for elections.
 const TERM_JUMP_MAX: u64 = 1 << 32;
 /// No raft index reaches this, so that sums of them never overflow.
 const INDEX_LIMIT: u64 = 1 << 62;

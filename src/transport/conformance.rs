@@ -77,7 +77,7 @@ fn everyone_reaches_everyone_and_nothing_is_altered(mut network: TestNetwork) {
     let pairs = [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)]
         .map(|(from, to)| (NodeId::from(from), NodeId::from(to)));
     let sent: Vec<Message> =
-        pairs.iter().flat_map(|&(from, to)| Message::specimens(from, to)).collect();
+        pairs.iter().flat_map(|&(from, to)| Message::samples(from, to)).collect();
     for message in &sent {
         network.send_until_it_arrives(message);
     }
@@ -99,8 +99,8 @@ fn everyone_reaches_everyone_and_nothing_is_altered(mut network: TestNetwork) {
 
 fn a_large_message_arrives_whole(mut network: TestNetwork) {
     network.start_all();
-    let empty = Message::specimen(NodeId::from(1), NodeId::from(2), 1, 0).encoded_len();
-    let largest = Message::specimen(NodeId::from(1), NodeId::from(2), 1, MESSAGE_BYTES_MAX - empty);
+    let empty = Message::sample(NodeId::from(1), NodeId::from(2), 1, 0).encoded_len();
+    let largest = Message::sample(NodeId::from(1), NodeId::from(2), 1, MESSAGE_BYTES_MAX - empty);
     assert_eq!(largest.encoded_len(), MESSAGE_BYTES_MAX);
     network.send_until_it_arrives(&largest);
     network.close();
@@ -108,8 +108,8 @@ fn a_large_message_arrives_whole(mut network: TestNetwork) {
 
 fn nobody_speaks_for_another(mut network: TestNetwork) {
     network.start_all();
-    network.send_until_it_arrives(&Message::specimen(NodeId::from(1), NodeId::from(2), 1, 10));
-    let forged = Message::specimen(NodeId::from(3), NodeId::from(2), 2, 10);
+    network.send_until_it_arrives(&Message::sample(NodeId::from(1), NodeId::from(2), 1, 10));
+    let forged = Message::sample(NodeId::from(3), NodeId::from(2), 2, 10);
     network.send(NodeId::from(1), vec![forged.clone()]);
     network.watch();
     assert!(
@@ -126,12 +126,10 @@ fn a_dead_peer_blocks_nobody_and_is_reported(mut network: TestNetwork) {
     for round in 0..50 {
         network.send(
             me,
-            (0..20)
-                .map(|number| Message::specimen(me, dead, round * 20 + number, 100_000))
-                .collect(),
+            (0..20).map(|number| Message::sample(me, dead, round * 20 + number, 100_000)).collect(),
         );
     }
-    network.send_until_it_arrives(&Message::specimen(me, NodeId::from(3), 1, 10));
+    network.send_until_it_arrives(&Message::sample(me, NodeId::from(3), 1, 10));
     let told =
         network.recording_inbox(me).wait(PATIENCE, |recorded| recorded.unreachable.contains(&dead));
     assert!(
@@ -144,30 +142,29 @@ fn a_dead_peer_blocks_nobody_and_is_reported(mut network: TestNetwork) {
 fn a_busy_peer_blocks_nobody_and_recovers(mut network: TestNetwork) {
     network.start_all();
     let (me, busy) = (NodeId::from(1), NodeId::from(2));
-    network.send_until_it_arrives(&Message::specimen(me, busy, 0, 10));
+    network.send_until_it_arrives(&Message::sample(me, busy, 0, 10));
     network.recording_inbox(busy).recorded.lock().is_full = true;
     for number in 1..=200 {
-        network.send(me, vec![Message::specimen(me, busy, number, 100_000)]);
+        network.send(me, vec![Message::sample(me, busy, number, 100_000)]);
     }
-    network.send_until_it_arrives(&Message::specimen(busy, me, 1, 10));
+    network.send_until_it_arrives(&Message::sample(busy, me, 1, 10));
     network.recording_inbox(busy).recorded.lock().is_full = false;
-    network.send_until_it_arrives(&Message::specimen(me, busy, 201, 10));
+    network.send_until_it_arrives(&Message::sample(me, busy, 201, 10));
     network.close();
 }
 
 fn nothing_is_delivered_after_stop_and_every_thread_ends(mut network: TestNetwork) {
     network.start_all();
     let (me, leaving) = (NodeId::from(1), NodeId::from(2));
-    network.send_until_it_arrives(&Message::specimen(me, leaving, 0, 10));
-    network.send_until_it_arrives(&Message::specimen(leaving, me, 0, 10));
-    network.send(me, (1..100).map(|number| Message::specimen(me, leaving, number, 1000)).collect());
+    network.send_until_it_arrives(&Message::sample(me, leaving, 0, 10));
+    network.send_until_it_arrives(&Message::sample(leaving, me, 0, 10));
+    network.send(me, (1..100).map(|number| Message::sample(me, leaving, number, 1000)).collect());
     network.stop(leaving);
     network.stop(leaving);
     // What was being handed over at that very moment is forgiven.
     network.watch();
     let before = network.arrived(leaving).len();
-    network
-        .send(me, (100..200).map(|number| Message::specimen(me, leaving, number, 1000)).collect());
+    network.send(me, (100..200).map(|number| Message::sample(me, leaving, number, 1000)).collect());
     network.watch();
     assert_eq!(
         network.arrived(leaving).len(),
@@ -181,29 +178,29 @@ fn a_peer_that_comes_back_is_reached_again(mut network: TestNetwork) {
     network.start_all();
     let (me, peer) = (NodeId::from(1), NodeId::from(2));
     for life in 0..3 {
-        network.send_until_it_arrives(&Message::specimen(me, peer, life, 10));
-        network.send_until_it_arrives(&Message::specimen(peer, me, life, 10));
+        network.send_until_it_arrives(&Message::sample(me, peer, life, 10));
+        network.send_until_it_arrives(&Message::sample(peer, me, life, 10));
         network.stop(peer);
         network.wait_for_threads(Some(me));
-        network.send(me, vec![Message::specimen(me, peer, 100 + life, 10)]);
+        network.send(me, vec![Message::sample(me, peer, 100 + life, 10)]);
         network.start(peer);
     }
-    network.send_until_it_arrives(&Message::specimen(me, peer, 50, 10));
-    network.send_until_it_arrives(&Message::specimen(peer, me, 50, 10));
+    network.send_until_it_arrives(&Message::sample(me, peer, 50, 10));
+    network.send_until_it_arrives(&Message::sample(peer, me, 50, 10));
     network.close();
 }
 
 fn sending_without_a_seat_is_harmless(mut network: TestNetwork) {
     let (me, peer) = (NodeId::from(1), NodeId::from(2));
     let mut early = (network.harness.transport)(me);
-    let mut messages = vec![Message::specimen(me, peer, 1, 10)];
+    let mut messages = vec![Message::sample(me, peer, 1, 10)];
     early.send(&mut messages);
     assert!(messages.is_empty(), "send leaves the messages that it was given");
     early.stop();
     drop(early);
     network.start_all();
     network.stop(me);
-    network.send(me, vec![Message::specimen(me, peer, 2, 10)]);
+    network.send(me, vec![Message::sample(me, peer, 2, 10)]);
     network.watch();
     assert_eq!(network.arrived(peer), [], "a transport that had been stopped sent a message");
     network.close();

@@ -298,7 +298,7 @@ impl FrameReader {
     }
 
     /// From now on takes messages of up to `message_max` bytes.
-    pub(crate) fn admit(&mut self, message_max: usize) {
+    pub(crate) fn set_len_max(&mut self, message_max: usize) {
         self.buffer.resize(FRAME_BYTES_MAX, 0);
         (self.frame_max, self.message_max) = (WHOLE_BYTES_MAX, message_max);
     }
@@ -455,7 +455,7 @@ mod tests {
         let stream: Vec<u8> = lens.iter().flat_map(|&len| in_frames(len)).collect();
         for piece in [1, 7, 19, 1000, 64 << 10, usize::MAX] {
             let mut reader = FrameReader::new();
-            reader.admit(1_000_000);
+            reader.set_len_max(1_000_000);
             let frames = read_all(&mut reader, Trickle(&stream, piece)).unwrap();
             assert!(
                 frames.iter().zip(lens).all(|(frame, len)| frame.content == content(len)),
@@ -502,7 +502,7 @@ mod tests {
         let stream = parts.concat();
         for piece in [1, 1000, usize::MAX] {
             let mut reader = FrameReader::new();
-            reader.admit(300_000);
+            reader.set_len_max(300_000);
             let all = read_all(&mut reader, Trickle(&stream, piece)).unwrap();
             let (large, small): (Vec<_>, Vec<_>) =
                 all.iter().partition(|frame| frame.content.len() > 100_000);
@@ -526,7 +526,7 @@ mod tests {
     fn pieces_that_make_no_message_are_refused() {
         let read = |stream: Vec<u8>| {
             let mut reader = FrameReader::new();
-            reader.admit(1 << 20);
+            reader.set_len_max(1 << 20);
             read_all(&mut reader, &stream[..])
         };
         assert_eq!(read(piece(100, 0)), Err(FrameError::Piece), "it carries nothing");
@@ -552,7 +552,7 @@ mod tests {
             let mut stream = Frames::of(vec![Bytes::from(vec![0; message])]).concat();
             stream.truncate(HEADER_BYTES + TOTAL_BYTES + sent);
             let mut reader = FrameReader::new();
-            reader.admit(32 << 20);
+            reader.set_len_max(32 << 20);
             assert_eq!(read_all(&mut reader, &stream[..]).unwrap(), []);
             let room = reader.assembly.as_ref().map_or(0, |assembly| assembly.content.capacity());
             assert!(room <= sent + sent.max(GROWTH_BYTES), "{sent} bytes sent, room for {room}");

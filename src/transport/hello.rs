@@ -51,7 +51,10 @@ pub(crate) struct Hello {
     pub(crate) advertised: Arc<str>,
 }
 
-/// Why a peer is turned away. Sent back to it, so that both sides can say so.
+/// The incarnation of a directory and the nonce of a process: identifies a process of a node.
+pub(crate) type ProcessId = (u64, u64);
+
+/// Why a peer is rejected. Sent to it, so that both sides can report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[repr(u8)]
 pub(crate) enum HandshakeRejection {
@@ -147,6 +150,11 @@ impl Hello {
             nonce,
             advertised: context.advertised.as_str().into(),
         }
+    }
+
+    /// The process that sent it.
+    pub(crate) fn process(&self) -> ProcessId {
+        (self.identity.incarnation, self.nonce)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

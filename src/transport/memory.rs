@@ -335,7 +335,7 @@ mod tests {
             self.arrivals.lock().clear();
             let from = self.transport.node;
             let others = (1..=3).map(NodeId::from).filter(|&to| to != from);
-            self.transport.send(&mut others.map(|to| Message::specimen(from, to, 1, 10)).collect());
+            self.transport.send(&mut others.map(|to| Message::sample(from, to, 1, 10)).collect());
             let reports = self.arrivals.lock();
             let unreachable = reports.iter().map(|arrival| {
                 if let TransportEvent::Unreachable(peer) = arrival { peer.get() } else { 0 }
@@ -415,7 +415,7 @@ mod tests {
         let told = |node: &Node| format!("{:?}", node.arrivals.lock());
         let met = |peer, directory, text| {
             format!(
-                "Met {{ peer: node {peer}, directory: {directory} }}, Advertised {{ peer: node {peer}, text: {text:?} }}"
+                "PeerIdentified {{ peer: node {peer}, directory: {directory} }}, Advertised {{ peer: node {peer}, text: {text:?} }}"
             )
         };
         assert_eq!(told(&one), format!("[{}]", met(2, 2, "two")));

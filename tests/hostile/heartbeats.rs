@@ -50,7 +50,7 @@ impl Transport for Watched {
                 true
             }
             TransportEvent::PeerIdentified { peer, directory } => {
-                inbox.met(peer, directory);
+                inbox.peer_identified(peer, directory);
                 true
             }
             _ => true,

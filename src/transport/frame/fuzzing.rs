@@ -32,7 +32,7 @@ pub fn frame(input: &[u8]) {
 fn read(stream: &[u8], piece: usize, is_admitted: bool) -> Read {
     let mut reader = FrameReader::new();
     if is_admitted {
-        reader.admit(MESSAGE_MAX);
+        reader.set_len_max(MESSAGE_MAX);
     }
     let mut frames = Vec::new();
     let mut rest = stream;

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::peer_sender::PeerSender;
+use super::TcpTransport;
+use super::peer_sender::{PeerSender, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX};
 use super::resolver::system_lookup;
-use super::{HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, TcpTransport, is_timeout};
+use super::stream::{HELLO_TIMEOUT, is_timeout};
 use crate::entry::NodeId;
 use crate::storage::DirectoryIdentity;
 use crate::transport::frame::{self, Frame, FrameReader, Kind};
@@ -98,7 +99,7 @@ impl Node {
     }
 
     fn send(&mut self, to: u64, number: u64) {
-        self.transport.send(&mut vec![Message::specimen(
+        self.transport.send(&mut vec![Message::sample(
             self.context.node,
             NodeId::from(to),
             number,
@@ -206,7 +207,7 @@ fn a_rejection_is_told_why_and_nothing_more_of_it_is_read() {
         hand.write_frame(Kind::Hello, hello.encode());
         hand.write_frame(
             Kind::Message,
-            Message::specimen(hello.from, hello.to, 1, 10).encode().concat(),
+            Message::sample(hello.from, hello.to, 1, 10).encode().concat(),
         );
         let answer = hand.read_frame().unwrap();
         assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, reason as u8), "{reason}");
@@ -220,7 +221,7 @@ fn a_rejection_is_told_why_and_nothing_more_of_it_is_read() {
 fn garbage_and_early_messages_end_the_connection() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
-    let message = Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
+    let message = Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
     let mut hand = Hand::reach_out(&node);
     hand.write_frame(Kind::Message, message.clone());
     assert_eq!(hand.read_frame().unwrap().kind, Kind::Refusal);
@@ -243,7 +244,7 @@ fn a_message_in_another_name_ends_the_connection() {
         let mut hand = Hand::admitted(&node, &peer);
         hand.write_frame(
             Kind::Message,
-            Message::specimen(NodeId::from(from), NodeId::from(to), 1, 10).encode().concat(),
+            Message::sample(NodeId::from(from), NodeId::from(to), 1, 10).encode().concat(),
         );
         assert_eq!(hand.read_frame(), None, "from {from} to {to}");
     }
@@ -259,7 +260,7 @@ fn who_says_nothing_is_shown_out_and_a_crowd_of_them_keeps_no_peer_waiting() {
     let mut peer = Hand::admitted(&node, &Node::new(2, &addresses));
     peer.write_frame(
         Kind::Message,
-        Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
+        Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
     );
     until("the message of a peer gets through", || node.arrived.lock().messages.len() == 1);
     for hand in &mut crowd {
@@ -292,7 +293,7 @@ fn a_peer_that_connects_anew_replaces_its_earlier_connection() {
     assert_eq!(earlier.read_frame(), None);
     later.write_frame(
         Kind::Message,
-        Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
+        Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
     );
     until("the later connection is read", || node.arrived.lock().messages.len() == 1);
 }
@@ -313,7 +314,7 @@ fn a_node_without_room_makes_its_peer_wait_and_loses_nothing() {
     std::thread::sleep(Duration::from_millis(100));
     receiver.arrived.lock().is_full = false;
     let expected: Vec<Message> = (1..=300)
-        .map(|number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 1000))
+        .map(|number| Message::sample(NodeId::from(1), NodeId::from(2), number, 1000))
         .collect();
     until("all has arrived, in order", || receiver.arrived.lock().messages.ends_with(&expected));
 }
@@ -386,13 +387,13 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
 fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
     for (len, limit) in [(100, QUEUE_MESSAGES_MAX), (1 << 20, QUEUE_BYTES_MAX >> 20)] {
         let link = PeerSender::new(NodeId::from(2), String::new(), system_lookup());
-        let message = |number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 10);
+        let message = |number| Message::sample(NodeId::from(1), NodeId::from(2), number, 10);
         let taken = (0..QUEUE_MESSAGES_MAX as u64 + 1)
             .filter(|number| link.push(message(*number), len))
             .count();
         assert_eq!(taken, limit, "messages of {len} bytes");
         // What is urgent has room of its own, and that is bounded as well.
-        let urgent = Message::specimens(NodeId::from(1), NodeId::from(2)).remove(0);
+        let urgent = Message::samples(NodeId::from(1), NodeId::from(2)).remove(0);
         let taken = (0..QUEUE_MESSAGES_MAX + 1).filter(|_| link.push(urgent.clone(), 100)).count();
         assert_eq!(taken, QUEUE_MESSAGES_MAX, "urgent messages");
     }
@@ -404,7 +405,7 @@ fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
 fn a_large_message_that_is_repeated_waits_once() {
     let link = PeerSender::new(NodeId::from(2), String::new(), system_lookup());
     let (len, message) =
-        (60 << 20, |number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 10));
+        (60 << 20, |number| Message::sample(NodeId::from(1), NodeId::from(2), number, 10));
     assert!((0..100).all(|_| link.push(message(1), len)));
     assert!(!link.push(message(2), len), "another one of that length finds no room");
 }
@@ -418,10 +419,10 @@ fn a_forged_message_is_not_even_sent_and_a_large_one_is_dropped_alone() {
         sender.send(2, 0);
         !receiver.arrived.lock().messages.is_empty()
     });
-    let forged = Message::specimen(NodeId::from(3), NodeId::from(2), 1, 10);
+    let forged = Message::sample(NodeId::from(3), NodeId::from(2), 1, 10);
     let large =
-        Message::specimen(NodeId::from(1), NodeId::from(2), 2, sender.context.message_bytes_max);
-    let genuine = Message::specimen(NodeId::from(1), NodeId::from(2), 3, 10);
+        Message::sample(NodeId::from(1), NodeId::from(2), 2, sender.context.message_bytes_max);
+    let genuine = Message::sample(NodeId::from(1), NodeId::from(2), 3, 10);
     sender.transport.send(&mut vec![forged, large, genuine.clone()]);
     until("the genuine one arrives", || receiver.arrived.lock().messages.last() == Some(&genuine));
 }
@@ -479,7 +480,7 @@ fn stopping_takes_no_time_whatever_the_threads_wait_for() {
     let mut hand = Hand::admitted(&node, &Node::new(3, &addresses));
     hand.write_frame(
         Kind::Message,
-        Message::specimen(NodeId::from(3), NodeId::from(1), 1, 10).encode().concat(),
+        Message::sample(NodeId::from(3), NodeId::from(1), 1, 10).encode().concat(),
     );
     let _caught = mute.accept().unwrap();
     std::thread::sleep(Duration::from_millis(50));

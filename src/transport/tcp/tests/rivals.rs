@@ -72,7 +72,7 @@ fn one_that_does_not_answer_gives_way_though_its_connection_is_open_and_full_of_
     let (_, mut first) = says(&process(&addresses, 5, 51, &node), &node);
     // What it said before it died is read only now, and proves nothing.
     node.arrived.lock().is_full = true;
-    let message = Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
+    let message = Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
     (0..1000).for_each(|_| first.write_frame(Kind::Message, message.clone()));
     let room = node.arrived.clone();
     let reading = std::thread::spawn(move || room.lock().is_full = false);

@@ -20,7 +20,7 @@ fn called_by_a_node() -> (Node, Hand) {
     assert_eq!(hand.read_frame().unwrap().kind, Kind::Hello);
     hand.write_frame(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
     until("they have met", || !node.arrived.lock().met.is_empty());
-    hand.1.admit(64 << 20);
+    hand.1.set_len_max(64 << 20);
     (node, hand)
 }
 
@@ -35,12 +35,12 @@ fn keep_answering(hand: &Hand) {
 }
 
 fn bulk(number: u64) -> Message {
-    Message::specimen(NodeId::from(1), NodeId::from(2), number, 4 << 20)
+    Message::sample(NodeId::from(1), NodeId::from(2), number, 4 << 20)
 }
 
 /// Something that is urgent.
 fn heartbeat() -> Message {
-    Message::specimens(NodeId::from(1), NodeId::from(2)).remove(0)
+    Message::samples(NodeId::from(1), NodeId::from(2)).remove(0)
 }
 
 /// How many bytes come before the first whole message.
@@ -122,8 +122,7 @@ fn whatever_is_read_is_answered_and_whoever_says_nothing_is_shown_out() {
         Some((Kind::Pong, Some(5)))
     );
     let message =
-        Frames::of(Message::specimen(NodeId::from(2), NodeId::from(1), 1, 300_000).encode())
-            .concat();
+        Frames::of(Message::sample(NodeId::from(2), NodeId::from(1), 1, 300_000).encode()).concat();
     let part = message.len() / 3;
     for part in message.chunks(part) {
         // Parts of a message are something, too.
@@ -147,7 +146,7 @@ fn a_node_without_room_is_not_taken_for_one_that_is_gone() {
     let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
     hand.write_frame(
         Kind::Message,
-        Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
+        Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
     );
     for _ in 0..12 {
         assert_eq!(hand.hear_any().map(|frame| frame.kind), Some(Kind::Pong));

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message as Inner, MessageType, Snapshot};
 
-use super::{Message, ReplicaView, codec};
 use crate::batch::fuzzing::with_sound_payloads;
 use crate::batch::{FIELD_LIMIT, LogPoint, OpenBatch};
 use crate::entry::NodeId;
 use crate::fuzzing::FuzzInput;
+use crate::message::raft_codec::KINDS;
+use crate::message::{Body, Message, ReplicaView};
 use crate::role::Membership;
 
 /// Any bytes either are refused, or are a message that would be written as it came; and whatever it
@@ -75,7 +76,7 @@ pub(crate) struct NodeState {
 /// A message to node 1 in which every field is near the truth, or at an end of what it can be.
 pub(crate) fn near_valid(fuzz_input: &mut FuzzInput<'_>, stance: &NodeState) -> Message {
     let NodeState { term, commit, last, rebase } = stance;
-    let kind = codec::KINDS[usize::from(fuzz_input.byte()) % codec::KINDS.len()];
+    let kind = KINDS[usize::from(fuzz_input.byte()) % KINDS.len()];
     let how = fuzz_input.byte();
     let mut message = Inner {
         msg_type: kind,
@@ -183,7 +184,7 @@ pub(crate) fn yes(question: &Message) -> Option<Message> {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     use crate::batch::fuzzing::body_of;
 
-    let mut messages = Message::specimens(NodeId::from(2), NodeId::from(1));
+    let mut messages = Message::samples(NodeId::from(2), NodeId::from(1));
     messages.push(Message::forge(&[
         "append",
         "from=2",
@@ -207,9 +208,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut long = messages[7].inner().clone();
     long.mut_entries()[1].data = body_of(&[b"one", b"", b"three"]);
     messages.push(Message::new(long));
-    messages.extend(super::repair::specimens(NodeId::from(2), NodeId::from(1)));
+    messages.extend(Message::repair_samples(NodeId::from(2), NodeId::from(1)));
     for message in &mut messages {
-        let super::Body::Raft(inner) = &mut message.0 else { continue };
+        let Body::Raft(inner) = &mut message.0 else { continue };
         for entry in inner.mut_entries().iter_mut().filter(|entry| entry.data.len() > 1_000) {
             entry.data.truncate(1_000);
         }

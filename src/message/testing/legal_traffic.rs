@@ -7,9 +7,9 @@ use raft::eraftpb::{Message as Inner, MessageType};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode, StateRole, Storage};
 
-use super::{Message, MessageRejection, ReplicaView};
 use crate::batch::{Batch, OpenBatch};
 use crate::entry::NodeId;
+use crate::message::{Message, MessageRejection, ReplicaView};
 use crate::role::Membership;
 
 /// A splitmix generator: the same seed gives the same disasters.
