@@ -14,7 +14,7 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use self::line::{Line, Place, Waiting};
+use self::line::{Line, Place, Waiting, Work};
 use crate::batch::{OpenBatch, payload_crc, payload_len};
 use crate::error::AppendError;
 use crate::fork::Home;
@@ -69,12 +69,6 @@ struct Queue {
     /// included: the next is likely to be like them, and is not copied to where there is more room
     /// while it is filled or closed.
     typical_bytes: usize,
-}
-
-/// What an append that waits adds to the queue.
-enum Work {
-    Entry { payload: Box<[u8]>, crc: u32 },
-    Batch(OpenBatch),
 }
 
 /// What became of an append that may wait for room.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::Work;
+use crate::batch::OpenBatch;
 use crate::error::AppendError;
 use crate::fork::Home;
 use crate::future::AppendFuture;
@@ -19,6 +19,12 @@ use crate::wakers::wake;
 pub(super) struct Line {
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
+}
+
+/// The payloads of an append that waits.
+pub(super) enum Work {
+    Entry { payload: Box<[u8]>, crc: u32 },
+    Batch(OpenBatch),
 }
 
 /// An append that waits.
