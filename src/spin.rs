@@ -1,66 +1,64 @@
-//! A short wait on the processor before a long one in the operating system.
+//! Adaptive spinning: a short wait polls before it blocks.
 //!
-//! Waking a thread that sleeps costs 25 to 50 microseconds (measured on two virtual processors),
-//! about as long as a fast disk takes to sync. So a thread whose waits were short of late looks for
-//! its answer first, and lets others run between looks. One whose waits were long goes to sleep at
-//! once: an idle group and a slow disk cost nothing. The time is bounded, and so is the number of
-//! hosts that look at the same time: more would take the processors from those that they wait for.
+//! A thread whose recent waits averaged up to [`SPIN_MAX`] polls, and yields between polls, before
+//! it blocks. Others block at once, so an idle group and a slow disk cost nothing. A wake-up costs
+//! 25 to 50 microseconds (measured on two virtual processors), about as long as a sync of a fast
+//! disk. At most two host threads spin: more would take the processors from the threads that they
+//! wait for.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::primitives::{Instant, thread};
 
-/// The longest time that a thread looks before it sleeps, and the longest usual wait for which it
-/// looks at all. Several syncs of a fast disk; a wake is then a tenth of the wait, and not worth a
-/// processor.
-const LOOK_MAX: Duration = Duration::from_micros(500);
+/// The longest time that a thread spins, and the longest typical wait for which it spins at all:
+/// several syncs of a fast disk. In a longer wait the wake-up is less than a tenth, and does not
+/// justify a busy processor.
+const SPIN_MAX: Duration = Duration::from_micros(500);
 
-/// A longer wait counts as no more than this, so that a few short ones are enough to look again.
+/// A longer wait counts as this much, so that spinning starts again after a few short ones.
 const COUNTED_MAX: Duration = Duration::from_millis(2);
 
-/// A checker of schedules needs each run to begin where the one before it began, whatever runs
-/// beside it in the process.
-const LEARNS: bool = !cfg!(all(test, any(loom, shuttle)));
+/// Off under a model checker: each of its runs must begin in the same state.
+const ADAPTS: bool = !cfg!(all(test, any(loom, shuttle)));
 
-/// How many host threads may look at once.
-const HOSTS_MAX: usize = 2;
+/// How many host threads may spin at once.
+const SPINNING_HOSTS_MAX: usize = 2;
 
-/// How long the waits of a thread were of late.
+/// The typical wait of a thread, which decides whether it spins.
 #[derive(Debug)]
-pub(crate) struct Patience {
-    /// In nanoseconds, the latest waits weighing most. Only a hint: a lost update does no harm.
-    usual: AtomicU64,
+pub(crate) struct AdaptiveWait {
+    /// In nanoseconds, a moving average. Only a hint: a lost update is harmless.
+    typical: AtomicU64,
 }
 
-impl Patience {
-    pub(crate) const fn new() -> Patience {
-        Patience { usual: AtomicU64::new(0) }
+impl AdaptiveWait {
+    pub(crate) const fn new() -> AdaptiveWait {
+        AdaptiveWait { typical: AtomicU64::new(0) }
     }
 
-    /// Waits for an answer: looks for it if that is likely to be enough, then sleeps until it is
-    /// there.
-    pub(crate) fn wait<T>(&self, look: impl Fn() -> Option<T>, sleep: impl FnOnce() -> T) -> T {
+    /// Waits for a result: spins with `poll` if a short wait is likely, then blocks in `sleep`.
+    pub(crate) fn wait<T>(&self, poll: impl Fn() -> Option<T>, sleep: impl FnOnce() -> T) -> T {
         let began = Instant::now();
-        let answer = self.look(began, look).unwrap_or_else(sleep);
-        if LEARNS {
+        let result = self.spin(began, poll).unwrap_or_else(sleep);
+        if ADAPTS {
             let took = began.elapsed().min(COUNTED_MAX).as_nanos() as u64;
-            self.usual
-                .store((3 * self.usual.load(Ordering::Relaxed) + took) / 4, Ordering::Relaxed);
+            self.typical
+                .store((3 * self.typical.load(Ordering::Relaxed) + took) / 4, Ordering::Relaxed);
         }
-        answer
+        result
     }
 
-    fn look<T>(&self, began: Instant, look: impl Fn() -> Option<T>) -> Option<T> {
-        let usual = Duration::from_nanos(self.usual.load(Ordering::Relaxed));
-        if usual > LOOK_MAX {
+    fn spin<T>(&self, began: Instant, poll: impl Fn() -> Option<T>) -> Option<T> {
+        let typical = Duration::from_nanos(self.typical.load(Ordering::Relaxed));
+        if typical > SPIN_MAX {
             return None;
         }
         loop {
-            if let Some(answer) = look() {
-                return Some(answer);
+            if let Some(result) = poll() {
+                return Some(result);
             }
-            if began.elapsed() >= LOOK_MAX {
+            if began.elapsed() >= SPIN_MAX {
                 return None;
             }
             thread::yield_now();
@@ -68,38 +66,38 @@ impl Patience {
     }
 }
 
-static HOSTS: Patience = Patience::new();
-static HOSTS_LOOKING: AtomicUsize = AtomicUsize::new(0);
+static HOSTS: AdaptiveWait = AdaptiveWait::new();
+static SPINNING_HOSTS: AtomicUsize = AtomicUsize::new(0);
 
-/// The wait of a host thread. What many hosts wait for, a few look for, and the others sleep.
-pub(crate) fn host_wait<T>(look: impl Fn() -> Option<T>, sleep: impl FnOnce() -> T) -> T {
-    let turn = Turn::take();
-    if turn.is_among_the_first {
-        // Given back before the sleep, or with the answer.
-        HOSTS.wait(look, || {
-            drop(turn);
+/// The wait of a host thread. A few hosts spin, and the others block.
+pub(crate) fn host_wait<T>(poll: impl Fn() -> Option<T>, sleep: impl FnOnce() -> T) -> T {
+    let permit = SpinPermit::take();
+    if permit.is_granted {
+        // Released before the sleep, or with the result.
+        HOSTS.wait(poll, || {
+            drop(permit);
             sleep()
         })
     } else {
-        drop(turn);
+        drop(permit);
         sleep()
     }
 }
 
-/// One more host that looks.
-struct Turn {
-    is_among_the_first: bool,
+/// Counts a host that spins.
+struct SpinPermit {
+    is_granted: bool,
 }
 
-impl Turn {
-    fn take() -> Turn {
-        let others = HOSTS_LOOKING.fetch_add(1, Ordering::Relaxed);
-        Turn { is_among_the_first: others < HOSTS_MAX || !LEARNS }
+impl SpinPermit {
+    fn take() -> SpinPermit {
+        let others = SPINNING_HOSTS.fetch_add(1, Ordering::Relaxed);
+        SpinPermit { is_granted: others < SPINNING_HOSTS_MAX || !ADAPTS }
     }
 }
 
-impl Drop for Turn {
+impl Drop for SpinPermit {
     fn drop(&mut self) {
-        HOSTS_LOOKING.fetch_sub(1, Ordering::Relaxed);
+        SPINNING_HOSTS.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -27,7 +27,7 @@ use crate::primitives::channel::{Receiver, Select, Sender, unbounded};
 use crate::primitives::thread::{self, JoinHandle, ThreadId};
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::role::Status;
-use crate::spin::Patience;
+use crate::spin::AdaptiveWait;
 use crate::storage::{BackgroundTask, StorageError};
 use crate::transport::Spawner;
 use crate::wakers::{Wakers, forbid_waits, is_in_waker, wake_all};
@@ -248,7 +248,7 @@ fn thread_name(group: &str, node: NodeId, name: &str) -> String {
 /// The engine's thread: turn, then wait for an input or for time to pass.
 fn run_engine(mut engine: Engine) {
     let began = Instant::now();
-    let patience = Patience::new();
+    let patience = AdaptiveWait::new();
     loop {
         let now = Now { elapsed: began.elapsed(), unix_ms: unix_ms() };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| engine.turn(now))) {
@@ -261,7 +261,7 @@ fn run_engine(mut engine: Engine) {
     }
 }
 
-fn wait_for_input(engine: &Engine, began: Instant, patience: &Patience) {
+fn wait_for_input(engine: &Engine, began: Instant, patience: &AdaptiveWait) {
     let wake_at = engine.wake_at();
     let arrived =
         || Some(()).filter(|()| !engine.inputs().is_empty() || began.elapsed() >= wake_at);
@@ -278,7 +278,7 @@ fn wait_for_input(engine: &Engine, began: Instant, patience: &Patience) {
 }
 
 fn wait_for_syncs(jobs: &Receiver<SyncJob>, inputs: &Sender<Input>) {
-    let patience = Patience::new();
+    let patience = AdaptiveWait::new();
     loop {
         let Some(first) = patience.wait(|| jobs.try_recv().ok().map(Some), || jobs.recv().ok())
         else {

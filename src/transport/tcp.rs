@@ -137,8 +137,8 @@ impl Transport for TcpTransport {
         {
             log::warn!(
                 "{}listens on {address:?}, which stands here for an address that only this \
-                 machine reaches: peers \
-                 elsewhere cannot connect. Correct what the name stands for, or listen elsewhere (TcpTransport::listening_on)",
+                 machine reaches: peers elsewhere cannot connect. Correct what the name stands \
+                 for, or listen elsewhere (TcpTransport::listening_on)",
                 log_prefix()
             );
         }

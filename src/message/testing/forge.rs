@@ -1,4 +1,4 @@
-//! Messages that no node sent, for scripts that show what becomes of them.
+//! Forged messages, for scripts that show how a node handles them.
 
 use raft::eraftpb::{Entry, Message as Inner, MessageType};
 

@@ -1,4 +1,4 @@
-//! Messages to try a transport with.
+//! Messages to test a transport with.
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message as Inner, MessageType, Snapshot};
@@ -13,7 +13,7 @@ use crate::message::{
 };
 
 impl Message {
-    /// A message that can be told from others by its number, with one payload of `bytes` bytes.
+    /// A message that its number identifies, with one payload of `bytes` bytes.
     pub(crate) fn sample(from: NodeId, to: NodeId, number: u64, bytes: usize) -> Message {
         let data: Bytes = (0..bytes).map(|at| (at as u64 ^ number) as u8).collect();
         let entries = vec![Entry { term: 1, index: number + 1, data, ..Default::default() }];
@@ -44,7 +44,7 @@ impl Message {
         snapshot.mut_metadata().mut_conf_state().voters = vec![from, to];
         let entries =
             vec![payload(41, 0), payload(42, 10), payload(43, 5_000), payload(44, 70_000)];
-        let ticket = Entry { data: Bytes::from_static(b"ticket"), ..Default::default() };
+        let context = Entry { data: Bytes::from_static(b"ticket"), ..Default::default() };
         [
             Inner { context: Bytes::from_static(b"ticket"), ..plain(MessageType::MsgHeartbeat) },
             Inner {
@@ -57,7 +57,7 @@ impl Message {
             Inner { reject: true, reject_hint: 12, ..plain(MessageType::MsgAppendResponse) },
             Inner { priority: 3, deprecated_priority: 3, ..plain(MessageType::MsgRequestVote) },
             Inner { snapshot: Some(snapshot).into(), ..plain(MessageType::MsgSnapshot) },
-            Inner { entries: vec![ticket].into(), ..plain(MessageType::MsgReadIndexResp) },
+            Inner { entries: vec![context].into(), ..plain(MessageType::MsgReadIndexResp) },
         ]
         .map(Message::new)
         .to_vec()

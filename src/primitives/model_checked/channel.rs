@@ -1,4 +1,4 @@
-//! Channels with the face of `crossbeam-channel`, on a checked lock.
+//! Channels with the interface of `crossbeam-channel`, on a checked lock.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -122,15 +122,14 @@ impl<'a, T> IntoIterator for &'a Receiver<T> {
     }
 }
 
-/// What still waits is dropped, so that whoever waits for an answer to it learns that there will be
-/// none.
+/// Drops the waiting items, so that a request among them resolves without an answer.
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut ends = self.0.ends.lock();
         ends.closed = true;
-        let unheard = std::mem::take(&mut ends.waiting);
+        let dropped = std::mem::take(&mut ends.waiting);
         drop(ends);
-        drop(unheard);
+        drop(dropped);
     }
 }
 

@@ -278,8 +278,8 @@ impl PeerSender {
         if self.log_limit.permits() {
             log::warn!(
                 "{}reaches node {} at {}, and hears nothing more of it once messages follow: \
-                 larger packets may not pass. Look for a \
-                 largest packet (MTU) on the way that is smaller than at its ends, or set that of the interface lower",
+                 larger packets may not pass. Look for a largest packet (MTU) on the way that is \
+                 smaller than at its ends, or set that of the interface lower",
                 log_prefix(),
                 self.peer,
                 self.address

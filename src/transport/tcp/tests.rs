@@ -1,5 +1,4 @@
-//! What TCP has to keep beyond the contract: who is turned away, and what nobody can do to a node
-//! from outside.
+//! TCP beyond the contract of a transport: rejections, and attacks from outside.
 
 mod names;
 mod refused;
@@ -35,7 +34,7 @@ struct Node {
 #[derive(Default)]
 struct Arrived {
     messages: Vec<Message>,
-    met: Vec<(NodeId, u128)>,
+    identified: Vec<(NodeId, u128)>,
     unreachable: Vec<NodeId>,
     refused: BTreeMap<NodeId, String>,
     is_full: bool,
@@ -69,7 +68,7 @@ impl Node {
                 TransportEvent::Message(_) if arrived.is_full => return false,
                 TransportEvent::Message(message) => arrived.messages.push(message),
                 TransportEvent::PeerIdentified { peer, directory } => {
-                    arrived.met.push((peer, directory))
+                    arrived.identified.push((peer, directory))
                 }
                 TransportEvent::Unreachable(peer) => arrived.unreachable.push(peer),
                 TransportEvent::Refused { peer, reason } => {
@@ -133,14 +132,14 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A client that speaks the protocol by hand.
-struct Hand(TcpStream, FrameReader);
+/// A client that speaks the protocol by client.
+struct RawClient(TcpStream, FrameReader);
 
-impl Hand {
-    fn reach_out(node: &Node) -> Hand {
+impl RawClient {
+    fn connect(node: &Node) -> RawClient {
         let stream = TcpStream::connect(node.address()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Hand(stream, FrameReader::new())
+        RawClient(stream, FrameReader::new())
     }
 
     fn write_frame(&mut self, kind: Kind, content: Vec<u8>) {
@@ -174,17 +173,17 @@ impl Hand {
         }
     }
 
-    /// A hand that was let in as `from`.
-    fn admitted(node: &Node, from: &Node) -> Hand {
-        let mut hand = Hand::reach_out(node);
-        hand.write_frame(Kind::Hello, from.hello_to(node).encode());
-        assert_eq!(hand.read_frame().unwrap().kind, Kind::Hello);
-        hand
+    /// A client that was admitted as `from`.
+    fn admitted(node: &Node, from: &Node) -> RawClient {
+        let mut client = RawClient::connect(node);
+        client.write_frame(Kind::Hello, from.hello_to(node).encode());
+        assert_eq!(client.read_frame().unwrap().kind, Kind::Hello);
+        client
     }
 }
 
 #[test]
-fn a_rejection_is_told_why_and_nothing_more_of_it_is_read() {
+fn a_rejected_connection_is_sent_the_reason_and_read_no_further() {
     let addresses = addresses();
     let mut node = Node::new(1, &addresses);
     node.context.known = vec![(NodeId::from(3), 999)];
@@ -203,17 +202,17 @@ fn a_rejection_is_told_why_and_nothing_more_of_it_is_read() {
         (wiped.hello_to(&node), HandshakeRejection::DirectoryChanged),
     ];
     for (hello, reason) in cases {
-        let mut hand = Hand::reach_out(&node);
-        hand.write_frame(Kind::Hello, hello.encode());
-        hand.write_frame(
+        let mut client = RawClient::connect(&node);
+        client.write_frame(Kind::Hello, hello.encode());
+        client.write_frame(
             Kind::Message,
             Message::sample(hello.from, hello.to, 1, 10).encode().concat(),
         );
-        let answer = hand.read_frame().unwrap();
+        let answer = client.read_frame().unwrap();
         assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, reason as u8), "{reason}");
-        assert_eq!(hand.read_frame(), None);
+        assert_eq!(client.read_frame(), None);
     }
-    Hand::admitted(&node, &friend);
+    RawClient::admitted(&node, &friend);
     assert_eq!(node.arrived.lock().messages, []);
 }
 
@@ -222,16 +221,16 @@ fn garbage_and_early_messages_end_the_connection() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let message = Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
-    let mut hand = Hand::reach_out(&node);
-    hand.write_frame(Kind::Message, message.clone());
-    assert_eq!(hand.read_frame().unwrap().kind, Kind::Refusal);
-    let mut hand = Hand::reach_out(&node);
-    hand.0.write_all(b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    assert_eq!(hand.read_frame(), None);
-    let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
-    hand.write_frame(Kind::Message, message[1..].to_vec());
-    assert_eq!(hand.read_frame().unwrap().kind, Kind::Refusal);
-    assert_eq!(hand.read_frame(), None);
+    let mut client = RawClient::connect(&node);
+    client.write_frame(Kind::Message, message.clone());
+    assert_eq!(client.read_frame().unwrap().kind, Kind::Refusal);
+    let mut client = RawClient::connect(&node);
+    client.0.write_all(b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(client.read_frame(), None);
+    let mut client = RawClient::admitted(&node, &Node::new(2, &addresses));
+    client.write_frame(Kind::Message, message[1..].to_vec());
+    assert_eq!(client.read_frame().unwrap().kind, Kind::Refusal);
+    assert_eq!(client.read_frame(), None);
     assert_eq!(node.arrived.lock().messages, []);
 }
 
@@ -241,30 +240,30 @@ fn a_message_in_another_name_ends_the_connection() {
     let node = Node::new(1, &addresses).started();
     let peer = Node::new(2, &addresses);
     for (from, to) in [(3, 1), (2, 3)] {
-        let mut hand = Hand::admitted(&node, &peer);
-        hand.write_frame(
+        let mut client = RawClient::admitted(&node, &peer);
+        client.write_frame(
             Kind::Message,
             Message::sample(NodeId::from(from), NodeId::from(to), 1, 10).encode().concat(),
         );
-        assert_eq!(hand.read_frame(), None, "from {from} to {to}");
+        assert_eq!(client.read_frame(), None, "from {from} to {to}");
     }
     assert_eq!(node.arrived.lock().messages, []);
 }
 
 #[test]
-fn who_says_nothing_is_shown_out_and_a_crowd_of_them_keeps_no_peer_waiting() {
+fn silent_connections_are_closed_and_many_of_them_delay_no_peer() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
-    let mut crowd: Vec<Hand> = (0..200).map(|_| Hand::reach_out(&node)).collect();
-    // The crowd is still there, as far as there is room for it, when a peer says who it is.
-    let mut peer = Hand::admitted(&node, &Node::new(2, &addresses));
+    let mut crowd: Vec<RawClient> = (0..200).map(|_| RawClient::connect(&node)).collect();
+    // The silent connections are still open, as many as there may be, when a peer says hello.
+    let mut peer = RawClient::admitted(&node, &Node::new(2, &addresses));
     peer.write_frame(
         Kind::Message,
         Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
     );
     until("the message of a peer gets through", || node.arrived.lock().messages.len() == 1);
-    for hand in &mut crowd {
-        assert_eq!(hand.read_frame(), None);
+    for client in &mut crowd {
+        assert_eq!(client.read_frame(), None);
     }
 }
 
@@ -272,10 +271,10 @@ fn who_says_nothing_is_shown_out_and_a_crowd_of_them_keeps_no_peer_waiting() {
 fn a_drip_of_bytes_does_not_extend_the_time_to_say_hello() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
-    let mut hand = Hand::reach_out(&node);
+    let mut client = RawClient::connect(&node);
     let began = Instant::now();
     for byte in frame::encode(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode()) {
-        if hand.0.write_all(&[byte]).is_err() || began.elapsed() > HELLO_TIMEOUT * 4 {
+        if client.0.write_all(&[byte]).is_err() || began.elapsed() > HELLO_TIMEOUT * 4 {
             break;
         }
         std::thread::sleep(HELLO_TIMEOUT / 8);
@@ -288,8 +287,8 @@ fn a_peer_that_connects_anew_replaces_its_earlier_connection() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let peer = Node::new(2, &addresses);
-    let mut earlier = Hand::admitted(&node, &peer);
-    let mut later = Hand::admitted(&node, &peer);
+    let mut earlier = RawClient::admitted(&node, &peer);
+    let mut later = RawClient::admitted(&node, &peer);
     assert_eq!(earlier.read_frame(), None);
     later.write_frame(
         Kind::Message,
@@ -299,7 +298,7 @@ fn a_peer_that_connects_anew_replaces_its_earlier_connection() {
 }
 
 #[test]
-fn a_node_without_room_makes_its_peer_wait_and_loses_nothing() {
+fn a_busy_node_makes_its_peer_wait_and_loses_nothing() {
     let addresses = addresses();
     let (mut sender, receiver) =
         (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
@@ -320,12 +319,14 @@ fn a_node_without_room_makes_its_peer_wait_and_loses_nothing() {
 }
 
 #[test]
-fn both_sides_say_which_directory_they_met_and_a_wiped_one_stays_outside() {
+fn both_sides_report_the_directory_of_the_peer_and_a_wiped_one_is_rejected() {
     let addresses = addresses();
     let (mut one, mut two) =
         (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
-    until("both have met", || [&one, &two].iter().all(|node| !node.arrived.lock().met.is_empty()));
-    assert_eq!(one.arrived.lock().met[0], (NodeId::from(2), 2));
+    until("both are identified", || {
+        [&one, &two].iter().all(|node| !node.arrived.lock().identified.is_empty())
+    });
+    assert_eq!(one.arrived.lock().identified[0], (NodeId::from(2), 2));
     two.stop();
     let mut wiped = Node::new(2, &addresses);
     wiped.context.identity = DirectoryIdentity { directory: 77, incarnation: 1, complete: true };
@@ -362,11 +363,11 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
     let node = Node::new(1, &addresses).started();
     let mut peer = Node::new(2, &addresses);
     let answer = |hello: Hello| {
-        let mut hand = Hand(listener.accept().unwrap().0, FrameReader::new());
-        hand.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert_eq!(hand.read_frame().unwrap().kind, Kind::Hello);
-        hand.write_frame(Kind::Hello, hello.encode());
-        hand
+        let mut client = RawClient(listener.accept().unwrap().0, FrameReader::new());
+        client.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(client.read_frame().unwrap().kind, Kind::Hello);
+        client.write_frame(Kind::Hello, hello.encode());
+        client
     };
     let mut impostor = answer(Node::new(3, &addresses).hello_to(&node));
     assert_eq!(impostor.read_frame().unwrap().kind, Kind::Refusal);
@@ -376,9 +377,9 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
         "another node at the address of a peer is not spoken to"
     );
     let mut earlier = answer(peer.hello_to(&node));
-    until("they have met", || !node.arrived.lock().met.is_empty());
+    until("the peer is identified", || !node.arrived.lock().identified.is_empty());
     peer.context.identity.incarnation = 2;
-    let _inbound = Hand::admitted(&node, &peer);
+    let _inbound = RawClient::admitted(&node, &peer);
     assert_eq!(earlier.read_frame(), None);
     answer(peer.hello_to(&node));
 }
@@ -477,8 +478,8 @@ fn stopping_takes_no_time_whatever_the_threads_wait_for() {
     let mut node = Node::new(1, &addresses).started();
     let mut silent = TcpStream::connect(node.address()).unwrap();
     node.arrived.lock().is_full = true;
-    let mut hand = Hand::admitted(&node, &Node::new(3, &addresses));
-    hand.write_frame(
+    let mut client = RawClient::admitted(&node, &Node::new(3, &addresses));
+    client.write_frame(
         Kind::Message,
         Message::sample(NodeId::from(3), NodeId::from(1), 1, 10).encode().concat(),
     );

@@ -10,20 +10,20 @@ fn process(addresses: &[(NodeId, String)], incarnation: u64, nonce: u64, node: &
 }
 
 /// Says hello. Returns the answer, and the connection.
-fn says(hello: &Hello, node: &Node) -> (Frame, Hand) {
-    let mut hand = Hand::reach_out(node);
-    hand.write_frame(Kind::Hello, hello.encode());
-    (hand.read_frame().unwrap(), hand)
+fn says(hello: &Hello, node: &Node) -> (Frame, RawClient) {
+    let mut client = RawClient::connect(node);
+    client.write_frame(Kind::Hello, hello.encode());
+    (client.read_frame().unwrap(), client)
 }
 
 /// Answers pings until the connection is closed. Returns what closes it.
-fn answering(hand: Hand) -> impl FnOnce() {
-    let stream = hand.0.try_clone().unwrap();
+fn answering(client: RawClient) -> impl FnOnce() {
+    let stream = client.0.try_clone().unwrap();
     let thread = std::thread::spawn(move || {
-        let mut hand = hand;
-        while let Some(frame) = hand.hear_any() {
+        let mut client = client;
+        while let Some(frame) = client.hear_any() {
             if frame.kind == Kind::Ping {
-                hand.write_frame(Kind::Pong, frame.content.to_vec());
+                client.write_frame(Kind::Pong, frame.content.to_vec());
             }
         }
     });
@@ -105,11 +105,11 @@ fn another_directory_takes_the_place_of_a_known_one_only_at_the_address_of_its_n
     assert_eq!(answer.kind, Kind::Hello, "it has not taken its place");
 
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
-    let mut there = Hand(listener.accept().unwrap().0, FrameReader::new());
+    let mut there = RawClient(listener.accept().unwrap().0, FrameReader::new());
     assert_eq!(there.read_frame().unwrap().kind, Kind::Hello);
     there.write_frame(Kind::Hello, copied.encode());
     until("it has met the other one", || {
-        node.arrived.lock().met.last() == Some(&(NodeId::from(2), 99))
+        node.arrived.lock().identified.last() == Some(&(NodeId::from(2), 99))
     });
     assert_eq!(says(&copied, &node).0.kind, Kind::Hello);
     let (answer, _) = says(&known, &node);
@@ -125,11 +125,11 @@ fn the_process_that_this_node_has_reached_is_the_first_one_too() {
     let addresses = addresses();
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
     let node = Node::new(1, &addresses).started();
-    let mut first = Hand(listener.accept().unwrap().0, FrameReader::new());
+    let mut first = RawClient(listener.accept().unwrap().0, FrameReader::new());
     first.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert_eq!(first.read_frame().unwrap().kind, Kind::Hello);
     first.write_frame(Kind::Hello, process(&addresses, 5, 51, &node).encode());
-    until("they have met", || !node.arrived.lock().met.is_empty());
+    until("they have met", || !node.arrived.lock().identified.is_empty());
     let close = {
         let stream = first.0.try_clone().unwrap();
         let thread = std::thread::spawn(move || {
