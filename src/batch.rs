@@ -52,8 +52,8 @@ struct BatchHeader {
     timestamp: u64,
 }
 
-/// One record of the replicated log: 1..n entries, or a control record without any. Immutable, cheap
-/// to clone.
+/// One record of the replicated log: 1..n entries, or a control record without any. Immutable,
+/// cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Batch {
     raft_index: u64,
@@ -119,8 +119,8 @@ impl Batch {
         Ok(self.find(index)?.map(|found| self.entry_at(index, found)))
     }
 
-    /// The location of the entry at `index`, its payload checked against its checksum. `None` if the
-    /// batch does not hold that index.
+    /// The location of the entry at `index`, its payload checked against its checksum. `None` if
+    /// the batch does not hold that index.
     #[inline]
     pub(crate) fn find(&self, index: u64) -> Result<Option<EntryLocation>, BatchError> {
         let Some(header) = &self.header else { return Ok(None) };
@@ -231,8 +231,8 @@ impl Batch {
         Ok(point)
     }
 
-    /// The checksum of the log up to and including this batch. It covers the entry table, hence every
-    /// payload, and only what is the same on all replicas.
+    /// The checksum of the log up to and including this batch. It covers the entry table, hence
+    /// every payload, and only what is the same on all replicas.
     fn chain(&self, before: u32) -> u32 {
         let mut hasher = crc32fast::Hasher::new_with_initial(before);
         hasher.update(&self.raft_index.to_le_bytes());
@@ -344,8 +344,8 @@ impl BatchHeader {
         (run, joined == crc32fast::hash(&payloads[start..start + run * (end - start)]))
     }
 
-    /// Start, end (both counted from the first payload) and checksum of one entry. Checks the bounds:
-    /// the bytes may be corrupt.
+    /// Start, end (both counted from the first payload) and checksum of one entry. Checks the
+    /// bounds: the bytes may be corrupt.
     #[inline]
     fn slot(&self, body: &[u8], slot: usize) -> Result<(usize, usize, u32), BatchError> {
         let table = self.table_start(body);

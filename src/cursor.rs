@@ -58,8 +58,8 @@ impl Cursor {
         Some(Err(ReadError::Forked))
     }
 
-    /// Reads the batch of the next entry, and that entry. Also if the held batch cannot return it: the
-    /// log may have been repaired since.
+    /// Reads the batch of the next entry, and that entry. Also if the held batch cannot return it:
+    /// the log may have been repaired since.
     #[cold]
     fn fetch(&mut self) -> Option<Result<Entry, ReadError>> {
         if self.shared.watermark.is_closed() {
@@ -76,9 +76,9 @@ impl Cursor {
     }
 }
 
-/// Bytes of payload that are checked ahead at most, so that they are still in the L1 cache when they
-/// are read. With 64 KiB a log in memory was read a sixth slower. Payloads longer than 1 KiB are
-/// checked one by one: too few fit in here, and there is less to gain.
+/// Bytes of payload that are checked ahead at most, so that they are still in the L1 cache when
+/// they are read. With 64 KiB a log in memory was read a sixth slower. Payloads longer than 1 KiB
+/// are checked one by one: too few fit in here, and there is less to gain.
 const CHECK_AHEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Entries that are read before any are checked ahead.
@@ -155,15 +155,15 @@ impl Iterator for Cursor {
 /// Reads committed entries in order and waits for more. Made by
 /// [`DLedger::tail`](crate::DLedger::tail).
 ///
-/// [`next_timeout`](Self::next_timeout) distinguishes a timeout from an end, and can be called again
-/// after every error. The iterator blocks without a timeout, and ends after the first error.
+/// [`next_timeout`](Self::next_timeout) distinguishes a timeout from an end, and can be called
+/// again after every error. The iterator blocks without a timeout, and ends after the first error.
 ///
 /// # Entries that are not kept
-/// A reader that is slower than retention gets [`ReadError::Purged`]. So does every reader of a node
-/// that was *moved forward*: a node that fell so far behind that its leader had purged the entries it
-/// lacks begins its log anew at the leader's first retained entry, perhaps far beyond the last one
-/// read. No entry is skipped silently: the error contains the first index that is kept, and
-/// [`seek`](Self::seek) continues there, if the host can do without the rest.
+/// A reader that is slower than retention gets [`ReadError::Purged`]. So does every reader of a
+/// node that was *moved forward*: a node that fell so far behind that its leader had purged the
+/// entries it lacks begins its log anew at the leader's first retained entry, perhaps far beyond
+/// the last one read. No entry is skipped silently: the error contains the first index that is
+/// kept, and [`seek`](Self::seek) continues there, if the host can do without the rest.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -220,9 +220,9 @@ impl Tail {
         }
     }
 
-    /// Continues at `index`: the next entry is that one, once it is committed. Forwards or backwards,
-    /// also after an error or the end of the iterator. Reads nothing and does not block: the next
-    /// read reports an index that is not kept.
+    /// Continues at `index`: the next entry is that one, once it is committed. Forwards or
+    /// backwards, also after an error or the end of the iterator. Reads nothing and does not block:
+    /// the next read reports an index that is not kept.
     pub fn seek(&mut self, index: u64) {
         self.cursor.seek(index);
     }
@@ -272,8 +272,8 @@ impl Iterator for Tail {
 
 /// The entry at `index`, if it is committed here.
 ///
-/// Not in a forked child, although the maps could be read there: an entry of the child does not keep
-/// the parent from recycling its file.
+/// Not in a forked child, although the maps could be read there: an entry of the child does not
+/// keep the parent from recycling its file.
 pub(crate) fn get(shared: &NodeShared, index: u64) -> Result<Option<Entry>, ReadError> {
     if !shared.home.is_here() {
         return Err(ReadError::Forked);

@@ -76,9 +76,10 @@ impl Entry {
         self.term
     }
 
-    /// Milliseconds since 1970 by the leader's clock when the batch closed. Never decreases along the
-    /// ledger: after a leader's clock was ahead, later entries have the same time until clocks have
-    /// caught up. A node whose clock is more than a minute behind the newest entry logs a warning.
+    /// Milliseconds since 1970 by the leader's clock when the batch closed. Never decreases along
+    /// the ledger: after a leader's clock was ahead, later entries have the same time until clocks
+    /// have caught up. A node whose clock is more than a minute behind the newest entry logs a
+    /// warning.
     pub fn timestamp(&self) -> u64 {
         self.timestamp
     }

@@ -18,8 +18,9 @@ use crate::wakers::{is_in_waker, wake_all};
 
 /// The place of a committed append.
 ///
-/// Of an [`append_batch_async`](crate::DLedger::append_batch_async) without any payload: the place of
-/// the next entry at the time of the call, with `term` and `timestamp` 0, for nothing was appended.
+/// Of an [`append_batch_async`](crate::DLedger::append_batch_async) without any payload: the place
+/// of the next entry at the time of the call, with `term` and `timestamp` 0, for nothing was
+/// appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {
@@ -182,13 +183,13 @@ pub(crate) struct Completion {
     /// The term in which the batch was committed, readable without the lock. 0 while it is pending,
     /// or if it failed.
     committed: AtomicU64,
-    /// The batch's timestamp, in milliseconds since 1970. Stored when the batch is closed, before the
-    /// same thread commits it: visible to every reader of the commit.
+    /// The batch's timestamp, in milliseconds since 1970. Stored when the batch is closed, before
+    /// the same thread commits it: visible to every reader of the commit.
     timestamp: AtomicU64,
     state: Mutex<CompletionState>,
     wake: Condvar,
-    /// The process that resolves it. A forked child never takes the lock, which a thread of the parent
-    /// may have held at the fork.
+    /// The process that resolves it. A forked child never takes the lock, which a thread of the
+    /// parent may have held at the fork.
     home: Home,
 }
 
@@ -318,7 +319,8 @@ impl Completion {
         if let Some(known) = self.known() {
             return Some(known);
         }
-        // A waker is cloned and dropped without the lock: it may own a task, which may own a ledger.
+        // A waker is cloned and dropped without the lock: it may own a task, which may own a
+        // ledger.
         let waker = waker.clone();
         self.register(waker, slot).map(|(outcome, _)| outcome)
     }

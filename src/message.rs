@@ -48,8 +48,8 @@ enum Body {
     Repair(RepairMessage),
 }
 
-/// The state of the receiving replica, for [`Message::check`]: as Raft sees it, with what is not yet
-/// on disk.
+/// The state of the receiving replica, for [`Message::check`]: as Raft sees it, with what is not
+/// yet on disk.
 pub(crate) struct ReplicaView<'a> {
     pub(crate) me: NodeId,
     pub(crate) membership: &'a Membership,
@@ -107,8 +107,8 @@ impl Message {
         }
     }
 
-    /// Of an append: the raft index of its last batch, or of the batch that it follows, and the bytes
-    /// of its batches.
+    /// Of an append: the raft index of its last batch, or of the batch that it follows, and the
+    /// bytes of its batches.
     pub(crate) fn append(&self) -> Option<(u64, u64)> {
         let inner =
             self.raft().filter(|inner| inner.get_msg_type() == eraftpb::MessageType::MsgAppend)?;
@@ -118,8 +118,8 @@ impl Message {
         ))
     }
 
-    /// Whether `later`, sent after this one, makes it redundant: an acknowledgement of a batch covers
-    /// all batches before it.
+    /// Whether `later`, sent after this one, makes it redundant: an acknowledgement of a batch
+    /// covers all batches before it.
     pub(crate) fn is_superseded_by(&self, later: &Message) -> bool {
         let (Body::Raft(this), Body::Raft(later)) = (&self.0, &later.0) else { return false };
         let is_acknowledgement = |message: &eraftpb::Message| {
@@ -180,8 +180,8 @@ impl Message {
         }
     }
 
-    /// Lowers the commit of a heartbeat to `last`: for a node that may have lost acknowledged batches
-    /// in a power failure. Returns the original commit if it was higher.
+    /// Lowers the commit of a heartbeat to `last`: for a node that may have lost acknowledged
+    /// batches in a power failure. Returns the original commit if it was higher.
     pub(crate) fn clamp_heartbeat_commit(&mut self, last: u64) -> Option<u64> {
         if let Body::Raft(inner) = &mut self.0
             && inner.get_msg_type() == eraftpb::MessageType::MsgHeartbeat

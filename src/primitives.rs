@@ -1,9 +1,9 @@
 //! Locks, condition variables, atomics, channels, threads, the clock and random keys, for all files
 //! of this crate.
 //!
-//! They are those of `std`, `parking_lot` and `crossbeam-channel`. A test build with `--cfg loom` or
-//! `--cfg shuttle` replaces them with those of a model checker, which tries every schedule of a few
-//! threads, or very many schedules of a whole node. One with `--cfg tsan` avoids those that the
+//! They are those of `std`, `parking_lot` and `crossbeam-channel`. A test build with `--cfg loom`
+//! or `--cfg shuttle` replaces them with those of a model checker, which tries every schedule of a
+//! few threads, or very many schedules of a whole node. One with `--cfg tsan` avoids those that the
 //! thread sanitizer cannot observe. See `tests/threads/README.md`. Other builds are not affected.
 
 #[cfg(all(test, any(loom, shuttle)))]

@@ -166,8 +166,8 @@ impl Sequencer {
         future
     }
 
-    /// Checks the limits, without the lock. Returns the checksum of the payload, and its cost in the
-    /// window.
+    /// Checks the limits, without the lock. Returns the checksum of the payload, and its cost in
+    /// the window.
     #[inline]
     fn check(&self, parts: &[&[u8]]) -> Result<(u32, u64), AppendError> {
         let (len, limit) = (payload_len(parts) as u64, self.limits.entry);
@@ -217,7 +217,8 @@ impl Sequencer {
         drop(left);
     }
 
-    /// Queues several payloads as one batch: consecutive, all or nothing. Also returns their number.
+    /// Queues several payloads as one batch: consecutive, all or nothing. Also returns their
+    /// number.
     pub(crate) fn append_batch<P: AsRef<[u8]>>(
         &self,
         payloads: impl IntoIterator<Item = P>,
@@ -331,8 +332,8 @@ impl Sequencer {
         self.serve(queue);
     }
 
-    /// Accepts no appends until it is resumed, opened or closed; those with a deadline wait. The queue
-    /// stays.
+    /// Accepts no appends until it is resumed, opened or closed; those with a deadline wait. The
+    /// queue stays.
     pub(crate) fn pause(&self) {
         let mut queue = self.queue.lock();
         if matches!(queue.append_state, AppendState::Open) {
@@ -351,8 +352,8 @@ impl Sequencer {
         self.serve(queue);
     }
 
-    /// Closes the sequencer. Batches that were not taken were never proposed: they fail with `error`,
-    /// certainly not committed.
+    /// Closes the sequencer. Batches that were not taken were never proposed: they fail with
+    /// `error`, certainly not committed.
     pub(crate) fn close(&self, error: AppendError) {
         let mut queue = self.queue.lock();
         let untaken = std::mem::take(&mut queue.batches);

@@ -90,8 +90,8 @@ pub struct TransportContext {
 }
 
 impl TransportContext {
-    /// A context for a test of a transport: node `node` of a group named `group` with these members.
-    /// The other fields can be set afterwards.
+    /// A context for a test of a transport: node `node` of a group named `group` with these
+    /// members. The other fields can be set afterwards.
     pub fn new(
         node: NodeId,
         group: &str,
@@ -178,8 +178,8 @@ impl Inbox {
         (self.0)(event)
     }
 
-    /// Delivers a message. False if the node is busy: the message is dropped, as by a lossy network.
-    /// A transport that can make its peer wait may keep a clone and retry.
+    /// Delivers a message. False if the node is busy: the message is dropped, as by a lossy
+    /// network. A transport that can make its peer wait may keep a clone and retry.
     pub fn deliver(&self, message: Message) -> bool {
         (self.0)(TransportEvent::Message(message))
     }

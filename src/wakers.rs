@@ -1,5 +1,5 @@
-//! Wakes the host's tasks. A waker is code of the host: it may run the woken task at once, panic, or
-//! fork. So it is cloned, called and dropped only while no lock of the node is held.
+//! Wakes the host's tasks. A waker is code of the host: it may run the woken task at once, panic,
+//! or fork. So it is cloned, called and dropped only while no lock of the node is held.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -33,8 +33,8 @@ pub(crate) fn wake(waker: Waker, home: Home) {
     }
     IN_WAKER.set(before);
     if !home.is_here() {
-        // The task forked, and this is the child, on its copy of the node's thread. That thread would
-        // write to the files of the parent.
+        // The task forked, and this is the child, on its copy of the node's thread. That thread
+        // would write to the files of the parent.
         std::process::abort();
     }
 }

@@ -15,8 +15,8 @@ pub(crate) struct Watermark {
     /// The first index that is not known to be committed. Stored with Release after the entries
     /// below it are readable, so a reader that loads it with Acquire finds them.
     end: AtomicU64,
-    /// Incremented before a wait and read after a publish, both SeqCst: either the waiter sees the new
-    /// end, or the publisher sees the waiter.
+    /// Incremented before a wait and read after a publish, both SeqCst: either the waiter sees the
+    /// new end, or the publisher sees the waiter.
     waiters: AtomicUsize,
     closed: AtomicBool,
     /// The node has a fault: the end never moves again. Entries below it can be read.
@@ -132,8 +132,8 @@ impl Watermark {
         self.end() > index
     }
 
-    /// For a task: whether `index` is committed (true), or never will be, as the watermark is closed
-    /// or stuck (false). While neither holds, its waker is registered at `key`.
+    /// For a task: whether `index` is committed (true), or never will be, as the watermark is
+    /// closed or stuck (false). While neither holds, its waker is registered at `key`.
     pub(crate) fn poll_past(&self, index: u64, waker: &Waker, key: &mut Option<u64>) -> Poll<bool> {
         if self.end() > index {
             return Poll::Ready(true);

@@ -5,17 +5,17 @@
 //! shifted by the length of the second, xor that of the second. So the stored checksums of a run of
 //! payloads give the checksum of all their bytes, and one pass over the bytes verifies it. (A shift
 //! is a multiplication by a power of x modulo the polynomial, as in `crc32_combine` of
-//! [zlib](https://github.com/madler/zlib/blob/develop/crc32.c).) Measured on an x86-64 with AVX-512,
-//! in runs of 1,024: 128 B from 16 to 7 ns a payload, 1 KiB 44 to 22, 4 KiB 97 to 75; mixed lengths
-//! as before.
+//! [zlib](https://github.com/madler/zlib/blob/develop/crc32.c).) Measured on an x86-64 with
+//! AVX-512, in runs of 1,024: 128 B from 16 to 7 ns a payload, 1 KiB 44 to 22, 4 KiB 97 to 75;
+//! mixed lengths as before.
 //!
 //! One corrupt payload is detected as surely as by its own checksum: its error is shifted, and a
-//! shift never makes an error vanish. Several errors could cancel each other with a probability of 1
-//! in 2^32, as one error could go undetected. The same error in two payloads of a run never cancels:
-//! the polynomial is primitive, so no two places less than 512 MiB apart are equivalent to it. But
-//! errors can be constructed to cancel. So bytes from a peer, and bytes that replace corrupt ones,
-//! are checked payload by payload ([`Batch::verify`](super::Batch::verify)); a batch that has passed
-//! that check returns every entry.
+//! shift never makes an error vanish. Several errors could cancel each other with a probability of
+//! 1 in 2^32, as one error could go undetected. The same error in two payloads of a run never
+//! cancels: the polynomial is primitive, so no two places less than 512 MiB apart are equivalent to
+//! it. But errors can be constructed to cancel. So bytes from a peer, and bytes that replace
+//! corrupt ones, are checked payload by payload ([`Batch::verify`](super::Batch::verify)); a batch
+//! that has passed that check returns every entry.
 
 use std::fmt;
 use std::ops::Range;
@@ -50,8 +50,8 @@ pub(crate) struct CrcShift {
 }
 
 impl CrcShift {
-    /// The shift for a run of `payloads` payloads of `bytes` bytes each, `kept` or a new one, if one
-    /// pass takes less time than single checks.
+    /// The shift for a run of `payloads` payloads of `bytes` bytes each, `kept` or a new one, if
+    /// one pass takes less time than single checks.
     ///
     /// None for empty payloads: the bytes of the run prove nothing about them.
     pub(super) fn worth_while(

@@ -29,8 +29,8 @@ pub(crate) const FIELD_LIMIT: u64 = 1 << 62;
 pub(crate) const BATCH_HEADER_BYTES: usize = 32;
 /// Bytes of an entry in the table.
 pub(crate) const TABLE_ENTRY_BYTES: usize = 8;
-/// The largest body, in bytes: a limit of the format. Every node accepts, keeps and sends a batch up
-/// to this size. The limits of a host bound only its own appends.
+/// The largest body, in bytes: a limit of the format. Every node accepts, keeps and sends a batch
+/// up to this size. The limits of a host bound only its own appends.
 pub(crate) const BODY_BYTES_MAX: usize = 96 << 20;
 
 /// Binds the checksum of a payload to its index. 0 for one index in four billion.

@@ -78,8 +78,8 @@ impl OpenBatch {
     }
 }
 
-/// The length of the concatenation of `parts`, in bytes. Parts may overlap in memory, so the sum may
-/// exceed the address space: it saturates.
+/// The length of the concatenation of `parts`, in bytes. Parts may overlap in memory, so the sum
+/// may exceed the address space: it saturates.
 #[inline]
 pub(crate) fn payload_len(parts: &[&[u8]]) -> usize {
     parts.iter().fold(0, |len, part| len.saturating_add(part.len()))

@@ -157,8 +157,8 @@ impl Check<'_> {
         ensure(self.message.context.len() <= CONTEXT_BYTES_MAX, "a context beyond its limit")
     }
 
-    /// Whether the message is of an earlier term. Raft drops it unread, so its leader, its commit and
-    /// its log need not match the present state.
+    /// Whether the message is of an earlier term. Raft drops it unread, so its leader, its commit
+    /// and its log need not match the present state.
     fn is_stale_term(&self) -> bool {
         self.message.term < self.view.term
     }
@@ -286,8 +286,8 @@ impl Check<'_> {
         )
     }
 
-    /// A follower would forward the request under the name of its sender, which no transport allows.
-    /// The sender retries, with the leader that it knows by then.
+    /// A follower would forward the request under the name of its sender, which no transport
+    /// allows. The sender retries, with the leader that it knows by then.
     fn read_index(&self) -> Result<(), MessageRejection> {
         ensure(self.view.leads, "a read request for the leader")
     }

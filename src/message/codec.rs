@@ -14,8 +14,8 @@ impl Message {
         }
     }
 
-    /// The message as bytes, in pieces to be written one after the other. Large payloads are shared,
-    /// not copied.
+    /// The message as bytes, in pieces to be written one after the other. Large payloads are
+    /// shared, not copied.
     pub fn encode(&self) -> Vec<Bytes> {
         match &self.0 {
             Body::Raft(message) => raft_codec::encode(message),

@@ -6,8 +6,8 @@ use raft::eraftpb::{Message as Inner, MessageType};
 
 use super::Message;
 
-/// `1->2 append t3 after 5/t2 [6/t3 7/t3] commit 5`: sender, receiver, kind, term. A batch is written
-/// as its raft index and its term. Payloads are not shown.
+/// `1->2 append t3 after 5/t2 [6/t3 7/t3] commit 5`: sender, receiver, kind, term. A batch is
+/// written as its raft index and its term. Payloads are not shown.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(message) = self.raft() else {
@@ -32,8 +32,8 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// Whether a rejection is normal: the sender of a read request may not know yet that another node
-    /// leads.
+    /// Whether a rejection is normal: the sender of a read request may not know yet that another
+    /// node leads.
     pub(crate) fn may_go_astray(&self) -> bool {
         self.name == kind(MessageType::MsgReadIndex)
     }

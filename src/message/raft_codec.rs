@@ -13,8 +13,8 @@
 //!                                request snapshot
 //!  80  i64  priority
 //!  88  ...  context
-//!   .  32+  snapshot, if any     u64 index, u64 term, u32 length of data, 4 x u16 count of members,
-//!                                u8 auto leave, [3] zero,
+//!   .  32+  snapshot, if any     u64 index, u64 term, u32 length of data,
+//!                                4 x u16 count of members, u8 auto leave, [3] zero,
 //!                                u64 for each member (voters, learners, outgoing voters, next
 //!                                learners), data
 //!   .  13 x { u8 type, u64 term, u32 length }   one for each entry

@@ -1,5 +1,5 @@
-//! Repair messages, kinds 13 to 16: a node with a corrupt log fetches batches as they lie in the log
-//! of a peer.
+//! Repair messages, kinds 13 to 16: a node with a corrupt log fetches batches as they lie in the
+//! log of a peer.
 //!
 //! ```text
 //!                   fetch request                fetch response
@@ -11,8 +11,8 @@
 //!   8  u64  from                                 the same
 //!  16  u64  to                                   the same
 //!  24  u64  number                               that of the request
-//!  32  u64  first raft index                     commit: the newest raft index that the sender knows
-//!                                                to be committed
+//!  32  u64  first raft index                     commit: the newest raft index known to be
+//!                                                committed
 //!  40  u64  the raft index after the last        48 bytes: the sender's log point after the last
 //!  48  u64  the most bytes of bodies             batch, or that of the `FetchError`, or zeros
 //!  88  .                                         n x { u64 term, u32 length }
@@ -29,8 +29,8 @@
 //!   2  u8   zero                                 0, or the code of a `NoState`
 //!   3  u8   zero, u32 zero                       zero, zero
 //!   8  u64  from, to, number                     the same
-//!  32  .                                         u64 term, u64 term of the last batch, u64 its raft
-//!                                                index
+//!  32  .                                         u64 term, u64 term and u64 raft index of the last
+//!                                                batch
 //! ```
 //!
 //! The raft indexes of the batches are not written: the last is that of the log point, without a
@@ -79,8 +79,8 @@ pub(crate) enum RepairBody {
     State(u64, Result<PeerState, NoState>),
 }
 
-/// Bounds of the state of a node: no term that it has seen, and no batch that it or any node that it
-/// led or followed had, lies beyond.
+/// Bounds of the state of a node: no term that it has seen, and no batch that it or any node that
+/// it led or followed had, lies beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerState {
     pub(crate) term: u64,
@@ -108,16 +108,16 @@ pub(crate) struct FetchRequest {
     pub(crate) bytes_max: u64,
 }
 
-/// Response to a [`FetchRequest`]. It carries data, not instructions: the receiver applies only what
-/// it can prove (`replica::repair`).
+/// Response to a [`FetchRequest`]. It carries data, not instructions: the receiver applies only
+/// what it can prove (`replica::repair`).
 #[derive(Clone, PartialEq)]
 pub(crate) struct FetchResponse {
     /// That of the request.
     pub(crate) number: u64,
     /// The newest raft index that the sender knows to be committed.
     pub(crate) commit: u64,
-    /// The batches from the first one requested, and the sender's log point after them; or why there
-    /// are none.
+    /// The batches from the first one requested, and the sender's log point after them; or why
+    /// there are none.
     pub(crate) batches: Result<(Vec<Batch>, LogPoint), FetchError>,
 }
 

@@ -1,8 +1,8 @@
 //! A lock and a condition variable for many threads that wait for the same event.
 //!
-//! `parking_lot` wakes one thread, and each wakes the next as it unlocks: a system call for each. The
-//! condition variable of `std` wakes all with one call. With hundreds of waiters that is several
-//! times as fast; with one there is no difference.
+//! `parking_lot` wakes one thread, and each wakes the next as it unlocks: a system call for each.
+//! The condition variable of `std` wakes all with one call. With hundreds of waiters that is
+//! several times as fast; with one there is no difference.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;

@@ -142,8 +142,8 @@ impl Default for Condvar {
     }
 }
 
-/// Keys for hashing, and the source of random numbers: part of the schedule, so that one seed is one
-/// run.
+/// Keys for hashing, and the source of random numbers: part of the schedule, so that one seed is
+/// one run.
 #[derive(Clone)]
 pub(crate) struct RandomState(u64);
 

@@ -1,7 +1,7 @@
 //! The line: appends that wait for room in the window, first come, first served.
 //!
-//! The sequencer itself queues them as soon as there is room: later ones do not depend on the thread
-//! or task of an earlier one. So the order of the line is the order in the ledger.
+//! The sequencer itself queues them as soon as there is room: later ones do not depend on the
+//! thread or task of an earlier one. So the order of the line is the order in the ledger.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

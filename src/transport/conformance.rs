@@ -41,8 +41,8 @@ pub struct Harness {
 }
 
 impl Harness {
-    /// A network of nodes 1, 2, 3 and so on, with these addresses. `transport` makes the transport of
-    /// a node, and another one when the node restarts.
+    /// A network of nodes 1, 2, 3 and so on, with these addresses. `transport` makes the transport
+    /// of a node, and another one when the node restarts.
     pub fn new(
         addresses: Vec<String>,
         transport: impl FnMut(NodeId) -> Box<dyn Transport> + 'static,

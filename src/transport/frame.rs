@@ -1,5 +1,5 @@
-//! Frames: the units of a byte stream. The header has a checksum of its own, which is verified before
-//! its length is used.
+//! Frames: the units of a byte stream. The header has a checksum of its own, which is verified
+//! before its length is used.
 //!
 //! ```text
 //!   0  [4]  magic "DLG1"
@@ -15,8 +15,8 @@
 //!
 //! No frame is longer than 64 KiB. A longer message goes in pieces, so that other frames can go
 //! between them: the content of a piece is the length of the whole message (u32) and a part of it,
-//! at least one byte. The pieces of a message come in order, and those of the next one after them. A
-//! ping carries a number (u64), and a pong that number.
+//! at least one byte. The pieces of a message come in order, and those of the next one after them.
+//! A ping carries a number (u64), and a pong that number.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -146,8 +146,8 @@ impl Frames {
         self.parts.is_empty()
     }
 
-    /// Appends the next frame to `into`, in parts. Returns how many bytes of the message it carries,
-    /// or `None` if no frame is left.
+    /// Appends the next frame to `into`, in parts. Returns how many bytes of the message it
+    /// carries, or `None` if no frame is left.
     pub(crate) fn next(&mut self, into: &mut Vec<Bytes>) -> Option<usize> {
         if self.parts.is_empty() {
             return None;

@@ -83,8 +83,8 @@ pub(crate) enum HandshakeRejection {
     )]
     Duplicate = 7,
     #[error(
-        "its data directory was opened again since, or a copy of it was: it speaks from an old copy, \
-         and comes back as a node whose log is not complete"
+        "its data directory was opened again since, or a copy of it was: it speaks from an old \
+         copy, and comes back as a node whose log is not complete"
     )]
     OutdatedDirectory = 8,
     #[error("its list of members differs: name the same members in the builder of every node")]
@@ -311,8 +311,8 @@ impl PeerRegistry {
         PeerRegistry { me: Hello::new(context, context.node, nonce), peers }
     }
 
-    /// Sets the identity of this node. Returns whether its directory is another one: then the old one
-    /// was an outdated copy, so the records of peers may be outdated too and are cleared.
+    /// Sets the identity of this node. Returns whether its directory is another one: then the old
+    /// one was an outdated copy, so the records of peers may be outdated too and are cleared.
     pub(crate) fn introduce(&mut self, identity: DirectoryIdentity) -> bool {
         let is_new =
             std::mem::replace(&mut self.me.identity, identity).directory != identity.directory;

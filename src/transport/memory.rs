@@ -99,7 +99,8 @@ impl fmt::Debug for MemoryNetwork {
 }
 
 impl NetworkState {
-    /// The inbox for a message from the endpoint `number` of node `from` to node `to`, if connected.
+    /// The inbox for a message from the endpoint `number` of node `from` to node `to`, if
+    /// connected.
     fn route(&self, number: u64, from: NodeId, to: NodeId) -> Option<&Inbox> {
         if self.isolated.contains(&from)
             || self.isolated.contains(&to)
@@ -143,7 +144,8 @@ impl NetworkState {
                 continue;
             }
             let (here, there) = (new.context.node, other.context.node);
-            // An endpoint is the address of its node, so both hellos are as of outbound connections.
+            // An endpoint is the address of its node, so both hellos are as of outbound
+            // connections.
             let heard = other.registry.admit(&new.registry.hello_to(there), Way::Out);
             let answered = new.registry.admit(&other.registry.hello_to(here), Way::Out);
             if heard == Err(HandshakeRejection::OutdatedDirectory) {

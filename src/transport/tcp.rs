@@ -29,12 +29,12 @@
 //! # Cost of an attack
 //!
 //! Unknown peers are bounded by [`pending`]: less than 1 MiB and 128 threads, whatever their
-//! number. Each member of the group has one inbound connection: 64 KiB of buffer, and one message of
-//! at most [`Message::BYTES_MAX`], whose memory grows as it arrives, never to more than twice that,
-//! or 2 MiB; and 14 MiB more while it is decoded. It may hold that as long as its connection lasts.
-//! Messages that wait for the node take at most 128 MiB for all members together, counted as they
-//! lie in memory; messages that wait to be sent take at most 64 MiB of batches, or one larger batch,
-//! and 8,192 small messages for each peer.
+//! number. Each member of the group has one inbound connection: 64 KiB of buffer, and one message
+//! of at most [`Message::BYTES_MAX`], whose memory grows as it arrives, never to more than twice
+//! that, or 2 MiB; and 14 MiB more while it is decoded. It may hold that as long as its connection
+//! lasts. Messages that wait for the node take at most 128 MiB for all members together, counted as
+//! they lie in memory; messages that wait to be sent take at most 64 MiB of batches, or one larger
+//! batch, and 8,192 small messages for each peer.
 
 mod address;
 mod connection;
@@ -70,8 +70,8 @@ use crate::log_prefix::log_prefix;
 /// A node listens on its own address of the [`TransportContext`]. Host names are resolved for each
 /// attempt to connect, at most once in five seconds. The queue of a peer is bounded at 64 MiB and
 /// 8,192 messages. A message that does not fit is dropped; so is the queue when a connection breaks
-/// or cannot be made. A broken connection is retried after 50 ms, then after pauses of up to 500 ms,
-/// or at once when the peer itself connects.
+/// or cannot be made. A broken connection is retried after 50 ms, then after pauses of up to 500
+/// ms, or at once when the peer itself connects.
 ///
 /// A connection whose packets are lost is closed after two seconds. So a group whose network is
 /// whole again has a leader within three election timeouts, or five seconds if that is more,

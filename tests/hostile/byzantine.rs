@@ -123,8 +123,8 @@ fn outrage(from: u64, to: u64, status: &Status, rng: &mut Rng) -> Vec<u8> {
     }
 }
 
-/// Sends `frames` false messages to node `id`, with an invalid frame after some thousand. Returns how
-/// often the node closed the connection.
+/// Sends `frames` false messages to node `id`, with an invalid frame after some thousand. Returns
+/// how often the node closed the connection.
 fn bombard(group: &Group, id: u64, frames: u64, rng: &mut Rng) -> u64 {
     let (mut line, mut sent, mut hung_up) = (group.admitted(id), 0, 0);
     while sent < frames {

@@ -1,7 +1,7 @@
 //! The group under attack: nodes 1, 2 and 3 of five run and hold entries; 4 is hostile; 5 is down.
 //!
-//! A majority of three has at least two honest nodes, so the hostile one cannot elect a second leader
-//! or commit by itself.
+//! A majority of three has at least two honest nodes, so the hostile one cannot elect a second
+//! leader or commit by itself.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -133,7 +133,8 @@ impl Group {
         self.honest.lock().expect("no test thread panics with it").len()
     }
 
-    /// Checks that every acknowledged entry is at its place on every node, and that no node has stopped.
+    /// Checks that every acknowledged entry is at its place on every node, and that no node has
+    /// stopped.
     #[track_caller]
     pub(crate) fn check(&self) {
         self.append();

@@ -1,5 +1,5 @@
-//! Half-open connections: many that send nothing, or one byte a second, and connect again as soon as
-//! they are closed.
+//! Half-open connections: many that send nothing, or one byte a second, and connect again as soon
+//! as they are closed.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;

@@ -1,5 +1,5 @@
-//! Hostile peers of a running node: their bytes are rejected, and cost the node no entry, no service,
-//! and a bounded amount of memory.
+//! Hostile peers of a running node: their bytes are rejected, and cost the node no entry, no
+//! service, and a bounded amount of memory.
 //!
 //! See `README.md`. The protocol is spoken by hand here, from its description alone.
 #![cfg(target_os = "linux")]

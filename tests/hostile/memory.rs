@@ -2,9 +2,9 @@
 
 const MIB: u64 = 1 << 20;
 
-/// The bound of a node under attack by one hostile member and any number of unknown connections. The
-/// sum of the limits in `src/transport/tcp`: messages that wait for the node; one inbound message,
-/// its growth and its decoded form; the queue to that member; pending connections.
+/// The bound of a node under attack by one hostile member and any number of unknown connections.
+/// The sum of the limits in `src/transport/tcp`: messages that wait for the node; one inbound
+/// message, its growth and its decoded form; the queue to that member; pending connections.
 pub(crate) const BOUND_BYTES: u64 = 128 * MIB + (2 * 97 + 14) * MIB + 64 * MIB + MIB;
 
 /// Anonymous memory, in bytes: without the pages of the mapped log.

@@ -1,5 +1,5 @@
-//! Rejected handshakes: wrong cluster, group, receiver and sender; clones, wiped directories, earlier
-//! incarnations; and bytes that are no hello.
+//! Rejected handshakes: wrong cluster, group, receiver and sender; clones, wiped directories,
+//! earlier incarnations; and bytes that are no hello.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

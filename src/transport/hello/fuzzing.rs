@@ -15,8 +15,8 @@ const KNOWN: u128 = 0x0123_4567_89ab_cdef;
 /// another cluster, group or node, or it has another directory than before, an earlier incarnation,
 /// or the same incarnation and another process.
 ///
-/// An input is hellos: u8 length, u8 bits of the fields to correct (1 protocol, 2 cluster, 4 group, 8
-/// receiver, 16 sender, 32 directory, 64 members), then the bytes.
+/// An input is hellos: u8 length, u8 bits of the fields to correct (1 protocol, 2 cluster, 4 group,
+/// 8 receiver, 16 sender, 32 directory, 64 members), then the bytes.
 pub fn hello(input: &[u8]) {
     let (mut fuzz_input, context) = (FuzzInput(input), context());
     let mut registry = PeerRegistry::new(&context, 1);

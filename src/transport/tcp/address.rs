@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// Resolves `text`, a host and a port. Beyond the syntax of the standard library, an IPv6 address may
-/// have a zone: `[fe80::1%eth0]:7001`. May wait for name servers.
+/// Resolves `text`, a host and a port. Beyond the syntax of the standard library, an IPv6 address
+/// may have a zone: `[fe80::1%eth0]:7001`. May wait for name servers.
 pub(super) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     let resolved = match with_zone(text) {
         Some(host_and_port) => host_and_port.to_socket_addrs(),
@@ -19,8 +19,8 @@ fn with_zone(text: &str) -> Option<(&str, u16)> {
     Some((address, port.parse().ok()?)).filter(|_| address.contains('%'))
 }
 
-/// Whether `text` is a host name that resolved to a loopback address, `listens`, without being one by
-/// intent. Some systems resolve the name of the machine to 127.0.1.1.
+/// Whether `text` is a host name that resolved to a loopback address, `listens`, without being one
+/// by intent. Some systems resolve the name of the machine to 127.0.1.1.
 pub(super) fn is_reached_from_here_only(text: &str, listens: SocketAddr) -> bool {
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
     let is_literal = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();

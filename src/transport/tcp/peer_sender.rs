@@ -348,8 +348,8 @@ impl PeerSender {
         stopped
     }
 
-    /// Waits before the next attempt, at most until the peer connects. Returns whether the transport
-    /// was stopped.
+    /// Waits before the next attempt, at most until the peer connects. Returns whether the
+    /// transport was stopped.
     fn wait_or_stopped(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         let mut queue = self.queue.lock();
@@ -410,8 +410,8 @@ impl PeerSender {
         Ok(Outbound::new(stream, reader)?)
     }
 
-    /// Writes all that waits, until the connection breaks or is to be closed. Calls `at_probe` after
-    /// each probe.
+    /// Writes all that waits, until the connection breaks or is to be closed. Calls `at_probe`
+    /// after each probe.
     fn write(&self, outbound: &mut Outbound, at_probe: impl Fn()) -> io::Result<()> {
         let (mut work, mut parts) = (Work::default(), Vec::new());
         loop {
@@ -514,8 +514,8 @@ impl Queue {
         fits || self.bytes == 0
     }
 
-    /// Whether the queue holds all batches of this message: Raft repeats an append at each heartbeat
-    /// response, and on a slow connection the copies would pile up.
+    /// Whether the queue holds all batches of this message: Raft repeats an append at each
+    /// heartbeat response, and on a slow connection the copies would pile up.
     fn holds(&self, message: &Message) -> bool {
         self.current.iter().chain(&self.bulk).any(|waiting| waiting.is_repeated_by(message))
     }

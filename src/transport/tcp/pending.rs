@@ -1,5 +1,5 @@
-//! Inbound connections before the handshake. Anyone can connect, so their number, their lifetime and
-//! the bytes read from each are bounded, here and in [`read_frame`](super::stream::read_frame):
+//! Inbound connections before the handshake. Anyone can connect, so their number, their lifetime
+//! and the bytes read from each are bounded, here and in [`read_frame`](super::stream::read_frame):
 //!
 //! | resource | bound |
 //! |---|---|

@@ -1,8 +1,8 @@
 //! Resolves the host name of a peer, without delaying a shutdown.
 //!
 //! The system's resolver cannot be interrupted, and may take as long as its name servers. So a
-//! detached thread calls it, at most one for each peer. A result is used for [`FRESH`]. If no new one
-//! comes in time, the last one is used, whatever its age.
+//! detached thread calls it, at most one for each peer. A result is used for [`FRESH`]. If no new
+//! one comes in time, the last one is used, whatever its age.
 
 use std::io;
 use std::net::SocketAddr;
