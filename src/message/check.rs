@@ -6,10 +6,11 @@
 
 use raft::eraftpb::{ConfState, Entry, EntryType, Message as Inner, MessageType};
 
+use super::Message;
 use super::wire::{CONTEXT_BYTES_MAX, READ_CONTEXT_BYTES_MAX, SNAPSHOT_DATA_BYTES_MAX, TERM_LIMIT};
-use super::{Message, ReplicaView};
 use crate::batch::Batch;
 use crate::entry::NodeId;
+use crate::role::Membership;
 
 /// No term is this far ahead of the own one, so that terms are left for elections.
 const TERM_JUMP_MAX: u64 = 1 << 32;
@@ -17,6 +18,23 @@ const TERM_JUMP_MAX: u64 = 1 << 32;
 const INDEX_LIMIT: u64 = 1 << 62;
 /// The context of a vote request whose sender was asked by its leader to campaign.
 const TRANSFER: &[u8] = b"CampaignTransfer";
+
+/// The state of the receiving replica, for [`Message::check`]: as Raft sees it, with what is not
+/// yet on disk.
+pub(crate) struct ReplicaView<'a> {
+    pub(crate) me: NodeId,
+    pub(crate) membership: &'a Membership,
+    /// Whether this node is the leader of `term`, also before it is announced.
+    pub(crate) leads: bool,
+    /// The leader of `term`, if Raft knows one; this node itself if it leads.
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: u64,
+    pub(crate) commit: u64,
+    /// The raft index of the last batch of the log.
+    pub(crate) last: u64,
+    /// The term of the local batch at a raft index, if it is there.
+    pub(crate) term_at: &'a dyn Fn(u64) -> Option<u64>,
+}
 
 /// Why a message is not given to Raft.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 
+use super::content::{Body, Message};
+use super::raft_codec;
+use super::repair::{self, RepairMessage};
 use super::wire::{ByteReader, MessageError, VERSION};
-use super::{Body, Message, RepairMessage, raft_codec, repair};
 
 impl Message {
     /// The number of bytes that [`encode`](Message::encode) returns.

@@ -332,7 +332,7 @@ fn read_batches(
         .collect()
 }
 
-/// In the format of `Message`: `2->1 fetch 5..8`, `1->2 fetched [5/t2 6/t2] commit 9`.
+/// In the format of `Message`: `2->1 want 5..8`, `1->2 gift [5/t2 6/t2] commit 9`.
 impl fmt::Debug for RepairMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}->{} ", self.from, self.to)?;

@@ -7,8 +7,9 @@ use crate::batch::fuzzing::with_sound_payloads;
 use crate::batch::{FIELD_LIMIT, LogPoint, OpenBatch};
 use crate::entry::NodeId;
 use crate::fuzzing::FuzzInput;
+use crate::message::content::Body;
 use crate::message::raft_codec::KINDS;
-use crate::message::{Body, Message, ReplicaView};
+use crate::message::{Message, ReplicaView};
 use crate::role::Membership;
 
 /// Bytes either are rejected, or decode to a message that encodes to the same bytes and can be

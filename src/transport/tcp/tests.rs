@@ -254,7 +254,7 @@ fn a_message_in_another_name_ends_the_connection() {
 fn silent_connections_are_closed_and_many_of_them_delay_no_peer() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
-    let mut crowd: Vec<RawClient> = (0..200).map(|_| RawClient::connect(&node)).collect();
+    let mut silent: Vec<RawClient> = (0..200).map(|_| RawClient::connect(&node)).collect();
     // The silent connections are still open, as many as there may be, when a peer says hello.
     let mut peer = RawClient::admitted(&node, &Node::new(2, &addresses));
     peer.write_frame(
@@ -262,7 +262,7 @@ fn silent_connections_are_closed_and_many_of_them_delay_no_peer() {
         Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
     );
     until("the message of a peer gets through", || node.arrived.lock().messages.len() == 1);
-    for client in &mut crowd {
+    for client in &mut silent {
         assert_eq!(client.read_frame(), None);
     }
 }
@@ -473,7 +473,7 @@ fn a_node_may_listen_elsewhere_than_where_its_peers_find_it() {
 fn stopping_takes_no_time_whatever_the_threads_wait_for() {
     let addresses = addresses();
     // Node 2 accepts and says nothing; node 3 is not there; somebody who said nothing sits in the
-    // lobby; a peer sends to a full inbox.
+    // pending connections; a peer sends to a full inbox.
     let mute = TcpListener::bind(&addresses[1].1).unwrap();
     let mut node = Node::new(1, &addresses).started();
     let mut silent = TcpStream::connect(node.address()).unwrap();

@@ -1,4 +1,4 @@
-//! Names of peers, and a resolver that takes its time.
+//! Host names of peers, and a slow resolver.
 
 use std::sync::mpsc;
 

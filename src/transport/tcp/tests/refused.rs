@@ -1,4 +1,4 @@
-//! What both ends are told when one refuses the other, and until when.
+//! What both sides report when one rejects the other, and until when.
 
 use super::*;
 
@@ -75,13 +75,12 @@ fn what_is_not_understood_is_told_to_both_ends() {
         (Kind::Refusal, HandshakeRejection::Unreadable as u8)
     );
     until("the node says so", || told(&node, 2).contains("it sends what is not understood here"));
-    // One that connects anew, and says the same again, is not taken for one that has mended its
-    // ways.
+    // A reconnect with the same hello does not end the rejection.
     RawClient::admitted(&node, &Node::new(2, &addresses));
     assert!(!told(&node, 2).is_empty());
 }
 
-/// Who is refused on a connection that it has made hears of it there.
+/// A node that is rejected on its own connection reads the rejection there.
 #[test]
 fn a_peer_that_refuses_on_an_open_connection_is_heard() {
     let addresses = addresses();

@@ -1,13 +1,11 @@
-//! Connections on which nothing comes back, or not much: what is given up, what is kept, and what
-//! goes first.
+//! Silent and slow connections: which are closed, which are kept, and which messages go first.
 
 use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::transport::frame::Frames;
 
-/// A node, and the connection that it makes to its peer, who is played by client. That takes little
-/// before it is read.
+/// A node, and its connection to a peer that the test plays. The connection buffers little.
 fn called_by_a_node() -> (Node, RawClient) {
     let addresses = addresses();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -24,7 +22,7 @@ fn called_by_a_node() -> (Node, RawClient) {
     (node, client)
 }
 
-/// Says that the client is there, whatever it does, until the connection is closed.
+/// Sends pongs until the connection is closed.
 fn keep_answering(client: &RawClient) {
     let mut stream = client.0.try_clone().unwrap();
     std::thread::spawn(move || {
@@ -38,7 +36,7 @@ fn bulk(number: u64) -> Message {
     Message::sample(NodeId::from(1), NodeId::from(2), number, 4 << 20)
 }
 
-/// Something that is urgent.
+/// An urgent message.
 fn heartbeat() -> Message {
     Message::samples(NodeId::from(1), NodeId::from(2)).remove(0)
 }
@@ -68,7 +66,7 @@ fn what_is_urgent_does_not_wait_behind_bulk() {
     node.transport.send(&mut vec![heartbeat()]);
     let (bytes, first) = bytes_before_a_message(&mut client);
     assert_eq!(Message::decode(first.content).unwrap(), heartbeat());
-    // What lies in the buffer of the one who does not read is beyond anybody's reach.
+    // Bytes in the receive buffer of the peer cannot be overtaken.
     assert!(bytes <= (256 << 10) + (64 << 10), "{bytes} bytes were before it");
     for number in 1..=4 {
         let (_, frame) = bytes_before_a_message(&mut client);
@@ -87,8 +85,7 @@ fn a_connection_on_which_nothing_comes_back_is_given_up() {
         let count = messages.len();
         node.transport.send(&mut messages.clone());
         if count > 1 {
-            // The thread that writes is caught in the middle of it. Nothing is read before it has
-            // given up.
+            // The thread that writes is blocked in a message. Nothing is read before it gives up.
             until("the node has given up", || !node.arrived.lock().unreachable.is_empty());
         }
         while client.hear_any().is_some() {}
@@ -103,7 +100,7 @@ fn a_connection_that_is_slow_is_kept_as_long_as_anything_arrives() {
     let began = Instant::now();
     let mut buffer = [0; 4 << 10];
     while began.elapsed() < Duration::from_secs(5) {
-        // As a node does that reads over a slow line.
+        // As a node that reads from a slow connection.
         assert!(client.0.read(&mut buffer).unwrap() > 0, "the node hung up");
         client.0.write_all(&frame::numbered(Kind::Pong, 0)).unwrap();
         std::thread::sleep(Duration::from_millis(200));
@@ -125,7 +122,7 @@ fn whatever_is_read_is_answered_and_whoever_says_nothing_is_shown_out() {
         Frames::of(Message::sample(NodeId::from(2), NodeId::from(1), 1, 300_000).encode()).concat();
     let part = message.len() / 3;
     for part in message.chunks(part) {
-        // Parts of a message are something, too.
+        // Parts of a message count as a sign of life.
         std::thread::sleep(Duration::from_millis(300));
         client.0.write_all(part).unwrap();
         assert_eq!(
@@ -137,7 +134,7 @@ fn whatever_is_read_is_answered_and_whoever_says_nothing_is_shown_out() {
     assert_eq!(client.hear_any(), None, "nothing was said for five seconds");
 }
 
-/// A node without room reads nothing, but it is there.
+/// A busy node reads nothing, but is alive.
 #[test]
 fn a_node_without_room_is_not_taken_for_one_that_is_gone() {
     let addresses = addresses();
