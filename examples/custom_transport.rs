@@ -1,6 +1,6 @@
-//! A transport of one's own: here channels of the standard library, which carry encoded messages
-//! between nodes of one process. A real one would carry the same bytes over whatever links its
-//! machines. The suite at the end says whether it keeps the contract.
+//! A custom transport: channels of the standard library carry encoded messages between nodes of one
+//! process. A real one would carry the same bytes between machines. The suite at the end tests it
+//! against the contract.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,68 +14,66 @@ use dledger::transport::{Inbox, Message, Spawner, Transport, TransportContext, c
 /// Messages that may wait for one node. More are dropped.
 const QUEUE: usize = 256;
 
-/// What travels: who sends it, and the encoded message.
-type Parcel = (NodeId, Vec<u8>);
+/// The sender, and the encoded message.
+type Packet = (NodeId, Vec<u8>);
 
-/// The sorting office that all nodes share: where each of them receives.
-type Office = Arc<Mutex<Desks>>;
-type Desks = HashMap<NodeId, SyncSender<Parcel>>;
+/// The network that all nodes share: the channel of each.
+type Network = Arc<Mutex<Channels>>;
+type Channels = HashMap<NodeId, SyncSender<Packet>>;
 
 struct ChannelTransport {
-    office: Office,
-    seat: Option<TransportContext>,
+    network: Network,
+    context: Option<TransportContext>,
     stopped: Arc<AtomicBool>,
 }
 
 impl Transport for ChannelTransport {
-    fn start(&mut self, seat: TransportContext) -> io::Result<()> {
+    fn start(&mut self, context: TransportContext) -> io::Result<()> {
         let (sender, receiver) = sync_channel(QUEUE);
-        self.desks().insert(seat.node, sender);
-        let (node, inbox, stopped) = (seat.node, seat.inbox.clone(), self.stopped.clone());
-        seat.spawner.spawn(format!("post-{node}"), move || {
+        self.channels().insert(context.node, sender);
+        let (node, inbox, stopped) = (context.node, context.inbox.clone(), self.stopped.clone());
+        context.spawner.spawn(format!("receive-{node}"), move || {
             deliver_all(node, &inbox, &receiver, &stopped)
         })?;
-        self.seat = Some(seat);
+        self.context = Some(context);
         Ok(())
     }
 
-    /// Never blocks: a full queue and a node that is not there both lose the message, and the
-    /// sender hears of it.
+    /// Never blocks: a message to a full queue or a stopped node is dropped, and reported.
     fn send(&mut self, messages: &mut Vec<Message>) {
         for message in messages.drain(..) {
-            let Some(seat) = &self.seat else { continue };
-            let sender = self.desks().get(&message.to()).cloned();
-            let parcel = (seat.node, message.encode().concat());
-            if sender.is_none_or(|sender| sender.try_send(parcel).is_err()) {
-                seat.inbox.unreachable(message.to());
+            let Some(context) = &self.context else { continue };
+            let sender = self.channels().get(&message.to()).cloned();
+            let packet = (context.node, message.encode().concat());
+            if sender.is_none_or(|sender| sender.try_send(packet).is_err()) {
+                context.inbox.unreachable(message.to());
             }
         }
     }
 
-    /// Gives up the place of this node. Its channel closes, and with that the thread that reads
-    /// from it ends.
+    /// Removes the channel of this node. It closes, which ends the thread that reads from it.
     fn stop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
-        if let Some(seat) = self.seat.take() {
-            self.desks().remove(&seat.node);
+        if let Some(context) = self.context.take() {
+            self.channels().remove(&context.node);
         }
     }
 }
 
 impl ChannelTransport {
-    fn desks(&self) -> MutexGuard<'_, Desks> {
-        self.office.lock().expect("nobody panics while looking through the desks")
+    fn channels(&self) -> MutexGuard<'_, Channels> {
+        self.network.lock().expect("no thread panics while it holds the lock")
     }
 }
 
-/// Hands over what arrives for `node`, until its transport is stopped. What cannot be read, or is
-/// not from whom it says, is dropped.
-fn deliver_all(node: NodeId, inbox: &Inbox, receiver: &Receiver<Parcel>, stopped: &AtomicBool) {
+/// Delivers the messages for `node` until its transport is stopped. Drops what cannot be decoded or
+/// has a false sender.
+fn deliver_all(node: NodeId, inbox: &Inbox, receiver: &Receiver<Packet>, stopped: &AtomicBool) {
     for (from, bytes) in receiver {
         match Message::decode(bytes.into()) {
             _ if stopped.load(Ordering::Relaxed) => return,
             Ok(message) if message.from() == from && message.to() == node => {
-                // If the node is too busy to take it, it is lost, as if a network had lost it.
+                // A busy node drops it, as a lossy network would.
                 inbox.deliver(message);
             }
             Ok(message) => {
@@ -90,12 +88,12 @@ fn main() {
     let spawner =
         Spawner::new(|name, work| std::thread::Builder::new().name(name).spawn(work).map(drop));
     conformance::run(&spawner, |nodes| {
-        let office = Office::default();
-        let addresses = (1..=nodes).map(|node| format!("desk {node}")).collect();
+        let network = Network::default();
+        let addresses = (1..=nodes).map(|node| format!("channel {node}")).collect();
         conformance::Harness::new(addresses, move |_| {
             Box::new(ChannelTransport {
-                office: office.clone(),
-                seat: None,
+                network: network.clone(),
+                context: None,
                 stopped: Arc::default(),
             })
         })

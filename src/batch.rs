@@ -1,100 +1,34 @@
-//! One batch: what Raft replicates as one entry of its own log, and what a storage keeps as one
-//! record.
+//! One batch: an entry of Raft's own log, and a record of a storage.
 //!
 //! A batch is encoded once, where it was appended. The same bytes are sent to every peer, written
-//! to every disk and read back by every `get`; nothing on the way takes them apart. All integers
-//! are little-endian.
-//!
-//! ```text
-//! body of a batch of entries                    body of a control record (a new leader's first): empty
-//!   0  u8   kind = 1
-//!   1  [3]  zero
-//!   4  u32  count                n >= 1
-//!   8  u64  first index          of the first entry
-//!  16  u64  first position       of the first entry
-//!  24  u64  timestamp            milliseconds since 1970
-//!  32  ...  payloads, back to back
-//!   .  n x  { u32 end, u32 crc } where payload i ends, counted from byte 32; CRC-32 (IEEE) of payload i, bound to its index
-//! ```
-//!
-//! The checksum is bound to the index (by an exclusive or) so that a table that comes back as
-//! zeros, which is how disks lose sectors, does not read as entries without a payload: the CRC-32
-//! of nothing is 0.
-//!
-//! The table stands behind the payloads so that a payload is copied once: from the host's buffer to
-//! its final place.
+//! to every disk and read back by every `get`; no step on the way takes them apart. See [`layout`]
+//! for the bytes.
 
 mod crc_runs;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod layout;
+mod log_point;
+mod open_batch;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
 pub(crate) use self::crc_runs::CrcShift;
+pub(crate) use self::layout::{
+    BATCH_HEADER_BYTES, BODY_BYTES_MAX, FIELD_LIMIT, TABLE_ENTRY_BYTES, index_mask,
+};
+use self::layout::{KIND_ENTRIES, read_u32, read_u64};
+pub use self::log_point::LogPoint;
+pub(crate) use self::open_batch::{OpenBatch, payload_crc, payload_len};
 use crate::entry::Entry;
-
-const KIND_ENTRIES: u8 = 1;
-
-/// No index, position or timestamp reaches this, so that sums of them never overflow whatever bytes
-/// arrive.
-pub(crate) const FIELD_LIMIT: u64 = 1 << 62;
-
-/// Bytes before the first payload of a batch of entries.
-pub(crate) const BATCH_HEADER_BYTES: usize = 32;
-/// Bytes that each entry takes in the table.
-pub(crate) const TABLE_ENTRY_BYTES: usize = 8;
-/// The largest body, in bytes: a limit of the format. Every node takes, keeps and gives a batch up
-/// to this size, whatever limits its own host was given: those bound what that host appends.
-pub(crate) const BODY_BYTES_MAX: usize = 96 << 20;
-
-/// A place between two batches: what the ledger amounts to after the batch `raft_index`.
-///
-/// The log begins after one such mark (its base) and ends at another (its last); a replica that is
-/// moved forward is moved to a mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LogPoint {
-    /// The batch after which this holds.
-    pub raft_index: u64,
-    /// The term of that batch.
-    pub term: u64,
-    /// The index that the next entry takes.
-    pub next_index: u64,
-    /// The position that the next entry takes.
-    pub next_position: u64,
-    /// The newest timestamp so far, in milliseconds since 1970.
-    pub timestamp: u64,
-    /// The chain value: a CRC-32 over every batch up to here. Two replicas agree if it agrees.
-    pub chain: u32,
-}
-
-impl LogPoint {
-    /// Where the log of a new group begins. Not at raft index 0, so that a later member always
-    /// takes the group's membership along with its starting point.
-    pub const INITIAL: LogPoint = LogPoint {
-        raft_index: 1,
-        term: 1,
-        next_index: 0,
-        next_position: 0,
-        timestamp: 0,
-        chain: 0,
-    };
-
-    /// A mark that was written down: after the batch `raft_index` of `term`, with this chain value.
-    /// The rest is that of [`LogPoint::INITIAL`], to be set afterwards. A mark that comes to be is
-    /// made by [`Batch::point_after`].
-    pub fn new(raft_index: u64, term: u64, chain: u32) -> LogPoint {
-        LogPoint { raft_index, term, chain, ..LogPoint::INITIAL }
-    }
-}
 
 /// Why bytes are not the batch that they claim to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// The body is shorter than its own header says, or the header is not one that this version
+    /// The body is shorter than its header states, or the header is not one that this version
     /// writes.
     #[error("the batch header is malformed: {0}")]
     Malformed(&'static str),
@@ -104,7 +38,7 @@ pub enum BatchError {
         /// The index of the entry.
         index: u64,
     },
-    /// The batch does not continue the log at the place where it was put.
+    /// The batch does not continue the log at its place.
     #[error("the batch does not continue the log: its {0} is out of line")]
     NotContiguous(&'static str),
 }
@@ -118,19 +52,19 @@ struct BatchHeader {
     timestamp: u64,
 }
 
-/// One record of the replicated log: 1..n ledger entries, or a control record with none. Immutable,
+/// One record of the replicated log: 1..n entries, or a control record without any. Immutable,
 /// cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Batch {
     raft_index: u64,
     term: u64,
     body: Bytes,
-    prefix: Option<BatchHeader>,
+    header: Option<BatchHeader>,
 }
 
 impl Batch {
-    /// Takes `body` as the batch at `raft_index`. Checks the header in constant time; the entries
-    /// are checked by [`verify`].
+    /// Decodes `body` as the batch at `raft_index`. Checks the header in constant time; [`verify`]
+    /// checks the entries.
     ///
     /// [`verify`]: Batch::verify
     ///
@@ -140,8 +74,8 @@ impl Batch {
         if body.len() > BODY_BYTES_MAX {
             return Err(BatchError::Malformed("larger than a batch may be"));
         }
-        let prefix = if body.is_empty() { None } else { Some(BatchHeader::read(&body)?) };
-        Ok(Batch { raft_index, term, body, prefix })
+        let header = if body.is_empty() { None } else { Some(BatchHeader::read(&body)?) };
+        Ok(Batch { raft_index, term, body, header })
     }
 
     /// The number of this batch in Raft's log.
@@ -154,24 +88,24 @@ impl Batch {
         self.term
     }
 
-    /// The encoded bytes: what a storage keeps and gives back. Empty for a control record.
+    /// The encoded bytes, as a storage keeps and returns them. Empty for a control record.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
     /// How many entries it holds. 0 for a control record.
     pub fn count(&self) -> u32 {
-        self.prefix.map_or(0, |prefix| prefix.count)
+        self.header.map_or(0, |header| header.count)
     }
 
     /// The index of its first entry, if it holds any.
     pub fn first_index(&self) -> Option<u64> {
-        self.prefix.map(|prefix| prefix.first_index)
+        self.header.map(|header| header.first_index)
     }
 
     /// The index after its last entry, if it holds any.
     pub fn end_index(&self) -> Option<u64> {
-        self.prefix.map(|prefix| prefix.first_index.saturating_add(u64::from(prefix.count)))
+        self.header.map(|header| header.first_index.saturating_add(u64::from(header.count)))
     }
 
     /// The entry at `index`, its payload checked against its checksum. `None` if the batch does not
@@ -185,26 +119,26 @@ impl Batch {
         Ok(self.find(index)?.map(|found| self.entry_at(index, found)))
     }
 
-    /// Where the entry at `index` is, its payload checked against its checksum. `None` if the batch
-    /// does not hold that index.
+    /// The location of the entry at `index`, its payload checked against its checksum. `None` if
+    /// the batch does not hold that index.
     #[inline]
     pub(crate) fn find(&self, index: u64) -> Result<Option<EntryLocation>, BatchError> {
-        let Some(prefix) = &self.prefix else { return Ok(None) };
-        prefix.find(&self.body, index)
+        let Some(header) = &self.header else { return Ok(None) };
+        header.find(&self.body, index)
     }
 
-    /// Where the entry at `index` is, whose payload was checked before.
+    /// The location of the entry at `index`, whose payload was checked before.
     #[inline]
     pub(crate) fn find_checked(&self, index: u64) -> Result<Option<EntryLocation>, BatchError> {
-        let Some((prefix, slot)) =
-            self.prefix.as_ref().and_then(|prefix| Some((prefix, prefix.table_entry_of(index)?)))
+        let Some((header, slot)) =
+            self.header.as_ref().and_then(|header| Some((header, header.table_entry_of(index)?)))
         else {
             return Ok(None);
         };
-        prefix.slot(&self.body, slot).map(|(start, end, _)| Some(prefix.found(start, end)))
+        header.slot(&self.body, slot).map(|(start, end, _)| Some(header.found(start, end)))
     }
 
-    /// The entry that was found there.
+    /// The entry at that location.
     #[inline]
     pub(crate) fn entry_at(
         &self,
@@ -218,22 +152,22 @@ impl Batch {
     /// checksum.
     ///
     /// # Errors
-    /// The first thing found wrong.
+    /// The first defect found.
     pub fn verify(&self) -> Result<(), BatchError> {
-        let Some(prefix) = self.prefix else { return Ok(()) };
+        let Some(header) = self.header else { return Ok(()) };
         let mut end = BATCH_HEADER_BYTES;
-        for slot in 0..prefix.count as usize {
-            end = prefix.check(&self.body, slot)?.payload.end;
+        for slot in 0..header.count as usize {
+            end = header.check(&self.body, slot)?.payload.end;
         }
-        if end != prefix.table_start(&self.body) {
+        if end != header.table_start(&self.body) {
             return Err(BatchError::Malformed("payload bytes that belong to no entry"));
         }
         Ok(())
     }
 
-    /// Checks the payloads of some entries from `index` on, no more than `bytes_max` bytes, in one
-    /// pass. Returns the index behind them and whether all are intact. If they are not, or it would
-    /// not be worth while, the entries up to there should be checked one by one.
+    /// Checks the payloads of some entries from `index` on, of at most `bytes_max` bytes, in one
+    /// pass. Returns the index after them and whether all are intact. If not, or if one pass would
+    /// take longer, the caller should check the entries up to there one by one.
     pub(crate) fn check_ahead(
         &self,
         index: u64,
@@ -241,20 +175,20 @@ impl Batch {
         shift: &mut Option<CrcShift>,
     ) -> (u64, bool) {
         let nothing = (index, false);
-        let Some(prefix) = &self.prefix else { return nothing };
-        let Some(slot) = prefix.table_entry_of(index) else { return nothing };
-        let (run, are_intact) = prefix.check_ahead(&self.body, slot, bytes_max, shift);
+        let Some(header) = &self.header else { return nothing };
+        let Some(slot) = header.table_entry_of(index) else { return nothing };
+        let (run, are_intact) = header.check_ahead(&self.body, slot, bytes_max, shift);
         (index + run as u64, are_intact)
     }
 
     /// Bytes of payload, all entries together.
     pub(crate) fn payload_bytes(&self) -> u64 {
-        self.prefix.map_or(0, |prefix| (prefix.table_start(&self.body) - BATCH_HEADER_BYTES) as u64)
+        self.header.map_or(0, |header| (header.table_start(&self.body) - BATCH_HEADER_BYTES) as u64)
     }
 
-    /// The table of ends and checksums: the identifiers of the payloads, apart from the payloads.
+    /// The table of ends and checksums.
     pub(crate) fn table(&self) -> &[u8] {
-        self.prefix.map_or(&[], |prefix| &self.body[prefix.table_start(&self.body)..])
+        self.header.map_or(&[], |header| &self.body[header.table_start(&self.body)..])
     }
 
     /// The fixed part of the body, the bytes before the first payload. Empty for a control record.
@@ -262,7 +196,7 @@ impl Batch {
         &self.body[..self.body.len().min(BATCH_HEADER_BYTES)]
     }
 
-    /// The mark after this batch, if it stands directly behind `before`.
+    /// The log point after this batch, if the batch directly follows `before`.
     ///
     /// # Errors
     /// [`BatchError::NotContiguous`] if it does not: raft index, term, index, position and
@@ -280,25 +214,25 @@ impl Batch {
             chain: self.chain(before.chain),
             ..*before
         };
-        if let Some(prefix) = self.prefix {
-            if prefix.first_index != before.next_index {
+        if let Some(header) = self.header {
+            if header.first_index != before.next_index {
                 return Err(BatchError::NotContiguous("index"));
             }
-            if prefix.first_position != before.next_position {
+            if header.first_position != before.next_position {
                 return Err(BatchError::NotContiguous("position"));
             }
-            if prefix.timestamp < before.timestamp {
+            if header.timestamp < before.timestamp {
                 return Err(BatchError::NotContiguous("timestamp"));
             }
-            point.next_index += u64::from(prefix.count);
+            point.next_index += u64::from(header.count);
             point.next_position += self.payload_bytes();
-            point.timestamp = prefix.timestamp;
+            point.timestamp = header.timestamp;
         }
         Ok(point)
     }
 
-    /// The checksum of everything up to and including this batch. It covers the entry table, hence
-    /// every payload, and nothing that differs from one replica to the next.
+    /// The checksum of the log up to and including this batch. It covers the entry table, hence
+    /// every payload, and only what is the same on all replicas.
     fn chain(&self, before: u32) -> u32 {
         let mut hasher = crc32fast::Hasher::new_with_initial(before);
         hasher.update(&self.raft_index.to_le_bytes());
@@ -309,7 +243,7 @@ impl Batch {
     }
 }
 
-/// Shows where the batch stands and how large it is, never its bytes.
+/// Shows the place and the size of the batch, never its bytes.
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Batch")
@@ -331,22 +265,22 @@ impl BatchHeader {
         if body[0] != KIND_ENTRIES || body[1..4] != [0; 3] {
             return Err(BatchError::Malformed("a kind of batch that this version does not know"));
         }
-        let prefix = BatchHeader {
+        let header = BatchHeader {
             count: read_u32(body, 4),
             first_index: read_u64(body, 8),
             first_position: read_u64(body, 16),
             timestamp: read_u64(body, 24),
         };
-        if prefix.count == 0 {
+        if header.count == 0 {
             return Err(BatchError::Malformed("a batch without entries"));
         }
-        if prefix.first_index.max(prefix.first_position).max(prefix.timestamp) >= FIELD_LIMIT {
+        if header.first_index.max(header.first_position).max(header.timestamp) >= FIELD_LIMIT {
             return Err(BatchError::Malformed("an index, position or timestamp beyond 2^62"));
         }
-        if prefix.count as usize > (body.len() - BATCH_HEADER_BYTES) / TABLE_ENTRY_BYTES {
+        if header.count as usize > (body.len() - BATCH_HEADER_BYTES) / TABLE_ENTRY_BYTES {
             return Err(BatchError::Malformed("more entries than bytes for them"));
         }
-        Ok(prefix)
+        Ok(header)
     }
 
     /// The entry at `index` in `body`, its payload checked against its checksum. `None` if the
@@ -356,7 +290,7 @@ impl BatchHeader {
         self.table_entry_of(index).map(|slot| self.check(body, slot)).transpose()
     }
 
-    /// Which slot of the table is that of `index`, if the batch holds it.
+    /// The place of `index` in the table, if the batch holds it.
     #[inline(always)]
     fn table_entry_of(&self, index: u64) -> Option<usize> {
         index
@@ -365,7 +299,7 @@ impl BatchHeader {
             .map(|slot| slot as usize)
     }
 
-    /// Where the entry in `slot` is, its payload checked against its checksum.
+    /// The location of the entry in `slot`, its payload checked against its checksum.
     #[inline(always)]
     fn check(&self, body: &[u8], slot: usize) -> Result<EntryLocation, BatchError> {
         let (start, end, crc) = self.slot(body, slot)?;
@@ -384,8 +318,8 @@ impl BatchHeader {
         }
     }
 
-    /// What [`Batch::check_ahead`] does, with slots instead of indexes. Returns how many entries it
-    /// speaks of.
+    /// [`Batch::check_ahead`] with slots instead of indexes. Returns the number of entries that the
+    /// result covers.
     fn check_ahead(
         &self,
         body: &[u8],
@@ -410,8 +344,8 @@ impl BatchHeader {
         (run, joined == crc32fast::hash(&payloads[start..start + run * (end - start)]))
     }
 
-    /// Start, end (both counted from the first payload) and checksum of one entry. Bounds are
-    /// checked: the bytes may be damaged.
+    /// Start, end (both counted from the first payload) and checksum of one entry. Checks the
+    /// bounds: the bytes may be corrupt.
     #[inline]
     fn slot(&self, body: &[u8], slot: usize) -> Result<(usize, usize, u32), BatchError> {
         let table = self.table_start(body);
@@ -430,132 +364,21 @@ impl BatchHeader {
     }
 }
 
-/// Where an entry was found in the body of its batch, and what the batch says of it.
+/// The location of an entry in the body of its batch, and its metadata.
 pub(crate) struct EntryLocation {
-    /// The bytes of the body that are the payload. Their checksum was right.
+    /// The bytes of the payload in the body.
     pub(crate) payload: Range<usize>,
     pub(crate) position: u64,
     pub(crate) timestamp: u64,
 }
 
-/// What [`Batch::entry`] does, of a body that nobody shares.
+/// [`Batch::find`] on a body that is not shared.
 ///
 /// # Errors
-/// Those of [`Batch::new`] and [`Batch::entry`].
+/// Those of [`Batch::new`] and [`Batch::find`].
 #[inline]
 pub(crate) fn find(body: &[u8], index: u64) -> Result<Option<EntryLocation>, BatchError> {
     if body.is_empty() { Ok(None) } else { BatchHeader::read(body)?.find(body, index) }
-}
-
-/// A batch that is still being filled.
-#[derive(Debug)]
-pub(crate) struct OpenBatch {
-    /// Room for the prefix, then the payloads; the table is moved behind them when the batch
-    /// closes.
-    body: Vec<u8>,
-    table: Vec<u8>,
-}
-
-impl OpenBatch {
-    /// An empty batch with room for about `bytes` of payload and table.
-    pub(crate) fn with_capacity(bytes: usize) -> OpenBatch {
-        let mut body = Vec::with_capacity(BATCH_HEADER_BYTES + bytes);
-        body.resize(BATCH_HEADER_BYTES, 0);
-        OpenBatch { body, table: Vec::new() }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
-    pub(crate) fn count(&self) -> u32 {
-        (self.table.len() / TABLE_ENTRY_BYTES) as u32
-    }
-
-    /// Bytes of payload so far.
-    pub(crate) fn payload_bytes(&self) -> usize {
-        self.body.len() - BATCH_HEADER_BYTES
-    }
-
-    /// What it will take when it is closed, but for the prefix.
-    pub(crate) fn closed_bytes(&self) -> usize {
-        self.payload_bytes() + self.table.len()
-    }
-
-    /// Takes a copy of `payload`, whose checksum is `crc`.
-    pub(crate) fn push(&mut self, payload: &[u8], crc: u32) {
-        self.push_parts(&[payload], crc);
-    }
-
-    /// Takes a copy of the payload that `parts` make one behind the other. Its checksum is `crc`.
-    pub(crate) fn push_parts(&mut self, parts: &[&[u8]], crc: u32) {
-        if self.table.is_empty() {
-            // Most likely the others are as large as the first.
-            let len = payload_len(parts);
-            self.table
-                .reserve(self.body.capacity() / (len + TABLE_ENTRY_BYTES) * TABLE_ENTRY_BYTES);
-        }
-        parts.iter().for_each(|part| self.body.extend_from_slice(part));
-        let end = self.payload_bytes();
-        assert!(
-            end <= BODY_BYTES_MAX,
-            "the limits of the builder keep a batch below that of the format"
-        );
-        let slot = end as u64 | u64::from(crc) << 32;
-        self.table.extend_from_slice(&slot.to_le_bytes());
-    }
-
-    /// Closes the batch: its first entry stands at `first_index` and `first_position`.
-    pub(crate) fn close(mut self, first_index: u64, first_position: u64, timestamp: u64) -> Bytes {
-        assert!(!self.is_empty(), "a batch of no entries would be taken for a control record");
-        let count = self.count();
-        self.body[0] = KIND_ENTRIES;
-        self.body[4..8].copy_from_slice(&count.to_le_bytes());
-        self.body[8..16].copy_from_slice(&first_index.to_le_bytes());
-        self.body[16..24].copy_from_slice(&first_position.to_le_bytes());
-        self.body[24..32].copy_from_slice(&timestamp.to_le_bytes());
-        for (slot, index) in self.table.chunks_exact_mut(TABLE_ENTRY_BYTES).zip(first_index..) {
-            let crc = read_u32(slot, 4) ^ index_mask(index);
-            slot[4..].copy_from_slice(&crc.to_le_bytes());
-        }
-        self.body.extend_from_slice(&self.table);
-        Bytes::from(self.body)
-    }
-}
-
-/// How long the payload is that `parts` make, in bytes. They may overlap in memory, and so come to
-/// more than there are addresses: that is as good as too much.
-#[inline]
-pub(crate) fn payload_len(parts: &[&[u8]]) -> usize {
-    parts.iter().fold(0, |len, part| len.saturating_add(part.len()))
-}
-
-/// The checksum of the payload that `parts` make: that of the parts joined.
-#[inline]
-pub(crate) fn payload_crc(parts: &[&[u8]]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    parts.iter().for_each(|part| hasher.update(part));
-    hasher.finalize()
-}
-
-/// What binds the checksum of a payload to its index. It is 0 for one index in four billion.
-#[inline]
-pub(crate) fn index_mask(index: u64) -> u32 {
-    !((index as u32).wrapping_mul(0x9E37_79B1) ^ (index >> 32) as u32)
-}
-
-#[inline]
-fn read_u32(bytes: &[u8], at: usize) -> u32 {
-    let mut field = [0; 4];
-    field.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(field)
-}
-
-#[inline]
-fn read_u64(bytes: &[u8], at: usize) -> u64 {
-    let mut field = [0; 8];
-    field.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(field)
 }
 
 #[cfg(test)]
@@ -613,8 +436,7 @@ mod tests {
         }
     }
 
-    /// As many as are checked together, behind a few that are not as long and in front of one that
-    /// is not.
+    /// A run that is checked together, after and before payloads of other lengths.
     #[test]
     fn a_flipped_bit_among_many_payloads_of_one_length_is_found_where_it_is() {
         let payloads: Vec<Vec<u8>> = (0..40_u8)

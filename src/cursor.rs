@@ -1,5 +1,5 @@
-//! How a host reads: one committed entry, or a run of them. Done on the host's own thread; no lock
-//! is shared with the writer.
+//! Reads of a host: one committed entry, or a sequence. Run on the host's thread, and share no lock
+//! with the writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ pub struct Cursor {
     batch: Option<Batch>,
     ahead: CheckAhead,
     failed: bool,
-    /// It has just told that it could not read, and may be able to when it is asked again.
-    rests: bool,
+    /// The last call returned a temporary error. The next one ends, and those after it retry.
+    paused: bool,
 }
 
 impl Cursor {
@@ -33,24 +33,24 @@ impl Cursor {
             batch: None,
             ahead: CheckAhead::new(from),
             failed: false,
-            rests: false,
+            paused: false,
         }
     }
 
-    /// Forgets an error that was told.
-    fn begin_anew(&mut self) {
-        (self.failed, self.rests) = (false, false);
+    /// Clears an error that was returned.
+    fn clear_error(&mut self) {
+        (self.failed, self.paused) = (false, false);
     }
 
     fn seek(&mut self, index: u64) {
-        self.begin_anew();
+        self.clear_error();
         (self.next, self.batch, self.ahead) = (index, None, CheckAhead::new(index));
     }
 
-    /// Where nothing is read, for now or ever.
+    /// The result when there is nothing to read.
     #[cold]
     fn end(&mut self) -> Option<Result<Entry, ReadError>> {
-        self.rests = false;
+        self.paused = false;
         if self.failed || self.shared.home.is_here() {
             return None;
         }
@@ -58,8 +58,8 @@ impl Cursor {
         Some(Err(ReadError::Forked))
     }
 
-    /// Reads the batch of the next entry, and that entry. What a batch that is held cannot give is
-    /// read again: the log may have been mended since.
+    /// Reads the batch of the next entry, and that entry. Also if the held batch cannot return it:
+    /// the log may have been repaired since.
     #[cold]
     fn fetch(&mut self) -> Option<Result<Entry, ReadError>> {
         if self.shared.watermark.is_closed() {
@@ -76,20 +76,20 @@ impl Cursor {
     }
 }
 
-/// So many bytes of payload are checked ahead at most: what comes next is still in the nearest
-/// cache then. With 64 KiB a log in memory was read a sixth slower. So what is longer than 1 KiB is
-/// checked one by one: too few lie in here, and there is less to gain.
+/// Bytes of payload that are checked ahead at most, so that they are still in the L1 cache when
+/// they are read. With 64 KiB a log in memory was read a sixth slower. Payloads longer than 1 KiB
+/// are checked one by one: too few fit in here, and there is less to gain.
 const CHECK_AHEAD_BYTES_MAX: usize = 16 << 10;
 
-/// Who reads no more entries than this has nothing checked ahead.
+/// Entries that are read before any are checked ahead.
 const CHECK_AHEAD_AFTER: u64 = 16;
 
-/// What a reader has checked of its batch before it gets there.
+/// The entries of its batch that a reader has checked ahead.
 #[derive(Debug)]
 struct CheckAhead {
-    /// Of entries in front of this index it is decided whether they are checked one by one.
+    /// The index after the entries that `is_checked` covers.
     decided: u64,
-    /// They are not, for their payloads are known to be intact.
+    /// Whether their payloads were checked. If not, they are checked one by one.
     is_checked: bool,
     shift: Option<CrcShift>,
 }
@@ -103,7 +103,7 @@ impl CheckAhead {
         }
     }
 
-    /// Where the entry at `index` is in `batch`, its payload checked.
+    /// The location of the entry at `index` in `batch`, its payload checked.
     #[inline]
     fn find(&mut self, batch: &Batch, index: u64) -> Result<Option<EntryLocation>, BatchError> {
         if index >= self.decided {
@@ -113,22 +113,22 @@ impl CheckAhead {
         if self.is_checked { batch.find_checked(index) } else { batch.find(index) }
     }
 
-    /// Of another batch nothing is known, though it may hold the same entries.
+    /// Another batch is unchecked, also with the same entries.
     fn forget(&mut self) {
         self.is_checked = false;
     }
 }
 
 /// Ends after the first error. After one that is
-/// [temporary](crate::storage::StorageError::is_temporary), as when the process has no open file
-/// left, it goes on with the same entry when it is asked once more.
+/// [temporary](crate::storage::StorageError::is_temporary), for example for want of a file
+/// descriptor, it retries the same entry after the `None`.
 impl Iterator for Cursor {
     type Item = Result<Entry, ReadError>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed
-            || self.rests
+            || self.paused
             || self.next >= self.shared.watermark.end()
             || !self.shared.home.is_here()
         {
@@ -139,14 +139,13 @@ impl Iterator for Cursor {
             && let Ok(Some(found)) = self.ahead.find(batch, self.next)
         {
             self.next += 1;
-            // Made in the place where it is handed out: to move it there afterwards takes longer
-            // than to make it.
+            // Made in place: to move it there afterwards takes longer than to make it.
             return Some(Ok(batch.entry_at(self.next - 1, found)));
         }
         let entry = self.fetch();
         match &entry {
             Some(Ok(_)) => self.next += 1,
-            Some(Err(ReadError::Storage(error))) if error.is_temporary() => self.rests = true,
+            Some(Err(ReadError::Storage(error))) if error.is_temporary() => self.paused = true,
             _ => self.failed = true,
         }
         entry
@@ -156,16 +155,15 @@ impl Iterator for Cursor {
 /// Reads committed entries in order and waits for more. Made by
 /// [`DLedger::tail`](crate::DLedger::tail).
 ///
-/// [`next_timeout`](Self::next_timeout) tells a time-out from an end, and can be called again after
-/// every error. The iterator blocks for as long as it takes, and ends after the first error.
+/// [`next_timeout`](Self::next_timeout) distinguishes a timeout from an end, and can be called
+/// again after every error. The iterator blocks without a timeout, and ends after the first error.
 ///
 /// # Entries that are not kept
-/// A reader that is slower than retention finds [`ReadError::Purged`]. So does every reader of a
-/// node that was *moved forward*: one that fell so far behind that its leader had purged what it
-/// lacked begins its log anew at the leader's first retained entry, and the next that is committed
-/// there may lie far beyond the last one read. Nothing is skipped in silence: the error names the
-/// first index that is kept, and [`seek`](Self::seek) goes on there, if the host can do without the
-/// rest.
+/// A reader that is slower than retention gets [`ReadError::Purged`]. So does every reader of a
+/// node that was *moved forward*: a node that fell so far behind that its leader had purged the
+/// entries it lacks begins its log anew at the leader's first retained entry, perhaps far beyond
+/// the last one read. No entry is skipped silently: the error contains the first index that is
+/// kept, and [`seek`](Self::seek) continues there, if the host can do without the rest.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -202,30 +200,29 @@ impl Tail {
     /// most; with a timeout of zero it does not block. One that the clock cannot express never
     /// passes.
     ///
-    /// Every call tries anew, at the entry that comes next: an error is told at each call for as
-    /// long as its reason lasts.
+    /// Every call retries the next entry: it returns an error for as long as its cause lasts.
     ///
     /// # Errors
     /// [`ReadError::Stopped`] once the node was shut down, also if it is while this waits.
     /// [`ReadError::Failed`] at the end of what a node with a fault has committed: nothing more
     /// comes. [`ReadError::Purged`] if the next entry is not kept: see [`seek`](Self::seek).
     /// [`ReadError::Damaged`] and [`ReadError::Storage`] if it cannot be read.
-    /// [`ReadError::CalledFromWaker`] if it would have to wait within a waker; it goes on
-    /// elsewhere. [`ReadError::Forked`] in a forked child.
+    /// [`ReadError::CalledFromWaker`] if it would have to wait within a waker; other threads can
+    /// continue. [`ReadError::Forked`] in a forked child.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Entry>, ReadError> {
-        // An error ends the iterator alone, be it one of before or of now.
-        self.cursor.begin_anew();
+        // An error ends only the iterator: clear an earlier one, and that of this call.
+        self.cursor.clear_error();
         let outcome = self.next_until(Instant::now().checked_add(timeout));
-        self.cursor.begin_anew();
+        self.cursor.clear_error();
         match outcome {
             None if self.cursor.shared.watermark.is_closed() => Err(ReadError::Stopped),
             outcome => outcome.transpose(),
         }
     }
 
-    /// Goes on at `index`: the next entry that is given is that one, once it is committed. Forwards
-    /// or backwards, also after an error or the end of the iterator. Reads nothing and does not
-    /// block: an index that is not kept is an error of the call that reads there.
+    /// Continues at `index`: the next entry is that one, once it is committed. Forwards or
+    /// backwards, also after an error or the end of the iterator. Reads nothing and does not block:
+    /// the next read reports an index that is not kept.
     pub fn seek(&mut self, index: u64) {
         self.cursor.seek(index);
     }
@@ -244,13 +241,13 @@ impl Tail {
         if !shared.watermark.wait_past(self.cursor.next, deadline) {
             return self.fault();
         }
-        // The node may be shut down at this very moment: that is an end, not an error.
+        // A shutdown at this moment is an end, not an error.
         self.cursor.next().filter(|entry| !matches!(entry, Err(ReadError::Stopped)))
     }
 }
 
 impl Tail {
-    /// The end of a tail on a node that has a fault, once all that it committed has been read.
+    /// The end of a tail on a node with a fault, once all committed entries have been read.
     fn fault(&mut self) -> Option<Result<Entry, ReadError>> {
         let shared = &self.cursor.shared;
         if shared.watermark.is_closed() || !shared.watermark.is_stuck() {
@@ -262,9 +259,9 @@ impl Tail {
     }
 }
 
-/// Blocks. Ends when the node is shut down, or after the first error, which is the last item; but
-/// goes on when it is asked once more if that was
-/// [temporary](crate::storage::StorageError::is_temporary), and after [`Tail::seek`].
+/// Blocks. Ends when the node is shut down, or after the first error, which is the last item.
+/// Continues after a [temporary](crate::storage::StorageError::is_temporary) error, and after
+/// [`Tail::seek`].
 impl Iterator for Tail {
     type Item = Result<Entry, ReadError>;
 
@@ -275,8 +272,8 @@ impl Iterator for Tail {
 
 /// The entry at `index`, if it is committed here.
 ///
-/// Not in a forked child, though what is mapped could be read there: what is shown to the child
-/// keeps no file in the parent from being used again.
+/// Not in a forked child, although the maps could be read there: an entry of the child does not
+/// keep the parent from recycling its file.
 pub(crate) fn get(shared: &NodeShared, index: u64) -> Result<Option<Entry>, ReadError> {
     if !shared.home.is_here() {
         return Err(ReadError::Forked);
@@ -295,7 +292,7 @@ pub(crate) fn get(shared: &NodeShared, index: u64) -> Result<Option<Entry>, Read
     committed(shared.reader.entry(index), index).map(Some)
 }
 
-/// What was found of a committed entry.
+/// The result of the search for a committed entry.
 fn committed<T>(found: Result<Option<T>, StorageError>, index: u64) -> Result<T, ReadError> {
     match found {
         Ok(Some(found)) => Ok(found),
@@ -332,19 +329,23 @@ mod tests {
     use crate::sequencer::{Limits, Sequencer};
     use crate::storage::{Base, DirectoryIdentity, HardState, LogReader, Recovered};
 
-    /// A log of one batch of a hundred entries, one of which is damaged until it is mended.
-    struct Mending {
-        damaged: u64,
-        is_mended: AtomicBool,
+    /// A log of one batch of a hundred entries, one of which is corrupt until it is repaired.
+    struct Repairable {
+        corrupt: u64,
+        is_repaired: AtomicBool,
     }
 
-    impl LogReader for Mending {
+    impl LogReader for Repairable {
         fn base(&self) -> Base {
             Base { point: LogPoint::INITIAL, membership: Membership::default() }
         }
 
         fn batch_containing(&self, _index: u64) -> Result<Option<Batch>, StorageError> {
-            Ok(Some(batch(if self.is_mended.load(Ordering::Relaxed) { 100 } else { self.damaged })))
+            Ok(Some(batch(if self.is_repaired.load(Ordering::Relaxed) {
+                100
+            } else {
+                self.corrupt
+            })))
         }
 
         fn batches(
@@ -364,14 +365,14 @@ mod tests {
         }
     }
 
-    /// A hundred entries, of which this one is damaged, if it is there.
-    fn batch(damaged: u64) -> Batch {
+    /// A hundred entries. The one at index `corrupt`, if any, is corrupt.
+    fn batch(corrupt: u64) -> Batch {
         let mut open = OpenBatch::with_capacity(8);
         for index in 0..100 {
             let payload = payload(index);
             open.push(
                 &payload,
-                crc32fast::hash(if index == damaged { b"another" } else { &payload }),
+                crc32fast::hash(if index == corrupt { b"another" } else { &payload }),
             );
         }
         Batch::new(2, 1, open.close(0, 0, 5)).unwrap()
@@ -381,8 +382,8 @@ mod tests {
         vec![index as u8; 1024]
     }
 
-    fn cursor(damaged: u64) -> (Arc<Mending>, Cursor) {
-        let reader = Arc::new(Mending { damaged, is_mended: AtomicBool::new(false) });
+    fn cursor(corrupt: u64) -> (Arc<Repairable>, Cursor) {
+        let reader = Arc::new(Repairable { corrupt, is_repaired: AtomicBool::new(false) });
         let recovered = Recovered {
             identity: DirectoryIdentity { directory: 1, incarnation: 1, complete: true },
             hard_state: HardState { term: 1, vote: None, commit: 2 },
@@ -400,19 +401,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_checked_ahead_is_given_as_far_as_it_is_intact() {
-        for damaged in 0..=100 {
-            let (_, mut cursor) = cursor(damaged);
-            for index in 0..damaged {
+    fn entries_checked_ahead_are_returned_as_far_as_they_are_intact() {
+        for corrupt in 0..=100 {
+            let (_, mut cursor) = cursor(corrupt);
+            for index in 0..corrupt {
                 assert_eq!(
                     *cursor.next().unwrap().unwrap(),
                     payload(index)[..],
-                    "{damaged} is damaged"
+                    "{corrupt} is corrupt"
                 );
             }
             match cursor.next() {
-                Some(Err(ReadError::Damaged { index, .. })) => assert_eq!(index, damaged),
-                end => assert!(end.is_none() && damaged == 100, "{damaged} is damaged: {end:?}"),
+                Some(Err(ReadError::Damaged { index, .. })) => assert_eq!(index, corrupt),
+                end => assert!(end.is_none() && corrupt == 100, "{corrupt} is corrupt: {end:?}"),
             }
             assert!(cursor.next().is_none());
         }
@@ -427,15 +428,15 @@ mod tests {
         assert!(ahead.find(&batch(first + 1), first + 1).is_err());
     }
 
-    /// Seed 3009588 once ended with a tail that met an entry which was mended already: it held the
-    /// batch as it was before.
+    /// Seed 3009588 once ended with a tail that failed at a repaired entry: it held the batch from
+    /// before the repair.
     #[test]
-    fn a_reader_that_holds_a_batch_from_before_it_was_mended_reads_it_again() {
-        for damaged in 1..100 {
-            let (reader, mut cursor) = cursor(damaged);
-            (0..damaged).for_each(|_| drop(cursor.next().unwrap().unwrap()));
-            reader.is_mended.store(true, Ordering::Relaxed);
-            for index in damaged..100 {
+    fn a_reader_that_holds_a_batch_from_before_its_repair_reads_it_again() {
+        for corrupt in 1..100 {
+            let (reader, mut cursor) = cursor(corrupt);
+            (0..corrupt).for_each(|_| drop(cursor.next().unwrap().unwrap()));
+            reader.is_repaired.store(true, Ordering::Relaxed);
+            for index in corrupt..100 {
                 assert_eq!(*cursor.next().unwrap().unwrap(), payload(index)[..]);
             }
         }
@@ -451,7 +452,7 @@ mod tests {
             assert!(matches!(told, Err(ReadError::Damaged { index: 5, .. })), "{told:?}");
         }
         assert!(tail.next().is_some_and(|told| told.is_err()) && tail.next().is_none());
-        reader.is_mended.store(true, Ordering::Relaxed);
+        reader.is_repaired.store(true, Ordering::Relaxed);
         assert!(tail.next().is_none(), "an iterator that has ended stays so");
         for index in 5..100 {
             assert_eq!(*tail.next_timeout(Duration::ZERO).unwrap().unwrap(), payload(index)[..]);

@@ -1,4 +1,4 @@
-//! The vocabulary that every room shares: who a node is, and what one entry is.
+//! Types that all modules share: the id of a node, and one entry.
 
 use std::fmt;
 use std::ops::Deref;
@@ -47,9 +47,9 @@ impl fmt::Debug for NodeId {
 /// into the memory map of its segment and keeps that map alive, so it stays valid after retention
 /// removed the file and after the ledger was shut down.
 ///
-/// So however short it is, an entry that is kept holds the address space of its whole segment
+/// So an entry of any length keeps the address space of its whole segment
 /// (`Builder::segment_bytes`), one mapping of the process, and, once the segment was purged, its
-/// disk space. Keep [`into_owned`](Self::into_owned) of what is kept for long.
+/// disk space. Use [`into_owned`](Self::into_owned) for entries that are kept for long.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     pub(crate) payload: Bytes,
@@ -77,8 +77,8 @@ impl Entry {
     }
 
     /// Milliseconds since 1970 by the leader's clock when the batch closed. Never decreases along
-    /// the ledger: after a leader's clock was ahead, later entries bear the same time until clocks
-    /// have caught up. A node that finds itself more than a minute behind the newest entry logs a
+    /// the ledger: after a leader's clock was ahead, later entries have the same time until clocks
+    /// have caught up. A node whose clock is more than a minute behind the newest entry logs a
     /// warning.
     pub fn timestamp(&self) -> u64 {
         self.timestamp
@@ -109,8 +109,7 @@ impl AsRef<[u8]> for Entry {
     }
 }
 
-/// Shows where the entry stands and how long it is, never its bytes: payloads do not belong in
-/// logs.
+/// Shows the place and the length of the entry, never its bytes: payloads do not belong in logs.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")

@@ -1,5 +1,5 @@
-//! The promise of one append. All appends of a batch share one completion: a batch that commits
-//! wakes all its waiters at once.
+//! The future of one append. All appends of a batch share one completion: a commit wakes all its
+//! waiters at once.
 
 use std::fmt;
 use std::future::Future;
@@ -16,10 +16,10 @@ use crate::primitives::broadcast::{Condvar, Mutex};
 use crate::spin;
 use crate::wakers::{is_in_waker, wake_all};
 
-/// Where an append came to stand, now that it is committed.
+/// The place of a committed append.
 ///
-/// Of an [`append_batch_async`](crate::DLedger::append_batch_async) without any payload: where the
-/// next entry would have gone when it was called, with `term` and `timestamp` 0, for nothing was
+/// Of an [`append_batch_async`](crate::DLedger::append_batch_async) without any payload: the place
+/// of the next entry at the time of the call, with `term` and `timestamp` 0, for nothing was
 /// appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -30,20 +30,20 @@ pub struct Appended {
     pub position: u64,
     /// The term in which it was appended.
     pub term: u64,
-    /// When the leader took its batch, in milliseconds since 1970 by the leader's clock: what
-    /// [`Entry::timestamp`](crate::Entry::timestamp) says of it on every node. Never less than that
-    /// of an entry before it.
+    /// When the leader closed its batch, in milliseconds since 1970 by the leader's clock. The same
+    /// as [`Entry::timestamp`](crate::Entry::timestamp) on every node. Never less than that of an
+    /// entry before it.
     pub timestamp: u64,
 }
 
-/// One append (or atomic batch of appends) under way.
+/// One pending append, or atomic batch of appends.
 ///
 /// Wait for it with [`wait`](Self::wait), or `.await` it under any executor. Dropping it does not
-/// take the append back: it goes on, and only its outcome is lost.
+/// cancel the append; only its outcome is lost.
 #[must_use = "an append may fail: wait for the future, or drop it on purpose"]
 pub struct AppendFuture {
     state: State,
-    /// Where this future's waker stands in the completion, once it was polled.
+    /// The place of this future's waker in the completion, once it was polled.
     waker: Option<usize>,
 }
 
@@ -61,7 +61,7 @@ impl AppendFuture {
         AppendFuture { state: State::Refused(error), waker: None }
     }
 
-    /// Has `waker` woken once the outcome is there. Gives it back if that is so already.
+    /// Registers `waker` for the outcome. Returns it if the outcome is known already.
     pub(crate) fn wake_when_resolved(&mut self, waker: Waker) -> Option<Waker> {
         match &self.state {
             State::Pending { completion, .. } => {
@@ -93,7 +93,7 @@ impl AppendFuture {
     }
 
     /// Blocks until the append is committed or has failed. Every append resolves: at the latest
-    /// when `Builder::append_timeout` has passed, or when the ledger is shut down.
+    /// after `Builder::append_timeout`, or when the ledger is shut down.
     ///
     /// # Errors
     /// Any [`AppendError`]. [`AppendError::CalledFromWaker`] if a node runs this within a waker,
@@ -101,7 +101,7 @@ impl AppendFuture {
     /// committed before.
     #[inline]
     pub fn wait(self) -> Result<Appended, AppendError> {
-        // Who has many in flight finds most of them committed.
+        // Fast path: with many appends in flight, most are already committed, and need no lock.
         if let State::Pending { completion, index, position } = &self.state
             && let Some(term) = completion.committed()
         {
@@ -121,7 +121,7 @@ impl AppendFuture {
         }
     }
 
-    /// Like [`wait`](Self::wait), but gives up waiting after `timeout`: `None`, and the append goes
+    /// Like [`wait`](Self::wait), but gives up state after `timeout`: `None`, and the append goes
     /// on. Within a waker that a node runs it does not wait.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Appended, AppendError>> {
         match &self.state {
@@ -174,22 +174,22 @@ impl fmt::Debug for AppendFuture {
     }
 }
 
-/// How a batch ended: the term in which it was committed, or why not.
+/// The outcome of a batch: the term in which it was committed, or why not.
 pub(crate) type Outcome = Result<u64, AppendError>;
 
-/// What the appends of one batch wait for. Resolved once, for all of them.
+/// The completion of one batch, shared by its appends. Resolved once.
 #[derive(Default)]
 pub(crate) struct Completion {
-    /// The term in which the batch was committed: all that there is to know, without the lock. 0 as
-    /// long as it is not, or if it failed.
+    /// The term in which the batch was committed, readable without the lock. 0 while it is pending,
+    /// or if it failed.
     committed: AtomicU64,
     /// The batch's timestamp, in milliseconds since 1970. Stored when the batch is closed, before
-    /// it is committed by the same thread: whoever has learnt of that finds it.
+    /// the same thread commits it: visible to every reader of the commit.
     timestamp: AtomicU64,
-    waiting: Mutex<CompletionState>,
+    state: Mutex<CompletionState>,
     wake: Condvar,
-    /// Where it is resolved. Nowhere else is the lock touched: whoever held it at a fork never
-    /// gives it back to the child.
+    /// The process that resolves it. A forked child never takes the lock, which a thread of the
+    /// parent may have held at the fork.
     home: Home,
     /// How long a thread that waits may spin before it sleeps.
     spin: Duration,
@@ -199,43 +199,43 @@ pub(crate) struct Completion {
 struct CompletionState {
     outcome: Option<Outcome>,
     wakers: Vec<Waker>,
-    /// How many threads sleep until the outcome is there.
+    /// How many threads are blocked.
     sleepers: usize,
 }
 
 impl Completion {
-    /// One that only this process resolves, and none of its forked children. Threads that wait for
-    /// it may spin for so long.
+    /// A completion that only this process resolves, and none of its forked children. Threads that
+    /// wait for it may spin for `spin`.
     pub(crate) fn within(home: Home, spin: Duration) -> Completion {
         Completion { home, spin, ..Completion::default() }
     }
 
-    /// The batch is closed, and has this timestamp.
+    /// Sets the timestamp of the closed batch.
     pub(crate) fn set_timestamp(&self, timestamp: u64) {
         self.timestamp.store(timestamp, Ordering::Relaxed);
     }
 
-    /// Where an entry of the batch stands that was committed in `term`.
+    /// The place of an entry of the batch, committed in `term`.
     #[inline]
     fn appended(&self, index: u64, position: u64, term: u64) -> Appended {
         let timestamp = self.timestamp.load(Ordering::Relaxed);
         Appended { index, position, term, timestamp }
     }
 
-    /// Ends the wait of everyone. Only the first outcome counts.
+    /// Ends all waits. Only the first outcome counts.
     pub(crate) fn resolve(&self, outcome: Outcome) {
-        let mut waiting = self.waiting.lock();
-        if waiting.outcome.is_some() {
+        let mut state = self.state.lock();
+        if state.outcome.is_some() {
             return;
         }
         if let Ok(term) = outcome {
             self.committed.store(term, Ordering::Release);
         }
-        waiting.outcome = Some(outcome);
-        let wakers = std::mem::take(&mut waiting.wakers);
-        let has_sleepers = waiting.sleepers > 0;
-        drop(waiting);
-        // Waking is a system call, whether anybody sleeps or not.
+        state.outcome = Some(outcome);
+        let wakers = std::mem::take(&mut state.wakers);
+        let has_sleepers = state.sleepers > 0;
+        drop(state);
+        // A notify is a system call also without sleepers.
         if has_sleepers {
             self.wake.notify_all();
         }
@@ -250,8 +250,8 @@ impl Completion {
         Some(self.committed.load(Ordering::Acquire)).filter(|term| *term != 0)
     }
 
-    /// What there is to know without the lock. In a forked child that is all, and what else became
-    /// of the batch is known to the parent alone.
+    /// The outcome as far as it is known without the lock. A forked child learns nothing else: only
+    /// the parent does.
     #[inline]
     fn known(&self) -> Option<Outcome> {
         let forked = || {
@@ -264,9 +264,9 @@ impl Completion {
         self.committed().map(Ok).or_else(forked)
     }
 
-    /// The outcome that is known, without a wait.
+    /// The outcome, if it is known.
     fn outcome(&self) -> Option<Outcome> {
-        self.known().or_else(|| self.waiting.lock().outcome.clone())
+        self.known().or_else(|| self.state.lock().outcome.clone())
     }
 
     fn wait(&self) -> Outcome {
@@ -277,73 +277,73 @@ impl Completion {
 
     fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
         if timeout.is_zero() || is_in_waker() {
-            return self.outcome(); // a look, not a wait
+            return self.outcome(); // does not wait
         }
         if let Some(known) = self.known() {
             return Some(known);
         }
-        // A timeout beyond what the clock can express is one that never passes.
+        // A timeout beyond the range of the clock never passes.
         let Some(deadline) = Instant::now().checked_add(timeout) else { return Some(self.wait()) };
         let poll = || match self.committed() {
             Some(term) => Some(Some(Ok(term))),
-            None => (Instant::now() >= deadline).then(|| self.waiting.lock().outcome.clone()),
+            None => (Instant::now() >= deadline).then(|| self.state.lock().outcome.clone()),
         };
         spin::host_wait(self.spin, poll, || self.sleep_until(deadline))
     }
 
     fn sleep(&self) -> Outcome {
-        let mut waiting = self.waiting.lock();
+        let mut state = self.state.lock();
         loop {
-            if let Some(outcome) = &waiting.outcome {
+            if let Some(outcome) = &state.outcome {
                 return outcome.clone();
             }
-            waiting.sleepers += 1;
-            self.wake.wait(&mut waiting);
-            waiting.sleepers -= 1;
+            state.sleepers += 1;
+            self.wake.wait(&mut state);
+            state.sleepers -= 1;
         }
     }
 
     fn sleep_until(&self, deadline: Instant) -> Option<Outcome> {
-        let mut waiting = self.waiting.lock();
+        let mut state = self.state.lock();
         loop {
-            if let Some(outcome) = &waiting.outcome {
+            if let Some(outcome) = &state.outcome {
                 return Some(outcome.clone());
             }
-            waiting.sleepers += 1;
-            let timed_out = self.wake.wait_until(&mut waiting, deadline).timed_out();
-            waiting.sleepers -= 1;
+            state.sleepers += 1;
+            let timed_out = self.wake.wait_until(&mut state, deadline).timed_out();
+            state.sleepers -= 1;
             if timed_out {
-                return waiting.outcome.clone();
+                return state.outcome.clone();
             }
         }
     }
 
-    /// Leaves a waker at `slot`, which belongs to one future, unless the outcome is there.
+    /// Registers a waker at `slot`, which belongs to one future, unless the outcome is known.
     fn poll(&self, waker: &Waker, slot: &mut Option<usize>) -> Option<Outcome> {
         if let Some(known) = self.known() {
             return Some(known);
         }
-        // Wakers are cloned and dropped without the lock: one may own a task, which may own a
+        // A waker is cloned and dropped without the lock: it may own a task, which may own a
         // ledger.
         let waker = waker.clone();
         self.register(waker, slot).map(|(outcome, _)| outcome)
     }
 
-    /// The same with a waker to give away. It comes back if the outcome is there.
+    /// The same with an owned waker. Returns it if the outcome is known.
     fn register(&self, waker: Waker, slot: &mut Option<usize>) -> Option<(Outcome, Waker)> {
-        let mut waiting = self.waiting.lock();
-        if let Some(outcome) = waiting.outcome.clone() {
+        let mut state = self.state.lock();
+        if let Some(outcome) = state.outcome.clone() {
             return Some((outcome, waker));
         }
         let replaced = match *slot {
-            Some(at) => Some(std::mem::replace(&mut waiting.wakers[at], waker)),
+            Some(at) => Some(std::mem::replace(&mut state.wakers[at], waker)),
             None => {
-                *slot = Some(waiting.wakers.len());
-                waiting.wakers.push(waker);
+                *slot = Some(state.wakers.len());
+                state.wakers.push(waker);
                 None
             }
         };
-        drop(waiting);
+        drop(state);
         drop(replaced);
         None
     }

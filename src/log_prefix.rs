@@ -1,8 +1,8 @@
-//! The node that a thread works for, in front of each line of the log.
+//! The prefix of log lines: the node that the current thread works for.
 //!
-//! Storages and transports serve any node and know of none. What they log begins with the node of
-//! the thread that they run on, in the form that the engine uses as well: `group G node N: `.
-//! Nothing stands in front on a thread that works for no node.
+//! Storages and transports serve any node and know of none. Their log lines begin with the node of
+//! the thread that they run on, in the form that the engine uses as well: `group G node N: `. On a
+//! thread of no node there is no prefix.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::entry::NodeId;
 
 thread_local!(static OWNER: RefCell<Option<LogPrefix>> = const { RefCell::new(None) });
 
-/// One node of one group.
+/// The prefix of one node of one group.
 #[derive(Clone)]
 pub(crate) struct LogPrefix {
     prefix: Arc<str>,
@@ -23,7 +23,7 @@ impl LogPrefix {
         LogPrefix { prefix: format!("group {group} node {node}: ").into() }
     }
 
-    /// This thread works for it until what this returns is dropped, and then for whom it did
+    /// Sets the prefix of this thread until the returned guard is dropped, which restores the one
     /// before.
     #[must_use]
     pub(crate) fn adopt(self) -> Adopted {
@@ -42,9 +42,9 @@ impl Drop for Adopted {
     }
 }
 
-/// What stands in front of a line that this thread logs.
+/// The prefix of the current thread, for a log line.
 pub(crate) fn log_prefix() -> impl fmt::Display {
-    // A thread that ends may log when this is gone.
+    // A thread that ends may log after its thread-locals are dropped.
     let log_prefix = OWNER.try_with(|log_prefix| log_prefix.borrow().clone());
     Prefix(log_prefix.ok().flatten())
 }

@@ -1,11 +1,10 @@
-//! What threads meet at: locks, condition variables, atomics, channels, threads, the clock and
-//! random keys, as every file of this crate gets them.
+//! Locks, condition variables, atomics, channels, threads, the clock and random keys, for all files
+//! of this crate.
 //!
-//! They are those of `std` and `parking_lot`, and channels made of them. A test build with `--cfg
-//! loom` or `--cfg shuttle` puts the doubles of a checker in their place, which tries every
-//! schedule of a few threads, or very many of a whole node, and one with `--cfg tsan` leaves out
-//! what the sanitizer of threads is blind to: see `tests/threads/README.md`. No other build knows
-//! of that.
+//! They are those of `std` and `parking_lot`, and channels made of them. A test build with `--cfg loom`
+//! or `--cfg shuttle` replaces them with those of a model checker, which tries every schedule of a
+//! few threads, or very many schedules of a whole node. One with `--cfg tsan` avoids those that the
+//! thread sanitizer cannot observe. See `tests/threads/README.md`. Other builds are not affected.
 
 #[cfg(all(test, any(loom, shuttle)))]
 mod model_checked;
@@ -17,7 +16,7 @@ pub(crate) mod broadcast;
 #[cfg(any(all(test, any(loom, shuttle)), tsan))]
 mod cell;
 
-/// The sanitizer of threads does not see into the locks and cells of `std`, but into these.
+/// The thread sanitizer observes these, and not the locks and cells of `std`.
 #[cfg(tsan)]
 pub(crate) mod broadcast {
     pub(crate) use parking_lot::{Condvar, Mutex};

@@ -36,10 +36,10 @@ pub(crate) fn reply<T>(home: Home) -> (Reply<T>, Response<T>) {
 }
 
 impl<T> Reply<T> {
-    /// Answers. If nobody waits any more, the answer is dropped.
+    /// Sends the answer. It is dropped if the receiver is gone.
     pub(crate) fn send(self, answer: T) {
         self.0.state.lock().answer = Some(answer);
-        // The drop tells whoever waits.
+        // The drop wakes the waiter.
     }
 }
 
@@ -63,7 +63,7 @@ impl<T> Response<T> {
         self.0.recv(None).map_err(|_| RecvError)
     }
 
-    /// The same, for a while.
+    /// The same with a timeout.
     pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         self.0.recv(Instant::now().checked_add(timeout))
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_and_a_thread_are_told_of_an_answer_and_that_none_will_come() {
+    fn a_task_and_a_thread_are_woken_by_an_answer_and_by_its_absence() {
         for answer in [Some(7), None] {
             let counter = Arc::new(Counter::default());
             let waker = Waker::from(counter.clone());

@@ -1,10 +1,10 @@
-//! Where appends queue on the leader: one short lock assigns index and position and copies the
+//! The queue of appends on the leader: one short lock assigns index and position and copies the
 //! payload into the open batch.
 //!
-//! The gate is open while this node is leader and ready. Host threads fill the open batch; the
-//! engine takes everything there is once a turn, so batches grow by themselves while a sync or a
-//! round trip is under way. Nothing here is done per entry but the copy, the checksum (outside the
-//! lock) and a count on the shared completion.
+//! The sequencer is open while this node is leader and ready. Host threads fill the open batch; the
+//! engine takes all batches once a turn, so batches grow while a sync or a round trip is pending.
+//! The cost of an entry is the copy, the checksum (outside the lock) and a count on the shared
+//! completion.
 
 mod line;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::line::{Line, Place, Waiting};
+use self::line::{Line, Place, Waiting, Work};
 use crate::batch::{OpenBatch, payload_crc, payload_len};
 use crate::error::AppendError;
 use crate::fork::Home;
@@ -26,8 +26,7 @@ use crate::primitives::{Instant, Mutex, MutexGuard};
 /// batch vanish, small enough that copying it to the page cache does not delay the ones behind it.
 const BATCH_TARGET_BYTES: usize = 1 << 20;
 
-/// What an entry counts in the window beyond its payload, so that empty payloads are bounded as
-/// well.
+/// The cost of an entry in the window beyond its payload, so that empty payloads are bounded too.
 pub(crate) const ENTRY_OVERHEAD: u64 = 32;
 
 /// The limits that the builder sets, in bytes.
@@ -42,7 +41,7 @@ pub(crate) struct Limits {
 pub(crate) struct ClosedBatch {
     pub(crate) body: Bytes,
     pub(crate) completion: Arc<Completion>,
-    /// What it takes of the window, given back when it is settled.
+    /// Its cost in the window, released when it is resolved.
     pub(crate) cost: u64,
 }
 
@@ -50,9 +49,9 @@ pub(crate) struct ClosedBatch {
 pub(crate) struct Sequencer {
     limits: Limits,
     queue: Mutex<Queue>,
-    /// Wakes the engine. Called once for each time that the queue turns from empty to not empty.
+    /// Wakes the engine. Called whenever the queue turns from empty to not empty.
     wake_engine: Box<dyn Fn() + Send + Sync>,
-    /// Where there is an engine, and somebody who gives back the lock.
+    /// The process of the engine. A forked child would wait for the lock for ever.
     home: Home,
 }
 
@@ -60,29 +59,22 @@ struct Queue {
     append_state: AppendState,
     next_index: u64,
     next_position: u64,
-    /// The newest timestamp of the ledger: a clock that steps back does not take it along.
+    /// The newest timestamp of the ledger. It never decreases, also if the clock does.
     timestamp: u64,
     in_flight: u64,
-    /// Who waits for room. While there is anybody, nobody else takes any.
+    /// Appends that wait for room. While it is not empty, every new append joins it.
     line: Line,
     batches: VecDeque<PendingBatch>,
-    /// About as much as the largest of the last batches that were filled here took, their tables
-    /// included: the next is likely to be like them, and is not copied to where there is more room
-    /// while it is filled or closed.
+    /// About the bytes of the largest recent batch, its table included: the initial capacity of the
+    /// next one, which then seldom grows by a copy.
     typical_bytes: usize,
     /// How long threads that wait for an append may spin before they sleep.
     spin: Duration,
 }
 
-/// What an append that waits adds to the queue.
-enum Work {
-    Entry { payload: Box<[u8]>, crc: u32 },
-    Batch(OpenBatch),
-}
-
-/// What became of an append that may wait for room.
+/// The result of an append that may wait for room.
 pub(crate) enum Admission {
-    /// It is under way, or was refused.
+    /// It is queued, or was refused.
     Settled(AppendFuture),
     Waits(Ticket),
 }
@@ -94,8 +86,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// The append, once there was room for it or it was refused. `waker` is woken when it is
-    /// resolved, or refused.
+    /// The append, once it was queued or refused. `waker` is woken when it is resolved or refused.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<AppendFuture> {
         self.place.poll(waker)
     }
@@ -103,20 +94,20 @@ impl Ticket {
 
 enum AppendState {
     Open,
-    /// This node leads, but takes nothing for a moment: it is handing over.
+    /// This node leads, but accepts no appends during a leadership transfer.
     Paused,
     Closed(AppendError),
 }
 
-/// A batch with its place in the ledger. Only the last of the queue is still being filled.
+/// A batch with its place in the ledger. Only the last of the queue is still filled.
 struct PendingBatch {
     open: OpenBatch,
     first_index: u64,
     first_position: u64,
     completion: Arc<Completion>,
     cost: u64,
-    /// An atomic batch of the host: nothing is added to it.
-    sealed: bool,
+    /// An atomic batch of the host: no entry is added to it.
+    is_atomic: bool,
 }
 
 impl Sequencer {
@@ -141,7 +132,7 @@ impl Sequencer {
         Sequencer { limits, queue, wake_engine, home: Home::default() }
     }
 
-    /// The same, for the process at home alone: its forked children append nothing.
+    /// The same, for this process alone: its forked children append nothing.
     pub(crate) fn within(self, home: Home) -> Sequencer {
         Sequencer { home, ..self }
     }
@@ -157,13 +148,13 @@ impl Sequencer {
         self.home
     }
 
-    /// Queues one payload. Without a `deadline` a full window is refused at once; with one it is
-    /// waited for.
+    /// Queues one payload. If the window is full: without a `deadline` it is refused at once, with
+    /// one it waits.
     pub(crate) fn append(&self, payload: &[u8], deadline: Option<Instant>) -> AppendFuture {
         self.append_parts(&[payload], deadline)
     }
 
-    /// The same with a payload in several parts, which are copied one behind the other.
+    /// The same with a payload in several parts, which are concatenated.
     #[inline]
     pub(crate) fn append_parts(&self, parts: &[&[u8]], deadline: Option<Instant>) -> AppendFuture {
         let (crc, cost) = match self.check(parts) {
@@ -185,8 +176,8 @@ impl Sequencer {
         future
     }
 
-    /// Checks what can be checked without the lock: the checksum of the payload, and what it
-    /// takes of the window.
+    /// Checks the limits, without the lock. Returns the checksum of the payload, and its cost in
+    /// the window.
     #[inline]
     fn check(&self, parts: &[&[u8]]) -> Result<(u32, u64), AppendError> {
         let (len, limit) = (payload_len(parts) as u64, self.limits.entry);
@@ -199,7 +190,7 @@ impl Sequencer {
         Ok((payload_crc(parts), len + ENTRY_OVERHEAD))
     }
 
-    /// Queues one payload as soon as there is room for it, without a limit of time.
+    /// Queues one payload as soon as there is room for it, without a timeout.
     pub(crate) fn append_when_ready(&self, payload: &[u8]) -> Admission {
         let (crc, cost) = match self.check(&[payload]) {
             Ok(checked) => checked,
@@ -224,19 +215,20 @@ impl Sequencer {
         Admission::Settled(future)
     }
 
-    /// Gives up a place in the line: what has not been appended yet never is.
+    /// Leaves the line. An append that has not been queued yet never is.
     pub(crate) fn leave(&self, ticket: &Ticket) {
         if !self.home.is_here() {
-            return; // the place is the parent's, and so is the lock
+            return; // the ticket and the lock are the parent's
         }
         let mut queue = self.queue.lock();
         let left = queue.line.leave(ticket.number);
-        // Those behind one that takes much may find room at once.
+        // Smaller appends behind a large one may fit now.
         self.serve(queue);
         drop(left);
     }
 
-    /// Queues several payloads as one batch: consecutive, all or nothing. Says how many there were.
+    /// Queues several payloads as one batch: consecutive, all or nothing. Also returns their
+    /// number.
     pub(crate) fn append_batch<P: AsRef<[u8]>>(
         &self,
         payloads: impl IntoIterator<Item = P>,
@@ -278,7 +270,7 @@ impl Sequencer {
         (future, count)
     }
 
-    /// Waits in line until the gate lets `cost` bytes pass and those before them have passed.
+    /// Waits in line until there is room for `cost` bytes and all earlier appends are queued.
     #[cold]
     fn wait_for_room(
         &self,
@@ -305,12 +297,12 @@ impl Sequencer {
         self.serve(queue);
         match left {
             Some(_) => too_late,
-            // It was served just when its time was over, or is being told so.
+            // It was queued just at the deadline.
             None => place.wait(None).unwrap_or(too_late),
         }
     }
 
-    /// Appends for those who wait, as far as there is room, and gives back the lock.
+    /// Queues the appends that wait, as far as there is room, and releases the lock.
     fn serve(&self, mut queue: MutexGuard<'_, Queue>) {
         let was_empty = queue.batches.is_empty();
         let mut served = Vec::new();
@@ -335,10 +327,10 @@ impl Sequencer {
         }
     }
 
-    /// Opens the gate: this node leads, and the next entry goes to `index` and `position`.
+    /// Opens the sequencer: this node leads, and the next entry gets `index` and `position`.
     pub(crate) fn open(&self, index: u64, position: u64, timestamp: u64) {
         let mut queue = self.queue.lock();
-        assert!(queue.batches.is_empty(), "closing the gate emptied the queue");
+        assert!(queue.batches.is_empty(), "a close empties the queue");
         queue.next_index = if planted!("numbers go on where they were in an earlier term") {
             index.max(queue.next_index)
         } else {
@@ -350,8 +342,8 @@ impl Sequencer {
         self.serve(queue);
     }
 
-    /// Takes nothing more until the gate is opened again or closed; who can wait waits. What is
-    /// queued stays to be taken.
+    /// Accepts no appends until it is resumed, opened or closed; those with a deadline wait. The
+    /// queue stays.
     pub(crate) fn pause(&self) {
         let mut queue = self.queue.lock();
         if matches!(queue.append_state, AppendState::Open) {
@@ -370,29 +362,29 @@ impl Sequencer {
         self.serve(queue);
     }
 
-    /// Closes the gate. What is queued and was not taken was never proposed: it fails with `error`,
-    /// certain not to be committed.
+    /// Closes the sequencer. Batches that were not taken were never proposed: they fail with
+    /// `error`, certainly not committed.
     pub(crate) fn close(&self, error: AppendError) {
         let mut queue = self.queue.lock();
-        let orphans = std::mem::take(&mut queue.batches);
+        let untaken = std::mem::take(&mut queue.batches);
         if !planted!("what is queued keeps its share of the window when the gate closes") {
-            queue.in_flight -= orphans.iter().map(|batch| batch.cost).sum::<u64>();
+            queue.in_flight -= untaken.iter().map(|batch| batch.cost).sum::<u64>();
         }
         queue.append_state = AppendState::Closed(error.clone());
-        let sent_away = queue.line.take();
+        let refused = queue.line.take();
         drop(queue);
-        for batch in orphans
+        for batch in untaken
             .into_iter()
             .filter(|_| !planted!("what is queued is forgotten when the gate closes"))
         {
             batch.completion.resolve(Err(error.clone()));
         }
-        for waiting in sent_away {
+        for waiting in refused {
             waiting.place.refuse(error.clone(), self.home);
         }
     }
 
-    /// Takes all that is queued. `now` is the wall clock in milliseconds since 1970.
+    /// Takes all batches. `now` is the wall clock in milliseconds since 1970.
     pub(crate) fn take(&self, now: u64) -> Vec<ClosedBatch> {
         let (batches, timestamp) = {
             let mut queue = self.queue.lock();
@@ -411,12 +403,12 @@ impl Sequencer {
         batches.into_iter().map(|batch| batch.close(timestamp)).collect()
     }
 
-    /// What queued and unsettled batches take of the window.
+    /// The cost in the window of all batches that are queued or not resolved.
     pub(crate) fn in_flight(&self) -> u64 {
         self.queue.lock().in_flight
     }
 
-    /// Gives back what settled batches took of the window.
+    /// Releases the cost of resolved batches.
     pub(crate) fn release(&self, cost: u64) {
         let mut queue = self.queue.lock();
         queue.in_flight -= if planted!("the window is not given back") { 0 } else { cost };
@@ -427,7 +419,7 @@ impl Sequencer {
 }
 
 impl Queue {
-    /// Whether an append that has just come need not wait.
+    /// Whether a new append need not wait.
     #[inline]
     fn admits(&self, cost: u64, window: u64) -> bool {
         self.has_room(cost, window) && self.line.is_empty()
@@ -465,7 +457,7 @@ impl Queue {
         }
         let future = AppendFuture::pending(completion.clone(), first_index, first_position);
         let batch =
-            PendingBatch { open, first_index, first_position, completion, cost, sealed: true };
+            PendingBatch { open, first_index, first_position, completion, cost, is_atomic: true };
         self.batches.push_back(batch);
         self.next_index += if planted!("a batch takes one number") { 1 } else { count };
         self.next_position += bytes;
@@ -475,7 +467,7 @@ impl Queue {
     /// The open batch, or a new one if `bytes` more would make it too large.
     fn batch_for(&mut self, bytes: usize, home: Home) -> &mut PendingBatch {
         let fits = self.batches.back().is_some_and(|batch| {
-            !batch.sealed && batch.open.closed_bytes() + bytes <= BATCH_TARGET_BYTES
+            !batch.is_atomic && batch.open.closed_bytes() + bytes <= BATCH_TARGET_BYTES
         });
         if !fits {
             let likely = self.typical_bytes.min(2 * BATCH_TARGET_BYTES).max(bytes);
@@ -485,7 +477,7 @@ impl Queue {
                 first_position: self.next_position,
                 completion: Arc::new(Completion::within(home, self.spin)),
                 cost: 0,
-                sealed: false,
+                is_atomic: false,
             });
         }
         self.batches.back_mut().expect("pushed if there was none")

@@ -1,20 +1,19 @@
-//! What speaks: the trait that carries opaque messages between the nodes of a group, best effort.
+//! The trait that carries opaque messages between the nodes of a group, best effort.
 //!
 //! # The contract
 //!
 //! 1. A transport may drop, delay, reorder or duplicate messages. It never alters one, never
-//!    invents one, and never delivers one to a node that it was not sent to.
-//! 2. [`send`] never blocks on a peer. What a slow or dead peer does not take is dropped, within
-//!    bounds that are documented, and the node is told by [`Inbox::unreachable`].
-//! 3. A message is delivered only if its sender is who it says: a transport that crosses machines
-//!    knows the peer at the other end of a connection and drops what claims to come from another.
-//! 4. Only nodes whose [`TransportContext::cluster`] is the same are connected. The number is made
-//!    of the group's name and its members, so nodes that were told of other members are kept apart
-//!    as well. A message does not say which group it belongs to: nothing behind the transport would
-//!    notice.
+//!    invents one, and never delivers one to another node than its receiver.
+//! 2. [`send`] never blocks on a peer. Messages that a slow or dead peer does not accept are
+//!    dropped, within documented bounds, and reported to the node by [`Inbox::unreachable`].
+//! 3. A message is delivered only if its sender is genuine: a transport between machines identifies
+//!    the peer of a connection, and drops messages that claim another sender.
+//! 4. Only nodes with the same [`TransportContext::cluster`] are connected. That number is made of
+//!    the name of the group and its members, so nodes with different lists of members are kept
+//!    apart as well. A message does not name its group: no layer above the transport would notice.
 //! 5. After [`stop`] nothing is delivered, and every thread of the transport ends soon.
 //!
-//! [`conformance`] is a test suite for this that any implementation can be put to.
+//! [`conformance`] tests any implementation against this contract.
 //!
 //! [`send`]: Transport::send
 //! [`stop`]: Transport::stop
@@ -40,20 +39,18 @@ pub use crate::storage::DirectoryIdentity;
 
 /// Carries messages between this node and its peers. See the [module](self) for the contract.
 pub trait Transport: Send {
-    /// Takes its place in the group. Called once, before anything is sent.
+    /// Joins the group. Called once, before the first send.
     ///
     /// # Errors
-    /// Whatever keeps it from being reached: an address that cannot be parsed or bound.
+    /// If peers could not reach it: an address that cannot be parsed or bound.
     fn start(&mut self, context: TransportContext) -> io::Result<()>;
 
-    /// Sends each message to the node that it names. Takes the messages out of `messages` and
-    /// leaves it empty.
+    /// Sends each message to its receiver. Leaves `messages` empty.
     fn send(&mut self, messages: &mut Vec<Message>);
 
-    /// This node speaks from another data directory from now on, or says from now on whether its
-    /// log is complete: peers are to be told so with the next connection. If the directory is
-    /// another one, those that are open are closed. A transport that does not tell peers who speaks
-    /// has nothing to do, which is the default.
+    /// Changes the identity of this node: another data directory, or whether its log is complete.
+    /// Later handshakes present the new one. If the directory is another one, open connections are
+    /// closed. The default does nothing, for a transport without handshakes.
     fn introduce(&mut self, identity: DirectoryIdentity) {
         let _ = identity;
     }
@@ -63,8 +60,7 @@ pub trait Transport: Send {
     fn stop(&mut self);
 }
 
-/// All that a transport is told when it starts: who this node is, who its peers are, and where
-/// arrivals go.
+/// What a transport needs to start: this node, its peers, and where events go.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TransportContext {
@@ -72,32 +68,30 @@ pub struct TransportContext {
     pub node: NodeId,
     /// The name of the group.
     pub group: String,
-    /// The number that tells this group from others of the same name. Made of the name and the
-    /// members that the group began with.
+    /// Tells this group from others of the same name. Made of the name and the first members.
     pub cluster: u64,
-    /// Which copy of this node's disk speaks.
+    /// The data directory of this node, and its incarnation.
     pub identity: DirectoryIdentity,
-    /// Every member and its address, this node included: its own address is where it listens.
+    /// Every member and its address. This node listens on its own.
     pub addresses: Vec<(NodeId, String)>,
-    /// What this node lets every member know ([`Builder::advertise`](crate::Builder::advertise)):
-    /// at most 255 bytes, without control characters. May be
-    /// empty. A transport that carries it has each peer report it with [`Inbox::advertised`] before
-    /// the first message; one that does not leaves it unknown.
+    /// The text that this node advertises to every member
+    /// ([`Builder::advertise`](crate::Builder::advertise)): at most 255 bytes, without control
+    /// characters, perhaps empty. A transport that carries it has each peer report it with
+    /// [`Inbox::advertised`] before the first message; without that it stays unknown.
     pub advertised: String,
-    /// The data-directory ids of peers, as far as this node has met them.
+    /// The known data-directory ids of peers.
     pub known: Vec<(NodeId, u128)>,
-    /// The largest message that any member sends, in bytes. Anything larger is refused before it is
-    /// read.
+    /// The largest message of any member, in bytes. A larger one is rejected before it is read.
     pub message_bytes_max: usize,
-    /// Where arrivals go.
+    /// Where events go.
     pub inbox: Inbox,
     /// How the transport gets threads.
     pub spawner: Spawner,
 }
 
 impl TransportContext {
-    /// A seat for a test of a transport: node `node` of a group named `group` with these members.
-    /// The rest can be set afterwards.
+    /// A context for a test of a transport: node `node` of a group named `group` with these
+    /// members. The other fields can be set afterwards.
     pub fn new(
         node: NodeId,
         group: &str,
@@ -124,16 +118,16 @@ impl TransportContext {
     }
 
     /// # Errors
-    /// If what it advertises would be refused by its peers.
+    /// If peers would reject the advertised text.
     fn check_advertised(&self) -> io::Result<()> {
-        let told = |why| {
+        let invalid = |why| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("what this node advertises: {why}"))
         };
-        check_advertised(&self.advertised).map_err(told)
+        check_advertised(&self.advertised).map_err(invalid)
     }
 }
 
-/// What a transport has to report. It reports a refusal once, and again only if its reason changes.
+/// What a transport reports. It reports a refusal once, and again only if its reason changes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TransportEvent {
@@ -141,14 +135,14 @@ pub enum TransportEvent {
     Message(Message),
     /// Messages to this peer were dropped, or the connection to it broke.
     Unreachable(NodeId),
-    /// A connection to this peer was made, and this is the id of its data directory.
+    /// The handshake with a peer succeeded.
     PeerIdentified {
         /// The peer.
         peer: NodeId,
-        /// The id of its data directory, to be remembered.
+        /// The id of its data directory, to be saved.
         directory: u128,
     },
-    /// What this peer lets every member know, in place of what it did before. Empty: nothing.
+    /// The text that a peer advertises, in place of an earlier one. May be empty.
     #[non_exhaustive]
     Advertised {
         /// The peer.
@@ -156,36 +150,36 @@ pub enum TransportEvent {
         /// At most 255 bytes, without control characters.
         text: Arc<str>,
     },
-    /// This node and a peer do not talk to each other, since one of the two refuses the other.
+    /// One of this node and a peer refuses the other, so they are not connected.
     Refused {
         /// The peer.
         peer: NodeId,
         /// Who refuses whom, why, and what to do.
         reason: String,
     },
-    /// What was reported of this peer as [`Refused`](Arrival::Refused) is over.
+    /// The refusal between this node and this peer is over ([`Refused`](TransportEvent::Refused)).
     Accepted(NodeId),
-    /// This peer has met a later opening of the same data directory: this one is an older copy, and
-    /// has forgotten what came since.
+    /// This peer has seen a later incarnation of this data directory: this one is an outdated copy,
+    /// without what was written since.
     OutdatedDirectory(NodeId),
 }
 
-/// Where a transport puts what arrives. Cheap to clone, usable from any thread, never blocks.
+/// Takes the events of a transport. Cheap to clone, usable from any thread, never blocks.
 #[derive(Clone)]
 pub struct Inbox(Arc<dyn Fn(TransportEvent) -> bool + Send + Sync>);
 
 impl Inbox {
-    /// An inbox that hands every arrival to `take`, which says whether there was room for it.
+    /// An inbox that passes every event to `take`, which returns whether there was room for it.
     pub fn new(take: impl Fn(TransportEvent) -> bool + Send + Sync + 'static) -> Inbox {
         Inbox(Arc::new(take))
     }
 
-    fn put(&self, arrival: TransportEvent) -> bool {
-        (self.0)(arrival)
+    fn put(&self, event: TransportEvent) -> bool {
+        (self.0)(event)
     }
 
-    /// Delivers a message. False if the node is too busy to take it: the message is gone, as if the
-    /// network had lost it. A transport that can make its peer wait may keep a clone and try again.
+    /// Delivers a message. False if the node is busy: the message is dropped, as by a lossy
+    /// network. A transport that can make its peer wait may keep a clone and retry.
     pub fn deliver(&self, message: Message) -> bool {
         (self.0)(TransportEvent::Message(message))
     }
@@ -195,14 +189,13 @@ impl Inbox {
         (self.0)(TransportEvent::Unreachable(peer));
     }
 
-    /// Reports which data directory `peer` speaks from.
-    pub fn met(&self, peer: NodeId, directory: u128) {
+    /// Reports that the handshake with `peer` succeeded, and the id of its data directory.
+    pub fn peer_identified(&self, peer: NodeId, directory: u128) {
         (self.0)(TransportEvent::PeerIdentified { peer, directory });
     }
 
-    /// Reports what `peer` lets every member know: its [`TransportContext::advertised`], also if
-    /// that is empty. A text of more than 255 bytes, or with a control character in it, is not
-    /// taken: false.
+    /// Reports the [`TransportContext::advertised`] of `peer`, also if it is empty. False, and
+    /// ignored, for a text of more than 255 bytes or with a control character.
     pub fn advertised(&self, peer: NodeId, text: &str) -> bool {
         check_advertised(text).is_ok()
             && self.put(TransportEvent::Advertised { peer, text: text.into() })
@@ -213,13 +206,12 @@ impl Inbox {
         (self.0)(TransportEvent::Refused { peer, reason });
     }
 
-    /// Reports that `peer` has met a later opening of this node's data directory.
-    pub fn outlived(&self, peer: NodeId) {
+    /// Reports that `peer` has seen a later incarnation of this node's data directory.
+    pub fn directory_outdated(&self, peer: NodeId) {
         (self.0)(TransportEvent::OutdatedDirectory(peer));
     }
 
-    /// Reports that this node and `peer`, of which a refusal was reported, refuse each other no
-    /// more.
+    /// Reports that a reported refusal between this node and `peer` is over.
     pub fn accepted(&self, peer: NodeId) {
         (self.0)(TransportEvent::Accepted(peer));
     }
@@ -233,8 +225,7 @@ impl fmt::Debug for Inbox {
 
 type Spawn = dyn Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync;
 
-/// Grants threads. The node that granted one waits for it to end when it shuts down, and fails if
-/// it panics.
+/// Grants threads. At its shutdown the node waits for them to end. It fails if one panics.
 #[derive(Clone)]
 pub struct Spawner {
     joined: Arc<Spawn>,
@@ -250,7 +241,7 @@ impl Spawner {
         Spawner { detached: joined.clone(), joined }
     }
 
-    /// Runs what is detached by `spawn` instead: on threads that nobody waits for.
+    /// Runs detached work with `spawn` instead: on threads that the node does not wait for.
     #[must_use]
     pub fn with_detached(
         self,
@@ -271,9 +262,8 @@ impl Spawner {
         (self.joined)(name.into(), Box::new(work))
     }
 
-    /// Runs `work` on a new thread that the node does not wait for when it shuts down: only for
-    /// what cannot be interrupted, ends by itself, and holds nothing of the node. Names are
-    /// resolved so.
+    /// Runs `work` on a new thread that a shutdown does not wait for: only for work that cannot be
+    /// interrupted, ends by itself, and holds no resource of the node. Name resolution is one.
     ///
     /// # Errors
     /// If the operating system grants no thread.

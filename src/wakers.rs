@@ -1,6 +1,5 @@
-//! Waking the host's tasks. A waker is code of the host: it may run the woken task at once,
-//! panic, or fork, and so it is cloned, called and dropped only while no lock of the node is
-//! held.
+//! Wakes the host's tasks. A waker is code of the host: it may run the woken task at once, panic,
+//! or fork. So it is cloned, called and dropped only while no lock of the node is held.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -12,17 +11,16 @@ use crate::log_prefix::log_prefix;
 
 thread_local!(static IN_WAKER: Cell<bool> = const { Cell::new(false) });
 
-/// Whether this thread runs a waker for a node at the moment, or belongs to a node. Some
-/// executors run the task within the waker, and a host's logger is called on all threads: there a
-/// call that waits for the node would wait for itself.
+/// Whether this thread runs a waker for a node at the moment, or belongs to a node. Some executors
+/// run the task within the waker, and a host's logger is called on all threads: a call there that
+/// waits for the node would wait for itself.
 ///
-/// The checkers of schedules run many threads of a model on one thread, so it is not told there.
+/// Always false under a model checker, which runs many threads of a model on one thread.
 pub(crate) fn is_in_waker() -> bool {
     !cfg!(all(test, any(loom, shuttle))) && IN_WAKER.get()
 }
 
-/// This thread belongs to a node that may have to wait for it: no call that waits is answered on
-/// it.
+/// Marks this thread as one that a node may wait for: calls that would wait fail on it.
 pub(crate) fn forbid_waits() {
     IN_WAKER.set(true);
 }
@@ -35,8 +33,8 @@ pub(crate) fn wake(waker: Waker, home: Home) {
     }
     IN_WAKER.set(before);
     if !home.is_here() {
-        // The task forked, and came back here in the child, on its copy of the node's thread. That
-        // thread would go on to write to the files of the parent.
+        // The task forked, and this is the child, on its copy of the node's thread. That thread
+        // would write to the files of the parent.
         std::process::abort();
     }
 }
@@ -46,7 +44,7 @@ pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>, home: Home) {
     wakers.into_iter().for_each(|waker| wake(waker, home));
 }
 
-/// Tasks that wait for the same thing. Kept under its owner's lock.
+/// Tasks that wait for the same event. Protected by the lock of its owner.
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
     next: u64,
@@ -54,22 +52,22 @@ pub(crate) struct Wakers {
 }
 
 impl Wakers {
-    /// Leaves `waker` at `key`, which belongs to one future. What it replaces is to be dropped
-    /// without the lock.
-    #[must_use = "dropping a waker may run the host's code: give back the lock before"]
+    /// Registers `waker` at `key`, which belongs to one future. Drop the replaced waker without the
+    /// lock.
+    #[must_use = "dropping a waker may run the host's code: release the lock first"]
     pub(crate) fn register(&mut self, key: &mut Option<u64>, waker: Waker) -> Option<Waker> {
         let key = *key.get_or_insert(self.next);
         self.next = self.next.max(key + 1);
         self.waiting.insert(key, waker)
     }
 
-    /// The future is gone. Its waker is to be dropped without the lock.
-    #[must_use = "dropping a waker may run the host's code: give back the lock before"]
+    /// Removes the waker of a future. Drop it without the lock.
+    #[must_use = "dropping a waker may run the host's code: release the lock first"]
     pub(crate) fn remove(&mut self, key: Option<u64>) -> Option<Waker> {
         self.waiting.remove(&key?)
     }
 
-    /// All of them, to be woken without the lock.
+    /// Removes all wakers. Wake them without the lock.
     #[must_use = "they wait to be woken"]
     pub(crate) fn take(&mut self) -> BTreeMap<u64, Waker> {
         std::mem::take(&mut self.waiting)

@@ -1,4 +1,4 @@
-//! How far the ledger is committed here, and who waits for more.
+//! The commit watermark: the end of the committed entries, and the waits for more.
 
 use std::collections::BTreeMap;
 use std::task::{Poll, Waker};
@@ -15,11 +15,11 @@ pub(crate) struct Watermark {
     /// The first index that is not known to be committed. Stored with Release after the entries
     /// below it are readable, so a reader that loads it with Acquire finds them.
     end: AtomicU64,
-    /// Counted before waiting and read after publishing, both SeqCst: either the waiter sees the
+    /// Incremented before a wait and read after a publish, both SeqCst: either the waiter sees the
     /// new end, or the publisher sees the waiter.
     waiters: AtomicUsize,
     closed: AtomicBool,
-    /// It never moves again, for the node has a fault. What lies below it can be read.
+    /// The node has a fault: the end never moves again. Entries below it can be read.
     stuck: AtomicBool,
     held: Mutex<Held>,
     /// For threads. Tasks have their wakers.
@@ -49,7 +49,7 @@ impl Watermark {
         }
     }
 
-    /// The same, for the process at home alone.
+    /// The same, for this process alone.
     pub(crate) fn within(self, home: Home) -> Watermark {
         Watermark { home, ..self }
     }
@@ -70,7 +70,7 @@ impl Watermark {
     pub(crate) fn publish(&self, end: u64, position: u64) {
         let woken = {
             let mut held = self.held.lock();
-            assert!(end >= self.end(), "what was committed stays committed");
+            assert!(end >= self.end(), "the watermark never goes back");
             held.position = position;
             self.end.store(end, Ordering::SeqCst);
             held.tasks_below(end)
@@ -132,8 +132,8 @@ impl Watermark {
         self.end() > index
     }
 
-    /// For a task: whether `index` is committed (true), or never will be, since the watermark is
-    /// closed or stuck (false). While that is open, its waker is left at `key`.
+    /// For a task: whether `index` is committed (true), or never will be, as the watermark is
+    /// closed or stuck (false). While neither holds, its waker is registered at `key`.
     pub(crate) fn poll_past(&self, index: u64, waker: &Waker, key: &mut Option<u64>) -> Poll<bool> {
         if self.end() > index {
             return Poll::Ready(true);
@@ -163,7 +163,7 @@ impl Watermark {
 }
 
 impl Held {
-    /// Those who wait for entries below `end`.
+    /// Removes the tasks that wait for entries below `end`.
     fn tasks_below(&mut self, end: u64) -> BTreeMap<(u64, u64), Waker> {
         match self.tasks.is_empty() {
             true => BTreeMap::new(),

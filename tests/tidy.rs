@@ -49,7 +49,7 @@ const CLOCKS_AT_HOME: [&str; 11] = [
 
 /// Every room, from the roof down. A room knows itself and the rooms on lines below its own. Rooms
 /// on one line do not see each other.
-const FLOORS: [&[&str]; 18] = [
+const FLOORS: [&[&str]; 19] = [
     &["lib", "fuzzing"],
     &["dledger"],
     &["builder"],
@@ -66,6 +66,7 @@ const FLOORS: [&[&str]; 18] = [
     &["role"],
     &["wakers"],
     &["batch", "owner"],
+    &["log_prefix"],
     &["entry"],
     &["primitives", "planted", "fork"],
 ];

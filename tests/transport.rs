@@ -1,4 +1,4 @@
-//! The transports of this crate keep the contract that a host's own has to keep.
+//! The transports of this crate pass the conformance suite.
 
 use std::net::TcpListener;
 

@@ -1,33 +1,33 @@
-//! Payloads of one length, if they are short, are checked many at a time by whoever reads them in
-//! order.
+//! Checks many short payloads of one length in one pass.
 //!
-//! To begin and to end a checksum takes time of its own: of 1 KiB half, of 128 B more. CRC-32 is
-//! linear: that of two strings, one behind the other, is that of the first, moved by the length of
-//! the second, plus that of the second. So the checksums that the payloads of a run should have say
-//! which one all of their bytes together must have, and these are gone through once. (To move is to
-//! multiply by a power of x modulo the polynomial, as `crc32_combine` of
-//! [zlib](https://github.com/madler/zlib/blob/develop/crc32.c) does.) Measured on an x86-64 with
-//! AVX-512, in runs of 1,024: 128 B 16 to 7 ns a payload, 1 KiB 44 to 22, 4 KiB 97 to 75; of mixed
-//! lengths as before.
+//! Starting and ending a checksum costs time: half of that of 1 KiB, more than half of that of 128
+//! B. CRC-32 is linear: the checksum of two strings, one after the other, is that of the first,
+//! shifted by the length of the second, xor that of the second. So the stored checksums of a run of
+//! payloads give the checksum of all their bytes, and one pass over the bytes verifies it. (A shift
+//! is a multiplication by a power of x modulo the polynomial, as in `crc32_combine` of
+//! [zlib](https://github.com/madler/zlib/blob/develop/crc32.c).) Measured on an x86-64 with
+//! AVX-512, in runs of 1,024: 128 B from 16 to 7 ns a payload, 1 KiB 44 to 22, 4 KiB 97 to 75;
+//! mixed lengths as before.
 //!
-//! One damaged payload is noticed as surely as by its own checksum: what it adds is moved, and no
-//! move makes a sum vanish. Several could make up for each other, as likely as a damaged one has
-//! the right checksum, 1 in 2^32. The same damage in two of a run never does: the polynomial is
-//! primitive, so no two places less than 512 MiB apart look the same to it. But they can be made
-//! to: so what comes from a peer or is put in place of what was lost is checked payload by payload
-//! ([`Batch::verify`](super::Batch::verify)), and whatever passes once gives every entry.
+//! One corrupt payload is detected as surely as by its own checksum: its error is shifted, and a
+//! shift never makes an error vanish. Several errors could cancel each other with a probability of
+//! 1 in 2^32, as one error could go undetected. The same error in two payloads of a run never
+//! cancels: the polynomial is primitive, so no two places less than 512 MiB apart are equivalent to
+//! it. But errors can be constructed to cancel. So bytes from a peer, and bytes that replace
+//! corrupt ones, are checked payload by payload ([`Batch::verify`](super::Batch::verify)); a batch
+//! that has passed that check returns every entry.
 
 use std::fmt;
 use std::ops::Range;
 
-use super::{TABLE_ENTRY_BYTES, read_u32};
+use super::layout::{TABLE_ENTRY_BYTES, read_u32};
 
-/// So many payloads should be checked one by one where no run begins, before the next one is looked
-/// for: to look takes a fifth as long as a short checksum.
+/// Payloads to check one by one where no run begins, before the next search for one: a search takes
+/// a fifth of the time of a short checksum.
 pub(super) const ALONE: usize = 16;
 
-/// How many payloads from the first of `slots` on are as long as that, which lies at `first`, and
-/// end at `reach` or before. At least that one.
+/// The length of the run that begins with the payload at `first`, the first of `slots`: payloads of
+/// its length that end at `reach` or before. At least 1.
 pub(super) fn length(slots: &[u8], first: Range<usize>, reach: usize) -> usize {
     let mut end = first.end;
     let is_next = |slot: &&[u8]| {
@@ -42,25 +42,25 @@ pub(super) fn length(slots: &[u8], first: Range<usize>, reach: usize) -> usize {
 /// CRC-32 (IEEE), its bits reversed: the highest is the power 0 of x.
 const POLYNOMIAL: u32 = 0xEDB8_8320;
 
-/// Moves checksums by one length.
+/// Shifts checksums by one length.
 pub(crate) struct CrcShift {
     bytes: usize,
-    /// What each hexadecimal digit amounts to, in each of its places. To move is linear too.
+    /// The shifted value of each hexadecimal digit at each place. A shift is linear.
     digits: [[u32; 16]; 8],
 }
 
 impl CrcShift {
-    /// The shift for a run of so many payloads of so many `bytes`, if to go through it once takes
-    /// less time than to check each alone: `kept`, or a new one.
+    /// The shift for a run of `payloads` payloads of `bytes` bytes each, `kept` or a new one, if
+    /// one pass takes less time than single checks.
     ///
-    /// Nothing is known of payloads without bytes from the bytes of all.
+    /// None for empty payloads: the bytes of the run prove nothing about them.
     pub(super) fn worth_while(
         kept: &mut Option<CrcShift>,
         bytes: usize,
         payloads: usize,
     ) -> Option<&CrcShift> {
         let is_kept = kept.as_ref().is_some_and(|shift| shift.bytes == bytes);
-        // Measured: a new one takes as long as it spares with 14 to 16.
+        // Measured: a new one pays off from 14 to 16 payloads on.
         let least = if is_kept { 4 } else { 16 };
         if bytes == 0 || payloads < least {
             return None;
@@ -88,7 +88,7 @@ impl CrcShift {
         CrcShift { bytes, digits }
     }
 
-    /// What `crc` amounts to in the checksum of a string that goes on for so many bytes.
+    /// `crc` shifted by the length.
     #[inline]
     fn apply(&self, crc: u32) -> u32 {
         let digit = |place: usize| self.digits[place][(crc >> (4 * place)) as usize & 15];
@@ -97,17 +97,17 @@ impl CrcShift {
             ^ ((digit(4) ^ digit(5)) ^ (digit(6) ^ digit(7)))
     }
 
-    /// The checksum of payloads of this length, one behind the other, that have these.
+    /// The checksum of the concatenation of payloads of this length with these checksums.
     #[inline]
     pub(super) fn joined(&self, crcs: impl Iterator<Item = u32>) -> u32 {
         crcs.fold(0, |joined, crc| self.apply(joined) ^ crc)
     }
 }
 
-/// Readers that are shown hold one.
+/// For the `Debug` of readers, which hold one.
 impl fmt::Debug for CrcShift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shift").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("CrcShift").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{
-    BATCH_HEADER_BYTES, Batch, LogPoint, OpenBatch, TABLE_ENTRY_BYTES, index_mask, read_u32,
-};
+use super::layout::{BATCH_HEADER_BYTES, TABLE_ENTRY_BYTES, index_mask, read_u32};
+use super::{Batch, LogPoint, OpenBatch};
 use crate::fuzzing::FuzzInput;
 
 /// A batch of any bytes either is refused, or gives every entry that it claims to hold.
@@ -34,11 +33,11 @@ fn judge(raft_index: u64, term: u64, before: &LogPoint, body: Bytes) {
         for entry in entries.iter().flatten() {
             assert_eq!(
                 entry.position(),
-                batch.prefix.expect("it has entries").first_position + open.payload_bytes() as u64
+                batch.header.expect("it has entries").first_position + open.payload_bytes() as u64
             );
             open.push(entry, crc32fast::hash(entry));
         }
-        let prefix = batch.prefix.expect("it has entries");
+        let prefix = batch.header.expect("it has entries");
         assert_eq!(
             open.close(first, prefix.first_position, prefix.timestamp),
             batch.body,
@@ -51,7 +50,7 @@ fn judge(raft_index: u64, term: u64, before: &LogPoint, body: Bytes) {
 /// Behind the mark that it belongs to, it is accepted, and leads to the next one.
 fn follows(batch: &Batch, first: u64) {
     let Some(raft_index) = batch.raft_index.checked_sub(1) else { return };
-    let prefix = batch.prefix.expect("it has entries");
+    let prefix = batch.header.expect("it has entries");
     let before = LogPoint {
         raft_index,
         term: batch.term,

@@ -1,4 +1,4 @@
-//! Every schedule of one completion: who resolves it, who waits, who polls.
+//! Every schedule of one completion: a thread that resolves it, and others that wait or poll.
 
 use std::task::Wake;
 
@@ -24,7 +24,7 @@ fn told(outcome: &Result<Appended, AppendError>) -> u64 {
     outcome.as_ref().map_or(0, |appended| appended.term)
 }
 
-/// What a task sleeps on.
+/// The waker of a task.
 #[derive(Default)]
 struct Alarm {
     rung: Mutex<bool>,
@@ -51,7 +51,7 @@ fn poll(future: &mut AppendFuture, alarm: &Arc<Alarm>) -> Poll<Result<Appended, 
     Pin::new(future).poll(&mut Context::from_waker(&Waker::from(alarm.clone())))
 }
 
-/// The smallest executor there is.
+/// A minimal executor.
 fn block_on(mut future: AppendFuture) -> Result<Appended, AppendError> {
     let alarm = Arc::new(Alarm::default());
     loop {

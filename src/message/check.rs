@@ -1,47 +1,64 @@
-//! Whether a correct peer could have sent a message to a replica that stands where this one does.
+//! Validation of a message against the state of the replica: could a correct peer have sent it?
 //!
-//! Raft trusts its input: about one in three malformed messages makes it panic, and others damage
-//! the log in silence. No message that a correct peer sends is refused, however late it arrives,
-//! with one exception that is named at [`Check::read_index`].
+//! Raft trusts its input: about one in three malformed messages makes it panic, and others corrupt
+//! the log silently. No message of a correct peer is rejected, however late it arrives, with one
+//! exception: see [`Check::read_index`].
 
 use raft::eraftpb::{ConfState, Entry, EntryType, Message as Inner, MessageType};
 
-use super::codec::{CONTEXT_BYTES_MAX, READ_CONTEXT_BYTES_MAX, SNAPSHOT_DATA_BYTES_MAX};
-use super::{Message, ReplicaView};
+use super::Message;
+use super::wire::{CONTEXT_BYTES_MAX, READ_CONTEXT_BYTES_MAX, SNAPSHOT_DATA_BYTES_MAX, TERM_LIMIT};
 use crate::batch::Batch;
 use crate::entry::NodeId;
+use crate::role::Membership;
 
-/// No term reaches this, and no term is so far ahead of ours: either would leave no room for
-/// elections.
-pub(super) const TERM_LIMIT: u64 = 1 << 48;
+/// No term is this far ahead of the own one, so that terms are left for elections.
 const TERM_JUMP_MAX: u64 = 1 << 32;
 /// No raft index reaches this, so that sums of them never overflow.
 const INDEX_LIMIT: u64 = 1 << 62;
-/// What a candidate writes into its request when its leader asked it to take over.
+/// The context of a vote request whose sender was asked by its leader to campaign.
 const TRANSFER: &[u8] = b"CampaignTransfer";
+
+/// The state of the receiving replica, for [`Message::check`]: as Raft sees it, with what is not
+/// yet on disk.
+pub(crate) struct ReplicaView<'a> {
+    pub(crate) me: NodeId,
+    pub(crate) membership: &'a Membership,
+    /// Whether this node is the leader of `term`, also before it is announced.
+    pub(crate) leads: bool,
+    /// The leader of `term`, if Raft knows one; this node itself if it leads.
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: u64,
+    pub(crate) commit: u64,
+    /// The raft index of the last batch of the log.
+    pub(crate) last: u64,
+    /// The term of the local batch at a raft index, if it is there.
+    pub(crate) term_at: &'a dyn Fn(u64) -> Option<u64>,
+}
 
 /// Why a message is not given to Raft.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MessageRejection {
-    /// The message is wrong in itself, or nobody whom it can come from would send it now. Dropping
-    /// it is all there is to do.
+    /// No correct peer would send the message, or not now. It is dropped.
     #[error("{0}")]
     Invalid(&'static str),
-    /// The leader knows that this node held the batch `commit`, and it no longer does. Fatal: this
-    /// node has lost part of its log.
+    /// This node has acknowledged the batch `commit` to the leader, and no longer holds it. Fatal:
+    /// this node has lost part of its log.
     #[error(
-        "the leader knows this node to hold batch {commit}, but the log ends at {last}: part of the log was lost"
+        "the leader knows this node to hold batch {commit}, but the log ends at {last}: \
+         part of the log was lost"
     )]
     Regressed {
-        /// What the leader knows to be here.
+        /// The last batch that the leader knows to be here.
         commit: u64,
         /// The last batch that is here.
         last: u64,
     },
-    /// The leader's log has another batch at a place that is committed here. Fatal: one of the two
+    /// The leader's log has another batch at an index that is committed here. Fatal: one of the two
     /// logs is wrong.
     #[error(
-        "batch {index} is committed here with term {ours}, but the leader has it with term {theirs}: the logs have diverged"
+        "batch {index} is committed here with term {ours}, but the leader has it with term \
+         {theirs}: the logs have diverged"
     )]
     Diverged {
         /// The raft index of the batch.
@@ -56,15 +73,15 @@ pub(crate) enum MessageRejection {
 use MessageRejection::Invalid;
 
 impl MessageRejection {
-    /// Whether this node must stop, and not just drop the message.
+    /// Whether this node must stop, not just drop the message.
     pub(crate) fn is_fatal(&self) -> bool {
         !matches!(self, Invalid(_))
     }
 }
 
 impl Message {
-    /// Judges the message by what the receiving replica knows. Pure; costs one checksum over the
-    /// payloads.
+    /// Validates the message against the state of the receiving replica. Pure; costs one checksum
+    /// over the payloads.
     ///
     /// # Errors
     /// Why Raft must not see it.
@@ -105,7 +122,7 @@ impl Check<'_> {
         }
     }
 
-    /// From a member of the group to this node. Strangers would be followed as leaders.
+    /// From a member of the group to this node. Raft would follow any sender as leader.
     fn endpoints(&self) -> Result<(), MessageRejection> {
         let from = NodeId::from(self.message.from);
         ensure(NodeId::from(self.message.to) == self.view.me, "for another node")?;
@@ -118,7 +135,7 @@ impl Check<'_> {
         if message.msg_type == MessageType::MsgReadIndex {
             ensure(message.term == 0, "a read request with a term")?;
         } else {
-            // A term of 0 marks what a node tells itself, and skips every comparison of terms.
+            // Term 0 marks a local message, and skips every comparison of terms.
             ensure(message.term > 0, "without a term")?;
         }
         ensure(message.term < TERM_LIMIT, "a term beyond 2^48")?;
@@ -135,16 +152,16 @@ impl Check<'_> {
         ensure(message.request_snapshot == 0, "a request for a snapshot")
     }
 
-    /// Nobody carries what is not theirs to carry.
+    /// Each kind of message has only its own fields.
     fn payload(&self) -> Result<(), MessageRejection> {
         let kind = self.message.msg_type;
         let is_read = matches!(kind, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
         if is_read {
-            let one_ticket =
+            let one_context =
                 |entry: &Entry| (1..=READ_CONTEXT_BYTES_MAX).contains(&entry.data.len());
             ensure(
-                self.message.entries.len() == 1 && self.message.entries.iter().all(one_ticket),
-                "a read request without its one ticket",
+                self.message.entries.len() == 1 && self.message.entries.iter().all(one_context),
+                "a read request without its one context",
             )?;
         }
         ensure(
@@ -158,13 +175,13 @@ impl Check<'_> {
         ensure(self.message.context.len() <= CONTEXT_BYTES_MAX, "a context beyond its limit")
     }
 
-    /// Whether the message comes from a term that is over. Raft drops such a message unread, so
-    /// what it says of a leader, of commits and of our log need not fit what we have by now.
+    /// Whether the message is of an earlier term. Raft drops it unread, so its leader, its commit
+    /// and its log need not match the present state.
     fn is_stale_term(&self) -> bool {
         self.message.term < self.view.term
     }
 
-    /// There is one leader in a term. This node may not know it yet.
+    /// A term has one leader. This node may not know it yet.
     fn comes_from_the_leader(&self) -> Result<(), MessageRejection> {
         let known = self.view.leader.filter(|_| self.message.term == self.view.term);
         ensure(
@@ -176,7 +193,7 @@ impl Check<'_> {
     fn append(&self) -> Result<(), MessageRejection> {
         let message = self.message;
         self.comes_from_the_leader()?;
-        // Raft finds term 0 wherever it has no batch: an append behind an index that does not exist
+        // Raft takes the term of a missing batch as 0: an append after an index that does not exist
         // would match.
         ensure(
             (message.index == 0) == (message.log_term == 0),
@@ -202,7 +219,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What is committed here, the leader of this or a later term has too.
+    /// The leader of this or a later term has every batch that is committed here.
     fn agrees(&self, index: u64, theirs: u64) -> Result<(), MessageRejection> {
         if self.is_stale_term() || index > self.view.commit {
             return Ok(());
@@ -213,7 +230,7 @@ impl Check<'_> {
         }
     }
 
-    /// A leader never tells a follower of a commit beyond what the follower has acknowledged to it.
+    /// A leader never sends a follower a commit beyond its acknowledgements.
     fn heartbeat(&self) -> Result<(), MessageRejection> {
         self.comes_from_the_leader()?;
         if !self.is_stale_term() && self.message.commit > self.view.last {
@@ -239,7 +256,7 @@ impl Check<'_> {
         self.agrees(metadata.index, metadata.term)
     }
 
-    /// Raft panics unless the members read back exactly as they were given.
+    /// Raft panics on members that are inconsistent.
     fn members(&self, members: &ConfState) -> Result<(), MessageRejection> {
         let joint = members.auto_leave
             || !members.voters_outgoing.is_empty()
@@ -258,7 +275,7 @@ impl Check<'_> {
         )
     }
 
-    /// An acknowledgement of what was never sent would be counted towards a commit.
+    /// Raft would count an acknowledgement of batches that were never sent towards a commit.
     fn append_response(&self) -> Result<(), MessageRejection> {
         let message = self.message;
         if self.view.leads && message.term == self.view.term {
@@ -287,15 +304,15 @@ impl Check<'_> {
         )
     }
 
-    /// A follower would pass the request on in the name of the node that asked, which no transport
-    /// allows. Whoever asked will ask again, of the leader that it knows by then.
+    /// A follower would forward the request under the name of its sender, which no transport
+    /// allows. The sender retries, with the leader that it knows by then.
     fn read_index(&self) -> Result<(), MessageRejection> {
         ensure(self.view.leads, "a read request for the leader")
     }
 }
 
-/// Whether the entry is a sound batch that follows on the entries before it. Returns where its own
-/// end.
+/// Checks that the entry is a valid batch that continues the entries before it. Returns the index
+/// after its last entry.
 fn check_batch(entry: &Entry, end_index: Option<u64>) -> Result<Option<u64>, MessageRejection> {
     ensure(
         entry.entry_type == EntryType::EntryNormal && entry.context.is_empty(),
@@ -303,7 +320,7 @@ fn check_batch(entry: &Entry, end_index: Option<u64>) -> Result<Option<u64>, Mes
     )?;
     let batch = Batch::new(entry.index, entry.term, entry.data.clone())
         .map_err(|_| Invalid("an append of what is not a batch"))?;
-    batch.verify().map_err(|_| Invalid("an append of a damaged batch"))?;
+    batch.verify().map_err(|_| Invalid("an append of a corrupt batch"))?;
     let follows = batch.first_index().zip(end_index).is_none_or(|(first, end)| first == end);
     ensure(follows, "an append whose batches do not continue each other")?;
     Ok(batch.end_index())

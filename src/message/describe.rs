@@ -1,4 +1,4 @@
-//! A message in one line, for whoever reads a log or a transcript.
+//! A message in one line, for logs and transcripts.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use raft::eraftpb::{Message as Inner, MessageType};
 
 use super::Message;
 
-/// Who tells whom what, in the words of this crate: `1->2 append t3 after 5/t2 [6/t3 7/t3] commit
-/// 5`. A batch is written as its raft index and its term. Payloads are not shown.
+/// `1->2 append t3 after 5/t2 [6/t3 7/t3] commit 5`: sender, receiver, kind, term. A batch is
+/// written as its raft index and its term. Payloads are not shown.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(message) = self.raft() else {
@@ -23,24 +23,24 @@ impl fmt::Debug for Message {
     }
 }
 
-/// What sort of message it is.
+/// The kind of a message, to group rejections by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    /// Of batches: the raft index behind which they go. Otherwise 0.
+    /// Of batches: the raft index before the first. Otherwise 0.
     pub(crate) place: u64,
 }
 
 impl Kind {
-    /// Whether it is refused in good order: who asks for a read need not have heard yet that
-    /// another node leads.
+    /// Whether a rejection is normal: the sender of a read request may not know yet that another
+    /// node leads.
     pub(crate) fn may_go_astray(&self) -> bool {
         self.name == kind(MessageType::MsgReadIndex)
     }
 }
 
 impl Message {
-    /// What sort of message it is. An append without batches is another one than batches.
+    /// Its kind. An append without batches is another kind than batches.
     pub(crate) fn kind(&self) -> Kind {
         match self.raft() {
             None => Kind { name: "repair", place: 0 },
@@ -116,7 +116,7 @@ fn payload(message: &Inner, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             message
                 .entries
                 .iter()
-                .try_for_each(|ticket| write!(f, " read {}", name_of(&ticket.data)))?;
+                .try_for_each(|entry| write!(f, " read {}", name_of(&entry.data)))?;
             if message.msg_type == MessageType::MsgReadIndexResp {
                 write!(f, " at {}", message.index)
             } else {
@@ -127,7 +127,7 @@ fn payload(message: &Inner, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-/// A short name for bytes that are meant for nobody else: enough to tell two of them apart.
+/// A short name of a context: enough to tell two of them apart.
 fn name_of(context: &[u8]) -> String {
     format!("{:04x}", crc32fast::hash(context) & 0xffff)
 }

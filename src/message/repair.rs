@@ -1,67 +1,66 @@
-//! What nodes tell each other to mend a damaged log: one asks for batches, the other gives them as
-//! they lie in its own log.
+//! Repair messages, kinds 13 to 16: a node with a corrupt log fetches batches as they lie in the
+//! log of a peer.
 //!
 //! ```text
-//!                   want                                          gift
-//!   0  u8   version = 1                                 the same
-//!   1  u8   kind = 13                                   14
-//!   2  u8   zero                                        why nothing is given: 0 if something is, see `FetchError`
-//!   3  u8   zero                                        zero
-//!   4  u32  zero                                        count of batches
-//!   8  u64  from                                        from
-//!  16  u64  to                                          to
-//!  24  u64  number                                      the number of the question
-//!  32  u64  first raft index                            commit           the newest raft index that the giver knows to be committed
-//!  40  u64  the raft index behind the last              mark             48 bytes: the giver's mark after the last batch; zeros if there is none
-//!  48  u64  bytes at most
-//!                                                       if its log begins later, or ends before, and it leads: the mark where
-//!   .                                                   n x { u64 term, u32 length }
-//!   .                                                   the bodies, back to back
+//!                   fetch request                fetch response
+//!   0  u8   version = 1                          the same
+//!   1  u8   kind = 13                            14
+//!   2  u8   zero                                 0, or the code of a `FetchError`
+//!   3  u8   zero                                 zero
+//!   4  u32  zero                                 count of batches
+//!   8  u64  from                                 the same
+//!  16  u64  to                                   the same
+//!  24  u64  number                               that of the request
+//!  32  u64  first raft index                     commit: the newest raft index known to be
+//!                                                committed
+//!  40  u64  the raft index after the last        48 bytes: the sender's log point after the last
+//!  48  u64  the most bytes of bodies             batch, or that of the `FetchError`, or zeros
+//!  88  .                                         n x { u64 term, u32 length }
+//!   .                                            the bodies, back to back
 //! ```
 //!
-//! A node whose log is not complete asks for less: where the others stand. It believes none of it
-//! but as a bound of what it may have promised.
+//! A node whose log is incomplete requests only the state of its peers: bounds of what it may have
+//! promised.
 //!
 //! ```text
-//!                   state request                               state
-//!   0  u8   version = 1                                 the same
-//!   1  u8   kind = 15                                   16
-//!   2  u8   zero                                        why it says nothing: 0 if it does, see `NoState`
-//!   3  u8   zero, u32 zero                              zero, zero
-//!   8  u64  from, to, number                            the same
-//!  32  .                                                u64 term, u64 term of the last batch, u64 its raft index
+//!                   state request                state
+//!   0  u8   version = 1                          the same
+//!   1  u8   kind = 15                            16
+//!   2  u8   zero                                 0, or the code of a `NoState`
+//!   3  u8   zero, u32 zero                       zero, zero
+//!   8  u64  from, to, number                     the same
+//!  32  .                                         u64 term, u64 term and u64 raft index of the last
+//!                                                batch
 //! ```
 //!
-//! The raft indexes of the batches are not written: the last is that of the mark, and there is no
-//! gap. The mark's chain value stands for everything up to there: whoever comes to the same one by
-//! these batches has the giver's log, from the first batch on.
+//! The raft indexes of the batches are not written: the last is that of the log point, without a
+//! gap before it. The chain value of the log point covers everything up to it: a receiver that
+//! computes the same value from these batches has the sender's log, from the first batch on.
 
 use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::check::TERM_LIMIT;
-use super::codec::{ByteReader, VERSION};
-use super::{Body, Message, MessageError};
+use super::wire::{ByteReader, MessageError, TERM_LIMIT, VERSION};
 use crate::batch::{Batch, FIELD_LIMIT, LogPoint};
 use crate::entry::NodeId;
 
-pub(super) const WANT: u8 = 13;
-pub(super) const GIFT: u8 = 14;
+pub(super) const FETCH_REQUEST: u8 = 13;
+pub(super) const FETCH_RESPONSE: u8 = 14;
 pub(super) const STATE_REQUEST: u8 = 15;
 pub(super) const STATE: u8 = 16;
 
 /// Batches in one message.
 pub(crate) const BATCHES_MAX: u64 = 4096;
 const POINT_BYTES: usize = 48;
-const WANT_BYTES: usize = 56;
-const RESPONSE_BYTES: usize = 40 + POINT_BYTES;
+const FETCH_REQUEST_BYTES: usize = 56;
+const FETCH_RESPONSE_BYTES: usize = 40 + POINT_BYTES;
 const BATCH_ROW_BYTES: usize = 12;
 const STATE_REQUEST_BYTES: usize = 32;
 const STATE_BYTES: usize = 56;
 
-/// A message about repair.
+/// A message of repair.
 #[derive(Clone, PartialEq)]
 pub(crate) struct RepairMessage {
     pub(crate) from: NodeId,
@@ -69,20 +68,19 @@ pub(crate) struct RepairMessage {
     pub(crate) repair_body: RepairBody,
 }
 
-/// What it says.
+/// The four kinds of repair messages.
 #[derive(Clone, PartialEq)]
 pub(crate) enum RepairBody {
     FetchRequest(FetchRequest),
     FetchResponse(FetchResponse),
-    /// A node whose log is not complete asks where another one stands. The number is that of no
-    /// other question.
+    /// Sent by a node whose log is incomplete. The number is unique among its requests.
     StateRequest(u64),
-    /// The answer to the question of that number.
+    /// The response to the request with that number.
     State(u64, Result<PeerState, NoState>),
 }
 
-/// Where a node stands. What it has seen and has is no more than this, and whom it has led or
-/// followed so far has had no more.
+/// Bounds of the state of a node: no term that it has seen, and no batch that it or any node that
+/// it led or followed had, lies beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerState {
     pub(crate) term: u64,
@@ -90,49 +88,50 @@ pub(crate) struct PeerState {
     pub(crate) last: (u64, u64),
 }
 
-/// Why a node does not say where it stands.
+/// Why a node does not send its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoState {
-    /// Its own log is not complete.
+    /// Its own log is incomplete.
     Incomplete = 1,
-    /// Its log is damaged.
+    /// Its log is corrupt.
     Corrupt = 2,
 }
 
-/// A damaged node asks for batches.
+/// Sent by a node with a corrupt log: asks a peer for batches.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FetchRequest {
-    /// No other question of this node ever had it. An answer says which one it answers: what an old
-    /// one says may be true no more.
+    /// Unique among all requests of this node. A response repeats it, so that an outdated response
+    /// is ignored.
     pub(crate) number: u64,
     pub(crate) raft_indexes: Range<u64>,
-    /// How many bytes of bodies the answer may carry, one batch at least.
+    /// The most bytes of bodies in the response, but one batch at least.
     pub(crate) bytes_max: u64,
 }
 
-/// The answer. Never an order: whoever gets it decides what of it is proved.
+/// Response to a [`FetchRequest`]. It carries data, not instructions: the receiver applies only
+/// what it can prove (`replica::repair`).
 #[derive(Clone, PartialEq)]
 pub(crate) struct FetchResponse {
-    /// That of the question.
+    /// That of the request.
     pub(crate) number: u64,
-    /// The newest raft index that the giver knows to be committed.
+    /// The newest raft index that the sender knows to be committed.
     pub(crate) commit: u64,
-    /// The batches from the first one that was asked for, and the giver's mark after them; or why
+    /// The batches from the first one requested, and the sender's log point after them; or why
     /// there are none.
     pub(crate) batches: Result<(Vec<Batch>, LogPoint), FetchError>,
 }
 
-/// Why a peer gives nothing.
+/// Why a response carries no batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FetchError {
-    /// Its log is damaged there too. That says nothing of what the log should hold.
+    /// The log of the sender is corrupt there too. This is no evidence of what it should hold.
     Corrupt,
-    /// Its log does not reach so far.
+    /// The log of the sender ends before.
     NotReached,
-    /// Its log begins later, behind this mark.
+    /// The log of the sender begins later, after this log point.
     Purged(LogPoint),
-    /// It leads, and its log ends behind this mark: there is no more of its term, nor was there
-    /// ever more of an earlier one that was committed.
+    /// The sender is leader, and its log ends at this log point: nothing beyond it was ever
+    /// committed.
     LogEnd(LogPoint),
 }
 
@@ -148,7 +147,7 @@ impl FetchError {
 }
 
 impl RepairMessage {
-    /// How many batches it carries.
+    /// The number of its batches.
     pub(super) fn batches(&self) -> usize {
         if let RepairBody::FetchResponse(FetchResponse { batches: Ok((batches, _)), .. }) =
             &self.repair_body
@@ -161,12 +160,12 @@ impl RepairMessage {
 
     pub(super) fn encoded_len(&self) -> usize {
         match &self.repair_body {
-            RepairBody::FetchRequest(_) => WANT_BYTES,
+            RepairBody::FetchRequest(_) => FETCH_REQUEST_BYTES,
             RepairBody::StateRequest(_) => STATE_REQUEST_BYTES,
             RepairBody::State(..) => STATE_BYTES,
             RepairBody::FetchResponse(response) => {
                 let batches = response.batches.iter().flat_map(|(batches, _)| batches);
-                RESPONSE_BYTES
+                FETCH_RESPONSE_BYTES
                     + batches.map(|batch| BATCH_ROW_BYTES + batch.body().len()).sum::<usize>()
             }
         }
@@ -174,27 +173,30 @@ impl RepairMessage {
 
     pub(super) fn encode(&self) -> Vec<Bytes> {
         let (kind, code, batches) = match &self.repair_body {
-            RepairBody::FetchRequest(_) => (WANT, 0, &[][..]),
+            RepairBody::FetchRequest(_) => (FETCH_REQUEST, 0, &[][..]),
             RepairBody::StateRequest(_) => (STATE_REQUEST, 0, &[][..]),
             RepairBody::State(_, state) => (STATE, state.err().map_or(0, |why| why as u8), &[][..]),
             RepairBody::FetchResponse(FetchResponse { batches: Ok((batches, _)), .. }) => {
-                (GIFT, 0, &batches[..])
+                (FETCH_RESPONSE, 0, &batches[..])
             }
             RepairBody::FetchResponse(FetchResponse { batches: Err(fetch_error), .. }) => {
-                (GIFT, fetch_error.code(), &[][..])
+                (FETCH_RESPONSE, fetch_error.code(), &[][..])
             }
         };
-        let mut head = Vec::with_capacity(RESPONSE_BYTES + BATCH_ROW_BYTES * batches.len());
-        head.extend_from_slice(&[VERSION, kind, code, 0]);
-        head.extend_from_slice(&(batches.len() as u32).to_le_bytes());
+        let mut header = Vec::with_capacity(FETCH_RESPONSE_BYTES + BATCH_ROW_BYTES * batches.len());
+        header.extend_from_slice(&[VERSION, kind, code, 0]);
+        header.extend_from_slice(&(batches.len() as u32).to_le_bytes());
         let mut put = |numbers: &[u64]| {
-            numbers.iter().for_each(|number| head.extend_from_slice(&number.to_le_bytes()))
+            numbers.iter().for_each(|number| header.extend_from_slice(&number.to_le_bytes()))
         };
         put(&[self.from.get(), self.to.get()]);
         match &self.repair_body {
-            RepairBody::FetchRequest(want) => {
-                put(&[want.number, want.raft_indexes.start, want.raft_indexes.end, want.bytes_max])
-            }
+            RepairBody::FetchRequest(request) => put(&[
+                request.number,
+                request.raft_indexes.start,
+                request.raft_indexes.end,
+                request.bytes_max,
+            ]),
             RepairBody::StateRequest(number) => put(&[*number]),
             RepairBody::State(number, state) => {
                 let PeerState { term, last } = state.unwrap_or(PeerState { term: 0, last: (0, 0) });
@@ -218,43 +220,45 @@ impl RepairMessage {
             }
         }
         for batch in batches {
-            head.extend_from_slice(&batch.term().to_le_bytes());
-            head.extend_from_slice(&(batch.body().len() as u32).to_le_bytes());
+            header.extend_from_slice(&batch.term().to_le_bytes());
+            header.extend_from_slice(&(batch.body().len() as u32).to_le_bytes());
         }
         let bodies =
             batches.iter().map(|batch| batch.body().clone()).filter(|body| !body.is_empty());
-        std::iter::once(Bytes::from(head)).chain(bodies).collect()
+        std::iter::once(Bytes::from(header)).chain(bodies).collect()
     }
 
-    /// Reads one, from its beginning.
+    /// Reads one, from its version on.
     pub(super) fn read(input: &mut ByteReader) -> Result<RepairMessage, MessageError> {
         let [_, kind, code, zero] = input.array()?;
         let count = u64::from(input.u32()?);
         let (from, to) = (NodeId::from(input.u64()?), NodeId::from(input.u64()?));
         let repair_body = match (kind, code, zero) {
-            (WANT, 0, 0) if count == 0 => RepairBody::FetchRequest(read_want(input)?),
-            (GIFT, code, 0) => RepairBody::FetchResponse(read_response(input, code, count)?),
+            (FETCH_REQUEST, 0, 0) if count == 0 => RepairBody::FetchRequest(read_request(input)?),
+            (FETCH_RESPONSE, code, 0) => {
+                RepairBody::FetchResponse(read_response(input, code, count)?)
+            }
             (STATE_REQUEST, 0, 0) if count == 0 => RepairBody::StateRequest(input.u64()?),
             (STATE, code, 0) if count == 0 => {
                 RepairBody::State(input.u64()?, read_state(input, code)?)
             }
-            _ => return Err(MessageError("a word about repair that this build does not know")),
+            _ => return Err(MessageError("a repair message that this build does not know")),
         };
         Ok(RepairMessage { from, to, repair_body })
     }
 }
 
-fn read_want(input: &mut ByteReader) -> Result<FetchRequest, MessageError> {
-    let want = FetchRequest {
+fn read_request(input: &mut ByteReader) -> Result<FetchRequest, MessageError> {
+    let request = FetchRequest {
         number: input.u64()?,
         raft_indexes: input.u64()?..input.u64()?,
         bytes_max: input.u64()?,
     };
-    let Range { start, end } = want.raft_indexes;
+    let Range { start, end } = request.raft_indexes;
     if start == 0 || end <= start || end >= FIELD_LIMIT || end - start > BATCHES_MAX {
-        return Err(MessageError("a wish for no batches, or for too many"));
+        return Err(MessageError("a request for no batches, or for too many"));
     }
-    Ok(want)
+    Ok(request)
 }
 
 fn read_state(
@@ -269,7 +273,7 @@ fn read_state(
         }
         1 if is_none => Ok(Err(NoState::Incomplete)),
         2 if is_none => Ok(Err(NoState::Corrupt)),
-        _ => Err(MessageError("a state that is none")),
+        _ => Err(MessageError("a malformed state")),
     }
 }
 
@@ -304,7 +308,7 @@ fn read_response(
         2 if count == 0 && has_no_point => Err(FetchError::NotReached),
         3 if count == 0 => Err(FetchError::Purged(point)),
         4 if count == 0 => Err(FetchError::LogEnd(point)),
-        _ => return Err(MessageError("a gift that is none")),
+        _ => return Err(MessageError("a malformed fetch response")),
     };
     Ok(FetchResponse { number, commit, batches })
 }
@@ -323,23 +327,17 @@ fn read_batches(
         .map(|raft_index| {
             let (term, len) = (table.u64()?, table.u32()? as usize);
             Batch::new(raft_index, term, input.take(len, usize::MAX)?)
-                .map_err(|_| MessageError("a gift of what is not a batch"))
+                .map_err(|_| MessageError("a fetch response with what is not a batch"))
         })
         .collect()
 }
 
-impl From<RepairMessage> for Message {
-    fn from(repair_message: RepairMessage) -> Message {
-        Message(Body::Repair(repair_message))
-    }
-}
-
-/// In the manner of [`Message`]: `2->1 want 5..8`, `1->2 gift [5/t2 6/t2] commit 9`.
+/// In the format of `Message`: `2->1 want 5..8`, `1->2 gift [5/t2 6/t2] commit 9`.
 impl fmt::Debug for RepairMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}->{} ", self.from, self.to)?;
         match &self.repair_body {
-            RepairBody::FetchRequest(want) => write!(f, "want {:?}", want.raft_indexes),
+            RepairBody::FetchRequest(request) => write!(f, "want {:?}", request.raft_indexes),
             RepairBody::StateRequest(number) => write!(f, "where do you stand? ({number:x})"),
             RepairBody::State(_, Ok(state)) => {
                 write!(f, "t{}, log ends {}/t{}", state.term, state.last.1, state.last.0)
@@ -361,49 +359,10 @@ impl fmt::Debug for RepairMessage {
     }
 }
 
-/// Letters of every shape, for tests.
-#[cfg(test)]
-pub(super) fn specimens(from: NodeId, to: NodeId) -> Vec<Message> {
-    let entries = crate::batch::fuzzing::body_of(&[b"one", b"", b"three"]);
-    let batches = vec![
-        Batch::new(7, 3, entries).expect("a batch"),
-        Batch::new(8, 4, Bytes::new()).expect("a control record"),
-    ];
-    let point = LogPoint {
-        raft_index: 8,
-        term: 4,
-        next_index: 3,
-        next_position: 8,
-        timestamp: 1,
-        chain: 0xABCD,
-    };
-    let responses = [
-        Ok((batches, point)),
-        Err(FetchError::Corrupt),
-        Err(FetchError::NotReached),
-        Err(FetchError::Purged(point)),
-        Err(FetchError::LogEnd(point)),
-    ];
-    let responses = responses
-        .into_iter()
-        .map(|batches| RepairBody::FetchResponse(FetchResponse { number: 5, commit: 7, batches }));
-    let words = std::iter::once(RepairBody::FetchRequest(FetchRequest {
-        number: 5,
-        raft_indexes: 7..9,
-        bytes_max: 1000,
-    }))
-    .chain(responses);
-    let states =
-        [Ok(PeerState { term: 5, last: (4, 9) }), Err(NoState::Incomplete), Err(NoState::Corrupt)];
-    let words = words
-        .chain([RepairBody::StateRequest(77)])
-        .chain(states.map(|state| RepairBody::State(77, state)));
-    words.map(|repair_body| RepairMessage { from, to, repair_body }.into()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Message;
 
     fn joined(message: &Message) -> Bytes {
         let bytes = Bytes::from(message.encode().concat());
@@ -412,8 +371,8 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_comes_back_as_it_was_and_no_other_does() {
-        for message in specimens(NodeId::from(2), NodeId::from(1)) {
+    fn a_repair_message_comes_back_as_it_was_and_no_other_does() {
+        for message in Message::repair_samples(NodeId::from(2), NodeId::from(1)) {
             let bytes = joined(&message);
             assert_eq!(Message::decode(bytes.clone()).as_ref(), Ok(&message));
             assert_eq!(
@@ -428,7 +387,7 @@ mod tests {
                 let mut flipped = bytes.to_vec();
                 flipped[bit / 8] ^= 1 << (bit % 8);
                 if let Ok(other) = Message::decode(Bytes::from(flipped.clone())) {
-                    assert_eq!(joined(&other), flipped, "a letter is written in one way");
+                    assert_eq!(joined(&other), flipped, "a repair message is written in one way");
                 }
             }
         }
@@ -436,8 +395,10 @@ mod tests {
 
     #[test]
     fn what_asks_for_too_much_is_refused_before_anything_is_allocated() {
-        let [want, response, ..] = &specimens(NodeId::from(2), NodeId::from(1))[..] else {
-            panic!("two letters at least")
+        let [request, response, ..] =
+            &Message::repair_samples(NodeId::from(2), NodeId::from(1))[..]
+        else {
+            panic!("two messages at least")
         };
         let with = |message: &Message, at: usize, value: u64| {
             let mut bytes = joined(message).to_vec();
@@ -447,7 +408,7 @@ mod tests {
         for (start, end) in
             [(0, 5), (7, 7), (7, 6), (7, 8 + BATCHES_MAX), (7, u64::MAX), (u64::MAX - 1, u64::MAX)]
         {
-            let mut bytes = joined(want).to_vec();
+            let mut bytes = joined(request).to_vec();
             bytes[32..40].copy_from_slice(&start.to_le_bytes());
             bytes[40..48].copy_from_slice(&u64::to_le_bytes(end));
             assert!(Message::decode(Bytes::from(bytes)).is_err(), "{start}..{end}");

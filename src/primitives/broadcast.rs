@@ -1,8 +1,8 @@
-//! A lock and a condition for many threads that wait for the same moment.
+//! A lock and a condition variable for many threads that wait for the same event.
 //!
-//! `parking_lot` wakes one of them and lets each wake the next as it gives the lock back: a system
-//! call for each. The condition of `std` wakes all of them with one. Where hundreds wait that is
-//! several times as fast; where one does, there is no difference.
+//! `parking_lot` wakes one thread, and each wakes the next as it unlocks: a system call for each.
+//! The condition variable of `std` wakes all with one call. With hundreds of waiters that is
+//! several times as fast; with one there is no difference.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
@@ -15,11 +15,11 @@ pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 /// Holds a [`Mutex`].
 pub(crate) struct MutexGuard<'a, T>(Option<std::sync::MutexGuard<'a, T>>);
 
-/// What the threads wait at.
+/// The condition variable.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(std::sync::Condvar);
 
-/// Whether a wait ended because its time was over.
+/// Whether a wait timed out.
 pub(crate) struct WaitTimeoutResult(bool);
 
 const HELD: &str = "held outside of a wait";
@@ -90,36 +90,36 @@ mod tests {
     struct Door {
         is_open: Mutex<bool>,
         opened: Condvar,
-        /// How many wait, or are about to: whoever counts himself has the lock until he waits.
-        crowd: Mutex<usize>,
+        /// How many wait, or are about to: a thread counts itself under the lock.
+        waiting: Mutex<usize>,
     }
 
-    /// So far away that only a wake that was lost makes anybody wait for it.
+    /// So late that only a lost wake-up lets a thread wait for it.
     fn never() -> Instant {
         Instant::now() + Duration::from_secs(60)
     }
 
     #[test]
     fn one_call_wakes_all_who_wait() {
-        const CROWD: usize = 16;
+        const WAITERS: usize = 16;
         for _ in 0..50 {
             let door = Arc::new(Door::default());
-            let waiters: Vec<_> = (0..CROWD)
+            let waiters: Vec<_> = (0..WAITERS)
                 .map(|_| {
                     let door = door.clone();
                     thread::spawn(move || {
                         let mut is_open = door.is_open.lock();
-                        *door.crowd.lock() += 1;
+                        *door.waiting.lock() += 1;
                         while !*is_open {
                             assert!(
                                 !door.opened.wait_until(&mut is_open, never()).timed_out(),
-                                "nobody woke it"
+                                "the wake-up was lost"
                             );
                         }
                     })
                 })
                 .collect();
-            while *door.crowd.lock() < CROWD {
+            while *door.waiting.lock() < WAITERS {
                 thread::yield_now();
             }
             *door.is_open.lock() = true;

@@ -1,10 +1,13 @@
-//! A cell that is filled once, for builds in which a checker or a sanitizer must see that it is.
+//! A cell that is set once, made of primitives that a model checker or a sanitizer can observe.
 
 use std::sync::OnceLock as Cell;
 
-use super::{atomic, thread};
+#[cfg(all(test, any(loom, shuttle)))]
+use super::model_checked::{atomic, thread};
+#[cfg(not(all(test, any(loom, shuttle))))]
+use std::{sync::atomic, thread};
 
-/// Who finds it filled has seen all that was done before it was; nobody needs to find it at once.
+/// A reader that finds it set sees all that happened before it was set.
 pub(crate) struct OnceLock<T> {
     filled: atomic::AtomicBool,
     value: Cell<T>,
@@ -34,7 +37,7 @@ impl<T> OnceLock<T> {
         loop {
             match self.get() {
                 Some(value) => return value,
-                // Somebody else is about to say that he has filled it.
+                // Another thread has set the value, and is about to set the flag.
                 None => thread::yield_now(),
             }
         }

@@ -1,9 +1,9 @@
-//! The primitives as a checker has them: what `loom` and `shuttle` both offer has the shape of
-//! `std`; here it gets the shape that this crate uses.
+//! The primitives under a model checker: `loom` and `shuttle` have the interface of `std`, and here
+//! they get the interface that this crate uses.
 //!
-//! Time is virtual, so that a schedule alone decides what happens. A wait with a deadline beyond
-//! [`clock::SOON`] waits for ever: whoever relies on that deadline to be woken has missed a wake,
-//! and the checker finds him asleep. A nearer deadline may pass at any moment.
+//! Time is virtual, so that a schedule alone decides the outcome. A wait with a deadline beyond
+//! [`clock::SOON`] never times out: a thread that relies on that deadline has missed a wake-up, and
+//! the checker reports it as blocked. A nearer deadline may pass at any moment.
 
 mod clock;
 pub(crate) mod thread;
@@ -21,8 +21,8 @@ use shuttle::sync as checked;
 pub(crate) use self::clock::Instant;
 pub(crate) use checked::atomic;
 
-/// Tries every schedule of `test` in which threads are interrupted three times at most: where all
-/// of them would be too many. Each fault that is known to be caught needs two.
+/// Tries every schedule of `test` with at most three preemptions, where all schedules are too many.
+/// Each known bug needs two.
 #[cfg(loom)]
 pub(crate) fn three_preemptions(test: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
@@ -30,7 +30,7 @@ pub(crate) fn three_preemptions(test: impl Fn() + Send + Sync + 'static) {
     model.check(test);
 }
 
-/// What a crowd waits at. To a checker there is no difference.
+/// To a model checker there is no difference.
 pub(crate) mod broadcast {
     pub(crate) use super::{Condvar, Mutex};
 }
@@ -84,7 +84,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct Condvar(checked::Condvar);
 
-/// Whether a wait ended because its time was over.
+/// Whether a wait timed out.
 pub(crate) struct WaitTimeoutResult(bool);
 
 impl WaitTimeoutResult {
@@ -141,7 +141,7 @@ impl Default for Condvar {
     }
 }
 
-/// Keys for hashing, and the source of random numbers: drawn by the schedule, so that one seed is
+/// Keys for hashing, and the source of random numbers: part of the schedule, so that one seed is
 /// one run.
 #[derive(Clone)]
 pub(crate) struct RandomState(u64);

@@ -141,7 +141,7 @@ mod tests {
 
     /// The message with batch `number` alone.
     fn message(number: u64) -> Message {
-        Message::specimen(NodeId::from(1), NodeId::from(2), number - 1, BYTES)
+        Message::sample(NodeId::from(1), NodeId::from(2), number - 1, BYTES)
     }
 
     fn numbers(messages: &[Message]) -> Vec<u64> {
@@ -197,7 +197,7 @@ mod tests {
         );
         let others = vec![
             Message::forge(&["heartbeat", "from=1", "to=2"]),
-            Message::specimen(NodeId::from(1), NodeId::from(3), 4, BYTES),
+            Message::sample(NodeId::from(1), NodeId::from(3), 4, BYTES),
         ];
         assert_eq!(pace.hold(others, 10).len(), 2, "only the way to that follower is held up");
         pace.appended(10 * BYTES);

@@ -23,7 +23,7 @@
 //! > choke 1                       the next write of node 1 finds no room, not even for term and vote
 //! > wipe 1                        a node that is down gets an empty disk
 //! > unreadable 1                  from now on node 1 cannot read its log
-//! > forge append from=1 to=2 ..   a message that no node sent arrives: see `message::forge`
+//! > forge append from=1 to=2 ..   a message that no node sent arrives: see `message::testing::forge`
 //! > status | log 1
 //! > quietly ..                    does it and does not tell
 //! ```

@@ -1,13 +1,13 @@
-//! Who waits for room in the window, in the order in which they came.
+//! The line: appends that wait for room in the window, first come, first served.
 //!
-//! The sequencer appends for them as soon as there is room: a task need not be polled, nor a thread
-//! run, for those behind it to go on. So the order of the line is the order in the ledger.
+//! The sequencer itself queues them as soon as there is room: later ones do not depend on the
+//! thread or task of an earlier one. So the order of the line is the order in the ledger.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::Work;
+use crate::batch::OpenBatch;
 use crate::error::AppendError;
 use crate::fork::Home;
 use crate::future::AppendFuture;
@@ -21,10 +21,16 @@ pub(super) struct Line {
     waiting: BTreeMap<u64, Waiting>,
 }
 
+/// The payloads of an append that waits.
+pub(super) enum Work {
+    Entry { payload: Box<[u8]>, crc: u32 },
+    Batch(OpenBatch),
+}
+
 /// An append that waits.
 pub(super) struct Waiting {
     pub(super) work: Work,
-    /// What it takes of the window.
+    /// Its cost in the window.
     pub(super) cost: u64,
     pub(super) place: Arc<Place>,
 }
@@ -40,19 +46,19 @@ impl Line {
         self.waiting.len()
     }
 
-    /// Takes its place at the end. Returns its number.
+    /// Adds an append at the end. Returns its number.
     pub(super) fn join(&mut self, waiting: Waiting) -> u64 {
         self.next += 1;
         self.waiting.insert(self.next, waiting);
         self.next
     }
 
-    /// Gives its place up, if it still has one.
+    /// Removes an append, if it still waits.
     pub(super) fn leave(&mut self, number: u64) -> Option<Waiting> {
         self.waiting.remove(&number)
     }
 
-    /// What the first of them takes of the window.
+    /// The cost of the first one.
     pub(super) fn first_cost(&self) -> Option<u64> {
         self.waiting.first_key_value().map(|(_, waiting)| waiting.cost)
     }
@@ -61,17 +67,17 @@ impl Line {
         self.waiting.pop_first().map(|(_, waiting)| waiting)
     }
 
-    /// Sends all of them away.
+    /// Removes all.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Waiting> + use<> {
         std::mem::take(&mut self.waiting).into_values()
     }
 }
 
-/// Where one of them learns what became of it. Locked after the queue, never before it.
+/// The state of an append that waits. Lock order: the queue before the place.
 #[derive(Default)]
 pub(super) struct Place {
     state: Mutex<State>,
-    /// For a thread. A task has its waker.
+    /// For a thread that waits. A task has its waker.
     served: Condvar,
 }
 
@@ -81,14 +87,14 @@ enum State {
     Waiting,
     /// A task that waits.
     Polled(Waker),
-    /// It was appended, or sent away.
+    /// It was queued or refused.
     Served(AppendFuture),
-    /// Its owner has taken what became of it.
+    /// Its owner has taken the result.
     Taken,
 }
 
 impl Place {
-    /// Its append is under way. A task is woken once that is resolved, and not before.
+    /// It is queued. A task is woken once the append is resolved, not before.
     pub(super) fn grant(&self, mut future: AppendFuture, home: Home) {
         let mut state = self.state.lock();
         let resolved = match std::mem::take(&mut *state) {
@@ -103,7 +109,7 @@ impl Place {
         }
     }
 
-    /// It is sent away.
+    /// It is refused.
     pub(super) fn refuse(&self, error: AppendError, home: Home) {
         let refused = State::Served(AppendFuture::refused(error));
         let before = std::mem::replace(&mut *self.state.lock(), refused);
@@ -113,7 +119,7 @@ impl Place {
         }
     }
 
-    /// What became of it, once. A task is woken for it.
+    /// The result, once. A task is woken for it.
     pub(super) fn poll(&self, waker: &Waker) -> Poll<AppendFuture> {
         let waker = waker.clone();
         let mut state = self.state.lock();
@@ -128,7 +134,7 @@ impl Place {
         }
     }
 
-    /// Blocks until something became of it. `None` if that takes until `deadline`.
+    /// Blocks until it is queued or refused. `None` at the `deadline`.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<AppendFuture> {
         let mut state = self.state.lock();
         let mut is_late = false;

@@ -1,5 +1,5 @@
-//! Every schedule of hosts and an engine at the sequencer. What a host does with its future is
-//! tried beside the completion.
+//! Every schedule of hosts and an engine at the sequencer. The tests of the completion cover the
+//! futures.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use super::*;
 use crate::primitives::thread::{self, JoinHandle};
 use crate::primitives::{Condvar, three_preemptions};
 
-/// What an entry of one byte takes of the window.
+/// The cost of an entry of one byte in the window.
 const COST: u64 = ENTRY_OVERHEAD + 1;
 
-/// A deadline that does not pass: whoever relies on it to be woken sleeps for ever.
+/// A deadline that never passes: a thread that relies on it blocks for ever.
 fn no_deadline() -> Option<Instant> {
     Some(Instant::now() + Duration::from_secs(3600))
 }
@@ -20,7 +20,7 @@ struct Harness {
     bell: Arc<Wakeups>,
 }
 
-/// The doorbell, as the engine hears it.
+/// The wake-up calls of the engine.
 #[derive(Default)]
 struct Wakeups {
     rings: Mutex<u64>,
@@ -33,7 +33,7 @@ impl Wakeups {
         self.rung.notify_one();
     }
 
-    /// Sleeps until it has been rung more than `heard` times.
+    /// Blocks until there were more than `heard` calls.
     fn listen(&self, heard: u64) -> u64 {
         let mut rings = self.rings.lock();
         while *rings <= heard {
@@ -43,7 +43,7 @@ impl Wakeups {
     }
 }
 
-/// A desk with room for `entries` at a time, its gate open.
+/// An open sequencer with room for `entries` at a time.
 fn harness(entries: u64) -> Arc<Harness> {
     let bell = Arc::new(Wakeups::default());
     let wake_engine = bell.clone();
@@ -54,7 +54,7 @@ fn harness(entries: u64) -> Arc<Harness> {
 }
 
 impl Harness {
-    /// Settles all that is queued. Returns how many entries that were.
+    /// Resolves all batches. Returns the number of their entries.
     fn settle(&self) -> u64 {
         let mut entries = 0;
         for batch in self.sequencer.take(0) {
@@ -64,7 +64,7 @@ impl Harness {
         entries
     }
 
-    /// An engine that sleeps while the bell is silent, until it has settled `entries`.
+    /// An engine that waits for wake-up calls until it has resolved `entries`.
     fn settle_when_rung(&self, entries: u64) {
         let (mut settled, mut heard) = (0, 0);
         while settled < entries {

@@ -10,10 +10,10 @@ use crate::batch::{BATCH_HEADER_BYTES, Batch, LogPoint, TABLE_ENTRY_BYTES};
 use crate::future::Appended;
 use crate::primitives::atomic::{AtomicUsize, Ordering};
 
-/// What an entry of one byte takes of the window.
+/// The cost of an entry of one byte in the window.
 const COST: u64 = ENTRY_OVERHEAD + 1;
 
-/// A sequencer with a window for `entries` of one byte, its gate open.
+/// An open sequencer with a window for `entries` of one byte.
 fn sequencer(entries: u64) -> Sequencer {
     with_limits(Limits { entry: 10, batch: 100, window: entries * COST })
 }
@@ -33,7 +33,7 @@ fn not_leader() -> AppendError {
     }
 }
 
-/// What became of a future that is resolved by now.
+/// The outcome of a resolved future.
 fn outcome(future: &AppendFuture) -> Result<Appended, AppendError> {
     future.wait_timeout(Duration::ZERO).expect("it is resolved by now")
 }
@@ -42,13 +42,13 @@ fn error(future: &AppendFuture) -> AppendError {
     outcome(future).expect_err("it fails")
 }
 
-/// Where the entries of a future go, as long as nothing is known of it yet.
+/// The place of the entries of a pending future.
 fn place(future: &AppendFuture) -> (u64, u64) {
     assert!(future.wait_timeout(Duration::ZERO).is_none(), "nothing is known of it yet");
     (future.index().unwrap(), future.position().unwrap())
 }
 
-/// Takes all that is queued, as batches that follow `before`.
+/// Takes all batches, as the successors of `before`.
 fn taken(sequencer: &Sequencer, now: u64, before: LogPoint) -> (Vec<Batch>, LogPoint) {
     let mut end = before;
     let batches = sequencer.take(now).into_iter().map(|closed| {

@@ -68,7 +68,7 @@ impl Packet {
                 .map_or(Decoded::Overlooked, Decoded::Message);
         }
         let mut reader = FrameReader::new();
-        reader.admit(self.frame.len());
+        reader.set_len_max(self.frame.len());
         let mut source = &self.frame[..];
         loop {
             match reader.next() {

@@ -596,7 +596,7 @@ impl Process {
         if let Some(connected) = self.connected.get_mut(from) {
             *connected = Some(life_of(hello));
         }
-        self.inbox.met(hello.from, hello.identity.directory);
+        self.inbox.peer_identified(hello.from, hello.identity.directory);
         Ok(())
     }
 
@@ -646,7 +646,7 @@ impl Process {
     /// A peer refuses this life, for it has met a later one. It is told so once.
     pub(super) fn be_outlived(&mut self, by: usize) {
         if !std::mem::replace(&mut self.outlived_by[by], true) {
-            self.inbox.outlived(NodeId::from(by as u64 + 1));
+            self.inbox.directory_outdated(NodeId::from(by as u64 + 1));
         }
     }
 

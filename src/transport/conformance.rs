@@ -1,12 +1,15 @@
-//! A suite that any [`Transport`] can be put to, to see whether it keeps the [contract](super).
+//! A suite that tests any [`Transport`] against the [contract](super).
 //!
 //! ```
 //! use dledger::transport::{MemoryNetwork, Spawner, conformance};
 //!
-//! let spawner = Spawner::new(|name, work| std::thread::Builder::new().name(name).spawn(work).map(drop));
+//! let spawner =
+//!     Spawner::new(|name, work| std::thread::Builder::new().name(name).spawn(work).map(drop));
 //! conformance::run(&spawner, |nodes| {
 //!     let network = MemoryNetwork::new();
-//!     conformance::Bench::new(vec![String::new(); nodes], move |node| Box::new(network.transport(node)))
+//!     conformance::Harness::new(vec![String::new(); nodes], move |node| {
+//!         Box::new(network.transport(node))
+//!     })
 //! });
 //! ```
 
@@ -20,26 +23,26 @@ use parking_lot::{Condvar, Mutex};
 use super::{Inbox, Message, Spawner, Transport, TransportContext, TransportEvent};
 use crate::entry::NodeId;
 
-/// How long the suite waits for what must happen in the end.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long it watches whether something happens that must not.
+/// Timeout of what must happen in the end.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the suite waits for what must not happen.
 const WATCH: Duration = Duration::from_millis(300);
-/// How often a message that may have been lost is sent again.
+/// How often a message that may be lost is sent again.
 const RESEND: Duration = Duration::from_millis(20);
-/// The longest that handing messages over may take.
+/// The longest time that a call of `send` may take.
 const SEND_MAX: Duration = Duration::from_secs(2);
-/// The largest message of the group that the suite makes up.
+/// The largest message of the test group.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
-/// A network that nobody is on yet, and how to get a transport for each node of it.
+/// A fresh network: the addresses of its nodes, and how to make their transports.
 pub struct Harness {
     addresses: Vec<(NodeId, String)>,
     transport: Box<dyn FnMut(NodeId) -> Box<dyn Transport>>,
 }
 
 impl Harness {
-    /// A network for nodes 1, 2, 3 and so on, with these addresses. `transport` makes the transport
-    /// of a node; it is asked again for a node that comes back.
+    /// A network of nodes 1, 2, 3 and so on, with these addresses. `transport` makes the transport
+    /// of a node, and another one when the node restarts.
     pub fn new(
         addresses: Vec<String>,
         transport: impl FnMut(NodeId) -> Box<dyn Transport> + 'static,
@@ -51,16 +54,15 @@ impl Harness {
 
 impl fmt::Debug for Harness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bench").field("addresses", &self.addresses).finish()
+        f.debug_struct("Harness").field("addresses", &self.addresses).finish()
     }
 }
 
-/// Runs the whole suite. `harness` is called with a number of nodes and gives a fresh network for
-/// as many; `spawner` starts the threads that the transports ask for. Takes some seconds, most of
-/// them waiting.
+/// Runs the whole suite. `harness` makes a fresh network of a given number of nodes; `spawner`
+/// starts the threads of the transports. Takes some seconds, most of them waiting.
 ///
 /// # Panics
-/// If the transport does not keep the contract. The text says which part of it.
+/// If the transport breaks the contract. The text names the part.
 pub fn run(spawner: &Spawner, mut harness: impl FnMut(usize) -> Harness) {
     everyone_reaches_everyone_and_nothing_is_altered(TestNetwork::new(harness(3), spawner));
     a_large_message_arrives_whole(TestNetwork::new(harness(2), spawner));
@@ -69,7 +71,7 @@ pub fn run(spawner: &Spawner, mut harness: impl FnMut(usize) -> Harness) {
     a_busy_peer_blocks_nobody_and_recovers(TestNetwork::new(harness(2), spawner));
     nothing_is_delivered_after_stop_and_every_thread_ends(TestNetwork::new(harness(2), spawner));
     a_peer_that_comes_back_is_reached_again(TestNetwork::new(harness(2), spawner));
-    sending_without_a_seat_is_harmless(TestNetwork::new(harness(2), spawner));
+    sending_before_the_start_is_harmless(TestNetwork::new(harness(2), spawner));
 }
 
 fn everyone_reaches_everyone_and_nothing_is_altered(mut network: TestNetwork) {
@@ -77,7 +79,7 @@ fn everyone_reaches_everyone_and_nothing_is_altered(mut network: TestNetwork) {
     let pairs = [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)]
         .map(|(from, to)| (NodeId::from(from), NodeId::from(to)));
     let sent: Vec<Message> =
-        pairs.iter().flat_map(|&(from, to)| Message::specimens(from, to)).collect();
+        pairs.iter().flat_map(|&(from, to)| Message::samples(from, to)).collect();
     for message in &sent {
         network.send_until_it_arrives(message);
     }
@@ -99,8 +101,8 @@ fn everyone_reaches_everyone_and_nothing_is_altered(mut network: TestNetwork) {
 
 fn a_large_message_arrives_whole(mut network: TestNetwork) {
     network.start_all();
-    let empty = Message::specimen(NodeId::from(1), NodeId::from(2), 1, 0).encoded_len();
-    let largest = Message::specimen(NodeId::from(1), NodeId::from(2), 1, MESSAGE_BYTES_MAX - empty);
+    let empty = Message::sample(NodeId::from(1), NodeId::from(2), 1, 0).encoded_len();
+    let largest = Message::sample(NodeId::from(1), NodeId::from(2), 1, MESSAGE_BYTES_MAX - empty);
     assert_eq!(largest.encoded_len(), MESSAGE_BYTES_MAX);
     network.send_until_it_arrives(&largest);
     network.close();
@@ -108,8 +110,8 @@ fn a_large_message_arrives_whole(mut network: TestNetwork) {
 
 fn nobody_speaks_for_another(mut network: TestNetwork) {
     network.start_all();
-    network.send_until_it_arrives(&Message::specimen(NodeId::from(1), NodeId::from(2), 1, 10));
-    let forged = Message::specimen(NodeId::from(3), NodeId::from(2), 2, 10);
+    network.send_until_it_arrives(&Message::sample(NodeId::from(1), NodeId::from(2), 1, 10));
+    let forged = Message::sample(NodeId::from(3), NodeId::from(2), 2, 10);
     network.send(NodeId::from(1), vec![forged.clone()]);
     network.watch();
     assert!(
@@ -126,16 +128,14 @@ fn a_dead_peer_blocks_nobody_and_is_reported(mut network: TestNetwork) {
     for round in 0..50 {
         network.send(
             me,
-            (0..20)
-                .map(|number| Message::specimen(me, dead, round * 20 + number, 100_000))
-                .collect(),
+            (0..20).map(|number| Message::sample(me, dead, round * 20 + number, 100_000)).collect(),
         );
     }
-    network.send_until_it_arrives(&Message::specimen(me, NodeId::from(3), 1, 10));
-    let told =
-        network.recording_inbox(me).wait(PATIENCE, |recorded| recorded.unreachable.contains(&dead));
+    network.send_until_it_arrives(&Message::sample(me, NodeId::from(3), 1, 10));
+    let reported =
+        network.recording_inbox(me).wait(TIMEOUT, |recorded| recorded.unreachable.contains(&dead));
     assert!(
-        told,
+        reported,
         "messages to a dead peer were dropped, and the node was never told that it is unreachable"
     );
     network.close();
@@ -144,30 +144,29 @@ fn a_dead_peer_blocks_nobody_and_is_reported(mut network: TestNetwork) {
 fn a_busy_peer_blocks_nobody_and_recovers(mut network: TestNetwork) {
     network.start_all();
     let (me, busy) = (NodeId::from(1), NodeId::from(2));
-    network.send_until_it_arrives(&Message::specimen(me, busy, 0, 10));
+    network.send_until_it_arrives(&Message::sample(me, busy, 0, 10));
     network.recording_inbox(busy).recorded.lock().is_full = true;
     for number in 1..=200 {
-        network.send(me, vec![Message::specimen(me, busy, number, 100_000)]);
+        network.send(me, vec![Message::sample(me, busy, number, 100_000)]);
     }
-    network.send_until_it_arrives(&Message::specimen(busy, me, 1, 10));
+    network.send_until_it_arrives(&Message::sample(busy, me, 1, 10));
     network.recording_inbox(busy).recorded.lock().is_full = false;
-    network.send_until_it_arrives(&Message::specimen(me, busy, 201, 10));
+    network.send_until_it_arrives(&Message::sample(me, busy, 201, 10));
     network.close();
 }
 
 fn nothing_is_delivered_after_stop_and_every_thread_ends(mut network: TestNetwork) {
     network.start_all();
     let (me, leaving) = (NodeId::from(1), NodeId::from(2));
-    network.send_until_it_arrives(&Message::specimen(me, leaving, 0, 10));
-    network.send_until_it_arrives(&Message::specimen(leaving, me, 0, 10));
-    network.send(me, (1..100).map(|number| Message::specimen(me, leaving, number, 1000)).collect());
+    network.send_until_it_arrives(&Message::sample(me, leaving, 0, 10));
+    network.send_until_it_arrives(&Message::sample(leaving, me, 0, 10));
+    network.send(me, (1..100).map(|number| Message::sample(me, leaving, number, 1000)).collect());
     network.stop(leaving);
     network.stop(leaving);
-    // What was being handed over at that very moment is forgiven.
+    // A message that was being delivered at that moment is allowed.
     network.watch();
     let before = network.arrived(leaving).len();
-    network
-        .send(me, (100..200).map(|number| Message::specimen(me, leaving, number, 1000)).collect());
+    network.send(me, (100..200).map(|number| Message::sample(me, leaving, number, 1000)).collect());
     network.watch();
     assert_eq!(
         network.arrived(leaving).len(),
@@ -180,36 +179,36 @@ fn nothing_is_delivered_after_stop_and_every_thread_ends(mut network: TestNetwor
 fn a_peer_that_comes_back_is_reached_again(mut network: TestNetwork) {
     network.start_all();
     let (me, peer) = (NodeId::from(1), NodeId::from(2));
-    for life in 0..3 {
-        network.send_until_it_arrives(&Message::specimen(me, peer, life, 10));
-        network.send_until_it_arrives(&Message::specimen(peer, me, life, 10));
+    for number in 0..3 {
+        network.send_until_it_arrives(&Message::sample(me, peer, number, 10));
+        network.send_until_it_arrives(&Message::sample(peer, me, number, 10));
         network.stop(peer);
         network.wait_for_threads(Some(me));
-        network.send(me, vec![Message::specimen(me, peer, 100 + life, 10)]);
+        network.send(me, vec![Message::sample(me, peer, 100 + number, 10)]);
         network.start(peer);
     }
-    network.send_until_it_arrives(&Message::specimen(me, peer, 50, 10));
-    network.send_until_it_arrives(&Message::specimen(peer, me, 50, 10));
+    network.send_until_it_arrives(&Message::sample(me, peer, 50, 10));
+    network.send_until_it_arrives(&Message::sample(peer, me, 50, 10));
     network.close();
 }
 
-fn sending_without_a_seat_is_harmless(mut network: TestNetwork) {
+fn sending_before_the_start_is_harmless(mut network: TestNetwork) {
     let (me, peer) = (NodeId::from(1), NodeId::from(2));
     let mut early = (network.harness.transport)(me);
-    let mut messages = vec![Message::specimen(me, peer, 1, 10)];
+    let mut messages = vec![Message::sample(me, peer, 1, 10)];
     early.send(&mut messages);
     assert!(messages.is_empty(), "send leaves the messages that it was given");
     early.stop();
     drop(early);
     network.start_all();
     network.stop(me);
-    network.send(me, vec![Message::specimen(me, peer, 2, 10)]);
+    network.send(me, vec![Message::sample(me, peer, 2, 10)]);
     network.watch();
     assert_eq!(network.arrived(peer), [], "a transport that had been stopped sent a message");
     network.close();
 }
 
-/// The nodes on a bench while a test runs.
+/// The nodes of a network while a test runs.
 struct TestNetwork {
     harness: Harness,
     spawner: Spawner,
@@ -221,10 +220,10 @@ struct TestNetwork {
 struct Node {
     transport: Option<Box<dyn Transport>>,
     recording_inbox: Arc<RecordingInbox>,
-    lives: u64,
+    incarnation: u64,
 }
 
-/// Where the arrivals of one node pile up.
+/// Records the events of one node.
 #[derive(Default)]
 struct RecordingInbox {
     recorded: Mutex<Recorded>,
@@ -239,9 +238,9 @@ struct Recorded {
 }
 
 impl RecordingInbox {
-    fn take(&self, arrival: TransportEvent) -> bool {
+    fn take(&self, event: TransportEvent) -> bool {
         let mut recorded = self.recorded.lock();
-        match arrival {
+        match event {
             TransportEvent::Message(_) if recorded.is_full => return false,
             TransportEvent::Message(message) => recorded.messages.push(message),
             TransportEvent::Unreachable(peer) => drop(recorded.unreachable.insert(peer)),
@@ -254,9 +253,9 @@ impl RecordingInbox {
         true
     }
 
-    /// Waits until `holds`, and says whether it came to that in time.
-    fn wait(&self, patience: Duration, holds: impl Fn(&Recorded) -> bool) -> bool {
-        let deadline = Instant::now() + patience;
+    /// Waits until `holds`. Returns whether it did in time.
+    fn wait(&self, timeout: Duration, holds: impl Fn(&Recorded) -> bool) -> bool {
+        let deadline = Instant::now() + timeout;
         let mut recorded = self.recorded.lock();
         while !holds(&recorded) {
             if self.changed.wait_until(&mut recorded, deadline).timed_out() {
@@ -272,7 +271,7 @@ impl TestNetwork {
         let nodes: Vec<Node> = harness
             .addresses
             .iter()
-            .map(|_| Node { transport: None, recording_inbox: Arc::default(), lives: 0 })
+            .map(|_| Node { transport: None, recording_inbox: Arc::default(), incarnation: 0 })
             .collect();
         let threads = Arc::new((Mutex::new(vec![0; nodes.len()]), Condvar::new()));
         TestNetwork { harness, spawner: spawner.clone(), nodes, threads }
@@ -298,7 +297,7 @@ impl TestNetwork {
 
     fn start(&mut self, node: NodeId) {
         let recording_inbox = self.recording_inbox(node);
-        let inbox = Inbox::new(move |arrival| recording_inbox.take(arrival));
+        let inbox = Inbox::new(move |event| recording_inbox.take(event));
         let mut context = TransportContext::new(
             node,
             "conformance",
@@ -306,8 +305,8 @@ impl TestNetwork {
             inbox,
             self.counting_spawner(node),
         );
-        self.node(node).lives += 1;
-        context.identity.incarnation = self.node(node).lives;
+        self.node(node).incarnation += 1;
+        context.identity.incarnation = self.node(node).incarnation;
         context.message_bytes_max = MESSAGE_BYTES_MAX;
         let mut transport = (self.harness.transport)(node);
         transport
@@ -316,7 +315,7 @@ impl TestNetwork {
         self.node(node).transport = Some(transport);
     }
 
-    /// Grants threads through the host's spawner, and knows which still run.
+    /// Grants threads through the host's spawner, and counts those that run.
     fn counting_spawner(&self, node: NodeId) -> Spawner {
         let (host, threads, at) =
             (self.spawner.clone(), self.threads.clone(), node.get() as usize - 1);
@@ -351,7 +350,7 @@ impl TestNetwork {
     /// A transport may lose a message, but not every one.
     fn send_until_it_arrives(&mut self, message: &Message) {
         let recording_inbox = self.recording_inbox(message.to());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             self.send(message.from(), vec![message.clone()]);
             if recording_inbox.wait(RESEND, |recorded| recorded.messages.contains(message)) {
@@ -359,19 +358,19 @@ impl TestNetwork {
             }
         }
         panic!(
-            "{message:?} of {} bytes was sent for {PATIENCE:?} and did not arrive as it was",
+            "{message:?} of {} bytes was sent for {TIMEOUT:?} and did not arrive as it was",
             message.encoded_len()
         );
     }
 
-    /// Gives what must not happen the time to happen.
+    /// Waits, for what must not happen.
     fn watch(&self) {
         RecordingInbox::default().wait(WATCH, |_| false);
     }
 
     /// Waits until no transport has threads left, other than the one of `node`.
     fn wait_for_threads(&self, node: Option<NodeId>) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let others = |running: &[usize]| {
             let counted = running
                 .iter()

@@ -1,5 +1,5 @@
-//! Bytes on the wire: frames, each with a header whose own checksum is verified before its length
-//! is believed.
+//! Frames: the units of a byte stream. The header has a checksum of its own, which is verified
+//! before its length is used.
 //!
 //! ```text
 //!   0  [4]  magic "DLG1"
@@ -13,10 +13,10 @@
 //!
 //! Integers are little-endian. The header, and the kinds 1 and 2, are the same in every version.
 //!
-//! No frame is longer than 64 KiB. A message that does not fit goes in pieces, so that other frames
-//! can go between them: the content of a piece is the length of the whole message (u32) and a part
-//! of it, at least one byte. Pieces of one message follow each other in order, and those of the
-//! next begin when they are complete. A ping carries a number (u64), and a pong that number.
+//! No frame is longer than 64 KiB. A longer message goes in pieces, so that other frames can go
+//! between them: the content of a piece is the length of the whole message (u32) and a part of it,
+//! at least one byte. The pieces of a message come in order, and those of the next one after them.
+//! A ping carries a number (u64), and a pong that number.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -32,32 +32,31 @@ pub(crate) const HEADER_BYTES: usize = 20;
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 10;
 /// The longest message that goes in one frame.
 pub(crate) const WHOLE_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES;
-/// What stands before the part of a message in a piece.
+/// The length of the message, before its part in a piece.
 const TOTAL_BYTES: usize = 4;
 /// The most of a message that one piece carries.
 const PART_BYTES_MAX: usize = WHOLE_BYTES_MAX - TOTAL_BYTES;
-/// The longest content of a frame before the two sides know each other.
+/// The longest content of a frame before the handshake.
 pub(crate) const HELLO_BYTES_MAX: usize = 1000;
-/// Room to read into before the two sides know each other.
+/// The buffer before the handshake.
 const HANDSHAKE_BUFFER_BYTES: usize = 1 << 10;
-/// How far is read beyond the piece that is being read: the next header, and small frames.
+/// Bytes read beyond the current piece: the next header, and small frames.
 const AHEAD_BYTES: usize = 4 << 10;
-/// Room for a message in pieces, before more of it has arrived: two batches as large as a sequencer
-/// makes them.
+/// The first allocation for a message in pieces: two batches as large as a sequencer makes them.
 const GROWTH_BYTES: usize = 2 << 20;
 
-/// What a frame holds.
+/// The kind of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
     Hello = 1,
     Refusal = 2,
     Message = 3,
-    /// Never seen by whoever takes frames from a reader: it makes messages of them.
+    /// A part of a message. [`FrameReader`] returns whole messages instead.
     Piece = 4,
-    /// Asks whether somebody is there.
+    /// Asks whether the peer is alive.
     Ping = 5,
-    /// Somebody is.
+    /// Reports that it is.
     Pong = 6,
 }
 
@@ -66,7 +65,7 @@ impl Kind {
         [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Piece, Kind::Ping, Kind::Pong];
 }
 
-/// One frame, complete and sound.
+/// One frame, complete and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: Kind,
@@ -80,7 +79,7 @@ impl Frame {
     }
 }
 
-/// Why a stream of bytes is not one of frames. There is no way to find the next frame after this.
+/// Why bytes are not frames. The next frame cannot be found after this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FrameError {
     #[error("what arrives is not of this protocol")]
@@ -99,12 +98,12 @@ impl From<FrameError> for io::Error {
     }
 }
 
-/// The header of a frame that consists of these parts.
+/// The header of a frame with this content.
 pub(crate) fn header(kind: Kind, content: &[Bytes]) -> [u8; HEADER_BYTES] {
     let mut hasher = crc32fast::Hasher::new();
     content.iter().for_each(|part| hasher.update(part));
     let len: usize = content.iter().map(Bytes::len).sum();
-    debug_assert!(len <= WHOLE_BYTES_MAX, "what is longer goes in pieces");
+    debug_assert!(len <= WHOLE_BYTES_MAX, "a longer message goes in pieces");
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&MAGIC);
     header[4] = kind as u8;
@@ -126,10 +125,10 @@ pub(crate) fn numbered(kind: Kind, number: u64) -> Vec<u8> {
     encode(kind, number.to_le_bytes().to_vec())
 }
 
-/// A message as the frames that carry it: one, or pieces.
+/// The frames of a message: one, or pieces.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    /// What is left of the message: its parts, the last one first.
+    /// The rest of the message in parts, the last one first.
     parts: Vec<Bytes>,
     left: usize,
     total: usize,
@@ -142,13 +141,13 @@ impl Frames {
         Frames { parts: content, left: total, total }
     }
 
-    /// Whether all of it is written.
+    /// Whether no frame is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// Puts the next frame behind `into`, in parts. Returns how many bytes of the message it
-    /// carries, or `None` if there is no more.
+    /// Appends the next frame to `into`, in parts. Returns how many bytes of the message it
+    /// carries, or `None` if no frame is left.
     pub(crate) fn next(&mut self, into: &mut Vec<Bytes>) -> Option<usize> {
         if self.parts.is_empty() {
             return None;
@@ -178,7 +177,7 @@ impl Frames {
         }
     }
 
-    /// All frames one behind the other.
+    /// All frames, concatenated.
     pub(crate) fn concat(mut self) -> Vec<u8> {
         let mut parts = Vec::new();
         while self.next(&mut parts).is_some() {}
@@ -186,7 +185,7 @@ impl Frames {
     }
 }
 
-/// What a header says of its frame.
+/// A decoded header.
 #[derive(Clone, Copy, Debug)]
 struct Header {
     kind: Kind,
@@ -224,20 +223,20 @@ impl Header {
     }
 }
 
-/// A message that arrives in pieces.
+/// A partial message.
 #[derive(Debug)]
 struct Assembly {
     total: usize,
-    /// As long as the pieces so far, the one that is being read included.
+    /// As long as the pieces so far, with the current one.
     content: Vec<u8>,
     /// The part of `content` that has arrived.
     arrived: usize,
-    /// The piece that is being read, and where its part begins.
+    /// The current piece, and where its part begins.
     piece: Option<(Header, usize)>,
 }
 
 impl Assembly {
-    /// Makes room for one more piece: never more than as much again as has arrived, or 2 MiB.
+    /// Allocates for one more piece: at most twice as much as has arrived, or 2 MiB.
     fn begin(&mut self, header: Header) -> Result<(), FrameError> {
         let (start, len) = (self.arrived, header.len - TOTAL_BYTES);
         if len == 0 || len > self.total - start {
@@ -247,13 +246,13 @@ impl Assembly {
             let room = self.total.min(start + GROWTH_BYTES.max(start));
             self.content.reserve_exact(room - start);
         }
-        // Cleared piece by piece, in the processor's cache: cheaper than a copy of what arrives.
+        // Cleared piece by piece, in the processor's cache: cheaper than a copy of the bytes.
         self.content.resize(start + len, 0);
         self.piece = Some((header, start));
         Ok(())
     }
 
-    /// Whether the piece that is being read is here, and sound. Then there is none any more.
+    /// Verifies and ends the current piece if it is complete. Returns whether it was.
     fn end_piece(&mut self) -> Result<bool, FrameError> {
         let Some((header, start)) = self.piece.filter(|_| self.arrived == self.content.len())
         else {
@@ -265,16 +264,15 @@ impl Assembly {
     }
 }
 
-/// Puts messages together from whatever pieces of them arrive.
+/// Reads frames from a byte stream, and assembles messages from their pieces.
 ///
-/// The content of a message gets an allocation of its own, exactly as long as it is, so that a
-/// payload that is kept keeps nothing else alive. Small ones are copied there from the buffer;
-/// large ones are read in place, into room that is made as they arrive: never more than as much
-/// again as has arrived, or 2 MiB.
+/// Each message gets an allocation of its own, of its exact length, so that a payload that is kept
+/// keeps no other bytes alive. Small messages are copied there from the buffer. Large ones are read
+/// in place; their allocation grows as they arrive, at most to twice that, or 2 MiB.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     buffer: Vec<u8>,
-    /// The part of the buffer that has been filled and not yet taken.
+    /// The unread part of the buffer.
     start: usize,
     end: usize,
     assembly: Option<Assembly>,
@@ -284,7 +282,7 @@ pub(crate) struct FrameReader {
 }
 
 impl FrameReader {
-    /// A reader that takes a hello and nothing larger.
+    /// A reader for the handshake: accepts a hello and nothing larger.
     pub(crate) fn new() -> FrameReader {
         let buffer = vec![0; HANDSHAKE_BUFFER_BYTES];
         FrameReader {
@@ -297,13 +295,13 @@ impl FrameReader {
         }
     }
 
-    /// From now on takes messages of up to `message_max` bytes.
-    pub(crate) fn admit(&mut self, message_max: usize) {
+    /// Accepts messages of up to `message_max` bytes, after the handshake.
+    pub(crate) fn set_len_max(&mut self, message_max: usize) {
         self.buffer.resize(FRAME_BYTES_MAX, 0);
         (self.frame_max, self.message_max) = (WHOLE_BYTES_MAX, message_max);
     }
 
-    /// Whether part of a message or frame has arrived and the rest has not.
+    /// Whether a message or frame has arrived in part.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn has_partial_frame(&self) -> bool {
         self.assembly.is_some() || self.start < self.end
@@ -316,7 +314,7 @@ impl FrameReader {
         let room = match &mut self.assembly {
             None => self.buffer.len(),
             Some(Assembly { piece: Some(_), content, arrived, .. }) => {
-                debug_assert_eq!(self.end, 0, "what was here of a piece was taken");
+                debug_assert_eq!(self.end, 0, "the buffered bytes of a piece were taken");
                 let rest = &mut content[*arrived..];
                 let (len, ahead) = (rest.len(), &mut self.buffer[..AHEAD_BYTES]);
                 let read =
@@ -325,7 +323,7 @@ impl FrameReader {
                 self.end = read.saturating_sub(len);
                 return Ok(read);
             }
-            // The next header: what comes behind it is better read in place.
+            // The next header only: the content after it is better read in place.
             Some(_) => self.end + AHEAD_BYTES,
         };
         let room = room.min(self.buffer.len());
@@ -334,7 +332,7 @@ impl FrameReader {
         Ok(read)
     }
 
-    /// The next frame, if all of it has arrived: a message in pieces comes out as a message.
+    /// The next complete frame. A message in pieces comes out as one message.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
             if let Some(assembly) = &mut self.assembly {
@@ -388,7 +386,7 @@ impl FrameReader {
         Ok(Some(Frame { kind: header.kind, content: Bytes::copy_from_slice(content) }))
     }
 
-    /// Begins to read a piece, if enough of it is here to say of which message it is.
+    /// Begins a piece, if its header and the length of its message are here.
     fn begin_piece(&mut self, header: Header) -> Result<bool, FrameError> {
         let mut behind = &self.buffer[self.start + HEADER_BYTES..self.end];
         if header.len <= TOTAL_BYTES {
@@ -420,14 +418,14 @@ mod tests {
         (0..len).map(|at| (at * 31) as u8).collect()
     }
 
-    /// A message of so many bytes, in parts of odd lengths.
+    /// A message of `len` bytes, in parts of odd lengths.
     fn in_frames(len: usize) -> Vec<u8> {
         let message = Bytes::from(content(len));
         let cut = len / 3 + len % 2;
         Frames::of(vec![message.slice(..cut), Bytes::new(), message.slice(cut..)]).concat()
     }
 
-    /// A source that gives at most so many bytes at a time.
+    /// A source that returns at most that many bytes at a time.
     struct Trickle<'a>(&'a [u8], usize);
 
     impl Read for Trickle<'_> {
@@ -455,7 +453,7 @@ mod tests {
         let stream: Vec<u8> = lens.iter().flat_map(|&len| in_frames(len)).collect();
         for piece in [1, 7, 19, 1000, 64 << 10, usize::MAX] {
             let mut reader = FrameReader::new();
-            reader.admit(1_000_000);
+            reader.set_len_max(1_000_000);
             let frames = read_all(&mut reader, Trickle(&stream, piece)).unwrap();
             assert!(
                 frames.iter().zip(lens).all(|(frame, len)| frame.content == content(len)),
@@ -478,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_cannot_send_more_than_a_hello() {
+    fn an_unknown_peer_cannot_send_more_than_a_hello() {
         let long = encode(Kind::Hello, content(HELLO_BYTES_MAX + 1));
         let refused = FrameError::TooLong { len: HELLO_BYTES_MAX + 1, len_max: HELLO_BYTES_MAX };
         assert_eq!(read_all(&mut FrameReader::new(), &long[..]), Err(refused));
@@ -502,7 +500,7 @@ mod tests {
         let stream = parts.concat();
         for piece in [1, 1000, usize::MAX] {
             let mut reader = FrameReader::new();
-            reader.admit(300_000);
+            reader.set_len_max(300_000);
             let all = read_all(&mut reader, Trickle(&stream, piece)).unwrap();
             let (large, small): (Vec<_>, Vec<_>) =
                 all.iter().partition(|frame| frame.content.len() > 100_000);
@@ -526,7 +524,7 @@ mod tests {
     fn pieces_that_make_no_message_are_refused() {
         let read = |stream: Vec<u8>| {
             let mut reader = FrameReader::new();
-            reader.admit(1 << 20);
+            reader.set_len_max(1 << 20);
             read_all(&mut reader, &stream[..])
         };
         assert_eq!(read(piece(100, 0)), Err(FrameError::Piece), "it carries nothing");
@@ -552,7 +550,7 @@ mod tests {
             let mut stream = Frames::of(vec![Bytes::from(vec![0; message])]).concat();
             stream.truncate(HEADER_BYTES + TOTAL_BYTES + sent);
             let mut reader = FrameReader::new();
-            reader.admit(32 << 20);
+            reader.set_len_max(32 << 20);
             assert_eq!(read_all(&mut reader, &stream[..]).unwrap(), []);
             let room = reader.assembly.as_ref().map_or(0, |assembly| assembly.content.capacity());
             assert!(room <= sent + sent.max(GROWTH_BYTES), "{sent} bytes sent, room for {room}");

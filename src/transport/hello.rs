@@ -1,4 +1,4 @@
-//! What two nodes tell each other before anything else, and who is turned away.
+//! The handshake: the hello of each side, the checks on it, and the reasons of a rejection.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -17,46 +17,49 @@ const PROTOCOL: u32 = 2;
 pub(crate) const GROUP_BYTES_MAX: usize = 63;
 /// The most members that a hello names.
 pub(crate) const MEMBERS_MAX: usize = 63;
-/// A flag: the log of the speaker is not complete, so that it asks to be let in from another data
-/// directory.
+/// A flag: the log of the sender is incomplete, so it may come from another data directory.
 const INCOMPLETE: u8 = 1;
 /// The flags that this version knows.
 const FLAGS: u8 = INCOMPLETE;
 /// Bytes before the name of the group.
 const FIXED_BYTES: usize = 64;
 
-/// The longest hello that is said.
+/// The longest valid hello.
 pub(crate) const BYTES_MAX: usize =
     FIXED_BYTES + GROUP_BYTES_MAX + 8 * MEMBERS_MAX + ADVERTISED_BYTES_MAX;
 
-/// Who speaks, to whom, and from which copy of its disk.
+/// The first frame of each side: sender, receiver, group, and the data directory of the sender.
 ///
 /// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation,
-/// u64 nonce, u8 flags, u8 length of the group's name, u8 count of members, u8 length of what is
-/// advertised, the name, u64 for each member, ascending, what is advertised; little-endian. The
-/// first 28 bytes have this meaning in every version.
+/// u64 nonce, u8 flags, u8 length of the group's name, u8 count of members, u8 length of the
+/// advertised text, the name, u64 for each member, ascending, the advertised text; little-endian.
+/// The first 28 bytes have this meaning in every version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: u64,
     pub(crate) group: String,
-    /// All members that the speaker was told of, itself included, ascending.
+    /// All members in the configuration of the sender, itself included, ascending.
     pub(crate) members: Arc<[NodeId]>,
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
     pub(crate) identity: DirectoryIdentity,
-    /// Drawn when the transport started. Tells apart two processes that both opened a copy of the
-    /// same disk.
+    /// Random, chosen when the transport started. Tells two processes on copies of one directory
+    /// apart.
     pub(crate) nonce: u64,
-    /// What its host lets every member know: at most 255 bytes, without control characters.
+    /// The advertised text of its host: at most 255 bytes, without control characters.
     pub(crate) advertised: Arc<str>,
 }
 
-/// Why a peer is turned away. Sent back to it, so that both sides can say so.
+/// The incarnation of a directory and the nonce of a process: identifies a process of a node.
+pub(crate) type ProcessId = (u64, u64);
+
+/// Why a peer is rejected. Sent to it, so that both sides can report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[repr(u8)]
 pub(crate) enum HandshakeRejection {
     #[error(
-        "it speaks another version of the protocol: bring all nodes to versions that understand each other"
+        "it speaks another version of the protocol: bring all nodes to versions that understand \
+         each other"
     )]
     Protocol = 1,
     #[error("it belongs to another cluster: one of the two addresses is wrong")]
@@ -68,37 +71,43 @@ pub(crate) enum HandshakeRejection {
     #[error("it is not a member of the group: name it in the builder of every node")]
     NotAMember = 5,
     #[error(
-        "it speaks from another data directory than before, so it may have forgotten its votes: bring that directory back, or set `rejoin_empty` at its builder, with an empty directory. But if the whole group was restored from a backup, the directory that is out of date is that of the node that refuses: open that one so"
+        "it speaks from another data directory than before, so it may have forgotten its votes: \
+         bring that directory back, or set `rejoin_empty` at its builder, with an empty directory. \
+         But if the whole group was restored from a backup, the directory that is out of date is \
+         that of the node that refuses: open that one so"
     )]
     DirectoryChanged = 6,
     #[error(
-        "another process speaks for it, from the same data directory or a copy of it: stop one of the two"
+        "another process speaks for it, from the same data directory or a copy of it: stop one of \
+         the two"
     )]
     Duplicate = 7,
     #[error(
-        "its data directory was opened again since, or a copy of it was: it speaks from an old copy, and comes back as a node whose log is not complete"
+        "its data directory was opened again since, or a copy of it was: it speaks from an old \
+         copy, and comes back as a node whose log is not complete"
     )]
     OutdatedDirectory = 8,
     #[error("its list of members differs: name the same members in the builder of every node")]
     Members = 9,
     #[error(
-        "it sends what is not understood here: bring all nodes to versions that understand each other"
+        "it sends what is not understood here: bring all nodes to versions that understand each \
+         other"
     )]
     Unreadable = 10,
     #[error(
-        "it speaks from a data directory that is not the one known here, and was not found so at the \
-         address that this node has for it: it is let in once it is. If it is a copy that was opened \
-         elsewhere, stop it"
+        "it speaks from a data directory that is not the one known here, and was not found so at \
+         the address that this node has for it: it is let in once it is. If it is a copy that was \
+         opened elsewhere, stop it"
     )]
     Elsewhere = 11,
 }
 
-/// How a node comes to hear a hello.
+/// Who opened the connection of a hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// In answer to its own, at the address that it has for that peer.
+    /// This node, to the configured address of the peer.
     Out,
-    /// On a connection from anywhere.
+    /// The peer, from any address.
     In,
 }
 
@@ -117,7 +126,7 @@ impl HandshakeRejection {
         HandshakeRejection::Elsewhere,
     ];
 
-    /// Whether there is no doubt that it is one, at its own address.
+    /// Whether it is certainly that of a member, at its own address.
     pub(crate) fn is_of_a_member(self) -> bool {
         matches!(
             self,
@@ -149,6 +158,11 @@ impl Hello {
         }
     }
 
+    /// The process that sent it.
+    pub(crate) fn process(&self) -> ProcessId {
+        (self.identity.incarnation, self.nonce)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let len = FIXED_BYTES + self.group.len() + 8 * self.members.len() + self.advertised.len();
         let mut bytes = Vec::with_capacity(len);
@@ -162,7 +176,7 @@ impl Hello {
         }
         let lens = [self.group.len(), self.members.len(), self.advertised.len()];
         let [group, members, advertised] =
-            lens.map(|len| u8::try_from(len).expect("a seat is checked at the start"));
+            lens.map(|len| u8::try_from(len).expect("the context is checked at the start"));
         let flags = if self.identity.complete { 0 } else { INCOMPLETE };
         bytes.extend_from_slice(&[flags, group, members, advertised]);
         bytes.extend_from_slice(self.group.as_bytes());
@@ -171,8 +185,7 @@ impl Hello {
         bytes
     }
 
-    /// Reads what a peer says of itself. Anything that is not understood counts as another version
-    /// of the protocol.
+    /// Decodes a hello. Malformed bytes count as another version of the protocol.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Hello, HandshakeRejection> {
         Hello::fields(bytes).ok_or(HandshakeRejection::Protocol)
     }
@@ -222,8 +235,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*field)
 }
 
-/// Why one of two nodes refuses the other, in words. The nodes are told apart as "it", who is
-/// refused, and whoever says so.
+/// A rejection and its text, in which "it" is the rejected node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct Rejection {
@@ -231,7 +243,7 @@ pub(crate) struct Rejection {
     text: String,
 }
 
-/// What is told of either side of a refusal.
+/// One side of a rejection.
 struct Side<'a> {
     protocol: u32,
     members: &'a [NodeId],
@@ -263,13 +275,13 @@ fn list(members: &[NodeId]) -> String {
     ids.join(", ")
 }
 
-/// Who a hello says it is from, and its version, whatever else is in it.
+/// The version and the claimed sender of a hello of any version.
 pub(crate) fn claim(hello: &[u8]) -> Option<(u32, NodeId)> {
     let (protocol, from) = (hello.first_chunk()?, hello.get(12..20)?.first_chunk()?);
     Some((u32::from_le_bytes(*protocol), NodeId::from(u64::from_le_bytes(*from))))
 }
 
-/// Whom this node expects, and what it knows of them.
+/// The members that this node accepts, and their last known directory and process.
 #[derive(Debug)]
 pub(crate) struct PeerRegistry {
     me: Hello,
@@ -279,8 +291,8 @@ pub(crate) struct PeerRegistry {
 #[derive(Clone, Copy, Debug, Default)]
 struct PeerRecord {
     directory: Option<u128>,
-    /// The newest life of the peer that was met since this node started: its incarnation and nonce.
-    life: (u64, u64),
+    /// The newest process of the peer since this node started.
+    process: ProcessId,
 }
 
 impl PeerRegistry {
@@ -299,8 +311,8 @@ impl PeerRegistry {
         PeerRegistry { me: Hello::new(context, context.node, nonce), peers }
     }
 
-    /// This node speaks so from now on. Returns whether that is from another directory: then it was
-    /// an older copy, and so may be what it knows of peers.
+    /// Sets the identity of this node. Returns whether its directory is another one: then the old
+    /// one was an outdated copy, so the records of peers may be outdated too and are cleared.
     pub(crate) fn introduce(&mut self, identity: DirectoryIdentity) -> bool {
         let is_new =
             std::mem::replace(&mut self.me.identity, identity).directory != identity.directory;
@@ -310,20 +322,20 @@ impl PeerRegistry {
         is_new
     }
 
-    /// What this node says to `peer`.
+    /// The hello of this node to `peer`.
     pub(crate) fn hello_to(&self, peer: NodeId) -> Hello {
         Hello { to: peer, ..self.me.clone() }
     }
 
-    /// Why this node refuses whoever said `hello`, in words.
+    /// The rejection, by this node, of the sender of `hello`.
     pub(crate) fn rejection(&self, reason: HandshakeRejection, hello: &[u8]) -> Rejection {
         let protocol = claim(hello).map_or(0, |(protocol, _)| protocol);
         let theirs = Hello::decode(hello).map_or_else(|_| Arc::default(), |hello| hello.members);
         Rejection::new(reason, &Side { protocol, members: &theirs }, &self.own_side())
     }
 
-    /// A refusal as it is sent: u8 reason, u32 protocol, u64 for each member, little-endian. In
-    /// every version the reason comes first, and there may be nothing behind it.
+    /// A rejection as bytes: u8 reason, u32 protocol, u64 for each member, little-endian. In every
+    /// version the reason comes first; the rest is optional.
     pub(crate) fn refusal(&self, reason: HandshakeRejection) -> Vec<u8> {
         let mut bytes = vec![reason as u8];
         bytes.extend_from_slice(&PROTOCOL.to_le_bytes());
@@ -331,7 +343,7 @@ impl PeerRegistry {
         bytes
     }
 
-    /// Why a peer refuses this node, in words, as its refusal says.
+    /// The rejection, by a peer, of this node.
     pub(crate) fn refused_by(&self, refusal: &[u8]) -> Rejection {
         let (code, mut rest) =
             refusal.split_first().map_or((0, refusal), |(code, rest)| (*code, rest));
@@ -346,16 +358,16 @@ impl PeerRegistry {
         Side { protocol: PROTOCOL, members: &self.me.members }
     }
 
-    /// Whether the node that says `hello` may come in. If so it is known from now on.
+    /// Checks a hello, and records its directory and process.
     pub(crate) fn admit(&mut self, hello: &Hello, way: Way) -> Result<(), HandshakeRejection> {
         self.check(hello, way)?;
-        let DirectoryIdentity { directory, incarnation, .. } = hello.identity;
-        let known = PeerRecord { directory: Some(directory), life: (incarnation, hello.nonce) };
+        let DirectoryIdentity { directory, .. } = hello.identity;
+        let known = PeerRecord { directory: Some(directory), process: hello.process() };
         self.peers.insert(hello.from, known);
         Ok(())
     }
 
-    /// Whether the node that says `hello` may come in, for all that is remembered of it.
+    /// Checks a hello against the configuration and the record of its sender.
     pub(crate) fn check(&self, hello: &Hello, way: Way) -> Result<(), HandshakeRejection> {
         if hello.group != self.me.group && !planted!("a node of another group is let in") {
             return Err(HandshakeRejection::Group);
@@ -363,7 +375,7 @@ impl PeerRegistry {
         if hello.to != self.me.from {
             return Err(HandshakeRejection::WrongNode);
         }
-        // Before the number of the cluster, which is made of the name and the members.
+        // Before the cluster, which is made of the name and the members: a better reason.
         if hello.members != self.me.members {
             return Err(HandshakeRejection::Members);
         }
@@ -375,10 +387,9 @@ impl PeerRegistry {
         if peer.directory.is_some_and(|known| known != directory)
             && !planted!("a wiped disk is let in")
         {
-            // One that is not complete takes the place of the one that was known: it takes no part
-            // before all have let it in, and whoever speaks from the other one is turned away from
-            // now on. So it must be at the address of that peer: a copy that is opened elsewhere
-            // while the peer is down is not.
+            // An incomplete one replaces the known one: it takes no part in the group before all
+            // peers have accepted it, and the known one is rejected from now on. So it must be at
+            // the address of that peer, where a copy that is opened elsewhere is not.
             return match way {
                 _ if complete => Err(HandshakeRejection::DirectoryChanged),
                 Way::In if !planted!("whoever comes in takes the place of a known directory") => {
@@ -387,13 +398,13 @@ impl PeerRegistry {
                 Way::In | Way::Out => Ok(()),
             };
         }
-        if incarnation < peer.life.0 && !planted!("an earlier life is let in") {
+        if incarnation < peer.process.0 && !planted!("an earlier life is let in") {
             return Err(HandshakeRejection::OutdatedDirectory);
         }
-        // One of two openings of the same count is that of a copy. Whoever comes second does not
-        // know what the first one has done since.
-        let is_twin = incarnation == peer.life.0 && hello.nonce != peer.life.1;
-        if is_twin && !planted!("the second of two openings of the same count is let in") {
+        // Two processes of one incarnation: one runs on a copy. The second one lacks the writes of
+        // the first.
+        let is_copy = incarnation == peer.process.0 && hello.nonce != peer.process.1;
+        if is_copy && !planted!("the second of two openings of the same count is let in") {
             return Err(HandshakeRejection::OutdatedDirectory);
         }
         Ok(())
@@ -421,7 +432,7 @@ mod tests {
         Hello { advertised: "broker-2:9876".into(), ..Hello::new(&context(2), NodeId::from(1), 77) }
     }
 
-    /// One that only hears who comes in.
+    /// A registry that checks inbound hellos only.
     struct Incoming(PeerRegistry);
 
     impl Incoming {
@@ -476,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_peer_itself_comes_in() {
+    fn only_the_peer_itself_is_admitted() {
         let mut known = Incoming(PeerRegistry::new(&context(1), 1));
         assert_eq!(known.admit(&Hello { cluster: 9, ..hello() }), Err(HandshakeRejection::Cluster));
         assert_eq!(
@@ -503,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wiped_disk_and_an_old_life_are_turned_away() {
+    fn a_wiped_disk_and_an_old_process_are_rejected() {
         let mut remembering = context(1);
         remembering.known = vec![(NodeId::from(2), 55)];
         assert_eq!(
@@ -512,15 +523,15 @@ mod tests {
         );
 
         let mut known = Incoming(PeerRegistry::new(&context(1), 1));
-        let in_life = |incarnation, nonce| Hello {
+        let of_process = |incarnation, nonce| Hello {
             identity: DirectoryIdentity { directory: 2, incarnation, complete: true },
             nonce,
             ..hello()
         };
-        assert_eq!(known.admit(&in_life(5, 77)), Ok(()));
-        assert_eq!(known.admit(&in_life(5, 78)), Err(HandshakeRejection::OutdatedDirectory));
-        assert_eq!(known.admit(&in_life(6, 79)), Ok(()));
-        assert_eq!(known.admit(&in_life(5, 77)), Err(HandshakeRejection::OutdatedDirectory));
+        assert_eq!(known.admit(&of_process(5, 77)), Ok(()));
+        assert_eq!(known.admit(&of_process(5, 78)), Err(HandshakeRejection::OutdatedDirectory));
+        assert_eq!(known.admit(&of_process(6, 79)), Ok(()));
+        assert_eq!(known.admit(&of_process(5, 77)), Err(HandshakeRejection::OutdatedDirectory));
         let from = |directory, complete| Hello {
             identity: DirectoryIdentity { directory, incarnation: 1, complete },
             ..hello()
@@ -531,7 +542,7 @@ mod tests {
             Err(HandshakeRejection::Elsewhere),
             "it may be a copy"
         );
-        assert_eq!(known.admit(&in_life(6, 79)), Ok(()), "and takes nobody's place");
+        assert_eq!(known.admit(&of_process(6, 79)), Ok(()), "and takes nobody's place");
         assert_eq!(
             known.0.admit(&from(3, false), Way::Out),
             Ok(()),
@@ -539,7 +550,7 @@ mod tests {
         );
         assert_eq!(known.admit(&from(3, false)), Ok(()), "by now it is known");
         assert_eq!(
-            known.admit(&in_life(7, 80)),
+            known.admit(&of_process(7, 80)),
             Err(HandshakeRejection::DirectoryChanged),
             "its place is taken"
         );
@@ -560,7 +571,8 @@ mod tests {
         other.addresses.push((NodeId::from(9), String::new()));
         let (ours, theirs) = (PeerRegistry::new(&context(1), 1), PeerRegistry::new(&other, 2));
         let hello = theirs.hello_to(NodeId::from(1)).encode();
-        let text = "its list of members differs (1, 2, 3, 9 instead of 1, 2, 3): name the same members in the builder of every node";
+        let text = "its list of members differs (1, 2, 3, 9 instead of 1, 2, 3): \
+                    name the same members in the builder of every node";
         assert_eq!(ours.rejection(HandshakeRejection::Members, &hello).to_string(), text);
         assert_eq!(theirs.refused_by(&ours.refusal(HandshakeRejection::Members)).to_string(), text);
         let old = [&1_u32.to_le_bytes()[..], &hello[4..]].concat();

@@ -14,27 +14,27 @@ use crate::primitives::Mutex;
 /// A network between nodes of the same process. Clones are the same network.
 ///
 /// Messages are delivered at once, on the thread that sends them. A message is lost if a cut lies
-/// between the two nodes, if nobody sits at the other end, or if that node is too busy to take it;
-/// the sender is told that the peer is unreachable.
+/// between the two nodes, if the other one is not attached, or if it is busy. The peer is reported
+/// unreachable to the sender.
 #[derive(Clone, Default)]
 pub struct MemoryNetwork(Arc<Mutex<NetworkState>>);
 
 #[derive(Default)]
 struct NetworkState {
-    seats_so_far: u64,
-    chairs: Vec<Endpoint>,
+    attached_so_far: u64,
+    endpoints: Vec<Endpoint>,
     isolated: HashSet<NodeId>,
     /// Both directions of every pair that cannot reach each other.
     cut: HashSet<(NodeId, NodeId)>,
 }
 
-/// A node that has taken its seat.
+/// A started transport.
 struct Endpoint {
     number: u64,
     context: TransportContext,
-    acquaintances: PeerRegistry,
-    /// The numbers of the chairs whose hello was accepted here, and ours there.
-    met: Vec<u64>,
+    registry: PeerRegistry,
+    /// The numbers of the connected endpoints: both sides accepted the hello of the other.
+    connected: Vec<u64>,
 }
 
 impl MemoryNetwork {
@@ -43,19 +43,19 @@ impl MemoryNetwork {
         MemoryNetwork::default()
     }
 
-    /// A place for `node`, to be given to its builder. A node that comes back takes a new one,
-    /// which replaces the old.
+    /// A transport for the builder of `node`. A node that restarts takes a new one, which replaces
+    /// the old.
     pub fn transport(&self, node: NodeId) -> MemoryTransport {
         MemoryTransport {
             network: self.clone(),
             node,
-            chair: None,
+            endpoint: None,
             addressed: Vec::new(),
             lost: Vec::new(),
         }
     }
 
-    /// Cuts `node` off from everybody, until [`rejoin`](MemoryNetwork::rejoin) or
+    /// Cuts `node` off from all others, until [`rejoin`](MemoryNetwork::rejoin) or
     /// [`heal`](MemoryNetwork::heal).
     pub fn isolate(&self, node: NodeId) {
         self.0.lock().isolated.insert(node);
@@ -69,36 +69,38 @@ impl MemoryNetwork {
     /// Cuts every node of `one` off from every node of `other`, both ways, until
     /// [`heal`](MemoryNetwork::heal).
     pub fn partition(&self, one: &[NodeId], other: &[NodeId]) {
-        let mut wires = self.0.lock();
+        let mut state = self.0.lock();
         for &a in one {
             for &b in other {
-                wires.cut.extend([(a, b), (b, a)]);
+                state.cut.extend([(a, b), (b, a)]);
             }
         }
     }
 
     /// Removes every cut.
     pub fn heal(&self) {
-        let mut wires = self.0.lock();
-        wires.isolated.clear();
-        wires.cut.clear();
+        let mut state = self.0.lock();
+        state.isolated.clear();
+        state.cut.clear();
     }
 }
 
 impl fmt::Debug for MemoryNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wires = self.0.lock();
-        let nodes: Vec<NodeId> = wires.chairs.iter().map(|chair| chair.context.node).collect();
+        let state = self.0.lock();
+        let nodes: Vec<NodeId> =
+            state.endpoints.iter().map(|endpoint| endpoint.context.node).collect();
         f.debug_struct("MemoryNetwork")
             .field("nodes", &nodes)
-            .field("isolated", &wires.isolated)
-            .field("cut", &wires.cut)
+            .field("isolated", &state.isolated)
+            .field("cut", &state.cut)
             .finish()
     }
 }
 
 impl NetworkState {
-    /// Where a message from the chair `number` at node `from` to node `to` arrives, if it does.
+    /// The inbox for a message from the endpoint `number` of node `from` to node `to`, if
+    /// connected.
     fn route(&self, number: u64, from: NodeId, to: NodeId) -> Option<&Inbox> {
         if self.isolated.contains(&from)
             || self.isolated.contains(&to)
@@ -106,47 +108,48 @@ impl NetworkState {
         {
             return None;
         }
-        let chair = self
-            .chairs
+        let endpoint = self
+            .endpoints
             .iter()
-            .find(|chair| chair.context.node == to && chair.met.contains(&number))?;
-        Some(&chair.context.inbox)
+            .find(|endpoint| endpoint.context.node == to && endpoint.connected.contains(&number))?;
+        Some(&endpoint.context.inbox)
     }
 
-    /// Seats a node and introduces it to everybody here. Returns whom to tell what.
+    /// Attaches a node, in place of an earlier endpoint of it. Returns the events to deliver.
     fn attach(&mut self, number: u64, context: TransportContext) -> Vec<(Inbox, TransportEvent)> {
         let place =
             |context: &TransportContext| (context.node, context.cluster, context.group.clone());
         let earlier = self
-            .chairs
+            .endpoints
             .iter()
-            .find(|chair| place(&chair.context) == place(&context))
-            .map(|chair| chair.number);
+            .find(|endpoint| place(&endpoint.context) == place(&context))
+            .map(|endpoint| endpoint.number);
         if let Some(earlier) = earlier {
             self.detach(earlier);
         }
         self.put(Endpoint {
             number,
-            acquaintances: PeerRegistry::new(&context, 0),
+            registry: PeerRegistry::new(&context, 0),
             context,
-            met: Vec::new(),
+            connected: Vec::new(),
         })
     }
 
     fn put(&mut self, mut new: Endpoint) -> Vec<(Inbox, TransportEvent)> {
-        let mut news = Vec::new();
-        for other in &mut self.chairs {
+        let mut events = Vec::new();
+        for other in &mut self.endpoints {
             if other.context.group != new.context.group
                 || other.context.cluster != new.context.cluster
             {
                 continue;
             }
             let (here, there) = (new.context.node, other.context.node);
-            // A chair is the address of its node: who sits there was found where it should be.
-            let heard = other.acquaintances.admit(&new.acquaintances.hello_to(there), Way::Out);
-            let answered = new.acquaintances.admit(&other.acquaintances.hello_to(here), Way::Out);
+            // An endpoint is the address of its node, so both hellos are as of outbound
+            // connections.
+            let heard = other.registry.admit(&new.registry.hello_to(there), Way::Out);
+            let answered = new.registry.admit(&other.registry.hello_to(here), Way::Out);
             if heard == Err(HandshakeRejection::OutdatedDirectory) {
-                news.push((new.context.inbox.clone(), TransportEvent::OutdatedDirectory(there)));
+                events.push((new.context.inbox.clone(), TransportEvent::OutdatedDirectory(there)));
             }
             let refusal = heard
                 .map_err(|why| (there, here, why))
@@ -155,9 +158,9 @@ impl NetworkState {
                 log::warn!("{}node {refusing} refuses node {refused}: {why}", log_prefix());
                 continue;
             }
-            new.met.push(other.number);
-            other.met.push(new.number);
-            let met = |peer, of: &TransportContext| TransportEvent::PeerIdentified {
+            new.connected.push(other.number);
+            other.connected.push(new.number);
+            let identified = |peer, of: &TransportContext| TransportEvent::PeerIdentified {
                 peer,
                 directory: of.identity.directory,
             };
@@ -169,54 +172,56 @@ impl NetworkState {
                 (&other.context.inbox, here, &new.context),
                 (&new.context.inbox, there, &other.context),
             ] {
-                news.extend(
-                    [met(peer, context), advertised(peer, context)]
-                        .map(|arrival| (inbox.clone(), arrival)),
+                events.extend(
+                    [identified(peer, context), advertised(peer, context)]
+                        .map(|event| (inbox.clone(), event)),
                 );
             }
         }
-        self.chairs.push(new);
-        news
+        self.endpoints.push(new);
+        events
     }
 
-    /// Whoever sits there speaks so from now on.
+    /// Changes the identity of an endpoint.
     fn introduce(
         &mut self,
         number: u64,
         identity: DirectoryIdentity,
     ) -> Vec<(Inbox, TransportEvent)> {
-        let Some(at) = self.chairs.iter().position(|chair| chair.number == number) else {
+        let Some(at) = self.endpoints.iter().position(|endpoint| endpoint.number == number) else {
             return Vec::new();
         };
-        self.chairs[at].context.identity = identity;
-        if !self.chairs[at].acquaintances.introduce(identity) {
+        self.endpoints[at].context.identity = identity;
+        if !self.endpoints[at].registry.introduce(identity) {
             return Vec::new();
         }
-        let mut chair = self.chairs.remove(at);
-        chair.met.clear();
+        let mut endpoint = self.endpoints.remove(at);
+        endpoint.connected.clear();
         self.detach(number);
-        self.put(chair)
+        self.put(endpoint)
     }
 
-    /// Whoever sits there neither hears nor reaches anybody any more.
+    /// Removes an endpoint and its connections.
     fn detach(&mut self, number: u64) {
-        self.chairs.retain(|chair| chair.number != number);
-        self.chairs.iter_mut().for_each(|chair| chair.met.retain(|&met| met != number));
+        self.endpoints.retain(|endpoint| endpoint.number != number);
+        self.endpoints
+            .iter_mut()
+            .for_each(|endpoint| endpoint.connected.retain(|&other| other != number));
     }
 }
 
-fn tell(news: Vec<(Inbox, TransportEvent)>) {
-    for (inbox, news) in news {
-        inbox.put(news);
+fn deliver(events: Vec<(Inbox, TransportEvent)>) {
+    for (inbox, event) in events {
+        inbox.put(event);
     }
 }
 
-/// The place of one node in a [`MemoryNetwork`].
+/// The transport of one node of a [`MemoryNetwork`].
 pub struct MemoryTransport {
     network: MemoryNetwork,
     node: NodeId,
-    chair: Option<(u64, Inbox)>,
-    /// Emptied with every batch; kept for their room.
+    endpoint: Option<(u64, Inbox)>,
+    /// Empty between two calls; kept for their capacity.
     addressed: Vec<(Option<Inbox>, Message)>,
     lost: Vec<NodeId>,
 }
@@ -224,41 +229,43 @@ pub struct MemoryTransport {
 impl Transport for MemoryTransport {
     fn start(&mut self, context: TransportContext) -> io::Result<()> {
         if context.node != self.node {
-            let told =
-                format!("this is the place of node {}, not of node {}", self.node, context.node);
+            let told = format!(
+                "this is the transport of node {}, not of node {}",
+                self.node, context.node
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
         }
         context.check_advertised()?;
         let inbox = context.inbox.clone();
-        let (number, news) = {
-            let mut wires = self.network.0.lock();
-            wires.seats_so_far += 1;
-            let number = wires.seats_so_far;
-            (number, wires.attach(number, context))
+        let (number, events) = {
+            let mut state = self.network.0.lock();
+            state.attached_so_far += 1;
+            let number = state.attached_so_far;
+            (number, state.attach(number, context))
         };
-        self.chair = Some((number, inbox));
-        tell(news);
+        self.endpoint = Some((number, inbox));
+        deliver(events);
         Ok(())
     }
 
     fn introduce(&mut self, identity: DirectoryIdentity) {
-        let Some((number, _)) = self.chair else { return };
-        let news = self.network.0.lock().introduce(number, identity);
-        tell(news);
+        let Some((number, _)) = self.endpoint else { return };
+        let events = self.network.0.lock().introduce(number, identity);
+        deliver(events);
     }
 
     fn send(&mut self, messages: &mut Vec<Message>) {
-        let Some((number, own_inbox)) = &self.chair else { return messages.clear() };
+        let Some((number, own_inbox)) = &self.endpoint else { return messages.clear() };
         {
-            let wires = self.network.0.lock();
+            let state = self.network.0.lock();
             let addressed = messages.drain(..).filter(|message| message.from() == self.node);
             self.addressed.extend(
                 addressed.map(|message| {
-                    (wires.route(*number, self.node, message.to()).cloned(), message)
+                    (state.route(*number, self.node, message.to()).cloned(), message)
                 }),
             );
         }
-        // Nothing is locked from here on: whoever takes the message may send, cut or stop.
+        // No lock from here on: the receiver of a message may send, cut or stop.
         for (inbox, message) in self.addressed.drain(..) {
             let to = message.to();
             let taken = inbox.is_some_and(|inbox| inbox.deliver(message));
@@ -272,7 +279,7 @@ impl Transport for MemoryTransport {
     }
 
     fn stop(&mut self) {
-        if let Some((number, _)) = self.chair.take() {
+        if let Some((number, _)) = self.endpoint.take() {
             self.network.0.lock().detach(number);
         }
     }
@@ -288,7 +295,7 @@ impl fmt::Debug for MemoryTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryTransport")
             .field("node", &self.node)
-            .field("seated", &self.chair.is_some())
+            .field("started", &self.endpoint.is_some())
             .finish()
     }
 }
@@ -303,21 +310,21 @@ mod tests {
         arrivals: Arc<Mutex<Vec<TransportEvent>>>,
     }
 
-    fn attach(node: u64, inbox: Inbox) -> TransportContext {
+    fn context(node: u64, inbox: Inbox) -> TransportContext {
         let addresses = (1..=3).map(|id| (NodeId::from(id), String::new())).collect();
         let no_threads = Spawner::new(|_, _| Err(io::ErrorKind::Unsupported.into()));
         TransportContext::new(NodeId::from(node), "orders", addresses, inbox, no_threads)
     }
 
     impl Node {
-        fn seated(
+        fn started(
             network: &MemoryNetwork,
             node: u64,
             change: impl FnOnce(&mut TransportContext),
         ) -> Node {
             let arrivals = Arc::new(Mutex::new(Vec::new()));
             let recording_inbox = arrivals.clone();
-            let mut context = attach(
+            let mut context = context(
                 node,
                 Inbox::new(move |arrival| {
                     recording_inbox.lock().push(arrival);
@@ -335,7 +342,7 @@ mod tests {
             self.arrivals.lock().clear();
             let from = self.transport.node;
             let others = (1..=3).map(NodeId::from).filter(|&to| to != from);
-            self.transport.send(&mut others.map(|to| Message::specimen(from, to, 1, 10)).collect());
+            self.transport.send(&mut others.map(|to| Message::sample(from, to, 1, 10)).collect());
             let reports = self.arrivals.lock();
             let unreachable = reports.iter().map(|arrival| {
                 if let TransportEvent::Unreachable(peer) = arrival { peer.get() } else { 0 }
@@ -353,7 +360,7 @@ mod tests {
     }
 
     fn three(network: &MemoryNetwork) -> [Node; 3] {
-        [1, 2, 3].map(|node| Node::seated(network, node, |_| ()))
+        [1, 2, 3].map(|node| Node::started(network, node, |_| ()))
     }
 
     #[test]
@@ -389,10 +396,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_comes_back_takes_its_seat_again_and_the_old_one_is_void() {
+    fn a_node_that_restarts_replaces_its_old_endpoint() {
         let network = MemoryNetwork::new();
         let [mut one, mut old, _three] = three(&network);
-        let new = Node::seated(&network, 2, |context| context.identity.incarnation = 2);
+        let new = Node::started(&network, 2, |context| context.identity.incarnation = 2);
         assert!(one.send_to_all().is_empty());
         assert_eq!((old.messages(), new.messages()), (0, 1));
         assert_eq!(old.send_to_all(), [1, 3], "a process that has been replaced reaches nobody");
@@ -407,20 +414,21 @@ mod tests {
     fn those_who_meet_learn_of_each_other_and_a_wiped_disk_stays_outside() {
         let network = MemoryNetwork::new();
         let mut one =
-            Node::seated(&network, 1, |context| context.known = vec![(NodeId::from(3), 55)]);
-        let two = Node::seated(&network, 2, |context| context.advertised = "two".to_owned());
-        let _three = Node::seated(&network, 3, |context| {
+            Node::started(&network, 1, |context| context.known = vec![(NodeId::from(3), 55)]);
+        let two = Node::started(&network, 2, |context| context.advertised = "two".to_owned());
+        let _three = Node::started(&network, 3, |context| {
             context.identity = DirectoryIdentity { directory: 56, incarnation: 1, complete: true }
         });
         let told = |node: &Node| format!("{:?}", node.arrivals.lock());
         let met = |peer, directory, text| {
             format!(
-                "Met {{ peer: node {peer}, directory: {directory} }}, Advertised {{ peer: node {peer}, text: {text:?} }}"
+                "PeerIdentified {{ peer: node {peer}, directory: {directory} }}, \
+                 Advertised {{ peer: node {peer}, text: {text:?} }}"
             )
         };
         assert_eq!(told(&one), format!("[{}]", met(2, 2, "two")));
         assert_eq!(told(&two), format!("[{}, {}]", met(1, 1, ""), met(3, 56, "")));
-        let mut forger = attach(4, Inbox::new(|_| true));
+        let mut forger = context(4, Inbox::new(|_| true));
         forger.advertised = "two\nlines".to_owned();
         assert_eq!(
             network.transport(4.into()).start(forger).unwrap_err().kind(),
@@ -433,7 +441,7 @@ mod tests {
     fn groups_on_one_network_do_not_hear_each_other() {
         let network = MemoryNetwork::new();
         let [mut one, two, _three] = three(&network);
-        let elsewhere = Node::seated(&network, 2, |context| context.group = "payments".into());
+        let elsewhere = Node::started(&network, 2, |context| context.group = "payments".into());
         assert!(one.send_to_all().is_empty());
         assert_eq!((two.messages(), elsewhere.messages()), (1, 0));
     }
@@ -450,7 +458,7 @@ mod tests {
             }
             false
         });
-        let mut context = attach(2, look);
+        let mut context = context(2, look);
         context.identity.incarnation = 2;
         curious.start(context).unwrap();
         assert_eq!(one.send_to_all(), [2]);

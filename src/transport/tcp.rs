@@ -1,135 +1,95 @@
 //! Messages over TCP: one connection to every peer, and one from every peer.
 //!
-//! Each direction of a pair of nodes has a connection of its own, opened by the node that sends. A
-//! thread for each peer connects, writes whatever has queued up, and connects anew when the
-//! connection breaks ([`link`]). A thread accepts, and each connection that was accepted has a
-//! thread that reads ([`listener`]). Nothing polls: an idle transport sleeps, but for two looks a
-//! second at each connection ([`outbound`]).
+//! Each direction of a pair of nodes has its own connection, opened by the node that sends. A
+//! thread for each peer connects, writes its queue, and reconnects ([`peer_sender`]). One thread
+//! accepts ([`listener`]), and each accepted connection has a thread that reads ([`inbound`]). An
+//! idle transport sleeps, but for two probes a second of each connection ([`outbound`]).
 //!
-//! A connection opens with a hello in both directions; who is turned away is told why, and so are
-//! the log and the node's status ([`refusals`]). There is no encryption and no proof of identity
-//! here: the network between the nodes must be trusted.
+//! A connection begins with a hello in both directions. A rejected node is sent the reason; the log
+//! and the node's status show it too ([`refusals`]). There is no encryption and no authentication:
+//! the network between the nodes must be trusted.
 //!
 //! # Slow connections
 //!
 //! Heartbeats, votes and acknowledgements go before batches, and a batch of more than 64 KiB goes
-//! in pieces of that size. So none of them waits behind more than 256 KiB of batches: a round of
-//! 128 KiB at most that is being written, 64 KiB that the operating system has taken and not sent,
-//! and what it takes at once beyond that. A connection that is slow is kept as long as anything
-//! arrives; one on which nothing is heard for two seconds is given up, as is an attempt to connect
-//! after one. So nodes whose network has come back are connected within two seconds.
+//! in pieces of that size. So an urgent message waits behind 256 KiB of batches at most: a round of
+//! up to 128 KiB that is being written, 64 KiB unsent in the operating system, and the bytes that
+//! it accepts beyond that. A slow connection is kept as long as bytes arrive. A connection on which
+//! nothing is heard for two seconds is closed, and an attempt to connect ends after one. So nodes
+//! are connected within two seconds after their network is back.
 //!
-//! # Two processes that speak for one node
+//! # Two processes of one node
 //!
-//! A directory that was copied, and started twice, is two processes of one node. Whoever comes
-//! second is refused while the first one's connection is open and answers, whatever its incarnation
-//! says: it is asked, and has two seconds. The connection of a process that has ended is closed by
-//! its operating system at once, so its successor does not wait; after a loss of power it waits
-//! until those two seconds are over. If nobody can reach the first one any more, the second is let
-//! in: nothing tells it from a restart.
+//! Two copies of one directory, both started, are two processes of one node. The second one is
+//! rejected while the first one is connected and answers a ping within two seconds, whatever the
+//! incarnations. The operating system closes the connections of a process that has ended, so its
+//! successor does not wait; after a power loss it waits for those two seconds. If no node can reach
+//! the first process any more, the second is let in: it looks like a restart.
 //!
-//! # What it costs to be attacked
+//! # Cost of an attack
 //!
-//! Strangers are bounded by the [`pending`]: less than 1 MiB and 128 threads, whatever their
-//! number. Each member of the group has one connection in: 64 KiB of buffer, and one message of at
-//! most [`Message::BYTES_MAX`], for which room is made as it arrives, never more than as much
-//! again, or 2 MiB; and 14 MiB more while it is taken apart. It may keep that as long as its
-//! connection lasts. What waits for the node is at most 128 MiB for all members together, counted
-//! as it lies in memory; what waits to go out is at most 64 MiB of batches, or one that is larger,
-//! and 8,192 small messages for each.
+//! Unknown peers are bounded by [`pending`]: less than 1 MiB and 128 threads, whatever their
+//! number. Each member of the group has one inbound connection: 64 KiB of buffer, and one message
+//! of at most [`Message::BYTES_MAX`], whose memory grows as it arrives, never to more than twice
+//! that, or 2 MiB; and 14 MiB more while it is decoded. It may hold that as long as its connection
+//! lasts. Messages that wait for the node take at most 128 MiB for all members together, counted as
+//! they lie in memory; messages that wait to be sent take at most 64 MiB of batches, or one larger
+//! batch, and 8,192 small messages for each peer.
 
 mod address;
+mod connection;
+mod context;
+mod inbound;
 mod listener;
 mod outbound;
 mod peer_sender;
 mod pending;
 mod refusals;
 mod resolver;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::io::{self, Write};
-use std::net::TcpStream;
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-
-use socket2::SockRef;
 
 use self::address::check_address;
-use self::listener::{AcceptWaker, InboundConnection, Listener};
-use self::peer_sender::PeerSender;
-use self::pending::PendingConnections;
-use self::refusals::{By, Refusals};
+use self::context::TcpContext;
+use self::inbound::Inbound;
+use self::listener::{AcceptWaker, Listener};
+use self::peer_sender::{PeerSender, PeerSenders};
 use self::resolver::{Lookup, system_lookup};
-use super::frame::{Frame, FrameReader, HELLO_BYTES_MAX};
-use super::hello::{
-    GROUP_BYTES_MAX, HandshakeRejection, Hello, MEMBERS_MAX, PeerRegistry, Rejection, Way, claim,
-};
-use super::{DirectoryIdentity, Inbox, Message, Spawner, Transport, TransportContext};
+use super::hello::{GROUP_BYTES_MAX, MEMBERS_MAX};
+use super::{DirectoryIdentity, Message, Transport, TransportContext};
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
-use crate::primitives::atomic::{AtomicU64, Ordering};
-use crate::primitives::{Condvar, Instant, Mutex};
-
-/// Bytes that may wait for one peer, and how many messages. Beyond that, messages to it are
-/// dropped.
-const QUEUE_BYTES_MAX: usize = 64 << 20;
-const QUEUE_MESSAGES_MAX: usize = 8192;
-
-/// A frame of a stranger is refused by its length before it is read. Every hello that is said fits.
-const _: () = assert!(super::hello::BYTES_MAX <= HELLO_BYTES_MAX);
-
-/// How long a connection may take to be made. The operating system tries again after a second, so
-/// an attempt that was begun while the network was cut is worth no more than that.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the two hellos may take.
-const HELLO_TIMEOUT: Duration =
-    if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
-/// How long another process of a node may take to answer before it is taken to be gone.
-const RIVAL_TIMEOUT: Duration =
-    if cfg!(test) { Duration::from_millis(700) } else { Duration::from_secs(2) };
-/// How often it is looked whether the peer is there that this node is connected to. (Where every
-/// schedule is tried, never.)
-const LOOK_INTERVAL: Duration =
-    Duration::from_millis(if cfg!(all(test, loom)) { 3_600_000 } else { 500 });
-/// How long a peer that was let in may stay silent: it says something twice a second.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
-/// After how long without any acknowledgement the operating system gives a connection up. Behind
-/// our own rule, which it backs; it also ends one whose other end has taken nothing for that long.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
-/// How much the operating system may hold that it has not sent.
-const UNSENT_BYTES_MAX: u32 = 64 << 10;
-/// Least time between two complaints of the same kind.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The transport of a group whose nodes are processes of their own.
 ///
-/// A node listens on its own address of the [`TransportContext`]; host names are resolved whenever
-/// a connection is made, but not more than once in five seconds. What waits for one peer is bounded
-/// at 64 MiB and 8,192 messages; what does not fit is dropped, and so is what waits when a
-/// connection breaks or cannot be made. Broken connections are made anew after 50 ms, then after
-/// longer pauses of up to 500 ms, or at once when the peer itself connects.
+/// A node listens on its own address of the [`TransportContext`]. Host names are resolved for each
+/// attempt to connect, at most once in five seconds. The queue of a peer is bounded at 64 MiB and
+/// 8,192 messages. A message that does not fit is dropped; so is the queue when a connection breaks
+/// or cannot be made. A broken connection is retried after 50 ms, then after pauses of up to 500
+/// ms, or at once when the peer itself connects.
 ///
-/// A connection whose packets vanish is given up after two seconds, so a group whose network is
+/// A connection whose packets are lost is closed after two seconds. So a group whose network is
 /// whole again has a leader within three election timeouts, or five seconds if that is more,
-/// however long it was cut. Heartbeats and votes never wait behind more than 256 KiB of batches, so
-/// a link that carries those well within an election timeout carries batches of any size.
+/// however long it was cut. Heartbeats and votes never wait behind more than 256 KiB of batches: a
+/// link that carries those well within an election timeout carries batches of any size.
 ///
-/// If two processes speak for one node, from copies of one directory, the one that comes second is
-/// refused as long as the first one's connection is open and answers.
+/// If two processes run from copies of one directory, the second one is rejected as long as the
+/// first one is connected and answers.
 pub struct TcpTransport {
     listen: Option<String>,
     lookup: Lookup,
-    tcp: Option<Arc<TcpState>>,
-    /// Emptied with every batch; kept for its room.
+    tcp: Option<TcpState>,
+    /// The peers of dropped messages. Empty between two calls; kept for its capacity.
     lost: Vec<NodeId>,
 }
 
 impl TcpTransport {
-    /// Whether this transport can reach such an address of a peer, or listen at such one of its
-    /// own.
+    /// Checks the form of an address: that of a peer to reach, or this node's own to listen on.
     pub(crate) fn check_address(address: &str, is_own: bool) -> Result<(), String> {
         check_address(address, is_own)
     }
@@ -139,9 +99,8 @@ impl TcpTransport {
         TcpTransport::made(None, system_lookup())
     }
 
-    /// A transport that listens on `address` instead, where the peers know this node by an address
-    /// that is not its own: behind a translation of addresses, or to listen on all interfaces
-    /// (`"0.0.0.0:7001"`).
+    /// A transport that listens on `address` instead of this node's address of the group: behind
+    /// address translation, or to listen on all interfaces (`"0.0.0.0:7001"`).
     pub fn listening_on(address: impl Into<String>) -> TcpTransport {
         TcpTransport::made(Some(address.into()), system_lookup())
     }
@@ -159,34 +118,7 @@ impl Default for TcpTransport {
 
 impl Transport for TcpTransport {
     fn start(&mut self, context: TransportContext) -> io::Result<()> {
-        if self.tcp.is_some() {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "the transport was started already",
-            ));
-        }
-        if context.group.len() > GROUP_BYTES_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the name of a group has at most 63 bytes",
-            ));
-        }
-        context.check_advertised()?;
-        if context.addresses.len() > MEMBERS_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a group has at most 63 members",
-            ));
-        }
-        for (peer, address) in context.addresses.iter().filter(|(node, _)| *node != context.node) {
-            let told = |why| {
-                io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!("the address of node {peer}: {why}"),
-                )
-            };
-            check_address(address, false).map_err(told)?;
-        }
+        self.check_start(&context)?;
         let own = context
             .addresses
             .iter()
@@ -205,14 +137,15 @@ impl Transport for TcpTransport {
         {
             log::warn!(
                 "{}listens on {address:?}, which stands here for an address that only this \
-                 machine reaches: peers \
-                 elsewhere cannot connect. Correct what the name stands for, or listen elsewhere (TcpTransport::listening_on)",
+                 machine reaches: peers elsewhere cannot connect. Correct what the name stands \
+                 for, or listen elsewhere (TcpTransport::listening_on)",
                 log_prefix()
             );
         }
-        let tcp = Arc::new(TcpState::new(&context, &self.lookup, listener.accept_waker()?));
-        self.tcp = Some(tcp.clone());
-        self.spawn_threads(&tcp, listener).inspect_err(|_| tcp.stop())
+        let tcp = TcpState::new(&context, &self.lookup, listener.accept_waker()?);
+        let spawned = tcp.spawn_threads(listener).inspect_err(|_| tcp.stop());
+        self.tcp = Some(tcp);
+        spawned
     }
 
     fn send(&mut self, messages: &mut Vec<Message>) {
@@ -224,7 +157,7 @@ impl Transport for TcpTransport {
             }
         }
         for peer in self.lost.drain(..) {
-            tcp.inbox.unreachable(peer);
+            tcp.context.inbox.unreachable(peer);
         }
     }
 
@@ -242,13 +175,27 @@ impl Transport for TcpTransport {
 }
 
 impl TcpTransport {
-    fn spawn_threads(&self, tcp: &Arc<TcpState>, listener: Listener) -> io::Result<()> {
-        for at in 0..tcp.links.len() {
-            let (name, shared) = (format!("to-{}", tcp.links[at].peer), tcp.clone());
-            tcp.spawner.spawn(name, move || shared.links[at].run(&shared))?;
+    fn check_start(&self, context: &TransportContext) -> io::Result<()> {
+        if self.tcp.is_some() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the transport was started already",
+            ));
         }
-        let shared = tcp.clone();
-        tcp.spawner.spawn("accept", move || listener.run(&shared))
+        let invalid = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if context.group.len() > GROUP_BYTES_MAX {
+            return invalid("the name of a group has at most 63 bytes".to_owned());
+        }
+        context.check_advertised()?;
+        if context.addresses.len() > MEMBERS_MAX {
+            return invalid("a group has at most 63 members".to_owned());
+        }
+        for (peer, address) in context.addresses.iter().filter(|(node, _)| *node != context.node) {
+            if let Err(why) = check_address(address, false) {
+                return invalid(format!("the address of node {peer}: {why}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -260,276 +207,66 @@ impl Drop for TcpTransport {
 
 impl fmt::Debug for TcpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let node = self.tcp.as_ref().map(|tcp| tcp.node);
+        let node = self.tcp.as_ref().map(|tcp| tcp.context.node);
         f.debug_struct("TcpTransport").field("listen", &self.listen).field("node", &node).finish()
     }
 }
 
-/// What all threads of one transport share.
+/// A started transport.
 struct TcpState {
-    node: NodeId,
-    message_bytes_max: usize,
-    inbox: Inbox,
-    spawner: Spawner,
-    acquaintances: Mutex<PeerRegistry>,
-    links: Vec<PeerSender>,
-    /// The connections that were accepted and are still open.
-    connections: Mutex<Vec<Arc<InboundConnection>>>,
-    /// Those of them that have not been admitted yet.
-    pending: PendingConnections,
-    refusals: Refusals,
-    /// The number of the next ping that asks whether somebody is there.
-    next_ping: AtomicU64,
+    context: Arc<TcpContext>,
+    senders: Arc<PeerSenders>,
+    inbound: Arc<Inbound>,
     accept_waker: AcceptWaker,
-    stopped: Mutex<bool>,
-    stopping: Condvar,
-    /// One for every reason to turn somebody away, and one for what is not even a hello.
-    complaints: [LogRateLimit; HandshakeRejection::ALL.len() + 1],
-    oversize: LogRateLimit,
 }
 
 impl TcpState {
     fn new(context: &TransportContext, lookup: &Lookup, accept_waker: AcceptWaker) -> TcpState {
-        let peers = context.addresses.iter().filter(|(node, _)| *node != context.node);
-        TcpState {
-            node: context.node,
-            message_bytes_max: context.message_bytes_max,
-            inbox: context.inbox.clone(),
-            spawner: context.spawner.clone(),
-            acquaintances: Mutex::new(PeerRegistry::new(context, random())),
-            links: peers
-                .map(|(node, address)| PeerSender::new(*node, address.clone(), lookup.clone()))
-                .collect(),
-            connections: Mutex::default(),
-            pending: PendingConnections::default(),
-            refusals: Refusals::new(context.inbox.clone()),
-            next_ping: AtomicU64::new(1),
-            accept_waker,
-            stopped: Mutex::new(false),
-            stopping: Condvar::new(),
-            complaints: Default::default(),
-            oversize: LogRateLimit::default(),
+        let senders = Arc::new(PeerSenders::new(context, lookup));
+        let context = Arc::new(TcpContext::new(context));
+        let inbound = Arc::new(Inbound::new(context.clone(), senders.clone()));
+        TcpState { context, senders, inbound, accept_waker }
+    }
+
+    fn spawn_threads(&self, listener: Listener) -> io::Result<()> {
+        let spawner = &self.context.spawner;
+        for (at, sender) in self.senders.all().iter().enumerate() {
+            let (context, senders) = (self.context.clone(), self.senders.clone());
+            spawner.spawn(format!("to-{}", sender.peer), move || {
+                senders.all()[at].run(&context);
+            })?;
         }
+        let inbound = self.inbound.clone();
+        spawner.spawn("accept", move || listener.run(&inbound))
     }
 
-    fn link_to(&self, peer: NodeId) -> Option<&PeerSender> {
-        self.links.iter().find(|link| link.peer == peer)
-    }
-
-    /// Judges who says this hello, in answer to that of this node if somebody was `expected`.
-    fn judge(&self, hello: &[u8], expected: Option<NodeId>) -> Result<Hello, Rejection> {
-        self.admit(hello, expected).map_err(|reason| {
-            let why = self.acquaintances.lock().rejection(reason, hello);
-            if let Some(peer) = expected.or_else(|| Some(claim(hello)?.1)) {
-                self.refusals.set(peer, By::Us, why.clone());
-            }
-            why
-        })
-    }
-
-    fn admit(&self, hello: &[u8], expected: Option<NodeId>) -> Result<Hello, HandshakeRejection> {
-        let hello = Hello::decode(hello)?;
-        if expected.is_some_and(|peer| peer != hello.from) {
-            return Err(HandshakeRejection::WrongNode);
-        }
-        let way = if expected.is_some() { Way::Out } else { Way::In };
-        let checked = self.acquaintances.lock().check(&hello, way);
-        // Also beside an older copy: whoever learns that it was outlived takes the place of a node
-        // that has lost its directory, and this one has not, for it is there.
-        if matches!(checked, Ok(()) | Err(HandshakeRejection::OutdatedDirectory))
-            && self.has_rival(&hello, expected.is_none())
-        {
-            return Err(HandshakeRejection::Duplicate);
-        }
-        checked?;
-        let mut acquaintances = self.acquaintances.lock();
-        acquaintances.admit(&hello, way)?;
-        // Reported in the order in which they are let in: a peer may come from another directory
-        // than a moment ago.
-        self.inbox.met(hello.from, hello.identity.directory);
-        self.inbox.advertised(hello.from, &hello.advertised);
-        drop(acquaintances);
-        Ok(hello)
-    }
-
-    /// Whether another process of that node is connected, and answers. On a connection from there,
-    /// or also on the one to there.
-    fn has_rival(&self, hello: &Hello, looks_both_ways: bool) -> bool {
-        let deadline = Instant::now() + RIVAL_TIMEOUT;
-        let connections = self.connections.lock().clone();
-        let number = || self.next_ping.fetch_add(1, Ordering::Relaxed);
-        if connections
-            .iter()
-            .filter(|connection| connection.is_rival_of(hello))
-            .any(|connection| connection.is_there(number(), deadline))
-        {
-            return true;
-        }
-        let life = (hello.identity.incarnation, hello.nonce);
-        looks_both_ways
-            && self
-                .link_to(hello.from)
-                .is_some_and(|link| link.is_answered_by_another(life, deadline))
-    }
-
-    /// Queues a message. False if it was dropped because its peer does not keep up.
+    /// Queues a message. False if it was dropped because the queue of its peer is full.
     fn send(&self, message: Message) -> bool {
         let (to, len) = (message.to(), message.encoded_len());
-        let Some(link) = self.link_to(to).filter(|_| message.from() == self.node) else {
+        let Some(sender) = self.senders.to(to).filter(|_| message.from() == self.context.node)
+        else {
             return true;
         };
-        if len <= self.message_bytes_max {
-            return link.push(message, len);
+        if len <= self.context.message_bytes_max {
+            return sender.push(message, len);
         }
-        if self.oversize.permits() {
-            let limit = self.message_bytes_max;
-            let log_prefix = log_prefix();
-            let what = format!("a message of {len} bytes to node {to}");
-            log::warn!("{log_prefix}dropped {what}, for the limit is {limit}");
-        }
+        self.context.log_oversize(len, to);
         true
     }
 
     fn introduce(&self, identity: DirectoryIdentity) {
-        let is_new = self.acquaintances.lock().introduce(identity);
-        if is_new {
-            self.links.iter().for_each(PeerSender::close_connection);
-            self.connections.lock().iter().for_each(|connection| connection.close());
+        if self.context.introduce(identity) {
+            self.senders.all().iter().for_each(PeerSender::close_connection);
+            self.context.close_connections();
         }
     }
 
     fn stop(&self) {
-        if std::mem::replace(&mut *self.stopped.lock(), true) {
+        if !self.context.stop() {
             return;
         }
-        self.stopping.notify_all();
         self.accept_waker.wake();
-        self.links.iter().for_each(PeerSender::stop);
-        self.connections.lock().iter().for_each(|connection| connection.close());
+        self.senders.all().iter().for_each(PeerSender::stop);
+        self.context.close_connections();
     }
-
-    fn is_stopped(&self) -> bool {
-        *self.stopped.lock()
-    }
-
-    /// Sleeps for `pause`, or less if the transport is stopped meanwhile. Returns whether it is.
-    fn wait_or_stopped(&self, pause: Duration) -> bool {
-        let mut stopped = self.stopped.lock();
-        if !*stopped {
-            self.stopping.wait_for(&mut stopped, pause);
-        }
-        *stopped
-    }
-
-    /// Says, not too often, why a connection was closed. That somebody just hung up is nothing to
-    /// complain of.
-    fn log_rejection(&self, about: &str, why: &ConnectError) {
-        let kind = match why {
-            ConnectError::HandshakeRejection(why) => why.reason as usize,
-            ConnectError::Io(error) if error.kind() == io::ErrorKind::InvalidData => 0,
-            ConnectError::Io(error) => return log::debug!("{}lost {about}: {error}", log_prefix()),
-        };
-        // Of a member that is where it should be, all is told with the refusals of the node. Of
-        // others it helps to know where they are.
-        let is_told =
-            matches!(why, ConnectError::HandshakeRejection(why) if why.reason.is_of_a_member());
-        if !is_told && self.complaints[kind].permits() {
-            log::warn!("{}refused a connection from {about}: {why}", log_prefix());
-        }
-    }
-}
-
-/// Why two nodes that are connected do not talk.
-#[derive(Debug, thiserror::Error)]
-enum ConnectError {
-    #[error("{0}")]
-    HandshakeRejection(Rejection),
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
-
-impl From<Rejection> for ConnectError {
-    fn from(why: Rejection) -> ConnectError {
-        ConnectError::HandshakeRejection(why)
-    }
-}
-
-/// Lets one through, and then none for a while.
-#[derive(Debug, Default)]
-struct LogRateLimit(Mutex<Option<Instant>>);
-
-impl LogRateLimit {
-    fn permits(&self) -> bool {
-        let (mut last, now) = (self.0.lock(), Instant::now());
-        let permitted = last.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL);
-        if permitted {
-            *last = Some(now);
-        }
-        permitted
-    }
-}
-
-/// Sets what both ends of a connection want of it.
-fn configure_stream(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(LOOK_INTERVAL))?;
-    let socket = SockRef::from(stream);
-    #[cfg(target_os = "linux")]
-    {
-        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-        // Not a bound of what was sent and is not acknowledged: that grows with the way.
-        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
-    }
-    #[cfg(not(target_os = "linux"))]
-    socket.set_send_buffer_size(2 * UNSENT_BYTES_MAX as usize)?;
-    Ok(())
-}
-
-fn write_frame(mut stream: &TcpStream, frame: &[u8]) -> io::Result<()> {
-    stream.write_all(frame)
-}
-
-/// Waits for one frame until `deadline`, however slowly it drips.
-fn read_frame(
-    mut stream: &TcpStream,
-    reader: &mut FrameReader,
-    deadline: Instant,
-) -> io::Result<Frame> {
-    loop {
-        if let Some(frame) = reader.next()? {
-            return Ok(frame);
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "it did not introduce itself in time",
-            ));
-        }
-        stream.set_read_timeout(Some(left))?;
-        match reader.read_from(&mut stream) {
-            Ok(0) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "it hung up before it introduced itself",
-                ));
-            }
-            Err(error) if !is_timeout(&error) => return Err(error),
-            _ => {}
-        }
-    }
-}
-
-/// Whether a read ended only because it took long. Not in itself a reason to give a connection up.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-    )
-}
-
-/// A number that nobody else draws.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish()
 }

@@ -1,4 +1,4 @@
-//! Every schedule of one publisher, those who wait for it, and the end.
+//! Every schedule of one publisher, its waiters, and the close.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A member of the group that lies: it was let in, and from then on sends whatever it likes.
+//! A Byzantine member: it completes the handshake, then sends arbitrary messages.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,16 +15,15 @@ use crate::wire::{ANYWHERE, HELLO, Hello, Line, MESSAGE, Message, Rng, frame, he
 /// Frames that are written at once.
 const VOLLEY: usize = 64;
 
-/// Terms that a lie may be told in.
+/// The terms of false messages.
 #[derive(Clone, Copy, PartialEq)]
 enum Terms {
-    /// Any but one that an election could have led to: what is over, what is now, and what no term
-    /// can be.
+    /// Earlier terms, the current one, and impossible ones: none that an election could lead to.
     Implausible,
     Any,
 }
 
-/// A message whose fields say anything, most of it close to the truth.
+/// A message with arbitrary fields, most of them near the truth.
 fn lie(from: u64, to: u64, status: &Status, terms: Terms, rng: &mut Rng) -> Vec<u8> {
     let now = status.term;
     let about = status.end_index + now + 1;
@@ -47,7 +46,7 @@ fn lie(from: u64, to: u64, status: &Status, terms: Terms, rng: &mut Rng) -> Vec<
     message.numbers = [from, to, term, 0, 0, 0, 0, 0, 0, 0];
     (3..10).for_each(|at| message.numbers[at] = number(rng));
     if rng.one_in(2) {
-        // What Raft fills in elsewhere, and what a message of this kind leaves at zero.
+        // Fields that this kind of message leaves at zero.
         message.numbers[6..].fill(0);
     }
     message.numbers[3] = if rng.one_in(2) { now } else { message.numbers[3] };
@@ -84,7 +83,7 @@ fn snapshot(index: u64, term: u64, rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// A wish for batches of the log, as a damaged node has.
+/// A fetch request, as of a node with a corrupt log.
 fn wish(from: u64, to: u64, about: u64, rng: &mut Rng) -> Vec<u8> {
     let start = 1 + rng.below(about);
     let numbers = [
@@ -97,7 +96,7 @@ fn wish(from: u64, to: u64, about: u64, rng: &mut Rng) -> Vec<u8> {
     [&[1, 13, 0, 0, 0, 0, 0, 0][..], &numbers.map(u64::to_le_bytes).concat()].concat()
 }
 
-/// A frame after which the node must hang up: it is no message of this peer to this node.
+/// A frame after which the node must close the connection: no message of this peer to this node.
 fn outrage(from: u64, to: u64, status: &Status, rng: &mut Rng) -> Vec<u8> {
     let lie = lie(from, to, status, Terms::Implausible, rng);
     let at = rng.below(lie.len() as u64) as usize;
@@ -124,8 +123,8 @@ fn outrage(from: u64, to: u64, status: &Status, rng: &mut Rng) -> Vec<u8> {
     }
 }
 
-/// Sends `frames` lies from the liar to node `id`, one outrage after some thousand. Returns how
-/// often the node hung up.
+/// Sends `frames` false messages to node `id`, with an invalid frame after some thousand. Returns
+/// how often the node closed the connection.
 fn bombard(group: &Group, id: u64, frames: u64, rng: &mut Rng) -> u64 {
     let (mut line, mut sent, mut hung_up) = (group.admitted(id), 0, 0);
     while sent < frames {
@@ -136,7 +135,7 @@ fn bombard(group: &Group, id: u64, frames: u64, rng: &mut Rng) -> u64 {
         let offends = rng.one_in(20);
         let last = if offends { outrage(LIAR, id, &status, rng) } else { Vec::new() };
         if line.send(&volley).and_then(|()| line.send(&last)).is_err() || offends {
-            // Whatever came before was read; then nothing more is.
+            // The node has read all before it, and reads no more.
             line.end();
             line.await_hanging_up();
             line = group.admitted(id);
@@ -149,7 +148,7 @@ fn bombard(group: &Group, id: u64, frames: u64, rng: &mut Rng) -> u64 {
     hung_up
 }
 
-/// So many frames at the leader and at a follower, while an honest client is served.
+/// Many frames to the leader and to a follower, while an honest client is served.
 fn lies_in_terms_that_cannot_be(frames: u64) {
     let (group, mut rng) = (Arc::new(Group::open()), Rng::new());
     (0..50).for_each(|_| group.append());
@@ -192,9 +191,9 @@ fn ten_million_lies_disturb_nobody() {
     lies_in_terms_that_cannot_be(10_000_000);
 }
 
-/// Node 1 of three, alone with a hostile third that lies about everything, a new term and its
-/// leader included. Raft believes a member; so this node may follow, lead, or stop because a lie
-/// proves its own log wrong. It never panics, and what it has committed stays.
+/// Node 1 of three, alone with a hostile third whose messages are all false, also about a new term
+/// and its leader. Raft trusts a member, so this node may follow, lead, or stop because a message
+/// contradicts its log. It never panics, and its committed entries stay.
 fn lies_about_everything(frames: u64) {
     let (home, mut rng) =
         (tempfile::tempdir().expect("there is room for temporary files"), Rng::new());
@@ -204,12 +203,12 @@ fn lies_about_everything(frames: u64) {
         seats.iter().map(|seat| seat.local_addr().expect("it is bound").to_string()).collect();
     let Ok([_, _, third]) = <[TcpListener; 3]>::try_from(seats) else { panic!("there are three") };
     let mut known = fill(home.path(), &addresses);
-    let (mut sent, mut lives, mut stopped) = (0, 0, 0);
+    let (mut sent, mut runs, mut stopped) = (0, 0, 0);
     while sent < frames {
         let ledger = open_one(1, home.path(), &addresses);
         let theirs = overheard(&third);
         for _ in 0..rng.below(20) + 5 {
-            // Each time in a later life than before.
+            // Each time with a later incarnation.
             let hello = Hello {
                 from: 3,
                 to: 1,
@@ -226,21 +225,19 @@ fn lies_about_everything(frames: u64) {
             stopped += 1;
         }
         let _ = ledger.shutdown();
-        lives += 1;
+        runs += 1;
     }
     let ledger = open_one(1, home.path(), &addresses);
     save_peer(&ledger, &mut known);
-    assert!(
-        known.keys().copied().eq(ledger.committed()),
-        "nothing was added and nothing is missing"
-    );
+    assert!(known.keys().copied().eq(ledger.committed()), "no entry was added and none is missing");
     println!(
-        "{sent} frames, {lives} lives, {stopped} of them ended because a lie proved the log wrong; {} entries",
+        "{sent} frames, {runs} runs, {stopped} of them ended because a message contradicted the \
+         log; {} entries",
         known.len()
     );
 }
 
-/// Nodes 1 and 2 fill their ledger, and are closed again.
+/// Nodes 1 and 2 append entries, and are closed again.
 fn fill(home: &Path, addresses: &[String]) -> BTreeMap<u64, Vec<u8>> {
     let pair = [1, 2].map(|id| open_one(id, home, addresses));
     for entry in 0..100 {
@@ -270,7 +267,7 @@ fn open_one(id: u64, home: &Path, addresses: &[String]) -> DLedger {
         .expect("a node that was lied to opens")
 }
 
-/// Says `hello` and then lies. Returns how many frames were sent.
+/// Sends `hello` and then false messages. Returns the number of frames.
 fn lie_in_one_life(ledger: &DLedger, address: &str, hello: &Hello, rng: &mut Rng) -> u64 {
     let Ok(mut line) = Line::to(address, Ipv4Addr::LOCALHOST) else { return 0 };
     let _ = line.send(&frame(HELLO, &hello.encode()));
@@ -291,7 +288,7 @@ fn lie_in_one_life(ledger: &DLedger, address: &str, hello: &Hello, rng: &mut Rng
     sent
 }
 
-/// What node 1 says of itself when it connects.
+/// The hello of node 1 when it connects.
 fn overheard(seat: &TcpListener) -> Hello {
     until("node 1 to connect", || {
         let (stream, _) = seat.accept().ok()?;
@@ -302,7 +299,7 @@ fn overheard(seat: &TcpListener) -> Hello {
     })
 }
 
-/// What was committed once stays as it was.
+/// Committed entries stay as they were.
 fn save_peer(ledger: &DLedger, known: &mut BTreeMap<u64, Vec<u8>>) {
     for entry in ledger.read(ledger.committed().start).take(1_000) {
         let entry = entry.expect("it can be read");

@@ -1,8 +1,7 @@
-//! The group under attack: nodes 1, 2 and 3 of five run and hold entries; number 4 belongs to the
-//! hostile side; 5 is not there.
+//! The group under attack: nodes 1, 2 and 3 of five run and hold entries; 4 is hostile; 5 is down.
 //!
-//! So a majority of three needs at least two of the honest, and the one liar cannot make a second
-//! leader or a commit of its own.
+//! A majority of three has at least two honest nodes, so the hostile one cannot elect a second
+//! leader or commit by itself.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,7 +20,7 @@ pub(crate) const LIAR: u64 = 4;
 pub(crate) struct Group {
     nodes: Mutex<Vec<DLedger>>,
     pub(crate) addresses: Vec<String>,
-    /// What the nodes say of themselves to the liar when they connect to it.
+    /// The hellos of the nodes to the hostile one.
     overheard: Arc<Mutex<HashMap<u64, Hello>>>,
     honest: Mutex<Vec<(u64, Vec<u8>)>>,
     appended: Mutex<u64>,
@@ -71,7 +70,7 @@ impl Group {
         builder.transport(Boxed(transport)).open().expect("a node opens")
     }
 
-    /// Lets every node lead once and be followed by the others, so that each of them has met each.
+    /// Lets every node lead once, so that each has connected to each.
     pub(crate) fn introduce(&self) {
         for id in 1..=3 {
             until("a node to lead", || {
@@ -105,7 +104,7 @@ impl Group {
         self.all()[id as usize - 1].clone()
     }
 
-    /// Who leads, as soon as somebody does.
+    /// The leader, as soon as there is one.
     pub(crate) fn leader(&self) -> u64 {
         until("a leader", || {
             self.all()
@@ -116,8 +115,7 @@ impl Group {
         })
     }
 
-    /// One append at whoever leads, again and again until it is acknowledged. Payloads are never
-    /// the same.
+    /// Appends a unique payload at the leader, and retries until it is acknowledged.
     pub(crate) fn append(&self) {
         until("an append to be acknowledged", || {
             let mut appended = self.appended.lock().expect("no test thread panics with it");
@@ -135,7 +133,8 @@ impl Group {
         self.honest.lock().expect("no test thread panics with it").len()
     }
 
-    /// Everything that was acknowledged stands at its place on every node, and no node has stopped.
+    /// Checks that every acknowledged entry is at its place on every node, and that no node has
+    /// stopped.
     #[track_caller]
     pub(crate) fn check(&self) {
         self.append();
@@ -156,19 +155,19 @@ impl Group {
         }
     }
 
-    /// What node `id` has said of itself.
+    /// The last hello of node `id`.
     pub(crate) fn hello_of(&self, id: u64) -> Hello {
         until("a node to introduce itself", || {
             self.overheard.lock().expect("no test thread panics with it").get(&id).cloned()
         })
     }
 
-    /// What the liar says to node `id` to be let in.
+    /// The hello of the hostile member to node `id`.
     pub(crate) fn own_hello(&self, id: u64) -> Hello {
         own_hello(&self.hello_of(id))
     }
 
-    /// A connection on which the liar has been let in.
+    /// A connection on which the hostile member has completed the handshake.
     pub(crate) fn admitted(&self, id: u64) -> Line {
         until("the liar to be let in", || {
             let mut line = Line::to(self.address(id), Ipv4Addr::LOCALHOST).ok()?;
@@ -189,8 +188,8 @@ fn own_hello(theirs: &Hello) -> Hello {
     }
 }
 
-/// Listens where the group looks for the liar: hears what the nodes say of themselves, answers as
-/// is proper, and forgets what they say then.
+/// Listens at the address of the hostile member: records the hellos of the nodes, answers them, and
+/// discards all messages.
 fn overhear(seat: TcpListener, overheard: Arc<Mutex<HashMap<u64, Hello>>>) {
     thread::spawn(move || {
         for stream in seat.incoming().map_while(Result::ok) {
@@ -234,7 +233,7 @@ impl Drop for Client {
     }
 }
 
-/// A transport of any kind as one that a builder takes.
+/// Any transport, as a builder takes it.
 struct Boxed(Box<dyn Transport>);
 
 impl Transport for Boxed {
@@ -251,7 +250,7 @@ impl Transport for Boxed {
     }
 }
 
-/// Waits until `probe` finds what it looks for.
+/// Waits until `probe` returns a value.
 #[track_caller]
 pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! How late heartbeats arrive: a transport that looks at what it delivers.
+//! Measures the delay of heartbeats: a transport that inspects the messages that it delivers.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use dledger::transport::{
 pub(crate) struct Watch(Arc<Mutex<(Duration, Option<Instant>)>>);
 
 impl Watch {
-    /// Forgets what was seen.
+    /// Resets the measurement.
     pub(crate) fn begin(&self) {
         *self.0.lock().expect("nobody panics with it") = Default::default();
     }
@@ -50,7 +50,7 @@ impl Transport for Watched {
                 true
             }
             TransportEvent::PeerIdentified { peer, directory } => {
-                inbox.met(peer, directory);
+                inbox.peer_identified(peer, directory);
                 true
             }
             _ => true,

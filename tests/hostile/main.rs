@@ -1,12 +1,12 @@
-//! Peers that mean harm, at a node that runs: what they send is refused, and costs the node no
-//! entry, no service, and a bounded part of its memory.
+//! Hostile peers of a running node: their bytes are rejected, and cost the node no entry, no
+//! service, and a bounded amount of memory.
 //!
 //! See `README.md`. The protocol is spoken by hand here, from its description alone.
 #![cfg(target_os = "linux")]
 
 mod byzantine;
-mod crowd;
 mod group;
+mod half_open;
 mod heartbeats;
 mod memory;
 mod pieces;

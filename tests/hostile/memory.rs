@@ -1,13 +1,13 @@
-//! How much memory this process takes for itself, and how much more it may take under attack.
+//! The memory of this process, and its bound under attack.
 
 const MIB: u64 = 1 << 20;
 
-/// What one hostile member and any number of strangers can make a node hold at once. From the
-/// limits in `src/transport/tcp`: messages that wait for the node; one message on its way in, and
-/// the room that is made for it, taken apart; what waits to go out to that member; the lobby.
+/// The bound of a node under attack by one hostile member and any number of unknown connections.
+/// The sum of the limits in `src/transport/tcp`: messages that wait for the node; one inbound
+/// message, its growth and its decoded form; the queue to that member; pending connections.
 pub(crate) const BOUND_BYTES: u64 = 128 * MIB + (2 * 97 + 14) * MIB + 64 * MIB + MIB;
 
-/// Memory that is no file, in bytes: the log is mapped, and its pages are not counted.
+/// Anonymous memory, in bytes: without the pages of the mapped log.
 pub(crate) fn anonymous() -> u64 {
     let Ok(pages) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
     let field = |at: usize| {

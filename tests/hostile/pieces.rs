@@ -6,7 +6,7 @@ use crate::group::{Client, Group, LIAR, until};
 use crate::memory::{Growth, anonymous};
 use crate::wire::{MESSAGE, Message, PIECE, PING, PONG, Rng, frame};
 
-/// The largest message there can be, and more.
+/// More than the largest message.
 const LARGEST: u32 = 96 << 20;
 const TOO_LARGE: u32 = 100 << 20;
 
@@ -14,7 +14,7 @@ fn piece(total: u32, part: &[u8]) -> Vec<u8> {
     frame(PIECE, &[&total.to_le_bytes()[..], part].concat())
 }
 
-/// A heartbeat of a term that is over: harmless, and heard.
+/// A heartbeat of an earlier term: valid and harmless.
 fn heartbeat(to: u64) -> Vec<u8> {
     frame(
         MESSAGE,
@@ -30,8 +30,8 @@ fn messages_without_an_end_take_no_more_memory_than_one_message() {
     let growth = Growth::begin();
     let client = Client::of(&group);
     let id = group.leader();
-    // All of the largest message but its last byte; then whatever comes is too much. Ten times, on
-    // ten connections.
+    // All of the largest message but its last byte; any further piece is too long. On ten
+    // connections.
     let before = anonymous();
     for round in 0..10 {
         let mut line = group.admitted(id);
@@ -73,7 +73,7 @@ fn what_is_no_piece_ends_the_connection_and_what_goes_between_pieces_is_heard() 
         frame(PIECE, &[1, 2, 3]),
         [&begun[..], &piece(1000, &rng.bytes(501))].concat(),
         [&begun[..], &piece(1001, &rng.bytes(100))].concat(),
-        // Whole, and no message.
+        // Complete, but not a message.
         [&begun[..], &piece(1000, &rng.bytes(500))].concat(),
     ];
     for outrage in outrages {

@@ -1,5 +1,5 @@
-//! Whoever may not come in: wrong cluster, group, receiver and sender; clones, wiped directories,
-//! old lives; and bytes that are no hello at all.
+//! Rejected handshakes: wrong cluster, group, receiver and sender; clones, wiped directories,
+//! earlier incarnations; and bytes that are no hello.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ const TWIN: u8 = 7;
 const OUTLIVED: u8 = 8;
 const MEMBERS: u8 = 9;
 
-/// Something to say at the door, and the reason for which it is refused. `None`: it is not even a
-/// hello, and the node hangs up, with a reason or without.
+/// The first bytes of a connection, and the reason for their rejection. `None`: no hello at all, so
+/// the node closes the connection, with a reason or without.
 struct Approach {
     bytes: Vec<u8>,
     refusal: Option<u8>,
@@ -32,7 +32,7 @@ fn said(hello: &Hello, refusal: u8) -> Approach {
     Approach { bytes: frame(HELLO, &hello.encode()), refusal: Some(refusal) }
 }
 
-/// What a stranger says that pretends to be an honest node, whose true hello was overheard.
+/// Hellos of an attacker that claims to be an honest node, whose real hello it knows.
 fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
     let same = honest.clone();
     match rng.below(11) {
@@ -51,8 +51,7 @@ fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
         4 => {
             said(&Hello { from: rng.pick(&[0, honest.to, 6, 77, u64::MAX]), ..same }, NOT_A_MEMBER)
         }
-        // Wiped or another disk: whatever life it claims, the directory is not the one that was
-        // met.
+        // A wiped or another disk: whatever its incarnation, the directory is not the known one.
         5 => {
             let incarnation = rng.pick(&[0, 1, honest.incarnation, u64::MAX]);
             said(
@@ -60,16 +59,16 @@ fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
                 OTHER_DIRECTORY,
             )
         }
-        // A clone that runs beside the original, in the same life.
+        // A clone beside the original, of the same incarnation.
         6 => said(&Hello { nonce: honest.nonce.wrapping_add(1 + rng.below(1000)), ..same }, TWIN),
-        // What is left of an earlier life.
+        // An earlier incarnation.
         7 => said(&Hello { incarnation: rng.below(honest.incarnation), ..same }, OUTLIVED),
-        // A list of members that differs, whatever number of a cluster was made of it.
+        // Another list of members, whatever the cluster number.
         8 => {
             let members = (1..=6).filter(|id| *id != 1 + rng.below(5)).collect();
             said(&Hello { members, cluster: rng.next(), ..same }, MEMBERS)
         }
-        // What could forge a line of a log, or is no text.
+        // Text that could forge a log line, or no text.
         9 => said(
             &Hello {
                 advertised: rng.pick(&[&b"two\nlines"[..], b"\x1b[2J", b"\xff"]).to_vec(),
@@ -81,7 +80,7 @@ fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
     }
 }
 
-/// What is no hello.
+/// Bytes that are no hello.
 fn babble(honest: &Hello, rng: &mut Rng) -> Approach {
     let hello = frame(HELLO, &honest.encode());
     let (flipped, len) = (rng.below(hello.len() as u64) as usize, rng.below(600) as usize);
@@ -111,9 +110,9 @@ fn babble(honest: &Hello, rng: &mut Rng) -> Approach {
     Approach { bytes, refusal: None }
 }
 
-/// Says it at the door of node `id`; sees that nobody is let in, for the right reason.
+/// Sends it to node `id`; checks that it is rejected for the right reason.
 fn approach(group: &Group, id: u64, Approach { bytes, refusal }: &Approach) {
-    // This machine may be busy: a connection that was not made was not refused either.
+    // On a busy machine an attempt to connect may fail, which is no rejection.
     let answer = until("a connection to be made", || {
         let mut line = Line::to(group.address(id), Ipv4Addr::LOCALHOST).ok()?;
         let _ = line.send(bytes);
@@ -132,11 +131,11 @@ fn approach(group: &Group, id: u64, Approach { bytes, refusal }: &Approach) {
     }
 }
 
-/// So many approaches at the leader and at a follower, while an honest client is served.
+/// Many handshakes with the leader and with a follower, while an honest client is served.
 fn besiege(approaches: u64) {
     let (group, mut rng) = (Arc::new(Group::open()), Rng::new());
     (0..50).for_each(|_| group.append());
-    // From now on each node knows each other one, its directory and its life.
+    // From now on each node knows the directory and the incarnation of each other one.
     group.introduce();
     let leader = group.leader();
     let growth = Growth::begin();
@@ -172,12 +171,13 @@ fn besiege(approaches: u64) {
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     let growth = growth.check();
     println!(
-        "no hello, then by reason 1 to 9: {counts:?}; {} appends acknowledged meanwhile; {growth} MiB more",
+        "no hello, then by reason 1 to 9: {counts:?}; {} appends acknowledged meanwhile; \
+         {growth} MiB more",
         group.acknowledged()
     );
 }
 
-/// What honest node `from` says to node `to`.
+/// The hello of honest node `from` to node `to`.
 fn pretended(group: &Group, from: u64, to: u64) -> Hello {
     Hello { to, ..group.hello_of(from) }
 }

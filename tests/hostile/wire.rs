@@ -1,4 +1,4 @@
-//! The protocol as somebody speaks it who has read the description and means harm.
+//! The protocol, written from its description for an attacker.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -18,15 +18,15 @@ const HEADER_BYTES: usize = 20;
 /// port of a node that is closed for a moment.
 pub(crate) const ANYWHERE: &str = "127.0.0.100:0";
 
-/// How long a node may take to answer or hang up. Longer than it lets anybody wait.
+/// Timeout for a node to answer or close the connection. Longer than all timeouts of a node.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A frame whose checksums are right.
+/// A frame with correct checksums.
 pub(crate) fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
     [&header(kind, content.len() as u32, crc32fast::hash(content))[..], content].concat()
 }
 
-/// A header whose own checksum is right, whatever it says.
+/// A header with a correct checksum and arbitrary fields.
 pub(crate) fn header(kind: u8, len: u32, crc: u32) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(b"DLG1");
@@ -119,8 +119,7 @@ impl Line {
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
-    /// Reads on until the node hangs up. Until then it says that it reads, or why it does not, and
-    /// nothing else.
+    /// Reads until the node closes the connection. Before that it sends only pongs and a refusal.
     #[track_caller]
     pub(crate) fn await_hanging_up(&mut self) {
         while let Some((kind, _)) = self.hear() {
@@ -131,7 +130,7 @@ impl Line {
         }
     }
 
-    /// The next frame, or `None` if the node has hung up.
+    /// The next frame, or `None` if the node has closed the connection.
     #[track_caller]
     pub(crate) fn hear(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut header = [0; HEADER_BYTES];
@@ -156,7 +155,7 @@ impl Line {
     }
 }
 
-/// A message of the group, with whatever its fields say.
+/// A message of the group, with arbitrary fields.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Message {
     pub(crate) kind: u8,
@@ -187,11 +186,11 @@ impl Message {
     }
 }
 
-/// Numbers drawn from a seed.
+/// Pseudo-random numbers.
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// `DLEDGER_SEED`, or a seed of its own; printed, so that it can be drawn again.
+    /// `DLEDGER_SEED`, or a random seed; printed, so that the run can be repeated.
     pub(crate) fn new() -> Rng {
         let given = std::env::var("DLEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| {

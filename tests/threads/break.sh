@@ -55,17 +55,17 @@ fault loom watermark watermark.rs 'drop(held);
         self.wake.notify_all();' 'drop(held);'
 fault loom watermark watermark.rs 'while self.end() <= index && !self.is_closed() {' 'let mut once = true; while std::mem::take(&mut once) || self.end() <= index && !self.is_closed() {'
 fault loom future future.rs 'self.committed.store(term, Ordering::Release)' 'self.committed.store(term, Ordering::Relaxed)'
-fault loom future future.rs 'if waiting.outcome.is_some() {' 'if false {'
-fault loom future future.rs 'Some(at) => waiting.wakers[at].clone_from(waker)' 'Some(_) => {}'
+fault loom future future.rs 'if state.outcome.is_some() {' 'if false {'
+fault loom future future.rs 'Some(at) => state.wakers[at].clone_from(waker)' 'Some(_) => {}'
 fault loom future future.rs 'self.wake.notify_all();' ''
-fault loom future future.rs 'if let Some(outcome) = &waiting.outcome {
+fault loom future future.rs 'if let Some(outcome) = &state.outcome {
                 return outcome.clone();
             }
             self.wake.wait(&mut waiting);' 'self.wake.wait(&mut waiting);
             if let Some(outcome) = &waiting.outcome {
                 return outcome.clone();
             }'
-fault loom threads spin.rs 'return Some(answer);' 'drop(answer); return None;'
+fault loom threads spin.rs 'return Some(result);' 'drop(result); return None;'
 fault loom segment storage/segmented/segment.rs 'self.published.store(count, Ordering::Release)' 'self.published.store(count, Ordering::Relaxed)'
 fault loom segment storage/segmented/segment.rs 'self.published.load(Ordering::Acquire)' 'self.published.load(Ordering::Relaxed)'
 fault loom sequencer sequencer.rs 'queue.waiters > 0' 'queue.waiters > 1'
@@ -114,8 +114,8 @@ fault shuttle '' engine.rs 'self.shared.sequencer.release(batch.cost);
 fault shuttle '' engine.rs 'self.shared.watermark.close();' ''
 fault shuttle '' engine.rs 'self.resolve_all(AppendError::Failed { reason: reason.to_owned() }, &BarrierError::Failed { reason: reason.to_owned() });' ''
 
-fault threads primitives::crowd primitives/crowd.rs 'self.0.notify_all();' 'self.0.notify_one();'
-fault threads primitives::crowd primitives/crowd.rs 'self.0.lock().unwrap_or_else(PoisonError::into_inner)' 'self.0.lock().unwrap()'
+fault threads primitives::broadcast primitives/broadcast.rs 'self.0.notify_all();' 'self.0.notify_one();'
+fault threads primitives::broadcast primitives/broadcast.rs 'self.0.lock().unwrap_or_else(PoisonError::into_inner)' 'self.0.lock().unwrap()'
 fault threads recycled storage/segmented/retention.rs 'stretch.segment.once_sealed(directory, seal)' 'Segment::sealed(directory, seal)'
 fault threads recycled storage/segmented/spare.rs 'Arc::into_inner(segment).is_some_and(Segment::ends_unread)' '{ drop(segment); true }'
 fault threads recycled storage/segmented/spare.rs 'Arc::into_inner(segment).is_some_and(Segment::ends_unread)' 'Arc::into_inner(segment).is_some()'

@@ -1,4 +1,4 @@
-//! Virtual time: it moves when somebody looks at it, and when a wait is over.
+//! Virtual time: it advances when it is read, and when a wait times out.
 
 use std::cell::Cell;
 use std::ops::Add;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::thread;
 
-/// How far a look at the clock moves it: more than any thread spins by default before it sleeps.
+/// The advance at each read of the clock: more than the default spin time of any thread.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Deadlines beyond this are taken never to pass.
+/// Later deadlines never pass.
 pub(super) const SOON: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -67,7 +67,7 @@ pub(super) fn may_pass(deadline: Instant) -> bool {
     passes
 }
 
-/// `loom` draws no lots: it tries every moment at which the others may run before the deadline.
+/// `loom` has no random choice: it tries every moment at which others may run before the deadline.
 #[cfg(loom)]
 fn is_due() -> bool {
     true

@@ -1,4 +1,4 @@
-//! Threads of a checker, and what its handles lack.
+//! Threads of a model checker, with the missing methods of their handles.
 
 use std::io;
 use std::sync::Arc;

@@ -1,15 +1,15 @@
-//! Any bytes, arriving on a connection.
+//! Fuzzing: any bytes as the stream of a connection.
 
 use super::{FrameReader, Frames, HEADER_BYTES, Kind, MAGIC, WHOLE_BYTES_MAX, encode};
 use crate::fuzzing::FuzzInput;
 
-/// The longest message of a reader that has admitted a peer.
+/// The longest message after the handshake.
 const MESSAGE_MAX: usize = 1 << 20;
 
 type Read = Vec<(Kind, Vec<u8>)>;
 
-/// A stream of any bytes either is refused, or comes out as the frames that it is made of, with
-/// messages put together from their pieces, however it is cut.
+/// A byte stream either is rejected, or is read as its frames, with messages assembled from pieces,
+/// however the reads cut it.
 pub fn frame(input: &[u8]) {
     let mut fuzz_input = FuzzInput(input);
     let (how, piece) = (fuzz_input.byte(), usize::from(fuzz_input.u16()));
@@ -32,7 +32,7 @@ pub fn frame(input: &[u8]) {
 fn read(stream: &[u8], piece: usize, is_admitted: bool) -> Read {
     let mut reader = FrameReader::new();
     if is_admitted {
-        reader.admit(MESSAGE_MAX);
+        reader.set_len_max(MESSAGE_MAX);
     }
     let mut frames = Vec::new();
     let mut rest = stream;
@@ -91,8 +91,7 @@ fn plain_frame(stream: &[u8], frame_max: usize) -> Option<(Kind, &[u8], &[u8])> 
     (field(12) == crc32fast::hash(content)).then_some((kind, content, rest))
 }
 
-/// `stream`, taken for frames one behind the other, with what their headers say put right: magic
-/// number, kind, checksums.
+/// `stream` as consecutive frames, with corrected headers: magic number, kind, checksums.
 fn with_sound_headers(mut stream: Vec<u8>) -> Vec<u8> {
     let mut at = 0;
     while let Some(header) = stream.get_mut(at..at + HEADER_BYTES) {

@@ -1,4 +1,4 @@
-//! Any bytes, said as hellos, one after the other.
+//! Fuzzing: any bytes as a sequence of hellos.
 
 use std::collections::HashMap;
 
@@ -10,17 +10,17 @@ use crate::transport::{Inbox, Spawner, TransportContext};
 
 const KNOWN: u128 = 0x0123_4567_89ab_cdef;
 
-/// Any bytes either are refused as a hello, or would be written as they came, and advertise nothing
-/// that could forge a line of a log; and nobody comes in who is not a peer, speaks to another
-/// cluster, group or node, comes with another directory than before, in an earlier life, or as the
-/// second one of the same life.
+/// Bytes either are rejected, or decode to a hello that encodes to the same bytes and advertises
+/// nothing that could forge a log line. A hello is rejected if its sender is no peer, it is for
+/// another cluster, group or node, or it has another directory than before, an earlier incarnation,
+/// or the same incarnation and another process.
 ///
-/// An input is hellos: u8 length, u8 bits of what is put right (1 protocol, 2 cluster, 4 group, 8
-/// receiver, 16 sender, 32 directory, 64 members), then the bytes.
+/// An input is hellos: u8 length, u8 bits of the fields to correct (1 protocol, 2 cluster, 4 group,
+/// 8 receiver, 16 sender, 32 directory, 64 members), then the bytes.
 pub fn hello(input: &[u8]) {
     let (mut fuzz_input, context) = (FuzzInput(input), context());
-    let mut acquaintances = PeerRegistry::new(&context, 1);
-    let mut met = HashMap::from([(NodeId::from(3), (KNOWN, 0, 0))]);
+    let mut registry = PeerRegistry::new(&context, 1);
+    let mut known_peers = HashMap::from([(NodeId::from(3), (KNOWN, 0, 0))]);
     while !fuzz_input.0.is_empty() {
         let (len, right) = (usize::from(fuzz_input.byte()), fuzz_input.byte());
         let mut bytes = fuzz_input.bytes(len).to_vec();
@@ -35,7 +35,7 @@ pub fn hello(input: &[u8]) {
             Ok(hello) => {
                 assert!(check_advertised(&hello.advertised).is_ok(), "{:?}", hello.advertised);
                 assert_eq!(hello.encode(), bytes, "a hello is written in one way");
-                say(put_right(hello, &context, right), &context, &mut acquaintances, &mut met);
+                receive(correct(hello, &context, right), &context, &mut registry, &mut known_peers);
             }
         }
     }
@@ -55,7 +55,7 @@ fn context() -> TransportContext {
     context
 }
 
-fn put_right(mut hello: Hello, context: &TransportContext, right: u8) -> Hello {
+fn correct(mut hello: Hello, context: &TransportContext, right: u8) -> Hello {
     if right & 2 != 0 {
         hello.cluster = context.cluster;
     }
@@ -77,14 +77,14 @@ fn put_right(mut hello: Hello, context: &TransportContext, right: u8) -> Hello {
     hello
 }
 
-/// What is known of a peer: its directory, and the incarnation and nonce of its newest life.
-type PeerIdentified = HashMap<NodeId, (u128, u64, u64)>;
+/// The known peers: the directory, and the incarnation and nonce of the newest process.
+type Known = HashMap<NodeId, (u128, u64, u64)>;
 
-fn say(
+fn receive(
     hello: Hello,
     context: &TransportContext,
-    acquaintances: &mut PeerRegistry,
-    met: &mut PeerIdentified,
+    registry: &mut PeerRegistry,
+    known_peers: &mut Known,
 ) {
     let Hello { from, nonce, .. } = hello;
     let (directory, incarnation) = (hello.identity.directory, hello.identity.incarnation);
@@ -92,19 +92,19 @@ fn say(
     let is_for_here = (hello.cluster, hello.group.as_str(), hello.to)
         == (context.cluster, context.group.as_str(), context.node);
     let is_for_here = is_for_here && hello.members.iter().map(|id| id.get()).eq(1..=3);
-    let is_itself = met.get(&from).is_none_or(|&(known, ..)| known == directory);
-    let is_newest = match met.get(&from).copied().unwrap_or_default() {
-        (_, newest, twin) if newest == incarnation => twin == nonce,
+    let is_same_directory = known_peers.get(&from).is_none_or(|&(known, ..)| known == directory);
+    let is_newest = match known_peers.get(&from).copied().unwrap_or_default() {
+        (_, newest, process) if newest == incarnation => process == nonce,
         (_, newest, _) => newest < incarnation,
     };
-    let admitted = acquaintances.admit(&hello, Way::In);
+    let admitted = registry.admit(&hello, Way::In);
     assert_eq!(
         admitted.is_ok(),
-        is_peer && is_for_here && is_itself && is_newest,
-        "{hello:?} was met with {admitted:?}"
+        is_peer && is_for_here && is_same_directory && is_newest,
+        "{hello:?} got {admitted:?}"
     );
     if admitted.is_ok() {
-        met.insert(from, (directory, incarnation, nonce));
+        known_peers.insert(from, (directory, incarnation, nonce));
     }
 }
 

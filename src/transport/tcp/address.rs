@@ -1,11 +1,10 @@
-//! What the text of an address stands for.
+//! Parses and resolves the text of an address.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// The addresses that `text`, a host and a port, stands for. Beyond what the standard library
-/// reads, an address of IPv6 may name its zone by the interface: `[fe80::1%eth0]:7001`. May wait
-/// for name servers.
+/// Resolves `text`, a host and a port. Beyond the syntax of the standard library, an IPv6 address
+/// may have a zone: `[fe80::1%eth0]:7001`. May wait for name servers.
 pub(super) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     let resolved = match with_zone(text) {
         Some(host_and_port) => host_and_port.to_socket_addrs(),
@@ -14,15 +13,14 @@ pub(super) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(resolved?.collect())
 }
 
-/// An address with a zone, without its brackets: so the resolver of the system understands it.
+/// An address with a zone, without its brackets, as the system's resolver takes it.
 fn with_zone(text: &str) -> Option<(&str, u16)> {
     let (address, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
     Some((address, port.parse().ok()?)).filter(|_| address.contains('%'))
 }
 
-/// Whether `text` names a host that this machine takes for itself alone: `listens` is an address
-/// that only it reaches, and nobody said so. Some systems let the name of a machine stand for
-/// 127.0.1.1.
+/// Whether `text` is a host name that resolved to a loopback address, `listens`, without being one
+/// by intent. Some systems resolve the name of the machine to 127.0.1.1.
 pub(super) fn is_reached_from_here_only(text: &str, listens: SocketAddr) -> bool {
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
     let is_literal = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
@@ -31,8 +29,7 @@ pub(super) fn is_reached_from_here_only(text: &str, listens: SocketAddr) -> bool
     listens.ip().is_loopback() && !is_meant
 }
 
-/// Refuses an address that TCP cannot connect to, however often it is tried. The own one may leave
-/// the port to the operating system.
+/// Rejects an address that TCP can never connect to. The own one may have port 0, for a free port.
 pub(super) fn check_address(address: &str, is_own: bool) -> Result<(), String> {
     let wrong = |why: &str| {
         Err(format!("{address:?} {why}: an address is a host and a port, \"10.0.0.1:7001\""))

@@ -1,8 +1,8 @@
-//! The way out to one peer: two bounded queues, and the thread that connects and writes.
+//! Sends to one peer: two bounded queues, and the thread that connects and writes.
 //!
-//! What is urgent goes before bulk, and bulk goes in rounds of at most [`ROUND_BYTES`], so that
-//! nothing urgent waits behind more than two rounds: the one that is being written, and what the
-//! operating system has taken and not sent (see [`prepare`]).
+//! Urgent messages go before bulk, and bulk goes in rounds of at most [`ROUND_BYTES`]. So an urgent
+//! message waits behind two rounds at most: the one that is being written, and the bytes that the
+//! operating system holds unsent (see [`configure_stream`]).
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,37 +12,58 @@ use std::time::Duration;
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::context::{LogRateLimit, TcpContext, random};
 use super::outbound::Outbound;
 use super::refusals::By;
 use super::resolver::{Lookup, Resolver};
-use super::{
-    CONNECT_TIMEOUT, ConnectError, HELLO_TIMEOUT, LogRateLimit, QUEUE_BYTES_MAX,
-    QUEUE_MESSAGES_MAX, TcpState, configure_stream, random, read_frame, write_frame,
+use super::stream::{
+    CONNECT_TIMEOUT, ConnectError, HELLO_TIMEOUT, configure_stream, read_frame, write_frame,
 };
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
 use crate::primitives::{Condvar, Instant, Mutex};
-use crate::transport::Message;
 use crate::transport::frame::{self, FrameReader, Frames, Kind, WHOLE_BYTES_MAX};
+use crate::transport::hello::ProcessId;
+use crate::transport::{Message, TransportContext};
 
-/// The shortest and the longest pause before a connection is tried again.
+/// Bytes and messages that may wait for one peer. Beyond that, messages to it are dropped.
+pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;
+pub(super) const QUEUE_MESSAGES_MAX: usize = 8192;
+
+/// The shortest and the longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
-/// A message up to this size is written by the thread that sends it if the connection is idle: to
-/// wake another thread takes longer than the write.
+/// On an idle connection a message up to this size is written by the thread that sends it: waking
+/// another thread takes longer than the write.
 const INLINE_WRITE_MAX: usize = 16 << 10;
-/// How much of one is written at once: all that the connection takes, but where every schedule is
-/// tried so little that some leave a rest.
+/// Bytes of such a write: all of the message, but under loom few, so that some leave a rest.
 #[cfg(target_os = "linux")]
 const WRITE_BYTES_MAX: usize =
     if cfg!(all(test, loom)) { 200 } else { INLINE_WRITE_MAX + frame::HEADER_BYTES };
-/// So many connections in a row that fall silent have a reason of their own.
+/// This many connections in a row that fall silent are worth a warning.
 const SILENCES_MIN: u32 = 3;
-/// How much bulk is written before it is looked whether anything urgent has come. One frame more at
-/// most.
+/// Bulk bytes between two checks for urgent messages. One frame more at most.
 const ROUND_BYTES: usize = 64 << 10;
 
-/// One life of a peer: its incarnation, and the number that it drew when it started.
-pub(super) type ProcessId = (u64, u64);
+/// The senders of one transport, one for each peer.
+pub(super) struct PeerSenders(Vec<PeerSender>);
+
+impl PeerSenders {
+    pub(super) fn new(context: &TransportContext, lookup: &Lookup) -> PeerSenders {
+        let peers = context.addresses.iter().filter(|(node, _)| *node != context.node);
+        let senders = peers
+            .map(|(node, address)| PeerSender::new(*node, address.clone(), lookup.clone()))
+            .collect();
+        PeerSenders(senders)
+    }
+
+    pub(super) fn all(&self) -> &[PeerSender] {
+        &self.0
+    }
+
+    pub(super) fn to(&self, peer: NodeId) -> Option<&PeerSender> {
+        self.0.iter().find(|sender| sender.peer == peer)
+    }
+}
 
 pub(super) struct PeerSender {
     pub(super) peer: NodeId,
@@ -51,75 +72,75 @@ pub(super) struct PeerSender {
     queue: Mutex<Queue>,
     /// Wakes the thread that writes.
     wake: Condvar,
-    /// The connection was looked at, or is gone.
-    looked: Condvar,
-    complaints: LogRateLimit,
+    /// Notified after a probe that heard the peer, and when the connection is closed.
+    probed: Condvar,
+    log_limit: LogRateLimit,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// What is left of a frame whose begin is written. It goes before all that waits.
+    /// The unwritten part of a frame. It goes before all else.
     rest: Bytes,
     urgent: Vec<Message>,
     bulk: VecDeque<Message>,
-    /// The bulk that is being written, if it takes more than one frame.
+    /// The bulk message that is being written, if it takes more than one frame.
     current: Option<Message>,
     /// The encoded length of all bulk that waits or is being written.
     bytes: usize,
-    /// The thread that writes has something to write, or looks at the connection.
+    /// The thread is writing or probing.
     is_busy: bool,
-    /// Something was written since the connection was looked at.
+    /// Something was written since the last probe.
     has_written: bool,
-    /// Somebody wants to know whether the peer is there.
-    is_asked: bool,
-    /// How often the peer was heard on its connections.
+    /// A caller waits for a sign of life.
+    is_probe_urgent: bool,
+    /// The number of probes that heard the peer.
     times_heard: u64,
-    /// A handle to the connection, or to the attempt at one, so that another thread can end it.
+    /// The socket of the connection, or of the attempt, for other threads to close.
     socket: Option<Socket>,
-    /// Which life of the peer is at the other end of the connection, if there is one.
+    /// The process of the peer at the other end, once the handshake has succeeded.
     connected_to: Option<ProcessId>,
-    /// In which life the peer was heard of since the last attempt to connect.
+    /// The process of the peer that connected to this node since the last attempt to connect.
     seen_process: Option<ProcessId>,
     stopped: bool,
 }
 
-/// What the log says of the connection. A loss is told once in a while, and a connection only after
-/// the log has said that there is none: one that comes and goes does not fill it.
+/// What was logged of the connection. A loss is logged at a limited rate, and a connection only
+/// after a loss was logged: an unstable connection does not fill the log.
 #[derive(Default)]
-struct Told {
+struct ConnectionLog {
     says_connected: bool,
     was_connected: bool,
-    losses: LogRateLimit,
+    loss_limit: LogRateLimit,
 }
 
-impl Told {
-    fn is_connection_news(&mut self) -> bool {
+impl ConnectionLog {
+    fn logs_connection(&mut self) -> bool {
         self.was_connected = true;
         !std::mem::replace(&mut self.says_connected, true)
     }
 
-    fn is_loss_news(&mut self) -> bool {
-        let is_news = self.losses.permits();
+    fn logs_loss(&mut self) -> bool {
+        let is_news = self.loss_limit.permits();
         self.says_connected &= !is_news;
         is_news
     }
 }
 
-/// What the thread that writes does next.
+/// The next step of the thread.
 enum Next {
     Write,
-    Look,
-    GiveUp,
+    Probe,
+    Close,
 }
 
-/// What was taken from the queue to be written.
+/// Messages taken from the queue, to be written.
 #[derive(Default)]
 struct Work {
     rest: Bytes,
     urgent: Vec<Message>,
-    /// Bulk that was begun, and the length of its message.
+    /// The unwritten frames of a bulk message, and the length of the message.
     current: Option<(Frames, usize)>,
-    /// The bulk behind it.
+    /// The bulk after it.
     bulk: VecDeque<Message>,
     /// The length of the bulk messages that are written.
     written: usize,
@@ -133,13 +154,12 @@ impl PeerSender {
             address,
             queue: Mutex::default(),
             wake: Condvar::new(),
-            looked: Condvar::new(),
-            complaints: LogRateLimit::default(),
+            probed: Condvar::new(),
+            log_limit: LogRateLimit::default(),
         }
     }
 
-    /// Queues a message of `len` bytes. False if it was dropped because too much is waiting
-    /// already.
+    /// Queues a message of `len` bytes. False if it was dropped because the queue is full.
     pub(super) fn push(&self, message: Message, len: usize) -> bool {
         let mut queue = self.queue.lock();
         let is_urgent = message.is_urgent();
@@ -174,35 +194,35 @@ impl PeerSender {
         true
     }
 
-    /// The peer has connected to this node, in this life.
-    pub(super) fn heard_of(&self, life: ProcessId) {
+    /// That process of the peer has connected to this node. A connection to another one is closed.
+    pub(super) fn peer_connected(&self, process: ProcessId) {
         let mut queue = self.queue.lock();
-        queue.seen_process = Some(life);
-        if queue.is_outlived() {
+        queue.seen_process = Some(process);
+        if queue.is_replaced() {
             queue.close_connection();
         }
         self.wake.notify_one();
     }
 
-    /// Whether the connection leads to another process than `life`, and that is there: it has been
-    /// heard after this was asked. Blocks until then, at most until `deadline`.
-    pub(super) fn is_answered_by_another(&self, life: ProcessId, deadline: Instant) -> bool {
+    /// Whether the connection leads to another process than `process`, and that one is alive: it
+    /// was heard after this call. Blocks until then, at most until `deadline`.
+    pub(super) fn is_answered_by_another(&self, process: ProcessId, deadline: Instant) -> bool {
         let mut queue = self.queue.lock();
-        let Some(other) = queue.connected_to.filter(|(_, nonce)| *nonce != life.1) else {
+        let Some(other) = queue.connected_to.filter(|(_, nonce)| *nonce != process.1) else {
             return false;
         };
         let (before, is_same) =
             (queue.times_heard, |queue: &Queue| queue.connected_to == Some(other));
-        queue.is_asked = true;
+        queue.is_probe_urgent = true;
         self.wake.notify_one();
         while is_same(&queue)
             && queue.times_heard == before
-            && !self.looked.wait_until(&mut queue, deadline).timed_out()
+            && !self.probed.wait_until(&mut queue, deadline).timed_out()
         {}
         is_same(&queue) && queue.times_heard != before
     }
 
-    /// Ends the connection. Another one is made.
+    /// Closes the connection. The thread makes another one.
     pub(super) fn close_connection(&self) {
         self.queue.lock().close_connection();
         self.wake.notify_one();
@@ -213,21 +233,21 @@ impl PeerSender {
         queue.stopped = true;
         queue.close_connection();
         self.wake.notify_one();
-        self.looked.notify_all();
+        self.probed.notify_all();
         self.resolver.stop();
     }
 
     /// Connects and writes until the transport is stopped.
-    pub(super) fn run(&self, tcp: &TcpState) {
-        let (mut pause, mut silences, mut told) = (BACKOFF.0, 0, Told::default());
+    pub(super) fn run(&self, context: &TcpContext) {
+        let (mut pause, mut silences, mut log) = (BACKOFF.0, 0, ConnectionLog::default());
         loop {
-            match self.connect(tcp) {
+            match self.connect(context) {
                 Ok(mut outbound) => {
                     pause = BACKOFF.0;
-                    self.tell_connected(&mut told);
-                    // Where every connection is in good order, nothing else comes to it.
-                    let end = self.write(&mut outbound, || tcp.refusals.expire());
-                    self.tell_lost(&mut told, &end);
+                    self.log_connected(&mut log);
+                    // While all connections work, only probes run often enough to expire refusals.
+                    let end = self.write(&mut outbound, || context.refusals.expire());
+                    self.log_lost(&mut log, &end);
                     let fell_silent =
                         end.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
                     silences = if fell_silent { silences + 1 } else { 0 };
@@ -235,17 +255,17 @@ impl PeerSender {
                         self.warn_of_silence();
                     }
                     if let Some(refusal) = outbound.refusal() {
-                        let why = tcp.acquaintances.lock().refused_by(&refusal);
-                        tcp.refusals.set(self.peer, By::Peer, why);
+                        let why = context.registry.lock().refused_by(&refusal);
+                        context.refusals.set(self.peer, By::Peer, why);
                     }
                 }
-                Err(why) => self.log_rejection(&mut told, &why),
+                Err(why) => self.log_failure(&mut log, &why),
             }
-            if self.hang_up_and_forget() {
+            if self.close_and_clear() {
                 return;
             }
-            tcp.refusals.expire();
-            tcp.inbox.unreachable(self.peer);
+            context.refusals.expire();
+            context.inbox.unreachable(self.peer);
             if self.wait_or_stopped(jitter(pause)) {
                 return;
             }
@@ -253,14 +273,13 @@ impl PeerSender {
         }
     }
 
-    /// Each time the two introduced themselves, so what is short arrives, and nothing was heard
-    /// once there was more to say.
+    /// Each time the handshake succeeded, so short packets arrive, and then nothing came back.
     fn warn_of_silence(&self) {
-        if self.complaints.permits() {
+        if self.log_limit.permits() {
             log::warn!(
                 "{}reaches node {} at {}, and hears nothing more of it once messages follow: \
-                 larger packets may not pass. Look for a \
-                 largest packet (MTU) on the way that is smaller than at its ends, or set that of the interface lower",
+                 larger packets may not pass. Look for a largest packet (MTU) on the way that is \
+                 smaller than at its ends, or set that of the interface lower",
                 log_prefix(),
                 self.peer,
                 self.address
@@ -268,24 +287,24 @@ impl PeerSender {
         }
     }
 
-    /// Who is refused, and why, is told with all refusals of the node.
-    fn log_rejection(&self, told: &mut Told, why: &ConnectError) {
+    /// The status of the node shows rejections; this logs all other failures.
+    fn log_failure(&self, log: &mut ConnectionLog, why: &ConnectError) {
         let ConnectError::Io(error) = why else { return };
-        if !self.is_stopped() && self.complaints.permits() {
+        if !self.is_stopped() && self.log_limit.permits() {
             log::info!(
                 "{}cannot reach node {} at {}: {error}",
                 log_prefix(),
                 self.peer,
                 self.address
             );
-            told.says_connected = false;
+            log.says_connected = false;
         }
     }
 
-    /// Nothing new unless the log says that there is no connection.
-    fn tell_connected(&self, told: &mut Told) {
-        let again = if told.was_connected { " again" } else { "" };
-        if told.is_connection_news() {
+    /// Logs the connection if the last line was of a loss.
+    fn log_connected(&self, log: &mut ConnectionLog) {
+        let again = if log.was_connected { " again" } else { "" };
+        if log.logs_connection() {
             log::info!(
                 "{}connected to node {}{again} at {}",
                 log_prefix(),
@@ -295,8 +314,8 @@ impl PeerSender {
         }
     }
 
-    fn tell_lost(&self, told: &mut Told, end: &io::Result<()>) {
-        if self.is_stopped() || !told.is_loss_news() {
+    fn log_lost(&self, log: &mut ConnectionLog, end: &io::Result<()>) {
+        if self.is_stopped() || !log.logs_loss() {
             return;
         }
         let why = match end {
@@ -318,18 +337,18 @@ impl PeerSender {
         self.queue.lock().stopped
     }
 
-    /// Drops what waits. Returns whether the transport was stopped.
-    fn hang_up_and_forget(&self) -> bool {
+    /// Closes the connection and drops all that waits. Returns whether the transport was stopped.
+    fn close_and_clear(&self) -> bool {
         let mut queue = self.queue.lock();
         queue.close_connection();
         let (seen_process, times_heard, stopped) =
             (queue.seen_process, queue.times_heard, queue.stopped);
         *queue = Queue { seen_process, times_heard, stopped, ..Queue::default() };
-        self.looked.notify_all();
+        self.probed.notify_all();
         stopped
     }
 
-    /// Waits before the next attempt, until something is heard of the peer. Returns whether the
+    /// Waits before the next attempt, at most until the peer connects. Returns whether the
     /// transport was stopped.
     fn wait_or_stopped(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
@@ -341,13 +360,13 @@ impl PeerSender {
         queue.stopped
     }
 
-    /// Makes a connection and introduces this node on it.
-    fn connect(&self, tcp: &TcpState) -> Result<Outbound, ConnectError> {
+    /// Connects, and completes the handshake.
+    fn connect(&self, context: &TcpContext) -> Result<Outbound, ConnectError> {
         self.queue.lock().seen_process = None;
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the address stands for no host");
-        for address in self.resolver.resolve(&tcp.spawner)? {
+        for address in self.resolver.resolve(&context.spawner)? {
             match self.dial(address) {
-                Ok(stream) => return self.introduce(tcp, stream),
+                Ok(stream) => return self.handshake(context, stream),
                 Err(error) => failure = error,
             }
         }
@@ -360,8 +379,8 @@ impl PeerSender {
         if !self.is_stopped() {
             socket.connect_timeout(&address.into(), CONNECT_TIMEOUT)?;
         }
-        // Hanging up does nothing to a socket that has not begun to connect: who stops just then is
-        // noticed here.
+        // A shutdown has no effect on a socket that has not begun to connect: check for a stop
+        // again.
         if self.is_stopped() {
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -370,37 +389,37 @@ impl PeerSender {
         Ok(stream)
     }
 
-    fn introduce(&self, tcp: &TcpState, stream: TcpStream) -> Result<Outbound, ConnectError> {
-        let (hello, mut reader) =
-            (tcp.acquaintances.lock().hello_to(self.peer), FrameReader::new());
+    fn handshake(&self, context: &TcpContext, stream: TcpStream) -> Result<Outbound, ConnectError> {
+        let (hello, mut reader) = (context.registry.lock().hello_to(self.peer), FrameReader::new());
         write_frame(&stream, &frame::encode(Kind::Hello, hello.encode()))?;
-        let answer = read_frame(&stream, &mut reader, Instant::now() + HELLO_TIMEOUT)?;
-        if answer.kind == Kind::Refusal {
-            let why = tcp.acquaintances.lock().refused_by(&answer.content);
-            tcp.refusals.set(self.peer, By::Peer, why.clone());
+        let response = read_frame(&stream, &mut reader, Instant::now() + HELLO_TIMEOUT)?;
+        if response.kind == Kind::Refusal {
+            let why = context.registry.lock().refused_by(&response.content);
+            context.refusals.set(self.peer, By::Peer, why.clone());
             return Err(why.into());
         }
-        let hello = tcp.judge(&answer.content, Some(self.peer)).inspect_err(|why| {
-            // Else it would take this node for one that is content.
-            let refusal = tcp.acquaintances.lock().refusal(why.reason);
-            let _ = write_frame(&stream, &frame::encode(Kind::Refusal, refusal));
-        })?;
-        self.queue.lock().connected_to = Some((hello.identity.incarnation, hello.nonce));
-        tcp.refusals.clear(self.peer, By::Us);
-        tcp.refusals.clear(self.peer, By::Peer);
+        let hello =
+            context.judge(&response.content, Some(self.peer), |_, _| false).inspect_err(|why| {
+                // Otherwise the peer would count this connection as accepted.
+                let refusal = context.registry.lock().refusal(why.reason);
+                let _ = write_frame(&stream, &frame::encode(Kind::Refusal, refusal));
+            })?;
+        self.queue.lock().connected_to = Some(hello.process());
+        context.refusals.clear(self.peer, By::Us);
+        context.refusals.clear(self.peer, By::Peer);
         Ok(Outbound::new(stream, reader)?)
     }
 
-    /// Writes whatever waits until the connection breaks or should be given up.
-    /// Calls `while_there` whenever it looks whether the peer is there.
-    fn write(&self, outbound: &mut Outbound, while_there: impl Fn()) -> io::Result<()> {
+    /// Writes all that waits, until the connection breaks or is to be closed. Calls `at_probe`
+    /// after each probe.
+    fn write(&self, outbound: &mut Outbound, at_probe: impl Fn()) -> io::Result<()> {
         let (mut work, mut parts) = (Work::default(), Vec::new());
         loop {
             match self.take(&mut work, outbound) {
-                Next::GiveUp => return Ok(()),
-                Next::Look => {
-                    self.look(outbound)?;
-                    while_there();
+                Next::Close => return Ok(()),
+                Next::Probe => {
+                    self.probe(outbound)?;
+                    at_probe();
                 }
                 Next::Write => {
                     work.put_next_round(&mut parts);
@@ -411,55 +430,55 @@ impl PeerSender {
         }
     }
 
-    /// Waits for something to do, and takes it. What was taken before is written.
+    /// Waits for work and takes it. The work taken before is written.
     fn take(&self, work: &mut Work, outbound: &mut Outbound) -> Next {
         let mut queue = self.queue.lock();
         queue.bytes -= std::mem::take(&mut work.written);
         queue.is_busy = false;
         loop {
-            if queue.stopped || queue.is_outlived() {
-                return Next::GiveUp;
+            if queue.stopped || queue.is_replaced() {
+                return Next::Close;
             }
-            if std::mem::take(&mut queue.is_asked) {
-                outbound.hurry();
+            if std::mem::take(&mut queue.is_probe_urgent) {
+                outbound.probe_urgently();
             }
             let now = Instant::now();
-            let is_due = now >= outbound.next_look();
+            let is_due = now >= outbound.next_probe();
             if is_due || !queue.is_empty() || work.is_begun() {
                 queue.is_busy = true;
                 if is_due {
-                    return Next::Look;
+                    return Next::Probe;
                 }
                 queue.has_written = true;
                 queue.give(work);
                 return Next::Write;
             }
-            self.wake.wait_until(&mut queue, outbound.next_look());
+            self.wake.wait_until(&mut queue, outbound.next_probe());
         }
     }
 
-    /// Hears whether the peer is there, and lets it know that this node is.
-    fn look(&self, outbound: &mut Outbound) -> io::Result<()> {
-        let is_heard = outbound.look()?;
+    /// Probes whether the peer is alive, and sends it a sign of life.
+    fn probe(&self, outbound: &mut Outbound) -> io::Result<()> {
+        let has_heard = outbound.probe()?;
         let has_written = {
             let mut queue = self.queue.lock();
-            queue.times_heard += u64::from(is_heard);
+            queue.times_heard += u64::from(has_heard);
             std::mem::take(&mut queue.has_written)
         };
-        if is_heard {
-            self.looked.notify_all();
+        if has_heard {
+            self.probed.notify_all();
         }
-        outbound.answer_and_ask(has_written)
+        outbound.pong_and_ping(has_written)
     }
 }
 
 impl Work {
-    /// Whether bulk that was taken is not written yet.
+    /// Whether there is unwritten bulk.
     fn is_begun(&self) -> bool {
         self.current.is_some() || !self.bulk.is_empty()
     }
 
-    /// What is urgent, and bulk up to the length of a round, or a frame more.
+    /// Puts all urgent messages, and bulk up to the length of a round or a frame more.
     fn put_next_round(&mut self, parts: &mut Vec<Bytes>) {
         if !self.rest.is_empty() {
             parts.push(std::mem::take(&mut self.rest));
@@ -486,7 +505,7 @@ impl Work {
 }
 
 impl Queue {
-    /// A large message passes when it is alone.
+    /// A message that exceeds the limit by itself is let in when the queue is empty.
     fn has_room(&self, is_urgent: bool, len: usize) -> bool {
         if is_urgent {
             return self.urgent.len() < QUEUE_MESSAGES_MAX;
@@ -495,13 +514,13 @@ impl Queue {
         fits || self.bytes == 0
     }
 
-    /// Whether all that this message brings is on its way already: Raft repeats an append with
-    /// every heartbeat that is answered, and over a slow connection the copies would pile up.
+    /// Whether the queue holds all batches of this message: Raft repeats an append at each
+    /// heartbeat response, and on a slow connection the copies would pile up.
     fn holds(&self, message: &Message) -> bool {
         self.current.iter().chain(&self.bulk).any(|waiting| waiting.is_repeated_by(message))
     }
 
-    /// Hands over what is urgent, and bulk for a round if none was begun.
+    /// Hands over all urgent messages, and bulk for a round if none is left.
     fn give(&mut self, work: &mut Work) {
         work.rest = std::mem::take(&mut self.rest);
         std::mem::swap(&mut self.urgent, &mut work.urgent);
@@ -526,13 +545,13 @@ impl Queue {
         self.rest.is_empty() && self.urgent.is_empty() && self.bulk.is_empty()
     }
 
-    /// Whether there is a connection, and its thread has nothing to write.
+    /// Whether there is a connection and its thread has nothing to do.
     fn is_idle(&self) -> bool {
-        !self.is_busy && self.is_empty() && self.connected_to.is_some() && !self.is_outlived()
+        !self.is_busy && self.is_empty() && self.connected_to.is_some() && !self.is_replaced()
     }
 
-    /// Whether the peer has begun another life than the one that this is connected to.
-    fn is_outlived(&self) -> bool {
+    /// Whether the peer has another process than the one at the other end.
+    fn is_replaced(&self) -> bool {
         self.connected_to.is_some()
             && self.seen_process.is_some()
             && self.seen_process != self.connected_to
@@ -540,7 +559,7 @@ impl Queue {
 
     fn close_connection(&self) {
         if let Some(socket) = &self.socket {
-            // It fails if the other end has hung up first, and then it is done already.
+            // Fails if the peer has closed it first: nothing is left to do then.
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
     }
@@ -551,8 +570,8 @@ fn frame_of(message: &Message) -> Bytes {
     Bytes::from(Frames::of(message.encode()).concat())
 }
 
-/// Writes as much as the connection takes at once, which may be nothing. If the connection is
-/// broken, its thread finds out.
+/// Writes as much as the connection takes without blocking, perhaps nothing. Its thread handles a
+/// broken connection.
 #[cfg(target_os = "linux")]
 fn write_now(socket: &Socket, bytes: &[u8]) -> usize {
     use rustix::net::SendFlags;
@@ -560,14 +579,13 @@ fn write_now(socket: &Socket, bytes: &[u8]) -> usize {
     rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0)
 }
 
-/// Where a single write cannot be told not to wait, none is made by a thread that must not.
+/// Without a non-blocking send only the thread of the connection writes.
 #[cfg(not(target_os = "linux"))]
 fn write_now(_socket: &Socket, _bytes: &[u8]) -> usize {
     0
 }
 
-/// Between half of `pause` and all of it, so that nodes that lost each other at the same moment do
-/// not keep meeting.
+/// Between half of `pause` and all of it, so that two nodes do not retry in step.
 fn jitter(pause: Duration) -> Duration {
     pause / 2 + pause.mul_f64((random() % 1024) as f64 / 2048.0)
 }
@@ -581,12 +599,12 @@ mod tests {
 
     #[test]
     fn a_connection_that_comes_and_goes_does_not_fill_the_log() {
-        let mut told = Told::default();
-        assert!(told.is_connection_news(), "the first one");
-        assert!(told.is_loss_news() && told.is_connection_news(), "it is back");
+        let mut log = ConnectionLog::default();
+        assert!(log.logs_connection(), "the first one");
+        assert!(log.logs_loss() && log.logs_connection(), "it is back");
         for _ in 0..99 {
             assert!(
-                !told.is_loss_news() && !told.is_connection_news(),
+                !log.logs_loss() && !log.logs_connection(),
                 "all that was told within ten seconds"
             );
         }

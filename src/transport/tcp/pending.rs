@@ -1,93 +1,89 @@
-//! Where connections wait that have not said who they are: few, and none for long.
+//! Inbound connections before the handshake. Anyone can connect, so their number, their lifetime
+//! and the bytes read from each are bounded, here and in [`read_frame`](super::stream::read_frame):
 //!
-//! Anybody can connect; nobody is known before the hello. So what a stranger can take of this node
-//! is bounded here and in [`hear`](super::hear):
-//!
-//! | what | bound |
+//! | resource | bound |
 //! |---|---|
-//! | connections in the lobby | 64, of them from one address 16. Who comes when it is full takes the place of the one that has waited longest |
-//! | connections that were shown out, and whose threads have not ended | 64. Beyond, nobody is let in until one of them has: that takes no longer than the threads need to run |
-//! | time to say hello | 5 s from the beginning to the end of it, however it drips |
-//! | bytes read from each | 1 KiB of buffer. A frame of more than 1000 bytes is refused by its header |
+//! | pending connections | 64, and 16 per address. A new one evicts the oldest |
+//! | evicted, thread not ended | 64. Beyond, new ones wait for the end of such a thread: soon |
+//! | time for the hello | 5 s for all of it, also if it comes byte by byte |
+//! | bytes per connection | 1 KiB of buffer. The header rejects a frame of more than 1000 bytes |
 //!
-//! Who has waited longest leaves, and not who comes last: a peer says hello within a round trip, so
-//! a crowd that says nothing makes way for it. An address of IPv6 counts by its first 64 bits, for
-//! whoever has one has all of those.
+//! The oldest is evicted, not the newest: a peer sends its hello within a round trip, so silent
+//! connections make room for it. IPv6 addresses count by their first 64 bits: one owner has all of
+//! such a block.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::listener::InboundConnection;
+use super::connection::InboundConnection;
 use crate::primitives::{Condvar, Mutex};
 
-/// Connections that may wait.
+/// Pending connections.
 pub(super) const PENDING_MAX: usize = 64;
-/// Those of them that come from one address.
-pub(super) const LOBBY_PER_ADDRESS_MAX: usize = 16;
-/// Connections that may be on their way out, their threads not ended yet.
+/// Pending connections from one address.
+pub(super) const PENDING_PER_ADDRESS_MAX: usize = 16;
+/// Evicted connections whose threads have not ended.
 const CLOSING_MAX: usize = 64;
 
 /// See the [module](self).
 #[derive(Default)]
 pub(super) struct PendingConnections {
-    crowd: Mutex<Pending>,
-    /// Somebody has left.
+    pending: Mutex<Pending>,
+    /// Notified when a connection leaves.
     left: Condvar,
 }
 
 #[derive(Default)]
 struct Pending {
-    /// Who waits, in the order in which they came.
+    /// The oldest first.
     waiting: VecDeque<(IpAddr, Arc<InboundConnection>)>,
-    /// How many were shown out and are not gone yet.
-    leaving: usize,
+    /// How many were evicted and have not left yet.
+    closing: usize,
 }
 
 impl PendingConnections {
-    /// Lets a connection wait here; shows another one out if there are too many. Blocks while even
-    /// those that were shown out are too many: a newcomer that is turned away for a crowd may be a
-    /// peer. They are on their way, so that ends soon.
+    /// Adds a connection; evicts another one if there are too many. Blocks while [`CLOSING_MAX`]
+    /// evicted ones have not left: the new one may be a peer, so it is not rejected. They end soon.
     pub(super) fn enter(&self, connection: &Arc<InboundConnection>, address: SocketAddr) {
         let from = address_key(address.ip());
-        let mut crowd = self.crowd.lock();
-        while let Some(place) = crowd.to_evict(from) {
-            if crowd.leaving < CLOSING_MAX {
-                crowd.leaving += 1;
-                if let Some((_, oldest)) = crowd.waiting.remove(place) {
+        let mut pending = self.pending.lock();
+        while let Some(place) = pending.to_evict(from) {
+            if pending.closing < CLOSING_MAX {
+                pending.closing += 1;
+                if let Some((_, oldest)) = pending.waiting.remove(place) {
                     oldest.close();
                 }
                 break;
             }
-            self.left.wait(&mut crowd);
+            self.left.wait(&mut pending);
         }
-        crowd.waiting.push_back((from, connection.clone()));
+        pending.waiting.push_back((from, connection.clone()));
     }
 
-    /// A connection waits no more: it was admitted, or is gone.
+    /// Removes a connection that was admitted or is closed.
     pub(super) fn leave(&self, connection: &Arc<InboundConnection>) {
-        let mut crowd = self.crowd.lock();
-        match crowd.waiting.iter().position(|(_, other)| Arc::ptr_eq(other, connection)) {
-            Some(place) => drop(crowd.waiting.remove(place)),
-            None => crowd.leaving -= 1,
+        let mut pending = self.pending.lock();
+        match pending.waiting.iter().position(|(_, other)| Arc::ptr_eq(other, connection)) {
+            Some(place) => drop(pending.waiting.remove(place)),
+            None => pending.closing -= 1,
         }
         self.left.notify_all();
     }
 }
 
 impl Pending {
-    /// Who has to make way for one that comes from this address, if anybody has.
+    /// The place of the connection that a new one from this address evicts, if there are too many.
     fn to_evict(&self, from: IpAddr) -> Option<usize> {
-        let is_neighbour = |(other, _): &(IpAddr, Arc<InboundConnection>)| *other == from;
-        if self.waiting.iter().filter(|other| is_neighbour(other)).count() >= LOBBY_PER_ADDRESS_MAX
-        {
-            return self.waiting.iter().position(is_neighbour);
+        let is_same = |(other, _): &(IpAddr, Arc<InboundConnection>)| *other == from;
+        if self.waiting.iter().filter(|other| is_same(other)).count() >= PENDING_PER_ADDRESS_MAX {
+            return self.waiting.iter().position(is_same);
         }
         Some(0).filter(|_| self.waiting.len() >= PENDING_MAX)
     }
 }
 
-/// What counts as one address.
+/// The part of an address that its owner cannot change at will.
 fn address_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -115,32 +111,31 @@ mod tests {
         SocketAddr::new(text.parse().unwrap(), 1)
     }
 
-    /// Which of them were shown out.
+    /// The places of those that were evicted.
     fn closed(connections: &[Arc<InboundConnection>]) -> Vec<usize> {
         (0..connections.len()).filter(|&place| connections[place].is_closed()).collect()
     }
 
     #[test]
-    fn who_comes_to_a_full_lobby_takes_the_place_of_who_has_waited_longest() {
+    fn a_new_connection_evicts_the_oldest_if_there_are_too_many() {
         let (pending, connections) = (PendingConnections::default(), connections(PENDING_MAX + 3));
         for (place, connection) in connections.iter().enumerate() {
             pending.enter(connection, at(&format!("10.0.0.{}", place / 4)));
         }
         assert_eq!(closed(&connections), [0, 1, 2]);
-        // One that was shown out leaves its mark until its thread has ended; one that was admitted
-        // leaves room.
+        // An evicted one counts until its thread has ended; an admitted one leaves room at once.
         pending.leave(&connections[0]);
         pending.leave(&connections[3]);
-        let counted = |crowd: &Pending| (crowd.waiting.len(), crowd.leaving);
-        assert_eq!(counted(&pending.crowd.lock()), (PENDING_MAX - 1, 2));
+        let counted = |pending: &Pending| (pending.waiting.len(), pending.closing);
+        assert_eq!(counted(&pending.pending.lock()), (PENDING_MAX - 1, 2));
         pending.enter(&connections[0], at("10.0.0.99"));
         assert_eq!(closed(&connections), [0, 1, 2], "there was room");
     }
 
     #[test]
-    fn one_address_has_a_part_of_the_lobby_and_no_more() {
+    fn one_address_has_a_part_of_the_places_and_no_more() {
         let (pending, connections) =
-            (PendingConnections::default(), connections(LOBBY_PER_ADDRESS_MAX + 4));
+            (PendingConnections::default(), connections(PENDING_PER_ADDRESS_MAX + 4));
         pending.enter(&connections[0], at("10.0.0.2"));
         for connection in &connections[1..] {
             pending.enter(connection, at("10.0.0.1"));
@@ -152,11 +147,11 @@ mod tests {
         );
     }
 
-    /// They were once turned away, and a busy machine turned a peer away with them.
+    /// They were once rejected, and on a busy machine a peer was rejected with them.
     #[test]
-    fn who_comes_when_too_many_are_on_their_way_out_waits_until_one_is_gone() {
+    fn a_connection_waits_while_too_many_evicted_ones_have_not_ended() {
         let (pending, connections) =
-            (PendingConnections::default(), connections(LOBBY_PER_ADDRESS_MAX + CLOSING_MAX + 1));
+            (PendingConnections::default(), connections(PENDING_PER_ADDRESS_MAX + CLOSING_MAX + 1));
         let (last, others) = connections.split_last().unwrap();
         others.iter().for_each(|connection| pending.enter(connection, at("10.0.0.1")));
         assert_eq!(closed(&connections).len(), CLOSING_MAX);
@@ -168,7 +163,7 @@ mod tests {
             entering.join().unwrap();
         });
         assert_eq!(closed(&connections).len(), CLOSING_MAX + 1);
-        assert_eq!(pending.crowd.lock().waiting.len(), LOBBY_PER_ADDRESS_MAX);
+        assert_eq!(pending.pending.lock().waiting.len(), PENDING_PER_ADDRESS_MAX);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Which peers and this node refuse each other, as the node's status tells it.
+//! Rejections between this node and its peers, for the node's status.
 //!
-//! Each direction counts by itself. A refusal is over when a handshake in its direction succeeds,
-//! or when nobody has tried again for [`EXPIRY`].
+//! Each direction counts by itself. A rejection ends when a handshake in its direction succeeds, or
+//! [`EXPIRY`] after the last one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::primitives::{Instant, Mutex};
 use crate::transport::Inbox;
 use crate::transport::hello::{HandshakeRejection, Rejection};
 
-/// Whoever is refused tries again every second at least.
+/// A rejected node tries again at least once a second.
 const EXPIRY: Duration = Duration::from_secs(10);
 
-/// Of how many peers refusals are kept: whoever is refused can claim any id.
+/// Bounds the peers that are kept: a rejected connection can claim any id.
 const PEERS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) struct Refusals {
     peers: Mutex<BTreeMap<NodeId, Directions>>,
 }
 
-/// The refusal of a peer, and that by it.
+/// The rejection of a peer, and that by it.
 #[derive(Default)]
 struct Directions([Option<(Rejection, Instant)>; 2]);
 
@@ -56,24 +56,24 @@ impl Refusals {
         }
         let directions = peers.entry(peer).or_default();
         let before = directions.text(peer);
-        let is_outlived = by == By::Peer && why.reason == HandshakeRejection::OutdatedDirectory;
+        let is_outdated = by == By::Peer && why.reason == HandshakeRejection::OutdatedDirectory;
         directions.0[by as usize] = Some((why, Instant::now()));
         let now = directions.text(peer);
         if now != before {
             self.inbox.refused(peer, now);
-            if is_outlived {
-                self.inbox.outlived(peer);
+            if is_outdated {
+                self.inbox.directory_outdated(peer);
             }
         }
     }
 
-    /// A handshake has succeeded. What a peer sends behind it may be refused all the same.
+    /// A handshake has succeeded. It does not end the rejection of messages that followed one.
     pub(super) fn clear(&self, peer: NodeId, by: By) {
         let is_over = |why: &Rejection| why.reason != HandshakeRejection::Unreadable;
         self.retain(|other, direction, why, _| (other, direction) != (peer, by) || !is_over(why));
     }
 
-    /// Forgets what nobody has repeated.
+    /// Removes rejections that were not repeated.
     pub(super) fn expire(&self) {
         self.retain(|_, _, _, since| since.elapsed() < EXPIRY);
     }

@@ -1,8 +1,8 @@
-//! Names to addresses, in a way that keeps nobody waiting who shuts down.
+//! Resolves the host name of a peer, without delaying a shutdown.
 //!
-//! The operating system's resolver cannot be interrupted, and may take as long as its name servers
-//! let it. So it is asked on a thread that nobody waits for, one for each peer at most; its answer
-//! is good for [`FRESH`], and if no new one comes in time the last one is used, whatever its age.
+//! The system's resolver cannot be interrupted, and may take as long as its name servers. So a
+//! detached thread calls it, at most one for each peer. A result is used for [`FRESH`]. If no new
+//! one comes in time, the last one is used, whatever its age.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use super::address::resolve;
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::transport::Spawner;
 
-/// How long an answer is used without asking again.
+/// How long a result is used without a new lookup.
 const FRESH: Duration = Duration::from_secs(5);
-/// How long an attempt to connect waits for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an attempt to connect waits for a result.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What turns a name into addresses.
+/// Resolves a name to addresses.
 pub(super) type Lookup = Arc<dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
 pub(super) fn system_lookup() -> Lookup {
     Arc::new(resolve)
 }
 
-/// The address of one peer.
+/// Resolves the address of one peer.
 pub(super) struct Resolver {
     address: String,
     lookup: Lookup,
@@ -34,10 +34,10 @@ pub(super) struct Resolver {
 
 #[derive(Default)]
 struct State {
-    is_asking: bool,
-    /// Why the last question has no answer.
+    is_resolving: bool,
+    /// Why the last lookup failed.
     failure: Option<io::Error>,
-    answer: Option<(Instant, Vec<SocketAddr>)>,
+    result: Option<(Instant, Vec<SocketAddr>)>,
     stopped: bool,
 }
 
@@ -46,48 +46,48 @@ impl Resolver {
         Resolver { address, lookup, shared: Arc::default() }
     }
 
-    /// Where the peer is. Blocks for 2 s at most, and not after [`stop`](Resolver::stop).
+    /// The addresses of the peer. Blocks for 2 s at most, and not after [`stop`](Resolver::stop).
     pub(super) fn resolve(&self, spawner: &Spawner) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = self.address.parse() {
             return Ok(vec![address]);
         }
-        let (state, answered) = &*self.shared;
+        let (state, resolved) = &*self.shared;
         let mut state = state.lock();
         let is_fresh = |(since, _): &(Instant, _)| since.elapsed() < FRESH;
-        if let Some((_, addresses)) = state.answer.as_ref().filter(|answer| is_fresh(answer)) {
+        if let Some((_, addresses)) = state.result.as_ref().filter(|result| is_fresh(result)) {
             return Ok(addresses.clone());
         }
-        if !state.is_asking {
-            self.ask(spawner)?;
-            (state.is_asking, state.failure) = (true, None);
+        if !state.is_resolving {
+            self.look_up(spawner)?;
+            (state.is_resolving, state.failure) = (true, None);
         }
-        let deadline = Instant::now() + ANSWER_TIMEOUT;
-        while state.is_asking
+        let deadline = Instant::now() + LOOKUP_TIMEOUT;
+        while state.is_resolving
             && !state.stopped
-            && !answered.wait_until(&mut state, deadline).timed_out()
+            && !resolved.wait_until(&mut state, deadline).timed_out()
         {}
         if let Some(failure) = state.failure.take() {
             return Err(failure);
         }
-        match &state.answer {
+        match &state.result {
             Some((_, addresses)) if !state.stopped => Ok(addresses.clone()),
             _ => Err(io::Error::new(io::ErrorKind::TimedOut, "its name is not resolved yet")),
         }
     }
 
-    fn ask(&self, spawner: &Spawner) -> io::Result<()> {
+    fn look_up(&self, spawner: &Spawner) -> io::Result<()> {
         let (shared, lookup, address) =
             (self.shared.clone(), self.lookup.clone(), self.address.clone());
         spawner.spawn_detached("resolve", move || {
-            let answer = lookup(&address);
-            let (state, answered) = &*shared;
+            let result = lookup(&address);
+            let (state, resolved) = &*shared;
             let mut state = state.lock();
-            state.is_asking = false;
-            match answer {
-                Ok(addresses) => state.answer = Some((Instant::now(), addresses)),
+            state.is_resolving = false;
+            match result {
+                Ok(addresses) => state.result = Some((Instant::now(), addresses)),
                 Err(failure) => state.failure = Some(failure),
             }
-            answered.notify_all();
+            resolved.notify_all();
         })
     }
 

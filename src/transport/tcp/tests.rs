@@ -1,5 +1,4 @@
-//! What TCP has to keep beyond the contract: who is turned away, and what nobody can do to a node
-//! from outside.
+//! TCP beyond the contract of a transport: rejections, and attacks from outside.
 
 mod names;
 mod refused;
@@ -14,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::peer_sender::PeerSender;
+use super::TcpTransport;
+use super::peer_sender::{PeerSender, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX};
 use super::resolver::system_lookup;
-use super::{HELLO_TIMEOUT, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, TcpTransport, is_timeout};
+use super::stream::{HELLO_TIMEOUT, is_timeout};
 use crate::entry::NodeId;
 use crate::storage::DirectoryIdentity;
 use crate::transport::frame::{self, Frame, FrameReader, Kind};
@@ -34,7 +34,7 @@ struct Node {
 #[derive(Default)]
 struct Arrived {
     messages: Vec<Message>,
-    met: Vec<(NodeId, u128)>,
+    identified: Vec<(NodeId, u128)>,
     unreachable: Vec<NodeId>,
     refused: BTreeMap<NodeId, String>,
     is_full: bool,
@@ -68,7 +68,7 @@ impl Node {
                 TransportEvent::Message(_) if arrived.is_full => return false,
                 TransportEvent::Message(message) => arrived.messages.push(message),
                 TransportEvent::PeerIdentified { peer, directory } => {
-                    arrived.met.push((peer, directory))
+                    arrived.identified.push((peer, directory))
                 }
                 TransportEvent::Unreachable(peer) => arrived.unreachable.push(peer),
                 TransportEvent::Refused { peer, reason } => {
@@ -98,7 +98,7 @@ impl Node {
     }
 
     fn send(&mut self, to: u64, number: u64) {
-        self.transport.send(&mut vec![Message::specimen(
+        self.transport.send(&mut vec![Message::sample(
             self.context.node,
             NodeId::from(to),
             number,
@@ -132,14 +132,14 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A client that speaks the protocol by hand.
-struct Hand(TcpStream, FrameReader);
+/// A client that speaks the protocol by client.
+struct RawClient(TcpStream, FrameReader);
 
-impl Hand {
-    fn reach_out(node: &Node) -> Hand {
+impl RawClient {
+    fn connect(node: &Node) -> RawClient {
         let stream = TcpStream::connect(node.address()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Hand(stream, FrameReader::new())
+        RawClient(stream, FrameReader::new())
     }
 
     fn write_frame(&mut self, kind: Kind, content: Vec<u8>) {
@@ -173,17 +173,17 @@ impl Hand {
         }
     }
 
-    /// A hand that was let in as `from`.
-    fn admitted(node: &Node, from: &Node) -> Hand {
-        let mut hand = Hand::reach_out(node);
-        hand.write_frame(Kind::Hello, from.hello_to(node).encode());
-        assert_eq!(hand.read_frame().unwrap().kind, Kind::Hello);
-        hand
+    /// A client that was admitted as `from`.
+    fn admitted(node: &Node, from: &Node) -> RawClient {
+        let mut client = RawClient::connect(node);
+        client.write_frame(Kind::Hello, from.hello_to(node).encode());
+        assert_eq!(client.read_frame().unwrap().kind, Kind::Hello);
+        client
     }
 }
 
 #[test]
-fn a_rejection_is_told_why_and_nothing_more_of_it_is_read() {
+fn a_rejected_connection_is_sent_the_reason_and_read_no_further() {
     let addresses = addresses();
     let mut node = Node::new(1, &addresses);
     node.context.known = vec![(NodeId::from(3), 999)];
@@ -202,17 +202,17 @@ fn a_rejection_is_told_why_and_nothing_more_of_it_is_read() {
         (wiped.hello_to(&node), HandshakeRejection::DirectoryChanged),
     ];
     for (hello, reason) in cases {
-        let mut hand = Hand::reach_out(&node);
-        hand.write_frame(Kind::Hello, hello.encode());
-        hand.write_frame(
+        let mut client = RawClient::connect(&node);
+        client.write_frame(Kind::Hello, hello.encode());
+        client.write_frame(
             Kind::Message,
-            Message::specimen(hello.from, hello.to, 1, 10).encode().concat(),
+            Message::sample(hello.from, hello.to, 1, 10).encode().concat(),
         );
-        let answer = hand.read_frame().unwrap();
+        let answer = client.read_frame().unwrap();
         assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, reason as u8), "{reason}");
-        assert_eq!(hand.read_frame(), None);
+        assert_eq!(client.read_frame(), None);
     }
-    Hand::admitted(&node, &friend);
+    RawClient::admitted(&node, &friend);
     assert_eq!(node.arrived.lock().messages, []);
 }
 
@@ -220,17 +220,17 @@ fn a_rejection_is_told_why_and_nothing_more_of_it_is_read() {
 fn garbage_and_early_messages_end_the_connection() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
-    let message = Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
-    let mut hand = Hand::reach_out(&node);
-    hand.write_frame(Kind::Message, message.clone());
-    assert_eq!(hand.read_frame().unwrap().kind, Kind::Refusal);
-    let mut hand = Hand::reach_out(&node);
-    hand.0.write_all(b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    assert_eq!(hand.read_frame(), None);
-    let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
-    hand.write_frame(Kind::Message, message[1..].to_vec());
-    assert_eq!(hand.read_frame().unwrap().kind, Kind::Refusal);
-    assert_eq!(hand.read_frame(), None);
+    let message = Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
+    let mut client = RawClient::connect(&node);
+    client.write_frame(Kind::Message, message.clone());
+    assert_eq!(client.read_frame().unwrap().kind, Kind::Refusal);
+    let mut client = RawClient::connect(&node);
+    client.0.write_all(b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(client.read_frame(), None);
+    let mut client = RawClient::admitted(&node, &Node::new(2, &addresses));
+    client.write_frame(Kind::Message, message[1..].to_vec());
+    assert_eq!(client.read_frame().unwrap().kind, Kind::Refusal);
+    assert_eq!(client.read_frame(), None);
     assert_eq!(node.arrived.lock().messages, []);
 }
 
@@ -240,30 +240,30 @@ fn a_message_in_another_name_ends_the_connection() {
     let node = Node::new(1, &addresses).started();
     let peer = Node::new(2, &addresses);
     for (from, to) in [(3, 1), (2, 3)] {
-        let mut hand = Hand::admitted(&node, &peer);
-        hand.write_frame(
+        let mut client = RawClient::admitted(&node, &peer);
+        client.write_frame(
             Kind::Message,
-            Message::specimen(NodeId::from(from), NodeId::from(to), 1, 10).encode().concat(),
+            Message::sample(NodeId::from(from), NodeId::from(to), 1, 10).encode().concat(),
         );
-        assert_eq!(hand.read_frame(), None, "from {from} to {to}");
+        assert_eq!(client.read_frame(), None, "from {from} to {to}");
     }
     assert_eq!(node.arrived.lock().messages, []);
 }
 
 #[test]
-fn who_says_nothing_is_shown_out_and_a_crowd_of_them_keeps_no_peer_waiting() {
+fn silent_connections_are_closed_and_many_of_them_delay_no_peer() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
-    let mut crowd: Vec<Hand> = (0..200).map(|_| Hand::reach_out(&node)).collect();
-    // The crowd is still there, as far as there is room for it, when a peer says who it is.
-    let mut peer = Hand::admitted(&node, &Node::new(2, &addresses));
+    let mut silent: Vec<RawClient> = (0..200).map(|_| RawClient::connect(&node)).collect();
+    // The silent connections are still open, as many as there may be, when a peer says hello.
+    let mut peer = RawClient::admitted(&node, &Node::new(2, &addresses));
     peer.write_frame(
         Kind::Message,
-        Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
+        Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
     );
     until("the message of a peer gets through", || node.arrived.lock().messages.len() == 1);
-    for hand in &mut crowd {
-        assert_eq!(hand.read_frame(), None);
+    for client in &mut silent {
+        assert_eq!(client.read_frame(), None);
     }
 }
 
@@ -271,10 +271,10 @@ fn who_says_nothing_is_shown_out_and_a_crowd_of_them_keeps_no_peer_waiting() {
 fn a_drip_of_bytes_does_not_extend_the_time_to_say_hello() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
-    let mut hand = Hand::reach_out(&node);
+    let mut client = RawClient::connect(&node);
     let began = Instant::now();
     for byte in frame::encode(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode()) {
-        if hand.0.write_all(&[byte]).is_err() || began.elapsed() > HELLO_TIMEOUT * 4 {
+        if client.0.write_all(&[byte]).is_err() || began.elapsed() > HELLO_TIMEOUT * 4 {
             break;
         }
         std::thread::sleep(HELLO_TIMEOUT / 8);
@@ -287,18 +287,18 @@ fn a_peer_that_connects_anew_replaces_its_earlier_connection() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let peer = Node::new(2, &addresses);
-    let mut earlier = Hand::admitted(&node, &peer);
-    let mut later = Hand::admitted(&node, &peer);
+    let mut earlier = RawClient::admitted(&node, &peer);
+    let mut later = RawClient::admitted(&node, &peer);
     assert_eq!(earlier.read_frame(), None);
     later.write_frame(
         Kind::Message,
-        Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
+        Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
     );
     until("the later connection is read", || node.arrived.lock().messages.len() == 1);
 }
 
 #[test]
-fn a_node_without_room_makes_its_peer_wait_and_loses_nothing() {
+fn a_busy_node_makes_its_peer_wait_and_loses_nothing() {
     let addresses = addresses();
     let (mut sender, receiver) =
         (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
@@ -313,18 +313,20 @@ fn a_node_without_room_makes_its_peer_wait_and_loses_nothing() {
     std::thread::sleep(Duration::from_millis(100));
     receiver.arrived.lock().is_full = false;
     let expected: Vec<Message> = (1..=300)
-        .map(|number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 1000))
+        .map(|number| Message::sample(NodeId::from(1), NodeId::from(2), number, 1000))
         .collect();
     until("all has arrived, in order", || receiver.arrived.lock().messages.ends_with(&expected));
 }
 
 #[test]
-fn both_sides_say_which_directory_they_met_and_a_wiped_one_stays_outside() {
+fn both_sides_report_the_directory_of_the_peer_and_a_wiped_one_is_rejected() {
     let addresses = addresses();
     let (mut one, mut two) =
         (Node::new(1, &addresses).started(), Node::new(2, &addresses).started());
-    until("both have met", || [&one, &two].iter().all(|node| !node.arrived.lock().met.is_empty()));
-    assert_eq!(one.arrived.lock().met[0], (NodeId::from(2), 2));
+    until("both are identified", || {
+        [&one, &two].iter().all(|node| !node.arrived.lock().identified.is_empty())
+    });
+    assert_eq!(one.arrived.lock().identified[0], (NodeId::from(2), 2));
     two.stop();
     let mut wiped = Node::new(2, &addresses);
     wiped.context.identity = DirectoryIdentity { directory: 77, incarnation: 1, complete: true };
@@ -361,11 +363,11 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
     let node = Node::new(1, &addresses).started();
     let mut peer = Node::new(2, &addresses);
     let answer = |hello: Hello| {
-        let mut hand = Hand(listener.accept().unwrap().0, FrameReader::new());
-        hand.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert_eq!(hand.read_frame().unwrap().kind, Kind::Hello);
-        hand.write_frame(Kind::Hello, hello.encode());
-        hand
+        let mut client = RawClient(listener.accept().unwrap().0, FrameReader::new());
+        client.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(client.read_frame().unwrap().kind, Kind::Hello);
+        client.write_frame(Kind::Hello, hello.encode());
+        client
     };
     let mut impostor = answer(Node::new(3, &addresses).hello_to(&node));
     assert_eq!(impostor.read_frame().unwrap().kind, Kind::Refusal);
@@ -375,9 +377,9 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
         "another node at the address of a peer is not spoken to"
     );
     let mut earlier = answer(peer.hello_to(&node));
-    until("they have met", || !node.arrived.lock().met.is_empty());
+    until("the peer is identified", || !node.arrived.lock().identified.is_empty());
     peer.context.identity.incarnation = 2;
-    let _inbound = Hand::admitted(&node, &peer);
+    let _inbound = RawClient::admitted(&node, &peer);
     assert_eq!(earlier.read_frame(), None);
     answer(peer.hello_to(&node));
 }
@@ -386,13 +388,13 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
 fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
     for (len, limit) in [(100, QUEUE_MESSAGES_MAX), (1 << 20, QUEUE_BYTES_MAX >> 20)] {
         let link = PeerSender::new(NodeId::from(2), String::new(), system_lookup());
-        let message = |number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 10);
+        let message = |number| Message::sample(NodeId::from(1), NodeId::from(2), number, 10);
         let taken = (0..QUEUE_MESSAGES_MAX as u64 + 1)
             .filter(|number| link.push(message(*number), len))
             .count();
         assert_eq!(taken, limit, "messages of {len} bytes");
         // What is urgent has room of its own, and that is bounded as well.
-        let urgent = Message::specimens(NodeId::from(1), NodeId::from(2)).remove(0);
+        let urgent = Message::samples(NodeId::from(1), NodeId::from(2)).remove(0);
         let taken = (0..QUEUE_MESSAGES_MAX + 1).filter(|_| link.push(urgent.clone(), 100)).count();
         assert_eq!(taken, QUEUE_MESSAGES_MAX, "urgent messages");
     }
@@ -404,7 +406,7 @@ fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
 fn a_large_message_that_is_repeated_waits_once() {
     let link = PeerSender::new(NodeId::from(2), String::new(), system_lookup());
     let (len, message) =
-        (60 << 20, |number| Message::specimen(NodeId::from(1), NodeId::from(2), number, 10));
+        (60 << 20, |number| Message::sample(NodeId::from(1), NodeId::from(2), number, 10));
     assert!((0..100).all(|_| link.push(message(1), len)));
     assert!(!link.push(message(2), len), "another one of that length finds no room");
 }
@@ -418,10 +420,10 @@ fn a_forged_message_is_not_even_sent_and_a_large_one_is_dropped_alone() {
         sender.send(2, 0);
         !receiver.arrived.lock().messages.is_empty()
     });
-    let forged = Message::specimen(NodeId::from(3), NodeId::from(2), 1, 10);
+    let forged = Message::sample(NodeId::from(3), NodeId::from(2), 1, 10);
     let large =
-        Message::specimen(NodeId::from(1), NodeId::from(2), 2, sender.context.message_bytes_max);
-    let genuine = Message::specimen(NodeId::from(1), NodeId::from(2), 3, 10);
+        Message::sample(NodeId::from(1), NodeId::from(2), 2, sender.context.message_bytes_max);
+    let genuine = Message::sample(NodeId::from(1), NodeId::from(2), 3, 10);
     sender.transport.send(&mut vec![forged, large, genuine.clone()]);
     until("the genuine one arrives", || receiver.arrived.lock().messages.last() == Some(&genuine));
 }
@@ -471,15 +473,15 @@ fn a_node_may_listen_elsewhere_than_where_its_peers_find_it() {
 fn stopping_takes_no_time_whatever_the_threads_wait_for() {
     let addresses = addresses();
     // Node 2 accepts and says nothing; node 3 is not there; somebody who said nothing sits in the
-    // lobby; a peer sends to a full inbox.
+    // pending connections; a peer sends to a full inbox.
     let mute = TcpListener::bind(&addresses[1].1).unwrap();
     let mut node = Node::new(1, &addresses).started();
     let mut silent = TcpStream::connect(node.address()).unwrap();
     node.arrived.lock().is_full = true;
-    let mut hand = Hand::admitted(&node, &Node::new(3, &addresses));
-    hand.write_frame(
+    let mut client = RawClient::admitted(&node, &Node::new(3, &addresses));
+    client.write_frame(
         Kind::Message,
-        Message::specimen(NodeId::from(3), NodeId::from(1), 1, 10).encode().concat(),
+        Message::sample(NodeId::from(3), NodeId::from(1), 1, 10).encode().concat(),
     );
     let _caught = mute.accept().unwrap();
     std::thread::sleep(Duration::from_millis(50));

@@ -1,5 +1,5 @@
-//! Every schedule of the queue of a link: who pushes, the thread that writes, who stops or hears of
-//! another life of the peer.
+//! Every schedule of the queue of a peer sender: threads that push, the thread that writes, a stop,
+//! and a new process of the peer.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -10,36 +10,36 @@ use crate::primitives::thread::{self, JoinHandle};
 use crate::primitives::three_preemptions;
 
 fn message(number: u64) -> (Message, usize) {
-    let message = Message::specimen(NodeId::from(1), NodeId::from(2), number, 3);
+    let message = Message::sample(NodeId::from(1), NodeId::from(2), number, 3);
     let len = message.encoded_len();
     (message, len)
 }
 
-fn link() -> Arc<PeerSender> {
+fn sender() -> Arc<PeerSender> {
     Arc::new(PeerSender::new(NodeId::from(2), String::new(), Arc::new(|_| Ok(Vec::new()))))
 }
 
 #[test]
 fn no_message_is_left_behind() {
     three_preemptions(|| {
-        let link = link();
+        let sender = sender();
         let (ours, theirs) = pair();
-        let writer = at_work(&link, ours);
+        let writer = writing(&sender, ours);
         let other = thread::spawn({
-            let link = link.clone();
+            let sender = sender.clone();
             move || {
                 let (message, len) = message(0);
-                assert!(link.push(message, len));
+                assert!(sender.push(message, len));
             }
         });
         for number in 1..3 {
             let (message, len) = message(number);
-            assert!(link.push(message, len));
+            assert!(sender.push(message, len));
         }
         other.join().unwrap();
-        await_written(&link);
-        assert_eq!(link.queue.lock().bytes, 0);
-        link.stop();
+        await_written(&sender);
+        assert_eq!(sender.queue.lock().bytes, 0);
+        sender.stop();
         writer.join().unwrap();
         assert_eq!(received(theirs).len(), 3);
     });
@@ -48,24 +48,24 @@ fn no_message_is_left_behind() {
 #[test]
 fn a_stop_wakes_the_writer() {
     loom::model(|| {
-        let link = link();
+        let sender = sender();
         let (ours, _theirs) = pair();
-        let writer = at_work(&link, ours);
+        let writer = writing(&sender, ours);
         let (message, len) = message(0);
-        link.push(message, len);
-        link.stop();
+        sender.push(message, len);
+        sender.stop();
         writer.join().unwrap();
     });
 }
 
 #[test]
-fn another_life_of_the_peer_wakes_the_writer() {
+fn another_process_of_the_peer_wakes_the_writer() {
     loom::model(|| {
-        let link = link();
-        link.queue.lock().connected_to = Some((1, 1));
+        let sender = sender();
+        sender.queue.lock().connected_to = Some((1, 1));
         let (ours, theirs) = pair();
-        let writer = at_work(&link, ours);
-        link.heard_of((2, 2));
+        let writer = writing(&sender, ours);
+        sender.peer_connected((2, 2));
         writer.join().unwrap();
         assert!(received(theirs).is_empty());
     });
@@ -78,28 +78,28 @@ fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// A connection, with all of it but the hello. What the peer gets can be read once it is closed.
-fn connected(link: &PeerSender) -> (TcpStream, TcpStream) {
+fn connected(sender: &PeerSender) -> (TcpStream, TcpStream) {
     let (ours, theirs) = pair();
-    let mut queue = link.queue.lock();
+    let mut queue = sender.queue.lock();
     queue.socket = Some(ours.try_clone().expect("a handle").into());
     queue.connected_to = Some((1, 1));
     (ours, theirs)
 }
 
-/// The thread that writes, at its work on one connection.
-fn at_work(link: &Arc<PeerSender>, stream: TcpStream) -> JoinHandle<()> {
-    let link = link.clone();
+/// The thread that writes to one connection.
+fn writing(sender: &Arc<PeerSender>, stream: TcpStream) -> JoinHandle<()> {
+    let sender = sender.clone();
     thread::spawn(move || {
         let mut outbound = Outbound::new(stream, FrameReader::new()).expect("a connection");
-        let _ = link.write(&mut outbound, || ());
+        let _ = sender.write(&mut outbound, || ());
     })
 }
 
-/// The messages of one who sends. The first is so small that it may be written at once in one
-/// piece; the others leave a rest.
-fn messages(sender: u64) -> Vec<Message> {
+/// The messages of one thread. The first is so small that one write may take it; the other leaves
+/// a rest.
+fn messages(thread: u64) -> Vec<Message> {
     let of_size = |(number, bytes)| {
-        Message::specimen(NodeId::from(1), NodeId::from(2), 10 * sender + number, bytes)
+        Message::sample(NodeId::from(1), NodeId::from(2), 10 * thread + number, bytes)
     };
     let messages: Vec<Message> = [(0, 1), (1, 300)].map(of_size).to_vec();
     assert!(
@@ -109,14 +109,16 @@ fn messages(sender: u64) -> Vec<Message> {
     messages
 }
 
-fn push_all(link: &PeerSender, messages: &[Message]) {
-    messages.iter().for_each(|message| assert!(link.push(message.clone(), message.encoded_len())));
+fn push_all(sender: &PeerSender, messages: &[Message]) {
+    messages
+        .iter()
+        .for_each(|message| assert!(sender.push(message.clone(), message.encoded_len())));
 }
 
-/// Lets the thread that writes go on until there is nothing left for it.
-fn await_written(link: &PeerSender) {
+/// Waits until the thread that writes has nothing left.
+fn await_written(sender: &PeerSender) {
     let is_done = || {
-        let queue = link.queue.lock();
+        let queue = sender.queue.lock();
         queue.is_empty() && !queue.is_busy
     };
     while !is_done() {
@@ -124,10 +126,10 @@ fn await_written(link: &PeerSender) {
     }
 }
 
-/// What the peer gets until the connection is closed.
+/// All that the peer receives until the connection is closed.
 fn received(theirs: TcpStream) -> Vec<Message> {
     let (mut reader, mut received) = (FrameReader::new(), Vec::new());
-    reader.admit(1 << 10);
+    reader.set_len_max(1 << 10);
     loop {
         while let Some(frame) = reader.next().expect("whole frames, one behind the other") {
             received.push(Message::decode(frame.content).expect("a message as it was sent"));
@@ -139,25 +141,25 @@ fn received(theirs: TcpStream) -> Vec<Message> {
     }
 }
 
-/// Who sends writes small messages himself, beside the thread that writes what waits. Each arrives
-/// whole and once, and those of one sender in order.
+/// A thread that sends writes small messages itself, beside the thread that writes the queue. Each
+/// message arrives complete and once, and those of one thread in order.
 #[test]
 fn what_is_written_at_once_neither_overtakes_nor_cuts_into_what_waits() {
     three_preemptions(|| {
-        let link = link();
-        let (ours, theirs) = connected(&link);
-        let writer = at_work(&link, ours);
+        let sender = sender();
+        let (ours, theirs) = connected(&sender);
+        let writer = writing(&sender, ours);
         let (one, other) = (messages(1), messages(2));
-        let sender = thread::spawn({
-            let (link, other) = (link.clone(), other.clone());
-            move || push_all(&link, &other)
+        let second = thread::spawn({
+            let (sender, other) = (sender.clone(), other.clone());
+            move || push_all(&sender, &other)
         });
-        push_all(&link, &one);
-        sender.join().unwrap();
-        await_written(&link);
-        link.stop();
+        push_all(&sender, &one);
+        second.join().unwrap();
+        await_written(&sender);
+        sender.stop();
         writer.join().unwrap();
-        drop(link);
+        drop(sender);
         let received = received(theirs);
         assert_eq!(received.len(), one.len() + other.len());
         for sent in [one, other] {
@@ -178,18 +180,18 @@ fn what_is_written_at_once_neither_overtakes_nor_cuts_into_what_waits() {
 #[test]
 fn a_connection_begins_with_a_whole_message() {
     loom::model(|| {
-        let link = link();
-        let lost = connected(&link);
-        push_all(&link, &messages(1)[1..]);
-        link.hang_up_and_forget();
+        let sender = sender();
+        let lost = connected(&sender);
+        push_all(&sender, &messages(1)[1..]);
+        sender.close_and_clear();
         drop(lost);
-        let (ours, theirs) = connected(&link);
-        let writer = at_work(&link, ours);
-        push_all(&link, &messages(2));
-        await_written(&link);
-        link.stop();
+        let (ours, theirs) = connected(&sender);
+        let writer = writing(&sender, ours);
+        push_all(&sender, &messages(2));
+        await_written(&sender);
+        sender.stop();
         writer.join().unwrap();
-        drop(link);
+        drop(sender);
         assert_eq!(received(theirs), messages(2));
     });
 }

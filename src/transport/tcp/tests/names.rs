@@ -1,4 +1,4 @@
-//! Names of peers, and a resolver that takes its time.
+//! Host names of peers, and a slow resolver.
 
 use std::sync::mpsc;
 
@@ -36,7 +36,7 @@ fn a_name_that_is_resolved_late_is_used_all_the_same() {
     let (mut node, release) = node_with_slow_names(&addresses);
     let peer = Node::new(2, &addresses).started();
     std::thread::sleep(Duration::from_millis(100));
-    assert!(node.arrived.lock().met.iter().all(|(_, directory)| *directory == 2));
+    assert!(node.arrived.lock().identified.iter().all(|(_, directory)| *directory == 2));
     drop(release);
     until("a message gets through", || {
         node.send(2, 1);

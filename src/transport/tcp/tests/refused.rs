@@ -1,4 +1,4 @@
-//! What both ends are told when one refuses the other, and until when.
+//! What both sides report when one rejects the other, and until when.
 
 use super::*;
 
@@ -24,7 +24,9 @@ fn both_ends_are_told_who_refuses_whom_and_when_it_is_over() {
     restored.context.identity =
         DirectoryIdentity { directory: 999, incarnation: 7, complete: true };
     let restored = restored.started();
-    until("it is over", || told(&one, 2).is_empty() && restored.arrived.lock().met.len() > 1);
+    until("it is over", || {
+        told(&one, 2).is_empty() && restored.arrived.lock().identified.len() > 1
+    });
     assert_eq!(told(&restored, 1), "");
 }
 
@@ -48,10 +50,10 @@ fn another_version_is_named_at_both_ends() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let peer = Node::new(2, &addresses);
-    let mut hand = Hand::reach_out(&node);
+    let mut client = RawClient::connect(&node);
     let hello = peer.hello_to(&node).encode();
-    hand.write_frame(Kind::Hello, [&77_u32.to_le_bytes()[..], &hello[4..], b"and more"].concat());
-    let refusal = hand.read_frame().unwrap();
+    client.write_frame(Kind::Hello, [&77_u32.to_le_bytes()[..], &hello[4..], b"and more"].concat());
+    let refusal = client.read_frame().unwrap();
     assert_eq!(
         (refusal.kind, refusal.content[0]),
         (Kind::Refusal, HandshakeRejection::Protocol as u8)
@@ -65,31 +67,30 @@ fn another_version_is_named_at_both_ends() {
 fn what_is_not_understood_is_told_to_both_ends() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
-    let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
-    hand.write_frame(Kind::Message, b"words of a later version".to_vec());
-    let refusal = hand.read_frame().unwrap();
+    let mut client = RawClient::admitted(&node, &Node::new(2, &addresses));
+    client.write_frame(Kind::Message, b"words of a later version".to_vec());
+    let refusal = client.read_frame().unwrap();
     assert_eq!(
         (refusal.kind, refusal.content[0]),
         (Kind::Refusal, HandshakeRejection::Unreadable as u8)
     );
     until("the node says so", || told(&node, 2).contains("it sends what is not understood here"));
-    // One that connects anew, and says the same again, is not taken for one that has mended its
-    // ways.
-    Hand::admitted(&node, &Node::new(2, &addresses));
+    // A reconnect with the same hello does not end the rejection.
+    RawClient::admitted(&node, &Node::new(2, &addresses));
     assert!(!told(&node, 2).is_empty());
 }
 
-/// Who is refused on a connection that it has made hears of it there.
+/// A node that is rejected on its own connection reads the rejection there.
 #[test]
 fn a_peer_that_refuses_on_an_open_connection_is_heard() {
     let addresses = addresses();
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
     let node = Node::new(1, &addresses).started();
-    let mut hand = Hand(listener.accept().unwrap().0, FrameReader::new());
-    hand.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    hand.read_frame().unwrap();
-    hand.write_frame(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
-    hand.write_frame(Kind::Refusal, vec![HandshakeRejection::Unreadable as u8]);
+    let mut client = RawClient(listener.accept().unwrap().0, FrameReader::new());
+    client.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.read_frame().unwrap();
+    client.write_frame(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
+    client.write_frame(Kind::Refusal, vec![HandshakeRejection::Unreadable as u8]);
     until("the node says so", || {
         told(&node, 2).starts_with("node 2 refuses this node: it sends what is not understood")
     });

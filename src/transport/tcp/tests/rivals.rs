@@ -1,29 +1,29 @@
-//! Two processes that speak for one node, from copies of one directory.
+//! Two processes of one node, on copies of one directory.
 
 use super::*;
 
-/// Process number `nonce` of node 2, opened so often.
+/// Process `nonce` of node 2, with that incarnation.
 fn process(addresses: &[(NodeId, String)], incarnation: u64, nonce: u64, node: &Node) -> Hello {
     let mut peer = Node::new(2, addresses);
     peer.context.identity.incarnation = incarnation;
     Hello { nonce, ..peer.hello_to(node) }
 }
 
-/// Says hello. Returns the answer, and the connection.
-fn says(hello: &Hello, node: &Node) -> (Frame, Hand) {
-    let mut hand = Hand::reach_out(node);
-    hand.write_frame(Kind::Hello, hello.encode());
-    (hand.read_frame().unwrap(), hand)
+/// Sends a hello. Returns the response, and the connection.
+fn says(hello: &Hello, node: &Node) -> (Frame, RawClient) {
+    let mut client = RawClient::connect(node);
+    client.write_frame(Kind::Hello, hello.encode());
+    (client.read_frame().unwrap(), client)
 }
 
 /// Answers pings until the connection is closed. Returns what closes it.
-fn answering(hand: Hand) -> impl FnOnce() {
-    let stream = hand.0.try_clone().unwrap();
+fn answering(client: RawClient) -> impl FnOnce() {
+    let stream = client.0.try_clone().unwrap();
     let thread = std::thread::spawn(move || {
-        let mut hand = hand;
-        while let Some(frame) = hand.hear_any() {
+        let mut client = client;
+        while let Some(frame) = client.hear_any() {
             if frame.kind == Kind::Ping {
-                hand.write_frame(Kind::Pong, frame.content.to_vec());
+                client.write_frame(Kind::Pong, frame.content.to_vec());
             }
         }
     });
@@ -50,13 +50,13 @@ fn while_the_first_answers_the_second_stays_outside_whatever_its_incarnation() {
     }
     let told = node.arrived.lock().refused[&NodeId::from(2)].clone();
     assert!(told.starts_with("this node refuses node 2: another process speaks for it"), "{told}");
-    // The first one itself may connect anew.
+    // The first one itself may reconnect.
     let (answer, first) = says(&process(&addresses, 5, 51, &node), &node);
     assert_eq!(answer.kind, Kind::Hello);
     let close_again = answering(first);
     close();
     close_again();
-    // It has ended: its successor need not wait.
+    // It has ended: its successor does not wait.
     until("the successor is let in", || {
         says(&process(&addresses, 6, 60, &node), &node).0.kind == Kind::Hello
     });
@@ -70,9 +70,9 @@ fn one_that_does_not_answer_gives_way_though_its_connection_is_open_and_full_of_
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let (_, mut first) = says(&process(&addresses, 5, 51, &node), &node);
-    // What it said before it died is read only now, and proves nothing.
+    // Bytes that it sent before its end are read only now, and prove nothing.
     node.arrived.lock().is_full = true;
-    let message = Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
+    let message = Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
     (0..1000).for_each(|_| first.write_frame(Kind::Message, message.clone()));
     let room = node.arrived.clone();
     let reading = std::thread::spawn(move || room.lock().is_full = false);
@@ -105,11 +105,11 @@ fn another_directory_takes_the_place_of_a_known_one_only_at_the_address_of_its_n
     assert_eq!(answer.kind, Kind::Hello, "it has not taken its place");
 
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
-    let mut there = Hand(listener.accept().unwrap().0, FrameReader::new());
+    let mut there = RawClient(listener.accept().unwrap().0, FrameReader::new());
     assert_eq!(there.read_frame().unwrap().kind, Kind::Hello);
     there.write_frame(Kind::Hello, copied.encode());
     until("it has met the other one", || {
-        node.arrived.lock().met.last() == Some(&(NodeId::from(2), 99))
+        node.arrived.lock().identified.last() == Some(&(NodeId::from(2), 99))
     });
     assert_eq!(says(&copied, &node).0.kind, Kind::Hello);
     let (answer, _) = says(&known, &node);
@@ -119,17 +119,17 @@ fn another_directory_takes_the_place_of_a_known_one_only_at_the_address_of_its_n
     );
 }
 
-/// The first one was reached, and has not come by itself yet.
+/// This node has connected to the first one, which has not connected to it yet.
 #[test]
 fn the_process_that_this_node_has_reached_is_the_first_one_too() {
     let addresses = addresses();
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
     let node = Node::new(1, &addresses).started();
-    let mut first = Hand(listener.accept().unwrap().0, FrameReader::new());
+    let mut first = RawClient(listener.accept().unwrap().0, FrameReader::new());
     first.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert_eq!(first.read_frame().unwrap().kind, Kind::Hello);
     first.write_frame(Kind::Hello, process(&addresses, 5, 51, &node).encode());
-    until("they have met", || !node.arrived.lock().met.is_empty());
+    until("they have met", || !node.arrived.lock().identified.is_empty());
     let close = {
         let stream = first.0.try_clone().unwrap();
         let thread = std::thread::spawn(move || {

@@ -1,32 +1,30 @@
-//! Connections on which nothing comes back, or not much: what is given up, what is kept, and what
-//! goes first.
+//! Silent and slow connections: which are closed, which are kept, and which messages go first.
 
 use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::transport::frame::Frames;
 
-/// A node, and the connection that it makes to its peer, who is played by hand. That takes little
-/// before it is read.
-fn called_by_a_node() -> (Node, Hand) {
+/// A node, and its connection to a peer that the test plays. The connection buffers little.
+fn called_by_a_node() -> (Node, RawClient) {
     let addresses = addresses();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(16 << 10).unwrap();
     socket.bind(&addresses[1].1.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     socket.listen(8).unwrap();
     let node = Node::new(1, &addresses).started();
-    let mut hand = Hand(TcpListener::from(socket).accept().unwrap().0, FrameReader::new());
-    hand.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    assert_eq!(hand.read_frame().unwrap().kind, Kind::Hello);
-    hand.write_frame(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
-    until("they have met", || !node.arrived.lock().met.is_empty());
-    hand.1.admit(64 << 20);
-    (node, hand)
+    let mut client = RawClient(TcpListener::from(socket).accept().unwrap().0, FrameReader::new());
+    client.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(client.read_frame().unwrap().kind, Kind::Hello);
+    client.write_frame(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
+    until("they have met", || !node.arrived.lock().identified.is_empty());
+    client.1.set_len_max(64 << 20);
+    (node, client)
 }
 
-/// Says that the hand is there, whatever it does, until the connection is closed.
-fn keep_answering(hand: &Hand) {
-    let mut stream = hand.0.try_clone().unwrap();
+/// Sends pongs until the connection is closed.
+fn keep_answering(client: &RawClient) {
+    let mut stream = client.0.try_clone().unwrap();
     std::thread::spawn(move || {
         while stream.write_all(&frame::numbered(Kind::Pong, 0)).is_ok() {
             std::thread::sleep(Duration::from_millis(100));
@@ -35,22 +33,22 @@ fn keep_answering(hand: &Hand) {
 }
 
 fn bulk(number: u64) -> Message {
-    Message::specimen(NodeId::from(1), NodeId::from(2), number, 4 << 20)
+    Message::sample(NodeId::from(1), NodeId::from(2), number, 4 << 20)
 }
 
-/// Something that is urgent.
+/// An urgent message.
 fn heartbeat() -> Message {
-    Message::specimens(NodeId::from(1), NodeId::from(2)).remove(0)
+    Message::samples(NodeId::from(1), NodeId::from(2)).remove(0)
 }
 
 /// How many bytes come before the first whole message.
-fn bytes_before_a_message(hand: &mut Hand) -> (usize, Frame) {
+fn bytes_before_a_message(client: &mut RawClient) -> (usize, Frame) {
     let mut bytes = 0;
     loop {
-        match hand.1.next().unwrap() {
+        match client.1.next().unwrap() {
             Some(frame) if frame.kind == Kind::Message => return (bytes, frame),
             Some(_) => {}
-            None => match hand.1.read_from(&mut &hand.0).unwrap() {
+            None => match client.1.read_from(&mut &client.0).unwrap() {
                 0 => panic!("the node hung up"),
                 read => bytes += read,
             },
@@ -60,18 +58,18 @@ fn bytes_before_a_message(hand: &mut Hand) -> (usize, Frame) {
 
 #[test]
 fn what_is_urgent_does_not_wait_behind_bulk() {
-    let (mut node, mut hand) = called_by_a_node();
-    keep_answering(&hand);
+    let (mut node, mut client) = called_by_a_node();
+    keep_answering(&client);
     node.transport.send(&mut (1..=4).map(bulk).collect());
     // Time for the connection to fill up. Had it not, the heartbeat would come earlier still.
     std::thread::sleep(Duration::from_millis(300));
     node.transport.send(&mut vec![heartbeat()]);
-    let (bytes, first) = bytes_before_a_message(&mut hand);
+    let (bytes, first) = bytes_before_a_message(&mut client);
     assert_eq!(Message::decode(first.content).unwrap(), heartbeat());
-    // What lies in the buffer of the one who does not read is beyond anybody's reach.
+    // Bytes in the receive buffer of the peer cannot be overtaken.
     assert!(bytes <= (256 << 10) + (64 << 10), "{bytes} bytes were before it");
     for number in 1..=4 {
-        let (_, frame) = bytes_before_a_message(&mut hand);
+        let (_, frame) = bytes_before_a_message(&mut client);
         assert_eq!(
             Message::decode(frame.content).unwrap(),
             bulk(number),
@@ -83,29 +81,28 @@ fn what_is_urgent_does_not_wait_behind_bulk() {
 #[test]
 fn a_connection_on_which_nothing_comes_back_is_given_up() {
     for messages in [vec![], vec![heartbeat()], (1..=4).map(bulk).collect()] {
-        let (mut node, mut hand) = called_by_a_node();
+        let (mut node, mut client) = called_by_a_node();
         let count = messages.len();
         node.transport.send(&mut messages.clone());
         if count > 1 {
-            // The thread that writes is caught in the middle of it. Nothing is read before it has
-            // given up.
+            // The thread that writes is blocked in a message. Nothing is read before it gives up.
             until("the node has given up", || !node.arrived.lock().unreachable.is_empty());
         }
-        while hand.hear_any().is_some() {}
+        while client.hear_any().is_some() {}
     }
 }
 
 #[test]
 fn a_connection_that_is_slow_is_kept_as_long_as_anything_arrives() {
-    let (mut node, mut hand) = called_by_a_node();
+    let (mut node, mut client) = called_by_a_node();
     node.arrived.lock().unreachable.clear();
     node.transport.send(&mut vec![bulk(1)]);
     let began = Instant::now();
     let mut buffer = [0; 4 << 10];
     while began.elapsed() < Duration::from_secs(5) {
-        // As a node does that reads over a slow line.
-        assert!(hand.0.read(&mut buffer).unwrap() > 0, "the node hung up");
-        hand.0.write_all(&frame::numbered(Kind::Pong, 0)).unwrap();
+        // As a node that reads from a slow connection.
+        assert!(client.0.read(&mut buffer).unwrap() > 0, "the node hung up");
+        client.0.write_all(&frame::numbered(Kind::Pong, 0)).unwrap();
         std::thread::sleep(Duration::from_millis(200));
     }
     assert!(!node.arrived.lock().unreachable.contains(&NodeId::from(2)));
@@ -115,42 +112,41 @@ fn a_connection_that_is_slow_is_kept_as_long_as_anything_arrives() {
 fn whatever_is_read_is_answered_and_whoever_says_nothing_is_shown_out() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
-    let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
-    hand.write_frame(Kind::Ping, 5_u64.to_le_bytes().to_vec());
+    let mut client = RawClient::admitted(&node, &Node::new(2, &addresses));
+    client.write_frame(Kind::Ping, 5_u64.to_le_bytes().to_vec());
     assert_eq!(
-        hand.hear_any().map(|frame| (frame.kind, frame.number())),
+        client.hear_any().map(|frame| (frame.kind, frame.number())),
         Some((Kind::Pong, Some(5)))
     );
     let message =
-        Frames::of(Message::specimen(NodeId::from(2), NodeId::from(1), 1, 300_000).encode())
-            .concat();
+        Frames::of(Message::sample(NodeId::from(2), NodeId::from(1), 1, 300_000).encode()).concat();
     let part = message.len() / 3;
     for part in message.chunks(part) {
-        // Parts of a message are something, too.
+        // Parts of a message count as a sign of life.
         std::thread::sleep(Duration::from_millis(300));
-        hand.0.write_all(part).unwrap();
+        client.0.write_all(part).unwrap();
         assert_eq!(
-            hand.hear_any().map(|frame| (frame.kind, frame.number())),
+            client.hear_any().map(|frame| (frame.kind, frame.number())),
             Some((Kind::Pong, Some(0)))
         );
     }
     until("the message has arrived", || node.arrived.lock().messages.len() == 1);
-    assert_eq!(hand.hear_any(), None, "nothing was said for five seconds");
+    assert_eq!(client.hear_any(), None, "nothing was said for five seconds");
 }
 
-/// A node without room reads nothing, but it is there.
+/// A busy node reads nothing, but is alive.
 #[test]
 fn a_node_without_room_is_not_taken_for_one_that_is_gone() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     node.arrived.lock().is_full = true;
-    let mut hand = Hand::admitted(&node, &Node::new(2, &addresses));
-    hand.write_frame(
+    let mut client = RawClient::admitted(&node, &Node::new(2, &addresses));
+    client.write_frame(
         Kind::Message,
-        Message::specimen(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
+        Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
     );
     for _ in 0..12 {
-        assert_eq!(hand.hear_any().map(|frame| frame.kind), Some(Kind::Pong));
+        assert_eq!(client.hear_any().map(|frame| frame.kind), Some(Kind::Pong));
     }
     node.arrived.lock().is_full = false;
     until("the message has arrived", || node.arrived.lock().messages.len() == 1);

@@ -1,5 +1,5 @@
-//! A thousand disasters of a real group, to prove that the gate lets every message pass that a
-//! correct peer sends.
+//! A thousand random runs of a real group: [`Message::check`] accepts every message of a correct
+//! peer.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use raft::eraftpb::{Message as Inner, MessageType};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode, StateRole, Storage};
 
-use super::{Message, MessageRejection, ReplicaView};
 use crate::batch::{Batch, OpenBatch};
 use crate::entry::NodeId;
+use crate::message::{Message, MessageRejection, ReplicaView};
 use crate::role::Membership;
 
-/// A splitmix generator: the same seed gives the same disasters.
+/// A splitmix64 generator: the same seed gives the same run.
 struct Rng(u64);
 
 impl Rng {
@@ -28,7 +28,7 @@ impl Rng {
     }
 }
 
-/// What was seen in all runs together, so that the test knows that it was worth something.
+/// Coverage counts of all runs together.
 #[derive(Default, Debug)]
 struct Seen {
     kinds: BTreeMap<i32, u64>,

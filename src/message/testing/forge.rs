@@ -1,9 +1,9 @@
-//! Messages that no node sent, for scripts that show what becomes of them.
+//! Forged messages, for scripts that show how a node handles them.
 
 use raft::eraftpb::{Entry, Message as Inner, MessageType};
 
-use super::Message;
 use crate::batch::OpenBatch;
+use crate::message::Message;
 
 impl Message {
     /// A message from words: `append from=1 to=2 term=3 after=5/2 batch=6/3:0:hello commit=5`. A

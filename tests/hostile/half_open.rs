@@ -1,5 +1,5 @@
-//! Half-open connections: a crowd that connects and says nothing, or one byte a second, and comes
-//! back as soon as it is shown out.
+//! Half-open connections: many that send nothing, or one byte a second, and connect again as soon
+//! as they are closed.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
@@ -14,50 +14,50 @@ use crate::group::{Client, Group};
 use crate::heartbeats::{Watch, Watched};
 use crate::wire::{HELLO, Line, frame};
 
-/// From where the crowd comes, in turns: the address of the honest nodes among others.
+/// The source addresses of the connections, that of the honest nodes among them.
 const SOURCES: u32 = 8;
 
-/// The pause between two looks at a part of the crowd.
+/// The pause between two checks of all connections.
 const PAUSE: Duration = Duration::from_millis(20);
 
-struct Crowd {
+struct HalfOpen {
     stop: Arc<AtomicBool>,
-    /// Connections that were made, those that replaced one that the node had closed included.
+    /// All connections so far, with those that replaced a closed one.
     made: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Crowd {
+impl HalfOpen {
     /// `count` connections, spread over all nodes of the group; every other one drips.
-    fn gather(group: &Group, count: usize) -> Crowd {
+    fn connect(group: &Group, count: usize) -> HalfOpen {
         let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let doors: Vec<String> = group.addresses[..3].to_vec();
+        let addresses: Vec<String> = group.addresses[..3].to_vec();
         let (stopped, counted) = (stop.clone(), made.clone());
         let thread = thread::spawn(move || {
             let mut places: Vec<Option<Drip>> = (0..count).map(|_| None).collect();
             while !stopped.load(Ordering::Relaxed) {
                 for (at, place) in places.iter_mut().enumerate() {
                     if place.as_mut().is_none_or(|drip| !drip.is_alive()) {
-                        *place = Drip::new(&doors[at % doors.len()], at);
+                        *place = Drip::new(&addresses[at % addresses.len()], at);
                         counted.fetch_add(u64::from(place.is_some()), Ordering::Relaxed);
                     }
                 }
                 thread::sleep(PAUSE);
             }
         });
-        Crowd { stop, made, thread: Some(thread) }
+        HalfOpen { stop, made, thread: Some(thread) }
     }
 
     fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
 
-    fn await_gathering(&self, count: u64) {
-        crate::group::until("the crowd to gather", || (self.made() >= count).then_some(()));
+    fn await_connections(&self, count: u64) {
+        crate::group::until("the connections to be made", || (self.made() >= count).then_some(()));
     }
 }
 
-impl Drop for Crowd {
+impl Drop for HalfOpen {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -66,25 +66,27 @@ impl Drop for Crowd {
     }
 }
 
-/// One of the crowd.
+/// One of the connections.
 struct Drip {
     line: Line,
-    /// What it has of a hello to say, byte by byte. Empty if it says nothing.
+    /// The rest of its hello, sent byte by byte. Empty if it sends nothing.
     rest: Vec<u8>,
     next: Instant,
 }
 
 impl Drip {
-    fn new(door: &str, at: usize) -> Option<Drip> {
-        let line =
-            Line::to(door, Ipv4Addr::from(Ipv4Addr::LOCALHOST.to_bits() + at as u32 / 3 % SOURCES))
-                .ok()?;
+    fn new(address: &str, at: usize) -> Option<Drip> {
+        let line = Line::to(
+            address,
+            Ipv4Addr::from(Ipv4Addr::LOCALHOST.to_bits() + at as u32 / 3 % SOURCES),
+        )
+        .ok()?;
         line.0.set_nonblocking(true).ok()?;
         let rest = if at.is_multiple_of(2) { Vec::new() } else { frame(HELLO, &[0; 70]) };
         Some(Drip { line, rest, next: Instant::now() })
     }
 
-    /// Says its next byte if it is time. Whether the node has not hung up.
+    /// Sends the next byte when it is due. Returns whether the connection is open.
     fn is_alive(&mut self) -> bool {
         if !self.rest.is_empty() && Instant::now() >= self.next {
             self.next += Duration::from_secs(1);
@@ -98,32 +100,31 @@ impl Drip {
 }
 
 #[test]
-fn a_group_works_while_a_crowd_stands_at_every_door() {
+fn a_group_works_beside_many_half_open_connections() {
     let group = Arc::new(Group::over(3, |_| Box::new(TcpTransport::new())));
     (0..10).for_each(|_| group.append());
-    let crowd = Crowd::gather(&group, 300);
-    crowd.await_gathering(600);
+    let half_open = HalfOpen::connect(&group, 300);
+    half_open.await_connections(600);
     let before = group.acknowledged();
     let client = Client::of(&group);
-    crate::group::until("appends beside the crowd", || {
+    crate::group::until("appends beside the half-open connections", || {
         (group.acknowledged() >= before + 50).then_some(())
     });
     drop(client);
-    // The peers get through the crowd also when they connect anew.
-    let crowds_before = crowd.made();
+    // Peers that reconnect get through as well.
+    let made_before = half_open.made();
     group.reopen_follower();
     group.check();
-    assert!(crowd.made() > crowds_before, "the crowd has kept coming");
+    assert!(half_open.made() > made_before, "the connections kept coming");
 }
 
-/// Measures; so it wants the machine for itself.
+/// A measurement: needs the machine for itself.
 #[test]
 #[ignore = "asserts a time: run it alone, with --release"]
 fn a_thousand_half_open_connections_delay_no_heartbeat_by_50_ms() {
     const HEARTBEAT: Duration = Duration::from_millis(20);
     let watch = Watch::default();
-    // One watch for both followers' inboxes would mix them up: only node 1 is watched, and another
-    // leads.
+    // Only node 1 is watched, as a follower: one watch for two followers would mix them up.
     let seen = watch.clone();
     let group = Arc::new(Group::over(3, move |id| match id {
         1 => Box::new(Watched { tcp: TcpTransport::new(), watch: seen.clone() }),
@@ -144,13 +145,13 @@ fn a_thousand_half_open_connections_delay_no_heartbeat_by_50_ms() {
         late
     };
     let alone = measure("alone");
-    let crowd = Crowd::gather(&group, 1000);
-    crowd.await_gathering(1000);
-    let crowded = measure("with 1,000 half-open connections");
-    println!("{} connections were made", crowd.made());
-    drop(crowd);
+    let half_open = HalfOpen::connect(&group, 1000);
+    half_open.await_connections(1000);
+    let loaded = measure("with 1,000 half-open connections");
+    println!("{} connections were made", half_open.made());
+    drop(half_open);
     group.append();
     group.check();
     assert!(!alone.is_zero(), "no heartbeat was seen");
-    assert!(crowded < Duration::from_millis(50), "{crowded:?}");
+    assert!(loaded < Duration::from_millis(50), "{loaded:?}");
 }

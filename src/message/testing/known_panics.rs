@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, Message as Inner, MessageType, Snapshot};
 
-use super::{Message, MessageRejection, ReplicaView};
 use crate::batch::OpenBatch;
 use crate::entry::NodeId;
+use crate::message::{Message, MessageRejection, ReplicaView};
 use crate::role::Membership;
 
 use MessageType::*;

@@ -1,20 +1,22 @@
-//! Any bytes, taken for a message of a peer.
+//! Fuzzing: any bytes as a message of a peer.
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message as Inner, MessageType, Snapshot};
 
-use super::{Message, ReplicaView, codec};
 use crate::batch::fuzzing::with_sound_payloads;
 use crate::batch::{FIELD_LIMIT, LogPoint, OpenBatch};
 use crate::entry::NodeId;
 use crate::fuzzing::FuzzInput;
+use crate::message::content::Body;
+use crate::message::raft_codec::KINDS;
+use crate::message::{Message, ReplicaView};
 use crate::role::Membership;
 
-/// Any bytes either are refused, or are a message that would be written as it came; and whatever it
-/// says can be judged.
+/// Bytes either are rejected, or decode to a message that encodes to the same bytes and can be
+/// checked.
 pub fn message(input: &[u8]) {
     let mut fuzz_input = FuzzInput(input);
-    let sender = Sender {
+    let receiver = Receiver {
         how: fuzz_input.byte(),
         term: fuzz_input.u64(),
         commit: fuzz_input.u64(),
@@ -24,24 +26,24 @@ pub fn message(input: &[u8]) {
     let Ok(message) = Message::decode(bytes.clone()) else { return };
     assert_eq!(message.encoded_len(), bytes.len());
     assert_eq!(message.encode().concat(), bytes, "a message is written in one way");
-    sender.judge(&message);
+    receiver.check(&message);
     let Some(mut inner) = message.into_raft() else { return };
     for entry in inner.mut_entries().iter_mut() {
         entry.data = Bytes::from(with_sound_payloads(entry.data.to_vec()));
     }
-    sender.judge(&Message::new(inner));
+    receiver.check(&Message::new(inner));
 }
 
-/// Where the replica stands that receives it.
-struct Sender {
+/// The state of the receiving replica.
+struct Receiver {
     how: u8,
     term: u64,
     commit: u64,
     last: u64,
 }
 
-impl Sender {
-    fn judge(&self, message: &Message) {
+impl Receiver {
+    fn check(&self, message: &Message) {
         let leads = self.how & 1 == 1;
         let leader = NodeId::from(u64::from(self.how >> 1 & 3));
         let view = ReplicaView {
@@ -63,7 +65,7 @@ impl Sender {
     }
 }
 
-/// Where a replica stands, to lie about.
+/// The state of a replica, for messages near the truth.
 pub(crate) struct NodeState {
     pub(crate) term: u64,
     pub(crate) commit: u64,
@@ -72,10 +74,10 @@ pub(crate) struct NodeState {
     pub(crate) rebase: Bytes,
 }
 
-/// A message to node 1 in which every field is near the truth, or at an end of what it can be.
-pub(crate) fn near_valid(fuzz_input: &mut FuzzInput<'_>, stance: &NodeState) -> Message {
-    let NodeState { term, commit, last, rebase } = stance;
-    let kind = codec::KINDS[usize::from(fuzz_input.byte()) % codec::KINDS.len()];
+/// A message to node 1 in which every field is near its true value, or at an end of its range.
+pub(crate) fn near_valid(fuzz_input: &mut FuzzInput<'_>, state: &NodeState) -> Message {
+    let NodeState { term, commit, last, rebase } = state;
+    let kind = KINDS[usize::from(fuzz_input.byte()) % KINDS.len()];
     let how = fuzz_input.byte();
     let mut message = Inner {
         msg_type: kind,
@@ -94,16 +96,16 @@ pub(crate) fn near_valid(fuzz_input: &mut FuzzInput<'_>, stance: &NodeState) -> 
     let entries = usize::from(fuzz_input.byte() % 4);
     match kind {
         MessageType::MsgAppend => {
-            message.entries = (0..entries).map(|_| entry(fuzz_input, stance)).collect()
+            message.entries = (0..entries).map(|_| entry(fuzz_input, state)).collect()
         }
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
             message.entries = (0..entries)
-                .map(|_| Entry { data: ticket(fuzz_input), ..Entry::default() })
+                .map(|_| Entry { data: context(fuzz_input), ..Entry::default() })
                 .collect();
         }
         MessageType::MsgSnapshot => {
             let mut snapshot = Snapshot {
-                data: if how & 8 == 0 { rebase.clone() } else { ticket(fuzz_input) },
+                data: if how & 8 == 0 { rebase.clone() } else { context(fuzz_input) },
                 ..Snapshot::default()
             };
             let metadata = snapshot.mut_metadata();
@@ -117,7 +119,7 @@ pub(crate) fn near_valid(fuzz_input: &mut FuzzInput<'_>, stance: &NodeState) -> 
         _ => {}
     }
     if how & 32 != 0 {
-        message.context = ticket(fuzz_input);
+        message.context = context(fuzz_input);
     }
     let mut index = message.index;
     for entry in message.mut_entries().iter_mut().filter(|_| kind == MessageType::MsgAppend) {
@@ -137,19 +139,19 @@ fn near(fuzz_input: &mut FuzzInput<'_>, about: u64) -> u64 {
     }
 }
 
-fn ticket(fuzz_input: &mut FuzzInput<'_>) -> Bytes {
+fn context(fuzz_input: &mut FuzzInput<'_>) -> Bytes {
     let len = usize::from(fuzz_input.byte() % 65);
     Bytes::copy_from_slice(fuzz_input.bytes(len))
 }
 
-/// A batch that continues the log, or nearly; a control record; or anything.
+/// A batch that continues the log, or nearly; a control record; or any bytes.
 fn entry(fuzz_input: &mut FuzzInput<'_>, NodeState { last, .. }: &NodeState) -> Entry {
     let (how, term) = (fuzz_input.byte(), near(fuzz_input, last.term));
     let data = match how % 4 {
         0 => Bytes::new(),
-        1 => ticket(fuzz_input),
+        1 => context(fuzz_input),
         _ => {
-            let (mut open, payload) = (OpenBatch::with_capacity(0), ticket(fuzz_input));
+            let (mut open, payload) = (OpenBatch::with_capacity(0), context(fuzz_input));
             open.push(&payload, crc32fast::hash(&payload));
             let index = if how & 4 == 0 {
                 last.next_index
@@ -162,7 +164,7 @@ fn entry(fuzz_input: &mut FuzzInput<'_>, NodeState { last, .. }: &NodeState) -> 
     Entry { term, data, ..Entry::default() }
 }
 
-/// What a peer that agrees answers to a message of node 1.
+/// The positive response of a peer to a message of node 1.
 pub(crate) fn yes(question: &Message) -> Option<Message> {
     let question = question.raft()?;
     let mut answer =
@@ -183,7 +185,7 @@ pub(crate) fn yes(question: &Message) -> Option<Message> {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     use crate::batch::fuzzing::body_of;
 
-    let mut messages = Message::specimens(NodeId::from(2), NodeId::from(1));
+    let mut messages = Message::samples(NodeId::from(2), NodeId::from(1));
     messages.push(Message::forge(&[
         "append",
         "from=2",
@@ -207,19 +209,19 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut long = messages[7].inner().clone();
     long.mut_entries()[1].data = body_of(&[b"one", b"", b"three"]);
     messages.push(Message::new(long));
-    messages.extend(super::repair::specimens(NodeId::from(2), NodeId::from(1)));
+    messages.extend(Message::repair_samples(NodeId::from(2), NodeId::from(1)));
     for message in &mut messages {
-        let super::Body::Raft(inner) = &mut message.0 else { continue };
+        let Body::Raft(inner) = &mut message.0 else { continue };
         for entry in inner.mut_entries().iter_mut().filter(|entry| entry.data.len() > 1_000) {
             entry.data.truncate(1_000);
         }
     }
-    let sender = |how: u8| [&[how][..], &[3_u64, 5, 10].map(u64::to_le_bytes).concat()].concat();
-    let senders = [sender(4), sender(1)];
-    senders
+    let receiver = |how: u8| [&[how][..], &[3_u64, 5, 10].map(u64::to_le_bytes).concat()].concat();
+    let receivers = [receiver(4), receiver(1)];
+    receivers
         .iter()
-        .flat_map(|sender| {
-            messages.iter().map(move |message| [&sender[..], &message.encode().concat()].concat())
+        .flat_map(|receiver| {
+            messages.iter().map(move |message| [&receiver[..], &message.encode().concat()].concat())
         })
         .collect()
 }
