@@ -10,50 +10,48 @@ mod backlog;
 mod backup;
 mod barriers;
 mod clock;
+mod contacts;
 mod full_disk;
+mod input;
 mod lagging;
 mod members;
 mod purge;
+mod refused_peers;
 mod refusing;
+mod rejoin_state;
 mod rejoining;
 mod repair;
+mod reports;
+mod requests;
 mod stopping;
-mod sync;
-mod telling;
 mod transfer;
+mod work;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::barriers::PendingBarrier;
-use self::members::Contacts;
-use self::purge::PendingPurge;
-use self::refusing::Refusing;
+use self::contacts::Contacts;
+pub(crate) use self::input::{Command, Input, Now, inbox};
+use self::lagging::Followers;
+use self::refused_peers::RefusedPeers;
+use self::rejoin_state::{Loss, RejoinReport};
 pub(crate) use self::rejoining::rejoin_empty;
-use self::rejoining::{Loss, StateRequest};
-use self::stopping::Leaving;
-pub(crate) use self::sync::{SyncId, SyncJob};
-use self::telling::Telling;
-use self::transfer::Transfer;
+use self::requests::{InFlight, Leaving, PendingBarrier, PendingPurge, StateRequest, Transfer};
+pub(crate) use self::work::{SyncId, SyncJob, WorkSenders};
 use crate::batch::Batch;
 use crate::entry::NodeId;
-use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
-use crate::future::Completion;
+use crate::error::{AppendError, BarrierError, TransferError};
 use crate::message::{MessageRejection::Regressed, RepairMessage};
 use crate::primitives::atomic::Ordering;
-use crate::primitives::channel::{Receiver, Sender};
+use crate::primitives::channel::Receiver;
 use crate::replica::rejoin::Rejoin;
 use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, ProposalOutcome, Replica, RoleState, Settings};
-use crate::reply::Reply;
-use crate::role::{Role, Status};
+use crate::role::Role;
 use crate::shared::NodeShared;
-use crate::storage::{
-    BackgroundTask, BackupError, DirectoryIdentity, HardState, PendingBackup, Recovered, Storage,
-    StorageError,
-};
-use crate::transport::{Inbox, Transport, TransportEvent};
+use crate::storage::{DirectoryIdentity, HardState, Recovered, Storage, StorageError};
+use crate::transport::{Transport, TransportEvent};
 
 /// A node that was held up (a stopped process, a slow disk) does not live through the time it
 /// missed: more ticks than this are skipped, for catching up would make it forget that it has heard
@@ -65,77 +63,6 @@ const TICKS_MAX: u32 = 2;
 /// own; and a reader elsewhere that waits for this one waits little longer than for the network.
 const COMMIT_NOTICE_DELAY: Duration = Duration::from_micros(50);
 
-/// Something for the engine to look at.
-pub(crate) enum Input {
-    /// The sequencer has turned from empty to not empty.
-    Appends,
-    TransportEvent(TransportEvent),
-    Synced(SyncId, Result<(), StorageError>),
-    /// A thread that serves this node has panicked.
-    Panicked(String),
-    Command(Command),
-}
-
-/// Where a transport puts what arrives for the engine behind `inputs`.
-pub(crate) fn inbox(shared: Arc<NodeShared>, inputs: Sender<Input>) -> Inbox {
-    Inbox::new(move |arrival| {
-        if let TransportEvent::Message(message) = &arrival
-            && !shared.reserve_inbox(message)
-        {
-            return false;
-        }
-        inputs.send(Input::TransportEvent(arrival)).is_ok()
-    })
-}
-
-/// What a host asks of the engine. Every reply is sent, unless the asker is gone.
-pub(crate) enum Command {
-    /// With a timeout, the engine sees to it.
-    Barrier {
-        id: u64,
-        timeout: Option<Duration>,
-        reply: Reply<Result<u64, BarrierError>>,
-    },
-    Purge {
-        index: u64,
-        reply: Reply<Result<u64, PurgeError>>,
-    },
-    /// Asks for a backup of what is committed now, for the asker to write.
-    Backup {
-        reply: Reply<Result<Box<dyn PendingBackup>, BackupError>>,
-    },
-    /// The asker no longer waits.
-    ForgetBarrier {
-        id: u64,
-    },
-    Transfer {
-        to: NodeId,
-        reply: Reply<Result<(), TransferError>>,
-    },
-    /// A leader may hand over first, and give each of the others so long to take over.
-    Stop {
-        hand_over: Option<Duration>,
-        reply: Reply<Result<(), ShutdownError>>,
-    },
-}
-
-/// The moment at which a turn takes place.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Now {
-    /// Since the engine was made, by a clock that never steps.
-    pub(crate) elapsed: Duration,
-    /// Milliseconds since 1970, by a clock that may.
-    pub(crate) unix_ms: u64,
-}
-
-/// Where the engine hands work that others do. Unbounded, and little: a sync at a time matters,
-/// chores and role changes are rare.
-pub(crate) struct WorkSenders {
-    pub(crate) syncs: Sender<SyncJob>,
-    pub(crate) background_tasks: Sender<BackgroundTask>,
-    pub(crate) roles: Sender<Status>,
-}
-
 /// What an engine is told once.
 #[derive(Clone, Debug)]
 pub(crate) struct EngineSettings {
@@ -145,13 +72,6 @@ pub(crate) struct EngineSettings {
     pub(crate) flush_interval: Option<Duration>,
     pub(crate) append_timeout: Duration,
     pub(crate) addresses: Vec<(NodeId, String)>,
-}
-
-/// A batch that was handed to the replica.
-struct InFlight {
-    completion: Arc<Completion>,
-    cost: u64,
-    since: Duration,
 }
 
 /// See the [module](self).
@@ -219,9 +139,10 @@ pub(crate) struct Engine {
     fetch_budget: u32,
     /// Those that came when no more were: one of each member at most.
     deferred_fetches: Vec<RepairMessage>,
-    refusing: Refusing,
+    refused_peers: RefusedPeers,
     contacts: Contacts,
-    telling: Telling,
+    followers: Followers,
+    rejoin_report: RejoinReport,
     fault: Option<String>,
     stopped: bool,
     /// Why messages were not let through to the replica, for a simulation to look at.
@@ -286,9 +207,10 @@ impl Engine {
             outlived: None,
             fetch_budget: 0,
             deferred_fetches: Vec::new(),
-            refusing: Refusing::default(),
+            refused_peers: RefusedPeers::default(),
             contacts: Contacts::default(),
-            telling: Telling::default(),
+            followers: Followers::default(),
+            rejoin_report: RejoinReport::default(),
             fault: None,
             stopped: false,
             #[cfg(feature = "sim")]

@@ -43,6 +43,7 @@
 mod adapter;
 mod barriers;
 mod catch_up;
+mod effect;
 mod election;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -50,8 +51,10 @@ mod membership;
 mod proposals;
 pub(crate) mod rejoin;
 pub(crate) mod repair;
+mod restart;
 #[cfg(test)]
 mod script;
+mod settings;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -61,11 +64,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::batch::{Batch, LogPoint};
+use crate::batch::LogPoint;
 use crate::entry::NodeId;
 use crate::message::{Message, MessageRejection, PeerState};
 use crate::role::{Membership, Role};
-use crate::storage::{Base, DirectoryIdentity, HardState, LogReader, Recovered, StorageError};
+use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
 pub(crate) use adapter::Follower;
 use adapter::{CoreReady, RaftCore, RaftRole};
@@ -73,72 +76,12 @@ use barriers::Barriers;
 use catch_up::CatchUpPacer;
 use membership::LocalMembership;
 use proposals::Proposals;
-pub(crate) use proposals::{BatchId, ProposalOutcome};
 
+pub(crate) use effect::{Effect, RoleState, TransferRejection};
+#[cfg(any(test, feature = "sim"))]
 pub(crate) use election::splitmix64;
-
-/// What a replica is told once.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) group: String,
-    pub(crate) node: NodeId,
-    /// Election timeouts lie between this and twice this.
-    pub(crate) election_ticks: usize,
-    pub(crate) heartbeat_ticks: usize,
-    /// The most that one append message carries, in bytes. A larger batch goes alone.
-    pub(crate) message_bytes: u64,
-    /// Whether a batch counts here once it is written, without waiting for its sync.
-    pub(crate) counts_unsynced: bool,
-    /// What a follower that lags may have in a tick in any case, in bytes. `u64::MAX`: as much as
-    /// it takes.
-    pub(crate) catch_up_bytes: u64,
-    pub(crate) seed: u64,
-}
-
-/// Something to be carried out before the next effect is asked for.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    /// Hand these to the transport.
-    Send(Vec<Message>),
-    /// Write these to the storage: the hard state, which says nothing of the batches, then these (a
-    /// conflicting tail is cut first).
-    Write { batches: Vec<Batch>, hard_state: Option<HardState>, commit: u64 },
-    /// Begin the log anew.
-    Rebase(Base),
-    /// Begin to make everything written so far durable; call `handle_synced` with this number when
-    /// it is.
-    Sync(u64),
-    /// Everything up to this mark is committed and can be read.
-    Commit(LogPoint),
-    /// A batch has met its fate.
-    Resolve(BatchId, ProposalOutcome),
-    /// What this node is to its group has changed.
-    Role(RoleState),
-    /// These barriers hold: everything acknowledged before they were asked for is at or below the
-    /// commit mark.
-    Barrier(Vec<u64>),
-    /// The log could not be read at present, for want of something that will be there again, and
-    /// raft-rs may have taken that for an answer: this replica must be
-    /// [restarted](Replica::restart).
-    FetchError(StorageError),
-    /// This replica must not go on. The text says why and what to do.
-    Fail(String),
-}
-
-/// What a node is to its group, in the terms of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RoleState {
-    pub(crate) role: Role,
-    pub(crate) term: u64,
-    pub(crate) leader: Option<NodeId>,
-}
-
-/// Why a leadership cannot be handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TransferRejection {
-    NotLeader,
-    NotAVoter,
-}
+pub(crate) use proposals::{BatchId, ProposalOutcome};
+pub(crate) use settings::Settings;
 
 /// What a sync under way holds back.
 struct AwaitingSync {
@@ -223,76 +166,6 @@ impl Replica {
             fetch_error: None,
             failed: false,
         }
-    }
-
-    /// Begins anew from what is written, as after a crash, because a write found no room. What is
-    /// written must be durable by now; `saved` is the hard state, if it was written before the room
-    /// ran out. Proposals are kept: peers may hold them, and only a commit tells. But those of a
-    /// sole voter that were not written are lost.
-    ///
-    /// # Errors
-    /// If the log cannot be read.
-    pub(crate) fn restart(
-        &mut self,
-        settings: &Settings,
-        identity: DirectoryIdentity,
-        saved: Option<HardState>,
-        reader: Arc<dyn LogReader>,
-    ) -> Result<(), StorageError> {
-        let base = reader.base();
-        let last = match reader.point(self.core.last_written()) {
-            Ok(Some(last)) => last,
-            // The log was begun anew just before the room ran out.
-            Ok(None) | Err(StorageError::Purged { .. }) => base.point,
-            Err(error) => return Err(error),
-        };
-        let committed = if base.point.raft_index > self.committed.raft_index {
-            base.point
-        } else {
-            self.committed
-        };
-        let hard_state =
-            HardState { commit: committed.raft_index, ..saved.unwrap_or(self.core.hard_state()) };
-        let recovered = Recovered {
-            identity,
-            hard_state,
-            base,
-            last,
-            peers: Vec::new(),
-            corruption: Vec::new(),
-        };
-        let mut proposals = std::mem::take(&mut self.proposals);
-        let lost = Some(())
-            .filter(|()| self.members.is_sole_voter())
-            .map(|()| proposals.drop_after(last.raft_index));
-        // Answers to the questions that were asked so far may still come, and must not be taken for
-        // answers to new ones.
-        let barriers = self.barriers.reset();
-        let before = self.committed;
-        let core = RaftCore::again(settings, &recovered, reader, &self.core);
-        let mut anew = Replica {
-            proposals,
-            barriers,
-            bound: self.bound,
-            ..Replica::over(settings, &recovered, committed, core)
-        };
-        if saved.is_none() && !planted!("a full disk makes a term count as written") {
-            anew.core.inherit_unsaved_term(&self.core);
-        }
-        let settled = std::mem::take(&mut self.effects);
-        *self = anew;
-        self.effects.extend(
-            settled
-                .into_iter()
-                .filter(|effect| matches!(effect, Effect::Resolve(_, ProposalOutcome::Dropped))),
-        );
-        if committed != before {
-            self.effects.push_back(Effect::Commit(committed));
-        }
-        self.effects.extend(
-            lost.into_iter().flatten().map(|id| Effect::Resolve(id, ProposalOutcome::Dropped)),
-        );
-        Ok(())
     }
 
     /// Whether nothing is lost if the next tick comes together with the one after it. Every second

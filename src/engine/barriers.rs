@@ -3,18 +3,8 @@
 use std::time::Duration;
 
 use super::Engine;
+use super::requests::{Answer, PendingBarrier};
 use crate::error::BarrierError;
-use crate::reply::Reply;
-
-/// A barrier under way.
-pub(super) struct PendingBarrier {
-    /// Since when, and how long it may take. Without that its asker gives up by itself.
-    limit: Option<(Duration, Duration)>,
-    reply: Answer,
-}
-
-/// How a barrier is answered.
-type Answer = Reply<Result<u64, BarrierError>>;
 
 impl Engine {
     pub(super) fn begin_barrier(&mut self, id: u64, timeout: Option<Duration>, reply: Answer) {

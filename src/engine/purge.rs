@@ -6,17 +6,10 @@
 //! that: nobody need append for the files to go.
 
 use super::Engine;
+use super::requests::PendingPurge;
 use crate::error::PurgeError;
 use crate::reply::Reply;
 use crate::storage::Base;
-
-/// A purge that waits until what it needs is durable.
-pub(super) struct PendingPurge {
-    /// The count of that sync.
-    sync: u64,
-    index: u64,
-    reply: Reply<Result<u64, PurgeError>>,
-}
 
 impl Engine {
     /// Begins the log anew at `base`, the first batch that the leader keeps: what this node still

@@ -6,6 +6,8 @@
 //! this is enough: see [`rejoin`](crate::replica::rejoin).
 
 use super::Engine;
+use super::rejoin_state::Loss;
+use super::requests::StateRequest;
 use crate::batch::LogPoint;
 use crate::entry::NodeId;
 use crate::message::{NoState, PeerState, RepairBody, RepairMessage};
@@ -31,26 +33,6 @@ pub(crate) fn rejoin_empty(
         storage.begin_sync().wait()?;
     }
     Ok(is_empty)
-}
-
-/// What became of a loss that this node has learned of since it began.
-#[derive(Default)]
-pub(super) struct Loss {
-    /// It must be written down before anything else happens.
-    is_owed: bool,
-    /// It is, and nobody else has ever opened the directory that the node speaks from now.
-    is_noted: bool,
-}
-
-/// A member that asked where this node stands, and is told when that is durable.
-pub(super) struct StateRequest {
-    from: NodeId,
-    number: u64,
-    state: PeerState,
-    /// The life of the replica that stood so, and the count of the sync that makes it durable, if
-    /// that was begun.
-    epoch: u64,
-    sync: Option<u64>,
 }
 
 impl Engine {
@@ -117,7 +99,7 @@ impl Engine {
             self.next_question,
             settings.election_ticks,
         );
-        self.telling.rejoin(self.now.elapsed);
+        self.rejoin_report.written(self.now.elapsed);
         self.warn(&rejoin.account());
         self.rejoin = Some(rejoin);
         self.epoch += 1;
@@ -134,7 +116,7 @@ impl Engine {
         let Some(rejoin) = &mut self.rejoin else { return self.tell_catching_up() };
         let mut questions = rejoin.tick();
         self.next_question = rejoin.next_number();
-        let still = self.telling.is_rejoin_due(self.now.elapsed).then(|| rejoin.account());
+        let still = self.rejoin_report.take_due(self.now.elapsed).then(|| rejoin.account());
         self.transport.send(&mut questions);
         self.tell_rejoin();
         still.iter().for_each(|account| self.warn(account));
@@ -147,7 +129,7 @@ impl Engine {
             return;
         }
         self.tell_rejoin();
-        if self.telling.is_rejoin_due(self.now.elapsed) {
+        if self.rejoin_report.take_due(self.now.elapsed) {
             let account = self.shared.status.read(|status| status.repair.clone());
             account.iter().for_each(|account| self.inform(account));
         }

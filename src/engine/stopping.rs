@@ -1,41 +1,14 @@
 //! The end of a node: everything that waits is resolved, and the log is closed.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Engine;
-use crate::entry::NodeId;
+use super::requests::{Leaving, Stopped};
 use crate::error::{AppendError, BarrierError, ShutdownError, TransferError};
 use crate::primitives::channel::TryRecvError;
-use crate::reply::{Reply, Response, reply};
+use crate::reply::reply;
 use crate::role::Role;
 use crate::storage::StorageError;
-
-/// A leader that hands over before it stops, so that its group need not elect another by itself.
-pub(super) struct Leaving {
-    /// How long each may take to take over.
-    patience: Duration,
-    /// Who has not been asked yet.
-    heirs: VecDeque<NodeId>,
-    /// Who is being asked, and until when.
-    asked: Option<(Response<Result<(), TransferError>>, Duration)>,
-    /// Who waits for the end.
-    replies: Vec<Stopped>,
-}
-
-/// How a shutdown is answered.
-type Stopped = Reply<Result<(), ShutdownError>>;
-
-impl Leaving {
-    /// The same, without asking anybody else to take over.
-    fn at_once(self) -> Leaving {
-        Leaving { heirs: VecDeque::new(), asked: None, ..self }
-    }
-
-    pub(super) fn wake_at(&self) -> Duration {
-        self.asked.as_ref().map_or(Duration::ZERO, |(_, until)| *until)
-    }
-}
 
 impl Engine {
     /// Stops, at once or when it has handed over. Who asks meanwhile waits for the same, unless

@@ -1,19 +1,11 @@
 //! Handing over the leadership, at the wish of a host.
 
-use std::time::Duration;
-
 use super::Engine;
+use super::requests::Transfer;
 use crate::entry::NodeId;
 use crate::error::TransferError;
 use crate::replica::TransferRejection;
 use crate::reply::Reply;
-
-/// A handing over of the leadership that is under way.
-pub(super) struct Transfer {
-    to: NodeId,
-    since: Duration,
-    reply: Reply<Result<(), TransferError>>,
-}
 
 impl Engine {
     pub(super) fn begin_transfer(&mut self, to: NodeId, reply: Reply<Result<(), TransferError>>) {

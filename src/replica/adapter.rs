@@ -6,33 +6,31 @@
 //! [`RaftCore`] as the log is written; batches are read from the storage only for peers that have
 //! fallen behind.
 
+mod checks;
 mod convert;
 mod log_bridge;
 mod view;
 
 use std::sync::Arc;
 
-use raft::eraftpb::{Entry as RaftEntry, Message as RaftMessage, MessageType, Snapshot};
+use raft::eraftpb::{Entry as RaftEntry, Message as RaftMessage, MessageType};
 use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use crate::batch::{Batch, LogPoint};
 use crate::entry::NodeId;
 use crate::members::MemberLog;
-use crate::message::{Message, MessageRejection, ReplicaView};
+use crate::message::{Message, MessageRejection};
 use crate::role::Membership;
 use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
 use super::election::ElectionTimeouts;
-use super::{Settings, snapshot};
+use super::settings::Settings;
 use convert::{base_of, batch_of, without_number};
 use log_bridge::LogDrain;
 use view::LogView;
 
 /// How many appends may be under way to a follower before it answers.
 pub(super) const MESSAGES_MAX: usize = 64;
-
-/// What stands in front of a ticket of a peer, in bytes.
-const REQUEST_TAG_BYTES: usize = size_of::<u64>();
 
 /// What raft-rs is to this node at the moment, before the crate's own rules for announcing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,84 +324,6 @@ impl RaftCore {
         progress.next_idx = answer.reject_hint + 1;
         raft.send_append(answer.from);
         true
-    }
-
-    fn check(
-        &mut self,
-        message: &Message,
-        membership: &Membership,
-    ) -> Result<(), MessageRejection> {
-        let log = &self.node.raft.raft_log;
-        // Where the log begins once a rebase that raft-rs has taken is written, not where it begins
-        // on the disk.
-        let first = log.first_index() - 1;
-        let last = log.last_index();
-        let term_at =
-            |index: u64| if index < first || index > last { None } else { log.term(index).ok() };
-        message.check(&ReplicaView {
-            me: self.node.raft.id.into(),
-            membership,
-            leads: self.node.raft.state == StateRole::Leader,
-            leader: self.leader(),
-            term: self.term(),
-            commit: self.commit(),
-            last,
-            term_at: &term_at,
-        })?;
-        let Some(message) = message.raft() else { return Ok(()) };
-        if message.get_msg_type() == MessageType::MsgSnapshot {
-            self.check_rebase(message.get_snapshot())?;
-        }
-        if let Some(point) = self.check_contiguous(message, &term_at)? {
-            self.newest = point;
-        }
-        Ok(())
-    }
-
-    /// A snapshot must carry a mark, and one that does not lie before what is committed here.
-    fn check_rebase(&self, snapshot: &Snapshot) -> Result<(), MessageRejection> {
-        let metadata = snapshot.get_metadata();
-        let point = snapshot::decode(metadata.index, metadata.term, &snapshot.data)
-            .ok_or(MessageRejection::Invalid("a snapshot without a mark"))?;
-        let Some(here) =
-            self.point(self.commit()).filter(|here| here.raft_index <= point.raft_index)
-        else {
-            return Ok(());
-        };
-        if point.next_index < here.next_index
-            || point.next_position < here.next_position
-            || point.timestamp < here.timestamp
-        {
-            return Err(MessageRejection::Invalid(
-                "a snapshot whose mark lies before what is committed",
-            ));
-        }
-        Ok(())
-    }
-
-    /// The batches of an append must continue the ledger: index, position and timestamp, not only
-    /// Raft's numbers. Gives the mark after them, if they follow a batch that is here.
-    fn check_contiguous(
-        &self,
-        message: &RaftMessage,
-        term_at: &dyn Fn(u64) -> Option<u64>,
-    ) -> Result<Option<LogPoint>, MessageRejection> {
-        let follows = term_at(message.index) == Some(message.log_term);
-        if message.get_msg_type() != MessageType::MsgAppend
-            || message.entries.is_empty()
-            || !follows
-        {
-            return Ok(None); // if it does not follow, raft-rs will ask for earlier ones
-        }
-        let Some(mut point) = self.point(message.index) else {
-            return Err(MessageRejection::Invalid("the batch before it cannot be read"));
-        };
-        for entry in &message.entries {
-            point = batch_of(entry)
-                .and_then(|batch| batch.point_after(&point))
-                .map_err(|_| MessageRejection::Invalid("a batch does not continue the ledger"))?;
-        }
-        Ok(Some(point))
     }
 
     /// The mark after a batch that the log holds, written or not.

@@ -7,7 +7,8 @@
 //! name: whichever answer comes, it came after everyone in the round had asked. Were it a new name
 //! each time, a group whose disks are slower than this patience would never answer.
 
-use super::{Settings, splitmix64};
+use super::election::splitmix64;
+use super::settings::Settings;
 
 /// A question under way.
 struct ReadIndexRound {
@@ -78,7 +79,7 @@ impl Barriers {
         self.rounds += 1;
         let context: Vec<u8> = [self.node, self.run_id, self.rounds]
             .iter()
-            .flat_map(|repair_body| repair_body.to_le_bytes())
+            .flat_map(|part| part.to_le_bytes())
             .collect();
         self.asked = Some(ReadIndexRound {
             context: context.clone(),

@@ -25,8 +25,8 @@ impl ElectionTimeouts {
     pub(crate) fn draw(&mut self, term: u64) -> usize {
         self.draws += 1;
         let mut drawn = splitmix64(self.seed);
-        for repair_body in [self.node.get(), term, self.draws] {
-            drawn = splitmix64(drawn ^ repair_body);
+        for value in [self.node.get(), term, self.draws] {
+            drawn = splitmix64(drawn ^ value);
         }
         self.min + (drawn % (self.max - self.min) as u64) as usize
     }

@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 mod group;
 mod invariants;
 mod random_runs;
+mod text;
 
 use group::Group;
 

@@ -29,7 +29,7 @@ pub(crate) fn encode(point: &LogPoint) -> Vec<u8> {
 /// version writes.
 pub(crate) fn decode(raft_index: u64, term: u64, data: &[u8]) -> Option<LogPoint> {
     let data: &[u8; BYTES] = data.try_into().ok()?;
-    let repair_body = |at: usize| {
+    let field_at = |at: usize| {
         let mut field = [0; 8];
         field.copy_from_slice(&data[at..at + 8]);
         u64::from_le_bytes(field)
@@ -38,9 +38,9 @@ pub(crate) fn decode(raft_index: u64, term: u64, data: &[u8]) -> Option<LogPoint
     let point = LogPoint {
         raft_index,
         term,
-        next_index: repair_body(1),
-        next_position: repair_body(9),
-        timestamp: repair_body(17),
+        next_index: field_at(1),
+        next_position: field_at(9),
+        timestamp: field_at(17),
         chain,
     };
     let sane = data[0] == VERSION

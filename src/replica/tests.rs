@@ -4,7 +4,7 @@
 use super::*;
 use crate::batch::OpenBatch;
 use crate::storage::reads::FailingReader;
-use crate::storage::{LogOwner, MemoryLog, Storage};
+use crate::storage::{DirectoryIdentity, LogOwner, MemoryLog, Storage};
 
 /// One replica of nodes 1 to 3 and, if it is another one, learner 4, with its log.
 struct One {

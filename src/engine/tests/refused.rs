@@ -132,7 +132,7 @@ fn what_is_not_sent_any_more_is_forgotten() {
     assert_eq!(peers(&harness), [2]);
     hear(&mut harness, &[HEARTBEAT], 3);
     assert_eq!(peers(&harness), [0_u64; 0]);
-    assert!(harness.engine.refusing.is_empty());
+    assert!(harness.engine.refused_peers.is_empty());
 }
 
 #[test]
@@ -140,5 +140,5 @@ fn nothing_is_remembered_of_who_does_not_belong_to_the_group() {
     let mut harness = Harness::new(3);
     hear(&mut harness, &["heartbeat from=9 to=1 term=2 commit=1"], 3);
     assert_eq!(refused(&harness), []);
-    assert!(harness.engine.refusing.is_empty());
+    assert!(harness.engine.refused_peers.is_empty());
 }

@@ -8,7 +8,8 @@ use crate::replica::snapshot;
 use crate::role::Membership;
 use crate::storage::Base;
 
-use super::REQUEST_TAG_BYTES;
+/// Length of the tag in front of the request context of a peer's read-index request, in bytes.
+const REQUEST_TAG_BYTES: usize = size_of::<u64>();
 
 /// The answer to a question as it was asked.
 pub(super) fn without_number(mut answer: RaftMessage) -> RaftMessage {

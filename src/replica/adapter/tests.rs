@@ -1,8 +1,10 @@
 //! What raft-rs is told of the log, and what a rebase must carry.
 
 use raft::GetEntriesContext;
+use raft::eraftpb::Snapshot;
 
 use super::*;
+use crate::replica::snapshot;
 use crate::storage::reads::FailingReader;
 use crate::storage::{LogOwner, MemoryLog, Storage};
 

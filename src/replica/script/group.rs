@@ -15,6 +15,7 @@ use crate::storage::{
 };
 
 use super::invariants::Invariants;
+use super::text::{batches_text, payloads, vote};
 
 pub(super) const ELECTION_TICKS: usize = 10;
 pub(super) const HEARTBEAT_TICKS: usize = 2;
@@ -75,22 +76,16 @@ impl Group {
 
     /// `1 2 3`, then perhaps `learners 4`, then perhaps `unsynced` and `paced`.
     pub(super) fn begin(&mut self, words: &[&str]) {
-        let has = |repair_body| words.contains(&repair_body);
+        let has = |word| words.contains(&word);
         *self = Group {
             seed: self.seed,
             counts_unsynced: has("unsynced"),
             is_paced: has("paced"),
             ..Group::default()
         };
-        let mut parts =
-            words.split(|repair_body| ["learners", "unsynced", "paced"].contains(repair_body));
+        let mut parts = words.split(|word| ["learners", "unsynced", "paced"].contains(word));
         let mut ids = || -> Vec<u64> {
-            parts
-                .next()
-                .unwrap_or_default()
-                .iter()
-                .map(|repair_body| repair_body.parse().unwrap())
-                .collect()
+            parts.next().unwrap_or_default().iter().map(|word| word.parse().unwrap()).collect()
         };
         let (voters, learners) = (ids(), ids());
         self.membership = Membership::of_voters(voters.iter().copied().map(NodeId::from));
@@ -464,7 +459,7 @@ impl Group {
             (life.reader.base().point.raft_index + 1, life.replica.last().unwrap().raft_index + 1);
         let line = format!(
             "  {id} holds {}",
-            tell_batches(&life.reader.batches(from, to, u64::MAX).unwrap())
+            batches_text(&life.reader.batches(from, to, u64::MAX).unwrap())
         );
         self.tell(line);
     }
@@ -518,7 +513,7 @@ impl Group {
                 let life = self.life(id).expect("it has an effect");
                 life.storage.append(&batches, 0).unwrap();
                 life.storage.begin_sync().wait().unwrap();
-                let kept = tell_batches(&batches);
+                let kept = batches_text(&batches);
                 self.tell(format!(
                     "  {id} loses power: the disk has {kept}, but not {}",
                     hard_state.map_or_else(String::new, vote)
@@ -616,7 +611,7 @@ impl Group {
         }
         if !batches.is_empty() {
             life.storage.append(batches, commit).unwrap();
-            what.push(tell_batches(batches));
+            what.push(batches_text(batches));
         }
         self.tell(format!("  {id} write {}", what.join(", ")));
     }
@@ -703,32 +698,4 @@ fn describe(id: u64, node: &Node) -> String {
         "  {id} {} t{}, {leader}, log ends {}/t{}, committed {}{failed}",
         role_state.role, role_state.term, last.raft_index, last.term, life.committed
     )
-}
-
-fn vote(hard_state: HardState) -> String {
-    format!(
-        "term {} vote {}",
-        hard_state.term,
-        hard_state.vote.map_or_else(|| "nobody".to_owned(), |node| node.to_string())
-    )
-}
-
-fn tell_batches(batches: &[Batch]) -> String {
-    if batches.is_empty() {
-        return "nothing".to_owned();
-    }
-    let tell = |batch: &Batch| {
-        let payloads = payloads(batch);
-        let what = if payloads.is_empty() { "control".to_owned() } else { payloads.join("+") };
-        format!("{}/t{} {what}", batch.raft_index(), batch.term())
-    };
-    batches.iter().map(tell).collect::<Vec<_>>().join(", ")
-}
-
-fn payloads(batch: &Batch) -> Vec<String> {
-    let Some(first) = batch.first_index() else { return Vec::new() };
-    let entry = |index| batch.entry(index).unwrap().unwrap();
-    (first..first + u64::from(batch.count()))
-        .map(|index| String::from_utf8_lossy(&entry(index)).into_owned())
-        .collect()
 }

@@ -24,7 +24,7 @@ fn run(seed: u64, members: &[&str], troubles: Troubles) {
     let mut chance = Rng(seed);
     let mut group = Group::with_seed(seed);
     group.begin(members);
-    let ids: Vec<u64> = members.iter().filter_map(|repair_body| repair_body.parse().ok()).collect();
+    let ids: Vec<u64> = members.iter().filter_map(|word| word.parse().ok()).collect();
     for step in 0..600 {
         let id = ids[chance.below(ids.len() as u64) as usize];
         let other = ids[chance.below(ids.len() as u64) as usize];

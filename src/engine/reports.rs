@@ -1,40 +1,13 @@
 //! What a host and an operator are told of a node's part in its group: a status, and one line at
 //! INFO, for each change.
 
-use std::time::Duration;
-
 use super::Engine;
-use super::lagging::Followers;
+use super::lagging::{Followers, LOOK_EVERY, News};
+use crate::batch::LogPoint;
 use crate::entry::NodeId;
 use crate::replica::RoleState;
 use crate::role::Role;
 use crate::storage::Recovered;
-
-/// How often the log says of a log that is not complete how far it has come.
-const REJOIN_EVERY: Duration = Duration::from_secs(30);
-
-/// What was told, as far as that decides what is told next.
-#[derive(Default)]
-pub(super) struct Telling {
-    pub(super) followers: Followers,
-    rejoin_at: Duration,
-}
-
-impl Telling {
-    /// The log has just said that it is not complete.
-    pub(super) fn rejoin(&mut self, now: Duration) {
-        self.rejoin_at = now + REJOIN_EVERY;
-    }
-
-    /// Whether it is to be said again.
-    pub(super) fn is_rejoin_due(&mut self, now: Duration) -> bool {
-        let is_due = now >= self.rejoin_at;
-        if is_due {
-            self.rejoin(now);
-        }
-        is_due
-    }
-}
 
 impl Engine {
     /// The log was opened, as it was `recovered`.
@@ -101,6 +74,55 @@ impl Engine {
     /// The leadership is being handed to another voter.
     pub(super) fn tell_transfer(&self, to: NodeId) {
         self.inform(&format!("hands the leadership to node {to}"));
+    }
+
+    /// Called once a tick.
+    pub(super) fn watch_followers(&mut self) {
+        let (now, moved) = (self.now.elapsed, self.replica.take_moved());
+        if self.stands_still() || self.replica.role_state().role != Role::Leader {
+            self.followers = Followers::default();
+            return;
+        }
+        for node in moved {
+            if self.followers.of(node, now).is_move_news(now) {
+                let first = self.shared.reader.base().point.next_index;
+                self.inform(&format!("moves node {node} forward: what it lacks was purged here, and its log begins anew at entry {first}"));
+            }
+        }
+        if now < self.followers.next_look {
+            return;
+        }
+        self.followers.next_look = now + LOOK_EVERY;
+        let committed = self.replica.committed();
+        let commit = std::mem::replace(&mut self.followers.commit, committed.raft_index);
+        for (node, has) in self.replica.acknowledged() {
+            if let Some(news) = self.followers.of(node, now).look(has, commit, now) {
+                self.tell_follower(node, news, has, &committed);
+            }
+        }
+    }
+
+    fn tell_follower(&self, node: NodeId, news: News, has: u64, committed: &LogPoint) {
+        let lacks = || match self.shared.reader.point(has) {
+            _ if has == 0 => "it has said nothing to this leader yet".to_owned(),
+            Ok(Some(point)) => {
+                let (entries, bytes) = (
+                    committed.next_index.saturating_sub(point.next_index),
+                    committed.next_position.saturating_sub(point.next_position),
+                );
+                format!(
+                    "it has what lies below entry {}, and lacks {entries} committed entries ({bytes} bytes)",
+                    point.next_index
+                )
+            }
+            // It lies before the begin of this log, or cannot be read at present.
+            _ => format!("it lacks what was committed since batch {has}"),
+        };
+        match news {
+            News::Lags => self.inform(&format!("node {node} lags: {}", lacks())),
+            News::CatchesUp => self.inform(&format!("node {node} catches up: {}", lacks())),
+            News::HasCaughtUp => self.inform(&format!("node {node} has caught up")),
+        }
     }
 
     /// Writes one line for whoever runs this node.

@@ -1,6 +1,8 @@
-//! Syncs on their way to another thread and back.
+//! Work that the engine hands to other threads: syncs, background tasks and changes of the status.
 
-use crate::storage::PendingSync;
+use crate::primitives::channel::Sender;
+use crate::role::Status;
+use crate::storage::{BackgroundTask, PendingSync};
 
 /// Names a sync. A replica that was begun anew counts from the start: its life tells its syncs from
 /// those of the one before.
@@ -29,4 +31,12 @@ impl SyncId {
 pub(crate) struct SyncJob {
     pub(crate) number: SyncId,
     pub(crate) pending: Box<dyn PendingSync>,
+}
+
+/// Where the engine hands work that others do. Unbounded, and little: a sync at a time matters,
+/// chores and role changes are rare.
+pub(crate) struct WorkSenders {
+    pub(crate) syncs: Sender<SyncJob>,
+    pub(crate) background_tasks: Sender<BackgroundTask>,
+    pub(crate) roles: Sender<Status>,
 }

@@ -1,0 +1,37 @@
+//! The state of a node whose log is not complete, beside [`Rejoin`](crate::replica::rejoin).
+
+use std::time::Duration;
+
+/// Interval between two log lines about a log that is not complete.
+const REJOIN_EVERY: Duration = Duration::from_secs(30);
+
+/// What became of a loss that this node has learned of since it began.
+#[derive(Default)]
+pub(super) struct Loss {
+    /// It must be written down before anything else happens.
+    pub(super) is_owed: bool,
+    /// It is, and nobody else has ever opened the directory that the node speaks from now.
+    pub(super) is_noted: bool,
+}
+
+/// When the log next reports that it is not complete.
+#[derive(Default)]
+pub(super) struct RejoinReport {
+    due_at: Duration,
+}
+
+impl RejoinReport {
+    /// A report was just written.
+    pub(super) fn written(&mut self, now: Duration) {
+        self.due_at = now + REJOIN_EVERY;
+    }
+
+    /// Whether a report is due. If so, it counts as written.
+    pub(super) fn take_due(&mut self, now: Duration) -> bool {
+        let is_due = now >= self.due_at;
+        if is_due {
+            self.written(now);
+        }
+        is_due
+    }
+}
