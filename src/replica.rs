@@ -1,16 +1,19 @@
 //! One replica of one group, as a pure value: no clock, no thread, no file, no socket.
 //!
-//! What happens comes in through `handle_*` and [`Replica::tick`]; what is to be done comes out of
-//! [`Replica::poll_effect`], one effect at a time. The caller carries out each effect before it
-//! asks for the next, and asks until there is none. Time is a count of ticks. The same seed and the
-//! same calls give the same effects.
+//! Inputs come through `handle_*` and [`Replica::tick`]. Effects go out through
+//! [`Replica::poll_effect`], one at a time: the caller carries out each effect before it polls the
+//! next, and polls until there is none. Time is a count of ticks. The same seed and the same calls
+//! give the same effects. The Raft core is tikv's `raft`; section numbers below are those of the
+//! Raft paper (Ongaro, Ousterhout: In Search of an Understandable Consensus Algorithm, extended
+//! version).
 //!
 //! ```text
 //!   tick  handle_message  handle_append  handle_barrier  handle_synced
 //!     \        |               |              |              /
 //!      +-------+------- raft-rs (adapter) ----+-------------+
 //!                              |
-//!        poll_effect:  Send  Write  Rebase  Sync  Commit  Settle  Role  Barrier  Fail
+//!   poll_effect:  Send  Write  InstallSnapshot  Sync  Commit  Resolve  RoleChanged  Barrier
+//!                 ReadFailed  Fail
 //! ```
 //!
 //! # Invariants
@@ -29,7 +32,7 @@
 //!    ([`Replica::has_unsent_commit`]).
 //! 5. **Nothing twice, nothing back.** The commit mark only grows. Each batch handed in is settled
 //!    once, or not at all.
-//! 6. **A leader is announced late.** [`Effect::Role`] says leader only once a batch of the
+//! 6. **A leader is announced late.** [`Effect::RoleChanged`] says leader only once a batch of the
 //!    leader's own term is committed and published.
 //! 7. **No unchecked word.** A message reaches raft-rs only after every check of
 //!    [`crate::message`], and its batches only if they continue the ledger. A message that proves
@@ -83,14 +86,14 @@ pub(crate) use election::splitmix64;
 pub(crate) use proposals::{BatchId, ProposalOutcome};
 pub(crate) use settings::Settings;
 
-/// What a sync under way holds back.
+/// Messages that wait for a sync in progress.
 struct AwaitingSync {
-    /// The turn that asked for the sync.
+    /// The ready that asked for the sync.
     sync: u64,
-    /// The newest turn that it covers: later ones that need no sync of their own still keep their
-    /// place in the order.
+    /// The newest ready that it covers: later ones that need no sync of their own keep their place
+    /// in the order.
     covers: u64,
-    /// Whether term or vote are among what is synced.
+    /// Whether the sync covers term or vote.
     has_hard_state: bool,
     messages: Vec<Message>,
 }
@@ -102,21 +105,21 @@ pub(crate) struct Replica {
     counts_unsynced: bool,
     proposals: Proposals,
     effects: VecDeque<Effect>,
-    /// A turn of raft-rs whose effects have been handed out but not all carried out.
+    /// A ready of raft-rs whose effects were polled, but not all carried out.
     current_ready: Option<CoreReady>,
-    /// Turns that wait for a sync, oldest first.
+    /// Messages that wait for a sync, oldest first.
     unsynced: VecDeque<AwaitingSync>,
     committed: LogPoint,
     role_state: RoleState,
     barriers: Barriers,
-    pace: CatchUpPacer,
-    /// Members that this leader has told to begin their log anew since this was last asked.
+    pacer: CatchUpPacer,
+    /// Members that were sent a snapshot since [`Replica::take_moved`].
     moved: Vec<NodeId>,
-    /// The log is not complete: what the end of a log must reach, (term, raft index), before its
-    /// node may lead. See [`rejoin`].
+    /// If the log is not complete: the (term, raft index) that the end of a log must reach before
+    /// its node may lead. See [`rejoin`].
     bound: Option<(u64, u64)>,
-    /// What the log could not be read for. Put out last of all effects.
-    fetch_error: Option<StorageError>,
+    /// A temporary failure to read the log. It is the last effect to be polled.
+    read_error: Option<StorageError>,
     failed: bool,
 }
 
@@ -145,7 +148,7 @@ impl Replica {
     ) -> Replica {
         assert_eq!(
             committed.raft_index, recovered.hard_state.commit,
-            "the commit mark is the recovered one"
+            "the commit index is the recovered one"
         );
         let members = LocalMembership::new(settings.node, recovered.base.membership.clone());
         let role = if members.is_learner() { Role::Learner } else { Role::Follower };
@@ -160,16 +163,16 @@ impl Replica {
             unsynced: VecDeque::new(),
             committed,
             barriers: Barriers::new(settings),
-            pace: CatchUpPacer::new(settings.catch_up_bytes),
+            pacer: CatchUpPacer::new(settings.catch_up_bytes),
             moved: Vec::new(),
             bound: None,
-            fetch_error: None,
+            read_error: None,
             failed: false,
         }
     }
 
-    /// Whether nothing is lost if the next tick comes together with the one after it. Every second
-    /// tick a leader sends heartbeats, and that they come in the same distance is all that matters.
+    /// Whether the next tick may come together with the one after it. A leader sends heartbeats
+    /// every second tick, and only their interval matters.
     pub(crate) fn can_wait_for_two_ticks(&self) -> bool {
         self.role_state.leader.is_some()
             && !self.core.is_about_to_campaign()
@@ -183,7 +186,7 @@ impl Replica {
         }
         let sole_candidate = self.members.is_sole_voter() && self.core.role() != RaftRole::Leader;
         if sole_candidate {
-            // Nobody else can lead: there is nothing to wait for but the disk (invariant 8).
+            // No other node can lead, so only the disk is waited for (invariant 8).
             if self.unsynced.is_empty() {
                 self.core.campaign();
             }
@@ -198,12 +201,12 @@ impl Replica {
         if let Some(context) = self.barriers.tick() {
             self.core.read_index(context);
         }
-        self.pace.tick(self.core.commit());
+        self.pacer.tick(self.core.commit());
         self.release();
     }
 
-    /// A message has arrived. Refusing it changes nothing; a refusal that proves this log wrong
-    /// ends the replica.
+    /// A message has arrived. A rejected message changes nothing, unless it proves this log wrong:
+    /// that ends the replica.
     pub(crate) fn handle_message(&mut self, message: Message) -> Result<(), MessageRejection> {
         if self.failed {
             return Ok(());
@@ -223,15 +226,15 @@ impl Replica {
         outcome
     }
 
-    /// A batch is to be appended; `body` continues the ledger. Its fate comes as
-    /// [`Effect::Resolve`]. False if it was not taken, and is lost.
+    /// Proposes a batch; `body` continues the log. Its outcome comes as [`Effect::Resolve`].
+    /// Returns false if the batch was not taken, and is dropped.
     pub(crate) fn handle_append(&mut self, id: BatchId, body: Bytes) -> bool {
         let bytes = body.len();
         let place = if self.failed { None } else { self.core.propose(body) };
         match place {
             Some((term, raft_index)) => {
                 self.proposals.push(id, term, raft_index);
-                self.pace.appended(bytes);
+                self.pacer.appended(bytes);
                 self.release();
             }
             None => self.effects.push_back(Effect::Resolve(id, ProposalOutcome::Dropped)),
@@ -239,8 +242,8 @@ impl Replica {
         place.is_some()
     }
 
-    /// A linearizable point is wanted. The answer comes as [`Effect::Barrier`], if a leader with a
-    /// quorum can be reached.
+    /// Begins a read barrier. It comes as [`Effect::Barrier`], if a leader with a quorum can be
+    /// reached.
     pub(crate) fn handle_barrier(&mut self, id: u64) {
         if planted!("a leader answers barriers by itself") && self.role_state.role == Role::Leader {
             return self.effects.push_back(Effect::Barrier(vec![id]));
@@ -248,7 +251,7 @@ impl Replica {
         self.barriers.wait(id);
     }
 
-    /// Nobody waits for this point any more.
+    /// Drops a barrier that is no longer waited for.
     pub(crate) fn forget_barrier(&mut self, id: u64) {
         self.barriers.forget(id);
     }
@@ -272,15 +275,15 @@ impl Replica {
     /// Messages to a peer were lost.
     pub(crate) fn handle_unreachable(&mut self, peer: NodeId) {
         if !self.failed {
-            self.pace.forget(peer);
+            self.pacer.forget(peer);
             self.core.unreachable(peer);
         }
     }
 
-    /// Whether the leadership can go to another voter.
+    /// Whether the leadership can be transferred to `to`.
     pub(crate) fn check_transfer(&self, to: NodeId) -> Result<(), TransferRejection> {
-        // Both: a leader that was deposed in this turn has not been announced as such, and raft-rs
-        // would pass the wish on to another node.
+        // Both are checked: a leader that was deposed in this turn is not announced as such yet,
+        // and raft-rs would forward the transfer to another node.
         if self.failed
             || self.role_state.role != Role::Leader
             || self.core.role() != RaftRole::Leader
@@ -293,21 +296,21 @@ impl Replica {
         Ok(())
     }
 
-    /// The leadership is to go to another voter. Until that has come to an end, no batch is taken.
+    /// Transfers the leadership to another voter. No batch is taken until the transfer has ended.
     pub(crate) fn handle_transfer(&mut self, to: NodeId) -> Result<(), TransferRejection> {
         self.check_transfer(to)?;
         self.core.transfer(to);
         Ok(())
     }
 
-    /// The storage has purged the head of the log, which now begins at `base`.
+    /// The storage has purged the head of the log, up to `base`.
     pub(crate) fn handle_purged(&mut self, base: Base) {
         if !planted!("the replica is not told of a purge") {
             self.core.purged(base);
         }
     }
 
-    /// The next effect. `None`: all is done until something happens.
+    /// The next effect. `None`: there is none until the next input.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
         loop {
             if let Some(effect) = self.effects.pop_front() {
@@ -316,52 +319,52 @@ impl Replica {
             if self.failed {
                 return None;
             }
-            if let Some(turn) = self.current_ready.take() {
-                self.finish(turn);
+            if let Some(ready) = self.current_ready.take() {
+                self.finish(ready);
                 self.follow_commit();
                 continue;
             }
             if let Some(context) = self.barriers.ask() {
                 self.core.read_index(context);
             }
-            // Before the messages of the turn: hosts wait for it, and a message to each peer takes
-            // longer than to wake them.
+            // Before the messages of the ready: hosts wait for the commit, and sending a message to
+            // each peer takes longer than waking them.
             self.publish_commit();
-            // A message of this turn may tell that this leader has committed a batch of its term,
-            // and whoever hears that takes it for ready (`leads_and_commits`).
+            // A message of this ready may carry the commit of a batch of this term, and its
+            // receiver then takes this leader for ready (`leads_and_commits`).
             if self.current_role_state().role == Role::Leader {
                 self.announce_role_state();
             }
-            match self.core.take_turn() {
-                Some(turn) => self.begin(turn),
+            match self.core.take_ready() {
+                Some(ready) => self.begin(ready),
                 None => self.follow_commit(),
             }
-            match self.core.take_fault() {
-                // What is under way is brought to its end first: then what is written is known.
-                Some(error) if error.is_temporary() => self.fetch_error = Some(error),
+            match self.core.take_read_error() {
+                // The current ready is finished first, so that it is known what is written.
+                Some(error) if error.is_temporary() => self.read_error = Some(error),
                 Some(error) => self.fail(format!("the log cannot be read: {error}")),
                 None => {}
             }
             if self.effects.is_empty() && self.current_ready.is_none() {
-                return self.fetch_error.take().map(Effect::FetchError);
+                return self.read_error.take().map(Effect::ReadFailed);
             }
         }
     }
 
-    /// Whether something was committed that others learn of only with the next batch, unless they
-    /// are told.
+    /// Whether a commit was not sent to the others yet. The next batch carries it, or
+    /// [`send_commit`](Self::send_commit).
     pub(crate) fn has_unsent_commit(&self) -> bool {
         !self.failed && !self.members.is_alone() && self.core.has_unsent_commit()
     }
 
-    /// Tells the others how far the ledger is committed.
+    /// Sends the commit index to the others.
     pub(crate) fn send_commit(&mut self) {
         if self.has_unsent_commit() {
             self.core.send_commit();
         }
     }
 
-    /// Whether the leadership is being handed over.
+    /// Whether a leadership transfer is in progress.
     pub(crate) fn is_transferring(&self) -> bool {
         self.core.is_transferring()
     }
@@ -375,31 +378,30 @@ impl Replica {
         self.role_state.leader == Some(node) && self.committed.term == self.role_state.term
     }
 
-    /// What a storage should remember of this replica when it is closed in good order.
+    /// The hard state to save when the log is closed in good order.
     pub(crate) fn hard_state(&self) -> HardState {
         HardState { commit: self.committed.raft_index, ..self.core.hard_state() }
     }
 
-    /// The mark at the end of the log as far as it is written.
+    /// The log point at the end of the written log.
     pub(crate) fn last(&self) -> Option<LogPoint> {
         self.core.written_point(self.core.last_written())
     }
 
-    /// Where this node stands, as raft-rs sees it: what it has told or sent anybody is no more than
-    /// this.
+    /// Term and end of the log, as raft-rs has them. No message of this node has claimed more.
     pub(crate) fn peer_state(&self) -> PeerState {
         PeerState { term: self.core.term(), last: self.core.last() }
     }
 
-    /// A peer has lost what it acknowledged. It is sent again.
+    /// A peer has lost batches that it acknowledged. They are sent again.
     pub(crate) fn forget_acknowledged(&mut self, peer: NodeId) {
         if !self.failed {
-            self.pace.forget(peer);
+            self.pacer.forget(peer);
             self.core.forget_acknowledged(peer);
         }
     }
 
-    /// What the end of a log, (term, raft index), must reach before its node may lead: see
+    /// Sets the (term, raft index) that the end of a log must reach before its node may lead: see
     /// [`rejoin`]. `None` if this log reaches it.
     pub(crate) fn set_bound(&mut self, bound: Option<(u64, u64)>) {
         self.bound = bound;
@@ -409,15 +411,15 @@ impl Replica {
         self.bound
     }
 
-    /// Whether this log, as it is written, reaches its bound.
+    /// Whether the written log reaches its bound.
     pub(crate) fn has_reached_bound(&self) -> bool {
         let last = self.core.last_settled();
         let end = self.core.term_at(last).map(|term| (term, last));
         !self.failed && self.bound.is_some_and(|bound| end >= Some(bound))
     }
 
-    /// The other members, and up to which raft index each has acknowledged the log to this leader:
-    /// 0 if it has said nothing yet.
+    /// The other members, each with the raft index up to which it has acknowledged the log to this
+    /// leader: 0 if it has not responded yet.
     pub(crate) fn acknowledged(&self) -> Vec<(NodeId, u64)> {
         let Membership { voters, learners } = self.members.membership();
         let others =
@@ -425,8 +427,8 @@ impl Replica {
         others.map(|member| (*member, self.core.acknowledged(*member))).collect()
     }
 
-    /// Members that were moved forward since this was last asked: what they lacked is not kept
-    /// here.
+    /// Members that were sent a snapshot since the last call: the batches that they lack were
+    /// purged here.
     pub(crate) fn take_moved(&mut self) -> Vec<NodeId> {
         std::mem::take(&mut self.moved)
     }
@@ -447,15 +449,15 @@ impl Replica {
         self.core.leader_last_index()
     }
 
-    /// What each follower has, while this node leads, for a status to show. One that has confirmed
-    /// batch `in_step` is in step.
+    /// Visits the progress of each follower, while this node leads. One that has confirmed batch
+    /// `in_step` is in step.
     pub(crate) fn each_follower(&mut self, in_step: u64, each: impl FnMut(Follower)) {
         if !self.failed && self.role_state.role == Role::Leader {
             self.core.each_follower(in_step, each);
         }
     }
 
-    /// The newest batch that is shown as committed.
+    /// The newest batch that is published as committed.
     pub(crate) fn commit(&self) -> u64 {
         self.committed.raft_index
     }
@@ -464,68 +466,68 @@ impl Replica {
         self.members.membership()
     }
 
-    /// Puts out the effects of a turn: send first what may go at once, so that peers write while
-    /// this node does.
-    fn begin(&mut self, mut turn: CoreReady) {
-        // Whatever a message says, it says it in a term. A sole voter, for one, makes itself leader
-        // in the turn that carries its new term. If anything of that term left and the term was
-        // forgotten in a crash, it would lead the same term twice, with other batches.
-        let is_term_durable = turn.hard_state.is_none()
+    /// Queues the effects of a ready. Messages that need no sync go first, so that peers write
+    /// while this node does.
+    fn begin(&mut self, mut ready: CoreReady) {
+        // Every message has a term. A sole voter becomes leader in the ready that carries its new
+        // term. If a message of that term were sent and a crash then lost the term, the node would
+        // lead the same term twice, with other batches.
+        let is_term_durable = ready.hard_state.is_none()
             && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
         let is_term_durable =
             is_term_durable || planted!("a leader speaks before its term is durable");
         if is_term_durable {
-            self.send(std::mem::take(&mut turn.now));
+            self.send(std::mem::take(&mut ready.send_now));
         } else {
-            turn.later.append(&mut turn.now);
+            ready.send_after_sync.append(&mut ready.send_now);
         }
-        let moved = turn
+        let moved = ready
             .moved
             .iter()
             .map(|peer| NodeId::from(*peer))
             .filter(|peer| !self.moved.contains(peer));
         self.moved.extend(moved.collect::<Vec<_>>());
-        if let Some(base) = &turn.rebase {
-            self.effects.push_back(Effect::Rebase(base.clone()));
+        if let Some(base) = &ready.snapshot {
+            self.effects.push_back(Effect::InstallSnapshot(base.clone()));
         }
-        if !turn.batches.is_empty() || turn.hard_state.is_some() {
-            // After a crash the hard state may be there and the batches not, but those that they
-            // took the place of.
-            let before = turn.batches.first().map_or(u64::MAX, |first| first.raft_index() - 1);
+        if !ready.batches.is_empty() || ready.hard_state.is_some() {
+            // A crash may keep the hard state and lose the batches, so that the log still has the
+            // batches that they replaced.
+            let before = ready.batches.first().map_or(u64::MAX, |first| first.raft_index() - 1);
             let before = if planted!("a hard state speaks of the batches behind it") {
                 u64::MAX
             } else {
                 before
             };
             self.effects.push_back(Effect::Write {
-                batches: turn.batches.clone(),
-                hard_state: turn
+                batches: ready.batches.clone(),
+                hard_state: ready
                     .hard_state
                     .map(|new| HardState { commit: new.commit.min(before), ..new }),
                 commit: self.committed.raft_index,
             });
         }
-        self.current_ready = Some(turn);
+        self.current_ready = Some(ready);
     }
 
-    /// The writes of a turn have been carried out: raft-rs may read them, and what needs it is
-    /// synced.
-    fn finish(&mut self, mut turn: CoreReady) {
-        let number = turn.number;
-        let messages = std::mem::take(&mut turn.later);
-        for (context, raft_index) in turn.reads.drain(..) {
+    /// The writes of a ready were carried out: raft-rs may read them, and a sync is begun if one is
+    /// needed.
+    fn finish(&mut self, mut ready: CoreReady) {
+        let number = ready.number;
+        let messages = std::mem::take(&mut ready.send_after_sync);
+        for (context, raft_index) in ready.reads.drain(..) {
             self.barriers.confirm(&context, raft_index);
         }
-        let has_hard_state = turn.hard_state.is_some() && !planted!("a vote is not waited for");
+        let has_hard_state = ready.hard_state.is_some() && !planted!("a vote is not waited for");
         let counts_unsynced =
             self.counts_unsynced || planted!("batches count before they are synced");
         let needs_sync = has_hard_state
-            || turn.rebase.is_some()
-            || !(turn.batches.is_empty() || counts_unsynced);
-        if let Some(base) = &turn.rebase {
+            || ready.snapshot.is_some()
+            || !(ready.batches.is_empty() || counts_unsynced);
+        if let Some(base) = &ready.snapshot {
             self.members.replace(base.membership.clone());
         }
-        self.core.advance(turn);
+        self.core.advance(ready);
         if needs_sync {
             self.effects.push_back(Effect::Sync(number));
             self.unsynced.push_back(AwaitingSync {
@@ -545,7 +547,7 @@ impl Replica {
         }
     }
 
-    /// Publishes how far the ledger is committed, and all that follows from it.
+    /// Publishes the commit index, and everything that follows from it.
     fn follow_commit(&mut self) {
         self.publish_commit();
         let held = self.barriers.release(self.committed.raft_index);
@@ -553,7 +555,7 @@ impl Replica {
             self.effects.push_back(Effect::Barrier(held));
         }
         if self.core.role() != RaftRole::Leader {
-            self.pace.clear();
+            self.pacer.clear();
         }
         self.announce_role_state();
     }
@@ -563,12 +565,11 @@ impl Replica {
         if role_state != self.role_state {
             self.role_state = role_state;
             self.barriers.ask_again();
-            self.effects.push_back(Effect::Role(role_state));
+            self.effects.push_back(Effect::RoleChanged(role_state));
         }
     }
 
-    /// Publishes how far the ledger is committed, as far as it is written, and what became of
-    /// proposals.
+    /// Publishes the commit index, as far as the log is written, and resolves proposals.
     fn publish_commit(&mut self) {
         let commit = self.core.commit().min(self.core.last_settled());
         let commit = if planted!("a leader acknowledges before a quorum")
@@ -585,10 +586,10 @@ impl Replica {
                 self.effects.push_back(Effect::Commit(point));
             }
             let (core, effects) = (&self.core, &mut self.effects);
-            self.proposals.settle(
+            self.proposals.resolve(
                 commit,
                 |index| core.term_at(index),
-                |id, proposal_outcome| effects.push_back(Effect::Resolve(id, proposal_outcome)),
+                |id, outcome| effects.push_back(Effect::Resolve(id, outcome)),
             );
             if planted!("futures resolve before the commit is published") {
                 self.effects.push_back(Effect::Commit(point));
@@ -598,10 +599,10 @@ impl Replica {
 
     fn current_role_state(&self) -> RoleState {
         let term = self.core.term();
-        let ready =
+        let is_ready =
             self.committed.term == term || planted!("a leader is announced when it is elected");
         let (role, leader) = match self.core.role() {
-            RaftRole::Leader if ready => (Role::Leader, self.core.leader()),
+            RaftRole::Leader if is_ready => (Role::Leader, self.core.leader()),
             RaftRole::Leader | RaftRole::Candidate => (Role::Candidate, None),
             RaftRole::Follower if self.members.is_learner() => (Role::Learner, self.core.leader()),
             RaftRole::Follower => (Role::Follower, self.core.leader()),
@@ -609,23 +610,23 @@ impl Replica {
         RoleState { role, term, leader }
     }
 
-    /// Leaves out what is said again by a message behind it: a sync that covers many batches is
-    /// acknowledged once.
+    /// Sends messages, without those that a later one supersedes: a sync that covers many batches
+    /// is acknowledged once.
     fn send(&mut self, mut messages: Vec<Message>) {
         for at in (0..messages.len()).rev() {
             if messages[at + 1..].iter().any(|later| messages[at].is_superseded_by(later)) {
                 messages.remove(at);
             }
         }
-        let messages = self.pace.hold(messages, self.core.commit());
+        let messages = self.pacer.hold(messages, self.core.commit());
         if !messages.is_empty() {
             self.effects.push_back(Effect::Send(messages));
         }
     }
 
-    /// Sends what followers that lag may have by now.
+    /// Sends the delayed messages of lagging followers that are due.
     fn release(&mut self) {
-        let released = self.pace.release();
+        let released = self.pacer.release();
         if !released.is_empty() {
             self.effects.push_back(Effect::Send(released));
         }
@@ -633,7 +634,7 @@ impl Replica {
 
     fn fail(&mut self, reason: String) {
         self.failed = true;
-        // What is lost stays lost.
+        // Dropped proposals stay dropped.
         self.effects
             .retain(|effect| matches!(effect, Effect::Resolve(_, ProposalOutcome::Dropped)));
         self.effects.push_back(Effect::Fail(reason));

@@ -1,4 +1,4 @@
-//! Linearizable points that hosts have asked for.
+//! Barriers that hosts wait for.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl Engine {
         }
     }
 
-    /// The asker no longer waits.
+    /// The caller no longer waits.
     pub(super) fn forget_barrier(&mut self, id: u64) {
         self.barriers.remove(&id);
         self.replica.forget_barrier(id);
@@ -34,7 +34,7 @@ impl Engine {
         }
     }
 
-    /// Ends those that have taken too long: a task has no clock.
+    /// Resolves barriers that have timed out. The engine does it, since a task has no clock.
     pub(super) fn expire_barriers(&mut self) {
         let now = self.now.elapsed;
         let is_late = |_: &u64, barrier: &mut PendingBarrier| match barrier.limit {
@@ -48,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// This node answers no more of them.
+    /// Resolves all barriers with `error`.
     pub(super) fn refuse_barriers(&mut self, error: &BarrierError) {
         for barrier in std::mem::take(&mut self.barriers).into_values() {
             barrier.reply.send(Err(error.clone()));

@@ -12,9 +12,9 @@ use crate::shared::NodeShared;
 use crate::storage::{BackupError, PendingBackup, StorageError};
 use crate::transport::{Inbox, TransportEvent};
 
-/// Something for the engine to look at.
+/// One input of the engine.
 pub(crate) enum Input {
-    /// The sequencer has turned from empty to not empty.
+    /// The sequencer is no longer empty.
     Appends,
     TransportEvent(TransportEvent),
     Synced(SyncId, Result<(), StorageError>),
@@ -23,21 +23,21 @@ pub(crate) enum Input {
     Command(Command),
 }
 
-/// Where a transport puts what arrives for the engine behind `inputs`.
+/// The inbox that a transport delivers to: it counts the bytes that wait in `inputs`.
 pub(crate) fn inbox(shared: Arc<NodeShared>, inputs: Sender<Input>) -> Inbox {
-    Inbox::new(move |arrival| {
-        if let TransportEvent::Message(message) = &arrival
+    Inbox::new(move |event| {
+        if let TransportEvent::Message(message) = &event
             && !shared.reserve_inbox(message)
         {
             return false;
         }
-        inputs.send(Input::TransportEvent(arrival)).is_ok()
+        inputs.send(Input::TransportEvent(event)).is_ok()
     })
 }
 
-/// What a host asks of the engine. Every reply is sent, unless the asker is gone.
+/// A request of a host. Every reply is sent, unless its receiver is gone.
 pub(crate) enum Command {
-    /// With a timeout, the engine sees to it.
+    /// If there is a timeout, the engine applies it.
     Barrier {
         id: u64,
         timeout: Option<Duration>,
@@ -47,11 +47,11 @@ pub(crate) enum Command {
         index: u64,
         reply: Reply<Result<u64, PurgeError>>,
     },
-    /// Asks for a backup of what is committed now, for the asker to write.
+    /// A backup of what is committed now. The caller writes it.
     Backup {
         reply: Reply<Result<Box<dyn PendingBackup>, BackupError>>,
     },
-    /// The asker no longer waits.
+    /// The caller no longer waits.
     ForgetBarrier {
         id: u64,
     },
@@ -59,18 +59,18 @@ pub(crate) enum Command {
         to: NodeId,
         reply: Reply<Result<(), TransferError>>,
     },
-    /// A leader may hand over first, and give each of the others so long to take over.
+    /// A leader may hand over first. Each of the others has so long to take over.
     Stop {
         hand_over: Option<Duration>,
         reply: Reply<Result<(), ShutdownError>>,
     },
 }
 
-/// The moment at which a turn takes place.
+/// The time of a turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Now {
-    /// Since the engine was made, by a clock that never steps.
+    /// Time since the engine was made, by a monotonic clock.
     pub(crate) elapsed: Duration,
-    /// Milliseconds since 1970, by a clock that may.
+    /// Milliseconds since 1970, by the wall clock, which may be set back.
     pub(crate) unix_ms: u64,
 }

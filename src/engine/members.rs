@@ -16,10 +16,10 @@ use crate::role::{Member, Role};
 use crate::transport::TransportEvent;
 
 impl Engine {
-    /// Takes what an arrival tells of a member.
-    pub(super) fn note_contact(&mut self, arrival: &TransportEvent) {
+    /// Takes what an event tells of a member.
+    pub(super) fn note_contact(&mut self, event: &TransportEvent) {
         let now = Some(self.now.elapsed);
-        match arrival {
+        match event {
             TransportEvent::Message(message) => {
                 if let Some(contact) = self.contact(message.from()) {
                     contact.heard = now;
@@ -76,7 +76,7 @@ impl Engine {
         if self.contacts.others.is_empty() {
             return;
         }
-        let leads = self.is_at_work() && self.replica.role_state().role == Role::Leader;
+        let leads = self.is_active() && self.replica.role_state().role == Role::Leader;
         let in_step =
             self.contacts.note_commit(self.replica.commit(), self.settings.replica.election_ticks);
         let Contacts { others, commits, .. } = &mut self.contacts;
@@ -127,7 +127,7 @@ impl Engine {
     pub(super) fn shown_members(&mut self) -> Vec<Member> {
         let takes_part = self.fault.is_none() && !self.stopped;
         let leads =
-            takes_part && self.is_at_work() && self.replica.role_state().role == Role::Leader;
+            takes_part && self.is_active() && self.replica.role_state().role == Role::Leader;
         for contact in &mut self.contacts.others {
             contact.reached = contact.reached.filter(|_| takes_part);
             contact.progress = contact.progress.filter(|_| leads);

@@ -1,13 +1,13 @@
-//! Who refuses whom: what the transport reports of connections, and what this node refuses of the
-//! messages that a peer sends it all the same.
+//! Refusals between this node and its peers: refused connections, as the transport reports them,
+//! and messages of peers that this node rejects.
 //!
-//! A message that is refused once is no news: it may be torn, or come from a time that is over. A
-//! peer of which nothing of one kind is taken for an election timeout, while it keeps sending that,
-//! stands still towards this node, and whoever looks for the reason finds it nowhere else: it is
-//! shown, until something of that kind is taken or nothing of it has come for ten seconds.
+//! A single rejected message is not shown: it may be corrupt, or late. If all messages of one kind
+//! of a peer are rejected for an election timeout, that is shown, since nothing else explains why
+//! the peer makes no progress. It is shown until a message of that kind is taken, or none has come
+//! for ten seconds.
 //!
-//! The log tells what is shown, a second late: peers refuse a node for the same reason, one after
-//! the other, and are named together.
+//! The log reports the same a second later. So peers that refuse this node for the same reason, one
+//! after the other, are named together.
 
 use std::time::Duration;
 
@@ -15,28 +15,27 @@ use crate::entry::NodeId;
 use crate::message::Kind;
 use crate::role::{Refusal, grouped};
 
-/// How long the log waits for more of the same.
+/// How long the log waits for further refusals to group.
 const GATHERED_FOR: Duration = Duration::from_secs(1);
-/// Nothing new is told sooner than this after what was told last: whatever comes and goes does not
-/// fill the log.
+/// The least time between two reports, so that refusals that come and go do not fill the log.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
-/// What lasts is told again.
+/// Lasting refusals are reported again after this time.
 const REPEATED_EVERY: Duration = Duration::from_secs(60);
 
-/// What is refused at the moment.
+/// The current refusals.
 #[derive(Default)]
 pub(super) struct RefusedPeers {
-    /// What the transport reports: one of each peer at most.
+    /// Refused connections, at most one of each peer.
     pub(super) reported: Vec<Refusal>,
-    /// One of each member and kind of message at most.
+    /// At most one for each member and kind of message.
     pub(super) runs: Vec<Run>,
-    /// What the log told last, and when.
+    /// The last report in the log, and its time.
     told: (Vec<String>, Option<Duration>),
-    /// When it tells the next.
+    /// When the next report is due.
     report_at: Option<Duration>,
 }
 
-/// Messages of one kind that a peer sends, and that are refused one after the other.
+/// Messages of one kind of a peer that were rejected one after the other.
 pub(super) struct Run {
     peer: NodeId,
     /// That of the last one.
@@ -49,8 +48,8 @@ pub(super) struct Run {
 }
 
 impl RefusedPeers {
-    /// One of each peer, by ascending id. A transport that refuses a peer lets through nothing that
-    /// could be refused here.
+    /// The refusals to show, one of each peer, by ascending id. A refused connection delivers no
+    /// messages that could be rejected here.
     pub(super) fn shown(&self) -> Vec<Refusal> {
         let mut shown = self.reported.clone();
         for run in self.runs.iter().filter(|run| run.shown.is_some()) {
@@ -67,7 +66,7 @@ impl RefusedPeers {
         self.reported.is_empty() && self.runs.is_empty()
     }
 
-    /// What is shown may have changed: the log is to tell so.
+    /// Plans a report, if the refusals to show have changed.
     pub(super) fn plan(&mut self, now: Duration) {
         let (told, told_at) = &self.told;
         if grouped(&self.shown()) != *told {
@@ -77,8 +76,8 @@ impl RefusedPeers {
         }
     }
 
-    /// What the log is to tell by now: what is new, or all of it if nothing is. `Some` of nothing:
-    /// what was told is over.
+    /// The lines that are due: new ones, or all if none is new. `Some` of an empty list: all
+    /// refusals are over.
     pub(super) fn due(&mut self, now: Duration) -> Option<Vec<String>> {
         self.report_at.take_if(|report_at| *report_at <= now)?;
         let lines = grouped(&self.shown());
@@ -94,7 +93,7 @@ impl RefusedPeers {
         }
     }
 
-    /// A message was refused. Whether something new is to be shown.
+    /// Counts a rejected message. Returns whether something new is to be shown.
     pub(super) fn refuse(
         &mut self,
         peer: NodeId,
@@ -116,12 +115,12 @@ impl RefusedPeers {
             return false;
         };
         let run = &mut self.runs[at];
-        // Strays that lie far apart have nothing to do with each other.
+        // Rejections that are far apart in time are unrelated.
         if now > run.last + election_timeout && run.shown.is_none() {
             run.first = now;
         }
         (run.last, run.kind) = (now, kind);
-        // Of several reasons that come in turns, each is shown for a while.
+        // If reasons alternate, each is shown for a while.
         let is_due = now >= run.shown.unwrap_or(run.first) + election_timeout;
         if !is_due || run.shown.is_some() && run.reason == reason {
             return false;
@@ -131,9 +130,9 @@ impl RefusedPeers {
         true
     }
 
-    /// A message was taken. Whether something is no longer to be shown.
+    /// Counts a message that was taken. Returns whether something is no longer to be shown.
     pub(super) fn take(&mut self, peer: NodeId, kind: Kind) -> bool {
-        // Batches that go behind the refused ones are taken, too, but not appended.
+        // Batches behind the rejected ones are taken too, but not appended.
         self.forget(|run| {
             run.peer == peer && run.kind.name == kind.name && kind.place <= run.kind.place
         })
@@ -149,7 +148,8 @@ impl RefusedPeers {
 impl Run {
     fn text(&self) -> String {
         format!(
-            "this node takes no {} of node {}: {}; let both run the same version, and look for what changes messages on their way",
+            "this node takes no {} of node {}: {}; let both run the same version, and look for \
+             what changes messages on their way",
             self.kind.name, self.peer, self.reason
         )
     }

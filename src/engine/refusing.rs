@@ -9,23 +9,23 @@ use crate::message::Kind;
 use crate::replica::Settings;
 use crate::role::{Refusal, Role};
 
-/// How long a peer need not have sent any more of what is refused until it is forgotten. As long as
-/// a transport remembers.
+/// After this time without another rejected message a run is forgotten. A transport remembers a
+/// refused connection for as long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// What a transport reports of a peer. `None`: all is well again.
+    /// Sets the refusal that the transport reports of a peer. `None`: there is none any more.
     pub(super) fn set_refused(&mut self, peer: NodeId, reason: Option<String>) {
         self.refused_peers.reported.retain(|refusal| refusal.peer != peer);
         self.refused_peers.reported.extend(reason.map(|reason| Refusal::new(peer, reason)));
         self.show_refused();
     }
 
-    /// The replica has refused a message of a peer.
+    /// The replica has rejected a message of a peer.
     pub(super) fn note_refusal(&mut self, peer: NodeId, kind: Kind, reason: &str) {
         let Settings { group, node, election_ticks, .. } = &self.settings.replica;
         log::debug!("group {group} node {node}: refused a message of node {peer}: {reason}");
-        // Of others nothing is remembered: there may be any number of them.
+        // Nothing is kept of nodes that are no members: there may be any number of them.
         if !self.replica.membership().contains(peer) || kind.may_go_astray() {
             return;
         }
@@ -42,7 +42,7 @@ impl Engine {
         }
     }
 
-    /// Forgets what is not sent any more, and writes to the log what is due.
+    /// Forgets old refusals, and writes the report that is due.
     pub(super) fn tick_refusals(&mut self) {
         let now = self.now.elapsed;
         if !self.refused_peers.runs.is_empty()
@@ -57,16 +57,16 @@ impl Engine {
         lines.iter().for_each(|line| self.warn(line));
     }
 
-    /// Shows who refuses whom, and tells it to whoever appends here in vain.
+    /// Shows the refusals in the status and in the errors of appends.
     fn show_refused(&mut self) {
         self.refused_peers.plan(self.now.elapsed);
         self.shared.status.change(|status| status.refused = self.refused_peers.shown());
         self.refuse_appends_anew();
     }
 
-    /// What an append in vain is told has changed, though the role has not.
+    /// Updates the error of appends on a node that does not lead, though the role has not changed.
     pub(super) fn refuse_appends_anew(&mut self) {
-        let is_told_why = self.stands_still() || self.stopped;
+        let is_told_why = self.is_suspended() || self.stopped;
         if !is_told_why && self.replica.role_state().role != Role::Leader {
             self.shared.sequencer.close(self.refusal());
         }

@@ -5,13 +5,13 @@ use std::time::Duration;
 /// Interval between two log lines about a log that is not complete.
 const REJOIN_EVERY: Duration = Duration::from_secs(30);
 
-/// What became of a loss that this node has learned of since it began.
+/// What became of a loss that this node has learned of in this run.
 #[derive(Default)]
 pub(super) struct Loss {
-    /// It must be written down before anything else happens.
-    pub(super) is_owed: bool,
-    /// It is, and nobody else has ever opened the directory that the node speaks from now.
-    pub(super) is_noted: bool,
+    /// It must be made durable before anything else happens.
+    pub(super) is_unrecorded: bool,
+    /// It is durable, and no other process has ever used the new directory id.
+    pub(super) is_recorded: bool,
 }
 
 /// When the log next reports that it is not complete.

@@ -1,5 +1,4 @@
-//! What a host and an operator are told of a node's part in its group: a status, and one line at
-//! INFO, for each change.
+//! Reports each change of a node's part in its group: in the status, and in a line of the log.
 
 use super::Engine;
 use super::lagging::{Followers, LOOK_EVERY, News};
@@ -10,8 +9,8 @@ use crate::role::Role;
 use crate::storage::Recovered;
 
 impl Engine {
-    /// The log was opened, as it was `recovered`.
-    pub(super) fn tell_opened(&self, recovered: &Recovered) {
+    /// Reports the log that was opened.
+    pub(super) fn report_opened(&self, recovered: &Recovered) {
         let (end, term) = (self.shared.watermark.end(), recovered.hard_state.term);
         self.inform(&format!(
             "opened in term {term}, with entries {} to below {}, committed to below {end}",
@@ -19,7 +18,7 @@ impl Engine {
         ));
     }
 
-    /// Tells the host that this node leads and follows nobody.
+    /// Notifies the host that this node has no leader and does not lead.
     pub(super) fn announce_absence(&mut self) {
         let role = if self.replica.role_state().role == Role::Learner {
             Role::Learner
@@ -29,7 +28,7 @@ impl Engine {
         self.announce(RoleState { role, term: self.replica.role_state().term, leader: None });
     }
 
-    /// Tells the host what this node is to its group.
+    /// Notifies the host of role, term and leader.
     pub(super) fn announce(&mut self, role_state: RoleState) {
         let members = self.shown_members();
         let (before, mut status) = self.shared.status.change(|status| {
@@ -41,13 +40,13 @@ impl Engine {
             (before, status.clone())
         });
         self.shared.refresh(&mut status);
-        self.tell_change(before, role_state);
-        // Only a driver that has shut down takes no role changes.
+        self.report_change(before, role_state);
+        // The receiver is gone only after a shutdown.
         let _ = self.work.roles.send(status);
     }
 
-    /// Role, term or leader have changed.
-    fn tell_change(&self, before: RoleState, now: RoleState) {
+    /// Logs a change of role, term or leader.
+    fn report_change(&self, before: RoleState, now: RoleState) {
         let RoleState { role, term, leader } = now;
         if before == now {
             return;
@@ -55,7 +54,7 @@ impl Engine {
         let lost = if before.role == Role::Leader { "leads no longer: " } else { "" };
         let does = match (role, leader) {
             (Role::Leader, _) => "leads".to_owned(),
-            // In a term of its own only once a majority would vote for it.
+            // A pre-vote: the term is raised only once a majority would vote for this node.
             (Role::Candidate, _) if term == before.term => {
                 "hears of no leader, and asks who would vote for it,".to_owned()
             }
@@ -66,27 +65,30 @@ impl Engine {
         self.inform(&format!("{lost}{does} in term {term}"));
     }
 
-    /// The log was purged, and began at entry `before`.
-    pub(super) fn tell_purged(&self, before: u64, first: u64) {
+    /// The log began at entry `before`, and was purged up to `first`.
+    pub(super) fn report_purged(&self, before: u64, first: u64) {
         self.inform(&format!("purged: its log begins at entry {first}, and did at {before}"));
     }
 
-    /// The leadership is being handed to another voter.
-    pub(super) fn tell_transfer(&self, to: NodeId) {
+    /// A transfer of the leadership has begun.
+    pub(super) fn report_transfer(&self, to: NodeId) {
         self.inform(&format!("hands the leadership to node {to}"));
     }
 
     /// Called once a tick.
     pub(super) fn watch_followers(&mut self) {
         let (now, moved) = (self.now.elapsed, self.replica.take_moved());
-        if self.stands_still() || self.replica.role_state().role != Role::Leader {
+        if self.is_suspended() || self.replica.role_state().role != Role::Leader {
             self.followers = Followers::default();
             return;
         }
         for node in moved {
             if self.followers.of(node, now).is_move_news(now) {
                 let first = self.shared.reader.base().point.next_index;
-                self.inform(&format!("moves node {node} forward: what it lacks was purged here, and its log begins anew at entry {first}"));
+                self.inform(&format!(
+                    "moves node {node} forward: what it lacks was purged here, and its log begins \
+                     anew at entry {first}"
+                ));
             }
         }
         if now < self.followers.next_look {
@@ -97,12 +99,12 @@ impl Engine {
         let commit = std::mem::replace(&mut self.followers.commit, committed.raft_index);
         for (node, has) in self.replica.acknowledged() {
             if let Some(news) = self.followers.of(node, now).look(has, commit, now) {
-                self.tell_follower(node, news, has, &committed);
+                self.report_follower(node, news, has, &committed);
             }
         }
     }
 
-    fn tell_follower(&self, node: NodeId, news: News, has: u64, committed: &LogPoint) {
+    fn report_follower(&self, node: NodeId, news: News, has: u64, committed: &LogPoint) {
         let lacks = || match self.shared.reader.point(has) {
             _ if has == 0 => "it has said nothing to this leader yet".to_owned(),
             Ok(Some(point)) => {
@@ -111,11 +113,12 @@ impl Engine {
                     committed.next_position.saturating_sub(point.next_position),
                 );
                 format!(
-                    "it has what lies below entry {}, and lacks {entries} committed entries ({bytes} bytes)",
+                    "it has what lies below entry {}, and lacks {entries} committed entries \
+                     ({bytes} bytes)",
                     point.next_index
                 )
             }
-            // It lies before the begin of this log, or cannot be read at present.
+            // That log point was purged here, or cannot be read now.
             _ => format!("it lacks what was committed since batch {has}"),
         };
         match news {
@@ -125,13 +128,13 @@ impl Engine {
         }
     }
 
-    /// Writes one line for whoever runs this node.
+    /// Logs a line at INFO.
     pub(super) fn inform(&self, what: &str) {
         let replica = &self.settings.replica;
         log::info!("group {} node {}: {what}", replica.group, replica.node);
     }
 
-    /// Writes one line for whoever is to do something about it.
+    /// Logs a line at WARN: an operator should act.
     pub(super) fn warn(&self, what: &str) {
         let replica = &self.settings.replica;
         log::warn!("group {} node {}: {what}", replica.group, replica.node);

@@ -10,57 +10,57 @@ use crate::future::Completion;
 use crate::message::PeerState;
 use crate::reply::{Reply, Response};
 
-/// A batch that was handed to the replica.
+/// A batch that the replica was given, and that is not resolved.
 pub(super) struct InFlight {
     pub(super) completion: Arc<Completion>,
     pub(super) cost: u64,
     pub(super) since: Duration,
 }
 
-/// A barrier under way.
+/// A barrier in progress.
 pub(super) struct PendingBarrier {
-    /// Since when, and how long it may take. Without that its asker gives up by itself.
+    /// When it began, and its timeout. `None`: the caller has a timeout of its own.
     pub(super) limit: Option<(Duration, Duration)>,
     pub(super) reply: Answer,
 }
 
-/// How a barrier is answered.
+/// The reply to a barrier: the index below which everything is readable.
 pub(super) type Answer = Reply<Result<u64, BarrierError>>;
 
-/// A purge that waits until what it needs is durable.
+/// A purge that waits for a sync.
 pub(super) struct PendingPurge {
-    /// The count of that sync.
+    /// The count of the sync that it waits for.
     pub(super) sync: u64,
     pub(super) index: u64,
     pub(super) reply: Reply<Result<u64, PurgeError>>,
 }
 
-/// A handing over of the leadership that is under way.
+/// A leadership transfer in progress.
 pub(super) struct Transfer {
     pub(super) to: NodeId,
     pub(super) since: Duration,
     pub(super) reply: Reply<Result<(), TransferError>>,
 }
 
-/// A leader that hands over before it stops, so that its group need not elect another by itself.
-pub(super) struct Leaving {
-    /// How long each may take to take over.
-    pub(super) patience: Duration,
-    /// Who has not been asked yet.
-    pub(super) heirs: VecDeque<NodeId>,
-    /// Who is being asked, and until when.
+/// A shutdown that hands the leadership over first, so that the group needs no election timeout.
+pub(super) struct PendingStop {
+    /// How long each successor has to take over.
+    pub(super) timeout: Duration,
+    /// Voters that were not asked yet.
+    pub(super) successors: VecDeque<NodeId>,
+    /// The transfer to the current successor, and when it times out.
     pub(super) asked: Option<(Response<Result<(), TransferError>>, Duration)>,
-    /// Who waits for the end.
+    /// Callers that wait for the shutdown.
     pub(super) replies: Vec<Stopped>,
 }
 
-/// How a shutdown is answered.
+/// The reply to a shutdown.
 pub(super) type Stopped = Reply<Result<(), ShutdownError>>;
 
-impl Leaving {
-    /// The same, without asking anybody else to take over.
-    pub(super) fn at_once(self) -> Leaving {
-        Leaving { heirs: VecDeque::new(), asked: None, ..self }
+impl PendingStop {
+    /// The same shutdown, without a handover.
+    pub(super) fn without_handover(self) -> PendingStop {
+        PendingStop { successors: VecDeque::new(), asked: None, ..self }
     }
 
     pub(super) fn wake_at(&self) -> Duration {
@@ -68,13 +68,13 @@ impl Leaving {
     }
 }
 
-/// A member that asked where this node stands, and is told when that is durable.
+/// A state request of a member. It is answered once the state is durable.
 pub(super) struct StateRequest {
     pub(super) from: NodeId,
     pub(super) number: u64,
     pub(super) state: PeerState,
-    /// The life of the replica that stood so, and the count of the sync that makes it durable, if
-    /// that was begun.
+    /// The epoch of the replica with this state, and the count of the sync that makes the state
+    /// durable, if it was begun.
     pub(super) epoch: u64,
     pub(super) sync: Option<u64>,
 }

@@ -278,11 +278,11 @@ impl Harness {
         while harness.sent().is_empty() {
             harness.tick();
         }
-        harness.hear("pre-vote-answer from=2 to=1 term=2");
+        harness.hear("pre-vote-response from=2 to=1 term=2");
         harness.work();
-        harness.hear("vote-answer from=2 to=1 term=2");
+        harness.hear("vote-response from=2 to=1 term=2");
         harness.work();
-        harness.hear("append-answer from=2 to=1 term=2 index=2");
+        harness.hear("append-response from=2 to=1 term=2 index=2");
         harness.work();
         assert_eq!(harness.shared.status().role, Role::Leader);
         harness.sent();
@@ -464,7 +464,7 @@ fn others_are_told_of_a_commit_after_a_pause_unless_a_batch_tells_them() {
     let future = harness.append("one");
     harness.work();
     harness.sent();
-    harness.hear("append-answer from=2 to=1 term=2 index=3");
+    harness.hear("append-response from=2 to=1 term=2 index=3");
     harness.work();
     assert!(outcome(&future).unwrap().is_ok());
     assert!(
@@ -495,16 +495,16 @@ fn an_append_times_out_once_and_not_before_and_may_commit_yet() {
     let late = harness.now.elapsed - TICK + APPEND_TIMEOUT;
     while harness.engine.next_tick < late {
         assert!(is_open(&first));
-        harness.hear("append-answer from=2 to=1 term=2 index=2");
+        harness.hear("append-response from=2 to=1 term=2 index=2");
         harness.tick();
     }
-    harness.hear("append-answer from=2 to=1 term=2 index=2");
+    harness.hear("append-response from=2 to=1 term=2 index=2");
     harness.now.elapsed = late;
     harness.work();
     assert!(matches!(outcome(&first), Some(Err(AppendError::TimedOut(APPEND_TIMEOUT)))));
     assert!(is_open(&second));
     assert!(harness.shared.sequencer.in_flight() > 0, "it is still under way");
-    harness.hear("append-answer from=2 to=1 term=2 index=4");
+    harness.hear("append-response from=2 to=1 term=2 index=4");
     harness.work();
     assert!(outcome(&second).unwrap().is_ok());
     assert_eq!((harness.shared.watermark.end(), harness.shared.sequencer.in_flight()), (2, 0));

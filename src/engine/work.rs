@@ -4,18 +4,18 @@ use crate::primitives::channel::Sender;
 use crate::role::Status;
 use crate::storage::{BackgroundTask, PendingSync};
 
-/// Names a sync. A replica that was begun anew counts from the start: its life tells its syncs from
-/// those of the one before.
+/// Id of a sync. A restarted replica counts its syncs from the start. The epoch tells them from
+/// those before the restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SyncId {
     pub(super) epoch: u64,
     pub(super) number: u64,
-    /// Which sync of this engine it is, from 1, whoever asked for it.
+    /// Count of all syncs of this engine, from 1.
     pub(super) count: u64,
 }
 
 impl SyncId {
-    /// Of one sync that does for this one and `newer`.
+    /// The id of one sync that covers this one and `newer`.
     pub(crate) fn with(self, newer: SyncId) -> SyncId {
         let (epoch, number) = (self.epoch, self.number).max((newer.epoch, newer.number));
         SyncId { epoch, number, count: newer.count }
@@ -27,14 +27,16 @@ impl SyncId {
     }
 }
 
-/// A sync for another thread to wait for; the outcome comes back as [`Input::Synced`].
+/// A sync for another thread to wait for. Its outcome comes back as [`Input::Synced`].
+///
+/// [`Input::Synced`]: super::Input::Synced
 pub(crate) struct SyncJob {
     pub(crate) number: SyncId,
     pub(crate) pending: Box<dyn PendingSync>,
 }
 
-/// Where the engine hands work that others do. Unbounded, and little: a sync at a time matters,
-/// chores and role changes are rare.
+/// The queues for work of other threads. Unbounded, but short: a sync covers all syncs queued
+/// before it, and background tasks and role changes are rare.
 pub(crate) struct WorkSenders {
     pub(crate) syncs: Sender<SyncJob>,
     pub(crate) background_tasks: Sender<BackgroundTask>,

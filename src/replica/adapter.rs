@@ -25,7 +25,7 @@ use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
 use super::election::ElectionTimeouts;
 use super::settings::Settings;
-use convert::{base_of, batch_of, without_number};
+use convert::{base_of, batch_of, untagged};
 use log_bridge::LogDrain;
 use view::LogView;
 
@@ -55,17 +55,17 @@ pub(super) struct CoreReady {
     /// Term or vote have changed.
     pub(super) hard_state: Option<HardState>,
     /// The log begins anew here.
-    pub(super) rebase: Option<Base>,
+    pub(super) snapshot: Option<Base>,
     pub(super) batches: Vec<Batch>,
     /// May leave before the batches of this turn are durable, but not before term and vote are.
-    pub(super) now: Vec<Message>,
+    pub(super) send_now: Vec<Message>,
     /// Must not leave before this turn and those before it are durable.
-    pub(super) later: Vec<Message>,
+    pub(super) send_after_sync: Vec<Message>,
     /// Linearizable points that a leader confirmed: context, raft index.
     pub(super) reads: Vec<(Vec<u8>, u64)>,
     /// The peers that this turn moves forward.
     pub(super) moved: Vec<u64>,
-    ready: raft::Ready,
+    raft_ready: raft::Ready,
 }
 
 /// raft-rs, seen from this crate.
@@ -75,19 +75,19 @@ pub(super) struct RaftCore {
     /// some that counted.
     may_lose_acks: bool,
     timeouts: ElectionTimeouts,
-    /// How many questions of peers have come.
-    questions: u64,
+    /// How many read_requests of peers have come.
+    read_requests: u64,
     /// (term, role) when the election timeout was last replaced: raft-rs draws one of its own
     /// whenever one of them changes.
     drawn_for: (u64, StateRole),
     /// raft-rs began in a later term than the one on the disk (see [`LogView::new`]). The first
     /// turn writes it down, before anything is said in it.
-    owes_hard_state: bool,
+    has_unsaved_term: bool,
     /// The newest mark computed for a batch that raft-rs took. Good for as long as the log holds
     /// (raft index, term) of it.
     newest: LogPoint,
     /// The commit that the last message to all others told of, while this node leads.
-    told: u64,
+    commit_sent: u64,
     /// Followers that this leader has moved forward, and that were not seen in step since.
     moved: Vec<u64>,
 }
@@ -150,7 +150,7 @@ impl RaftCore {
         );
         let log_prefix = format!("group {} node {}", settings.group, settings.node);
         let logger = slog::Logger::root(LogDrain(log_prefix), slog::o!());
-        let owes_hard_state = view.hard_state.term != recovered.hard_state.term;
+        let has_unsaved_term = view.hard_state.term != recovered.hard_state.term;
         let node = RawNode::new(&config, view, &logger).expect(
             "the settings were checked by the builder, and the recovered state by the storage",
         );
@@ -159,20 +159,20 @@ impl RaftCore {
             node,
             may_lose_acks,
             timeouts,
-            questions: 0,
+            read_requests: 0,
             drawn_for: (u64::MAX, StateRole::Follower),
-            owes_hard_state,
+            has_unsaved_term,
             newest: recovered.last,
-            told: 0,
+            commit_sent: 0,
             moved: Vec::new(),
         };
-        core.settle_timeout();
+        core.redraw_timeout();
         core
     }
 
     pub(super) fn tick(&mut self) {
         self.node.tick();
-        self.settle_timeout();
+        self.redraw_timeout();
     }
 
     /// Whether the next tick lets it stand for election, unless it hears of a leader before.
@@ -190,14 +190,14 @@ impl RaftCore {
             let raft = &mut self.node.raft;
             raft.become_follower(raft.term, 0);
             self.drawn_for = (u64::MAX, StateRole::Follower);
-            self.settle_timeout();
+            self.redraw_timeout();
         }
     }
 
     pub(super) fn campaign(&mut self) {
         // Refused only if this node cannot be promoted, which the caller has checked.
         let _ = self.node.campaign();
-        self.settle_timeout();
+        self.redraw_timeout();
     }
 
     /// Hands a message to raft-rs if it passes every check. A refused message leaves no trace.
@@ -256,7 +256,7 @@ impl RaftCore {
         // What is an error to raft-rs (a response of a node that has left) is an ordinary loss
         // here.
         let _ = self.node.step(message);
-        self.settle_timeout();
+        self.redraw_timeout();
         if let Some(missing) = missing.filter(|_| self.may_lose_acks) {
             self.admit_loss(from, missing);
         }
@@ -293,11 +293,11 @@ impl RaftCore {
     /// to it: that would confirm a leader that is none any more, for it and for all that were asked
     /// before it.
     fn tag_read_index(&mut self, mut message: RaftMessage) -> RaftMessage {
-        let is_question = message.get_msg_type() == MessageType::MsgReadIndex;
-        if let Some(ticket) = message.entries.iter_mut().find(|_| is_question) {
-            self.questions +=
+        let is_read_request = message.get_msg_type() == MessageType::MsgReadIndex;
+        if let Some(context) = message.entries.iter_mut().find(|_| is_read_request) {
+            self.read_requests +=
                 if planted!("a question that comes again is the same") { 0 } else { 1 };
-            ticket.data = [&self.questions.to_le_bytes()[..], &ticket.data].concat().into();
+            context.data = [&self.read_requests.to_le_bytes()[..], &context.data].concat().into();
         }
         message
     }
@@ -336,7 +336,7 @@ impl RaftCore {
         }
         let written = self.last_settled();
         let mut point = match log.unstable_snapshot() {
-            Some(rebase) => base_of(rebase).point,
+            Some(snapshot) => base_of(snapshot).point,
             None if raft_index <= written => return self.node.store().point(raft_index),
             None => self.node.store().point(written)?,
         };
@@ -365,18 +365,18 @@ impl RaftCore {
         };
         message.set_msg_type(MessageType::MsgPropose);
         self.node.step(message).ok()?;
-        (self.newest, self.told) = (point, self.commit());
+        (self.newest, self.commit_sent) = (point, self.commit());
         Some((term, point.raft_index))
     }
 
     /// Whether this node leads, and has committed something of which no append has told since.
     pub(super) fn has_unsent_commit(&self) -> bool {
-        self.role() == RaftRole::Leader && self.told < self.commit()
+        self.role() == RaftRole::Leader && self.commit_sent < self.commit()
     }
 
     /// Tells all others how far the log is committed.
     pub(super) fn send_commit(&mut self) {
-        self.told = self.commit();
+        self.commit_sent = self.commit();
         self.node.raft.bcast_append();
     }
 
@@ -394,7 +394,7 @@ impl RaftCore {
 
     /// Takes what raft-rs wants done, if there is anything. Nothing else may be called until
     /// [`advance`](Self::advance) gives it back.
-    pub(super) fn take_turn(&mut self) -> Option<CoreReady> {
+    pub(super) fn take_ready(&mut self) -> Option<CoreReady> {
         if !self.node.has_ready() {
             return None;
         }
@@ -407,68 +407,74 @@ impl RaftCore {
         });
         let hard_state = hard_state.filter(|new| (new.term, new.vote) != (saved.term, saved.vote));
         let hard_state =
-            hard_state.or(self.owes_hard_state.then_some(HardState { commit, ..saved }));
-        let is_rebase = |message: &&RaftMessage| message.get_msg_type() == MessageType::MsgSnapshot;
-        let moved = ready.messages().iter().filter(is_rebase).map(|message| message.to).collect();
+            hard_state.or(self.has_unsaved_term.then_some(HardState { commit, ..saved }));
+        let is_snapshot =
+            |message: &&RaftMessage| message.get_msg_type() == MessageType::MsgSnapshot;
+        let moved = ready.messages().iter().filter(is_snapshot).map(|message| message.to).collect();
         // The answer to a heartbeat tells of the term alone. It need not wait for batches: else
         // slow disks would depose a healthy leader.
         let is_prompt =
             |message: &RaftMessage| message.get_msg_type() == MessageType::MsgHeartbeatResponse;
-        let (prompt, later): (Vec<_>, Vec<_>) =
+        let (prompt, after_sync): (Vec<_>, Vec<_>) =
             ready.take_persisted_messages().into_iter().partition(is_prompt);
-        let told = |message: RaftMessage| match message.get_msg_type() {
+        let outgoing = |message: RaftMessage| match message.get_msg_type() {
             MessageType::MsgHeartbeat if planted!("a heartbeat tells of every commit") => {
                 RaftMessage { commit, ..message }
             }
-            MessageType::MsgReadIndexResp => without_number(message),
+            MessageType::MsgReadIndexResp => untagged(message),
             _ => message,
         };
-        let now =
-            ready.take_messages().into_iter().chain(prompt).map(told).map(Message::new).collect();
-        let later = later.into_iter().map(told).map(Message::new).collect();
+        let send_now = ready
+            .take_messages()
+            .into_iter()
+            .chain(prompt)
+            .map(outgoing)
+            .map(Message::new)
+            .collect();
+        let send_after_sync = after_sync.into_iter().map(outgoing).map(Message::new).collect();
         Some(CoreReady {
             number: ready.number(),
             hard_state,
-            rebase: Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty()).map(base_of),
+            snapshot: Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty()).map(base_of),
             batches: ready
                 .take_entries()
                 .iter()
                 .map(|entry| batch_of(entry).expect("checked before it was taken"))
                 .collect(),
-            now,
-            later,
+            send_now,
+            send_after_sync,
             reads: ready
                 .take_read_states()
                 .into_iter()
                 .map(|read| (read.request_ctx, read.index))
                 .collect(),
             moved,
-            ready,
+            raft_ready: ready,
         })
     }
 
     /// Gives back a turn whose writes can be read (they need not be durable).
-    pub(super) fn advance(&mut self, turn: CoreReady) {
-        if let Some(hard_state) = turn.hard_state {
+    pub(super) fn advance(&mut self, ready: CoreReady) {
+        if let Some(hard_state) = ready.hard_state {
             self.node.mut_store().hard_state = hard_state;
-            self.owes_hard_state = false;
+            self.has_unsaved_term = false;
         }
-        if let Some(base) = turn.rebase {
+        if let Some(base) = ready.snapshot {
             self.newest = base.point;
             self.applied(base.point.raft_index);
-            self.node.mut_store().rebased(base);
+            self.node.mut_store().installed(base);
         }
-        if let (Some(first), Some(last)) = (turn.batches.first(), turn.batches.last()) {
+        if let (Some(first), Some(last)) = (ready.batches.first(), ready.batches.last()) {
             let (from, to) = (first.raft_index(), last.raft_index());
             let view = self.node.mut_store();
             if !planted!("the terms of what was cut off are kept") {
-                view.cut(from);
+                view.truncate(from);
             }
-            turn.batches.iter().for_each(|batch| view.written(batch));
+            ready.batches.iter().for_each(|batch| view.written(batch));
             debug_assert_eq!(view.last, to);
         }
-        self.node.advance_append_async(turn.ready);
-        for peer in turn.moved {
+        self.node.advance_append_async(ready.raft_ready);
+        for peer in ready.moved {
             // A rebase is a message like any other, and raft-rs would wait for its answer for ever.
             // Told that it is done, it probes behind it, and a peer that the message did not reach
             // says so.
@@ -558,7 +564,7 @@ impl RaftCore {
 
     /// Takes over what another core has not written down.
     pub(super) fn inherit_unsaved_term(&mut self, before: &RaftCore) {
-        self.owes_hard_state |= before.owes_hard_state;
+        self.has_unsaved_term |= before.has_unsaved_term;
     }
 
     /// Term and vote as they were last written.
@@ -627,17 +633,17 @@ impl RaftCore {
     }
 
     /// A failure to read the log that raft-rs cannot be told about. Final.
-    pub(super) fn take_fault(&mut self) -> Option<StorageError> {
-        self.node.store().fault.borrow_mut().take()
+    pub(super) fn take_read_error(&mut self) -> Option<StorageError> {
+        self.node.store().read_error.borrow_mut().take()
     }
 
     /// Replaces the election timeout that raft-rs drew from a source of its own.
-    fn settle_timeout(&mut self) {
+    fn redraw_timeout(&mut self) {
         let state = (self.node.raft.term, self.node.raft.state);
         if state != self.drawn_for {
             self.drawn_for = state;
             // A new leader's first batch tells of it.
-            self.told = self.commit();
+            self.commit_sent = self.commit();
             self.moved.clear();
             let timeout = self.timeouts.draw(state.0);
             self.node.raft.set_randomized_election_timeout(timeout);

@@ -7,37 +7,36 @@ use crate::message::Message;
 use crate::role::Role;
 use crate::storage::{Base, HardState, StorageError};
 
-/// Something to be carried out before the next effect is asked for.
+/// An effect, to be carried out before the next one is polled.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Hand these to the transport.
     Send(Vec<Message>),
-    /// Write these to the storage: the hard state, which says nothing of the batches, then these (a
-    /// conflicting tail is cut first).
+    /// Write these to the storage: first the hard state, which does not depend on the batches, then
+    /// the batches, after truncating a conflicting tail.
     Write { batches: Vec<Batch>, hard_state: Option<HardState>, commit: u64 },
-    /// Begin the log anew.
-    Rebase(Base),
-    /// Begin to make everything written so far durable; call `handle_synced` with this number when
-    /// it is.
+    /// Reset the log to this base: a leader has sent a snapshot.
+    InstallSnapshot(Base),
+    /// Begin a sync of everything written so far. Call `handle_synced` with this number when it has
+    /// succeeded.
     Sync(u64),
-    /// Everything up to this mark is committed and can be read.
+    /// Everything up to this log point is committed and can be read.
     Commit(LogPoint),
-    /// A batch has met its fate.
+    /// The outcome of a proposal is known.
     Resolve(BatchId, ProposalOutcome),
-    /// What this node is to its group has changed.
-    Role(RoleState),
-    /// These barriers hold: everything acknowledged before they were asked for is at or below the
-    /// commit mark.
+    /// Role, term or leader have changed.
+    RoleChanged(RoleState),
+    /// These barriers hold: every append that was acknowledged before they were begun is committed
+    /// here.
     Barrier(Vec<u64>),
-    /// The log could not be read at present, for want of something that will be there again, and
-    /// raft-rs may have taken that for an answer: this replica must be
-    /// [restarted](Replica::restart).
-    FetchError(StorageError),
-    /// This replica must not go on. The text says why and what to do.
+    /// A read of the log failed for a temporary reason, and raft-rs may have acted on the missing
+    /// result: this replica must be [restarted](super::Replica::restart).
+    ReadFailed(StorageError),
+    /// This replica has failed. The text says why, and what to do.
     Fail(String),
 }
 
-/// What a node is to its group, in the terms of a host.
+/// Role, term and leader, as hosts see them (soft state).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RoleState {
     pub(crate) role: Role,
@@ -45,7 +44,7 @@ pub(crate) struct RoleState {
     pub(crate) leader: Option<NodeId>,
 }
 
-/// Why a leadership cannot be handed over.
+/// Why the leadership cannot be transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TransferRejection {
     NotLeader,

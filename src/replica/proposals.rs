@@ -64,27 +64,27 @@ impl Proposals {
 
     /// Settles what the commit of everything up to `commit` decides. `term_at` gives the term of a
     /// committed batch, or `None` where the log no longer reaches back.
-    pub(crate) fn settle(
+    pub(crate) fn resolve(
         &mut self,
         commit: u64,
         term_at: impl Fn(u64) -> Option<u64>,
-        mut settled: impl FnMut(BatchId, ProposalOutcome),
+        mut resolved: impl FnMut(BatchId, ProposalOutcome),
     ) {
         let Some(commit_term) = term_at(commit) else { return };
         // What is undecided lies behind all that is not: it stands behind the commit in a term no
         // earlier, and a leader of such a term had the commit in its log before it proposed
         // anything.
         while let Some(front) = self.queue.front()
-            && let Some(proposal_outcome) = proposal_outcome(front, commit, commit_term, &term_at)
+            && let Some(outcome) = outcome(front, commit, commit_term, &term_at)
         {
-            settled(front.id, proposal_outcome);
+            resolved(front.id, outcome);
             self.queue.pop_front();
         }
     }
 }
 
 /// What a commit up to `commit` says of a proposal. `None`: nothing yet.
-fn proposal_outcome(
+fn outcome(
     proposal: &Proposal,
     commit: u64,
     commit_term: u64,
@@ -113,16 +113,15 @@ fn proposal_outcome(
 mod tests {
     use super::*;
 
-    fn settle(
+    fn resolve(
         proposals: &mut Proposals,
         log: &[(u64, u64)],
         commit: u64,
     ) -> Vec<(BatchId, ProposalOutcome)> {
-        let mut settled = Vec::new();
+        let mut resolved = Vec::new();
         let term_at = |index| log.iter().find(|(at, _)| *at == index).map(|(_, term)| *term);
-        proposals
-            .settle(commit, term_at, |id, proposal_outcome| settled.push((id, proposal_outcome)));
-        settled
+        proposals.resolve(commit, term_at, |id, outcome| resolved.push((id, outcome)));
+        resolved
     }
 
     #[test]
@@ -133,14 +132,14 @@ mod tests {
         }
         let log = [(5, 2), (6, 2), (7, 2)];
         assert_eq!(
-            settle(&mut proposals, &log, 6),
+            resolve(&mut proposals, &log, 6),
             [
                 (1, ProposalOutcome::Committed { term: 2 }),
                 (2, ProposalOutcome::Committed { term: 2 })
             ]
         );
-        assert_eq!(settle(&mut proposals, &log, 6), []);
-        assert_eq!(settle(&mut proposals, &log, 7), [(3, ProposalOutcome::Committed { term: 2 })]);
+        assert_eq!(resolve(&mut proposals, &log, 6), []);
+        assert_eq!(resolve(&mut proposals, &log, 7), [(3, ProposalOutcome::Committed { term: 2 })]);
     }
 
     #[test]
@@ -150,9 +149,9 @@ mod tests {
         proposals.push(2, 2, 6);
         proposals.push(3, 2, 9);
         let log = [(5, 2), (6, 3)];
-        assert_eq!(settle(&mut proposals, &log, 5), [(1, ProposalOutcome::Committed { term: 2 })]);
+        assert_eq!(resolve(&mut proposals, &log, 5), [(1, ProposalOutcome::Committed { term: 2 })]);
         assert_eq!(
-            settle(&mut proposals, &log, 6),
+            resolve(&mut proposals, &log, 6),
             [(2, ProposalOutcome::Dropped), (3, ProposalOutcome::Dropped)]
         );
     }
@@ -163,25 +162,25 @@ mod tests {
         for (id, term, raft_index) in [(1, 2, 5), (2, 2, 6), (3, 2, 7), (4, 4, 6), (5, 4, 7)] {
             proposals.push(id, term, raft_index);
         }
-        assert_eq!(settle(&mut proposals, &[(4, 1)], 4), []);
+        assert_eq!(resolve(&mut proposals, &[(4, 1)], 4), []);
         let log = [(4, 1), (5, 3), (6, 4), (7, 4)];
         assert_eq!(
-            settle(&mut proposals, &log, 5),
+            resolve(&mut proposals, &log, 5),
             [
                 (1, ProposalOutcome::Dropped),
                 (2, ProposalOutcome::Dropped),
                 (3, ProposalOutcome::Dropped)
             ]
         );
-        assert_eq!(settle(&mut proposals, &log, 6), [(4, ProposalOutcome::Committed { term: 4 })]);
-        assert_eq!(settle(&mut proposals, &log, 7), [(5, ProposalOutcome::Committed { term: 4 })]);
+        assert_eq!(resolve(&mut proposals, &log, 6), [(4, ProposalOutcome::Committed { term: 4 })]);
+        assert_eq!(resolve(&mut proposals, &log, 7), [(5, ProposalOutcome::Committed { term: 4 })]);
     }
 
     #[test]
     fn a_log_that_was_moved_past_it_cannot_tell() {
         let mut proposals = Proposals::default();
         proposals.push(1, 2, 5);
-        assert_eq!(settle(&mut proposals, &[(50, 2)], 50), [(1, ProposalOutcome::Unknown)]);
+        assert_eq!(resolve(&mut proposals, &[(50, 2)], 50), [(1, ProposalOutcome::Unknown)]);
     }
 
     #[test]
@@ -193,7 +192,7 @@ mod tests {
         assert_eq!(proposals.drop_after(5).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(proposals.drop_after(5).count(), 0);
         assert_eq!(
-            settle(&mut proposals, &[(5, 2), (6, 5)], 6),
+            resolve(&mut proposals, &[(5, 2), (6, 5)], 6),
             [(1, ProposalOutcome::Committed { term: 2 })]
         );
     }
@@ -203,6 +202,6 @@ mod tests {
         let mut proposals = Proposals::default();
         proposals.push(1, 2, 5);
         proposals.push(2, 4, 7);
-        assert_eq!(settle(&mut proposals, &[(5, 2), (6, 4), (7, 4)], 7).len(), 2);
+        assert_eq!(resolve(&mut proposals, &[(5, 2), (6, 4), (7, 4)], 7).len(), 2);
     }
 }

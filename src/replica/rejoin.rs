@@ -63,7 +63,7 @@ pub(crate) struct Rejoin {
     numbers: std::ops::Range<u64>,
     /// How many ticks a peer has to answer before it is asked again.
     timeout_ticks: usize,
-    rest: usize,
+    backoff_ticks: usize,
 }
 
 impl Rejoin {
@@ -79,7 +79,7 @@ impl Rejoin {
             .chain(membership.learners.iter().map(peer(false)))
             .filter(|peer| peer.node != node)
             .collect();
-        Rejoin { node, peers, numbers: first_number..first_number, timeout_ticks, rest: 0 }
+        Rejoin { node, peers, numbers: first_number..first_number, timeout_ticks, backoff_ticks: 0 }
     }
 
     /// The number after the last question.
@@ -89,11 +89,11 @@ impl Rejoin {
 
     /// A tick has passed. What is to be asked now.
     pub(crate) fn tick(&mut self) -> Vec<Message> {
-        self.rest = self.rest.saturating_sub(1);
-        if self.rest > 0 {
+        self.backoff_ticks = self.backoff_ticks.saturating_sub(1);
+        if self.backoff_ticks > 0 {
             return Vec::new();
         }
-        self.rest = self.timeout_ticks;
+        self.backoff_ticks = self.timeout_ticks;
         let (from, number) = (self.node, self.numbers.end);
         self.numbers.end += 1;
         let asked = self.peers.iter().filter(|peer| !matches!(peer.answer, Some(Ok(_))));
@@ -122,7 +122,7 @@ impl Rejoin {
     }
 
     /// What the node owes, once every member has answered.
-    pub(crate) fn owed(&self) -> Option<PeerState> {
+    pub(crate) fn obligation(&self) -> Option<PeerState> {
         let answer = |peer: &Peer| peer.answer.and_then(Result::ok);
         let answered = self.peers.iter().filter(|peer| answer(peer).is_some()).count();
         let is_enough = answered == self.peers.len()

@@ -61,7 +61,7 @@ pub(crate) enum RepairStep {
     Replace(Vec<Batch>),
     /// The log is to begin behind this mark: what lies before is committed, and a peer has purged
     /// it.
-    Rebase(LogPoint),
+    TruncateHead(LogPoint),
 }
 
 /// What came of asking a peer.
@@ -74,7 +74,7 @@ enum PeerOutcome {
     /// What it sent cannot be.
     Wrong,
     /// What it sent is proved, and this node could not put it into its log.
-    NotTaken,
+    NotApplied,
 }
 
 struct Peer {
@@ -156,12 +156,12 @@ impl Repair {
             failures: 0,
             probe: None,
         };
-        repair.look(recovered);
+        repair.update(recovered);
         repair
     }
 
     /// What the log is after a step.
-    pub(crate) fn look(&mut self, recovered: &Recovered) {
+    pub(crate) fn update(&mut self, recovered: &Recovered) {
         self.commit = self.commit.max(recovered.hard_state.commit);
         (self.base, self.last) = (recovered.base.point.raft_index, recovered.last);
         (self.asked, self.probe) = (None, None);
@@ -188,7 +188,7 @@ impl Repair {
             if question.ticks_left == 0 {
                 let peer = question.peer;
                 self.peers[peer].silences += 1;
-                self.failures(peer, PeerOutcome::Silent);
+                self.note_failure(peer, PeerOutcome::Silent);
             }
         }
     }
@@ -199,7 +199,7 @@ impl Repair {
             self.asked.as_ref().filter(|question| self.peers[question.peer].node == peer)
         {
             let peer = question.peer;
-            self.failures(peer, PeerOutcome::Silent);
+            self.note_failure(peer, PeerOutcome::Silent);
         }
     }
 
@@ -208,7 +208,7 @@ impl Repair {
         if self.asked.is_some() || self.backoff_ticks > 0 || self.peers.is_empty() {
             return None;
         }
-        let raft_indexes = self.wanted()?;
+        let raft_indexes = self.next_range()?;
         let peer = self.next_peer % self.peers.len();
         let number = self.number;
         self.number += 1;
@@ -225,19 +225,19 @@ impl Repair {
 
     /// What to ask for: the first damaged place and those near it, and one batch behind, which may
     /// prove them.
-    fn wanted(&self) -> Option<Range<u64>> {
-        let mut holes = self
+    fn next_range(&self) -> Option<Range<u64>> {
+        let mut ranges = self
             .corruption
             .iter()
             .map(|corruption| &corruption.raft_indexes)
-            .filter(|hole| !hole.is_empty());
-        let first = holes.next()?;
+            .filter(|range| !range.is_empty());
+        let first = ranges.next()?;
         let mut end = first.end;
-        for hole in holes.take_while(|hole| hole.end - first.start < BATCHES_MAX) {
-            if hole.start > end + MERGE_DISTANCE {
+        for range in ranges.take_while(|range| range.end - first.start < BATCHES_MAX) {
+            if range.start > end + MERGE_DISTANCE {
                 break;
             }
-            end = end.max(hole.end);
+            end = end.max(range.end);
         }
         let start = self.probe.unwrap_or(first.start);
         Some(start..(end + 1).min(start + BATCHES_MAX))
@@ -262,7 +262,7 @@ impl Repair {
                 None
             }
             Err(Unproved::Not(outcome)) => {
-                self.failures(question.peer, outcome);
+                self.note_failure(question.peer, outcome);
                 None
             }
         }
@@ -271,13 +271,13 @@ impl Repair {
     /// The storage could not use what was found out.
     pub(crate) fn reject(&mut self, from: NodeId) {
         if let Some(peer) = self.peers.iter().position(|peer| peer.node == from) {
-            self.failures(peer, PeerOutcome::NotTaken);
+            self.note_failure(peer, PeerOutcome::NotApplied);
         }
     }
 
     /// Whether nothing is missing that a peer could send, and it is time to try once more to mend
     /// the rest.
-    pub(crate) fn needs_nobody(&mut self) -> bool {
+    pub(crate) fn can_repair_locally(&mut self) -> bool {
         let is_due = self.backoff_ticks == 0 && self.lowest() == 0;
         if is_due {
             self.backoff_ticks = self.timeout_ticks;
@@ -289,7 +289,7 @@ impl Repair {
         !self.peers.is_empty()
     }
 
-    fn failures(&mut self, peer: usize, outcome: PeerOutcome) {
+    fn note_failure(&mut self, peer: usize, outcome: PeerOutcome) {
         self.asked = None;
         if outcome != PeerOutcome::Silent {
             // Silence says nothing of how far the logs are the same: the next peer is asked from
@@ -306,21 +306,21 @@ impl Repair {
 
     fn evaluate(
         &self,
-        wanted: &Range<u64>,
+        next_range: &Range<u64>,
         response: FetchResponse,
     ) -> Result<RepairStep, Unproved> {
         let (mut batches, theirs) = match response.batches {
             Ok(given) => given,
-            Err(FetchError::Purged(base)) => return self.judge_purged(base),
+            Err(FetchError::Purged(base)) => return self.evaluate_purged(base),
             Err(FetchError::LogEnd(end)) if self.point(end.raft_index) == Some(end) => {
-                return self.judge_end(wanted, end);
+                return self.evaluate_end(next_range, end);
             }
             // This log reaches further than one of which more is known to be committed: they may
             // have parted long before.
             Err(FetchError::NotReached | FetchError::LogEnd(_))
                 if self.probe.is_none()
                     && response.commit > self.commit
-                    && self.commit.max(self.base) + 1 < wanted.start =>
+                    && self.commit.max(self.base) + 1 < next_range.start =>
             {
                 return Err(Unproved::Probe(self.commit.max(self.base) + 1));
             }
@@ -328,8 +328,8 @@ impl Repair {
         };
         let first = batches.first().map_or(0, Batch::raft_index);
         let last = batches.last().map_or(0, Batch::raft_index);
-        if first != wanted.start
-            || last >= wanted.end
+        if first != next_range.start
+            || last >= next_range.end
             || batches.iter().any(|batch| batch.verify().is_err())
         {
             return Err(Unproved::Not(PeerOutcome::Wrong));
@@ -379,7 +379,7 @@ impl Repair {
             .fold(self.last.raft_index, u64::max);
         match points[..proved].iter().rfind(|point| point.raft_index <= reach) {
             None => Err(Unproved::Not(PeerOutcome::Unproved)),
-            Some(end) if !self.leads_on(end) => {
+            Some(end) if !self.is_continued_by_log(end) => {
                 // What follows here is another: it was never committed, nor was what it followed,
                 // if what was given is, or is of a later term.
                 let gives_way = end.raft_index <= response.commit || end.term > self.term;
@@ -392,12 +392,12 @@ impl Repair {
             Some(_) if self.probe.is_some() && last < self.lowest() => {
                 Err(Unproved::Probe(last + 1))
             }
-            Some(_) => self.without_what_is_here(batches),
+            Some(_) => self.up_to_last_corrupt(batches),
         }
     }
 
     /// Of batches that are proved, those up to the last that is damaged here.
-    fn without_what_is_here(&self, mut batches: Vec<Batch>) -> Result<RepairStep, Unproved> {
+    fn up_to_last_corrupt(&self, mut batches: Vec<Batch>) -> Result<RepairStep, Unproved> {
         let is_damaged = |batch: &Batch| {
             self.corruption
                 .iter()
@@ -414,7 +414,7 @@ impl Repair {
     /// A peer has purged what it was asked for: its log begins behind `base`, which is committed.
     /// If this one begins there too, it does without some of what is damaged, and the rest can be
     /// asked for.
-    fn judge_purged(&self, base: LogPoint) -> Result<RepairStep, Unproved> {
+    fn evaluate_purged(&self, base: LogPoint) -> Result<RepairStep, Unproved> {
         let lacks = Unproved::Not(PeerOutcome::Lacks(FetchError::Purged(base)));
         let committed = self.point(self.commit);
         let is_beyond = committed.is_none_or(|here| {
@@ -424,7 +424,7 @@ impl Repair {
             return Err(lacks);
         }
         if self.lowest() <= base.raft_index {
-            return Ok(RepairStep::Rebase(base));
+            return Ok(RepairStep::TruncateHead(base));
         }
         // In front of the damage, where the logs part is being looked for.
         match self.point(base.raft_index) {
@@ -432,7 +432,7 @@ impl Repair {
                 Err(Unproved::Probe(base.raft_index + 1))
             }
             Some(here) if here != base && base.raft_index > self.commit => {
-                Ok(RepairStep::Rebase(base))
+                Ok(RepairStep::TruncateHead(base))
             }
             _ => Err(lacks),
         }
@@ -440,9 +440,10 @@ impl Repair {
 
     /// The log of a leader ends at a mark that this one has too, in front of what was asked for.
     /// Cutting off what lies behind is putting the last batch there once more.
-    fn judge_end(&self, wanted: &Range<u64>, end: LogPoint) -> Result<RepairStep, Unproved> {
-        let is_proof =
-            end.term >= self.term && end.raft_index < wanted.start && end.raft_index >= self.commit;
+    fn evaluate_end(&self, next_range: &Range<u64>, end: LogPoint) -> Result<RepairStep, Unproved> {
+        let is_proof = end.term >= self.term
+            && end.raft_index < next_range.start
+            && end.raft_index >= self.commit;
         let last = self.reader.batches(end.raft_index, end.raft_index + 1, 0).unwrap_or_default();
         if is_proof && !last.is_empty() {
             Ok(RepairStep::Replace(last))
@@ -456,8 +457,8 @@ impl Repair {
         self.corruption
             .iter()
             .map(|corruption| &corruption.raft_indexes)
-            .find(|hole| !hole.is_empty())
-            .map_or(0, |hole| hole.start)
+            .find(|range| !range.is_empty())
+            .map_or(0, |range| range.start)
     }
 
     /// Term and chain value after a batch as this node still knows them, damaged or not.
@@ -485,7 +486,7 @@ impl Repair {
 
     /// Whether what this log holds behind `mark` may continue it, as far as it can be read here: a
     /// batch that is another does not, nor does anything of an older term.
-    fn leads_on(&self, point: &LogPoint) -> bool {
+    fn is_continued_by_log(&self, point: &LogPoint) -> bool {
         let next = point.raft_index + 1;
         let newest_term =
             if self.last.raft_index > point.raft_index { self.last.term } else { self.term };
@@ -513,7 +514,7 @@ impl Repair {
         let heard: Vec<String> = self
             .peers
             .iter()
-            .filter_map(|peer| Some(format!("node {} {}", peer.node, peer.outcome?.words())))
+            .filter_map(|peer| Some(format!("node {} {}", peer.node, peer.outcome?.text())))
             .collect();
         let heard = if heard.is_empty() { "asking its peers".to_owned() } else { heard.join(", ") };
         format!(
@@ -523,7 +524,7 @@ impl Repair {
 }
 
 impl PeerOutcome {
-    fn words(self) -> &'static str {
+    fn text(self) -> &'static str {
         match self {
             PeerOutcome::Silent => "does not answer",
             PeerOutcome::Lacks(FetchError::Corrupt) => "is damaged there too",
@@ -535,7 +536,7 @@ impl PeerOutcome {
                 "has a batch there, and nothing proves yet that it is the same"
             }
             PeerOutcome::Wrong => "has sent what cannot be",
-            PeerOutcome::NotTaken => "has sent it, and it could not be put into this log",
+            PeerOutcome::NotApplied => "has sent it, and it could not be put into this log",
         }
     }
 }
@@ -571,7 +572,7 @@ pub(crate) fn serve_fetch(
         want.bytes_max.min(window_bytes),
     ) {
         Ok(batches) if batches.is_empty() => Err(end_of(reader, start, leader_last_index)),
-        Ok(batches) => with_point(reader, batches),
+        Ok(batches) => with_end_point(reader, batches),
         Err(StorageError::Purged { .. }) => Err(FetchError::Purged(reader.base().point)),
         Err(_) => Err(FetchError::Corrupt),
     };
@@ -587,7 +588,7 @@ fn end_of(reader: &dyn LogReader, start: u64, leader_last_index: Option<u64>) ->
     end.map_or(FetchError::NotReached, FetchError::LogEnd)
 }
 
-fn with_point(
+fn with_end_point(
     reader: &dyn LogReader,
     batches: Vec<Batch>,
 ) -> Result<(Vec<Batch>, LogPoint), FetchError> {

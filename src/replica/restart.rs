@@ -7,10 +7,10 @@ use super::{Effect, ProposalOutcome, Replica, Settings};
 use crate::storage::{DirectoryIdentity, HardState, LogReader, Recovered, StorageError};
 
 impl Replica {
-    /// Begins anew from what is written, as after a crash, because a write found no room. What is
-    /// written must be durable by now; `saved` is the hard state, if it was written before the room
-    /// ran out. Proposals are kept: peers may hold them, and only a commit tells. But those of a
-    /// sole voter that were not written are lost.
+    /// Restarts from the log as it is written, as after a crash, because the disk was full. The log
+    /// must be durable; `saved` is the hard state, if it was written before the disk was full.
+    /// Proposals are kept: peers may hold them, and only a commit decides. But proposals of a sole
+    /// voter that were not written are dropped.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -24,7 +24,7 @@ impl Replica {
         let base = reader.base();
         let last = match reader.point(self.core.last_written()) {
             Ok(Some(last)) => last,
-            // The log was begun anew just before the room ran out.
+            // The log was reset just before the disk was full.
             Ok(None) | Err(StorageError::Purged { .. }) => base.point,
             Err(error) => return Err(error),
         };
@@ -47,8 +47,8 @@ impl Replica {
         let lost = Some(())
             .filter(|()| self.members.is_sole_voter())
             .map(|()| proposals.drop_after(last.raft_index));
-        // Answers to the questions that were asked so far may still come, and must not be taken for
-        // answers to new ones.
+        // Responses to earlier read requests may still come, and must not be taken for responses to
+        // new ones.
         let barriers = self.barriers.reset();
         let before = self.committed;
         let core = RaftCore::again(settings, &recovered, reader, &self.core);

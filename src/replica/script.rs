@@ -2,7 +2,7 @@
 //!
 //! A script begins with a comment that states the fact. A line that begins with `>` is a command to
 //! a [`Group`]; the lines below it are all that came of it, in order: every message, write and
-//! sync, and everything a host is told. What the transcript does not show did not happen.
+//! sync, and everything a host is shown. What the transcript does not show did not happen.
 //!
 //! ```text
 //! > nodes 1 2 3 [learners 4]      a new group; `unsynced` at the end: batches count once they are written; `paced`: followers that lag are held back
@@ -90,8 +90,8 @@ fn play(script: &str) -> String {
         if let Some(command) = line.strip_prefix("> ") {
             let words: Vec<&str> = command.split_whitespace().collect();
             direct(&mut group, &words);
-            for told in group.told() {
-                writeln!(played, "{told}").unwrap();
+            for shown in group.shown() {
+                writeln!(played, "{shown}").unwrap();
             }
         }
     }
@@ -105,7 +105,7 @@ fn direct(group: &mut Group, words: &[&str]) {
     match words {
         ["quietly", rest @ ..] => {
             direct(group, rest);
-            group.told();
+            group.shown();
         }
         ["nodes", names @ ..] => group.begin(names),
         ["tick", _] => group.tick(number(1), 1),

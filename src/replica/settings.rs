@@ -2,7 +2,7 @@
 
 use crate::entry::NodeId;
 
-/// What a replica is told once.
+/// The settings of a replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) group: String,
@@ -14,8 +14,8 @@ pub(crate) struct Settings {
     pub(crate) message_bytes: u64,
     /// Whether a batch counts here once it is written, without waiting for its sync.
     pub(crate) counts_unsynced: bool,
-    /// What a follower that lags may have in a tick in any case, in bytes. `u64::MAX`: as much as
-    /// it takes.
+    /// The least that a lagging follower is sent in a tick, in bytes. `u64::MAX`: as much as it
+    /// takes.
     pub(crate) catch_up_bytes: u64,
     pub(crate) seed: u64,
 }

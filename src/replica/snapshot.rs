@@ -1,18 +1,18 @@
-//! The stateless snapshot: a follower whose next batch the leader no longer keeps is moved to the
-//! leader's first retained batch.
+//! Snapshots without state: if the leader has purged the next batch of a follower, the follower's
+//! log is reset to the first batch that the leader keeps.
 //!
-//! There is no state to transfer, for the log is the state. What travels is a base: the mark before
-//! the leader's first batch, and the membership there. The membership goes in Raft's own fields;
-//! this is the rest.
+//! There is no state to transfer, for the log is the state. A snapshot carries a base: the log
+//! point before the leader's first batch, and the membership there. The membership and Raft's own
+//! numbers are in raft-rs's fields; this file encodes the rest.
 
 use crate::storage::LogPoint;
 
-/// Version, then the fields of a mark that Raft's snapshot metadata does not carry: index,
+/// Version, then the fields of a log point that Raft's snapshot metadata does not carry: index,
 /// position, timestamp, chain.
 const BYTES: usize = 1 + 8 + 8 + 8 + 4;
 const VERSION: u8 = 1;
 
-/// Marks beyond this are nonsense; sums of smaller ones do not overflow.
+/// Fields beyond this are invalid; sums of smaller ones do not overflow.
 const FIELD_LIMIT: u64 = 1 << 62;
 
 pub(crate) fn encode(point: &LogPoint) -> Vec<u8> {
@@ -25,8 +25,8 @@ pub(crate) fn encode(point: &LogPoint) -> Vec<u8> {
     data
 }
 
-/// The mark of a snapshot at `raft_index` and `term`. `None` if the bytes are not one that this
-/// version writes.
+/// The log point of a snapshot at `raft_index` and `term`. `None` if this version does not write
+/// such bytes.
 pub(crate) fn decode(raft_index: u64, term: u64, data: &[u8]) -> Option<LogPoint> {
     let data: &[u8; BYTES] = data.try_into().ok()?;
     let field_at = |at: usize| {

@@ -13,7 +13,7 @@ fn written(voters: u64) -> MemoryLog {
         drop(harness.append(payload));
         harness.work();
         if voters > 1 {
-            harness.hear(&format!("append-answer from=2 to=1 term=2 index={}", at + 3));
+            harness.hear(&format!("append-response from=2 to=1 term=2 index={}", at + 3));
             harness.work();
         }
     }
@@ -157,12 +157,12 @@ impl Harness {
                 repair_messages = self.repair_messages();
             }
         }
-        let [RepairMessage { to, repair_body: RepairBody::FetchRequest(want), .. }] =
+        let [RepairMessage { to, repair_body: RepairBody::FetchRequest(request), .. }] =
             &repair_messages[..]
         else {
             panic!("{repair_messages:?}")
         };
-        let response = serve_fetch(&*self.shared.reader, 5, None, want, 1 << 20);
+        let response = serve_fetch(&*self.shared.reader, 5, None, request, 1 << 20);
         assert!(response.batches.is_ok());
         self.hear_letter(to.get(), 1, RepairBody::FetchResponse(response));
         self.turn();

@@ -108,7 +108,7 @@ fn it_votes_for_nobody_and_stands_for_nothing_that_lacks_what_it_owes() {
     for message in [
         "pre-vote-request from=2 to=1 term=6 after=9/1",
         "vote-request from=2 to=1 term=6 after=2/2",
-        "take-over from=2 to=1 term=6",
+        "timeout-now from=2 to=1 term=6",
     ] {
         harness.hear(message);
         harness.work();
@@ -116,7 +116,7 @@ fn it_votes_for_nobody_and_stands_for_nothing_that_lacks_what_it_owes() {
     assert_eq!(harness.sent(), [""; 0]);
     harness.hear("vote-request from=3 to=1 term=6 after=3/2");
     harness.work();
-    assert_eq!(harness.sent(), ["1->3 vote-answer t6 yes"]);
+    assert_eq!(harness.sent(), ["1->3 vote-response t6 yes"]);
     assert!(!harness.engine.identity.complete);
 }
 
@@ -125,7 +125,7 @@ fn it_follows_and_is_complete_when_its_log_is() {
     let mut harness = bound();
     harness.hear("append from=3 to=1 term=6 after=1/1 batch=2/2");
     harness.work();
-    assert_eq!(harness.sent(), ["1->3 append-answer t6 up to 2"], "what it has counts");
+    assert_eq!(harness.sent(), ["1->3 append-response t6 up to 2"], "what it has counts");
     assert!(!repair(&harness).is_empty() && !harness.engine.identity.complete);
     harness.fill(|refusals| refusals.set_complete = true);
     harness.hear("append from=3 to=1 term=6 after=2/2 batch=3/2 batch=4/6 commit=4");
@@ -176,7 +176,7 @@ fn whoever_asks_is_sent_all_that_it_had_acknowledged() {
         drop(harness.append(payload));
         harness.work();
     }
-    harness.hear("append-answer from=3 to=1 term=2 index=4");
+    harness.hear("append-response from=3 to=1 term=2 index=4");
     harness.work();
     harness.hear_letter(3, 1, RepairBody::StateRequest(70));
     harness.work();
@@ -188,7 +188,7 @@ fn whoever_asks_is_sent_all_that_it_had_acknowledged() {
         sent.iter().any(|message| message.starts_with("1->3 heartbeat t2 commit 0")),
         "nothing that it lacks is told: {sent:?}"
     );
-    harness.hear("append-answer from=3 to=1 term=2 index=4");
+    harness.hear("append-response from=3 to=1 term=2 index=4");
     harness.work();
     assert_eq!(harness.shared.status().committed, 0..2);
 }
@@ -356,7 +356,7 @@ fn it_votes_for_a_log_that_is_enough_when_the_leader_is_gone() {
         harness.sent();
         harness.hear("pre-vote-request from=3 to=1 term=6 after=3/2");
         harness.work();
-        assert_eq!(harness.sent(), ["1->3 pre-vote-answer t6 yes"], "seed {seed}");
+        assert_eq!(harness.sent(), ["1->3 pre-vote-response t6 yes"], "seed {seed}");
     }
 }
 

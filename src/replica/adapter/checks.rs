@@ -36,7 +36,7 @@ impl RaftCore {
         })?;
         let Some(message) = message.raft() else { return Ok(()) };
         if message.get_msg_type() == MessageType::MsgSnapshot {
-            self.check_rebase(message.get_snapshot())?;
+            self.check_snapshot(message.get_snapshot())?;
         }
         if let Some(point) = self.check_contiguous(message, &term_at)? {
             self.newest = point;
@@ -45,7 +45,7 @@ impl RaftCore {
     }
 
     /// A snapshot must carry a mark, and one that does not lie before what is committed here.
-    pub(super) fn check_rebase(&self, snapshot: &Snapshot) -> Result<(), MessageRejection> {
+    pub(super) fn check_snapshot(&self, snapshot: &Snapshot) -> Result<(), MessageRejection> {
         let metadata = snapshot.get_metadata();
         let point = snapshot::decode(metadata.index, metadata.term, &snapshot.data)
             .ok_or(MessageRejection::Invalid("a snapshot without a mark"))?;

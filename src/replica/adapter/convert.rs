@@ -12,9 +12,9 @@ use crate::storage::Base;
 const REQUEST_TAG_BYTES: usize = size_of::<u64>();
 
 /// The answer to a question as it was asked.
-pub(super) fn without_number(mut answer: RaftMessage) -> RaftMessage {
-    if let Some(ticket) = answer.entries.first_mut() {
-        ticket.data = ticket.data.slice(REQUEST_TAG_BYTES.min(ticket.data.len())..);
+pub(super) fn untagged(mut answer: RaftMessage) -> RaftMessage {
+    if let Some(context) = answer.entries.first_mut() {
+        context.data = context.data.slice(REQUEST_TAG_BYTES.min(context.data.len())..);
     }
     answer
 }

@@ -27,7 +27,7 @@ pub(super) struct LogView {
     pub(super) terms: Vec<(u64, u64)>,
     /// raft-rs takes no I/O error for an answer: the first one is kept here, and ends the node's
     /// part in the group.
-    pub(super) fault: RefCell<Option<StorageError>>,
+    pub(super) read_error: RefCell<Option<StorageError>>,
 }
 
 impl LogView {
@@ -41,7 +41,14 @@ impl LogView {
         }
         hard_state.vote = hard_state.vote.filter(|_| !planted!("a vote is forgotten at a restart"));
         let (base, last) = (recovered.base.clone(), recovered.last.raft_index);
-        LogView { reader, hard_state, base, last, terms: Vec::new(), fault: RefCell::new(None) }
+        LogView {
+            reader,
+            hard_state,
+            base,
+            last,
+            terms: Vec::new(),
+            read_error: RefCell::new(None),
+        }
     }
 
     /// Where terms begin from raft index `first` on. raft-rs asks for that of its commit, and takes
@@ -68,7 +75,7 @@ impl LogView {
     }
 
     /// Follows a conflicting tail being cut off: batches from `raft_index` on are no longer there.
-    pub(super) fn cut(&mut self, raft_index: u64) {
+    pub(super) fn truncate(&mut self, raft_index: u64) {
         if raft_index > self.last {
             return;
         }
@@ -84,7 +91,7 @@ impl LogView {
         }
     }
 
-    pub(super) fn rebased(&mut self, base: Base) {
+    pub(super) fn installed(&mut self, base: Base) {
         self.last = base.point.raft_index;
         self.terms = vec![(base.point.raft_index, base.point.term)];
         self.base = base;
@@ -115,7 +122,7 @@ impl LogView {
     }
 
     pub(super) fn fail(&self, error: StorageError) {
-        self.fault.borrow_mut().get_or_insert(error);
+        self.read_error.borrow_mut().get_or_insert(error);
     }
 
     /// Entries without their payload: enough for whoever only counts them.

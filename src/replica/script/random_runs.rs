@@ -1,5 +1,5 @@
-//! Random histories of a group, under the laws of [`Group`]: the scripts show what was thought of,
-//! this looks for what was not.
+//! Random histories of a group, under the invariants of [`Group`]: the scripts show what was
+//! thought of, this looks for what was not.
 
 use super::group::Group;
 use crate::replica::splitmix64;
@@ -47,9 +47,9 @@ fn run(seed: u64, members: &[&str], troubles: Troubles) {
             99 => group.time_out(id),
             _ => {}
         }
-        group.told();
+        group.shown();
     }
-    group.end_troubles();
+    group.end_faults();
     group.live(120);
     let leader = *ids
         .iter()

@@ -19,9 +19,9 @@ fn what_peers_have_purged_need_not_be_kept_either() {
         )
     };
     assert_eq!(purged_to(3), None, "what is missing lies behind");
-    assert_eq!(purged_to(4), Some(RepairStep::Rebase(batch_map.points[2])), "a part of it");
-    assert_eq!(purged_to(5), Some(RepairStep::Rebase(batch_map.points[3])));
-    assert_eq!(purged_to(6), Some(RepairStep::Rebase(batch_map.points[4])));
+    assert_eq!(purged_to(4), Some(RepairStep::TruncateHead(batch_map.points[2])), "a part of it");
+    assert_eq!(purged_to(5), Some(RepairStep::TruncateHead(batch_map.points[3])));
+    assert_eq!(purged_to(6), Some(RepairStep::TruncateHead(batch_map.points[4])));
     let purged = |commit: u64, base: LogPoint| {
         let mut mending = repair(&batch_map, 1, commit);
         let (to, _) = asked(&mut mending).unwrap();
@@ -37,7 +37,7 @@ fn what_peers_have_purged_need_not_be_kept_either() {
     let base = batch_map.points[2];
     assert_eq!(
         purged(6, base),
-        Some(RepairStep::Rebase(base)),
+        Some(RepairStep::TruncateHead(base)),
         "though more is known to be committed here"
     );
     assert_eq!(
@@ -69,7 +69,7 @@ fn a_base_in_front_of_the_damage_tells_whether_the_logs_have_parted_before() {
     let same = batch_map.points[4];
     assert_eq!(probed(same), Ok(same.raft_index + 1), "not up to there");
     let other = LogPoint { chain: same.chain ^ 1, ..same };
-    assert_eq!(probed(other), Err(RepairStep::Rebase(other)));
+    assert_eq!(probed(other), Err(RepairStep::TruncateHead(other)));
 }
 
 /// Seed 2023636 once ended with a node that stayed damaged for ever: it had led a term before, and
