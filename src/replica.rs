@@ -18,30 +18,29 @@
 //!
 //! # Invariants
 //!
-//! 1. **Vote before word.** A message whose truth depends on a write (a vote, a vote request, an
-//!    append acknowledgement) is held here until that write is synced. So is everything that a new
-//!    leader sends while its term is not yet durable.
+//! 1. **Persist before send** (section 5.2). Votes, vote requests and append acknowledgements wait
+//!    for the sync that covers them. So does everything that a new leader sends while its term is
+//!    not durable.
 //! 2. **Durable before counted.** This replica counts towards a quorum for a batch only after the
-//!    [`Effect::Sync`] that covers it was answered ([`Replica::handle_synced`]); under an
+//!    [`Effect::Sync`] that covers it has succeeded ([`Replica::handle_synced`]); under an
 //!    asynchronous flush policy, after it was written. Term and vote are always synced.
-//! 3. **Notice before answer.** `handle_synced` tells raft-rs before the messages that waited for
-//!    it are released, so no answer to them can overtake the notice.
-//! 4. **Readable before committed.** [`Effect::Commit`] names only batches whose `Write` was
-//!    carried out, and comes before the `Resolve` and `Role` effects that follow from it. It comes
-//!    as early as it can: before the messages that tell others, which the next batch may carry
+//! 3. **Notice before response.** `handle_synced` notifies raft-rs before it releases the messages
+//!    that waited for the sync, so no response to them can overtake the notice.
+//! 4. **Readable before committed.** [`Effect::Commit`] covers only batches whose `Write` was
+//!    carried out. It comes before the `Resolve` and `RoleChanged` effects that follow from it, and
+//!    before the messages with the new commit index, which the next batch may carry
 //!    ([`Replica::has_unsent_commit`]).
-//! 5. **Nothing twice, nothing back.** The commit mark only grows. Each batch handed in is settled
-//!    once, or not at all.
-//! 6. **A leader is announced late.** [`Effect::RoleChanged`] says leader only once a batch of the
-//!    leader's own term is committed and published.
-//! 7. **No unchecked word.** A message reaches raft-rs only after every check of
-//!    [`crate::message`], and its batches only if they continue the ledger. A message that proves
-//!    this log wrong ends this replica ([`Effect::Fail`]); nothing is stepped after that.
-//! 8. **No election on sand.** A sole voter does not campaign while something it wrote is not
+//! 5. **Monotonic.** The commit index never decreases. Each batch is resolved at most once.
+//! 6. **A leader is announced late** (section 8). [`Effect::RoleChanged`] reports a leader only
+//!    once a batch of its own term is committed and published.
+//! 7. **Check before step.** A message reaches raft-rs only after every check of
+//!    [`crate::message`], and its batches only if they continue the log. A message that proves this
+//!    log wrong ends this replica ([`Effect::Fail`]); nothing is stepped after that.
+//! 8. **A sole voter campaigns on durable state.** It does not campaign while a write of it is not
 //!    durable.
-//! 9. **No part with a hole.** A replica is driven only on a log of which nothing is known to be
-//!    damaged. Before that, [`repair`] decides what is asked of whom and what is taken of the
-//!    answers, and nothing that peers say reaches Raft.
+//! 9. **No part with a corrupt log.** A replica is driven only on a log without known corruption.
+//!    Before that, [`repair`] decides what is fetched from which peer and what is taken of the
+//!    responses, and no message of a peer reaches Raft.
 
 mod adapter;
 mod barriers;

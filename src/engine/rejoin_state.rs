@@ -1,6 +1,10 @@
-//! The state of a node whose log is not complete, beside [`Rejoin`](crate::replica::rejoin).
+//! Marks an empty log as not complete, and holds what a node with such a log keeps beside
+//! [`Rejoin`](crate::replica::rejoin).
 
 use std::time::Duration;
+
+use crate::batch::LogPoint;
+use crate::storage::{HardState, Recovered, Storage, StorageError};
 
 /// Interval between two log lines about a log that is not complete.
 const REJOIN_EVERY: Duration = Duration::from_secs(30);
@@ -34,4 +38,25 @@ impl RejoinReport {
         }
         is_due
     }
+}
+
+/// Marks an empty log as not complete: it replaces a log that was lost. Returns whether the log is
+/// empty.
+///
+/// # Errors
+/// If that cannot be made durable.
+pub(crate) fn rejoin_empty(
+    storage: &mut dyn Storage,
+    recovered: &mut Recovered,
+) -> Result<bool, StorageError> {
+    let HardState { term, vote, .. } = recovered.hard_state;
+    let is_empty = recovered.last == LogPoint::INITIAL
+        && (term, vote) == (LogPoint::INITIAL.term, None)
+        && recovered.corruption.is_empty();
+    if is_empty && recovered.identity.complete {
+        recovered.identity = storage.set_complete(false)?;
+        recovered.peers.clear();
+        storage.begin_sync().wait()?;
+    }
+    Ok(is_empty)
 }

@@ -12,28 +12,7 @@ use crate::batch::LogPoint;
 use crate::entry::NodeId;
 use crate::message::{NoState, PeerState, RepairBody, RepairMessage};
 use crate::replica::rejoin::Rejoin;
-use crate::storage::{DirectoryIdentity, HardState, Recovered, Storage, StorageError};
-
-/// Marks an empty log as not complete: it replaces a log that was lost. Returns whether the log is
-/// empty.
-///
-/// # Errors
-/// If that cannot be made durable.
-pub(crate) fn rejoin_empty(
-    storage: &mut dyn Storage,
-    recovered: &mut Recovered,
-) -> Result<bool, StorageError> {
-    let HardState { term, vote, .. } = recovered.hard_state;
-    let is_empty = recovered.last == LogPoint::INITIAL
-        && (term, vote) == (LogPoint::INITIAL.term, None)
-        && recovered.corruption.is_empty();
-    if is_empty && recovered.identity.complete {
-        recovered.identity = storage.set_complete(false)?;
-        recovered.peers.clear();
-        storage.begin_sync().wait()?;
-    }
-    Ok(is_empty)
-}
+use crate::storage::{DirectoryIdentity, HardState, StorageError};
 
 impl Engine {
     /// Marks the log as not complete, since a message proved that it has lost something. The mark

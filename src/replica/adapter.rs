@@ -1,9 +1,9 @@
 //! The border to the Raft library: its types end here.
 //!
-//! [`RaftCore`] is a raft-rs `RawNode` in this crate's own words: batches instead of entries, marks
-//! instead of snapshots. [`LogView`] is what raft-rs sees of the log. It asks for the first and
-//! last index and for terms many times a message, so those are plain fields, kept up by
-//! [`RaftCore`] as the log is written; batches are read from the storage only for peers that have
+//! [`RaftCore`] is a raft-rs `RawNode` in the types of this crate: batches instead of entries,
+//! bases instead of snapshots. [`LogView`] is the log as raft-rs sees it. raft-rs reads the first
+//! and last index and terms many times a message, so these are plain fields, kept up to date by
+//! [`RaftCore`] as the log is written. Batches are read from the storage only for peers that have
 //! fallen behind.
 
 mod checks;
@@ -29,10 +29,10 @@ use convert::{base_of, batch_of, untagged};
 use log_bridge::LogDrain;
 use view::LogView;
 
-/// How many appends may be under way to a follower before it answers.
+/// Appends that may be in flight to a follower.
 pub(super) const MESSAGES_MAX: usize = 64;
 
-/// What raft-rs is to this node at the moment, before the crate's own rules for announcing it.
+/// The role in raft-rs. It is announced by rules of its own: see [`replica`](crate::replica).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RaftRole {
     Leader,
@@ -40,30 +40,30 @@ pub(super) enum RaftRole {
     Candidate,
 }
 
-/// What a leader knows of the log of one follower.
+/// The progress of one follower, as its leader knows it.
 pub(crate) struct Follower {
     pub(crate) id: NodeId,
-    /// `None` if it has not said yet what it has.
+    /// `None` if it has not responded yet.
     pub(crate) log: Option<MemberLog>,
-    /// It was moved forward, and is not in step since.
+    /// It was sent a snapshot, and was not in step since.
     pub(crate) is_moved: bool,
 }
 
-/// What raft-rs asks for at once, in this crate's words: one `Ready`.
+/// One `Ready` of raft-rs, in the types of this crate.
 pub(super) struct CoreReady {
     pub(super) number: u64,
     /// Term or vote have changed.
     pub(super) hard_state: Option<HardState>,
-    /// The log begins anew here.
+    /// The log is reset to this base.
     pub(super) snapshot: Option<Base>,
     pub(super) batches: Vec<Batch>,
-    /// May leave before the batches of this turn are durable, but not before term and vote are.
+    /// May be sent before the batches of this ready are durable, but not before term and vote are.
     pub(super) send_now: Vec<Message>,
-    /// Must not leave before this turn and those before it are durable.
+    /// Must not be sent before this ready and those before it are durable.
     pub(super) send_after_sync: Vec<Message>,
-    /// Linearizable points that a leader confirmed: context, raft index.
+    /// Read barriers that a leader has confirmed: context, raft index.
     pub(super) reads: Vec<(Vec<u8>, u64)>,
-    /// The peers that this turn moves forward.
+    /// The peers that this ready sends a snapshot.
     pub(super) moved: Vec<u64>,
     raft_ready: raft::Ready,
 }
@@ -71,8 +71,8 @@ pub(super) struct CoreReady {
 /// raft-rs, seen from this crate.
 pub(super) struct RaftCore {
     node: RawNode<LogView>,
-    /// Batches count in this group before they are synced, so a node that lost power may have lost
-    /// some that counted.
+    /// Batches count before they are synced, so a node that lost power may have lost batches that
+    /// it acknowledged.
     may_lose_acks: bool,
     timeouts: ElectionTimeouts,
     /// How many read_requests of peers have come.
@@ -81,14 +81,14 @@ pub(super) struct RaftCore {
     /// whenever one of them changes.
     drawn_for: (u64, StateRole),
     /// raft-rs began in a later term than the one on the disk (see [`LogView::new`]). The first
-    /// turn writes it down, before anything is said in it.
+    /// ready writes it, before any message of that term is sent.
     has_unsaved_term: bool,
-    /// The newest mark computed for a batch that raft-rs took. Good for as long as the log holds
-    /// (raft index, term) of it.
+    /// The log point after the newest batch that raft-rs took. Valid while the log holds its
+    /// (raft index, term).
     newest: LogPoint,
-    /// The commit that the last message to all others told of, while this node leads.
+    /// The commit index of the last message to all others, while this node leads.
     commit_sent: u64,
-    /// Followers that this leader has moved forward, and that were not seen in step since.
+    /// Followers that this leader has sent a snapshot, and that were not in step since.
     moved: Vec<u64>,
 }
 
@@ -103,11 +103,11 @@ impl RaftCore {
         let mut view = LogView::new(recovered, reader);
         if recovered.corruption.is_empty() {
             view.terms = view.terms_from(recovered.hard_state.commit, recovered.last)?;
-        } // else no time passes for it, and another begins when the log is mended
+        } // else it gets no ticks, and another core is started on the repaired log
         Ok(RaftCore::over(settings, recovered, view))
     }
 
-    /// Begins anew on the log that another core has written, as it has it.
+    /// A core on the log that another one has written.
     pub(super) fn again(
         settings: &Settings,
         recovered: &Recovered,
@@ -115,7 +115,7 @@ impl RaftCore {
         before: &RaftCore,
     ) -> RaftCore {
         let mut view = LogView::new(recovered, reader);
-        // Not looked up: a step back is made when reads may fail too.
+        // Not read from the storage: a restart is made when reads may fail too.
         view.terms = match recovered.last == recovered.base.point {
             true => vec![(recovered.last.raft_index, recovered.last.term)],
             false => before.node.store().terms.clone(),
@@ -175,16 +175,15 @@ impl RaftCore {
         self.redraw_timeout();
     }
 
-    /// Whether the next tick lets it stand for election, unless it hears of a leader before.
+    /// Whether it campaigns at the next tick, unless it hears of a leader before.
     pub(super) fn is_about_to_campaign(&self) -> bool {
         let raft = &self.node.raft;
         raft.state != StateRole::Leader
             && raft.election_elapsed + 1 >= raft.randomized_election_timeout()
     }
 
-    /// What a node does in place of an election that may not stand in one. Else it would go on to
-    /// count on a leader that it has not heard of for so long, and turn away whoever would follow
-    /// that.
+    /// Replaces a campaign of a node that must not campaign. Otherwise the node would keep a leader
+    /// that it has not heard of for so long, and reject candidates.
     pub(super) fn lose_leader(&mut self) {
         if self.leader().is_some() {
             let raft = &mut self.node.raft;
@@ -200,7 +199,7 @@ impl RaftCore {
         self.redraw_timeout();
     }
 
-    /// Hands a message to raft-rs if it passes every check. A refused message leaves no trace.
+    /// Steps a message if it passes every check. A rejected message changes nothing.
     pub(super) fn step(
         &mut self,
         mut message: Message,
@@ -253,8 +252,7 @@ impl RaftCore {
         }
         let message = self.tag_read_index(message);
         let from = message.from;
-        // What is an error to raft-rs (a response of a node that has left) is an ordinary loss
-        // here.
+        // An error of raft-rs (a response of a node that has left) counts as a lost message.
         let _ = self.node.step(message);
         self.redraw_timeout();
         if let Some(missing) = missing.filter(|_| self.may_lose_acks) {
@@ -263,9 +261,9 @@ impl RaftCore {
         Ok(())
     }
 
-    /// A leader counts on batches up to `missing` that this node lost with its power. Answers as it
-    /// would to an append behind them: else nothing would be sent here, and no barrier hold, before
-    /// somebody appends.
+    /// The leader counts on batches up to `missing` that this node lost in a power failure. Rejects
+    /// as it would an append behind them: otherwise the leader would send nothing, and no barrier
+    /// would hold, before the next append.
     fn admit_loss(&mut self, leader: u64, missing: u64) {
         let raft = &mut self.node.raft;
         if raft.leader_id == leader {
@@ -286,12 +284,11 @@ impl RaftCore {
         }
     }
 
-    /// Puts a number that was never used in this term in front of the ticket of a peer's question.
+    /// Puts a tag that is unique in this term in front of the context of a peer's read request.
     ///
-    /// A question may arrive again when it was answered long ago, asked once more or repeated by
-    /// the network. raft-rs then takes it for a new one, and an answer to the first for an answer
-    /// to it: that would confirm a leader that is none any more, for it and for all that were asked
-    /// before it.
+    /// A request may arrive again long after its response: sent again, or repeated by the network.
+    /// raft-rs takes it for a new one, and would take a response to the first for a response to it.
+    /// That would confirm a deposed leader, for this request and all before it.
     fn tag_read_index(&mut self, mut message: RaftMessage) -> RaftMessage {
         let is_read_request = message.get_msg_type() == MessageType::MsgReadIndex;
         if let Some(context) = message.entries.iter_mut().find(|_| is_read_request) {
@@ -302,10 +299,9 @@ impl RaftCore {
         message
     }
 
-    /// Where batches count before they are synced, a follower that loses power may no longer have
-    /// what it acknowledged. raft-rs takes its refusal for a late one, and would never send the
-    /// lost batches again: so the leader forgets the acknowledgement too, and looks anew for what
-    /// they share.
+    /// If batches count before they are synced, a follower may lose acknowledged batches in a power
+    /// failure. raft-rs takes its rejection for a late one, and would never send these batches
+    /// again. So the leader resets the acknowledgement, and probes the log of the follower again.
     fn reset_match(&mut self, answer: &RaftMessage) -> bool {
         let raft = &mut self.node.raft;
         let is_refusal = answer.get_msg_type() == MessageType::MsgAppendResponse && answer.reject;
@@ -326,7 +322,7 @@ impl RaftCore {
         true
     }
 
-    /// The mark after a batch that the log holds, written or not.
+    /// The log point after a batch that the log holds, written or not.
     fn point(&self, raft_index: u64) -> Option<LogPoint> {
         let log = &self.node.raft.raft_log;
         if self.newest.raft_index == raft_index
@@ -346,14 +342,14 @@ impl RaftCore {
         (point.raft_index == raft_index).then_some(point)
     }
 
-    /// Proposes a batch and says where it stands. `None` if raft-rs takes none now; then it is
-    /// nowhere.
+    /// Proposes a batch and returns its (term, raft index). `None` if raft-rs takes none now; then
+    /// the batch is dropped.
     pub(super) fn propose(&mut self, body: bytes::Bytes) -> Option<(u64, u64)> {
         if self.role() != RaftRole::Leader || self.is_transferring() {
             return None;
         }
         let (term, before) = (self.term(), self.point(self.node.raft.raft_log.last_index())?);
-        // A batch out of line would be taken here, and refused by every peer for ever.
+        // raft-rs would take a batch that does not continue the log, and every peer reject it.
         let point = Batch::new(before.raft_index + 1, term, body.clone())
             .and_then(|batch| batch.point_after(&before))
             .ok()?;
@@ -369,12 +365,12 @@ impl RaftCore {
         Some((term, point.raft_index))
     }
 
-    /// Whether this node leads, and has committed something of which no append has told since.
+    /// Whether this node leads, and no message carried its commit index yet.
     pub(super) fn has_unsent_commit(&self) -> bool {
         self.role() == RaftRole::Leader && self.commit_sent < self.commit()
     }
 
-    /// Tells all others how far the log is committed.
+    /// Sends the commit index to all others.
     pub(super) fn send_commit(&mut self) {
         self.commit_sent = self.commit();
         self.node.raft.bcast_append();
@@ -392,8 +388,8 @@ impl RaftCore {
         self.node.report_unreachable(peer.get());
     }
 
-    /// Takes what raft-rs wants done, if there is anything. Nothing else may be called until
-    /// [`advance`](Self::advance) gives it back.
+    /// Takes the next ready of raft-rs, if there is one. Nothing else may be called until
+    /// [`advance`](Self::advance) returns it.
     pub(super) fn take_ready(&mut self) -> Option<CoreReady> {
         if !self.node.has_ready() {
             return None;
@@ -411,8 +407,8 @@ impl RaftCore {
         let is_snapshot =
             |message: &&RaftMessage| message.get_msg_type() == MessageType::MsgSnapshot;
         let moved = ready.messages().iter().filter(is_snapshot).map(|message| message.to).collect();
-        // The answer to a heartbeat tells of the term alone. It need not wait for batches: else
-        // slow disks would depose a healthy leader.
+        // A heartbeat response depends on the term alone. If it waited for batches, slow disks
+        // would depose a healthy leader.
         let is_prompt =
             |message: &RaftMessage| message.get_msg_type() == MessageType::MsgHeartbeatResponse;
         let (prompt, after_sync): (Vec<_>, Vec<_>) =
@@ -453,7 +449,7 @@ impl RaftCore {
         })
     }
 
-    /// Gives back a turn whose writes can be read (they need not be durable).
+    /// Returns a ready whose writes can be read (they need not be durable).
     pub(super) fn advance(&mut self, ready: CoreReady) {
         if let Some(hard_state) = ready.hard_state {
             self.node.mut_store().hard_state = hard_state;
@@ -475,9 +471,9 @@ impl RaftCore {
         }
         self.node.advance_append_async(ready.raft_ready);
         for peer in ready.moved {
-            // A rebase is a message like any other, and raft-rs would wait for its answer for ever.
-            // Told that it is done, it probes behind it, and a peer that the message did not reach
-            // says so.
+            // Here a snapshot is a message like any other, but raft-rs waits for a report on it.
+            // After the report it probes behind the snapshot. A peer that did not get it rejects
+            // the probe.
             self.node.report_snapshot(peer, SnapshotStatus::Finish);
             if !self.moved.contains(&peer) {
                 self.moved.push(peer);
@@ -486,13 +482,13 @@ impl RaftCore {
         self.apply();
     }
 
-    /// Everything up to and including this turn is durable.
+    /// Everything up to and including this ready is durable.
     pub(super) fn persisted(&mut self, number: u64) {
         self.node.on_persist_ready(number);
         self.apply();
     }
 
-    /// There is no state machine: what is committed and durable here is applied.
+    /// There is no state machine: committed and durable batches count as applied.
     fn apply(&mut self) {
         let log = &self.node.raft.raft_log;
         let applied = log.committed.min(log.persisted);
@@ -501,21 +497,21 @@ impl RaftCore {
         }
     }
 
-    /// The log now begins later: the storage has purged what lay before.
+    /// The storage has purged the log up to `base`.
     pub(super) fn purged(&mut self, base: Base) {
         self.applied(base.point.raft_index);
         self.node.mut_store().base = base;
     }
 
-    /// What lies before the log's beginning is applied, durable here or not: a candidate looks for
-    /// changes of members in what is committed and not applied, and must not look there.
+    /// Batches before the log's beginning count as applied, durable or not: a candidate reads what
+    /// is committed and not applied, to find changes of members, and must not read there.
     fn applied(&mut self, raft_index: u64) {
         let applied = &mut self.node.raft.raft_log.applied;
         *applied = raft_index.max(*applied);
     }
 
-    /// Goes through what is known of the followers, while this node leads. One that has confirmed
-    /// batch `in_step` is in step.
+    /// Visits the progress of each follower, while this node leads. One that has confirmed batch
+    /// `in_step` is in step.
     pub(super) fn each_follower(&mut self, in_step: u64, mut each: impl FnMut(Follower)) {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
@@ -562,7 +558,7 @@ impl RaftCore {
         Some(NodeId::from(self.node.raft.leader_id)).filter(|leader| leader.get() != 0)
     }
 
-    /// Takes over what another core has not written down.
+    /// Takes over the unsaved term of another core.
     pub(super) fn inherit_unsaved_term(&mut self, before: &RaftCore) {
         self.has_unsaved_term |= before.has_unsaved_term;
     }
@@ -578,13 +574,13 @@ impl RaftCore {
         (log.last_term(), log.last_index())
     }
 
-    /// Up to which raft index a member has acknowledged the log to this leader. 0 if it has said
-    /// nothing yet.
+    /// The raft index up to which a member has acknowledged the log to this leader. 0 if it has not
+    /// responded yet.
     pub(super) fn acknowledged(&self, member: NodeId) -> u64 {
         self.node.raft.prs().get(member.get()).map_or(0, |progress| progress.matched)
     }
 
-    /// Nothing that `peer` has acknowledged counts any more, though what is committed stays so.
+    /// Resets the acknowledgements of `peer`. Committed batches stay committed.
     pub(super) fn forget_acknowledged(&mut self, peer: NodeId) {
         let next = self.node.raft.raft_log.last_index() + 1;
         if let Some(progress) = self.node.raft.mut_prs().get_mut(peer.get()) {
@@ -621,8 +617,8 @@ impl RaftCore {
         self.node.store().last
     }
 
-    /// How far the log as it is written is the log as raft-rs has it: no further than a tail that
-    /// is yet to be written, perhaps over another.
+    /// The last raft index up to which the written log equals the log of raft-rs. Behind it raft-rs
+    /// may have a tail that is not written yet, and may replace a written one.
     pub(super) fn last_settled(&self) -> u64 {
         let log = &self.node.raft.raft_log;
         match (log.unstable_snapshot(), log.unstable_entries().first()) {
@@ -632,17 +628,17 @@ impl RaftCore {
         }
     }
 
-    /// A failure to read the log that raft-rs cannot be told about. Final.
+    /// The first failure to read the log that could not be returned to raft-rs.
     pub(super) fn take_read_error(&mut self) -> Option<StorageError> {
         self.node.store().read_error.borrow_mut().take()
     }
 
-    /// Replaces the election timeout that raft-rs drew from a source of its own.
+    /// Replaces the election timeout that raft-rs drew with one from the seed.
     fn redraw_timeout(&mut self) {
         let state = (self.node.raft.term, self.node.raft.state);
         if state != self.drawn_for {
             self.drawn_for = state;
-            // A new leader's first batch tells of it.
+            // The first batch of a new leader carries the commit index.
             self.commit_sent = self.commit();
             self.moved.clear();
             let timeout = self.timeouts.draw(state.0);

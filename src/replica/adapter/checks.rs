@@ -18,8 +18,7 @@ impl RaftCore {
         membership: &Membership,
     ) -> Result<(), MessageRejection> {
         let log = &self.node.raft.raft_log;
-        // Where the log begins once a rebase that raft-rs has taken is written, not where it begins
-        // on the disk.
+        // The beginning of the log in raft-rs. It may hold a snapshot that is not written yet.
         let first = log.first_index() - 1;
         let last = log.last_index();
         let term_at =
@@ -44,11 +43,11 @@ impl RaftCore {
         Ok(())
     }
 
-    /// A snapshot must carry a mark, and one that does not lie before what is committed here.
+    /// A snapshot must carry a log point that does not lie before what is committed here.
     pub(super) fn check_snapshot(&self, snapshot: &Snapshot) -> Result<(), MessageRejection> {
         let metadata = snapshot.get_metadata();
         let point = snapshot::decode(metadata.index, metadata.term, &snapshot.data)
-            .ok_or(MessageRejection::Invalid("a snapshot without a mark"))?;
+            .ok_or(MessageRejection::Invalid("a snapshot without a log point"))?;
         let Some(here) =
             self.point(self.commit()).filter(|here| here.raft_index <= point.raft_index)
         else {
@@ -59,14 +58,14 @@ impl RaftCore {
             || point.timestamp < here.timestamp
         {
             return Err(MessageRejection::Invalid(
-                "a snapshot whose mark lies before what is committed",
+                "a snapshot whose log point lies before what is committed",
             ));
         }
         Ok(())
     }
 
-    /// The batches of an append must continue the ledger: index, position and timestamp, not only
-    /// Raft's numbers. Gives the mark after them, if they follow a batch that is here.
+    /// The batches of an append must continue the log: index, position and timestamp, not only
+    /// Raft's numbers. Returns the log point after them, if they follow a batch of this log.
     fn check_contiguous(
         &self,
         message: &RaftMessage,
