@@ -119,7 +119,8 @@ fn tell(tally: &Tally, took: Duration) {
     print!("{}", tally.coverage);
     let (simulated, took) = (tally.simulated.as_secs_f64(), took.as_secs_f64());
     println!(
-        "{} runs, {} events, {} operations, {simulated:.0} s simulated in {took:.1} s: {:.0} times as fast as time; {} violations",
+        "{} runs, {} events, {} operations, {simulated:.0} s simulated in {took:.1} s: {:.0} \
+         times as fast as time; {} violations",
         tally.runs,
         tally.events,
         tally.operations,

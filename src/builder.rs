@@ -475,7 +475,8 @@ impl Builder {
         if self.election_timeout < 2 * self.heartbeat_interval {
             return refuse(
                 "election_timeout",
-                "it must be at least twice the heartbeat interval, or followers revolt between two heartbeats",
+                "it must be at least twice the heartbeat interval, or followers revolt between \
+                 two heartbeats",
             );
         }
         if let FlushPolicy::Async { interval } = self.flush {

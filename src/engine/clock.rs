@@ -15,9 +15,9 @@ impl Engine {
         let is_ahead = newest > self.now.unix_ms.saturating_add(AHEAD_MS_MAX);
         if is_ahead && !self.warned_of_clock {
             log::warn!(
-                "group {} node {}: the newest entry bears the time {newest} ms since 1970, and this \
-                 node's clock says {}, {} s earlier. Every later entry bears that time until the \
-                 clock reaches it: correct the clocks of all nodes",
+                "group {} node {}: the newest entry bears the time {newest} ms since 1970, and \
+                 this node's clock says {}, {} s earlier. Every later entry bears that time until \
+                 the clock reaches it: correct the clocks of all nodes",
                 self.settings.replica.group,
                 self.settings.replica.node,
                 self.now.unix_ms,

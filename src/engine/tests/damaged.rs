@@ -205,8 +205,7 @@ fn a_node_that_learns_while_it_is_mended_that_its_log_is_an_older_copy_takes_no_
 }
 
 #[test]
-fn batches_that_find_no_room_are_asked_for_again_and_those_that_cannot_be_written_end_the_part_of_the_node()
- {
+fn batches_for_which_the_disk_is_full_are_fetched_again_and_unwritable_ones_end_the_node() {
     let mut harness = open(3, of_batches(), |_, _| {}).unwrap();
     harness.fill(|refusals| refusals.mend = true);
     harness.answer_next();

@@ -183,9 +183,10 @@ fn who_is_sent_elsewhere_is_told_what_the_leader_advertises_and_not_what_it_did(
     let transfer = harness.command(|reply| Command::Transfer { to: NodeId::from(3), reply });
     harness.work();
     let refused = transfer.try_recv().unwrap().unwrap_err();
-    assert!(
-        matches!(&refused, TransferError::NotLeader { advertised: Some(text), .. } if &**text == "broker-2:9876")
-    );
+    assert!(matches!(
+        &refused,
+        TransferError::NotLeader { advertised: Some(text), .. } if &**text == "broker-2:9876"
+    ));
     advertise(&mut harness, 2, "broker-2:1");
     assert_eq!(told(&harness), "broker-2:1", "it was opened anew");
     let before = version(&harness);

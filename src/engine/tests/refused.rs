@@ -33,7 +33,11 @@ fn a_peer_whose_batches_are_refused_for_an_election_timeout_is_shown_until_they_
     hear(&mut harness, &[HEARTBEAT, BROKEN, BEHIND], 1);
     let shown = refused(&harness);
     assert!(
-        matches!(&shown[..], [(2, reason)] if reason.contains("batches of node 2: an append whose batches do not continue")),
+        matches!(
+            &shown[..],
+            [(2, reason)] if reason
+                .contains("batches of node 2: an append whose batches do not continue")
+        ),
         "{shown:?}"
     );
     hear(&mut harness, &[HEARTBEAT, BROKEN, BEHIND], 3);

@@ -194,8 +194,7 @@ fn whoever_asks_is_sent_all_that_it_had_acknowledged() {
 }
 
 #[test]
-fn a_leader_that_knows_of_more_and_a_peer_that_knows_a_later_opening_are_believed_and_it_is_written_down()
- {
+fn a_leader_with_more_and_a_peer_with_a_later_opening_are_believed_and_it_is_durable() {
     for shows in [
         |harness: &mut Harness| harness.hear("heartbeat from=2 to=1 term=2 commit=9"),
         |harness: &mut Harness| {
@@ -312,9 +311,10 @@ fn who_waits_while_a_log_is_not_complete_is_answered() {
     let purge = harness.command(|reply| Command::Purge { index: 1, reply });
     let barrier = harness.barrier(5);
     harness.work();
-    assert!(
-        matches!(purge.try_recv(), Ok(Err(PurgeError::Failed { reason })) if reason.contains("not complete"))
-    );
+    assert!(matches!(
+        purge.try_recv(),
+        Ok(Err(PurgeError::Failed { reason })) if reason.contains("not complete")
+    ));
     assert!(harness.stop().is_ok());
     assert!(matches!(barrier.try_recv(), Ok(Err(BarrierError::Stopped))));
 }
@@ -364,7 +364,9 @@ fn it_votes_for_a_log_that_is_enough_when_the_leader_is_gone() {
 fn its_status_says_how_much_is_to_come_and_from_whom() {
     let mut harness = bound();
     let told = repair(&harness);
-    assert!(told.contains("no entries so far, in batches up to 1, and 2 more batches are to come; no leader is known"), "{told}");
+    let expected = "no entries so far, in batches up to 1, and 2 more batches are to come; no \
+                    leader is known";
+    assert!(told.contains(expected), "{told}");
     harness.hear("append from=2 to=1 term=5 after=1/1 batch=2/2:0:x commit=1");
     harness.work();
     harness.tick();
