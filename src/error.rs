@@ -1,4 +1,4 @@
-//! Every way to fail, on one page: whose fault it is, and whether the append may have been
+//! All errors of the host's calls: whose fault it is, what to do, and whether an append may have
 //! committed all the same.
 
 use std::io;
@@ -60,9 +60,9 @@ pub enum AppendError {
         /// batch, whichever is more.
         limit: u64,
     },
-    /// This node lost the leadership or was shut down while the append was under way, and cannot
-    /// tell its fate: another node decides. It may commit, or may have been committed. Read the log
-    /// from the leader before trying again, or make the append idempotent.
+    /// This node lost the leadership or was shut down while the append was under way, and does not
+    /// know its outcome: another node decides. It may commit, or may have been committed. Read the
+    /// log from the leader before trying again, or make the append idempotent.
     #[error(
         "the outcome is unknown: this node stopped leading while the append was under way. Look \
          whether it is in the log before you append it again"
@@ -107,7 +107,7 @@ pub enum AppendError {
     },
     /// This process is a forked child of the one that opened the ledger. See
     /// [`DLedger`](crate::DLedger#forked-children).
-    #[error("{FORKED}{}", if *under_way { "; what came of the append is known there alone" } else { "" })]
+    #[error("{FORKED}{}", if *under_way { BEGUN_BY_PARENT } else { "" })]
     #[non_exhaustive]
     Forked {
         /// Whether the parent had begun the append before it forked: it may have been committed, or
@@ -379,6 +379,9 @@ pub enum ShutdownError {
         reason: String,
     },
 }
+
+/// Added for an append that the parent process had begun.
+const BEGUN_BY_PARENT: &str = "; what came of the append is known there alone";
 
 /// Of every call that waits for the node.
 const WAKER: &str = "called within a waker, on a thread that the answer must come from: use an \

@@ -283,8 +283,8 @@ impl Engine {
         };
         format!(
             "its log is not complete yet: it holds {entries}, in batches up to {last}, and {rest}; \
-             {from}. Until then it follows, and neither leads nor votes for a node that lacks batch \
-             {raft_index} of term {term}"
+             {from}. Until then it follows, and neither leads nor votes for a node that lacks \
+             batch {raft_index} of term {term}"
         )
     }
 

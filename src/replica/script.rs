@@ -10,7 +10,8 @@
 //! > tick 1 [5]                 the clock of node 1 ticks
 //! > timeout 1                  it ticks until there is an effect
 //! > live 5                     all clocks tick, and all messages arrive, five times
-//! > deliver [1 2]              all messages arrive until there are none; or those in flight, 1 to 2
+//! > deliver                    all messages arrive until there are none
+//! > deliver 1 2                those in flight from 1 to 2 arrive
 //! > repeat 1 2                 copies of those in flight from 1 to 2 arrive
 //! > together 1 2               those in flight from 1 to 2 arrive in one turn
 //! > reverse 1 2                they change their order
