@@ -3,7 +3,7 @@
 //! Inputs come through `handle_*` and [`Replica::tick`]. Effects go out through
 //! [`Replica::poll_effect`], one at a time: the caller carries out each effect before it polls the
 //! next, and polls until there is none. Time is a count of ticks. The same seed and the same calls
-//! give the same effects. The Raft core is tikv's `raft`; section numbers below are those of the
+//! give the same effects. The Raft core is tikv's `raft`; sections and figures below are those of the
 //! Raft paper (Ongaro, Ousterhout: In Search of an Understandable Consensus Algorithm, extended
 //! version).
 //!
@@ -18,7 +18,7 @@
 //!
 //! # Invariants
 //!
-//! 1. **Persist before send** (section 5.2). Votes, vote requests and append acknowledgements wait
+//! 1. **Persist before send** (figure 2). Votes, vote requests and append acknowledgements wait
 //!    for the sync that covers them. So does everything that a new leader sends while its term is
 //!    not durable.
 //! 2. **Durable before counted.** This replica counts towards a quorum for a batch only after the
