@@ -3,8 +3,8 @@
 //! Inputs come through `handle_*` and [`Replica::tick`]. Effects go out through
 //! [`Replica::poll_effect`], one at a time: the caller carries out each effect before it polls the
 //! next, and polls until there is none. Time is a count of ticks. The same seed and the same calls
-//! give the same effects. The Raft core is tikv's `raft`; sections and figures below are those of the
-//! Raft paper (Ongaro, Ousterhout: In Search of an Understandable Consensus Algorithm, extended
+//! give the same effects. The Raft core is tikv's `raft`; sections and figures below are those of
+//! the Raft paper (Ongaro, Ousterhout: In Search of an Understandable Consensus Algorithm, extended
 //! version).
 //!
 //! ```text
