@@ -6,7 +6,7 @@
 //! cargo run --release --example dledger_cli -- inspect DIR [--json]
 //! cargo run --release --example dledger_cli -- dump DIR [--from N] [--to N] [--json]
 //! cargo run --release --example dledger_cli -- backup DIR TO [--json]
-//! cargo run --release --example dledger_cli -- restore BACKUP DIR --node N [--whole-group] [--json]
+//! cargo run --release --example dledger_cli -- restore BACKUP DIR --node N [--whole-group]
 //! ```
 //!
 //! Exit code 0: sound. 1: damaged, with file and offset. 2: wrong usage. 3: nothing came of it, and
@@ -35,8 +35,10 @@ use serde_json::{Value, json};
                   0  what was asked for is done, and no damage was found\n  \
                   1  the log is damaged: the text says in which file, and where in it\n  \
                   2  wrong usage: nothing was looked at\n  \
-                  3  nothing came of it, and that is no damage: the directory does not exist or holds no log,\n     \
-                  the log is open or was written by a newer build, something may not be read or written, or\n     \
+                  3  nothing came of it, and that is no damage: the directory does not exist or \
+                  holds no log,\n     \
+                  the log is open or was written by a newer build, something may not be read or \
+                  written, or\n     \
                   is in the way. The text says which"
 )]
 struct Cli {

@@ -20,7 +20,10 @@ struct Cli {
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
     /// How many run at a time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     jobs: u64,
     /// Print every event of each run
     #[arg(long)]
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let began = Instant::now();
     let tally = if cli.trace { trace(&cli) } else { campaign(&cli) };
-    tell(&tally, began.elapsed());
+    print_summary(&tally, began.elapsed());
     if tally.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -115,11 +118,12 @@ impl Tally {
     }
 }
 
-fn tell(tally: &Tally, took: Duration) {
+fn print_summary(tally: &Tally, took: Duration) {
     print!("{}", tally.coverage);
     let (simulated, took) = (tally.simulated.as_secs_f64(), took.as_secs_f64());
     println!(
-        "{} runs, {} events, {} operations, {simulated:.0} s simulated in {took:.1} s: {:.0} times as fast as time; {} violations",
+        "{} runs, {} events, {} operations, {simulated:.0} s simulated in {took:.1} s: {:.0} \
+         times as fast as time; {} violations",
         tally.runs,
         tally.events,
         tally.operations,

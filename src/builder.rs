@@ -1,5 +1,5 @@
-//! Every setting of a ledger, with its unit, default and limit. Nonsense is refused before any
-//! thread exists.
+//! The settings of a ledger, with units, defaults and limits. Invalid settings are rejected before
+//! any thread exists.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -101,7 +101,7 @@ pub struct Builder {
     pub(crate) observers: Vec<Observer>,
 }
 
-/// What a host gives for one opening, of this builder or a clone of it: whoever comes first takes
+/// A storage or transport of the host's own. The first opening, of this builder or a clone, takes
 /// it.
 pub(crate) struct Given<T: ?Sized>(Arc<Mutex<Option<Box<T>>>>);
 
@@ -274,8 +274,8 @@ impl Builder {
     /// in [`AppendError::NotLeader`](crate::AppendError::NotLeader), so that a host can send its
     /// clients there. Who learns that a node leads has its text by then. It may be another one at
     /// each opening. A [`transport`](Self::transport) of the host's own has to carry it
-    /// ([`TransportContext::advertised`](crate::transport::Seat::advertised)); with one that does
-    /// not, it stays unknown.
+    /// ([`TransportContext::advertised`](crate::transport::TransportContext::advertised)); with one
+    /// that does not, it stays unknown.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -324,10 +324,10 @@ impl Builder {
     }
 
     /// Whether opening reads every byte of the log, and not only the part that is not sealed.
-    /// Default false: opening costs the tail, and damage in the cold part is an error for whoever
-    /// reads it. With it, opening costs the log, and a node of a group has all damage mended by its
-    /// peers: the way back for one that met damage while it ran. Without effect on a storage of the
-    /// host's own.
+    /// Default false: opening reads the tail only, and damage in a sealed segment is an error when
+    /// it is read. If true, opening reads the whole log, and a node of a group repairs all damage
+    /// from its peers: so a node recovers that found damage while it ran. Without effect on a
+    /// storage of the host's own.
     pub fn verify_on_open(mut self, verify: bool) -> Builder {
         self.verified = verify;
         self
@@ -507,7 +507,8 @@ impl Builder {
         if self.election_timeout < 2 * self.heartbeat_interval {
             return refuse(
                 "election_timeout",
-                "it must be at least twice the heartbeat interval, or followers revolt between two heartbeats",
+                "it must be at least twice the heartbeat interval, or followers revolt between \
+                 two heartbeats",
             );
         }
         if let FlushPolicy::Async { interval } = self.flush {

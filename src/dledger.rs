@@ -1,4 +1,4 @@
-//! The host's handle: two verbs, append and get, and what goes with them.
+//! The handle of a host on its node: append, read, and administration.
 
 mod futures;
 
@@ -302,11 +302,11 @@ impl DLedger {
         answer.recv().unwrap_or(Err(PurgeError::Stopped))
     }
 
-    /// Makes a backup of what is committed on this node: the directory `to`, which is not there
-    /// yet or empty, outside of every ledger's directory, and whose parent is there. Works in every
+    /// Makes a backup of what is committed on this node: the directory `to`, which is not there yet
+    /// or empty, outside of every ledger's directory, and whose parent is there. Works in every
     /// role, while appends and purges go on, and also on a node that has a fault or waits for its
-    /// peers to mend its log, as long as what is committed can be read. Blocks until the backup is
-    /// done, its own calls only: nothing else of the node waits.
+    /// peers to repair its log, as long as what is committed can be read. Blocks until the backup
+    /// is done, its own calls only: nothing else of the node waits.
     ///
     /// Files of the log that never change are shared with the backup if both are on one file system
     /// (hard links), and the rest is copied; elsewhere all of it is. All of it has been read and
@@ -475,7 +475,7 @@ impl Builder {
         Ok(ledger)
     }
 
-    /// Marks a log in which nothing ever happened as one that is not complete, if that is wished.
+    /// Marks an empty log as not complete, if the host asked for that.
     fn perhaps_rejoin_empty(
         &self,
         storage: &mut dyn Storage,
@@ -527,18 +527,11 @@ impl Builder {
         transport
             .start(self.transport_context(owner, &recovered, &shared, threads, inputs.clone()))
             .map_err(OpenError::Transport)?;
-        let (work_channels, stagehands) = work_channels();
+        let (senders, receivers) = work_channels();
         let settings = self.engine_settings();
-        let engine = Engine::new(
-            settings,
-            inbox,
-            shared.clone(),
-            work_channels,
-            &recovered,
-            storage,
-            transport,
-        )?;
-        threads.start(engine, stagehands, self.observers, self.spin).map_err(OpenError::Thread)?;
+        let engine =
+            Engine::new(settings, inbox, shared.clone(), senders, &recovered, storage, transport)?;
+        threads.start(engine, receivers, self.observers, self.spin).map_err(OpenError::Thread)?;
         let node = RunningNode {
             shared,
             inputs,
@@ -562,7 +555,7 @@ impl Builder {
             batch: self.max_batch_bytes(),
             window: self.max_in_flight_bytes,
         };
-        // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
+        // If the send fails, the engine is gone, and has closed the sequencer.
         let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
         let sequencer = sequencer.within(segmented::home()).spinning(self.spin);
         Ok(NodeShared::new(
@@ -670,8 +663,8 @@ fn refuse_in_waker<E>(error: E) -> Result<(), E> {
     if is_in_waker() { Err(error) } else { Ok(()) }
 }
 
-/// The number of a group: from its name and first members, so that all of them come to the same one
-/// by themselves. FNV-1a.
+/// The id of a group, from its name and first members, so that all of them compute the same one.
+/// FNV-1a.
 fn cluster_id(group: &str, voters: &[NodeId]) -> u64 {
     let ids = voters.iter().flat_map(|id| id.get().to_le_bytes());
     group.bytes().chain([0]).chain(ids).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -1,143 +1,70 @@
-//! The corridor: joins replica, storage, transport and hosts. A value with one verb,
-//! [`Engine::turn`]: drain what came in, let time pass, take the appends, carry out the effects. It
-//! has no clock and no thread; whoever drives it passes the time and runs what it hands out.
+//! Event loop of one node: it joins replica, storage, transport and hosts.
 //!
-//! The order within a turn is the order that Raft needs: sync notices and messages as they came in
-//! (a notice always stands before the answers that it made possible), then ticks, then appends,
-//! then effects until there are none.
+//! [`Engine::turn`] handles inputs, ticks, appends and effects, in this order. The engine has no
+//! clock and no thread: the caller passes [`Now`] and runs the queued work ([`WorkSenders`]).
+//!
+//! The order within a turn is the one that Raft needs. Inputs are handled as they came in, so a
+//! finished sync comes before the responses that it made possible. Effects come last, until there
+//! are none.
 
 mod backlog;
 mod backup;
 mod barriers;
 mod clock;
+mod contacts;
 mod full_disk;
+mod input;
 mod lagging;
 mod members;
 mod purge;
 mod reading;
+mod refused_peers;
 mod refusing;
+mod rejoin_state;
 mod rejoining;
 mod repair;
+mod reports;
+mod requests;
 mod stopping;
-mod sync;
-mod telling;
 mod transfer;
+mod work;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::barriers::PendingBarrier;
-use self::members::Contacts;
-use self::purge::PendingPurge;
-use self::refusing::Refusing;
-pub(crate) use self::rejoining::rejoin_empty;
-use self::rejoining::{Loss, StateRequest};
-use self::stopping::Leaving;
-pub(crate) use self::sync::{SyncId, SyncJob};
-use self::telling::Telling;
-use self::transfer::Transfer;
+use self::contacts::Contacts;
+pub(crate) use self::input::{Command, Input, Now, inbox};
+use self::lagging::Followers;
+use self::refused_peers::RefusedPeers;
+pub(crate) use self::rejoin_state::rejoin_empty;
+use self::rejoin_state::{Loss, RejoinReport};
+use self::requests::{InFlight, PendingBarrier, PendingPurge, PendingStop, StateRequest, Transfer};
+pub(crate) use self::work::{SyncId, SyncJob, WorkSenders};
 use crate::batch::Batch;
 use crate::entry::NodeId;
-use crate::error::{AppendError, BarrierError, PurgeError, ShutdownError, TransferError};
-use crate::future::Completion;
+use crate::error::{AppendError, BarrierError, TransferError};
 use crate::message::{MessageRejection::Regressed, RepairMessage};
 use crate::primitives::atomic::Ordering;
-use crate::primitives::channel::{Receiver, Sender};
+use crate::primitives::channel::Receiver;
 use crate::replica::rejoin::Rejoin;
 use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, ProposalOutcome, Replica, RoleState, Settings};
-use crate::reply::Reply;
-use crate::role::{Role, Status};
+use crate::role::Role;
 use crate::shared::NodeShared;
-use crate::storage::{
-    BackgroundTask, BackupError, DirectoryIdentity, HardState, PendingBackup, Recovered, Storage,
-    StorageError,
-};
-use crate::transport::{Inbox, Transport, TransportEvent};
+use crate::storage::{DirectoryIdentity, HardState, Recovered, Storage, StorageError};
+use crate::transport::{Transport, TransportEvent};
 
-/// A node that was held up (a stopped process, a slow disk) does not live through the time it
-/// missed: more ticks than this are skipped, for catching up would make it forget that it has heard
-/// of a leader.
+/// Ticks of a turn at most. A node that was held up (a stopped process, a slow disk) skips the
+/// others: running all of them would make it forget that it has heard of a leader.
 const TICKS_MAX: u32 = 2;
 
-/// How long a commit waits for a batch that can tell others of it. A host whose append was
-/// acknowledged makes its next one sooner than that, and so most commits take no message of their
-/// own; and a reader elsewhere that waits for this one waits little longer than for the network.
+/// How long the leader waits for a batch that carries its new commit index, before it sends a
+/// message of its own. A host whose append was acknowledged appends again sooner than that, so most
+/// commits need no message. Readers on other nodes wait little longer than for the network.
 const COMMIT_NOTICE_DELAY: Duration = Duration::from_micros(50);
 
-/// Something for the engine to look at.
-pub(crate) enum Input {
-    /// The sequencer has turned from empty to not empty.
-    Appends,
-    TransportEvent(TransportEvent),
-    Synced(SyncId, Result<(), StorageError>),
-    /// A thread that serves this node has panicked.
-    Panicked(String),
-    Command(Command),
-}
-
-/// Where a transport puts what arrives for the engine behind `inputs`.
-pub(crate) fn inbox(shared: Arc<NodeShared>, inputs: Sender<Input>) -> Inbox {
-    Inbox::new(move |arrival| {
-        if let TransportEvent::Message(message) = &arrival
-            && !shared.reserve_inbox(message)
-        {
-            return false;
-        }
-        inputs.send(Input::TransportEvent(arrival)).is_ok()
-    })
-}
-
-/// What a host asks of the engine. Every reply is sent, unless the asker is gone.
-pub(crate) enum Command {
-    /// With a timeout, the engine sees to it.
-    Barrier {
-        id: u64,
-        timeout: Option<Duration>,
-        reply: Reply<Result<u64, BarrierError>>,
-    },
-    Purge {
-        index: u64,
-        reply: Reply<Result<u64, PurgeError>>,
-    },
-    /// Asks for a backup of what is committed now, for the asker to write.
-    Backup {
-        reply: Reply<Result<Box<dyn PendingBackup>, BackupError>>,
-    },
-    /// The asker no longer waits.
-    ForgetBarrier {
-        id: u64,
-    },
-    Transfer {
-        to: NodeId,
-        reply: Reply<Result<(), TransferError>>,
-    },
-    /// A leader may hand over first, and give each of the others so long to take over.
-    Stop {
-        hand_over: Option<Duration>,
-        reply: Reply<Result<(), ShutdownError>>,
-    },
-}
-
-/// The moment at which a turn takes place.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Now {
-    /// Since the engine was made, by a clock that never steps.
-    pub(crate) elapsed: Duration,
-    /// Milliseconds since 1970, by a clock that may.
-    pub(crate) unix_ms: u64,
-}
-
-/// Where the engine hands work that others do. Unbounded, and little: a sync at a time matters,
-/// chores and role changes are rare.
-pub(crate) struct WorkSenders {
-    pub(crate) syncs: Sender<SyncJob>,
-    pub(crate) background_tasks: Sender<BackgroundTask>,
-    pub(crate) roles: Sender<Status>,
-}
-
-/// What an engine is told once.
+/// The settings of an engine.
 #[derive(Clone, Debug)]
 pub(crate) struct EngineSettings {
     pub(crate) replica: Settings,
@@ -146,13 +73,6 @@ pub(crate) struct EngineSettings {
     pub(crate) flush_interval: Option<Duration>,
     pub(crate) append_timeout: Duration,
     pub(crate) addresses: Vec<(NodeId, String)>,
-}
-
-/// A batch that was handed to the replica.
-struct InFlight {
-    completion: Arc<Completion>,
-    cost: u64,
-    since: Duration,
 }
 
 /// See the [module](self).
@@ -165,7 +85,7 @@ pub(crate) struct Engine {
     storage: Box<dyn Storage>,
     transport: Box<dyn Transport>,
     in_flight: HashMap<BatchId, InFlight>,
-    /// The ids of `in_flight` in the order of their age; settled ones are skipped when met.
+    /// The ids of `in_flight`, oldest first. Ids of resolved batches are skipped.
     ages: VecDeque<BatchId>,
     next_batch: BatchId,
     barriers: HashMap<u64, PendingBarrier>,
@@ -173,66 +93,64 @@ pub(crate) struct Engine {
     purges: Vec<PendingPurge>,
     /// All of them to the same node.
     transfers: Vec<Transfer>,
-    /// Handing over before it stops.
-    leaving: Option<Leaving>,
-    /// A sync that was begun because the storage is behind: until it has succeeded no appends are
-    /// taken.
-    catching_up: Option<u64>,
+    /// A shutdown that hands the leadership over first.
+    stopping: Option<PendingStop>,
+    /// A sync that was begun because the storage is behind. No appends are taken until it succeeds.
+    overload_sync: Option<u64>,
     now: Now,
     next_tick: Duration,
     next_flush: Duration,
-    /// The ledger's newest timestamp lies far ahead of the clock, and the host was warned of it.
+    /// The newest timestamp of the log is far ahead of the clock, and a warning was logged.
     warned_of_clock: bool,
     /// Something was written since the last sync was begun.
     dirty: bool,
-    /// How many syncs were begun.
+    /// Number of syncs begun.
     syncs: u64,
-    /// When others are told of what is committed, unless a batch tells them before.
+    /// When the commit index is sent to the others, unless a batch carries it before.
     commit_notice_at: Option<Duration>,
     identity: DirectoryIdentity,
-    /// A batch that the sequencer gave numbers to was not taken.
+    /// The replica refused a batch that the sequencer had given indexes.
     must_reindex: bool,
-    /// How often the replica was begun anew.
+    /// Counts the restarts of the replica within this run.
     epoch: u64,
-    /// No batch was written since the disk was found full: what it lacks room for.
+    /// Why the disk counts as full. `None` once a batch was written.
     disk_full_reason: Option<String>,
-    /// The replica waits for room, for so many more ticks.
-    full: bool,
+    /// The replica takes no batches, for so many more ticks, since the disk is full.
+    is_paused: bool,
     retry_ticks: usize,
-    /// The log is damaged: the replica stands still until it is not.
+    /// The log is corrupt: the replica is suspended until it is repaired.
     repair: Option<Repair>,
-    /// The log is not complete: the replica stands still until it is known what the node owes.
+    /// The log is not complete: the replica is suspended until every member has responded.
     rejoin: Option<Rejoin>,
     loss: Loss,
-    /// The number of the next question of that kind. The first is random: no question of an earlier
-    /// life had one of these.
-    next_question: u64,
-    /// Members that wait to be told where this node stands.
-    asked: Vec<StateRequest>,
-    /// What a log is that was mended, when there was too little of something to begin on it.
-    mended: Option<Recovered>,
-    /// Peers that were met while nothing could be remembered.
+    /// The id of the next state request. The first is random, so that no earlier run used it.
+    next_request_id: u64,
+    /// State requests of other members, not yet answered.
+    state_requests: Vec<StateRequest>,
+    /// The repaired log, if the replica could not be started on it for lack of a resource.
+    repaired: Option<Recovered>,
+    /// Directory ids of peers, received while they could not be saved.
     deferred_peer_ids: Vec<(NodeId, u128)>,
-    /// A peer that has met a later opening of this log, and has said so while nothing could be
-    /// remembered.
-    outlived: Option<NodeId>,
-    /// So many more wishes of peers for batches are answered before the next tick.
+    /// A peer that knows a later opening of this directory, and said so during a repair.
+    outdated_by: Option<NodeId>,
+    /// Number of fetch requests that are still served before the next tick.
     fetch_budget: u32,
-    /// Those that came when no more were: one of each member at most.
+    /// Fetch requests that wait for the next tick, at most one of each member.
     deferred_fetches: Vec<RepairMessage>,
-    refusing: Refusing,
+    refused_peers: RefusedPeers,
     contacts: Contacts,
-    telling: Telling,
+    followers: Followers,
+    rejoin_report: RejoinReport,
     fault: Option<String>,
     stopped: bool,
-    /// Why messages were not let through to the replica, for a simulation to look at.
+    /// Why messages were rejected, for simulations.
     #[cfg(feature = "sim")]
     pub(crate) refusals: Vec<String>,
 }
 
 impl Engine {
-    /// A node whose log is damaged takes no part before it is mended: what it would vote for or
-    /// acknowledge, it might not be able to give.
+    /// A node whose log is corrupt takes no part before the log is repaired: it might vote or
+    /// acknowledge without having the batches for it.
     pub(crate) fn new(
         settings: EngineSettings,
         inputs: Receiver<Input>,
@@ -246,7 +164,7 @@ impl Engine {
         let reader = shared.reader.clone();
         let committed = reader.point(commit)?.expect("the recovered commit lies within the log");
         let replica = Replica::new(&settings.replica, recovered, committed, reader)?;
-        let next_question = settings.replica.seed >> 1 & !u64::from(u32::MAX);
+        let next_request_id = settings.replica.seed >> 1 & !u64::from(u32::MAX);
         let mut engine = Engine {
             // The first tick is due at once: the only voter of a group has nothing to wait for.
             next_tick: Duration::ZERO,
@@ -264,8 +182,8 @@ impl Engine {
             barriers: HashMap::new(),
             purges: Vec::new(),
             transfers: Vec::new(),
-            leaving: None,
-            catching_up: None,
+            stopping: None,
+            overload_sync: None,
             now: Now::default(),
             warned_of_clock: false,
             dirty: false,
@@ -275,27 +193,28 @@ impl Engine {
             must_reindex: false,
             epoch: 0,
             disk_full_reason: None,
-            full: false,
+            is_paused: false,
             retry_ticks: 0,
             repair: None,
             rejoin: None,
             loss: Loss::default(),
-            next_question,
-            asked: Vec::new(),
-            mended: None,
+            next_request_id,
+            state_requests: Vec::new(),
+            repaired: None,
             deferred_peer_ids: Vec::new(),
-            outlived: None,
+            outdated_by: None,
             fetch_budget: 0,
             deferred_fetches: Vec::new(),
-            refusing: Refusing::default(),
+            refused_peers: RefusedPeers::default(),
             contacts: Contacts::default(),
-            telling: Telling::default(),
+            followers: Followers::default(),
+            rejoin_report: RejoinReport::default(),
             fault: None,
             stopped: false,
             #[cfg(feature = "sim")]
             refusals: Vec::new(),
         };
-        engine.tell_opened(recovered);
+        engine.report_opened(recovered);
         if !recovered.corruption.is_empty() {
             engine.begin_repair(recovered);
         } else if !recovered.identity.complete {
@@ -304,11 +223,11 @@ impl Engine {
         Ok(engine)
     }
 
-    /// One round: everything that came in, the time that has passed, the appends that wait, and all
-    /// effects of that.
+    /// Handles all inputs that came in, the time that has passed, the waiting appends, and all
+    /// effects of these.
     pub(crate) fn turn(&mut self, now: Now) {
         self.now = now;
-        // Unless the node was held up for longer.
+        // No skipped tick is made up for if the node was held up for longer.
         let slept_over = self.next_tick..self.next_tick + TICKS_MAX * self.settings.tick;
         if self.may_skip_tick() && slept_over.contains(&now.elapsed) {
             self.tick();
@@ -320,27 +239,25 @@ impl Engine {
             self.handle(input);
         }
         self.pass_time();
-        if self.catching_up.is_none() {
+        if self.overload_sync.is_none() {
             self.take_appends();
         }
-        if self.is_at_work()
-            && self.commit_notice_at.is_some_and(|commit_notice_at| commit_notice_at <= now.elapsed)
-        {
+        if self.is_active() && self.commit_notice_at.is_some_and(|at| at <= now.elapsed) {
             self.replica.send_commit();
         }
         self.carry_out_effects();
         self.read_for_followers();
         self.end_rejoin();
-        self.sync_for_questions();
-        self.sync_ahead();
-        let has_unsent_commit = self.is_at_work() && self.replica.has_unsent_commit();
+        self.sync_for_state_requests();
+        self.sync_when_behind();
+        let has_unsent_commit = self.is_active() && self.replica.has_unsent_commit();
         self.commit_notice_at = has_unsent_commit
             .then(|| self.commit_notice_at.unwrap_or(now.elapsed + COMMIT_NOTICE_DELAY));
         self.end_transfer();
-        self.leave();
+        self.continue_stop();
         self.reindex();
         while let Some(background_task) = self.storage.next_task() {
-            // Only a driver that has shut down takes no chores, and then they are not needed.
+            // The receiver is gone only after a shutdown. Then no background task is needed.
             let _ = self.work.background_tasks.send(background_task);
         }
     }
@@ -348,31 +265,28 @@ impl Engine {
     /// When the next turn is due even if nothing comes in.
     pub(crate) fn wake_at(&self) -> Duration {
         if self.fault.is_some() || self.stopped {
-            // A node that failed while it handed over stops with its next turn.
-            return if self.leaving.is_some() { Duration::ZERO } else { Duration::MAX };
+            // A node that failed during a handover stops with its next turn.
+            return if self.stopping.is_some() { Duration::ZERO } else { Duration::MAX };
         }
-        let leaving = self.leaving.as_ref().map_or(Duration::MAX, Leaving::wake_at);
+        let stopping = self.stopping.as_ref().map_or(Duration::MAX, PendingStop::wake_at);
         let due =
             if self.may_skip_tick() { self.next_tick + self.settings.tick } else { self.next_tick };
-        let due = self
-            .commit_notice_at
-            .map_or(due, |commit_notice_at| due.min(commit_notice_at))
-            .min(leaving);
+        let due = self.commit_notice_at.map_or(due, |at| due.min(at)).min(stopping);
         let due = if self.owes_reading() { due.min(self.now.elapsed) } else { due };
         if self.dirty { due.min(self.next_flush) } else { due }
     }
 
-    /// Whether this node, left alone, lets two ticks pass at a time: an idle group takes two thirds
-    /// of the processor that it took else. The first of the two passes before anything that came in
-    /// meanwhile, as it would have.
+    /// Whether an idle node may wait for two ticks at a time. That saves an idle group a third of
+    /// its processor time. The first of the two ticks runs before the inputs that came in
+    /// meanwhile, as it would have without the wait.
     fn may_skip_tick(&self) -> bool {
         let has_nothing_to_do = self.in_flight.is_empty()
             && self.barriers.is_empty()
             && self.transfers.is_empty()
-            && !self.full;
+            && !self.is_paused;
         has_nothing_to_do
             && self.fault.is_none()
-            && !self.stands_still()
+            && !self.is_suspended()
             && !self.stopped
             && self.replica.can_wait_for_two_ticks()
     }
@@ -382,7 +296,7 @@ impl Engine {
         self.stopped
     }
 
-    /// The newest raft index that is shown as committed.
+    /// The newest raft index that is published as committed.
     #[cfg(feature = "sim")]
     pub(crate) fn commit(&self) -> u64 {
         self.replica.hard_state().commit
@@ -394,12 +308,12 @@ impl Engine {
         self.identity.complete
     }
 
-    /// Where whoever drives this waits for inputs.
+    /// The queue of inputs, for the caller to wait on.
     pub(crate) fn inputs(&self) -> &Receiver<Input> {
         &self.inputs
     }
 
-    /// This node takes no further part in its group. Readers go on; everything under way is
+    /// Ends this node's part in its group for good. Readers go on. Everything in flight is
     /// resolved.
     pub(crate) fn fail(&mut self, reason: &str) {
         if self.fault.is_some() || self.stopped {
@@ -412,7 +326,7 @@ impl Engine {
         );
         self.fault = Some(reason.to_owned());
         (self.repair, self.rejoin) = (None, None);
-        // Before anybody is told: whoever asks then what is the matter finds it here.
+        // First the status: callers that are resolved below find the reason there.
         let fault = self.fault.clone();
         self.shared.status.change(|status| (status.fault, status.repair) = (fault, None));
         self.shared.watermark.stick();
@@ -434,15 +348,14 @@ impl Engine {
         match input {
             Input::Appends => {}
             Input::Command(command) => self.handle_command(command),
-            // A replica that has failed, perhaps in the middle of something, is never touched
-            // again.
+            // A failed replica may be in an inconsistent state, and is never used again.
             _ if self.fault.is_some() => {}
-            Input::TransportEvent(arrival) => self.handle_arrival(arrival),
+            Input::TransportEvent(event) => self.handle_transport_event(event),
             Input::Synced(sync, Ok(())) => {
                 self.handle_synced(sync);
-                self.catching_up = self.catching_up.filter(|count| *count > sync.count);
+                self.overload_sync = self.overload_sync.filter(|count| *count > sync.count);
                 self.end_purges(sync.count);
-                self.answer_questions(sync.count);
+                self.answer_state_requests(sync.count);
             }
             Input::Synced(_, Err(error)) => {
                 self.fail(&format!("a sync failed, and what reached the disk is unknown: {error}"))
@@ -457,14 +370,14 @@ impl Engine {
         }
     }
 
-    fn handle_arrival(&mut self, arrival: TransportEvent) {
-        self.note_contact(&arrival);
-        match arrival {
+    fn handle_transport_event(&mut self, event: TransportEvent) {
+        self.note_contact(&event);
+        match event {
             TransportEvent::Message(message) if message.repair_message().is_some() => message
                 .repair_message()
                 .into_iter()
                 .for_each(|repair_message| self.handle_repair(repair_message)),
-            TransportEvent::Message(_) if self.stands_still() => {}
+            TransportEvent::Message(_) if self.is_suspended() => {}
             TransportEvent::Unreachable(peer) if self.repair.is_some() => {
                 self.repair.iter_mut().for_each(|repair| repair.handle_unreachable(peer))
             }
@@ -472,14 +385,14 @@ impl Engine {
             TransportEvent::PeerIdentified { peer, directory } if self.repair.is_some() => {
                 self.deferred_peer_ids.push((peer, directory))
             }
-            TransportEvent::Message(message) if self.full && message.needs_disk() => {}
+            TransportEvent::Message(message) if self.is_paused && message.needs_disk() => {}
             TransportEvent::Message(message) => {
                 let (from, kind) = (message.from(), message.kind());
                 match self.replica.handle_message(message) {
                     Ok(()) => self.note_taken(from, kind),
                     Err(refusal) => {
                         if matches!(refusal, Regressed { .. }) {
-                            self.disown_log(&refusal.to_string());
+                            self.declare_incomplete(&refusal.to_string());
                         }
                         #[cfg(feature = "sim")]
                         self.refusals.push(refusal.to_string());
@@ -491,7 +404,7 @@ impl Engine {
             TransportEvent::PeerIdentified { peer, directory } => self.save_peer(peer, directory),
             TransportEvent::Refused { peer, reason } => self.set_refused(peer, Some(reason)),
             TransportEvent::Accepted(peer) => self.set_refused(peer, None),
-            TransportEvent::OutdatedDirectory(peer) => self.handle_outlived(peer),
+            TransportEvent::OutdatedDirectory(peer) => self.handle_outdated_directory(peer),
             TransportEvent::Advertised { .. } => {}
         }
     }
@@ -499,7 +412,7 @@ impl Engine {
     fn save_peer(&mut self, peer: NodeId, directory: u128) {
         match self.storage.save_peer(peer, directory) {
             Ok(()) => self.dirty = true,
-            // Tried once more at the next tick.
+            // Tried again at the next tick.
             Err(error) if error.is_temporary() => self.deferred_peer_ids.push((peer, directory)),
             Err(error) => self.storage_failed(error, None),
         }
@@ -544,11 +457,11 @@ impl Engine {
         self.tick_repair();
         self.tick_rejoin();
         if self.repair.is_none() {
-            self.remember_met();
+            self.save_deferred_peers();
         }
-        if self.stands_still() {
-            // The replica stands still.
-        } else if self.full {
+        if self.is_suspended() {
+            // No time passes for the replica.
+        } else if self.is_paused {
             self.wait_for_space();
         } else {
             self.replica.tick();
@@ -557,8 +470,8 @@ impl Engine {
         self.expire();
     }
 
-    /// Resolves batches that have waited for too long. They stay with the replica, and may commit
-    /// yet.
+    /// Resolves batches that have waited for too long. The replica keeps them: they may commit
+    /// later.
     fn expire(&mut self) {
         let leads = self.replica.role_state().role == Role::Leader;
         while let Some(oldest) = self.ages.front() {
@@ -594,12 +507,12 @@ impl Engine {
             self.must_reindex |= !self.replica.handle_append(id, batch.body);
         }
         if self.must_reindex {
-            // The numbers that were given out since are wrong. Nobody was promised one.
+            // The indexes given out since are wrong. None of them was acknowledged.
             self.shared.sequencer.close(self.refusal());
         }
     }
 
-    /// A leader whose sequencer has lost count counts again from the end of the log.
+    /// Sets the sequencer of a leader to the end of the log, if its indexes are wrong.
     fn reindex(&mut self) {
         if self.must_reindex
             && self.replica.role_state().role == Role::Leader
@@ -609,46 +522,46 @@ impl Engine {
         }
     }
 
-    /// Whether the replica goes on: one that has failed is never touched again, and one whose log
-    /// is damaged, or not complete, stands still.
-    fn is_at_work(&self) -> bool {
-        self.fault.is_none() && !self.stopped && !self.stands_still()
+    /// Whether the replica runs. It does not if it has failed, if the node is stopped, or if the
+    /// log is corrupt or not complete.
+    fn is_active(&self) -> bool {
+        self.fault.is_none() && !self.stopped && !self.is_suspended()
     }
 
-    fn stands_still(&self) -> bool {
+    fn is_suspended(&self) -> bool {
         self.repair.is_some() || self.rejoin.is_some()
     }
 
     fn carry_out_effects(&mut self) {
-        while self.is_at_work() {
+        while self.is_active() {
             let Some(effect) = self.replica.poll_effect() else { break };
             match effect {
                 Effect::Send(mut messages) => self.transport.send(&mut messages),
                 Effect::Write { batches, hard_state, commit } => {
                     self.write(&batches, hard_state, commit)
                 }
-                Effect::Rebase(base) => self.move_forward(&base),
+                Effect::InstallSnapshot(base) => self.move_forward(&base),
                 Effect::Sync(number) => self.begin_sync(number),
                 Effect::Commit(point) => {
                     self.shared.watermark.publish(point.next_index, point.next_position)
                 }
-                Effect::Resolve(batch, proposal_outcome) => self.settle(batch, proposal_outcome),
-                Effect::Role(role_state) => self.apply_role_state(role_state),
+                Effect::Resolve(batch, outcome) => self.resolve(batch, outcome),
+                Effect::RoleChanged(role_state) => self.apply_role_state(role_state),
                 Effect::Barrier(ids) => self.answer_barriers(&ids),
-                Effect::FetchError(error) => self.storage_failed(error, None),
+                Effect::ReadFailed(error) => self.storage_failed(error, None),
                 Effect::Fail(reason) => self.fail(&reason),
             }
         }
         if self.fault.is_none()
-            && !self.stands_still()
+            && !self.is_suspended()
             && let Some(last) = self.replica.last()
         {
             self.shared.end_index.store(last.next_index, Ordering::Relaxed);
         }
     }
 
-    /// The hard state goes first: if the batches then find no room, the log is as before, and the
-    /// state is one that may stand before it.
+    /// Writes the hard state first: if the disk is full for the batches, the log is as before, and
+    /// the hard state is valid for it.
     fn write(&mut self, batches: &[Batch], hard_state: Option<HardState>, commit: u64) {
         if let Some(hard_state) = hard_state {
             let written = self.storage.save_hard_state(hard_state);
@@ -663,7 +576,7 @@ impl Engine {
             let failed = written.is_err();
             self.after_write(written, hard_state);
             if !failed {
-                self.note_room();
+                self.clear_disk_full();
             }
         }
     }
@@ -697,21 +610,21 @@ impl Engine {
         self.syncs += 1;
         let number = SyncId { epoch: self.epoch, number, count: self.syncs };
         let job = SyncJob { number, pending: self.storage.begin_sync() };
-        // A driver that takes no more syncs is shutting down: the sync at the end covers this one.
+        // The receiver is gone only during a shutdown, whose last sync covers this one.
         let _ = self.work.syncs.send(job);
     }
 
-    fn settle(&mut self, id: BatchId, proposal_outcome: ProposalOutcome) {
+    fn resolve(&mut self, id: BatchId, outcome: ProposalOutcome) {
         let Some(batch) = self.in_flight.remove(&id) else { return };
         self.shared.sequencer.release(batch.cost);
-        batch.completion.resolve(match proposal_outcome {
+        batch.completion.resolve(match outcome {
             ProposalOutcome::Committed { term } => Ok(term),
             ProposalOutcome::Dropped => Err(self.refusal()),
             ProposalOutcome::Unknown => Err(AppendError::OutcomeUnknown),
         });
     }
 
-    /// Opens or closes the gate for appends, then tells the host.
+    /// Opens or closes the sequencer, then notifies the host.
     fn apply_role_state(&mut self, role_state: RoleState) {
         if role_state.role == Role::Leader {
             self.open_sequencer();
@@ -736,8 +649,8 @@ impl Engine {
         }
     }
 
-    /// Why an append that is certain not to be committed was not taken here, or not kept: another
-    /// leads; or nobody does, and this node has no room.
+    /// The error for an append that is certain not to be committed: another node leads, or none
+    /// does, or this disk is full.
     fn refusal(&self) -> AppendError {
         let leader =
             self.replica.role_state().leader.filter(|leader| *leader != self.settings.replica.node);

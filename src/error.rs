@@ -1,4 +1,4 @@
-//! Every way to fail, on one page: whose fault it is, and whether the append may have been
+//! All errors of the host's calls: whose fault it is, what to do, and whether an append may have
 //! committed all the same.
 
 use std::io;
@@ -37,7 +37,8 @@ pub enum AppendError {
     /// Too many bytes are under way, or others wait for room already. Certainly not committed: wait
     /// for earlier appends to finish, then try again, or use `append_when_ready`.
     #[error(
-        "{in_flight} bytes are under way, the window holds {limit}: wait for earlier appends to finish"
+        "{in_flight} bytes are under way, the window holds {limit}: wait for earlier appends to \
+         finish"
     )]
     #[non_exhaustive]
     Busy {
@@ -48,7 +49,8 @@ pub enum AppendError {
     },
     /// The payload or batch exceeds a limit, on every node and for ever. Not committed: split it.
     #[error(
-        "{len} bytes are more than the limit of {limit}: split the payload or raise the limit on every node"
+        "{len} bytes are more than the limit of {limit}: split the payload or raise the limit on \
+         every node"
     )]
     #[non_exhaustive]
     TooLarge {
@@ -58,19 +60,19 @@ pub enum AppendError {
         /// batch, whichever is more.
         limit: u64,
     },
-    /// This node lost the leadership or was shut down while the append was under way, and cannot
-    /// tell its fate: another node decides. It may commit, or may have been committed. Read the log
-    /// from the leader before trying again, or make the append idempotent.
+    /// This node lost the leadership or was shut down while the append was under way, and does not
+    /// know its outcome: another node decides. It may commit, or may have been committed. Read the
+    /// log from the leader before trying again, or make the append idempotent.
     #[error(
-        "the outcome is unknown: this node stopped leading while the append was under way. Look whether it is in \
-         the log before you append it again"
+        "the outcome is unknown: this node stopped leading while the append was under way. Look \
+         whether it is in the log before you append it again"
     )]
     OutcomeUnknown,
     /// This node stopped taking part, because of a fault of its own, while the append was under
     /// way. Otherwise as [`OutcomeUnknown`](Self::OutcomeUnknown).
     #[error(
-        "the outcome is unknown: this node failed while the append was under way: {reason}. Look at another node \
-         whether it is in the log before you append it again"
+        "the outcome is unknown: this node failed while the append was under way: {reason}. Look \
+         at another node whether it is in the log before you append it again"
     )]
     #[non_exhaustive]
     Unconfirmed {
@@ -105,7 +107,7 @@ pub enum AppendError {
     },
     /// This process is a forked child of the one that opened the ledger. See
     /// [`DLedger`](crate::DLedger#forked-children).
-    #[error("{FORKED}{}", if *under_way { "; what came of the append is known there alone" } else { "" })]
+    #[error("{FORKED}{}", if *under_way { BEGUN_BY_PARENT } else { "" })]
     #[non_exhaustive]
     Forked {
         /// Whether the parent had begun the append before it forked: it may have been committed, or
@@ -167,8 +169,9 @@ pub enum ReadError {
     /// The bytes on this node's disk have changed since they were written. Other replicas have the
     /// entry; restore this one.
     #[error(
-        "entry {index} is damaged on this node: {reason}. Read it at another node. When this one is opened again, \
-         it gets from its peers what it lacks; if it has none, restore it from a backup"
+        "entry {index} is damaged on this node: {reason}. Read it at another node. When this one \
+         is opened again, it gets from its peers what it lacks; if it has none, restore it from a \
+         backup"
     )]
     #[non_exhaustive]
     Damaged {
@@ -207,8 +210,8 @@ pub enum ReadError {
 pub enum BarrierError {
     /// No leader with a quorum answered in time. Try again.
     #[error(
-        "no leader with a quorum answered within {}: try again, and see that a majority of the group is running \
-         and reached",
+        "no leader with a quorum answered within {}: try again, and see that a majority of the \
+         group is running and reached",
         seconds(*.0)
     )]
     TimedOut(Duration),
@@ -327,8 +330,8 @@ pub enum OpenError {
     /// The storage or transport of the host's own was taken by an earlier opening of this builder,
     /// or of a clone: one serves one opening, also one that failed. Give this one another.
     #[error(
-        "Builder::{setting}: an earlier opening of this builder or a clone of it took what was given: \
-         give every opening another one"
+        "Builder::{setting}: an earlier opening of this builder or a clone of it took what was \
+         given: give every opening another one"
     )]
     #[non_exhaustive]
     Taken {
@@ -343,13 +346,14 @@ pub enum OpenError {
     Transport(#[source] io::Error),
     /// The operating system granted no thread.
     #[error(
-        "a thread could not be started: {0}: raise the limit for threads or processes, or free some memory"
+        "a thread could not be started: {0}: raise the limit for threads or processes, or free \
+         some memory"
     )]
     Thread(#[source] io::Error),
     /// The only voter of the group did not become its leader: its disk is slow or failing.
     #[error(
-        "the node did not become leader of its own group within {}: see whether its disk is slow or failing, then \
-         open it again",
+        "the node did not become leader of its own group within {}: see whether its disk is slow \
+         or failing, then open it again",
         seconds(*.0)
     )]
     NotReady(Duration),
@@ -375,6 +379,9 @@ pub enum ShutdownError {
         reason: String,
     },
 }
+
+/// Added for an append that the parent process had begun.
+const BEGUN_BY_PARENT: &str = "; what came of the append is known there alone";
 
 /// Of every call that waits for the node.
 const WAKER: &str = "called within a waker, on a thread that the answer must come from: use an \

@@ -121,7 +121,7 @@
 //! [`BarrierError`], [`PurgeError`], [`BackupError`], [`TransferError`], [`ShutdownError`]. A full
 //! disk and a lack of file handles are no failures: the node steps back, says so in
 //! [`Status::full`], and goes on by itself. A fault that it cannot go on with is
-//! [`Status::fault`]; damage that it mends with the help of its peers is [`Status::repair`]; peers
+//! [`Status::fault`]; damage that it repairs from its peers is [`Status::repair`]; peers
 //! that refuse it are in [`Status::refused`]. What it knows of the others, whether they are reached
 //! and how far they have come, is in [`Status::members`].
 //!
@@ -145,15 +145,15 @@
 //!    may lag behind.
 //! 4. **An error tells.** [`AppendError::may_have_committed`] is false only if the append is not in
 //!    the ledger and never will be.
-//! 5. **Damage is reported, not served, and mended from peers.** Every `get` verifies the payload's
-//!    checksum. What was synced and does not read back is an error with file and offset, never a
-//!    shorter log. A node that finds its log damaged when it is opened can be read, and takes no
-//!    part in its group (it does not vote, acknowledge or lead) until its peers have sent it
-//!    exactly what it lost: see [`Status::repair`]. It takes a batch only if it is proved to be the
-//!    one that it held, or to be committed; what nobody can prove it waits for. Opening looks at
-//!    what is not sealed, and at heads and seals; damage in the cold part of a log is an error for
-//!    whoever reads it, [`tools::verify`] finds it, and opening with [`Builder::verify_on_open`]
-//!    has it mended.
+//! 5. **Damage is reported, not served, and repaired from peers.** Every `get` verifies the
+//!    payload's checksum. What was synced and does not read back is an error with file and offset,
+//!    never a shorter log. A node that finds its log damaged when it is opened can be read, and
+//!    takes no part in its group (it does not vote, acknowledge or lead) until its peers have sent
+//!    it exactly what it lost: see [`Status::repair`]. It takes a batch only if it is proved to be
+//!    the one that it held, or to be committed; what nobody can prove it waits for. Opening looks
+//!    at what is not sealed, and at headers and footers; damage in a sealed segment is an error
+//!    when it is read, [`tools::verify`] finds it, and opening with [`Builder::verify_on_open`]
+//!    repairs it.
 //! 6. **What a node has forgotten is not held against its group.** A node whose disk was lost, put
 //!    back to an older copy or restored from a backup, and that knows it
 //!    ([`Builder::rejoin_empty`], [`tools::restore`], a leader or peer that knows more), takes no
@@ -164,8 +164,8 @@
 //!
 //! Assumed: nodes stop or lie in ways that checksums catch, but are not malicious; a disk keeps
 //! what `fdatasync` confirmed, and writes whole sectors of 512 bytes or not at all; no two nodes
-//! are given the same id; nobody else writes to a log's directory. Clocks may be wrong in any way
-//! without harm to safety.
+//! are given the same id; nobody else writes to a log's directory. Safety does not
+//! depend on clocks.
 //!
 //! On Linux the threads are shown as `group/node-work`, of the group as much as fits:
 //! `orders/1-engine`.

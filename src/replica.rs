@@ -1,48 +1,51 @@
 //! One replica of one group, as a pure value: no clock, no thread, no file, no socket.
 //!
-//! What happens comes in through `handle_*` and [`Replica::tick`]; what is to be done comes out of
-//! [`Replica::poll_effect`], one effect at a time. The caller carries out each effect before it
-//! asks for the next, and asks until there is none. Time is a count of ticks. The same seed and the
-//! same calls give the same effects.
+//! Inputs come through `handle_*` and [`Replica::tick`]. Effects go out through
+//! [`Replica::poll_effect`], one at a time: the caller carries out each effect before it polls the
+//! next, and polls until there is none. Time is a count of ticks. The same seed and the same calls
+//! give the same effects. The Raft core is tikv's `raft`; sections and figures below are those of
+//! the Raft paper (Ongaro, Ousterhout: In Search of an Understandable Consensus Algorithm, extended
+//! version).
 //!
 //! ```text
 //!   tick  handle_message  handle_append  handle_barrier  handle_synced
 //!     \        |               |              |              /
 //!      +-------+------- raft-rs (adapter) ----+-------------+
 //!                              |
-//!        poll_effect:  Send  Write  Rebase  Sync  Commit  Settle  Role  Barrier  Fail
+//!   poll_effect:  Send  Write  InstallSnapshot  Sync  Commit  Resolve  RoleChanged  Barrier
+//!                 ReadFailed  Fail
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. **Vote before word.** A message whose truth depends on a write (a vote, a vote request, an
-//!    append acknowledgement) is held here until that write is synced. So is everything that a new
-//!    leader sends while its term is not yet durable.
+//! 1. **Persist before send** (figure 2). Votes, vote requests and append acknowledgements wait
+//!    for the sync that covers them. So does everything that a new leader sends while its term is
+//!    not durable.
 //! 2. **Durable before counted.** This replica counts towards a quorum for a batch only after the
-//!    [`Effect::Sync`] that covers it was answered ([`Replica::handle_synced`]); under an
+//!    [`Effect::Sync`] that covers it has succeeded ([`Replica::handle_synced`]); under an
 //!    asynchronous flush policy, after it was written. Term and vote are always synced.
-//! 3. **Notice before answer.** `handle_synced` tells raft-rs before the messages that waited for
-//!    it are released, so no answer to them can overtake the notice.
-//! 4. **Readable before committed.** [`Effect::Commit`] names only batches whose `Write` was
-//!    carried out, and comes before the `Resolve` and `Role` effects that follow from it. It comes
-//!    as early as it can: before the messages that tell others, which the next batch may carry
+//! 3. **Notice before response.** `handle_synced` notifies raft-rs before it releases the messages
+//!    that waited for the sync, so no response to them can overtake the notice.
+//! 4. **Readable before committed.** [`Effect::Commit`] covers only batches whose `Write` was
+//!    carried out. It comes before the `Resolve` and `RoleChanged` effects that follow from it, and
+//!    before the messages with the new commit index, which the next batch may carry
 //!    ([`Replica::has_unsent_commit`]).
-//! 5. **Nothing twice, nothing back.** The commit mark only grows. Each batch handed in is settled
-//!    once, or not at all.
-//! 6. **A leader is announced late.** [`Effect::Role`] says leader only once a batch of the
-//!    leader's own term is committed and published.
-//! 7. **No unchecked word.** A message reaches raft-rs only after every check of
-//!    [`crate::message`], and its batches only if they continue the ledger. A message that proves
-//!    this log wrong ends this replica ([`Effect::Fail`]); nothing is stepped after that.
-//! 8. **No election on sand.** A sole voter does not campaign while something it wrote is not
+//! 5. **Monotonic.** The commit index never decreases. Each batch is resolved at most once.
+//! 6. **A leader is announced late** (section 8). [`Effect::RoleChanged`] reports a leader only
+//!    once a batch of its own term is committed and published.
+//! 7. **Check before step.** A message reaches raft-rs only after every check of
+//!    [`crate::message`], and its batches only if they continue the log. A message that proves this
+//!    log wrong ends this replica ([`Effect::Fail`]); nothing is stepped after that.
+//! 8. **A sole voter campaigns on durable state.** It does not campaign while a write of it is not
 //!    durable.
-//! 9. **No part with a hole.** A replica is driven only on a log of which nothing is known to be
-//!    damaged. Before that, [`repair`] decides what is asked of whom and what is taken of the
-//!    answers, and nothing that peers say reaches Raft.
+//! 9. **No part with a corrupt log.** A replica is driven only on a log without known corruption.
+//!    Before that, [`repair`] decides what is fetched from which peer and what is taken of the
+//!    responses, and no message of a peer reaches Raft.
 
 mod adapter;
 mod barriers;
 mod catch_up;
+mod effect;
 mod election;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -50,8 +53,10 @@ mod membership;
 mod proposals;
 pub(crate) mod rejoin;
 pub(crate) mod repair;
+mod restart;
 #[cfg(test)]
 mod script;
+mod settings;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -61,11 +66,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::batch::{Batch, LogPoint};
+use crate::batch::LogPoint;
 use crate::entry::NodeId;
 use crate::message::{Message, MessageRejection, PeerState};
 use crate::role::{Membership, Role};
-use crate::storage::{Base, DirectoryIdentity, HardState, LogReader, Recovered, StorageError};
+use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
 pub(crate) use adapter::Follower;
 use adapter::{CoreReady, RaftCore, RaftRole};
@@ -73,81 +78,21 @@ use barriers::Barriers;
 use catch_up::CatchUpPacer;
 use membership::LocalMembership;
 use proposals::Proposals;
-pub(crate) use proposals::{BatchId, ProposalOutcome};
 
+pub(crate) use effect::{Effect, RoleState, TransferRejection};
+#[cfg(any(test, feature = "sim"))]
 pub(crate) use election::splitmix64;
+pub(crate) use proposals::{BatchId, ProposalOutcome};
+pub(crate) use settings::Settings;
 
-/// What a replica is told once.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) group: String,
-    pub(crate) node: NodeId,
-    /// Election timeouts lie between this and twice this.
-    pub(crate) election_ticks: usize,
-    pub(crate) heartbeat_ticks: usize,
-    /// The most that one append message carries, in bytes. A larger batch goes alone.
-    pub(crate) message_bytes: u64,
-    /// Whether a batch counts here once it is written, without waiting for its sync.
-    pub(crate) counts_unsynced: bool,
-    /// What a follower that lags may have in a tick in any case, in bytes. `u64::MAX`: as much as
-    /// it takes.
-    pub(crate) catch_up_bytes: u64,
-    pub(crate) seed: u64,
-}
-
-/// Something to be carried out before the next effect is asked for.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    /// Hand these to the transport.
-    Send(Vec<Message>),
-    /// Write these to the storage: the hard state, which says nothing of the batches, then these (a
-    /// conflicting tail is cut first).
-    Write { batches: Vec<Batch>, hard_state: Option<HardState>, commit: u64 },
-    /// Begin the log anew.
-    Rebase(Base),
-    /// Begin to make everything written so far durable; call `handle_synced` with this number when
-    /// it is.
-    Sync(u64),
-    /// Everything up to this mark is committed and can be read.
-    Commit(LogPoint),
-    /// A batch has met its fate.
-    Resolve(BatchId, ProposalOutcome),
-    /// What this node is to its group has changed.
-    Role(RoleState),
-    /// These barriers hold: everything acknowledged before they were asked for is at or below the
-    /// commit mark.
-    Barrier(Vec<u64>),
-    /// The log could not be read at present, for want of something that will be there again, and
-    /// raft-rs may have taken that for an answer: this replica must be
-    /// [restarted](Replica::restart).
-    FetchError(StorageError),
-    /// This replica must not go on. The text says why and what to do.
-    Fail(String),
-}
-
-/// What a node is to its group, in the terms of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RoleState {
-    pub(crate) role: Role,
-    pub(crate) term: u64,
-    pub(crate) leader: Option<NodeId>,
-}
-
-/// Why a leadership cannot be handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TransferRejection {
-    NotLeader,
-    NotAVoter,
-}
-
-/// What a sync under way holds back.
+/// Messages that wait for a sync in progress.
 struct AwaitingSync {
-    /// The turn that asked for the sync.
+    /// The ready that asked for the sync.
     sync: u64,
-    /// The newest turn that it covers: later ones that need no sync of their own still keep their
-    /// place in the order.
+    /// The newest ready that it covers: later ones that need no sync of their own keep their place
+    /// in the order.
     covers: u64,
-    /// Whether term or vote are among what is synced.
+    /// Whether the sync covers term or vote.
     has_hard_state: bool,
     messages: Vec<Message>,
 }
@@ -159,21 +104,21 @@ pub(crate) struct Replica {
     counts_unsynced: bool,
     proposals: Proposals,
     effects: VecDeque<Effect>,
-    /// A turn of raft-rs whose effects have been handed out but not all carried out.
+    /// A ready of raft-rs whose effects were polled, but not all carried out.
     current_ready: Option<CoreReady>,
-    /// Turns that wait for a sync, oldest first.
+    /// Messages that wait for a sync, oldest first.
     unsynced: VecDeque<AwaitingSync>,
     committed: LogPoint,
     role_state: RoleState,
     barriers: Barriers,
-    pace: CatchUpPacer,
-    /// Members that this leader has told to begin their log anew since this was last asked.
+    pacer: CatchUpPacer,
+    /// Members that were sent a snapshot since [`Replica::take_moved`].
     moved: Vec<NodeId>,
-    /// The log is not complete: what the end of a log must reach, (term, raft index), before its
-    /// node may lead. See [`rejoin`].
+    /// If the log is not complete: the (term, raft index) that the end of a log must reach before
+    /// its node may lead. See [`rejoin`].
     bound: Option<(u64, u64)>,
-    /// What the log could not be read for. Put out last of all effects.
-    fetch_error: Option<StorageError>,
+    /// A temporary failure to read the log. It is the last effect to be polled.
+    read_error: Option<StorageError>,
     failed: bool,
 }
 
@@ -202,7 +147,7 @@ impl Replica {
     ) -> Replica {
         assert_eq!(
             committed.raft_index, recovered.hard_state.commit,
-            "the commit mark is the recovered one"
+            "the commit index is the recovered one"
         );
         let members = LocalMembership::new(settings.node, recovered.base.membership.clone());
         let role = if members.is_learner() { Role::Learner } else { Role::Follower };
@@ -217,86 +162,16 @@ impl Replica {
             unsynced: VecDeque::new(),
             committed,
             barriers: Barriers::new(settings),
-            pace: CatchUpPacer::new(settings.catch_up_bytes),
+            pacer: CatchUpPacer::new(settings.catch_up_bytes),
             moved: Vec::new(),
             bound: None,
-            fetch_error: None,
+            read_error: None,
             failed: false,
         }
     }
 
-    /// Begins anew from what is written, as after a crash, because a write found no room. What is
-    /// written must be durable by now; `saved` is the hard state, if it was written before the room
-    /// ran out. Proposals are kept: peers may hold them, and only a commit tells. But those of a
-    /// sole voter that were not written are lost.
-    ///
-    /// # Errors
-    /// If the log cannot be read.
-    pub(crate) fn restart(
-        &mut self,
-        settings: &Settings,
-        identity: DirectoryIdentity,
-        saved: Option<HardState>,
-        reader: Arc<dyn LogReader>,
-    ) -> Result<(), StorageError> {
-        let base = reader.base();
-        let last = match reader.point(self.core.last_written()) {
-            Ok(Some(last)) => last,
-            // The log was begun anew just before the room ran out.
-            Ok(None) | Err(StorageError::Purged { .. }) => base.point,
-            Err(error) => return Err(error),
-        };
-        let committed = if base.point.raft_index > self.committed.raft_index {
-            base.point
-        } else {
-            self.committed
-        };
-        let hard_state =
-            HardState { commit: committed.raft_index, ..saved.unwrap_or(self.core.hard_state()) };
-        let recovered = Recovered {
-            identity,
-            hard_state,
-            base,
-            last,
-            peers: Vec::new(),
-            corruption: Vec::new(),
-        };
-        let mut proposals = std::mem::take(&mut self.proposals);
-        let lost = Some(())
-            .filter(|()| self.members.is_sole_voter())
-            .map(|()| proposals.drop_after(last.raft_index));
-        // Answers to the questions that were asked so far may still come, and must not be taken for
-        // answers to new ones.
-        let barriers = self.barriers.reset();
-        let before = self.committed;
-        let core = RaftCore::again(settings, &recovered, reader, &self.core);
-        let mut anew = Replica {
-            proposals,
-            barriers,
-            bound: self.bound,
-            ..Replica::over(settings, &recovered, committed, core)
-        };
-        if saved.is_none() && !planted!("a full disk makes a term count as written") {
-            anew.core.inherit_unsaved_term(&self.core);
-        }
-        let settled = std::mem::take(&mut self.effects);
-        *self = anew;
-        self.effects.extend(
-            settled
-                .into_iter()
-                .filter(|effect| matches!(effect, Effect::Resolve(_, ProposalOutcome::Dropped))),
-        );
-        if committed != before {
-            self.effects.push_back(Effect::Commit(committed));
-        }
-        self.effects.extend(
-            lost.into_iter().flatten().map(|id| Effect::Resolve(id, ProposalOutcome::Dropped)),
-        );
-        Ok(())
-    }
-
-    /// Whether nothing is lost if the next tick comes together with the one after it. Every second
-    /// tick a leader sends heartbeats, and that they come in the same distance is all that matters.
+    /// Whether the next tick may come together with the one after it. A leader sends heartbeats
+    /// every second tick, and only their interval matters.
     pub(crate) fn can_wait_for_two_ticks(&self) -> bool {
         self.role_state.leader.is_some()
             && !self.core.is_about_to_campaign()
@@ -310,7 +185,7 @@ impl Replica {
         }
         let sole_candidate = self.members.is_sole_voter() && self.core.role() != RaftRole::Leader;
         if sole_candidate {
-            // Nobody else can lead: there is nothing to wait for but the disk (invariant 8).
+            // No other node can lead, so only the disk is waited for (invariant 8).
             if self.unsynced.is_empty() {
                 self.core.campaign();
             }
@@ -325,12 +200,12 @@ impl Replica {
         if let Some(context) = self.barriers.tick() {
             self.core.read_index(context);
         }
-        self.pace.tick(self.core.commit());
+        self.pacer.tick(self.core.commit());
         self.release();
     }
 
-    /// A message has arrived. Refusing it changes nothing; a refusal that proves this log wrong
-    /// ends the replica.
+    /// A message has arrived. A rejected message changes nothing, unless it proves this log wrong:
+    /// that ends the replica.
     pub(crate) fn handle_message(&mut self, message: Message) -> Result<(), MessageRejection> {
         if self.failed {
             return Ok(());
@@ -350,15 +225,15 @@ impl Replica {
         outcome
     }
 
-    /// A batch is to be appended; `body` continues the ledger. Its fate comes as
-    /// [`Effect::Resolve`]. False if it was not taken, and is lost.
+    /// Proposes a batch; `body` continues the log. Its outcome comes as [`Effect::Resolve`].
+    /// Returns false if the batch was not taken, and is dropped.
     pub(crate) fn handle_append(&mut self, id: BatchId, body: Bytes) -> bool {
         let bytes = body.len();
         let place = if self.failed { None } else { self.core.propose(body) };
         match place {
             Some((term, raft_index)) => {
                 self.proposals.push(id, term, raft_index);
-                self.pace.appended(bytes);
+                self.pacer.appended(bytes);
                 self.release();
             }
             None => self.effects.push_back(Effect::Resolve(id, ProposalOutcome::Dropped)),
@@ -366,8 +241,8 @@ impl Replica {
         place.is_some()
     }
 
-    /// A linearizable point is wanted. The answer comes as [`Effect::Barrier`], if a leader with a
-    /// quorum can be reached.
+    /// Begins a read barrier. It comes as [`Effect::Barrier`], if a leader with a quorum can be
+    /// reached.
     pub(crate) fn handle_barrier(&mut self, id: u64) {
         if planted!("a leader answers barriers by itself") && self.role_state.role == Role::Leader {
             return self.effects.push_back(Effect::Barrier(vec![id]));
@@ -375,7 +250,7 @@ impl Replica {
         self.barriers.wait(id);
     }
 
-    /// Nobody waits for this point any more.
+    /// Drops a barrier that is no longer waited for.
     pub(crate) fn forget_barrier(&mut self, id: u64) {
         self.barriers.forget(id);
     }
@@ -399,15 +274,15 @@ impl Replica {
     /// Messages to a peer were lost.
     pub(crate) fn handle_unreachable(&mut self, peer: NodeId) {
         if !self.failed {
-            self.pace.forget(peer);
+            self.pacer.forget(peer);
             self.core.unreachable(peer);
         }
     }
 
-    /// Whether the leadership can go to another voter.
+    /// Whether the leadership can be transferred to `to`.
     pub(crate) fn check_transfer(&self, to: NodeId) -> Result<(), TransferRejection> {
-        // Both: a leader that was deposed in this turn has not been announced as such, and raft-rs
-        // would pass the wish on to another node.
+        // Both are checked: a leader that was deposed in this turn is not announced as such yet,
+        // and raft-rs would forward the transfer to another node.
         if self.failed
             || self.role_state.role != Role::Leader
             || self.core.role() != RaftRole::Leader
@@ -420,21 +295,21 @@ impl Replica {
         Ok(())
     }
 
-    /// The leadership is to go to another voter. Until that has come to an end, no batch is taken.
+    /// Transfers the leadership to another voter. No batch is taken until the transfer has ended.
     pub(crate) fn handle_transfer(&mut self, to: NodeId) -> Result<(), TransferRejection> {
         self.check_transfer(to)?;
         self.core.transfer(to);
         Ok(())
     }
 
-    /// The storage has purged the head of the log, which now begins at `base`.
+    /// The storage has purged the head of the log, up to `base`.
     pub(crate) fn handle_purged(&mut self, base: Base) {
         if !planted!("the replica is not told of a purge") {
             self.core.purged(base);
         }
     }
 
-    /// The next effect. `None`: all is done until something happens.
+    /// The next effect. `None`: there is none until the next input.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
         loop {
             if let Some(effect) = self.effects.pop_front() {
@@ -443,45 +318,45 @@ impl Replica {
             if self.failed {
                 return None;
             }
-            if let Some(turn) = self.current_ready.take() {
-                self.finish(turn);
+            if let Some(ready) = self.current_ready.take() {
+                self.finish(ready);
                 self.follow_commit();
                 continue;
             }
             if let Some(context) = self.barriers.ask() {
                 self.core.read_index(context);
             }
-            // Before the messages of the turn: hosts wait for it, and a message to each peer takes
-            // longer than to wake them.
+            // Before the messages of the ready: hosts wait for the commit, and sending a message to
+            // each peer takes longer than waking them.
             self.publish_commit();
-            // A message of this turn may tell that this leader has committed a batch of its term,
-            // and whoever hears that takes it for ready (`leads_and_commits`).
+            // A message of this ready may carry the commit of a batch of this term, and its
+            // receiver then takes this leader for ready (`leads_and_commits`).
             if self.current_role_state().role == Role::Leader {
                 self.announce_role_state();
             }
-            match self.core.take_turn() {
-                Some(turn) => self.begin(turn),
+            match self.core.take_ready() {
+                Some(ready) => self.begin(ready),
                 None => self.follow_commit(),
             }
-            match self.core.take_fault() {
-                // What is under way is brought to its end first: then what is written is known.
-                Some(error) if error.is_temporary() => self.fetch_error = Some(error),
+            match self.core.take_read_error() {
+                // The current ready is finished first, so that it is known what is written.
+                Some(error) if error.is_temporary() => self.read_error = Some(error),
                 Some(error) => self.fail(format!("the log cannot be read: {error}")),
                 None => {}
             }
             if self.effects.is_empty() && self.current_ready.is_none() {
-                return self.fetch_error.take().map(Effect::FetchError);
+                return self.read_error.take().map(Effect::ReadFailed);
             }
         }
     }
 
-    /// Whether something was committed that others learn of only with the next batch, unless they
-    /// are told.
+    /// Whether a commit was not sent to the others yet. The next batch carries it, or
+    /// [`send_commit`](Self::send_commit).
     pub(crate) fn has_unsent_commit(&self) -> bool {
         !self.failed && !self.members.is_alone() && self.core.has_unsent_commit()
     }
 
-    /// Tells the others how far the ledger is committed.
+    /// Sends the commit index to the others.
     pub(crate) fn send_commit(&mut self) {
         if self.has_unsent_commit() {
             self.core.send_commit();
@@ -501,7 +376,7 @@ impl Replica {
         }
     }
 
-    /// Whether the leadership is being handed over.
+    /// Whether a leadership transfer is in progress.
     pub(crate) fn is_transferring(&self) -> bool {
         self.core.is_transferring()
     }
@@ -515,31 +390,30 @@ impl Replica {
         self.role_state.leader == Some(node) && self.committed.term == self.role_state.term
     }
 
-    /// What a storage should remember of this replica when it is closed in good order.
+    /// The hard state to save when the log is closed in good order.
     pub(crate) fn hard_state(&self) -> HardState {
         HardState { commit: self.committed.raft_index, ..self.core.hard_state() }
     }
 
-    /// The mark at the end of the log as far as it is written.
+    /// The log point at the end of the written log.
     pub(crate) fn last(&self) -> Option<LogPoint> {
         self.core.written_point(self.core.last_written())
     }
 
-    /// Where this node stands, as raft-rs sees it: what it has told or sent anybody is no more than
-    /// this.
+    /// Term and end of the log, as raft-rs has them. No message of this node has claimed more.
     pub(crate) fn peer_state(&self) -> PeerState {
         PeerState { term: self.core.term(), last: self.core.last() }
     }
 
-    /// A peer has lost what it acknowledged. It is sent again.
+    /// A peer has lost batches that it acknowledged. They are sent again.
     pub(crate) fn forget_acknowledged(&mut self, peer: NodeId) {
         if !self.failed {
-            self.pace.forget(peer);
+            self.pacer.forget(peer);
             self.core.forget_acknowledged(peer);
         }
     }
 
-    /// What the end of a log, (term, raft index), must reach before its node may lead: see
+    /// Sets the (term, raft index) that the end of a log must reach before its node may lead: see
     /// [`rejoin`]. `None` if this log reaches it.
     pub(crate) fn set_bound(&mut self, bound: Option<(u64, u64)>) {
         self.bound = bound;
@@ -549,15 +423,15 @@ impl Replica {
         self.bound
     }
 
-    /// Whether this log, as it is written, reaches its bound.
+    /// Whether the written log reaches its bound.
     pub(crate) fn has_reached_bound(&self) -> bool {
         let last = self.core.last_settled();
         let end = self.core.term_at(last).map(|term| (term, last));
         !self.failed && self.bound.is_some_and(|bound| end >= Some(bound))
     }
 
-    /// The other members, and up to which raft index each has acknowledged the log to this leader:
-    /// 0 if it has said nothing yet.
+    /// The other members, each with the raft index up to which it has acknowledged the log to this
+    /// leader: 0 if it has not responded yet.
     pub(crate) fn acknowledged(&self) -> Vec<(NodeId, u64)> {
         let Membership { voters, learners } = self.members.membership();
         let others =
@@ -565,8 +439,8 @@ impl Replica {
         others.map(|member| (*member, self.core.acknowledged(*member))).collect()
     }
 
-    /// Members that were moved forward since this was last asked: what they lacked is not kept
-    /// here.
+    /// Members that were sent a snapshot since the last call: the batches that they lack were
+    /// purged here.
     pub(crate) fn take_moved(&mut self) -> Vec<NodeId> {
         std::mem::take(&mut self.moved)
     }
@@ -587,15 +461,15 @@ impl Replica {
         self.core.leader_last_index()
     }
 
-    /// What each follower has, while this node leads, for a status to show. One that has confirmed
-    /// batch `in_step` is in step.
+    /// Visits the progress of each follower, while this node leads. One that has confirmed batch
+    /// `in_step` is in step.
     pub(crate) fn each_follower(&mut self, in_step: u64, each: impl FnMut(Follower)) {
         if !self.failed && self.role_state.role == Role::Leader {
             self.core.each_follower(in_step, each);
         }
     }
 
-    /// The newest batch that is shown as committed.
+    /// The newest batch that is published as committed.
     pub(crate) fn commit(&self) -> u64 {
         self.committed.raft_index
     }
@@ -604,68 +478,68 @@ impl Replica {
         self.members.membership()
     }
 
-    /// Puts out the effects of a turn: send first what may go at once, so that peers write while
-    /// this node does.
-    fn begin(&mut self, mut turn: CoreReady) {
-        // Whatever a message says, it says it in a term. A sole voter, for one, makes itself leader
-        // in the turn that carries its new term. If anything of that term left and the term was
-        // forgotten in a crash, it would lead the same term twice, with other batches.
-        let is_term_durable = turn.hard_state.is_none()
+    /// Queues the effects of a ready. Messages that need no sync go first, so that peers write
+    /// while this node does.
+    fn begin(&mut self, mut ready: CoreReady) {
+        // Every message has a term. A sole voter becomes leader in the ready that carries its new
+        // term. If a message of that term were sent and a crash then lost the term, the node would
+        // lead the same term twice, with other batches.
+        let is_term_durable = ready.hard_state.is_none()
             && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
         let is_term_durable =
             is_term_durable || planted!("a leader speaks before its term is durable");
         if is_term_durable {
-            self.send(std::mem::take(&mut turn.now));
+            self.send(std::mem::take(&mut ready.send_now));
         } else {
-            turn.later.append(&mut turn.now);
+            ready.send_after_sync.append(&mut ready.send_now);
         }
-        let moved = turn
+        let moved = ready
             .moved
             .iter()
             .map(|peer| NodeId::from(*peer))
             .filter(|peer| !self.moved.contains(peer));
         self.moved.extend(moved.collect::<Vec<_>>());
-        if let Some(base) = &turn.rebase {
-            self.effects.push_back(Effect::Rebase(base.clone()));
+        if let Some(base) = &ready.snapshot {
+            self.effects.push_back(Effect::InstallSnapshot(base.clone()));
         }
-        if !turn.batches.is_empty() || turn.hard_state.is_some() {
-            // After a crash the hard state may be there and the batches not, but those that they
-            // took the place of.
-            let before = turn.batches.first().map_or(u64::MAX, |first| first.raft_index() - 1);
+        if !ready.batches.is_empty() || ready.hard_state.is_some() {
+            // A crash may keep the hard state and lose the batches, so that the log still has the
+            // batches that they replaced.
+            let before = ready.batches.first().map_or(u64::MAX, |first| first.raft_index() - 1);
             let before = if planted!("a hard state speaks of the batches behind it") {
                 u64::MAX
             } else {
                 before
             };
             self.effects.push_back(Effect::Write {
-                batches: turn.batches.clone(),
-                hard_state: turn
+                batches: ready.batches.clone(),
+                hard_state: ready
                     .hard_state
                     .map(|new| HardState { commit: new.commit.min(before), ..new }),
                 commit: self.committed.raft_index,
             });
         }
-        self.current_ready = Some(turn);
+        self.current_ready = Some(ready);
     }
 
-    /// The writes of a turn have been carried out: raft-rs may read them, and what needs it is
-    /// synced.
-    fn finish(&mut self, mut turn: CoreReady) {
-        let number = turn.number;
-        let messages = std::mem::take(&mut turn.later);
-        for (context, raft_index) in turn.reads.drain(..) {
+    /// The writes of a ready were carried out: raft-rs may read them, and a sync is begun if one is
+    /// needed.
+    fn finish(&mut self, mut ready: CoreReady) {
+        let number = ready.number;
+        let messages = std::mem::take(&mut ready.send_after_sync);
+        for (context, raft_index) in ready.reads.drain(..) {
             self.barriers.confirm(&context, raft_index);
         }
-        let has_hard_state = turn.hard_state.is_some() && !planted!("a vote is not waited for");
+        let has_hard_state = ready.hard_state.is_some() && !planted!("a vote is not waited for");
         let counts_unsynced =
             self.counts_unsynced || planted!("batches count before they are synced");
         let needs_sync = has_hard_state
-            || turn.rebase.is_some()
-            || !(turn.batches.is_empty() || counts_unsynced);
-        if let Some(base) = &turn.rebase {
+            || ready.snapshot.is_some()
+            || !(ready.batches.is_empty() || counts_unsynced);
+        if let Some(base) = &ready.snapshot {
             self.members.replace(base.membership.clone());
         }
-        self.core.advance(turn);
+        self.core.advance(ready);
         if needs_sync {
             self.effects.push_back(Effect::Sync(number));
             self.unsynced.push_back(AwaitingSync {
@@ -685,7 +559,7 @@ impl Replica {
         }
     }
 
-    /// Publishes how far the ledger is committed, and all that follows from it.
+    /// Publishes the commit index, and everything that follows from it.
     fn follow_commit(&mut self) {
         self.publish_commit();
         let held = self.barriers.release(self.committed.raft_index);
@@ -693,7 +567,7 @@ impl Replica {
             self.effects.push_back(Effect::Barrier(held));
         }
         if self.core.role() != RaftRole::Leader {
-            self.pace.clear();
+            self.pacer.clear();
         }
         self.announce_role_state();
     }
@@ -703,12 +577,11 @@ impl Replica {
         if role_state != self.role_state {
             self.role_state = role_state;
             self.barriers.ask_again();
-            self.effects.push_back(Effect::Role(role_state));
+            self.effects.push_back(Effect::RoleChanged(role_state));
         }
     }
 
-    /// Publishes how far the ledger is committed, as far as it is written, and what became of
-    /// proposals.
+    /// Publishes the commit index, as far as the log is written, and resolves proposals.
     fn publish_commit(&mut self) {
         let commit = self.core.commit().min(self.core.last_settled());
         let commit = if planted!("a leader acknowledges before a quorum")
@@ -725,10 +598,10 @@ impl Replica {
                 self.effects.push_back(Effect::Commit(point));
             }
             let (core, effects) = (&self.core, &mut self.effects);
-            self.proposals.settle(
+            self.proposals.resolve(
                 commit,
                 |index| core.term_at(index),
-                |id, proposal_outcome| effects.push_back(Effect::Resolve(id, proposal_outcome)),
+                |id, outcome| effects.push_back(Effect::Resolve(id, outcome)),
             );
             if planted!("futures resolve before the commit is published") {
                 self.effects.push_back(Effect::Commit(point));
@@ -738,10 +611,10 @@ impl Replica {
 
     fn current_role_state(&self) -> RoleState {
         let term = self.core.term();
-        let ready =
+        let is_ready =
             self.committed.term == term || planted!("a leader is announced when it is elected");
         let (role, leader) = match self.core.role() {
-            RaftRole::Leader if ready => (Role::Leader, self.core.leader()),
+            RaftRole::Leader if is_ready => (Role::Leader, self.core.leader()),
             RaftRole::Leader | RaftRole::Candidate => (Role::Candidate, None),
             RaftRole::Follower if self.members.is_learner() => (Role::Learner, self.core.leader()),
             RaftRole::Follower => (Role::Follower, self.core.leader()),
@@ -749,23 +622,23 @@ impl Replica {
         RoleState { role, term, leader }
     }
 
-    /// Leaves out what is said again by a message behind it: a sync that covers many batches is
-    /// acknowledged once.
+    /// Sends messages, without those that a later one supersedes: a sync that covers many batches
+    /// is acknowledged once.
     fn send(&mut self, mut messages: Vec<Message>) {
         for at in (0..messages.len()).rev() {
             if messages[at + 1..].iter().any(|later| messages[at].is_superseded_by(later)) {
                 messages.remove(at);
             }
         }
-        let messages = self.pace.hold(messages, self.core.commit());
+        let messages = self.pacer.hold(messages, self.core.commit());
         if !messages.is_empty() {
             self.effects.push_back(Effect::Send(messages));
         }
     }
 
-    /// Sends what followers that lag may have by now.
+    /// Sends the delayed messages of lagging followers that are due.
     fn release(&mut self) {
-        let released = self.pace.release();
+        let released = self.pacer.release();
         if !released.is_empty() {
             self.effects.push_back(Effect::Send(released));
         }
@@ -773,7 +646,7 @@ impl Replica {
 
     fn fail(&mut self, reason: String) {
         self.failed = true;
-        // What is lost stays lost.
+        // Dropped proposals stay dropped.
         self.effects
             .retain(|effect| matches!(effect, Effect::Resolve(_, ProposalOutcome::Dropped)));
         self.effects.push_back(Effect::Fail(reason));

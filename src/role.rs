@@ -1,4 +1,4 @@
-//! What a node is to its group, who belongs to the group, and what a node tells of itself.
+//! Role of a node, membership of its group, and the status that hosts see.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::entry::NodeId;
 
-/// What a node is to its group at the moment.
+/// The role of a node in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {
@@ -76,7 +76,7 @@ fn sorted(ids: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
 /// The longest text that a node can [advertise](crate::Builder::advertise), in bytes.
 pub(crate) const ADVERTISED_BYTES_MAX: usize = 255;
 
-/// What is wrong with a text that is to be advertised, if anything is. It is written into logs and
+/// Checks a text that is to be advertised. It is written into logs and
 /// errors of other nodes, so it must not be able to forge lines there.
 pub(crate) fn check_advertised(text: &str) -> Result<(), String> {
     if text.len() > ADVERTISED_BYTES_MAX {
@@ -121,9 +121,9 @@ impl fmt::Display for Progress {
 /// | field | on the leader | on any other node |
 /// |---|---|---|
 /// | `advertised`, `refused` | of every member | of every member |
-/// | `heard` | of every member | of every member; steadily of the leader alone, for the others have nothing to say to it |
-/// | `reached` | of every member | of every member that it has tried to reach, or that has reached it |
-/// | `progress`, `end_index`, `in_flight_bytes` | of every member that has said what it has | of none |
+/// | `heard` | of every member | of every member; regularly of the leader alone |
+/// | `reached` | of every member | of members that it tried to reach, or that reached it |
+/// | `progress`, `end_index`, `in_flight_bytes` | of members that have responded | of none |
 ///
 /// A node that is stopped or has a fault knows nothing of `reached`, `heard`, `progress`,
 /// `end_index` and `in_flight_bytes` of others any more.
@@ -199,7 +199,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What refusals say, one text for each reason: peers that have it in common are named together.
+/// One text for each reason: peers that have it in common are named together.
 ///
 /// A transport hands over whole sentences, so two that differ only in the peer that they name have
 /// the same reason.
@@ -248,7 +248,7 @@ fn with_names(reason: &str, peers: &[NodeId]) -> String {
     }
 }
 
-/// A node's account of itself at one moment.
+/// The status of a node at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
@@ -256,7 +256,7 @@ pub struct Status {
     pub group: String,
     /// This node.
     pub id: NodeId,
-    /// What it is to its group.
+    /// Its role in the group.
     pub role: Role,
     /// The newest term that it knows of.
     pub term: u64,
@@ -302,7 +302,7 @@ pub struct Status {
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a
     /// panic. The text says what to do.
     pub fault: Option<String>,
-    /// Whether it was shut down: this is the last that it says of itself.
+    /// Whether it was shut down: this is its last status.
     pub stopped: bool,
 }
 
@@ -337,7 +337,8 @@ mod tests {
             (12, "this node refuses node 12: it is old; node 12 refuses this node: it is new"),
             (13, "this node refuses node 13: it is old; node 13 refuses this node: it is new"),
         ]);
-        let expected = "this node refuses nodes 1, 12 and 13, each of them because it is old; nodes 1, 12 and 13 refuse this node: it is new";
+        let expected = "this node refuses nodes 1, 12 and 13, each of them because it is old; \
+                        nodes 1, 12 and 13 refuse this node: it is new";
         assert_eq!(grouped(&of_them), [expected]);
     }
 

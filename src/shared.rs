@@ -1,4 +1,4 @@
-//! What host threads and the engine share: everything that a host reads without asking the engine.
+//! State shared by the engine and host threads: everything that a host reads without the engine.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::status::StatusCell;
 use crate::storage::{LogReader, Recovered, StorageError};
 use crate::watermark::Watermark;
 
-/// How much may wait to be handled: beyond it arriving messages are refused, as if the network had
-/// lost them.
+/// The most bytes of messages that wait for the engine. Further ones are dropped, as if the network
+/// had lost them.
 const INBOX_BYTES: u64 = 128 << 20;
 
-/// The largest message is let in beside many others, so it never waits until there are none.
+/// The largest message fits beside many others, so it need not wait until there are none.
 const _: () = assert!(Message::BYTES_MAX as u64 + (16 << 20) <= INBOX_BYTES);
 
 /// What a message counts in the inbox beyond its bytes and batches.
@@ -29,18 +29,17 @@ const INBOX_ENTRY_OVERHEAD: u64 = 256;
 
 /// See the [module](self).
 pub(crate) struct NodeShared {
-    /// The process with the node's threads. In a forked child nothing else of this is to be
-    /// touched.
+    /// The process with the threads of the node. In a forked child no other field may be used.
     pub(crate) home: Home,
     /// As the node was when it was opened.
     opened: Status,
-    /// What this node's host lets others know.
+    /// The text that this node advertises.
     advertised: Option<Arc<str>>,
     pub(crate) sequencer: Sequencer,
     pub(crate) watermark: Watermark,
     pub(crate) reader: Arc<dyn LogReader>,
     pub(crate) status: StatusCell,
-    /// What the engine knows of the other members, as of its last tick.
+    /// Progress of the other members, as of the last tick of the engine.
     pub(crate) members: MembersBoard,
     /// The index after the last entry of the log, committed or not.
     pub(crate) end_index: AtomicU64,
@@ -49,7 +48,7 @@ pub(crate) struct NodeShared {
 }
 
 impl NodeShared {
-    /// What a node shares when it has just been opened: a follower that knows no leader.
+    /// The state of a node that was just opened: a follower that knows no leader.
     ///
     /// # Errors
     /// If the recovered commit cannot be read.
@@ -125,8 +124,8 @@ impl NodeShared {
         members(membership, addresses, (self.opened.id, &self.advertised))
     }
 
-    /// In a forked child: who the node is, and why it does nothing there. All else may be locked,
-    /// by a thread that is not there.
+    /// The status. In a forked child: the id of the node, and the fork as its fault. Everything
+    /// else may be locked there, by a thread that does not exist.
     pub(crate) fn status(&self) -> Status {
         if !self.home.is_here() {
             return Status { fault: Some(FORKED.to_owned()), ..self.opened.clone() };
@@ -141,7 +140,7 @@ impl NodeShared {
         self.status.read(|status| status.fault.clone()).unwrap_or_default()
     }
 
-    /// What a barrier says that took longer than `timeout`.
+    /// The error of a barrier that took longer than `timeout`.
     pub(crate) fn barrier_timed_out(&self, timeout: Duration) -> BarrierError {
         let refused = self.status.read(|status| status.refused.clone());
         match refused.is_empty() {
@@ -150,7 +149,7 @@ impl NodeShared {
         }
     }
 
-    /// The parts of a status that move all the time are read when they are asked for.
+    /// Fills in the parts of a status that change all the time.
     pub(crate) fn refresh(&self, status: &mut Status) {
         let (end, position) = self.watermark.end_and_position();
         let base = self.reader.base().point;
@@ -178,8 +177,8 @@ impl NodeShared {
         }
     }
 
-    /// The payloads of the batches that were sent and not confirmed. What this node has sent before
-    /// it has written it is not looked up.
+    /// Payload bytes of the batches that were sent and not confirmed, as far as they are written
+    /// here.
     fn in_flight_to(&self, log: MemberLog) -> Option<u64> {
         if log.sent <= log.confirmed {
             return Some(0);
@@ -188,8 +187,8 @@ impl NodeShared {
         Some(sent.next_position.saturating_sub(confirmed.next_position))
     }
 
-    /// The mark after a batch. `None` if it is not kept, or cannot be read now: a status is no
-    /// reason to fail.
+    /// The log point after a batch. `None` if it is not kept, or cannot be read now: a status does
+    /// not fail.
     fn point(&self, raft_index: u64) -> Option<LogPoint> {
         self.reader.point(raft_index).ok().flatten()
     }
@@ -197,7 +196,7 @@ impl NodeShared {
 
 impl fmt::Debug for NodeShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("NodeShared")
             .field("group", &self.opened.group)
             .field("id", &self.opened.id)
             .finish_non_exhaustive()

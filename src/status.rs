@@ -1,5 +1,4 @@
-//! What a node says of itself, and who waits for it to say something else. Every change is made
-//! here.
+//! The current status of a node, and the threads and tasks that wait for a change of it.
 
 use std::task::{Poll, Waker};
 
@@ -8,7 +7,7 @@ use crate::primitives::{Condvar, Instant, Mutex};
 use crate::role::Status;
 use crate::wakers::{Wakers, wake_all};
 
-/// The newest status of one node. In a forked child nothing of it is to be touched.
+/// The newest status of one node. Not to be used in a forked child.
 pub(crate) struct StatusCell {
     current: Mutex<Current>,
     changed: Condvar,
@@ -28,7 +27,7 @@ impl StatusCell {
         StatusCell { current: Mutex::new(current), changed: Condvar::new(), home }
     }
 
-    /// Changes it, and wakes whoever waits, if it is another one afterwards.
+    /// Changes the status. If it differs afterwards, wakes all waiters.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Status) -> T) -> T {
         let mut current = self.current.lock();
         let before = current.status.clone();
@@ -48,8 +47,7 @@ impl StatusCell {
         read(&self.current.lock().status)
     }
 
-    /// Blocks until `find` finds what it looks for in a status and its version. `None` at
-    /// `deadline`.
+    /// Blocks until `find` returns `Some` for a status and its version. `None` at `deadline`.
     pub(crate) fn wait<T, F>(&self, deadline: Option<Instant>, mut find: F) -> Option<T>
     where
         F: FnMut(&Status, u64) -> Option<T>,
@@ -70,7 +68,7 @@ impl StatusCell {
         }
     }
 
-    /// The same for a task, which leaves its waker at `key` while there is nothing to be found.
+    /// The same for a task. While `find` returns `None`, its waker is registered at `key`.
     pub(crate) fn poll<T, F>(&self, waker: &Waker, key: &mut Option<u64>, find: F) -> Poll<T>
     where
         F: FnOnce(&Status, u64) -> Option<T>,

@@ -1,14 +1,14 @@
-//! The only file that spawns threads, and the only clock: it drives an engine, runs what the engine
-//! hands out, and joins everything at the end. A panic in any thread of a node ends that node's
-//! part in the group, never the host.
+//! The only file that spawns threads, and the clock of the engine: it runs an engine and its work,
+//! and joins all threads at the end. A panic in a thread of a node ends that node's part in the
+//! group, never the host.
 //!
-//! A node has four threads of its own, and those that its transport asks for:
+//! A node has four threads of its own, and those of its transport:
 //!
 //! | thread | what it does | where it waits |
 //! |---|---|---|
 //! | engine | [`Engine::turn`] | for an input or the next tick |
 //! | sync | waits for the newest sync, which covers those before it | for a sync |
-//! | chores | what the storage wants done in the background | for a chore |
+//! | tasks | background tasks of the storage | for a task |
 //! | roles | calls the host's observers, in order | for a change of role |
 
 use std::any::Any;
@@ -44,10 +44,10 @@ pub(crate) struct Threads {
     registry: Arc<ThreadRegistry>,
 }
 
-/// Who is at work.
+/// The running threads of a node, shared by all of them.
 struct ThreadRegistry {
     thread_list: Mutex<ThreadList>,
-    /// Signalled when a thread leaves the list of those who are at work.
+    /// Signalled when a thread ends its work.
     ended: Condvar,
     home: Home,
 }
@@ -55,12 +55,12 @@ struct ThreadRegistry {
 #[derive(Default)]
 struct ThreadList {
     handles: Vec<JoinHandle<()>>,
-    /// Those whose work has not ended, and who do not wait for the end of the others' themselves.
+    /// Threads whose work has not ended, without those that wait in `join` themselves.
     running: Vec<ThreadId>,
     engine: Option<ThreadId>,
-    /// The node is being shut down: nothing is granted any more.
+    /// The node is being shut down: no thread is spawned any more.
     closed: bool,
-    /// Tasks that wait until nobody is at work.
+    /// Tasks that wait until no thread is running.
     tasks: Wakers,
 }
 
@@ -78,14 +78,14 @@ impl ThreadRegistry {
     }
 }
 
-/// The far ends of an engine's [`WorkSenders`].
+/// The receiving ends of an engine's [`WorkSenders`].
 pub(crate) struct WorkReceivers {
     syncs: Receiver<SyncJob>,
     background_tasks: Receiver<BackgroundTask>,
     roles: Receiver<Status>,
 }
 
-/// A backstage, and what serves it once the threads run.
+/// The queues for work of an engine, both ends.
 pub(crate) fn work_channels() -> (WorkSenders, WorkReceivers) {
     let (syncs, sync_jobs) = unbounded();
     let (background_tasks, background_task_jobs) = unbounded();
@@ -107,11 +107,11 @@ impl Threads {
         Threads { group: group.into(), node, inputs, registry: Arc::new(registry) }
     }
 
-    /// How a transport gets threads.
+    /// The spawner for a transport.
     pub(crate) fn spawner(&self) -> Spawner {
         let (threads, detached) = (self.clone(), (self.group.clone(), self.node));
         Spawner::new(move |name, work| threads.spawn(&name, work).map(drop)).with_detached(
-            // Nobody joins it: what it does may take longer than a shutdown may.
+            // Not joined: its work may take longer than a shutdown may.
             move |name, work| {
                 let (group, node) = &detached;
                 let log_prefix = LogPrefix::new(group, *node);
@@ -124,20 +124,20 @@ impl Threads {
         )
     }
 
-    /// Starts the engine and those who serve it. They may spin for so long before they sleep. The
+    /// Starts the engine and its work threads, which may spin for `spin` before they sleep. The
     /// engine is dropped, and its storage closed, when its thread ends.
     pub(crate) fn start(
         &self,
         engine: Engine,
-        stagehands: WorkReceivers,
+        receivers: WorkReceivers,
         observers: Vec<Observer>,
         spin: Duration,
     ) -> io::Result<()> {
-        let WorkReceivers { syncs, background_tasks, roles } = stagehands;
+        let WorkReceivers { syncs, background_tasks, roles } = receivers;
         let inputs = self.inputs.clone();
         self.spawn("sync", Box::new(move || wait_for_syncs(&syncs, &inputs, spin)))?;
         self.spawn(
-            "chores",
+            "tasks",
             Box::new(move || background_tasks.iter().for_each(|background_task| background_task())),
         )?;
         self.spawn("roles", Box::new(move || notify_observers(&roles, &observers)))?;
@@ -146,9 +146,9 @@ impl Threads {
         Ok(())
     }
 
-    /// Waits for every thread to end, and grants no more. Every caller waits, not only the first:
-    /// when this returns, the storage is closed. One of the threads themselves does not wait for
-    /// its own end, nor does anyone wait for it while it waits here.
+    /// Waits for every thread to end; no more are spawned. Every caller waits, not only the first:
+    /// when this returns, the storage is closed. A thread of the node does not wait for its own
+    /// end, and no other caller waits for it while it waits here.
     pub(crate) fn join(&self) {
         let me = thread::current().id();
         self.registry.leave(me);
@@ -167,9 +167,8 @@ impl Threads {
         }
     }
 
-    /// What [`join`](Self::join) is to a thread: ready when every thread has ended its work, and
-    /// the storage is closed. Nothing is granted any more. While it is pending, `waker` is left
-    /// at `key`.
+    /// [`join`](Self::join) for a task: ready when every thread has ended its work, and the storage
+    /// is closed. No more threads are spawned. While it is pending, `waker` is registered at `key`.
     pub(crate) fn poll_ended(&self, waker: &Waker, key: &mut Option<u64>) -> Poll<()> {
         if !is_in_waker() {
             // An observer that waits for this does not wait for its own end.
@@ -195,8 +194,8 @@ impl Threads {
         }
     }
 
-    /// Whether the caller is the engine itself, which must not wait for its own doing. It runs code
-    /// of the host when it wakes a task.
+    /// Whether the caller is on the thread of the engine, which must not wait for itself. The
+    /// engine runs code of the host when it wakes a task.
     pub(crate) fn is_engine(&self) -> bool {
         self.registry.thread_list.lock().engine == Some(thread::current().id())
     }
@@ -217,7 +216,7 @@ impl Threads {
                 forbid_waits();
             }
             if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-                // Nobody listens any more once the engine is gone.
+                // The receiver is gone once the engine is.
                 let _ = inputs.send(Input::Panicked(format!(
                     "its {what} thread panicked: {}",
                     panic_text(&*panic)

@@ -1,4 +1,4 @@
-//! How a host follows what its node says of itself, from any moment on.
+//! Follows the status of a node.
 
 use std::fmt;
 use std::future::Future;
@@ -91,7 +91,7 @@ impl StatusWatch {
     }
 }
 
-/// What there is to give: a status and its version, or the end.
+/// The next status with its version, or the end.
 fn news(seen: u64, status: &Status, version: u64) -> Option<Option<(Status, u64)>> {
     match version > seen {
         true => Some(Some((status.clone(), version))),
@@ -147,7 +147,7 @@ pub(crate) fn wait_for_leader(shared: &NodeShared, timeout: Duration) -> Option<
     shared.status.wait(deadline, |status, _| leader(status)).flatten()
 }
 
-/// The leader, or that this node will never know of one.
+/// The leader, or `Some(None)` if this node will never know of one.
 fn leader(status: &Status) -> Option<Option<NodeId>> {
     match status.stopped || status.fault.is_some() {
         true => Some(None),

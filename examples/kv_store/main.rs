@@ -2,16 +2,19 @@
 //! amounts to.
 //!
 //! ```text
-//! cargo run --release --example kv_store                      a tour: three nodes, one of them dies and comes back
-//! cargo run --release --example kv_store -- --interactive     the same three nodes, and a prompt
-//! cargo run --release --example kv_store -- --node 1 --peers 1=127.0.0.1:7001,2=127.0.0.1:7002,3=127.0.0.1:7003 --dir /tmp/kv-1
-//!                                                             one real node; start the other two in terminals of their own
+//! # a tour: three nodes, one of them dies and comes back
+//! cargo run --release --example kv_store
+//! # the same three nodes, and a prompt
+//! cargo run --release --example kv_store -- --interactive
+//! # one real node; start the other two in terminals of their own
+//! cargo run --release --example kv_store -- --node 1 --dir /tmp/kv-1 \
+//!     --peers 1=127.0.0.1:7001,2=127.0.0.1:7002,3=127.0.0.1:7003
 //! ```
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `map.rs` | commands, and the map that they amount to when they are replayed in order |
-//! | `node.rs` | one node: a ledger and its map; how to write, and how to read without being stale |
+//! | `node.rs` | one node: a ledger and its map; how to write, and how to read what is not stale |
 //! | `cluster.rs` | three nodes in this process; what a client does when the leader goes away |
 //! | `tour.rs` | the tour |
 //! | `prompt.rs` | the prompt |

@@ -1,5 +1,4 @@
-//! The calls of a host that must not block: for each that waits for the node, one that gives a
-//! future.
+//! Calls that do not block: for each call that waits for the node, one that returns a future.
 //!
 //! None of them needs a runtime or a thread of its own: the engine wakes the task. None keeps the
 //! node running, and each can be dropped at any moment.
@@ -133,7 +132,7 @@ impl DLedger {
     /// As those of [`shutdown`](Self::shutdown).
     pub fn shutdown_async(&self) -> ShutdownFuture {
         let hand_over = Some(self.node.handover_timeout);
-        // Whoever finds no engine any more finds a node that is closed.
+        // If the engine is gone, the node is closed.
         let stop = |reply| Command::Stop { hand_over, reply };
         let response = self.ask(|| ShutdownError::Forked, || Ok(()), stop);
         ShutdownFuture { response, outcome: None, threads: self.node.threads.clone(), key: None }

@@ -45,7 +45,8 @@ fn under_random_schedules(name: &str, test: impl Fn() + Send + Sync + 'static) {
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
             eprintln!(
-                "{name} failed. Again: DLEDGER_SEED={seed} DLEDGER_SCHEDULES=1 tests/threads/run.sh shuttle {name}"
+                "{name} failed. Again: DLEDGER_SEED={seed} DLEDGER_SCHEDULES=1 \
+                 tests/threads/run.sh shuttle {name}"
             );
             resume_unwind(panic);
         }

@@ -1,10 +1,10 @@
-//! A backup of what this node shows as committed, whatever became of its replica.
+//! Backups of what this node has published as committed. They need no working replica.
 
 use super::Engine;
 use crate::storage::{BackupError, PendingBackup};
 
 impl Engine {
-    /// Begins one. Whoever asked writes it, on a thread of their own.
+    /// Begins a backup. The caller writes it, on its own thread.
     pub(super) fn begin_backup(&mut self) -> Result<Box<dyn PendingBackup>, BackupError> {
         if self.stopped {
             return Err(BackupError::Stopped);

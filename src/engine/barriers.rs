@@ -1,20 +1,10 @@
-//! Linearizable points that hosts have asked for.
+//! Barriers that hosts wait for.
 
 use std::time::Duration;
 
 use super::Engine;
+use super::requests::{Answer, PendingBarrier};
 use crate::error::BarrierError;
-use crate::reply::Reply;
-
-/// A barrier under way.
-pub(super) struct PendingBarrier {
-    /// Since when, and how long it may take. Without that its asker gives up by itself.
-    limit: Option<(Duration, Duration)>,
-    reply: Answer,
-}
-
-/// How a barrier is answered.
-type Answer = Reply<Result<u64, BarrierError>>;
 
 impl Engine {
     pub(super) fn begin_barrier(&mut self, id: u64, timeout: Option<Duration>, reply: Answer) {
@@ -29,7 +19,7 @@ impl Engine {
         }
     }
 
-    /// The asker no longer waits.
+    /// The caller no longer waits.
     pub(super) fn forget_barrier(&mut self, id: u64) {
         self.barriers.remove(&id);
         self.replica.forget_barrier(id);
@@ -44,7 +34,7 @@ impl Engine {
         }
     }
 
-    /// Ends those that have taken too long: a task has no clock.
+    /// Resolves barriers that have timed out. The engine does it, since a task has no clock.
     pub(super) fn expire_barriers(&mut self) {
         let now = self.now.elapsed;
         let is_late = |_: &u64, barrier: &mut PendingBarrier| match barrier.limit {
@@ -58,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// This node answers no more of them.
+    /// Resolves all barriers with `error`.
     pub(super) fn refuse_barriers(&mut self, error: &BarrierError) {
         for barrier in std::mem::take(&mut self.barriers).into_values() {
             barrier.reply.send(Err(error.clone()));

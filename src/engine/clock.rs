@@ -1,23 +1,23 @@
-//! Warns of timestamps that lie in the future.
+//! Warns of timestamps in the future.
 //!
-//! Timestamps never decrease along a ledger. So once a leader's clock was far ahead, every later
-//! entry bears that time until clocks have caught up with it, whoever leads.
+//! Timestamps never decrease along a log. So once the clock of a leader was far ahead, every later
+//! entry has that timestamp until the clocks have caught up with it, whichever node leads.
 
 use super::Engine;
 
-/// So far may the newest timestamp of the ledger lie ahead of this node's clock, in milliseconds.
+/// How far the newest timestamp may be ahead of the clock of this node without a warning, in ms.
 const AHEAD_MS_MAX: u64 = 60_000;
 
 impl Engine {
-    /// Called once a tick, also at the first: so it is said at the opening, and when it happens.
+    /// Called once a tick, from the first on: so it warns at the opening, and when it happens.
     pub(super) fn watch_clock(&mut self) {
         let newest = self.replica.newest_timestamp();
         let is_ahead = newest > self.now.unix_ms.saturating_add(AHEAD_MS_MAX);
         if is_ahead && !self.warned_of_clock {
             log::warn!(
-                "group {} node {}: the newest entry bears the time {newest} ms since 1970, and this \
-                 node's clock says {}, {} s earlier. Every later entry bears that time until the clock \
-                 reaches it: correct the clocks of all nodes",
+                "group {} node {}: the newest entry bears the time {newest} ms since 1970, and \
+                 this node's clock says {}, {} s earlier. Every later entry bears that time until \
+                 the clock reaches it: correct the clocks of all nodes",
                 self.settings.replica.group,
                 self.settings.replica.node,
                 self.now.unix_ms,

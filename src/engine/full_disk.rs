@@ -1,14 +1,14 @@
-//! What a node does that has no room on its disk, or no descriptor or memory left: it steps back,
-//! and takes part again when there is some.
+//! A full disk, or a lack of file descriptors or memory: the node gives up the leadership, and
+//! takes part again once writes succeed.
 
 use super::Engine;
 use crate::storage::{HardState, StorageError};
 
 impl Engine {
-    /// The disk is full, or the process lacks something else. What raft-rs took and could not be
-    /// written was never promised to anyone, so the replica begins anew from what is written, as
-    /// after a crash: as a follower, without losing sight of the proposals that peers may have. For
-    /// an election timeout it votes and serves reads, but takes no batches and does not campaign.
+    /// Restarts the replica from the log as it is written, as after a crash. Whatever raft-rs took
+    /// and the disk did not was never acknowledged. The replica restarts as a follower and keeps
+    /// its proposals, which peers may hold. For an election timeout it votes and serves reads, but
+    /// takes no batches and does not campaign.
     pub(super) fn restart_when_full(
         &mut self,
         full: &StorageError,
@@ -19,7 +19,7 @@ impl Engine {
             self.settings.replica.group,
             self.settings.replica.node
         );
-        // raft-rs takes all that a log holds at its start for durable.
+        // At its start raft-rs takes everything in the log for durable.
         let durable = if planted!("a replica begins anew on what is not durable") {
             Ok(())
         } else {
@@ -33,7 +33,7 @@ impl Engine {
             self.shared.reader.clone(),
         )?;
         self.epoch += 1;
-        self.full = true;
+        self.is_paused = true;
         self.retry_ticks = self.settings.replica.election_ticks;
         for id in self.barriers.keys() {
             self.replica.handle_barrier(*id);
@@ -46,17 +46,16 @@ impl Engine {
     }
 
     /// A batch was written.
-    pub(super) fn note_room(&mut self) {
+    pub(super) fn clear_disk_full(&mut self) {
         if self.disk_full_reason.take().is_some() {
             self.shared.status.change(|status| status.full = None);
             self.inform("can write again, and takes part as before");
         }
     }
 
-    /// After an election timeout the replica takes part again. If there still is no room, the next
-    /// write tells.
+    /// Takes part again after an election timeout. If the disk is still full, the next write fails.
     pub(super) fn wait_for_space(&mut self) {
         self.retry_ticks -= 1;
-        self.full = self.retry_ticks > 0;
+        self.is_paused = self.retry_ticks > 0;
     }
 }

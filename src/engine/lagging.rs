@@ -7,13 +7,10 @@
 
 use std::time::Duration;
 
-use super::Engine;
-use crate::batch::LogPoint;
 use crate::entry::NodeId;
-use crate::role::Role;
 
 /// How often followers are looked at. Who has what was committed one look before is level.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LAGS_AFTER: Duration = Duration::from_secs(2);
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -21,12 +18,12 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Followers {
     list: Vec<Follower>,
-    next_look: Duration,
+    pub(super) next_look: Duration,
     /// What was committed at the last look.
-    commit: u64,
+    pub(super) commit: u64,
 }
 
-struct Follower {
+pub(super) struct Follower {
     node: NodeId,
     level_at: Duration,
     /// What was told of a lag that is not over: when, and what the follower had then.
@@ -38,14 +35,14 @@ struct Follower {
 
 /// What is to be told of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
+pub(super) enum News {
     Lags,
     CatchesUp,
     HasCaughtUp,
 }
 
 impl Followers {
-    fn of(&mut self, node: NodeId, now: Duration) -> &mut Follower {
+    pub(super) fn of(&mut self, node: NodeId, now: Duration) -> &mut Follower {
         let at = self.list.iter().position(|follower| follower.node == node).unwrap_or_else(|| {
             let zero = Duration::ZERO;
             self.list.push(Follower {
@@ -63,7 +60,7 @@ impl Followers {
 
 impl Follower {
     /// It has acknowledged the log up to `has`, and had to up to `commit` to be level.
-    fn look(&mut self, has: u64, commit: u64, now: Duration) -> Option<News> {
+    pub(super) fn look(&mut self, has: u64, commit: u64, now: Duration) -> Option<News> {
         if has >= commit {
             self.level_at = now;
             return self.told.take().map(|_| {
@@ -81,63 +78,12 @@ impl Follower {
     }
 
     /// It was moved forward. Whether that is to be told.
-    fn is_move_news(&mut self, now: Duration) -> bool {
+    pub(super) fn is_move_news(&mut self, now: Duration) -> bool {
         let is_news = now >= self.move_at;
         if is_news {
             self.move_at = now + TOLD_EVERY;
         }
         is_news
-    }
-}
-
-impl Engine {
-    /// Called once a tick.
-    pub(super) fn watch_followers(&mut self) {
-        let (now, moved) = (self.now.elapsed, self.replica.take_moved());
-        if self.stands_still() || self.replica.role_state().role != Role::Leader {
-            self.telling.followers = Followers::default();
-            return;
-        }
-        for node in moved {
-            if self.telling.followers.of(node, now).is_move_news(now) {
-                let first = self.shared.reader.base().point.next_index;
-                self.inform(&format!("moves node {node} forward: what it lacks was purged here, and its log begins anew at entry {first}"));
-            }
-        }
-        if now < self.telling.followers.next_look {
-            return;
-        }
-        self.telling.followers.next_look = now + LOOK_EVERY;
-        let committed = self.replica.committed();
-        let commit = std::mem::replace(&mut self.telling.followers.commit, committed.raft_index);
-        for (node, has) in self.replica.acknowledged() {
-            if let Some(news) = self.telling.followers.of(node, now).look(has, commit, now) {
-                self.tell_follower(node, news, has, &committed);
-            }
-        }
-    }
-
-    fn tell_follower(&self, node: NodeId, news: News, has: u64, committed: &LogPoint) {
-        let lacks = || match self.shared.reader.point(has) {
-            _ if has == 0 => "it has said nothing to this leader yet".to_owned(),
-            Ok(Some(point)) => {
-                let (entries, bytes) = (
-                    committed.next_index.saturating_sub(point.next_index),
-                    committed.next_position.saturating_sub(point.next_position),
-                );
-                format!(
-                    "it has what lies below entry {}, and lacks {entries} committed entries ({bytes} bytes)",
-                    point.next_index
-                )
-            }
-            // It lies before the begin of this log, or cannot be read at present.
-            _ => format!("it lacks what was committed since batch {has}"),
-        };
-        match news {
-            News::Lags => self.inform(&format!("node {node} lags: {}", lacks())),
-            News::CatchesUp => self.inform(&format!("node {node} catches up: {}", lacks())),
-            News::HasCaughtUp => self.inform(&format!("node {node} has caught up")),
-        }
     }
 }
 

@@ -7,119 +7,19 @@
 //! at work does not wake who watches it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Engine;
+use super::contacts::{Contact, Contacts};
 use crate::entry::NodeId;
-use crate::members::{MemberLog, MemberNumbers};
-use crate::role::{Member, Progress, Role};
+use crate::members::MemberNumbers;
+use crate::role::{Member, Role};
 use crate::transport::TransportEvent;
 
-/// A member that is heard is reached if nothing that was sent to it was lost for so long: longer
-/// than a transport takes from one attempt to connect to the next.
-const WHOLE_AFTER: Duration = Duration::from_secs(2);
-
-/// Commits that are remembered, and how many of them pass in an election timeout.
-const COMMITS: usize = 3;
-const COMMITS_PER_TIMEOUT: usize = 2;
-
-/// See the [module](self).
-#[derive(Default)]
-pub(super) struct Contacts {
-    others: Vec<Contact>,
-    /// What was committed at the last beginnings of half an election timeout, newest first.
-    commits: [u64; COMMITS],
-    ticks: usize,
-}
-
-/// What is known of one other member.
-struct Contact {
-    id: NodeId,
-    /// When a message of it arrived last, or it was met.
-    heard: Option<Duration>,
-    /// When something that was sent to it was lost last, or its connection. Forgotten when another
-    /// connection is made.
-    lost: Option<Duration>,
-    advertised: Option<Arc<str>>,
-    log: Option<MemberLog>,
-    reached: Option<bool>,
-    progress: Option<Progress>,
-}
-
-impl Contact {
-    fn new(id: NodeId) -> Contact {
-        Contact {
-            id,
-            heard: None,
-            lost: None,
-            advertised: None,
-            log: None,
-            reached: None,
-            progress: None,
-        }
-    }
-
-    /// Whether messages get there, as far as is known.
-    fn is_reached(&self) -> Option<bool> {
-        match (self.lost, self.heard) {
-            (None, None) => None,
-            (None, Some(_)) => Some(true),
-            // It may be heard where it is not reached: each way has a connection of its own.
-            (Some(lost), heard) => Some(heard > Some(lost + WHOLE_AFTER)),
-        }
-    }
-
-    /// How far it has come. It falls behind when it lacks what is older than an election timeout,
-    /// and is in step again when it has what is older than half of one.
-    fn progress(&self, is_moved: bool, commits: &[u64; COMMITS]) -> Option<Progress> {
-        if self.reached == Some(false) {
-            return None;
-        }
-        if is_moved {
-            return Some(Progress::MovedForward);
-        }
-        let [_, younger, older] = *commits;
-        let bound = if self.progress == Some(Progress::InStep) { older } else { younger };
-        Some(if self.log?.confirmed >= bound { Progress::InStep } else { Progress::CatchingUp })
-    }
-}
-
-impl Contacts {
-    fn find(&mut self, id: NodeId) -> Option<&mut Contact> {
-        self.others.iter_mut().find(|contact| contact.id == id)
-    }
-
-    fn advertised(&self, id: NodeId) -> Option<Arc<str>> {
-        self.others.iter().find(|contact| contact.id == id)?.advertised.clone()
-    }
-
-    /// Remembers how far the ledger is committed, twice in an election timeout. Returns what a
-    /// follower has that is in step.
-    fn note_commit(&mut self, commit: u64, election_ticks: usize) -> u64 {
-        if self.ticks == 0 {
-            let [newest, younger, _] = self.commits;
-            self.commits = [commit, newest, younger];
-        }
-        self.ticks = (self.ticks + 1) % election_ticks.div_ceil(COMMITS_PER_TIMEOUT).max(1);
-        self.commits[1]
-    }
-
-    /// Puts what is known of the others into the status.
-    fn show(&self, members: &mut [Member]) {
-        for contact in &self.others {
-            if let Some(member) = members.iter_mut().find(|member| member.id == contact.id) {
-                member.advertised.clone_from(&contact.advertised);
-                (member.reached, member.progress) = (contact.reached, contact.progress);
-            }
-        }
-    }
-}
-
 impl Engine {
-    /// Takes what an arrival tells of a member.
-    pub(super) fn note_contact(&mut self, arrival: &TransportEvent) {
+    /// Takes what an event tells of a member.
+    pub(super) fn note_contact(&mut self, event: &TransportEvent) {
         let now = Some(self.now.elapsed);
-        match arrival {
+        match event {
             TransportEvent::Message(message) => {
                 if let Some(contact) = self.contact(message.from()) {
                     contact.heard = now;
@@ -176,7 +76,7 @@ impl Engine {
         if self.contacts.others.is_empty() {
             return;
         }
-        let leads = self.is_at_work() && self.replica.role_state().role == Role::Leader;
+        let leads = self.is_active() && self.replica.role_state().role == Role::Leader;
         let in_step =
             self.contacts.note_commit(self.replica.commit(), self.settings.replica.election_ticks);
         let Contacts { others, commits, .. } = &mut self.contacts;
@@ -227,7 +127,7 @@ impl Engine {
     pub(super) fn shown_members(&mut self) -> Vec<Member> {
         let takes_part = self.fault.is_none() && !self.stopped;
         let leads =
-            takes_part && self.is_at_work() && self.replica.role_state().role == Role::Leader;
+            takes_part && self.is_active() && self.replica.role_state().role == Role::Leader;
         for contact in &mut self.contacts.others {
             contact.reached = contact.reached.filter(|_| takes_part);
             contact.progress = contact.progress.filter(|_| leads);

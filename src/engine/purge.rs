@@ -1,27 +1,19 @@
-//! Giving up the head of the log: at the wish of a host, or all of it, to begin anew at the
-//! leader's first retained entry.
+//! Head truncation: a purge by a host, and the install of a snapshot.
 //!
-//! A segment goes only once what follows it is durable, and its file only once it is durable that
-//! the log does without it. So a purge syncs what was not synced yet, changes the state, and syncs
-//! that: nobody need append for the files to go.
+//! A segment is purged only once the batches after it are durable, and its file is deleted only
+//! once the new base is durable. So a purge syncs first, then changes the base, and syncs that. The
+//! files go without another append.
 
 use super::Engine;
+use super::requests::PendingPurge;
 use crate::error::PurgeError;
 use crate::reply::Reply;
 use crate::storage::Base;
 
-/// A purge that waits until what it needs is durable.
-pub(super) struct PendingPurge {
-    /// The count of that sync.
-    sync: u64,
-    index: u64,
-    reply: Reply<Result<u64, PurgeError>>,
-}
-
 impl Engine {
-    /// Begins the log anew at `base`, the first batch that the leader keeps: what this node still
-    /// lacked before it is kept by nobody that could send it. Readers there find
-    /// [`Purged`](crate::ReadError::Purged), as after a purge.
+    /// Resets the log to `base`, in front of the first batch that the leader keeps: the leader has
+    /// purged the batches that this node lacks before it. Readers get
+    /// [`Purged`](crate::ReadError::Purged) there, as after a purge.
     pub(super) fn move_forward(&mut self, base: &Base) {
         let (first, end) =
             (self.shared.reader.base().point.next_index, self.shared.watermark.end());
@@ -36,7 +28,7 @@ impl Engine {
         self.after_write(written, None);
     }
 
-    /// Purges at once if all that was written is being synced, or else when it is durable.
+    /// Purges at once if a sync of all writes was begun. Otherwise syncs first.
     pub(super) fn begin_purge(&mut self, index: u64, reply: Reply<Result<u64, PurgeError>>) {
         if !self.dirty || self.check_purge().is_err() {
             return reply.send(self.purge(index));
@@ -45,14 +37,14 @@ impl Engine {
         self.purges.push(PendingPurge { sync: self.syncs, index, reply });
     }
 
-    /// Purges what waited for this sync.
+    /// Carries out the purges that waited for this sync.
     pub(super) fn end_purges(&mut self, sync: u64) {
         for purge in self.purges.extract_if(.., |purge| purge.sync <= sync).collect::<Vec<_>>() {
             purge.reply.send(self.purge(purge.index));
         }
     }
 
-    /// This node purges no more.
+    /// Rejects all waiting purges.
     pub(super) fn refuse_purges(&mut self) {
         let refusal = self.check_purge().err().unwrap_or(PurgeError::Stopped);
         for purge in std::mem::take(&mut self.purges) {
@@ -61,7 +53,7 @@ impl Engine {
     }
 
     fn check_purge(&self) -> Result<(), PurgeError> {
-        match (&self.fault, self.why_it_stands_still()) {
+        match (&self.fault, self.suspension_reason()) {
             _ if self.stopped => Err(PurgeError::Stopped),
             (Some(reason), _) => Err(PurgeError::Failed { reason: reason.clone() }),
             (_, Some(reason)) => Err(PurgeError::Failed { reason }),
@@ -69,8 +61,8 @@ impl Engine {
         }
     }
 
-    /// Gives up the log below `index`, as far as it is committed and whole segments allow. Returns
-    /// the first index that is kept.
+    /// Purges the log below `index`, as far as it is committed, in whole segments. Returns the
+    /// first index that is kept.
     fn purge(&mut self, index: u64) -> Result<u64, PurgeError> {
         self.check_purge()?;
         let before = self.shared.reader.base();
@@ -85,7 +77,7 @@ impl Engine {
         let base = self.shared.reader.base();
         let first = base.point.next_index;
         if base != before {
-            self.tell_purged(before.point.next_index, first);
+            self.report_purged(before.point.next_index, first);
             self.begin_sync(0);
             self.replica.handle_purged(base);
         }

@@ -15,6 +15,6 @@ impl Engine {
 
     /// Whether followers wait for batches that must be read: then the next turn comes at once.
     pub(super) fn owes_reading(&self) -> bool {
-        self.is_at_work() && self.replica.owes_reading()
+        self.is_active() && self.replica.owes_reading()
     }
 }

@@ -1,78 +1,39 @@
-//! A node whose log is not complete: it asks every other member where it stands, and takes no part
-//! before it knows what it owes.
+//! A node whose log is not complete asks every other member for its state, and takes no part before
+//! all of them have responded.
 //!
-//! While [`Engine::rejoin`] is there, the replica stands still, as it does for a repair. Afterwards
-//! it follows as ever, with a bound on who may lead with its help, until its log reaches that. Why
-//! this is enough: see [`rejoin`](crate::replica::rejoin).
+//! While [`Engine::rejoin`] is set, the replica is suspended, as during a repair. Then it follows
+//! as usual, but until its log reaches a bound it neither leads nor votes for a log below the
+//! bound. Why this is enough: see [`rejoin`](crate::replica::rejoin).
 
 use super::Engine;
+use super::rejoin_state::Loss;
+use super::requests::StateRequest;
 use crate::batch::LogPoint;
 use crate::entry::NodeId;
 use crate::message::{NoState, PeerState, RepairBody, RepairMessage};
 use crate::replica::rejoin::Rejoin;
-use crate::storage::{DirectoryIdentity, HardState, Recovered, Storage, StorageError};
-
-/// Marks a log in which nothing ever happened as one that is not complete: it takes the place of
-/// one that was lost. Says whether it is one.
-///
-/// # Errors
-/// If that cannot be made durable.
-pub(crate) fn rejoin_empty(
-    storage: &mut dyn Storage,
-    recovered: &mut Recovered,
-) -> Result<bool, StorageError> {
-    let HardState { term, vote, .. } = recovered.hard_state;
-    let is_empty = recovered.last == LogPoint::INITIAL
-        && (term, vote) == (LogPoint::INITIAL.term, None)
-        && recovered.corruption.is_empty();
-    if is_empty && recovered.identity.complete {
-        recovered.identity = storage.set_complete(false)?;
-        recovered.peers.clear();
-        storage.begin_sync().wait()?;
-    }
-    Ok(is_empty)
-}
-
-/// What became of a loss that this node has learned of since it began.
-#[derive(Default)]
-pub(super) struct Loss {
-    /// It must be written down before anything else happens.
-    is_owed: bool,
-    /// It is, and nobody else has ever opened the directory that the node speaks from now.
-    is_noted: bool,
-}
-
-/// A member that asked where this node stands, and is told when that is durable.
-pub(super) struct StateRequest {
-    from: NodeId,
-    number: u64,
-    state: PeerState,
-    /// The life of the replica that stood so, and the count of the sync that makes it durable, if
-    /// that was begun.
-    epoch: u64,
-    sync: Option<u64>,
-}
+use crate::storage::{DirectoryIdentity, HardState, StorageError};
 
 impl Engine {
-    /// What was learned about this node proves that its log is not what it was. That is remembered
-    /// before anything else happens.
-    pub(super) fn disown_log(&mut self, why: &str) {
+    /// Marks the log as not complete, since a message proved that it has lost something. The mark
+    /// is made durable before anything else happens.
+    pub(super) fn declare_incomplete(&mut self, why: &str) {
         let node = self.settings.replica.node;
         log::error!("group {} node {node}: {why}", self.settings.replica.group);
-        self.loss.is_owed |= self.identity.complete;
+        self.loss.is_unrecorded |= self.identity.complete;
         self.begin_rejoin();
-        self.note_loss(why);
+        self.record_loss(why);
     }
 
-    /// Remembers that the log is not complete. Says whether that is done: if there is no room for
-    /// it now, the node stands still meanwhile.
-    fn note_loss(&mut self, why: &str) -> bool {
-        if !self.loss.is_owed {
+    /// Makes durable that the log is not complete. Returns whether that is done. If the disk is
+    /// full, the node stays suspended and tries again.
+    fn record_loss(&mut self, why: &str) -> bool {
+        if !self.loss.is_unrecorded {
             return true;
         }
-        match self.point_incomplete() {
+        match self.mark_incomplete() {
             Ok(()) => {
-                self.loss = Loss { is_owed: false, is_noted: true };
+                self.loss = Loss { is_unrecorded: false, is_recorded: true };
                 self.shared.status.change(|status| status.full = None);
             }
             // Tried once more at the next tick.
@@ -81,26 +42,29 @@ impl Engine {
             }
             Err(error) => self.fail(&format!("{why}; and that could not be noted: {error}")),
         }
-        !self.loss.is_owed
+        !self.loss.is_unrecorded
     }
 
-    /// A peer has met a later opening of this data directory. It says so once, and lets nobody in
-    /// that speaks from there: also one whose log is known not to be complete speaks from another
-    /// one from now on. What was said of the one before that comes late.
-    pub(super) fn handle_outlived(&mut self, peer: NodeId) {
+    /// A peer knows a later opening of this data directory, so this is an older copy of it. The
+    /// peer refuses this directory id from now on, so the node takes a new one, also if its log is
+    /// already marked as not complete. Late reports about the id before are ignored.
+    pub(super) fn handle_outdated_directory(&mut self, peer: NodeId) {
         if self.repair.is_some() {
-            self.outlived = Some(peer);
+            self.outdated_by = Some(peer);
         } else if self.fault.is_none()
             && !self.stopped
-            && !self.loss.is_noted
+            && !self.loss.is_recorded
             && !planted!("a node that was outlived goes on")
         {
-            self.loss.is_owed = true;
-            self.disown_log(&format!("node {peer} has met a later opening of this data directory, which is an older copy of it"));
+            self.loss.is_unrecorded = true;
+            self.declare_incomplete(&format!(
+                "node {peer} has met a later opening of this data directory, which is an older \
+                 copy of it"
+            ));
         }
     }
 
-    fn point_incomplete(&mut self) -> Result<(), StorageError> {
+    fn mark_incomplete(&mut self) -> Result<(), StorageError> {
         let identity = self.storage.set_complete(false)?;
         self.storage.begin_sync().wait()?;
         self.identity = identity;
@@ -108,52 +72,52 @@ impl Engine {
         Ok(())
     }
 
-    /// From now on the replica stands still. Nothing that it has asked a sync for counts any more.
+    /// Suspends the replica. Its syncs in progress do not count any more.
     pub(super) fn begin_rejoin(&mut self) {
         let settings = &self.settings.replica;
         let rejoin = Rejoin::new(
             settings.node,
             self.replica.membership(),
-            self.next_question,
+            self.next_request_id,
             settings.election_ticks,
         );
-        self.telling.rejoin(self.now.elapsed);
+        self.rejoin_report.written(self.now.elapsed);
         self.warn(&rejoin.account());
         self.rejoin = Some(rejoin);
         self.epoch += 1;
-        self.asked.clear();
+        self.state_requests.clear();
         self.shared.sequencer.close(self.refusal());
-        self.tell_rejoin();
+        self.publish_rejoin();
         self.announce_absence();
     }
 
     pub(super) fn tick_rejoin(&mut self) {
-        if self.rejoin.is_some() && !self.note_loss("its log is not complete") {
+        if self.rejoin.is_some() && !self.record_loss("its log is not complete") {
             return;
         }
-        let Some(rejoin) = &mut self.rejoin else { return self.tell_catching_up() };
+        let Some(rejoin) = &mut self.rejoin else { return self.report_catching_up() };
         let mut questions = rejoin.tick();
-        self.next_question = rejoin.next_number();
-        let still = self.telling.is_rejoin_due(self.now.elapsed).then(|| rejoin.account());
+        self.next_request_id = rejoin.next_number();
+        let still = self.rejoin_report.take_due(self.now.elapsed).then(|| rejoin.account());
         self.transport.send(&mut questions);
-        self.tell_rejoin();
+        self.publish_rejoin();
         still.iter().for_each(|account| self.warn(account));
         self.try_to_rejoin();
     }
 
-    /// The node follows, and its log is not complete yet: how far it has come.
-    fn tell_catching_up(&mut self) {
-        if self.identity.complete || !self.is_at_work() {
+    /// Reports how far the log of a following node has come, while it is not complete.
+    fn report_catching_up(&mut self) {
+        if self.identity.complete || !self.is_active() {
             return;
         }
-        self.tell_rejoin();
-        if self.telling.is_rejoin_due(self.now.elapsed) {
+        self.publish_rejoin();
+        if self.rejoin_report.take_due(self.now.elapsed) {
             let account = self.shared.status.read(|status| status.repair.clone());
             account.iter().for_each(|account| self.inform(account));
         }
     }
 
-    /// A member says where it stands.
+    /// A member has sent its state.
     pub(super) fn handle_state(
         &mut self,
         from: NodeId,
@@ -167,7 +131,7 @@ impl Engine {
     }
 
     fn try_to_rejoin(&mut self) {
-        let Some(owed) = self.rejoin.as_ref().and_then(Rejoin::owed) else { return };
+        let Some(owed) = self.rejoin.as_ref().and_then(Rejoin::obligation) else { return };
         match self.take_part(owed) {
             Ok(()) => {}
             // Tried once more at the next tick.
@@ -178,7 +142,8 @@ impl Engine {
         }
     }
 
-    /// Begins anew in a term in which this node may have voted, and so does not vote again.
+    /// Restarts the replica in the newest term. This node may have voted in it, so it does not vote
+    /// in it again.
     fn take_part(&mut self, owed: PeerState) -> Result<(), StorageError> {
         let (own, me) = (self.replica.hard_state(), self.settings.replica.node);
         let is_spent = owed.term <= own.term && own.vote.is_some()
@@ -201,24 +166,24 @@ impl Engine {
         for id in self.barriers.keys() {
             self.replica.handle_barrier(*id);
         }
-        self.remember_met();
+        self.save_deferred_peers();
         self.shared.status.change(|status| status.full = None);
-        self.tell_rejoin();
+        self.publish_rejoin();
         let (term, raft_index) = owed.last;
         self.inform(&format!(
-            "every other member has said where it stands, so this node follows its leader again. Its log is \
-             complete once it holds batch {raft_index} of term {term}"
+            "every other member has said where it stands, so this node follows its leader again. \
+             Its log is complete once it holds batch {raft_index} of term {term}"
         ));
         self.announce(self.replica.role_state());
         Ok(())
     }
 
-    /// Ends it when the log, durably, is all that the node owes.
+    /// Marks the log as complete once it reaches the bound and is durable.
     pub(super) fn end_rejoin(&mut self) {
-        if self.identity.complete || !self.is_at_work() || !self.replica.has_reached_bound() {
+        if self.identity.complete || !self.is_active() || !self.replica.has_reached_bound() {
             return;
         }
-        match self.point_complete() {
+        match self.mark_complete() {
             Ok(identity) => {
                 self.identity = identity;
                 self.transport.introduce(identity);
@@ -227,24 +192,24 @@ impl Engine {
                 self.inform("its log is complete: it votes as before, and may lead");
                 self.announce(self.replica.role_state());
             }
-            // Tried once more in the next turn.
+            // Tried again in the next turn.
             Err(error) if error.is_temporary() => {}
             Err(error) => self.storage_failed(error, None),
         }
     }
 
-    /// What the log has come to hold is durable before it counts as complete.
-    fn point_complete(&mut self) -> Result<DirectoryIdentity, StorageError> {
+    /// Syncs the log before it counts as complete.
+    fn mark_complete(&mut self) -> Result<DirectoryIdentity, StorageError> {
         self.storage.begin_sync().wait()?;
         let identity = self.storage.set_complete(true)?;
         self.storage.begin_sync().wait()?;
         Ok(identity)
     }
 
-    /// A member has lost its log, and asks where this node stands. It is told once it is durable
-    /// that the member speaks from another directory now, and all that it is told.
+    /// A member has lost its log, and asks for the state of this node. The response waits until the
+    /// new directory id of the member is durable here, and the state itself.
     pub(super) fn handle_state_request(&mut self, from: NodeId, number: u64) {
-        if !self.identity.complete || self.stands_still() {
+        if !self.identity.complete || self.is_suspended() {
             let why = if self.repair.is_some() { NoState::Corrupt } else { NoState::Incomplete };
             return self.send_state(from, number, Err(why));
         }
@@ -256,28 +221,34 @@ impl Engine {
         }
         self.replica.forget_acknowledged(from);
         let state = self.replica.peer_state();
-        self.asked.retain(|asked| asked.from != from);
-        self.asked.push(StateRequest { from, number, state, epoch: self.epoch, sync: None });
+        self.state_requests.retain(|asked| asked.from != from);
+        self.state_requests.push(StateRequest {
+            from,
+            number,
+            state,
+            epoch: self.epoch,
+            sync: None,
+        });
     }
 
-    /// Begins the sync that new questions wait for, when all that was taken before is written.
-    pub(super) fn sync_for_questions(&mut self) {
-        if !self.is_at_work() || self.asked.iter().all(|asked| asked.sync.is_some()) {
+    /// Begins the sync that new state requests wait for, after the writes of this turn.
+    pub(super) fn sync_for_state_requests(&mut self) {
+        if !self.is_active() || self.state_requests.iter().all(|asked| asked.sync.is_some()) {
             return;
         }
         self.begin_sync(0);
         let sync = Some(self.syncs);
-        self.asked.iter_mut().for_each(|asked| asked.sync = asked.sync.or(sync));
+        self.state_requests.iter_mut().for_each(|asked| asked.sync = asked.sync.or(sync));
     }
 
-    /// Answers what waited for this sync, or for an earlier one: a question that came after it was
-    /// begun waits for the next. What the replica stood for in an earlier life may never have been
-    /// written.
-    pub(super) fn answer_questions(&mut self, sync: u64) {
+    /// Responds to the requests that waited for this sync or an earlier one. Requests that came
+    /// after it was begun wait for the next. Requests of an earlier epoch are dropped: the state of
+    /// the replica then may never have been written.
+    pub(super) fn answer_state_requests(&mut self, sync: u64) {
         let epoch = self.epoch;
-        self.asked.retain(|asked| asked.epoch == epoch);
+        self.state_requests.retain(|asked| asked.epoch == epoch);
         for asked in self
-            .asked
+            .state_requests
             .extract_if(.., |asked| asked.sync.is_some_and(|count| count <= sync))
             .collect::<Vec<_>>()
         {
@@ -287,12 +258,12 @@ impl Engine {
 
     fn send_state(&mut self, to: NodeId, number: u64, state: Result<PeerState, NoState>) {
         let from = self.settings.replica.node;
-        self.send_letter(
+        self.send_message(
             RepairMessage { from, to, repair_body: RepairBody::State(number, state) }.into(),
         );
     }
 
-    fn account_of_catching_up(&self, (term, raft_index): (u64, u64)) -> String {
+    fn catching_up_text(&self, (term, raft_index): (u64, u64)) -> String {
         let LogPoint { raft_index: last, next_index: end, .. } =
             self.replica.last().unwrap_or(LogPoint::INITIAL);
         let first = self.shared.reader.base().point.next_index;
@@ -312,15 +283,16 @@ impl Engine {
         };
         format!(
             "its log is not complete yet: it holds {entries}, in batches up to {last}, and {rest}; \
-             {from}. Until then it follows, and neither leads nor votes for a node that lacks batch {raft_index} of term {term}"
+             {from}. Until then it follows, and neither leads nor votes for a node that lacks \
+             batch {raft_index} of term {term}"
         )
     }
 
-    /// Says what is missing, and why it still is.
-    fn tell_rejoin(&mut self) {
+    /// Shows in the status what is missing, and why.
+    fn publish_rejoin(&mut self) {
         let account = match (&self.rejoin, self.replica.bound()) {
             (Some(rejoin), _) => rejoin.account(),
-            (None, Some(bound)) => self.account_of_catching_up(bound),
+            (None, Some(bound)) => self.catching_up_text(bound),
             (None, None) => return,
         };
         self.shared.status.change(|status| status.repair = Some(account));

@@ -1,9 +1,8 @@
-//! A node whose log is damaged: it serves what is intact, asks its peers for the rest, and takes no
-//! part before all of it is there.
+//! A node whose log is corrupt serves the intact batches, fetches the others from its peers, and
+//! takes no part before all of them are back.
 //!
-//! While [`Engine::repair`] is there, the replica stands still: nothing that peers say reaches it,
-//! and no time passes for it. When the last damaged batch is back, the replica begins anew from
-//! what the log then is, as after a restart.
+//! While [`Engine::repair`] is set, the replica is suspended: it gets no messages and no ticks.
+//! When the last corrupt batch is replaced, the replica is started again on the repaired log.
 
 use crate::primitives::atomic::Ordering;
 
@@ -15,14 +14,13 @@ use crate::replica::rejoin::Rejoin;
 use crate::replica::repair::{self, Repair, RepairStep};
 use crate::storage::{Corruption, HardState, Recovered, RepairAction, StorageError};
 
-/// So many wishes for batches are answered in a tick of time. Of whoever asks for more, the last
-/// one waits for the next tick.
+/// Fetch requests that are served in a tick. Of further ones, the last of each peer waits for the
+/// next tick.
 pub(super) const FETCHES_PER_TICK: u32 = 16;
 
 impl Engine {
-    /// The log was opened with damage. What is to be mended without peers is mended at once; if
-    /// more is missing and there are no peers, or the storage cannot be mended, the node has
-    /// failed.
+    /// The log was corrupt when it was opened. Repairs at once what needs no peers. The node fails
+    /// if more is missing and there are no peers, or if the storage cannot be repaired.
     pub(super) fn begin_repair(&mut self, recovered: &Recovered) {
         let (replica, reader) = (&self.settings.replica, self.shared.reader.clone());
         let members = self.replica.membership();
@@ -40,10 +38,10 @@ impl Engine {
         self.repair_locally();
     }
 
-    /// Mends what needs no batches, or goes on where that came to a halt.
+    /// Repairs what needs no batches of peers, or resumes such a repair.
     fn repair_locally(&mut self) {
         let mended =
-            self.mended.take().map_or_else(|| self.storage.repair(RepairAction::Fill(&[])), Ok);
+            self.repaired.take().map_or_else(|| self.storage.repair(RepairAction::Fill(&[])), Ok);
         match mended {
             Ok(recovered) => self.update_repair(&recovered),
             Err(error) if error.is_temporary() => {
@@ -57,7 +55,7 @@ impl Engine {
         }
     }
 
-    /// A message about repair has come.
+    /// Handles a repair message.
     pub(super) fn handle_repair(&mut self, repair_message: &RepairMessage) {
         let (me, membership) = (self.settings.replica.node, self.replica.membership());
         if repair_message.to != me
@@ -67,7 +65,7 @@ impl Engine {
             return;
         }
         match &repair_message.repair_body {
-            RepairBody::FetchRequest(want) if self.fetch_budget > 0 => {
+            RepairBody::FetchRequest(request) if self.fetch_budget > 0 => {
                 self.fetch_budget -= 1;
                 let commit =
                     self.repair.as_ref().map_or(self.replica.hard_state().commit, Repair::commit);
@@ -77,10 +75,10 @@ impl Engine {
                     &*self.shared.reader,
                     commit,
                     leader_last_index,
-                    want,
+                    request,
                     self.settings.replica.message_bytes,
                 );
-                self.send_letter(
+                self.send_message(
                     RepairMessage {
                         from: me,
                         to: repair_message.from,
@@ -96,7 +94,7 @@ impl Engine {
                 self.handle_state(repair_message.from, *number, *state)
             }
             RepairBody::FetchRequest(_) => {
-                self.deferred_fetches.retain(|wish| wish.from != repair_message.from);
+                self.deferred_fetches.retain(|request| request.from != repair_message.from);
                 self.deferred_fetches.push(repair_message.clone());
             }
             RepairBody::FetchResponse(response) => {
@@ -106,32 +104,32 @@ impl Engine {
                 if let Some(repair_step) = repair_step {
                     self.apply_repair(repair_message.from, &repair_step);
                 }
-                self.ask_for_batches();
+                self.fetch_batches();
             }
         }
     }
 
     pub(super) fn tick_repair(&mut self) {
         self.fetch_budget = FETCHES_PER_TICK;
-        for wish in std::mem::take(&mut self.deferred_fetches) {
-            self.handle_repair(&wish);
+        for request in std::mem::take(&mut self.deferred_fetches) {
+            self.handle_repair(&request);
         }
         let Some(repair) = &mut self.repair else { return };
         repair.tick();
-        if repair.needs_nobody() {
+        if repair.can_repair_locally() {
             return self.repair_locally();
         }
-        self.ask_for_batches();
+        self.fetch_batches();
         self.publish_repair();
     }
 
-    fn ask_for_batches(&mut self) {
+    fn fetch_batches(&mut self) {
         if let Some(question) = self.repair.as_mut().and_then(Repair::ask) {
-            self.send_letter(question);
+            self.send_message(question);
         }
     }
 
-    pub(super) fn send_letter(&mut self, message: Message) {
+    pub(super) fn send_message(&mut self, message: Message) {
         self.transport.send(&mut vec![message]);
     }
 
@@ -139,7 +137,7 @@ impl Engine {
         let outcome = match repair_step {
             RepairStep::Fill(batches) => self.storage.repair(RepairAction::Fill(batches)),
             RepairStep::Replace(batches) => self.storage.repair(RepairAction::Replace(batches)),
-            RepairStep::Rebase(point) => self.storage.repair(RepairAction::Rebase(*point)),
+            RepairStep::TruncateHead(point) => self.storage.repair(RepairAction::Rebase(*point)),
         };
         match outcome {
             Ok(recovered) => self.update_repair(&recovered),
@@ -164,11 +162,11 @@ impl Engine {
         }
     }
 
-    /// What the log is after it was mended a little, or altogether.
+    /// Takes note of the log after a step of the repair.
     fn update_repair(&mut self, recovered: &Recovered) {
         self.shared.status.change(|status| status.full = None);
         let Some(repair) = &mut self.repair else { return };
-        repair.look(recovered);
+        repair.update(recovered);
         if !recovered.corruption.is_empty() {
             return if repair.has_peers() {
                 self.publish_repair()
@@ -180,19 +178,19 @@ impl Engine {
             Ok(()) => {}
             Err(error) if error.is_temporary() => {
                 self.shared.status.change(|status| status.full = Some(error.to_string()));
-                // The storage has nothing to mend any more. This is tried once more when the repair
-                // has rested.
-                self.mended = Some(recovered.clone());
+                // The storage is repaired. Only the start of the replica is tried again, after the
+                // backoff of the repair.
+                self.repaired = Some(recovered.clone());
             }
             Err(error) => self.fail(&format!("the mended log cannot be read: {error}")),
         }
     }
 
-    /// Everything is there again: this node takes part.
+    /// The log is complete again: this node takes part.
     fn resume(&mut self, recovered: &Recovered) -> Result<(), StorageError> {
         let reader = self.shared.reader.clone();
-        // What was known to be committed while it was mended still is, though the record that said
-        // so may be gone.
+        // The commit index that was known during the repair still holds, though the record with it
+        // may be gone.
         let commit = self
             .repair
             .as_ref()
@@ -211,36 +209,36 @@ impl Engine {
         for id in self.barriers.keys() {
             self.replica.handle_barrier(*id);
         }
-        self.remember_met();
+        self.save_deferred_peers();
         self.shared.status.change(|status| (status.repair, status.full) = (None, None));
         self.inform("its log is whole again");
         match self.identity.complete {
             true => self.announce(self.replica.role_state()),
             false => self.begin_rejoin(),
         }
-        if let Some(peer) = self.outlived.take() {
-            self.handle_outlived(peer);
+        if let Some(peer) = self.outdated_by.take() {
+            self.handle_outdated_directory(peer);
         }
         Ok(())
     }
 
-    /// Remembers whom there was a moment when nothing could be remembered.
-    pub(super) fn remember_met(&mut self) {
+    /// Saves the directory ids of peers that could not be saved before.
+    pub(super) fn save_deferred_peers(&mut self) {
         for (peer, directory) in std::mem::take(&mut self.deferred_peer_ids) {
             self.save_peer(peer, directory);
         }
     }
 
-    /// What is the matter with the log, if that keeps the node from its group.
-    pub(super) fn why_it_stands_still(&self) -> Option<String> {
+    /// Why the replica is suspended, if it is.
+    pub(super) fn suspension_reason(&self) -> Option<String> {
         self.repair
             .as_ref()
             .map(Repair::account)
             .or_else(|| self.rejoin.as_ref().map(Rejoin::account))
     }
 
-    /// Says what is damaged, and why it still is. Whoever watches roles is told when it begins and
-    /// when it ends.
+    /// Shows in the status what is corrupt, and why it still is. Observers of roles are notified
+    /// when the repair begins and when it ends.
     fn publish_repair(&mut self) {
         let Some(account) = self.repair.as_ref().map(Repair::account) else { return };
         let before = self.shared.status.change(|status| status.repair.replace(account));
@@ -250,7 +248,7 @@ impl Engine {
     }
 }
 
-/// Why the only node of its group takes no part with this damage, and what to do.
+/// The fault of the only node of a group whose log is corrupt, with what to do.
 fn fault_of(corruption: &[Corruption]) -> String {
     let Some(first) = corruption.first() else { return "its log is damaged".to_owned() };
     let more = match corruption.len() {
@@ -258,7 +256,7 @@ fn fault_of(corruption: &[Corruption]) -> String {
         count => format!(", and {} more places", count - 1),
     };
     format!(
-        "its log is damaged: {first}{more}. What is intact can be read here. This node is the only one \
-         of its group, so nobody can send it what is missing: restore it from a backup"
+        "its log is damaged: {first}{more}. What is intact can be read here. This node is the \
+         only one of its group, so nobody can send it what is missing: restore it from a backup"
     )
 }

@@ -1,87 +1,60 @@
-//! The end of a node: everything that waits is resolved, and the log is closed.
+//! Shutdown of a node: every wait is resolved, and the log is closed.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Engine;
-use crate::entry::NodeId;
+use super::requests::{PendingStop, Stopped};
 use crate::error::{AppendError, BarrierError, ShutdownError, TransferError};
 use crate::primitives::channel::TryRecvError;
-use crate::reply::{Reply, Response, reply};
+use crate::reply::reply;
 use crate::role::Role;
 use crate::storage::StorageError;
 
-/// A leader that hands over before it stops, so that its group need not elect another by itself.
-pub(super) struct Leaving {
-    /// How long each may take to take over.
-    patience: Duration,
-    /// Who has not been asked yet.
-    heirs: VecDeque<NodeId>,
-    /// Who is being asked, and until when.
-    asked: Option<(Response<Result<(), TransferError>>, Duration)>,
-    /// Who waits for the end.
-    replies: Vec<Stopped>,
-}
-
-/// How a shutdown is answered.
-type Stopped = Reply<Result<(), ShutdownError>>;
-
-impl Leaving {
-    /// The same, without asking anybody else to take over.
-    fn at_once(self) -> Leaving {
-        Leaving { heirs: VecDeque::new(), asked: None, ..self }
-    }
-
-    pub(super) fn wake_at(&self) -> Duration {
-        self.asked.as_ref().map_or(Duration::ZERO, |(_, until)| *until)
-    }
-}
-
 impl Engine {
-    /// Stops, at once or when it has handed over. Who asks meanwhile waits for the same, unless
-    /// he is not to wait.
+    /// Stops, at once or after a handover. Later calls wait for the same shutdown, unless they ask
+    /// for no handover.
     pub(super) fn begin_stop(&mut self, hand_over: Option<Duration>, reply: Stopped) {
-        let has_lead = self.replica.role_state().role == Role::Leader && self.is_at_work();
-        let leaving = match (self.leaving.take(), hand_over) {
-            (leaving, None) => leaving.map(Leaving::at_once),
-            (None, Some(patience)) if has_lead => Some(self.plan_to_leave(patience)),
-            (leaving, Some(_)) => leaving,
+        let has_lead = self.replica.role_state().role == Role::Leader && self.is_active();
+        let stopping = match (self.stopping.take(), hand_over) {
+            (stopping, None) => stopping.map(PendingStop::without_handover),
+            (None, Some(timeout)) if has_lead => Some(self.plan_stop(timeout)),
+            (stopping, Some(_)) => stopping,
         };
-        match leaving {
+        match stopping {
             None => {
                 let outcome = self.stop();
                 reply.send(outcome);
             }
-            Some(mut leaving) => {
-                leaving.replies.push(reply);
-                self.leaving = Some(leaving);
-                self.leave();
+            Some(mut stopping) => {
+                stopping.replies.push(reply);
+                self.stopping = Some(stopping);
+                self.continue_stop();
             }
         }
     }
 
-    fn plan_to_leave(&self, patience: Duration) -> Leaving {
+    fn plan_stop(&self, timeout: Duration) -> PendingStop {
         let me = self.settings.replica.node;
         let voters = self.replica.membership().voters.iter().copied();
-        let heirs = voters.filter(|voter| *voter != me).collect();
-        Leaving { patience, heirs, asked: None, replies: Vec::new() }
+        let successors = voters.filter(|voter| *voter != me).collect();
+        PendingStop { timeout, successors, asked: None, replies: Vec::new() }
     }
 
-    /// Goes on with handing over, and stops when somebody else leads, or nobody takes over.
-    pub(super) fn leave(&mut self) {
-        let Some(mut leaving) = self.leaving.take() else { return };
-        if !self.asks_another(&mut leaving) {
+    /// Continues the handover. Stops once another node leads, or none takes over.
+    pub(super) fn continue_stop(&mut self) {
+        let Some(mut stopping) = self.stopping.take() else { return };
+        if !self.awaits_successor(&mut stopping) {
             let outcome = self.stop();
-            leaving.replies.into_iter().for_each(|reply| reply.send(outcome.clone()));
+            stopping.replies.into_iter().for_each(|reply| reply.send(outcome.clone()));
         } else {
-            self.leaving = Some(leaving);
+            self.stopping = Some(stopping);
         }
     }
 
-    /// Whether somebody who was asked to take over may still do so.
-    fn asks_another(&mut self, leaving: &mut Leaving) -> bool {
+    /// Whether a voter that was asked may still take over.
+    fn awaits_successor(&mut self, stopping: &mut PendingStop) -> bool {
         loop {
-            if let Some((answer, until)) = &leaving.asked {
+            if let Some((answer, until)) = &stopping.asked {
                 match answer.try_recv() {
                     Err(TryRecvError::Empty) if self.now.elapsed < *until => return true,
                     Err(TryRecvError::Empty) => {}
@@ -89,10 +62,10 @@ impl Engine {
                     Ok(_) | Err(TryRecvError::Disconnected) => return false,
                 }
             }
-            let Some(heir) = leaving.heirs.pop_front() else { return false };
+            let Some(successor) = stopping.successors.pop_front() else { return false };
             let (reply, answer) = reply(self.shared.home);
-            self.begin_transfer(heir, reply);
-            leaving.asked = Some((answer, self.now.elapsed + leaving.patience));
+            self.begin_transfer(successor, reply);
+            stopping.asked = Some((answer, self.now.elapsed + stopping.timeout));
         }
     }
 
@@ -103,8 +76,8 @@ impl Engine {
         self.transport.stop();
         let outcome = match self.fault.clone() {
             Some(reason) => Err(ShutdownError::Failed { reason }),
-            // Nothing was written that is not durable.
-            None if self.stands_still() => Ok(()),
+            // All writes are durable.
+            None if self.is_suspended() => Ok(()),
             None => self.close_storage().map_err(ShutdownError::from),
         };
         self.resolve_all(
@@ -114,21 +87,21 @@ impl Engine {
         );
         self.refuse_transfers(&TransferError::Stopped);
         self.stopped = true;
-        // Before it is said: whoever hears that the node is stopped finds nothing to wait for.
+        // First the watermark: observers of the stop then find nothing to wait for.
         self.shared.watermark.close();
         self.announce_absence();
         self.inform("stopped");
         outcome
     }
 
-    /// The batches first: a commit is remembered only as far as it is durable.
+    /// Syncs the batches first: the stored commit must not be ahead of the durable log.
     fn close_storage(&mut self) -> Result<(), StorageError> {
         self.storage.begin_sync().wait()?;
         self.storage.save_hard_state(self.replica.hard_state())?;
         self.storage.begin_sync().wait()
     }
 
-    /// Ends every wait: of what was never proposed with `refused`, of what was proposed with
+    /// Resolves every wait: appends that were not proposed with `refused`, proposals with
     /// `unknown`.
     pub(super) fn resolve_all(
         &mut self,

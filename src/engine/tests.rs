@@ -4,6 +4,7 @@
 
 mod damaged;
 mod ends;
+mod full_disk;
 mod members;
 mod reading;
 mod refused;
@@ -12,16 +13,20 @@ mod storage;
 
 use super::*;
 use crate::batch::LogPoint;
+use crate::error::{PurgeError, ShutdownError};
 use crate::fork::Home;
 use crate::future::{AppendFuture, Appended};
 use crate::message::Message;
 use crate::primitives::Mutex;
-use crate::primitives::channel::unbounded;
-use crate::reply::{Response, reply};
-use crate::role::Membership;
+use crate::primitives::channel::{Sender, unbounded};
+use crate::reply::{Reply, Response, reply};
+use crate::role::{Membership, Status};
 use crate::sequencer::{Limits, Sequencer};
 use crate::storage::reads::FailingReader;
-use crate::storage::{Base, Corruption, LogOwner, LogReader, MemoryLog, PendingSync, RepairAction};
+use crate::storage::{
+    BackupError, Base, Corruption, LogOwner, LogReader, MemoryLog, PendingBackup, PendingSync,
+    RepairAction,
+};
 use crate::transport::TransportContext;
 
 const TICK: Duration = Duration::from_millis(10);
@@ -291,11 +296,11 @@ impl Harness {
         while harness.sent().is_empty() {
             harness.tick();
         }
-        harness.hear("pre-vote-answer from=2 to=1 term=2");
+        harness.hear("pre-vote-response from=2 to=1 term=2");
         harness.work();
-        harness.hear("vote-answer from=2 to=1 term=2");
+        harness.hear("vote-response from=2 to=1 term=2");
         harness.work();
-        harness.hear("append-answer from=2 to=1 term=2 index=2");
+        harness.hear("append-response from=2 to=1 term=2 index=2");
         harness.work();
         assert_eq!(harness.shared.status().role, Role::Leader);
         harness.sent();
@@ -477,7 +482,7 @@ fn others_are_told_of_a_commit_after_a_pause_unless_a_batch_tells_them() {
     let future = harness.append("one");
     harness.work();
     harness.sent();
-    harness.hear("append-answer from=2 to=1 term=2 index=3");
+    harness.hear("append-response from=2 to=1 term=2 index=3");
     harness.work();
     assert!(outcome(&future).unwrap().is_ok());
     assert!(
@@ -508,16 +513,16 @@ fn an_append_times_out_once_and_not_before_and_may_commit_yet() {
     let late = harness.now.elapsed - TICK + APPEND_TIMEOUT;
     while harness.engine.next_tick < late {
         assert!(is_open(&first));
-        harness.hear("append-answer from=2 to=1 term=2 index=2");
+        harness.hear("append-response from=2 to=1 term=2 index=2");
         harness.tick();
     }
-    harness.hear("append-answer from=2 to=1 term=2 index=2");
+    harness.hear("append-response from=2 to=1 term=2 index=2");
     harness.now.elapsed = late;
     harness.work();
     assert!(matches!(outcome(&first), Some(Err(AppendError::TimedOut(APPEND_TIMEOUT)))));
     assert!(is_open(&second));
     assert!(harness.shared.sequencer.in_flight() > 0, "it is still under way");
-    harness.hear("append-answer from=2 to=1 term=2 index=4");
+    harness.hear("append-response from=2 to=1 term=2 index=4");
     harness.work();
     assert!(outcome(&second).unwrap().is_ok());
     assert_eq!((harness.shared.watermark.end(), harness.shared.sequencer.in_flight()), (2, 0));
@@ -607,81 +612,6 @@ fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
         assert!(matches!(harness.stop(), Err(ShutdownError::Failed { .. })));
         assert!(harness.engine.is_stopped());
     }
-}
-
-#[test]
-fn a_leader_without_room_steps_back_and_leads_again_when_there_is_some() {
-    let mut harness = Harness::alone();
-    harness.told();
-    harness.fill(|refusals| refusals.append = true);
-    let lost = harness.append("no room");
-    let barrier = harness.barrier(1);
-    harness.work();
-    assert!(
-        matches!(outcome(&lost), Some(Err(AppendError::StorageFull { .. }))),
-        "{:?}",
-        outcome(&lost)
-    );
-    assert!(harness.shared.status().full.is_some());
-    assert_eq!(harness.told(), [(Role::Follower, None)]);
-    assert!(matches!(outcome(&harness.append("x")), Some(Err(AppendError::StorageFull { .. }))));
-    assert_eq!(harness.shared.sequencer.in_flight(), 0);
-    // It is patient for an election timeout, then tries.
-    for _ in 1..ELECTION_TICKS {
-        harness.tick();
-        assert_eq!(harness.shared.status().role, Role::Follower);
-        assert_eq!(harness.engine.wake_at(), harness.engine.next_tick);
-    }
-    (0..3).for_each(|_| harness.tick());
-    assert_eq!(harness.shared.status().role, Role::Leader);
-    assert_eq!(harness.shared.status().full, None, "a batch found room");
-    assert_eq!(barrier.try_recv().unwrap().unwrap(), 0, "who asked before is answered");
-    let future = harness.append("room");
-    harness.work();
-    assert_eq!(outcome(&future).unwrap().unwrap().index, 0);
-}
-
-#[test]
-fn a_sync_of_the_time_before_a_full_disk_counts_for_nothing() {
-    let mut harness = Harness::leader();
-    drop(harness.append("written"));
-    harness.turn();
-    let old = harness.syncs.try_recv().unwrap();
-    harness.fill(|refusals| refusals.append = true);
-    drop(harness.append("no room"));
-    harness.turn();
-    assert!(harness.shared.status().full.is_some());
-    harness.hear("heartbeat from=2 to=1 term=5 commit=2");
-    harness.turn();
-    harness.sent();
-    let count = harness.engine.syncs;
-    harness
-        .input(Input::Synced(SyncId { epoch: old.number.epoch, number: u64::MAX, count }, Ok(())));
-    harness.turn();
-    assert!(harness.sent().is_empty(), "the answer waits for a sync of its own time");
-    harness.work();
-    assert_eq!(harness.sent().len(), 1);
-}
-
-#[test]
-fn a_node_without_room_hears_and_votes_and_takes_no_batches() {
-    let mut harness = Harness::leader();
-    harness.fill(|refusals| refusals.append = true);
-    drop(harness.append("no room"));
-    harness.work();
-    harness.sent();
-    harness.hear("append from=2 to=1 term=3 after=2/2 batch=3/3 commit=2");
-    harness.work();
-    assert_eq!((harness.shared.status().term, harness.sent().len()), (2, 0));
-    harness.hear("heartbeat from=2 to=1 term=3 commit=2");
-    harness.work();
-    assert_eq!((harness.shared.status().term, harness.sent().len()), (3, 1));
-    // A term that finds no room is no reason to stop either.
-    harness.fill(|refusals| refusals.save = true);
-    harness.hear("heartbeat from=3 to=1 term=4 commit=2");
-    harness.work();
-    assert!(harness.shared.status().fault.is_none() && harness.shared.status().full.is_some());
-    assert_eq!(harness.sent().len(), 0, "it said nothing in a term that it did not write");
 }
 
 #[test]

@@ -1,19 +1,11 @@
-//! Handing over the leadership, at the wish of a host.
-
-use std::time::Duration;
+//! Leadership transfers, as requested by hosts.
 
 use super::Engine;
+use super::requests::Transfer;
 use crate::entry::NodeId;
 use crate::error::TransferError;
 use crate::replica::TransferRejection;
 use crate::reply::Reply;
-
-/// A handing over of the leadership that is under way.
-pub(super) struct Transfer {
-    to: NodeId,
-    since: Duration,
-    reply: Reply<Result<(), TransferError>>,
-}
 
 impl Engine {
     pub(super) fn begin_transfer(&mut self, to: NodeId, reply: Reply<Result<(), TransferError>>) {
@@ -29,7 +21,7 @@ impl Engine {
         }
     }
 
-    /// Begins to hand over, unless `to` leads already.
+    /// Begins a transfer, unless `to` leads already.
     fn try_transfer(&mut self, to: NodeId) -> Result<(), TransferError> {
         if self.stopped {
             return Err(TransferError::Stopped);
@@ -49,31 +41,30 @@ impl Engine {
             },
             TransferRejection::NotAVoter => TransferError::NotAVoter(to),
         };
-        // Before anything is touched: a refusal must not disturb a transfer that is under way.
+        // Checked first: a rejected transfer must not disturb one in progress.
         self.replica.check_transfer(to).map_err(refusal)?;
-        // What is queued is proposed first, for raft-rs takes nothing while it hands over. Whoever
-        // comes later waits, or is told to.
+        // Queued appends are proposed first, for raft-rs takes none during a transfer. Later
+        // appends wait, or are refused.
         self.shared.sequencer.pause();
         self.take_appends();
         self.replica.handle_transfer(to).map_err(refusal)?;
-        self.tell_transfer(to);
+        self.report_transfer(to);
         Ok(())
     }
 
-    /// Answers a transfer that has come to an end: the other node takes appends, or it does not
-    /// lead.
+    /// Replies to a transfer that has ended: the other node takes appends, or does not lead.
     pub(super) fn end_transfer(&mut self) {
         if self.replica.is_transferring() {
             return;
         }
-        // raft-rs gives up after an election timeout, and so does an election. If nobody leads by
+        // raft-rs gives up after an election timeout, and so does an election. If no node leads by
         // then, a majority is missing.
-        let patience = 2 * self.settings.tick * self.settings.replica.election_ticks as u32;
+        let timeout = 2 * self.settings.tick * self.settings.replica.election_ticks as u32;
         let (leader, replica, now) =
             (self.replica.role_state().leader, &self.replica, self.now.elapsed);
         let is_over = |transfer: &mut Transfer| match leader {
             Some(leader) if leader != transfer.to => true,
-            _ => replica.leads_and_commits(transfer.to) || now >= transfer.since + patience,
+            _ => replica.leads_and_commits(transfer.to) || now >= transfer.since + timeout,
         };
         for Transfer { to, reply, .. } in self.transfers.extract_if(.., is_over) {
             let is_done = replica.leads_and_commits(to);
@@ -82,7 +73,7 @@ impl Engine {
         }
     }
 
-    /// This node hands over no more.
+    /// Replies to all transfers with `error`.
     pub(super) fn refuse_transfers(&mut self, error: &TransferError) {
         for transfer in self.transfers.drain(..) {
             transfer.reply.send(Err(error.clone()));

@@ -57,17 +57,17 @@ impl Message {
 fn kind(kind: MessageType) -> &'static str {
     match kind {
         MessageType::MsgAppend => "append",
-        MessageType::MsgAppendResponse => "append-answer",
+        MessageType::MsgAppendResponse => "append-response",
         MessageType::MsgHeartbeat => "heartbeat",
-        MessageType::MsgHeartbeatResponse => "heartbeat-answer",
+        MessageType::MsgHeartbeatResponse => "heartbeat-response",
         MessageType::MsgRequestVote => "vote-request",
-        MessageType::MsgRequestVoteResponse => "vote-answer",
+        MessageType::MsgRequestVoteResponse => "vote-response",
         MessageType::MsgRequestPreVote => "pre-vote-request",
-        MessageType::MsgRequestPreVoteResponse => "pre-vote-answer",
-        MessageType::MsgSnapshot => "rebase",
-        MessageType::MsgTimeoutNow => "take-over",
+        MessageType::MsgRequestPreVoteResponse => "pre-vote-response",
+        MessageType::MsgSnapshot => "snapshot",
+        MessageType::MsgTimeoutNow => "timeout-now",
         MessageType::MsgReadIndex => "read-request",
-        MessageType::MsgReadIndexResp => "read-answer",
+        MessageType::MsgReadIndexResp => "read-response",
         _ => "misplaced",
     }
 }

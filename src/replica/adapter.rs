@@ -1,11 +1,12 @@
 //! The border to the Raft library: its types end here.
 //!
-//! [`RaftCore`] is a raft-rs `RawNode` in this crate's own words: batches instead of entries, marks
-//! instead of snapshots. [`LogView`] is what raft-rs sees of the log. It asks for the first and
-//! last index and for terms many times a message, so those are plain fields, kept up by
-//! [`RaftCore`] as the log is written; batches are read from the storage only for peers that have
+//! [`RaftCore`] is a raft-rs `RawNode` in the types of this crate: batches instead of entries,
+//! bases instead of snapshots. [`LogView`] is the log as raft-rs sees it. raft-rs reads the first
+//! and last index and terms many times a message, so these are plain fields, kept up to date by
+//! [`RaftCore`] as the log is written. Batches are read from the storage only for peers that have
 //! fallen behind, a little at a time ([`reading`]).
 
+mod checks;
 mod convert;
 mod log_bridge;
 mod reading;
@@ -13,30 +14,27 @@ mod view;
 
 use std::sync::Arc;
 
-use raft::eraftpb::{Entry as RaftEntry, Message as RaftMessage, MessageType, Snapshot};
+use raft::eraftpb::{Entry as RaftEntry, Message as RaftMessage, MessageType};
 use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use crate::batch::{Batch, LogPoint};
 use crate::entry::NodeId;
 use crate::members::MemberLog;
-use crate::message::{Message, MessageRejection, ReplicaView};
+use crate::message::{Message, MessageRejection};
 use crate::role::Membership;
 use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
 use super::election::ElectionTimeouts;
-use super::{Settings, snapshot};
-use convert::{base_of, batch_of, without_number};
+use super::settings::Settings;
+use convert::{base_of, batch_of, untagged};
 use log_bridge::LogDrain;
 use reading::Reading;
 use view::LogView;
 
-/// How many appends may be under way to a follower before it answers.
+/// Appends that may be in flight to a follower.
 pub(super) const MESSAGES_MAX: usize = 64;
 
-/// What stands in front of a ticket of a peer, in bytes.
-const REQUEST_TAG_BYTES: usize = size_of::<u64>();
-
-/// What raft-rs is to this node at the moment, before the crate's own rules for announcing it.
+/// The role in raft-rs. It is announced by rules of its own: see [`replica`](crate::replica).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RaftRole {
     Leader,
@@ -44,55 +42,55 @@ pub(super) enum RaftRole {
     Candidate,
 }
 
-/// What a leader knows of the log of one follower.
+/// The progress of one follower, as its leader knows it.
 pub(crate) struct Follower {
     pub(crate) id: NodeId,
-    /// `None` if it has not said yet what it has.
+    /// `None` if it has not responded yet.
     pub(crate) log: Option<MemberLog>,
-    /// It was moved forward, and is not in step since.
+    /// It was sent a snapshot, and was not in step since.
     pub(crate) is_moved: bool,
 }
 
-/// What raft-rs asks for at once, in this crate's words: one `Ready`.
+/// One `Ready` of raft-rs, in the types of this crate.
 pub(super) struct CoreReady {
     pub(super) number: u64,
     /// Term or vote have changed.
     pub(super) hard_state: Option<HardState>,
-    /// The log begins anew here.
-    pub(super) rebase: Option<Base>,
+    /// The log is reset to this base.
+    pub(super) snapshot: Option<Base>,
     pub(super) batches: Vec<Batch>,
-    /// May leave before the batches of this turn are durable, but not before term and vote are.
-    pub(super) now: Vec<Message>,
-    /// Must not leave before this turn and those before it are durable.
-    pub(super) later: Vec<Message>,
-    /// Linearizable points that a leader confirmed: context, raft index.
+    /// May be sent before the batches of this ready are durable, but not before term and vote are.
+    pub(super) send_now: Vec<Message>,
+    /// Must not be sent before this ready and those before it are durable.
+    pub(super) send_after_sync: Vec<Message>,
+    /// Read barriers that a leader has confirmed: context, raft index.
     pub(super) reads: Vec<(Vec<u8>, u64)>,
-    /// The peers that this turn moves forward.
+    /// The peers that this ready sends a snapshot.
     pub(super) moved: Vec<u64>,
-    ready: raft::Ready,
+    raft_ready: raft::Ready,
 }
 
 /// raft-rs, seen from this crate.
 pub(super) struct RaftCore {
     node: RawNode<LogView>,
-    /// Batches count in this group before they are synced, so a node that lost power may have lost
-    /// some that counted.
+    /// Batches count before they are synced, so a node that lost power may have lost batches that
+    /// it acknowledged.
     may_lose_acks: bool,
     timeouts: ElectionTimeouts,
-    /// How many questions of peers have come.
-    questions: u64,
+    /// How many read_requests of peers have come.
+    read_requests: u64,
     /// (term, role) when the election timeout was last replaced: raft-rs draws one of its own
     /// whenever one of them changes.
     drawn_for: (u64, StateRole),
     /// raft-rs began in a later term than the one on the disk (see [`LogView::new`]). The first
-    /// turn writes it down, before anything is said in it.
-    owes_hard_state: bool,
-    /// The newest mark computed for a batch that raft-rs took. Good for as long as the log holds
-    /// (raft index, term) of it.
+    /// ready writes it, before any message of that term is sent.
+    has_unsaved_term: bool,
+    /// The log point after the newest batch that raft-rs took. Valid while the log holds its
+    /// (raft index, term).
     newest: LogPoint,
-    /// The commit that the last message to all others told of, while this node leads.
-    told: u64,
-    /// Followers that this leader has moved forward, and that were not seen in step since.
+    /// The commit index of the last message to all others, while this node leads.
+    commit_sent: u64,
+    /// Followers that this leader has sent a snapshot, and that were not in step since.
     moved: Vec<u64>,
     /// The follower that the log was last read for.
     read_for: u64,
@@ -109,11 +107,11 @@ impl RaftCore {
         let mut view = LogView::new(recovered, reader);
         if recovered.corruption.is_empty() {
             view.terms = view.terms_from(recovered.hard_state.commit, recovered.last)?;
-        } // else no time passes for it, and another begins when the log is mended
+        } // else it gets no ticks, and another core is started on the repaired log
         Ok(RaftCore::over(settings, recovered, view))
     }
 
-    /// Begins anew on the log that another core has written, as it has it.
+    /// A core on the log that another one has written.
     pub(super) fn again(
         settings: &Settings,
         recovered: &Recovered,
@@ -121,7 +119,7 @@ impl RaftCore {
         before: &RaftCore,
     ) -> RaftCore {
         let mut view = LogView::new(recovered, reader);
-        // Not looked up: a step back is made when reads may fail too.
+        // Not read from the storage: a restart is made when reads may fail too.
         view.terms = match recovered.last == recovered.base.point {
             true => vec![(recovered.last.raft_index, recovered.last.term)],
             false => before.node.store().terms.clone(),
@@ -156,7 +154,7 @@ impl RaftCore {
         );
         let log_prefix = format!("group {} node {}", settings.group, settings.node);
         let logger = slog::Logger::root(LogDrain(log_prefix), slog::o!());
-        let owes_hard_state = view.hard_state.term != recovered.hard_state.term;
+        let has_unsaved_term = view.hard_state.term != recovered.hard_state.term;
         let node = RawNode::new(&config, view, &logger).expect(
             "the settings were checked by the builder, and the recovered state by the storage",
         );
@@ -165,49 +163,48 @@ impl RaftCore {
             node,
             may_lose_acks,
             timeouts,
-            questions: 0,
+            read_requests: 0,
             drawn_for: (u64::MAX, StateRole::Follower),
-            owes_hard_state,
+            has_unsaved_term,
             newest: recovered.last,
-            told: 0,
+            commit_sent: 0,
             moved: Vec::new(),
             read_for: 0,
         };
-        core.settle_timeout();
+        core.redraw_timeout();
         core
     }
 
     pub(super) fn tick(&mut self) {
         self.node.tick();
-        self.settle_timeout();
+        self.redraw_timeout();
     }
 
-    /// Whether the next tick lets it stand for election, unless it hears of a leader before.
+    /// Whether it campaigns at the next tick, unless it hears of a leader before.
     pub(super) fn is_about_to_campaign(&self) -> bool {
         let raft = &self.node.raft;
         raft.state != StateRole::Leader
             && raft.election_elapsed + 1 >= raft.randomized_election_timeout()
     }
 
-    /// What a node does in place of an election that may not stand in one. Else it would go on to
-    /// count on a leader that it has not heard of for so long, and turn away whoever would follow
-    /// that.
+    /// Replaces a campaign of a node that must not campaign. Otherwise the node would keep a leader
+    /// that it has not heard of for so long, and reject candidates.
     pub(super) fn lose_leader(&mut self) {
         if self.leader().is_some() {
             let raft = &mut self.node.raft;
             raft.become_follower(raft.term, 0);
             self.drawn_for = (u64::MAX, StateRole::Follower);
-            self.settle_timeout();
+            self.redraw_timeout();
         }
     }
 
     pub(super) fn campaign(&mut self) {
         // Refused only if this node cannot be promoted, which the caller has checked.
         let _ = self.node.campaign();
-        self.settle_timeout();
+        self.redraw_timeout();
     }
 
-    /// Hands a message to raft-rs if it passes every check. A refused message leaves no trace.
+    /// Steps a message if it passes every check. A rejected message changes nothing.
     pub(super) fn step(
         &mut self,
         mut message: Message,
@@ -260,19 +257,18 @@ impl RaftCore {
         }
         let message = self.tag_read_index(message);
         let from = message.from;
-        // What is an error to raft-rs (a response of a node that has left) is an ordinary loss
-        // here.
+        // An error of raft-rs (a response of a node that has left) counts as a lost message.
         let _ = self.node.step(message);
-        self.settle_timeout();
+        self.redraw_timeout();
         if let Some(missing) = missing.filter(|_| self.may_lose_acks) {
             self.admit_loss(from, missing);
         }
         Ok(())
     }
 
-    /// A leader counts on batches up to `missing` that this node lost with its power. Answers as it
-    /// would to an append behind them: else nothing would be sent here, and no barrier hold, before
-    /// somebody appends.
+    /// The leader counts on batches up to `missing` that this node lost in a power failure. Rejects
+    /// as it would an append behind them: otherwise the leader would send nothing, and no barrier
+    /// would hold, before the next append.
     fn admit_loss(&mut self, leader: u64, missing: u64) {
         let raft = &mut self.node.raft;
         if raft.leader_id == leader {
@@ -293,26 +289,24 @@ impl RaftCore {
         }
     }
 
-    /// Puts a number that was never used in this term in front of the ticket of a peer's question.
+    /// Puts a tag that is unique in this term in front of the context of a peer's read request.
     ///
-    /// A question may arrive again when it was answered long ago, asked once more or repeated by
-    /// the network. raft-rs then takes it for a new one, and an answer to the first for an answer
-    /// to it: that would confirm a leader that is none any more, for it and for all that were asked
-    /// before it.
+    /// A request may arrive again long after its response: sent again, or repeated by the network.
+    /// raft-rs takes it for a new one, and would take a response to the first for a response to it.
+    /// That would confirm a deposed leader, for this request and all before it.
     fn tag_read_index(&mut self, mut message: RaftMessage) -> RaftMessage {
-        let is_question = message.get_msg_type() == MessageType::MsgReadIndex;
-        if let Some(ticket) = message.entries.iter_mut().find(|_| is_question) {
-            self.questions +=
+        let is_read_request = message.get_msg_type() == MessageType::MsgReadIndex;
+        if let Some(context) = message.entries.iter_mut().find(|_| is_read_request) {
+            self.read_requests +=
                 if planted!("a question that comes again is the same") { 0 } else { 1 };
-            ticket.data = [&self.questions.to_le_bytes()[..], &ticket.data].concat().into();
+            context.data = [&self.read_requests.to_le_bytes()[..], &context.data].concat().into();
         }
         message
     }
 
-    /// Where batches count before they are synced, a follower that loses power may no longer have
-    /// what it acknowledged. raft-rs takes its refusal for a late one, and would never send the
-    /// lost batches again: so the leader forgets the acknowledgement too, and looks anew for what
-    /// they share.
+    /// If batches count before they are synced, a follower may lose acknowledged batches in a power
+    /// failure. raft-rs takes its rejection for a late one, and would never send these batches
+    /// again. So the leader resets the acknowledgement, and probes the log of the follower again.
     fn reset_match(&mut self, answer: &RaftMessage) -> bool {
         let raft = &mut self.node.raft;
         let is_refusal = answer.get_msg_type() == MessageType::MsgAppendResponse && answer.reject;
@@ -333,85 +327,7 @@ impl RaftCore {
         true
     }
 
-    fn check(
-        &mut self,
-        message: &Message,
-        membership: &Membership,
-    ) -> Result<(), MessageRejection> {
-        let log = &self.node.raft.raft_log;
-        // Where the log begins once a rebase that raft-rs has taken is written, not where it begins
-        // on the disk.
-        let first = log.first_index() - 1;
-        let last = log.last_index();
-        let term_at =
-            |index: u64| if index < first || index > last { None } else { log.term(index).ok() };
-        message.check(&ReplicaView {
-            me: self.node.raft.id.into(),
-            membership,
-            leads: self.node.raft.state == StateRole::Leader,
-            leader: self.leader(),
-            term: self.term(),
-            commit: self.commit(),
-            last,
-            term_at: &term_at,
-        })?;
-        let Some(message) = message.raft() else { return Ok(()) };
-        if message.get_msg_type() == MessageType::MsgSnapshot {
-            self.check_rebase(message.get_snapshot())?;
-        }
-        if let Some(point) = self.check_contiguous(message, &term_at)? {
-            self.newest = point;
-        }
-        Ok(())
-    }
-
-    /// A snapshot must carry a mark, and one that does not lie before what is committed here.
-    fn check_rebase(&self, snapshot: &Snapshot) -> Result<(), MessageRejection> {
-        let metadata = snapshot.get_metadata();
-        let point = snapshot::decode(metadata.index, metadata.term, &snapshot.data)
-            .ok_or(MessageRejection::Invalid("a snapshot without a mark"))?;
-        let Some(here) =
-            self.point(self.commit()).filter(|here| here.raft_index <= point.raft_index)
-        else {
-            return Ok(());
-        };
-        if point.next_index < here.next_index
-            || point.next_position < here.next_position
-            || point.timestamp < here.timestamp
-        {
-            return Err(MessageRejection::Invalid(
-                "a snapshot whose mark lies before what is committed",
-            ));
-        }
-        Ok(())
-    }
-
-    /// The batches of an append must continue the ledger: index, position and timestamp, not only
-    /// Raft's numbers. Gives the mark after them, if they follow a batch that is here.
-    fn check_contiguous(
-        &self,
-        message: &RaftMessage,
-        term_at: &dyn Fn(u64) -> Option<u64>,
-    ) -> Result<Option<LogPoint>, MessageRejection> {
-        let follows = term_at(message.index) == Some(message.log_term);
-        if message.get_msg_type() != MessageType::MsgAppend
-            || message.entries.is_empty()
-            || !follows
-        {
-            return Ok(None); // if it does not follow, raft-rs will ask for earlier ones
-        }
-        let Some(mut point) = self.point(message.index) else {
-            return Err(MessageRejection::Invalid("the batch before it cannot be read"));
-        };
-        for entry in &message.entries {
-            point = batch_of(entry)
-                .and_then(|batch| batch.point_after(&point))
-                .map_err(|_| MessageRejection::Invalid("a batch does not continue the ledger"))?;
-        }
-        Ok(Some(point))
-    }
-
-    /// The mark after a batch that the log holds, written or not.
+    /// The log point after a batch that the log holds, written or not.
     fn point(&self, raft_index: u64) -> Option<LogPoint> {
         let log = &self.node.raft.raft_log;
         if self.newest.raft_index == raft_index
@@ -421,7 +337,7 @@ impl RaftCore {
         }
         let written = self.last_settled();
         let mut point = match log.unstable_snapshot() {
-            Some(rebase) => base_of(rebase).point,
+            Some(snapshot) => base_of(snapshot).point,
             None if raft_index <= written => return self.node.store().point(raft_index),
             None => self.node.store().point(written)?,
         };
@@ -431,14 +347,14 @@ impl RaftCore {
         (point.raft_index == raft_index).then_some(point)
     }
 
-    /// Proposes a batch and says where it stands. `None` if raft-rs takes none now; then it is
-    /// nowhere.
+    /// Proposes a batch and returns its (term, raft index). `None` if raft-rs takes none now; then
+    /// the batch is dropped.
     pub(super) fn propose(&mut self, body: bytes::Bytes) -> Option<(u64, u64)> {
         if self.role() != RaftRole::Leader || self.is_transferring() {
             return None;
         }
         let (term, before) = (self.term(), self.point(self.node.raft.raft_log.last_index())?);
-        // A batch out of line would be taken here, and refused by every peer for ever.
+        // raft-rs would take a batch that does not continue the log, and every peer reject it.
         let point = Batch::new(before.raft_index + 1, term, body.clone())
             .and_then(|batch| batch.point_after(&before))
             .ok()?;
@@ -450,18 +366,18 @@ impl RaftCore {
         };
         message.set_msg_type(MessageType::MsgPropose);
         self.node.step(message).ok()?;
-        (self.newest, self.told) = (point, self.commit());
+        (self.newest, self.commit_sent) = (point, self.commit());
         Some((term, point.raft_index))
     }
 
-    /// Whether this node leads, and has committed something of which no append has told since.
+    /// Whether this node leads, and no message carried its commit index yet.
     pub(super) fn has_unsent_commit(&self) -> bool {
-        self.role() == RaftRole::Leader && self.told < self.commit()
+        self.role() == RaftRole::Leader && self.commit_sent < self.commit()
     }
 
-    /// Tells all others how far the log is committed.
+    /// Sends the commit index to all others.
     pub(super) fn send_commit(&mut self) {
-        self.told = self.commit();
+        self.commit_sent = self.commit();
         self.node.raft.bcast_append();
     }
 
@@ -477,9 +393,9 @@ impl RaftCore {
         self.node.report_unreachable(peer.get());
     }
 
-    /// Takes what raft-rs wants done, if there is anything. Nothing else may be called until
-    /// [`advance`](Self::advance) gives it back.
-    pub(super) fn take_turn(&mut self) -> Option<CoreReady> {
+    /// Takes the next ready of raft-rs, if there is one. Nothing else may be called until
+    /// [`advance`](Self::advance) returns it.
+    pub(super) fn take_ready(&mut self) -> Option<CoreReady> {
         if !self.node.has_ready() {
             return None;
         }
@@ -492,71 +408,77 @@ impl RaftCore {
         });
         let hard_state = hard_state.filter(|new| (new.term, new.vote) != (saved.term, saved.vote));
         let hard_state =
-            hard_state.or(self.owes_hard_state.then_some(HardState { commit, ..saved }));
-        let is_rebase = |message: &&RaftMessage| message.get_msg_type() == MessageType::MsgSnapshot;
-        let moved = ready.messages().iter().filter(is_rebase).map(|message| message.to).collect();
-        // The answer to a heartbeat tells of the term alone. It need not wait for batches: else
-        // slow disks would depose a healthy leader.
+            hard_state.or(self.has_unsaved_term.then_some(HardState { commit, ..saved }));
+        let is_snapshot =
+            |message: &&RaftMessage| message.get_msg_type() == MessageType::MsgSnapshot;
+        let moved = ready.messages().iter().filter(is_snapshot).map(|message| message.to).collect();
+        // A heartbeat response depends on the term alone. If it waited for batches, slow disks
+        // would depose a healthy leader.
         let is_prompt =
             |message: &RaftMessage| message.get_msg_type() == MessageType::MsgHeartbeatResponse;
-        let (prompt, later): (Vec<_>, Vec<_>) =
+        let (prompt, after_sync): (Vec<_>, Vec<_>) =
             ready.take_persisted_messages().into_iter().partition(is_prompt);
-        let told = |message: RaftMessage| match message.get_msg_type() {
+        let outgoing = |message: RaftMessage| match message.get_msg_type() {
             MessageType::MsgHeartbeat if planted!("a heartbeat tells of every commit") => {
                 RaftMessage { commit, ..message }
             }
-            MessageType::MsgReadIndexResp => without_number(message),
+            MessageType::MsgReadIndexResp => untagged(message),
             _ => message,
         };
-        let now =
-            ready.take_messages().into_iter().chain(prompt).map(told).map(Message::new).collect();
-        let later = later.into_iter().map(told).map(Message::new).collect();
+        let send_now = ready
+            .take_messages()
+            .into_iter()
+            .chain(prompt)
+            .map(outgoing)
+            .map(Message::new)
+            .collect();
+        let send_after_sync = after_sync.into_iter().map(outgoing).map(Message::new).collect();
         Some(CoreReady {
             number: ready.number(),
             hard_state,
-            rebase: Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty()).map(base_of),
+            snapshot: Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty()).map(base_of),
             batches: ready
                 .take_entries()
                 .iter()
                 .map(|entry| batch_of(entry).expect("checked before it was taken"))
                 .collect(),
-            now,
-            later,
+            send_now,
+            send_after_sync,
             reads: ready
                 .take_read_states()
                 .into_iter()
                 .map(|read| (read.request_ctx, read.index))
                 .collect(),
             moved,
-            ready,
+            raft_ready: ready,
         })
     }
 
-    /// Gives back a turn whose writes can be read (they need not be durable).
-    pub(super) fn advance(&mut self, turn: CoreReady) {
-        if let Some(hard_state) = turn.hard_state {
+    /// Returns a ready whose writes can be read (they need not be durable).
+    pub(super) fn advance(&mut self, ready: CoreReady) {
+        if let Some(hard_state) = ready.hard_state {
             self.node.mut_store().hard_state = hard_state;
-            self.owes_hard_state = false;
+            self.has_unsaved_term = false;
         }
-        if let Some(base) = turn.rebase {
+        if let Some(base) = ready.snapshot {
             self.newest = base.point;
             self.applied(base.point.raft_index);
-            self.node.mut_store().rebased(base);
+            self.node.mut_store().installed(base);
         }
-        if let (Some(first), Some(last)) = (turn.batches.first(), turn.batches.last()) {
+        if let (Some(first), Some(last)) = (ready.batches.first(), ready.batches.last()) {
             let (from, to) = (first.raft_index(), last.raft_index());
             let view = self.node.mut_store();
             if !planted!("the terms of what was cut off are kept") {
-                view.cut(from);
+                view.truncate(from);
             }
-            turn.batches.iter().for_each(|batch| view.written(batch));
+            ready.batches.iter().for_each(|batch| view.written(batch));
             debug_assert_eq!(view.last, to);
         }
-        self.node.advance_append_async(turn.ready);
-        for peer in turn.moved {
-            // A rebase is a message like any other, and raft-rs would wait for its answer for ever.
-            // Told that it is done, it probes behind it, and a peer that the message did not reach
-            // says so.
+        self.node.advance_append_async(ready.raft_ready);
+        for peer in ready.moved {
+            // Here a snapshot is a message like any other, but raft-rs waits for a report on it.
+            // After the report it probes behind the snapshot. A peer that did not get it rejects
+            // the probe.
             self.node.report_snapshot(peer, SnapshotStatus::Finish);
             if !self.moved.contains(&peer) {
                 self.moved.push(peer);
@@ -565,13 +487,13 @@ impl RaftCore {
         self.apply();
     }
 
-    /// Everything up to and including this turn is durable.
+    /// Everything up to and including this ready is durable.
     pub(super) fn persisted(&mut self, number: u64) {
         self.node.on_persist_ready(number);
         self.apply();
     }
 
-    /// There is no state machine: what is committed and durable here is applied.
+    /// There is no state machine: committed and durable batches count as applied.
     fn apply(&mut self) {
         let log = &self.node.raft.raft_log;
         let applied = log.committed.min(log.persisted);
@@ -580,21 +502,21 @@ impl RaftCore {
         }
     }
 
-    /// The log now begins later: the storage has purged what lay before.
+    /// The storage has purged the log up to `base`.
     pub(super) fn purged(&mut self, base: Base) {
         self.applied(base.point.raft_index);
         self.node.mut_store().base = base;
     }
 
-    /// What lies before the log's beginning is applied, durable here or not: a candidate looks for
-    /// changes of members in what is committed and not applied, and must not look there.
+    /// Batches before the log's beginning count as applied, durable or not: a candidate reads what
+    /// is committed and not applied, to find changes of members, and must not read there.
     fn applied(&mut self, raft_index: u64) {
         let applied = &mut self.node.raft.raft_log.applied;
         *applied = raft_index.max(*applied);
     }
 
-    /// Goes through what is known of the followers, while this node leads. One that has confirmed
-    /// batch `in_step` is in step.
+    /// Visits the progress of each follower, while this node leads. One that has confirmed batch
+    /// `in_step` is in step.
     pub(super) fn each_follower(&mut self, in_step: u64, mut each: impl FnMut(Follower)) {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
@@ -641,9 +563,9 @@ impl RaftCore {
         Some(NodeId::from(self.node.raft.leader_id)).filter(|leader| leader.get() != 0)
     }
 
-    /// Takes over what another core has not written down.
+    /// Takes over the unsaved term of another core.
     pub(super) fn inherit_unsaved_term(&mut self, before: &RaftCore) {
-        self.owes_hard_state |= before.owes_hard_state;
+        self.has_unsaved_term |= before.has_unsaved_term;
     }
 
     /// Term and vote as they were last written.
@@ -657,13 +579,13 @@ impl RaftCore {
         (log.last_term(), log.last_index())
     }
 
-    /// Up to which raft index a member has acknowledged the log to this leader. 0 if it has said
-    /// nothing yet.
+    /// The raft index up to which a member has acknowledged the log to this leader. 0 if it has not
+    /// responded yet.
     pub(super) fn acknowledged(&self, member: NodeId) -> u64 {
         self.node.raft.prs().get(member.get()).map_or(0, |progress| progress.matched)
     }
 
-    /// Nothing that `peer` has acknowledged counts any more, though what is committed stays so.
+    /// Resets the acknowledgements of `peer`. Committed batches stay committed.
     pub(super) fn forget_acknowledged(&mut self, peer: NodeId) {
         let next = self.node.raft.raft_log.last_index() + 1;
         if let Some(progress) = self.node.raft.mut_prs().get_mut(peer.get()) {
@@ -700,8 +622,8 @@ impl RaftCore {
         self.node.store().last
     }
 
-    /// How far the log as it is written is the log as raft-rs has it: no further than a tail that
-    /// is yet to be written, perhaps over another.
+    /// The last raft index up to which the written log equals the log of raft-rs. Behind it raft-rs
+    /// may have a tail that is not written yet, and may replace a written one.
     pub(super) fn last_settled(&self) -> u64 {
         let log = &self.node.raft.raft_log;
         match (log.unstable_snapshot(), log.unstable_entries().first()) {
@@ -711,18 +633,18 @@ impl RaftCore {
         }
     }
 
-    /// A failure to read the log that raft-rs cannot be told about. Final.
-    pub(super) fn take_fault(&mut self) -> Option<StorageError> {
-        self.node.store().fault.borrow_mut().take()
+    /// The first failure to read the log that could not be returned to raft-rs.
+    pub(super) fn take_read_error(&mut self) -> Option<StorageError> {
+        self.node.store().read_error.borrow_mut().take()
     }
 
-    /// Replaces the election timeout that raft-rs drew from a source of its own.
-    fn settle_timeout(&mut self) {
+    /// Replaces the election timeout that raft-rs drew with one from the seed.
+    fn redraw_timeout(&mut self) {
         let state = (self.node.raft.term, self.node.raft.state);
         if state != self.drawn_for {
             self.drawn_for = state;
-            // A new leader's first batch tells of it.
-            self.told = self.commit();
+            // The first batch of a new leader carries the commit index.
+            self.commit_sent = self.commit();
             self.moved.clear();
             let timeout = self.timeouts.draw(state.0);
             self.node.raft.set_randomized_election_timeout(timeout);

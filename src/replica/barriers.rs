@@ -1,15 +1,16 @@
-//! Linearizable points that were asked for: who waits, what was asked of the leader, and which
-//! commit is to be waited for.
+//! Read barriers (ReadIndex, section 6.4 of the Raft thesis): the callers that wait, the request to
+//! the leader, and the commit index to wait for.
 //!
-//! A question to the leader is a round: one exchange of heartbeats, shared by all who wait when it
-//! begins. raft-rs drops questions silently (the leader has changed, has not committed in its term
-//! yet, or a message was lost), so an unanswered one is asked again after a while, under the same
-//! name: whichever answer comes, it came after everyone in the round had asked. Were it a new name
-//! each time, a group whose disks are slower than this patience would never answer.
+//! A request is a round: one exchange of heartbeats, shared by all barriers that wait when it
+//! begins. raft-rs drops requests silently (the leader has changed, has not committed in its term
+//! yet, or a message was lost), so a request without a response is sent again after a while. It
+//! keeps its context: any response to it came after all barriers of the round had begun. With a new
+//! context each time, a group whose disks are slower than this interval would never respond.
 
-use super::{Settings, splitmix64};
+use super::election::splitmix64;
+use super::settings::Settings;
 
-/// A question under way.
+/// A request in progress.
 struct ReadIndexRound {
     context: Vec<u8>,
     asked_at: u64,
@@ -19,15 +20,15 @@ struct ReadIndexRound {
 /// See the [module](self).
 pub(super) struct Barriers {
     node: u64,
-    /// Tells the questions of this life of the node from those of an earlier one.
+    /// Random. It tells the requests of this run of the node from those of earlier runs.
     run_id: u64,
     rounds: u64,
     retry_ticks: u64,
     ticks: u64,
-    /// Those whom no round covers yet.
+    /// Barriers without a round yet.
     new: Vec<u64>,
     asked: Option<ReadIndexRound>,
-    /// Answered, but not yet committed here.
+    /// Confirmed by the leader, but not committed here yet.
     confirmed: Vec<(u64, Vec<u64>)>,
 }
 
@@ -49,8 +50,8 @@ impl Barriers {
         }
     }
 
-    /// The same, with nobody waiting. Rounds are counted on: an answer to an earlier question may
-    /// still come, and must not be taken for the answer to a new one.
+    /// The same, without waiting barriers. The count of rounds goes on: a response to an earlier
+    /// request may still come, and must not be taken for a response to a new one.
     pub(super) fn reset(&self) -> Barriers {
         Barriers { new: Vec::new(), asked: None, confirmed: Vec::new(), ..*self }
     }
@@ -59,7 +60,7 @@ impl Barriers {
         self.new.push(id);
     }
 
-    /// Nobody waits for this one any more.
+    /// Drops a barrier that is no longer waited for.
     pub(super) fn forget(&mut self, id: u64) {
         let asked = self.asked.iter_mut().map(|round| &mut round.waiting);
         let confirmed = self.confirmed.iter_mut().map(|(_, waiting)| waiting);
@@ -70,7 +71,7 @@ impl Barriers {
         self.asked.take_if(|round| round.waiting.is_empty());
     }
 
-    /// The context of a new round, if somebody waits for one and none is under way.
+    /// Begins a round if barriers wait for one and none is in progress. Returns its context.
     pub(super) fn ask(&mut self) -> Option<Vec<u8>> {
         if self.asked.is_some() || self.new.is_empty() {
             return None;
@@ -78,7 +79,7 @@ impl Barriers {
         self.rounds += 1;
         let context: Vec<u8> = [self.node, self.run_id, self.rounds]
             .iter()
-            .flat_map(|repair_body| repair_body.to_le_bytes())
+            .flat_map(|part| part.to_le_bytes())
             .collect();
         self.asked = Some(ReadIndexRound {
             context: context.clone(),
@@ -88,14 +89,14 @@ impl Barriers {
         Some(context)
     }
 
-    /// Whom to ask has changed, so the round under way may never be answered.
+    /// The leader has changed, so the current round may never be confirmed.
     pub(super) fn ask_again(&mut self) {
         if let Some(mut round) = self.asked.take() {
             self.new.append(&mut round.waiting);
         }
     }
 
-    /// A tick has passed. The context of the round under way, if it is to be asked again.
+    /// A tick has passed. Returns the context of the current round if its request is due again.
     pub(super) fn tick(&mut self) -> Option<Vec<u8>> {
         self.ticks += 1;
         let round =
@@ -104,8 +105,7 @@ impl Barriers {
         Some(round.context.clone())
     }
 
-    /// The leader has answered: whoever waited when this round began waits for the commit of
-    /// `raft_index`.
+    /// The leader has confirmed a round: its barriers now wait for the commit of `raft_index`.
     pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
         if let Some(mut round) = self.asked.take_if(|round| {
             round.context == context || planted!("any answer will do for a barrier")
@@ -117,7 +117,7 @@ impl Barriers {
         }
     }
 
-    /// Those whose point the commit has reached.
+    /// Removes and returns the barriers whose index is committed.
     pub(super) fn release(&mut self, commit: u64) -> Vec<u64> {
         let held = self.confirmed.extract_if(.., |(raft_index, _)| {
             *raft_index <= commit || planted!("a barrier does not wait for the commit")

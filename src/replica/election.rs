@@ -1,5 +1,4 @@
-//! When a follower loses patience: election timeouts drawn from a seed, so that the same seed and
-//! inputs give the same elections.
+//! Election timeouts, drawn from a seed: the same seed and inputs give the same elections.
 
 use crate::entry::NodeId;
 
@@ -17,7 +16,7 @@ pub(crate) struct ElectionTimeouts {
 
 impl ElectionTimeouts {
     pub(crate) fn new(seed: u64, node: NodeId, min: usize, max: usize) -> ElectionTimeouts {
-        assert!(min < max, "the builder makes room for at least one timeout");
+        assert!(min < max, "the builder leaves at least one timeout to draw");
         ElectionTimeouts { seed, node, min, max, draws: 0 }
     }
 
@@ -25,8 +24,8 @@ impl ElectionTimeouts {
     pub(crate) fn draw(&mut self, term: u64) -> usize {
         self.draws += 1;
         let mut drawn = splitmix64(self.seed);
-        for repair_body in [self.node.get(), term, self.draws] {
-            drawn = splitmix64(drawn ^ repair_body);
+        for value in [self.node.get(), term, self.draws] {
+            drawn = splitmix64(drawn ^ value);
         }
         self.min + (drawn % (self.max - self.min) as u64) as usize
     }

@@ -175,7 +175,7 @@ impl Node {
                         .append(&batches, commit)
                         .expect("what a replica writes continues its log");
                 }
-                Effect::Rebase(base) => {
+                Effect::InstallSnapshot(base) => {
                     self.storage.reset(&base).expect("memory can be reset");
                 }
                 Effect::Sync(number) => {
@@ -186,9 +186,9 @@ impl Node {
                     assert!(point.raft_index > self.newest_commit(), "a commit goes back");
                     self.committed.insert(point.raft_index, point);
                 }
-                Effect::FetchError(error) => unreachable!("memory lacks nothing: {error}"),
+                Effect::ReadFailed(error) => unreachable!("memory lacks nothing: {error}"),
                 Effect::Fail(reason) => self.fault = Some(reason),
-                Effect::Resolve(..) | Effect::Role(_) | Effect::Barrier(_) => {}
+                Effect::Resolve(..) | Effect::RoleChanged(_) | Effect::Barrier(_) => {}
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Who is who in the group, as this replica sees it.
+//! The membership of the group, and the place of this node in it.
 
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -19,7 +19,7 @@ impl LocalMembership {
         &self.membership
     }
 
-    /// Takes the membership that came with a new base.
+    /// Takes the membership of a new base.
     pub(crate) fn replace(&mut self, membership: Membership) {
         self.membership = membership;
     }
@@ -29,7 +29,7 @@ impl LocalMembership {
         self.membership.voters == [self.me]
     }
 
-    /// Whether there is nobody else.
+    /// Whether this node is the only member.
     pub(crate) fn is_alone(&self) -> bool {
         self.is_sole_voter() && self.membership.learners.is_empty()
     }
@@ -38,7 +38,7 @@ impl LocalMembership {
         self.membership.learners.contains(&self.me)
     }
 
-    /// Whether the leadership can go to `node`.
+    /// Whether `node` votes, and so may lead.
     pub(crate) fn is_voter(&self, node: NodeId) -> bool {
         self.membership.voters.contains(&node)
     }

@@ -1,39 +1,38 @@
-//! Batches under way: proposed here, not yet known to be committed or lost.
+//! Proposals of this node whose outcome is not known yet.
 //!
-//! A proposal is known by (term, raft index): at most one batch ever has both. What settles it,
-//! from the commits that this node learns of:
+//! A proposal is identified by (term, raft index): at most one batch ever has both. Its outcome
+//! follows from the commits that this node learns of:
 //!
 //! 1. A committed batch at its raft index and of its term is the proposal itself: committed.
-//! 2. A committed batch at its raft index of another term stands where it would: lost for certain.
+//! 2. A committed batch at its raft index of another term takes its place: dropped.
 //! 3. A committed batch below its raft index of a later term: terms never decrease along a log, so
-//!    no log that holds the proposal can hold that batch: lost for certain.
-//! 4. The log was moved forward past its raft index without its term: nobody can tell here.
-//!    Unknown.
-//! 5. A sole voter began anew, and its log ends below the raft index: lost for certain. A commit
+//!    no log that holds the proposal can hold that batch: dropped.
+//! 4. A snapshot reset the log to a point behind its raft index: unknown.
+//! 5. A sole voter was restarted, and its log ends below the raft index: dropped. A commit
 //!    takes a quorum of the voters, which is this node's own log; only a voter leads, so no log but
 //!    this one is ever given to anyone as the right one; and this log, which does not hold the
 //!    batch, takes none but from its own leader. A learner may hold it: its copy is cut off by the
 //!    next batch that is written here.
 //!
-//! Losing the leadership settles nothing else: the next leader may hold the batch, and commit it.
+//! A loss of the leadership decides nothing: the next leader may hold the batch, and commit it.
 
 use std::collections::VecDeque;
 
-/// How a batch ended.
+/// The outcome of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProposalOutcome {
-    /// In the ledger for good.
+    /// In the log for good.
     Committed {
         /// The term it was proposed in.
         term: u64,
     },
-    /// Not in the ledger, and never will be.
+    /// Not in the log, and never will be.
     Dropped,
-    /// Decided elsewhere.
+    /// Decided by other nodes.
     Unknown,
 }
 
-/// The caller's name for a batch.
+/// The caller's id of a batch.
 pub(crate) type BatchId = u64;
 
 #[derive(Debug)]
@@ -56,35 +55,35 @@ impl Proposals {
         self.queue.push_back(Proposal { id, term, raft_index });
     }
 
-    /// Forgets the proposals behind `last` and says which they are: rule 5.
+    /// Removes and returns the proposals behind `last`: rule 5.
     pub(super) fn drop_after(&mut self, last: u64) -> impl Iterator<Item = BatchId> + use<> {
         let kept = self.queue.partition_point(|proposal| proposal.raft_index <= last);
         self.queue.split_off(kept).into_iter().map(|proposal| proposal.id)
     }
 
-    /// Settles what the commit of everything up to `commit` decides. `term_at` gives the term of a
+    /// Resolves what the commit of everything up to `commit` decides. `term_at` gives the term of a
     /// committed batch, or `None` where the log no longer reaches back.
-    pub(crate) fn settle(
+    pub(crate) fn resolve(
         &mut self,
         commit: u64,
         term_at: impl Fn(u64) -> Option<u64>,
-        mut settled: impl FnMut(BatchId, ProposalOutcome),
+        mut resolved: impl FnMut(BatchId, ProposalOutcome),
     ) {
         let Some(commit_term) = term_at(commit) else { return };
-        // What is undecided lies behind all that is not: it stands behind the commit in a term no
-        // earlier, and a leader of such a term had the commit in its log before it proposed
+        // Undecided proposals are behind all decided ones: they are behind the commit, in no
+        // earlier term, and a leader of such a term had the commit in its log before it proposed
         // anything.
         while let Some(front) = self.queue.front()
-            && let Some(proposal_outcome) = proposal_outcome(front, commit, commit_term, &term_at)
+            && let Some(outcome) = outcome(front, commit, commit_term, &term_at)
         {
-            settled(front.id, proposal_outcome);
+            resolved(front.id, outcome);
             self.queue.pop_front();
         }
     }
 }
 
-/// What a commit up to `commit` says of a proposal. `None`: nothing yet.
-fn proposal_outcome(
+/// The outcome of a proposal, given a commit up to `commit`. `None`: not decided yet.
+fn outcome(
     proposal: &Proposal,
     commit: u64,
     commit_term: u64,
@@ -113,16 +112,15 @@ fn proposal_outcome(
 mod tests {
     use super::*;
 
-    fn settle(
+    fn resolve(
         proposals: &mut Proposals,
         log: &[(u64, u64)],
         commit: u64,
     ) -> Vec<(BatchId, ProposalOutcome)> {
-        let mut settled = Vec::new();
+        let mut resolved = Vec::new();
         let term_at = |index| log.iter().find(|(at, _)| *at == index).map(|(_, term)| *term);
-        proposals
-            .settle(commit, term_at, |id, proposal_outcome| settled.push((id, proposal_outcome)));
-        settled
+        proposals.resolve(commit, term_at, |id, outcome| resolved.push((id, outcome)));
+        resolved
     }
 
     #[test]
@@ -133,14 +131,14 @@ mod tests {
         }
         let log = [(5, 2), (6, 2), (7, 2)];
         assert_eq!(
-            settle(&mut proposals, &log, 6),
+            resolve(&mut proposals, &log, 6),
             [
                 (1, ProposalOutcome::Committed { term: 2 }),
                 (2, ProposalOutcome::Committed { term: 2 })
             ]
         );
-        assert_eq!(settle(&mut proposals, &log, 6), []);
-        assert_eq!(settle(&mut proposals, &log, 7), [(3, ProposalOutcome::Committed { term: 2 })]);
+        assert_eq!(resolve(&mut proposals, &log, 6), []);
+        assert_eq!(resolve(&mut proposals, &log, 7), [(3, ProposalOutcome::Committed { term: 2 })]);
     }
 
     #[test]
@@ -150,9 +148,9 @@ mod tests {
         proposals.push(2, 2, 6);
         proposals.push(3, 2, 9);
         let log = [(5, 2), (6, 3)];
-        assert_eq!(settle(&mut proposals, &log, 5), [(1, ProposalOutcome::Committed { term: 2 })]);
+        assert_eq!(resolve(&mut proposals, &log, 5), [(1, ProposalOutcome::Committed { term: 2 })]);
         assert_eq!(
-            settle(&mut proposals, &log, 6),
+            resolve(&mut proposals, &log, 6),
             [(2, ProposalOutcome::Dropped), (3, ProposalOutcome::Dropped)]
         );
     }
@@ -163,25 +161,25 @@ mod tests {
         for (id, term, raft_index) in [(1, 2, 5), (2, 2, 6), (3, 2, 7), (4, 4, 6), (5, 4, 7)] {
             proposals.push(id, term, raft_index);
         }
-        assert_eq!(settle(&mut proposals, &[(4, 1)], 4), []);
+        assert_eq!(resolve(&mut proposals, &[(4, 1)], 4), []);
         let log = [(4, 1), (5, 3), (6, 4), (7, 4)];
         assert_eq!(
-            settle(&mut proposals, &log, 5),
+            resolve(&mut proposals, &log, 5),
             [
                 (1, ProposalOutcome::Dropped),
                 (2, ProposalOutcome::Dropped),
                 (3, ProposalOutcome::Dropped)
             ]
         );
-        assert_eq!(settle(&mut proposals, &log, 6), [(4, ProposalOutcome::Committed { term: 4 })]);
-        assert_eq!(settle(&mut proposals, &log, 7), [(5, ProposalOutcome::Committed { term: 4 })]);
+        assert_eq!(resolve(&mut proposals, &log, 6), [(4, ProposalOutcome::Committed { term: 4 })]);
+        assert_eq!(resolve(&mut proposals, &log, 7), [(5, ProposalOutcome::Committed { term: 4 })]);
     }
 
     #[test]
     fn a_log_that_was_moved_past_it_cannot_tell() {
         let mut proposals = Proposals::default();
         proposals.push(1, 2, 5);
-        assert_eq!(settle(&mut proposals, &[(50, 2)], 50), [(1, ProposalOutcome::Unknown)]);
+        assert_eq!(resolve(&mut proposals, &[(50, 2)], 50), [(1, ProposalOutcome::Unknown)]);
     }
 
     #[test]
@@ -193,7 +191,7 @@ mod tests {
         assert_eq!(proposals.drop_after(5).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(proposals.drop_after(5).count(), 0);
         assert_eq!(
-            settle(&mut proposals, &[(5, 2), (6, 5)], 6),
+            resolve(&mut proposals, &[(5, 2), (6, 5)], 6),
             [(1, ProposalOutcome::Committed { term: 2 })]
         );
     }
@@ -203,6 +201,6 @@ mod tests {
         let mut proposals = Proposals::default();
         proposals.push(1, 2, 5);
         proposals.push(2, 4, 7);
-        assert_eq!(settle(&mut proposals, &[(5, 2), (6, 4), (7, 4)], 7).len(), 2);
+        assert_eq!(resolve(&mut proposals, &[(5, 2), (6, 4), (7, 4)], 7).len(), 2);
     }
 }

@@ -1,30 +1,29 @@
-//! Taking part again with a log that is not complete, as a pure value: whom such a node asks, and
-//! what it owes then.
+//! Taking part again with a log that is not complete, as a pure value: the members that such a node
+//! asks, and the term and log that it must reach.
 //!
-//! The node has forgotten something: its directory was wiped, put back to an older copy, or
-//! restored from a backup. So it may have voted in terms that it does not know, and acknowledged
-//! batches that it does not have. Before it says anything to its group it asks *every* other member
-//! where it stands. Each answers only when it is durable there that the node is known by another
-//! directory id, so that nothing that the node was before can speak any more, and with terms and
-//! batches that are durable. Then:
+//! The node has lost something: its directory was wiped, put back to an older copy, or restored
+//! from a backup. So it may have voted in terms that it does not know, and acknowledged batches
+//! that it does not have. Before it sends anything else to its group, it asks *every* other member
+//! for its state. A member responds once it is durable there that the node has a new directory id,
+//! so that no earlier process of the node can take part any more. The response holds a durable term
+//! and log end. Then:
 //!
-//! 1. **Term.** The node takes the newest term of all answers, and its vote in it is spent. Whoever
-//!    it voted for in a later one was a candidate of that term before it asked for the vote, and
-//!    has answered.
-//! 2. **Log.** Of all answers that of a voter with the greatest (term, raft index) at its end is
-//!    the *bound*. A batch that was committed with the help of the node is in the log of the leader
-//!    that counted it, or of a leader of a later term, and all of these have answered with no less.
-//!    So until its own log reaches the bound, the node gives its vote only to whoever has a log
-//!    that does, and does not stand for election. Nothing else is different: it is sent what it
-//!    lacks as any follower is, and acknowledges what it has.
+//! 1. **Term.** The node takes the newest term of all responses, and does not vote in it. A
+//!    candidate that the node voted for in a later term was in that term before it asked for the
+//!    vote, and has responded.
+//! 2. **Log.** The greatest (term, raft index) at the log end of a voter is the *bound*. A batch
+//!    that was committed with the help of the node is in the log of the leader that counted it, or
+//!    of a leader of a later term, and all of these have responded with no less. So until its own
+//!    log reaches the bound, the node votes only for logs that do, and does not campaign. Otherwise
+//!    it is an ordinary follower: it is sent the batches that it lacks, and acknowledges them.
 //!
-//! A majority of the answers is not enough. In a group of five the candidate that has the node's
-//! vote, or the only other one that holds a batch, may be among those that were not asked. That the
-//! node has several logs to choose from is no danger: what it takes, it takes from a leader.
+//! A majority of the responses is not enough. In a group of five the candidate with the node's
+//! vote, or the only other holder of a batch, may be among those that were not asked. Several logs
+//! to follow are no danger: the node takes batches only from a leader.
 //!
-//! Two such nodes do not answer each other: neither knows what it has promised.
+//! Two such nodes do not respond to each other: neither knows its own votes.
 //!
-//! # Who is let in as that node
+//! # Which directory is accepted as that node
 //!
 //! A directory that is not the known one of a node, and says that it is not complete, takes the
 //! place of the known one only where a peer finds it at the address that it has for the node
@@ -59,11 +58,11 @@ struct Peer {
 pub(crate) struct Rejoin {
     node: NodeId,
     peers: Vec<Peer>,
-    /// The numbers of the questions of this value. No other question of the node has one of them.
+    /// The ids of the requests of this value. No other request of the node has one of them.
     numbers: std::ops::Range<u64>,
-    /// How many ticks a peer has to answer before it is asked again.
+    /// The ticks after which a peer without a response is asked again.
     timeout_ticks: usize,
-    rest: usize,
+    backoff_ticks: usize,
 }
 
 impl Rejoin {
@@ -79,21 +78,21 @@ impl Rejoin {
             .chain(membership.learners.iter().map(peer(false)))
             .filter(|peer| peer.node != node)
             .collect();
-        Rejoin { node, peers, numbers: first_number..first_number, timeout_ticks, rest: 0 }
+        Rejoin { node, peers, numbers: first_number..first_number, timeout_ticks, backoff_ticks: 0 }
     }
 
-    /// The number after the last question.
+    /// The id of the next request.
     pub(crate) fn next_number(&self) -> u64 {
         self.numbers.end
     }
 
-    /// A tick has passed. What is to be asked now.
+    /// A tick has passed. Returns the requests that are due.
     pub(crate) fn tick(&mut self) -> Vec<Message> {
-        self.rest = self.rest.saturating_sub(1);
-        if self.rest > 0 {
+        self.backoff_ticks = self.backoff_ticks.saturating_sub(1);
+        if self.backoff_ticks > 0 {
             return Vec::new();
         }
-        self.rest = self.timeout_ticks;
+        self.backoff_ticks = self.timeout_ticks;
         let (from, number) = (self.node, self.numbers.end);
         self.numbers.end += 1;
         let asked = self.peers.iter().filter(|peer| !matches!(peer.answer, Some(Ok(_))));
@@ -105,8 +104,8 @@ impl Rejoin {
             .collect()
     }
 
-    /// A peer has answered. An answer to a question of before says nothing: the node spoke from
-    /// another directory then.
+    /// A peer has responded. Responses to earlier requests are ignored: the node had another
+    /// directory id then.
     pub(crate) fn handle_state(
         &mut self,
         from: NodeId,
@@ -116,13 +115,13 @@ impl Rejoin {
         let is_answer = self.numbers.contains(&number)
             || planted!("any answer of a peer is one to this question");
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == from && is_answer) {
-            // Each answer was true after the node had its new directory id, and one is enough.
+            // Every response was made after the node had its new directory id. One is enough.
             peer.answer = peer.answer.and_then(Result::ok).map(Ok).or(Some(state));
         }
     }
 
-    /// What the node owes, once every member has answered.
-    pub(crate) fn owed(&self) -> Option<PeerState> {
+    /// The term and log end that the node must reach, once every member has responded.
+    pub(crate) fn obligation(&self) -> Option<PeerState> {
         let answer = |peer: &Peer| peer.answer.and_then(Result::ok);
         let answered = self.peers.iter().filter(|peer| answer(peer).is_some()).count();
         let is_enough = answered == self.peers.len()
@@ -136,7 +135,7 @@ impl Rejoin {
         Some(PeerState { term: term?, last: last? })
     }
 
-    /// Whom this waits for, for people.
+    /// A text for operators: the members that this waits for.
     pub(crate) fn account(&self) -> String {
         let waits = self.peers.iter().filter_map(|peer| match peer.answer {
             Some(Ok(_)) => None,
@@ -152,16 +151,17 @@ impl Rejoin {
         let incomplete = |peer: &Peer| peer.answer == Some(Err(NoState::Incomplete));
         let advice = match self.peers.iter().any(incomplete) {
             true => {
-                ". Two nodes that have lost their logs cannot vouch for each other: bring one of the two directories back, or restore the \
-                 whole group from a backup. If this is a new group, remove these directories and open without `rejoin_empty`"
+                ". Two nodes that have lost their logs cannot vouch for each other: bring one of \
+                 the two directories back, or restore the whole group from a backup. If this is a \
+                 new group, remove these directories and open without `rejoin_empty`"
             }
             false => "",
         };
         let waits =
             if waits.is_empty() { "all have answered".to_owned() } else { waits.join(", ") };
         format!(
-            "its log is not complete: the node may have forgotten votes and acknowledged entries. It takes no part until every other \
-             member has said where it stands: {waits}{advice}"
+            "its log is not complete: the node may have forgotten votes and acknowledged entries. \
+             It takes no part until every other member has said where it stands: {waits}{advice}"
         )
     }
 }

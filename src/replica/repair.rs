@@ -1,39 +1,38 @@
-//! Repair from peers, as a pure value: whom a damaged node asks for what, and what it takes of the
-//! answers.
+//! Repair from peers, as a pure value: which peer a node with a corrupt log asks for which batches,
+//! and which of the responses it applies.
 //!
-//! A damaged node asks for the first batches that it lacks, one window at a time, from peer to
-//! peer. It believes no answer: batches are taken only if they are *proved*, and then the storage
-//! fills them in. An answer ends with the giver's mark (see [`FetchResponse`]); coming to the same
-//! mark by the batches given means that the giver's log is this node's log with what is missing in
-//! it. Up to which of these batches that is also what this node held is proved by any one of three
-//! things behind it:
+//! The node requests the first batches that it lacks, one window at a time, from one peer after the
+//! other. It trusts no response: batches are applied only if they are *proved*; then the storage
+//! fills them in. A response ends with the sender's log point (see [`FetchResponse`]). If the
+//! batches lead to the same log point here, the sender's log is this log with the missing batches
+//! in it. Up to which batch that is also what this node held is proved by any of three things
+//! behind it:
 //!
-//! 1. **It is known here.** A header, a footer or an intact record behind the damage kept the chain
-//!    value that the batches lead to.
-//! 2. **It is committed.** The giver knows it to be, and what is committed is unique.
+//! 1. **It is known here.** A header, a footer or an intact record behind the corruption kept the
+//!    chain value that the batches lead to.
+//! 2. **It is committed.** The sender knows that, and what is committed is unique.
 //! 3. **It is of a term as new as the newest that this node has seen.** It is as if the leader of
 //!    that term had sent it: this node never acknowledged anything of a later term, what was
 //!    committed in an earlier one is in that leader's log, and in its own term there is only one
 //!    log.
 //!
-//! If this node's log is another than what a peer knows to be committed, then it is another from
-//! there on, and was never committed from there on: that part is not filled in but replaced. The
-//! same holds where a peer has a batch of a later term than this node has ever seen: whoever led
-//! that term had all that was committed before it. That a log is another can be told by its terms
-//! alone, for along a log they never go back.
+//! If this log conflicts with batches that a peer knows to be committed, it was never committed
+//! from the conflict on: that part is replaced, not filled in. The same holds if a peer has a batch
+//! of a later term than this node has seen: the leader of that term had everything that was
+//! committed before. Terms alone show a conflict, since they never decrease along a log.
 //!
-//! And if a peer has purged what is missing, which says that it was committed, this log may begin
-//! later too: the peer tells behind which mark its own begins, and this one then begins there,
-//! though more be missing behind that. Nothing else is ever given up.
+//! If a peer has purged the missing batches, they were committed, and this log may begin later too:
+//! the peer sends the log point before its first batch, and this log is truncated to it, even if
+//! more is missing behind it. Nothing else is ever given up.
 //!
-//! A leader of such a term can also say where its log ends. What this node has lost behind that was
-//! never committed, and is cut off: it is not of the leader's term, and what was committed in an
-//! earlier one is in the leader's log. A peer that does not lead proves nothing by having no more.
+//! A leader of such a term can also report where its log ends. What this node has lost behind that
+//! was never committed, and is truncated: it is not of the leader's term, and what was committed in
+//! an earlier one is in the leader's log. A peer that does not lead proves nothing by having no
+//! more.
 //!
-//! What is not proved is not taken, however long that lasts. A peer that has lost the batches too,
-//! or does not have them, proves nothing. Each question has a number of its own, which the answer
-//! bears: what a peer said before this node lost its batches may have been true only before it had
-//! them.
+//! Batches without a proof are not applied, however long that lasts. A peer that has lost them too,
+//! or does not have them, proves nothing. Each request has an id of its own, which the response
+//! repeats: an earlier response may have been true only before this node had the batches.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -45,44 +44,43 @@ use crate::message::{
 };
 use crate::storage::{Corruption, LogReader, Recovered, StorageError};
 
-/// A peer that does not answer is given twice the time with each question, so many times. The
-/// largest answer takes minutes on a slow network, and an election timeout may be a second.
+/// How often the timeout of a peer without a response is doubled. The largest response takes
+/// minutes on a slow network, and an election timeout may be a second.
 const DOUBLINGS_MAX: u32 = 6;
 
-/// Damaged places that lie closer together than so many batches are asked for at once.
+/// Corrupt ranges closer than so many batches are requested together.
 const MERGE_DISTANCE: u64 = 32;
 
-/// What was found out: for the storage to carry out.
+/// A proved step of the repair, for the storage to carry out.
 #[derive(Debug, PartialEq)]
 pub(crate) enum RepairStep {
     /// The log held these.
     Fill(Vec<Batch>),
-    /// The log is to be these, from the first of them on.
+    /// Replace the log with these, from the first of them on.
     Replace(Vec<Batch>),
-    /// The log is to begin behind this mark: what lies before is committed, and a peer has purged
-    /// it.
-    Rebase(LogPoint),
+    /// Truncate the head of the log, up to this log point: what lies before is committed, and a
+    /// peer has purged it.
+    TruncateHead(LogPoint),
 }
 
-/// What came of asking a peer.
+/// The outcome of a request to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PeerOutcome {
     Silent,
     Lacks(FetchError),
-    /// It has batches, and nothing proves that they are the right ones.
+    /// It has batches, without a proof.
     Unproved,
-    /// What it sent cannot be.
+    /// Its response is invalid.
     Wrong,
-    /// What it sent is proved, and this node could not put it into its log.
-    NotTaken,
+    /// Its batches are proved, and the storage did not take them.
+    NotApplied,
 }
 
 struct Peer {
     node: NodeId,
-    /// How often in a row it has not answered in time. What it sends may just take longer than
-    /// that.
+    /// Requests in a row without a response in time. The response may just take longer.
     silences: u32,
-    /// What came of the last question.
+    /// The outcome of the last request.
     outcome: Option<PeerOutcome>,
 }
 
@@ -98,29 +96,27 @@ pub(crate) struct Repair {
     node: NodeId,
     peers: Vec<Peer>,
     reader: Arc<dyn LogReader>,
-    /// How many ticks a peer has to answer, and how long to rest when none could help.
+    /// The ticks that a peer has to respond, and the backoff when none could help.
     timeout_ticks: usize,
-    /// How many bytes of batches are asked for at once.
+    /// The bytes of batches in a request.
     window_bytes: u64,
-    /// The newest term that this node has seen. No batch of a later one was ever in its log, or it
-    /// was never acknowledged.
+    /// The newest term that this node has seen. It never acknowledged a batch of a later one.
     term: u64,
     commit: u64,
     /// After the last batch that can be read.
     last: LogPoint,
     base: u64,
     corruption: Vec<Corruption>,
-    /// The peer to be asked next.
+    /// The peer of the next request.
     next_peer: usize,
-    /// The number of the next question. The first is the count of openings, in the upper half: no
-    /// question of an earlier life had one of these.
+    /// The id of the next request. Its upper half is the incarnation, so no earlier run used it.
     number: u64,
     asked: Option<OpenRequest>,
     backoff_ticks: usize,
-    /// Questions in a row that brought nothing.
+    /// Requests in a row without a step.
     failures: usize,
-    /// A peer's committed log is another than this one in front of the damage: where they part is
-    /// looked for from here on.
+    /// A peer's committed log conflicts with this one before the corruption. The conflict is
+    /// searched from here on.
     probe: Option<u64>,
 }
 
@@ -156,17 +152,17 @@ impl Repair {
             failures: 0,
             probe: None,
         };
-        repair.look(recovered);
+        repair.update(recovered);
         repair
     }
 
-    /// What the log is after a step.
-    pub(crate) fn look(&mut self, recovered: &Recovered) {
+    /// Takes note of the log after a step.
+    pub(crate) fn update(&mut self, recovered: &Recovered) {
         self.commit = self.commit.max(recovered.hard_state.commit);
         (self.base, self.last) = (recovered.base.point.raft_index, recovered.last);
         (self.asked, self.probe) = (None, None);
         if self.corruption == recovered.corruption {
-            // It did not help: no reason to hurry.
+            // The step changed nothing.
             self.backoff_ticks = self.timeout_ticks;
             return;
         }
@@ -183,32 +179,32 @@ impl Repair {
     /// A tick has passed.
     pub(crate) fn tick(&mut self) {
         self.backoff_ticks = self.backoff_ticks.saturating_sub(1);
-        if let Some(question) = &mut self.asked {
-            question.ticks_left = question.ticks_left.saturating_sub(1);
-            if question.ticks_left == 0 {
-                let peer = question.peer;
+        if let Some(request) = &mut self.asked {
+            request.ticks_left = request.ticks_left.saturating_sub(1);
+            if request.ticks_left == 0 {
+                let peer = request.peer;
                 self.peers[peer].silences += 1;
-                self.failures(peer, PeerOutcome::Silent);
+                self.note_failure(peer, PeerOutcome::Silent);
             }
         }
     }
 
-    /// What was sent to `peer` is lost: no reason to wait for its answer.
+    /// Messages to `peer` were lost, so no response will come.
     pub(crate) fn handle_unreachable(&mut self, peer: NodeId) {
-        if let Some(question) =
-            self.asked.as_ref().filter(|question| self.peers[question.peer].node == peer)
+        if let Some(request) =
+            self.asked.as_ref().filter(|request| self.peers[request.peer].node == peer)
         {
-            let peer = question.peer;
-            self.failures(peer, PeerOutcome::Silent);
+            let peer = request.peer;
+            self.note_failure(peer, PeerOutcome::Silent);
         }
     }
 
-    /// The next question, if it is time for one.
+    /// The next request, if one is due.
     pub(crate) fn ask(&mut self) -> Option<Message> {
         if self.asked.is_some() || self.backoff_ticks > 0 || self.peers.is_empty() {
             return None;
         }
-        let raft_indexes = self.wanted()?;
+        let raft_indexes = self.next_range()?;
         let peer = self.next_peer % self.peers.len();
         let number = self.number;
         self.number += 1;
@@ -223,38 +219,38 @@ impl Repair {
         Some(RepairMessage { from: self.node, to: self.peers[peer].node, repair_body }.into())
     }
 
-    /// What to ask for: the first damaged place and those near it, and one batch behind, which may
-    /// prove them.
-    fn wanted(&self) -> Option<Range<u64>> {
-        let mut holes = self
+    /// The next range to request: the first corrupt range, those near it, and one batch behind,
+    /// which may prove them.
+    fn next_range(&self) -> Option<Range<u64>> {
+        let mut ranges = self
             .corruption
             .iter()
             .map(|corruption| &corruption.raft_indexes)
-            .filter(|hole| !hole.is_empty());
-        let first = holes.next()?;
+            .filter(|range| !range.is_empty());
+        let first = ranges.next()?;
         let mut end = first.end;
-        for hole in holes.take_while(|hole| hole.end - first.start < BATCHES_MAX) {
-            if hole.start > end + MERGE_DISTANCE {
+        for range in ranges.take_while(|range| range.end - first.start < BATCHES_MAX) {
+            if range.start > end + MERGE_DISTANCE {
                 break;
             }
-            end = end.max(hole.end);
+            end = end.max(range.end);
         }
         let start = self.probe.unwrap_or(first.start);
         Some(start..(end + 1).min(start + BATCHES_MAX))
     }
 
-    /// A peer has answered. Returns what is proved by it.
+    /// A peer has responded. Returns what the response proves.
     pub(crate) fn handle_response(
         &mut self,
         from: NodeId,
         response: FetchResponse,
     ) -> Option<RepairStep> {
-        // Else it is not an answer to the last question: late, or made up.
-        let question = self.asked.take_if(|question| {
-            question.number == response.number && self.peers[question.peer].node == from
+        // Otherwise it does not belong to the last request: it is late, or forged.
+        let request = self.asked.take_if(|request| {
+            request.number == response.number && self.peers[request.peer].node == from
         })?;
-        self.peers[question.peer].silences = 0;
-        let verdict = self.evaluate(&question.raft_indexes, response);
+        self.peers[request.peer].silences = 0;
+        let verdict = self.evaluate(&request.raft_indexes, response);
         match verdict {
             Ok(repair_step) => Some(repair_step),
             Err(Unproved::Probe(from)) => {
@@ -262,22 +258,21 @@ impl Repair {
                 None
             }
             Err(Unproved::Not(outcome)) => {
-                self.failures(question.peer, outcome);
+                self.note_failure(request.peer, outcome);
                 None
             }
         }
     }
 
-    /// The storage could not use what was found out.
+    /// The storage did not take the last step.
     pub(crate) fn reject(&mut self, from: NodeId) {
         if let Some(peer) = self.peers.iter().position(|peer| peer.node == from) {
-            self.failures(peer, PeerOutcome::NotTaken);
+            self.note_failure(peer, PeerOutcome::NotApplied);
         }
     }
 
-    /// Whether nothing is missing that a peer could send, and it is time to try once more to mend
-    /// the rest.
-    pub(crate) fn needs_nobody(&mut self) -> bool {
+    /// Whether no batch is missing, and the local repair of the rest is due again.
+    pub(crate) fn can_repair_locally(&mut self) -> bool {
         let is_due = self.backoff_ticks == 0 && self.lowest() == 0;
         if is_due {
             self.backoff_ticks = self.timeout_ticks;
@@ -289,11 +284,10 @@ impl Repair {
         !self.peers.is_empty()
     }
 
-    fn failures(&mut self, peer: usize, outcome: PeerOutcome) {
+    fn note_failure(&mut self, peer: usize, outcome: PeerOutcome) {
         self.asked = None;
         if outcome != PeerOutcome::Silent {
-            // Silence says nothing of how far the logs are the same: the next peer is asked from
-            // there on.
+            // Without a response the search for the conflict goes on with the next peer.
             self.probe = None;
         }
         self.peers[peer].outcome = Some(outcome);
@@ -306,21 +300,20 @@ impl Repair {
 
     fn evaluate(
         &self,
-        wanted: &Range<u64>,
+        next_range: &Range<u64>,
         response: FetchResponse,
     ) -> Result<RepairStep, Unproved> {
         let (mut batches, theirs) = match response.batches {
             Ok(given) => given,
-            Err(FetchError::Purged(base)) => return self.judge_purged(base),
+            Err(FetchError::Purged(base)) => return self.evaluate_purged(base),
             Err(FetchError::LogEnd(end)) if self.point(end.raft_index) == Some(end) => {
-                return self.judge_end(wanted, end);
+                return self.evaluate_end(next_range, end);
             }
-            // This log reaches further than one of which more is known to be committed: they may
-            // have parted long before.
+            // This log is longer than one with a later commit: they may conflict long before.
             Err(FetchError::NotReached | FetchError::LogEnd(_))
                 if self.probe.is_none()
                     && response.commit > self.commit
-                    && self.commit.max(self.base) + 1 < wanted.start =>
+                    && self.commit.max(self.base) + 1 < next_range.start =>
             {
                 return Err(Unproved::Probe(self.commit.max(self.base) + 1));
             }
@@ -328,8 +321,8 @@ impl Repair {
         };
         let first = batches.first().map_or(0, Batch::raft_index);
         let last = batches.last().map_or(0, Batch::raft_index);
-        if first != wanted.start
-            || last >= wanted.end
+        if first != next_range.start
+            || last >= next_range.end
             || batches.iter().any(|batch| batch.verify().is_err())
         {
             return Err(Unproved::Not(PeerOutcome::Wrong));
@@ -337,8 +330,8 @@ impl Repair {
         let before = self.point(first - 1).ok_or(Unproved::Not(PeerOutcome::Unproved))?;
         let points = points(&before, &batches);
         if points.last() != Some(&theirs) {
-            // The same batches behind different marks: the logs have parted before. If what the
-            // giver has there is committed, this one is wrong.
+            // The same batches behind different log points: the logs conflict before. If the
+            // batches of the sender are committed, this log is wrong.
             let is_sound = points.len() < batches.len()
                 || points.last().is_some_and(|point| point.raft_index == theirs.raft_index);
             let parted = is_sound
@@ -370,8 +363,8 @@ impl Repair {
         };
         let proved = points.iter().rposition(is_proof).map_or(0, |at| at + 1);
         batches.truncate(proved);
-        // What lies behind the end of this log proves what lies within it, and is asked for when
-        // this node takes part again.
+        // Batches behind the end of this log prove those within it. They are not applied: this node
+        // gets them when it takes part again.
         let reach = self
             .corruption
             .iter()
@@ -379,9 +372,9 @@ impl Repair {
             .fold(self.last.raft_index, u64::max);
         match points[..proved].iter().rfind(|point| point.raft_index <= reach) {
             None => Err(Unproved::Not(PeerOutcome::Unproved)),
-            Some(end) if !self.leads_on(end) => {
-                // What follows here is another: it was never committed, nor was what it followed,
-                // if what was given is, or is of a later term.
+            Some(end) if !self.is_continued_by_log(end) => {
+                // The next batches here conflict. They were never committed if the proved ones are
+                // committed, or are of a later term.
                 let gives_way = end.raft_index <= response.commit || end.term > self.term;
                 if gives_way && end.raft_index >= self.commit {
                     Ok(RepairStep::Replace(batches))
@@ -392,12 +385,12 @@ impl Repair {
             Some(_) if self.probe.is_some() && last < self.lowest() => {
                 Err(Unproved::Probe(last + 1))
             }
-            Some(_) => self.without_what_is_here(batches),
+            Some(_) => self.up_to_last_corrupt(batches),
         }
     }
 
-    /// Of batches that are proved, those up to the last that is damaged here.
-    fn without_what_is_here(&self, mut batches: Vec<Batch>) -> Result<RepairStep, Unproved> {
+    /// Of proved batches, those up to the last that is corrupt here.
+    fn up_to_last_corrupt(&self, mut batches: Vec<Batch>) -> Result<RepairStep, Unproved> {
         let is_damaged = |batch: &Batch| {
             self.corruption
                 .iter()
@@ -411,10 +404,9 @@ impl Repair {
         }
     }
 
-    /// A peer has purged what it was asked for: its log begins behind `base`, which is committed.
-    /// If this one begins there too, it does without some of what is damaged, and the rest can be
-    /// asked for.
-    fn judge_purged(&self, base: LogPoint) -> Result<RepairStep, Unproved> {
+    /// A peer has purged the requested batches: its log begins behind `base`, which is committed.
+    /// If this log begins there too, some of the corruption is gone, and the rest can be fetched.
+    fn evaluate_purged(&self, base: LogPoint) -> Result<RepairStep, Unproved> {
         let lacks = Unproved::Not(PeerOutcome::Lacks(FetchError::Purged(base)));
         let committed = self.point(self.commit);
         let is_beyond = committed.is_none_or(|here| {
@@ -424,25 +416,26 @@ impl Repair {
             return Err(lacks);
         }
         if self.lowest() <= base.raft_index {
-            return Ok(RepairStep::Rebase(base));
+            return Ok(RepairStep::TruncateHead(base));
         }
-        // In front of the damage, where the logs part is being looked for.
+        // The base is before the corruption, in the search for the conflict.
         match self.point(base.raft_index) {
             Some(here) if here == base && self.probe.is_some() => {
                 Err(Unproved::Probe(base.raft_index + 1))
             }
             Some(here) if here != base && base.raft_index > self.commit => {
-                Ok(RepairStep::Rebase(base))
+                Ok(RepairStep::TruncateHead(base))
             }
             _ => Err(lacks),
         }
     }
 
-    /// The log of a leader ends at a mark that this one has too, in front of what was asked for.
-    /// Cutting off what lies behind is putting the last batch there once more.
-    fn judge_end(&self, wanted: &Range<u64>, end: LogPoint) -> Result<RepairStep, Unproved> {
-        let is_proof =
-            end.term >= self.term && end.raft_index < wanted.start && end.raft_index >= self.commit;
+    /// The log of a leader ends at a log point that this log has too, before the requested range.
+    /// Replacing the last batch there truncates what lies behind it.
+    fn evaluate_end(&self, next_range: &Range<u64>, end: LogPoint) -> Result<RepairStep, Unproved> {
+        let is_proof = end.term >= self.term
+            && end.raft_index < next_range.start
+            && end.raft_index >= self.commit;
         let last = self.reader.batches(end.raft_index, end.raft_index + 1, 0).unwrap_or_default();
         if is_proof && !last.is_empty() {
             Ok(RepairStep::Replace(last))
@@ -451,16 +444,16 @@ impl Repair {
         }
     }
 
-    /// The first raft index that is damaged.
+    /// The first corrupt raft index.
     fn lowest(&self) -> u64 {
         self.corruption
             .iter()
             .map(|corruption| &corruption.raft_indexes)
-            .find(|hole| !hole.is_empty())
-            .map_or(0, |hole| hole.start)
+            .find(|range| !range.is_empty())
+            .map_or(0, |range| range.start)
     }
 
-    /// Term and chain value after a batch as this node still knows them, damaged or not.
+    /// Term and chain value after a batch as this node still knows them, corrupt or not.
     fn known(&self, raft_index: u64) -> Option<(u64, u32)> {
         if let Some(point) = self.point(raft_index) {
             return Some((point.term, point.chain));
@@ -483,9 +476,9 @@ impl Repair {
         self.reader.point(raft_index).ok().flatten()
     }
 
-    /// Whether what this log holds behind `mark` may continue it, as far as it can be read here: a
-    /// batch that is another does not, nor does anything of an older term.
-    fn leads_on(&self, point: &LogPoint) -> bool {
+    /// Whether the batches of this log behind `point` may continue it, as far as they can be read.
+    /// A conflicting batch does not, nor does one of an older term.
+    fn is_continued_by_log(&self, point: &LogPoint) -> bool {
         let next = point.raft_index + 1;
         let newest_term =
             if self.last.raft_index > point.raft_index { self.last.term } else { self.term };
@@ -501,7 +494,7 @@ impl Repair {
         }
     }
 
-    /// What is damaged and why it still is, for people.
+    /// A text for operators: what is corrupt, and why it still is.
     pub(crate) fn account(&self) -> String {
         let Some(first) = self.corruption.first() else {
             return "nothing is damaged any more".to_owned();
@@ -513,17 +506,18 @@ impl Repair {
         let heard: Vec<String> = self
             .peers
             .iter()
-            .filter_map(|peer| Some(format!("node {} {}", peer.node, peer.outcome?.words())))
+            .filter_map(|peer| Some(format!("node {} {}", peer.node, peer.outcome?.text())))
             .collect();
         let heard = if heard.is_empty() { "asking its peers".to_owned() } else { heard.join(", ") };
         format!(
-            "its log is damaged: {first}{more}. What is intact can be read here. The node takes no part until its peers have sent the rest again: {heard}"
+            "its log is damaged: {first}{more}. What is intact can be read here. The node takes no \
+             part until its peers have sent the rest again: {heard}"
         )
     }
 }
 
 impl PeerOutcome {
-    fn words(self) -> &'static str {
+    fn text(self) -> &'static str {
         match self {
             PeerOutcome::Silent => "does not answer",
             PeerOutcome::Lacks(FetchError::Corrupt) => "is damaged there too",
@@ -535,18 +529,18 @@ impl PeerOutcome {
                 "has a batch there, and nothing proves yet that it is the same"
             }
             PeerOutcome::Wrong => "has sent what cannot be",
-            PeerOutcome::NotTaken => "has sent it, and it could not be put into this log",
+            PeerOutcome::NotApplied => "has sent it, and it could not be put into this log",
         }
     }
 }
 
 enum Unproved {
-    /// The logs part before what was asked for: ask from here on.
+    /// The logs conflict before the requested range: request from here on.
     Probe(u64),
     Not(PeerOutcome),
 }
 
-/// The marks after each of `batches` behind `before`, as far as they follow.
+/// The log points after each of `batches` behind `before`, as far as they follow.
 fn points(before: &LogPoint, batches: &[Batch]) -> Vec<LogPoint> {
     let mut point = *before;
     batches
@@ -555,31 +549,31 @@ fn points(before: &LogPoint, batches: &[Batch]) -> Vec<LogPoint> {
         .collect()
 }
 
-/// What this node answers to a peer that wants batches: as they lie in its log, as far as they are
-/// intact. `leader_last_index` is the raft index of the last batch, if this node leads.
+/// Serves a fetch request with the batches of this log, as far as they are intact.
+/// `leader_last_index` is the raft index of the last batch, if this node leads.
 pub(crate) fn serve_fetch(
     reader: &dyn LogReader,
     commit: u64,
     leader_last_index: Option<u64>,
-    want: &FetchRequest,
+    request: &FetchRequest,
     window_bytes: u64,
 ) -> FetchResponse {
-    let Range { start, end } = want.raft_indexes.clone();
+    let Range { start, end } = request.raft_indexes.clone();
     let batches = match reader.batches(
         start,
         end.min(start.saturating_add(BATCHES_MAX)),
-        want.bytes_max.min(window_bytes),
+        request.bytes_max.min(window_bytes),
     ) {
         Ok(batches) if batches.is_empty() => Err(end_of(reader, start, leader_last_index)),
-        Ok(batches) => with_point(reader, batches),
+        Ok(batches) => with_end_point(reader, batches),
         Err(StorageError::Purged { .. }) => Err(FetchError::Purged(reader.base().point)),
         Err(_) => Err(FetchError::Corrupt),
     };
-    FetchResponse { number: want.number, commit, batches }
+    FetchResponse { number: request.number, commit, batches }
 }
 
-/// What a log that does not reach to `start` says. A leader's may still lack what peers were sent
-/// already: then it does not end where it seems to.
+/// The error for a log that does not reach `start`. The log of a leader may lack batches that were
+/// sent already: then its end is not known here.
 fn end_of(reader: &dyn LogReader, start: u64, leader_last_index: Option<u64>) -> FetchError {
     let end = leader_last_index
         .filter(|last| *last < start)
@@ -587,14 +581,14 @@ fn end_of(reader: &dyn LogReader, start: u64, leader_last_index: Option<u64>) ->
     end.map_or(FetchError::NotReached, FetchError::LogEnd)
 }
 
-fn with_point(
+fn with_end_point(
     reader: &dyn LogReader,
     batches: Vec<Batch>,
 ) -> Result<(Vec<Batch>, LogPoint), FetchError> {
     let last = batches.last().ok_or(FetchError::NotReached)?.raft_index();
     match reader.point(last) {
         Ok(Some(point)) => Ok((batches, point)),
-        // Cut off in between.
+        // Truncated in between.
         Ok(None) => Err(FetchError::NotReached),
         Err(_) => Err(FetchError::Corrupt),
     }

@@ -1,34 +1,42 @@
 //! Golden scripts: each file of `tests/scripts/replica` proves one fact, and is named after it.
 //!
 //! A script begins with a comment that states the fact. A line that begins with `>` is a command to
-//! a [`Group`]; the lines below it are all that came of it, in order: every message, write and
-//! sync, and everything a host is told. What the transcript does not show did not happen.
+//! a [`Group`]; the lines below it are all its effects, in order: every message, write and sync,
+//! and every report to a host. What the transcript does not show did not happen.
 //!
 //! ```text
-//! > nodes 1 2 3 [learners 4]      a new group; `unsynced` at the end: batches count once they are written; `paced`: followers that lag are held back
-//! > tick 1 [5]                    the clock of node 1 ticks
-//! > timeout 1                     it ticks until something comes of it
-//! > live 5                        all clocks tick, and all messages arrive, five times
-//! > deliver [1 2] | repeat 1 2    all messages arrive until there are none | those on the way from 1 to 2 | copies of them
-//! > together 1 2 | reverse 1 2    those on the way from 1 to 2 arrive in one turn | change their order
-//! > drop [1 2] | cut 1 2 | heal   messages on the way are lost | all later ones between the two | no more
-//! > append 1 hello world          a batch of two entries is proposed at node 1
-//! > barrier 2 | forget 2 1         a barrier is asked for at node 2 | its first asker goes away
+//! > nodes 1 2 3 [learners 4]   a new group. At the end, `unsynced`: batches count once they are
+//!                              written; `paced`: catch-up of followers is limited
+//! > tick 1 [5]                 the clock of node 1 ticks
+//! > timeout 1                  it ticks until there is an effect
+//! > live 5                     all clocks tick, and all messages arrive, five times
+//! > deliver                    all messages arrive until there are none
+//! > deliver 1 2                those in flight from 1 to 2 arrive
+//! > repeat 1 2                 copies of those in flight from 1 to 2 arrive
+//! > together 1 2               those in flight from 1 to 2 arrive in one turn
+//! > reverse 1 2                they change their order
+//! > drop [1 2]                 messages in flight are lost
+//! > cut 1 2 | heal             all later ones between the two are lost | no more
+//! > append 1 hello world       node 1 proposes a batch of two entries
+//! > barrier 2 | forget 2 1     node 2 begins a barrier | its first barrier is dropped
 //! > transfer 1 2 | purge 1 5 | unreachable 1 2
-//! > hold 1 | synced 1 | release 1 syncs of node 1 wait from now on | those that wait now succeed | no sync waits any more
-//! > crash 1 | kill 1 | restart 1  the power fails | the process dies | and it comes back
-//! > tear 1                        with its next write node 1 loses power: the batches reached the disk, the hard state did not
-//! > patient 1                     node 1 leaves it to the next batch to tell of a commit, from now on
-//! > fill 1                        the next batch that node 1 wants to write, or log that it begins anew, finds no room
-//! > choke 1                       the next write of node 1 finds no room, not even for term and vote
-//! > wipe 1                        a node that is down gets an empty disk
-//! > unreadable 1                  from now on node 1 cannot read its log
-//! > forge append from=1 to=2 ..   a message that no node sent arrives: see `message::testing::forge`
+//! > hold 1                     syncs of node 1 wait from now on
+//! > synced 1 | release 1       the waiting ones succeed | no sync waits any more
+//! > crash 1 | kill 1           the power fails | the process dies
+//! > restart 1                  the node comes back
+//! > tear 1                     the power fails at the next write of node 1: the disk has the
+//!                              batches, but not the hard state
+//! > patient 1                  node 1 leaves commits to its next batch, from now on
+//! > fill 1                     the disk of node 1 is full for its next batch or snapshot
+//! > choke 1                    it is full for the next write, also of term and vote
+//! > wipe 1                     a node that is down gets an empty disk
+//! > unreadable 1               from now on node 1 cannot read its log
+//! > forge append from=1 to=2 ..  a forged message arrives: see `message::testing::forge`
 //! > status | log 1
-//! > quietly ..                    does it and does not tell
+//! > quietly ..                 runs the command without showing its effects
 //! ```
 //!
-//! `DLEDGER_BLESS=1 cargo test --lib scripts` writes down what happens as what is expected.
+//! `DLEDGER_BLESS=1 cargo test --lib scripts` writes the effects into the scripts.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -38,6 +46,7 @@ use std::path::{Path, PathBuf};
 mod group;
 mod invariants;
 mod random_runs;
+mod text;
 
 use group::Group;
 
@@ -89,8 +98,8 @@ fn play(script: &str) -> String {
         if let Some(command) = line.strip_prefix("> ") {
             let words: Vec<&str> = command.split_whitespace().collect();
             direct(&mut group, &words);
-            for told in group.told() {
-                writeln!(played, "{told}").unwrap();
+            for shown in group.shown() {
+                writeln!(played, "{shown}").unwrap();
             }
         }
     }
@@ -104,7 +113,7 @@ fn direct(group: &mut Group, words: &[&str]) {
     match words {
         ["quietly", rest @ ..] => {
             direct(group, rest);
-            group.told();
+            group.shown();
         }
         ["nodes", names @ ..] => group.begin(names),
         ["tick", _] => group.tick(number(1), 1),

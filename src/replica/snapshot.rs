@@ -1,18 +1,18 @@
-//! The stateless snapshot: a follower whose next batch the leader no longer keeps is moved to the
-//! leader's first retained batch.
+//! Snapshots without state: if the leader has purged the next batch of a follower, the follower's
+//! log is reset to the first batch that the leader keeps.
 //!
-//! There is no state to transfer, for the log is the state. What travels is a base: the mark before
-//! the leader's first batch, and the membership there. The membership goes in Raft's own fields;
-//! this is the rest.
+//! There is no state to transfer, for the log is the state. A snapshot carries a base: the log
+//! point before the leader's first batch, and the membership there. The membership and Raft's own
+//! numbers are in raft-rs's fields; this file encodes the rest.
 
 use crate::storage::LogPoint;
 
-/// Version, then the fields of a mark that Raft's snapshot metadata does not carry: index,
+/// Version, then the fields of a log point that Raft's snapshot metadata does not carry: index,
 /// position, timestamp, chain.
 const BYTES: usize = 1 + 8 + 8 + 8 + 4;
 const VERSION: u8 = 1;
 
-/// Marks beyond this are nonsense; sums of smaller ones do not overflow.
+/// Fields beyond this are invalid; sums of smaller ones do not overflow.
 const FIELD_LIMIT: u64 = 1 << 62;
 
 pub(crate) fn encode(point: &LogPoint) -> Vec<u8> {
@@ -25,11 +25,11 @@ pub(crate) fn encode(point: &LogPoint) -> Vec<u8> {
     data
 }
 
-/// The mark of a snapshot at `raft_index` and `term`. `None` if the bytes are not one that this
-/// version writes.
+/// The log point of a snapshot at `raft_index` and `term`. `None` if this version does not write
+/// such bytes.
 pub(crate) fn decode(raft_index: u64, term: u64, data: &[u8]) -> Option<LogPoint> {
     let data: &[u8; BYTES] = data.try_into().ok()?;
-    let repair_body = |at: usize| {
+    let field_at = |at: usize| {
         let mut field = [0; 8];
         field.copy_from_slice(&data[at..at + 8]);
         u64::from_le_bytes(field)
@@ -38,9 +38,9 @@ pub(crate) fn decode(raft_index: u64, term: u64, data: &[u8]) -> Option<LogPoint
     let point = LogPoint {
         raft_index,
         term,
-        next_index: repair_body(1),
-        next_position: repair_body(9),
-        timestamp: repair_body(17),
+        next_index: field_at(1),
+        next_position: field_at(9),
+        timestamp: field_at(17),
         chain,
     };
     let sane = data[0] == VERSION

@@ -4,7 +4,7 @@
 use super::*;
 use crate::batch::OpenBatch;
 use crate::storage::reads::FailingReader;
-use crate::storage::{LogOwner, MemoryLog, Storage};
+use crate::storage::{DirectoryIdentity, LogOwner, MemoryLog, Storage};
 
 /// One replica of nodes 1 to 3 and, if it is another one, learner 4, with its log.
 struct One {
@@ -104,16 +104,16 @@ fn elected() -> One {
     while one.carry_out().is_empty() {
         one.replica.tick();
     }
-    one.hear("pre-vote-answer from=2 to=1 term=2");
+    one.hear("pre-vote-response from=2 to=1 term=2");
     one.carry_out();
-    one.hear("vote-answer from=2 to=1 term=2");
+    one.hear("vote-response from=2 to=1 term=2");
     one.carry_out();
     one
 }
 
 fn leader() -> One {
     let mut one = elected();
-    one.hear("append-answer from=2 to=1 term=2 index=2");
+    one.hear("append-response from=2 to=1 term=2 index=2");
     one.carry_out();
     assert_eq!(one.replica.role_state().role, Role::Leader);
     one.replica.send_commit();
@@ -207,7 +207,7 @@ fn two_ticks_come_together_unless_an_election_or_a_transfer_is_near() {
         assert!(one.replica.can_wait_for_two_ticks(), "a leader stands for nothing");
         one.replica.tick();
         one.carry_out();
-        one.hear("append-answer from=2 to=1 term=2 index=2");
+        one.hear("append-response from=2 to=1 term=2 index=2");
     }
     one.replica.handle_transfer(NodeId::from(2)).unwrap();
     assert!(one.replica.is_transferring() && !one.replica.can_wait_for_two_ticks());
@@ -221,14 +221,14 @@ fn others_are_told_of_a_commit_once_if_there_are_others() {
     assert!(one.append());
     one.carry_out();
     assert!(!one.replica.has_unsent_commit(), "nothing of it is committed");
-    one.hear("append-answer from=2 to=1 term=2 index=3");
+    one.hear("append-response from=2 to=1 term=2 index=3");
     one.carry_out();
     assert!(
         one.replica.has_unsent_commit() && one.append() && !one.replica.has_unsent_commit(),
         "the batch tells of it"
     );
     one.carry_out();
-    one.hear("append-answer from=2 to=1 term=2 index=4");
+    one.hear("append-response from=2 to=1 term=2 index=4");
     one.carry_out();
     assert!(one.replica.has_unsent_commit());
     one.replica.send_commit();
@@ -305,7 +305,7 @@ fn a_log_that_begins_anew_brings_its_membership() {
         }
         for effect in moved.carry_out() {
             match effect {
-                Effect::Rebase(base) => moved.log.reset(&base).unwrap(),
+                Effect::InstallSnapshot(base) => moved.log.reset(&base).unwrap(),
                 Effect::Send(messages) => messages
                     .into_iter()
                     .for_each(|message| leader.replica.handle_message(message).unwrap()),
@@ -376,10 +376,10 @@ fn one_that_steps_back_knows_the_terms_of_its_log_without_reading_it() {
         one.replica.tick();
         said.extend(one.carry_out());
     }
-    assert!(!said.iter().any(|effect| matches!(effect, Effect::FetchError(_))), "{said:?}");
-    one.hear("pre-vote-answer from=1 to=2 term=4");
+    assert!(!said.iter().any(|effect| matches!(effect, Effect::ReadFailed(_))), "{said:?}");
+    one.hear("pre-vote-response from=1 to=2 term=4");
     one.carry_out();
-    one.hear("vote-answer from=1 to=2 term=4");
+    one.hear("vote-response from=1 to=2 term=4");
     one.carry_out();
     assert_eq!(one.replica.leader_last_index(), Some(6), "it leads");
 }

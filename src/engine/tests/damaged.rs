@@ -13,7 +13,7 @@ fn written(voters: u64) -> MemoryLog {
         drop(harness.append(payload));
         harness.work();
         if voters > 1 {
-            harness.hear(&format!("append-answer from=2 to=1 term=2 index={}", at + 3));
+            harness.hear(&format!("append-response from=2 to=1 term=2 index={}", at + 3));
             harness.work();
         }
     }
@@ -159,12 +159,12 @@ impl Harness {
                 repair_messages = self.repair_messages();
             }
         }
-        let [RepairMessage { to, repair_body: RepairBody::FetchRequest(want), .. }] =
+        let [RepairMessage { to, repair_body: RepairBody::FetchRequest(request), .. }] =
             &repair_messages[..]
         else {
             panic!("{repair_messages:?}")
         };
-        let response = serve_fetch(&*self.shared.reader, 5, None, want, 1 << 20);
+        let response = serve_fetch(&*self.shared.reader, 5, None, request, 1 << 20);
         assert!(response.batches.is_ok());
         self.hear_letter(to.get(), 1, RepairBody::FetchResponse(response));
         self.turn();
@@ -207,8 +207,7 @@ fn a_node_that_learns_while_it_is_mended_that_its_log_is_an_older_copy_takes_no_
 }
 
 #[test]
-fn batches_that_find_no_room_are_asked_for_again_and_those_that_cannot_be_written_end_the_part_of_the_node()
- {
+fn batches_for_which_the_disk_is_full_are_fetched_again_and_unwritable_ones_end_the_node() {
     let mut harness = open(3, of_batches(), |_, _| {}).unwrap();
     harness.fill(|refusals| refusals.mend = true);
     harness.answer_next();

@@ -90,12 +90,12 @@ fn whom_a_node_met_is_remembered_unless_there_is_no_room() {
 #[test]
 fn a_message_that_was_handled_no_longer_takes_of_the_inbox() {
     let mut harness = Harness::leader();
-    harness.hear("append-answer from=2 to=1 term=2 index=2");
+    harness.hear("append-response from=2 to=1 term=2 index=2");
     assert!(harness.shared.inbox_bytes.load(Ordering::Relaxed) > 0);
     harness.turn();
     assert_eq!(harness.shared.inbox_bytes.load(Ordering::Relaxed), 0);
     harness.engine.fail("for a reason");
-    harness.hear("append-answer from=2 to=1 term=2 index=2");
+    harness.hear("append-response from=2 to=1 term=2 index=2");
     harness.turn();
     assert_eq!(
         harness.shared.inbox_bytes.load(Ordering::Relaxed),
@@ -137,7 +137,7 @@ fn a_transfer_ends_when_the_other_takes_appends_or_in_time() {
     let mut harness = Harness::leader();
     let answer = transfer(&mut harness, 2);
     for _ in 0..3 * ELECTION_TICKS {
-        harness.hear("append-answer from=3 to=1 term=2 index=2");
+        harness.hear("append-response from=3 to=1 term=2 index=2");
         harness.tick();
     }
     assert!(matches!(answer.try_recv(), Ok(Err(TransferError::TimedOut(_)))));

@@ -8,8 +8,8 @@ fn member(harness: &Harness, id: u64) -> Member {
     members.into_iter().find(|member| member.id.get() == id).unwrap()
 }
 
-fn report(harness: &mut Harness, arrival: TransportEvent) {
-    harness.input(Input::TransportEvent(arrival));
+fn report(harness: &mut Harness, event: TransportEvent) {
+    harness.input(Input::TransportEvent(event));
     harness.work();
 }
 
@@ -97,7 +97,7 @@ fn how_long_ago_a_member_was_heard_grows_and_is_no_change() {
 fn what_followers_have_is_shown_and_no_change_as_long_as_they_keep_up() {
     let mut harness = Harness::leader();
     for answer in
-        ["append-answer from=2 to=1 term=2 index=2", "append-answer from=3 to=1 term=2 index=2"]
+        ["append-response from=2 to=1 term=2 index=2", "append-response from=3 to=1 term=2 index=2"]
     {
         harness.hear(answer);
     }
@@ -111,8 +111,8 @@ fn what_followers_have_is_shown_and_no_change_as_long_as_they_keep_up() {
     for index in 0..40 {
         drop(harness.append("four"));
         harness.work();
-        harness.hear(&format!("append-answer from=2 to=1 term=2 index={}", index + 3));
-        harness.hear(&format!("append-answer from=3 to=1 term=2 index={}", index + 2));
+        harness.hear(&format!("append-response from=2 to=1 term=2 index={}", index + 3));
+        harness.hear(&format!("append-response from=3 to=1 term=2 index={}", index + 2));
         harness.tick();
         harness.tick();
         let step = Some(Progress::InStep);
@@ -132,14 +132,14 @@ fn what_followers_have_is_shown_and_no_change_as_long_as_they_keep_up() {
 #[test]
 fn one_that_lacks_what_is_older_than_an_election_timeout_catches_up() {
     let mut harness = Harness::leader();
-    harness.hear("append-answer from=3 to=1 term=2 index=2");
+    harness.hear("append-response from=3 to=1 term=2 index=2");
     harness.tick();
     drop(harness.append("x"));
     harness.work();
     let keep_up = |harness: &mut Harness, from: &str| {
         for _ in 0..2 * ELECTION_TICKS {
             from.split(' ').for_each(|from| {
-                harness.hear(&format!("append-answer from={from} to=1 term=2 index=3"))
+                harness.hear(&format!("append-response from={from} to=1 term=2 index=3"))
             });
             harness.tick();
         }
@@ -183,9 +183,10 @@ fn who_is_sent_elsewhere_is_told_what_the_leader_advertises_and_not_what_it_did(
     let transfer = harness.command(|reply| Command::Transfer { to: NodeId::from(3), reply });
     harness.work();
     let refused = transfer.try_recv().unwrap().unwrap_err();
-    assert!(
-        matches!(&refused, TransferError::NotLeader { advertised: Some(text), .. } if &**text == "broker-2:9876")
-    );
+    assert!(matches!(
+        &refused,
+        TransferError::NotLeader { advertised: Some(text), .. } if &**text == "broker-2:9876"
+    ));
     advertise(&mut harness, 2, "broker-2:1");
     assert_eq!(told(&harness), "broker-2:1", "it was opened anew");
     let before = version(&harness);
@@ -209,7 +210,7 @@ fn a_refusal_is_shown_with_the_member_that_it_concerns() {
 fn a_node_that_is_stopped_knows_what_others_advertise_and_nothing_else() {
     let mut harness = Harness::leader();
     advertise(&mut harness, 2, "broker-2");
-    harness.hear("append-answer from=2 to=1 term=2 index=2");
+    harness.hear("append-response from=2 to=1 term=2 index=2");
     harness.tick();
     assert!(member(&harness, 2).heard.is_some() && member(&harness, 2).progress.is_some());
     harness.stop().unwrap();

@@ -33,7 +33,11 @@ fn a_peer_whose_batches_are_refused_for_an_election_timeout_is_shown_until_they_
     hear(&mut harness, &[HEARTBEAT, BROKEN, BEHIND], 1);
     let shown = refused(&harness);
     assert!(
-        matches!(&shown[..], [(2, reason)] if reason.contains("batches of node 2: an append whose batches do not continue")),
+        matches!(
+            &shown[..],
+            [(2, reason)] if reason
+                .contains("batches of node 2: an append whose batches do not continue")
+        ),
         "{shown:?}"
     );
     hear(&mut harness, &[HEARTBEAT, BROKEN, BEHIND], 3);
@@ -132,7 +136,7 @@ fn what_is_not_sent_any_more_is_forgotten() {
     assert_eq!(peers(&harness), [2]);
     hear(&mut harness, &[HEARTBEAT], 3);
     assert_eq!(peers(&harness), [0_u64; 0]);
-    assert!(harness.engine.refusing.is_empty());
+    assert!(harness.engine.refused_peers.is_empty());
 }
 
 #[test]
@@ -140,5 +144,5 @@ fn nothing_is_remembered_of_who_does_not_belong_to_the_group() {
     let mut harness = Harness::new(3);
     hear(&mut harness, &["heartbeat from=9 to=1 term=2 commit=1"], 3);
     assert_eq!(refused(&harness), []);
-    assert!(harness.engine.refusing.is_empty());
+    assert!(harness.engine.refused_peers.is_empty());
 }

@@ -108,7 +108,7 @@ fn it_votes_for_nobody_and_stands_for_nothing_that_lacks_what_it_owes() {
     for message in [
         "pre-vote-request from=2 to=1 term=6 after=9/1",
         "vote-request from=2 to=1 term=6 after=2/2",
-        "take-over from=2 to=1 term=6",
+        "timeout-now from=2 to=1 term=6",
     ] {
         harness.hear(message);
         harness.work();
@@ -116,7 +116,7 @@ fn it_votes_for_nobody_and_stands_for_nothing_that_lacks_what_it_owes() {
     assert_eq!(harness.sent(), [""; 0]);
     harness.hear("vote-request from=3 to=1 term=6 after=3/2");
     harness.work();
-    assert_eq!(harness.sent(), ["1->3 vote-answer t6 yes"]);
+    assert_eq!(harness.sent(), ["1->3 vote-response t6 yes"]);
     assert!(!harness.engine.identity.complete);
 }
 
@@ -125,7 +125,7 @@ fn it_follows_and_is_complete_when_its_log_is() {
     let mut harness = bound();
     harness.hear("append from=3 to=1 term=6 after=1/1 batch=2/2");
     harness.work();
-    assert_eq!(harness.sent(), ["1->3 append-answer t6 up to 2"], "what it has counts");
+    assert_eq!(harness.sent(), ["1->3 append-response t6 up to 2"], "what it has counts");
     assert!(!repair(&harness).is_empty() && !harness.engine.identity.complete);
     harness.fill(|refusals| refusals.set_complete = true);
     harness.hear("append from=3 to=1 term=6 after=2/2 batch=3/2 batch=4/6 commit=4");
@@ -176,7 +176,7 @@ fn whoever_asks_is_sent_all_that_it_had_acknowledged() {
         drop(harness.append(payload));
         harness.work();
     }
-    harness.hear("append-answer from=3 to=1 term=2 index=4");
+    harness.hear("append-response from=3 to=1 term=2 index=4");
     harness.work();
     harness.hear_letter(3, 1, RepairBody::StateRequest(70));
     harness.work();
@@ -188,14 +188,13 @@ fn whoever_asks_is_sent_all_that_it_had_acknowledged() {
         sent.iter().any(|message| message.starts_with("1->3 heartbeat t2 commit 0")),
         "nothing that it lacks is told: {sent:?}"
     );
-    harness.hear("append-answer from=3 to=1 term=2 index=4");
+    harness.hear("append-response from=3 to=1 term=2 index=4");
     harness.work();
     assert_eq!(harness.shared.status().committed, 0..2);
 }
 
 #[test]
-fn a_leader_that_knows_of_more_and_a_peer_that_knows_a_later_opening_are_believed_and_it_is_written_down()
- {
+fn a_leader_with_more_and_a_peer_with_a_later_opening_are_believed_and_it_is_durable() {
     for shows in [
         |harness: &mut Harness| harness.hear("heartbeat from=2 to=1 term=2 commit=9"),
         |harness: &mut Harness| {
@@ -312,9 +311,10 @@ fn who_waits_while_a_log_is_not_complete_is_answered() {
     let purge = harness.command(|reply| Command::Purge { index: 1, reply });
     let barrier = harness.barrier(5);
     harness.work();
-    assert!(
-        matches!(purge.try_recv(), Ok(Err(PurgeError::Failed { reason })) if reason.contains("not complete"))
-    );
+    assert!(matches!(
+        purge.try_recv(),
+        Ok(Err(PurgeError::Failed { reason })) if reason.contains("not complete")
+    ));
     assert!(harness.stop().is_ok());
     assert!(matches!(barrier.try_recv(), Ok(Err(BarrierError::Stopped))));
 }
@@ -356,7 +356,7 @@ fn it_votes_for_a_log_that_is_enough_when_the_leader_is_gone() {
         harness.sent();
         harness.hear("pre-vote-request from=3 to=1 term=6 after=3/2");
         harness.work();
-        assert_eq!(harness.sent(), ["1->3 pre-vote-answer t6 yes"], "seed {seed}");
+        assert_eq!(harness.sent(), ["1->3 pre-vote-response t6 yes"], "seed {seed}");
     }
 }
 
@@ -364,7 +364,9 @@ fn it_votes_for_a_log_that_is_enough_when_the_leader_is_gone() {
 fn its_status_says_how_much_is_to_come_and_from_whom() {
     let mut harness = bound();
     let told = repair(&harness);
-    assert!(told.contains("no entries so far, in batches up to 1, and 2 more batches are to come; no leader is known"), "{told}");
+    let expected = "no entries so far, in batches up to 1, and 2 more batches are to come; no \
+                    leader is known";
+    assert!(told.contains(expected), "{told}");
     harness.hear("append from=2 to=1 term=5 after=1/1 batch=2/2:0:x commit=1");
     harness.work();
     harness.tick();

@@ -23,14 +23,14 @@ impl Message {
 fn kind_of(name: &str) -> MessageType {
     match name {
         "append" => MessageType::MsgAppend,
-        "append-answer" => MessageType::MsgAppendResponse,
+        "append-response" => MessageType::MsgAppendResponse,
         "heartbeat" => MessageType::MsgHeartbeat,
-        "pre-vote-answer" => MessageType::MsgRequestPreVoteResponse,
+        "pre-vote-response" => MessageType::MsgRequestPreVoteResponse,
         "pre-vote-request" => MessageType::MsgRequestPreVote,
         "vote-request" => MessageType::MsgRequestVote,
-        "vote-answer" => MessageType::MsgRequestVoteResponse,
-        "rebase" => MessageType::MsgSnapshot,
-        "take-over" => MessageType::MsgTimeoutNow,
+        "vote-response" => MessageType::MsgRequestVoteResponse,
+        "snapshot" => MessageType::MsgSnapshot,
+        "timeout-now" => MessageType::MsgTimeoutNow,
         "propose" => MessageType::MsgPropose,
         _ => panic!("cannot forge a {name}"),
     }

@@ -196,9 +196,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "batch=7/3:0:hello",
         "commit=5",
     ]));
-    messages.push(Message::forge(&["take-over", "from=2", "to=1", "term=3"]));
+    messages.push(Message::forge(&["timeout-now", "from=2", "to=1", "term=3"]));
     messages.push(Message::forge(&[
-        "rebase",
+        "snapshot",
         "from=2",
         "to=1",
         "term=3",

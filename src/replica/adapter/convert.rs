@@ -1,4 +1,4 @@
-//! The types of the Raft library and those of this crate, one for the other.
+//! Conversions between the types of the Raft library and those of this crate.
 
 use raft::eraftpb::{ConfState, Entry as RaftEntry, Message as RaftMessage, Snapshot};
 
@@ -8,14 +8,15 @@ use crate::replica::snapshot;
 use crate::role::Membership;
 use crate::storage::Base;
 
-use super::REQUEST_TAG_BYTES;
+/// Length of the tag in front of the request context of a peer's read-index request, in bytes.
+const REQUEST_TAG_BYTES: usize = size_of::<u64>();
 
-/// The answer to a question as it was asked.
-pub(super) fn without_number(mut answer: RaftMessage) -> RaftMessage {
-    if let Some(ticket) = answer.entries.first_mut() {
-        ticket.data = ticket.data.slice(REQUEST_TAG_BYTES.min(ticket.data.len())..);
+/// A read response with the context of the request, without the tag.
+pub(super) fn untagged(mut response: RaftMessage) -> RaftMessage {
+    if let Some(context) = response.entries.first_mut() {
+        context.data = context.data.slice(REQUEST_TAG_BYTES.min(context.data.len())..);
     }
-    answer
+    response
 }
 
 pub(super) fn batch_of(entry: &RaftEntry) -> Result<Batch, crate::batch::BatchError> {

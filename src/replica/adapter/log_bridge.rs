@@ -1,4 +1,4 @@
-//! Where raft-rs writes its log.
+//! Log lines of raft-rs.
 
 use std::fmt::{self, Write};
 
@@ -29,7 +29,7 @@ impl slog::Drain for LogDrain {
     }
 }
 
-/// What is said, and the values that come with it in parentheses.
+/// The message, with its values in parentheses.
 fn line_of(record: &slog::Record<'_>) -> String {
     let mut values = Values(Vec::new());
     // Only a value that cannot be formatted is an error, and then the others are worth their line.
@@ -55,7 +55,7 @@ impl slog::Serializer for Values {
     }
 }
 
-/// raft-rs tells every vote and every stale message at its info level: for a host that is detail.
+/// raft-rs logs every vote and every stale message at INFO: for a host that is DEBUG.
 fn log_level(level: slog::Level) -> log::Level {
     match level {
         slog::Level::Critical | slog::Level::Error => log::Level::Error,

@@ -1,8 +1,10 @@
 //! What raft-rs is told of the log, and what a rebase must carry.
 
 use raft::GetEntriesContext;
+use raft::eraftpb::Snapshot;
 
 use super::*;
+use crate::replica::snapshot;
 use crate::storage::reads::FailingReader;
 use crate::storage::{LogOwner, MemoryLog, Storage};
 
@@ -54,7 +56,7 @@ fn terms_are_known_from_the_base_to_the_end_and_are_kept_once_each() {
         [None, Some(1), Some(2), Some(2), Some(2), Some(3), Some(3), Some(5), None]
     );
     assert_eq!(view.terms, [(1, 1), (2, 2), (5, 3), (7, 5)]);
-    assert!(view.fault.borrow().is_none());
+    assert!(view.read_error.borrow().is_none());
 }
 
 #[test]
@@ -62,13 +64,13 @@ fn a_cut_forgets_the_terms_behind_it_and_older_ones_are_looked_up() {
     let (mut log, _, mut view, _) = log_of(&[2, 2, 3, 4]);
     let newer = Batch::new(4, 5, bytes::Bytes::new()).unwrap();
     log.append(std::slice::from_ref(&newer), 1).unwrap();
-    view.cut(4);
+    view.truncate(4);
     assert_eq!((view.last, terms_of(&view, 3..6)), (3, vec![Some(2), None, None]));
     view.written(&newer);
     assert_eq!(view.terms, [(1, 1), (2, 2), (4, 5)]);
     // As after a restart, when the terms are known from the commit on.
     view.terms = vec![(3, 2), (4, 5)];
-    view.cut(4);
+    view.truncate(4);
     assert_eq!(view.terms, [(3, 2)]);
     assert_eq!(terms_of(&view, 1..5), [Some(1), Some(2), Some(2), None]);
 }
@@ -84,18 +86,21 @@ fn what_cannot_be_read_is_a_fault_and_what_was_purged_is_none() {
         Some(1),
         "the base is known without the log"
     );
-    assert!(view.fault.borrow().is_none());
+    assert!(view.read_error.borrow().is_none());
     assert_eq!(view.term_of(3), None);
-    assert!(view.fault.borrow_mut().take().is_some());
+    assert!(view.read_error.borrow_mut().take().is_some());
     let entries = || raft::Storage::entries(&view, 2, 4, None, GetEntriesContext::empty(true));
-    assert!(entries().is_err() && view.fault.borrow().is_none(), "it is not read before its time");
+    assert!(
+        entries().is_err() && view.read_error.borrow().is_none(),
+        "it is not read before its time"
+    );
     view.reading.open();
     let entries = entries();
     assert!(matches!(
         entries,
         Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable))
     ));
-    assert!(view.fault.borrow().is_some());
+    assert!(view.read_error.borrow().is_some());
 }
 
 #[test]
@@ -127,7 +132,7 @@ fn entries_for_peers_are_whole_and_those_that_are_only_counted_are_not_read() {
         let compacted = entries(&view, 1, 3, is_patient);
         assert!(matches!(compacted, Err(raft::Error::Store(raft::StorageError::Compacted))));
     }
-    assert!(view.fault.borrow().is_none());
+    assert!(view.read_error.borrow().is_none());
 }
 
 #[test]
@@ -179,7 +184,7 @@ fn a_rebase_that_lies_before_what_is_committed_is_refused() {
             Snapshot { data: snapshot::encode(&point).into(), ..Snapshot::default() };
         (snapshot.mut_metadata().index, snapshot.mut_metadata().term) =
             (point.raft_index, point.term);
-        core.check_rebase(&snapshot).is_ok()
+        core.check_snapshot(&snapshot).is_ok()
     };
     let later = LogPoint { raft_index: 6, ..here };
     assert!(is_taken(here) && is_taken(later));
@@ -192,5 +197,5 @@ fn a_rebase_that_lies_before_what_is_committed_is_refused() {
         "it is late, and raft-rs takes no notice of it"
     );
     let empty = Snapshot::default();
-    assert!(core.check_rebase(&empty).is_err());
+    assert!(core.check_snapshot(&empty).is_err());
 }

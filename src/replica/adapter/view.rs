@@ -13,8 +13,8 @@ use crate::entry::NodeId;
 use crate::replica::snapshot;
 use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
-/// Committed entries are handed out header-only, and at most so many at once: nobody reads them,
-/// raft-rs only counts them.
+/// The most committed entries that raft-rs is given at once. They have no payload: raft-rs only
+/// counts them.
 const COMMITTED_MAX: u64 = 1024;
 
 /// The log as raft-rs sees it.
@@ -23,12 +23,11 @@ pub(super) struct LogView {
     pub(super) hard_state: HardState,
     pub(super) base: Base,
     pub(super) last: u64,
-    /// Where terms begin: (first raft index, term), ascending, for the tail of the log. Older terms
-    /// are looked up.
+    /// The beginnings of terms in the tail of the log: (first raft index, term), ascending. Older
+    /// terms are read from the storage.
     pub(super) terms: Vec<(u64, u64)>,
-    /// raft-rs takes no I/O error for an answer: the first one is kept here, and ends the node's
-    /// part in the group.
-    pub(super) fault: RefCell<Option<StorageError>>,
+    /// The first error of a read whose result raft-rs requires. It restarts or ends the replica.
+    pub(super) read_error: RefCell<Option<StorageError>>,
     pub(super) reading: Reading,
 }
 
@@ -36,9 +35,9 @@ impl LogView {
     pub(super) fn new(recovered: &Recovered, reader: Arc<dyn LogReader>) -> LogView {
         let mut hard_state = recovered.hard_state;
         if hard_state.term < recovered.last.term {
-            // A crash kept batches and not the term that came with them. Nothing was promised in
-            // that term, a vote least of all, for it was not durable. But nobody takes the word of
-            // a candidate whose term is below that of its log. The first turn writes it down.
+            // A crash kept batches but not the term that came with them. The term was not durable,
+            // so no vote or message of it was sent. But peers reject a candidate whose term is
+            // below that of its log. The first ready writes the term.
             hard_state = HardState { term: recovered.last.term, vote: None, ..hard_state };
         }
         hard_state.vote = hard_state.vote.filter(|_| !planted!("a vote is forgotten at a restart"));
@@ -49,13 +48,13 @@ impl LogView {
             base,
             last,
             terms: Vec::new(),
-            fault: RefCell::new(None),
+            read_error: RefCell::new(None),
             reading: Reading::default(),
         }
     }
 
-    /// Where terms begin from raft index `first` on. raft-rs asks for that of its commit, and takes
-    /// no error for an answer.
+    /// The beginnings of terms from raft index `first` on. raft-rs needs the term of its commit,
+    /// and handles no error there.
     pub(super) fn terms_from(
         &self,
         first: u64,
@@ -77,13 +76,13 @@ impl LogView {
         Ok(terms)
     }
 
-    /// Follows a conflicting tail being cut off: batches from `raft_index` on are no longer there.
-    pub(super) fn cut(&mut self, raft_index: u64) {
+    /// Truncates a conflicting tail: the batches from `raft_index` on.
+    pub(super) fn truncate(&mut self, raft_index: u64) {
         if raft_index > self.last {
             return;
         }
         self.last = raft_index - 1;
-        // The first of them is of the commit or lies before, and what is committed is not cut off.
+        // The first beginning is at or before the commit, which is never truncated.
         self.terms.retain(|(first, _)| *first <= self.last);
     }
 
@@ -94,7 +93,7 @@ impl LogView {
         }
     }
 
-    pub(super) fn rebased(&mut self, base: Base) {
+    pub(super) fn installed(&mut self, base: Base) {
         self.last = base.point.raft_index;
         self.terms = vec![(base.point.raft_index, base.point.term)];
         self.base = base;
@@ -125,10 +124,10 @@ impl LogView {
     }
 
     pub(super) fn fail(&self, error: StorageError) {
-        self.fault.borrow_mut().get_or_insert(error);
+        self.read_error.borrow_mut().get_or_insert(error);
     }
 
-    /// Entries without their payload: enough for whoever only counts them.
+    /// Entries without payload, for raft-rs to count.
     pub(super) fn headers(&self, low: u64, high: u64) -> raft::Result<Vec<RaftEntry>> {
         (low..high.min(low + COMMITTED_MAX))
             .map(|index| {
@@ -179,8 +178,8 @@ impl raft::Storage for LogView {
                 Err(raft::Error::Store(raft::StorageError::Compacted))
             }
             Err(error) => {
-                // The peer is sent them with the next heartbeat that it answers, if they can be
-                // read by then.
+                // raft-rs sends them after the next heartbeat response of the peer, if they can be
+                // read then.
                 if !error.is_temporary() {
                     self.fail(error);
                 }

@@ -31,14 +31,14 @@ fn everybody_is_asked_until_everybody_has_answered_and_learners_promise_nothing(
         (9, state(8, (8, 99))),
     ] {
         rejoin.handle_state(node.into(), 70, answer);
-        assert_eq!(rejoin.owed(), None, "four of five are not enough");
+        assert_eq!(rejoin.obligation(), None, "four of five are not enough");
     }
     assert_eq!((asked(&rejoin.tick()), asked(&rejoin.tick())), (vec![], vec![]));
     assert_eq!((asked(&rejoin.tick()), rejoin.next_number()), (vec![4], 72));
     assert!(rejoin.account().ends_with("stands: node 4 has not answered"), "{}", rejoin.account());
     rejoin.handle_state(4.into(), 70, state(1, (1, 1)));
     assert_eq!(
-        rejoin.owed(),
+        rejoin.obligation(),
         Some(PeerState { term: 7, last: (4, 8) }),
         "the newest term, and the log that ends last"
     );
@@ -50,10 +50,10 @@ fn an_answer_to_another_question_or_of_a_stranger_is_none() {
     rejoin.tick();
     for (node, number) in [(2, 69), (2, 71), (2, 0), (3, 70), (1, 70)] {
         rejoin.handle_state(node.into(), number, state(1, (1, 1)));
-        assert_eq!(rejoin.owed(), None, "{number} of {node}");
+        assert_eq!(rejoin.obligation(), None, "{number} of {node}");
     }
     rejoin.handle_state(2.into(), 70, state(1, (1, 1)));
-    assert!(rejoin.owed().is_some());
+    assert!(rejoin.obligation().is_some());
 }
 
 #[test]
@@ -69,11 +69,11 @@ fn one_that_is_not_complete_itself_answers_when_it_is() {
         ),
         "{account}"
     );
-    assert_eq!((rejoin.owed(), asked(&rejoin.tick())), (None, vec![2]));
+    assert_eq!((rejoin.obligation(), asked(&rejoin.tick())), (None, vec![2]));
     rejoin.handle_state(3.into(), 71, Err(NoState::Corrupt));
     rejoin.handle_state(2.into(), 71, state(3, (1, 1)));
     assert_eq!(
-        rejoin.owed(),
+        rejoin.obligation(),
         Some(PeerState { term: 3, last: (2, 5) }),
         "an answer that was given holds"
     );

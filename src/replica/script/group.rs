@@ -1,5 +1,7 @@
 //! A group of replicas on memories that can lose power, driven as the engine drives one, with every
-//! step told in a line.
+//! step shown in a line.
+
+mod effects;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use crate::storage::{
 };
 
 use super::invariants::Invariants;
+use super::text::{batches_text, payloads, vote};
 
 pub(super) const ELECTION_TICKS: usize = 10;
 pub(super) const HEARTBEAT_TICKS: usize = 2;
@@ -26,8 +29,8 @@ const PACED: (u64, u64) = (1, 10);
 struct Node {
     /// Never opened itself: the memory that outlives the node.
     disk: MemoryLog,
-    life: Option<Life>,
-    lives: u64,
+    process: Option<Process>,
+    starts: u64,
     holds_syncs: bool,
     tears: bool,
     is_full: bool,
@@ -37,7 +40,7 @@ struct Node {
 }
 
 /// What a node loses when it goes down.
-struct Life {
+struct Process {
     storage: MemoryLog,
     reader: Arc<dyn LogReader>,
     /// What the replica reads by.
@@ -62,7 +65,7 @@ pub(super) struct Group {
     wire: VecDeque<Message>,
     cuts: BTreeSet<(u64, u64)>,
     lines: Vec<String>,
-    laws: Invariants,
+    invariants: Invariants,
     batches: BatchId,
     barriers: u64,
     seed: u64,
@@ -75,22 +78,16 @@ impl Group {
 
     /// `1 2 3`, then perhaps `learners 4`, then perhaps `unsynced` and `paced`.
     pub(super) fn begin(&mut self, words: &[&str]) {
-        let has = |repair_body| words.contains(&repair_body);
+        let has = |word| words.contains(&word);
         *self = Group {
             seed: self.seed,
             counts_unsynced: has("unsynced"),
             is_paced: has("paced"),
             ..Group::default()
         };
-        let mut parts =
-            words.split(|repair_body| ["learners", "unsynced", "paced"].contains(repair_body));
+        let mut parts = words.split(|word| ["learners", "unsynced", "paced"].contains(word));
         let mut ids = || -> Vec<u64> {
-            parts
-                .next()
-                .unwrap_or_default()
-                .iter()
-                .map(|repair_body| repair_body.parse().unwrap())
-                .collect()
+            parts.next().unwrap_or_default().iter().map(|word| word.parse().unwrap()).collect()
         };
         let (voters, learners) = (ids(), ids());
         self.membership = Membership::of_voters(voters.iter().copied().map(NodeId::from));
@@ -98,8 +95,8 @@ impl Group {
         for id in voters.into_iter().chain(learners) {
             let node = Node {
                 disk: MemoryLog::new(),
-                life: None,
-                lives: 0,
+                process: None,
+                starts: 0,
                 holds_syncs: false,
                 tears: false,
                 is_full: false,
@@ -112,12 +109,12 @@ impl Group {
         self.lines.clear();
     }
 
-    /// What was told since this was last asked.
-    pub(super) fn told(&mut self) -> Vec<String> {
+    /// What was shown since this was last asked.
+    pub(super) fn shown(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
 
-    fn tell(&mut self, line: impl Into<String>) {
+    fn show(&mut self, line: impl Into<String>) {
         self.lines.push(line.into());
     }
 
@@ -125,21 +122,20 @@ impl Group {
         self.nodes.get_mut(&id).unwrap_or_else(|| panic!("there is no node {id}"))
     }
 
-    fn life(&mut self, id: u64) -> Option<&mut Life> {
-        self.node(id).life.as_mut()
+    fn process(&mut self, id: u64) -> Option<&mut Process> {
+        self.node(id).process.as_mut()
     }
 
     pub(super) fn leads(&self, id: u64) -> bool {
-        self.nodes[&id]
-            .life
-            .as_ref()
-            .is_some_and(|life| !life.failed && life.replica.role_state().role == Role::Leader)
+        self.nodes[&id].process.as_ref().is_some_and(|process| {
+            !process.failed && process.replica.role_state().role == Role::Leader
+        })
     }
 
     pub(super) fn tick(&mut self, id: u64, times: u64) {
         for _ in 0..times {
-            if let Some(life) = self.life(id) {
-                life.replica.tick();
+            if let Some(process) = self.process(id) {
+                process.replica.tick();
                 self.carry_out(id);
             }
         }
@@ -153,7 +149,7 @@ impl Group {
                 return;
             }
         }
-        self.tell(format!("  {id} does nothing"));
+        self.show(format!("  {id} does nothing"));
     }
 
     pub(super) fn live(&mut self, rounds: u64) {
@@ -249,75 +245,76 @@ impl Group {
 
     fn take_in(&mut self, id: u64, message: Message) {
         let what = format!("{message:?}");
-        let Some(life) = self.life(id).filter(|life| !life.failed) else { return };
-        let outcome = life.replica.handle_message(message);
-        self.tell(what);
+        let Some(process) = self.process(id).filter(|process| !process.failed) else { return };
+        let outcome = process.replica.handle_message(message);
+        self.show(what);
         if let Err(refusal) = outcome {
-            self.tell(format!("  {id} refuses: {refusal}"));
+            self.show(format!("  {id} refuses: {refusal}"));
         }
     }
 
     pub(super) fn append(&mut self, id: u64, payloads: &[&str]) {
-        let Some(life) = self.life(id) else { return };
+        let Some(process) = self.process(id) else { return };
         let mut open = OpenBatch::with_capacity(64);
         payloads
             .iter()
             .for_each(|payload| open.push(payload.as_bytes(), crc32fast::hash(payload.as_bytes())));
-        let (index, position) = life.next;
+        let (index, position) = process.next;
         // A sequencer pauses while the leadership is handed over: nothing that is refused takes an
         // index.
         let is_taken =
-            life.replica.role_state().role == Role::Leader && !life.replica.is_transferring();
+            process.replica.role_state().role == Role::Leader && !process.replica.is_transferring();
         if is_taken {
-            life.next = (index + u64::from(open.count()), position + open.payload_bytes() as u64);
+            process.next =
+                (index + u64::from(open.count()), position + open.payload_bytes() as u64);
         }
         let body = open.close(index, position, 0);
         self.batches += 1;
         let batch = self.batches;
-        self.laws.proposed(batch, payloads);
-        self.life(id).expect("just seen").replica.handle_append(batch, body);
+        self.invariants.proposed(batch, payloads);
+        self.process(id).expect("just seen").replica.handle_append(batch, body);
         self.carry_out(id);
     }
 
     pub(super) fn barrier(&mut self, id: u64) {
         self.barriers += 1;
         let barrier = self.barriers;
-        let Some(life) = self.life(id) else { return };
-        life.replica.handle_barrier(barrier);
-        self.laws.asked(barrier, id);
+        let Some(process) = self.process(id) else { return };
+        process.replica.handle_barrier(barrier);
+        self.invariants.asked(barrier, id);
         self.carry_out(id);
     }
 
     pub(super) fn forget(&mut self, id: u64, barrier: u64) {
-        if let Some(life) = self.life(id) {
-            life.replica.forget_barrier(barrier);
+        if let Some(process) = self.process(id) {
+            process.replica.forget_barrier(barrier);
         }
     }
 
     pub(super) fn transfer(&mut self, id: u64, to: u64) {
-        let Some(life) = self.life(id) else { return };
-        if let Err(refusal) = life.replica.handle_transfer(NodeId::from(to)) {
-            self.tell(format!("  {id} refuses: {refusal:?}"));
+        let Some(process) = self.process(id) else { return };
+        if let Err(refusal) = process.replica.handle_transfer(NodeId::from(to)) {
+            self.show(format!("  {id} refuses: {refusal:?}"));
         }
         self.carry_out(id);
     }
 
     pub(super) fn purge(&mut self, id: u64, index: u64) {
-        let Some(life) = self.life(id).filter(|life| !life.failed) else { return };
-        life.storage.purge(index, life.replica.hard_state().commit).unwrap();
-        let base = life.reader.base();
+        let Some(process) = self.process(id).filter(|process| !process.failed) else { return };
+        process.storage.purge(index, process.replica.hard_state().commit).unwrap();
+        let base = process.reader.base();
         let line = format!(
             "  {id} log begins after {}/t{}, entry {}",
             base.point.raft_index, base.point.term, base.point.next_index
         );
-        life.replica.handle_purged(base);
-        self.tell(line);
+        process.replica.handle_purged(base);
+        self.show(line);
         self.carry_out(id);
     }
 
     pub(super) fn unreachable(&mut self, id: u64, peer: u64) {
-        let Some(life) = self.life(id) else { return };
-        life.replica.handle_unreachable(NodeId::from(peer));
+        let Some(process) = self.process(id) else { return };
+        process.replica.handle_unreachable(NodeId::from(peer));
         self.carry_out(id);
     }
 
@@ -338,22 +335,24 @@ impl Group {
     }
 
     fn finish_syncs(&mut self, id: u64) -> bool {
-        let Some(life) = self.life(id).filter(|life| !life.failed) else { return false };
-        let Some((number, newest)) = life.syncs.drain(..).next_back() else { return false };
+        let Some(process) = self.process(id).filter(|process| !process.failed) else {
+            return false;
+        };
+        let Some((number, newest)) = process.syncs.drain(..).next_back() else { return false };
         newest.wait().unwrap();
-        life.replica.handle_synced(number);
-        self.tell(format!("  {id} synced {number}"));
+        process.replica.handle_synced(number);
+        self.show(format!("  {id} synced {number}"));
         true
     }
 
     pub(super) fn crash(&mut self, id: u64) {
         let node = self.node(id);
         node.disk.crash();
-        node.life = None;
+        node.process = None;
     }
 
     pub(super) fn kill(&mut self, id: u64) {
-        self.node(id).life = None;
+        self.node(id).process = None;
     }
 
     pub(super) fn fill(&mut self, id: u64) {
@@ -377,7 +376,7 @@ impl Group {
     }
 
     /// Everything works from now on, and every node is up.
-    pub(super) fn end_troubles(&mut self) {
+    pub(super) fn end_faults(&mut self) {
         self.heal();
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
@@ -390,7 +389,7 @@ impl Group {
 
     /// Brings a node up, unless it is.
     pub(super) fn restart(&mut self, id: u64) {
-        if self.node(id).life.is_some() {
+        if self.node(id).process.is_some() {
             return;
         }
         let owner = LogOwner {
@@ -403,7 +402,7 @@ impl Group {
         let (message_bytes, catch_up_bytes) =
             if self.is_paced { PACED } else { (1 << 20, u64::MAX) };
         let node = self.node(id);
-        node.lives += 1;
+        node.starts += 1;
         let mut storage = node.disk.clone();
         let recovered = storage.open(&owner).unwrap();
         let reader = storage.reader();
@@ -416,7 +415,7 @@ impl Group {
             message_bytes,
             counts_unsynced,
             catch_up_bytes,
-            seed: splitmix64(splitmix64(seed ^ id) ^ node.lives),
+            seed: splitmix64(splitmix64(seed ^ id) ^ node.starts),
         };
         let reads = Arc::new(FailingReader::new(reader.clone()));
         let replica = Replica::new(&settings, &recovered, committed, reads.clone())
@@ -424,7 +423,7 @@ impl Group {
         let next = (recovered.last.next_index, recovered.last.next_position);
         let commit = committed.raft_index;
         let (identity, syncs) = (recovered.identity, VecDeque::new());
-        let life = Life {
+        let process = Process {
             storage,
             reader,
             reads,
@@ -436,16 +435,16 @@ impl Group {
             committed: commit,
             failed: false,
         };
-        node.life = Some(life);
+        node.process = Some(process);
         let vote = vote(recovered.hard_state);
         let (last, term) = (recovered.last.raft_index, recovered.last.term);
-        self.tell(format!("  {id} is up: {vote}, log ends {last}/t{term}, committed {commit}"));
+        self.show(format!("  {id} is up: {vote}, log ends {last}/t{term}, committed {commit}"));
         self.carry_out(id);
     }
 
     pub(super) fn break_reads(&mut self, id: u64) {
-        if let Some(life) = self.life(id) {
-            life.reads.fail();
+        if let Some(process) = self.process(id) {
+            process.reads.fail();
         }
     }
 
@@ -459,14 +458,16 @@ impl Group {
     }
 
     pub(super) fn log(&mut self, id: u64) {
-        let Some(life) = self.life(id) else { return };
-        let (from, to) =
-            (life.reader.base().point.raft_index + 1, life.replica.last().unwrap().raft_index + 1);
+        let Some(process) = self.process(id) else { return };
+        let (from, to) = (
+            process.reader.base().point.raft_index + 1,
+            process.replica.last().unwrap().raft_index + 1,
+        );
         let line = format!(
             "  {id} holds {}",
-            tell_batches(&life.reader.batches(from, to, u64::MAX).unwrap())
+            batches_text(&process.reader.batches(from, to, u64::MAX).unwrap())
         );
-        self.tell(line);
+        self.show(line);
     }
 
     /// Carries out effects until there are none, as an engine does; syncs succeed at once unless
@@ -474,16 +475,19 @@ impl Group {
     fn carry_out(&mut self, id: u64) {
         loop {
             while let Some(effect) = self
-                .life(id)
-                .filter(|life| !life.failed)
-                .and_then(|life| life.replica.poll_effect())
+                .process(id)
+                .filter(|process| !process.failed)
+                .and_then(|process| process.replica.poll_effect())
             {
                 self.effect(id, effect);
             }
             if self.send_commit(id) || self.read_for_followers(id) {
                 continue;
             }
-            if self.node(id).holds_syncs || self.node(id).life.is_none() || !self.finish_syncs(id) {
+            if self.node(id).holds_syncs
+                || self.node(id).process.is_none()
+                || !self.finish_syncs(id)
+            {
                 return;
             }
         }
@@ -491,194 +495,28 @@ impl Group {
 
     /// Whether there was something to read for followers.
     fn read_for_followers(&mut self, id: u64) -> bool {
-        let Some(life) = self.life(id).filter(|life| life.replica.owes_reading()) else {
+        let Some(process) = self.process(id).filter(|process| process.replica.owes_reading())
+        else {
             return false;
         };
-        life.replica.read_for_followers();
+        process.replica.read_for_followers();
         true
     }
 
-    /// Tells others of a commit that no batch has told of, unless that is to wait. Whether there
+    /// Tells others of a commit that no batch has shown of, unless that is to wait. Whether there
     /// was one.
     fn send_commit(&mut self, id: u64) -> bool {
         let is_alone = self.nodes.len() == 1;
         let is_patient = self.node(id).is_patient;
-        let Some(life) =
-            self.life(id).filter(|life| !is_patient && life.replica.has_unsent_commit())
+        let Some(process) =
+            self.process(id).filter(|process| !is_patient && process.replica.has_unsent_commit())
         else {
             return false;
         };
         assert!(!is_alone, "there is nobody to tell");
-        life.replica.send_commit();
-        assert!(!life.replica.has_unsent_commit(), "they have been told");
+        process.replica.send_commit();
+        assert!(!process.replica.has_unsent_commit(), "they have been shown");
         true
-    }
-
-    fn effect(&mut self, id: u64, effect: Effect) {
-        match effect {
-            Effect::Send(messages) => {
-                assert!(!messages.is_empty(), "a message is an effect");
-                messages.into_iter().for_each(|message| self.send(id, message));
-            }
-            Effect::Write { batches, hard_state, .. }
-                if self.node(id).tears && !batches.is_empty() =>
-            {
-                self.node(id).tears = false;
-                let life = self.life(id).expect("it has an effect");
-                life.storage.append(&batches, 0).unwrap();
-                life.storage.begin_sync().wait().unwrap();
-                let kept = tell_batches(&batches);
-                self.tell(format!(
-                    "  {id} loses power: the disk has {kept}, but not {}",
-                    hard_state.map_or_else(String::new, vote)
-                ));
-                self.crash(id);
-            }
-            Effect::Write { .. } if self.node(id).is_choked => self.step_back(id, None),
-            Effect::Rebase(_) if self.node(id).is_full => self.step_back(id, None),
-            Effect::Write { batches, hard_state, .. }
-                if self.node(id).is_full && !batches.is_empty() =>
-            {
-                self.step_back(id, hard_state)
-            }
-            Effect::Write { batches, hard_state, commit } => {
-                self.write(id, &batches, hard_state, commit)
-            }
-            Effect::Rebase(base) => {
-                let point = base.point;
-                self.life(id).expect("it has an effect").storage.reset(&base).unwrap();
-                self.tell(format!(
-                    "  {id} begins anew after {}/t{}, entry {}",
-                    point.raft_index, point.term, point.next_index
-                ));
-            }
-            Effect::Sync(number) => {
-                let life = self.life(id).expect("it has an effect");
-                life.syncs.push_back((number, life.storage.begin_sync()));
-                self.tell(format!("  {id} sync {number}"));
-            }
-            Effect::Commit(point) => {
-                let life = self.life(id).expect("it has an effect");
-                assert!(
-                    point.raft_index > life.committed,
-                    "the commit mark of {id} goes back to {point:?}"
-                );
-                assert_eq!(
-                    life.reader.point(point.raft_index).unwrap(),
-                    Some(point),
-                    "what is committed at {id} can be read"
-                );
-                let from = life.committed.max(life.reader.base().point.raft_index);
-                life.committed = point.raft_index;
-                self.tell(format!(
-                    "  {id} commit {}/t{}, {} entries",
-                    point.raft_index, point.term, point.next_index
-                ));
-                self.note_committed(id, from, point.raft_index);
-            }
-            Effect::Resolve(batch, proposal_outcome) => self.settle(id, batch, proposal_outcome),
-            Effect::Role(role_state) => {
-                let leader = role_state
-                    .leader
-                    .map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
-                self.tell(format!(
-                    "  {id} role {} t{}, {leader}",
-                    role_state.role, role_state.term
-                ));
-                if role_state.role == Role::Leader {
-                    self.laws.led(role_state.term, id);
-                    let life = self.life(id).expect("it has an effect");
-                    let last = life.replica.last().unwrap();
-                    life.next = (last.next_index, last.next_position);
-                }
-            }
-            Effect::Barrier(ids) => self.hold_barriers(id, &ids),
-            Effect::FetchError(_) => self.step_back(id, None),
-            Effect::Fail(reason) => {
-                self.life(id).expect("it has an effect").failed = true;
-                self.tell(format!("  {id} fails: {reason}"));
-            }
-        }
-    }
-
-    fn send(&mut self, id: u64, message: Message) {
-        let lost = self.cuts.contains(&(id, message.to().get()));
-        self.tell(format!("  {id} send {message:?}{}", if lost { " (lost)" } else { "" }));
-        if !lost {
-            self.wire.push_back(message);
-        }
-    }
-
-    fn write(&mut self, id: u64, batches: &[Batch], hard_state: Option<HardState>, commit: u64) {
-        let life = self.life(id).expect("it has an effect");
-        let mut what = Vec::new();
-        if let Some(hard_state) = hard_state {
-            let is_alone =
-                batches.first().is_none_or(|first| hard_state.commit < first.raft_index());
-            assert!(
-                is_alone,
-                "the hard state of {id} says that {} is committed, and is written in front of it",
-                hard_state.commit
-            );
-            life.storage.save_hard_state(hard_state).unwrap();
-            what.push(vote(hard_state));
-        }
-        if !batches.is_empty() {
-            life.storage.append(batches, commit).unwrap();
-            what.push(tell_batches(batches));
-        }
-        self.tell(format!("  {id} write {}", what.join(", ")));
-    }
-
-    /// What an engine does when a write finds no room.
-    fn step_back(&mut self, id: u64, hard_state: Option<HardState>) {
-        (self.node(id).is_full, self.node(id).is_choked) = (false, false);
-        let open = self.laws.open_at(id);
-        let life = self.life(id).expect("it has an effect");
-        if let Some(hard_state) = hard_state {
-            life.storage.save_hard_state(hard_state).unwrap();
-        }
-        life.storage.begin_sync().wait().unwrap();
-        life.syncs.clear();
-        life.replica
-            .restart(&life.settings, life.identity, hard_state, life.reads.clone())
-            .unwrap();
-        open.into_iter().for_each(|barrier| life.replica.handle_barrier(barrier));
-        let saved = hard_state
-            .map_or_else(String::new, |hard_state| format!(" but for {}", vote(hard_state)));
-        self.tell(format!("  {id} finds no room{saved}, and begins anew as a follower"));
-    }
-
-    fn settle(&mut self, id: u64, batch: BatchId, proposal_outcome: ProposalOutcome) {
-        let end = self.end(id);
-        self.laws.settled(batch, proposal_outcome, end);
-        let proposal_outcome = match proposal_outcome {
-            ProposalOutcome::Committed { term } => format!("committed in t{term}"),
-            ProposalOutcome::Dropped => "lost".to_owned(),
-            ProposalOutcome::Unknown => "unknown".to_owned(),
-        };
-        self.tell(format!("  {id} batch {batch} {proposal_outcome}"));
-    }
-
-    fn hold_barriers(&mut self, id: u64, barriers: &[u64]) {
-        let end = self.end(id);
-        barriers.iter().for_each(|barrier| self.laws.held(*barrier, end));
-        self.tell(format!("  {id} barriers {barriers:?} hold at {end}"));
-    }
-
-    /// The index after the last entry that node `id` has published as committed.
-    fn end(&mut self, id: u64) -> u64 {
-        let life = self.life(id).expect("it has an effect");
-        life.reader.point(life.committed).unwrap().expect("committed").next_index
-    }
-
-    fn note_committed(&mut self, id: u64, from: u64, to: u64) {
-        let life = self.nodes[&id].life.as_ref().expect("it has an effect");
-        for raft_index in from..=to {
-            self.laws.committed(&life.reader.point(raft_index).unwrap().expect("committed"));
-        }
-        let batches = life.reader.batches(from + 1, to + 1, u64::MAX).unwrap();
-        batches.iter().for_each(|batch| self.laws.kept(payloads(batch)));
     }
 
     /// A group that was left in peace: nobody failed, all agree on everything, and every new
@@ -687,57 +525,31 @@ impl Group {
         let ends: BTreeSet<u64> = self
             .nodes
             .values()
-            .map(|node| node.life.as_ref().map_or(0, |life| life.committed))
+            .map(|node| node.process.as_ref().map_or(0, |process| process.committed))
             .collect();
         assert_eq!(ends.len(), 1, "the nodes end at different commits: {ends:?}");
         assert!(
-            self.nodes.values().all(|node| node.life.as_ref().is_some_and(|life| !life.failed)),
+            self.nodes
+                .values()
+                .all(|node| node.process.as_ref().is_some_and(|process| !process.failed)),
             "a node has failed"
         );
-        self.laws.check_end(self.batches, self.barriers - self.nodes.len() as u64);
+        self.invariants.check_end(self.batches, self.barriers - self.nodes.len() as u64);
     }
 }
 
 fn describe(id: u64, node: &Node) -> String {
-    let Some(life) = &node.life else { return format!("  {id} is down") };
-    let role_state = life.replica.role_state();
+    let Some(process) = &node.process else { return format!("  {id} is down") };
+    let role_state = process.replica.role_state();
     let leader = role_state
         .leader
         .map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
-    let Some(last) = life.replica.last() else {
+    let Some(last) = process.replica.last() else {
         return format!("  {id} {} t{}, cannot read its log", role_state.role, role_state.term);
     };
-    let failed = if life.failed { ", failed" } else { "" };
+    let failed = if process.failed { ", failed" } else { "" };
     format!(
         "  {id} {} t{}, {leader}, log ends {}/t{}, committed {}{failed}",
-        role_state.role, role_state.term, last.raft_index, last.term, life.committed
+        role_state.role, role_state.term, last.raft_index, last.term, process.committed
     )
-}
-
-fn vote(hard_state: HardState) -> String {
-    format!(
-        "term {} vote {}",
-        hard_state.term,
-        hard_state.vote.map_or_else(|| "nobody".to_owned(), |node| node.to_string())
-    )
-}
-
-fn tell_batches(batches: &[Batch]) -> String {
-    if batches.is_empty() {
-        return "nothing".to_owned();
-    }
-    let tell = |batch: &Batch| {
-        let payloads = payloads(batch);
-        let what = if payloads.is_empty() { "control".to_owned() } else { payloads.join("+") };
-        format!("{}/t{} {what}", batch.raft_index(), batch.term())
-    };
-    batches.iter().map(tell).collect::<Vec<_>>().join(", ")
-}
-
-fn payloads(batch: &Batch) -> Vec<String> {
-    let Some(first) = batch.first_index() else { return Vec::new() };
-    let entry = |index| batch.entry(index).unwrap().unwrap();
-    (first..first + u64::from(batch.count()))
-        .map(|index| String::from_utf8_lossy(&entry(index)).into_owned())
-        .collect()
 }

@@ -53,10 +53,10 @@ impl Invariants {
     /// A batch meets one fate. `end` is where the ledger ends for who acknowledges it: a bound a
     /// little too strict for what a barrier must cover, but one that holds, for the commit is
     /// published before the settlement.
-    pub(super) fn settled(&mut self, batch: BatchId, proposal_outcome: ProposalOutcome, end: u64) {
-        let known = self.proposal_outcomes.insert(batch, proposal_outcome);
+    pub(super) fn resolved(&mut self, batch: BatchId, outcome: ProposalOutcome, end: u64) {
+        let known = self.proposal_outcomes.insert(batch, outcome);
         assert_eq!(known, None, "batch {batch} meets two fates");
-        if let ProposalOutcome::Committed { .. } = proposal_outcome {
+        if let ProposalOutcome::Committed { .. } = outcome {
             self.acknowledged = self.acknowledged.max(end);
         }
     }
@@ -86,12 +86,12 @@ impl Invariants {
     /// The last batch is settled, every fate was true, and the barriers after number `old` hold.
     pub(super) fn check_end(&self, last: BatchId, old: u64) {
         assert!(self.proposal_outcomes.contains_key(&last), "the last batch is not settled");
-        for (batch, proposal_outcome) in &self.proposal_outcomes {
+        for (batch, outcome) in &self.proposal_outcomes {
             let is_there = self.ledger.contains(&self.payloads[batch]);
-            let was_told = matches!(proposal_outcome, ProposalOutcome::Committed { .. });
+            let was_told = matches!(outcome, ProposalOutcome::Committed { .. });
             assert!(
-                *proposal_outcome == ProposalOutcome::Unknown || was_told == is_there,
-                "batch {batch} was told {proposal_outcome:?}, and is in the ledger: {is_there}"
+                *outcome == ProposalOutcome::Unknown || was_told == is_there,
+                "batch {batch} was shown {outcome:?}, and is in the ledger: {is_there}"
             );
         }
         let open: Vec<&u64> = self.barriers.keys().filter(|barrier| **barrier > old).collect();

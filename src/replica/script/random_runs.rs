@@ -1,5 +1,5 @@
-//! Random histories of a group, under the laws of [`Group`]: the scripts show what was thought of,
-//! this looks for what was not.
+//! Random histories of a group, under the invariants of [`Group`]: the scripts show what was
+//! thought of, this looks for what was not.
 
 use super::group::Group;
 use crate::replica::splitmix64;
@@ -24,7 +24,7 @@ fn run(seed: u64, members: &[&str], troubles: Troubles) {
     let mut chance = Rng(seed);
     let mut group = Group::with_seed(seed);
     group.begin(members);
-    let ids: Vec<u64> = members.iter().filter_map(|repair_body| repair_body.parse().ok()).collect();
+    let ids: Vec<u64> = members.iter().filter_map(|word| word.parse().ok()).collect();
     for step in 0..600 {
         let id = ids[chance.below(ids.len() as u64) as usize];
         let other = ids[chance.below(ids.len() as u64) as usize];
@@ -47,9 +47,9 @@ fn run(seed: u64, members: &[&str], troubles: Troubles) {
             99 => group.time_out(id),
             _ => {}
         }
-        group.told();
+        group.shown();
     }
-    group.end_troubles();
+    group.end_faults();
     group.live(120);
     let leader = *ids
         .iter()
