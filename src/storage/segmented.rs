@@ -47,6 +47,7 @@ mod tests;
 pub mod tools;
 mod writer;
 
+#[cfg(any(test, feature = "sim"))]
 pub(crate) use disk_log::DiskLog;
 pub(crate) use mmap::home;
 pub use options::{Create, SegmentOptions};
