@@ -224,9 +224,8 @@ pub(crate) struct Engine {
     telling: Telling,
     fault: Option<String>,
     stopped: bool,
-    /// Why messages were not let through to the replica, for a simulation to look at.
-    #[cfg(feature = "sim")]
-    pub(crate) refusals: Vec<String>,
+    /// Called with the reason of each message that the replica rejects. Set by simulations only.
+    rejection_observer: Option<Box<dyn Fn(&str) + Send>>,
 }
 
 impl Engine {
@@ -291,8 +290,7 @@ impl Engine {
             telling: Telling::default(),
             fault: None,
             stopped: false,
-            #[cfg(feature = "sim")]
-            refusals: Vec::new(),
+            rejection_observer: None,
         };
         engine.tell_opened(recovered);
         if !recovered.corruption.is_empty() {
@@ -377,6 +375,12 @@ impl Engine {
     /// Whether the last turn was the last.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// Calls `observer` with the reason of each message that is rejected from now on.
+    #[cfg(feature = "sim")]
+    pub(crate) fn observe_rejections(&mut self, observer: impl Fn(&str) + Send + 'static) {
+        self.rejection_observer = Some(Box::new(observer));
     }
 
     /// The newest raft index that is shown as committed.
@@ -478,9 +482,11 @@ impl Engine {
                         if matches!(refusal, Regressed { .. }) {
                             self.disown_log(&refusal.to_string());
                         }
-                        #[cfg(feature = "sim")]
-                        self.refusals.push(refusal.to_string());
-                        self.note_refusal(from, kind, &refusal.to_string());
+                        let reason = refusal.to_string();
+                        if let Some(observe) = &self.rejection_observer {
+                            observe(&reason);
+                        }
+                        self.note_refusal(from, kind, &reason);
                     }
                 }
             }

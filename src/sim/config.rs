@@ -192,7 +192,7 @@ impl RunConfig {
             segments: SegmentOptions {
                 segment_bytes: *rng.pick(&[8 << 10, 8 << 10, 16 << 10, 64 << 10]),
                 zero_fill: rng.percent(50),
-                ..SegmentOptions::default()
+                ..SegmentOptions::small()
             },
             uneven: rng.fork(2).percent(30),
             network_faults: NetworkFaults::draw(rng, heartbeat),

@@ -470,7 +470,7 @@ impl Node {
             roles: role_changes,
         };
         let settings = engine_settings(id, seed, config, addresses);
-        let engine = Engine::new(
+        let mut engine = Engine::new(
             settings,
             engine_inputs,
             shared.clone(),
@@ -480,6 +480,10 @@ impl Node {
             Box::new(wire),
         )
         .map_err(|error| error.to_string())?;
+        let observing = monitor.clone();
+        engine.observe_rejections(move |reason| {
+            observing.lock().coverage.saw(&format!("refused: {reason}"));
+        });
         self.process = Some(Process {
             number: self.lives,
             engine,
@@ -706,9 +710,6 @@ impl Process {
         }
         if self.shared.status.read(|status| status.full.is_some()) {
             monitor.coverage.saw("turns spent stepped back from a full disk");
-        }
-        for refusal in self.engine.refusals.drain(..) {
-            monitor.coverage.saw(&format!("refused: {refusal}"));
         }
     }
 

@@ -255,12 +255,8 @@ impl RunConfig {
         config.append_timeout = 10 * config.election;
         config.message_bytes = 4 << 10;
         config.window_bytes = 1 << 20;
-        config.segments = SegmentOptions {
-            segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN,
-            zero_fill: false,
-            verify_on_open: true,
-            ..SegmentOptions::default()
-        };
+        config.segments =
+            SegmentOptions { zero_fill: false, verify_on_open: true, ..SegmentOptions::small() };
         config.drifts = vec![0; 3];
         (config.clients, config.readers, config.upsets) = (0, 0, 0);
         config.network_faults = config.network_faults.calm(config.election);

@@ -45,10 +45,6 @@ const UNSYNCED_MAX: usize = 4;
 
 const _: () = assert!(UNSYNCED_MAX < UNSEALED_MAX);
 
-/// So often a chore is asked for before what failed is tried again: a minute on a node that is
-/// idle.
-const PAUSE_CALLS: u32 = if cfg!(any(test, feature = "sim")) { 4 } else { 512 };
-
 /// What waits for its time.
 pub(super) struct CleanupQueue<D: Disk> {
     unsealed: Vec<Unsealed<D>>,
@@ -59,6 +55,8 @@ pub(super) struct CleanupQueue<D: Disk> {
     /// What failed, and in how many calls it is tried again.
     postponed: Reports<D>,
     pause: u32,
+    /// What `pause` begins at: see [`SegmentOptions`](super::SegmentOptions).
+    retry_calls: u32,
 }
 
 /// What came of chores.
@@ -78,7 +76,7 @@ impl<D: Disk> Default for Reports<D> {
 }
 
 impl<D: Disk> CleanupQueue<D> {
-    pub(super) fn new() -> CleanupQueue<D> {
+    pub(super) fn new(retry_calls: u32) -> CleanupQueue<D> {
         CleanupQueue {
             unsealed: Vec::new(),
             garbage: Vec::new(),
@@ -86,6 +84,7 @@ impl<D: Disk> CleanupQueue<D> {
             sealing: Arc::default(),
             postponed: Reports::default(),
             pause: 0,
+            retry_calls,
         }
     }
 
@@ -183,7 +182,7 @@ impl<D: Disk> CleanupQueue<D> {
         if !unsealed.is_empty() || !names.is_empty() {
             self.postponed.unsealed.extend(unsealed);
             self.postponed.names.extend(names);
-            self.pause = PAUSE_CALLS;
+            self.pause = self.retry_calls;
         } else if self.pause > 0 {
             self.pause -= 1;
             if self.pause == 0 {

@@ -15,13 +15,7 @@ use std::path::Path;
 use super::*;
 use crate::batch::OpenBatch;
 
-const SMALL: SegmentOptions = SegmentOptions {
-    segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN,
-    zero_fill: true,
-    verify_on_open: false,
-    mapped_segments_max: 2,
-    create: Create::IfMissing,
-};
+const SMALL: SegmentOptions = SegmentOptions::small();
 
 pub(super) fn owner() -> LogOwner {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
