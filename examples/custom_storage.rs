@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 fn main() {
     let not_staged =
-        conformance::check(&mut Handle { notebook: new_notebook(), alive: Arc::default() });
+        conformance::run(&mut Handle { notebook: new_notebook(), alive: Arc::default() });
     println!("left out, for want of a disk that can fail: {}", not_staged.join(", "));
     println!("conformance: ok");
 }
