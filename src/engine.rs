@@ -147,6 +147,8 @@ pub(crate) struct EngineSettings {
     pub(crate) addresses: Vec<(NodeId, String)>,
 }
 
+type RejectionObserver = Box<dyn Fn(&str) + Send>;
+
 /// A batch that was handed to the replica.
 struct InFlight {
     completion: Arc<Completion>,
@@ -225,7 +227,7 @@ pub(crate) struct Engine {
     fault: Option<String>,
     stopped: bool,
     /// Called with the reason of each message that the replica rejects. Set by simulations only.
-    rejection_observer: Option<Box<dyn Fn(&str) + Send>>,
+    rejection_observer: Option<RejectionObserver>,
 }
 
 impl Engine {

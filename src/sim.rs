@@ -15,15 +15,22 @@
 //!
 //! # How to run it
 //!
-//! | what | command |
-//! |---|---|
-//! | a range of seeds, in several threads | `cargo run --release --features sim --example simulate -- --seeds 0..100000 --jobs 2` |
-//! | one seed, with a line for each event | `cargo run --release --features sim --example simulate -- --seed 7 --trace` |
-//! | a budget of seeds as a test, and all corruption patterns | `SIM_SEEDS=4000 cargo test --release --features sim --test sim` |
-//! | a thousand seeds in two processes, with the same hashes | the same with `-- --ignored` |
-//! | each mutant of the sources, until a seed detects it | `tests/planted_sim.sh` |
-//! | the checker against one that tries every order, on every history of six operations | `cargo test --release --features sim --lib history_of_six -- --ignored --nocapture` |
-//! | the checker's speed: ten million operations, 3 seconds | `cargo test --release --features sim --lib ten_million -- --ignored --nocapture` |
+//! ```text
+//! # A range of seeds, in several threads:
+//! cargo run --release --features sim --example simulate -- --seeds 0..100000 --jobs 2
+//! # One seed, with a line for each event:
+//! cargo run --release --features sim --example simulate -- --seed 7 --trace
+//! # A budget of seeds as a test, and all corruption patterns:
+//! SIM_SEEDS=4000 cargo test --release --features sim --test sim
+//! # A thousand seeds in two processes, with the same hashes:
+//! cargo test --release --features sim --test sim -- --ignored
+//! # Each mutant of the sources, until a seed detects it:
+//! tests/planted_sim.sh
+//! # The checker against one that tries every order, on every history of six operations:
+//! cargo test --release --features sim --lib history_of_six -- --ignored --nocapture
+//! # The checker's speed: ten million operations, 3 seconds:
+//! cargo test --release --features sim --lib ten_million -- --ignored --nocapture
+//! ```
 //!
 //! All 61 mutants that a simulation can detect are detected: the median takes 5 seeds, 48 of them
 //! take up to 100, the last takes 1,117. The script lists the others, with the reason.
@@ -44,17 +51,17 @@
 //!
 //! # The files
 //!
-//! | file | contents |
-//! |---|---|
-//! | `config.rs` | configuration of a run, drawn from the seed |
-//! | `cluster.rs`, `event.rs`, `event_queue.rs`, `time.rs` | event loop and virtual time |
-//! | `node.rs`, `process.rs`, `checked.rs`, `node_disk.rs`, `crash_point.rs` | one node: its processes, their storage and transport, its disk |
-//! | `network.rs`, `cluster/faults.rs` | faults |
-//! | `clients.rs`, `commit_probe.rs` | load |
-//! | `patterns.rs` | all ways to corrupt three entries on three replicas |
-//! | `monitor.rs`, `storage_model.rs` | checks of each event, and what each storage owes; `monitor.rs` also reports critical events, at which faults are aimed |
-//! | `check.rs` | checks of a history, simulated or not |
-//! | `trace.rs`, `rng.rs` | trace of a run, and its random numbers |
+//! - `config.rs`: configuration of a run, drawn from the seed.
+//! - `cluster.rs`, `event.rs`, `event_queue.rs`, `time.rs`: event loop and virtual time.
+//! - `node.rs`, `process.rs`, `checked.rs`, `node_disk.rs`, `crash_point.rs`: one node, its
+//!   processes, their storage and transport, its disk.
+//! - `network.rs`, `cluster/faults.rs`: faults.
+//! - `clients.rs`, `commit_probe.rs`: load.
+//! - `patterns.rs`: all ways to corrupt three entries on three replicas.
+//! - `monitor.rs`, `storage_model.rs`: checks of each event, and what each storage owes. The
+//!   monitor also reports critical events, at which faults are aimed.
+//! - `check.rs`: checks of a history, simulated or not.
+//! - `trace.rs`, `rng.rs`: trace of a run, and its random numbers.
 
 pub mod check;
 mod checked;

@@ -1,18 +1,19 @@
 //! Storage of a node: the [`Storage`] trait and its contract, with two implementations.
 //!
 //! A [`Storage`] holds four things for one node: the log (a run of [`Batch`]es between two
-//! [`LogPoint`]s), the [`HardState`] (term, vote), the [`LogOwner`] that it was created with, and the
-//! data-directory ids of peers. One thread, the engine's, drives it. Readers ([`LogReader`]) are used
-//! from any thread at the same time, and take no lock that the writer holds while it works.
+//! [`LogPoint`]s), the [`HardState`] (term, vote), the [`LogOwner`] that it was created with, and
+//! the data-directory ids of peers. One thread, the engine's, drives it. Readers ([`LogReader`])
+//! are used from any thread at the same time, and take no lock that the writer holds while it
+//! works.
 //!
 //! # The contract
 //!
-//! 1. Changes by [`append`], [`save_hard_state`] and [`reset`] are readable when the call returns, and
-//!    durable when a sync that began after it ([`begin_sync`]) has returned `Ok`. Not before, and not
-//!    if it failed.
-//! 2. After a crash the log is a prefix of the appended batches, at least as long as the synced part;
-//!    or it opens with [`Corruption`] that names file, offset and raft index; or opening fails with
-//!    a typed error that names file and offset. A storage never guesses.
+//! 1. Changes by [`append`], [`save_hard_state`] and [`reset`] are readable when the call returns,
+//!    and durable when a sync that began after it ([`begin_sync`]) has returned `Ok`. Not before,
+//!    and not if it failed.
+//! 2. After a crash the log is a prefix of the appended batches, at least as long as the synced
+//!    part; or it opens with [`Corruption`] that names file, offset and raft index; or opening
+//!    fails with a typed error that names file and offset. A storage never guesses.
 //! 3. The hard state after a crash is one that was saved, at least as new as the newest that was
 //!    synced. Its commit may be lower, and names no batch that the crash lost.
 //! 4. A batch, once read, never changes: truncating a conflicting tail or purging the head does not
@@ -24,8 +25,8 @@
 //!    nothing, and may be repeated once there is space, or the resource, or the permission. A sync
 //!    never fails with them.
 //! 7. A log that was opened with corruption accepts only repairs: it rejects every other write and
-//!    sync with [`StorageError::Corrupt`]. Readers return the intact part, and the same error for the
-//!    rest.
+//!    sync with [`StorageError::Corrupt`]. Readers return the intact part, and the same error for
+//!    the rest.
 //!
 //! A storage never starts a thread. Slow work that can wait (preallocating the next segment,
 //! deleting purged ones) is returned as a [`BackgroundTask`], and a sync as a [`PendingSync`]; the
@@ -114,8 +115,8 @@ impl fmt::Display for LogOwner {
     }
 }
 
-/// Identity of a data directory. A node that restarts with another `directory` has lost its data, or
-/// is a clone.
+/// Identity of a data directory. A node that restarts with another `directory` has lost its data,
+/// or is a clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DirectoryIdentity {
@@ -141,8 +142,8 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// Where the log begins.
     pub base: Base,
-    /// Where it ends. Everything up to here is durable. Of a corrupt log: the log point after the last
-    /// readable batch.
+    /// Where it ends. Everything up to here is durable. Of a corrupt log: the log point after the
+    /// last readable batch.
     pub last: LogPoint,
     /// The data-directory ids of peers that this node has met.
     pub peers: Vec<(NodeId, u128)>,
@@ -198,9 +199,9 @@ pub type BackgroundTask = Box<dyn FnOnce() + Send>;
 
 /// Storage of one node: see the [module](self) for the contract.
 pub trait Storage: Send {
-    /// Opens the log, or creates one. Called once, before any other method. A new log is empty, begins
-    /// at [`LogPoint::INITIAL`] with the membership of `owner`, and has the hard state {term 1, no
-    /// vote, commit 1}. The returned state is durable.
+    /// Opens the log, or creates one. Called once, before any other method. A new log is empty,
+    /// begins at [`LogPoint::INITIAL`] with the membership of `owner`, and has the hard state {term
+    /// 1, no vote, commit 1}. The returned state is durable.
     ///
     /// # Errors
     /// [`StorageError::Mismatch`] if the log belongs to another group, cluster or node, or began
@@ -212,9 +213,9 @@ pub trait Storage: Send {
     /// A reader for any thread. It keeps working after the storage has failed or was dropped.
     fn reader(&self) -> Arc<dyn LogReader>;
 
-    /// Appends `batches`, which are contiguous. The raft index of the first may be any after the base,
-    /// up to one after the last: the batches from there on are truncated first. `commit` is the newest
-    /// raft index known to be committed, a hint to be saved.
+    /// Appends `batches`, which are contiguous. The raft index of the first may be any after the
+    /// base, up to one after the last: the batches from there on are truncated first. `commit` is
+    /// the newest raft index known to be committed, a hint to be saved.
     ///
     /// # Errors
     /// [`StorageError::NotContiguous`] if they do not continue the log; a
@@ -237,9 +238,9 @@ pub trait Storage: Send {
     fn reset(&mut self, base: &Base) -> Result<(), StorageError>;
 
     /// Purges entries below `index`, in whole segments. The log then begins at a later base: never
-    /// beyond `commit`, and only up to a point after which a batch is durable. Background tasks free
-    /// the space once a sync that began later has succeeded and no reader uses it; until then a
-    /// reopened log may hold purged entries again.
+    /// beyond `commit`, and only up to a point after which a batch is durable. Background tasks
+    /// free the space once a sync that began later has succeeded and no reader uses it; until then
+    /// a reopened log may hold purged entries again.
     ///
     /// # Errors
     /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`],
@@ -262,36 +263,37 @@ pub trait Storage: Send {
     /// # Errors
     /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`],
     /// [`StorageError::Poisoned`]. [`StorageError::NotContiguous`] from a storage that cannot save
-    /// this, which is the default: a node that learns that its log is incomplete then stops for good.
+    /// this, which is the default: a node that learns that its log is incomplete then stops for
+    /// good.
     fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
         let _ = complete;
         Err(StorageError::NotContiguous("this storage cannot be marked as incomplete".to_owned()))
     }
 
     /// Begins a sync of all changes so far. The caller waits for it on another thread, while this
-    /// storage accepts more. Syncs are waited for in the order in which they began; a newer one covers
-    /// those before it.
+    /// storage accepts more. Syncs are waited for in the order in which they began; a newer one
+    /// covers those before it.
     fn begin_sync(&mut self) -> Box<dyn PendingSync>;
 
-    /// Applies a repair to a log that was opened with corruption, and returns its new state, durably.
-    /// If `corruption` is empty then, the log accepts writes from now on, and readers see all of it.
-    /// Batches must be given in order: the log point before the first has to be readable. A `Fill`
-    /// without batches repairs corruption that needs none.
+    /// Applies a repair to a log that was opened with corruption, and returns its new state,
+    /// durably. If `corruption` is empty then, the log accepts writes from now on, and readers see
+    /// all of it. Batches must be given in order: the log point before the first has to be
+    /// readable. A `Fill` without batches repairs corruption that needs none.
     ///
     /// # Errors
     /// [`StorageError::NotContiguous`] if they do not fit, if nothing is wrong with the log, or if
-    /// this storage cannot repair; a [temporary](StorageError::is_temporary) one; after both the log
-    /// is a valid one, and no worse than before. [`StorageError::Io`],
+    /// this storage cannot repair; a [temporary](StorageError::is_temporary) one; after both the
+    /// log is a valid one, and no worse than before. [`StorageError::Io`],
     /// [`StorageError::Corrupt`] and [`StorageError::Poisoned`], which are final.
     fn repair(&mut self, repair_action: RepairAction<'_>) -> Result<Recovered, StorageError> {
         let _ = repair_action;
         Err(StorageError::NotContiguous("this storage cannot repair a log".to_owned()))
     }
 
-    /// Begins a backup: a directory with the log up to raft index `commit`, which is committed and lies
-    /// between the base and the last batch, and with the other files that a node needs to open it. The
-    /// returned value does the work on another thread, while this storage accepts more. Works also
-    /// for the readable part of a log that is corrupt or poisoned.
+    /// Begins a backup: a directory with the log up to raft index `commit`, which is committed and
+    /// lies between the base and the last batch, and with the other files that a node needs to open
+    /// it. The returned value does the work on another thread, while this storage accepts more.
+    /// Works also for the readable part of a log that is corrupt or poisoned.
     ///
     /// # Errors
     /// [`BackupError::Unsupported`], the default.
@@ -318,15 +320,15 @@ pub trait Storage: Send {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum RepairAction<'a> {
-    /// These contiguous batches are those that the log held at their raft indexes. Intact batches of
-    /// the log are left as they are.
+    /// These contiguous batches are those that the log held at their raft indexes. Intact batches
+    /// of the log are left as they are.
     Fill(&'a [Batch]),
-    /// From the raft index of the first on, the log consists of these batches: those that it held there
-    /// were never committed.
+    /// From the raft index of the first on, the log consists of these batches: those that it held
+    /// there were never committed.
     Replace(&'a [Batch]),
-    /// The log begins after this log point: the batches before it are committed, and no longer kept.
-    /// Those after it stay, and missing ones stay missing; but if the log is known to differ at this
-    /// point, all of it is dropped.
+    /// The log begins after this log point: the batches before it are committed, and no longer
+    /// kept. Those after it stay, and missing ones stay missing; but if the log is known to differ
+    /// at this point, all of it is dropped.
     Rebase(LogPoint),
 }
 
@@ -352,15 +354,16 @@ pub trait LogReader: Send + Sync {
     /// The log point before the first batch that is kept.
     fn base(&self) -> Base;
 
-    /// The batch that holds entry `index`, or `None` beyond the end of the log. Its header is verified,
-    /// its payloads are not.
+    /// The batch that holds entry `index`, or `None` beyond the end of the log. Its header is
+    /// verified, its payloads are not.
     ///
     /// # Errors
     /// [`StorageError::Purged`] below the base, [`StorageError::Corrupt`], [`StorageError::Io`].
     fn batch_containing(&self, index: u64) -> Result<Option<Batch>, StorageError>;
 
-    /// The entry at `index`, with its payload verified, or `None` beyond the end of the log. A storage
-    /// overrides this if an entry costs less than the [batch with it](Self::batch_containing).
+    /// The entry at `index`, with its payload verified, or `None` beyond the end of the log. A
+    /// storage overrides this if an entry costs less than the [batch with
+    /// it](Self::batch_containing).
     ///
     /// # Errors
     /// [`StorageError::Purged`] below the base, [`StorageError::Corrupt`], also if the payload
@@ -379,8 +382,9 @@ pub trait LogReader: Send + Sync {
         }
     }
 
-    /// The batches from raft index `from` to below `to`, in order: the first of them if there is one,
-    /// then more while their bodies together stay within `bytes_max`, up to the first corrupt one.
+    /// The batches from raft index `from` to below `to`, in order: the first of them if there is
+    /// one, then more while their bodies together stay within `bytes_max`, up to the first corrupt
+    /// one.
     ///
     /// # Errors
     /// [`StorageError::Purged`] at or below the base, [`StorageError::Corrupt`] if the first is
@@ -401,8 +405,8 @@ pub trait LogReader: Send + Sync {
         Ok(self.point(raft_index)?.map(|point| point.term))
     }
 
-    /// Reads every byte of the batch `raft_index`, and returns its corruption. `None` if it is intact,
-    /// or not in the log.
+    /// Reads every byte of the batch `raft_index`, and returns its corruption. `None` if it is
+    /// intact, or not in the log.
     ///
     /// # Errors
     /// [`StorageError::Io`].
@@ -432,15 +436,17 @@ pub enum StorageError {
         /// The error of the operating system.
         source: Arc<io::Error>,
     },
-    /// The disk, or a quota on it, is full. Nothing was changed; repeat the call once there is space.
+    /// The disk, or a quota on it, is full. Nothing was changed; repeat the call once there is
+    /// space.
     #[error("no space left for {}: free some space, the node goes on by itself", path.display())]
     Full {
         /// The file that should have grown.
         path: PathBuf,
     },
-    /// The process or the system has run out of open files, memory or maps. Nothing was changed; repeat
-    /// the call once there are some.
-    #[error("could not {action} {}: {source}: raise the limit or free some, the node goes on by itself", path.display())]
+    /// The process or the system has run out of open files, memory or maps. Nothing was changed;
+    /// repeat the call once there are some.
+    #[error("could not {action} {}: {source}: raise the limit or free some, the node goes \
+        on by itself", path.display())]
     #[non_exhaustive]
     OutOfResources {
         /// The failed action, as a verb phrase.
@@ -450,10 +456,12 @@ pub enum StorageError {
         /// The error of the operating system.
         source: Arc<io::Error>,
     },
-    /// Writing to an open log is not permitted: its file system is read-only, its directory or files
-    /// have another owner, or the process may write no file of that length. Nothing was changed; repeat
-    /// the call once it is permitted. A sync or an opening that fails so returns [`Io`](Self::Io).
-    #[error("could not {action} {}: {source}{}, the node goes on by itself", path.display(), advice_for(source))]
+    /// Writing to an open log is not permitted: its file system is read-only, its directory or
+    /// files have another owner, or the process may write no file of that length. Nothing was
+    /// changed; repeat the call once it is permitted. A sync or an opening that fails so returns
+    /// [`Io`](Self::Io).
+    #[error("could not {action} {}: {source}{}, the node goes on by itself",
+        path.display(), advice_for(source))]
     #[non_exhaustive]
     Denied {
         /// The failed action, as a verb phrase.
@@ -494,7 +502,8 @@ pub enum StorageError {
     },
     /// The name of the directory, or of one on the way to it, is a symbolic link to nothing.
     #[error(
-        "{} is a symbolic link to {}, which does not exist: mount or make that directory, or name another one",
+        "{} is a symbolic link to {}, which does not exist: mount or make that directory, \
+         or name another one",
         path.display(),
         target.display()
     )]
@@ -505,14 +514,16 @@ pub enum StorageError {
         target: PathBuf,
     },
     /// The path of the directory is something else.
-    #[error("{} is not a directory: name one, or one that can be made in a directory", path.display())]
+    #[error("{} is not a directory: name one, or one that can be made in a \
+        directory", path.display())]
     NotADirectory {
         /// The path.
         path: PathBuf,
     },
     /// There is no log, and [`Create::Never`] demands one.
     #[error(
-        "{} holds no log, and none is to be made: mount the file system that it is on, name the right directory, or \
+        "{} holds no log, and none is to be made: mount the file system that it is on, \
+         name the right directory, or \
          let a new log begin with another `Create`",
         path.display()
     )]
@@ -522,7 +533,8 @@ pub enum StorageError {
     },
     /// There is a log, and [`Create::New`] demands none.
     #[error(
-        "{} holds a log, and a new one was to be made: name another directory, or go on with that log with another \
+        "{} holds a log, and a new one was to be made: name another directory, \
+         or go on with that log with another \
          `Create`",
         path.display()
     )]
@@ -533,7 +545,8 @@ pub enum StorageError {
     /// A file of the log was removed or replaced while the log was open. Its writes since the last
     /// sync are not acknowledged. The log accepts nothing more.
     #[error(
-        "{} was removed or replaced while the log was open: restore this node from its peers or from a backup",
+        "{} was removed or replaced while the log was open: restore this node \
+         from its peers or from a backup",
         path.display()
     )]
     Removed {
@@ -542,7 +555,8 @@ pub enum StorageError {
     },
     /// The log has another owner.
     #[error(
-        "{} belongs to {found}, not to {expected}: name the group, the node and the members that the log was begun \
+        "{} belongs to {found}, not to {expected}: name the group, the node and the \
+         members that the log was begun \
          with, or another directory",
         path.display()
     )]
@@ -555,7 +569,8 @@ pub enum StorageError {
         found: String,
     },
     /// The file was written by a newer version.
-    #[error("{} has format version {found}; this build reads version {known}: open it with a newer build", path.display())]
+    #[error("{} has format version {found}; this build reads version {known}: open it \
+        with a newer build", path.display())]
     UnknownVersion {
         /// The file.
         path: PathBuf,
@@ -565,7 +580,8 @@ pub enum StorageError {
         known: u32,
     },
     /// The file was written by a build with features that this one does not have.
-    #[error("{} uses features that this build does not know (bits {found:#x}): open it with a newer build", path.display())]
+    #[error("{} uses features that this build does not know (bits {found:#x}): open it with a \
+        newer build", path.display())]
     UnknownFeatures {
         /// The file.
         path: PathBuf,
@@ -581,10 +597,11 @@ pub enum StorageError {
     /// The batches do not continue the log. A bug of the caller.
     #[error("the batches do not continue the log: {0}")]
     NotContiguous(String),
-    /// An earlier sync or write failed, and it is unknown which of its bytes are durable. The log accepts
-    /// nothing more: open it again.
+    /// An earlier sync or write failed, and it is unknown which of its bytes are durable. The log
+    /// accepts nothing more: open it again.
     #[error(
-        "the log takes no more writes since an earlier one failed ({0}): open it anew once the disk is sound"
+        "the log takes no more writes since an earlier one failed ({0}): open it anew once the \
+         disk is sound"
     )]
     Poisoned(String),
 }

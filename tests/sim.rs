@@ -59,8 +59,8 @@ fn a_budget_of_seeds_finds_nothing_and_sees_everything() {
     }
 }
 
-/// Safe in each pattern. Repaired if each entry has an intact copy; otherwise every node reports what
-/// it waits for.
+/// Safe in each pattern. Repaired if each entry has an intact copy; otherwise every node reports
+/// what it waits for.
 #[test]
 fn all_512_patterns_of_damage_are_survived_and_mended_where_an_intact_copy_is_left() {
     let mut repaired = 0;
@@ -122,8 +122,8 @@ fn one_lost_disk_comes_back_and_two_at_once_do_not() {
     }
 }
 
-/// Seeds that once showed a bug. The drawing of the runs has changed since, so they prove no more than
-/// any other seed: the test named with each still shows its bug.
+/// Seeds that once showed a bug. The drawing of the runs has changed since, so they prove no more
+/// than any other seed: the test named with each still shows its bug.
 const SEEDS_WITH_A_STORY: [(u64, &str); 7] = [
     // The one record of a segment was emptied, and the segment was taken for one that is missing
     // and may have cut anything off: nobody knew any more where to put what its neighbour held.
@@ -181,8 +181,8 @@ fn a_thousand_seeds_give_the_same_runs_in_another_process() {
     compare_two_processes("a_thousand_seeds_give_the_same_runs_in_another_process", 1_000);
 }
 
-/// Compares the hashes of the first `count` seeds with those of another process, which runs the same
-/// test.
+/// Compares the hashes of the first `count` seeds with those of another process, which runs the
+/// same test.
 fn compare_two_processes(test: &str, count: u64) {
     let hashes = |seeds: std::ops::Range<u64>| {
         seeds.map(|seed| format!("{seed} {:016x}", sim::run(seed).hash)).collect::<Vec<_>>()

@@ -54,8 +54,8 @@ struct PendingCall {
 
 /// Where the result of a call is awaited.
 enum Reply {
-    /// `accepted`: the number of role states that the node had announced when it accepted the append.
-    /// `None` if it rejected it.
+    /// `accepted`: the number of role states that the node had announced when it accepted the
+    /// append. `None` if it rejected it.
     Append {
         future: AppendFuture,
         first: u64,
@@ -129,8 +129,8 @@ impl Clients {
         self.progress_from = self.stamp;
     }
 
-    /// One client begins an operation, or none. Returns the pause until its next, and the node whose
-    /// engine has an input.
+    /// One client begins an operation, or none. Returns the pause until its next, and the node
+    /// whose engine has an input.
     pub(super) fn act(
         &mut self,
         client: usize,

@@ -378,8 +378,8 @@ impl Cluster {
 
     /// A process has ended, or could not start.
     fn on_exit(&mut self, node: usize, kind: CrashKind, event: &str) {
-        // An ended process has forgotten the incarnations that it met, and cannot detect an outdated
-        // copy any more.
+        // An ended process has forgotten the incarnations that it met, and cannot detect an
+        // outdated copy any more.
         let is_other_outdated =
             |other: &Node| other.is_outdated() && other.process.is_some() && other.number != node;
         if let Some(outdated) = self.nodes.iter().position(is_other_outdated) {
@@ -446,9 +446,9 @@ impl Cluster {
     }
 }
 
-/// Checks A9 on the disks: after a power cut now, the logs of a majority would hold the newest batch
-/// that a node shows as committed. The monitor checks this of every batch by the storage models; the
-/// audit checks the models.
+/// Checks A9 on the disks: after a power cut now, the logs of a majority would hold the newest
+/// batch that a node shows as committed. The monitor checks this of every batch by the storage
+/// models; the audit checks the models.
 fn audit(nodes: &[Node], config: &RunConfig, top: &LogPoint, monitor: &mut Monitor) {
     let power_cut = config.flush_interval.is_none();
     let disks = nodes

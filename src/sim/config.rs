@@ -56,7 +56,7 @@ pub(crate) enum Fault {
     OneWay,
     Stall,
     SyncFailure,
-    DiskFault,
+    DiskFailure,
     FullDisk,
     ClockJump,
     SlowDisk,
@@ -75,7 +75,7 @@ pub(crate) const FAULTS: [Fault; 16] = [
     Fault::OneWay,
     Fault::Stall,
     Fault::SyncFailure,
-    Fault::DiskFault,
+    Fault::DiskFailure,
     Fault::FullDisk,
     Fault::ClockJump,
     Fault::SlowDisk,
@@ -111,8 +111,8 @@ pub(crate) const OPERATION_KINDS: [OperationKind; 8] = [
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
     pub(crate) nodes: usize,
-    /// `None`: a batch counts once it is synced. Otherwise it counts once it is written, and the log
-    /// is synced at this interval.
+    /// `None`: a batch counts once it is synced. Otherwise it counts once it is written, and the
+    /// log is synced at this interval.
     pub(crate) flush_interval: Option<Micros>,
     pub(crate) heartbeat: Micros,
     pub(crate) election: Micros,
@@ -252,7 +252,7 @@ impl RunConfig {
             self.fault_weights[Fault::PowerCut as usize] = 0;
             self.fault_weights[Fault::PowerCutOfAll as usize] = 0;
             self.fault_weights[Fault::SyncFailure as usize] = 0;
-            self.fault_weights[Fault::DiskFault as usize] = 0;
+            self.fault_weights[Fault::DiskFailure as usize] = 0;
         }
     }
 }

@@ -3,15 +3,15 @@
 //!
 //! Invariants, named as the checks of histories are in [`super::check`]:
 //!
-//! - **A5** Once a node shows a batch as committed, no node ever shows another in its place: the log
-//!   points (term, index, position, timestamp and the chain value over all bytes before) and the
-//!   payloads are the same on every node.
-//! - **A8** One leader per term; one vote per node and term, across restarts; term and vote never go
-//!   back. The claim of a message (a vote, an acknowledgement, a term) is durable when it is sent.
-//!   An announced leader knows everything that was acknowledged. A leader has the votes of a
+//! - **A5** Once a node shows a batch as committed, no node ever shows another in its place: the
+//!   log points (term, index, position, timestamp and the chain value over all bytes before) and
+//!   the payloads are the same on every node.
+//! - **A8** One leader per term; one vote per node and term, across restarts; term and vote never
+//!   go back. The claim of a message (a vote, an acknowledgement, a term) is durable when it is
+//!   sent. An announced leader knows everything that was acknowledged. A leader has the votes of a
 //!   majority in its term.
-//! - **A9** Whenever a node shows a commit, a majority of the disks would still hold it after a power
-//!   cut at that moment.
+//! - **A9** Whenever a node shows a commit, a majority of the disks would still hold it after a
+//!   power cut at that moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -223,9 +223,9 @@ impl Monitor {
         }
     }
 
-    /// A node shows everything up to batch `commit`, which ends below index `end`, as committed. The
-    /// batches up to `seen` were checked before, in the same process. Returns the last batch that is
-    /// checked now.
+    /// A node shows everything up to batch `commit`, which ends below index `end`, as committed.
+    /// The batches up to `seen` were checked before, in the same process. Returns the last batch
+    /// that is checked now.
     pub(crate) fn check_committed(
         &mut self,
         node: usize,
@@ -262,8 +262,8 @@ impl Monitor {
         commit
     }
 
-    /// A corrupt log is given batches. Where they differ from those that it lost, the lost ones were
-    /// never committed. Returns whether any differ.
+    /// A corrupt log is given batches. Where they differ from those that it lost, the lost ones
+    /// were never committed. Returns whether any differ.
     pub(crate) fn fill_in(&mut self, node: usize, batches: &[Batch]) -> bool {
         let Some(at) = self.models[node].first_difference(batches) else { return false };
         self.coverage.hit("lost batches that others took the place of");

@@ -84,8 +84,8 @@ impl NodeDisk {
             || matches!(log.reader().point(point.raft_index), Ok(Some(found)) if found == *point)
     }
 
-    /// The process has ended. The unsynced writes are still in the page cache; the rest of the cache
-    /// is dropped.
+    /// The process has ended. The unsynced writes are still in the page cache; the rest of the
+    /// cache is dropped.
     pub(super) fn kill(&mut self) {
         self.disk = self.disk.kill();
         self.disk.evict();
@@ -122,8 +122,8 @@ impl NodeDisk {
         self.set_full(self.is_full);
     }
 
-    /// Flips a bit or scrambles a sector of a segment, if `is_detected` when a log is opened on a copy.
-    /// Returns whether it did.
+    /// Flips a bit or scrambles a sector of a segment, if `is_detected` when a log is opened on a
+    /// copy. Returns whether it did.
     pub(super) fn corrupt(
         &mut self,
         rng: &mut Rng,

@@ -2,9 +2,9 @@
 //! engines and storages, and monitored like any other run.
 //!
 //! Three nodes agree on three entries, each in a batch of its own. The nodes stop, the copies that
-//! the pattern names are corrupted, and the nodes restart. Then no acknowledged entry may be lost, no
-//! wrong one shown, and no node with a corrupt log may take part: the monitor checks this. If every
-//! entry has an intact copy, all nodes must be repaired and the group must work.
+//! the pattern names are corrupted, and the nodes restart. Then no acknowledged entry may be lost,
+//! no wrong one shown, and no node with a corrupt log may take part: the monitor checks this. If
+//! every entry has an intact copy, all nodes must be repaired and the group must work.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ pub enum StopKind {
     /// They are killed as soon as all have the last entry: no node has saved yet that it is
     /// committed.
     Killed,
-    /// All lose power at once, and all unsynced writes. One more entry follows, as evidence that the
-    /// third was durable.
+    /// All lose power at once, and all unsynced writes. One more entry follows, as evidence that
+    /// the third was durable.
     PowerCut,
     /// They are shut down after more entries, so that the three are in sealed segments. At the next
     /// opening they verify the whole log.
@@ -105,8 +105,8 @@ pub fn run_pattern(pattern: Pattern) -> Result<PatternReport, String> {
     })
 }
 
-/// Runs the loss of several disks at once: bit n stands for the disk of node n, counted from 0. Each
-/// is replaced by an empty disk, which its node marks as incomplete.
+/// Runs the loss of several disks at once: bit n stands for the disk of node n, counted from 0.
+/// Each is replaced by an empty disk, which its node marks as incomplete.
 ///
 /// # Errors
 /// If the group did not agree on the entries in time.

@@ -171,8 +171,8 @@ impl StorageModel {
         self.live.base.raft_index
     }
 
-    /// The storage was opened, is corrupt, and begins after `base`. If the latest reset was later, a
-    /// power cut undid it: the storage owes the state before it.
+    /// The storage was opened, is corrupt, and begins after `base`. If the latest reset was later,
+    /// a power cut undid it: the storage owes the state before it.
     pub(crate) fn open_corrupt(&mut self, base: LogPoint) {
         self.is_corrupt = true;
         if base.raft_index < self.live.base.raft_index {
@@ -370,8 +370,8 @@ impl StorageModel {
     fn check_recovered(&self, recovered: &Recovered, power_failed: bool) -> Result<(), String> {
         let vote = |state: &HardState| (state.term, state.vote);
         let last = recovered.last;
-        // After a crash of the process all accepted changes are there; after a power cut the unsynced
-        // ones may be.
+        // After a crash of the process all accepted changes are there; after a power cut the
+        // unsynced ones may be.
         let (start, unsynced) =
             if power_failed { (&self.durable, Some(&self.unsynced)) } else { (&self.live, None) };
         let mut known = vec![vote(&start.hard_state)];

@@ -49,8 +49,8 @@ impl MemoryLog {
         MemoryLog::on(Arc::default())
     }
 
-    /// Cuts the power: unsynced changes are lost, and the handle that has the log open is poisoned. Its
-    /// readers keep what they see. The log can be opened again at once.
+    /// Cuts the power: unsynced changes are lost, and the handle that has the log open is poisoned.
+    /// Its readers keep what they see. The log can be opened again at once.
     pub fn crash(&self) {
         let mut disk = self.disk.lock();
         disk.fail("the power was cut");
@@ -331,7 +331,8 @@ impl LogState {
         }
     }
 
-    /// Computes the log point after each of `batches`. The first may have any raft index of the log.
+    /// Computes the log point after each of `batches`. The first may have any raft index of the
+    /// log.
     fn check_contiguous(&self, batches: &[Batch]) -> Result<Vec<Record>, StorageError> {
         let Some(first) = batches.first() else { return Ok(Vec::new()) };
         let before = first
@@ -385,8 +386,8 @@ impl LogState {
         }
     }
 
-    /// Each batch counts as a segment of its own: all that are committed and hold no entry from `index`
-    /// on are purged.
+    /// Each batch counts as a segment of its own: all that are committed and hold no entry from
+    /// `index` on are purged.
     fn purge(&mut self, index: u64, commit: u64) {
         let purged = self.records.partition_point(|record| {
             record.point.next_index <= index && record.point.raft_index <= commit

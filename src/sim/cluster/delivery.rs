@@ -99,8 +99,8 @@ impl Cluster {
         true
     }
 
-    /// Whether every other node has met a later incarnation of this log, and would report it. If one
-    /// of them may have forgotten that, the group promises nothing.
+    /// Whether every other node has met a later incarnation of this log, and would report it. If
+    /// one of them may have forgotten that, the group promises nothing.
     pub(super) fn all_know_later(&self, node: usize) -> bool {
         let Some(process) = &self.nodes[node].process else { return false };
         let knows = |other: &Node| {

@@ -34,7 +34,7 @@ impl Cluster {
     fn inject(&mut self, kind: Fault, node: usize, until: Micros) {
         match kind {
             // The durability evidence may not have been synced before the log is opened again.
-            Fault::SyncFailure | Fault::DiskFault if self.nodes[node].is_corrupted => {}
+            Fault::SyncFailure | Fault::DiskFailure if self.nodes[node].is_corrupted => {}
             // Pauses do not follow each other at once: a process that never runs answers no call.
             Fault::Pause | Fault::PausePastElection
                 if self.nodes[node].paused_until > self.queue.now => {}
@@ -71,7 +71,7 @@ impl Cluster {
                 links.into_iter().for_each(|(from, to)| self.network.stall(from, to, until));
             }
             Fault::SyncFailure => self.nodes[node].doom_next_sync(),
-            Fault::DiskFault => self.nodes[node].doom_some_call(&mut self.rng),
+            Fault::DiskFailure => self.nodes[node].doom_some_call(&mut self.rng),
             // A generator of its own: the other draws stay as they were.
             Fault::FullDisk if self.rng.fork(2).percent(40) => {
                 self.nodes[node].disk.lacks_descriptors = true;
@@ -82,7 +82,8 @@ impl Cluster {
                 self.nodes[node].disk.set_full(true);
                 self.queue.put(until, Event::FaultEnd(FaultEnd::Space(node)));
                 // After a short write a full disk is a final failure, so not both.
-                if self.config.fault_weights[Fault::DiskFault as usize] == 0 && self.rng.percent(50)
+                if self.config.fault_weights[Fault::DiskFailure as usize] == 0
+                    && self.rng.percent(50)
                 {
                     self.nodes[node].disk.reject_writes(&mut self.rng);
                 }
@@ -191,8 +192,8 @@ impl Cluster {
         }
     }
 
-    /// A process crashes, and its log is corrupted before it restarts. At most a minority at a time:
-    /// each lost batch is on an intact disk too, or was never committed.
+    /// A process crashes, and its log is corrupted before it restarts. At most a minority at a
+    /// time: each lost batch is on an intact disk too, or was never committed.
     fn corrupt(&mut self, node: usize) {
         if self.rng.fork(9).percent(50)
             && let Some(node) = (0..self.nodes.len()).find(|node| self.can_be_restored(*node))
@@ -250,8 +251,8 @@ impl Cluster {
         self.nodes.len() > 1 && is_detected && !is_at_risk && !self.nodes[node].is_doomed
     }
 
-    /// A process crashes, and its backup is restored before it restarts, without a mark that the log
-    /// is incomplete.
+    /// A process crashes, and its backup is restored before it restarts, without a mark that the
+    /// log is incomplete.
     fn restore_backup(&mut self, node: usize) {
         let backup = self.nodes[node].backup();
         self.crash(node, CrashKind::Killed);

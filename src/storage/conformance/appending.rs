@@ -213,7 +213,8 @@ fn look_at(case: &str, reader: &Arc<dyn LogReader>, batches: &[Batch], points: &
                 case,
                 Rule::Unchanged,
                 format!(
-                    "beside a writer {by_index:?} and {by_number:?} were read instead of {batch:?} and {point:?}"
+                    "beside a writer {by_index:?} and {by_number:?} were read instead of \
+                     {batch:?} and {point:?}"
                 ),
             );
         }

@@ -76,8 +76,8 @@ struct StateSnapshot {
 }
 
 impl StateSnapshot {
-    /// The log of this state, cut to the `recovered` end, if that is possible; up to raft index `floor`
-    /// it must be complete.
+    /// The log of this state, cut to the `recovered` end, if that is possible; up to raft index
+    /// `floor` it must be complete.
     fn recover(&self, recovered: &Recovered, floor: u64) -> Option<Log> {
         let mut log = self.log.clone();
         let last = recovered.last.raft_index;
@@ -193,8 +193,8 @@ impl PossibleStates {
         }
     }
 
-    /// Finds a state whose log, cut at some batch, is the recovered one. Purged batches may be back as
-    /// well.
+    /// Finds a state whose log, cut at some batch, is the recovered one. Purged batches may be back
+    /// as well.
     fn find_log(&self, case: &str, recovered: &Recovered) -> Log {
         let mut floor = self.moments[0].log.last().raft_index;
         let mut found = None;
@@ -228,7 +228,8 @@ impl PossibleStates {
                 case,
                 Rule::HardState,
                 format!(
-                    "it was opened with term {term} and vote {vote:?}, neither of {wanted:?} nor between"
+                    "it was opened with term {term} and vote {vote:?}, neither of {wanted:?} \
+                     nor between"
                 ),
             );
         }
@@ -239,13 +240,15 @@ impl PossibleStates {
                 case,
                 Rule::Open,
                 format!(
-                    "it was opened with commit {commit}, the log being {base} to {last} and {told} the most it was told"
+                    "it was opened with commit {commit}, the log being {base} to {last} and \
+                     {told} the highest that it was given"
                 ),
             );
         }
         if commit > base && self.committed.get(&commit).copied() != log.point(commit) {
             let what = format!(
-                "it was opened with commit {commit}, and the batch that it was told of is not the one that is there now"
+                "it was opened with commit {commit}, and the batch that it named is not the one \
+                 that is there now"
             );
             broken(case, Rule::HardState, what);
         }
@@ -397,7 +400,8 @@ impl StorageDriver {
             new != old && (next_index > index.max(old.point.next_index) || raft_index > commit);
         if raft_index < old.point.raft_index || !moment.log.begin_at(&new) || too_far {
             let what = format!(
-                "purge({index}, {commit}) gave up everything below index {next_index}, up to raft index {raft_index}"
+                "purge({index}, {commit}) purged all below index {next_index}, up to raft \
+                 index {raft_index}"
             );
             broken(self.case, Rule::Purge, what);
         }

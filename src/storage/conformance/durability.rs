@@ -234,8 +234,8 @@ pub(super) fn a_full_disk(case: &mut Case<'_>) {
 
 const EARLIER: [&[usize]; 5] = [&[10], &[], &[20], &[30], &[]];
 
-/// Truncates this many batches and appends, then appends after the last, until the storage reports a
-/// full disk.
+/// Truncates this many batches and appends, then appends after the last, until the storage reports
+/// a full disk.
 fn append_until_full(case: &str, driver: &mut StorageDriver, cut_off: u64) {
     let mut kept = driver.last().saturating_sub(cut_off).max(driver.log().base().point.raft_index);
     for _ in 0..APPENDS_MAX {

@@ -155,8 +155,8 @@ pub(super) fn span(base: &Base, last: LogPoint) -> String {
     )
 }
 
-/// The batch after `before`, with one payload of each of `sizes`; a control record if there are none.
-/// Different salts give different bytes.
+/// The batch after `before`, with one payload of each of `sizes`; a control record if there are
+/// none. Different salts give different bytes.
 pub(super) fn batch_after(before: &LogPoint, term: u64, salt: u64, sizes: &[usize]) -> Batch {
     let mut open = OpenBatch::with_capacity(sizes.iter().sum());
     for (slot, &size) in sizes.iter().enumerate() {

@@ -22,8 +22,8 @@ pub trait Harness {
         Box::new(|| ())
     }
 
-    /// Cuts the power: unsynced changes may be lost. The open handles are dropped after this, and must
-    /// change nothing any more.
+    /// Cuts the power: unsynced changes may be lost. The open handles are dropped after this, and
+    /// must change nothing any more.
     fn crash(&mut self) -> bool {
         false
     }

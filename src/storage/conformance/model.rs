@@ -54,7 +54,7 @@ fn events() -> impl Strategy<Value = Event> {
         4 => (any::<Index>(), batches()).prop_map(|(at, batches)| Event::Cut(at, batches)),
         4 => any::<Index>().prop_map(Event::Commit),
         2 => (1..4_u64).prop_map(Event::Vote),
-        1 => (1..4_u64, any::<u128>()).prop_map(|(peer, directory)| Event::SavePeer(peer, directory)),
+        1 => (1..4_u64, any::<u128>()).prop_map(|(peer, id)| Event::SavePeer(peer, id)),
         3 => any::<Index>().prop_map(Event::Purge),
         1 => Just(Event::Reset),
         8 => Just(Event::Sync),
@@ -232,8 +232,8 @@ impl Pair<'_> {
         self.append(self.last(), sizes);
     }
 
-    /// Applies a change to the storage, and to the model unless the disk was full. Returns whether it
-    /// was applied.
+    /// Applies a change to the storage, and to the model unless the disk was full. Returns whether
+    /// it was applied.
     fn change(&mut self, change: Change) -> bool {
         match make(self.storage(), &change) {
             Ok(()) => {}
@@ -368,8 +368,8 @@ impl Pair<'_> {
             .clamp(self.model.reader().base().point.raft_index, self.last().raft_index)
     }
 
-    /// Compares the reads of both, from the later base on. A storage purges in larger steps than the
-    /// model.
+    /// Compares the reads of both, from the later base on. A storage purges in larger steps than
+    /// the model.
     fn compare(&self) {
         let (storage, model) = (&self.reader, self.model.reader());
         let (purged, base, last) = (storage.base(), model.base(), self.last().raft_index);
