@@ -1,7 +1,6 @@
-//! A host's own storage, and the suite that judges it: `cargo run --example custom_storage`.
+//! A storage of your own, and the conformance suite for it: `cargo run --example custom_storage`.
 //!
-//! A toy that keeps everything in one list. What a real one adds is a disk, and with it something
-//! to sync and to purge.
+//! A toy that holds everything in one list. A real one has a disk, and with it syncs and purges.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
@@ -16,12 +15,12 @@ use parking_lot::Mutex;
 
 fn main() {
     let not_staged =
-        conformance::check(&mut Handle { notebook: new_notebook(), alive: Arc::default() });
-    println!("left out, for want of a disk that can fail: {}", not_staged.join(", "));
+        conformance::run(&mut Handle { notebook: new_notebook(), alive: Arc::default() });
+    println!("left out, as there is no disk that can fail: {}", not_staged.join(", "));
     println!("conformance: ok");
 }
 
-/// All that one node remembers. It outlives the handles, as a file would.
+/// State of one node. It outlives the handles, as a file would.
 struct Notebook(Mutex<Pages>);
 
 struct Pages {
@@ -29,7 +28,7 @@ struct Pages {
     /// Lives as long as the handle that has the notebook open.
     user: Weak<()>,
     kept: Recovered,
-    /// Each batch and the mark after it.
+    /// Each batch, and the log point after it.
     log: Vec<(Batch, LogPoint)>,
 }
 
@@ -53,8 +52,8 @@ impl Storage for Handle {
         }
         match &pages.owner {
             None => pages.kept.base.membership = owner.membership.clone(),
-            Some(owner) if owner == owner => {}
-            Some(owner) => return Err(StorageError::mismatch(path, owner, owner)),
+            Some(known) if known == owner => {}
+            Some(known) => return Err(StorageError::mismatch(path, owner, known)),
         }
         (pages.owner, pages.user) = (Some(owner.clone()), Arc::downgrade(&self.alive));
         pages.kept.identity.incarnation += 1;

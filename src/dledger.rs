@@ -500,6 +500,7 @@ impl Builder {
                 verify_on_open: self.verified,
                 create: self.create,
                 mapped_segments_max: self.mapped_segments_max,
+                ..SegmentOptions::default()
             },
         )
     }

@@ -75,6 +75,8 @@ pub(crate) struct EngineSettings {
     pub(crate) addresses: Vec<(NodeId, String)>,
 }
 
+type RejectionObserver = Box<dyn Fn(&str) + Send>;
+
 /// See the [module](self).
 pub(crate) struct Engine {
     settings: EngineSettings,
@@ -143,9 +145,8 @@ pub(crate) struct Engine {
     rejoin_report: RejoinReport,
     fault: Option<String>,
     stopped: bool,
-    /// Why messages were rejected, for simulations.
-    #[cfg(feature = "sim")]
-    pub(crate) refusals: Vec<String>,
+    /// Called with the reason of each message that the replica rejects. Set by simulations only.
+    rejection_observer: Option<RejectionObserver>,
 }
 
 impl Engine {
@@ -211,8 +212,7 @@ impl Engine {
             rejoin_report: RejoinReport::default(),
             fault: None,
             stopped: false,
-            #[cfg(feature = "sim")]
-            refusals: Vec::new(),
+            rejection_observer: None,
         };
         engine.report_opened(recovered);
         if !recovered.corruption.is_empty() {
@@ -294,6 +294,12 @@ impl Engine {
     /// Whether the last turn was the last.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// Calls `observer` with the reason of each message that is rejected from now on.
+    #[cfg(feature = "sim")]
+    pub(crate) fn observe_rejections(&mut self, observer: impl Fn(&str) + Send + 'static) {
+        self.rejection_observer = Some(Box::new(observer));
     }
 
     /// The newest raft index that is published as committed.
@@ -394,9 +400,11 @@ impl Engine {
                         if matches!(refusal, Regressed { .. }) {
                             self.declare_incomplete(&refusal.to_string());
                         }
-                        #[cfg(feature = "sim")]
-                        self.refusals.push(refusal.to_string());
-                        self.note_refusal(from, kind, &refusal.to_string());
+                        let reason = refusal.to_string();
+                        if let Some(observe) = &self.rejection_observer {
+                            observe(&reason);
+                        }
+                        self.note_refusal(from, kind, &reason);
                     }
                 }
             }

@@ -1,11 +1,11 @@
-//! A whole cluster in one thread, with virtual time, a bad network, bad disks and dying processes,
-//! all from one seed.
+//! Deterministic simulation: a whole cluster in one thread, with virtual time and faults of the
+//! network, the disks and the processes, all derived from one seed.
 //!
-//! [`run`] draws the circumstances from the seed, drives real engines on real storages through
-//! trouble, heals everything, and demands that the group works again and that all replicas agree.
-//! Everything that leaves a node, reaches its disk or is shown to a host is checked at that moment,
-//! and the history of all hosts at the end ([`check`]). The same seed gives the same run, to the
-//! last bit.
+//! [`run`] draws a configuration from the seed, and drives real engines on real storages through a
+//! phase with faults. Then all faults end, the group must make progress, and all replicas must
+//! agree. Each message of a node, each write to its storage and each result for a client is checked
+//! when it happens, and the history of all clients at the end ([`check`]). The same seed gives the
+//! same run, to the last bit.
 //!
 //! ```
 //! let report = dledger::sim::run(7);
@@ -15,47 +15,54 @@
 //!
 //! # How to run it
 //!
-//! | what | command |
-//! |---|---|
-//! | a range of seeds, as many threads as wanted | `cargo run --release --features sim --example simulate -- --seeds 0..100000 --jobs 2` |
-//! | one seed, every event of it as a line | `cargo run --release --features sim --example simulate -- --seed 7 --trace` |
-//! | a budget of seeds as a test, and all patterns of damage | `SIM_SEEDS=4000 cargo test --release --features sim --test sim` |
-//! | a thousand seeds in two processes, hash by hash | the same with `-- --ignored` |
-//! | every bug that is planted in the sources, until a seed shows it | `tests/planted_sim.sh` |
-//! | the checker against a judge that tries every order, every history of six operations | `cargo test --release --features sim --lib history_of_six -- --ignored --nocapture` |
-//! | the checker's speed: ten million operations, 3 seconds | `cargo test --release --features sim --lib ten_million -- --ignored --nocapture` |
+//! ```text
+//! # A range of seeds, in several threads:
+//! cargo run --release --features sim --example simulate -- --seeds 0..100000 --jobs 2
+//! # One seed, with a line for each event:
+//! cargo run --release --features sim --example simulate -- --seed 7 --trace
+//! # A budget of seeds as a test, and all corruption patterns:
+//! SIM_SEEDS=4000 cargo test --release --features sim --test sim
+//! # A thousand seeds in two processes, with the same hashes:
+//! cargo test --release --features sim --test sim -- --ignored
+//! # Each mutant of the sources, until a seed detects it:
+//! tests/planted_sim.sh
+//! # The checker against one that tries every order, on every history of six operations:
+//! cargo test --release --features sim --lib history_of_six -- --ignored --nocapture
+//! # The checker's speed: ten million operations, 3 seconds:
+//! cargo test --release --features sim --lib ten_million -- --ignored --nocapture
+//! ```
 //!
-//! All 61 planted bugs that a simulation can see are found: in 5 seeds in the middle, 48 of them
-//! within 100, the last in 1,117. What it cannot see, or hardly, is listed in the script with the
-//! reason.
+//! All 61 mutants that a simulation can detect are detected: the median takes 5 seeds, 48 of them
+//! take up to 100, the last takes 1,117. The script lists the others, with the reason.
 //!
-//! A seed takes 20 milliseconds on one core and stands for 8 seconds of a cluster. A violation is
-//! printed with the command that replays it. What a seed stands for changes with the dice: any
-//! change of `config.rs` or of the order in which something is drawn makes other runs of all seeds.
+//! A seed takes 20 milliseconds on one core and simulates 8 seconds of a cluster. A violation is
+//! printed with the command that replays it. Any change of `config.rs`, or of the order in which
+//! random numbers are drawn, changes the runs of all seeds.
 //!
-//! # What is real
+//! # Real and simulated parts
 //!
 //! | part | in a simulation |
 //! |---|---|
-//! | engine, sequencer, replica, raft-rs, message checks, codec, frames, hello | the real ones |
-//! | storage | the real one, on a simulated disk |
-//! | threads | none: their work is done at virtual times (`node.rs`) |
+//! | engine, sequencer, replica, raft-rs, message checks, codec, frames, hello | real |
+//! | storage | real, on a simulated disk |
+//! | threads | none: their work is done at virtual times (`cluster.rs`) |
 //! | network | simulated (`network.rs`): it carries the frames that TCP would |
-//! | hosts | simulated (`clients.rs`): they use what `DLedger` uses |
+//! | clients | simulated (`clients.rs`): they use the same parts as `DLedger` |
 //!
 //! # The files
 //!
-//! | file | what it is |
-//! |---|---|
-//! | `config.rs` | the circumstances of a run, drawn from the seed |
-//! | `world.rs`, `queue.rs` | the loop in which everything happens, and virtual time |
-//! | `node.rs`, `witness.rs`, `disk.rs` | one node: its lives, the places where it touches the world, its disk |
-//! | `network.rs`, `trouble.rs`, `clients.rs`, `commit_probe.rs` | what happens to nodes |
-//! | `laggards.rs` | a leader with a slow disk, and followers that lack much |
-//! | `patterns.rs` | every way to damage three entries on three replicas |
-//! | `monitor.rs`, `model.rs` | what is checked at every moment, and what each storage owes; `monitor.rs` also notices when a disturbance would hurt most |
-//! | `check.rs` | what is checked in a history; good for any history, simulated or not |
-//! | `trace.rs`, `rng.rs` | the record of a run, and its dice |
+//! - `config.rs`: configuration of a run, drawn from the seed.
+//! - `cluster.rs`, `event.rs`, `event_queue.rs`, `time.rs`: event loop and virtual time.
+//! - `node.rs`, `process.rs`, `checked.rs`, `node_disk.rs`, `crash_point.rs`: one node, its
+//!   processes, their storage and transport, its disk.
+//! - `network.rs`, `cluster/faults.rs`: faults.
+//! - `clients.rs`, `commit_probe.rs`: load.
+//! - `laggards.rs`: a leader with a slow disk, and followers far behind.
+//! - `patterns.rs`: all ways to corrupt three entries on three replicas.
+//! - `monitor.rs`, `storage_model.rs`: checks of each event, and what each storage owes. The
+//!   monitor also reports critical events, at which faults are aimed.
+//! - `check.rs`: checks of a history, simulated or not.
+//! - `trace.rs`, `rng.rs`: trace of a run, and its random numbers.
 
 pub mod check;
 mod checked;
@@ -63,16 +70,19 @@ mod clients;
 mod cluster;
 mod commit_probe;
 mod config;
+mod crash_point;
+mod event;
 mod event_queue;
-mod faults;
 pub mod laggards;
 mod monitor;
 mod network;
 mod node;
 mod node_disk;
 pub mod patterns;
+mod process;
 mod rng;
 mod storage_model;
+mod time;
 mod trace;
 
 use std::fmt;
@@ -80,47 +90,47 @@ use std::time::Duration;
 
 pub use trace::CoverageCounts;
 
-/// What came of a run.
+/// Result of a run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// What the run was drawn from.
+    /// The seed of the run.
     pub seed: u64,
-    /// The first thing that must not be. `None` if everything was as it must be.
+    /// The first violation.
     pub violation: Option<String>,
-    /// A number over everything that happened.
+    /// Hash over all events.
     pub hash: u64,
-    /// How long the run took in its own time.
+    /// Virtual time of the run.
     pub simulated: Duration,
-    /// How many things happened.
+    /// Number of events.
     pub events: u64,
-    /// How many calls the hosts made.
+    /// Number of operations of the clients.
     pub operations: u64,
-    /// How often what was seen.
+    /// How often the run reached each state worth testing.
     pub coverage: CoverageCounts,
 }
 
-/// Runs the cluster that `seed` describes.
+/// Runs a seed.
 pub fn run(seed: u64) -> Report {
     report(seed, None)
 }
 
-/// Runs the cluster that `seed` describes and hands every event to `lines`, for reading.
+/// Runs a seed, and gives `lines` a readable line for each event.
 pub fn run_traced(seed: u64, lines: impl FnMut(&str) + Send + 'static) -> Report {
     report(seed, Some(Box::new(lines)))
 }
 
 fn report(seed: u64, lines: Option<trace::Lines>) -> Report {
-    let mut world = cluster::Cluster::new(seed, lines);
-    world.run();
-    let monitor = world.watch();
+    let mut cluster = cluster::Cluster::new(seed, lines);
+    cluster.run();
+    let monitor = cluster.monitor();
     Report {
         seed,
         violation: monitor.violation().cloned(),
         hash: monitor.trace.hash(),
-        simulated: Duration::from_micros(world.queue.now),
-        events: world.events,
-        operations: world.operations(),
+        simulated: Duration::from_micros(cluster.queue.now),
+        events: cluster.events,
+        operations: cluster.operations(),
         coverage: monitor.coverage.clone(),
     }
 }
@@ -139,7 +149,8 @@ impl fmt::Display for Report {
             Some(violation) => {
                 write!(
                     f,
-                    "\nVIOLATION {violation}\nreplay: cargo run --release --features sim --example simulate -- --seed {seed} --trace"
+                    "\nVIOLATION {violation}\nreplay: cargo run --release --features sim --example \
+                     simulate -- --seed {seed} --trace"
                 )
             }
         }

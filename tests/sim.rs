@@ -1,5 +1,5 @@
-//! Whole clusters, simulated: a fixed budget of seeds, the same result every time, and the seeds
-//! that once found something.
+//! Simulated clusters: a budget of seeds, determinism, corruption patterns, and the seeds that once
+//! found a bug.
 //!
 //! `cargo test --release --features sim --test sim`, and with `-- --ignored` a thousand seeds
 //! twice. `SIM_SEEDS` is the budget, 300 if it is not set. For more seeds: `cargo run --release
@@ -12,20 +12,20 @@ use dledger::sim::laggards;
 use dledger::sim::patterns::{self, CorruptionKind, Pattern, StopKind};
 use dledger::sim::{self, CoverageCounts};
 
-/// What every budget must have seen often, or it proves little.
-const MUST_BE_SEEN: [&str; 30] = [
+/// States that every budget must reach, or it proves little.
+const MUST_BE_REACHED: [&str; 30] = [
     "appends acknowledged",
     "appends of unknown outcome",
     "audits of the disks",
     "barriers",
-    "conflicting tails cut",
-    "damaged frames noticed",
-    "damaged logs mended",
+    "conflicting tails truncated",
+    "corrupt frames detected",
+    "corrupt logs repaired",
     "disks replaced by a backup",
     "disks replaced by an empty one",
     "disks that read slowly",
     "logs that were completed",
-    "deaths while opening",
+    "crashes while opening",
     "entries read by tails",
     "leader changes",
     "openings that the disk failed",
@@ -33,15 +33,15 @@ const MUST_BE_SEEN: [&str; 30] = [
     "processes killed",
     "processes without descriptors",
     "purges",
-    "reads of what was purged",
-    "rebases",
-    "refused: a read request for the leader",
+    "reads of purged entries",
+    "snapshots installed",
+    "rejected: a read request for the leader",
     "segments begun",
-    "stops in good order",
-    "strangers turned away: Outlived",
+    "shutdowns",
+    "handshakes rejected: OutdatedDirectory",
     "syncs that failed",
     "transfers that succeeded",
-    "turns spent stepped back from a full disk",
+    "turns of a node that is paused by a full disk",
     "writes that found no descriptor",
     "writes that found the disk full",
 ];
@@ -56,67 +56,69 @@ fn a_budget_of_seeds_finds_nothing_and_sees_everything() {
         assert_eq!(report.violation, None, "{report}");
         seen.add(&report.coverage);
     }
-    for what in MUST_BE_SEEN {
-        assert!(seen.count(what) > 0, "in {budget} runs nobody saw this: {what}\n{seen}");
+    for state in MUST_BE_REACHED {
+        assert!(seen.count(state) > 0, "no run of {budget} reached this: {state}\n{seen}");
     }
 }
 
-/// Always safe; whole again wherever each entry has an intact copy; and where one has none, every
-/// node says so and waits.
+/// Safe in each pattern. Repaired if each entry has an intact copy; otherwise every node reports
+/// what it waits for.
 #[test]
 fn all_512_patterns_of_damage_are_survived_and_mended_where_an_intact_copy_is_left() {
-    let mut mended = 0;
-    for ending in [StopKind::Stopped, StopKind::Killed, StopKind::PowerCut, StopKind::Sealed] {
+    let mut repaired = 0;
+    for stop in [StopKind::Stopped, StopKind::Killed, StopKind::PowerCut, StopKind::Sealed] {
         for corruption in [CorruptionKind::Payload, CorruptionKind::Record] {
             for copies in 0..512 {
-                let pattern = Pattern { copies, corruption, ending };
-                let healing = patterns::run_pattern(pattern)
+                let pattern = Pattern { copies, corruption, stop };
+                let report = patterns::run_pattern(pattern)
                     .unwrap_or_else(|why| panic!("{pattern:?}: {why}"));
-                assert_eq!(healing.violation, None, "{pattern:?}");
+                assert_eq!(report.violation, None, "{pattern:?}");
                 assert_eq!(
-                    healing.is_whole,
-                    pattern.is_mendable(),
+                    report.is_repaired,
+                    pattern.is_repairable(),
                     "{pattern:?}: {:?}",
-                    healing.accounts
+                    report.repairs
                 );
                 assert!(
-                    healing.is_whole
-                        || healing.accounts.iter().all(|account| account
+                    report.is_repaired
+                        || report.repairs.iter().all(|repair| repair
                             .as_ref()
                             .is_some_and(|it| it.contains("raft index")))
                 );
-                mended += u32::from(healing.is_whole);
+                repaired += u32::from(report.is_repaired);
             }
         }
     }
     // Of 512 patterns 7 * 7 * 7 leave a copy of each entry.
-    assert_eq!(mended, 4 * 2 * 343);
+    assert_eq!(repaired, 4 * 2 * 343);
 }
 
-/// One lost disk of three comes back with all that was acknowledged. Two at once are not let in,
-/// and say why; nobody leads, for the third cannot know what they had promised.
+/// A node with one lost disk of three rejoins with all acknowledged entries. Two at once cannot
+/// rejoin, and report it; there is no leader, as the third node cannot know what they had
+/// acknowledged.
 #[test]
 fn one_lost_disk_comes_back_and_two_at_once_do_not() {
-    for ending in [StopKind::Stopped, StopKind::Killed, StopKind::PowerCut, StopKind::Sealed] {
+    for stop in [StopKind::Stopped, StopKind::Killed, StopKind::PowerCut, StopKind::Sealed] {
         for disks in 0..8_u8 {
-            let healing = patterns::play_lost(disks, ending)
-                .unwrap_or_else(|why| panic!("{disks:03b}, {ending:?}: {why}"));
-            assert_eq!(healing.violation, None, "{disks:03b}, {ending:?}");
+            let report = patterns::run_disk_loss(disks, stop)
+                .unwrap_or_else(|why| panic!("{disks:03b}, {stop:?}: {why}"));
+            assert_eq!(report.violation, None, "{disks:03b}, {stop:?}");
             assert_eq!(
-                healing.is_whole,
+                report.is_repaired,
                 disks.count_ones() < 2,
-                "{disks:03b}, {ending:?}: {:?}",
-                healing.accounts
+                "{disks:03b}, {stop:?}: {:?}",
+                report.repairs
             );
-            let told = |node: usize| {
-                healing.accounts[node]
+            let is_reported = |node: usize| {
+                report.repairs[node]
                     .as_deref()
                     .is_some_and(|why| why.contains("cannot vouch for each other"))
             };
             assert!(
-                healing.is_whole || (0..3).all(|node| told(node) == (disks >> node & 1 == 1)),
+                report.is_repaired
+                    || (0..3).all(|node| is_reported(node) == (disks >> node & 1 == 1)),
                 "{:?}",
-                healing.accounts
+                report.repairs
             );
         }
     }
@@ -136,9 +138,8 @@ fn a_leader_whose_disk_reads_slowly_stays_leader_while_it_feeds_two_followers() 
     }
 }
 
-/// Seeds that once showed a bug, and which. The dice have changed since all of these were found, so
-/// they are other runs today, and prove no more than any other seed: what shows each bug still is
-/// the test of its own that is named with it.
+/// Seeds that once showed a bug. The drawing of the runs has changed since, so they prove no more
+/// than any other seed: the test named with each still shows its bug.
 const SEEDS_WITH_A_STORY: [(u64, &str); 7] = [
     // The one record of a segment was emptied, and the segment was taken for one that is missing
     // and may have cut anything off: nobody knew any more where to put what its neighbour held.
@@ -196,24 +197,24 @@ fn a_thousand_seeds_give_the_same_runs_in_another_process() {
     compare_two_processes("a_thousand_seeds_give_the_same_runs_in_another_process", 1_000);
 }
 
-/// Runs the first `count` seeds here and in another process, which is the same test once more, and
-/// compares the hashes.
+/// Compares the hashes of the first `count` seeds with those of another process, which runs the
+/// same test.
 fn compare_two_processes(test: &str, count: u64) {
     let hashes = |seeds: std::ops::Range<u64>| {
         seeds.map(|seed| format!("{seed} {:016x}", sim::run(seed).hash)).collect::<Vec<_>>()
     };
-    if let Ok(count) = std::env::var("SIM_TELL_HASHES") {
+    if let Ok(count) = std::env::var("SIM_PRINT_HASHES") {
         let count = count.parse().expect("set below");
         return println!("\n{}", hashes(0..count).join("\n"));
     }
     let other = Command::new(std::env::current_exe().expect("a test knows its own program"))
         .args([test, "--exact", "--nocapture", "--include-ignored"])
-        .env("SIM_TELL_HASHES", count.to_string())
+        .env("SIM_PRINT_HASHES", count.to_string())
         .output()
         .expect("a test can run its own program");
-    let told = String::from_utf8_lossy(&other.stdout);
-    let told: HashSet<&str> = told.lines().collect();
+    let output = String::from_utf8_lossy(&other.stdout);
+    let others: HashSet<&str> = output.lines().collect();
     for hash in hashes(0..count) {
-        assert!(told.contains(&*hash), "{hash} is not what the other process saw");
+        assert!(others.contains(&*hash), "{hash} differs in the other process");
     }
 }

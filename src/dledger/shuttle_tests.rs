@@ -271,9 +271,8 @@ fn segments_come_and_go_while_they_are_read() {
 }
 
 fn a_node_of_segments_on(disk: &SimulatedDisk) -> DLedger {
-    let (segment_bytes, zero_fill) =
-        (SegmentOptions::SEGMENT_BYTES_MIN, thread_rng().gen_bool(0.5));
-    let options = SegmentOptions { segment_bytes, zero_fill, ..SegmentOptions::default() };
+    let zero_fill = thread_rng().gen_bool(0.5);
+    let options = SegmentOptions { zero_fill, ..SegmentOptions::small() };
     DLedger::builder(1).storage(DiskLog::on(disk.clone(), options)).open().expect("a node opens")
 }
 

@@ -1,48 +1,48 @@
-//! Exact checks of a history: what hosts asked for and were told, against the ledger that all
-//! replicas agreed on in the end.
+//! Checker: compares a history, the operations of all clients and their results, with the ledger
+//! that all replicas agreed on in the end. The check is exact.
 //!
-//! For an append-only log with unique payloads linearizability needs no search. Every operation
-//! says how far the ledger reached at some moment within it: at least up to `lo`, at most up to
-//! `hi`. The real-time order of intervals has no two chains side by side that are not connected, so
-//! if there is any contradiction there is one between two operations: one that ended before another
-//! began, and saw more than that one had to find. One sweep in the order of time finds it, in O(n
-//! log n).
+//! Linearizability of an append-only log with unique payloads needs no search. Each operation
+//! bounds the length of the ledger at some moment within it: at least `lo`, at most `hi`. The
+//! real-time order of intervals has no two chains side by side that are not connected, so any
+//! contradiction implies one between two operations: one ended before the other began, with a `lo`
+//! above the `hi` of the other. One sweep in the order of time finds it, in O(n log n).
 //!
-//! | check | what it demands |
-//! |---|---|
-//! | A1 | an acknowledged append is in the ledger, at the index that was told, unless that was purged |
-//! | A2 | no index is acknowledged twice, no payload is in the ledger twice |
-//! | A3 | what is in the ledger was offered, and was not refused as certainly not committed; what was read is what is there |
-//! | A4 | a batch is in the ledger whole and in one piece, or not at all, and is seen so; appends of one session keep their order |
-//! | A6, A7 | real time: what ended before this began lies below it; a barrier or a linearizable read misses nothing |
+//! - **A1** An acknowledged append is in the ledger, at the acknowledged index, unless that was
+//!   purged.
+//! - **A2** No index is acknowledged twice, no payload is in the ledger twice.
+//! - **A3** Each payload of the ledger was offered, and was not rejected as certainly not
+//!   committed. Each payload that was read is in the ledger.
+//! - **A4** A batch is in the ledger as a whole, or not at all, and is seen so. The appends of one
+//!   session keep their order.
+//! - **A6, A7** Real time: operations that ended before this one began lie below it. A barrier or a
+//!   linearizable read misses nothing.
 
 use std::fmt;
 
-/// What hosts asked for and what they were told.
+/// Operations of all clients.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// In the order in which they began.
     pub operations: Vec<Operation>,
 }
 
-/// One call of a host.
+/// One call of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Calls that one node took from one thread of one host, one after the other, have the same
-    /// session.
+    /// Session: the calls of one client, one after the other, at one process of one node.
     pub session: u32,
-    /// When it was made. No two moments of a history are the same.
+    /// Time of the call. All times of a history differ.
     pub began: u64,
-    /// When it returned. [`NEVER`] if nobody knows.
+    /// Time of the return. [`NEVER`] if unknown.
     pub ended: u64,
-    /// What it was.
+    /// The call and its result.
     pub what: Invocation,
 }
 
 /// The end of an operation that has none.
 pub const NEVER: u64 = u64::MAX;
 
-/// What a call asked for, and the answer.
+/// A call and its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// An append of the payloads `first` .. `first + count`, as one batch.
@@ -50,9 +50,9 @@ pub enum Invocation {
         /// The number of the first payload. Payloads are numbered in the order in which they were
         /// offered, over all sessions.
         first: u64,
-        /// How many payloads.
+        /// Number of payloads.
         count: u32,
-        /// How it ended.
+        /// The outcome.
         outcome: Outcome,
     },
     /// A linearizable point: every append acknowledged before it lies below this index.
@@ -69,35 +69,35 @@ pub enum Invocation {
     },
 }
 
-/// How an append ended.
+/// Outcome of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// At this index; that of the first payload, if it was a batch.
     Acknowledged(u64),
     /// Certainly not committed, now or ever.
     Refused,
-    /// Nobody can say.
+    /// Committed or not.
     Unknown,
 }
 
 /// The ledger that all replicas agreed on in the end.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// The index of the first payload that is known. What lies below was purged everywhere.
+    /// The index of the first known payload. Those below were purged on all nodes.
     pub first: u64,
-    /// Which payload stands where, from `first` on. [`ANY`]: too short to tell.
+    /// The number of the payload at each index, from `first` on. [`ANY`]: too short to identify.
     pub payloads: Vec<u64>,
 }
 
 /// A payload that may be any.
 pub const ANY: u64 = u64::MAX;
 
-/// What a history must not show.
+/// A violation in a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anomaly {
     /// The name of the check: `A1` to `A7`.
     pub check: &'static str,
-    /// Who did what, and what contradicts it.
+    /// The operation, and the contradiction.
     pub what: String,
 }
 
@@ -111,7 +111,7 @@ fn ensure(holds: bool, check: &'static str, what: impl FnOnce() -> String) -> Re
     if holds { Ok(()) } else { Err(Anomaly { check, what: what() }) }
 }
 
-/// Checks a history against the ledger that came of it.
+/// Checks a history against the final ledger.
 ///
 /// # Errors
 /// The first anomaly found.
@@ -141,10 +141,10 @@ impl Ledger {
 
 const NOWHERE: u64 = u64::MAX;
 
-/// Where everything stands in the ledger.
+/// Index of each payload in the ledger.
 struct Places {
     payloads: Vec<u64>,
-    /// Where batches of more than one payload begin and end: nobody sees a part of one.
+    /// Start and end of each batch of more than one payload: it is never seen in part.
     batches: Vec<(u64, u64)>,
 }
 
@@ -163,7 +163,7 @@ impl Places {
             let known = places.get_mut(payload as usize);
             let known = known.ok_or_else(|| Anomaly {
                 check: "A3",
-                what: format!("entry {index} holds payload {payload}, which nobody offered"),
+                what: format!("entry {index} holds payload {payload}, which no client offered"),
             })?;
             ensure(*known == NOWHERE, "A2", || {
                 format!("payload {payload} is at index {known} and at {index}")
@@ -184,7 +184,7 @@ impl Places {
         self.of_append(first, outcome).map(|start| (start, start + u64::from(count)))
     }
 
-    /// The batch that begins before `index` and ends behind it.
+    /// The batch that begins before `index` and ends after it.
     fn batch_around(&self, index: u64) -> Option<(u64, u64)> {
         let at = self.batches.partition_point(|(start, _)| *start < index);
         self.batches[..at].last().copied().filter(|(_, end)| index < *end)
@@ -194,7 +194,7 @@ impl Places {
         self.payloads.get(payload as usize).copied().filter(|&place| place != NOWHERE)
     }
 
-    /// Where an append came to stand: as it was told, or as it is found.
+    /// The index of an append: as acknowledged, or as found in the ledger.
     fn of_append(&self, first: u64, outcome: Outcome) -> Option<u64> {
         match outcome {
             Outcome::Acknowledged(index) => Some(index),
@@ -223,7 +223,7 @@ fn check_one(operation: &Operation, ledger: &Ledger, places: &Places) -> Result<
             })?;
             for nth in 1..u64::from(count) {
                 let there = places.of_payload(first + nth);
-                // A piece that cannot be told from others is where it should be, or nowhere.
+                // A payload that is too short to identify counts as in its place.
                 let whole = there == start.map(|start| start + nth)
                     || (there.is_none()
                         && start.is_some_and(|start| ledger.at(start + nth) == Some(ANY)))
@@ -259,7 +259,7 @@ fn check_one(operation: &Operation, ledger: &Ledger, places: &Places) -> Result<
     }
 }
 
-/// No index is acknowledged twice. Where payloads tell themselves apart that follows from the rest.
+/// No index is acknowledged twice. For payloads that can be identified this follows from the rest.
 fn check_claims(history: &History) -> Result<(), Anomaly> {
     let mut claims: Vec<(u64, u64)> = Vec::new();
     for operation in &history.operations {
@@ -274,7 +274,7 @@ fn check_claims(history: &History) -> Result<(), Anomaly> {
     ensure(twice.is_none(), "A2", || format!("indexes {twice:?} were acknowledged twice"))
 }
 
-/// The appends of one session stand in the ledger in the order in which they were made.
+/// The appends of one session are in the ledger in the order of their calls.
 fn check_sessions(history: &History, places: &Places) -> Result<(), Anomaly> {
     let sessions = history
         .operations
@@ -295,7 +295,7 @@ fn check_sessions(history: &History, places: &Places) -> Result<(), Anomaly> {
     Ok(())
 }
 
-/// How far the ledger reached at some moment within an operation: at least, and at most.
+/// Bounds of the length of the ledger at some moment within an operation: at least, and at most.
 fn bounds(operation: &Operation, places: &Places) -> (u64, u64) {
     match operation.what {
         Invocation::Append { first, count, outcome } => match places.of_append(first, outcome) {

@@ -1,19 +1,15 @@
-//! The places where a node touches the world, with a witness at each: its storage and its
-//! transport.
-//!
-//! Each call may be the last that the process lives to make: a [`CrashPoint`] ends it there,
-//! between two effects.
+//! Storage and transport of a simulated node. Each call is checked by the [`Monitor`], and counts
+//! down the [`CrashPoint`] of the process.
 
-use std::any::Any;
 use std::io;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::crash_point::CrashPoint;
 use super::monitor::{Monitor, Trigger};
-use super::storage_model::{StorageModel, Taken};
+use super::storage_model::{StorageModel, SyncTarget};
 use crate::entry::NodeId;
 use crate::storage::{
     BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogOwner, LogReader, PendingSync,
@@ -21,54 +17,15 @@ use crate::storage::{
 };
 use crate::transport::{Message, Transport, TransportContext};
 
-/// Ends a process after so many more effects.
-#[derive(Clone, Debug)]
-pub(super) struct CrashPoint(Arc<AtomicU64>);
-
-/// What a process that ended so unwinds with.
-struct Crashed;
-
-impl CrashPoint {
-    pub(super) fn new() -> CrashPoint {
-        CrashPoint(Arc::new(AtomicU64::new(u64::MAX)))
-    }
-
-    pub(super) fn light(&self, effects: u64) {
-        self.0.store(effects, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_lit(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != u64::MAX
-    }
-
-    pub(super) fn put_out(&self) {
-        self.light(u64::MAX);
-    }
-
-    /// Gets shorter; the process ends here if nothing is left.
-    pub(super) fn burn(&self) {
-        match self.0.load(Ordering::Relaxed) {
-            u64::MAX => {}
-            0 => resume_unwind(Box::new(Crashed)),
-            left => self.0.store(left - 1, Ordering::Relaxed),
-        }
-    }
-
-    /// Whether a panic is the end of a fuse, and not of somebody's wits.
-    pub(super) fn ended(panic: &(dyn Any + Send)) -> bool {
-        panic.is::<Crashed>()
-    }
-}
-
-/// A storage whose every call is entered in the books.
+/// A storage that enters each call in the [`StorageModel`] of its node.
 pub(super) struct CheckedStorage {
     node: usize,
     storage: Box<dyn Storage>,
     monitor: Arc<Mutex<Monitor>>,
     crash_point: CrashPoint,
-    /// A sync of this life has failed.
+    /// A sync of this process has failed.
     sync_failed: Arc<AtomicBool>,
-    /// The power failed before this life began.
+    /// The power failed before this process started.
     power_failed: bool,
 }
 
@@ -84,12 +41,13 @@ impl CheckedStorage {
         CheckedStorage { node, storage, monitor, crash_point, sync_failed, power_failed }
     }
 
-    fn attempt_remedy(&self, repair_action: RepairAction<'_>) -> bool {
+    /// Enters a repair in the model. Returns whether it changes what the log owes.
+    fn attempt_repair(&self, repair_action: RepairAction<'_>) -> bool {
         let monitor = &mut *self.monitor.lock();
         match repair_action {
             RepairAction::Fill(batches) => monitor.fill_in(self.node, batches),
             RepairAction::Replace(batches) => {
-                monitor.coverage.saw("damaged tails replaced");
+                monitor.coverage.hit("corrupt tails replaced");
                 let entered = monitor.models[self.node].attempt_append(batches);
                 entered.unwrap_or_else(|why| {
                     monitor.violated(format!("A8: node {}: {why}", self.node + 1))
@@ -97,41 +55,41 @@ impl CheckedStorage {
                 true
             }
             RepairAction::Rebase(point) => {
-                monitor.coverage.saw("damaged logs rebased");
+                monitor.coverage.hit("corrupt logs rebased");
                 monitor.models[self.node].attempt_rebase(point)
             }
         }
     }
 
-    /// Whether the log is whole, and what was taken, to the last batch and no further.
-    fn is_as_it_was(&self, recovered: &Recovered) -> bool {
+    /// Whether the log is intact, and ends where the model does.
+    fn matches_model(&self, recovered: &Recovered) -> bool {
         recovered.corruption.is_empty()
             && self.monitor.lock().models[self.node].last_point() == recovered.last
     }
 
-    /// A log that is whole again owes all that it ever owed.
-    fn after_mending(&self, recovered: &Recovered) {
+    /// A log that is intact again owes all that it owed before.
+    fn check_repaired(&self, recovered: &Recovered) {
         let monitor = &mut *self.monitor.lock();
-        monitor.coverage.saw("steps of mending");
+        monitor.coverage.hit("steps of repair");
         if !recovered.corruption.is_empty() {
             return;
         }
-        monitor.coverage.saw("damaged logs mended");
+        monitor.coverage.hit("corrupt logs repaired");
         let verdict =
             monitor.models[self.node].reopen(recovered, &*self.storage.reader(), self.power_failed);
         if let Err(why) = verdict {
-            monitor.violated(format!("A1: node {}, mended: {why}", self.node + 1));
+            monitor.violated(format!("A1: node {}, repaired: {why}", self.node + 1));
         }
-        monitor.recovered_vote(self.node, recovered.hard_state);
+        monitor.check_recovered_vote(self.node, recovered.hard_state);
     }
 
-    /// Asks the storage for something that is entered in the book of this node.
-    fn ask(
+    /// Enters an attempt in the model, makes the call, and enters its outcome.
+    fn change(
         &mut self,
         attempt: impl FnOnce(&mut StorageModel) -> Result<(), String>,
-        ask: impl FnOnce(&mut dyn Storage) -> Result<(), StorageError>,
+        call: impl FnOnce(&mut dyn Storage) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         let node = self.node;
         {
             let monitor = &mut *self.monitor.lock();
@@ -139,7 +97,7 @@ impl CheckedStorage {
                 monitor.violated(format!("A8: node {}: {why}", node + 1));
             }
         }
-        let outcome = ask(&mut *self.storage);
+        let outcome = call(&mut *self.storage);
         self.enter(&outcome);
         outcome
     }
@@ -148,25 +106,25 @@ impl CheckedStorage {
         let monitor = &mut *self.monitor.lock();
         let model = &mut monitor.models[self.node];
         match outcome {
-            Ok(()) if model.take() > 0 => {
-                monitor.coverage.saw("conflicting tails cut");
-                monitor.news = Some(Trigger::Gives);
+            Ok(()) if model.accept() > 0 => {
+                monitor.coverage.hit("conflicting tails truncated");
+                monitor.trigger = Some(Trigger::Truncates);
             }
             Ok(()) => {}
             Err(error) if error.is_temporary() => {
-                model.refuse();
+                model.reject();
                 let is_full = matches!(error, StorageError::Full { .. });
-                monitor.coverage.saw(if is_full {
+                monitor.coverage.hit(if is_full {
                     "writes that found the disk full"
                 } else {
                     "writes that found no descriptor"
                 });
-                monitor.news = Some(Trigger::Lacks);
+                monitor.trigger = Some(Trigger::DiskFull);
             }
             Err(error) => {
                 model.fail();
                 monitor.note(&[0xd15c, self.node as u64], || {
-                    format!("node {}: its storage says: {error}", self.node + 1)
+                    format!("node {}: storage error: {error}", self.node + 1)
                 });
             }
         }
@@ -183,12 +141,15 @@ impl Storage for CheckedStorage {
     }
 
     fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
-        self.ask(|model| model.attempt_append(batches), |storage| storage.append(batches, commit))
+        self.change(
+            |model| model.attempt_append(batches),
+            |storage| storage.append(batches, commit),
+        )
     }
 
     fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
         self.monitor.lock().save_hard_state(self.node, hard_state);
-        self.ask(
+        self.change(
             |model| model.attempt_save(hard_state),
             |storage| storage.save_hard_state(hard_state),
         )
@@ -199,26 +160,26 @@ impl Storage for CheckedStorage {
             model.attempt_reset(base.point);
             Ok(())
         };
-        let outcome = self.ask(attempt, |storage| storage.reset(base));
+        let outcome = self.change(attempt, |storage| storage.reset(base));
         if outcome.is_ok() {
             let monitor = &mut *self.monitor.lock();
-            monitor.coverage.saw("rebases");
-            monitor.news = Some(Trigger::Gives);
-            monitor.demand_committed(self.node, &base.point, "begins its log anew at");
+            monitor.coverage.hit("snapshots installed");
+            monitor.trigger = Some(Trigger::Truncates);
+            monitor.demand_committed(self.node, &base.point, "installs a snapshot at");
         }
         outcome
     }
 
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         let before = self.storage.reader().base().point;
         let outcome = self.storage.purge(index, commit);
         let after = self.storage.reader().base().point;
         self.enter(&outcome);
         if after != before {
             let monitor = &mut *self.monitor.lock();
-            monitor.coverage.saw("purges");
-            monitor.news = Some(Trigger::Gives);
+            monitor.coverage.hit("purges");
+            monitor.trigger = Some(Trigger::Truncates);
             monitor.demand(after.raft_index <= commit, || {
                 format!("A8: node {}: purged beyond the commit", self.node + 1)
             });
@@ -228,47 +189,46 @@ impl Storage for CheckedStorage {
     }
 
     fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         self.storage.save_peer(peer, directory)
     }
 
     fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         let outcome = self.storage.set_complete(complete);
         if complete && outcome.is_ok() {
             let monitor = &mut *self.monitor.lock();
-            monitor.coverage.saw("logs that were completed");
-            monitor.models[self.node].complete();
+            monitor.coverage.hit("logs that were completed");
+            monitor.models[self.node].set_complete();
         }
         outcome
     }
 
     fn repair(&mut self, repair_action: RepairAction<'_>) -> Result<Recovered, StorageError> {
-        self.crash_point.burn();
-        // Whether the log is asked to become another. If not, what it was asked for when it died
-        // may still have been done, or not.
-        let is_attempt = self.attempt_remedy(repair_action);
+        self.crash_point.count_down();
+        // If the repair changes nothing that is owed, the attempt of a crash before stays open: it
+        // may have been carried out, or not.
+        let is_attempt = self.attempt_repair(repair_action);
         let outcome = self.storage.repair(repair_action);
         if let Err(error) = &outcome {
             self.monitor.lock().note(&[13, self.node as u64], || {
-                format!("node {}: not mended: {error}", self.node + 1)
+                format!("node {}: not repaired: {error}", self.node + 1)
             });
         }
-        // A disk can be found full when the log has become another already, and is only looked at
-        // again (seed 3233265).
+        // After a temporary error the attempt stays open: the disk may be found full after the log
+        // was changed, when it is only read again (seed 3233265).
         if is_attempt && !outcome.as_ref().is_err_and(StorageError::is_temporary) {
-            // A segment that nothing proved to take part may do so now that what is in front of it
-            // is there again, and wins over what was filled in: then the log is what it was (seed
-            // 10014789).
+            // A segment that was unproved before may be proved once the batches before it are there
+            // again, and supersede the filled ones: then the log is as before (seed 10014789).
             match &outcome {
-                Ok(recovered) if self.is_as_it_was(recovered) => {
-                    self.monitor.lock().models[self.node].refuse()
+                Ok(recovered) if self.matches_model(recovered) => {
+                    self.monitor.lock().models[self.node].reject()
                 }
                 outcome => self.enter(&outcome.as_ref().map(|_| ()).map_err(Clone::clone)),
             }
         }
         if let Ok(recovered) = &outcome {
-            self.after_mending(recovered);
+            self.check_repaired(recovered);
         }
         outcome
     }
@@ -278,9 +238,9 @@ impl Storage for CheckedStorage {
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
-        self.crash_point.burn();
-        let until = self.monitor.lock().models[self.node].taken();
-        Box::new(WitnessedSync {
+        self.crash_point.count_down();
+        let until = self.monitor.lock().models[self.node].sync_target();
+        Box::new(CheckedSync {
             node: self.node,
             pending: self.storage.begin_sync(),
             until,
@@ -294,24 +254,24 @@ impl Storage for CheckedStorage {
     }
 }
 
-struct WitnessedSync {
+struct CheckedSync {
     node: usize,
     pending: Box<dyn PendingSync>,
-    until: Taken,
+    until: SyncTarget,
     monitor: Arc<Mutex<Monitor>>,
     sync_failed: Arc<AtomicBool>,
 }
 
-impl PendingSync for WitnessedSync {
+impl PendingSync for CheckedSync {
     fn wait(self: Box<Self>) -> Result<(), StorageError> {
         let outcome = self.pending.wait();
         let mut monitor = self.monitor.lock();
         match &outcome {
             Ok(()) if self.sync_failed.load(Ordering::Relaxed) => monitor
                 .violated(format!("node {}: a sync succeeded after one had failed", self.node + 1)),
-            Ok(()) => monitor.models[self.node].settle(&self.until),
+            Ok(()) => monitor.models[self.node].sync_succeeded(&self.until),
             Err(_) => {
-                monitor.coverage.saw("syncs that failed");
+                monitor.coverage.hit("syncs that failed");
                 self.sync_failed.store(true, Ordering::Relaxed);
             }
         }
@@ -319,27 +279,27 @@ impl PendingSync for WitnessedSync {
     }
 }
 
-/// What an engine takes for its transport. What it sends waits in `outbox` for the network.
+/// Transport of a simulated node. Sent messages wait in `outbox` for the network.
 pub(super) struct SimTransport {
     pub(super) node: usize,
     pub(super) outbox: Arc<Mutex<Vec<Message>>>,
     pub(super) monitor: Arc<Mutex<Monitor>>,
     pub(super) crash_point: CrashPoint,
     pub(super) stopped: bool,
-    /// As what the node speaks.
+    /// The identity that the node announces.
     pub(super) identity: Arc<Mutex<DirectoryIdentity>>,
 }
 
 impl Transport for SimTransport {
-    fn start(&mut self, _seat: TransportContext) -> io::Result<()> {
+    fn start(&mut self, _context: TransportContext) -> io::Result<()> {
         Ok(())
     }
 
     fn send(&mut self, messages: &mut Vec<Message>) {
         for message in messages.drain(..) {
-            self.crash_point.burn();
+            self.crash_point.count_down();
             if !self.stopped {
-                self.monitor.lock().hear(self.node, &message);
+                self.monitor.lock().check_message(self.node, &message);
                 self.outbox.lock().push(message);
             }
         }

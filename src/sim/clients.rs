@@ -1,16 +1,18 @@
-//! The hosts: they append, read, wait and hand over leaderships, and write down what they asked for
-//! and what they were told.
+//! Clients: they append, read, wait for barriers, purge and transfer leadership, and record their
+//! operations in a [`History`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::{ANY, History, Invocation, Ledger, NEVER, Operation, Outcome};
 use super::commit_probe::CommitProbe;
-use super::config::{OperationKind, RunConfig, WISHES};
-use super::event_queue::{Micros, ProcessRef};
-use super::monitor::{Monitor, TELLING_BYTES, offer_bytes};
-use super::node::{Node, Process};
+use super::config::{OPERATION_KINDS, OperationKind, RunConfig};
+use super::event::ProcessRef;
+use super::monitor::{Monitor, NUMBERED_BYTES_MIN, offer_bytes};
+use super::node::Node;
+use super::process::Process;
 use super::rng::Rng;
+use super::time::Micros;
 use crate::cursor::{self, Cursor};
 use crate::engine::Command;
 use crate::entry::NodeId;
@@ -19,81 +21,82 @@ use crate::fork::Home;
 use crate::future::{AppendFuture, Appended};
 use crate::reply::{Response, reply};
 
-/// Entries that a host reads from its tail at a time.
+/// Number of entries that a client reads from its tail at a time.
 const TAIL_ENTRIES: usize = 16;
 
-/// What a host wishes that mostly reads.
-const READS: [u64; WISHES.len()] = {
-    let mut wishes = [0; WISHES.len()];
+/// Operation weights of a client that mostly reads.
+const READER_WEIGHTS: [u64; OPERATION_KINDS.len()] = {
+    let mut weights = [0; OPERATION_KINDS.len()];
     (
-        wishes[OperationKind::Get as usize],
-        wishes[OperationKind::Barrier as usize],
-        wishes[OperationKind::Tail as usize],
+        weights[OperationKind::Get as usize],
+        weights[OperationKind::Barrier as usize],
+        weights[OperationKind::Tail as usize],
     ) = (5, 3, 1);
-    wishes
+    weights
 };
 
 struct Client {
-    /// Whom it turns to.
+    /// The node that it uses.
     node: usize,
-    under_way: usize,
+    pending: usize,
     is_reader: bool,
     tail: Option<(ProcessRef, u64, Cursor)>,
 }
 
 /// A call that has not returned.
 struct PendingCall {
-    host: usize,
-    /// Its place in the history. Transfers and purges are not written down.
+    client: usize,
+    /// Its place in the history. Transfers and purges are not recorded.
     operation: Option<usize>,
     began: Micros,
-    answer: Answer,
+    reply: Reply,
 }
 
-enum Answer {
-    /// `taken`: how often the node had said what it is when it took this. `None` if it did not take
-    /// it.
+/// Where the result of a call is awaited.
+enum Reply {
+    /// `accepted`: the number of role states that the node had announced when it accepted the
+    /// append. `None` if it rejected it.
     Append {
         future: AppendFuture,
         first: u64,
         count: u32,
-        commit_probe: Arc<CommitProbe>,
-        taken: Option<u64>,
+        probe: Arc<CommitProbe>,
+        accepted: Option<u64>,
     },
     Barrier {
         id: u64,
-        answer: Response<Result<u64, BarrierError>>,
+        response: Response<Result<u64, BarrierError>>,
         then_get: Option<u64>,
     },
     Transfer(Response<Result<(), TransferError>>),
     Purge(Response<Result<u64, PurgeError>>),
 }
 
-impl Answer {
+impl Reply {
     fn describe(&self) -> String {
         match self {
-            Answer::Append { future, .. } => format!("{future:?}"),
-            Answer::Barrier { .. } => "a barrier".to_owned(),
-            Answer::Transfer(_) => "a transfer".to_owned(),
-            Answer::Purge(_) => "a purge".to_owned(),
+            Reply::Append { future, .. } => format!("{future:?}"),
+            Reply::Barrier { .. } => "a barrier".to_owned(),
+            Reply::Transfer(_) => "a transfer".to_owned(),
+            Reply::Purge(_) => "a purge".to_owned(),
         }
     }
 }
 
-/// See the [module](self).
+/// Clients of a run: see the [module](self).
 pub(super) struct Clients {
     clients: Vec<Client>,
     pub(super) history: History,
-    /// The calls under way at each node.
+    /// Pending calls, by node.
     calls: Vec<Vec<PendingCall>>,
     rng: Rng,
-    /// The moment in the history.
+    /// The time of the history, which only counts.
     stamp: u64,
     barriers: u64,
-    /// Appends that began no earlier than this count for `fresh`.
-    pub(super) fresh_from: u64,
-    /// The first append that began after everything had healed was acknowledged.
-    pub(super) fresh: bool,
+    /// Appends that began after this prove progress.
+    progress_from: u64,
+    /// An append that began after healing was acknowledged.
+    pub(super) has_progress: bool,
 }
 
 impl Clients {
@@ -102,7 +105,7 @@ impl Clients {
             clients: (0..config.clients)
                 .map(|n| Client {
                     node: n % config.nodes,
-                    under_way: 0,
+                    pending: 0,
                     is_reader: n + config.readers >= config.clients,
                     tail: None,
                 })
@@ -112,8 +115,8 @@ impl Clients {
             rng,
             stamp: 0,
             barriers: 0,
-            fresh_from: u64::MAX,
-            fresh: false,
+            progress_from: u64::MAX,
+            has_progress: false,
         }
     }
 
@@ -121,63 +124,67 @@ impl Clients {
         self.calls.iter().all(Vec::is_empty)
     }
 
-    /// From now on acknowledged appends prove that the group works.
+    /// Acknowledged appends that begin from now on prove that the group works.
     pub(super) fn expect_progress(&mut self) {
-        self.fresh_from = self.stamp;
+        self.progress_from = self.stamp;
     }
 
-    /// One host does something. Returns how long it then thinks, and which node's engine has
-    /// something to do.
+    /// One client begins an operation, or none. Returns the pause until its next, and the node
+    /// whose engine has an input.
     pub(super) fn act(
         &mut self,
-        host: usize,
+        client: usize,
         now: Micros,
         config: &RunConfig,
         nodes: &mut [Node],
         monitor: &mut Monitor,
     ) -> (Micros, Option<usize>) {
         let pause = self.rng.around(config.think_mean) + 1;
-        let awake = |node: &Node| node.process.is_some() && node.asleep_until <= now;
-        let is_reader = self.clients[host].is_reader;
-        if self.rng.percent(2) || !(is_reader || awake(&nodes[self.clients[host].node])) {
-            self.clients[host].node = self.rng.below(nodes.len() as u64) as usize;
+        let runs = |node: &Node| node.process.is_some() && node.paused_until <= now;
+        let is_reader = self.clients[client].is_reader;
+        if self.rng.percent(2) || !(is_reader || runs(&nodes[self.clients[client].node])) {
+            self.clients[client].node = self.rng.below(nodes.len() as u64) as usize;
         }
-        let at = self.clients[host].node;
-        let wishes = if is_reader && self.rng.percent(80) { &READS } else { &config.wishes };
-        let (Some(wish), true) = (self.rng.weighted(wishes), awake(&nodes[at])) else {
+        let at = self.clients[client].node;
+        let weights = if is_reader && self.rng.percent(80) {
+            &READER_WEIGHTS
+        } else {
+            &config.operation_weights
+        };
+        let (Some(kind), true) = (self.rng.weighted(weights), runs(&nodes[at])) else {
             return (pause, None);
         };
         let Some(process) = &nodes[at].process else { return (pause, None) };
-        if self.clients[host].under_way >= config.depth {
+        if self.clients[client].pending >= config.depth {
             return (pause, None);
         }
-        match WISHES[wish] {
-            OperationKind::Append => self.append(host, now, process, config, monitor, 1),
+        match OPERATION_KINDS[kind] {
+            OperationKind::Append => self.append(client, now, process, config, monitor, 1),
             OperationKind::Batch => {
                 let count = self.rng.between(2, 8) as u32;
-                self.append(host, now, process, config, monitor, count);
+                self.append(client, now, process, config, monitor, count);
             }
             OperationKind::TooLarge => self.append_too_large(process, config, monitor),
-            OperationKind::Get if self.rng.percent(50) => self.get(host, process, monitor),
+            OperationKind::Get if self.rng.percent(50) => self.get(client, process, monitor),
             OperationKind::Get => {
                 let index = self.some_index(monitor);
-                self.barrier(host, now, process, Some(index));
+                self.barrier(client, now, process, Some(index));
             }
-            OperationKind::Barrier => self.barrier(host, now, process, None),
-            OperationKind::Tail => self.read_tail(host, process, monitor),
-            OperationKind::Transfer => self.transfer(host, now, process, nodes.len() as u64),
-            OperationKind::Purge => self.purge(host, now, process, monitor),
+            OperationKind::Barrier => self.barrier(client, now, process, None),
+            OperationKind::Tail => self.read_tail(client, process, monitor),
+            OperationKind::Transfer => self.transfer(client, now, process, nodes.len() as u64),
+            OperationKind::Purge => self.purge(client, now, process, monitor),
         }
         (pause, Some(at))
     }
 
-    fn begin(&mut self, host: usize, process: &Process, what: Invocation) -> usize {
+    fn begin(&mut self, client: usize, process: &Process, what: Invocation) -> usize {
         self.stamp += 1;
-        // Of one host and one life: what it asked before, and of whom, is another session.
+        // One client and one process: operations at another process are another session.
         let session = (process.number as u32 * self.calls.len() as u32
-            + self.clients[host].node as u32)
+            + self.clients[client].node as u32)
             * self.clients.len() as u32
-            + host as u32;
+            + client as u32;
         self.history.operations.push(Operation { session, began: self.stamp, ended: NEVER, what });
         self.history.operations.len() - 1
     }
@@ -189,15 +196,15 @@ impl Clients {
         operation.what = what;
     }
 
-    fn call(&mut self, host: usize, operation: Option<usize>, began: Micros, answer: Answer) {
-        let node = self.clients[host].node;
-        self.clients[host].under_way += 1;
-        self.calls[node].push(PendingCall { host, operation, began, answer });
+    fn call(&mut self, client: usize, operation: Option<usize>, began: Micros, reply: Reply) {
+        let node = self.clients[client].node;
+        self.clients[client].pending += 1;
+        self.calls[node].push(PendingCall { client, operation, began, reply });
     }
 
     fn append(
         &mut self,
-        host: usize,
+        client: usize,
         now: Micros,
         process: &Process,
         config: &RunConfig,
@@ -208,7 +215,7 @@ impl Clients {
         let payloads: Vec<Vec<u8>> = (first..first + u64::from(count))
             .map(|offer| {
                 let len = if self.rng.percent(5) {
-                    self.rng.below(TELLING_BYTES as u64)
+                    self.rng.below(NUMBERED_BYTES_MIN as u64)
                 } else {
                     self.payload_len(config)
                 };
@@ -217,7 +224,7 @@ impl Clients {
             })
             .collect();
         let operation = self.begin(
-            host,
+            client,
             process,
             Invocation::Append { first, count, outcome: Outcome::Unknown },
         );
@@ -228,17 +235,17 @@ impl Clients {
         };
         monitor.note(&[10, first, u64::from(count), future.index().unwrap_or(u64::MAX)], || {
             format!(
-                "host {host}: offers {first}+{count} at node {}: {future:?}",
-                self.clients[host].node + 1
+                "client {client}: offers {first}+{count} at node {}: {future:?}",
+                self.clients[client].node + 1
             )
         });
-        let commit_probe = CommitProbe::on(&mut future, &process.shared);
-        let taken = future.index().and(process.role_states());
+        let probe = CommitProbe::on(&mut future, &process.shared);
+        let accepted = future.index().and(process.role_states());
         self.call(
-            host,
+            client,
             Some(operation),
             now,
-            Answer::Append { future, first, count, commit_probe, taken },
+            Reply::Append { future, first, count, probe, accepted },
         );
     }
 
@@ -247,7 +254,7 @@ impl Clients {
         if self.rng.percent(10) {
             most
         } else {
-            TELLING_BYTES as u64 + self.rng.below(most - TELLING_BYTES as u64 + 1)
+            NUMBERED_BYTES_MIN as u64 + self.rng.below(most - NUMBERED_BYTES_MIN as u64 + 1)
         }
     }
 
@@ -261,7 +268,7 @@ impl Clients {
         monitor.demand(refused, || format!("an append beyond the limit ended with {outcome:?}"));
     }
 
-    /// Somewhere in the ledger, or a little beyond; the end more often than the rest.
+    /// An index of the ledger, or just after it. Half of them are near the end.
     fn some_index(&mut self, monitor: &Monitor) -> u64 {
         let end = monitor.ledger.len() as u64;
         if self.rng.percent(50) {
@@ -271,10 +278,13 @@ impl Clients {
         }
     }
 
-    fn get(&mut self, host: usize, process: &Process, monitor: &mut Monitor) {
+    fn get(&mut self, client: usize, process: &Process, monitor: &mut Monitor) {
         let index = self.some_index(monitor);
-        let operation =
-            self.begin(host, process, Invocation::Get { index, found: None, linearizable: false });
+        let operation = self.begin(
+            client,
+            process,
+            Invocation::Get { index, found: None, linearizable: false },
+        );
         self.finish_get(operation, index, false, process, monitor);
     }
 
@@ -290,7 +300,7 @@ impl Clients {
             Ok(found) => {
                 let node = self.node_of(process, monitor);
                 if let Some(entry) = &found {
-                    monitor.show_entry(node, index, entry);
+                    monitor.check_entry(node, index, entry);
                 }
                 monitor.note(&[11, index, u64::from(found.is_some())], || {
                     format!("get {index}: {found:?}")
@@ -302,7 +312,7 @@ impl Clients {
                         .and_then(|shown| shown.payload)
                         .unwrap_or(ANY)
                 });
-                // What cannot be told says only that something is there.
+                // A payload that is too short to identify proves nothing.
                 let what = if found == Some(ANY) {
                     Invocation::Get { index, found: None, linearizable: false }
                 } else {
@@ -310,11 +320,11 @@ impl Clients {
                 };
                 self.end(operation, what);
             }
-            Err(ReadError::Purged { .. }) => monitor.coverage.saw("reads of what was purged"),
+            Err(ReadError::Purged { .. }) => monitor.coverage.hit("reads of purged entries"),
             Err(ReadError::Damaged { .. })
-                if monitor.models[self.node_of(process, monitor)].is_damaged =>
+                if monitor.models[self.node_of(process, monitor)].is_corrupt =>
             {
-                monitor.coverage.saw("reads of what was damaged")
+                monitor.coverage.hit("reads of corrupt entries")
             }
             Err(error) => monitor.violated(format!("A1: entry {index} cannot be read: {error}")),
         }
@@ -325,48 +335,47 @@ impl Clients {
         process.shared.status().id.get() as usize - 1
     }
 
-    fn barrier(&mut self, host: usize, now: Micros, process: &Process, then_get: Option<u64>) {
-        // Until it is answered it says nothing.
+    fn barrier(&mut self, client: usize, now: Micros, process: &Process, then_get: Option<u64>) {
+        // Without a result it proves nothing.
         let operation = self.begin(
-            host,
+            client,
             process,
             Invocation::Get { index: 0, found: None, linearizable: false },
         );
         self.barriers += 1;
-        let (reply, answer) = reply(Home::default());
+        let (reply, response) = reply(Home::default());
         process.command(Command::Barrier { id: self.barriers, timeout: None, reply });
         self.call(
-            host,
+            client,
             Some(operation),
             now,
-            Answer::Barrier { id: self.barriers, answer, then_get },
+            Reply::Barrier { id: self.barriers, response, then_get },
         );
     }
 
-    fn transfer(&mut self, host: usize, now: Micros, process: &Process, nodes: u64) {
-        let (reply, answer) = reply(Home::default());
+    fn transfer(&mut self, client: usize, now: Micros, process: &Process, nodes: u64) {
+        let (reply, response) = reply(Home::default());
         let to = NodeId::from(self.rng.between(1, nodes + u64::from(self.rng.clone().percent(5))));
         process.command(Command::Transfer { to, reply });
-        self.call(host, None, now, Answer::Transfer(answer));
+        self.call(client, None, now, Reply::Transfer(response));
     }
 
-    fn purge(&mut self, host: usize, now: Micros, process: &Process, monitor: &Monitor) {
-        let (reply, answer) = reply(Home::default());
+    fn purge(&mut self, client: usize, now: Micros, process: &Process, monitor: &Monitor) {
+        let (reply, response) = reply(Home::default());
         let index = monitor.ledger.len() as u64 * self.rng.between(0, 110) / 100;
         process.command(Command::Purge { index, reply });
-        self.call(host, None, now, Answer::Purge(answer));
+        self.call(client, None, now, Reply::Purge(response));
     }
 
-    /// Reads on where this host left off, from the beginning if it has not read at this life of the
-    /// node.
-    fn read_tail(&mut self, host: usize, process: &Process, monitor: &mut Monitor) {
-        let node = self.clients[host].node;
-        let who = ProcessRef { node, process: process.number };
+    /// Continues the tail of this client; begins a new one at another process.
+    fn read_tail(&mut self, client: usize, process: &Process, monitor: &mut Monitor) {
+        let node = self.clients[client].node;
+        let at = ProcessRef { node, process: process.number };
         let begin = || {
             let from = process.shared.status().committed.start;
-            (who, from, Cursor::new(process.shared.clone(), from))
+            (at, from, Cursor::new(process.shared.clone(), from))
         };
-        let tail = self.clients[host].tail.take().filter(|(whom, ..)| *whom == who);
+        let tail = self.clients[client].tail.take().filter(|(begun_at, ..)| *begun_at == at);
         let (_, mut next, mut cursor) = tail.unwrap_or_else(begin);
         for _ in 0..TAIL_ENTRIES {
             match cursor.next() {
@@ -375,26 +384,25 @@ impl Clients {
                     monitor.demand(entry.index() == next, || {
                         format!("A4: a tail gives entry {} where {next} is due", entry.index())
                     });
-                    monitor.show_entry(node, entry.index(), &entry);
-                    monitor.coverage.saw("entries read by tails");
+                    monitor.check_entry(node, entry.index(), &entry);
+                    monitor.coverage.hit("entries read by tails");
                     next += 1;
                 }
                 Some(Err(ReadError::Purged { .. })) => {
-                    monitor.coverage.saw("tails that were overtaken by a purge");
+                    monitor.coverage.hit("tails that were overtaken by a purge");
                     return;
                 }
-                Some(Err(ReadError::Damaged { .. })) if monitor.models[node].is_damaged => return,
+                Some(Err(ReadError::Damaged { .. })) if monitor.models[node].is_corrupt => return,
                 Some(Err(error)) => {
                     return monitor.violated(format!("A1: a tail ends at entry {next}: {error}"));
                 }
             }
         }
-        self.clients[host].tail = Some((who, next, cursor));
+        self.clients[client].tail = Some((at, next, cursor));
     }
 
-    /// Looks after the calls at a node once its engine was driven. Every answer is there as soon as
-    /// it is given.
-    pub(super) fn settle(
+    /// Takes the results of the calls at a node, after a turn of its engine.
+    pub(super) fn take_results(
         &mut self,
         node: usize,
         now: Micros,
@@ -404,14 +412,14 @@ impl Clients {
     ) {
         let calls = std::mem::take(&mut self.calls[node]);
         for call in calls {
-            if let Some(call) = self.look(call, now, process, config, monitor) {
+            if let Some(call) = self.take_result(call, now, process, config, monitor) {
                 self.calls[node].push(call);
             }
         }
     }
 
-    /// Takes the answer to a call, or gives the call back.
-    fn look(
+    /// Takes the result of a call, or returns the call if there is none.
+    fn take_result(
         &mut self,
         call: PendingCall,
         now: Micros,
@@ -419,48 +427,60 @@ impl Clients {
         config: &RunConfig,
         monitor: &mut Monitor,
     ) -> Option<PendingCall> {
-        let late = now.saturating_sub(call.began) > config.append_timeout;
-        match &call.answer {
-            Answer::Append { future, first, count, commit_probe, taken } => {
+        let is_late = now.saturating_sub(call.began) > config.append_timeout;
+        match &call.reply {
+            Reply::Append { future, first, count, probe, accepted } => {
                 let (first, count) = (*first, *count);
                 let outcome = future.wait_timeout(Duration::ZERO);
                 let Some(outcome) = outcome else { return Some(call) };
                 match &outcome {
                     Ok(appended) => {
-                        let readable = commit_probe.end() >= appended.index + u64::from(count);
-                        monitor.demand(readable, || format!("A1: {appended:?} was acknowledged when {} entries could be read", commit_probe.end()));
+                        let is_readable = probe.end() >= appended.index + u64::from(count);
+                        monitor.demand(is_readable, || {
+                            format!(
+                                "A1: {appended:?} was acknowledged when {} entries were readable",
+                                probe.end()
+                            )
+                        });
                     }
-                    // What a leader has given a number it gives up with its leadership, and not
-                    // before.
-                    Err(error) => monitor.demand(error.may_have_committed() || taken.is_none() || *taken != process.role_states(), || {
-                        format!("A4: {future:?} was taken, and is refused by a leader that is still one: {error}")
-                    }),
+                    // A leader drops an accepted append only when it loses its leadership.
+                    Err(error) => {
+                        let may_reject = error.may_have_committed()
+                            || accepted.is_none()
+                            || *accepted != process.role_states();
+                        monitor.demand(may_reject, || {
+                            format!(
+                                "A4: {future:?} was accepted, and is rejected by a leader that is \
+                                 still one: {error}"
+                            )
+                        });
+                    }
                 }
                 self.end_append(&call, first, count, outcome, monitor);
             }
-            Answer::Barrier { id, answer, then_get } => match answer.try_recv() {
+            Reply::Barrier { id, response, then_get } => match response.try_recv() {
                 Ok(outcome) => self.end_barrier(&call, *then_get, outcome, process, monitor),
-                Err(_) if late => {
+                Err(_) if is_late => {
                     process.command(Command::ForgetBarrier { id: *id });
-                    monitor.coverage.saw("barriers that timed out");
+                    monitor.coverage.hit("barriers that timed out");
                 }
                 Err(_) => return Some(call),
             },
-            Answer::Transfer(answer) => match answer.try_recv() {
-                Ok(outcome) => monitor.coverage.saw(if outcome.is_ok() {
+            Reply::Transfer(response) => match response.try_recv() {
+                Ok(outcome) => monitor.coverage.hit(if outcome.is_ok() {
                     "transfers that succeeded"
                 } else {
                     "transfers that failed"
                 }),
                 Err(_) => return Some(call),
             },
-            Answer::Purge(answer) => {
-                if answer.try_recv().is_err() {
+            Reply::Purge(response) => {
+                if response.try_recv().is_err() {
                     return Some(call);
                 }
             }
         }
-        self.clients[call.host].under_way -= 1;
+        self.clients[call.client].pending -= 1;
         None
     }
 
@@ -472,36 +492,36 @@ impl Clients {
         outcome: Result<Appended, AppendError>,
         monitor: &mut Monitor,
     ) {
-        let operation = call.operation.expect("every append is written down");
-        let told = match &outcome {
+        let operation = call.operation.expect("every append is recorded");
+        let recorded = match &outcome {
             Ok(appended) => {
                 for nth in 0..u64::from(count) {
                     let len = monitor.offered[(first + nth) as usize];
                     monitor.acknowledge(first + nth, len, appended.index + nth, appended.term);
                 }
-                self.fresh |= self.history.operations[operation].began > self.fresh_from;
-                monitor.coverage.saw("appends acknowledged");
+                self.has_progress |= self.history.operations[operation].began > self.progress_from;
+                monitor.coverage.hit("appends acknowledged");
                 Outcome::Acknowledged(appended.index)
             }
             Err(error) if error.may_have_committed() => {
-                monitor.coverage.saw("appends of unknown outcome");
+                monitor.coverage.hit("appends of unknown outcome");
                 Outcome::Unknown
             }
             Err(error) => {
                 if let AppendError::NotLeader { leader: Some(leader), .. } = error
-                    && !self.clients[call.host].is_reader
+                    && !self.clients[call.client].is_reader
                 {
-                    self.clients[call.host].node = leader.get() as usize - 1;
+                    self.clients[call.client].node = leader.get() as usize - 1;
                 }
-                monitor.coverage.saw("appends refused");
+                monitor.coverage.hit("appends rejected");
                 Outcome::Refused
             }
         };
-        let number = if let Outcome::Acknowledged(index) = told { index } else { u64::MAX };
+        let number = if let Outcome::Acknowledged(index) = recorded { index } else { u64::MAX };
         monitor.note(&[12, first, number], || {
-            format!("host {}: {first}+{count}: {outcome:?}", call.host)
+            format!("client {}: {first}+{count}: {outcome:?}", call.client)
         });
-        self.end(operation, Invocation::Append { first, count, outcome: told });
+        self.end(operation, Invocation::Append { first, count, outcome: recorded });
     }
 
     fn end_barrier(
@@ -512,18 +532,18 @@ impl Clients {
         process: &Process,
         monitor: &mut Monitor,
     ) {
-        let operation = call.operation.expect("every barrier is written down");
+        let operation = call.operation.expect("every barrier is recorded");
         let Ok(end) = outcome else { return };
-        monitor.coverage.saw("barriers");
-        monitor.note(&[13, end], || format!("host {}: barrier at {end}", call.host));
+        monitor.coverage.hit("barriers");
+        monitor.note(&[13, end], || format!("client {}: barrier at {end}", call.client));
         match then_get {
             None => self.end(operation, Invocation::Barrier(end)),
             Some(index) => self.finish_get(operation, index, true, process, monitor),
         }
     }
 
-    /// A node is gone. What it had answered was answered; the rest nobody knows.
-    pub(super) fn bereave(
+    /// A process has ended. Calls without a result have an unknown outcome.
+    pub(super) fn drop_calls(
         &mut self,
         node: usize,
         now: Micros,
@@ -531,35 +551,34 @@ impl Clients {
         config: &RunConfig,
         monitor: &mut Monitor,
     ) {
-        self.settle(node, now, process, config, monitor);
+        self.take_results(node, now, process, config, monitor);
         for call in std::mem::take(&mut self.calls[node]) {
-            self.clients[call.host].under_way -= 1;
+            self.clients[call.client].pending -= 1;
         }
     }
 
-    /// The calls that have waited for longer than any may.
-    pub(super) fn overdue(&self, now: Micros, patience: Micros) -> Option<String> {
+    /// A call that has waited for longer than `limit`.
+    pub(super) fn overdue(&self, now: Micros, limit: Micros) -> Option<String> {
         let calls = self
             .calls
             .iter()
             .enumerate()
             .flat_map(|(node, calls)| calls.iter().map(move |call| (node, call)));
-        let late = calls.filter(|(_, call)| now.saturating_sub(call.began) > patience).map(
-            |(node, call)| {
-                let what = call.answer.describe();
+        let late =
+            calls.filter(|(_, call)| now.saturating_sub(call.began) > limit).map(|(node, call)| {
+                let what = call.reply.describe();
                 format!(
                     "{what} has waited for {} ms at node {}",
                     (now - call.began) / 1000,
                     node + 1
                 )
-            },
-        );
+            });
         late.into_iter().next()
     }
 
-    /// A call that a node which does nothing more has not answered.
+    /// A pending call at this node.
     pub(super) fn unanswered(&self, node: usize) -> Option<String> {
-        self.calls[node].first().map(|call| call.answer.describe())
+        self.calls[node].first().map(|call| call.reply.describe())
     }
 
     pub(super) fn ledger(&self, monitor: &Monitor) -> Ledger {

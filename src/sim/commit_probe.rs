@@ -1,5 +1,4 @@
-//! A bell on a future: what a host could read at the very moment when it was told that its append
-//! is committed.
+//! Probe on an append: how much of the log was readable at the moment when its future resolved.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,22 +8,22 @@ use std::task::{Context, Wake};
 use crate::future::AppendFuture;
 use crate::shared::NodeShared;
 
-/// Rings when a future resolves, and notes how far the ledger is shown as committed then.
+/// Waker of a future. Records the commit watermark when it wakes.
 pub(super) struct CommitProbe {
     shared: Arc<NodeShared>,
     end: AtomicU64,
 }
 
 impl CommitProbe {
-    /// Hangs a bell on `future`. One that is resolved already was refused, and never rings.
+    /// Attaches a probe to `future`. One that is resolved already was rejected, and never wakes.
     pub(super) fn on(future: &mut AppendFuture, shared: &Arc<NodeShared>) -> Arc<CommitProbe> {
-        let commit_probe = Arc::new(CommitProbe { shared: shared.clone(), end: AtomicU64::new(0) });
-        let waker = commit_probe.clone().into();
+        let probe = Arc::new(CommitProbe { shared: shared.clone(), end: AtomicU64::new(0) });
+        let waker = probe.clone().into();
         let _ = Future::poll(Pin::new(future), &mut Context::from_waker(&waker));
-        commit_probe
+        probe
     }
 
-    /// The index after the last entry that could be read when it rang.
+    /// The index after the last entry that was readable when the future resolved.
     pub(super) fn end(&self) -> u64 {
         self.end.load(Ordering::Relaxed)
     }

@@ -1,52 +1,49 @@
-//! The circumstances of a run, every one of them drawn from the seed. Each disturbance is absent
-//! from about half of all runs, for some bugs show only where another disturbance does not cover
-//! them.
+//! Configuration of a run, drawn from the seed. About half of all runs lack any given fault: some
+//! bugs show only where another fault does not hide them.
 
-use super::event_queue::Micros;
 use super::rng::Rng;
+use super::time::{MS, Micros};
 use crate::storage::SegmentOptions;
 
-pub(crate) const MS: Micros = 1_000;
-
-/// What the network does to messages. Rates are in millionths.
+/// Faults of the network. Rates are in millionths of the messages.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkFaults {
     pub(crate) delay_min: Micros,
-    /// On top of the least, exponentially distributed.
+    /// Added to the minimum, exponentially distributed.
     pub(crate) delay_mean: Micros,
-    /// Messages of one connection keep their order, as in a stream.
+    /// Messages of one connection keep their order, as on TCP.
     pub(crate) in_order: bool,
     pub(crate) loss: u64,
     pub(crate) duplication: u64,
     pub(crate) flips: u64,
-    /// Old messages come again.
+    /// Old messages arrive again.
     pub(crate) replays: u64,
-    /// Messages of another group, another cluster, a clone.
-    pub(crate) strangers: u64,
-    /// Messages that arrive long after others did: in the next term, or in the next life of whom
-    /// they are for.
-    pub(crate) stragglers: u64,
-    pub(crate) straggle_mean: Micros,
-    /// Messages under way on one link; beyond it they are dropped.
+    /// Messages from another group, another cluster, or a clone of a directory.
+    pub(crate) forgeries: u64,
+    /// Messages that arrive long after later ones: in the next term, or at the next process of
+    /// their receiver.
+    pub(crate) long_delays: u64,
+    pub(crate) long_delay_mean: Micros,
+    /// Messages in flight on one link. More are dropped.
     pub(crate) capacity: usize,
-    /// How often a sender is told of a loss, in percent.
-    pub(crate) told: u64,
+    /// How many losses the sender notices, in percent.
+    pub(crate) noticed: u64,
 }
 
-/// What a disk takes its time for.
+/// Latencies of a node: its disk and its threads.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     pub(crate) sync_min: Micros,
     pub(crate) sync_mean: Micros,
     pub(crate) background_task_mean: Micros,
-    /// From the moment when something comes in until the engine is driven.
+    /// From the arrival of an input to the turn of the engine.
     pub(crate) late_mean: Micros,
-    /// Now and then an engine is driven much later. In millionths of its turns.
+    /// Turns that are much later, in millionths.
     pub(crate) stalls: u64,
     pub(crate) stall_mean: Micros,
 }
 
-/// Kinds of trouble, by their place in [`RunConfig::troubles`].
+/// Kinds of fault, by their place in [`RunConfig::fault_weights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Kill,
@@ -57,17 +54,17 @@ pub(crate) enum Fault {
     Isolation,
     Split,
     OneWay,
-    Clog,
+    Stall,
     SyncFailure,
-    DiskFault,
+    DiskFailure,
     FullDisk,
     ClockJump,
     SlowDisk,
-    Damage,
+    Corruption,
     PausePastElection,
 }
 
-pub(crate) const TROUBLES: [Fault; 16] = [
+pub(crate) const FAULTS: [Fault; 16] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutOfAll,
@@ -76,17 +73,17 @@ pub(crate) const TROUBLES: [Fault; 16] = [
     Fault::Isolation,
     Fault::Split,
     Fault::OneWay,
-    Fault::Clog,
+    Fault::Stall,
     Fault::SyncFailure,
-    Fault::DiskFault,
+    Fault::DiskFailure,
     Fault::FullDisk,
     Fault::ClockJump,
     Fault::SlowDisk,
-    Fault::Damage,
+    Fault::Corruption,
     Fault::PausePastElection,
 ];
 
-/// What hosts do, by their place in [`RunConfig::wishes`].
+/// Operations of clients, by their place in [`RunConfig::operation_weights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OperationKind {
     Append,
@@ -99,7 +96,7 @@ pub(crate) enum OperationKind {
     Purge,
 }
 
-pub(crate) const WISHES: [OperationKind; 8] = [
+pub(crate) const OPERATION_KINDS: [OperationKind; 8] = [
     OperationKind::Append,
     OperationKind::Batch,
     OperationKind::TooLarge,
@@ -110,56 +107,59 @@ pub(crate) const WISHES: [OperationKind; 8] = [
     OperationKind::Purge,
 ];
 
-/// See the [module](self).
+/// Configuration of a run: see the [module](self).
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
     pub(crate) nodes: usize,
-    /// `None`: a batch counts once it is synced. Otherwise it counts once it is written, and is
-    /// synced so often.
+    /// `None`: a batch counts once it is synced. Otherwise it counts once it is written, and the
+    /// log is synced at this interval.
     pub(crate) flush_interval: Option<Micros>,
     pub(crate) heartbeat: Micros,
     pub(crate) election: Micros,
     pub(crate) append_timeout: Micros,
     pub(crate) entry_bytes: u64,
     pub(crate) window_bytes: u64,
-    /// The most that one append message carries.
+    /// Limit for one append message.
     pub(crate) message_bytes: u64,
-    /// What a follower that lags may have in a tick.
+    /// Limit for a lagging follower in a tick.
     pub(crate) catch_up_bytes: u64,
     pub(crate) segments: SegmentOptions,
-    /// The nodes differ in their limits, as in the course of a rolling restart.
+    /// The nodes differ in their limits, as during a rolling restart.
     pub(crate) uneven: bool,
     pub(crate) network_faults: NetworkFaults,
-    pub(crate) pace: Latencies,
-    /// How much faster than true time each node's clock runs, in millionths.
+    pub(crate) latencies: Latencies,
+    /// Clock drift of each node, in millionths. Positive: fast.
     pub(crate) drifts: Vec<i64>,
-    pub(crate) troubles: [u64; 16],
-    pub(crate) trouble_mean: Micros,
+    pub(crate) fault_weights: [u64; 16],
+    /// Mean time between two faults.
+    pub(crate) fault_mean: Micros,
+    /// Mean duration of a fault.
     pub(crate) outage_mean: Micros,
-    /// How long a node that died stays down.
+    /// Mean time from the end of a process to the start of the next.
     pub(crate) restart_mean: Micros,
-    /// How many new leaders are upset as soon as they say that they lead, in percent.
-    pub(crate) upsets: u64,
+    /// Critical events, such as a new leader, that a fault follows at once, in percent.
+    pub(crate) aimed_faults: u64,
     pub(crate) clients: usize,
-    /// So many of the hosts stay with their node whoever leads, wait until it is back, and read
-    /// more than they append.
+    /// Number of clients that stay with their node whoever leads, wait until it is back, and mostly
+    /// read.
     pub(crate) readers: usize,
-    pub(crate) wishes: [u64; 8],
+    pub(crate) operation_weights: [u64; 8],
     pub(crate) think_mean: Micros,
     pub(crate) payload_max: u64,
-    /// Operations that one host has under way at most.
+    /// Limit for the pending operations of one client.
     pub(crate) depth: usize,
-    /// How long there is trouble. Afterwards everything heals, and the group must work.
+    /// Duration of the phase with faults. After it everything heals, and the group must work.
     pub(crate) duration: Micros,
 }
 
-/// `some` in about half of all runs, else nothing.
-fn perhaps(rng: &mut Rng, some: u64) -> u64 {
-    if rng.percent(50) { rng.below(some + 1) } else { 0 }
+/// 0 in about half of all runs, else 0 to `max`.
+fn perhaps(rng: &mut Rng, max: u64) -> u64 {
+    if rng.percent(50) { rng.below(max + 1) } else { 0 }
 }
 
-/// How many elections' time a run takes, and about how often its hosts act at most. Most runs are
-/// short, for most bugs need few events in the right order; some are long, for others need many.
+/// The length of a run in election timeouts, and about how many operations its clients begin at
+/// most. Most runs are short, as most bugs need few events in the right order; some are long, as
+/// others need many.
 fn draw_length(rng: &mut Rng) -> (u64, u64) {
     match rng.below(100) {
         0..61 => (rng.between(2, 12), 400),
@@ -173,7 +173,7 @@ impl RunConfig {
         let nodes = *rng.pick(&[1, 3, 3, 3, 3, 5, 5]);
         let heartbeat = *rng.pick(&[20 * MS, 50 * MS, 100 * MS]);
         let election = heartbeat * rng.between(4, 12);
-        let pace = Latencies::draw(rng, heartbeat);
+        let latencies = Latencies::draw(rng, heartbeat);
         let (elections, operations) = draw_length(rng);
         let duration = election * elections;
         let clients = rng.between(1, 4);
@@ -187,25 +187,25 @@ impl RunConfig {
             entry_bytes: 8 << 10,
             window_bytes: *rng.pick(&[256, 4 << 10, 1 << 20]),
             message_bytes: *rng.pick(&[200, 4 << 10, 1 << 20]),
-            // Dice of its own, so that seeds of before mean what they meant.
+            // A generator of its own: the other draws stay as they were.
             catch_up_bytes: *rng.fork(1).pick(&[u64::MAX, u64::MAX, 100, 2 << 10]),
             segments: SegmentOptions {
                 segment_bytes: *rng.pick(&[8 << 10, 8 << 10, 16 << 10, 64 << 10]),
                 zero_fill: rng.percent(50),
-                ..SegmentOptions::default()
+                ..SegmentOptions::small()
             },
             uneven: rng.fork(2).percent(30),
             network_faults: NetworkFaults::draw(rng, heartbeat),
-            pace,
+            latencies,
             drifts: Vec::new(),
-            troubles: [0; 16],
-            trouble_mean: election * rng.between(1, elections.min(24)) / 4,
+            fault_weights: [0; 16],
+            fault_mean: election * rng.between(1, elections.min(24)) / 4,
             outage_mean: election * rng.between(1, 4),
             restart_mean: *rng.pick(&[heartbeat / 10, heartbeat, election, 3 * election]),
-            upsets: if rng.percent(30) { rng.between(10, 80) } else { 0 },
+            aimed_faults: if rng.percent(30) { rng.between(10, 80) } else { 0 },
             clients: clients as usize,
             readers: rng.below(clients) as usize,
-            wishes: [0; 8],
+            operation_weights: [0; 8],
             think_mean: (rng.between(1, 40) * MS).max(duration * clients / operations),
             payload_max: *rng.pick(&[16, 200, 4096]),
             depth: *rng.pick(&[1, 4, 32]),
@@ -214,45 +214,45 @@ impl RunConfig {
         let drift = *rng.pick(&[0, 100, 20_000, 100_000]);
         config.drifts =
             (0..nodes).map(|_| rng.between(0, 2 * drift) as i64 - drift as i64).collect();
-        for weight in &mut config.troubles {
+        for weight in &mut config.fault_weights {
             *weight = perhaps(rng, 10);
         }
-        for weight in &mut config.wishes {
+        for weight in &mut config.operation_weights {
             *weight = perhaps(rng, 5);
         }
-        config.wishes[OperationKind::Append as usize] = 20;
-        config.wishes[OperationKind::Purge as usize] *= *rng.pick(&[1, 1, 4]);
-        config.wishes[OperationKind::Transfer as usize] =
-            config.wishes[OperationKind::Transfer as usize].min(1);
+        config.operation_weights[OperationKind::Append as usize] = 20;
+        config.operation_weights[OperationKind::Purge as usize] *= *rng.pick(&[1, 1, 4]);
+        config.operation_weights[OperationKind::Transfer as usize] =
+            config.operation_weights[OperationKind::Transfer as usize].min(1);
         config.segments.verify_on_open = rng.percent(30);
-        config.settle();
+        config.drop_unsupported();
         config
     }
 
-    /// What this node is told of segments.
+    /// Segment options of this node.
     pub(crate) fn segments_of(&self, number: usize) -> SegmentOptions {
         let segment_bytes = self.segments.segment_bytes << if self.uneven { number % 4 } else { 0 };
         SegmentOptions { segment_bytes, ..self.segments }
     }
 
-    /// What the hosts of this node may have under way, in bytes.
+    /// Window for the pending appends of this node, in bytes.
     pub(crate) fn window_of(&self, number: usize) -> u64 {
         if self.uneven && number % 2 == 1 { 1 } else { self.window_bytes }
     }
 
-    /// Takes back what a group of this kind does not promise to survive.
-    fn settle(&mut self) {
+    /// Removes the faults that a group of this kind does not promise to survive.
+    fn drop_unsupported(&mut self) {
         if !self.network_faults.in_order && self.message_bytes < 1 << 10 {
-            // Hundreds of small messages that overtake each other make each other be sent again,
-            // and nothing else comes through.
+            // Hundreds of small messages that overtake each other cause each other's
+            // retransmission, and nothing else gets through.
             self.window_bytes = self.window_bytes.min(4 << 10);
         }
         if self.flush_interval.is_some() {
-            // What counts unsynced is lost when the power fails.
-            self.troubles[Fault::PowerCut as usize] = 0;
-            self.troubles[Fault::PowerCutOfAll as usize] = 0;
-            self.troubles[Fault::SyncFailure as usize] = 0;
-            self.troubles[Fault::DiskFault as usize] = 0;
+            // Batches that count before they are synced are lost in a power cut.
+            self.fault_weights[Fault::PowerCut as usize] = 0;
+            self.fault_weights[Fault::PowerCutOfAll as usize] = 0;
+            self.fault_weights[Fault::SyncFailure as usize] = 0;
+            self.fault_weights[Fault::DiskFailure as usize] = 0;
         }
     }
 }
@@ -267,15 +267,15 @@ impl NetworkFaults {
             duplication: perhaps(rng, 200_000),
             flips: perhaps(rng, 30_000),
             replays: perhaps(rng, 20_000),
-            strangers: perhaps(rng, 5_000),
-            stragglers: perhaps(rng, 10_000),
-            straggle_mean: heartbeat * *rng.pick(&[1, 4, 16]),
+            forgeries: perhaps(rng, 5_000),
+            long_delays: perhaps(rng, 10_000),
+            long_delay_mean: heartbeat * *rng.pick(&[1, 4, 16]),
             capacity: *rng.pick(&[4, 32, 1024]),
-            told: *rng.pick(&[0, 50, 100]),
+            noticed: *rng.pick(&[0, 50, 100]),
         }
     }
 
-    /// What is left of it when everything has healed.
+    /// The same network after healing.
     pub(crate) fn calm(&self, election: Micros) -> NetworkFaults {
         let delay_mean = self.delay_mean.min(election / 40);
         NetworkFaults {
@@ -285,10 +285,10 @@ impl NetworkFaults {
             duplication: 0,
             flips: 0,
             replays: 0,
-            strangers: 0,
-            stragglers: 0,
+            forgeries: 0,
+            long_delays: 0,
             capacity: 1024,
-            told: 100,
+            noticed: 100,
             ..self.clone()
         }
     }

@@ -5,9 +5,9 @@
 //! timeout, and the two are back. The leader must stay leader, and both must get what they lack.
 
 use super::cluster::Cluster;
-use super::config::{MS, RunConfig};
-use super::event_queue::Micros;
+use super::config::RunConfig;
 use super::rng::Rng;
+use super::time::{MS, Micros};
 
 const NODES: usize = 5;
 const ENTRIES: usize = 200;
@@ -43,10 +43,10 @@ pub fn run_pattern(seed: u64) -> Result<Outcome, String> {
     let mut rng = Rng::new(seed);
     let config = circumstances(&mut rng);
     let election = config.election;
-    let mut world = Cluster::of(config, rng, None);
-    (0..NODES).for_each(|node| world.open(node));
-    world.pass(20 * election, |world| world.leader().is_some())?;
-    let leader = world.leader().ok_or("nobody leads")?;
+    let mut cluster = Cluster::of(config, rng, None);
+    (0..NODES).for_each(|node| cluster.open(node));
+    cluster.pass(20 * election, |cluster| cluster.leader().is_some())?;
+    let leader = cluster.leader().ok_or("no node leads")?;
     let away: Vec<usize> = (0..NODES).filter(|node| *node != leader).take(2).collect();
     let links: Vec<(usize, usize)> = away
         .iter()
@@ -56,22 +56,22 @@ pub fn run_pattern(seed: u64) -> Result<Outcome, String> {
                 .flat_map(|node| [(*away, node), (node, *away)])
         })
         .collect();
-    links.iter().for_each(|&(from, to)| world.network.cut(from, to));
+    links.iter().for_each(|&(from, to)| cluster.network.cut(from, to));
     for _ in 0..ENTRIES {
-        world.append_one(PAYLOAD_BYTES, 20 * election)?;
+        cluster.append_one(PAYLOAD_BYTES, 20 * election)?;
     }
-    for node in &mut world.nodes {
+    for node in &mut cluster.nodes {
         (node.disk.read_rate, node.disk.most_read) = (Some(READ_BYTES_PER_MS), 0);
     }
-    links.iter().for_each(|&(from, to)| world.network.repair(from, to));
+    links.iter().for_each(|&(from, to)| cluster.network.reconnect(from, to));
     let lacking = (2 * ENTRIES * PAYLOAD_BYTES) as Micros * MS / READ_BYTES_PER_MS;
-    let is_level = world.pass(20 * election + 2 * lacking, Cluster::is_whole).is_ok();
-    let monitor = world.watch();
+    let is_level = cluster.pass(20 * election + 2 * lacking, Cluster::is_repaired).is_ok();
+    let monitor = cluster.monitor();
     Ok(Outcome {
         violation: monitor.violation().cloned(),
         leaders: monitor.coverage.count("leaders announced"),
         is_level,
-        most_read: world.nodes[leader].disk.most_read,
+        most_read: cluster.nodes[leader].disk.most_read,
         read_max: MESSAGE_BYTES + MESSAGE_BYTES / 8 + OTHER_BYTES,
     })
 }

@@ -1,70 +1,70 @@
-//! The watch: sees everything that leaves a node, reaches its disk or is shown to a host, and
-//! checks it at that moment.
+//! Monitor: checks each message that a node sends, each write to its storage and each result for a
+//! client, when it happens.
 //!
-//! What it enforces, with the names that the checks of histories have in [`super::check`]:
+//! Invariants, named as the checks of histories are in [`super::check`]:
 //!
-//! - **A5** Once anyone shows a batch as committed, nobody ever shows another in its place: the
-//!   marks (term, index, position, timestamp and the chain value over all bytes before) and the
-//!   payloads are the same on every node.
-//! - **A8** One leader a term; one vote a node and term, across restarts; term and vote never go
-//!   back. What a message promises (a vote, an acknowledgement, a term) is durable when it leaves.
-//!   A leader that is announced knows everything that was acknowledged. A leader was given the
-//!   votes of a majority in its term.
-//! - **A9** Whenever a commit is shown, a majority of the disks would still have it if the power
-//!   failed now.
+//! - **A5** Once a node shows a batch as committed, no node ever shows another in its place: the
+//!   log points (term, index, position, timestamp and the chain value over all bytes before) and
+//!   the payloads are the same on every node.
+//! - **A8** One leader per term; one vote per node and term, across restarts; term and vote never
+//!   go back. The claim of a message (a vote, an acknowledgement, a term) is durable when it is
+//!   sent. An announced leader knows everything that was acknowledged. A leader has the votes of a
+//!   majority in its term.
+//! - **A9** Whenever a node shows a commit, a majority of the disks would still hold it after a
+//!   power cut at that moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::event_queue::Micros;
 use super::storage_model::StorageModel;
+use super::time::Micros;
 use super::trace::{CoverageCounts, Lines, Trace};
 use crate::batch::{Batch, LogPoint};
 use crate::message::{Message, SenderClaim};
 use crate::storage::{HardState, LogReader};
 
-/// One committed entry, as the first who showed it had it.
+/// One committed entry, as the first node that showed it had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeenEntry {
-    /// Which of the payloads that hosts offered. `None`: too short to tell.
+    /// Which of the offered payloads. `None`: too short to identify.
     pub(crate) payload: Option<u64>,
     pub(crate) len: u32,
     pub(crate) crc: u32,
 }
 
-/// What a node has just done that is worth a disturbance.
+/// A critical event: a fault right after it is most likely to expose a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    /// It stands for election.
-    Stands,
-    /// It leads, and nobody has heard it yet.
+    /// A node campaigns.
+    Campaigns,
+    /// A node leads, and no other has heard of it yet.
     Leads,
-    /// It has given up a part of its log, at one end or the other.
-    Gives,
-    /// It has found no room.
-    Lacks,
+    /// A node has truncated its log, at either end.
+    Truncates,
+    /// A node has run out of disk space.
+    DiskFull,
 }
 
-/// See the [module](self).
+/// Monitor of a run: see the [module](self).
 pub(crate) struct Monitor {
     pub(crate) now: Micros,
     pub(crate) models: Vec<StorageModel>,
     pub(crate) coverage: CoverageCounts,
     pub(crate) trace: Trace,
-    /// What went wrong first.
+    /// The first violation.
     violation: Option<String>,
     counts_unsynced: bool,
     /// Every entry that was shown as committed, from index 0.
     pub(crate) ledger: Vec<SeenEntry>,
-    /// Every committed mark, from [`LogPoint::INITIAL`].
+    /// Every committed log point, from [`LogPoint::INITIAL`].
     points: Vec<LogPoint>,
     leaders: BTreeMap<u64, usize>,
-    /// What has just happened for the first time, until somebody asks.
-    pub(crate) news: Option<Trigger>,
+    /// The latest critical event that was not taken yet.
+    pub(crate) trigger: Option<Trigger>,
     votes: BTreeMap<(usize, u64), u64>,
-    /// Terms in which a node that has lost its log counts its vote as given, whoever it went to.
+    /// Terms in which a node that has lost its log counts its vote as given, to an unknown node.
     spent: BTreeSet<(usize, u64)>,
-    /// Directory ids of disks that are gone.
-    pub(crate) gone: BTreeSet<u128>,
+    /// Directory ids of lost disks.
+    pub(crate) lost_directories: BTreeSet<u128>,
     /// The index after the last entry that was acknowledged to anyone, by the term of the leader
     /// that acknowledged it.
     acknowledged: BTreeMap<u64, u64>,
@@ -84,20 +84,20 @@ impl Monitor {
             ledger: Vec::new(),
             points: vec![LogPoint::INITIAL],
             leaders: BTreeMap::new(),
-            news: None,
+            trigger: None,
             votes: BTreeMap::new(),
             spent: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            lost_directories: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             offered: Vec::new(),
         }
     }
 
-    /// Something that must not be has been seen. The first counts.
-    pub(crate) fn violated(&mut self, what: impl Into<String>) {
-        let what = what.into();
-        self.note(&[0xbad], || format!("VIOLATION {what}"));
-        self.violation.get_or_insert(what);
+    /// Reports a violation. The first is kept.
+    pub(crate) fn violated(&mut self, violation: impl Into<String>) {
+        let violation = violation.into();
+        self.note(&[0xbad], || format!("VIOLATION {violation}"));
+        self.violation.get_or_insert(violation);
     }
 
     pub(crate) fn violation(&self) -> Option<&String> {
@@ -114,22 +114,22 @@ impl Monitor {
         self.trace.note(self.now, numbers, text);
     }
 
-    /// A message leaves a node.
-    pub(crate) fn hear(&mut self, node: usize, message: &Message) {
+    /// A node sends a message.
+    pub(crate) fn check_message(&mut self, node: usize, message: &Message) {
         let (term, to) = (message.term(), message.to());
         let me = node as u64 + 1;
         let is_silent =
-            !self.models[node].is_damaged || matches!(message.promise(), SenderClaim::Nothing);
+            !self.models[node].is_corrupt || matches!(message.promise(), SenderClaim::Nothing);
         self.demand(is_silent, || {
-            format!("A8: node {me} takes part, and its log is known to be damaged: {message:?}")
+            format!("A8: node {me} takes part, and its log is known to be corrupt: {message:?}")
         });
         let saved = self.models[node].durable_hard_state();
         let vote = saved.vote.map(|vote| vote.get());
         match message.promise() {
             SenderClaim::Leads => {
                 let leader = *self.leaders.entry(term).or_insert_with(|| {
-                    self.coverage.saw("leader changes");
-                    self.news = Some(Trigger::Leads);
+                    self.coverage.hit("leader changes");
+                    self.trigger = Some(Trigger::Leads);
                     node
                 });
                 self.demand(leader == node, || {
@@ -149,9 +149,12 @@ impl Monitor {
                 });
             }
             SenderClaim::Stands => {
-                self.news = Some(Trigger::Stands);
+                self.trigger = Some(Trigger::Campaigns);
                 self.demand(saved.term > term || (saved.term == term && vote == Some(me)), || {
-                    format!("A8: node {me} stands for term {term}, and its vote for itself is not durable")
+                    format!(
+                        "A8: node {me} campaigns in term {term}, and its vote for itself is not \
+                         durable"
+                    )
                 });
             }
             SenderClaim::Votes => {
@@ -176,10 +179,13 @@ impl Monitor {
                 } else {
                     (model.durable_last(), saved)
                 };
-                // A promise to a leader that has been deposed may be late: the new leader may have
-                // cut what was promised, and whoever deposed the old one has not promised it.
+                // An acknowledgement to a deposed leader may be late: the new leader may have
+                // truncated those batches, and the majority that elected it does not count them.
                 self.demand(now.term > term || held >= raft_index, || {
-                    format!("A9: node {me} acknowledges batch {raft_index}, and would have {held} if the power failed now")
+                    format!(
+                        "A9: node {me} acknowledges batch {raft_index}, and would hold {held} \
+                         after a power cut now"
+                    )
                 });
                 self.demand(saved.term >= term, || {
                     format!("A8: node {me} speaks of term {term} before that term is durable")
@@ -194,7 +200,7 @@ impl Monitor {
         }
     }
 
-    /// A node writes down its term and vote.
+    /// A node saves its hard state.
     pub(crate) fn save_hard_state(&mut self, node: usize, state: HardState) {
         self.demand_held(node, state.commit);
         if !self.models[node].is_complete()
@@ -204,27 +210,23 @@ impl Monitor {
         }
     }
 
-    /// A node's log, as it was opened, is compared with what it owes.
-    pub(crate) fn recovered_vote(&mut self, node: usize, state: HardState) {
+    /// A node has recovered its hard state: its vote must be the one that it gave.
+    pub(crate) fn check_recovered_vote(&mut self, node: usize, state: HardState) {
         let is_spent = self.spent.contains(&(node, state.term))
             && state.vote.is_some_and(|vote| vote.get() == node as u64 + 1);
         if let (Some(vote), Some(given)) =
             (state.vote.filter(|_| !is_spent), self.votes.get(&(node, state.term)).copied())
         {
             self.demand(vote.get() == given, || {
-                format!(
-                    "A8: node {} came back and takes its vote in term {} for another",
-                    node + 1,
-                    state.term
-                )
+                format!("A8: node {} restarted with another vote in term {}", node + 1, state.term)
             });
         }
     }
 
-    /// A node shows everything up to batch `commit` as committed, which ends below index `end`.
-    /// What lies up to `seen` was checked before in this life. Returns up to where all is checked
-    /// now.
-    pub(crate) fn show(
+    /// A node shows everything up to batch `commit`, which ends below index `end`, as committed.
+    /// The batches up to `seen` were checked before, in the same process. Returns the last batch
+    /// that is checked now.
+    pub(crate) fn check_committed(
         &mut self,
         node: usize,
         reader: &dyn LogReader,
@@ -239,16 +241,19 @@ impl Monitor {
         for raft_index in (seen + 1).max(base.raft_index)..=commit {
             match reader.point(raft_index) {
                 Ok(Some(point)) => {
-                    self.show_batch(node, reader, point);
+                    self.check_batch(node, reader, point);
                     top = point;
                 }
                 other => {
-                    return self
-                        .give_up(format!("A5: node {me} reads {other:?} for batch {raft_index}, which it shows as committed"), seen);
+                    self.violated(format!(
+                        "A5: node {me} reads {other:?} for batch {raft_index}, which it shows as \
+                         committed"
+                    ));
+                    return seen;
                 }
             }
         }
-        // A process that died may have known more than it came to show.
+        // A process that crashed may not have shown all of its commit.
         let right = if dying { top.next_index >= end } else { top.next_index == end };
         self.demand(seen == commit || right, || {
             format!("A5: node {me} shows {end} entries, and its commit ends at {top:?}")
@@ -257,18 +262,18 @@ impl Monitor {
         commit
     }
 
-    /// A damaged log is given batches. Where they are others than those that it lost, these were
-    /// never committed. Whether there are such.
+    /// A corrupt log is given batches. Where they differ from those that it lost, the lost ones
+    /// were never committed. Returns whether any differ.
     pub(crate) fn fill_in(&mut self, node: usize, batches: &[Batch]) -> bool {
-        let Some(at) = self.models[node].first_other(batches) else { return false };
-        self.coverage.saw("lost batches that others took the place of");
+        let Some(at) = self.models[node].first_difference(batches) else { return false };
+        self.coverage.hit("lost batches that others took the place of");
         let lost = self.models[node].point(batches[at].raft_index());
         let committed = self
             .points
             .get((batches[at].raft_index() - LogPoint::INITIAL.raft_index) as usize)
             .copied();
         self.demand(lost.is_none() || committed != lost, || {
-            format!("A1: node {}, mended, gives up {lost:?}", node + 1)
+            format!("A1: node {}, repaired, gives up {lost:?}", node + 1)
         });
         if let Err(why) = self.models[node].attempt_append(&batches[at..]) {
             self.violated(format!("A8: node {}: {why}", node + 1));
@@ -276,24 +281,23 @@ impl Monitor {
         true
     }
 
-    /// The mark of the newest batch that anyone has shown as committed.
+    /// The log point of the newest batch that any node has shown as committed.
     pub(crate) fn newest(&self) -> &LogPoint {
         self.points.last().expect("it begins with one")
     }
 
-    /// A node gives up its log up to here, or begins it anew here: that must be committed.
-    pub(crate) fn demand_committed(&mut self, node: usize, point: &LogPoint, what: &str) {
+    /// A node purges its log up to this point, or installs a snapshot there: it must be committed.
+    pub(crate) fn demand_committed(&mut self, node: usize, point: &LogPoint, action: &str) {
         let known = point
             .raft_index
             .checked_sub(LogPoint::INITIAL.raft_index)
             .and_then(|place| self.points.get(place as usize).copied());
         self.demand(known == Some(*point), || {
-            format!("A8: node {} {what} {point:?}, where {known:?} is committed", node + 1)
+            format!("A8: node {} {action} {point:?}, where {known:?} is committed", node + 1)
         });
     }
 
-    /// A node writes down that everything up to here is committed: its log must hold that at this
-    /// moment.
+    /// A node saves a commit: its log must hold that batch at this moment.
     pub(crate) fn demand_held(&mut self, node: usize, raft_index: u64) {
         let held = self.models[node].point(raft_index);
         let known = raft_index
@@ -309,11 +313,6 @@ impl Monitor {
         });
     }
 
-    fn give_up(&mut self, what: String, seen: u64) -> u64 {
-        self.violated(what);
-        seen
-    }
-
     fn demand_quorum(&mut self, node: usize, top: &LogPoint) {
         let kept = |model: &&StorageModel| {
             if self.counts_unsynced { model.holds(top) } else { model.holds_durably(top) }
@@ -322,18 +321,19 @@ impl Monitor {
         let needed = self.models.len() / 2 + 1;
         self.demand(disks >= needed, || {
             format!(
-                "A9: node {} shows batch {} as committed, and {disks} disks would have it if the power failed now",
+                "A9: node {} shows batch {} as committed, and {disks} disks would hold it after a \
+                 power cut now",
                 node + 1,
                 top.raft_index
             )
         });
     }
 
-    fn show_batch(&mut self, node: usize, reader: &dyn LogReader, point: LogPoint) {
+    fn check_batch(&mut self, node: usize, reader: &dyn LogReader, point: LogPoint) {
         let place = (point.raft_index - LogPoint::INITIAL.raft_index) as usize;
         if place > self.points.len() {
             return self.violated(format!(
-                "A5: node {} shows batch {} and nobody has shown the one before it",
+                "A5: node {} shows batch {}, and no node has shown the one before it",
                 node + 1,
                 point.raft_index
             ));
@@ -349,13 +349,13 @@ impl Monitor {
         } else {
             self.points.push(point);
         }
-        // What lies at or below the base is marked there, and no longer kept.
+        // Batches up to the base are no longer kept.
         if place > 0 && point.raft_index > reader.base().point.raft_index {
-            self.show_entries(node, reader, point, self.points[place - 1].next_index);
+            self.check_entries(node, reader, point, self.points[place - 1].next_index);
         }
     }
 
-    fn show_entries(&mut self, node: usize, reader: &dyn LogReader, point: LogPoint, from: u64) {
+    fn check_entries(&mut self, node: usize, reader: &dyn LogReader, point: LogPoint, from: u64) {
         if from == point.next_index {
             return;
         }
@@ -371,7 +371,7 @@ impl Monitor {
         };
         for index in from..point.next_index {
             match batch.entry(index) {
-                Ok(Some(entry)) => self.show_entry(node, index, &entry),
+                Ok(Some(entry)) => self.check_entry(node, index, &entry),
                 other => {
                     return self.violated(format!(
                         "A5: node {} reads {other:?} for committed entry {index}",
@@ -382,8 +382,8 @@ impl Monitor {
         }
     }
 
-    /// A payload is shown at a committed index.
-    pub(crate) fn show_entry(&mut self, node: usize, index: u64, payload: &[u8]) {
+    /// A node shows a payload at a committed index.
+    pub(crate) fn check_entry(&mut self, node: usize, index: u64, payload: &[u8]) {
         let shown = SeenEntry {
             payload: offer_of(payload),
             len: payload.len() as u32,
@@ -403,7 +403,7 @@ impl Monitor {
                 self.demand_offered(index, payload, shown);
             }
             None => self.violated(format!(
-                "A4: node {} shows entry {index}, and nobody has shown the one before it",
+                "A4: node {} shows entry {index}, and no node has shown the one before it",
                 node + 1
             )),
         }
@@ -414,11 +414,11 @@ impl Monitor {
         let len = self.offered.get(offer as usize).copied();
         self.demand(
             len == Some(shown.len) && payload == offer_bytes(offer, shown.len as usize),
-            || format!("A3: entry {index} holds {} bytes that nobody offered", payload.len()),
+            || format!("A3: entry {index} holds {} bytes that no client offered", payload.len()),
         );
     }
 
-    /// Where a replica stands, as its host is told.
+    /// A node reports to its host that it leads.
     pub(crate) fn announce_leader(&mut self, node: usize, term: u64, committed: u64) {
         let me = node + 1;
         let leader = self.leaders.get(&term).copied().unwrap_or(node);
@@ -430,7 +430,10 @@ impl Monitor {
         });
         let acknowledged = self.acknowledged.range(..term).map(|(_, end)| *end).max().unwrap_or(0);
         self.demand(committed >= acknowledged, || {
-            format!("A8: node {me} is announced as leader and knows {committed} committed entries, where earlier leaders acknowledged {acknowledged}")
+            format!(
+                "A8: node {me} is announced as leader and knows {committed} committed entries, \
+                 where earlier leaders acknowledged {acknowledged}"
+            )
         });
     }
 
@@ -445,13 +448,16 @@ impl Monitor {
         };
         match self.ledger.get(index as usize).copied() {
             Some(shown) if right(&shown) => {}
-            other => self.violated(format!("A1: payload {offer} was acknowledged at index {index}, where {other:?} is committed")),
+            other => self.violated(format!(
+                "A1: payload {offer} was acknowledged at index {index}, where {other:?} is \
+                 committed"
+            )),
         }
     }
 }
 
-/// Payloads from this length on say which one they are.
-pub(crate) const TELLING_BYTES: usize = 8;
+/// Payloads of this length or more begin with their number.
+pub(crate) const NUMBERED_BYTES_MIN: usize = 8;
 
 /// The bytes of an offered payload.
 pub(crate) fn offer_bytes(offer: u64, len: usize) -> Vec<u8> {
@@ -467,5 +473,5 @@ pub(crate) fn offer_bytes(offer: u64, len: usize) -> Vec<u8> {
 }
 
 fn offer_of(payload: &[u8]) -> Option<u64> {
-    payload.first_chunk::<TELLING_BYTES>().map(|bytes| u64::from_le_bytes(*bytes))
+    payload.first_chunk::<NUMBERED_BYTES_MIN>().map(|bytes| u64::from_le_bytes(*bytes))
 }

@@ -1,78 +1,64 @@
-//! One simulated node: a disk, a clock, and one life after another of a real engine between them.
-//!
-//! A life is put together as the threads of a real node would find it; what the threads do (drive
-//! the engine, wait for syncs, run chores, tell roles) is done here, each at its virtual time.
+//! Simulated node: a disk, a clock, and one process after another.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::mem::ManuallyDrop;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::checked::{CheckedStorage, CrashPoint, SimTransport};
+use super::checked::CheckedStorage;
 use super::config::RunConfig;
-use super::event_queue::Micros;
+use super::crash_point::CrashPoint;
 use super::monitor::Monitor;
 use super::node_disk::NodeDisk;
+use super::process::{CLUSTER, GROUP, Process, ProcessExit, ProcessStart, catch_exit};
 use super::rng::Rng;
-use crate::engine::{
-    Command, Engine, EngineSettings, Input, Now, SyncJob, WorkSenders, inbox, rejoin_empty,
-};
+use super::time::Micros;
+use crate::engine::{Now, rejoin_empty};
 use crate::entry::NodeId;
-use crate::primitives::channel::{Receiver, Sender, unbounded};
-use crate::replica;
-use crate::role::{Membership, Role, Status};
-use crate::sequencer::{Limits, Sequencer};
-use crate::shared::NodeShared;
-use crate::storage::{
-    BackgroundTask, DirectoryIdentity, LogOwner, Recovered, Storage, StorageError,
-};
-use crate::transport::hello::{HandshakeRejection, Hello, PeerRegistry, Way};
-use crate::transport::{Inbox, Message, Spawner, Transport, TransportContext};
+use crate::role::Membership;
+use crate::storage::{DirectoryIdentity, LogOwner, Recovered, Storage, StorageError};
 
-pub(super) const GROUP: &str = "simulated";
-const CLUSTER: u64 = 7;
-/// Where every wall clock begins: the first moment of 2024.
+/// Wall-clock time at the start of a run: the first moment of 2024.
 const EPOCH_MS: u64 = 1_704_067_200_000;
 
-/// See the [module](self).
+/// One simulated node: see the [module](self).
 pub(super) struct Node {
     pub(super) number: usize,
     pub(super) disk: NodeDisk,
     pub(super) clock: Clock,
     pub(super) process: Option<Process>,
-    pub(super) lives: u64,
-    /// While the process is stopped nothing happens to it.
-    pub(super) asleep_until: Micros,
-    /// Its syncs take so many times as long as usual.
+    /// Number of processes that were started.
+    pub(super) starts: u64,
+    /// The process is stopped until then: nothing happens to it.
+    pub(super) paused_until: Micros,
+    /// Factor on the duration of its syncs.
     pub(super) slowness: u64,
-    /// The power failed since the last life, or a sync did: what was not synced may be gone.
+    /// The power failed since the last start, or a sync did: unsynced writes may be lost.
     pub(super) power_failed: bool,
     /// A call of the disk is going to fail, or has failed, and the node with it.
     pub(super) is_doomed: bool,
-    /// Its disk was harmed since the last life.
-    pub(super) is_harmed: bool,
-    /// A call of its disk failed in the last life: it may have been the one that notes how far the
-    /// log is durable.
-    is_unwitnessed: bool,
-    /// Its disk was lost, and what is in its place is not complete.
+    /// The disk was corrupted since the last start.
+    pub(super) is_corrupted: bool,
+    /// A call of the disk failed since the last start: it may have been the one that wrote the
+    /// durability evidence.
+    lacks_evidence: bool,
+    /// The disk was lost, and its replacement is not complete.
     pub(super) is_lost: bool,
-    /// Its disk was put back to an older copy of itself, which says this; the node does not know.
-    older: Option<DirectoryIdentity>,
-    /// What its log said of itself when the disk was backed up.
+    /// The identity of the older copy that the disk was replaced by, unknown to the node.
+    outdated: Option<DirectoryIdentity>,
+    /// The identity at the time of the backup.
     backup: Option<DirectoryIdentity>,
-    /// What its log said of itself when it was last opened.
+    /// The identity at the last opening.
     identity: Option<DirectoryIdentity>,
 }
 
-/// A node's idea of time.
+/// Clock of a node.
 pub(super) struct Clock {
-    /// How much faster than true time it runs, in millionths.
+    /// In millionths. Positive: fast.
     drift: i64,
-    /// Where the wall clock was put, in milliseconds from the epoch.
+    /// Offset of the wall clock.
     pub(super) wall_ms: i64,
 }
 
@@ -86,47 +72,11 @@ impl Clock {
     }
 }
 
-/// One process.
-pub(super) struct Process {
-    pub(super) number: u64,
-    pub(super) engine: Engine,
-    pub(super) inputs: Sender<Input>,
-    pub(super) shared: Arc<NodeShared>,
-    pub(super) inbox: Inbox,
-    syncs: Receiver<SyncJob>,
-    background_tasks: Receiver<BackgroundTask>,
-    roles: Receiver<Status>,
-    pub(super) outbox: Arc<Mutex<Vec<Message>>>,
-    pub(super) crash_point: CrashPoint,
-    acquaintances: PeerRegistry,
-    /// Directory, incarnation and nonce of each peer whose connection is open.
-    pub(super) connected: Vec<Option<(u128, u64, u64)>>,
-    /// Which peers have said that this is an older copy.
-    outlived_by: Vec<bool>,
-    /// The newest ones of each peer that was met, on any connection.
-    newest: Vec<Option<(u128, u64)>>,
-    identity: Arc<Mutex<DirectoryIdentity>>,
-    began: Micros,
-    /// When the engine is due. Turns for other moments are void.
-    pub(super) due: Micros,
-    /// It ended in the middle of a turn.
-    is_dying: bool,
-    syncing: Option<SyncJob>,
-    waiting_background_tasks: VecDeque<BackgroundTask>,
-    /// Up to which raft index the watch has seen what is shown here.
-    seen: u64,
-    seen_end: u64,
-    pub(super) role: Role,
-    /// How often it has said what it is to its group.
-    role_states: u64,
-    pub(super) fault: Option<String>,
-}
-
-/// Why a life did not begin.
+/// Why a process did not start.
 pub(super) enum NotOpen {
-    /// The fuse burnt down.
-    Died,
-    /// The disk has no room for what is written at every opening.
+    /// At its crash point.
+    Crashed,
+    /// The disk has no space for the writes of an opening.
     Full,
     Wrong(String),
 }
@@ -137,16 +87,6 @@ impl From<String> for NotOpen {
     }
 }
 
-/// How a life can end by itself.
-pub(super) enum ProcessExit {
-    /// The fuse has burnt down.
-    Crash,
-    /// It was asked to.
-    Stopped,
-    /// It must not happen.
-    Panic(String),
-}
-
 impl Node {
     pub(super) fn new(number: usize, seed: u64, config: &RunConfig) -> Node {
         Node {
@@ -154,20 +94,75 @@ impl Node {
             disk: NodeDisk::new(seed, config.segments_of(number)),
             clock: Clock { drift: config.drifts[number], wall_ms: 0 },
             process: None,
-            lives: 0,
-            asleep_until: 0,
+            starts: 0,
+            paused_until: 0,
             slowness: 1,
             power_failed: false,
             is_doomed: false,
-            is_harmed: false,
-            is_unwitnessed: false,
+            is_corrupted: false,
+            lacks_evidence: false,
             is_lost: false,
-            older: None,
+            outdated: None,
             backup: None,
             identity: None,
         }
     }
 
+    /// The owner of the log of this node.
+    pub(super) fn owner(&self, nodes: usize) -> LogOwner {
+        let membership = Membership::of_voters((1..=nodes as u64).map(NodeId::from));
+        let node = NodeId::from(self.number as u64 + 1);
+        LogOwner { group: GROUP.to_owned(), node, cluster: CLUSTER, membership }
+    }
+
+    /// Drives the engine once. Returns when it is due again.
+    pub(super) fn turn(&mut self, now: Micros) -> Result<Micros, ProcessExit> {
+        let Some(process) = &mut self.process else { return Err(ProcessExit::Stopped) };
+        let local = self.clock.local(now - process.began());
+        let wall = (EPOCH_MS + now / 1000) as i64 + self.clock.wall_ms;
+        let moment = Now { elapsed: Duration::from_micros(local), unix_ms: wall.max(0) as u64 };
+        self.disk.begin_work();
+        let turned = process.turn(moment);
+        self.disk.end_work();
+        // Nothing else happens to it meanwhile.
+        self.paused_until = self.paused_until.max(now + self.disk.time_to_read());
+        if !matches!(turned, Err(ProcessExit::Crash | ProcessExit::Panic(_))) {
+            self.is_lost &= self.outdated.is_some() || !process.engine.is_complete();
+        }
+        match turned? {
+            Duration::MAX => Ok(Micros::MAX),
+            wake => Ok(process.began() + self.clock.real(wake.as_micros() as Micros)),
+        }
+    }
+
+    /// Runs the oldest background task.
+    pub(super) fn run_background_task(&mut self) -> Result<(), ProcessExit> {
+        let task = self.process.as_mut().and_then(Process::next_background_task);
+        self.disk.begin_work();
+        let outcome = task.map_or(Ok(()), catch_exit);
+        self.disk.end_work();
+        outcome
+    }
+
+    /// The engine may have learned, in its last turn, that its log is outdated: then it has a new
+    /// directory id, and the one before is lost.
+    pub(super) fn follow_identity(&mut self, monitor: &mut Monitor) {
+        let Some(process) = &mut self.process else { return };
+        let Some(now) = process.changed_identity() else { return };
+        monitor.lost_directories.extend(self.identity.replace(now).map(|was| was.directory));
+        monitor.coverage.hit("outdated copies that were reported");
+        monitor.demand(self.outdated.take().is_some(), || {
+            format!("node {} disowns a log that is not outdated", self.number + 1)
+        });
+    }
+
+    pub(super) fn is_outdated(&self) -> bool {
+        self.outdated.is_some()
+    }
+}
+
+/// Faults of the disk.
+impl Node {
     /// The next sync fails, whoever asks for it.
     pub(super) fn doom_next_sync(&mut self) {
         self.is_doomed = true;
@@ -178,9 +173,9 @@ impl Node {
         self.is_doomed |= self.disk.fail_some_call(rng);
     }
 
-    /// Whether not all that it has promised can be read from its disk.
+    /// Whether its disk may not hold all that it has acknowledged.
     pub(super) fn is_at_risk(&self, monitor: &Monitor) -> bool {
-        self.is_harmed || self.is_lost || monitor.models[self.number].is_damaged
+        self.is_corrupted || self.is_lost || monitor.models[self.number].is_corrupt
     }
 
     /// Whether it may fail by itself.
@@ -194,10 +189,10 @@ impl Node {
     }
 
     pub(super) fn kill(&mut self) {
-        self.is_unwitnessed |= self.disk.has_failed();
-        // What tells damage from a torn write may be in the cache only, after a failed sync, and is
-        // written once more when the log is opened.
-        if self.is_harmed {
+        self.lacks_evidence |= self.disk.has_failed();
+        // After a failed sync the durability evidence may be in the page cache only, and is written
+        // again when the log is opened.
+        if self.is_corrupted {
             self.disk.kill_after_failure(false);
         } else {
             self.disk.kill();
@@ -205,152 +200,117 @@ impl Node {
         self.is_doomed = false;
     }
 
-    /// The process is gone, and a kernel stays that takes what a failed sync has lost for written.
-    pub(super) fn kill_after_failure(&mut self, is_forgetful: bool) {
-        self.disk.kill_after_failure(is_forgetful);
+    /// The process has ended after a failed sync. Unless the kernel `evicts` the lost writes, its
+    /// page cache still shows them.
+    pub(super) fn kill_after_failure(&mut self, evicts: bool) {
+        self.disk.kill_after_failure(evicts);
         (self.power_failed, self.is_doomed) = (true, false);
     }
 
-    /// Does the oldest of the chores that wait.
-    pub(super) fn do_background_task(&mut self) -> Result<(), ProcessExit> {
-        let background_task =
-            self.process.as_mut().and_then(|process| process.waiting_background_tasks.pop_front());
-        self.disk.begin_work();
-        let done = background_task.map_or(Ok(()), survive);
-        self.disk.end_work();
-        done
-    }
-
-    fn id(&self) -> NodeId {
-        NodeId::from(self.number as u64 + 1)
-    }
-
-    /// What the log of this node is made of.
-    pub(super) fn owner(&self, nodes: usize) -> LogOwner {
-        let membership = Membership::of_voters((1..=nodes as u64).map(NodeId::from));
-        LogOwner { group: GROUP.to_owned(), node: self.id(), cluster: CLUSTER, membership }
-    }
-
-    /// Changes something on the disk of a node that is down, so that its log says itself what it
-    /// has lost by that, if there is such a thing.
+    /// Corrupts the disk of a node that is down, in a way that its log reports, if there is one.
     ///
     /// # Errors
-    /// What was lost and is not said.
-    pub(super) fn corruption(
+    /// A corruption that the log must have reported, and does not.
+    pub(super) fn corrupt(
         &mut self,
         nodes: usize,
         monitor: &Monitor,
         rng: &mut Rng,
     ) -> Result<(), String> {
         let (model, owner) = (&monitor.models[self.number], self.owner(nodes));
-        let mut overlooked = None;
-        // What bears witness to a durable batch may itself be gone with the power.
-        let witnessed =
-            if self.power_failed || self.is_unwitnessed { 0 } else { model.witnessed() };
-        let is_noticed = |storage: &mut dyn Storage| match storage.open(&owner) {
+        let mut undetected = None;
+        // The evidence of a durable batch may itself be lost with the power.
+        let evident = if self.power_failed || self.lacks_evidence { 0 } else { model.evident() };
+        let is_detected = |storage: &mut dyn Storage| match storage.open(&owner) {
             Ok(recovered) if recovered.corruption.is_empty() => {
                 let last = recovered.last.raft_index;
-                if last < witnessed {
-                    overlooked.get_or_insert(format!("damage is cut off: the log ends at batch {last}, and was durable up to {witnessed}"));
+                if last < evident {
+                    undetected.get_or_insert(format!(
+                        "corruption is truncated: the log ends at batch {last}, and was durable \
+                         up to {evident}"
+                    ));
                 }
                 false
             }
             Ok(recovered) => model.is_accounted_for(&recovered, &*storage.reader()),
             Err(_) => false,
         };
-        self.is_harmed |= self.disk.corruption(rng, is_noticed);
-        overlooked.map_or(Ok(()), Err)
+        self.is_corrupted |= self.disk.corrupt(rng, is_detected);
+        undetected.map_or(Ok(()), Err)
     }
 
-    /// The disk is gone. In its place comes an empty one, or, if there is one, a backup of it that
-    /// says that it is no more than that.
+    /// The disk is lost. It is replaced by a backup, or by an empty disk, which is marked as
+    /// incomplete.
     ///
     /// # Errors
     /// If the backup cannot be opened.
-    pub(super) fn lose(
+    pub(super) fn lose_disk(
         &mut self,
         nodes: usize,
         seed: u64,
         monitor: &mut Monitor,
     ) -> Result<(), String> {
-        let is_backup = self.replace(seed, monitor);
-        monitor.coverage.saw(if is_backup {
+        let is_backup = self.replace_disk(seed, monitor);
+        monitor.coverage.hit(if is_backup {
             "disks replaced by a backup"
         } else {
             "disks replaced by an empty one"
         });
-        monitor.gone.extend(self.identity.take().map(|identity| identity.directory));
+        monitor.lost_directories.extend(self.identity.take().map(|was| was.directory));
         if is_backup {
-            self.point_incomplete(nodes)
+            self.mark_incomplete(nodes)
                 .map_err(|error| format!("a backup cannot be opened: {error}"))?;
         }
         Ok(())
     }
 
-    fn replace(&mut self, seed: u64, monitor: &mut Monitor) -> bool {
-        monitor.models[self.number].lose();
-        (self.is_lost, self.power_failed, self.is_unwitnessed) = (true, false, false);
+    fn replace_disk(&mut self, seed: u64, monitor: &mut Monitor) -> bool {
+        monitor.models[self.number].replace_disk();
+        (self.is_lost, self.power_failed, self.lacks_evidence) = (true, false, false);
         self.disk.replace(seed)
     }
 
-    fn point_incomplete(&self, nodes: usize) -> Result<(), StorageError> {
+    fn mark_incomplete(&self, nodes: usize) -> Result<(), StorageError> {
         let mut storage = self.disk.storage(&CrashPoint::new());
         storage.open(&self.owner(nodes))?;
         storage.set_complete(false)?;
         storage.begin_sync().wait()
     }
 
-    /// Keeps what the disk of a node that is down holds, for a day on which it is lost.
+    /// Takes a backup of the disk of a node that is down.
     pub(super) fn back_up(&mut self) {
         self.backup = self.identity;
         self.disk.back_up();
     }
 
-    /// What the backup says, if it is one of the directory that the node speaks from.
+    /// The identity of the backup, if it is one of the present directory.
     pub(super) fn backup(&self) -> Option<DirectoryIdentity> {
         let directory = self.identity?.directory;
         self.backup.filter(|backup| backup.directory == directory && self.disk.is_backed_up())
     }
 
-    /// Somebody copies the backup into place, and the log does not know that it is one.
-    pub(super) fn put_back(&mut self, seed: u64, monitor: &mut Monitor) {
-        self.older = self.backup.take().filter(|_| self.replace(seed, monitor));
-        monitor.coverage.saw("disks put back to an older copy");
+    /// The disk is replaced by its backup, which is not marked as incomplete.
+    pub(super) fn restore_backup(&mut self, seed: u64, monitor: &mut Monitor) {
+        self.outdated = self.backup.take().filter(|_| self.replace_disk(seed, monitor));
+        monitor.coverage.hit("disks replaced by an outdated copy");
         self.identity = None;
     }
 
-    /// Not all others can tell the node that its log is older. So whoever copied it says that.
-    pub(super) fn own_up(&mut self, nodes: usize, seed: u64, monitor: &mut Monitor) {
+    /// Marks an outdated copy as incomplete, when not all peers can detect it.
+    pub(super) fn confess_outdated(&mut self, nodes: usize, seed: u64, monitor: &mut Monitor) {
         self.identity = None;
-        monitor.gone.extend(self.older.take().map(|identity| identity.directory));
-        monitor.coverage.saw("older copies that nobody could have told");
-        // What finds no room for that is replaced.
-        if self.point_incomplete(nodes).is_err() {
-            self.replace(seed, monitor);
+        monitor.lost_directories.extend(self.outdated.take().map(|was| was.directory));
+        monitor.coverage.hit("outdated copies that peers could not detect");
+        // A disk without space for the mark is replaced.
+        if self.mark_incomplete(nodes).is_err() {
+            self.replace_disk(seed, monitor);
         }
     }
+}
 
-    /// The engine may have learned, in its last turn, that its log is older: then it speaks from
-    /// another directory, and from the one of before nobody does any more.
-    pub(super) fn follow_identity(&mut self, monitor: &mut Monitor) {
-        let Some(process) = &mut self.process else { return };
-        let now = *process.identity.lock();
-        if !process.acquaintances.introduce(now) {
-            return;
-        }
-        process.connected.fill(None);
-        monitor.gone.extend(self.identity.replace(now).map(|identity| identity.directory));
-        monitor.coverage.saw("older copies that were told so");
-        monitor.demand(self.older.take().is_some(), || {
-            format!("node {} disowns a log that is what it was", self.number + 1)
-        });
-    }
-
-    pub(super) fn is_older(&self) -> bool {
-        self.older.is_some()
-    }
-
-    /// Begins a life: opens the log, compares it with the books, and puts an engine on it.
+/// Start of a process.
+impl Node {
+    /// Opens the log, checks it against the model, and starts a process on it.
     pub(super) fn open(
         &mut self,
         now: Micros,
@@ -359,160 +319,69 @@ impl Node {
         config: &RunConfig,
         monitor: &Arc<Mutex<Monitor>>,
     ) -> Result<(), NotOpen> {
-        self.lives += 1;
-        survive(|| self.try_open(now, seed, crash_point, config, monitor)).unwrap_or_else(|end| {
-            match end {
-                ProcessExit::Crash => Err(NotOpen::Died),
-                ProcessExit::Stopped => {
-                    Err(NotOpen::Wrong("it was stopped while it was opened".to_owned()))
-                }
-                ProcessExit::Panic(text) => {
-                    Err(NotOpen::Wrong(format!("opening it panicked: {text}")))
-                }
+        self.starts += 1;
+        let start = ProcessStart {
+            node: self.number,
+            number: self.starts,
+            began: now,
+            seed,
+            crash_point,
+            config,
+            monitor,
+        };
+        let outcome = catch_exit(|| self.try_open(start));
+        outcome.unwrap_or_else(|exit| match exit {
+            ProcessExit::Crash => Err(NotOpen::Crashed),
+            ProcessExit::Stopped => {
+                Err(NotOpen::Wrong("it was stopped while it was opened".to_owned()))
             }
+            ProcessExit::Panic(text) => Err(NotOpen::Wrong(format!("opening it panicked: {text}"))),
         })
     }
 
-    fn try_open(
-        &mut self,
-        now: Micros,
-        seed: u64,
-        crash_point: CrashPoint,
-        config: &RunConfig,
-        monitor: &Arc<Mutex<Monitor>>,
-    ) -> Result<(), NotOpen> {
-        let id = self.id();
-        let addresses: Vec<(NodeId, String)> =
-            (1..=config.nodes as u64).map(|id| (NodeId::from(id), format!("host-{id}"))).collect();
+    fn try_open(&mut self, start: ProcessStart<'_>) -> Result<(), NotOpen> {
+        let (config, monitor) = (start.config, start.monitor);
         let owner = self.owner(config.nodes);
-        let sync_failed = Arc::new(AtomicBool::new(false));
-        let mut storage = CheckedStorage::new(
-            self.number,
-            self.disk.storage(&crash_point),
-            monitor.clone(),
-            crash_point.clone(),
-            sync_failed,
-            self.power_failed,
-        );
+        let (storage, recovered) = self.open_storage(&owner, &start.crash_point, monitor)?;
+        self.check_opening(&recovered, start.seed, &owner, monitor)?;
+        (self.is_corrupted, self.lacks_evidence) = (false, false);
+        self.enter_recovered(&recovered, &storage, &mut monitor.lock())?;
+        self.process = Some(Process::start(start, Box::new(storage), &recovered)?);
+        Ok(())
+    }
+
+    fn open_storage(
+        &self,
+        owner: &LogOwner,
+        crash_point: &CrashPoint,
+        monitor: &Arc<Mutex<Monitor>>,
+    ) -> Result<(CheckedStorage, Recovered), NotOpen> {
         let not_open = |error: StorageError| match error {
             error if error.is_temporary() => NotOpen::Full,
             error => NotOpen::Wrong(format!("it cannot be opened: {error}")),
         };
-        let mut recovered = storage.open(&owner).map_err(not_open)?;
-        if self.is_lost && self.older.is_none() {
-            // A process that ends in there closes nothing: to close is to write, and it would end
-            // once more.
+        let mut storage = CheckedStorage::new(
+            self.number,
+            self.disk.storage(crash_point),
+            monitor.clone(),
+            crash_point.clone(),
+            Arc::new(AtomicBool::new(false)),
+            self.power_failed,
+        );
+        let mut recovered = storage.open(owner).map_err(not_open)?;
+        if self.is_lost && self.outdated.is_none() {
+            // A process that crashes in here must not close the storage: closing writes, and would
+            // crash again.
             let mut open = ManuallyDrop::new(storage);
             let outcome = rejoin_empty(&mut *open, &mut recovered);
             storage = ManuallyDrop::into_inner(open);
             outcome.map_err(not_open)?;
         }
-        let reader = storage.reader();
-        self.judge_opening(&recovered, seed, &owner, monitor)?;
-        (self.is_harmed, self.is_unwitnessed) = (false, false);
-        if recovered.corruption.is_empty() {
-            monitor.lock().models[self.number].reopen(&recovered, &*reader, self.power_failed)?;
-            self.power_failed = false;
-        } else {
-            let mut monitor = monitor.lock();
-            monitor.models[self.number].open_damaged(recovered.base.point);
-            monitor.coverage.saw("damaged logs opened");
-            monitor.note(&[12, id.get()], || {
-                format!("node {id}: its log is damaged: {:?}", recovered.corruption)
-            });
-        }
-        {
-            let mut monitor = monitor.lock();
-            monitor.recovered_vote(self.number, recovered.hard_state);
-            let (process, last, term) =
-                (self.lives, recovered.last.raft_index, recovered.hard_state.term);
-            monitor.note(&[1, id.get(), process, last, term], || {
-                format!("node {id}: life {process} begins, term {term}, log up to batch {last}")
-            });
-        }
-        let (inputs, engine_inputs) = unbounded();
-        let limits = Limits {
-            entry: config.entry_bytes,
-            batch: 2 * config.entry_bytes,
-            window: config.window_of(self.number),
-        };
-        let doorbell = inputs.clone();
-        let sequencer = Sequencer::new(limits, move || drop(doorbell.send(Input::Appends)));
-        let shared = NodeShared::new(GROUP, id, &addresses, "", sequencer, &recovered, reader)
-            .map_err(|error| error.to_string())?;
-        let shared = Arc::new(shared);
-        let inbox = inbox(shared.clone(), inputs.clone());
-        let spawner = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
-        let context = TransportContext {
-            cluster: CLUSTER,
-            identity: recovered.identity,
-            known: recovered.peers.clone(),
-            ..TransportContext::new(id, GROUP, addresses.clone(), inbox.clone(), spawner)
-        };
-        let acquaintances = PeerRegistry::new(&context, self.lives);
-        let (outbox, identity) =
-            (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(recovered.identity)));
-        let mut wire = SimTransport {
-            node: self.number,
-            outbox: outbox.clone(),
-            monitor: monitor.clone(),
-            crash_point: crash_point.clone(),
-            stopped: false,
-            identity: identity.clone(),
-        };
-        wire.start(context).map_err(|error| error.to_string())?;
-        let (sync_jobs, syncs) = unbounded();
-        let (background_task_jobs, background_tasks) = unbounded();
-        let (role_changes, roles) = unbounded();
-        let backstage = WorkSenders {
-            syncs: sync_jobs,
-            background_tasks: background_task_jobs,
-            roles: role_changes,
-        };
-        let settings = engine_settings(id, seed, config, addresses);
-        let engine = Engine::new(
-            settings,
-            engine_inputs,
-            shared.clone(),
-            backstage,
-            &recovered,
-            Box::new(storage),
-            Box::new(wire),
-        )
-        .map_err(|error| error.to_string())?;
-        self.process = Some(Process {
-            number: self.lives,
-            engine,
-            inputs,
-            inbox,
-            syncs,
-            background_tasks,
-            roles,
-            outbox,
-            crash_point,
-            acquaintances,
-            connected: vec![None; config.nodes],
-            outlived_by: vec![false; config.nodes],
-            newest: vec![None; config.nodes],
-            identity,
-            began: now,
-            due: now,
-            is_dying: false,
-            syncing: None,
-            waiting_background_tasks: VecDeque::new(),
-            seen: 0,
-            seen_end: u64::MAX,
-            role: Role::Follower,
-            role_states: 0,
-            fault: None,
-            shared,
-        });
-        Ok(())
+        Ok((storage, recovered))
     }
 
-    /// Compares what a log says of itself at its opening with what it said before, and with what is
-    /// on the disk.
-    fn judge_opening(
+    /// Checks the identity and the corruption that a log reports at its opening.
+    fn check_opening(
         &mut self,
         recovered: &Recovered,
         seed: u64,
@@ -524,247 +393,49 @@ impl Node {
             && (identity.directory != before.directory
                 || identity.incarnation <= before.incarnation)
         {
-            return Err(format!("{before:?} came back as {identity:?}"));
+            return Err(format!("{before:?} was recovered as {identity:?}"));
         }
-        let is_whole = recovered.corruption.is_empty();
-        if !is_whole && !self.is_harmed && !monitor.lock().models[self.number].is_damaged {
+        let is_intact = recovered.corruption.is_empty();
+        if !is_intact && !self.is_corrupted && !monitor.lock().models[self.number].is_corrupt {
             return Err(format!(
-                "nobody has harmed its log, which says that it is damaged: {:?}",
+                "its log reports corruption, and its disk was not corrupted: {:?}",
                 recovered.corruption
             ));
         }
-        // What is shown to Raft as durable must be. Looking costs another opening, so not every one
-        // is looked at.
-        if is_whole && seed.is_multiple_of(8) && !self.disk.would_have(&recovered.last, owner, true)
+        // The log given to Raft as durable must be so. To check this takes another opening, so one
+        // in eight is checked.
+        if is_intact
+            && seed.is_multiple_of(8)
+            && !self.disk.would_hold(&recovered.last, owner, true)
         {
             return Err(format!("its log ends with {:?}, which is not durable", recovered.last));
         }
         Ok(())
     }
 
-    /// Drives the engine once. Says when it is due again, or how it ended.
-    pub(super) fn turn(&mut self, now: Micros) -> Result<Micros, ProcessExit> {
-        let Some(process) = &mut self.process else { return Err(ProcessExit::Stopped) };
-        let local = self.clock.local(now - process.began);
-        let wall = (EPOCH_MS + now / 1000) as i64 + self.clock.wall_ms;
-        let moment = Now { elapsed: Duration::from_micros(local), unix_ms: wall.max(0) as u64 };
-        let engine = &mut process.engine;
-        self.disk.begin_work();
-        let turned = survive(|| engine.turn(moment));
-        self.disk.end_work();
-        // Nothing else happens to it meanwhile.
-        self.asleep_until = self.asleep_until.max(now + self.disk.time_to_read());
-        if let Err(end) = turned {
-            process.is_dying = true;
-            return Err(end);
-        }
-        self.is_lost &= self.older.is_some() || !process.engine.is_complete();
-        if process.engine.is_stopped() {
-            return Err(ProcessExit::Stopped);
-        }
-        let wake = process.engine.wake_at();
-        if wake == Duration::MAX {
-            return Ok(Micros::MAX);
-        }
-        Ok(process.began + self.clock.real(wake.as_micros() as Micros))
-    }
-}
-
-impl Process {
-    pub(super) fn hello_to(&self, peer: usize) -> Hello {
-        let hello = self.acquaintances.hello_to(NodeId::from(peer as u64 + 1));
-        Hello { identity: *self.identity.lock(), ..hello }
-    }
-
-    pub(super) fn command(&self, command: Command) {
-        let _ = self.inputs.send(Input::Command(command));
-    }
-
-    pub(super) fn is_connected(&self, from: usize, hello: &Hello) -> bool {
-        self.connected.get(from) == Some(&Some(life_of(hello)))
-    }
-
-    /// Whether what comes on a connection that opened with this hello is taken; the connection is
-    /// opened if it was not.
-    pub(super) fn meet(&mut self, from: usize, hello: &Hello) -> Result<(), String> {
-        if self.is_connected(from, hello) {
-            return Ok(());
-        }
-        // What the network makes up comes from anywhere.
-        let way = if from < self.connected.len() { Way::Out } else { Way::In };
-        self.acquaintances.admit(hello, way).map_err(|stranger| format!("{stranger:?}"))?;
-        if let Some(connected) = self.connected.get_mut(from) {
-            *connected = Some(life_of(hello));
-        }
-        self.inbox.peer_identified(hello.from, hello.identity.directory);
-        Ok(())
-    }
-
-    /// Whether a message that is taken comes from an earlier life of its sender than one that was
-    /// taken before.
-    pub(super) fn is_outlived(
+    fn enter_recovered(
         &mut self,
-        from: usize,
-        hello: &Hello,
-        gone: &BTreeSet<u128>,
-    ) -> bool {
-        let (directory, incarnation, _) = life_of(hello);
-        match self.newest[from].replace((directory, incarnation)) {
-            Some((before, newest)) if before == directory => incarnation < newest,
-            Some((before, _)) => gone.contains(&directory) && !gone.contains(&before),
-            None => false,
+        recovered: &Recovered,
+        storage: &CheckedStorage,
+        monitor: &mut Monitor,
+    ) -> Result<(), String> {
+        let (node, process) = (self.number as u64 + 1, self.starts);
+        let model = &mut monitor.models[self.number];
+        if recovered.corruption.is_empty() {
+            model.reopen(recovered, &*storage.reader(), self.power_failed)?;
+            self.power_failed = false;
+        } else {
+            model.open_corrupt(recovered.base.point);
+            monitor.coverage.hit("corrupt logs opened");
+            monitor.note(&[12, node], || {
+                format!("node {node}: its log is corrupt: {:?}", recovered.corruption)
+            });
         }
-    }
-
-    /// Whether this life has met a later opening of the directory that was `backup` once.
-    pub(super) fn knows_later(&self, peer: usize, backup: &DirectoryIdentity) -> bool {
-        let newest = self.newest[peer];
-        newest.is_some_and(|(directory, newest)| {
-            directory == backup.directory && newest > backup.incarnation
-        })
-    }
-
-    /// Whether this life has met the directory that `hello` comes from, in an opening of the same
-    /// count or a later one.
-    pub(super) fn knows_better(&self, from: usize, hello: &Hello) -> bool {
-        let (directory, incarnation, _) = life_of(hello);
-        self.knows_later(
-            from,
-            &DirectoryIdentity {
-                directory,
-                incarnation: incarnation.saturating_sub(1),
-                complete: true,
-            },
-        )
-    }
-
-    /// What becomes of a connection on which this life says `hello`, as far as that is asked.
-    pub(super) fn judge(&self, hello: &Hello) -> Result<(), HandshakeRejection> {
-        self.acquaintances.check(hello, Way::Out)
-    }
-
-    /// A peer refuses this life, for it has met a later one. It is told so once.
-    pub(super) fn be_outlived(&mut self, by: usize) {
-        if !std::mem::replace(&mut self.outlived_by[by], true) {
-            self.inbox.directory_outdated(NodeId::from(by as u64 + 1));
-        }
-    }
-
-    /// Takes the syncs that wait, if none is under way: the newest covers the others.
-    pub(super) fn begin_sync(&mut self) -> bool {
-        if self.syncing.is_some() {
-            return false;
-        }
-        let jobs = self.syncs.try_iter();
-        self.syncing = jobs
-            .reduce(|older, newer| SyncJob { number: older.number.with(newer.number), ..newer });
-        self.syncing.is_some()
-    }
-
-    /// The sync under way ends now.
-    pub(super) fn end_sync(&mut self) -> Result<(), ProcessExit> {
-        if let Some(job) = self.syncing.take() {
-            let outcome = survive(|| job.pending.wait())?;
-            let _ = self.inputs.send(Input::Synced(job.number, outcome));
-        }
+        monitor.check_recovered_vote(self.number, recovered.hard_state);
+        let (last, term) = (recovered.last.raft_index, recovered.hard_state.term);
+        monitor.note(&[1, node, process, last, term], || {
+            format!("node {node}: process {process} starts, term {term}, log up to batch {last}")
+        });
         Ok(())
     }
-
-    /// Takes the chores that were handed out. Returns how many are new.
-    pub(super) fn take_background_tasks(&mut self) -> usize {
-        let before = self.waiting_background_tasks.len();
-        self.waiting_background_tasks.extend(self.background_tasks.try_iter());
-        self.waiting_background_tasks.len() - before
-    }
-
-    pub(super) fn background_tasks_waiting(&self) -> usize {
-        self.waiting_background_tasks.len()
-    }
-
-    /// Looks at what the node shows and says after a turn.
-    pub(super) fn look(&mut self, node: usize, monitor: &mut Monitor) {
-        let (end, commit) = (self.shared.watermark.end(), self.engine.commit());
-        // What a damaged node shows is looked at when it is whole again. What it gives to hosts is
-        // looked at there.
-        if (end, commit) != (self.seen_end, self.seen) && !monitor.models[node].is_damaged {
-            self.seen =
-                monitor.show(node, &*self.shared.reader, end, commit, self.seen, self.is_dying);
-            self.seen_end = end;
-            monitor
-                .note(&[2, node as u64, end], || format!("node {}: shows {end} entries", node + 1));
-        }
-        for status in self.roles.try_iter() {
-            let (role, term) = (status.role, status.term);
-            monitor.note(&[3, node as u64, role as u64, term], || {
-                format!("node {}: {role} in term {term}, leader {:?}", node + 1, status.leader)
-            });
-            if role == Role::Leader {
-                monitor.coverage.saw("leaders announced");
-                monitor.announce_leader(node, term, status.committed.end);
-            }
-            self.role = role;
-            self.role_states += 1;
-            self.fault = status.fault;
-        }
-        if self.shared.status.read(|status| status.full.is_some()) {
-            monitor.coverage.saw("turns spent stepped back from a full disk");
-        }
-        for refusal in self.engine.refusals.drain(..) {
-            monitor.coverage.saw(&format!("refused: {refusal}"));
-        }
-    }
-
-    /// How often it has said what it is to its group. `None` if it died before it could.
-    pub(super) fn role_states(&self) -> Option<u64> {
-        Some(self.role_states).filter(|_| !self.is_dying)
-    }
-}
-
-/// Which opening of which directory speaks.
-fn life_of(hello: &Hello) -> (u128, u64, u64) {
-    (hello.identity.directory, hello.identity.incarnation, hello.nonce)
-}
-
-fn engine_settings(
-    node: NodeId,
-    seed: u64,
-    config: &RunConfig,
-    addresses: Vec<(NodeId, String)>,
-) -> EngineSettings {
-    let tick = config.heartbeat / 2;
-    EngineSettings {
-        replica: replica::Settings {
-            group: GROUP.to_owned(),
-            node,
-            election_ticks: config.election.div_ceil(tick) as usize,
-            heartbeat_ticks: 2,
-            message_bytes: config.message_bytes,
-            counts_unsynced: config.flush_interval.is_some(),
-            catch_up_bytes: config.catch_up_bytes,
-            seed,
-        },
-        tick: Duration::from_micros(tick),
-        flush_interval: config.flush_interval.map(Duration::from_micros),
-        append_timeout: Duration::from_micros(config.append_timeout),
-        addresses,
-    }
-}
-
-/// Does what may burn a fuse down.
-fn survive<T>(act: impl FnOnce() -> T) -> Result<T, ProcessExit> {
-    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
-        if CrashPoint::ended(&*panic) {
-            ProcessExit::Crash
-        } else {
-            ProcessExit::Panic(text_of(&*panic))
-        }
-    })
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without text").to_owned()
 }

@@ -1,14 +1,12 @@
-//! What a node's log is kept on, from one life to the next: a simulated disk, on which a process
-//! may die between any two calls.
+//! Disk of a node. It outlives the processes of the node, which may crash between any two calls.
 
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::checked::CrashPoint;
-use super::config::MS;
-use super::event_queue::Micros;
+use super::crash_point::CrashPoint;
 use super::rng::Rng;
+use super::time::{MS, Micros};
 use crate::storage::segmented::DiskLog;
 use crate::storage::segmented::fs::{Disk, DiskFile};
 use crate::storage::segmented::testing::simulated_disk::{
@@ -17,19 +15,19 @@ use crate::storage::segmented::testing::simulated_disk::{
 };
 use crate::storage::{LogOwner, LogPoint, SegmentOptions, Storage, StorageError};
 
-/// See the [module](self).
+/// Disk of a node: see the [module](self).
 pub(super) struct NodeDisk {
     disk: SimulatedDisk,
     options: SegmentOptions,
-    /// Others have taken all the room there is.
+    /// Other users of the file system have taken all free space.
     is_full: bool,
-    /// What the disk held at some earlier time.
+    /// A copy of an earlier state of the disk.
     backup: Option<DiskImage>,
-    /// Others in its process have taken all descriptors.
-    pub(super) is_poor: bool,
-    /// How many bytes it reads in a millisecond. `None`: as many as are wanted.
+    /// Other parts of its process have taken all file descriptors.
+    pub(super) lacks_descriptors: bool,
+    /// Bytes that it reads in a millisecond. `None`: reads take no time.
     pub(super) read_rate: Option<u64>,
-    /// The most that was read in one turn of an engine, in bytes.
+    /// The most bytes read in one turn of an engine.
     pub(super) most_read: u64,
 }
 
@@ -40,23 +38,23 @@ impl NodeDisk {
             options,
             is_full: false,
             backup: None,
-            is_poor: false,
+            lacks_descriptors: false,
             read_rate: None,
             most_read: 0,
         }
     }
 
-    /// Keeps what a closed disk holds, for a day on which it is lost.
+    /// Takes a backup of a disk that is not in use.
     pub(super) fn back_up(&mut self) {
         self.backup = Some(self.disk.image());
     }
 
-    /// Whether there is a backup.
     pub(super) fn is_backed_up(&self) -> bool {
         self.backup.is_some()
     }
 
-    /// Another disk, with the backup on it, if there is one. Whether there is.
+    /// Replaces the disk by one with its backup, or by an empty one. Returns whether there was a
+    /// backup.
     pub(super) fn replace(&mut self, seed: u64) -> bool {
         let backup = self.backup.take();
         let is_backup = backup.is_some();
@@ -66,26 +64,25 @@ impl NodeDisk {
         is_backup
     }
 
-    /// What the process does now it does without descriptors, if they are taken. Whoever only looks
-    /// at it has some.
+    /// The process begins to use the disk: from here on it may lack descriptors. Checks of the
+    /// simulation never do.
     pub(super) fn begin_work(&self) {
         self.disk.take_bytes_read();
-        self.disk.set_poor(self.is_poor);
-    }
-
-    /// How long it took to read what was read since the work began. Whoever does the work waits for
-    /// it.
-    pub(super) fn time_to_read(&mut self) -> Micros {
-        let bytes = self.disk.take_bytes_read();
-        self.most_read = self.most_read.max(bytes);
-        self.read_rate.map_or(0, |rate| bytes * MS / rate)
+        self.disk.set_poor(self.lacks_descriptors);
     }
 
     pub(super) fn end_work(&self) {
         self.disk.set_poor(false);
     }
 
-    /// A storage on it, for the next life.
+    /// The time of the reads since the work began. The process waits for them.
+    pub(super) fn time_to_read(&mut self) -> Micros {
+        let bytes = self.disk.take_bytes_read();
+        self.most_read = self.most_read.max(bytes);
+        self.read_rate.map_or(0, |rate| bytes * MS / rate)
+    }
+
+    /// A storage on this disk, for the next process.
     pub(super) fn storage(&self, crash_point: &CrashPoint) -> Box<dyn Storage> {
         Box::new(DiskLog::on(
             CrashableDisk { disk: self.disk.clone(), crash_point: crash_point.clone() },
@@ -93,27 +90,26 @@ impl NodeDisk {
         ))
     }
 
-    /// Whether a log that is opened on what would be left, if the power failed now (or only the
-    /// process died), has the batch of this mark, or begins behind it.
-    pub(super) fn would_have(&self, point: &LogPoint, owner: &LogOwner, power_cut: bool) -> bool {
+    /// Whether a log opened after a power cut now (or only a crash of the process) would hold the
+    /// batch of this log point, or begin after it.
+    pub(super) fn would_hold(&self, point: &LogPoint, owner: &LogOwner, power_cut: bool) -> bool {
         let mut log = DiskLog::on(self.disk.as_found_after(power_cut), self.options);
         let Ok(recovered) = log.open(owner) else { return false };
         recovered.base.point.raft_index > point.raft_index
             || matches!(log.reader().point(point.raft_index), Ok(Some(found)) if found == *point)
     }
 
-    /// The process is gone, and the cache of its kernel is still there: at least what is in it and
-    /// not on the disk.
+    /// The process has ended. The unsynced writes are still in the page cache; the rest of the
+    /// cache is dropped.
     pub(super) fn kill(&mut self) {
         self.disk = self.disk.kill();
         self.disk.evict();
     }
 
-    /// As `kill`, after a sync has failed. The cache still shows what was lost, unless the kernel
-    /// `is_forgetful`.
-    pub(super) fn kill_after_failure(&mut self, is_forgetful: bool) {
+    /// As `kill`, after a failed sync. The cache still shows the lost writes, unless `evicts`.
+    pub(super) fn kill_after_failure(&mut self, evicts: bool) {
         self.disk = self.disk.kill();
-        if is_forgetful {
+        if evicts {
             self.disk.evict();
         }
     }
@@ -123,9 +119,9 @@ impl NodeDisk {
         !self.disk.is_read_only()
     }
 
-    /// As on a file system that never writes in place: some writes find no room where there was
-    /// some before.
-    pub(super) fn refuse_writes(&self, rng: &mut Rng) {
+    /// Some writes find the disk full, even of allocated bytes, as on a file system that never
+    /// writes in place.
+    pub(super) fn reject_writes(&self, rng: &mut Rng) {
         let then = CallFailure::Error(io::ErrorKind::StorageFull);
         self.disk.plan(CallFault {
             on: CallKind::Write,
@@ -135,18 +131,18 @@ impl NodeDisk {
         });
     }
 
-    /// What was not synced may be gone, and sometimes is gone for certain.
+    /// Unsynced writes may be lost. If `is_thorough`, all of them are.
     pub(super) fn cut_power(&mut self, is_thorough: bool) {
         self.disk = if is_thorough { self.disk.crash_keeping_nothing() } else { self.disk.crash() };
         self.set_full(self.is_full);
     }
 
-    /// Flips a bit or empties a sector of a segment, if `is_noticed` by whoever opens a log on it.
-    /// Whether that came about.
-    pub(super) fn corruption(
+    /// Flips a bit or scrambles a sector of a segment, if `is_detected` when a log is opened on a
+    /// copy. Returns whether it did.
+    pub(super) fn corrupt(
         &mut self,
         rng: &mut Rng,
-        mut is_noticed: impl FnMut(&mut dyn Storage) -> bool,
+        mut is_detected: impl FnMut(&mut dyn Storage) -> bool,
     ) -> bool {
         let Ok(mut names) = self.disk.list() else { return false };
         names.retain(|name| name.ends_with(".seg"));
@@ -164,22 +160,22 @@ impl NodeDisk {
                 }
                 _ => vec![rng.below(self.disk.bytes_of(&name).max(1)) * 8 + rng.below(8)],
             };
-            let corruption = |disk: &SimulatedDisk| {
+            let flip = |disk: &SimulatedDisk| {
                 bits.iter()
                     .filter(|bit| **bit / 8 < disk.bytes_of(&name))
                     .for_each(|bit| disk.flip(&name, *bit))
             };
             let copy = SimulatedDisk::with(self.disk.image(), rng.next());
-            corruption(&copy);
-            if is_noticed(&mut DiskLog::on(copy, self.options)) {
-                corruption(&self.disk);
+            flip(&copy);
+            if is_detected(&mut DiskLog::on(copy, self.options)) {
+                flip(&self.disk);
                 return true;
             }
         }
         false
     }
 
-    /// Where these bytes are in a segment.
+    /// Where a segment holds these bytes.
     pub(super) fn find(&self, wanted: &[u8]) -> Option<(String, u64)> {
         let names = self.disk.list().ok()?.into_iter().filter(|name| name.ends_with(".seg"));
         names.into_iter().find_map(|name| {
@@ -203,7 +199,7 @@ impl NodeDisk {
         });
     }
 
-    /// One of the next calls of some kind fails (true), or does half of what it was asked for.
+    /// One of the next calls of some kind fails, or writes only a part. Returns whether it fails.
     pub(super) fn fail_some_call(&self, rng: &mut Rng) -> bool {
         let on = *rng.pick(&[
             CallKind::Write,
@@ -228,12 +224,12 @@ impl NodeDisk {
         !matches!(then, CallFailure::Short)
     }
 
-    /// How many segments were made ready in this life.
-    pub(super) fn segments_made(&self) -> u64 {
+    /// Number of segments that were begun since the last crash.
+    pub(super) fn segments_begun(&self) -> u64 {
         self.disk.count(CallKind::Rename)
     }
 
-    /// Whether a call has failed that was to fail.
+    /// Whether a planned failure has happened.
     pub(super) fn has_failed(&self) -> bool {
         self.disk.has_failed()
     }
@@ -247,7 +243,7 @@ impl NodeDisk {
     }
 }
 
-/// A simulated disk in the hands of a process that may die at any call.
+/// Disk of a process that may crash at any call.
 #[derive(Debug)]
 struct CrashableDisk {
     disk: SimulatedDisk,
@@ -255,7 +251,7 @@ struct CrashableDisk {
 }
 
 impl Disk for CrashableDisk {
-    type File = MortalFile;
+    type File = CrashableFile;
     type Lock = SimulatedLock;
 
     fn attach(&self, may_make: bool) -> Result<(), StorageError> {
@@ -270,7 +266,7 @@ impl Disk for CrashableDisk {
         self.disk.lock()
     }
 
-    fn lock_file(&self, _lock: &mut SimulatedLock, _file: &Arc<MortalFile>) -> io::Result<bool> {
+    fn lock_file(&self, _lock: &mut SimulatedLock, _file: &Arc<CrashableFile>) -> io::Result<bool> {
         Ok(true)
     }
 
@@ -278,31 +274,31 @@ impl Disk for CrashableDisk {
         self.disk.list()
     }
 
-    fn create(&self, name: &str) -> io::Result<MortalFile> {
-        self.crash_point.burn();
-        Ok(MortalFile { file: self.disk.create(name)?, crash_point: self.crash_point.clone() })
+    fn create(&self, name: &str) -> io::Result<CrashableFile> {
+        self.crash_point.count_down();
+        Ok(CrashableFile { file: self.disk.create(name)?, crash_point: self.crash_point.clone() })
     }
 
-    fn open(&self, name: &str) -> io::Result<MortalFile> {
-        Ok(MortalFile { file: self.disk.open(name)?, crash_point: self.crash_point.clone() })
+    fn open(&self, name: &str) -> io::Result<CrashableFile> {
+        Ok(CrashableFile { file: self.disk.open(name)?, crash_point: self.crash_point.clone() })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         self.disk.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         self.disk.remove(name)
     }
 
-    fn holds(&self, name: &str, file: &MortalFile) -> io::Result<bool> {
+    fn holds(&self, name: &str, file: &CrashableFile) -> io::Result<bool> {
         self.disk.holds(name, &file.file)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         self.disk.sync_dir()
     }
 
@@ -311,12 +307,12 @@ impl Disk for CrashableDisk {
     }
 }
 
-struct MortalFile {
+struct CrashableFile {
     file: SimulatedFile,
     crash_point: CrashPoint,
 }
 
-impl DiskFile for MortalFile {
+impl DiskFile for CrashableFile {
     type Map = SimulatedMap;
 
     fn size(&self) -> io::Result<u64> {
@@ -328,17 +324,17 @@ impl DiskFile for MortalFile {
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         self.file.write_at(parts, offset)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         self.file.allocate(bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.crash_point.burn();
+        self.crash_point.count_down();
         self.file.sync_data()
     }
 

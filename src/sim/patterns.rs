@@ -1,20 +1,20 @@
-//! Every way to damage three entries on three replicas: 512 patterns, each on the real engines and
-//! storages, watched like any other run.
+//! Corruption patterns: all 512 ways to corrupt three entries on three replicas, each on the real
+//! engines and storages, and monitored like any other run.
 //!
-//! Three nodes agree on three entries, each in a batch of its own. They end, the copies that the
-//! pattern names are damaged, and the nodes come back. Then nothing acknowledged may be lost,
-//! nothing wrong shown, and no damaged node may take part: that is the watch's business. If every
-//! entry has an intact copy, all nodes must be whole again and the group must work.
+//! Three nodes agree on three entries, each in a batch of its own. The nodes stop, the copies that
+//! the pattern names are corrupted, and the nodes restart. Then no acknowledged entry may be lost,
+//! no wrong one shown, and no node with a corrupt log may take part: the monitor checks this. If
+//! every entry has an intact copy, all nodes must be repaired and the group must work.
 
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use super::config::{MS, RunConfig};
-use super::event_queue::Micros;
+use super::config::RunConfig;
 use super::monitor::offer_bytes;
 use super::node::Node;
 use super::rng::Rng;
 use super::storage_model::StorageModel;
+use super::time::{MS, Micros};
 use crate::engine::Command;
 use crate::fork::Home;
 use crate::future::AppendFuture;
@@ -23,60 +23,60 @@ use crate::storage::SegmentOptions;
 
 const ENTRIES: u64 = 3;
 const PAYLOAD_BYTES: usize = 40;
-/// What fills a segment of the smallest size.
+/// Number of further entries that fill a segment of the smallest size.
 const SEALING_ENTRIES: u64 = 4;
 const SEALING_BYTES: usize = 4000;
-/// The header of a record, and the fixed part of its batch, lie in front of the payload.
+/// Bytes before the payload: the header of the record, and the fixed part of its batch.
 const HEADER_BEFORE: u64 = 32 + 96;
 
-/// What is changed of a copy.
+/// The part of a copy that is corrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CorruptionKind {
-    /// A bit of the payload: the record still says which it is.
+    /// A bit of the payload: the record can still be identified.
     Payload,
-    /// A bit of the header: the record cannot be found any more.
+    /// A bit of the header: the record can no longer be found.
     Record,
 }
 
-/// How the nodes end before they are damaged.
+/// How the nodes stop before the corruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopKind {
     /// They are shut down.
     Stopped,
-    /// They are killed as soon as all have the last entry: nobody has written down yet that it is
+    /// They are killed as soon as all have the last entry: no node has saved yet that it is
     /// committed.
     Killed,
-    /// All lose their power at once, with everything that was not synced. One more entry follows,
-    /// which says that the third was durable.
+    /// All lose power at once, and all unsynced writes. One more entry follows, as evidence that
+    /// the third was durable.
     PowerCut,
-    /// They are shut down after more entries, so that the three are in sealed segments. They read
-    /// everything when they are opened again.
+    /// They are shut down after more entries, so that the three are in sealed segments. At the next
+    /// opening they verify the whole log.
     Sealed,
 }
 
-/// Which copies are damaged, and how.
+/// The corrupted copies, and how they are corrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern {
     /// Bit 3n + e: the copy of entry e on node n, both counted from 0. Below 512.
     pub copies: u16,
-    /// What is changed of each.
+    /// The corrupted part of each.
     pub corruption: CorruptionKind,
-    /// How the nodes ended before.
-    pub ending: StopKind,
+    /// How the nodes stop before.
+    pub stop: StopKind,
 }
 
-/// What came of a pattern.
+/// Result of a pattern.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PatternReport {
-    /// The first thing that must not be. `None` if everything was as it must be.
+    /// The first violation.
     pub violation: Option<String>,
-    /// Every node was whole again, all showed the same, and the group took one more entry.
-    pub is_whole: bool,
-    /// What each node says that it waits for.
-    pub accounts: Vec<Option<String>>,
+    /// Every node was repaired, all showed the same entries, and the group accepted one more.
+    pub is_repaired: bool,
+    /// The `repair` of the status of each node.
+    pub repairs: Vec<Option<String>>,
 }
 
 impl Pattern {
@@ -84,37 +84,37 @@ impl Pattern {
         self.copies >> (3 * node as u64 + entry) & 1 == 1
     }
 
-    /// Whether every entry has an intact copy somewhere.
-    pub fn is_mendable(&self) -> bool {
+    /// Whether every entry has an intact copy.
+    pub fn is_repairable(&self) -> bool {
         (0..ENTRIES).all(|entry| (0..3).any(|node| !self.is_hit(node, entry)))
     }
 }
 
-/// Plays a pattern.
+/// Runs a pattern.
 ///
 /// # Errors
-/// If the group did not come so far that it could be damaged.
+/// If the group did not agree on the entries in time.
 pub fn run_pattern(pattern: Pattern) -> Result<PatternReport, String> {
-    stage(u64::from(pattern.copies), pattern.ending, |world| {
+    stage(u64::from(pattern.copies), pattern.stop, |cluster| {
         for node in 0..3 {
             for entry in (0..ENTRIES).filter(|entry| pattern.is_hit(node, *entry)) {
-                world.nodes[node].hit(entry, pattern.corruption)?;
+                cluster.nodes[node].corrupt_entry(entry, pattern.corruption)?;
             }
         }
         Ok(())
     })
 }
 
-/// Plays the loss of whole disks at once: bit n says that of node n, counted from 0. Each is
-/// replaced by an empty one, which its node marks as not complete.
+/// Runs the loss of several disks at once: bit n stands for the disk of node n, counted from 0.
+/// Each is replaced by an empty disk, which its node marks as incomplete.
 ///
 /// # Errors
-/// If the group did not come so far that a disk could be lost.
-pub fn play_lost(disks: u8, ending: StopKind) -> Result<PatternReport, String> {
-    stage(u64::from(disks), ending, |world| {
+/// If the group did not agree on the entries in time.
+pub fn run_disk_loss(disks: u8, stop: StopKind) -> Result<PatternReport, String> {
+    stage(u64::from(disks), stop, |cluster| {
         for node in (0..3).filter(|node| disks >> node & 1 == 1) {
-            let (monitor, nodes) = (world.monitor.clone(), world.config.nodes);
-            world.nodes[node].lose(nodes, 77 + node as u64, &mut monitor.lock())?;
+            let (monitor, nodes) = (cluster.monitor.clone(), cluster.config.nodes);
+            cluster.nodes[node].lose_disk(nodes, 77 + node as u64, &mut monitor.lock())?;
         }
         Ok(())
     })
@@ -122,95 +122,94 @@ pub fn play_lost(disks: u8, ending: StopKind) -> Result<PatternReport, String> {
 
 fn stage(
     seed: u64,
-    ending: StopKind,
-    corruption: impl FnOnce(&mut Cluster) -> Result<(), String>,
+    stop: StopKind,
+    corrupt: impl FnOnce(&mut Cluster) -> Result<(), String>,
 ) -> Result<PatternReport, String> {
     let mut rng = Rng::new(seed);
     let config = RunConfig::calm(&mut rng);
     let election = config.election;
-    let mut world = Cluster::of(config, rng, None);
-    (0..3).for_each(|node| world.open(node));
-    world.pass(20 * election, |world| world.leader().is_some())?;
-    let entries = match ending {
+    let mut cluster = Cluster::of(config, rng, None);
+    (0..3).for_each(|node| cluster.open(node));
+    cluster.pass(20 * election, |cluster| cluster.leader().is_some())?;
+    let entries = match stop {
         StopKind::Stopped | StopKind::Killed => ENTRIES,
         StopKind::PowerCut => ENTRIES + 1,
         StopKind::Sealed => ENTRIES + SEALING_ENTRIES,
     };
     for entry in 0..entries {
-        world.append_one(
+        cluster.append_one(
             if entry < ENTRIES { PAYLOAD_BYTES } else { SEALING_BYTES },
             20 * election,
         )?;
-        // A copy that was not durable, or of which nothing says that it was, is torn and not
-        // damaged.
-        world.pass(20 * election, Cluster::has_settled)?;
+        // A copy without durability evidence counts as torn, and not as corrupt.
+        cluster.pass(20 * election, Cluster::is_synced)?;
     }
-    world.end_all(ending, election);
-    corruption(&mut world)?;
-    (0..3).for_each(|node| world.open(node));
-    let is_whole = world.pass(60 * election, Cluster::is_whole).is_ok()
-        && world.append_one(PAYLOAD_BYTES, 20 * election).is_ok();
-    let accounts = world
+    cluster.stop_all(stop, election);
+    corrupt(&mut cluster)?;
+    (0..3).for_each(|node| cluster.open(node));
+    let is_repaired = cluster.pass(60 * election, Cluster::is_repaired).is_ok()
+        && cluster.append_one(PAYLOAD_BYTES, 20 * election).is_ok();
+    let repairs = cluster
         .nodes
         .iter()
         .map(|node| node.process.as_ref().and_then(|process| process.shared.status().repair))
         .collect();
-    let violation = world.watch().violation().cloned();
-    Ok(PatternReport { violation, is_whole, accounts })
+    let violation = cluster.monitor().violation().cloned();
+    Ok(PatternReport { violation, is_repaired, repairs })
 }
 
 impl Cluster {
+    /// Runs until `enough`.
     pub(super) fn pass(
         &mut self,
         within: Micros,
         enough: impl Fn(&Cluster) -> bool,
     ) -> Result<(), String> {
         let end = self.queue.now + within;
-        if self.go_on_until(end, enough) {
+        if self.run_until(end, enough) {
             Ok(())
         } else {
-            Err(self.watch().violation().cloned().unwrap_or("it took too long".to_owned()))
+            Err(self.monitor().violation().cloned().unwrap_or("it took too long".to_owned()))
         }
     }
 
     /// Appends an entry and waits for it to be acknowledged.
     pub(super) fn append_one(&mut self, bytes: usize, within: Micros) -> Result<(), String> {
-        let leader = self.leader().ok_or("nobody leads")?;
-        let offer = self.watch().offered.len() as u64;
-        self.watch().offered.push(bytes as u32);
-        let process = self.nodes[leader].process.as_ref().ok_or("the leader is gone")?;
+        let leader = self.leader().ok_or("no node leads")?;
+        let offer = self.monitor().offered.len() as u64;
+        self.monitor().offered.push(bytes as u32);
+        let process = self.nodes[leader].process.as_ref().ok_or("the leader is down")?;
         let future = process.shared.sequencer.append(&offer_bytes(offer, bytes), None);
-        self.ring(leader);
+        self.wake_engine(leader);
         let outcome = |future: &AppendFuture| future.wait_timeout(Duration::ZERO);
         self.pass(within, |_| outcome(&future).is_some())?;
         let appended =
             outcome(&future).ok_or("not resolved")?.map_err(|error| error.to_string())?;
-        self.watch().acknowledge(offer, bytes as u32, appended.index, appended.term);
+        self.monitor().acknowledge(offer, bytes as u32, appended.index, appended.term);
         Ok(())
     }
 
-    /// Whether all disks hold all that any of them holds.
-    fn has_settled(&self) -> bool {
-        let models = &self.watch().models;
+    /// Whether each disk holds durably all batches that any of them holds.
+    fn is_synced(&self) -> bool {
+        let models = &self.monitor().models;
         let last = models.iter().map(StorageModel::last).max().unwrap_or(0);
         models.iter().all(|model| model.durable_last() == last)
     }
 
-    fn end_all(&mut self, ending: StopKind, patience: Micros) {
-        if matches!(ending, StopKind::Stopped | StopKind::Sealed) {
-            // The followers hear what is committed.
-            let _ = self.pass(patience, |_| false);
+    fn stop_all(&mut self, stop: StopKind, delay: Micros) {
+        let is_shutdown = matches!(stop, StopKind::Stopped | StopKind::Sealed);
+        if is_shutdown {
+            // The followers learn the commit.
+            let _ = self.pass(delay, |_| false);
         }
         for node in &mut self.nodes {
-            if matches!(ending, StopKind::Stopped | StopKind::Sealed)
-                && let Some(process) = &node.process
-            {
+            if is_shutdown && let Some(process) = &node.process {
                 let (reply, _) = reply(Home::default());
                 process.command(Command::Stop { hand_over: None, reply });
                 let _ = node.turn(self.queue.now);
                 node.process = None;
             }
-            match ending {
+            match stop {
                 StopKind::PowerCut => node.cut_power(true),
                 StopKind::Stopped | StopKind::Killed | StopKind::Sealed => node.kill(),
             }
@@ -218,24 +217,24 @@ impl Cluster {
         }
     }
 
-    pub(super) fn is_whole(world: &Cluster) -> bool {
-        let monitor = world.watch();
+    pub(super) fn is_repaired(cluster: &Cluster) -> bool {
+        let monitor = cluster.monitor();
         let end = monitor.ledger.len() as u64;
         let shows_all = |node: &Node| {
             node.process.as_ref().is_some_and(|process| process.shared.watermark.end() == end)
         };
-        monitor.models.iter().all(|model| !model.is_damaged)
+        monitor.models.iter().all(|model| !model.is_corrupt)
             && end >= ENTRIES
-            && world.nodes.iter().all(shows_all)
+            && cluster.nodes.iter().all(shows_all)
             && {
                 drop(monitor);
-                world.leader().is_some()
+                cluster.leader().is_some()
             }
     }
 }
 
 impl Node {
-    fn hit(&mut self, entry: u64, corruption: CorruptionKind) -> Result<(), String> {
+    fn corrupt_entry(&mut self, entry: u64, corruption: CorruptionKind) -> Result<(), String> {
         let place = self.disk.find(&offer_bytes(entry, PAYLOAD_BYTES));
         let (name, at) =
             place.ok_or_else(|| format!("node {} does not have entry {entry}", self.number + 1))?;
@@ -244,13 +243,13 @@ impl Node {
             CorruptionKind::Record => at - HEADER_BEFORE + 20,
         };
         self.disk.flip(&name, byte * 8 + 3);
-        self.is_harmed = true;
+        self.is_corrupted = true;
         Ok(())
     }
 }
 
 impl RunConfig {
-    /// Three nodes to which nothing happens.
+    /// Three nodes without faults and clients.
     pub(super) fn calm(rng: &mut Rng) -> RunConfig {
         let mut config = RunConfig::draw(rng);
         config.nodes = 3;
@@ -259,17 +258,13 @@ impl RunConfig {
         config.append_timeout = 10 * config.election;
         config.message_bytes = 4 << 10;
         config.window_bytes = 1 << 20;
-        config.segments = SegmentOptions {
-            segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN,
-            zero_fill: false,
-            verify_on_open: true,
-            ..SegmentOptions::default()
-        };
+        config.segments =
+            SegmentOptions { zero_fill: false, verify_on_open: true, ..SegmentOptions::small() };
         config.drifts = vec![0; 3];
-        (config.clients, config.readers, config.upsets) = (0, 0, 0);
+        (config.clients, config.readers, config.aimed_faults) = (0, 0, 0);
         config.network_faults = config.network_faults.calm(config.election);
-        config.pace = config.pace.calm(config.election);
-        config.troubles.fill(0);
+        config.latencies = config.latencies.calm(config.election);
+        config.fault_weights.fill(0);
         config
     }
 }

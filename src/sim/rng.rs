@@ -1,9 +1,8 @@
-//! Dice: every random thing in a simulation comes from one of these, and all of these come from the
-//! seed.
+//! Random numbers. All random choices of a simulation derive from its seed.
 
 use crate::replica::splitmix64;
 
-/// A generator of random numbers (SplitMix64). The same seed throws the same numbers.
+/// A generator (SplitMix64). The same seed gives the same numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -12,8 +11,8 @@ impl Rng {
         Rng(splitmix64(seed))
     }
 
-    /// Dice of their own for some part of the simulation, so that a throw more in one part does not
-    /// change the others.
+    /// A generator for one part of the simulation: one more draw in a part does not change the
+    /// others.
     pub(crate) fn fork(&self, part: u64) -> Rng {
         Rng(splitmix64(self.0 ^ splitmix64(part)))
     }
@@ -25,7 +24,7 @@ impl Rng {
 
     /// 0 to `limit` - 1. 0 if `limit` is 0.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        // Limits are small: the bias is far below what any simulation could notice.
+        // Limits are small, so the bias is far below anything that a simulation could notice.
         if limit == 0 { 0 } else { self.next() % limit }
     }
 
@@ -33,7 +32,7 @@ impl Rng {
         least + self.below(most - least + 1)
     }
 
-    /// True in `ppm` of a million cases.
+    /// True with a probability of `ppm` millionths.
     pub(crate) fn happens(&mut self, ppm: u64) -> bool {
         ppm > 0 && self.below(1_000_000) < ppm
     }
@@ -42,12 +41,12 @@ impl Rng {
         self.happens(percent * 10_000)
     }
 
-    /// Exponentially distributed around `mean`. In integers, for floating-point logarithms differ
-    /// from machine to machine.
+    /// Exponentially distributed with this mean. In integers, as floating-point logarithms differ
+    /// between machines.
     pub(crate) fn around(&mut self, mean: u64) -> u64 {
         let draw = self.next() | 1;
         let whole = u64::from(draw.leading_zeros());
-        // Between two powers of two the logarithm is taken for a straight line.
+        // Linear interpolation of the logarithm between two powers of two.
         let part = !((draw << whole) << 1) >> 48;
         // ln 2 in 1/65536.
         let logarithm = (((whole << 16) + part) * 45_426) >> 16;
@@ -58,7 +57,8 @@ impl Rng {
         &from[self.below(from.len() as u64) as usize]
     }
 
-    /// The place of one of `weights`, each as probable as it is heavy. `None` if all are 0.
+    /// The place of one of `weights`, each with a probability in proportion to it. `None` if all
+    /// are 0.
     pub(crate) fn weighted(&mut self, weights: &[u64]) -> Option<usize> {
         let mut left = self.below(weights.iter().sum());
         weights.iter().position(|&weight| {

@@ -1,14 +1,14 @@
-//! What one node's storage owes, by its contract: an account that is kept beside the storage, of
-//! what was taken and what was synced.
+//! Model of the storage of one node: what it must hold by its contract, from the calls that it
+//! accepted and the syncs that succeeded.
 
 use std::collections::VecDeque;
 
 use crate::batch::LogPoint;
 use crate::storage::{Batch, HardState, LogReader, Recovered};
 
-/// A log as the marks in it, and the hard state.
+/// A state of the log, as log points, and the hard state.
 #[derive(Clone, Debug)]
-struct Image {
+struct LogState {
     base: LogPoint,
     points: Vec<LogPoint>,
     hard_state: HardState,
@@ -20,50 +20,49 @@ enum Change {
     Reset(LogPoint),
 }
 
-/// How much was taken at some moment.
-pub(crate) struct Taken {
-    /// Changes, counted in this life.
+/// Progress of the log when a sync began.
+pub(crate) struct SyncTarget {
+    /// Changes, counted since the log was opened.
     changes: u64,
-    cuts: u64,
+    truncations: u64,
     last: u64,
 }
 
-/// The account of one node. Purges do not appear in it: what was given up was held.
+/// Model of one node. Purges do not appear in it: a purged batch counts as held.
 pub(crate) struct StorageModel {
-    live: Image,
-    durable: Image,
-    /// What was taken and not yet synced.
-    journal: VecDeque<Change>,
-    /// How many changes have left the journal in this life.
-    settled: u64,
-    /// What the storage is being asked to take. A process that dies now has done it, or not, or in
-    /// part.
+    live: LogState,
+    durable: LogState,
+    /// Accepted changes that are not synced yet.
+    unsynced: VecDeque<Change>,
+    /// Number of changes synced since the log was opened.
+    synced: u64,
+    /// The change that the storage is asked for. A process that crashes now may have made it, or
+    /// not, or in part.
     attempt: Option<Change>,
-    /// The storage says that it is damaged: what it owes is asked for when it is mended.
-    pub(crate) is_damaged: bool,
-    /// What the node held on disks that it lost, live and durable, until its log is all that it has
-    /// promised.
-    lost: Vec<(Image, Image)>,
-    /// What the storage holds is not what was taken: it is another disk.
-    is_another: bool,
-    /// How often a tail was cut off in this life, or the log begun anew.
-    cuts: u64,
-    /// Where the log ended when it was opened. Nothing bears witness to its last batches before
-    /// something is appended behind them.
-    found: u64,
-    /// Up to here the storage must notice what is missing. A sync that was begun before a cut says
-    /// nothing of what came after.
-    witnessed: u64,
+    /// The storage has reported corruption: what it owes is checked once it is repaired.
+    pub(crate) is_corrupt: bool,
+    /// The live and the durable states of lost disks, until the log is complete again.
+    lost: Vec<(LogState, LogState)>,
+    /// The disk was replaced: the log need not match this model.
+    is_replaced: bool,
+    /// Number of tail truncations and resets since the log was opened.
+    truncations: u64,
+    /// The last batch when the log was opened. Its last batches have no durability evidence before
+    /// something is appended after them.
+    recovered: u64,
+    /// Batches up to here have durability evidence: the storage must detect their loss. A sync that
+    /// began before a truncation proves nothing of the batches after it.
+    evident: u64,
 }
 
-impl Image {
-    fn new() -> Image {
+impl LogState {
+    fn new() -> LogState {
         let hard_state = HardState {
             term: LogPoint::INITIAL.term,
             vote: None,
             commit: LogPoint::INITIAL.raft_index,
         };
-        Image { base: LogPoint::INITIAL, points: Vec::new(), hard_state }
+        LogState { base: LogPoint::INITIAL, points: Vec::new(), hard_state }
     }
 
     fn last(&self) -> LogPoint {
@@ -77,7 +76,7 @@ impl Image {
         }
     }
 
-    /// A log that begins behind a mark holds it: it was given up because it is committed.
+    /// A log that begins after a log point holds it: it was purged because it is committed.
     fn holds(&self, point: &LogPoint) -> bool {
         self.base.raft_index > point.raft_index
             || self.point(point.raft_index).as_ref() == Some(point)
@@ -101,36 +100,36 @@ impl Image {
 }
 
 impl StorageModel {
-    fn of(image: Image) -> StorageModel {
+    fn of(state: LogState) -> StorageModel {
         StorageModel {
-            found: image.last().raft_index,
-            live: image.clone(),
-            durable: image,
-            journal: VecDeque::new(),
-            settled: 0,
+            recovered: state.last().raft_index,
+            live: state.clone(),
+            durable: state,
+            unsynced: VecDeque::new(),
+            synced: 0,
             attempt: None,
-            is_damaged: false,
+            is_corrupt: false,
             lost: Vec::new(),
-            is_another: false,
-            cuts: 0,
-            witnessed: 0,
+            is_replaced: false,
+            truncations: 0,
+            evident: 0,
         }
     }
 
     pub(crate) fn new() -> StorageModel {
-        StorageModel::of(Image::new())
+        StorageModel::of(LogState::new())
     }
 
-    /// The disk is gone, and another one, empty or older, is in its place.
-    pub(crate) fn lose(&mut self) {
+    /// The disk is replaced by an empty one, or by an older copy.
+    pub(crate) fn replace_disk(&mut self) {
         let StorageModel { live, durable, mut lost, .. } =
             std::mem::replace(self, StorageModel::new());
         lost.push((live, durable));
-        (self.lost, self.is_another) = (lost, true);
+        (self.lost, self.is_replaced) = (lost, true);
     }
 
-    /// The log holds all that its node has promised.
-    pub(crate) fn complete(&mut self) {
+    /// The log holds again all that its node has acknowledged.
+    pub(crate) fn set_complete(&mut self) {
         self.lost.clear();
     }
 
@@ -138,9 +137,9 @@ impl StorageModel {
         self.lost.is_empty()
     }
 
-    /// Whether a damaged log still gives all that was taken, or says that it cannot.
+    /// Whether each batch of a corrupt log is read as it was accepted, or reported as corrupt.
     pub(crate) fn is_accounted_for(&self, recovered: &Recovered, reader: &dyn LogReader) -> bool {
-        let is_told = |raft_index| {
+        let is_reported = |raft_index| {
             recovered
                 .corruption
                 .iter()
@@ -155,13 +154,13 @@ impl StorageModel {
                     .point(raft_index)
                     .is_ok_and(|point| point.is_some() && point == self.live.point(raft_index))
             };
-            is_told(raft_index) || (is_right() && is_intact())
+            is_reported(raft_index) || (is_right() && is_intact())
         })
     }
 
-    /// Up to which batch the storage cannot take damage for a write that was cut short.
-    pub(crate) fn witnessed(&self) -> u64 {
-        self.witnessed
+    /// The last batch whose corruption the storage cannot take for a torn write.
+    pub(crate) fn evident(&self) -> u64 {
+        self.evident
     }
 
     pub(crate) fn point(&self, raft_index: u64) -> Option<LogPoint> {
@@ -172,21 +171,20 @@ impl StorageModel {
         self.live.base.raft_index
     }
 
-    /// The storage was opened and says that it is damaged, and that its log begins behind `base`.
-    /// If that lies in front of where it was last begun anew, a power cut took that: what it owes
-    /// is what it had before.
-    pub(crate) fn open_damaged(&mut self, base: LogPoint) {
-        self.is_damaged = true;
+    /// The storage was opened, is corrupt, and begins after `base`. If the latest reset was later,
+    /// a power cut undid it: the storage owes the state before it.
+    pub(crate) fn open_corrupt(&mut self, base: LogPoint) {
+        self.is_corrupt = true;
         if base.raft_index < self.live.base.raft_index {
             self.live = self.durable.clone();
             let before =
-                self.journal.iter().take_while(|change| !matches!(change, Change::Reset(_)));
+                self.unsynced.iter().take_while(|change| !matches!(change, Change::Reset(_)));
             before.for_each(|change| self.live.apply(change));
         }
     }
 
-    /// The place of the first of `batches` that is another than what was taken.
-    pub(crate) fn first_other(&self, batches: &[Batch]) -> Option<usize> {
+    /// The place of the first of `batches` that differs from the accepted one.
+    pub(crate) fn first_difference(&self, batches: &[Batch]) -> Option<usize> {
         let mut before = self.live.point(batches.first()?.raft_index() - 1)?;
         batches.iter().position(|batch| match batch.point_after(&before) {
             Ok(point) if self.live.point(batch.raft_index()) == Some(point) => {
@@ -197,11 +195,11 @@ impl StorageModel {
         })
     }
 
-    /// The storage is asked to append.
+    /// An append begins.
     pub(crate) fn attempt_append(&mut self, batches: &[Batch]) -> Result<(), String> {
         let Some(first) = batches.first() else { return Ok(()) };
         let before = first.raft_index().checked_sub(1).and_then(|index| self.live.point(index));
-        let mut point = before.ok_or_else(|| format!("{first:?} was appended out of line"))?;
+        let mut point = before.ok_or_else(|| format!("{first:?} was appended out of order"))?;
         let mut points = Vec::with_capacity(batches.len());
         for batch in batches {
             point = batch
@@ -228,46 +226,46 @@ impl StorageModel {
         self.attempt = Some(Change::Reset(base));
     }
 
-    /// The storage is asked to begin its log behind `base`, and to keep what it has there. Whether
-    /// it has nothing there.
+    /// A rebase begins: the log begins after `base`, and keeps the batches that follow it. Returns
+    /// whether the log does not hold `base`, and is reset.
     pub(crate) fn attempt_rebase(&mut self, base: LogPoint) -> bool {
-        let has_nothing = self.live.point(base.raft_index) != Some(base);
-        if has_nothing {
+        let is_reset = self.live.point(base.raft_index) != Some(base);
+        if is_reset {
             self.attempt_reset(base);
         }
-        has_nothing
+        is_reset
     }
 
-    /// The storage has taken what it was asked to take. Returns how many batches that cut off.
-    pub(crate) fn take(&mut self) -> u64 {
+    /// The storage has accepted the change. Returns how many batches it truncated.
+    pub(crate) fn accept(&mut self) -> u64 {
         let Some(change) = self.attempt.take() else { return 0 };
         let before = self.live.last().raft_index;
-        let cut = match &change {
+        let truncated = match &change {
             Change::Append(points) => {
                 points.first().map_or(0, |first| before + 1 - first.raft_index)
             }
             Change::Save(_) | Change::Reset(_) => 0,
         };
-        self.lower(&change);
+        self.lower_evidence(&change);
         self.live.apply(&change);
-        self.journal.push_back(change);
-        cut
+        self.unsynced.push_back(change);
+        truncated
     }
 
-    /// The storage has refused what it was asked to take, and is as before.
-    pub(crate) fn refuse(&mut self) {
+    /// The storage has rejected the change, and is as before.
+    pub(crate) fn reject(&mut self) {
         self.attempt = None;
     }
 
-    /// The storage has failed in the midst of what it was asked to take.
+    /// The storage has failed in the middle of the change.
     pub(crate) fn fail(&mut self) {
         let change = self.attempt.take();
-        change.iter().for_each(|change| self.lower(change));
-        self.journal.extend(change);
+        change.iter().for_each(|change| self.lower_evidence(change));
+        self.unsynced.extend(change);
     }
 
-    /// What a change cuts off needs no longer be there.
-    fn lower(&mut self, change: &Change) {
+    /// Truncated batches need no longer be there.
+    fn lower_evidence(&mut self, change: &Change) {
         let kept = match change {
             Change::Append(points) => points
                 .first()
@@ -277,35 +275,34 @@ impl StorageModel {
             Change::Reset(_) => Some(0),
         };
         if let Some(kept) = kept {
-            (self.witnessed, self.found) = (self.witnessed.min(kept), self.found.min(kept));
-            self.cuts += 1;
+            (self.evident, self.recovered) = (self.evident.min(kept), self.recovered.min(kept));
+            self.truncations += 1;
         }
     }
 
     /// What a sync that begins now makes durable.
-    pub(crate) fn taken(&self) -> Taken {
-        Taken {
-            changes: self.settled + self.journal.len() as u64,
-            cuts: self.cuts,
+    pub(crate) fn sync_target(&self) -> SyncTarget {
+        SyncTarget {
+            changes: self.synced + self.unsynced.len() as u64,
+            truncations: self.truncations,
             last: self.live.last().raft_index,
         }
     }
 
     /// A sync has succeeded.
-    pub(crate) fn settle(&mut self, taken: &Taken) {
-        let until = taken.changes;
-        if taken.cuts == self.cuts && taken.last > self.found {
-            self.witnessed = self.witnessed.max(taken.last);
+    pub(crate) fn sync_succeeded(&mut self, target: &SyncTarget) {
+        if target.truncations == self.truncations && target.last > self.recovered {
+            self.evident = self.evident.max(target.last);
         }
-        while self.settled < until
-            && let Some(change) = self.journal.pop_front()
+        while self.synced < target.changes
+            && let Some(change) = self.unsynced.pop_front()
         {
             self.durable.apply(&change);
-            self.settled += 1;
+            self.synced += 1;
         }
     }
 
-    /// Whether the mark would still be there if the power failed now.
+    /// Whether the log would still hold this log point after a power cut now.
     pub(crate) fn holds_durably(&self, point: &LogPoint) -> bool {
         self.durable.holds(point) || self.lost.iter().any(|(_, durable)| durable.holds(point))
     }
@@ -330,20 +327,21 @@ impl StorageModel {
         self.last_point().raft_index
     }
 
-    /// The mark after all that was taken.
+    /// The last log point.
     pub(crate) fn last_point(&self) -> LogPoint {
         self.live.last()
     }
 
-    /// Compares what was recovered with what was owed, and goes on from there. `power_failed`: the
-    /// unsynced may be gone.
+    /// Checks the recovered log against the model, and continues from it. `power_failed`: unsynced
+    /// changes may be lost.
     pub(crate) fn reopen(
         &mut self,
         recovered: &Recovered,
         reader: &dyn LogReader,
         power_failed: bool,
     ) -> Result<(), String> {
-        let verdict = if self.is_another { Ok(()) } else { self.judge(recovered, power_failed) };
+        let verdict =
+            if self.is_replaced { Ok(()) } else { self.check_recovered(recovered, power_failed) };
         let mut points = Vec::new();
         for raft_index in recovered.base.point.raft_index + 1..=recovered.last.raft_index {
             let point = reader
@@ -355,30 +353,31 @@ impl StorageModel {
                 })?,
             );
         }
-        let image = Image { base: recovered.base.point, points, hard_state: recovered.hard_state };
-        if image.last() != recovered.last {
+        let state =
+            LogState { base: recovered.base.point, points, hard_state: recovered.hard_state };
+        if state.last() != recovered.last {
             return Err(format!(
-                "the log was said to end at {:?}, and ends at {:?}",
+                "the log is reported to end at {:?}, and ends at {:?}",
                 recovered.last,
-                image.last()
+                state.last()
             ));
         }
         let lost = std::mem::take(&mut self.lost);
-        *self = StorageModel { lost, ..StorageModel::of(image) };
+        *self = StorageModel { lost, ..StorageModel::of(state) };
         verdict
     }
 
-    fn judge(&self, recovered: &Recovered, power_failed: bool) -> Result<(), String> {
+    fn check_recovered(&self, recovered: &Recovered, power_failed: bool) -> Result<(), String> {
         let vote = |state: &HardState| (state.term, state.vote);
         let last = recovered.last;
-        // What a dead process had taken is there; what a dead machine had taken and not synced may
-        // be.
-        let (start, journal) =
-            if power_failed { (&self.durable, Some(&self.journal)) } else { (&self.live, None) };
+        // After a crash of the process all accepted changes are there; after a power cut the
+        // unsynced ones may be.
+        let (start, unsynced) =
+            if power_failed { (&self.durable, Some(&self.unsynced)) } else { (&self.live, None) };
         let mut known = vec![vote(&start.hard_state)];
         let mut ends = vec![start.point(last.raft_index)];
         let mut least = start.last().raft_index;
-        for change in journal.into_iter().flatten().chain(&self.attempt) {
+        for change in unsynced.into_iter().flatten().chain(&self.attempt) {
             match change {
                 Change::Save(state) => known.push(vote(state)),
                 Change::Append(points) => {
@@ -396,13 +395,13 @@ impl StorageModel {
         }
         if !known.contains(&vote(&recovered.hard_state)) {
             return Err(format!(
-                "{:?} came back, where one of {known:?} was saved",
+                "{:?} was recovered, where one of {known:?} was saved",
                 recovered.hard_state
             ));
         }
         if last.raft_index < least {
             return Err(format!(
-                "the log ends at batch {}, and should reach to {least} at least",
+                "the log ends at batch {}, and must reach at least batch {least}",
                 last.raft_index
             ));
         }

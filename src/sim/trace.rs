@@ -1,16 +1,15 @@
-//! What happened, as one number and, if somebody wants to read it, as lines; and what was seen at
-//! all.
+//! Trace of a run: a hash over all events, the events as lines on request, and coverage counts.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::event_queue::Micros;
+use super::time::Micros;
 use crate::replica::splitmix64;
 
 /// Where the lines of a trace go.
 pub(crate) type Lines = Box<dyn FnMut(&str) + Send>;
 
-/// The history of a run. Two runs that did the same have the same hash.
+/// Trace of a run. Two runs with the same events have the same hash.
 pub(crate) struct Trace {
     hash: u64,
     lines: Option<Lines>,
@@ -25,7 +24,7 @@ impl Trace {
         self.hash
     }
 
-    /// Enters one event: its numbers count, the text is for reading.
+    /// Records one event: `numbers` enter the hash, `text` is for readers only.
     pub(crate) fn note(&mut self, now: Micros, numbers: &[u64], text: impl FnOnce() -> String) {
         self.hash = numbers.iter().fold(splitmix64(self.hash ^ now), |hash, number| {
             splitmix64(hash.rotate_left(5) ^ number)
@@ -36,38 +35,39 @@ impl Trace {
     }
 }
 
-/// How often what was seen. A test that never sees a full disk proves nothing about full disks.
+/// How often a run reached each state worth testing. A test that never fills a disk proves nothing
+/// about full disks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CoverageCounts(BTreeMap<String, u64>);
 
 impl CoverageCounts {
-    pub(crate) fn saw(&mut self, what: &str) {
-        self.saw_many(what, 1);
+    pub(crate) fn hit(&mut self, state: &str) {
+        self.hit_many(state, 1);
     }
 
-    pub(crate) fn saw_many(&mut self, what: &str, count: u64) {
-        if let Some(seen) = self.0.get_mut(what) {
-            *seen += count;
+    pub(crate) fn hit_many(&mut self, state: &str, count: u64) {
+        if let Some(counted) = self.0.get_mut(state) {
+            *counted += count;
         } else {
-            self.0.insert(what.to_owned(), count);
+            self.0.insert(state.to_owned(), count);
         }
     }
 
-    /// How often `what` was seen.
-    pub fn count(&self, what: &str) -> u64 {
-        self.0.get(what).copied().unwrap_or(0)
+    /// How often `state` was reached.
+    pub fn count(&self, state: &str) -> u64 {
+        self.0.get(state).copied().unwrap_or(0)
     }
 
-    /// Adds what was seen in another run.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &CoverageCounts) {
-        other.0.iter().for_each(|(what, count)| self.saw_many(what, *count));
+        other.0.iter().for_each(|(state, count)| self.hit_many(state, *count));
     }
 }
 
 impl fmt::Display for CoverageCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, count) in &self.0 {
-            writeln!(f, "  {count:>12}  {what}")?;
+        for (state, count) in &self.0 {
+            writeln!(f, "  {count:>12}  {state}")?;
         }
         Ok(())
     }

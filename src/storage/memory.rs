@@ -1,11 +1,10 @@
-//! A log in memory: the obviously correct model of a [`Storage`].
+//! Log in memory: an obviously correct [`Storage`].
 //!
-//! It holds the log twice. The live image is what readers see; the durable image is what a crash
-//! leaves behind; between them stands a journal of the changes that were taken and not yet synced.
-//! One function, [`LogState::apply`], makes a change, first to the live image and, when a sync is
-//! waited for, in the same order to the durable one. So the durable image is at every moment one
-//! that the live image has been, and that is the whole argument for rules 1, 2 and 3 of the
-//! contract.
+//! It holds two states of the log: the live one, for readers, and the durable one, which survives a
+//! crash. A queue holds the changes between them, which are not synced yet. One function,
+//! [`LogState::apply`], applies each change to the live state, and later, at a sync and in the same
+//! order, to the durable one. So the durable state is always an earlier live state. This proves
+//! rules 1, 2 and 3 of the contract.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -21,23 +20,22 @@ use crate::entry::NodeId;
 use crate::primitives::{Mutex, RandomState, RwLock};
 use crate::role::Membership;
 
-/// A [`Storage`] that lives as long as the process: for tests, and as the model that other storages
-/// are compared with.
+/// A [`Storage`] that lasts as long as the process: for tests, and as the model for other storages.
 ///
-/// It is a handle. A clone is another handle on the same memory, which can be opened once the
-/// former one was dropped:
+/// It is a handle. A clone is another handle on the same memory, which can be opened once the first
+/// was dropped:
 ///
 /// ```
 /// # use dledger::storage::MemoryLog;
 /// let disk = MemoryLog::new();
 /// let first = disk.clone(); // give this one to a node, drop the node,
 /// drop(first);
-/// let second = disk.clone(); // and give this one to the node that comes back
+/// let second = disk.clone(); // and give this one to the restarted node
 /// # drop(second);
 /// ```
 ///
-/// Dropping an open handle keeps everything, as the death of a process does;
-/// [`crash`](MemoryLog::crash) forgets what was not synced, as the loss of power does.
+/// Dropping an open handle keeps all changes, as the end of a process does;
+/// [`crash`](MemoryLog::crash) drops the unsynced ones, as a power cut does.
 pub struct MemoryLog {
     disk: Arc<Mutex<SharedMemory>>,
     live: Arc<RwLock<LogState>>,
@@ -51,20 +49,20 @@ impl MemoryLog {
         MemoryLog::on(Arc::default())
     }
 
-    /// Cuts the power: what was not synced is forgotten, and the handle that has the log open takes
-    /// no more. Its readers go on with what they saw. The log can be opened again at once.
+    /// Cuts the power: unsynced changes are lost, and the handle that has the log open is poisoned.
+    /// Its readers keep what they see. The log can be opened again at once.
     pub fn crash(&self) {
         let mut disk = self.disk.lock();
         disk.fail("the power was cut");
         disk.close();
     }
 
-    /// Makes the next sync fail, which is final for the handle that has the log open.
+    /// The next sync fails, which is final for the handle that has the log open.
     pub fn fail_next_sync(&self) {
         self.disk.lock().next_sync_fails = true;
     }
 
-    /// While it is full the log refuses whatever would take room, with [`StorageError::Full`].
+    /// While it is full, the log rejects changes that need space, with [`StorageError::Full`].
     pub fn set_full(&self, full: bool) {
         self.disk.lock().full = full;
     }
@@ -73,15 +71,15 @@ impl MemoryLog {
         MemoryLog { disk, live: Arc::default(), incarnation: 0 }
     }
 
-    /// Takes one change: readers see it when this returns, and the next sync makes it durable.
-    fn take(&mut self, change: Change) -> Result<(), StorageError> {
+    /// Makes one change: readers see it when this returns, and the next sync makes it durable.
+    fn change(&mut self, change: Change) -> Result<(), StorageError> {
         let mut disk = self.disk.lock();
         disk.writable(self.incarnation)?;
-        if disk.full && change.takes_room() {
+        if disk.full && change.needs_space() {
             return Err(StorageError::Full { path: memory() });
         }
         self.live.write().apply(&change);
-        disk.journal.push_back(change);
+        disk.unsynced.push_back(change);
         Ok(())
     }
 }
@@ -137,33 +135,33 @@ impl Storage for MemoryLog {
     }
 
     fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
-        // Lined up before anything is locked for writing, so that readers are kept out for a few
-        // moves of pointers only.
+        // Checked before the lock for writing is taken, so that readers wait for a few moves of
+        // pointers only.
         let records = self.live.read().check_contiguous(batches)?;
-        self.take(Change::Append { records, commit })
+        self.change(Change::Append { records, commit })
     }
 
     fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        self.take(Change::Save(hard_state))
+        self.change(Change::Save(hard_state))
     }
 
     fn reset(&mut self, base: &Base) -> Result<(), StorageError> {
-        self.take(Change::Reset(base.clone()))
+        self.change(Change::Reset(base.clone()))
     }
 
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
-        self.take(Change::Purge { index, commit })
+        self.change(Change::Purge { index, commit })
     }
 
     fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
-        self.take(Change::Remember(peer, directory))
+        self.change(Change::SavePeer(peer, directory))
     }
 
     fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
-        self.take(Change::SetComplete((!complete).then(draw_directory)))?;
+        self.change(Change::SetComplete((!complete).then(draw_directory)))?;
         let identity =
             self.disk.lock().owner.as_ref().map(|(_, identity)| *identity).expect("it is open");
-        Ok(self.live.read().known_as(identity))
+        Ok(self.live.read().identity(identity))
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
@@ -171,30 +169,31 @@ impl Storage for MemoryLog {
         Box::new(MemorySync {
             disk: self.disk.clone(),
             incarnation: self.incarnation,
-            until: disk.taken(),
+            until: disk.newest_change(),
         })
     }
 }
 
-/// What all handles share.
+/// The memory that all handles share.
 #[derive(Default)]
 struct SharedMemory {
     owner: Option<(LogOwner, DirectoryIdentity)>,
     durable: LogState,
-    /// Changes that the live image has seen and the durable one has not, oldest first.
-    journal: VecDeque<Change>,
-    /// How many changes have left the journal, ever.
-    settled: u64,
+    /// Changes of the live state that the durable one lacks, oldest first.
+    unsynced: VecDeque<Change>,
+    /// Number of synced changes, since the beginning.
+    synced: u64,
     /// The incarnation that has the log open.
     open: Option<u64>,
-    /// Incarnations that came to a bad end, and why.
+    /// Poisoned incarnations, with the reason.
     failed: HashMap<u64, &'static str>,
     next_sync_fails: bool,
     full: bool,
 }
 
 impl SharedMemory {
-    /// Compares `owner` with the owner, or makes it the owner of a new log, and counts the opening.
+    /// Compares `owner` with the one of the log, or makes it the owner of a new log, and counts the
+    /// opening.
     fn check_owner(&mut self, owner: &LogOwner) -> Result<DirectoryIdentity, StorageError> {
         let Some((known, identity)) = &mut self.owner else {
             let identity =
@@ -225,70 +224,69 @@ impl SharedMemory {
     }
 
     /// The number of the newest change.
-    fn taken(&self) -> u64 {
-        self.settled + self.journal.len() as u64
+    fn newest_change(&self) -> u64 {
+        self.synced + self.unsynced.len() as u64
     }
 
     /// Makes every change up to number `until` durable.
     fn make_durable(&mut self, until: u64) {
-        while self.settled < until
-            && let Some(change) = self.journal.pop_front()
+        while self.synced < until
+            && let Some(change) = self.unsynced.pop_front()
         {
             self.durable.apply(&change);
-            self.settled += 1;
+            self.synced += 1;
         }
     }
 
-    /// Poisons the incarnation that has the log open. What it did not sync is lost: nobody can say
-    /// what became of it.
+    /// Poisons the incarnation that has the log open. Its unsynced changes are lost.
     fn fail(&mut self, reason: &'static str) {
         if let Some(incarnation) = self.open {
             self.failed.insert(incarnation, reason);
         }
-        self.settled = self.taken();
-        self.journal.clear();
+        self.synced = self.newest_change();
+        self.unsynced.clear();
     }
 
     fn close(&mut self) {
-        self.make_durable(self.taken());
+        self.make_durable(self.newest_change());
         self.open = None;
     }
 }
 
-/// One batch, and the mark after it.
+/// One batch, and the log point after it.
 #[derive(Clone)]
 struct Record {
     batch: Batch,
     point: LogPoint,
 }
 
-/// Something that was done to the log. It cannot fail any more: what can is found out before.
+/// A change of the log. It cannot fail: it is checked before.
 enum Change {
     Append { records: Vec<Record>, commit: u64 },
     Save(HardState),
     Reset(Base),
     Purge { index: u64, commit: u64 },
-    Remember(NodeId, u128),
+    SavePeer(NodeId, u128),
     SetComplete(Option<u128>),
 }
 
 impl Change {
-    fn takes_room(&self) -> bool {
+    fn needs_space(&self) -> bool {
         !matches!(self, Change::Purge { .. })
     }
 }
 
-/// All that a storage remembers, at one moment.
+/// Full state of a storage.
 #[derive(Clone)]
 struct LogState {
     base: Base,
-    /// The batch with raft index `base.mark.raft_index + 1 + i` stands at `i`.
+    /// The batch with raft index `base.point.raft_index + 1 + i` is at `i`.
     records: Vec<Record>,
     hard_state: HardState,
     peers: BTreeMap<NodeId, u128>,
-    /// Once it was marked as incomplete: what it is known as since, and whether it is complete
-    /// again.
-    renounced: Option<(u128, bool)>,
+    /// Set once the log was marked as incomplete: its directory id since then, and whether it is
+    /// complete again.
+    renewed: Option<(u128, bool)>,
 }
 
 impl LogState {
@@ -303,7 +301,7 @@ impl LogState {
             records: Vec::new(),
             hard_state,
             peers: BTreeMap::new(),
-            renounced: None,
+            renewed: None,
         }
     }
 
@@ -311,21 +309,20 @@ impl LogState {
         self.records.last().map_or(self.base.point, |record| record.point)
     }
 
-    fn known_as(&self, made_as: DirectoryIdentity) -> DirectoryIdentity {
-        self.renounced.map_or(made_as, |(directory, complete)| DirectoryIdentity {
+    fn identity(&self, original: DirectoryIdentity) -> DirectoryIdentity {
+        self.renewed.map_or(original, |(directory, complete)| DirectoryIdentity {
             directory,
             complete,
-            ..made_as
+            ..original
         })
     }
 
-    /// The commit hint comes back within the log: a crash may have taken the batches that it spoke
-    /// of.
+    /// The commit hint is limited to the log: a crash may have lost the batches that it names.
     fn recovered(&self, identity: DirectoryIdentity) -> Recovered {
         let last = self.last();
         let commit = self.hard_state.commit.clamp(self.base.point.raft_index, last.raft_index);
         Recovered {
-            identity: self.known_as(identity),
+            identity: self.identity(identity),
             hard_state: HardState { commit, ..self.hard_state },
             base: self.base.clone(),
             last,
@@ -334,7 +331,8 @@ impl LogState {
         }
     }
 
-    /// Finds the mark after each of `batches`, the first of which may stand anywhere in the log.
+    /// Computes the log point after each of `batches`. The first may have any raft index of the
+    /// log.
     fn check_contiguous(&self, batches: &[Batch]) -> Result<Vec<Record>, StorageError> {
         let Some(first) = batches.first() else { return Ok(Vec::new()) };
         let before = first
@@ -375,26 +373,26 @@ impl LogState {
                 self.records.clear();
             }
             Change::Purge { index, commit } => self.purge(*index, *commit),
-            Change::Remember(peer, directory) => {
+            Change::SavePeer(peer, directory) => {
                 self.peers.insert(*peer, *directory);
             }
             Change::SetComplete(None) => {
-                self.renounced = self.renounced.map(|(directory, _)| (directory, true))
+                self.renewed = self.renewed.map(|(directory, _)| (directory, true))
             }
             Change::SetComplete(Some(directory)) => {
-                self.renounced = Some((*directory, false));
+                self.renewed = Some((*directory, false));
                 self.peers.clear();
             }
         }
     }
 
-    /// Every batch is a segment of its own here: all are given up that are committed and hold no
-    /// entry from `index` on.
+    /// Each batch counts as a segment of its own: all that are committed and hold no entry from
+    /// `index` on are purged.
     fn purge(&mut self, index: u64, commit: u64) {
-        let gone = self.records.partition_point(|record| {
+        let purged = self.records.partition_point(|record| {
             record.point.next_index <= index && record.point.raft_index <= commit
         });
-        if let Some(record) = self.records.drain(..gone).next_back() {
+        if let Some(record) = self.records.drain(..purged).next_back() {
             self.base.point = record.point;
         }
     }
@@ -412,7 +410,7 @@ impl LogState {
     }
 }
 
-/// Nothing yet: what a handle shows before it is opened.
+/// The state of a handle that was not opened.
 impl Default for LogState {
     fn default() -> Self {
         LogState::new(Membership::default())
@@ -485,12 +483,12 @@ impl PendingSync for MemorySync {
     }
 }
 
-/// What errors give as the place.
+/// The path in errors.
 fn memory() -> PathBuf {
     PathBuf::from("(memory)")
 }
 
-/// The keys of a hash map are the only random numbers that the standard library hands out.
+/// The standard library has no other random numbers than the keys of a hash map.
 fn draw_directory() -> u128 {
     let draw = || u128::from(RandomState::new().hash_one("directory"));
     draw() << 64 | draw()

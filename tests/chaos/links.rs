@@ -288,7 +288,7 @@ impl Queue {
             let now = Instant::now();
             match due {
                 _ if link.passage() == Passage::Silent => {
-                    drop(self.changed.wait_for(&mut waiting, PAUSE))
+                    _ = self.changed.wait_for(&mut waiting, PAUSE)
                 }
                 None if waiting.closed => return None,
                 None => self.changed.wait(&mut waiting),

@@ -1,5 +1,5 @@
-//! The checker against a judge that tries every order: they agree on every history of up to six
-//! operations.
+//! The checker is compared with one that tries every order: they agree on every history of up to
+//! six operations.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::sim::rng::Rng;
 /// beginning or never, those of one session one after the other.
 fn is_explained(history: &History, ledger: &[u64]) -> bool {
     let operations = &history.operations;
-    // An operation that says nothing of the ledger, and leaves nothing in it, fits in anywhere.
+    // An operation that neither bounds nor changes the ledger fits anywhere.
     let counts = |operation: &Operation| match operation.what {
         Invocation::Append { first, outcome: Outcome::Unknown, .. } => ledger.contains(&first),
         Invocation::Append { outcome: Outcome::Refused, .. } => false,
@@ -269,7 +269,7 @@ fn the_checker_and_the_judge_agree_on_every_small_history() {
 }
 
 #[test]
-#[ignore = "ten minutes: cargo test --release --features sim --lib history_of_six -- --ignored --nocapture"]
+#[ignore = "ten minutes: see the commands of `dledger::sim`"]
 fn the_checker_and_the_judge_agree_on_every_history_of_six() {
     let histories = [(4, true), (5, false), (6, false)]
         .map(|(count, also_wrong)| all_histories(count, also_wrong));
@@ -454,7 +454,12 @@ const ANOMALIES: [(&str, &str, Anomalous); 12] = [
         Some(())
     }),
     ("half a batch is in the ledger", "A4", |history, ledger, rng| {
-        let absent = |what: &Invocation| matches!(what, Invocation::Append { count: 2.., outcome: Outcome::Unknown, first } if !ledger.payloads.contains(first));
+        let absent = |what: &Invocation| match what {
+            Invocation::Append { count: 2.., outcome: Outcome::Unknown, first } => {
+                !ledger.payloads.contains(first)
+            }
+            _ => false,
+        };
         let Invocation::Append { first, .. } = some_operation(history, rng, absent)?.what else {
             return None;
         };
@@ -523,7 +528,7 @@ fn every_planted_anomaly_is_reported_by_its_name() {
 }
 
 #[test]
-#[ignore = "a measurement, with 3 GB: cargo test --release --features sim --lib ten_million -- --ignored --nocapture"]
+#[ignore = "a measurement, with 3 GB: see the commands of `dledger::sim`"]
 fn ten_million_operations_are_checked() {
     let (history, ledger) = sound_history(&mut Rng::new(1), 10_000_000);
     let began = std::time::Instant::now();

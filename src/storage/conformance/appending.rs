@@ -1,10 +1,10 @@
-//! Cases about taking and giving back, with nothing going wrong.
+//! Cases of appends and reads without failures.
 
 use std::sync::Arc;
 
-use super::Rule;
 use super::driver::{Case, StorageDriver, broken};
 use super::expected::batch_after;
+use super::rule::Rule;
 use crate::entry::NodeId;
 use crate::storage::{Batch, HardState, LogPoint, LogReader, StorageError};
 
@@ -153,7 +153,7 @@ pub(super) fn hard_state_and_peers(case: &mut Case<'_>) {
     }
 }
 
-/// How often a reader looks, and a writer writes, while the other is at it.
+/// Number of reads, and of writes at the same time.
 const ROUNDS: u64 = 300;
 
 pub(super) fn readers_beside_the_writer(case: &mut Case<'_>) {
@@ -178,8 +178,7 @@ pub(super) fn readers_beside_the_writer(case: &mut Case<'_>) {
     case.reopen(past);
 }
 
-/// The first batches never change, and what stands behind them is whole and in order at every
-/// moment.
+/// The first batches never change, and those after them are complete and contiguous at any time.
 fn look_at(case: &str, reader: &Arc<dyn LogReader>, batches: &[Batch], points: &[LogPoint]) {
     let found = match reader.batches(2, u64::MAX, u64::MAX) {
         Ok(found) => found,
@@ -214,7 +213,8 @@ fn look_at(case: &str, reader: &Arc<dyn LogReader>, batches: &[Batch], points: &
                 case,
                 Rule::Unchanged,
                 format!(
-                    "beside a writer {by_index:?} and {by_number:?} were read instead of {batch:?} and {point:?}"
+                    "beside a writer {by_index:?} and {by_number:?} were read instead of \
+                     {batch:?} and {point:?}"
                 ),
             );
         }

@@ -1,7 +1,7 @@
-//! A log that is not all that its node has promised to hold, and is all of it again.
+//! Cases of a log that is marked as incomplete, and as complete again.
 
-use super::Rule;
 use super::driver::{Case, broken, owner};
+use super::rule::Rule;
 use crate::entry::NodeId;
 use crate::storage::{Recovered, Storage, StorageError};
 
@@ -79,7 +79,7 @@ fn point(
     })
 }
 
-/// After a crash, if the bench can stage one. What was marked was synced.
+/// After a crash, if the harness can stage one. The mark was synced.
 fn reopen(case: &mut Case<'_>, mut storage: Box<dyn Storage>) -> (Box<dyn Storage>, Recovered) {
     demand(case, storage.begin_sync().wait().is_ok(), "it could not be synced");
     case.staged &= case.harness.crash();

@@ -1,11 +1,12 @@
-//! One storage on trial: it is driven, and what it must hold is written down along the way.
+//! Driver of a storage under test: makes the calls, and records the state that it must hold.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use super::expected::{HeldBatches, Log, batch_after, span};
-use super::{Harness, Rule};
+use super::harness::Harness;
+use super::rule::Rule;
 use crate::entry::NodeId;
 use crate::role::Membership;
 use crate::storage::{
@@ -24,11 +25,11 @@ pub(super) fn owner() -> LogOwner {
     LogOwner { group: "conformance".into(), node: NodeId::from(2), cluster: 0xC0FFEE, membership }
 }
 
-/// One case of the suite and the bench that it runs on.
+/// One case of the suite, and the harness that it runs on.
 pub(super) struct Case<'a> {
     pub(super) name: &'static str,
     pub(super) harness: &'a mut dyn Harness,
-    /// Whether the bench could do all that it was asked for.
+    /// Whether the harness could stage all that the case needs.
     pub(super) staged: bool,
 }
 
@@ -43,8 +44,7 @@ impl<'a> Case<'a> {
         self.reopen(PossibleStates::new())
     }
 
-    /// Opens the storage of which `past` is known, and finds out which moment of its past it came
-    /// back to.
+    /// Reopens the storage, and finds the one of its possible states that it has recovered.
     pub(super) fn reopen(&mut self, past: PossibleStates) -> StorageDriver {
         let mut storage = self.harness.handle();
         let recovered = match storage.open(&owner()) {
@@ -58,26 +58,26 @@ impl<'a> Case<'a> {
         driver
     }
 
-    /// Ends the trial with a power cut if the bench can stage one, else by closing the storage.
+    /// Cuts the power if the harness can stage it, else closes the storage.
     pub(super) fn stop(&mut self, driver: StorageDriver) -> PossibleStates {
         self.staged &= self.harness.crash();
         driver.close()
     }
 }
 
-/// Something that the storage may be found to hold when it is opened again.
+/// A state that a reopened storage may hold.
 #[derive(Clone)]
 struct StateSnapshot {
     log: Log,
-    /// The raft index up to which the log of the moment before was kept.
+    /// The raft index up to which the log of the previous state was kept.
     kept: u64,
     hard_state: HardState,
     peers: BTreeMap<NodeId, u128>,
 }
 
 impl StateSnapshot {
-    /// The log of this moment as it was `recovered`, if it can be; up to raft index `floor` it must
-    /// be whole.
+    /// The log of this state, cut to the `recovered` end, if that is possible; up to raft index
+    /// `floor` it must be complete.
     fn recover(&self, recovered: &Recovered, floor: u64) -> Option<Log> {
         let mut log = self.log.clone();
         let last = recovered.last.raft_index;
@@ -91,18 +91,18 @@ impl StateSnapshot {
     }
 }
 
-/// What happened to a storage since its last sync.
+/// States of a storage since its last sync.
 pub(super) struct PossibleStates {
     /// The first is durable, the last is what readers see.
     moments: Vec<StateSnapshot>,
-    /// The number of the first moment, counted from the beginning of the trial.
+    /// The number of the first state, counted from the beginning of the case.
     first: usize,
-    /// The highest commit that the storage was ever told.
+    /// The highest commit that the storage was given.
     commit_max: u64,
-    /// The marks of all that it was told to be committed.
+    /// The log points of all batches that it was given as committed.
     committed: BTreeMap<u64, LogPoint>,
     identity: Option<DirectoryIdentity>,
-    /// How many batches were drawn.
+    /// Number of generated batches.
     drawn: u64,
 }
 
@@ -127,24 +127,24 @@ impl PossibleStates {
             .expect("there is a moment from the beginning on, and `synced` leaves one")
     }
 
-    /// What a storage breaks that comes up with another log than one of these moments.
+    /// The rule that a storage breaks if it recovers another log than that of one of these states.
     fn rule(&self) -> Rule {
-        if self.identity.is_none() { Rule::Open } else { Rule::BatchHeader }
+        if self.identity.is_none() { Rule::Open } else { Rule::Prefix }
     }
 
-    /// The number of the newest moment.
+    /// The number of the newest state.
     fn number(&self) -> usize {
         self.first + self.moments.len() - 1
     }
 
-    /// Everything up to the moment `number` is durable.
+    /// All states up to `number` are durable.
     fn synced(&mut self, number: usize) {
         self.moments.drain(..number.saturating_sub(self.first));
         self.first = self.first.max(number);
         self.moments[0].kept = self.moments[0].log.last().raft_index;
     }
 
-    /// Finds the moment that the storage came back to, which is durable from now on.
+    /// Finds the state that the storage has recovered, which is durable from now on.
     fn settle(
         self,
         case: &'static str,
@@ -193,8 +193,8 @@ impl PossibleStates {
         }
     }
 
-    /// Finds a moment whose log, cut off at some place, is what came back. What was purged may have
-    /// come back as well.
+    /// Finds a state whose log, cut at some batch, is the recovered one. Purged batches may be back
+    /// as well.
     fn find_log(&self, case: &str, recovered: &Recovered) -> Log {
         let mut floor = self.moments[0].log.last().raft_index;
         let mut found = None;
@@ -211,7 +211,7 @@ impl PossibleStates {
             broken(
                 case,
                 self.rule(),
-                format!("it was opened with {found}; synced was {durable}, and taken {taken}"),
+                format!("it was opened with {found}; synced: {durable}, accepted: {taken}"),
             )
         })
     }
@@ -228,7 +228,8 @@ impl PossibleStates {
                 case,
                 Rule::HardState,
                 format!(
-                    "it was opened with term {term} and vote {vote:?}, neither of {wanted:?} nor between"
+                    "it was opened with term {term} and vote {vote:?}, neither of {wanted:?} \
+                     nor between"
                 ),
             );
         }
@@ -239,13 +240,15 @@ impl PossibleStates {
                 case,
                 Rule::Open,
                 format!(
-                    "it was opened with commit {commit}, the log being {base} to {last} and {told} the most it was told"
+                    "it was opened with commit {commit}, the log being {base} to {last} and \
+                     {told} the highest that it was given"
                 ),
             );
         }
         if commit > base && self.committed.get(&commit).copied() != log.point(commit) {
             let what = format!(
-                "it was opened with commit {commit}, and the batch that it was told of is not the one that is there now"
+                "it was opened with commit {commit}, and the batch that it named is not the one \
+                 that is there now"
             );
             broken(case, Rule::HardState, what);
         }
@@ -272,7 +275,7 @@ impl PossibleStates {
     }
 }
 
-/// An open storage and what it must hold. Every step is checked as it is made.
+/// An open storage, and the state that it must hold. Each step is checked.
 pub(super) struct StorageDriver {
     case: &'static str,
     pub(super) storage: Box<dyn Storage>,
@@ -297,13 +300,12 @@ impl StorageDriver {
         self.past.identity.expect("it is known from the first opening on")
     }
 
-    /// Appends one batch for each of `sizes` behind the last.
+    /// Appends one batch for each of `sizes` after the last.
     pub(super) fn append(&mut self, sizes: &[&[usize]]) {
         self.append_after(self.last(), sizes);
     }
 
-    /// Appends one batch for each of `sizes` behind the batch `kept`, which cuts off what stands
-    /// there.
+    /// Appends one batch for each of `sizes` after the batch `kept`, and truncates those there.
     pub(super) fn append_after(&mut self, kept: u64, sizes: &[&[usize]]) {
         let batches = self.draw(kept, sizes);
         let commit = self.log().base().point.raft_index;
@@ -312,10 +314,10 @@ impl StorageDriver {
         self.took(kept, batches);
     }
 
-    /// Batches that can be appended behind the batch `kept`, one for each of `sizes`.
+    /// Batches that can be appended after the batch `kept`, one for each of `sizes`.
     pub(super) fn draw(&mut self, kept: u64, sizes: &[&[usize]]) -> Vec<Batch> {
         let mut point = self.log().point(kept).expect("the suite appends within its own list");
-        // A crash may keep a batch and lose the term that came with it.
+        // A crash may keep a batch and lose its term.
         let term = self.hard_state().term.max(point.term);
         let draw = |sizes: &&[usize]| {
             self.past.drawn += 1;
@@ -326,12 +328,12 @@ impl StorageDriver {
         sizes.iter().map(draw).collect()
     }
 
-    /// Notes that the storage took `batches` behind the batch `kept`.
+    /// Records that the storage accepted `batches` after the batch `kept`.
     pub(super) fn took(&mut self, kept: u64, batches: Vec<Batch>) {
         let mut moment = StateSnapshot { kept, ..self.past.now().clone() };
         moment.log.cut(kept);
         batches.into_iter().for_each(|batch| moment.log.push(batch));
-        self.step(Rule::Taken, moment);
+        self.step(Rule::Accepted, moment);
     }
 
     pub(super) fn save_hard_state(&mut self, hard_state: HardState) {
@@ -340,14 +342,14 @@ impl StorageDriver {
         self.saved(hard_state);
     }
 
-    /// Notes that the storage took `hard_state`.
+    /// Records that the storage accepted `hard_state`.
     pub(super) fn saved(&mut self, hard_state: HardState) {
         self.told(hard_state.commit);
         let moment = StateSnapshot { hard_state, kept: self.last(), ..self.past.now().clone() };
-        self.step(Rule::Taken, moment);
+        self.step(Rule::Accepted, moment);
     }
 
-    /// A term has passed, and what is appended from here on belongs to the next one.
+    /// Begins a new term for the batches that are appended from now on.
     pub(super) fn next_term(&mut self) {
         let HardState { term, commit, .. } = self.hard_state();
         self.save_hard_state(HardState {
@@ -363,11 +365,11 @@ impl StorageDriver {
         self.remembered(peer, directory);
     }
 
-    /// Notes that the storage took the `directory` of `peer`.
+    /// Records that the storage accepted the `directory` of `peer`.
     pub(super) fn remembered(&mut self, peer: u64, directory: u128) {
         let mut moment = StateSnapshot { kept: self.last(), ..self.past.now().clone() };
         moment.peers.insert(NodeId::from(peer), directory);
-        self.step(Rule::Taken, moment);
+        self.step(Rule::Accepted, moment);
     }
 
     pub(super) fn reset(&mut self, base: Base) {
@@ -376,7 +378,7 @@ impl StorageDriver {
         self.was_reset(base);
     }
 
-    /// Notes that the storage was reset to `base`.
+    /// Records that the storage was reset to `base`.
     pub(super) fn was_reset(&mut self, base: Base) {
         let moment = StateSnapshot {
             kept: base.point.raft_index,
@@ -386,7 +388,7 @@ impl StorageDriver {
         self.step(Rule::Reset, moment);
     }
 
-    /// Purges, and notes how far the storage chose to go.
+    /// Purges, and records how far the storage did.
     pub(super) fn purge(&mut self, index: u64, commit: u64) {
         let result = self.storage.purge(index, commit);
         self.must(Rule::Purge, "purge", result);
@@ -398,22 +400,23 @@ impl StorageDriver {
             new != old && (next_index > index.max(old.point.next_index) || raft_index > commit);
         if raft_index < old.point.raft_index || !moment.log.begin_at(&new) || too_far {
             let what = format!(
-                "purge({index}, {commit}) gave up everything below index {next_index}, up to raft index {raft_index}"
+                "purge({index}, {commit}) purged all below index {next_index}, up to raft \
+                 index {raft_index}"
             );
             broken(self.case, Rule::Purge, what);
         }
         self.step(Rule::Purge, moment);
     }
 
-    /// Makes everything durable.
+    /// Syncs all changes.
     pub(super) fn sync(&mut self) {
         let (sync, number) = self.begin_sync();
         let result = sync.wait();
-        self.must(Rule::Taken, "the sync", result);
+        self.must(Rule::Accepted, "the sync", result);
         self.synced(number);
     }
 
-    /// Begins a sync; the number tells [`synced`](Trial::synced) what it covers.
+    /// Begins a sync. The number is that of the state that it covers.
     pub(super) fn begin_sync(&mut self) -> (Box<dyn PendingSync>, usize) {
         (self.storage.begin_sync(), self.past.number())
     }
@@ -421,10 +424,10 @@ impl StorageDriver {
     pub(super) fn synced(&mut self, number: usize) {
         self.past.synced(number);
         self.run_background_tasks();
-        self.verify(Rule::Taken);
+        self.verify(Rule::Accepted);
     }
 
-    /// Notes a commit that the storage was told.
+    /// Records a commit that the storage was given.
     pub(super) fn told(&mut self, commit: u64) {
         let points = self
             .log()
@@ -436,14 +439,14 @@ impl StorageDriver {
         self.past.commit_max = self.past.commit_max.max(commit);
     }
 
-    /// Compares everything that the reader shows with what the log must hold.
+    /// Compares all reads with the expected log.
     pub(super) fn verify(&self, rule: Rule) {
         if let Err(difference) = self.log().compare(&*self.reader) {
             broken(self.case, rule, difference);
         }
     }
 
-    /// Everything in the log, to be looked at again later.
+    /// All batches of the log, for a later comparison.
     pub(super) fn hold(&self) -> HeldBatches {
         let from = self.log().base().point.raft_index + 1;
         HeldBatches::new(self.must(
@@ -459,7 +462,7 @@ impl StorageDriver {
         }
     }
 
-    /// Drops the storage. Its reader must still show what it showed.
+    /// Drops the storage. Its reader must still return the same.
     pub(super) fn close(self) -> PossibleStates {
         let StorageDriver { case, storage, reader, past } = self;
         drop(storage);
@@ -473,8 +476,7 @@ impl StorageDriver {
         result.unwrap_or_else(|error| broken(self.case, rule, format!("{call} failed: {error}")))
     }
 
-    /// Does what the storage wants done elsewhere, here and now. A storage that never runs out of
-    /// wishes is not waited for.
+    /// Runs the background tasks of the storage at once, up to a limit.
     pub(super) fn run_background_tasks(&mut self) {
         for _ in 0..100 {
             let Some(background_task) = self.storage.next_task() else { break };

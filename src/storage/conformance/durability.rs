@@ -1,7 +1,7 @@
-//! Cases about what is left when something goes wrong.
+//! Cases of crashes, failed syncs and full disks.
 
-use super::Rule;
 use super::driver::{Case, StorageDriver, broken};
+use super::rule::Rule;
 use crate::entry::NodeId;
 use crate::role::Membership;
 use crate::storage::{Base, HardState, LogPoint, StorageError};
@@ -21,15 +21,15 @@ pub(super) fn closed_without_a_sync(case: &mut Case<'_>) {
 
 pub(super) fn syncs_under_way(case: &mut Case<'_>) {
     let mut driver = case.begin();
-    // One after the other, each while more is taken.
+    // One after the other, each while more is accepted.
     driver.append(&[&[10]]);
     let (first, covers_first) = driver.begin_sync();
     driver.append(&[&[20], &[]]);
     let (second, covers_second) = driver.begin_sync();
     driver.append(&[&[30]]);
-    driver.must(Rule::Taken, "the first of two syncs", first.wait());
+    driver.must(Rule::Accepted, "the first of two syncs", first.wait());
     driver.synced(covers_first);
-    driver.must(Rule::Taken, "the second of two syncs", second.wait());
+    driver.must(Rule::Accepted, "the second of two syncs", second.wait());
     driver.synced(covers_second);
     let past = case.stop(driver);
 
@@ -41,7 +41,7 @@ pub(super) fn syncs_under_way(case: &mut Case<'_>) {
     driver.append_after(driver.last() - 1, &[&[20], &[30]]);
     let (newer, covers) = driver.begin_sync();
     drop(older);
-    driver.must(Rule::Taken, "a sync after one that nobody waited for", newer.wait());
+    driver.must(Rule::Accepted, "a sync after one that was not waited for", newer.wait());
     driver.synced(covers);
     let past = case.stop(driver);
 
@@ -53,7 +53,7 @@ pub(super) fn syncs_under_way(case: &mut Case<'_>) {
         let name = case.name;
         let wait = case.harness.start(Box::new(move || {
             if let Err(error) = sync.wait() {
-                broken(name, Rule::Taken, format!("a sync on another thread failed: {error}"));
+                broken(name, Rule::Accepted, format!("a sync on another thread failed: {error}"));
             }
         }));
         driver.append(&[&[20]]);
@@ -76,14 +76,14 @@ pub(super) fn a_crash_after_opening(case: &mut Case<'_>) {
     }
 }
 
-/// One step of a ledger's life.
+/// One step of a history.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Append(usize),
-    /// Cuts off so many batches and appends one.
+    /// Truncates this many batches, and appends one.
     Cut(u64),
     Vote,
-    /// All that is in the log is known to be committed.
+    /// The commit advances to the end of the log.
     Commit,
     Remember(u64),
     Purge,
@@ -93,8 +93,8 @@ enum Step {
 
 use Step::{Append, Commit, Cut, Purge, Remember, Reset, Sync, Vote};
 
-/// Cuts of what was synced and of what was not, purges before and after a sync, one reset upon
-/// another; and commits of batches that may be lost, and those that they took the place of be back.
+/// Truncations of synced and of unsynced batches, purges before and after a sync, one reset after
+/// another; and commits of batches that a crash may lose, so that those before them are back.
 #[rustfmt::skip]
 const LIFE: [Step; 50] = [
     Append(3), Vote, Append(1), Remember(1), Sync, Append(4), Cut(2), Sync, Cut(1), Cut(3),
@@ -109,7 +109,7 @@ pub(super) fn a_crash_after_every_step(case: &mut Case<'_>) {
         let mut driver = case.begin();
         LIFE[..steps].iter().for_each(|&step| take(&mut driver, step));
         let past = case.stop(driver);
-        // What was found is durable: a second crash finds the same.
+        // The recovered state is durable: a second crash recovers the same.
         let driver = case.reopen(past);
         let past = case.stop(driver);
         let mut driver = case.reopen(past);
@@ -171,7 +171,7 @@ pub(super) fn a_failed_sync(case: &mut Case<'_>) {
         let (sync, _) = driver.begin_sync();
         let newer = another_under_way.then(|| driver.begin_sync().0);
         if sync.wait().is_ok() {
-            broken(case.name, Rule::FailedSync, "the sync that the bench made fail returned Ok");
+            broken(case.name, Rule::FailedSync, "the sync that the harness made fail returned Ok");
         }
         if newer.is_some_and(|newer| newer.wait().is_ok()) {
             broken(case.name, Rule::FailedSync, "a sync that covers a failed one returned Ok");
@@ -208,7 +208,7 @@ fn refuses_everything(case: &str, driver: &mut StorageDriver) {
     }
 }
 
-/// An append of three batches, 64 KiB in all; so many of them make 64 MB.
+/// Number of appends of three batches, 64 KiB in all, that make 64 MB.
 const THREE: [&[usize]; 3] = [&[20_000], &[], &[45_000]];
 const APPENDS_MAX: usize = 1_000;
 
@@ -234,8 +234,8 @@ pub(super) fn a_full_disk(case: &mut Case<'_>) {
 
 const EARLIER: [&[usize]; 5] = [&[10], &[], &[20], &[30], &[]];
 
-/// Cuts off so many batches and appends, then goes on behind the last, until the storage says that
-/// it is full.
+/// Truncates this many batches and appends, then appends after the last, until the storage reports
+/// a full disk.
 fn append_until_full(case: &str, driver: &mut StorageDriver, cut_off: u64) {
     let mut kept = driver.last().saturating_sub(cut_off).max(driver.log().base().point.raft_index);
     for _ in 0..APPENDS_MAX {
@@ -249,10 +249,10 @@ fn append_until_full(case: &str, driver: &mut StorageDriver, cut_off: u64) {
         }
         kept = driver.last();
     }
-    broken(case, Rule::Full, "the bench said that the disk is full, and 64 MB were taken");
+    broken(case, Rule::Full, "the harness filled the disk, and 64 MB were accepted");
 }
 
-/// The other calls may find room or not; if not, they change nothing either.
+/// The other calls may find space or not; if not, they change nothing either.
 fn meet_full(case: &str, driver: &mut StorageDriver) {
     let hard_state = HardState { term: driver.hard_state().term + 1, ..driver.hard_state() };
     if found_room(case, "save", driver.storage.save_hard_state(hard_state)) {
@@ -277,7 +277,7 @@ fn found_room(case: &str, call: &str, result: Result<(), StorageError>) -> bool 
     }
 }
 
-/// There is room again: everything is taken.
+/// There is space again: all changes are accepted.
 fn go_on(driver: &mut StorageDriver) {
     for cut_off in [0, 1] {
         let kept = driver.last() - cut_off;

@@ -1,4 +1,4 @@
-//! What a log must hold: a list, and nothing clever.
+//! Expected log: a plain list of batches.
 
 use std::fmt::Debug;
 
@@ -6,14 +6,14 @@ use crate::batch::OpenBatch;
 use crate::entry::Entry;
 use crate::storage::{Base, Batch, LogPoint, LogReader, StorageError};
 
-/// The log as it must be.
+/// Expected state of a log.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    /// Where it began, before anything was purged.
+    /// Its base before any purge.
     origin: Base,
-    /// Each batch since then and the mark after it.
+    /// Each batch since then, and the log point after it.
     records: Vec<(Batch, LogPoint)>,
-    /// How many of them were purged.
+    /// Number of purged batches.
     purged: usize,
 }
 
@@ -44,7 +44,7 @@ impl Log {
         self.kept().iter().map(|(batch, _)| batch.clone()).collect()
     }
 
-    /// The base and the mark after every batch.
+    /// The base, and the log point after each batch.
     pub(super) fn points(&self) -> impl Iterator<Item = LogPoint> + '_ {
         std::iter::once(self.base().point).chain(self.kept().iter().map(|(_, point)| *point))
     }
@@ -59,13 +59,12 @@ impl Log {
         self.records.push((batch, point));
     }
 
-    /// Cuts off what stands behind the batch `last`.
+    /// Truncates the batches after `last`.
     pub(super) fn cut(&mut self, last: u64) {
         self.records.retain(|(_, point)| point.raft_index <= last);
     }
 
-    /// Lets the log begin at `base`, any place since its origin. Says whether there is such a
-    /// place.
+    /// Moves the base to `base`. Returns whether that is a log point since the origin.
     pub(super) fn begin_at(&mut self, base: &Base) -> bool {
         self.purged = self
             .records
@@ -75,14 +74,13 @@ impl Log {
         self.base() == *base
     }
 
-    /// Asks `reader` everything that there is to ask, and says what it answers otherwise than this
-    /// list does.
+    /// Makes all reads of `reader`, and returns the first difference from this list.
     pub(super) fn compare(&self, reader: &dyn LogReader) -> Result<(), String> {
         self.compare_base(reader)?;
         self.compare_last(reader)?;
         for (batch, point) in self.kept() {
             let at = point.raft_index;
-            same(|| format!("mark({at})"), reader.point(at), Some(*point))?;
+            same(|| format!("point({at})"), reader.point(at), Some(*point))?;
             same(
                 || format!("batches({at}, {at} + 1, 0)"),
                 reader.batches(at, at + 1, 0),
@@ -109,10 +107,10 @@ impl Log {
     fn compare_base(&self, reader: &dyn LogReader) -> Result<(), String> {
         let base = self.base();
         let LogPoint { raft_index, next_index, .. } = base.point;
-        same(|| format!("mark({raft_index})"), reader.point(raft_index), Some(base.point))?;
+        same(|| format!("point({raft_index})"), reader.point(raft_index), Some(base.point))?;
         same(|| "base()".into(), Ok(reader.base()), base)?;
-        purged(|| format!("mark({} - 1)", raft_index), reader.point(raft_index - 1), next_index)?;
-        purged(|| "mark(0)".into(), reader.point(0), next_index)?;
+        purged(|| format!("point({} - 1)", raft_index), reader.point(raft_index - 1), next_index)?;
+        purged(|| "point(0)".into(), reader.point(0), next_index)?;
         purged(
             || format!("batches({raft_index}, MAX, MAX)"),
             reader.batches(raft_index, u64::MAX, u64::MAX),
@@ -128,8 +126,8 @@ impl Log {
     fn compare_last(&self, reader: &dyn LogReader) -> Result<(), String> {
         let LogPoint { raft_index, next_index, .. } = self.last();
         let behind = raft_index + 1;
-        same(|| format!("mark({behind})"), reader.point(behind), None)?;
-        same(|| "mark(MAX)".into(), reader.point(u64::MAX), None)?;
+        same(|| format!("point({behind})"), reader.point(behind), None)?;
+        same(|| "point(MAX)".into(), reader.point(u64::MAX), None)?;
         same(|| format!("batch_with({next_index})"), reader.batch_containing(next_index), None)?;
         same(|| "batch_with(MAX)".into(), reader.batch_containing(u64::MAX), None)?;
         same(|| format!("entry({next_index})"), reader.entry(next_index), None)?;
@@ -141,7 +139,7 @@ impl Log {
     }
 }
 
-/// A log in a few words.
+/// Short description of a log.
 pub(super) fn span(base: &Base, last: LogPoint) -> String {
     let place = |point: LogPoint| {
         format!(
@@ -157,8 +155,8 @@ pub(super) fn span(base: &Base, last: LogPoint) -> String {
     )
 }
 
-/// The batch that follows `before`, with one payload of each of `sizes`; a control record if there
-/// are none. No two salts give the same bytes.
+/// The batch after `before`, with one payload of each of `sizes`; a control record if there are
+/// none. Different salts give different bytes.
 pub(super) fn batch_after(before: &LogPoint, term: u64, salt: u64, sizes: &[usize]) -> Batch {
     let mut open = OpenBatch::with_capacity(sizes.iter().sum());
     for (slot, &size) in sizes.iter().enumerate() {
@@ -177,7 +175,7 @@ pub(super) fn batch_after(before: &LogPoint, term: u64, salt: u64, sizes: &[usiz
     Batch::new(before.raft_index + 1, term, body).expect("what was just encoded can be decoded")
 }
 
-/// Batches that were handed out, and a copy of their bytes from then.
+/// Batches that were read, and a copy of their bytes.
 pub(super) struct HeldBatches {
     batches: Vec<(Batch, Vec<u8>)>,
     entries: Vec<(Entry, Vec<u8>)>,
@@ -197,7 +195,7 @@ impl HeldBatches {
         }
     }
 
-    /// Says what is not as it was.
+    /// Returns the first batch that has changed.
     pub(super) fn compare(&self) -> Result<(), String> {
         if let Some((batch, _)) = self.batches.iter().find(|(batch, copy)| batch.body() != copy) {
             return Err(format!("{batch:?} has other bytes than when it was read"));

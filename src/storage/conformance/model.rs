@@ -1,8 +1,8 @@
-//! Random histories: any storage against the log in memory, which is obviously correct.
+//! Random histories: a storage is compared with the log in memory, the model.
 //!
-//! Both are given the same calls. When the storage comes back from a crash, the model goes back to
-//! its last sync and makes the lost changes again, one batch at a time, until it is where the
-//! storage is; a storage that is nowhere on that way has broken a rule.
+//! Both get the same calls. When the storage is reopened after a crash, the model returns to its
+//! last sync and repeats the lost changes, one batch at a time, until it equals the storage. If it
+//! never does, the storage has broken a rule.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use crate::storage::{
 /// One event of a history. Places are fractions, so that any history makes sense for any log.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// Batches with payloads of these sizes, behind the last.
+    /// Batches with payloads of these sizes, after the last.
     Append(Vec<Vec<usize>>),
-    /// The same in a new term, somewhere behind what is committed.
+    /// The same in a new term, anywhere after the commit.
     Cut(Index, Vec<Vec<usize>>),
-    /// More is known to be committed.
+    /// The commit advances.
     Commit(Index),
     Vote(u64),
-    Remember(u64, u128),
+    SavePeer(u64, u128),
     Purge(Index),
     Reset,
     Sync,
@@ -54,7 +54,7 @@ fn events() -> impl Strategy<Value = Event> {
         4 => (any::<Index>(), batches()).prop_map(|(at, batches)| Event::Cut(at, batches)),
         4 => any::<Index>().prop_map(Event::Commit),
         2 => (1..4_u64).prop_map(Event::Vote),
-        1 => (1..4_u64, any::<u128>()).prop_map(|(peer, directory)| Event::Remember(peer, directory)),
+        1 => (1..4_u64, any::<u128>()).prop_map(|(peer, id)| Event::SavePeer(peer, id)),
         3 => any::<Index>().prop_map(Event::Purge),
         1 => Just(Event::Reset),
         8 => Just(Event::Sync),
@@ -66,10 +66,10 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Lets the storage of `harness` and the model live through `history`.
+/// Applies `history` to the storage of `harness` and to the model.
 ///
 /// # Panics
-/// If they come to differ.
+/// If they differ.
 pub(crate) fn live_through(harness: &mut dyn Harness, history: &[Event]) {
     let mut pair = Pair::new(harness);
     for event in history {
@@ -86,7 +86,7 @@ pub(crate) fn live_through(harness: &mut dyn Harness, history: &[Event]) {
 enum Change {
     Append(Vec<Batch>, u64),
     Save(HardState),
-    Remember(NodeId, u128),
+    SavePeer(NodeId, u128),
     Purge(u64, u64),
     Reset(Base),
 }
@@ -95,13 +95,13 @@ fn make(storage: &mut dyn Storage, change: &Change) -> Result<(), StorageError> 
     match change {
         Change::Append(batches, commit) => storage.append(batches, *commit),
         Change::Save(hard_state) => storage.save_hard_state(*hard_state),
-        Change::Remember(peer, directory) => storage.save_peer(*peer, *directory),
+        Change::SavePeer(peer, directory) => storage.save_peer(*peer, *directory),
         Change::Purge(index, commit) => storage.purge(*index, *commit),
         Change::Reset(base) => storage.reset(base),
     }
 }
 
-/// A storage and the model, at the same place.
+/// A storage and the model, in the same state.
 struct Pair<'a> {
     harness: &'a mut dyn Harness,
     /// `None` while it is being reopened.
@@ -109,10 +109,10 @@ struct Pair<'a> {
     reader: Arc<dyn LogReader>,
     disk: MemoryLog,
     model: MemoryLog,
-    /// What was taken since the last sync.
+    /// Accepted changes since the last sync.
     unsynced: Vec<Change>,
     hard_state: HardState,
-    /// The hard states, and what is known of the peers, since the last sync.
+    /// The hard states and peers since the last sync.
     hard_states: Vec<HardState>,
     peers: Vec<Vec<(NodeId, u128)>>,
     /// The newest base that a purge or a reset may have led to.
@@ -172,8 +172,8 @@ impl Pair<'_> {
                     committed + at.index((self.last().raft_index - committed) as usize + 1) as u64;
             }
             Event::Vote(vote) => self.vote(*vote),
-            Event::Remember(peer, directory) => {
-                drop(self.change(Change::Remember(NodeId::from(*peer), *directory)))
+            Event::SavePeer(peer, directory) => {
+                _ = self.change(Change::SavePeer(NodeId::from(*peer), *directory))
             }
             Event::Purge(at) => {
                 let index = at.index(self.last().next_index as usize + 2) as u64;
@@ -191,7 +191,7 @@ impl Pair<'_> {
 
     fn append(&mut self, mut point: LogPoint, sizes: &[Vec<usize>]) {
         let mut batches = Vec::new();
-        // A crash may keep a batch and lose the term that came with it.
+        // A crash may keep a batch and lose its term.
         let term = self.hard_state.term.max(point.term);
         for sizes in sizes {
             self.drawn += 1;
@@ -232,8 +232,8 @@ impl Pair<'_> {
         self.append(self.last(), sizes);
     }
 
-    /// Makes a change to the storage, and to the model unless the storage had no room for it. Says
-    /// whether it had.
+    /// Applies a change to the storage, and to the model unless the disk was full. Returns whether
+    /// it was applied.
     fn change(&mut self, change: Change) -> bool {
         match make(self.storage(), &change) {
             Ok(()) => {}
@@ -249,7 +249,7 @@ impl Pair<'_> {
     fn note(&mut self, change: &Change) {
         match change {
             Change::Save(hard_state) => self.hard_states.push(*hard_state),
-            Change::Remember(peer, directory) => {
+            Change::SavePeer(peer, directory) => {
                 let mut peers = self.peers.last().cloned().unwrap_or_default();
                 peers.retain(|(known, _)| known != peer);
                 peers.push((*peer, *directory));
@@ -272,9 +272,9 @@ impl Pair<'_> {
     }
 
     fn failed_sync(&mut self) {
-        self.vote(1); // where nothing was changed there is nothing to sync, and nothing to fail
+        self.vote(1); // a sync without changes has nothing to do, and cannot fail
         if self.harness.fail_next_sync() {
-            assert!(self.storage().begin_sync().wait().is_err(), "the bench made it fail");
+            assert!(self.storage().begin_sync().wait().is_err(), "the harness made it fail");
             let hard_state = self.hard_state;
             assert!(matches!(
                 self.storage().save_hard_state(hard_state),
@@ -292,7 +292,7 @@ impl Pair<'_> {
         }
     }
 
-    /// Closes or crashes the storage, opens it again, and takes the model to where it came back.
+    /// Closes or crashes the storage, reopens it, and moves the model to the recovered state.
     fn end(&mut self, crash: bool) {
         if crash {
             self.harness.crash();
@@ -315,7 +315,7 @@ impl Pair<'_> {
         let mut lost = lost.iter();
         while !self.is_at(recovered) {
             let change = lost.next().unwrap_or_else(|| {
-                panic!("{recovered:?} is nowhere between what was synced and what was taken")
+                panic!("{recovered:?} is no state between the synced and the accepted one")
             });
             make(&mut self.model, change).unwrap();
         }
@@ -332,7 +332,7 @@ impl Pair<'_> {
             && matches!(reader.point(point.raft_index + 1), Ok(None))
     }
 
-    /// Term, vote and peers may have been lost apart from the log.
+    /// Term, vote and peers may be lost independently of the log.
     fn take_over(&mut self, recovered: &Recovered) {
         let HardState { term, vote, commit } = recovered.hard_state;
         assert!(
@@ -368,8 +368,8 @@ impl Pair<'_> {
             .clamp(self.model.reader().base().point.raft_index, self.last().raft_index)
     }
 
-    /// Asks both the same, from the later base on. A storage purges in larger steps than the model
-    /// does.
+    /// Compares the reads of both, from the later base on. A storage purges in larger steps than
+    /// the model.
     fn compare(&self) {
         let (storage, model) = (&self.reader, self.model.reader());
         let (purged, base, last) = (storage.base(), model.base(), self.last().raft_index);

@@ -1,18 +1,19 @@
-//! The suite on trial: a sound storage with one thing broken at a time, and the rule that the suite
-//! must name.
+//! Tests of the suite: a correct storage with one fault at a time, and the rule that the suite must
+//! name.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::{Harness, Rule, check};
+use super::rule::Rule;
+use super::{Harness, run};
 use crate::entry::NodeId;
 use crate::storage::{
     Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, LogReader, MemoryLog,
     PendingSync, Recovered, Storage, StorageError,
 };
 
-/// What is broken.
+/// Faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     OtherDirectoryEachTime,
@@ -47,7 +48,7 @@ pub(super) enum Fault {
     FullIsFinal,
 }
 
-/// Each fault, the rule that it breaks, and the case that shows it first.
+/// Each fault, the rule that it breaks, and the case that detects it first.
 #[rustfmt::skip]
 const FAULTS: &[(Fault, Rule, &str)] = &[
     (Fault::OtherDirectoryEachTime,     Rule::Open,       "opened again"),
@@ -63,19 +64,19 @@ const FAULTS: &[(Fault, Rule, &str)] = &[
     (Fault::ReaderDiesWithTheStorage,   Rule::Read,       "a new log"),
     (Fault::TakesBatchesOutOfLine,      Rule::Append,     "batches out of line"),
     (Fault::TakesHalfOfWhatIsOutOfLine, Rule::Append,     "batches out of line"),
-    (Fault::TakesNothingOfALongAppend,  Rule::Taken,      "payloads of every size"),
-    (Fault::GivesNothingBeyondBytesMax, Rule::Taken,      "opened again"),
+    (Fault::TakesNothingOfALongAppend,  Rule::Accepted,      "payloads of every size"),
+    (Fault::GivesNothingBeyondBytesMax, Rule::Accepted,      "opened again"),
     (Fault::IgnoresBytesMax,            Rule::Read,       "the bounds of a read"),
     (Fault::IgnoresTo,                  Rule::Read,       "the bounds of a read"),
     (Fault::ShowsNothingPurged,         Rule::Open,       "a new log"),
     (Fault::ShowsAMarkBehindTheLast,    Rule::Open,       "a new log"),
-    (Fault::FindsTheBatchAfter,         Rule::Taken,      "opened again"),
+    (Fault::FindsTheBatchAfter,         Rule::Accepted,      "opened again"),
     (Fault::PurgesBeyondCommit,         Rule::Purge,      "purge"),
     (Fault::PurgesBeyondIndex,          Rule::Purge,      "purge"),
     (Fault::ResetKeepsTheMembership,    Rule::Reset,      "reset"),
     (Fault::ResetDoesNothing,           Rule::Reset,      "reset"),
-    (Fault::SyncsNothing,               Rule::BatchHeader,     "syncs under way"),
-    (Fault::SyncsLate,                  Rule::BatchHeader,     "syncs under way"),
+    (Fault::SyncsNothing,               Rule::Prefix,     "syncs under way"),
+    (Fault::SyncsLate,                  Rule::Prefix,     "syncs under way"),
     (Fault::HidesAFailedSync,           Rule::FailedSync, "a failed sync"),
     (Fault::GoesOnAfterAFailedSync,     Rule::FailedSync, "a failed sync"),
     (Fault::FullTakesTheFirst,          Rule::Full,       "a full disk"),
@@ -85,8 +86,7 @@ const FAULTS: &[(Fault, Rule, &str)] = &[
 #[test]
 fn every_fault_is_found_and_laid_to_the_rule_that_it_breaks() {
     for &(fault, rule, case) in FAULTS {
-        let verdict =
-            catch_unwind(AssertUnwindSafe(|| check(&mut FaultyHarness::new(Some(fault)))));
+        let verdict = catch_unwind(AssertUnwindSafe(|| run(&mut FaultyHarness::new(Some(fault)))));
         let said =
             verdict.expect_err(&format!("{fault:?} was not found")).downcast::<String>().unwrap();
         assert!(
@@ -102,13 +102,13 @@ fn every_fault_is_found_and_laid_to_the_rule_that_it_breaks() {
 
 #[test]
 fn with_nothing_broken_nothing_is_found() {
-    assert_eq!(check(&mut FaultyHarness::new(None)), [""; 0]);
+    assert_eq!(run(&mut FaultyHarness::new(None)), [""; 0]);
 }
 
 pub(super) struct FaultyHarness {
     fault: Option<Fault>,
     disk: MemoryLog,
-    /// The newest commit that any handle was told.
+    /// The newest commit that any handle was given.
     commit: Arc<AtomicU64>,
 }
 
@@ -159,12 +159,12 @@ struct FaultyStorage {
     fault: Option<Fault>,
     inner: MemoryLog,
     commit: Arc<AtomicU64>,
-    /// A sync that should have been given out already.
+    /// A sync that should have been returned already.
     late: Option<Box<dyn PendingSync>>,
     failed: bool,
     /// The directory id at the opening.
     made_as: u128,
-    /// What was saved last.
+    /// The hard state that was saved last.
     saved: Option<HardState>,
     /// Lives as long as the storage.
     alive: Arc<()>,
@@ -185,7 +185,7 @@ impl Storage for FaultyStorage {
             }
             Some(Fault::IncarnationStandsStill) => recovered.identity.incarnation = 1,
             Some(Fault::LosesTheFirstPeer) if recovered.peers.len() > 1 => {
-                drop(recovered.peers.remove(0))
+                _ = recovered.peers.remove(0)
             }
             Some(Fault::CommitOutlivesItsBatches) => {
                 let Recovered { hard_state, last, .. } = &mut recovered;
@@ -304,7 +304,7 @@ impl Storage for FaultyStorage {
     }
 }
 
-/// Says that all is well, whatever the sync in it says.
+/// Reports success, whatever the result of the sync in it.
 struct FakeSync(Option<Box<dyn PendingSync>>);
 
 impl PendingSync for FakeSync {

@@ -1,7 +1,7 @@
-//! Cases about opening: whose log it is, and which copy of it.
+//! Cases of opening: the owner of the log, and its identity.
 
-use super::Rule;
 use super::driver::{Case, broken, owner};
+use super::rule::Rule;
 use crate::entry::NodeId;
 use crate::role::Membership;
 use crate::storage::{HardState, LogOwner, StorageError};

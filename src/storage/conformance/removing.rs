@@ -1,4 +1,4 @@
-//! Cases about what is taken away: a conflicting tail, the head, the whole log.
+//! Cases of truncation, purge and reset.
 
 use super::driver::{Case, StorageDriver};
 use crate::entry::NodeId;
@@ -44,7 +44,7 @@ pub(super) fn cut_upon_cut(case: &mut Case<'_>) {
     let mut all_held = Vec::new();
     for round in 0..40 {
         all_held.push(driver.hold());
-        // Every fourth cut is within the term: the leader sent again what was there.
+        // Every fourth truncation is within the term: the leader sent the same batches again.
         if round % 4 != 3 {
             driver.next_term();
         }

@@ -299,9 +299,7 @@ impl<D: Disk> DiskLog<D> {
     }
 
     fn segment_bytes(&self) -> u64 {
-        self.options
-            .segment_bytes
-            .clamp(SegmentOptions::SEGMENT_BYTES_MIN, SegmentOptions::SEGMENT_BYTES_MAX)
+        self.options.segment_bytes()
     }
 
     /// Publishes the recovered log to readers, and makes a writer that continues it.

@@ -22,6 +22,11 @@ pub struct SegmentOptions {
     pub mapped_segments_max: usize,
     /// What to do if a log is missing, or exists. Default: [`Create::IfMissing`].
     pub create: Create,
+    /// The lower limit of `segment_bytes`. Lower in tests and simulations only.
+    pub(crate) segment_bytes_min: u64,
+    /// Number of calls of `next_task` after which a failed sealing or deletion is tried again.
+    /// Lower in tests and simulations only.
+    pub(crate) retry_calls: u32,
 }
 
 /// What opening does if a log is missing, or exists.
@@ -44,25 +49,45 @@ pub enum Create {
 }
 
 impl SegmentOptions {
-    /// The smallest segment: 64 KiB. In simulations 8 KiB, so that they see many.
-    pub const SEGMENT_BYTES_MIN: u64 =
-        if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 64 << 10 };
-    /// In simulations 2, so that segments are unmapped and mapped all the time.
-    const MAPPED_SEGMENTS_MAX: usize = if cfg!(any(test, feature = "sim")) { 2 } else { 256 };
+    /// The smallest segment: 64 KiB.
+    pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
     /// The largest segment: 4 GiB.
     pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+
+    const DEFAULT: SegmentOptions = SegmentOptions {
+        segment_bytes: 64 << 20,
+        zero_fill: true,
+        verify_on_open: false,
+        mapped_segments_max: 256,
+        create: Create::IfMissing,
+        segment_bytes_min: SegmentOptions::SEGMENT_BYTES_MIN,
+        // A minute on an idle node.
+        retry_calls: 512,
+    };
+
+    /// Options for tests and simulations: a short run fills, maps, unmaps and deletes many
+    /// segments. Segments of 8 KiB, which is also the lower limit; 2 mapped segments; a retry
+    /// after 4 calls.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) const fn small() -> SegmentOptions {
+        const BYTES: u64 = 8 << 10;
+        SegmentOptions {
+            segment_bytes: BYTES,
+            segment_bytes_min: BYTES,
+            mapped_segments_max: 2,
+            retry_calls: 4,
+            ..SegmentOptions::DEFAULT
+        }
+    }
+
+    /// The length of a segment file: `segment_bytes` within its limits.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes.clamp(self.segment_bytes_min, SegmentOptions::SEGMENT_BYTES_MAX)
+    }
 }
 
 impl Default for SegmentOptions {
     fn default() -> Self {
-        let mapped_segments_max = SegmentOptions::MAPPED_SEGMENTS_MAX;
-        let create = Create::IfMissing;
-        SegmentOptions {
-            segment_bytes: 64 << 20,
-            zero_fill: true,
-            verify_on_open: false,
-            mapped_segments_max,
-            create,
-        }
+        SegmentOptions::DEFAULT
     }
 }

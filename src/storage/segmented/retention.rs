@@ -46,10 +46,6 @@ const UNSYNCED_MAX: usize = 4;
 
 const _: () = assert!(UNSYNCED_MAX < UNSEALED_MAX);
 
-/// After a failure, so many calls of `next_task` pass before the next attempt: a minute on an idle
-/// node.
-const PAUSE_CALLS: u32 = if cfg!(any(test, feature = "sim")) { 4 } else { 512 };
-
 /// Segments to seal, and files to remove.
 pub(super) struct CleanupQueue<D: Disk> {
     unsealed: Vec<Unsealed<D>>,
@@ -60,6 +56,8 @@ pub(super) struct CleanupQueue<D: Disk> {
     /// What failed, and in how many calls it is retried.
     postponed: Reports<D>,
     pause: u32,
+    /// What `pause` begins at: see [`SegmentOptions`](super::SegmentOptions).
+    retry_calls: u32,
 }
 
 /// The results of background tasks.
@@ -79,7 +77,7 @@ impl<D: Disk> Default for Reports<D> {
 }
 
 impl<D: Disk> CleanupQueue<D> {
-    pub(super) fn new() -> CleanupQueue<D> {
+    pub(super) fn new(retry_calls: u32) -> CleanupQueue<D> {
         CleanupQueue {
             unsealed: Vec::new(),
             obsolete: Vec::new(),
@@ -87,6 +85,7 @@ impl<D: Disk> CleanupQueue<D> {
             sealing: Arc::default(),
             postponed: Reports::default(),
             pause: 0,
+            retry_calls,
         }
     }
 
@@ -183,7 +182,7 @@ impl<D: Disk> CleanupQueue<D> {
         if !unsealed.is_empty() || !names.is_empty() {
             self.postponed.unsealed.extend(unsealed);
             self.postponed.names.extend(names);
-            self.pause = PAUSE_CALLS;
+            self.pause = self.retry_calls;
         } else if self.pause > 0 {
             self.pause -= 1;
             if self.pause == 0 {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::fs::Disk;
 use super::metadata::STATE_NAME;
-use super::{Create, DiskLog, SegmentOptions, format, tools};
+use super::{DiskLog, SegmentOptions, format, tools};
 use crate::batch::OpenBatch;
 use crate::entry::NodeId;
 use crate::role::Membership;
@@ -23,13 +23,7 @@ use crate::storage::{
     Storage, StorageError,
 };
 
-const SMALL: SegmentOptions = SegmentOptions {
-    segment_bytes: SegmentOptions::SEGMENT_BYTES_MIN,
-    zero_fill: true,
-    verify_on_open: false,
-    mapped_segments_max: 2,
-    create: Create::IfMissing,
-};
+const SMALL: SegmentOptions = SegmentOptions::small();
 
 pub(super) fn owner() -> LogOwner {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));

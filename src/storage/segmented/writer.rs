@@ -83,7 +83,8 @@ impl<D: Disk> Writer<D> {
         tail: Option<ActiveSegment<D>>,
         begun: u64,
     ) -> Writer<D> {
-        let (cleanup, dirty, points) = (CleanupQueue::new(), Vec::new(), Vec::new());
+        let cleanup = CleanupQueue::new(options.retry_calls);
+        let (dirty, points) = (Vec::new(), Vec::new());
         Writer {
             shared,
             live,

@@ -18,9 +18,9 @@ fn with_writer<T>(
     let options = SegmentOptions {
         segment_bytes,
         zero_fill,
-        verify_on_open: false,
         mapped_segments_max: 1,
         create: Create::New,
+        ..SegmentOptions::small()
     };
     let mut log = DiskLog::on(SimulatedDisk::new(1), options);
     log.open(&owner()).unwrap();

@@ -26,7 +26,7 @@ pub(super) fn owner() -> LogOwner {
 pub(super) fn log_on(disk: &SimulatedDisk) -> DiskLog<SimulatedDisk> {
     DiskLog::on(
         disk.clone(),
-        SegmentOptions { segment_bytes: SEGMENT_BYTES, ..SegmentOptions::default() },
+        SegmentOptions { segment_bytes: SEGMENT_BYTES, ..SegmentOptions::small() },
     )
 }
 
