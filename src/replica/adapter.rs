@@ -8,6 +8,7 @@
 
 mod checks;
 mod convert;
+mod feeding;
 mod log_bridge;
 mod reading;
 mod view;
@@ -28,7 +29,6 @@ use super::election::ElectionTimeouts;
 use super::settings::Settings;
 use convert::{base_of, batch_of, untagged};
 use log_bridge::LogDrain;
-use reading::Reading;
 use view::LogView;
 
 /// Appends that may be in flight to a follower.

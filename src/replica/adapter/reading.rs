@@ -1,26 +1,22 @@
-//! When the log is read for followers that lack batches, and how much of it at a time.
+//! Bounds the reads for followers that lack batches.
 //!
-//! raft-rs asks for the batches of a follower whenever it learns that the follower can take more,
-//! and goes on until [`MESSAGES_MAX`](super::MESSAGES_MAX) messages are under way to it: tens of
-//! megabytes in one call. On a slow disk that takes longer than an election timeout, and a leader
-//! that says nothing for so long is deposed. So here it is refused, and does not mind: to it the
-//! log is temporarily unavailable. What it was refused is read later, in
-//! [`RaftCore::read_for_followers`], which is called once in a turn, when everything else that the
-//! turn has to say is on its way.
+//! raft-rs reads the batches of a follower as soon as the follower can take more, until
+//! [`MESSAGES_MAX`](super::MESSAGES_MAX) messages are in flight to it: tens of megabytes in one
+//! call. A slow disk needs longer for that than an election timeout, and the silent leader is
+//! deposed. So these reads are refused with `LogTemporarilyUnavailable`, and done later, in
+//! [`RaftCore::read_for_followers`](super::RaftCore::read_for_followers), once in a turn, after all
+//! other messages of the turn were sent.
 //!
-//! 1. Nothing is read for followers anywhere else. What is not written yet is sent from memory, so
-//!    who keeps up never waits for this.
+//! 1. No other code reads for followers. Batches that are not yet written are sent from memory, so
+//!    a follower that keeps up never waits for a read.
 //! 2. One call reads one message, or several small ones: at most an eighth of the limit of a
-//!    message, and then one message more. That one is longer than the limit only if it is a single
-//!    batch. The number of followers does not matter.
-//! 3. Followers take turns: a call begins with the one behind whom the call before last read for.
-//! 4. As long as anything waits and can be sent, each call reads something.
+//!    message, and then one message more. It exceeds the limit only if it is a single batch. The
+//!    number of followers does not matter.
+//! 3. Followers take turns: a call begins with the follower after the one that was read for last.
+//! 4. While a follower waits and can be sent batches, each call reads some.
 
 use std::cell::Cell;
 
-use raft::StateRole;
-
-use super::RaftCore;
 use crate::batch::Batch;
 
 /// After this part of the limit of a message, nothing more is read in the same call.
@@ -47,8 +43,18 @@ impl Reading {
         self.is_owed.set(false);
     }
 
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.is_open.set(false);
+    }
+
+    /// Whether a read was refused since it was opened.
+    pub(super) fn is_owed(&self) -> bool {
+        self.is_owed.get()
+    }
+
+    /// Bytes read since it was opened.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
     }
 
     /// Whether a message of so many bytes at most may be read now. If not, it is owed.
@@ -62,50 +68,5 @@ impl Reading {
         let bytes: u64 =
             batches.iter().map(|batch| batch.body().len() as u64 + BATCH_OVERHEAD).sum();
         self.bytes.set(self.bytes.get() + bytes);
-    }
-}
-
-impl RaftCore {
-    /// Whether a follower waits for batches that must be read.
-    pub(in crate::replica) fn owes_reading(&self) -> bool {
-        self.node.raft.state == StateRole::Leader && self.node.store().reading.is_owed.get()
-    }
-
-    /// Reads a little for followers that wait, and hands it to raft-rs as messages to them.
-    pub(in crate::replica) fn read_for_followers(&mut self) {
-        if !self.owes_reading() {
-            return;
-        }
-        let raft = &self.node.raft;
-        let mut peers: Vec<u64> =
-            raft.prs().iter().map(|(peer, _)| *peer).filter(|peer| *peer != raft.id).collect();
-        peers.sort_unstable();
-        let next = peers.partition_point(|peer| *peer <= self.read_for);
-        peers.rotate_left(next);
-        self.node.store().reading.open();
-        for peer in peers {
-            let before = self.node.store().reading.bytes.get();
-            while self.send_more(peer) {}
-            let reading = &self.node.store().reading;
-            if reading.bytes.get() > before {
-                self.read_for = peer;
-            }
-            if reading.is_owed.get() {
-                break;
-            }
-        }
-        self.node.store().reading.close();
-    }
-
-    /// Sends `peer` one message of batches that it was not sent yet. False if there are none, or it
-    /// takes no more, or they cannot be read now.
-    fn send_more(&mut self, peer: u64) -> bool {
-        let raft = &mut self.node.raft;
-        let unsent = |raft: &raft::Raft<_>| raft.prs().get(peer).map(|progress| progress.next_idx);
-        let last = raft.raft_log.last_index();
-        let Some(before) = unsent(raft).filter(|unsent| *unsent <= last) else { return false };
-        raft.send_append(peer);
-        // One that is probed is sent one message and no more until it answers.
-        unsent(raft).is_some_and(|unsent| unsent > before)
     }
 }

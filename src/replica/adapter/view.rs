@@ -6,8 +6,8 @@ use std::sync::Arc;
 use raft::eraftpb::{Entry as RaftEntry, Snapshot};
 use raft::{GetEntriesContext, RaftState};
 
-use super::Reading;
 use super::convert::{conf_state_of, entry_of};
+use super::reading::Reading;
 use crate::batch::{Batch, LogPoint};
 use crate::entry::NodeId;
 use crate::replica::snapshot;

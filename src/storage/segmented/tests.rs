@@ -4,6 +4,7 @@ mod backup;
 mod corrupt;
 mod golden;
 #[cfg(target_os = "linux")]
+mod new_base;
 mod opening;
 #[cfg(unix)]
 mod recycled;
