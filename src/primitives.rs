@@ -1,10 +1,11 @@
 //! Locks, condition variables, atomics, channels, threads, the clock and random keys, for all files
 //! of this crate.
 //!
-//! They are those of `std` and `parking_lot`, and channels made of them. A test build with `--cfg loom`
-//! or `--cfg shuttle` replaces them with those of a model checker, which tries every schedule of a
-//! few threads, or very many schedules of a whole node. One with `--cfg tsan` avoids those that the
-//! thread sanitizer cannot observe. See `tests/threads/README.md`. Other builds are not affected.
+//! They are those of `std` and `parking_lot`, and channels made of them. A test build with `--cfg
+//! loom` or `--cfg shuttle` replaces them with those of a model checker, which tries every schedule
+//! of a few threads, or very many schedules of a whole node. One with `--cfg tsan` avoids those
+//! that the thread sanitizer cannot observe. See `tests/threads/README.md`. Other builds are not
+//! affected.
 
 #[cfg(all(test, any(loom, shuttle)))]
 mod model_checked;

@@ -188,11 +188,12 @@ mod tests {
     #[test]
     fn an_acknowledgement_supersedes_an_earlier_one_to_the_same_leader() {
         let forge = |words: &str| Message::forge(&words.split(' ').collect::<Vec<_>>());
-        let earlier = forge("append-answer from=2 to=1 term=3 index=5 commit=4");
+        let earlier = forge("append-response from=2 to=1 term=3 index=5 commit=4");
         for later in ["index=5 commit=4", "index=6 commit=4", "index=9 commit=5"] {
             assert!(
-                earlier
-                    .is_superseded_by(&forge(&format!("append-answer from=2 to=1 term=3 {later}"))),
+                earlier.is_superseded_by(&forge(&format!(
+                    "append-response from=2 to=1 term=3 {later}"
+                ))),
                 "{later}"
             );
         }
@@ -203,7 +204,7 @@ mod tests {
             "to=1 term=3 index=6 commit=3",
         ] {
             assert!(
-                !earlier.is_superseded_by(&forge(&format!("append-answer from=2 {other}"))),
+                !earlier.is_superseded_by(&forge(&format!("append-response from=2 {other}"))),
                 "{other}"
             );
         }
@@ -211,8 +212,9 @@ mod tests {
             Message::new(eraftpb::Message { reject: true, index: 9, ..earlier.inner().clone() });
         assert!(
             !earlier.is_superseded_by(&refusal)
-                && !refusal
-                    .is_superseded_by(&forge("append-answer from=2 to=1 term=3 index=9 commit=4"))
+                && !refusal.is_superseded_by(&forge(
+                    "append-response from=2 to=1 term=3 index=9 commit=4"
+                ))
         );
     }
 }

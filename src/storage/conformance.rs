@@ -2,8 +2,8 @@
 //!
 //! The suite drives the storage as a ledger does, and compares it with a plain list of the expected
 //! batches: after each step, after each reopening and, where the [`Harness`] can stage them, after
-//! crashes, failed syncs and on a full disk. It starts no thread, reads no clock, and makes the same
-//! calls in the same order every time. It needs about 20 MB of space.
+//! crashes, failed syncs and on a full disk. It starts no thread, reads no clock, and makes the
+//! same calls in the same order every time. It needs about 20 MB of space.
 //!
 //! ```
 //! use dledger::storage::{MemoryLog, Storage, conformance};

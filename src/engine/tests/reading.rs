@@ -4,11 +4,12 @@ use super::*;
 
 /// The most that a message carries, and what one batch of these tests takes.
 const MESSAGE_BYTES: u64 = 4 << 10;
-const PAYLOAD: &str = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
+const PAYLOAD: &str = "012345678901234567890123456789012345678901234567890123456789\
+    0123456789012345678901234567890123456789";
 
 fn answer(harness: &mut Harness, nodes: &[u64], index: u64) {
     for node in nodes {
-        harness.hear(&format!("append-answer from={node} to=1 term=2 index={index}"));
+        harness.hear(&format!("append-response from={node} to=1 term=2 index={index}"));
     }
 }
 
@@ -19,7 +20,7 @@ fn with_two_behind() -> (Harness, u64) {
     while harness.sent().is_empty() {
         harness.tick();
     }
-    for answer in ["pre-vote-answer", "vote-answer"] {
+    for answer in ["pre-vote-response", "vote-response"] {
         (2..4).for_each(|node| harness.hear(&format!("{answer} from={node} to=1 term=2")));
         harness.work();
     }
@@ -55,7 +56,7 @@ fn followers_that_lag_are_sent_one_message_a_turn_in_turns_until_all_is_under_wa
     let (mut harness, last) = with_two_behind();
     // They are back: what was sent to them before did not arrive.
     for node in [4, 5] {
-        harness.hear(&format!("append-answer from={node} to=1 term=2 index=3"));
+        harness.hear(&format!("append-response from={node} to=1 term=2 index=3"));
     }
     let mut sent = Vec::new();
     for turn in 0.. {

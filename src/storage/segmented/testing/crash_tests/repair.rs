@@ -93,8 +93,8 @@ fn repair(
     Ok(recovered)
 }
 
-/// Opens the log on `image`: nothing is lost but some of what was `lost` before, that is reported, and
-/// all of it can be repaired.
+/// Opens the log on `image`: nothing is lost but some of what was `lost` before, that is reported,
+/// and all of it can be repaired.
 fn check(
     image: DiskImage,
     all: &[Batch],
