@@ -596,7 +596,9 @@ impl Process {
         if let Some(connected) = self.connected.get_mut(from) {
             *connected = Some(life_of(hello));
         }
-        self.inbox.peer_identified(hello.from, hello.identity.directory);
+        if self.acquaintances.knows(hello) {
+            self.inbox.peer_identified(hello.from, hello.identity.directory);
+        }
         Ok(())
     }
 
