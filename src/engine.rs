@@ -35,7 +35,6 @@ use std::time::Duration;
 
 use self::contacts::Contacts;
 pub(crate) use self::input::{Command, Input, Now, inbox};
-use self::lagging::Followers;
 use self::refused_peers::RefusedPeers;
 pub(crate) use self::rejoin_state::rejoin_empty;
 use self::rejoin_state::{Loss, RejoinReport};
@@ -141,7 +140,6 @@ pub(crate) struct Engine {
     deferred_fetches: Vec<RepairMessage>,
     refused_peers: RefusedPeers,
     contacts: Contacts,
-    followers: Followers,
     rejoin_report: RejoinReport,
     fault: Option<String>,
     stopped: bool,
@@ -208,7 +206,6 @@ impl Engine {
             deferred_fetches: Vec::new(),
             refused_peers: RefusedPeers::default(),
             contacts: Contacts::default(),
-            followers: Followers::default(),
             rejoin_report: RejoinReport::default(),
             fault: None,
             stopped: false,
@@ -461,7 +458,6 @@ impl Engine {
         self.next_tick += self.settings.tick;
         self.watch_clock();
         self.tick_refusals();
-        self.watch_followers();
         self.tick_repair();
         self.tick_rejoin();
         if self.repair.is_none() {

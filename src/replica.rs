@@ -112,8 +112,6 @@ pub(crate) struct Replica {
     role_state: RoleState,
     barriers: Barriers,
     pacer: CatchUpPacer,
-    /// Members that were sent a snapshot since [`Replica::take_moved`].
-    moved: Vec<NodeId>,
     /// If the log is not complete: the (term, raft index) that the end of a log must reach before
     /// its node may lead. See [`rejoin`].
     bound: Option<(u64, u64)>,
@@ -163,7 +161,6 @@ impl Replica {
             committed,
             barriers: Barriers::new(settings),
             pacer: CatchUpPacer::new(settings.catch_up_bytes),
-            moved: Vec::new(),
             bound: None,
             read_error: None,
             failed: false,
@@ -430,21 +427,6 @@ impl Replica {
         !self.failed && self.bound.is_some_and(|bound| end >= Some(bound))
     }
 
-    /// The other members, each with the raft index up to which it has acknowledged the log to this
-    /// leader: 0 if it has not responded yet.
-    pub(crate) fn acknowledged(&self) -> Vec<(NodeId, u64)> {
-        let Membership { voters, learners } = self.members.membership();
-        let others =
-            voters.iter().chain(learners).filter(|member| self.core.leader() != Some(**member));
-        others.map(|member| (*member, self.core.acknowledged(*member))).collect()
-    }
-
-    /// Members that were sent a snapshot since the last call: the batches that they lack were
-    /// purged here.
-    pub(crate) fn take_moved(&mut self) -> Vec<NodeId> {
-        std::mem::take(&mut self.moved)
-    }
-
     /// The mark up to which the ledger is known to be committed here.
     pub(crate) fn committed(&self) -> LogPoint {
         self.committed
@@ -493,12 +475,6 @@ impl Replica {
         } else {
             ready.send_after_sync.append(&mut ready.send_now);
         }
-        let moved = ready
-            .moved
-            .iter()
-            .map(|peer| NodeId::from(*peer))
-            .filter(|peer| !self.moved.contains(peer));
-        self.moved.extend(moved.collect::<Vec<_>>());
         if let Some(base) = &ready.snapshot {
             self.effects.push_back(Effect::InstallSnapshot(base.clone()));
         }

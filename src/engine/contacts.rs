@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lagging::{Lag, News};
 use crate::entry::NodeId;
 use crate::members::MemberLog;
+use crate::replica::Follower;
 use crate::role::{Member, Progress};
 
 /// A member that is heard is reached if nothing that was sent to it was lost for so long: longer
@@ -34,6 +36,8 @@ pub(super) struct Contact {
     pub(super) lost: Option<Duration>,
     pub(super) advertised: Option<Arc<str>>,
     pub(super) log: Option<MemberLog>,
+    /// While this node leads.
+    pub(super) lag: Lag,
     pub(super) reached: Option<bool>,
     pub(super) progress: Option<Progress>,
 }
@@ -46,6 +50,7 @@ impl Contact {
             lost: None,
             advertised: None,
             log: None,
+            lag: Lag::default(),
             reached: None,
             progress: None,
         }
@@ -61,18 +66,29 @@ impl Contact {
         }
     }
 
-    /// How far it has come. It falls behind when it lacks what is older than an election timeout,
-    /// and is in step again when it has what is older than half of one.
-    pub(super) fn progress(&self, is_moved: bool, commits: &[u64; COMMITS]) -> Option<Progress> {
-        if self.reached == Some(false) {
-            return None;
+    /// How far it has come, as it was measured last.
+    pub(super) fn progress(&self, is_moved: bool) -> Option<Progress> {
+        match (self.reached, is_moved) {
+            (Some(false), _) => None,
+            (_, true) => Some(Progress::MovedForward),
+            _ if self.log.is_none() => None,
+            _ if self.lag.is_behind() => Some(Progress::CatchingUp),
+            _ => Some(Progress::InStep),
         }
-        if is_moved {
-            return Some(Progress::MovedForward);
-        }
+    }
+
+    /// Takes what this leader knows of it as a follower. Returns what is to be told of that.
+    pub(super) fn follow(
+        &mut self,
+        follower: &Follower,
+        commits: &[u64; COMMITS],
+        now: Duration,
+    ) -> [Option<News>; 2] {
         let [_, younger, older] = *commits;
-        let bound = if self.progress == Some(Progress::InStep) { older } else { younger };
-        Some(if self.log?.confirmed >= bound { Progress::InStep } else { Progress::CatchingUp })
+        let has = follower.log.map_or(0, |log| log.confirmed);
+        self.log = follower.log;
+        self.lag.measure(has, younger, older);
+        [self.lag.note_move(follower.is_moved, now), self.lag.news(has, now)]
     }
 }
 

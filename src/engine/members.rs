@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::contacts::{Contact, Contacts};
+use super::lagging::Lag;
 use crate::entry::NodeId;
 use crate::members::MemberNumbers;
-use crate::role::{Member, Role};
+use crate::role::{Member, Membership, Role};
 use crate::transport::TransportEvent;
 
 impl Engine {
@@ -53,6 +54,18 @@ impl Engine {
         self.contacts.find(id)
     }
 
+    /// Adds the members that were never heard of: they may lag too.
+    fn know_members(&mut self) {
+        let Membership { voters, learners } = self.replica.membership();
+        if self.contacts.others.len() + 1 >= voters.len() + learners.len() {
+            return;
+        }
+        let members: Vec<NodeId> = voters.iter().chain(learners).copied().collect();
+        for id in members {
+            self.contact(id);
+        }
+    }
+
     fn set_advertised(&mut self, peer: NodeId, text: &Arc<str>) {
         let text = Some(text).filter(|text| !text.is_empty());
         let Some(contact) = self.contact(peer) else { return };
@@ -73,6 +86,7 @@ impl Engine {
 
     /// Looks at what is known of the others. Called once a tick.
     pub(super) fn tick_members(&mut self) {
+        self.know_members();
         if self.contacts.others.is_empty() {
             return;
         }
@@ -80,13 +94,16 @@ impl Engine {
         let in_step =
             self.contacts.note_commit(self.replica.commit(), self.settings.replica.election_ticks);
         let Contacts { others, commits, .. } = &mut self.contacts;
-        let mut is_changed = false;
+        let (now, mut is_changed, mut news) = (self.now.elapsed, false, Vec::new());
         for contact in &mut *others {
             contact.log = None;
             let reached = contact.is_reached();
             is_changed |= reached != contact.reached || !leads && contact.progress.is_some();
             contact.reached = reached;
             contact.progress = contact.progress.filter(|_| leads);
+            if !leads {
+                contact.lag = Lag::default();
+            }
         }
         if leads {
             self.replica.each_follower(in_step, |follower| {
@@ -94,12 +111,15 @@ impl Engine {
                 else {
                     return;
                 };
-                contact.log = follower.log;
-                let progress = contact.progress(follower.is_moved, commits);
+                let told = contact.follow(&follower, commits, now).into_iter().flatten();
+                let has = follower.log.map_or(0, |log| log.confirmed);
+                news.extend(told.map(|news| (follower.id, news, has)));
+                let progress = contact.progress(follower.is_moved);
                 is_changed |= progress != contact.progress;
                 contact.progress = progress;
             });
         }
+        news.into_iter().for_each(|(id, news, has)| self.report_follower(id, news, has));
         self.note_numbers();
         if is_changed {
             self.show_members();

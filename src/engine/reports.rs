@@ -1,8 +1,7 @@
 //! Reports each change of a node's part in its group: in the status, and in a line of the log.
 
 use super::Engine;
-use super::lagging::{Followers, LOOK_EVERY, News};
-use crate::batch::LogPoint;
+use super::lagging::News;
 use crate::entry::NodeId;
 use crate::replica::RoleState;
 use crate::role::Role;
@@ -75,36 +74,9 @@ impl Engine {
         self.inform(&format!("hands the leadership to node {to}"));
     }
 
-    /// Called once a tick.
-    pub(super) fn watch_followers(&mut self) {
-        let (now, moved) = (self.now.elapsed, self.replica.take_moved());
-        if self.is_suspended() || self.replica.role_state().role != Role::Leader {
-            self.followers = Followers::default();
-            return;
-        }
-        for node in moved {
-            if self.followers.of(node, now).is_move_news(now) {
-                let first = self.shared.reader.base().point.next_index;
-                self.inform(&format!(
-                    "moves node {node} forward: what it lacks was purged here, and its log begins \
-                     anew at entry {first}"
-                ));
-            }
-        }
-        if now < self.followers.next_look {
-            return;
-        }
-        self.followers.next_look = now + LOOK_EVERY;
+    /// Logs news of a follower, which has confirmed the log up to `has`.
+    pub(super) fn report_follower(&self, node: NodeId, news: News, has: u64) {
         let committed = self.replica.committed();
-        let commit = std::mem::replace(&mut self.followers.commit, committed.raft_index);
-        for (node, has) in self.replica.acknowledged() {
-            if let Some(news) = self.followers.of(node, now).look(has, commit, now) {
-                self.report_follower(node, news, has, &committed);
-            }
-        }
-    }
-
-    fn report_follower(&self, node: NodeId, news: News, has: u64, committed: &LogPoint) {
         let lacks = || match self.shared.reader.point(has) {
             _ if has == 0 => "it has said nothing to this leader yet".to_owned(),
             Ok(Some(point)) => {
@@ -122,6 +94,13 @@ impl Engine {
             _ => format!("it lacks what was committed since batch {has}"),
         };
         match news {
+            News::Moves => {
+                let first = self.shared.reader.base().point.next_index;
+                self.inform(&format!(
+                    "moves node {node} forward: what it lacks was purged here, and its log begins \
+                     anew at entry {first}"
+                ));
+            }
             News::Lags => self.inform(&format!("node {node} lags: {}", lacks())),
             News::CatchesUp => self.inform(&format!("node {node} catches up: {}", lacks())),
             News::HasCaughtUp => self.inform(&format!("node {node} has caught up")),

@@ -47,7 +47,7 @@ pub(crate) struct Follower {
     pub(crate) id: NodeId,
     /// `None` if it has not responded yet.
     pub(crate) log: Option<MemberLog>,
-    /// It was sent a snapshot, and was not in step since.
+    /// It was sent a snapshot, and was not in step when this was last asked.
     pub(crate) is_moved: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct CoreReady {
     /// Read barriers that a leader has confirmed: context, raft index.
     pub(super) reads: Vec<(Vec<u8>, u64)>,
     /// The peers that this ready sends a snapshot.
-    pub(super) moved: Vec<u64>,
+    moved: Vec<u64>,
     raft_ready: raft::Ready,
 }
 
@@ -529,14 +529,15 @@ impl RaftCore {
             let sent = if is_streaming { progress.next_idx.saturating_sub(1) } else { 0 };
             let confirmed = progress.matched.min(written);
             let sent = sent.min(written).max(confirmed);
-            if confirmed >= in_step {
-                self.moved.retain(|peer| *peer != id);
-            }
             each(Follower {
                 id: NodeId::from(id),
                 log: Some(MemberLog { confirmed, sent }).filter(|_| confirmed > 0),
                 is_moved: self.moved.contains(&id),
             });
+            // Removed after the call: a move that ended between two calls is visited once.
+            if confirmed >= in_step {
+                self.moved.retain(|peer| *peer != id);
+            }
         }
     }
 
@@ -577,12 +578,6 @@ impl RaftCore {
     pub(super) fn last(&self) -> (u64, u64) {
         let log = &self.node.raft.raft_log;
         (log.last_term(), log.last_index())
-    }
-
-    /// The raft index up to which a member has acknowledged the log to this leader. 0 if it has not
-    /// responded yet.
-    pub(super) fn acknowledged(&self, member: NodeId) -> u64 {
-        self.node.raft.prs().get(member.get()).map_or(0, |progress| progress.matched)
     }
 
     /// Resets the acknowledgements of `peer`. Committed batches stay committed.

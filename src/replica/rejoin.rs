@@ -37,6 +37,10 @@
 //!   later by the pause between two attempts of the peer, half a second at most.
 //! - Of two nodes that have both lost their directories neither keeps the other out: whoever marks
 //!   its log forgets the directories of its peers in the same write, and so lets the other one in.
+//! - A node that has lost its log has no records of its peers, and records one only where it finds
+//!   it at its address. Whoever comes in before may be a copy. It is let in, since the peer itself
+//!   must be let in to find the node, but it is not recorded. The node takes no part before it has
+//!   found all peers.
 //! - A peer that crashes before the new directory is remembered finds it once more.
 //! - A transport without addresses (in memory) has one place for each node. Whoever sits there is
 //!   the node.
@@ -120,7 +124,8 @@ impl Rejoin {
         }
     }
 
-    /// The term and log end that the node must reach, once every member has responded.
+    /// The term and log end that the node must reach, once every member has responded. Never of the
+    /// only voter of a group: nobody else knows what it has acknowledged alone.
     pub(crate) fn obligation(&self) -> Option<PeerState> {
         let answer = |peer: &Peer| peer.answer.and_then(Result::ok);
         let answered = self.peers.iter().filter(|peer| answer(peer).is_some()).count();
@@ -137,6 +142,12 @@ impl Rejoin {
 
     /// A text for operators: the members that this waits for.
     pub(crate) fn account(&self) -> String {
+        if !self.peers.iter().any(|peer| peer.is_voter) {
+            return "its log is not complete, and as no other member has a vote, nobody else \
+                    knows what it has acknowledged: bring its directory back, or restore the \
+                    whole group from a backup"
+                .to_owned();
+        }
         let waits = self.peers.iter().filter_map(|peer| match peer.answer {
             Some(Ok(_)) => None,
             None => Some(format!("node {} has not answered", peer.node)),

@@ -314,7 +314,9 @@ impl Process {
         if let Some(connected) = self.connected.get_mut(from) {
             *connected = Some(incarnation_of(hello));
         }
-        self.inbox.peer_identified(hello.from, hello.identity.directory);
+        if self.peers.knows(hello) {
+            self.inbox.peer_identified(hello.from, hello.identity.directory);
+        }
         Ok(())
     }
 

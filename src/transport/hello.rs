@@ -95,8 +95,8 @@ pub(crate) enum HandshakeRejection {
     )]
     Unreadable = 10,
     #[error(
-        "it speaks from a data directory that is not the one known here, and was not found so at \
-         the address that this node has for it: it is let in once it is. If it is a copy that was \
+        "it speaks from a data directory that is not known here, and was not found so at the \
+         address that this node has for it: it is let in once it is. If it is a copy that was \
          opened elsewhere, stop it"
     )]
     Elsewhere = 11,
@@ -350,7 +350,8 @@ impl PeerRegistry {
         let reason = HandshakeRejection::from_code(code).unwrap_or(HandshakeRejection::Protocol);
         let protocol = take(&mut rest).map_or(0, u32::from_le_bytes);
         let member = || Some(NodeId::from(u64::from_le_bytes(take(&mut rest)?)));
-        let members: Vec<NodeId> = std::iter::from_fn(member).collect();
+        // No group has more. A peer may send a list of any length, and the status would show it.
+        let members: Vec<NodeId> = std::iter::from_fn(member).take(MEMBERS_MAX).collect();
         Rejection::new(reason, &self.own_side(), &Side { protocol, members: &members })
     }
 
@@ -358,13 +359,29 @@ impl PeerRegistry {
         Side { protocol: PROTOCOL, members: &self.me.members }
     }
 
-    /// Checks a hello, and records its directory and process.
+    /// Checks a hello. If it is accepted, its directory and process are recorded, except in one
+    /// case.
+    ///
+    /// A node whose own log is not complete has no records of its peers, and an inbound connection
+    /// may come from a copy. If it were rejected, so would the peer itself be, which must connect
+    /// here before it finds this node. So it is accepted, and recorded only once this node finds
+    /// the peer at its address. A node takes no part in its group before it has found all peers.
     pub(crate) fn admit(&mut self, hello: &Hello, way: Way) -> Result<(), HandshakeRejection> {
         self.check(hello, way)?;
-        let DirectoryIdentity { directory, .. } = hello.identity;
-        let known = PeerRecord { directory: Some(directory), process: hello.process() };
-        self.peers.insert(hello.from, known);
+        let is_found = way == Way::Out || self.me.identity.complete || self.knows(hello);
+        if is_found || planted!("whoever comes in takes the place of a known directory") {
+            let DirectoryIdentity { directory, .. } = hello.identity;
+            let known = PeerRecord { directory: Some(directory), process: hello.process() };
+            self.peers.insert(hello.from, known);
+        }
         Ok(())
+    }
+
+    /// Whether the directory in the hello is the recorded one of its sender, which the storage is
+    /// to save.
+    pub(crate) fn knows(&self, hello: &Hello) -> bool {
+        let peer = self.peers.get(&hello.from);
+        peer.is_some_and(|peer| peer.directory == Some(hello.identity.directory))
     }
 
     /// Checks a hello against the configuration and the record of its sender.
@@ -384,6 +401,7 @@ impl PeerRegistry {
         }
         let peer = self.peers.get(&hello.from).ok_or(HandshakeRejection::NotAMember)?;
         let DirectoryIdentity { directory, incarnation, complete } = hello.identity;
+        let must_be_found = !planted!("whoever comes in takes the place of a known directory");
         if peer.directory.is_some_and(|known| known != directory)
             && !planted!("a wiped disk is let in")
         {
@@ -392,11 +410,16 @@ impl PeerRegistry {
             // the address of that peer, where a copy that is opened elsewhere is not.
             return match way {
                 _ if complete => Err(HandshakeRejection::DirectoryChanged),
-                Way::In if !planted!("whoever comes in takes the place of a known directory") => {
-                    Err(HandshakeRejection::Elsewhere)
-                }
+                Way::In if must_be_found => Err(HandshakeRejection::Elsewhere),
                 Way::In | Way::Out => Ok(()),
             };
+        }
+        // The same for a peer without a record: the copy would be recorded, and the peer itself
+        // rejected from then on. The peer accepts this node, since either it has a record of this
+        // directory or its own log is not complete. So it is found at its address.
+        let is_new = peer.directory.is_none() && way == Way::In;
+        if is_new && !complete && self.me.identity.complete && must_be_found {
+            return Err(HandshakeRejection::Elsewhere);
         }
         if incarnation < peer.process.0 && !planted!("an earlier life is let in") {
             return Err(HandshakeRejection::OutdatedDirectory);
@@ -557,6 +580,36 @@ mod tests {
         assert_eq!(known.admit(&from(3, true)), Ok(()), "by now it is complete");
     }
 
+    /// A copy that came in first was the known one, and the peer itself was refused from then on.
+    #[test]
+    fn a_copy_that_comes_in_before_its_node_does_not_keep_the_node_out() {
+        let from = |directory, complete| Hello {
+            identity: DirectoryIdentity { directory, incarnation: 9, complete },
+            ..hello()
+        };
+        let (node, copy) = (from(2, true), from(3, false));
+        let mut known = PeerRegistry::new(&context(1), 1);
+        assert_eq!(known.admit(&copy, Way::In), Err(HandshakeRejection::Elsewhere));
+        assert_eq!(known.admit(&node, Way::In), Ok(()), "as in a group that begins");
+        assert!(known.knows(&node) && !known.knows(&copy));
+
+        // One that has lost its log lets all in, so that they find it, and knows whom it has found.
+        let mut lost = PeerRegistry::new(&context(1), 1);
+        lost.me.identity.complete = false;
+        for other in [&copy, &from(4, true), &node] {
+            assert_eq!(lost.admit(other, Way::In), Ok(()));
+            assert!(!lost.knows(other));
+        }
+        assert_eq!(lost.admit(&node, Way::Out), Ok(()));
+        assert!(lost.knows(&node));
+        assert_eq!(lost.admit(&from(4, true), Way::In), Err(HandshakeRejection::DirectoryChanged));
+        assert_eq!(lost.admit(&copy, Way::In), Err(HandshakeRejection::Elsewhere));
+        assert_eq!(lost.admit(&node, Way::In), Ok(()));
+        let earlier =
+            Hello { identity: DirectoryIdentity { incarnation: 8, ..node.identity }, ..node };
+        assert_eq!(lost.admit(&earlier, Way::In), Err(HandshakeRejection::OutdatedDirectory));
+    }
+
     #[test]
     fn every_reason_survives_the_wire() {
         for rejection in HandshakeRejection::ALL {
@@ -586,6 +639,11 @@ mod tests {
         from_later[1] = 3;
         assert!(
             theirs.refused_by(&from_later).to_string().contains("protocol (2 instead of 3): bring")
+        );
+        let endless = [&ours.refusal(HandshakeRejection::Members)[..], &[7; 60 << 10]].concat();
+        assert!(
+            theirs.refused_by(&endless).to_string().len() < 2000,
+            "whoever was let in may say much"
         );
         assert_eq!(theirs.refused_by(&[99]).reason, HandshakeRejection::Protocol);
         assert_eq!(

@@ -13,7 +13,8 @@ const KNOWN: u128 = 0x0123_4567_89ab_cdef;
 /// Bytes either are rejected, or decode to a hello that encodes to the same bytes and advertises
 /// nothing that could forge a log line. A hello is rejected if its sender is no peer, it is for
 /// another cluster, group or node, or it has another directory than before, an earlier incarnation,
-/// or the same incarnation and another process.
+/// or the same incarnation and another process. So is one from an incomplete directory, if no
+/// directory of its sender is known.
 ///
 /// An input is hellos: u8 length, u8 bits of the fields to correct (1 protocol, 2 cluster, 4 group,
 /// 8 receiver, 16 sender, 32 directory, 64 members), then the bytes.
@@ -92,7 +93,10 @@ fn receive(
     let is_for_here = (hello.cluster, hello.group.as_str(), hello.to)
         == (context.cluster, context.group.as_str(), context.node);
     let is_for_here = is_for_here && hello.members.iter().map(|id| id.get()).eq(1..=3);
-    let is_same_directory = known_peers.get(&from).is_none_or(|&(known, ..)| known == directory);
+    let is_same_directory = match known_peers.get(&from) {
+        Some(&(known, ..)) => known == directory,
+        None => hello.identity.complete,
+    };
     let is_newest = match known_peers.get(&from).copied().unwrap_or_default() {
         (_, newest, process) if newest == incarnation => process == nonce,
         (_, newest, _) => newest < incarnation,

@@ -48,7 +48,7 @@ impl TcpContext {
             inbox: context.inbox.clone(),
             spawner: context.spawner.clone(),
             registry: Mutex::new(PeerRegistry::new(context, random())),
-            refusals: Refusals::new(context.inbox.clone()),
+            refusals: Refusals::new(context),
             connections: Mutex::default(),
             next_ping: AtomicU64::new(1),
             stopped: Mutex::new(false),
@@ -101,7 +101,9 @@ impl TcpContext {
         registry.admit(&hello, way)?;
         // Under the lock, so in the order of the handshakes: the directory of a peer may change
         // from one to the next.
-        self.inbox.peer_identified(hello.from, hello.identity.directory);
+        if registry.knows(&hello) {
+            self.inbox.peer_identified(hello.from, hello.identity.directory);
+        }
         self.inbox.advertised(hello.from, &hello.advertised);
         drop(registry);
         Ok(hello)
