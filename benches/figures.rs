@@ -2,7 +2,8 @@
 //! do, and what a group costs that is idle, opens or loses its leader. As tables for a page.
 //!
 //! ```sh
-//! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] [idle] [cpu] [read] [follow] [open] [failover]
+//! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] \
+//!   [idle] [cpu] [read] [follow] [open] [failover]
 //! cargo bench --bench figures -- growth [--entries 100000000]
 //! ```
 //!
@@ -412,7 +413,10 @@ fn failover(plan: &Plan) {
                 })
                 .collect();
             table.row([
-                format!("the leader is {how}; {name}: heartbeat {heartbeat} ms, election timeout {election} ms"),
+                format!(
+                    "the leader is {how}; {name}: heartbeat {heartbeat} ms, election timeout \
+                    {election} ms"
+                ),
                 millis(median(&took)),
                 millis(took.iter().copied().min().unwrap_or_default()),
                 millis(took.iter().copied().max().unwrap_or_default()),

@@ -1,7 +1,8 @@
 //! Every goal of the append path beside its physical limit, in the same run and in turns with it.
 //!
 //! ```sh
-//! cargo bench --bench limit -- [--pairs 5] [--seconds 0.5] [--date 2026-11-25] ["three nodes, sync, 1 KiB"] ..
+//! cargo bench --bench limit -- [--pairs 5] [--seconds 0.5] [--date 2026-11-25] \
+//!   ["three nodes, sync, 1 KiB"] ..
 //! ```
 //!
 //! A name takes the rows that hold it; without names all rows are taken. With `--smoke`, and
@@ -42,8 +43,11 @@ fn main() {
     }
     table.print();
     println!(
-        "Medians of {} pairs, each a turn of {} ms of ours and one of the limit; the ratio is taken pair by pair. Keeping: the limit, if it keeps what it \
-         writes as ours does. Probe: the median of a raw `pwrite` and `fdatasync` of 4 KiB between the turns.\nRestless: over 1 ms. Such pairs are taken again, and a row that says so is worth nothing.\n",
+        "Medians of {} pairs, each a turn of {} ms of ours and one of the limit; the ratio is \
+         taken pair by pair. Keeping: the limit, if it keeps what it writes as ours does. Probe: \
+         the median of a raw `pwrite` and `fdatasync` of 4 KiB between the turns.\n\
+         Restless: over 1 ms. Such pairs are taken again, and a row that says so is worth \
+         nothing.\n",
         plan.pairs,
         plan.time.as_millis()
     );

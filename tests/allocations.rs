@@ -86,7 +86,8 @@ fn allocations_of(ledger: &DLedger, nodes: u64) -> (f64, f64) {
     let getting =
         allocations_each(GETS, || (0..GETS).for_each(|number| get(number * 7919 % (100 * BATCH))));
     println!(
-        "{nodes} nodes: {appending:.4} allocations a node for each append, {getting:.4} for each get"
+        "{nodes} nodes: {appending:.4} allocations a node for each append, {getting:.4} for each \
+         get"
     );
     (appending, getting)
 }

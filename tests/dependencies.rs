@@ -66,7 +66,8 @@ fn no_locked_crate_is_older_than_its_sound_release() {
 fn an_unsound_release_is_found() {
     let lock = |version: &str| {
         format!(
-            "version = 4\n\n[[package]]\nname = \"memmap2\"\nversion = \"{version}\"\nsource = \"registry\"\n"
+            "version = 4\n\n[[package]]\nname = \"memmap2\"\nversion = \"{version}\"\n\
+             source = \"registry\"\n"
         )
     };
     assert_eq!(too_old(&lock("0.9.10")).len(), 1);

@@ -150,7 +150,8 @@ const SEEDS_WITH_A_STORY: [(u64, &str); 7] = [
     // storage shows it alone.
     (
         722380,
-        "A10: the nodes do not agree: raft index 12 was durable here, but the log cannot be read beyond 17",
+        "A10: the nodes do not agree: raft index 12 was durable here, but the log cannot be read \
+         beyond 17",
     ),
     // Peers had purged a part of what was missing, or more than the first place of several, and
     // that base was not taken. `what_peers_have_purged_need_not_be_kept_either` shows it alone, and
@@ -158,14 +159,16 @@ const SEEDS_WITH_A_STORY: [(u64, &str); 7] = [
     (516367, "A10: the nodes do not agree: its log is damaged, and its peers have purged it"),
     (
         718723,
-        "A10: the nodes do not agree: its log is damaged, and 1 more places: its peers have purged it",
+        "A10: the nodes do not agree: its log is damaged, and 1 more places: its peers have purged \
+         it",
     ),
     // The group had gone on with another log in place of what was damaged and of what followed it,
     // and that was shorter. `what_follows_a_batch_of_a_later_term_is_of_no_older_one` shows it
     // alone.
     (
         714231,
-        "A10: the nodes do not agree: no record can be read here (raft index 5), and no peer has it",
+        "A10: the nodes do not agree: no record can be read here (raft index 5), and no peer has \
+         it",
     ),
     // The first of two segments that were begun for an append was removed when there was no room
     // for the second, but not durably.

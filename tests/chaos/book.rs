@@ -28,7 +28,8 @@ impl Book {
             match pages.entries[index].replace(entry) {
                 Some(before) if before != entry => {
                     return Err(format!(
-                        "A5: node {node} shows {entry:?} at index {index}, where {before:?} was shown before"
+                        "A5: node {node} shows {entry:?} at index {index}, where {before:?} was \
+                         shown before"
                     ));
                 }
                 _ => {}

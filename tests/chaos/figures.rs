@@ -97,7 +97,8 @@ fn spread(times: &[Duration]) -> String {
     let total: Duration = sorted.iter().sum();
     let (count, total, longest) = (sorted.len(), total.as_secs_f64(), longest.as_secs_f64());
     format!(
-        "{count}, in all {total:.1} s; median {:.2} s, 90 % {:.2} s, 99 % {:.2} s, longest {longest:.2} s",
+        "{count}, in all {total:.1} s; median {:.2} s, 90 % {:.2} s, 99 % {:.2} s, longest \
+         {longest:.2} s",
         at(50),
         at(90),
         at(99)

@@ -6,7 +6,8 @@
 //!
 //! ```sh
 //! DLEDGER_CHAOS_SECONDS=120 cargo test --release --features sim --test chaos -- --nocapture
-//! sudo -E DLEDGER_CHAOS_SECONDS=600 cargo test --release --features sim --test chaos -- --ignored --nocapture volumes
+//! sudo -E DLEDGER_CHAOS_SECONDS=600 cargo test --release --features sim --test chaos -- \
+//!   --ignored --nocapture volumes
 //! ```
 #![cfg(target_os = "linux")]
 

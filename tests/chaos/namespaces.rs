@@ -60,7 +60,9 @@ pub(crate) fn entry(node: u64) -> Vec<String> {
 
 /// What comes to `node` is dropped, from each source with its share, in percent.
 pub(crate) fn set_losses(prefix: &str, node: u64, losses: &[(u64, u64)]) {
-    let mut rules = "flush ruleset\ntable ip chaos {\nchain in {\ntype filter hook input priority 0; policy accept;\n".to_owned();
+    let mut rules = "flush ruleset\ntable ip chaos {\nchain in {\n\
+        type filter hook input priority 0; policy accept;\n"
+        .to_owned();
     for (from, percent) in losses {
         let sources = format!("{prefix}.{from}, {prefix}.{}", 100 + from);
         let chance = if *percent < 100 {

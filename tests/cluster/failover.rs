@@ -79,7 +79,8 @@ fn strike(cluster: &Cluster, rounds: usize, blows: &[FaultKind]) {
         count(|history| history.refused.len()),
     );
     eprintln!(
-        "{rounds} rounds: acknowledged {acknowledged}, unknown {unknown}, refused {refused}, in the ledger {}",
+        "{rounds} rounds: acknowledged {acknowledged}, unknown {unknown}, refused {refused}, in \
+         the ledger {}",
         ledger.len()
     );
 }

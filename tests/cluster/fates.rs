@@ -80,10 +80,8 @@ fn an_append_that_a_new_leader_has_overwritten_is_lost_for_certain() {
     for future in futures {
         let error =
             future.wait_timeout(PATIENCE).expect("it resolves").expect_err("nobody else had it");
-        assert!(
-            matches!(error, AppendError::NotLeader { leader: Some(leader), .. } if u64::from(leader) == new),
-            "{error:?}"
-        );
+        let AppendError::NotLeader { leader: Some(named), .. } = error else { panic!("{error:?}") };
+        assert_eq!(u64::from(named), new);
         assert!(!error.may_have_committed());
     }
     assert_eq!(cluster.agree().len(), 1);

@@ -83,9 +83,8 @@ fn a_target_that_does_not_answer_leaves_the_leader_where_it_is_and_appends_waiti
             appended += 1;
         }
         assert!(appended >= 1);
-        assert!(
-            matches!(handing_over.join().unwrap(), Err(TransferError::TimedOut(to)) if u64::from(to) == away)
-        );
+        let outcome = handing_over.join().unwrap();
+        assert!(matches!(outcome, Err(TransferError::TimedOut(to)) if u64::from(to) == away));
     });
     assert_eq!((ledger.status().role, cluster.leader()), (Role::Leader, leader));
     cluster.append(b"after");

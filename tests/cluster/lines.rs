@@ -111,7 +111,8 @@ fn a_follower_that_falls_behind_catches_up_or_is_moved_forward_is_told_of_at_its
     let kept = cluster.node(leader).purge(90).unwrap();
     cluster.start(late);
     let moves = format!(
-        "moves node {late} forward: what it lacks was purged here, and its log begins anew at entry {kept}"
+        "moves node {late} forward: what it lacks was purged here, and its log begins anew at \
+         entry {kept}"
     );
     told(leader, &moves);
     told(

@@ -65,9 +65,10 @@ fn all_know_what_the_others_advertise_and_clients_are_sent_there() {
                 );
             }
             let refused = cluster.node(third).transfer_leadership(third).unwrap_err();
-            assert!(
-                matches!(&refused, TransferError::NotLeader { advertised: Some(text), .. } if **text == *text_of(leader))
-            );
+            let TransferError::NotLeader { advertised: Some(advertised), .. } = &refused else {
+                panic!("{refused:?}")
+            };
+            assert_eq!(**advertised, *text_of(leader));
             cluster.node(leader).transfer_leadership(other).expect("it takes over");
         }
         // A node may come back with another text, or with none.

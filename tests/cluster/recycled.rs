@@ -214,7 +214,8 @@ fn whatever_is_read_stays_as_it_was_written_while_segments_are_purged_and_used_a
         counts
     });
     eprintln!(
-        "{recycled} segments were used again, and {outlived} entries that the writer held outlived theirs"
+        "{recycled} segments were used again, and {outlived} entries that the writer held outlived \
+         theirs"
     );
     assert!(outlived > 0, "nothing was held for longer than the log held it");
     assert!(recycled > 0, "no segment was used again");

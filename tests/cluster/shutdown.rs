@@ -109,7 +109,8 @@ fn every_wait_ends_with_the_node() {
         let tail = scope.spawn(|| ledger.tail(1).next());
         let asks = scope.spawn(|| ledger.barrier());
         let transfers = scope.spawn(|| ledger.transfer_leadership(cluster.others(leader)[0]));
-        thread::sleep(Duration::from_millis(20)); // so that they wait by now; if one does not yet, the facts below hold all the same
+        // By now they wait. The assertions below hold even if one does not wait yet.
+        thread::sleep(Duration::from_millis(20));
         cluster.stop(leader);
         assert!(matches!(under_way.wait(), Err(error) if error.may_have_committed()));
         assert!(full.join().unwrap().is_err());

@@ -167,7 +167,8 @@ facts! {
         let ledger = alone(&home.path().join("log")).open().unwrap();
         fill(&ledger, 500);
         let Ok(memory) = tempfile::tempdir_in("/dev/shm") else { return };
-        let device = |path: &Path| std::os::linux::fs::MetadataExt::st_dev(&fs::metadata(path).unwrap());
+        let device =
+            |path: &Path| std::os::linux::fs::MetadataExt::st_dev(&fs::metadata(path).unwrap());
         if device(memory.path()) == device(home.path()) {
             return;
         }
@@ -179,7 +180,10 @@ facts! {
         let many = memory.path().join("many");
         fs::create_dir(&many).unwrap();
         backs_up_under_load(&ledger, &many, 5, true);
-        assert!(matches!(ledger.backup("/dev/shm"), Err(BackupError::Target { .. })), "it is not empty, and mounted");
+        assert!(
+            matches!(ledger.backup("/dev/shm"), Err(BackupError::Target { .. })),
+            "it is not empty, and mounted"
+        );
     }
 
     fn a_follower_and_a_node_with_a_fault_are_backed_up() {
@@ -196,7 +200,10 @@ facts! {
             check(&backup, &to);
         }
         let (doom, told) = std::sync::mpsc::channel();
-        let failing = alone(&home.path().join("failing")).transport(crate::calls::Doomed::when(told)).open().unwrap();
+        let failing = alone(&home.path().join("failing"))
+            .transport(crate::calls::Doomed::when(told))
+            .open()
+            .unwrap();
         fill(&failing, 300);
         doom.send(()).unwrap();
         eventually("the node to fail", || failing.status().fault.is_some());
@@ -255,7 +262,9 @@ facts! {
         fill(&ledger, 300);
         let to = home.path().join("backup");
         match tools::backup(&dir, &to) {
-            Err(error @ BackupError::InUse { .. }) => assert!(error.to_string().contains("DLedger::backup")),
+            Err(error @ BackupError::InUse { .. }) => {
+                assert!(error.to_string().contains("DLedger::backup"))
+            }
             other => panic!("{other:?}"),
         }
         ledger.shutdown().unwrap();
@@ -273,11 +282,21 @@ facts! {
         let to = home.path().join("backups");
         fs::create_dir(&to).unwrap();
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..2).map(|thread| scope.spawn({
-                let (ledger, to) = (&ledger, &to);
-                move || (0..).map(|at| format!("{thread}-{at}")).find_map(|name| ledger.backup(to.join(&name)).err())
-            })).collect();
-            eventually("a backup under way", || names(&to).iter().any(|name| name.starts_with('.')));
+            let threads: Vec<_> = (0..2)
+                .map(|thread| {
+                    scope.spawn({
+                        let (ledger, to) = (&ledger, &to);
+                        move || {
+                            (0..)
+                                .map(|at| format!("{thread}-{at}"))
+                                .find_map(|name| ledger.backup(to.join(&name)).err())
+                        }
+                    })
+                })
+                .collect();
+            eventually("a backup under way", || {
+                names(&to).iter().any(|name| name.starts_with('.'))
+            });
             let began = Instant::now();
             ledger.shutdown().unwrap();
             assert!(began.elapsed() < Duration::from_secs(20), "it waits for no backup");
@@ -288,7 +307,8 @@ facts! {
         });
         let left = names(&to);
         assert!(left.iter().all(|name| !name.starts_with('.')), "{left:?}");
-        left.iter().for_each(|name| assert_eq!(tools::verify(to.join(name)).unwrap().corruption, []));
+        left.iter()
+            .for_each(|name| assert_eq!(tools::verify(to.join(name)).unwrap().corruption, []));
         assert!(matches!(ledger.backup(to.join("late")), Err(BackupError::Stopped)));
     }
 
@@ -302,10 +322,14 @@ facts! {
                 let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| ledger.backup(&to))).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
-            let made: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
+            let made: Vec<_> =
+                outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
             assert_eq!(made.len(), 1, "{outcomes:?}");
             let is_refusal = |error: &BackupError| matches!(error, BackupError::Target { .. });
-            assert!(outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).all(is_refusal), "{outcomes:?}");
+            assert!(
+                outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).all(is_refusal),
+                "{outcomes:?}"
+            );
             check(made[0], &to);
         }
         assert_eq!(names(home.path()).len(), 6);
@@ -319,7 +343,9 @@ facts! {
         fill(&ledger, 500);
         for at in 0.. {
             fill(&ledger, 20);
-            ledger.backup(home.join("backups").join(format!("{}-{at}", std::process::id()))).unwrap();
+            ledger
+                .backup(home.join("backups").join(format!("{}-{at}", std::process::id())))
+                .unwrap();
         }
     }
 
@@ -343,7 +369,11 @@ facts! {
             drop(child);
             met_a_partial_one |= names(&to).iter().any(|name| name.starts_with('.'));
             for name in names(&to).iter().filter(|name| !name.starts_with('.')) {
-                assert_eq!(tools::verify(to.join(name)).unwrap().corruption, [], "round {round}: {name}");
+                assert_eq!(
+                    tools::verify(to.join(name)).unwrap().corruption,
+                    [],
+                    "round {round}: {name}"
+                );
                 fs::remove_dir_all(to.join(name)).unwrap();
             }
             assert!(names(&to).len() <= 1, "the next one removes what is left: {:?}", names(&to));
@@ -359,16 +389,23 @@ facts! {
         fill(&ledger, 2000);
         let small = home.path().join("small");
         fs::create_dir(&small).unwrap();
-        let mount = |arguments: &[&str]| assert!(Command::new("mount").args(arguments).arg(&small).status().unwrap().success());
+        let mount = |arguments: &[&str]| {
+            assert!(Command::new("mount").args(arguments).arg(&small).status().unwrap().success())
+        };
         mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
         let outcome = ledger.backup(small.join("backup"));
         let left = names(&small);
         let onto = ledger.backup(&small);
         assert!(Command::new("umount").arg(&small).status().unwrap().success());
-        assert!(matches!(&outcome, Err(BackupError::Full { path, .. }) if path.starts_with(&small)), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Err(BackupError::Full { path, .. }) if path.starts_with(&small)),
+            "{outcome:?}"
+        );
         assert_eq!(left, [""; 0]);
         match onto {
-            Err(BackupError::Target { reason, .. }) => assert!(reason.contains("mounted"), "{reason}"),
+            Err(BackupError::Target { reason, .. }) => {
+                assert!(reason.contains("mounted"), "{reason}")
+            }
             other => panic!("{other:?}"),
         }
         fill(&ledger, 10);

@@ -111,7 +111,9 @@ facts! {
         eventually("the node to fail", || ledger.status().fault.is_some());
         eventually("it to be told", || !SHIPPER.outcomes.lock().unwrap().is_empty());
         let outcome = SHIPPER.outcomes.lock().unwrap().remove(0);
-        let Err(refused @ AppendError::CalledFromWaker { .. }) = outcome else { panic!("{outcome:?}") };
+        let Err(refused @ AppendError::CalledFromWaker { .. }) = outcome else {
+            panic!("{outcome:?}")
+        };
         assert!(!refused.may_have_committed());
     }
 
@@ -141,7 +143,11 @@ facts! {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(ledger.tail(1).filter(Result::is_ok).count(), 2, "what was committed is read first");
+        assert_eq!(
+            ledger.tail(1).filter(Result::is_ok).count(),
+            2,
+            "what was committed is read first"
+        );
         ledger.shutdown().unwrap_err();
         assert!(ledger.tail(3).next().is_none(), "a tail of a closed ledger just ends");
         let end = ledger.tail(3).next_timeout(Duration::from_secs(3600));
@@ -174,7 +180,10 @@ facts! {
         let status = watch.find(|status| status.fault.is_some()).expect("a watch tells it");
         let fault = status.fault.unwrap_or_default();
         match (task.join().unwrap(), appender.join().unwrap()) {
-            (Err(ReadError::Failed { reason, .. }), AppendError::Failed { reason: refused, .. }) => {
+            (
+                Err(ReadError::Failed { reason, .. }),
+                AppendError::Failed { reason: refused, .. },
+            ) => {
                 assert_eq!([&reason, &refused], [&fault, &fault]);
             }
             other => panic!("{other:?}"),

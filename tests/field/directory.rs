@@ -133,7 +133,11 @@ facts! {
             append(&new, 2, 2);
             append(&old, 2, 1);
         }
-        assert!(is_in_use(&one.join("data")) && is_in_use(&two.join("data")) && is_in_use(&current.join("data")));
+        assert!(
+            is_in_use(&one.join("data"))
+                && is_in_use(&two.join("data"))
+                && is_in_use(&current.join("data"))
+        );
         drop((old, new));
         check(&one.join("data"), 120, 1);
         check(&two.join("data"), 100, 2);
@@ -179,7 +183,9 @@ facts! {
 
     fn whatever_file_is_removed_nobody_else_gets_in() {
         let root = tempfile::tempdir().unwrap();
-        for (number, gone) in ["LOCK", "identity", "state", ".seg", ".spare", ""].into_iter().enumerate() {
+        for (number, gone) in
+            ["LOCK", "identity", "state", ".seg", ".spare", ""].into_iter().enumerate()
+        {
             let dir = root.path().join(number.to_string());
             let ledger = open(&dir);
             append(&ledger, 100, 1);
@@ -196,7 +202,8 @@ facts! {
                 ".seg" => assert!(open(&dir).status().fault.is_some()),
                 _ => {
                     let refused = refusal(builder(&dir));
-                    assert!(matches!(&refused, StorageError::Corrupt { path, .. } if path.ends_with(gone)), "{refused}");
+                    let StorageError::Corrupt { path, .. } = &refused else { panic!("{refused}") };
+                    assert!(path.ends_with(gone), "{refused}");
                 }
             }
         }
@@ -204,7 +211,8 @@ facts! {
 
     fn nothing_is_acknowledged_any_more_in_a_directory_that_was_emptied() {
         let root = tempfile::tempdir().unwrap();
-        for flush in [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(10) }] {
+        for flush in [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(10) }]
+        {
             let dir = root.path().join(format!("{flush:?}").split(' ').next().unwrap());
             let ledger = builder(&dir).flush(flush).open().unwrap();
             append(&ledger, 100, 1);
@@ -219,7 +227,10 @@ facts! {
             assert!(is_in_use(&dir));
             assert!(matches!(ledger.append("more"), Err(AppendError::Failed { .. })));
             assert!(ledger.shutdown().is_err());
-            assert!(matches!(refusal(builder(&dir).create(Create::Never)), StorageError::NoLog { .. }));
+            assert!(matches!(
+                refusal(builder(&dir).create(Create::Never)),
+                StorageError::NoLog { .. }
+            ));
         }
     }
 
@@ -246,10 +257,13 @@ facts! {
         let dir = root.path().join("data");
         let ledger = open(&dir);
         append(&ledger, 20, 1);
-        let run = |words: &[&str]| assert!(Command::new(words[0]).args(&words[1..]).arg(&dir).status().unwrap().success());
+        let run = |words: &[&str]| {
+            assert!(Command::new(words[0]).args(&words[1..]).arg(&dir).status().unwrap().success())
+        };
         run(&["mount", "-t", "tmpfs", "tmpfs"]);
         let is_hidden = names(&dir).is_empty();
-        let appended: Result<Vec<u64>, _> = (0..100).map(|_| ledger.append([1; ENTRY_BYTES])).collect();
+        let appended: Result<Vec<u64>, _> =
+            (0..100).map(|_| ledger.append([1; ENTRY_BYTES])).collect();
         let stays_empty = names(&dir).is_empty();
         run(&["umount"]);
         assert!(is_hidden && stays_empty && appended.is_ok(), "{appended:?}");
@@ -275,7 +289,8 @@ facts! {
         });
         let dir = root.path().join("data");
         for opening in 0..OPENINGS {
-            let ledger = builder(&dir).open().unwrap_or_else(|error| panic!("opening {opening}: {error}"));
+            let ledger =
+                builder(&dir).open().unwrap_or_else(|error| panic!("opening {opening}: {error}"));
             // Who keeps what was read, or a handle, keeps nobody out.
             let kept = (ledger.append("x").unwrap(), ledger.get(0).unwrap(), ledger.clone());
             ledger.shutdown().unwrap();
@@ -292,10 +307,16 @@ facts! {
         let parent = root.path().join("data");
         for create in [Create::IfMissing, Create::New] {
             let refused = refusal(builder(parent.join("orders")).create(create));
-            assert!(matches!(&refused, StorageError::NoParent { parent: missing, .. } if *missing == parent), "{refused}");
+            assert!(
+                matches!(&refused, StorageError::NoParent { parent: at, .. } if *at == parent),
+                "{refused}"
+            );
             assert!(refused.to_string().contains("mount"), "{refused}");
         }
-        assert!(matches!(refusal(builder(parent.join("orders")).create(Create::Never)), StorageError::NoLog { .. }));
+        assert!(matches!(
+            refusal(builder(parent.join("orders")).create(Create::Never)),
+            StorageError::NoLog { .. }
+        ));
         assert_eq!(names(root.path()), [""; 0]);
         assert!(matches!(builder("").open(), Err(OpenError::Setting { setting: "dir", .. })));
         // The working directory is a directory like any other.
@@ -321,7 +342,10 @@ facts! {
         for dir in [&missing, &other, &log] {
             append(&builder(dir).create(Create::New).open().unwrap(), 3, 1);
             let refused = refusal(builder(dir).create(Create::New));
-            assert!(matches!(&refused, StorageError::HoldsLog { path } if path == dir), "{refused}");
+            assert!(
+                matches!(&refused, StorageError::HoldsLog { path } if path == dir),
+                "{refused}"
+            );
             for create in [Create::Never, Create::IfMissing] {
                 assert_eq!(builder(dir).create(create).open().unwrap().committed(), 0..3);
             }
@@ -330,7 +354,10 @@ facts! {
         let begun = root.path().join("begun");
         fs::create_dir(&begun).unwrap();
         fs::write(begun.join("state"), [0; 5000]).unwrap();
-        assert!(matches!(refusal(builder(&begun).create(Create::Never)), StorageError::NoLog { .. }));
+        assert!(matches!(
+            refusal(builder(&begun).create(Create::Never)),
+            StorageError::NoLog { .. }
+        ));
         append(&builder(&begun).create(Create::New).open().unwrap(), 3, 1);
         check(&begun, 3, 1);
     }
@@ -343,15 +370,20 @@ facts! {
         for dir in [name.clone(), name.join("data")] {
             for create in [Create::IfMissing, Create::New] {
                 let refused = refusal(builder(&dir).create(create));
-                let is_dangling = matches!(&refused, StorageError::DanglingLink { path, target } if *path == name && *target == nowhere);
-                assert!(is_dangling, "{refused}");
+                let StorageError::DanglingLink { path, target } = &refused else {
+                    panic!("{refused}")
+                };
+                assert!(*path == name && *target == nowhere, "{refused}");
                 assert!(refused.to_string().contains("mount or make that directory"), "{refused}");
             }
             assert!(tools::inspect(&dir).is_err());
         }
         for dir in [file.clone(), file.join("data")] {
             for refused in [refusal(builder(&dir)), tools::inspect(&dir).unwrap_err()] {
-                assert!(matches!(&refused, StorageError::NotADirectory { path } if *path == file), "{refused}");
+                assert!(
+                    matches!(&refused, StorageError::NotADirectory { path } if *path == file),
+                    "{refused}"
+                );
             }
         }
         assert_eq!(names(root.path()), ["file", "name"]);

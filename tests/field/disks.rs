@@ -155,7 +155,8 @@ facts! {
         assert!(!home.path().join("new").exists(), "nothing was made");
         // Its files are longer than the limit: it could not be written on.
         refused(DLedger::builder(1).dir(&long).segment_bytes(1 << 20).open());
-        let short = DLedger::builder(1).dir(home.path().join("short")).segment_bytes(1 << 20).open();
+        let short =
+            DLedger::builder(1).dir(home.path().join("short")).segment_bytes(1 << 20).open();
         append_some(&short.unwrap());
         limit_files(libc::RLIM_INFINITY);
         let whole = DLedger::builder(1).dir(&long).open().unwrap();

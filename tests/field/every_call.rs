@@ -139,22 +139,25 @@ facts! {
         ledger.append("x").unwrap();
         ledger.shutdown().unwrap();
         let stopped: &[&str] = &["Stopped"];
-        expect(&make_all(&ledger), &[
-            ("append", stopped),
-            ("append_async", stopped),
-            ("append_batch", stopped),
-            ("get", stopped),
-            ("read", stopped),
-            ("tail", &["none"]),
-            ("tail at the end", stopped),
-            ("wait_for_leader", &["none"]),
-            ("committed_past", stopped),
-            ("barrier", stopped),
-            ("transfer", stopped),
-            ("purge", stopped),
-            ("backup", stopped),
-            FOLLOWER,
-        ]);
+        expect(
+            &make_all(&ledger),
+            &[
+                ("append", stopped),
+                ("append_async", stopped),
+                ("append_batch", stopped),
+                ("get", stopped),
+                ("read", stopped),
+                ("tail", &["none"]),
+                ("tail at the end", stopped),
+                ("wait_for_leader", &["none"]),
+                ("committed_past", stopped),
+                ("barrier", stopped),
+                ("transfer", stopped),
+                ("purge", stopped),
+                ("backup", stopped),
+                FOLLOWER,
+            ],
+        );
     }
 
     fn within_a_waker_that_the_node_runs() {
@@ -165,21 +168,24 @@ facts! {
         within_a_waker(&ledger, |ledger| {
             WITHIN_A_WAKER.set(true);
             let outcomes: Vec<_> = CALLS.iter().map(|(name, call)| (*name, call(ledger))).collect();
-            expect(&outcomes, &[
-                ("append_when_ready", &["ok"]),
-                ("barrier_async", &["ok"]),
-                ("transfer_async", &["ok"]),
-                ("purge_async", &["ok"]),
-                ("append", refused),
-                ("append_async", refused),
-                ("append_batch", refused),
-                ("tail at the end", refused),
-                ("barrier", refused),
-                ("transfer", refused),
-                ("purge", refused),
-                ("backup", refused),
-                LEADER,
-            ]);
+            expect(
+                &outcomes,
+                &[
+                    ("append_when_ready", &["ok"]),
+                    ("barrier_async", &["ok"]),
+                    ("transfer_async", &["ok"]),
+                    ("purge_async", &["ok"]),
+                    ("append", refused),
+                    ("append_async", refused),
+                    ("append_batch", refused),
+                    ("tail at the end", refused),
+                    ("barrier", refused),
+                    ("transfer", refused),
+                    ("purge", refused),
+                    ("backup", refused),
+                    LEADER,
+                ],
+            );
         });
     }
 
@@ -212,16 +218,23 @@ facts! {
         for (name, call) in CALLS.iter().filter(|(name, _)| !changes.contains(name)) {
             let at = leader(&nodes);
             std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| within_time(name, &nodes[at], *call))).collect();
+                let threads: Vec<_> =
+                    (0..4).map(|_| scope.spawn(|| within_time(name, &nodes[at], *call))).collect();
                 for thread in threads {
-                    expect(&[(*name, thread.join().unwrap())], &[LEADER, ("tail at the end", &["none", "ok"])]);
+                    expect(
+                        &[(*name, thread.join().unwrap())],
+                        &[LEADER, ("tail at the end", &["none", "ok"])],
+                    );
                 }
             });
         }
         // All of them ask for the same, and it is done.
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| nodes[at].transfer_leadership(to))).collect();
-            threads.into_iter().for_each(|thread| thread.join().unwrap().expect("it is handed over"));
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| nodes[at].transfer_leadership(to))).collect();
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().unwrap().expect("it is handed over"));
         });
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| nodes[at].shutdown())).collect();
@@ -237,18 +250,21 @@ facts! {
         doom.send(()).unwrap();
         eventually("the node to fail", || ledger.status().fault.is_some());
         let failed: &[&str] = &["Failed"];
-        expect(&make_all(&ledger), &[
-            ("append", failed),
-            ("append_async", failed),
-            ("append_batch", failed),
-            ("tail at the end", failed),
-            ("barrier", failed),
-            ("transfer", failed),
-            ("purge", failed),
-            ("wait_for_leader", &["none"]),
-            ("shutdown_async", failed),
-            FOLLOWER,
-        ]);
+        expect(
+            &make_all(&ledger),
+            &[
+                ("append", failed),
+                ("append_async", failed),
+                ("append_batch", failed),
+                ("tail at the end", failed),
+                ("barrier", failed),
+                ("transfer", failed),
+                ("purge", failed),
+                ("wait_for_leader", &["none"]),
+                ("shutdown_async", failed),
+                FOLLOWER,
+            ],
+        );
     }
 
     fn on_a_node_whose_disk_is_full() {
@@ -258,18 +274,21 @@ facts! {
         log.set_full(true);
         let _ = ledger.append("no room");
         let full: &[&str] = &["StorageFull"];
-        expect(&make_all(&ledger), &[
-            ("append", full),
-            ("append_async", full),
-            ("append_batch", full),
-            // Nobody leads, and nobody can.
-            ("barrier", &["TimedOut"]),
-            ("transfer", &["NotLeader", "NotAVoter"]),
-            ("purge", &["ok", "Storage"]),
-            ("backup", &["Unsupported"]),
-            ("shutdown", &["ok", "Storage"]),
-            FOLLOWER,
-        ]);
+        expect(
+            &make_all(&ledger),
+            &[
+                ("append", full),
+                ("append_async", full),
+                ("append_batch", full),
+                // Nobody leads, and nobody can.
+                ("barrier", &["TimedOut"]),
+                ("transfer", &["NotLeader", "NotAVoter"]),
+                ("purge", &["ok", "Storage"]),
+                ("backup", &["Unsupported"]),
+                ("shutdown", &["ok", "Storage"]),
+                FOLLOWER,
+            ],
+        );
     }
 
     fn on_a_node_under_repair() {
@@ -292,19 +311,22 @@ facts! {
         let ledger = builder.transport(MemoryNetwork::new().transport(1.into())).open().unwrap();
         assert!(ledger.status().repair.is_some(), "{:?}", ledger.status());
         let elsewhere: &[&str] = &["NotLeader"];
-        expect(&make_all(&ledger), &[
-            ("append", elsewhere),
-            ("append_async", elsewhere),
-            ("append_batch", elsewhere),
-            ("get", &["Damaged"]),
-            ("read", &["Damaged"]),
-            ("tail", &["Damaged"]),
-            ("barrier", &["TimedOut"]),
-            ("transfer", elsewhere),
-            ("purge", &["Failed"]),
-            ("backup", &["Damaged"]),
-            FOLLOWER,
-        ]);
+        expect(
+            &make_all(&ledger),
+            &[
+                ("append", elsewhere),
+                ("append_async", elsewhere),
+                ("append_batch", elsewhere),
+                ("get", &["Damaged"]),
+                ("read", &["Damaged"]),
+                ("tail", &["Damaged"]),
+                ("barrier", &["TimedOut"]),
+                ("transfer", elsewhere),
+                ("purge", &["Failed"]),
+                ("backup", &["Damaged"]),
+                FOLLOWER,
+            ],
+        );
     }
 
     fn on_a_leader_whose_peers_have_gone() {
@@ -319,14 +341,17 @@ facts! {
                 eventually("it to step down", || nodes[at].status().role != Role::Leader);
             }
             let unknown: &[&str] = &["TimedOut", "OutcomeUnknown", "NotLeader"];
-            expect(&make_all(&nodes[at]), &[
-                ("append", unknown),
-                ("append_async", unknown),
-                ("append_batch", unknown),
-                ("barrier", &["TimedOut"]),
-                ("transfer", &["TimedOut", "NotLeader", "ok"]),
-                ("status", &["leader", "follower", "candidate"]),
-            ]);
+            expect(
+                &make_all(&nodes[at]),
+                &[
+                    ("append", unknown),
+                    ("append_async", unknown),
+                    ("append_batch", unknown),
+                    ("barrier", &["TimedOut"]),
+                    ("transfer", &["TimedOut", "NotLeader", "ok"]),
+                    ("status", &["leader", "follower", "candidate"]),
+                ],
+            );
         }
     }
 }

@@ -149,11 +149,15 @@ facts! {
         for _ in 0..100 {
             let first = ledger.append_when_ready([1; 60]);
             let mut waits = ledger.append_when_ready([2; 60]);
-            let mut futures = (ledger.barrier_async(), ledger.committed_past(u64::MAX), ledger.watch());
+            let mut futures =
+                (ledger.barrier_async(), ledger.committed_past(u64::MAX), ledger.watch());
             let polled = Pin::new(&mut waits).poll(&mut Context::from_waker(Waker::noop()));
             in_child(|| {
                 match polled {
-                    Poll::Pending => expect!(now(&mut waits), Some(Ok(_) | Err(AppendError::Forked { under_way: true, .. }))),
+                    Poll::Pending => expect!(
+                        now(&mut waits),
+                        Some(Ok(_) | Err(AppendError::Forked { under_way: true, .. }))
+                    ),
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(error)) => return Err(error.to_string()),
                 }
@@ -184,14 +188,28 @@ facts! {
         let is_on = || !stop.load(Ordering::Relaxed);
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| while is_on() {
-                    let under_way: Vec<_> = (0..50).map(|_| ledger.append_async([7; 40])).collect();
-                    acknowledged.fetch_add(under_way.into_iter().filter_map(|it| it.wait().ok()).count() as u64, Ordering::Relaxed);
+                scope.spawn(|| {
+                    while is_on() {
+                        let under_way: Vec<_> =
+                            (0..50).map(|_| ledger.append_async([7; 40])).collect();
+                        acknowledged.fetch_add(
+                            under_way.into_iter().filter_map(|it| it.wait().ok()).count() as u64,
+                            Ordering::Relaxed,
+                        );
+                    }
                 });
             }
-            scope.spawn(|| while is_on() { drop(ledger.status()) });
+            scope.spawn(|| {
+                while is_on() {
+                    drop(ledger.status())
+                }
+            });
             scope.spawn(|| ledger.tail(0).take_while(|_| is_on()).for_each(drop));
-            scope.spawn(|| while is_on() { drop((ledger.purge(0), ledger.barrier())) });
+            scope.spawn(|| {
+                while is_on() {
+                    drop((ledger.purge(0), ledger.barrier()))
+                }
+            });
             let mut half_read = ledger.read(0);
             assert_eq!(*half_read.next().unwrap().unwrap(), *b"first");
             let mut outcome = Ok(());
@@ -230,8 +248,13 @@ facts! {
         let home = home();
         let network = MemoryNetwork::new();
         let nodes = [1u64, 2, 3].map(|id| {
-            let builder = DLedger::builder(id).dir(home.path().join(id.to_string())).append_timeout(TIMEOUT);
-            builder.transport(network.transport(id.into())).peers([1u64, 2, 3].map(|id| (id, ""))).open().unwrap()
+            let builder =
+                DLedger::builder(id).dir(home.path().join(id.to_string())).append_timeout(TIMEOUT);
+            builder
+                .transport(network.transport(id.into()))
+                .peers([1u64, 2, 3].map(|id| (id, "")))
+                .open()
+                .unwrap()
         });
         let leads = leader(&nodes);
         let known = nodes[leads].append_async("known");

@@ -102,7 +102,8 @@ facts! {
         let group = Group::new();
         let mut nodes = vec![group.open(1, raised), group.open(2, lowest)];
         lead(&nodes, 0);
-        let mut payloads = vec![payload(1, 10), payload(2, LARGE), payload(3, 64 * MIB), payload(4, 10)];
+        let mut payloads =
+            vec![payload(1, 10), payload(2, LARGE), payload(3, 64 * MIB), payload(4, 10)];
         for payload in &payloads {
             nodes[0].append(payload).expect("it is within the limit of who leads");
         }
@@ -151,7 +152,8 @@ facts! {
         nodes.iter().for_each(|node| node.shutdown().unwrap());
         drop(nodes);
         corruption(&group.dir(3), 2);
-        let nodes = [1, 2, 3].map(|id| group.open(id, |builder| lowest(builder).verify_on_open(id == 3)));
+        let nodes =
+            [1, 2, 3].map(|id| group.open(id, |builder| lowest(builder).verify_on_open(id == 3)));
         eventually("the damage to be mended", || {
             let status = nodes[2].status();
             assert_eq!(status.fault, None);
@@ -166,7 +168,8 @@ facts! {
         let nodes = [group.open(1, set), group.open(2, lowest), group.open(3, lowest)];
         lead(&nodes, 0);
         let payloads: Vec<Vec<u8>> = (1..=12).map(|number| payload(number, 17 * MIB)).collect();
-        let under_way: Vec<_> = payloads.iter().map(|payload| nodes[0].append_async(payload)).collect();
+        let under_way: Vec<_> =
+            payloads.iter().map(|payload| nodes[0].append_async(payload)).collect();
         for future in under_way {
             future.wait().expect("it is within the limit of who leads");
         }

@@ -4,8 +4,8 @@
 //! limits, its clock, its children.
 //!
 //! ```text
-//! cargo test --test field                              what needs neither root nor minutes
-//! cargo test --test field -- --ignored                 as root, on Linux, with `ip`, `tc` and `unshare`: the rest
+//! cargo test --test field                 needs neither root nor minutes
+//! cargo test --test field -- --ignored    the rest: as root, on Linux, with `ip`, `tc`, `unshare`
 //! ```
 
 #![cfg_attr(

@@ -82,9 +82,16 @@ facts! {
             builder.peers((1u64..=3).zip(addresses.clone())).open().unwrap()
         });
         leader(&nodes);
-        let greetings: [&[u8]; 4] = [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"\0\0\0\0"];
+        let greetings: [&[u8]; 4] = [
+            b"",
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00",
+            b"\0\0\0\0",
+        ];
         for _ in 0..50 {
-            for (address, greeting) in addresses.iter().flat_map(|address| greetings.map(|greeting| (address, greeting))) {
+            for (address, greeting) in
+                addresses.iter().flat_map(|address| greetings.map(|greeting| (address, greeting)))
+            {
                 let mut knocking = TcpStream::connect(address).unwrap();
                 // The other end may have hung up by now.
                 let _ = knocking.write_all(greeting);

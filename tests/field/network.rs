@@ -93,15 +93,26 @@ fn copy(from: &Path, to: &Path) {
 facts! {
     fn connections_that_lead_nowhere_any_more_are_made_anew() {
         let (home, real) = (home(), addresses(3));
-        let ways: Vec<Vec<Way>> = (0..3).map(|_| real.iter().cloned().map(Way::to).collect()).collect();
-        let nodes: Vec<DLedger> = (0..3).map(|at| {
-            let peers: Vec<String> = (0..3).map(|to| if to == at { real[to].clone() } else { ways[at][to].address.clone() }).collect();
-            open(at as u64 + 1, home.path(), &peers)
-        }).collect();
+        let ways: Vec<Vec<Way>> =
+            (0..3).map(|_| real.iter().cloned().map(Way::to).collect()).collect();
+        let nodes: Vec<DLedger> = (0..3)
+            .map(|at| {
+                let peers: Vec<String> = (0..3)
+                    .map(
+                        |to| if to == at { real[to].clone() } else { ways[at][to].address.clone() },
+                    )
+                    .collect();
+                open(at as u64 + 1, home.path(), &peers)
+            })
+            .collect();
         append(&nodes, "before");
-        let silence = |silent: bool| ways.iter().flatten().for_each(|way| way.silent.store(silent, Ordering::Relaxed));
+        let silence = |silent: bool| {
+            ways.iter().flatten().for_each(|way| way.silent.store(silent, Ordering::Relaxed))
+        };
         silence(true);
-        eventually("nobody to lead", || nodes.iter().all(|node| node.status().role != Role::Leader));
+        eventually("nobody to lead", || {
+            nodes.iter().all(|node| node.status().role != Role::Leader)
+        });
         silence(false);
         leader(&nodes);
         append(&nodes, "after");
@@ -116,17 +127,24 @@ facts! {
         eventually("all to have it", || nodes.iter().all(|node| node.committed().end >= 1));
         nodes[2].shutdown().unwrap();
         std::fs::remove_dir_all(home.path().join("3")).unwrap();
-        let wiped = builder(3, home.path(), &peers).append_timeout(Duration::from_secs(1)).open().unwrap();
+        let wiped =
+            builder(3, home.path(), &peers).append_timeout(Duration::from_secs(1)).open().unwrap();
         let why = "it speaks from another data directory than before";
         eventually("the wiped node to know who refuses it", || {
             let told = refusals(&wiped);
             let begins = |peer: u64| format!("node {peer} refuses this node: {why}");
-            let by = |peer: u64| told.iter().any(|(by, text)| *by == peer && text.starts_with(&begins(peer)));
+            let by = |peer: u64| {
+                told.iter().any(|(by, text)| *by == peer && text.starts_with(&begins(peer)))
+            };
             by(1) && by(2)
         });
-        eventually("those that refuse it to say so", || nodes[..2].iter().all(|node| {
-            refusals(node).iter().any(|(peer, text)| *peer == 3 && text.contains(&format!("this node refuses node 3: {why}")))
-        }));
+        eventually("those that refuse it to say so", || {
+            nodes[..2].iter().all(|node| {
+                refusals(node).iter().any(|(peer, text)| {
+                    *peer == 3 && text.contains(&format!("this node refuses node 3: {why}"))
+                })
+            })
+        });
         eventually("an append there to say so", || {
             let error = wiped.append("in vain").unwrap_err().to_string();
             error.contains("nodes 1 and 2 refuse this node")
@@ -144,7 +162,9 @@ facts! {
         let differs = "its list of members differs (1, 2, 3, 4 instead of 1, 2, 3)";
         eventually("both ends to say so", || {
             refusals(&of_four).iter().any(|(peer, text)| *peer == 1 && text.contains(differs))
-                && refusals(&of_three[0]).iter().any(|(peer, text)| *peer == 3 && text.contains(differs))
+                && refusals(&of_three[0])
+                    .iter()
+                    .any(|(peer, text)| *peer == 3 && text.contains(differs))
         });
         append(&of_three, "two of three go on");
     }
@@ -154,7 +174,11 @@ facts! {
         let addresses = addresses(3);
         let open = |id: u64, members: usize| {
             let peers = (1u64..).zip(addresses.iter().cloned()).take(members);
-            DLedger::builder(id).dir(home.path().join(format!("{id}-of-{members}"))).peers(peers).open().unwrap()
+            DLedger::builder(id)
+                .dir(home.path().join(format!("{id}-of-{members}")))
+                .peers(peers)
+                .open()
+                .unwrap()
         };
         let nodes = [1, 2].map(|id| open(id, 2));
         leader(&nodes);
@@ -162,7 +186,9 @@ facts! {
         eventually("both say so", || nodes.iter().all(|node| !node.status().refused.is_empty()));
         rejection.shutdown().unwrap();
         // Though their own connection is in good order all the time.
-        eventually("both have forgotten", || nodes.iter().all(|node| node.status().refused.is_empty()));
+        eventually("both have forgotten", || {
+            nodes.iter().all(|node| node.status().refused.is_empty())
+        });
     }
 
     fn the_second_process_of_a_copied_directory_does_not_turn_the_first_one_out() {
@@ -176,16 +202,25 @@ facts! {
         nodes.push(open(3, home.path(), &peers));
         let original = &nodes[2];
         append(&nodes, "the original is back");
-        let everything = |node: &DLedger| node.committed().end == nodes.iter().map(|node| node.committed().end).max().unwrap();
-        eventually("the original to have it", || everything(original) && original.committed().end >= 2);
+        let everything = |node: &DLedger| {
+            node.committed().end == nodes.iter().map(|node| node.committed().end).max().unwrap()
+        };
+        eventually("the original to have it", || {
+            everything(original) && original.committed().end >= 2
+        });
         // Opened so often that it counts as the newer one.
         for _ in 0..5 {
             let elsewhere = TcpTransport::listening_on("127.0.0.1:0");
-            let builder = DLedger::builder(3).dir(&copied).peers((1_u64..).zip(peers.iter().cloned()));
+            let builder =
+                DLedger::builder(3).dir(&copied).peers((1_u64..).zip(peers.iter().cloned()));
             let clone = builder.transport(elsewhere).open().unwrap();
             eventually("both to refuse the clone", || {
                 let told = refusals(&clone);
-                [1, 2].iter().all(|by| told.iter().any(|(peer, text)| peer == by && text.contains("another process speaks for it")))
+                [1, 2].iter().all(|by| {
+                    told.iter().any(|(peer, text)| {
+                        peer == by && text.contains("another process speaks for it")
+                    })
+                })
             });
             append(&nodes, "while the clone is there");
             eventually("the original to follow", || everything(original));
@@ -199,18 +234,28 @@ facts! {
         let home = home();
         for wrong in ["10.0.0.2", "10.0.0.2:", "node-2:http", "::1:7001", ":7001", "node-2:0", ""] {
             let error = open_with(home.path(), wrong).unwrap_err();
-            assert!(matches!(error, OpenError::Setting { setting: "peer", .. }), "{wrong}: {error}");
-            assert!(error.to_string().contains("node 2") && error.to_string().contains("10.0.0.1:7001"), "{error}");
+            assert!(
+                matches!(error, OpenError::Setting { setting: "peer", .. }),
+                "{wrong}: {error}"
+            );
+            assert!(
+                error.to_string().contains("node 2") && error.to_string().contains("10.0.0.1:7001"),
+                "{error}"
+            );
         }
         assert!(!home.path().join("1").exists());
     }
 
-    #[ignore = "as root, on Linux, with ip and unshare: cargo test --test field -- --ignored network"]
+    #[ignore = "needs root, Linux, ip and unshare: cargo test --test field -- --ignored"]
     fn a_shutdown_does_not_wait_for_names() {
         in_namespace_with_a_mute_name_server("network::a_shutdown_does_not_wait_for_names", || {
             let (home, own) = (home(), addresses(1));
             let node = DLedger::builder(1).dir(home.path().join("1")).peer(1, &own[0]);
-            let node = node.peer(2, "no-such-host.example.org:7001").peer(3, "nor-this.example.org:7001").open().unwrap();
+            let node = node
+                .peer(2, "no-such-host.example.org:7001")
+                .peer(3, "nor-this.example.org:7001")
+                .open()
+                .unwrap();
             std::thread::sleep(Duration::from_millis(500));
             let began = Instant::now();
             node.shutdown().unwrap();
@@ -218,27 +263,27 @@ facts! {
         });
     }
 
-    #[ignore = "as root, on Linux, with ip and unshare: cargo test --test field -- --ignored network"]
+    #[ignore = "needs root, Linux, ip and unshare: cargo test --test field -- --ignored"]
     fn a_group_has_a_leader_soon_after_a_cut_of_twenty_seconds() {
         after_a_cut(20);
     }
 
-    #[ignore = "as root, on Linux, with ip and unshare; three minutes: cargo test --test field -- --ignored network"]
+    #[ignore = "needs root, Linux, ip and unshare, 3 minutes: cargo test --test field -- --ignored"]
     fn a_group_has_a_leader_soon_after_a_cut_of_two_minutes() {
         after_a_cut(120);
     }
 
-    #[ignore = "as root, on Linux, with ip, tc and unshare: cargo test --test field -- --ignored network"]
+    #[ignore = "needs root, Linux, ip, tc and unshare: cargo test --test field -- --ignored"]
     fn entries_that_take_longer_than_an_election_timeout_are_committed_by_one_leader() {
         over_a_slow_link("20mbit", 4 << 20, 30);
     }
 
-    #[ignore = "as root, on Linux, with ip, tc and unshare: cargo test --test field -- --ignored network"]
+    #[ignore = "needs root, Linux, ip, tc and unshare: cargo test --test field -- --ignored"]
     fn the_largest_batch_of_the_defaults_is_committed_at_a_hundred_megabits() {
         over_a_slow_link("100mbit", 16 << 20, 40);
     }
 
-    #[ignore = "as root, on Linux, with ip, tc and unshare: cargo test --test field -- --ignored network"]
+    #[ignore = "needs root, Linux, ip, tc and unshare: cargo test --test field -- --ignored"]
     fn the_largest_batch_of_the_defaults_is_committed_at_ten_megabits() {
         over_a_slow_link("10mbit", 16 << 20, 100);
     }
@@ -273,7 +318,8 @@ fn in_namespace_with_a_mute_name_server(name: &str, fact: impl FnOnce()) {
         return fact();
     }
     let script = r#"set -e; ip link set lo up; echo "nameserver 127.0.0.1" >"$DATA/resolv.conf"
-        mount --bind "$DATA/resolv.conf" /etc/resolv.conf; exec "$EXE" --exact "$NAME" --include-ignored --nocapture"#;
+        mount --bind "$DATA/resolv.conf" /etc/resolv.conf
+        exec "$EXE" --exact "$NAME" --include-ignored --nocapture"#;
     run(script, &[("NAME", name), (IN_NAMESPACE, "1")]);
 }
 
@@ -310,14 +356,18 @@ const THREE_HOSTS: &str = r#"
 set -eu; mount -t tmpfs tmpfs /run
 ip link set lo up; ip link add hub type bridge; ip link set hub up
 for n in 1 2 3; do
-  ip netns add n$n; ip link add v$n type veth peer name eth0 netns n$n; ip link set v$n master hub up
+  ip netns add n$n; ip link add v$n type veth peer name eth0 netns n$n
+  ip link set v$n master hub up
   ip -n n$n link set lo up; ip -n n$n addr add 10.9.0.$n/24 dev eth0; ip -n n$n link set eth0 up
 done
 for n in 1 2 3; do for m in 1 2 3; do
-  [ $n = $m ] || ip -n n$n neigh replace 10.9.0.$m lladdr "$(ip -n n$m -br link show eth0 | awk '{print $3}')" dev eth0 nud permanent
+  [ $n = $m ] || ip -n n$n neigh replace 10.9.0.$m dev eth0 nud permanent \
+    lladdr "$(ip -n n$m -br link show eth0 | awk '{print $3}')"
 done; done
 start() { for n in 1 2 3; do
-  DLEDGER_FIELD_NODE="$n $1 $2" ip netns exec n$n "$EXE" --exact network::node --include-ignored --nocapture & done; }
+  DLEDGER_FIELD_NODE="$n $1 $2" ip netns exec n$n \
+    "$EXE" --exact network::node --include-ignored --nocapture &
+done; }
 "#;
 
 /// A node of a group in namespaces: does nothing unless it is told whom to be.

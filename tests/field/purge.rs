@@ -71,10 +71,14 @@ facts! {
         let ledger = alone(home.path(), RARELY).open().unwrap();
         fill(&ledger);
         std::thread::scope(|scope| {
-            let purges: Vec<_> = (0..20).map(|at| scope.spawn({
-                let ledger = ledger.clone();
-                move || drop(ledger.purge(at * 10))
-            })).collect();
+            let purges: Vec<_> = (0..20)
+                .map(|at| {
+                    scope.spawn({
+                        let ledger = ledger.clone();
+                        move || drop(ledger.purge(at * 10))
+                    })
+                })
+                .collect();
             ledger.shutdown().unwrap();
             purges.into_iter().for_each(|purge| purge.join().unwrap());
         });

@@ -77,9 +77,16 @@ facts! {
         let wiped = group.builder(3).append_timeout(Duration::from_millis(300)).open().unwrap();
         eventually("it is told by both", || wiped.status().refused.len() == 2);
         let reason = wiped.status().refused[0].reason.clone();
-        assert!(reason.contains("refuses this node") && reason.contains("set `rejoin_empty` at its builder, with an empty directory"), "{reason}");
+        assert!(
+            reason.contains("refuses this node")
+                && reason.contains("set `rejoin_empty` at its builder, with an empty directory"),
+            "{reason}"
+        );
         let refusal = wiped.append("x").unwrap_err();
-        assert!(matches!(&refusal, AppendError::NotLeader { refused, .. } if refused.len() == 2), "{refusal:?}");
+        assert!(
+            matches!(&refusal, AppendError::NotLeader { refused, .. } if refused.len() == 2),
+            "{refusal:?}"
+        );
         assert!(matches!(wiped.barrier(), Err(BarrierError::Refused { .. })));
         assert!(nodes.iter().all(|node| node.status().refused.len() == 1));
         wiped.shutdown().unwrap();
@@ -130,7 +137,10 @@ facts! {
         let second = open(id);
         eventually("it learns of it", || second.status().repair.is_some());
         let told = second.status().repair.unwrap();
-        assert!(told.contains("its log is not complete") && told.contains("has not answered"), "{told}");
+        assert!(
+            told.contains("its log is not complete") && told.contains("has not answered"),
+            "{told}"
+        );
         second.shutdown().unwrap();
         drop((second, first));
         network.heal();
@@ -138,9 +148,15 @@ facts! {
         let second = open(id);
         std::thread::sleep(Duration::from_secs(4));
         assert!(second.status().repair.is_some(), "it still knows");
-        assert!([&second, &third].iter().all(|node| node.status().role != Role::Leader && node.committed().end <= 100));
+        assert!(
+            [&second, &third]
+                .iter()
+                .all(|node| node.status().role != Role::Leader && node.committed().end <= 100)
+        );
         let first = open(6 - id - third.status().id.get());
-        eventually("nothing is lost", || [&first, &second, &third].iter().all(|node| has_all(node, 150) && is_whole(node)));
+        eventually("nothing is lost", || {
+            [&first, &second, &third].iter().all(|node| has_all(node, 150) && is_whole(node))
+        });
     }
 
     fn two_that_were_wiped_at_once_are_not_let_in_and_say_why() {
@@ -153,10 +169,17 @@ facts! {
         [2, 3].iter().for_each(|id| group.wipe(*id));
         let intact = group.open(1);
         let wiped = [2, 3].map(|id| group.builder(id).rejoin_empty(true).open().unwrap());
-        let says_why = |node: &DLedger| node.status().repair.is_some_and(|why| why.contains("cannot vouch for each other"));
+        let says_why = |node: &DLedger| {
+            node.status().repair.is_some_and(|why| why.contains("cannot vouch for each other"))
+        };
         eventually("both say why", || wiped.iter().all(says_why));
         std::thread::sleep(Duration::from_secs(3));
-        assert!(wiped.iter().chain([&intact]).all(|node| node.status().role != Role::Leader && node.status().leader.is_none()));
+        assert!(
+            wiped
+                .iter()
+                .chain([&intact])
+                .all(|node| node.status().role != Role::Leader && node.status().leader.is_none())
+        );
         assert!(wiped.iter().all(|node| node.committed().is_empty()));
     }
 
@@ -170,7 +193,9 @@ facts! {
         group.wipe(1);
         let back = group.builder(1).rejoin_empty(true).open().unwrap();
         append(&[&back, &nodes[0]], 5);
-        eventually("both have it", || has_all(&back, 35) && has_all(&nodes[0], 35) && is_whole(&back));
+        eventually("both have it", || {
+            has_all(&back, 35) && has_all(&nodes[0], 35) && is_whole(&back)
+        });
     }
 
     fn one_node_is_restored_from_a_backup_and_the_whole_group_is() {
@@ -193,11 +218,19 @@ facts! {
 
         for id in 1..=3 {
             group.wipe(id);
-            tools::restore(&backup, home.path().join(id.to_string()), id, tools::Restore::WholeGroup).unwrap();
+            tools::restore(
+                &backup,
+                home.path().join(id.to_string()),
+                id,
+                tools::Restore::WholeGroup,
+            )
+            .unwrap();
         }
         let nodes = group.open_all();
         append(&nodes.iter().collect::<Vec<_>>(), 1);
-        eventually("it goes on from the backup", || nodes.iter().all(|node| has_all(node, 61) && is_whole(node)));
+        eventually("it goes on from the backup", || {
+            nodes.iter().all(|node| has_all(node, 61) && is_whole(node))
+        });
     }
 
     fn a_copy_that_is_opened_beside_its_original_is_told_so_and_does_not_take_its_place() {
@@ -219,13 +252,21 @@ facts! {
         eventually("it is told by both", || copied.status().refused.len() == 2);
         std::thread::sleep(Duration::from_secs(3));
         assert_eq!(copied.status().repair, None, "nothing was lost: the original is there");
-        assert!(copied.status().refused.iter().all(|refusal| refusal.reason.contains("stop one of the two")));
+        assert!(
+            copied
+                .status()
+                .refused
+                .iter()
+                .all(|refusal| refusal.reason.contains("stop one of the two"))
+        );
         // Whoever of the others comes back finds the original.
         nodes.remove(0).shutdown().unwrap();
         copied.shutdown().unwrap();
         nodes.insert(0, group.open(1));
         append(&nodes.iter().collect::<Vec<_>>(), 20);
-        eventually("nobody refuses anybody", || nodes.iter().all(|node| has_all(node, 60) && is_whole(node)));
+        eventually("nobody refuses anybody", || {
+            nodes.iter().all(|node| has_all(node, 60) && is_whole(node))
+        });
     }
 
     fn a_copy_that_is_opened_elsewhere_while_its_node_is_down_does_not_take_its_place() {
@@ -247,7 +288,10 @@ facts! {
         let copied = group.builder(3).dir(&older).transport(elsewhere).open().unwrap();
         let is_told = |node: &DLedger, refusals: usize| {
             let refused = node.status().refused;
-            refused.len() == refusals && refused.iter().all(|refusal| refusal.reason.contains("a copy that was opened elsewhere, stop it"))
+            refused.len() == refusals
+                && refused.iter().all(|refusal| {
+                    refusal.reason.contains("a copy that was opened elsewhere, stop it")
+                })
         };
         eventually("it is told by both", || is_told(&copied, 2));
         assert!(copied.status().repair.is_some_and(|why| why.contains("node 1 has not answered, node 2 has not answered")));
@@ -260,11 +304,16 @@ facts! {
         copied.shutdown().unwrap();
         nodes.push(third);
         append(&nodes.iter().collect::<Vec<_>>(), 20);
-        eventually("all are whole", || nodes.iter().all(|node| has_all(node, 80) && is_whole(node)));
+        eventually("all are whole", || {
+            nodes.iter().all(|node| has_all(node, 80) && is_whole(node))
+        });
         nodes.iter().for_each(|node| node.shutdown().unwrap());
         drop(nodes);
         let known = tools::inspect(home.path().join("3")).unwrap().identity;
-        assert!(known.complete && known.incarnation == 3, "it is the directory that it was: {known:?}");
+        assert!(
+            known.complete && known.incarnation == 3,
+            "it is the directory that it was: {known:?}"
+        );
     }
 
     fn a_copy_that_comes_in_before_its_node_does_not_become_it_for_one_that_has_lost_its_disk() {
@@ -352,7 +401,8 @@ facts! {
         eventually("it has it", || has_all(&third, 40) && is_whole(&third));
         third.shutdown().unwrap();
         drop(third);
-        let ids = [home.path().join("3"), older].map(|dir| tools::inspect(dir).unwrap().identity.directory);
+        let ids = [home.path().join("3"), older]
+            .map(|dir| tools::inspect(dir).unwrap().identity.directory);
         assert_ne!(ids[0], ids[1], "it knows that it had forgotten something");
     }
 
@@ -376,7 +426,11 @@ facts! {
 
     fn a_group_of_one_has_nobody_to_come_back_to() {
         let home = home();
-        let refused = DLedger::builder(1).dir(home.path().join("1")).rejoin_empty(true).open().unwrap_err();
-        assert!(matches!(&refused, OpenError::Setting { setting: "rejoin_empty", .. }), "{refused}");
+        let refused =
+            DLedger::builder(1).dir(home.path().join("1")).rejoin_empty(true).open().unwrap_err();
+        assert!(
+            matches!(&refused, OpenError::Setting { setting: "rejoin_empty", .. }),
+            "{refused}"
+        );
     }
 }

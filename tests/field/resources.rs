@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use dledger::storage::StorageError;
-use dledger::{AppendError, Builder, DLedger, FlushPolicy, ReadError};
+use dledger::{AppendError, Builder, DLedger, FlushPolicy, OpenError, ReadError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::child::KillOnDrop;
@@ -119,7 +119,9 @@ facts! {
     }
 
     fn a_node_without_descriptors_steps_back_and_goes_on() {
-        for flush in [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(20) }, RARELY] {
+        for flush in
+            [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(20) }, RARELY]
+        {
             let home = home();
             let ledger = alone(home.path()).flush(flush).open().unwrap();
             let mut tail = ledger.tail(0);
@@ -174,13 +176,22 @@ facts! {
         without_descriptors(|| {
             for _ in 0..3 {
                 let told = ledger.get(0).unwrap_err();
-                assert!(matches!(&told, ReadError::Storage(error) if is_out_of_resources(error)), "{told}");
+                assert!(
+                    matches!(&told, ReadError::Storage(error) if is_out_of_resources(error)),
+                    "{told}"
+                );
             }
             let told = cursor.next().unwrap().unwrap_err();
-            assert!(matches!(&told, ReadError::Storage(error) if is_out_of_resources(error)), "{told}");
+            assert!(
+                matches!(&told, ReadError::Storage(error) if is_out_of_resources(error)),
+                "{told}"
+            );
             assert!(cursor.next().is_none(), "a loop over it ends");
             let told = tail.next().unwrap().unwrap_err();
-            assert!(matches!(&told, ReadError::Storage(error) if is_out_of_resources(error)), "{told}");
+            assert!(
+                matches!(&told, ReadError::Storage(error) if is_out_of_resources(error)),
+                "{told}"
+            );
         });
         assert_eq!(*ledger.get(0).unwrap().unwrap(), ENTRY);
         assert_eq!(cursor.map(Result::unwrap).count(), 40);
@@ -194,7 +205,10 @@ facts! {
         let dir = home.path().join("log");
         // One more each time: it runs out in another place of the opening.
         let mut refused = 0;
-        let highest = names(Path::new("/proc/self/fd")).iter().filter_map(|name| name.parse::<u64>().ok()).max();
+        let highest = names(Path::new("/proc/self/fd"))
+            .iter()
+            .filter_map(|name| name.parse::<u64>().ok())
+            .max();
         for limit in 3..highest.unwrap() + 20 {
             set_limit(Resource::Nofile, Some(limit));
             let opened = alone(&dir).open();
@@ -232,7 +246,9 @@ facts! {
             // new one.
             for _ in 0..8 {
                 let told_to_go = told_to_go.clone();
-                std::thread::spawn(move || { let _ = told_to_go.lock().unwrap().recv(); });
+                std::thread::spawn(move || {
+                    let _ = told_to_go.lock().unwrap().recv();
+                });
             }
             let before = threads();
             set_limit(Resource::As, Some(size() + more));
@@ -242,11 +258,12 @@ facts! {
                 Ok(ledger) => recovers(&ledger),
                 Err(error) => {
                     refused += 1;
-                    let is_thread = matches!(error, dledger::OpenError::Thread(_));
-                    let lacks = |error: &dledger::OpenError| {
-                        matches!(error, dledger::OpenError::Storage(error) if is_out_of_resources(error))
+                    let is_expected = match &error {
+                        OpenError::Thread(_) => true,
+                        OpenError::Storage(error) => is_out_of_resources(error),
+                        _ => false,
                     };
-                    assert!(is_thread || lacks(&error), "{error}");
+                    assert!(is_expected, "{error}");
                 }
             }
             eventually("its threads end", || threads() == before);
@@ -301,7 +318,9 @@ facts! {
         assert!(left.len() <= 3 + 2 + 8, "{left:?}");
         let ledger = alone(&dir).open().unwrap();
         ledger.append("x").unwrap();
-        eventually("what is left over goes", || names(&dir).iter().filter(|name| name.ends_with(".seg")).count() <= 4);
+        eventually("what is left over goes", || {
+            names(&dir).iter().filter(|name| name.ends_with(".seg")).count() <= 4
+        });
     }
 
     #[ignore = "one life of a fact above, which starts it"]

@@ -78,7 +78,8 @@ fn reopens(ledger: DLedger, dir: &Path) {
 
 facts! {
     fn a_limit_for_the_length_of_files_that_is_lowered_for_a_moment_ends_no_node() {
-        for flush in [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(20) }] {
+        for flush in [FlushPolicy::Sync, FlushPolicy::Async { interval: Duration::from_millis(20) }]
+        {
             // Nothing may be written, or no more segments, or nothing behind a place in the middle
             // of one.
             for limit in [0, 40 << 10, 51_111, (64 << 10) - 1] {
@@ -108,7 +109,11 @@ facts! {
         let mut tail = ledger.tail(0);
         set_mode(&dir, 0o500);
         let refused = refusal(&ledger);
-        assert!(refused.contains("Permission denied") && refused.contains("let this process write there"), "{refused}");
+        assert!(
+            refused.contains("Permission denied")
+                && refused.contains("let this process write there"),
+            "{refused}"
+        );
         let status = ledger.status();
         assert_eq!((status.fault, status.full.is_some()), (None, true));
         assert_eq!(*ledger.get(before).unwrap().unwrap(), *b"before");
@@ -123,7 +128,10 @@ facts! {
         std::fs::create_dir(&elsewhere).unwrap();
         set_mode(&elsewhere, 0o500);
         let refused = alone(&elsewhere).open().expect_err("nothing can be made there");
-        assert!(matches!(&refused, dledger::OpenError::Storage(StorageError::Io { .. })), "{refused}");
+        assert!(
+            matches!(&refused, dledger::OpenError::Storage(StorageError::Io { .. })),
+            "{refused}"
+        );
         set_mode(&dir, 0o700);
         recovers(&ledger);
         let committed = ledger.committed();
@@ -144,13 +152,17 @@ facts! {
         let is_refused = (0..1000).any(|_| nodes[leads].append(ENTRY).is_err());
         assert!(is_refused, "it may not be written to");
         let others = || nodes.iter().enumerate().filter(|(at, _)| *at != leads);
-        eventually("another node takes appends", || others().any(|(_, node)| node.append("meanwhile").is_ok()));
+        eventually("another node takes appends", || {
+            others().any(|(_, node)| node.append("meanwhile").is_ok())
+        });
         set_mode(&dir, 0o700);
         let taken = |node: &DLedger| node.append("again").is_ok();
         eventually("some node takes appends again", || nodes.iter().any(taken));
         let end = nodes.iter().map(|node| node.committed().end).max().unwrap();
         for node in &nodes {
-            eventually("all of them go on", || node.committed().end >= end && node.status().full.is_none());
+            eventually("all of them go on", || {
+                node.committed().end >= end && node.status().full.is_none()
+            });
             assert_eq!(node.status().fault, None);
         }
     }
@@ -162,7 +174,11 @@ facts! {
         let before = ledger.append("before").unwrap();
         let chattr = |flag: &str| {
             let files = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path());
-            let status = Command::new("chattr").arg(flag).args(files.collect::<Vec<_>>()).arg(home.path()).status();
+            let status = Command::new("chattr")
+                .arg(flag)
+                .args(files.collect::<Vec<_>>())
+                .arg(home.path())
+                .status();
             assert!(status.unwrap().success(), "chattr {flag}");
         };
         chattr("+i");

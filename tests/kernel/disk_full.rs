@@ -382,7 +382,8 @@ fn fill_a_leader(volume: &Volume, room: u64) {
         assert!(entry[..] == payload[..], "with {room} bytes of room, entry {index} has changed");
     }
     println!(
-        "{room:6} bytes of room: {} entries acknowledged, {before} of them before node 1 stepped back",
+        "{room:6} bytes of room: {} entries acknowledged, {before} of them before node 1 stepped \
+         back",
         acknowledged.len()
     );
     nodes.iter().for_each(|node| node.shutdown().expect("a sound node closes in good order"));

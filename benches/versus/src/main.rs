@@ -1,7 +1,8 @@
 //! The same work through this crate and others, in one run: one table, and one page with charts.
 //!
 //! ```sh
-//! cargo run --release --manifest-path benches/versus/Cargo.toml --target-dir target/versus -- --date 2026-11-25 --html versus.html
+//! cargo run --release --manifest-path benches/versus/Cargo.toml --target-dir target/versus -- \
+//!   --date 2026-11-25 --html versus.html
 //! ```
 //!
 //! `--only text` takes those whose name holds it, `--rounds` and `--seconds` set how often and how
@@ -38,7 +39,8 @@ const ENTRANTS: [Entrant; 8] = [
     },
     Entrant {
         name: "dledger, three nodes",
-        means: "in the caller's process, messages through memory; synced on two of three files before it is acknowledged",
+        means: "in the caller's process, messages through memory; synced on two of three files \
+            before it is acknowledged",
         of: "dledger",
         open: ours::three,
     },
@@ -50,13 +52,15 @@ const ENTRANTS: [Entrant; 8] = [
     },
     Entrant {
         name: "dledger, three processes",
-        means: "a process each, messages through loopback TCP, the caller in the leader's process; synced on two of three",
+        means: "a process each, messages through loopback TCP, the caller in the leader's process; \
+            synced on two of three",
         of: "dledger",
         open: ours::processes,
     },
     Entrant {
         name: "bare raft-rs loop",
-        means: "three threads of one process, each with a RawNode and a file; synced on two of three. No host interface, no reads, no recovery",
+        means: "three threads of one process, each with a RawNode and a file; synced on two of \
+            three. No host interface, no reads, no recovery",
         of: "raft",
         open: bare_raft::open,
     },
@@ -68,13 +72,15 @@ const ENTRANTS: [Entrant; 8] = [
     },
     Entrant {
         name: "openraft, in memory",
-        means: "three nodes in the caller's process; acknowledged when two of three have it in memory: nothing is encoded, sent or written to a disk",
+        means: "three nodes in the caller's process; acknowledged when two of three have it in \
+            memory: nothing is encoded, sent or written to a disk",
         of: "openraft",
         open: open_raft::open,
     },
     Entrant {
         name: "etcd, three processes",
-        means: "a key-value store, not a log: it keeps a tree beside its log, and its client is in another process and speaks gRPC; synced on two of three",
+        means: "a key-value store, not a log: it keeps a tree beside its log, and its client is in \
+            another process and speaks gRPC; synced on two of three",
         of: "etcd",
         open: etcd::open,
     },

@@ -15,16 +15,27 @@ const BOTTOM: f64 = 46.0;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --page: #fcfcfb; --ink: #1c1e21; --soft: #5b6168; --line: #d8dbdf;
-  --s0: #0a58ca; --s1: #6d3fc4; --s2: #b08be0; --s3: #0b8a8f; --s4: #94701d; --s5: #d9480f; --s6: #c2255c; --s7: #4a5056; }
-@media (prefers-color-scheme: dark) { :root { --page: #16181b; --ink: #e8eaed; --soft: #a3a9b0; --line: #363b41;
-  --s0: #6ea8fe; --s1: #a98bf5; --s2: #d9c8ff; --s3: #3bc9db; --s4: #e9c46a; --s5: #ff922b; --s6: #f783ac; --s7: #c4cad0; } }
-body { background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } p, li { color: var(--soft); } li b { color: var(--ink); }
-.charts { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 480px; } figcaption { font-weight: 600; }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
-.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; } .legend i { display: inline-block; width: 1.6em; margin-right: .4em; vertical-align: middle; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; } td, th { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td:first-child, th:first-child, td.text { text-align: left; } td.best { font-weight: 700; } td small { color: var(--soft); }
+  --s0: #0a58ca; --s1: #6d3fc4; --s2: #b08be0; --s3: #0b8a8f; --s4: #94701d; --s5: #d9480f;
+  --s6: #c2255c; --s7: #4a5056; }
+@media (prefers-color-scheme: dark) { :root { --page: #16181b; --ink: #e8eaed; --soft: #a3a9b0;
+  --line: #363b41;
+  --s0: #6ea8fe; --s1: #a98bf5; --s2: #d9c8ff; --s3: #3bc9db; --s4: #e9c46a; --s5: #ff922b;
+  --s6: #f783ac; --s7: #c4cad0; } }
+body { background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif;
+  max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+  p, li { color: var(--soft); } li b { color: var(--ink); }
+.charts { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 480px; }
+  figcaption { font-weight: 600; }
+svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft);
+  font: 11px system-ui, sans-serif; }
+.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; }
+  .legend i { display: inline-block; width: 1.6em; margin-right: .4em; vertical-align: middle; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; margin: .5rem 0;
+  font-variant-numeric: tabular-nums; } td, th { padding: .25rem .7rem; text-align: right;
+  border-bottom: 1px solid var(--line); white-space: nowrap; }
+td:first-child, th:first-child, td.text { text-align: left; } td.best { font-weight: 700; }
+  td small { color: var(--soft); }
 ";
 
 pub(crate) fn page(results: &Results) -> String {
@@ -33,19 +44,22 @@ pub(crate) fn page(results: &Results) -> String {
     put(
         &mut page,
         format_args!(
-            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n"
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+             content=\"width=device-width\">\n"
         ),
     );
     put(
         &mut page,
         format_args!(
-            "<title>dledger beside others</title>\n<style>{STYLE}</style>\n<h1>dledger beside others</h1>\n"
+            "<title>dledger beside others</title>\n<style>{STYLE}</style>\n\
+             <h1>dledger beside others</h1>\n"
         ),
     );
     put(
         &mut page,
         format_args!(
-            "<p>{}. {}.<br>Medians of {rounds} rounds of {} ms for each load, one subject after the other. All nodes and the caller share this one machine.</p>\n",
+            "<p>{}. {}.<br>Medians of {rounds} rounds of {} ms for each load, one subject after \
+             the other. All nodes and the caller share this one machine.</p>\n",
             text(date),
             text(machine),
             time.as_millis()
@@ -60,18 +74,21 @@ pub(crate) fn page(results: &Results) -> String {
     for (bytes, name) in PAYLOADS {
         page += &table(&results.subjects, bytes, name);
     }
-    page += "<h2>Latency of an append of 1 KiB: how many were acknowledged by then</h2>\n<div class=\"charts\">\n";
+    page += "<h2>Latency of an append of 1 KiB: how many were acknowledged by then</h2>\n\
+        <div class=\"charts\">\n";
     for window in WINDOWS {
         page += &latencies(&results.subjects, 1 << 10, window);
     }
     page += "</div>\n";
     if !results.gets.is_empty() {
-        page += "<h2>Random get of 1 KiB, one at a time</h2>\n<table><tr><th></th><th>ns</th><th>verifies</th></tr>\n";
+        page += "<h2>Random get of 1 KiB, one at a time</h2>\n\
+            <table><tr><th></th><th>ns</th><th>verifies</th></tr>\n";
         for (name, verifies, nanos) in &results.gets {
             put(
                 &mut page,
                 format_args!(
-                    "<tr><td>{name}</td><td>{nanos:.0}</td><td class=\"text\">{verifies}</td></tr>\n"
+                    "<tr><td>{name}</td><td>{nanos:.0}</td>\
+                     <td class=\"text\">{verifies}</td></tr>\n"
                 ),
             );
         }
@@ -89,8 +106,9 @@ pub(crate) fn page(results: &Results) -> String {
             ),
         );
     }
-    page += "<li>Who is in memory waits for no disk, and who is one node waits for no other: compare each with its like. Where replicas share one \
-             disk and two cores, three machines would have three of each, and a network between them.</li>\n</ul>\n</html>\n";
+    page += "<li>In memory, nothing waits for a disk; a single node waits for no other: compare \
+        like with like. Replicas that share one disk and two cores would, on three machines, have \
+        three of each, and a network between them.</li>\n</ul>\n</html>\n";
     page
 }
 
@@ -118,7 +136,8 @@ fn legend(subjects: &[Subject]) -> String {
         put(
             &mut list,
             format_args!(
-                "<li><i style=\"border-top: {height}px solid var(--s{at})\"></i>{} {}{missing}</li>\n",
+                "<li><i style=\"border-top: {height}px solid var(--s{at})\"></i>{} \
+                 {}{missing}</li>\n",
                 subject.name,
                 text(&subject.version)
             ),
@@ -280,7 +299,8 @@ struct Chart {
 impl Chart {
     fn new(caption: &str, x: Axis, y: Axis) -> Chart {
         let svg = format!(
-            "<figure><figcaption>{caption}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{caption}\">\n"
+            "<figure><figcaption>{caption}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+             role=\"img\" aria-label=\"{caption}\">\n"
         );
         let mut chart = Chart { x, y, svg };
         chart.axes();
@@ -295,7 +315,8 @@ impl Chart {
             put(
                 svg,
                 format_args!(
-                    "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"var(--line)\"/>"
+                    "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" \
+                     stroke=\"var(--line)\"/>"
                 ),
             );
             put(
@@ -312,7 +333,8 @@ impl Chart {
             put(
                 svg,
                 format_args!(
-                    "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"var(--line)\"/>"
+                    "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" \
+                     stroke=\"var(--line)\"/>"
                 ),
             );
             put(
@@ -352,7 +374,8 @@ impl Chart {
         put(
             &mut self.svg,
             format_args!(
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"var(--s{at})\" stroke-width=\"{}\" stroke-linejoin=\"round\"><title>{}</title></polyline>\n",
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"var(--s{at})\" stroke-width=\"{}\" \
+                 stroke-linejoin=\"round\"><title>{}</title></polyline>\n",
                 path.join(" "),
                 thickness(subject),
                 subject.name
@@ -362,7 +385,8 @@ impl Chart {
             put(
                 &mut self.svg,
                 format_args!(
-                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"var(--s{at})\"><title>{}: {}</title></circle>\n",
+                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" \
+                     fill=\"var(--s{at})\"><title>{}: {}</title></circle>\n",
                     subject.name,
                     rate(*value)
                 ),
