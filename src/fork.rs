@@ -25,8 +25,8 @@ pub(crate) enum Home {
 }
 
 /// What a forked child is told by every call that needs a thread, a lock or a file of the parent's.
-pub(crate) const FORKED: &str = "this process is a forked child of the one that opened the ledger, and has none of its \
-     threads: use the ledger there, or open it after the fork";
+pub(crate) const FORKED: &str = "this process is a forked child of the one that opened the \
+     ledger, and has none of its threads: use the ledger there, or open it after the fork";
 
 /// What the page begins with until it is wiped.
 const INTACT: u8 = 1;

@@ -294,7 +294,8 @@ facts! {
                 })
         };
         eventually("it is told by both", || is_told(&copied, 2));
-        assert!(copied.status().repair.is_some_and(|why| why.contains("node 1 has not answered, node 2 has not answered")));
+        let unanswered = "node 1 has not answered, node 2 has not answered";
+        assert!(copied.status().repair.is_some_and(|why| why.contains(unanswered)));
         eventually("and so are they", || nodes.iter().all(|node| is_told(node, 1)));
         // While the copy runs, and after.
         let third = group.open(3);
