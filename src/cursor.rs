@@ -281,11 +281,7 @@ pub(crate) fn get(shared: &NodeShared, index: u64) -> Result<Option<Entry>, Read
     if shared.watermark.is_closed() {
         return Err(ReadError::Stopped);
     }
-    let end = if planted!("what is written is read before it is committed") {
-        shared.status().end_index
-    } else {
-        shared.watermark.end()
-    };
+    let end = shared.watermark.end();
     if index >= end {
         return Ok(None);
     }

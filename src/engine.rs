@@ -368,7 +368,7 @@ impl Engine {
     }
 
     fn handle_synced(&mut self, sync: SyncId) {
-        if sync.epoch == self.epoch || planted!("a sync of an earlier life counts") {
+        if sync.epoch == self.epoch {
             self.replica.handle_synced(sync.number);
         }
     }
@@ -589,19 +589,11 @@ impl Engine {
     fn after_write(&mut self, written: Result<(), StorageError>, saved: Option<HardState>) {
         match written {
             Ok(()) => self.dirty = true,
-            Err(error)
-                if planted!("a write that found no room counts as done")
-                    && error.is_temporary() => {}
             Err(error) => self.storage_failed(error, saved),
         }
     }
 
     fn storage_failed(&mut self, error: StorageError, saved: Option<HardState>) {
-        if planted!("running out of descriptors is final")
-            && matches!(error, StorageError::OutOfResources { .. })
-        {
-            return self.fail(&format!("the storage took no write: {error}"));
-        }
         let outcome =
             if error.is_temporary() { self.restart_when_full(&error, saved) } else { Err(error) };
         if let Err(error) = outcome {
@@ -634,11 +626,6 @@ impl Engine {
             self.open_sequencer();
         } else {
             self.shared.sequencer.close(self.refusal());
-            if planted!("appends under way count as lost when a leader steps down") {
-                self.in_flight
-                    .values()
-                    .for_each(|batch| batch.completion.resolve(Err(self.refusal())));
-            }
         }
         self.announce(role_state);
     }

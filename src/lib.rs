@@ -194,9 +194,6 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[macro_use]
-mod planted;
-
 mod batch;
 mod builder;
 mod cursor;

@@ -186,10 +186,7 @@ impl Replica {
             if self.unsynced.is_empty() {
                 self.core.campaign();
             }
-        } else if self.bound.is_none()
-            || !self.core.is_about_to_campaign()
-            || planted!("a node stands that lacks what it owes")
-        {
+        } else if self.bound.is_none() || !self.core.is_about_to_campaign() {
             self.core.tick();
         } else {
             self.core.lose_leader();
@@ -208,9 +205,7 @@ impl Replica {
             return Ok(());
         }
         let is_short = |bound: &(u64, u64)| message.candidate().is_some_and(|last| last < *bound);
-        if self.bound.as_ref().is_some_and(is_short)
-            && !planted!("a vote goes to a log that lacks what is owed")
-        {
+        if self.bound.as_ref().is_some_and(is_short) {
             return Ok(());
         }
         let outcome = self.core.step(message, self.members.membership());
@@ -241,9 +236,6 @@ impl Replica {
     /// Begins a read barrier. It comes as [`Effect::Barrier`], if a leader with a quorum can be
     /// reached.
     pub(crate) fn handle_barrier(&mut self, id: u64) {
-        if planted!("a leader answers barriers by itself") && self.role_state.role == Role::Leader {
-            return self.effects.push_back(Effect::Barrier(vec![id]));
-        }
         self.barriers.wait(id);
     }
 
@@ -258,8 +250,7 @@ impl Replica {
             return;
         }
         let mut released = Vec::new();
-        let is_covered =
-            |waiting: &&AwaitingSync| waiting.sync <= number || planted!("one sync speaks for all");
+        let is_covered = |waiting: &&AwaitingSync| waiting.sync <= number;
         let count = self.unsynced.iter().take_while(is_covered).count();
         for covered in self.unsynced.drain(..count) {
             self.core.persisted(covered.covers);
@@ -301,9 +292,7 @@ impl Replica {
 
     /// The storage has purged the head of the log, up to `base`.
     pub(crate) fn handle_purged(&mut self, base: Base) {
-        if !planted!("the replica is not told of a purge") {
-            self.core.purged(base);
-        }
+        self.core.purged(base);
     }
 
     /// The next effect. `None`: there is none until the next input.
@@ -468,8 +457,7 @@ impl Replica {
         // lead the same term twice, with other batches.
         let is_term_durable = ready.hard_state.is_none()
             && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
-        let is_term_durable =
-            is_term_durable || planted!("a leader speaks before its term is durable");
+        let is_term_durable = is_term_durable;
         if is_term_durable {
             self.send(std::mem::take(&mut ready.send_now));
         } else {
@@ -482,11 +470,6 @@ impl Replica {
             // A crash may keep the hard state and lose the batches, so that the log still has the
             // batches that they replaced.
             let before = ready.batches.first().map_or(u64::MAX, |first| first.raft_index() - 1);
-            let before = if planted!("a hard state speaks of the batches behind it") {
-                u64::MAX
-            } else {
-                before
-            };
             self.effects.push_back(Effect::Write {
                 batches: ready.batches.clone(),
                 hard_state: ready
@@ -506,9 +489,8 @@ impl Replica {
         for (context, raft_index) in ready.reads.drain(..) {
             self.barriers.confirm(&context, raft_index);
         }
-        let has_hard_state = ready.hard_state.is_some() && !planted!("a vote is not waited for");
-        let counts_unsynced =
-            self.counts_unsynced || planted!("batches count before they are synced");
+        let has_hard_state = ready.hard_state.is_some();
+        let counts_unsynced = self.counts_unsynced;
         let needs_sync = has_hard_state
             || ready.snapshot.is_some()
             || !(ready.batches.is_empty() || counts_unsynced);
@@ -524,9 +506,7 @@ impl Replica {
                 has_hard_state,
                 messages,
             });
-        } else if let Some(newest) = self.unsynced.back_mut()
-            && !planted!("a turn without a sync overtakes the syncs before it")
-        {
+        } else if let Some(newest) = self.unsynced.back_mut() {
             newest.covers = number;
             newest.messages.extend(messages);
         } else {
@@ -560,35 +540,22 @@ impl Replica {
     /// Publishes the commit index, as far as the log is written, and resolves proposals.
     fn publish_commit(&mut self) {
         let commit = self.core.commit().min(self.core.last_settled());
-        let commit = if planted!("a leader acknowledges before a quorum")
-            && self.core.role() == RaftRole::Leader
-        {
-            self.core.last_written()
-        } else {
-            commit
-        };
         if commit > self.committed.raft_index {
             let Some(point) = self.core.written_point(commit) else { return };
             self.committed = point;
-            if !planted!("futures resolve before the commit is published") {
-                self.effects.push_back(Effect::Commit(point));
-            }
+            self.effects.push_back(Effect::Commit(point));
             let (core, effects) = (&self.core, &mut self.effects);
             self.proposals.resolve(
                 commit,
                 |index| core.term_at(index),
                 |id, outcome| effects.push_back(Effect::Resolve(id, outcome)),
             );
-            if planted!("futures resolve before the commit is published") {
-                self.effects.push_back(Effect::Commit(point));
-            }
         }
     }
 
     fn current_role_state(&self) -> RoleState {
         let term = self.core.term();
-        let is_ready =
-            self.committed.term == term || planted!("a leader is announced when it is elected");
+        let is_ready = self.committed.term == term;
         let (role, leader) = match self.core.role() {
             RaftRole::Leader if is_ready => (Role::Leader, self.core.leader()),
             RaftRole::Leader | RaftRole::Candidate => (Role::Candidate, None),

@@ -331,11 +331,7 @@ impl Sequencer {
     pub(crate) fn open(&self, index: u64, position: u64, timestamp: u64) {
         let mut queue = self.queue.lock();
         assert!(queue.batches.is_empty(), "a close empties the queue");
-        queue.next_index = if planted!("numbers go on where they were in an earlier term") {
-            index.max(queue.next_index)
-        } else {
-            index
-        };
+        queue.next_index = index;
         queue.next_position = position;
         queue.timestamp = queue.timestamp.max(timestamp);
         queue.append_state = AppendState::Open;
@@ -354,9 +350,7 @@ impl Sequencer {
     /// Ends a pause.
     pub(crate) fn resume(&self) {
         let mut queue = self.queue.lock();
-        if matches!(queue.append_state, AppendState::Paused)
-            && !planted!("appends stay paused after a transfer")
-        {
+        if matches!(queue.append_state, AppendState::Paused) {
             queue.append_state = AppendState::Open;
         }
         self.serve(queue);
@@ -367,16 +361,11 @@ impl Sequencer {
     pub(crate) fn close(&self, error: AppendError) {
         let mut queue = self.queue.lock();
         let untaken = std::mem::take(&mut queue.batches);
-        if !planted!("what is queued keeps its share of the window when the gate closes") {
-            queue.in_flight -= untaken.iter().map(|batch| batch.cost).sum::<u64>();
-        }
+        queue.in_flight -= untaken.iter().map(|batch| batch.cost).sum::<u64>();
         queue.append_state = AppendState::Closed(error.clone());
         let refused = queue.line.take();
         drop(queue);
-        for batch in untaken
-            .into_iter()
-            .filter(|_| !planted!("what is queued is forgotten when the gate closes"))
-        {
+        for batch in untaken.into_iter() {
             batch.completion.resolve(Err(error.clone()));
         }
         for waiting in refused {
@@ -391,11 +380,7 @@ impl Sequencer {
             if queue.batches.is_empty() {
                 return Vec::new();
             }
-            queue.timestamp = if planted!("timestamps follow a clock that steps back") {
-                now
-            } else {
-                queue.timestamp.max(now)
-            };
+            queue.timestamp = queue.timestamp.max(now);
             let newest = queue.batches.back().map_or(0, |batch| batch.open.closed_bytes());
             queue.typical_bytes = newest.max(queue.typical_bytes - queue.typical_bytes / 8);
             (std::mem::take(&mut queue.batches), queue.timestamp)
@@ -411,7 +396,7 @@ impl Sequencer {
     /// Releases the cost of resolved batches.
     pub(crate) fn release(&self, cost: u64) {
         let mut queue = self.queue.lock();
-        queue.in_flight -= if planted!("the window is not given back") { 0 } else { cost };
+        queue.in_flight -= cost;
         if !queue.line.is_empty() {
             self.serve(queue);
         }
@@ -459,7 +444,7 @@ impl Queue {
         let batch =
             PendingBatch { open, first_index, first_position, completion, cost, is_atomic: true };
         self.batches.push_back(batch);
-        self.next_index += if planted!("a batch takes one number") { 1 } else { count };
+        self.next_index += count;
         self.next_position += bytes;
         future
     }

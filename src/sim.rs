@@ -25,7 +25,7 @@
 //! # A thousand seeds in two processes, with the same hashes:
 //! cargo test --release --features sim --test sim -- --ignored
 //! # Each mutant of the sources, until a seed detects it:
-//! tests/planted_sim.sh
+//! tests/mutants.sh
 //! # The checker against one that tries every order, on every history of six operations:
 //! cargo test --release --features sim --lib history_of_six -- --ignored --nocapture
 //! # The checker's speed: ten million operations, 3 seconds:

@@ -68,7 +68,7 @@ const FLOORS: [&[&str]; 19] = [
     &["batch", "owner"],
     &["log_prefix"],
     &["entry"],
-    &["primitives", "planted", "fork"],
+    &["primitives", "fork"],
 ];
 
 const LINES_MAX: usize = 700;

@@ -20,11 +20,7 @@ impl Engine {
             self.settings.replica.node
         );
         // At its start raft-rs takes everything in the log for durable.
-        let durable = if planted!("a replica begins anew on what is not durable") {
-            Ok(())
-        } else {
-            self.storage.begin_sync().wait()
-        };
+        let durable = self.storage.begin_sync().wait();
         durable?;
         self.replica.restart(
             &self.settings.replica,

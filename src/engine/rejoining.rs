@@ -51,11 +51,7 @@ impl Engine {
     pub(super) fn handle_outdated_directory(&mut self, peer: NodeId) {
         if self.repair.is_some() {
             self.outdated_by = Some(peer);
-        } else if self.fault.is_none()
-            && !self.stopped
-            && !self.loss.is_recorded
-            && !planted!("a node that was outlived goes on")
-        {
+        } else if self.fault.is_none() && !self.stopped && !self.loss.is_recorded {
             self.loss.is_unrecorded = true;
             self.declare_incomplete(&format!(
                 "node {peer} has met a later opening of this data directory, which is an older \
@@ -146,8 +142,7 @@ impl Engine {
     /// in it again.
     fn take_part(&mut self, owed: PeerState) -> Result<(), StorageError> {
         let (own, me) = (self.replica.hard_state(), self.settings.replica.node);
-        let is_spent = owed.term <= own.term && own.vote.is_some()
-            || planted!("the vote in the newest term is not spent");
+        let is_spent = owed.term <= own.term && own.vote.is_some();
         let hard_state = match is_spent {
             true => HardState { term: owed.term.max(own.term), ..own },
             false => HardState { term: owed.term.max(own.term), vote: Some(me), ..own },

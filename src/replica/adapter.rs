@@ -137,11 +137,7 @@ impl RaftCore {
             max_inflight_msgs: MESSAGES_MAX,
             check_quorum: true,
             pre_vote: true,
-            read_only_option: if planted!("a leader trusts its lease") {
-                ReadOnlyOption::LeaseBased
-            } else {
-                ReadOnlyOption::Safe
-            },
+            read_only_option: ReadOnlyOption::Safe,
             max_uncommitted_size: raft::NO_LIMIT,
             skip_bcast_commit: true,
             ..Config::default()
@@ -210,50 +206,13 @@ impl RaftCore {
         mut message: Message,
         membership: &Membership,
     ) -> Result<(), MessageRejection> {
-        let is_limited = self.may_lose_acks || planted!("a heartbeat tells of every commit");
+        let is_limited = self.may_lose_acks;
         let last = self.node.raft.raft_log.last_index();
         let missing = if is_limited { message.clamp_heartbeat_commit(last) } else { None };
         self.check(&message, membership)?;
         let Some(message) = message.into_raft() else { return Ok(()) };
         if self.may_lose_acks && self.reset_match(&message) {
             return Ok(());
-        }
-        let message = if planted!("a vote of an earlier term counts")
-            && message.get_msg_type() == MessageType::MsgRequestVoteResponse
-            && message.term > 0
-        {
-            RaftMessage { term: message.term.max(self.node.raft.term), ..message }
-        } else {
-            message
-        };
-        let message = if planted!("an acknowledgement of an earlier term counts")
-            && message.get_msg_type() == MessageType::MsgAppendResponse
-            && message.term > 0
-        {
-            RaftMessage { term: message.term.max(self.node.raft.term), ..message }
-        } else {
-            message
-        };
-        let message = if planted!("a leader of an earlier term is heard")
-            && ![MessageType::MsgAppendResponse, MessageType::MsgRequestVoteResponse]
-                .contains(&message.get_msg_type())
-            && message.term > 0
-        {
-            RaftMessage { term: message.term.max(self.node.raft.term), ..message }
-        } else {
-            message
-        };
-        if planted!("a follower is counted twice")
-            && message.get_msg_type() == MessageType::MsgAppendResponse
-        {
-            let raft = &self.node.raft;
-            let other = raft
-                .prs()
-                .iter()
-                .map(|(id, _)| *id)
-                .find(|id| ![raft.id, message.from].contains(id));
-            let twin = other.map(|from| RaftMessage { from, ..message.clone() });
-            twin.map(|twin| self.node.step(twin));
         }
         let message = self.tag_read_index(message);
         let from = message.from;
@@ -297,8 +256,7 @@ impl RaftCore {
     fn tag_read_index(&mut self, mut message: RaftMessage) -> RaftMessage {
         let is_read_request = message.get_msg_type() == MessageType::MsgReadIndex;
         if let Some(context) = message.entries.iter_mut().find(|_| is_read_request) {
-            self.read_requests +=
-                if planted!("a question that comes again is the same") { 0 } else { 1 };
+            self.read_requests += 1;
             context.data = [&self.read_requests.to_le_bytes()[..], &context.data].concat().into();
         }
         message
@@ -419,9 +377,6 @@ impl RaftCore {
         let (prompt, after_sync): (Vec<_>, Vec<_>) =
             ready.take_persisted_messages().into_iter().partition(is_prompt);
         let outgoing = |message: RaftMessage| match message.get_msg_type() {
-            MessageType::MsgHeartbeat if planted!("a heartbeat tells of every commit") => {
-                RaftMessage { commit, ..message }
-            }
             MessageType::MsgReadIndexResp => untagged(message),
             _ => message,
         };
@@ -468,9 +423,7 @@ impl RaftCore {
         if let (Some(first), Some(last)) = (ready.batches.first(), ready.batches.last()) {
             let (from, to) = (first.raft_index(), last.raft_index());
             let view = self.node.mut_store();
-            if !planted!("the terms of what was cut off are kept") {
-                view.truncate(from);
-            }
+            view.truncate(from);
             ready.batches.iter().for_each(|batch| view.written(batch));
             debug_assert_eq!(view.last, to);
         }
@@ -544,8 +497,7 @@ impl RaftCore {
     /// If this node leads: the raft index of the last batch.
     pub(super) fn leader_last_index(&self) -> Option<u64> {
         let raft = &self.node.raft;
-        (raft.state == StateRole::Leader || planted!("any peer says where the log ends"))
-            .then(|| raft.raft_log.last_index())
+        (raft.state == StateRole::Leader).then(|| raft.raft_log.last_index())
     }
 
     pub(super) fn role(&self) -> RaftRole {

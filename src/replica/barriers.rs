@@ -36,11 +36,7 @@ impl Barriers {
     pub(super) fn new(settings: &Settings) -> Barriers {
         Barriers {
             node: settings.node.get(),
-            run_id: if planted!("questions of two lives have the same names") {
-                0
-            } else {
-                splitmix64(settings.seed)
-            },
+            run_id: splitmix64(settings.seed),
             rounds: 0,
             retry_ticks: settings.heartbeat_ticks as u64,
             ticks: 0,
@@ -107,21 +103,14 @@ impl Barriers {
 
     /// The leader has confirmed a round: its barriers now wait for the commit of `raft_index`.
     pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
-        if let Some(mut round) = self.asked.take_if(|round| {
-            round.context == context || planted!("any answer will do for a barrier")
-        }) {
-            if planted!("an answer counts for who asked after the question") {
-                round.waiting.append(&mut self.new);
-            }
+        if let Some(round) = self.asked.take_if(|round| round.context == context) {
             self.confirmed.push((raft_index, round.waiting));
         }
     }
 
     /// Removes and returns the barriers whose index is committed.
     pub(super) fn release(&mut self, commit: u64) -> Vec<u64> {
-        let held = self.confirmed.extract_if(.., |(raft_index, _)| {
-            *raft_index <= commit || planted!("a barrier does not wait for the commit")
-        });
+        let held = self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= commit);
         held.flat_map(|(_, ids)| ids).collect()
     }
 }

@@ -91,21 +91,12 @@ fn outcome(
 ) -> Option<ProposalOutcome> {
     if proposal.raft_index <= commit {
         return Some(match term_at(proposal.raft_index) {
-            Some(term)
-                if term == proposal.term
-                    || planted!("whatever is committed at its place is the proposal") =>
-            {
-                ProposalOutcome::Committed { term }
-            }
+            Some(term) if term == proposal.term => ProposalOutcome::Committed { term },
             Some(_) => ProposalOutcome::Dropped,
-            None if planted!("what a rebase passed over counts as lost") => {
-                ProposalOutcome::Dropped
-            }
             None => ProposalOutcome::Unknown,
         });
     }
-    (commit_term > proposal.term || planted!("what is not yet committed counts as lost"))
-        .then_some(ProposalOutcome::Dropped)
+    (commit_term > proposal.term).then_some(ProposalOutcome::Dropped)
 }
 
 #[cfg(test)]

@@ -116,8 +116,7 @@ impl Rejoin {
         number: u64,
         state: Result<PeerState, NoState>,
     ) {
-        let is_answer = self.numbers.contains(&number)
-            || planted!("any answer of a peer is one to this question");
+        let is_answer = self.numbers.contains(&number);
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == from && is_answer) {
             // Every response was made after the node had its new directory id. One is enough.
             peer.answer = peer.answer.and_then(Result::ok).map(Ok).or(Some(state));
@@ -129,8 +128,7 @@ impl Rejoin {
     pub(crate) fn obligation(&self) -> Option<PeerState> {
         let answer = |peer: &Peer| peer.answer.and_then(Result::ok);
         let answered = self.peers.iter().filter(|peer| answer(peer).is_some()).count();
-        let is_enough = answered == self.peers.len()
-            || planted!("a majority of the answers is enough") && 2 * answered > self.peers.len();
+        let is_enough = answered == self.peers.len();
         if !is_enough {
             return None;
         }

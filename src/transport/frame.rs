@@ -216,7 +216,7 @@ impl Header {
     fn check(&self, content: &[&[u8]]) -> Result<(), FrameError> {
         let mut hasher = crc32fast::Hasher::new();
         content.iter().for_each(|part| hasher.update(part));
-        if hasher.finalize() != self.crc && !planted!("a damaged frame is taken") {
+        if hasher.finalize() != self.crc {
             return Err(FrameError::Checksum);
         }
         Ok(())

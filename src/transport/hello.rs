@@ -369,7 +369,7 @@ impl PeerRegistry {
     pub(crate) fn admit(&mut self, hello: &Hello, way: Way) -> Result<(), HandshakeRejection> {
         self.check(hello, way)?;
         let is_found = way == Way::Out || self.me.identity.complete || self.knows(hello);
-        if is_found || planted!("whoever comes in takes the place of a known directory") {
+        if is_found {
             let DirectoryIdentity { directory, .. } = hello.identity;
             let known = PeerRecord { directory: Some(directory), process: hello.process() };
             self.peers.insert(hello.from, known);
@@ -386,7 +386,7 @@ impl PeerRegistry {
 
     /// Checks a hello against the configuration and the record of its sender.
     pub(crate) fn check(&self, hello: &Hello, way: Way) -> Result<(), HandshakeRejection> {
-        if hello.group != self.me.group && !planted!("a node of another group is let in") {
+        if hello.group != self.me.group {
             return Err(HandshakeRejection::Group);
         }
         if hello.to != self.me.from {
@@ -401,10 +401,8 @@ impl PeerRegistry {
         }
         let peer = self.peers.get(&hello.from).ok_or(HandshakeRejection::NotAMember)?;
         let DirectoryIdentity { directory, incarnation, complete } = hello.identity;
-        let must_be_found = !planted!("whoever comes in takes the place of a known directory");
-        if peer.directory.is_some_and(|known| known != directory)
-            && !planted!("a wiped disk is let in")
-        {
+        let must_be_found = true;
+        if peer.directory.is_some_and(|known| known != directory) {
             // An incomplete one replaces the known one: it takes no part in the group before all
             // peers have accepted it, and the known one is rejected from now on. So it must be at
             // the address of that peer, where a copy that is opened elsewhere is not.
@@ -421,13 +419,13 @@ impl PeerRegistry {
         if is_new && !complete && self.me.identity.complete && must_be_found {
             return Err(HandshakeRejection::Elsewhere);
         }
-        if incarnation < peer.process.0 && !planted!("an earlier life is let in") {
+        if incarnation < peer.process.0 {
             return Err(HandshakeRejection::OutdatedDirectory);
         }
         // Two processes of one incarnation: one runs on a copy. The second one lacks the writes of
         // the first.
         let is_copy = incarnation == peer.process.0 && hello.nonce != peer.process.1;
-        if is_copy && !planted!("the second of two openings of the same count is let in") {
+        if is_copy {
             return Err(HandshakeRejection::OutdatedDirectory);
         }
         Ok(())

@@ -40,7 +40,6 @@ impl LogView {
             // below that of its log. The first ready writes the term.
             hard_state = HardState { term: recovered.last.term, vote: None, ..hard_state };
         }
-        hard_state.vote = hard_state.vote.filter(|_| !planted!("a vote is forgotten at a restart"));
         let (base, last) = (recovered.base.clone(), recovered.last.raft_index);
         LogView {
             reader,

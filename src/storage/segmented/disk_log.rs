@@ -214,9 +214,7 @@ impl<D: Disk> DiskLog<D> {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
             WriteError::Io(error) => failed(disk, "write", STATE_NAME, error),
         })?;
-        let sync = || {
-            if planted!("an incarnation is not synced") { Ok(()) } else { file.file.sync_data() }
-        };
+        let sync = || file.file.sync_data();
         sync().map_err(|error| broken(disk, "sync", STATE_NAME, error))
     }
 
@@ -343,10 +341,7 @@ impl<D: Disk> DiskLog<D> {
         };
         let leftover = names.into_iter().filter(is_leftover);
         let mut left: Vec<String> = leftover.chain(obsolete).collect();
-        left.retain(|name| {
-            planted!("what earlier lives left waits for a chore")
-                || !retention::is_removed(&*self.disk, name)
-        });
+        left.retain(|name| !retention::is_removed(&*self.disk, name));
         left.extend(later);
         left
     }
@@ -465,14 +460,10 @@ impl<D: Disk> Storage for DiskLog<D> {
 /// have reached is written again, though it was read just now; if an earlier run could not sync it,
 /// it is in the page cache only, and nothing else tells corruption from a torn write.
 fn save_durable_point<D: Disk>(file: &MetadataFile<D>, found: &RecoveredLog<D>) -> io::Result<()> {
-    let holds_any = found.last.raft_index > found.live.base.point.raft_index
-        && !planted!("what is found has no witness");
+    let holds_any = found.last.raft_index > found.live.base.point.raft_index;
     let known = match found.corruption.is_empty() {
         true => holds_any.then(|| found.live.durable_point(found.last.raft_index)),
-        false => found.max_evidence.filter(|synced| {
-            synced.raft_index > 0
-                && !planted!("what bears witness to damage is not written once more")
-        }),
+        false => found.max_evidence.filter(|synced| synced.raft_index > 0),
     };
     known.map_or(Ok(()), |synced| file.write_watermark(synced))
 }

@@ -193,9 +193,7 @@ impl RecordHeader {
         let prefix = bytes.get(
             RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + BATCH_HEADER_BYTES.min(body_bytes as usize),
         )?;
-        if checksum(seed, &[&bytes[4..RECORD_HEADER_BYTES + prefix.len()]]) != u32_at(bytes, 0)
-            && !planted!("lengths are believed without a checksum")
-        {
+        if checksum(seed, &[&bytes[4..RECORD_HEADER_BYTES + prefix.len()]]) != u32_at(bytes, 0) {
             return None;
         }
         let (synced, commit) = (

@@ -122,9 +122,7 @@ fn sound_chain<D: Disk>(
         return Err(corrupt(disk, name, 0, reason));
     }
     let mut chain = chain(disk, state, candidates)?;
-    let contradicts = |evidence: &&DurabilityEvidence| {
-        !chain.agrees_with(evidence, state) && !planted!("damage is cut off")
-    };
+    let contradicts = |evidence: &&DurabilityEvidence| !chain.agrees_with(evidence, state);
     if let Some(evidence) = all_evidence.iter().find(contradicts) {
         return Err(contradiction(disk, candidates, &chain, evidence));
     }
@@ -237,17 +235,10 @@ impl SegmentChain {
             let Candidate { name, contents, .. } = &candidates[link.at];
             if let CandidateContents::Open { file, scan } = contents {
                 let durable = link.durable(all_evidence);
-                let durable = if planted!("what is in the cache is trusted") {
-                    u64::MAX - 1
-                } else {
-                    durable
-                };
                 let written =
                     scan.rewrite_unsynced(&**file, (durable + 1).saturating_sub(link.first));
                 written.map_err(|error| failed(disk, "write", name, error))?;
-                if !planted!("what is recovered is not synced") {
-                    file.sync_data().map_err(|error| broken(disk, "sync", name, error))?;
-                }
+                file.sync_data().map_err(|error| broken(disk, "sync", name, error))?;
             }
         }
         disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
@@ -293,9 +284,8 @@ impl SegmentChain {
                     ));
                     // A newer segment, though obsolete, would supersede what is appended here. And
                     // nothing is written behind a torn record.
-                    let clean = scan.clean || planted!("writes go on behind a torn record");
-                    let newest = newest == Some(link.id)
-                        || planted!("writes go on in a segment that a dead one beats");
+                    let clean = scan.clean;
+                    let newest = newest == Some(link.id);
                     if is_last && clean && newest {
                         found.tail = Some(ActiveSegment::new(
                             segment.clone(),

@@ -118,11 +118,7 @@ impl<D: Disk> CleanupQueue<D> {
         shared: &Arc<LogShared<D>>,
         request: SpareRequest,
     ) -> Option<BackgroundTask> {
-        let durable = if planted!("files are removed before the log does without them") {
-            u64::MAX
-        } else {
-            shared.durable().change
-        };
+        let durable = shared.durable().change;
         if let Some(ready) = self.obsolete.iter().position(|obsolete| obsolete.change <= durable) {
             let (obsolete, shared) = (self.obsolete.swap_remove(ready), shared.clone());
             let reports = self.reports.clone();

@@ -449,11 +449,9 @@ impl<D: Disk> Mapped for Segment<D> {
     fn unmap(&self) -> Option<Arc<SegmentContents<D>>> {
         let Kept::WhileMapped { contents, .. } = &self.kept else { return None };
         let given_up = contents.swap(None)?;
-        if !planted!("who has an older map is forgotten") {
-            let mut earlier = self.earlier.lock();
-            earlier.retain(|map_refs| !map_refs.are_released());
-            earlier.push(given_up.map.map_refs());
-        }
+        let mut earlier = self.earlier.lock();
+        earlier.retain(|map_refs| !map_refs.are_released());
+        earlier.push(given_up.map.map_refs());
         Some(given_up)
     }
 }

@@ -69,11 +69,7 @@ impl<D: Disk> SegmentSet<D> {
     /// The durable point at `raft_index`. The default at the base: recovery after a crash may see
     /// an earlier base, and must not expect this raft index in a segment.
     pub(super) fn durable_point(&self, raft_index: u64) -> DurablePoint {
-        let nowhere = if planted!("a base is looked for in a segment") {
-            DurablePoint { raft_index, segment: 0 }
-        } else {
-            DurablePoint::default()
-        };
+        let nowhere = DurablePoint::default();
         self.find_segment(raft_index)
             .map_or(nowhere, |(part, _)| DurablePoint { raft_index, segment: part.segment.id })
     }

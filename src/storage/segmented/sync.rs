@@ -73,17 +73,11 @@ impl<D: Disk> Target<D> {
 
     pub(super) fn sync(&self, shared: &LogShared<D>) -> Result<(), StorageError> {
         let sync = || match self {
-            Target::Names if planted!("names are not synced") => Ok(()),
-            Target::Metadata if planted!("votes are not synced") => Ok(()),
             Target::Metadata => shared.state.sync_data(),
             Target::Segment { file, .. } => file.sync_data(),
             Target::Names => shared.disk.sync_dir(),
         };
-        let done = if planted!("a failed sync is tried again") {
-            sync().or_else(|_| sync())
-        } else {
-            sync()
-        };
+        let done = sync();
         // An error of a sync is final, a full disk included: some of what was written is not there.
         done.map_err(|error| broken(&*shared.disk, "sync", self.name(), error))?;
         self.check_name(shared)
@@ -129,8 +123,7 @@ impl<D: Disk> SegmentSync<D> {
 
     fn run(&self) -> Result<(), StorageError> {
         let already = self.shared.durable();
-        let dirty =
-            if planted!("acknowledged before it is synced") { &[] } else { &self.dirty[..] };
+        let dirty = &self.dirty[..];
         for dirty in dirty.iter().filter(|dirty| dirty.change > already.change) {
             dirty.target.sync(&self.shared)?;
         }

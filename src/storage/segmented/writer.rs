@@ -210,7 +210,7 @@ impl<D: Disk> Writer<D> {
         cut: bool,
         context: AppendContext,
     ) -> Result<(), StorageError> {
-        if cut && !planted!("a cut goes on in the same segment") {
+        if cut {
             pending.cut = pending.tail.take();
         }
         let mut fitting = pending.tail.as_ref().map_or(0, |tail| tail.room_for(batches));
@@ -355,11 +355,7 @@ impl<D: Disk> Writer<D> {
     pub(super) fn save_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
         // The saved commit never exceeds the durable log: after a power cut, this state may meet an
         // older log whose tail was truncated since, and was never committed.
-        let durable = if planted!("a commit outlives the batches that it speaks of") {
-            u64::MAX
-        } else {
-            self.shared.durable().synced.raft_index
-        };
+        let durable = self.shared.durable().synced.raft_index;
         let commit = hard_state.commit.min(durable);
         self.change_state(|state| state.hard_state = HardState { commit, ..hard_state })
     }
@@ -410,7 +406,7 @@ impl<D: Disk> Writer<D> {
         let dispensable = |next: &Segment<D>| {
             let before = &next.before;
             before.next_index <= index
-                && (before.raft_index <= commit || planted!("what is not committed is purged"))
+                && (before.raft_index <= commit)
                 && before.raft_index < durable
         };
         let count =
@@ -518,11 +514,7 @@ impl<D: Disk> Writer<D> {
     /// the first segment of a run is begun, so no id is used twice, whatever files a crash removed
     /// or brought back.
     fn next_segment(&self) -> u64 {
-        if planted!("segment ids are used again") {
-            self.begun
-        } else {
-            self.incarnation() << 32 | self.begun
-        }
+        self.incarnation() << 32 | self.begun
     }
 
     fn incarnation(&self) -> u64 {
