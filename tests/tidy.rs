@@ -594,7 +594,8 @@ mod each_rule_can_fail {
         accepts(
             rule,
             "src/engine.rs",
-            "use crate::primitives::atomic::Ordering; use crate::primitives::{Mutex, thread}; use std::sync::Arc;",
+            "use crate::primitives::atomic::Ordering; use crate::primitives::{Mutex, thread}; \
+             use std::sync::Arc;",
         );
         accepts(rule, "src/sim/witness.rs", "use parking_lot::Mutex;");
     }
@@ -658,7 +659,8 @@ mod each_rule_can_fail {
         accepts(
             rule,
             "src/transport.rs",
-            "pub mod tcp; pub use tcp::Tcp; pub use crate::storage::Identity; pub(in crate::transport) fn f() {}",
+            "pub mod tcp; pub use tcp::Tcp; pub use crate::storage::Identity; \
+             pub(in crate::transport) fn f() {}",
         );
     }
 
