@@ -457,7 +457,6 @@ impl Replica {
         // lead the same term twice, with other batches.
         let is_term_durable = ready.hard_state.is_none()
             && !self.unsynced.iter().any(|waiting| waiting.has_hard_state);
-        let is_term_durable = is_term_durable;
         if is_term_durable {
             self.send(std::mem::take(&mut ready.send_now));
         } else {
