@@ -1,5 +1,5 @@
-//! The crates that `dledger` stands on: none older than the release that mended a known fault, and
-//! no more of them than the README says.
+//! The crates that `dledger` depends on: none older than the release that repaired a known fault,
+//! and no more of them than the README says.
 
 #![cfg_attr(
     not(target_os = "linux"),

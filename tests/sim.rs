@@ -140,7 +140,7 @@ fn a_leader_whose_disk_reads_slowly_stays_leader_while_it_feeds_two_followers() 
 
 /// Seeds that once showed a bug. The drawing of the runs has changed since, so they prove no more
 /// than any other seed: the test named with each still shows its bug.
-const SEEDS_WITH_A_STORY: [(u64, &str); 7] = [
+const SEEDS_THAT_ONCE_FAILED: [(u64, &str); 7] = [
     // The one record of a segment was emptied, and the segment was taken for one that is missing
     // and may have cut anything off: nobody knew any more where to put what its neighbour held.
     // `files_that_are_empty_behind_their_heads_have_cut_nothing_off` in the storage shows it alone.
@@ -183,9 +183,9 @@ const SEEDS_WITH_A_STORY: [(u64, &str); 7] = [
 
 #[test]
 fn what_a_seed_once_showed_it_shows_no_more() {
-    for (seed, story) in SEEDS_WITH_A_STORY {
+    for (seed, failure) in SEEDS_THAT_ONCE_FAILED {
         let report = sim::run(seed);
-        assert_eq!(report.violation, None, "it once showed this: {story}\n{report}");
+        assert_eq!(report.violation, None, "it once showed this: {failure}\n{report}");
     }
 }
 

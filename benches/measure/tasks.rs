@@ -83,7 +83,7 @@ struct Runner<'a> {
     /// What each task awaits, and since when.
     awaited: Vec<Option<(Instant, AppendFuture)>>,
     resting: BinaryHeap<Reverse<(Duration, usize)>>,
-    dice: u64,
+    rng: u64,
     latency: Histogram<u64>,
 }
 
@@ -99,7 +99,7 @@ impl<'a> Runner<'a> {
             woken,
             awaited: (0..plan.count).map(|_| None).collect(),
             resting: BinaryHeap::with_capacity(plan.count),
-            dice: 0x9e37_79b9_7f4a_7c15,
+            rng: 0x9e37_79b9_7f4a_7c15,
             latency: no_latencies(),
         }
     }
@@ -156,10 +156,10 @@ impl<'a> Runner<'a> {
 
     /// Exponentially distributed, so that appends come as if nobody knew of another.
     fn rest(&mut self, task: usize, since: Duration) {
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        let uniform = ((self.dice >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+        self.rng ^= self.rng << 13;
+        self.rng ^= self.rng >> 7;
+        self.rng ^= self.rng << 17;
+        let uniform = ((self.rng >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
         let mean = self.plan.count as f64 / self.plan.per_second;
         let due = since + Duration::from_secs_f64(-mean * uniform.ln());
         let due = match self.plan.timer {

@@ -5,8 +5,8 @@ use std::fmt;
 
 /// One change to the map. Its text is what stands in the log: `put key value` or `del key`.
 ///
-/// Both may be replayed twice without harm, and that is what lets a client repeat one whose fate it
-/// does not know.
+/// Both may be replayed twice without harm, and that is what lets a client repeat one whose outcome
+/// it does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Put { key: String, value: String },

@@ -1,5 +1,5 @@
-//! Where the group stands: on the loopback with a directory for each node, or in network namespaces
-//! with a small volume for each.
+//! The environment of the group: on the loopback with a directory for each node, or in network
+//! namespaces with a small volume for each.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -48,8 +48,8 @@ impl Environment {
         Environment { prefix, disks, losses: Mutex::default() }
     }
 
-    /// Each node in a namespace of its own, on a volume of `bytes`. For a process that is in a
-    /// world of its own.
+    /// Each node in a namespace of its own, on a volume of `bytes`. For a process in namespaces of
+    /// its own.
     pub(crate) fn namespaces(bytes: u64) -> Environment {
         let prefix = "10.77.0".to_owned();
         namespaces::build(&prefix, NODES);
@@ -68,7 +68,7 @@ impl Environment {
         self.host(node, PORT)
     }
 
-    /// Where node `from` is told that node `to` is.
+    /// The address of node `to` in the configuration of node `from`.
     pub(crate) fn proxy(&self, from: u64, to: u64) -> SocketAddr {
         self.host(100 + to, PORT + from as u16)
     }
@@ -106,8 +106,8 @@ impl Environment {
         namespaces::set_losses(&self.prefix, to, &at_the_target);
     }
 
-    /// The power of `node` fails and comes back. Its process has ended: nobody is told anything in
-    /// between.
+    /// The power of `node` fails and comes back. Its process has ended, so nothing is acknowledged
+    /// in between.
     pub(crate) fn cut_power(&self, node: u64) {
         self.with_disk(node, |disk| {
             disk.volume.cut_power();

@@ -1,5 +1,5 @@
-//! What a run was like: how much was asked and granted, how long nobody was served, how long it
-//! took until another led.
+//! Statistics of a run: counts of calls and outcomes, gaps without acknowledgements, durations of
+//! failovers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,17 +35,17 @@ impl Figures {
         *self.0.lock().faults.entry(what).or_default() += 1;
     }
 
-    /// Something that keeps this node from leading has begun. If it leads.
-    pub(crate) fn hit(&self, life: u32) {
-        self.0.lock().hit.get_or_insert((life, Instant::now()));
+    /// A fault of the leader has begun, in this process.
+    pub(crate) fn leader_hit(&self, process: u32) {
+        self.0.lock().hit.get_or_insert((process, Instant::now()));
     }
 
-    /// Nothing keeps it from leading any more.
-    pub(crate) fn relieve(&self, life: u32) {
-        self.0.lock().hit.take_if(|(hit, _)| *hit == life);
+    /// The fault of this process is over.
+    pub(crate) fn leader_recovered(&self, process: u32) {
+        self.0.lock().hit.take_if(|(hit, _)| *hit == process);
     }
 
-    pub(crate) fn acknowledged(&self, life: u32) {
+    pub(crate) fn acknowledged(&self, process: u32) {
         let (mut sheet, now) = (self.0.lock(), Instant::now());
         if let Some(before) = sheet.acknowledged_at.replace(now) {
             let gap = now - before;
@@ -53,7 +53,7 @@ impl Figures {
                 sheet.gaps.push(gap);
             }
         }
-        if let Some((_, since)) = sheet.hit.take_if(|(hit, _)| *hit != life) {
+        if let Some((_, since)) = sheet.hit.take_if(|(hit, _)| *hit != process) {
             sheet.failovers.push(now - since);
         }
     }
@@ -83,7 +83,7 @@ impl fmt::Display for Sheet {
         )?;
         write!(
             f,
-            "from the blow to a leader to the first acknowledgement of another: {}",
+            "from the fault at a leader to the first acknowledgement of another: {}",
             spread(&self.failovers)
         )
     }

@@ -1,5 +1,5 @@
-//! The hosts: threads that append, read, wait and hand over leaderships, and write down what they
-//! asked for and what they were told.
+//! The hosts: threads that append, read, wait and transfer leaderships, and record each call and
+//! its outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use dledger::sim::check::{Invocation, Outcome};
 use parking_lot::{Condvar, Mutex};
 
+use crate::cluster::Cluster;
 use crate::environment::NODES;
-use crate::life::Life;
+use crate::process::Process;
 use crate::rng::Rng;
-use crate::world::World;
 
 /// How many hosts there are.
 pub(crate) const HOSTS: u32 = 6;
 
-/// How hosts behave. Drawn anew now and then.
+/// How hosts behave. Redrawn for each phase.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientProfile {
     /// Calls that one host has under way at one node.
@@ -76,17 +76,17 @@ impl Slots {
     }
 }
 
-/// One host, which runs until the world is closing, and then until all its calls have come to an
+/// One host, which runs until the cluster is closing, and then until all its calls have come to an
 /// end.
 struct Host {
     number: u32,
-    world: Arc<World>,
+    cluster: Arc<Cluster>,
     slots: Arc<Slots>,
     rng: Rng,
 }
 
 /// Starts all hosts. Each ends with whether all its calls did.
-pub(crate) fn start(world: &Arc<World>, rng: &mut Rng) -> Vec<JoinHandle<bool>> {
+pub(crate) fn start(cluster: &Arc<Cluster>, rng: &mut Rng) -> Vec<JoinHandle<bool>> {
     let host = |number| {
         let slots = Arc::new(Slots {
             taken: Mutex::default(),
@@ -94,7 +94,7 @@ pub(crate) fn start(world: &Arc<World>, rng: &mut Rng) -> Vec<JoinHandle<bool>> 
             refused: AtomicBool::new(false),
         });
         let mut host =
-            Host { number, world: world.clone(), slots, rng: Rng::from_seed(rng.draw()) };
+            Host { number, cluster: cluster.clone(), slots, rng: Rng::from_seed(rng.draw()) };
         thread::spawn(move || host.run())
     };
     (0..HOSTS).map(host).collect()
@@ -102,13 +102,15 @@ pub(crate) fn start(world: &Arc<World>, rng: &mut Rng) -> Vec<JoinHandle<bool>> 
 
 impl Host {
     fn run(&mut self) -> bool {
-        while !self.world.is_closing() {
-            let profile = *self.world.profile.lock();
-            let leader = self.world.leader();
+        while !self.cluster.is_closing() {
+            let profile = *self.cluster.profile.lock();
+            let leader = self.cluster.leader();
             let stray = leader == 0 || self.rng.below(100) < profile.strays;
             let node = if stray { 1 + self.rng.below(NODES) } else { leader };
-            match self.world.life(node) {
-                Some(life) if self.slots.take(node, profile.depth) => self.act(&life, profile),
+            match self.cluster.process(node) {
+                Some(process) if self.slots.take(node, profile.depth) => {
+                    self.act(&process, profile)
+                }
                 _ => self.slots.wait(Duration::from_millis(2)),
             }
             if self.slots.refused.swap(false, Ordering::Relaxed) {
@@ -124,36 +126,36 @@ impl Host {
         self.slots.are_free()
     }
 
-    fn act(&mut self, life: &Arc<Life>, profile: ClientProfile) {
+    fn act(&mut self, process: &Arc<Process>, profile: ClientProfile) {
         // Of one host and one process: what it asked before, and of whom, is another session.
-        let session = life.number * (HOSTS + 1) + self.number;
+        let session = process.number * (HOSTS + 1) + self.number;
         if self.rng.below(100) < profile.appends {
             let count = if self.rng.once_in(2) { 1 } else { 1 + self.rng.below(profile.batch_max) };
-            return self.append(life, session, count as u32);
+            return self.append(process, session, count as u32);
         }
         match self.rng.below(100) {
-            0..40 => self.get(life, session, "get"),
-            40..70 => self.get(life, session, "look"),
-            70..99 => self.barrier(life, session),
-            _ => self.transfer(life),
+            0..40 => self.get(process, session, "get"),
+            40..70 => self.get(process, session, "linearizable-get"),
+            70..99 => self.barrier(process, session),
+            _ => self.transfer(process),
         }
     }
 
-    fn append(&mut self, life: &Arc<Life>, session: u32, count: u32) {
-        let (world, slots, node, number) =
-            (self.world.clone(), self.slots.clone(), life.node, life.number);
-        let (call, first) = world.record.offer(session, count);
-        world.figures.count("appends offered", 1);
-        world.figures.count("entries offered", count.into());
-        life.ask(&format!("append {first} {count}"), move |answer| {
-            let outcome = settle(&world, number, call, count, answer);
+    fn append(&mut self, process: &Arc<Process>, session: u32, count: u32) {
+        let (cluster, slots, node, number) =
+            (self.cluster.clone(), self.slots.clone(), process.node, process.number);
+        let (call, first) = cluster.record.offer(session, count);
+        cluster.figures.count("appends offered", 1);
+        cluster.figures.count("entries offered", count.into());
+        process.ask(&format!("append {first} {count}"), move |answer| {
+            let outcome = settle(&cluster, number, call, count, answer);
             slots.refused.store(outcome == Outcome::Refused, Ordering::Relaxed);
             slots.free(node);
         });
     }
 
     fn some_index(&mut self) -> u64 {
-        let end = self.world.end();
+        let end = self.cluster.end();
         if self.rng.once_in(2) {
             end.saturating_sub(4) + self.rng.below(6)
         } else {
@@ -161,50 +163,50 @@ impl Host {
         }
     }
 
-    fn get(&mut self, life: &Arc<Life>, session: u32, verb: &'static str) {
-        let (world, slots, node, index) =
-            (self.world.clone(), self.slots.clone(), life.node, self.some_index());
-        let call = world.record.begin_read(session);
-        life.ask(&format!("{verb} {index}"), move |answer| {
-            let linearizable = verb == "look";
+    fn get(&mut self, process: &Arc<Process>, session: u32, verb: &'static str) {
+        let (cluster, slots, node, index) =
+            (self.cluster.clone(), self.slots.clone(), process.node, self.some_index());
+        let call = cluster.record.begin_read(session);
+        process.ask(&format!("{verb} {index}"), move |answer| {
+            let linearizable = verb == "linearizable-get";
             match answer.map(|answer| answer.split_once(' ').unwrap_or((answer, ""))) {
                 Some(("found", payload)) => {
                     let found = Some(payload.parse().expect("a number"));
-                    world.record.end_read(call, Invocation::Get { index, found, linearizable });
-                    world.figures.count("reads that found something", 1);
+                    cluster.record.end_read(call, Invocation::Get { index, found, linearizable });
+                    cluster.figures.count("reads that found something", 1);
                 }
                 Some(("missing", _)) => {
-                    world
+                    cluster
                         .record
                         .end_read(call, Invocation::Get { index, found: None, linearizable });
-                    world.figures.count("reads that found nothing", 1);
+                    cluster.figures.count("reads that found nothing", 1);
                 }
-                Some(("purged", _)) => world.figures.count("reads of what was purged", 1),
-                _ => world.figures.count("reads without an answer", 1),
+                Some(("purged", _)) => cluster.figures.count("reads of what was purged", 1),
+                _ => cluster.figures.count("reads without an answer", 1),
             }
             slots.free(node);
         });
     }
 
-    fn barrier(&mut self, life: &Arc<Life>, session: u32) {
-        let (world, slots, node) = (self.world.clone(), self.slots.clone(), life.node);
-        let call = world.record.begin_read(session);
-        life.ask("barrier", move |answer| {
+    fn barrier(&mut self, process: &Arc<Process>, session: u32) {
+        let (cluster, slots, node) = (self.cluster.clone(), self.slots.clone(), process.node);
+        let call = cluster.record.begin_read(session);
+        process.ask("barrier", move |answer| {
             if let Some(end) = answer.and_then(|answer| answer.strip_prefix("end ")) {
-                world.record.end_read(call, Invocation::Barrier(end.parse().expect("a number")));
-                world.figures.count("barriers", 1);
+                cluster.record.end_read(call, Invocation::Barrier(end.parse().expect("a number")));
+                cluster.figures.count("barriers", 1);
             } else {
-                world.figures.count("barriers without an answer", 1);
+                cluster.figures.count("barriers without an answer", 1);
             }
             slots.free(node);
         });
     }
 
-    fn transfer(&mut self, life: &Arc<Life>) {
-        let (world, slots, node, to) =
-            (self.world.clone(), self.slots.clone(), life.node, 1 + self.rng.below(NODES));
-        life.ask(&format!("transfer {to}"), move |answer| {
-            world.figures.count(
+    fn transfer(&mut self, process: &Arc<Process>) {
+        let (cluster, slots, node, to) =
+            (self.cluster.clone(), self.slots.clone(), process.node, 1 + self.rng.below(NODES));
+        process.ask(&format!("transfer {to}"), move |answer| {
+            cluster.figures.count(
                 if answer == Some("done") {
                     "transfers that succeeded"
                 } else {
@@ -217,36 +219,46 @@ impl Host {
     }
 }
 
-/// Writes down how an append ended. Without an answer nobody knows, and nobody knows when.
-fn settle(world: &World, life: u32, call: usize, count: u32, answer: Option<&str>) -> Outcome {
+/// Records the outcome of an append. Without an answer it is unknown, and so is its time.
+fn settle(
+    cluster: &Cluster,
+    process: u32,
+    call: usize,
+    count: u32,
+    answer: Option<&str>,
+) -> Outcome {
     let outcome = match answer.map(|answer| answer.split_once(' ').unwrap_or((answer, ""))) {
         Some(("ok", index)) => Outcome::Acknowledged(index.parse().expect("a number")),
         Some(("refused", _)) => Outcome::Refused,
         Some(_) => Outcome::Unknown,
         None => {
-            world.figures.count("entries whose process ended before it answered", count.into());
+            cluster.figures.count("entries whose process ended before it answered", count.into());
             return Outcome::Unknown;
         }
     };
-    world.record.end_append(call, outcome);
+    cluster.record.end_append(call, outcome);
     match outcome {
         Outcome::Acknowledged(index) => {
-            world.reached(index + u64::from(count));
-            world.figures.acknowledged(life);
-            world.figures.count("entries acknowledged", count.into());
+            cluster.reached(index + u64::from(count));
+            cluster.figures.acknowledged(process);
+            cluster.figures.count("entries acknowledged", count.into());
         }
-        Outcome::Refused => world.figures.count("entries refused", count.into()),
-        Outcome::Unknown => world.figures.count("entries of unknown outcome", count.into()),
+        Outcome::Refused => cluster.figures.count("entries refused", count.into()),
+        Outcome::Unknown => cluster.figures.count("entries of unknown outcome", count.into()),
     }
     outcome
 }
 
-/// One more append, by nobody in particular, and its index if it was acknowledged.
-pub(crate) fn append_once(world: &World, life: &Arc<Life>, patience: Duration) -> Option<u64> {
-    let session = life.number * (HOSTS + 1) + HOSTS;
-    let (call, first) = world.record.offer(session, 1);
-    let answer = life.ask_and_wait(&format!("append {first} 1"), patience);
-    match settle(world, life.number, call, 1, answer.as_deref()) {
+/// One more append, of no host, and its index if it was acknowledged.
+pub(crate) fn append_once(
+    cluster: &Cluster,
+    process: &Arc<Process>,
+    timeout: Duration,
+) -> Option<u64> {
+    let session = process.number * (HOSTS + 1) + HOSTS;
+    let (call, first) = cluster.record.offer(session, 1);
+    let answer = process.ask_and_wait(&format!("append {first} 1"), timeout);
+    match settle(cluster, process.number, call, 1, answer.as_deref()) {
         Outcome::Acknowledged(index) => Some(index),
         _ => None,
     }

@@ -1,9 +1,9 @@
-//! The ways between the nodes: a proxy for each direction of each pair, which delays, reorders,
+//! The links between the nodes: a proxy for each direction of each pair, which delays, reorders,
 //! repeats, damages and loses what passes, and can be shut.
 //!
 //! A node opens a connection to each peer and sends on it; what comes back is the answer to its
-//! hello. So what node `a` tells node `b` passes the link from `a` to `b`, frame by frame, and the
-//! answers of `b` pass the same connection the other way, as bytes. TCP repeats and reorders
+//! hello. So what node `a` sends to node `b` passes the link from `a` to `b`, frame by frame, and
+//! the answers of `b` pass the same connection the other way, as bytes. TCP repeats and reorders
 //! nothing by itself: the proxy cuts the stream into frames by their length, and does it to whole
 //! ones.
 

@@ -1,6 +1,6 @@
 //! Chaos: five real processes that speak TCP and write to real disks, while signals, partitions,
-//! noise and power cuts hit them; and the checker of the simulator judges what their hosts were
-//! told.
+//! noise and power cuts hit them; and the checker of the simulator verifies the history of their
+//! hosts.
 //!
 //! `README.md` says what is drawn and what is demanded. In short:
 //!
@@ -11,27 +11,27 @@
 //! ```
 #![cfg(target_os = "linux")]
 
-mod book;
+mod cluster;
+mod config;
 mod environment;
+mod faults;
 mod figures;
 mod hosts;
-mod life;
 mod links;
 mod namespaces;
 mod node_process;
-mod part;
 mod payload;
+mod process;
 mod readers;
 mod record;
-#[path = "../kernel/rng.rs"]
-#[expect(dead_code, reason = "what the tests of the kernel draw beyond this")]
+#[path = "../shared/rng.rs"]
+#[expect(dead_code, reason = "drawn by other tests only")]
 mod rng;
+mod seen_entries;
 mod trial;
-mod trouble;
 #[path = "../kernel/volume.rs"]
 #[expect(dead_code, reason = "the volumes of the tests of the kernel beyond this")]
 mod volume;
-mod world;
 
 use std::time::Duration;
 

@@ -1,19 +1,19 @@
-//! A world of its own: a process and all that it starts, with mounts, processes and networks that
-//! end with it.
+//! An isolated environment: a process and all that it starts, with mounts, processes and networks
+//! that end with it.
 
 use std::env;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-/// Set within such a world.
+/// Set within such an environment.
 const WITHIN: &str = "DLEDGER_CHAOS_WITHIN";
 
-/// Runs the test `name` of this program in a world of its own, unless this is it. Whether this is
-/// it.
+/// Runs the test `name` of this program in an isolated environment, unless this is one. Returns
+/// whether it is.
 ///
-/// Mounts, processes and networks of that world are gone when its first process has ended, however
-/// it ends: the kernel sees to that.
+/// Mounts, processes and networks of that environment are gone when its first process has ended,
+/// however it ends: the kernel sees to that.
 pub(crate) fn enter(name: &str) -> bool {
     if env::var_os(WITHIN).is_some() {
         return true;
@@ -29,7 +29,7 @@ pub(crate) fn enter(name: &str) -> bool {
         .unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
     assert!(
         status.success(),
-        "the test failed within its own world (or could not make one: is this root?)"
+        "the test failed within its environment (or could not make one: is this root?)"
     );
     false
 }

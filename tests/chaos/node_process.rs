@@ -2,19 +2,20 @@
 //! what its parent asks, line by line.
 //!
 //! Parent and child talk over a socket that the child finds as its standard input. Every question
-//! begins with a number, and the answer with the same; 0 stands before what is said unasked.
+//! begins with a number, and the answer with the same; 0 marks a notice, which nobody asked for.
 //!
 //! | question | answers |
 //! |---|---|
 //! | `append FIRST COUNT` | `ok INDEX`, `refused LEADER` (0: unknown), `unknown` |
-//! | `get INDEX`, `look INDEX` (behind a barrier) | `found NUMBER`, `missing`, `purged`, `none` |
+//! | `get INDEX` | `found NUMBER`, `missing`, `purged`, `none` |
+//! | `linearizable-get INDEX` | the same, after a barrier |
 //! | `barrier` | `end INDEX`, `none` |
 //! | `read INDEX` | `entries` with number and stamp of each, `purged FIRST` |
 //! | `committed` | `range START END` |
 //! | `transfer NODE`, `purge INDEX`, `stop` | `done`, `none` |
 //!
-//! Unasked: `opened`, `leads TERM`, `full TEXT` (too full to be opened), `broken TEXT` (what must
-//! not be).
+//! Notices: `opened`, `leads TERM`, `full TEXT` (too full to be opened), `broken TEXT` (a
+//! violation).
 
 use std::env;
 use std::fmt::Write as _;
@@ -30,49 +31,49 @@ use dledger::{AppendError, AppendFuture, Appended, DLedger, Entry, OpenError, Re
 use parking_lot::Mutex;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::part::Part;
+use crate::config::ProcessConfig;
 use crate::payload::{number_of, payload};
 
-/// The variable that says which part is to be played.
-pub(crate) const PART: &str = "DLEDGER_CHAOS_PART";
-/// The name of the test that plays it.
-pub(crate) const PLAYER: &str = "node_process::a_node_of_the_group";
+/// The environment variable that holds the configuration.
+pub(crate) const CONFIG: &str = "DLEDGER_CHAOS_CONFIG";
+/// The name of the test that runs a node.
+pub(crate) const NODE_TEST: &str = "node_process::a_node_of_the_group";
 /// Entries that one answer holds at most.
 const READ_MAX: usize = 4096;
 
 #[test]
 #[ignore = "a node of the group: the tests here start it themselves"]
 fn a_node_of_the_group() {
-    let Ok(part) = env::var(PART) else { return };
+    let Ok(config) = env::var(CONFIG) else { return };
     // A process that was stopped, too, ends with those who started it.
     set_parent_process_death_signal(Some(Signal::KILL)).expect("every process may ask for this");
     let control =
         UnixStream::from(io::stdin().as_fd().try_clone_to_owned().expect("the parent gave it"));
-    let voice =
-        Voice(Arc::new(Mutex::new(control.try_clone().expect("there are few descriptors yet"))));
-    let part = Part::read(&part);
-    let herald = voice.clone();
-    let opened = part.builder().on_role_change(move |status| {
+    let answers =
+        Answers(Arc::new(Mutex::new(control.try_clone().expect("there are few descriptors yet"))));
+    let config = ProcessConfig::read(&config);
+    let notices = answers.clone();
+    let opened = config.builder().on_role_change(move |status| {
         if status.role == Role::Leader {
-            herald.say(0, &format!("leads {}", status.term));
+            notices.say(0, &format!("leads {}", status.term));
         }
     });
     match opened.open() {
-        Ok(ledger) => Node::new(ledger, part.settings.seed, voice).serve(control),
+        Ok(ledger) => Node::new(ledger, config.settings.seed, answers).serve(control),
         Err(OpenError::Storage(error @ StorageError::Full { .. })) => {
-            voice.say(0, &format!("full {error}"))
+            answers.say(0, &format!("full {error}"))
         }
-        Err(error) => voice.say(0, &format!("broken it does not open: {error}")),
+        Err(error) => answers.say(0, &format!("broken it does not open: {error}")),
     }
 }
 
-/// How a child speaks to its parent.
+/// The connection to the parent, for answers and notices.
 #[derive(Clone)]
-struct Voice(Arc<Mutex<UnixStream>>);
+struct Answers(Arc<Mutex<UnixStream>>);
 
-impl Voice {
+impl Answers {
     fn say(&self, id: u64, what: &str) {
-        // A parent that is gone has heard enough.
+        // The parent may be gone.
         let _ = self.0.lock().write_all(format!("{id} {}\n", what.replace('\n', " ")).as_bytes());
     }
 }
@@ -81,17 +82,17 @@ impl Voice {
 struct Node {
     ledger: DLedger,
     seed: u64,
-    voice: Voice,
+    answers: Answers,
 }
 
 impl Node {
-    fn new(ledger: DLedger, seed: u64, voice: Voice) -> Node {
-        Node { ledger, seed, voice }
+    fn new(ledger: DLedger, seed: u64, answers: Answers) -> Node {
+        Node { ledger, seed, answers }
     }
 
     /// Answers until the parent asks it to stop, or is gone.
     fn serve(&self, control: UnixStream) {
-        self.voice.say(0, "opened");
+        self.answers.say(0, "opened");
         let (futures, waiting) = channel();
         self.aside(move |node| node.settle(&waiting));
         let (reads, asked) = channel();
@@ -102,22 +103,24 @@ impl Node {
             let id = number(0);
             match words[1] {
                 "append" => self.append(id, number(2), number(3), &futures),
-                "get" => self.voice.say(id, &self.get(number(2))),
+                "get" => self.answers.say(id, &self.get(number(2))),
                 "read" => reads.send((id, number(2))).expect("that thread only ends with this one"),
                 "committed" => {
                     let range = self.ledger.committed();
-                    self.voice.say(id, &format!("range {} {}", range.start, range.end));
+                    self.answers.say(id, &format!("range {} {}", range.start, range.end));
                 }
                 "stop" => {
                     let outcome = self.ledger.shutdown();
-                    return self.voice.say(id, if outcome.is_ok() { "done" } else { "none" });
+                    return self.answers.say(id, if outcome.is_ok() { "done" } else { "none" });
                 }
                 _ => {
                     let (verb, about) = (
                         words[1].to_owned(),
                         words.get(2).map_or(0, |word| word.parse().expect("a number")),
                     );
-                    self.aside(move |node| node.voice.say(id, &node.answer_in_time(&verb, about)));
+                    self.aside(move |node| {
+                        node.answers.say(id, &node.answer_in_time(&verb, about))
+                    });
                 }
             }
         }
@@ -136,14 +139,14 @@ impl Node {
                 .append_batch_async((first..first + count).map(|number| payload(self.seed, number)))
         };
         if future.index().is_none() {
-            return self.voice.say(id, &outcome(future.wait()));
+            return self.answers.say(id, &outcome(future.wait()));
         }
         futures.send((id, future)).expect("that thread only ends with this one");
     }
 
     fn settle(&self, futures: &Receiver<(u64, AppendFuture)>) {
         for (id, future) in futures {
-            self.voice.say(id, &outcome(future.wait()));
+            self.answers.say(id, &outcome(future.wait()));
         }
     }
 
@@ -154,7 +157,9 @@ impl Node {
             "barrier" => {
                 self.ledger.barrier().map_or("none".to_owned(), |end| format!("end {end}"))
             }
-            "look" => self.ledger.barrier().map_or("none".to_owned(), |_| self.get(about)),
+            "linearizable-get" => {
+                self.ledger.barrier().map_or("none".to_owned(), |_| self.get(about))
+            }
             "transfer" => done(self.ledger.transfer_leadership(about).is_ok()),
             "purge" => done(self.ledger.purge(about).is_ok()),
             other => panic!("nobody knows how to {other}"),
@@ -169,7 +174,7 @@ impl Node {
             Ok(None) => "missing".to_owned(),
             Err(ReadError::Purged { .. }) => "purged".to_owned(),
             Err(error) => {
-                self.voice.say(0, &format!("broken entry {index} cannot be read: {error}"));
+                self.answers.say(0, &format!("broken entry {index} cannot be read: {error}"));
                 "none".to_owned()
             }
         }
@@ -178,7 +183,7 @@ impl Node {
     fn number_of(&self, entry: &Entry) -> Option<u64> {
         let number = number_of(self.seed, entry);
         if number.is_none() {
-            self.voice.say(
+            self.answers.say(
                 0,
                 &format!(
                     "broken entry {} holds bytes that nobody offered: {:?}",
@@ -193,10 +198,10 @@ impl Node {
     fn read(&self, asked: &Receiver<(u64, u64)>) {
         for (id, from) in asked {
             if let Some(fault) = self.ledger.status().fault {
-                self.voice.say(0, &format!("broken it takes no part any more: {fault}"));
+                self.answers.say(0, &format!("broken it takes no config any more: {fault}"));
             }
             let answer = self.entries(from);
-            self.voice.say(id, &answer);
+            self.answers.say(id, &answer);
         }
     }
 
@@ -210,7 +215,7 @@ impl Node {
                 }
                 Err(ReadError::Purged { first, .. }) => return format!("purged {first}"),
                 Err(error) => {
-                    self.voice
+                    self.answers
                         .say(0, &format!("broken behind entry {from} it cannot be read: {error}"));
                     break;
                 }

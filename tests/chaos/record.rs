@@ -1,15 +1,15 @@
-//! What the hosts asked for and what they were told, in the form that the checker reads.
+//! The history of the hosts: calls and outcomes, in the form that the checker reads.
 
 use dledger::sim::check::{History, Invocation, NEVER, Operation, Outcome};
 use parking_lot::Mutex;
 
-/// The history, while it is being made. A call that never ends stays as it began, with an outcome
-/// that nobody knows.
+/// The history, while it is being made. A call that never ends stays as it began, with an
+/// unknown outcome.
 #[derive(Default)]
-pub(crate) struct Record(Mutex<Pages>);
+pub(crate) struct Record(Mutex<State>);
 
 #[derive(Default)]
-struct Pages {
+struct State {
     history: History,
     /// Every moment of the history is one more.
     moment: u64,
@@ -20,11 +20,11 @@ impl Record {
     /// A batch of `count` payloads is about to be offered. Returns the call and the number of the
     /// first payload.
     pub(crate) fn offer(&self, session: u32, count: u32) -> (usize, u64) {
-        let mut pages = self.0.lock();
-        let first = pages.offered;
-        pages.offered += u64::from(count);
+        let mut state = self.0.lock();
+        let first = state.offered;
+        state.offered += u64::from(count);
         (
-            pages.begin(session, Invocation::Append { first, count, outcome: Outcome::Unknown }),
+            state.begin(session, Invocation::Append { first, count, outcome: Outcome::Unknown }),
             first,
         )
     }
@@ -35,17 +35,19 @@ impl Record {
     }
 
     pub(crate) fn end_append(&self, call: usize, outcome: Outcome) {
-        let mut pages = self.0.lock();
-        if let Invocation::Append { outcome: told, .. } = &mut pages.history.operations[call].what {
-            *told = outcome;
+        let mut state = self.0.lock();
+        if let Invocation::Append { outcome: recorded, .. } =
+            &mut state.history.operations[call].what
+        {
+            *recorded = outcome;
         }
-        pages.end(call);
+        state.end(call);
     }
 
     pub(crate) fn end_read(&self, call: usize, what: Invocation) {
-        let mut pages = self.0.lock();
-        pages.history.operations[call].what = what;
-        pages.end(call);
+        let mut state = self.0.lock();
+        state.history.operations[call].what = what;
+        state.end(call);
     }
 
     /// All of it, once nothing is added any more.
@@ -54,7 +56,7 @@ impl Record {
     }
 }
 
-impl Pages {
+impl State {
     fn begin(&mut self, session: u32, what: Invocation) -> usize {
         self.moment += 1;
         self.history.operations.push(Operation { session, began: self.moment, ended: NEVER, what });

@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use dledger::sim::check::check;
 
+use crate::cluster::{Cluster, KillOnDrop, nodes};
+use crate::config::Settings;
 use crate::environment::Environment;
+use crate::faults::FaultInjector;
 use crate::figures::Sheet;
 use crate::hosts::{self, ClientProfile};
-use crate::part::Settings;
 use crate::readers::{self, read_some};
 use crate::rng::Rng;
-use crate::trouble::Trouble;
-use crate::world::{KillOnDrop, World, nodes};
 
 /// How long anything may take, once all is healed, before the run gives up on it. Never waited for
 /// when all is well.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Runs for about `length`, and returns what it was like.
 ///
@@ -25,14 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) fn run(environment: Environment, length: Duration, mut rng: Rng) -> Sheet {
     let settings = draw_settings(&mut rng, environment.has_volumes());
     println!("{length:?} of chaos: {settings:?}");
-    let world = World::new(environment, settings, ClientProfile::draw(&mut rng));
-    let _undertaker = KillOnDrop(world.clone());
+    let cluster = Cluster::new(environment, settings, ClientProfile::draw(&mut rng));
+    let _kill_on_drop = KillOnDrop(cluster.clone());
     let mut trial =
-        Trial { trouble: Trouble::new(world.clone(), Rng::from_seed(rng.draw())), world };
+        Trial { faults: FaultInjector::new(cluster.clone(), Rng::from_seed(rng.draw())), cluster };
     trial.chaos(length, &mut rng);
     trial.afterwards();
     trial.judge();
-    let sheet = trial.world.figures.sheet();
+    let sheet = trial.cluster.figures.sheet();
     println!("{sheet}");
     sheet
 }
@@ -46,23 +46,23 @@ fn draw_settings(rng: &mut Rng, power_fails: bool) -> Settings {
 }
 
 struct Trial {
-    world: Arc<World>,
-    trouble: Trouble,
+    cluster: Arc<Cluster>,
+    faults: FaultInjector,
 }
 
 impl Trial {
     fn chaos(&mut self, length: Duration, rng: &mut Rng) {
-        let world = &self.world;
-        nodes().for_each(|node| world.want(node));
-        let hosts = hosts::start(world, rng);
-        let readers = readers::start(world, rng);
-        self.trouble.make(Instant::now() + length);
-        self.trouble.heal();
-        self.wait_until("all nodes are open", |world| {
-            nodes().all(|node| world.life(node).is_some())
+        let cluster = &self.cluster;
+        nodes().for_each(|node| cluster.want(node));
+        let hosts = hosts::start(cluster, rng);
+        let readers = readers::start(cluster, rng);
+        self.faults.run(Instant::now() + length);
+        self.faults.heal();
+        self.wait_until("all nodes are open", |cluster| {
+            nodes().all(|node| cluster.process(node).is_some())
         });
-        self.trouble.pass(Duration::from_secs(1));
-        self.world.close();
+        self.faults.pass(Duration::from_secs(1));
+        self.cluster.close();
         let idle = hosts
             .into_iter()
             .map(|host| host.join().expect("hosts do not panic"))
@@ -81,11 +81,11 @@ impl Trial {
     /// processes at once.
     fn afterwards(&mut self) {
         self.append();
-        nodes().for_each(|node| self.world.kill(node));
-        nodes().for_each(|node| self.world.environment.cut_power(node));
-        nodes().for_each(|node| self.world.want(node));
-        self.wait_until("all nodes are open again", |world| {
-            nodes().all(|node| world.life(node).is_some())
+        nodes().for_each(|node| self.cluster.kill(node));
+        nodes().for_each(|node| self.cluster.environment.cut_power(node));
+        nodes().for_each(|node| self.cluster.want(node));
+        self.wait_until("all nodes are open again", |cluster| {
+            nodes().all(|node| cluster.process(node).is_some())
         });
         let last = self.append();
         for node in nodes() {
@@ -95,9 +95,11 @@ impl Trial {
 
     fn append(&mut self) -> u64 {
         let mut index = None;
-        self.wait_until("an append is acknowledged", |world| {
-            let lives = nodes().filter_map(|node| world.life(node));
-            index = lives.filter_map(|life| hosts::append_once(world, &life, PATIENCE)).next();
+        self.wait_until("an append is acknowledged", |cluster| {
+            let processes = nodes().filter_map(|node| cluster.process(node));
+            index = processes
+                .filter_map(|process| hosts::append_once(cluster, &process, TIMEOUT))
+                .next();
             index.is_some()
         });
         index.expect("it was waited for")
@@ -106,17 +108,17 @@ impl Trial {
     /// Reads everything that a node retains, up to `end`, where the ledger must end.
     fn read_all(&mut self, node: u64, end: u64) {
         let mut next = 0;
-        self.wait_until("a node has the whole ledger", |world| {
-            let life = world.life(node).expect("all is healed");
+        self.wait_until("a node has the whole ledger", |cluster| {
+            let process = cluster.process(node).expect("all is healed");
             while let Some(reached) =
-                read_some(world, &life, next).filter(|reached| *reached != next)
+                read_some(cluster, &process, next).filter(|reached| *reached != next)
             {
                 next = reached;
             }
             next >= end
         });
         if next != end {
-            self.world.violated(format!(
+            self.cluster.violated(format!(
                 "node {node} ends at {next}, where the last append was acknowledged as entry {}",
                 end - 1
             ));
@@ -125,39 +127,39 @@ impl Trial {
     }
 
     fn judge(&self) {
-        let (history, ledger) = (self.world.record.take(), self.world.book.ledger());
+        let (history, ledger) = (self.cluster.record.take(), self.cluster.seen.ledger());
         println!(
             "{} operations and {} entries are checked",
             history.operations.len(),
             ledger.payloads.len()
         );
         if let Err(anomaly) = check(&history, &ledger) {
-            self.world.violated(anomaly.to_string());
+            self.cluster.violated(anomaly.to_string());
         }
         self.demand_soundness();
         for node in nodes() {
-            let life = self.world.life(node).expect("all is healed");
-            life.doom();
-            let answer = life.ask_and_wait("stop", PATIENCE);
+            let process = self.cluster.process(node).expect("all is healed");
+            process.expect_end();
+            let answer = process.ask_and_wait("stop", TIMEOUT);
             assert_eq!(answer.as_deref(), Some("done"), "node {node} did not stop in good order");
-            assert!(life.wait(), "node {node} did not end well");
+            assert!(process.wait(), "node {node} did not end well");
         }
     }
 
-    fn wait_until(&mut self, what: &str, mut holds: impl FnMut(&World) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds(&self.world) {
+    fn wait_until(&mut self, what: &str, mut holds: impl FnMut(&Cluster) -> bool) {
+        let deadline = Instant::now() + TIMEOUT;
+        while !holds(&self.cluster) {
             self.demand_soundness();
             if Instant::now() > deadline {
-                self.world.violated(format!("waited in vain until {what}"));
+                self.cluster.violated(format!("waited in vain until {what}"));
             }
-            self.trouble.pass(Duration::from_millis(20));
+            self.faults.pass(Duration::from_millis(20));
         }
     }
 
     fn demand_soundness(&self) {
-        if let Some(violation) = self.world.violation() {
-            panic!("VIOLATION {violation}\n{}", self.world.figures.sheet());
+        if let Some(violation) = self.cluster.violation() {
+            panic!("VIOLATION {violation}\n{}", self.cluster.figures.sheet());
         }
     }
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::gated::{Gate, GatedLog};
 
 /// How long anything may take before a test gives up on it. Never waited for when all is well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the nodes talk over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Plan {
         self
     }
 
-    /// Nodes that lose patience soon: for tests that kill leaders.
+    /// Nodes that time out soon: for tests that kill leaders.
     pub(crate) fn impatient(mut self) -> Plan {
         (self.heartbeat, self.election) = (Duration::from_millis(10), Duration::from_millis(50));
         self
@@ -105,7 +105,7 @@ impl Plan {
             TransportKind::Tcp => free_addresses(self.size),
         };
         Cluster {
-            seats: (0..self.size).map(|_| NodeSlot::default()).collect(),
+            slots: (0..self.size).map(|_| NodeSlot::default()).collect(),
             network: MemoryNetwork::new(),
             root: tempfile::tempdir().expect("there is room for temporary files"),
             addresses,
@@ -127,13 +127,13 @@ pub(crate) fn free_addresses(count: u64) -> Vec<String> {
 /// A group of nodes; some may be stopped.
 pub(crate) struct Cluster {
     plan: Plan,
-    seats: Vec<NodeSlot>,
+    slots: Vec<NodeSlot>,
     addresses: Vec<String>,
     root: TempDir,
     pub(crate) network: MemoryNetwork,
 }
 
-/// One node's place: what stays while the node comes and goes.
+/// What is kept of a node across its restarts.
 #[derive(Default)]
 struct NodeSlot {
     memory: MemoryLog,
@@ -150,8 +150,8 @@ impl Cluster {
         self.ids().filter(|id| *id != than).collect()
     }
 
-    fn seat(&self, id: u64) -> &NodeSlot {
-        &self.seats[id as usize - 1]
+    fn slot(&self, id: u64) -> &NodeSlot {
+        &self.slots[id as usize - 1]
     }
 
     pub(crate) fn address(&self, id: u64) -> &str {
@@ -165,7 +165,7 @@ impl Cluster {
 
     /// The builder of a node as the plan wants it.
     pub(crate) fn builder(&self, id: u64) -> Builder {
-        let seat = self.seat(id);
+        let slot = self.slot(id);
         let mut builder = DLedger::builder(id)
             .dir(self.dir(id))
             .peers(self.ids().zip(self.addresses.iter().cloned()))
@@ -173,7 +173,7 @@ impl Cluster {
             .election_timeout(self.plan.election);
         if self.plan.disk == Disk::Memory {
             builder =
-                builder.storage(GatedLog { log: seat.memory.clone(), gate: seat.gate.clone() });
+                builder.storage(GatedLog { log: slot.memory.clone(), gate: slot.gate.clone() });
         }
         if self.plan.wire == TransportKind::Memory {
             builder = builder.transport(self.network.transport(id.into()));
@@ -188,13 +188,13 @@ impl Cluster {
     /// Opens a node with other settings for once.
     pub(crate) fn start_as(&self, id: u64, tune: impl FnOnce(Builder) -> Builder) {
         let ledger = tune(self.builder(id)).open().expect("a node can be opened");
-        assert!(self.seat(id).ledger.lock().replace(ledger).is_none(), "node {id} runs already");
+        assert!(self.slot(id).ledger.lock().replace(ledger).is_none(), "node {id} runs already");
     }
 
     /// Shuts a node down in good order.
     pub(crate) fn stop(&self, id: u64) {
         let ledger =
-            self.seat(id).ledger.lock().take().expect("only a running node can be stopped");
+            self.slot(id).ledger.lock().take().expect("only a running node can be stopped");
         ledger.shutdown().expect("a sound node closes without an error");
     }
 
@@ -204,8 +204,8 @@ impl Cluster {
         if self.plan.disk == Disk::Directory {
             return self.stop(id);
         }
-        let ledger = self.seat(id).ledger.lock().take().expect("only a running node can crash");
-        self.seat(id).memory.crash();
+        let ledger = self.slot(id).ledger.lock().take().expect("only a running node can crash");
+        self.slot(id).memory.crash();
         self.gate(id).open();
         // It says no more to anybody: a leader that is shut down hands over first.
         self.network.isolate(id.into());
@@ -216,16 +216,16 @@ impl Cluster {
 
     /// Holds up the syncs of a node. For a log in memory.
     pub(crate) fn gate(&self, id: u64) -> &Gate {
-        &self.seat(id).gate
+        &self.slot(id).gate
     }
 
     pub(crate) fn running(&self) -> Vec<u64> {
-        self.ids().filter(|id| self.seat(*id).ledger.lock().is_some()).collect()
+        self.ids().filter(|id| self.slot(*id).ledger.lock().is_some()).collect()
     }
 
     /// The handle of a node, if it runs.
     pub(crate) fn find(&self, id: u64) -> Option<DLedger> {
-        self.seat(id).ledger.lock().clone()
+        self.slot(id).ledger.lock().clone()
     }
 
     /// The handle of a node that runs.
@@ -333,7 +333,7 @@ impl Cluster {
 /// A node whose syncs are held up could not be shut down.
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.seats.iter().for_each(|seat| seat.gate.open());
+        self.slots.iter().for_each(|slot| slot.gate.open());
     }
 }
 
@@ -373,44 +373,12 @@ pub(crate) fn whole(ledger: &DLedger) -> Vec<Entry> {
 /// Waits until `probe` finds what it looks for.
 #[track_caller]
 pub(crate) fn until<T>(what: impl Display, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain for {what}");
         thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Numbers drawn from a seed. A test that fails shows the seed; `DLEDGER_SEED=<seed> cargo test
-/// <name>` draws the same ones.
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new() -> Rng {
-        let seed = std::env::var("DLEDGER_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok())
-            .unwrap_or_else(|| {
-                use std::hash::{BuildHasher, Hasher};
-                std::collections::hash_map::RandomState::new().build_hasher().finish()
-            });
-        let test = thread::current().name().unwrap_or("<name>").to_owned();
-        eprintln!("the dice of this run: DLEDGER_SEED={seed} cargo test --test cluster {test}");
-        Rng(seed)
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
     }
 }

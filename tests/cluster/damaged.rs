@@ -261,7 +261,7 @@ fn a_damaged_member_is_mended_by_the_others_and_counts_again() {
             before[record],
             "a record whose header was intact comes back bit for bit"
         );
-        // With another one gone, the mended node is needed for a majority.
+        // With another one gone, the repaired node is needed for a majority.
         let other = cluster.others(damaged)[0];
         cluster.stop(other);
         for index in ENTRIES..2 * ENTRIES {

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use dledger::{AppendError, BarrierError, Entry, FlushPolicy, Role};
 use parking_lot::Mutex;
 
-use crate::cluster_of::{Cluster, Disk, FLUSHES, Plan, Rng, TransportKind, cluster_of, until};
+use crate::cluster_of::{Cluster, Disk, FLUSHES, Plan, TransportKind, cluster_of, until};
 use crate::history::{self, History};
+use crate::rng::Rng;
 
-/// What happens to a leader.
+/// A fault of a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FaultKind {
     ShutDown,
@@ -28,10 +29,10 @@ enum FaultKind {
 /// Everything that was ever shown to a reader, by index: it must never change.
 type Shown = Mutex<BTreeMap<u64, Entry>>;
 
-/// Strikes the leader `rounds` times while three clients append, a reader follows on every node,
-/// and barriers are asked for everywhere. Then everything that anyone saw is compared with what the
-/// replicas agree about.
-fn strike(cluster: &Cluster, rounds: usize, blows: &[FaultKind]) {
+/// Injects a fault at the leader `rounds` times while three clients append, a reader follows on
+/// every node, and barriers are asked for everywhere. Then everything that anyone saw is compared
+/// with what the replicas agree about.
+fn inject(cluster: &Cluster, rounds: usize, faults: &[FaultKind]) {
     let mut rng = Rng::new();
     let stop = AtomicBool::new(false);
     let acknowledged_end = AtomicU64::new(0);
@@ -58,8 +59,8 @@ fn strike(cluster: &Cluster, rounds: usize, blows: &[FaultKind]) {
             until(format!("progress in round {round}"), || {
                 (acknowledged_end.load(Ordering::SeqCst) >= wanted).then_some(())
             });
-            let blow = rng.pick(blows);
-            strike_once(cluster, blow, &mut rng);
+            let fault = rng.pick(faults);
+            inject_one(cluster, fault, &mut rng);
         }
         drop(done);
         clients
@@ -94,14 +95,14 @@ impl Drop for Done<'_> {
     }
 }
 
-fn strike_once(cluster: &Cluster, blow: FaultKind, rng: &mut Rng) {
+fn inject_one(cluster: &Cluster, fault: FaultKind, rng: &mut Rng) {
     let leader = cluster.leader();
     let others = cluster.others(leader);
-    let (kept, rest) = match blow {
+    let (kept, rest) = match fault {
         FaultKind::CutOffWithFew => others.split_at(others.len() / 2 - 1),
         _ => others.split_at(0),
     };
-    match blow {
+    match fault {
         FaultKind::ShutDown => cluster.stop(leader),
         FaultKind::PowerCut => cluster.crash(leader),
         FaultKind::AllLosePower => {
@@ -119,13 +120,13 @@ fn strike_once(cluster: &Cluster, blow: FaultKind, rng: &mut Rng) {
     if rng.below(8) > 0 {
         cluster.leader_among(rest);
     }
-    match blow {
+    match fault {
         FaultKind::ShutDown | FaultKind::PowerCut => cluster.start(leader),
         _ => cluster.network.heal(),
     }
 }
 
-/// Reads on one node, in all its lives, and compares with what others were shown.
+/// Reads on one node, through all its restarts, and compares with what others were shown.
 fn follow(cluster: &Cluster, id: u64, stop: &AtomicBool, shown: &Shown) {
     let mut next = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -184,7 +185,7 @@ fn impatient(size: u64) -> Plan {
 #[test]
 fn a_hundred_leaders_fall_with_appends_under_way_and_nothing_acknowledged_is_lost() {
     use FaultKind::*;
-    let blows = [
+    let faults = [
         ShutDown,
         PowerCut,
         PowerCut,
@@ -198,7 +199,7 @@ fn a_hundred_leaders_fall_with_appends_under_way_and_nothing_acknowledged_is_los
         let cluster = impatient(size).open();
         // Long enough that a loss of power finds something that was not synced yet.
         cluster.ids().for_each(|id| cluster.gate(id).delay(Duration::from_millis(id)));
-        strike(&cluster, 50, &blows);
+        inject(&cluster, 50, &faults);
     }
 }
 
@@ -213,7 +214,7 @@ fn on_disk(wire: TransportKind, flush: FlushPolicy) -> Plan {
 #[test]
 fn leaders_fall_over_tcp() {
     for flush in FLUSHES {
-        strike(
+        inject(
             &on_disk(TransportKind::Tcp, flush).open(),
             10,
             &[FaultKind::ShutDown, FaultKind::HandsOver],
@@ -224,7 +225,7 @@ fn leaders_fall_over_tcp() {
 #[test]
 fn what_leaders_wrote_in_vain_is_cut_off_on_disk() {
     for flush in FLUSHES {
-        strike(
+        inject(
             &on_disk(TransportKind::Memory, flush).open(),
             15,
             &[FaultKind::ShutDown, FaultKind::CutOff, FaultKind::CutOff, FaultKind::CutOffWithFew],
@@ -236,7 +237,7 @@ fn what_leaders_wrote_in_vain_is_cut_off_on_disk() {
 fn leaders_fall_under_asynchronous_flushes() {
     // Without a power failure of a majority, asynchronous flushes lose nothing either.
     let plan = impatient(3).with(|builder| builder.flush(FLUSHES[1]));
-    strike(&plan.open(), 15, &[FaultKind::ShutDown, FaultKind::CutOff, FaultKind::CutOffWithFew]);
+    inject(&plan.open(), 15, &[FaultKind::ShutDown, FaultKind::CutOff, FaultKind::CutOffWithFew]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Disks that run full, in memory: what a host is told of the appends under way, and of a node that
+//! Disks that run full, in memory: the outcomes of appends in flight, and of a node that
 //! opens without room.
 
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dledger::storage::MemoryLog;
 use dledger::{AppendError, AppendFuture, Builder, DLedger, Role};
 
-use crate::cluster_of::{PATIENCE, until, whole};
+use crate::cluster_of::{TIMEOUT, until, whole};
 use crate::gated::{Gate, GatedLog};
 
 /// So long that a test which passes cannot have waited for it.
@@ -45,7 +45,7 @@ fn appends_that_meet_a_full_disk_under_way_are_told_so_by_the_only_voter() {
     for future in under_way {
         refused_for_want_of_room(
             future
-                .wait_timeout(PATIENCE)
+                .wait_timeout(TIMEOUT)
                 .expect("it is told at once")
                 .map(|appended| appended.index),
         );
@@ -85,13 +85,10 @@ fn an_append_that_was_written_before_the_disk_ran_full_is_not_given_up() {
     let unwritten = ledger.append_async("unwritten");
     gate.open();
     refused_for_want_of_room(
-        unwritten
-            .wait_timeout(PATIENCE)
-            .expect("it is told at once")
-            .map(|appended| appended.index),
+        unwritten.wait_timeout(TIMEOUT).expect("it is told at once").map(|appended| appended.index),
     );
     memory.set_full(false);
-    assert_eq!(written.wait_timeout(PATIENCE).expect("it commits").unwrap().index, 0);
+    assert_eq!(written.wait_timeout(TIMEOUT).expect("it commits").unwrap().index, 0);
     assert_eq!(ledger.get(0).unwrap().as_deref(), Some(&b"written"[..]));
     // It commits with the first batch of the new term; the node takes appends once it has said that
     // it leads.
@@ -111,7 +108,7 @@ fn the_only_node_of_a_group_opens_on_a_full_disk_to_be_read_and_purged() {
     memory.set_full(true);
     let began = Instant::now();
     let ledger = on(&memory).open().unwrap();
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < TIMEOUT, "{:?}", began.elapsed());
     let status = ledger.status();
     assert!(
         status.full.is_some_and(|reason| reason.contains("no space"))

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, unbounded};
 use dledger::{Role, TransferError};
 
-use crate::cluster_of::{Rng, TransportKind, cluster_of, until};
+use crate::cluster_of::{TransportKind, cluster_of, until};
 use crate::history::{self, History};
+use crate::rng::Rng;
 
 #[test]
 fn the_leadership_goes_where_it_is_sent_and_appends_go_on() {

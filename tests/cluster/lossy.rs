@@ -16,8 +16,8 @@ pub(crate) struct LossyTransport {
 }
 
 impl Transport for LossyTransport {
-    fn start(&mut self, seat: TransportContext) -> io::Result<()> {
-        self.inner.start(seat)
+    fn start(&mut self, context: TransportContext) -> io::Result<()> {
+        self.inner.start(context)
     }
 
     fn send(&mut self, messages: &mut Vec<Message>) {

@@ -9,7 +9,6 @@ mod builders;
 mod cluster_of;
 mod damaged;
 mod failover;
-mod fates;
 mod full_disk;
 mod gated;
 mod handover;
@@ -18,8 +17,12 @@ mod lines;
 mod lossy;
 mod members;
 mod one_node;
+mod outcomes;
 mod recycled;
 mod replication;
+#[path = "../shared/rng.rs"]
+#[expect(dead_code, reason = "drawn by other tests only")]
+mod rng;
 mod roles;
 mod shutdown;
 mod tails;

@@ -14,7 +14,7 @@ use dledger::{
     FlushPolicy, OpenError, ReadError, Role, ShutdownError, Status, Tail, TransferError,
 };
 
-use crate::cluster_of::{FLUSHES, PATIENCE, until, whole};
+use crate::cluster_of::{FLUSHES, TIMEOUT, until, whole};
 use crate::gated::{Gate, GatedLog};
 
 const MS: Duration = Duration::from_millis(1);
@@ -156,7 +156,7 @@ fn an_append_is_told_what_its_entry_says() {
         assert_eq!((entry.position(), entry.term()), (appended.position, appended.term));
     };
     check(ledger.append_async("waited for").wait().unwrap());
-    check(ledger.append_parts_async(&[b"timed"]).wait_timeout(PATIENCE).unwrap().unwrap());
+    check(ledger.append_parts_async(&[b"timed"]).wait_timeout(TIMEOUT).unwrap().unwrap());
     check(block_on(ledger.append_async("awaited")).unwrap());
     let batch = ledger.append_batch_async(["first", "second"]);
     thread::sleep(20 * MS);
@@ -258,7 +258,7 @@ fn a_node_without_a_disk_that_answers_gives_no_word_and_takes_none_back() {
     assert_eq!(ledger.get(0).unwrap(), None, "not committed, not shown");
     assert_eq!(ledger.status().end_index, 1, "though it is written");
     gate.open();
-    assert_eq!(future.wait_timeout(PATIENCE).expect("it resolves").unwrap().index, 0);
+    assert_eq!(future.wait_timeout(TIMEOUT).expect("it resolves").unwrap().index, 0);
     assert_eq!(ledger.get(0).unwrap().as_deref(), Some(&b"held up"[..]));
 }
 
@@ -270,18 +270,18 @@ fn a_ledger_survives_being_closed_and_losing_power() {
             DLedger::builder(1).storage(memory.clone()).flush(flush).open().expect("it opens again")
         };
         let mut before: Vec<Entry> = Vec::new();
-        for life in 0..4_u64 {
+        for run in 0..4_u64 {
             let ledger = open();
             assert_eq!(whole(&ledger), before);
             for n in 0..10 {
-                assert_eq!(ledger.append(format!("life {life} entry {n}")).unwrap(), life * 10 + n);
+                assert_eq!(ledger.append(format!("run {run} entry {n}")).unwrap(), run * 10 + n);
             }
             before = whole(&ledger);
             assert!(
                 before
                     .windows(2)
                     .all(|pair| pair[0].term() < pair[1].term() || pair[1].index() % 10 != 0),
-                "each life is a term"
+                "each run is a term"
             );
             if power_fails {
                 memory.crash();
@@ -432,12 +432,12 @@ fn a_tail_follows_and_ends_with_the_node() {
     }
     let mut tail = ledger.tail(98);
     let mut next = |timeout| tail.next_timeout(timeout).unwrap().map(|entry| entry.index());
-    assert_eq!([next(PATIENCE), next(Duration::ZERO), next(10 * MS)], [Some(98), Some(99), None]);
+    assert_eq!([next(TIMEOUT), next(Duration::ZERO), next(10 * MS)], [Some(98), Some(99), None]);
     ledger.append("one more").unwrap();
     assert_eq!(next(Duration::MAX), Some(100));
     ledger.shutdown().unwrap();
     for _ in 0..2 {
-        let end = tail.next_timeout(PATIENCE);
+        let end = tail.next_timeout(TIMEOUT);
         assert!(matches!(end, Err(ReadError::Stopped)), "{end:?}");
     }
     assert!(tail.next().is_none(), "as an iterator it just ends");

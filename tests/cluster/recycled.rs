@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use dledger::{DLedger, Entry, ReadError};
 
+use crate::rng::Rng;
+
 /// About a hundred segments of 64 KiB.
 const ENTRIES: u64 = 4_000;
 /// How many the log keeps: a few segments.
@@ -25,24 +27,12 @@ const OTHERS_HOLD: [u64; 2] = [1, 2];
 /// Appends under way at once. All of them fit a segment.
 const UNDER_WAY: u64 = 16;
 
-/// A generator of numbers that look random.
-struct Rng(u64);
-
-impl Rng {
-    fn draw(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
 /// What is appended at `index`. No two have bytes in common, so those of any other would be
 /// noticed.
 fn payload(index: u64) -> Vec<u8> {
-    let mut rng = Rng((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut rng = Rng::from_seed(index);
     let mut bytes = Vec::new();
-    for _ in 0..rng.draw() % 400 {
+    for _ in 0..rng.below(400) {
         bytes.extend_from_slice(&rng.draw().to_le_bytes());
     }
     bytes
@@ -152,13 +142,13 @@ fn append_and_purge(ledger: &DLedger, dir: &Path) -> (u64, u64) {
 
 /// Gets whatever is there, in any order.
 fn get(ledger: &DLedger, over: &Over) {
-    let (mut held, mut rng) = (Held::in_phases(OTHERS_HOLD), Rng(7));
+    let (mut held, mut rng) = (Held::in_phases(OTHERS_HOLD), Rng::from_seed(7));
     while !over.is_over() {
         let there = ledger.committed();
         if there.is_empty() {
             continue;
         }
-        match ledger.get(there.start + rng.draw() % (there.end - there.start)) {
+        match ledger.get(there.start + rng.below(there.end - there.start)) {
             Ok(entry) => held.take(ledger, entry.expect("it is committed")),
             Err(error) => assert!(matches!(error, ReadError::Purged { .. }), "{error}"),
         }
@@ -187,7 +177,7 @@ fn read(ledger: &DLedger, over: &Over) {
 fn tail(ledger: &DLedger, over: &Over) {
     let mut held = Held::in_phases(OTHERS_HOLD);
     while !over.is_over() {
-        // Begins anew where the log begins, should it have been too slow.
+        // Restarts at the first entry of the log if it was too slow.
         let mut tail = ledger.tail(ledger.committed().start);
         while !over.is_over()
             && let Ok(Some(entry)) = tail.next_timeout(Duration::from_millis(10))

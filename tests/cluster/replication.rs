@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use dledger::{AppendError, BarrierError, DLedger, FlushPolicy, NodeId, Role};
 
-use crate::cluster_of::{
-    Cluster, Disk, FLUSHES, Plan, Rng, TransportKind, cluster_of, until, whole,
-};
+use crate::cluster_of::{Cluster, Disk, FLUSHES, Plan, TransportKind, cluster_of, until, whole};
 use crate::lossy::{LARGE, LossyTransport};
+use crate::rng::Rng;
 
 /// The groups that every fact about replication is proved on.
 fn groups() -> impl Iterator<Item = Cluster> {

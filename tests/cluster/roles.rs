@@ -10,7 +10,7 @@ use dledger::storage::MemoryLog;
 use dledger::{AppendError, DLedger, NodeId, Role, Status};
 use parking_lot::Mutex;
 
-use crate::cluster_of::{PATIENCE, cluster_of, until};
+use crate::cluster_of::{TIMEOUT, cluster_of, until};
 
 type Told = Arc<Mutex<HashMap<NodeId, Vec<Status>>>>;
 
@@ -117,7 +117,7 @@ fn a_leader_is_announced_only_when_it_can_take_appends_and_knows_all_commits() {
 
 /// The first leader of a later term that is announced.
 fn leader_after(term: u64, told: &Receiver<Status>) -> Status {
-    let mut changes = iter::from_fn(|| told.recv_timeout(PATIENCE).ok());
+    let mut changes = iter::from_fn(|| told.recv_timeout(TIMEOUT).ok());
     changes
         .find(|status| status.role == Role::Leader && status.term > term)
         .expect("somebody is elected")
@@ -160,8 +160,7 @@ fn an_observer_may_append_read_and_shut_its_own_node_down() {
         .storage(memory.clone())
         .on_role_change(move |status| {
             if status.role == Role::Leader {
-                let ledger: DLedger =
-                    handle.recv_timeout(PATIENCE).expect("the host hands it over");
+                let ledger: DLedger = handle.recv_timeout(TIMEOUT).expect("the host hands it over");
                 let index = ledger.append("from an observer").expect("a leader takes it");
                 assert!(ledger.get(index).expect("it is there").is_some());
                 outcomes.send(ledger.shutdown()).expect("the test listens");
@@ -170,7 +169,7 @@ fn an_observer_may_append_read_and_shut_its_own_node_down() {
         .open()
         .unwrap();
     handles.send(ledger.clone()).unwrap();
-    outcome.recv_timeout(PATIENCE).expect("it does not wait for itself").unwrap();
+    outcome.recv_timeout(TIMEOUT).expect("it does not wait for itself").unwrap();
     ledger.shutdown().expect("a second time is as good as the first");
     assert!(ledger.append("too late").is_err());
     drop(ledger);
@@ -185,7 +184,7 @@ fn an_observer_may_hold_the_last_handle() {
     let ledger = DLedger::builder(1)
         .storage(memory.clone())
         .on_role_change(move |_| {
-            if let Ok(ledger) = handle.recv_timeout(PATIENCE) {
+            if let Ok(ledger) = handle.recv_timeout(TIMEOUT) {
                 drop(ledger);
                 let _ = dropped.send(());
             }
@@ -193,7 +192,7 @@ fn an_observer_may_hold_the_last_handle() {
         .open()
         .unwrap();
     handles.send(ledger).unwrap();
-    gone.recv_timeout(PATIENCE).expect("the node closes without waiting for this very thread");
+    gone.recv_timeout(TIMEOUT).expect("the node closes without waiting for this very thread");
     drop(handles);
     until("the log to be free", || DLedger::builder(1).storage(memory.clone()).open().ok());
 }
@@ -204,7 +203,7 @@ fn a_slow_observer_holds_up_nobody_but_itself() {
     let ledger = DLedger::builder(1)
         .storage(MemoryLog::new())
         .on_role_change(move |_| {
-            let _ = released.recv_timeout(PATIENCE);
+            let _ = released.recv_timeout(TIMEOUT);
         })
         .open()
         .unwrap();

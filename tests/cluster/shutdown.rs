@@ -11,7 +11,7 @@ use dledger::storage::{MemoryLog, StorageError};
 use dledger::{AppendError, BarrierError, DLedger, OpenError, ReadError, TransferError};
 use parking_lot::Mutex;
 
-use crate::cluster_of::{Disk, PATIENCE, TransportKind, cluster_of, until};
+use crate::cluster_of::{Disk, TIMEOUT, TransportKind, cluster_of, until};
 use crate::gated::{Gate, GatedLog};
 
 /// The threads of this process that belong to node `id`. Tests that run beside this one use other
@@ -212,7 +212,7 @@ fn a_woken_task_may_hold_the_last_handle() {
     assert!(matches!(polled, Poll::Pending));
     drop(waker);
     gate.open();
-    assert_eq!(future.wait_timeout(PATIENCE).expect("it resolves").unwrap().index, 0);
+    assert_eq!(future.wait_timeout(TIMEOUT).expect("it resolves").unwrap().index, 0);
     let again =
         until("the log to be free", || DLedger::builder(9021).storage(memory.clone()).open().ok());
     assert_eq!(again.committed(), 0..1);

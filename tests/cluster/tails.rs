@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dledger::{DLedger, Entry, ReadError};
 
-use crate::cluster_of::{Disk, PATIENCE, cluster_of, until};
+use crate::cluster_of::{Disk, TIMEOUT, cluster_of, until};
 use crate::lines;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -65,7 +65,7 @@ fn a_tail_that_waits_on_a_node_that_is_moved_forward_is_told_and_can_go_on() {
     cluster.isolate(away);
     let mut tail = cluster.node(away).tail(0);
     assert_eq!(index(tail.next_timeout(LONG)), 0);
-    let waiting = thread::spawn(move || (tail.next_timeout(PATIENCE), tail));
+    let waiting = thread::spawn(move || (tail.next_timeout(TIMEOUT), tail));
     fill(&cluster.node(leader), 50);
     let first = until("the others to purge", || {
         let purge = |id| cluster.node(id).purge(40).expect("it purges");

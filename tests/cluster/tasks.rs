@@ -15,7 +15,7 @@ use dledger::{AppendError, AppendWhenReady, BarrierError, Builder, DLedger};
 use dledger::{PurgeError, ReadError, TransferError};
 use parking_lot::Mutex;
 
-use crate::cluster_of::{PATIENCE, cluster_of, until};
+use crate::cluster_of::{TIMEOUT, cluster_of, until};
 use crate::gated::{Gate, GatedLog};
 
 /// What an entry counts in the window beyond its payload.
@@ -26,7 +26,7 @@ const OVERHEAD: u64 = 32;
 pub(crate) fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, outcome) = mpsc::channel();
     std::thread::spawn(move || done.send(work()));
-    outcome.recv_timeout(PATIENCE).expect("it neither panics nor waits for ever")
+    outcome.recv_timeout(TIMEOUT).expect("it neither panics nor waits for ever")
 }
 
 /// Awaits a future as a thread without an executor does.
@@ -72,7 +72,7 @@ fn two_thousand_tasks_share_a_window_without_busy_and_in_their_order() {
     let home = tempfile::tempdir().unwrap();
     let open = |name: &str| {
         let builder = DLedger::builder(1).dir(home.path().join(name)).max_in_flight_bytes(16 << 20);
-        builder.append_timeout(PATIENCE).open().unwrap()
+        builder.append_timeout(TIMEOUT).open().unwrap()
     };
     let ledger = open("tokio");
     in_time(move || {
@@ -89,7 +89,7 @@ fn two_thousand_tasks_share_a_window_without_busy_and_in_their_order() {
                 let (task, outcome) = task.await.unwrap();
                 assert_eq!(outcome.unwrap().index, task);
             }
-            tokio::time::timeout(PATIENCE, ledger.shutdown_async()).await.unwrap().unwrap();
+            tokio::time::timeout(TIMEOUT, ledger.shutdown_async()).await.unwrap().unwrap();
         });
     });
     let ledger = open("smol");
@@ -212,7 +212,7 @@ fn every_call_is_answered_to_a_task() {
     let to = cluster.others(leader)[0];
     block_on(ledger.transfer_leadership_async(to)).unwrap();
     assert_eq!(block_on(ledger.leader_async()).map(u64::from), Some(to));
-    assert_eq!(ledger.wait_for_leader(PATIENCE).map(u64::from), Some(to));
+    assert_eq!(ledger.wait_for_leader(TIMEOUT).map(u64::from), Some(to));
     assert!(block_on(ledger.barrier_async()).unwrap() > 0, "a follower asks its leader");
     for id in [to, leader] {
         let ledger = cluster.node(id);
@@ -225,18 +225,18 @@ fn every_call_is_answered_to_a_task() {
         assert!(matches!(block_on(ledger.committed_past(0)), Err(ReadError::Stopped)));
         assert!(matches!(block_on(ledger.append_when_ready("x")), Err(AppendError::Stopped)));
         assert_eq!(block_on(ledger.leader_async()), None);
-        assert_eq!(ledger.wait_for_leader(PATIENCE), None);
+        assert_eq!(ledger.wait_for_leader(TIMEOUT), None);
     }
 }
 
 #[test]
 fn a_leader_that_a_task_shuts_down_hands_over_first() {
-    let cluster = cluster_of(3).with(|builder| builder.election_timeout(PATIENCE)).prepare();
+    let cluster = cluster_of(3).with(|builder| builder.election_timeout(TIMEOUT)).prepare();
     // One of them is impatient enough to begin.
     cluster.start_as(1, |builder| builder.election_timeout(Duration::from_millis(100)));
     cluster.start(2);
     cluster.start(3);
-    assert_eq!(cluster.node(2).wait_for_leader(PATIENCE).map(u64::from), Some(1));
+    assert_eq!(cluster.node(2).wait_for_leader(TIMEOUT).map(u64::from), Some(1));
     cluster.append(b"so that all follow");
     cluster.agree();
     block_on(cluster.node(1).shutdown_async()).unwrap();
@@ -326,7 +326,7 @@ fn a_task_that_runs_within_its_waker_may_await_anything() {
     };
     Waker::from(Arc::new(Inline(Mutex::new(Some(Box::pin(task)))))).wake();
     gate.open();
-    outcome.recv_timeout(PATIENCE).expect("the task comes to its end");
+    outcome.recv_timeout(TIMEOUT).expect("the task comes to its end");
     assert!(under_way.wait().is_ok());
 }
 
@@ -405,7 +405,7 @@ fn an_observer_may_await_the_shutdown_on_its_own_thread() {
     };
     let ledger = alone(1, &MemoryLog::new()).on_role_change(observe).open().unwrap();
     handle.set(ledger).expect("it is set once");
-    assert_eq!(outcome.recv_timeout(PATIENCE), Ok(true));
+    assert_eq!(outcome.recv_timeout(TIMEOUT), Ok(true));
 }
 
 #[cfg(target_os = "linux")]

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use dledger::storage::MemoryLog;
 use dledger::{DLedger, Progress, Role, Status, StatusWatch};
 
-use crate::cluster_of::{PATIENCE, cluster_of, until};
+use crate::cluster_of::{TIMEOUT, cluster_of, until};
 use crate::tasks::in_time;
 
 /// Waits for a status that is as wished.
 #[track_caller]
 fn until_told(watch: &mut StatusWatch, wish: impl Fn(&Status) -> bool) -> Status {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         match watch.next_timeout(deadline.saturating_duration_since(Instant::now())) {
             Some(status) if wish(&status) => return status,
@@ -63,7 +63,7 @@ fn a_watch_begins_with_the_present_tells_every_change_and_ends() {
     });
     cluster.stop(leader);
     assert!(until_told(&mut watch, |status| status.stopped).leader.is_none());
-    assert_eq!((watch.next(), watch.next_timeout(PATIENCE)), (None, None));
+    assert_eq!((watch.next(), watch.next_timeout(TIMEOUT)), (None, None));
     let lasts = in_time(|| [follower.join().unwrap(), task.join().unwrap()]);
     for last in lasts.into_iter().chain([ledger.watch().next()]) {
         let last = last.expect("the last status is never missed");
@@ -112,7 +112,7 @@ fn a_node_that_finds_no_leader_does_not_wait_for_one_for_ever() {
     assert_eq!(ledger.wait_for_leader(Duration::from_millis(50)), None);
     let waits = thread::spawn({
         let ledger = ledger.clone();
-        move || ledger.wait_for_leader(PATIENCE)
+        move || ledger.wait_for_leader(TIMEOUT)
     });
     let task = thread::spawn(move || pollster::block_on(ledger.leader_async()));
     cluster.start(2);

@@ -49,7 +49,7 @@ fn alone(home: &tempfile::TempDir) -> DLedger {
     DLedger::builder(1).dir(home.path().join("log")).open().expect("it opens")
 }
 
-/// A transport whose thread panics when it is told to: the node has a fault from then on.
+/// A transport whose thread panics on a signal: the node has a fault from then on.
 pub(crate) struct Doomed(Option<mpsc::Receiver<()>>);
 
 impl Doomed {
@@ -59,9 +59,9 @@ impl Doomed {
 }
 
 impl Transport for Doomed {
-    fn start(&mut self, seat: TransportContext) -> io::Result<()> {
+    fn start(&mut self, context: TransportContext) -> io::Result<()> {
         let told = self.0.take().expect("a transport is started once");
-        seat.spawner.spawn("doomed", move || {
+        context.spawner.spawn("doomed", move || {
             if told.recv().is_ok() {
                 panic!("a bug that was made on purpose");
             }
@@ -73,7 +73,7 @@ impl Transport for Doomed {
     fn stop(&mut self) {}
 }
 
-/// A logger that ships what it is told to a ledger, on whatever thread it is called.
+/// A logger that appends its records to a ledger, on whatever thread it is called.
 struct Shipper {
     ledger: OnceLock<DLedger>,
     outcomes: Mutex<Vec<Result<u64, AppendError>>>,

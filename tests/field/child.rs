@@ -1,4 +1,4 @@
-//! Runs a fact in a child process: this test binary once more, told to run that one test.
+//! Runs a fact in a child process: this test binary once more, with the name of that one test.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

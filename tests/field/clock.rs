@@ -1,4 +1,4 @@
-//! A clock that was far ahead is told of.
+//! A clock that was far ahead is reported.
 
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -69,7 +69,7 @@ fn await_fault(ledger: &DLedger) -> String {
         if let Some(fault) = ledger.status().fault {
             return fault;
         }
-        assert!(began.elapsed() < Duration::from_secs(60), "no fault is told of");
+        assert!(began.elapsed() < Duration::from_secs(60), "no fault is reported");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -195,7 +195,7 @@ facts! {
             assert!(is_in_use(&dir), "without {gone:?}");
             assert_eq!(ledger.status().fault, None, "{gone:?}");
             drop(ledger);
-            // What is missing is told, and nothing begins anew beside what is left.
+            // What is missing is reported, and no new log begins beside what is left.
             match gone {
                 "LOCK" | ".spare" => check(&dir, 100, 1),
                 "" => drop(open(&dir)),

@@ -21,7 +21,7 @@ fn limit_files(bytes: u64) {
 /// Has the kernel answer a system call with an error, as sandboxes do, from now on and for good.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn refuse(call: libc::c_long, error: i32) {
-    const NUMBER_AT: u32 = 0; // in what the kernel tells of a call
+    const NUMBER_AT: u32 = 0; // in the data of a system call
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let is_not = |k: u32| libc::sock_filter { jt: 0, jf: 1, ..statement(0x15, k) };
     let mut filter = [
@@ -117,7 +117,7 @@ facts! {
         }
     }
 
-    // What a supervisor does that has no patience: most of all while the directory is made.
+    // What a supervisor does that does not wait: most of all while the directory is made.
     fn a_node_that_is_killed_while_it_starts_starts_again() {
         let home = home();
         for round in 0..24u64 {

@@ -20,7 +20,7 @@ use crate::group::{TIMEOUT, addresses, eventually, home, leader};
 /// A child that takes longer waits for somebody who is not there.
 const CHILD_SECONDS: u32 = 20;
 
-/// Runs `work` in a forked child, which then ends at once. `work` tells what is wrong.
+/// Runs `work` in a forked child, which then ends at once. `work` returns what is wrong.
 fn in_child(work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     // SAFETY: the child touches nothing that other threads lock, but what is examined here, and the
     // allocator, which survives a fork.
@@ -57,7 +57,7 @@ fn end_of(child: libc::pid_t) -> (i32, i32) {
     (libc::WEXITSTATUS(status), libc::WTERMSIG(status))
 }
 
-/// Tells what came instead of what was expected.
+/// Reports a value other than the expected one.
 macro_rules! expect {
     ($outcome:expr, $expected:pat) => {
         match $outcome {

@@ -154,7 +154,7 @@ facts! {
         corruption(&group.dir(3), 2);
         let nodes =
             [1, 2, 3].map(|id| group.open(id, |builder| lowest(builder).verify_on_open(id == 3)));
-        eventually("the damage to be mended", || {
+        eventually("the damage to be repaired", || {
             let status = nodes[2].status();
             assert_eq!(status.fault, None);
             status.repair.is_none()

@@ -1,7 +1,7 @@
-//! What operators meet outside the laboratory: names of directories that change their meaning,
-//! limits of a process, other people's processes, networks that fall silent. Each fact runs in a
-//! child process of its own, for many of them change the whole process: its working directory, its
-//! limits, its clock, its children.
+//! Operational conditions that tests in memory leave out: names of directories that change their
+//! meaning, limits of a process, unrelated processes, networks that stop responding. Each fact runs
+//! in a child process of its own, for many of them change the whole process: its working directory,
+//! its limits, its clock, its children.
 //!
 //! ```text
 //! cargo test --test field                 needs neither root nor minutes

@@ -10,7 +10,7 @@ use dledger::DLedger;
 
 use crate::group::{addresses, eventually, home, leader};
 
-/// Passes connections on to `target` until it is told to stall: then it takes nothing more, and
+/// Passes connections on to `target` until it is made to stall: then it takes nothing more, and
 /// keeps what it has open.
 struct Proxy {
     address: SocketAddr,
@@ -103,7 +103,7 @@ facts! {
         assert!(warnings < 60, "{warnings} warnings for 600 connections");
     }
 
-    // Connections of the life before linger for a minute in `TIME_WAIT`.
+    // Connections of the run before linger for a minute in `TIME_WAIT`.
     fn a_node_that_starts_again_at_once_has_its_port_again() {
         let home = home();
         let addresses = addresses(3);

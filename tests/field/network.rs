@@ -1,4 +1,4 @@
-//! Networks that fall silent, and what one process is told of the others: connections that lead
+//! Networks that stop responding, and rejections that a process reports: connections that lead
 //! nowhere, directories that were wiped or copied, lists of members that differ, names that nobody
 //! resolves.
 
@@ -370,7 +370,7 @@ start() { for n in 1 2 3; do
 done; }
 "#;
 
-/// A node of a group in namespaces: does nothing unless it is told whom to be.
+/// A node of a group in namespaces: does nothing unless the variable says which.
 #[test]
 #[ignore = "a part of others"]
 fn node() {

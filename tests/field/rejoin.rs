@@ -259,7 +259,7 @@ facts! {
                 .iter()
                 .all(|refusal| refusal.reason.contains("stop one of the two"))
         );
-        // Whoever of the others comes back finds the original.
+        // Every other node that comes back finds the original.
         nodes.remove(0).shutdown().unwrap();
         copied.shutdown().unwrap();
         nodes.insert(0, group.open(1));

@@ -295,11 +295,11 @@ facts! {
     fn a_crash_loop_leaves_no_more_each_time() {
         let home = home();
         let dir = home.path().join("log");
-        for life in 0..50u64 {
+        for run in 0..50u64 {
             let before = if dir.exists() { names(&dir) } else { Vec::new() };
-            let mut child = one_life(&dir);
+            let mut child = one_run(&dir);
             let began = std::time::Instant::now();
-            if life % 2 == 0 {
+            if run % 2 == 0 {
                 let is_new = |name: &String| name.ends_with(".spare") && !before.contains(name);
                 while !(dir.exists() && names(&dir).iter().any(is_new)) {
                     assert!(began.elapsed() < TIMEOUT, "no spare is made: {:?}", names(&dir));
@@ -308,7 +308,7 @@ facts! {
                     }
                 }
             } else {
-                std::thread::sleep(Duration::from_millis(life * 3));
+                std::thread::sleep(Duration::from_millis(run * 3));
             }
             drop(child);
         }
@@ -323,9 +323,9 @@ facts! {
         });
     }
 
-    #[ignore = "one life of a fact above, which starts it"]
-    fn a_life_of_a_crash_loop() {
-        let Some(dir) = std::env::var_os(LIFE) else { return };
+    #[ignore = "one run of a fact above, which starts it"]
+    fn a_run_of_a_crash_loop() {
+        let Some(dir) = std::env::var_os(RUN) else { return };
         let ledger = alone(&PathBuf::from(dir)).open().unwrap();
         loop {
             ledger.append([1; 100]).unwrap();
@@ -334,13 +334,13 @@ facts! {
     }
 }
 
-const LIFE: &str = "DLEDGER_FIELD_LIFE";
+const RUN: &str = "DLEDGER_FIELD_RUN";
 
 /// A process that opens the log in `dir` and appends to it until it is killed.
-fn one_life(dir: &Path) -> KillOnDrop {
+fn one_run(dir: &Path) -> KillOnDrop {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "resources::a_life_of_a_crash_loop", "--ignored", "--nocapture"])
-        .env(LIFE, dir)
+        .args(["--exact", "resources::a_run_of_a_crash_loop", "--ignored", "--nocapture"])
+        .env(RUN, dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -47,7 +47,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Appends until one is refused, and tells why.
+/// Appends until one is refused, and returns why.
 fn refusal(ledger: &DLedger) -> String {
     let mut refusals = (0..1000).filter_map(|_| ledger.append(ENTRY).err());
     match refusals.next().expect("it may not be written to") {
@@ -123,7 +123,7 @@ facts! {
             Ok(_) | Err(PurgeError::Storage(StorageError::Denied { .. })) => {}
             other => panic!("{other:?}"),
         }
-        // Who opens it meanwhile is told as it is.
+        // An opening meanwhile fails with the reason.
         let elsewhere = home.path().join("elsewhere");
         std::fs::create_dir(&elsewhere).unwrap();
         set_mode(&elsewhere, 0o500);

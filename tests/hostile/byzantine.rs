@@ -10,7 +10,8 @@ use dledger::{DLedger, Status};
 
 use crate::group::{Client, Group, LIAR, until};
 use crate::memory::Growth;
-use crate::wire::{ANYWHERE, HELLO, Hello, Line, MESSAGE, Message, Rng, frame, header};
+use crate::rng::Rng;
+use crate::wire::{ANYWHERE, HELLO, Hello, Line, MESSAGE, Message, frame, header};
 
 /// Frames that are written at once.
 const VOLLEY: usize = 64;
@@ -29,7 +30,7 @@ fn lie(from: u64, to: u64, status: &Status, terms: Terms, rng: &mut Rng) -> Vec<
     let about = status.end_index + now + 1;
     let number = |rng: &mut Rng| match rng.below(8) {
         0 => rng.pick(&[0, 1, 2, u64::MAX, u64::MAX - 1, 1 << 62, (1 << 62) - 1, 1 << 48]),
-        1 => rng.next(),
+        1 => rng.draw(),
         _ => (about + rng.below(8)).saturating_sub(rng.below(12)),
     };
     let term = match rng.below(6) {
@@ -45,11 +46,11 @@ fn lie(from: u64, to: u64, status: &Status, terms: Terms, rng: &mut Rng) -> Vec<
     let mut message = Message { kind, flags: rng.pick(&[0, 0, 1]), ..Message::default() };
     message.numbers = [from, to, term, 0, 0, 0, 0, 0, 0, 0];
     (3..10).for_each(|at| message.numbers[at] = number(rng));
-    if rng.one_in(2) {
+    if rng.once_in(2) {
         // Fields that this kind of message leaves at zero.
         message.numbers[6..].fill(0);
     }
-    message.numbers[3] = if rng.one_in(2) { now } else { message.numbers[3] };
+    message.numbers[3] = if rng.once_in(2) { now } else { message.numbers[3] };
     if [1, 11, 12].contains(&kind) {
         let entries = rng.below(3);
         let data = |rng: &mut Rng| rng.pick(&[0, 0, 1, 24, 24, 200]);
@@ -66,11 +67,11 @@ fn lie(from: u64, to: u64, status: &Status, terms: Terms, rng: &mut Rng) -> Vec<
         message.flags |= 2;
         message.snapshot = snapshot(number(rng), now, rng);
     }
-    if rng.one_in(3) {
+    if rng.once_in(3) {
         let len = rng.below(65) as usize;
         message.context = rng.bytes(len);
     }
-    if rng.one_in(40) { wish(from, to, about, rng) } else { message.encode() }
+    if rng.once_in(40) { wish(from, to, about, rng) } else { message.encode() }
 }
 
 fn snapshot(index: u64, term: u64, rng: &mut Rng) -> Vec<u8> {
@@ -132,7 +133,7 @@ fn bombard(group: &Group, id: u64, frames: u64, rng: &mut Rng) -> u64 {
         let volley: Vec<u8> = (0..VOLLEY)
             .flat_map(|_| frame(MESSAGE, &lie(LIAR, id, &status, Terms::Implausible, rng)))
             .collect();
-        let offends = rng.one_in(20);
+        let offends = rng.once_in(20);
         let last = if offends { outrage(LIAR, id, &status, rng) } else { Vec::new() };
         if line.send(&volley).and_then(|()| line.send(&last)).is_err() || offends {
             // The node has read all before it, and reads no more.
@@ -197,11 +198,15 @@ fn ten_million_lies_disturb_nobody() {
 fn lies_about_everything(frames: u64) {
     let (home, mut rng) =
         (tempfile::tempdir().expect("there is room for temporary files"), Rng::new());
-    let seats: Vec<TcpListener> =
+    let listeners: Vec<TcpListener> =
         (0..3).map(|_| TcpListener::bind(ANYWHERE).expect("a free port")).collect();
-    let addresses: Vec<String> =
-        seats.iter().map(|seat| seat.local_addr().expect("it is bound").to_string()).collect();
-    let Ok([_, _, third]) = <[TcpListener; 3]>::try_from(seats) else { panic!("there are three") };
+    let addresses: Vec<String> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("it is bound").to_string())
+        .collect();
+    let Ok([_, _, third]) = <[TcpListener; 3]>::try_from(listeners) else {
+        panic!("there are three")
+    };
     let mut known = fill(home.path(), &addresses);
     let (mut sent, mut runs, mut stopped) = (0, 0, 0);
     while sent < frames {
@@ -289,9 +294,9 @@ fn lie_in_one_life(ledger: &DLedger, address: &str, hello: &Hello, rng: &mut Rng
 }
 
 /// The hello of node 1 when it connects.
-fn overheard(seat: &TcpListener) -> Hello {
+fn overheard(listener: &TcpListener) -> Hello {
     until("node 1 to connect", || {
-        let (stream, _) = seat.accept().ok()?;
+        let (stream, _) = listener.accept().ok()?;
         Line(stream)
             .hear()
             .filter(|(kind, _)| *kind == HELLO)

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dledger::transport::{TcpTransport, Transport};
 use dledger::{DLedger, Role};
 
-use crate::wire::{ANYWHERE, HELLO, Hello, Line, PATIENCE, frame};
+use crate::wire::{ANYWHERE, HELLO, Hello, Line, TIMEOUT, frame};
 
 pub(crate) const LIAR: u64 = 4;
 
@@ -35,15 +35,17 @@ impl Group {
     /// A group of `size` members.
     pub(crate) fn over(size: usize, transport: impl Fn(u64) -> Box<dyn Transport>) -> Group {
         let home = tempfile::tempdir().expect("there is room for temporary files");
-        let mut seats: Vec<TcpListener> =
+        let mut listeners: Vec<TcpListener> =
             (0..size).map(|_| TcpListener::bind(ANYWHERE).expect("a free port")).collect();
-        let addresses: Vec<String> =
-            seats.iter().map(|seat| seat.local_addr().expect("it is bound").to_string()).collect();
+        let addresses: Vec<String> = listeners
+            .iter()
+            .map(|listener| listener.local_addr().expect("it is bound").to_string())
+            .collect();
         let overheard = Arc::new(Mutex::new(HashMap::new()));
         if size as u64 >= LIAR {
-            overhear(seats.swap_remove(LIAR as usize - 1), overheard.clone());
+            overhear(listeners.swap_remove(LIAR as usize - 1), overheard.clone());
         }
-        drop(seats);
+        drop(listeners);
         let group = Group {
             nodes: Mutex::default(),
             addresses,
@@ -190,9 +192,9 @@ fn own_hello(theirs: &Hello) -> Hello {
 
 /// Listens at the address of the hostile member: records the hellos of the nodes, answers them, and
 /// discards all messages.
-fn overhear(seat: TcpListener, overheard: Arc<Mutex<HashMap<u64, Hello>>>) {
+fn overhear(listener: TcpListener, overheard: Arc<Mutex<HashMap<u64, Hello>>>) {
     thread::spawn(move || {
-        for stream in seat.incoming().map_while(Result::ok) {
+        for stream in listener.incoming().map_while(Result::ok) {
             let overheard = overheard.clone();
             thread::spawn(move || {
                 let mut line = Line(stream);
@@ -237,8 +239,8 @@ impl Drop for Client {
 struct Boxed(Box<dyn Transport>);
 
 impl Transport for Boxed {
-    fn start(&mut self, seat: dledger::transport::TransportContext) -> std::io::Result<()> {
-        self.0.start(seat)
+    fn start(&mut self, context: dledger::transport::TransportContext) -> std::io::Result<()> {
+        self.0.start(context)
     }
 
     fn send(&mut self, messages: &mut Vec<dledger::transport::Message>) {
@@ -253,12 +255,12 @@ impl Transport for Boxed {
 /// Waits until `probe` returns a value.
 #[track_caller]
 pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain for {what}");
         thread::sleep(Duration::from_millis(1));
     }
 }

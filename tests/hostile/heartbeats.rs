@@ -38,9 +38,9 @@ pub(crate) struct Watched {
 }
 
 impl Transport for Watched {
-    fn start(&mut self, mut seat: TransportContext) -> io::Result<()> {
-        let (inbox, watch) = (seat.inbox.clone(), self.watch.clone());
-        seat.inbox = Inbox::new(move |arrival| match arrival {
+    fn start(&mut self, mut context: TransportContext) -> io::Result<()> {
+        let (inbox, watch) = (context.inbox.clone(), self.watch.clone());
+        context.inbox = Inbox::new(move |arrival| match arrival {
             TransportEvent::Message(message) => {
                 watch.saw(&message);
                 inbox.deliver(message)
@@ -55,7 +55,7 @@ impl Transport for Watched {
             }
             _ => true,
         });
-        self.tcp.start(seat)
+        self.tcp.start(context)
     }
 
     fn send(&mut self, messages: &mut Vec<Message>) {

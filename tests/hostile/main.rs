@@ -11,4 +11,7 @@ mod heartbeats;
 mod memory;
 mod pieces;
 mod rejections;
+#[path = "../shared/rng.rs"]
+#[expect(dead_code, reason = "drawn by other tests only")]
+mod rng;
 mod wire;

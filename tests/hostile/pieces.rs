@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::group::{Client, Group, LIAR, until};
 use crate::memory::{Growth, anonymous};
-use crate::wire::{MESSAGE, Message, PIECE, PING, PONG, Rng, frame};
+use crate::rng::Rng;
+use crate::wire::{MESSAGE, Message, PIECE, PING, PONG, frame};
 
 /// More than the largest message.
 const LARGEST: u32 = 96 << 20;

@@ -8,17 +8,18 @@ use std::thread;
 
 use crate::group::{Client, Group, LIAR, until};
 use crate::memory::Growth;
-use crate::wire::{HELLO, Hello, Line, MESSAGE, Message, REFUSAL, Rng, frame, header};
+use crate::rng::Rng;
+use crate::wire::{HELLO, Hello, Line, MESSAGE, Message, REFUSAL, frame, header};
 
 /// Reasons to refuse, as the description of the protocol numbers them.
 const PROTOCOL: u8 = 1;
 const CLUSTER: u8 = 2;
 const GROUP: u8 = 3;
-const MISDIRECTED: u8 = 4;
+const WRONG_NODE: u8 = 4;
 const NOT_A_MEMBER: u8 = 5;
-const OTHER_DIRECTORY: u8 = 6;
-const TWIN: u8 = 7;
-const OUTLIVED: u8 = 8;
+const DIRECTORY_CHANGED: u8 = 6;
+const DUPLICATE: u8 = 7;
+const STALE_INCARNATION: u8 = 8;
 const MEMBERS: u8 = 9;
 
 /// The first bytes of a connection, and the reason for their rejection. `None`: no hello at all, so
@@ -45,9 +46,7 @@ fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
             },
             GROUP,
         ),
-        3 => {
-            said(&Hello { to: rng.pick(&[0, 2 + honest.to, LIAR, u64::MAX]), ..same }, MISDIRECTED)
-        }
+        3 => said(&Hello { to: rng.pick(&[0, 2 + honest.to, LIAR, u64::MAX]), ..same }, WRONG_NODE),
         4 => {
             said(&Hello { from: rng.pick(&[0, honest.to, 6, 77, u64::MAX]), ..same }, NOT_A_MEMBER)
         }
@@ -56,17 +55,20 @@ fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
             let incarnation = rng.pick(&[0, 1, honest.incarnation, u64::MAX]);
             said(
                 &Hello { directory: honest.directory ^ (1 << rng.below(128)), incarnation, ..same },
-                OTHER_DIRECTORY,
+                DIRECTORY_CHANGED,
             )
         }
         // A clone beside the original, of the same incarnation.
-        6 => said(&Hello { nonce: honest.nonce.wrapping_add(1 + rng.below(1000)), ..same }, TWIN),
+        6 => said(
+            &Hello { nonce: honest.nonce.wrapping_add(1 + rng.below(1000)), ..same },
+            DUPLICATE,
+        ),
         // An earlier incarnation.
-        7 => said(&Hello { incarnation: rng.below(honest.incarnation), ..same }, OUTLIVED),
+        7 => said(&Hello { incarnation: rng.below(honest.incarnation), ..same }, STALE_INCARNATION),
         // Another list of members, whatever the cluster number.
         8 => {
             let members = (1..=6).filter(|id| *id != 1 + rng.below(5)).collect();
-            said(&Hello { members, cluster: rng.next(), ..same }, MEMBERS)
+            said(&Hello { members, cluster: rng.draw(), ..same }, MEMBERS)
         }
         // Text that could forge a log line, or no text.
         9 => said(
@@ -93,7 +95,7 @@ fn babble(honest: &Hello, rng: &mut Rng) -> Approach {
         }
         2 => hello[..flipped].to_vec(),
         3 => {
-            header(HELLO, rng.pick(&[1001, 1 << 16, 1 << 30, u32::MAX]), rng.next() as u32).to_vec()
+            header(HELLO, rng.pick(&[1001, 1 << 16, 1 << 30, u32::MAX]), rng.draw() as u32).to_vec()
         }
         4 => frame(
             MESSAGE,
@@ -104,7 +106,7 @@ fn babble(honest: &Hello, rng: &mut Rng) -> Approach {
             }
             .encode(),
         ),
-        5 => frame(REFUSAL, &[rng.next() as u8]),
+        5 => frame(REFUSAL, &[rng.draw() as u8]),
         _ => frame(HELLO, &rng.bytes(len.min(512))),
     };
     Approach { bytes, refusal: None }
@@ -127,7 +129,7 @@ fn approach(group: &Group, id: u64, Approach { bytes, refusal }: &Approach) {
         }
         (None, Some(wanted)) => panic!("the node hung up without a reason; {wanted} was wanted"),
         (Some((REFUSAL, _)) | None, None) => {}
-        (Some(answer), _) => panic!("a stranger was answered {answer:?}"),
+        (Some(answer), _) => panic!("an unknown peer was answered {answer:?}"),
     }
 }
 
@@ -152,7 +154,7 @@ fn besiege(approaches: u64) {
                 scope.spawn(move || {
                     for _ in 0..approaches / 4 {
                         let honest = &honest[rng.below(2) as usize];
-                        let next = if rng.one_in(3) {
+                        let next = if rng.once_in(3) {
                             babble(honest, &mut rng)
                         } else {
                             pretend(honest, &mut rng)

@@ -19,7 +19,7 @@ const HEADER_BYTES: usize = 20;
 pub(crate) const ANYWHERE: &str = "127.0.0.100:0";
 
 /// Timeout for a node to answer or close the connection. Longer than all timeouts of a node.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A frame with correct checksums.
 pub(crate) fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
@@ -106,7 +106,7 @@ impl Line {
         socket.set_linger(Some(Duration::ZERO))?;
         socket.connect(&address.parse::<SocketAddr>().expect("an address").into())?;
         let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Line(stream))
     }
@@ -183,50 +183,5 @@ impl Message {
         }
         self.entries.iter().for_each(|(.., data)| bytes.extend(data));
         bytes
-    }
-}
-
-/// Pseudo-random numbers.
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    /// `DLEDGER_SEED`, or a random seed; printed, so that the run can be repeated.
-    pub(crate) fn new() -> Rng {
-        let given = std::env::var("DLEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| {
-            u64::from(std::process::id()) << 32
-                | u64::from(crc32fast::hash(format!("{:?}", std::time::Instant::now()).as_bytes()))
-        });
-        let test = std::thread::current().name().unwrap_or("<name>").to_owned();
-        println!("the dice of this run: DLEDGER_SEED={seed} cargo test --test hostile {test}");
-        Rng(seed)
-    }
-
-    pub(crate) fn fork(&mut self) -> Rng {
-        Rng(self.next())
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub(crate) fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-
-    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
     }
 }

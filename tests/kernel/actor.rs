@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const ROLE: &str = "DLEDGER_ROLE";
 
 /// What a process plays: who it is, and what it needs to know, in words without blanks.
@@ -103,7 +103,7 @@ impl Actor {
 
     /// Waits until it says `line`.
     pub(crate) fn wait_for(&mut self, line: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.said.last().is_none_or(|said| said != line) {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(said) => self.said.push(said),
@@ -129,7 +129,7 @@ impl Actor {
     /// Waits until it has ended by itself, or under the program that it was started with, and
     /// returns all that it said.
     pub(crate) fn hear_out(&mut self) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(said) => self.said.push(said),

@@ -24,7 +24,7 @@ const STEP_BYTES: u64 = 4 << 10;
 const ROOM_BYTES_MAX: u64 = 320 << 10;
 
 /// How long a node may take to notice that there is room.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[test]
 #[ignore = "needs root; see main.rs"]
@@ -304,7 +304,7 @@ impl Appended {
     }
 
     fn append_until_acknowledged(&mut self, ledger: &DLedger) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while let Err(error) = self.append(ledger) {
             assert!(Instant::now() < deadline, "it does not go on although there is room: {error}");
             thread::sleep(Duration::from_millis(1));
@@ -402,8 +402,8 @@ fn append_somewhere(nodes: &[DLedger], acknowledged: &mut Vec<(u64, Vec<u8>)>) {
 
 #[track_caller]
 fn until(what: &str, mut probe: impl FnMut() -> Option<()>) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while probe().is_none() {
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain for {what}");
     }
 }

@@ -22,7 +22,7 @@ const TIMES: u64 = 20;
 const APPENDS: u64 = 60;
 
 /// How long a node may take to go on after an error that is not final.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a fault must lead to, if it is met at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub(crate) fn play(words: &[&str]) {
         Err(error) => return say(&format!("not opened: {error}")),
     };
     say("opened");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut number = 0;
     while number < APPENDS && Instant::now() < deadline {
         match ledger.append(payload(number)) {
@@ -168,11 +168,11 @@ fn judge(said: &[String], trace: &str, outcome: Outcome) -> Result<&'static str,
             Ok("not opened")
         };
     }
-    // What fails in a chore is final only if the log counted on it; then the thread that syncs
-    // finds out.
+    // What fails in a background task is final only if the log counted on it; then the thread that
+    // syncs finds out.
     let met = lines
         .iter()
-        .position(|line| line.contains("INJECTED") && !line.contains("-chores>"))
+        .position(|line| line.contains("INJECTED") && !line.contains("-tasks>"))
         .unwrap_or(lines.len());
     let after = lines[met..].iter().filter(|line| line.contains("\"committed ")).count();
     if has("fault") {

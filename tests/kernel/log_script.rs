@@ -38,18 +38,18 @@ impl Change {
 
 /// Where a log stands when a script begins.
 #[derive(Clone, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct LogState {
     pub(crate) base: Base,
-    /// The mark of the base, and the one after every batch.
+    /// The log point of the base, and the one after every batch.
     pub(crate) points: Vec<LogPoint>,
     pub(crate) hard_state: HardState,
 }
 
-impl Standing {
+impl LogState {
     /// A log that was never opened.
-    pub(crate) fn fresh() -> Standing {
+    pub(crate) fn fresh() -> LogState {
         let base = Base::new(LogPoint::INITIAL, owner().membership);
-        Standing { points: vec![base.point], base, hard_state: HardState::new(1, None, 1) }
+        LogState { points: vec![base.point], base, hard_state: HardState::new(1, None, 1) }
     }
 
     /// A log that was opened and holds what `recovered` says, of which `commit` is known to be
@@ -58,17 +58,17 @@ impl Standing {
         recovered: &Recovered,
         reader: &dyn LogReader,
         commit: u64,
-    ) -> Result<Standing, StorageError> {
+    ) -> Result<LogState, StorageError> {
         let base = reader.base();
         let last = recovered.last.raft_index;
         let point = |raft_index| {
             Ok::<LogPoint, StorageError>(
-                reader.point(raft_index)?.expect("the log reaches as far as its last mark"),
+                reader.point(raft_index)?.expect("the log reaches as far as its last log point"),
             )
         };
         let points = (base.point.raft_index..=last).map(point).collect::<Result<_, _>>()?;
         let HardState { term, vote, .. } = recovered.hard_state;
-        Ok(Standing { base, points, hard_state: HardState::new(term, vote, commit) })
+        Ok(LogState { base, points, hard_state: HardState::new(term, vote, commit) })
     }
 
     pub(crate) fn last(&self) -> LogPoint {
@@ -80,14 +80,14 @@ impl Standing {
 #[derive(Debug)]
 pub(crate) struct Script {
     rng: Rng,
-    at: Standing,
+    at: LogState,
     /// What must follow at once.
     next: Option<Change>,
 }
 
 impl Script {
-    pub(crate) fn new(seed: u64, standing: Standing) -> Script {
-        Script { rng: Rng::from_seed(seed), at: standing, next: None }
+    pub(crate) fn new(seed: u64, state: LogState) -> Script {
+        Script { rng: Rng::from_seed(seed), at: state, next: None }
     }
 
     pub(crate) fn next(&mut self) -> Change {

@@ -1,5 +1,5 @@
-//! The segmented log by itself, under power cuts: every kind of change, syncs and chores on threads
-//! of their own.
+//! The segmented log by itself, under power cuts: every kind of change, syncs and background tasks
+//! on threads of their own.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use dledger::storage::{
 };
 
 use crate::actor::{acknowledge, newest, say, stand_still};
-use crate::log_script::{Change, Script, Standing, batch_after, owner};
+use crate::log_script::{Change, LogState, Script, batch_after, owner};
 use crate::power_cut::{Acknowledged, Subject};
 use crate::rng::Rng;
 use crate::volume::clear;
@@ -34,13 +34,13 @@ pub(crate) fn play(words: &[&str]) {
     let mut log = log_in(Path::new(words[0]));
     let opened = log
         .open(&owner())
-        .and_then(|recovered| Standing::of(&recovered, &*log.reader(), number(2)));
-    let standing = match opened {
-        Ok(standing) => standing,
+        .and_then(|recovered| LogState::of(&recovered, &*log.reader(), number(2)));
+    let state = match opened {
+        Ok(state) => state,
         Err(error) => return fail(&error.to_string()),
     };
     say("opened");
-    let mut script = Script::new(number(1), standing);
+    let mut script = Script::new(number(1), state);
     let mut rng = Rng::from_seed(!number(1));
     let (syncs, waiting) = sync_channel(SYNCS_WAITING);
     let (background_tasks, to_do) = channel::<BackgroundTask>();
@@ -77,8 +77,8 @@ fn fail(error: &str) {
 /// What is known of the log between two cuts.
 pub(crate) struct LogSubject {
     seed: u64,
-    standing: Standing,
-    /// Every batch that may be in the log, under the mark after it.
+    state: LogState,
+    /// Every batch that may be in the log, under the log point after it.
     known: HashMap<u64, Vec<(LogPoint, Batch)>>,
     peers: Vec<(NodeId, u128)>,
     incarnation: u64,
@@ -88,7 +88,7 @@ impl Default for LogSubject {
     fn default() -> LogSubject {
         LogSubject {
             seed: 0,
-            standing: Standing::fresh(),
+            state: LogState::fresh(),
             known: HashMap::new(),
             peers: Vec::new(),
             incarnation: 0,
@@ -113,7 +113,7 @@ impl Subject for LogSubject {
             *self = LogSubject::default();
         }
         self.seed = rng.draw();
-        format!("log {} {} {}", dir.display(), self.seed, self.standing.hard_state.commit)
+        format!("log {} {} {}", dir.display(), self.seed, self.state.hard_state.commit)
     }
 
     fn check(&mut self, dir: &Path, said: &[String]) -> Acknowledged {
@@ -131,18 +131,18 @@ impl Subject for LogSubject {
 impl LogSubject {
     /// Follows the script through `begun` changes, of which the first `synced` are safe.
     fn outcomes(&mut self, begun: u64, synced: u64) -> Outcomes {
-        let state = self.standing.hard_state;
+        let state = self.state.hard_state;
         let mut outcomes = Outcomes {
-            lasts: vec![self.standing.last()],
-            bases: self.standing.points.clone(),
+            lasts: vec![self.state.last()],
+            bases: self.state.points.clone(),
             votes: vec![(state.term, state.vote)],
             peers: vec![self.peers.clone()],
             changes: synced,
             entries: 0,
         };
-        let floor = self.standing.points[0].raft_index;
+        let floor = self.state.points[0].raft_index;
         let mut purged = floor;
-        let mut script = Script::new(self.seed, self.standing.clone());
+        let mut script = Script::new(self.seed, self.state.clone());
         let mut entries = 0;
         for number in 1..=begun {
             match script.next() {
@@ -172,10 +172,10 @@ impl LogSubject {
     }
 
     fn note_batches(&mut self, outcomes: &mut Outcomes, batches: &[Batch]) -> u64 {
-        // The mark in front may be any of those that were there: a cut goes back.
+        // The log point in front may be any of those that were there: a cut goes back.
         let first = &batches[0];
         let before = outcomes.bases.iter().rev().find(|point| first.point_after(point).is_ok());
-        let mut point = *before.expect("the script continues a mark that was there");
+        let mut point = *before.expect("the script continues a log point that was there");
         for batch in batches {
             point = batch.point_after(&point).expect("the script continues its own batches");
             self.known.entry(point.raft_index).or_default().push((point, batch.clone()));
@@ -271,8 +271,8 @@ impl LogSubject {
         self.known.insert(last.raft_index, vec![(last, batch)]);
         let mut now = recovered.clone();
         (now.last, now.hard_state) = (last, state);
-        self.standing =
-            Standing::of(&now, &*log.reader(), state.commit).expect("what was just compared");
+        self.state =
+            LogState::of(&now, &*log.reader(), state.commit).expect("what was just compared");
         (self.peers, self.incarnation) = (recovered.peers.clone(), recovered.identity.incarnation);
     }
 }

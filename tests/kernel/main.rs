@@ -16,5 +16,7 @@ mod log_script;
 mod log_subject;
 mod node_subject;
 mod power_cut;
+#[path = "../shared/rng.rs"]
+#[expect(dead_code, reason = "drawn by other tests only")]
 mod rng;
 mod volume;

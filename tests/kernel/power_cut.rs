@@ -87,6 +87,6 @@ fn work_until_the_cut(volume: &mut Volume, role: &str, rng: &mut Rng) -> Vec<Str
     volume.unmount();
     volume.mount();
     // A sync that was under way when the file system was shut down may return without an error, and
-    // without having done anything. When the power fails for real nobody is left to be told.
+    // without having done anything. After a real power failure no process is left to see it.
     acknowledged_before(cut, said)
 }

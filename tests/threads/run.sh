@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs what README.md beside this file tells of.
+# Runs the checks of README.md beside this file.
 #
 #   tests/threads/run.sh loom [TEST]       every schedule of the small parts
 #   tests/threads/run.sh shuttle [TEST]    DLEDGER_SCHEDULES random schedules of whole nodes (100 each), from DLEDGER_SEED on

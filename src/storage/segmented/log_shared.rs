@@ -90,7 +90,7 @@ impl<D: Disk> LogShared<D> {
     pub(super) fn raise_durable(&self, change: u64, synced: DurablePoint, epoch: u64) -> bool {
         let mut durable = self.durable.lock();
         durable.change = durable.change.max(change);
-        let is_raised = (durable.epoch == epoch) && synced.raft_index > durable.synced.raft_index;
+        let is_raised = durable.epoch == epoch && synced.raft_index > durable.synced.raft_index;
         if is_raised {
             durable.synced = synced;
         }

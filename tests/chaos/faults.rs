@@ -1,21 +1,21 @@
-//! What happens to the group: faults drawn from the seed, which begin, overlap and pass.
+//! Fault injection: faults drawn from the seed, which begin, overlap and end.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::cluster::{Cluster, nodes, pairs};
 use crate::environment::NODES;
 use crate::hosts::ClientProfile;
 use crate::links::{Noise, Passage};
 use crate::rng::Rng;
-use crate::world::{World, nodes, pairs};
 
 type Pair = (u64, u64);
 
 /// The kinds of faults. The first five need no more than a process may do to its children and its
 /// own sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FaultKind {
     Kill,
     Pause,
     Partition,
@@ -26,11 +26,12 @@ enum Kind {
     FullDisk,
 }
 
-const ANYWHERE: [Kind; 5] = [Kind::Kill, Kind::Pause, Kind::Partition, Kind::Noise, Kind::Reset];
-const WITH_VOLUMES: [Kind; 3] = [Kind::Packets, Kind::PowerCut, Kind::FullDisk];
+const ANYWHERE: [FaultKind; 5] =
+    [FaultKind::Kill, FaultKind::Pause, FaultKind::Partition, FaultKind::Noise, FaultKind::Reset];
+const WITH_VOLUMES: [FaultKind; 3] = [FaultKind::Packets, FaultKind::PowerCut, FaultKind::FullDisk];
 
 /// What ends a fault.
-enum Relief {
+enum FaultEnd {
     Start(u64),
     Resume(u64),
     Open(Vec<Pair>),
@@ -39,38 +40,44 @@ enum Relief {
     Room(u64),
 }
 
-/// A time with its own kinds of faults, and its own pace.
+/// A period with its own kinds of faults, and its own rate.
 struct Phase {
-    kinds: Vec<Kind>,
+    kinds: Vec<FaultKind>,
     pause_ms: u64,
 }
 
 /// See the [module](self).
-pub(crate) struct Trouble {
-    world: Arc<World>,
+pub(crate) struct FaultInjector {
+    cluster: Arc<Cluster>,
     rng: Rng,
-    reliefs: Vec<(Instant, Relief)>,
+    fault_ends: Vec<(Instant, FaultEnd)>,
     next_purge: Instant,
     /// How many phases there were.
     phases: usize,
 }
 
-impl Trouble {
-    pub(crate) fn new(world: Arc<World>, rng: Rng) -> Trouble {
-        Trouble { world, rng, reliefs: Vec::new(), next_purge: Instant::now(), phases: 0 }
+impl FaultInjector {
+    pub(crate) fn new(cluster: Arc<Cluster>, rng: Rng) -> FaultInjector {
+        FaultInjector {
+            cluster,
+            rng,
+            fault_ends: Vec::new(),
+            next_purge: Instant::now(),
+            phases: 0,
+        }
     }
 
-    /// Makes trouble until then, and leaves the group healed.
-    pub(crate) fn make(&mut self, until: Instant) {
-        while Instant::now() < until && !self.world.is_closing() {
+    /// Injects faults until then, and ends all of them.
+    pub(crate) fn run(&mut self, until: Instant) {
+        while Instant::now() < until && !self.cluster.is_closing() {
             let phase = self.draw_phase();
-            *self.world.profile.lock() = ClientProfile::draw(&mut self.rng);
+            *self.cluster.profile.lock() = ClientProfile::draw(&mut self.rng);
             let end = until.min(Instant::now() + self.ms(4_000, 15_000));
-            self.strike(self.kinds()[self.phases % self.kinds().len()]);
+            self.inject(self.kinds()[self.phases % self.kinds().len()]);
             self.phases += 1;
-            while Instant::now() < end && !self.world.is_closing() {
+            while Instant::now() < end && !self.cluster.is_closing() {
                 let kind = phase.kinds[self.rng.below(phase.kinds.len() as u64) as usize];
-                self.strike(kind);
+                self.inject(kind);
                 let pause = self.ms(phase.pause_ms / 4, phase.pause_ms * 2);
                 self.pass(pause.min(end.saturating_duration_since(Instant::now())));
             }
@@ -80,19 +87,19 @@ impl Trouble {
         }
     }
 
-    fn kinds(&self) -> Vec<Kind> {
+    fn kinds(&self) -> Vec<FaultKind> {
         let with_volumes =
-            if self.world.environment.has_volumes() { &WITH_VOLUMES[..] } else { &[] };
+            if self.cluster.environment.has_volumes() { &WITH_VOLUMES[..] } else { &[] };
         [&ANYWHERE, with_volumes].concat()
     }
 
     /// Every phase begins with the next kind of all, so that none is left out by chance, and goes
     /// on with some of them.
     fn draw_phase(&mut self) -> Phase {
-        let mut kinds: Vec<Kind> =
+        let mut kinds: Vec<FaultKind> =
             self.kinds().into_iter().filter(|_| self.rng.once_in(2)).collect();
         if kinds.is_empty() {
-            kinds.push(Kind::Kill);
+            kinds.push(FaultKind::Kill);
         }
         Phase { kinds, pause_ms: [200, 600, 1_500, 3_000][self.rng.below(4) as usize] }
     }
@@ -106,13 +113,13 @@ impl Trouble {
         let end = Instant::now() + time;
         loop {
             let now = Instant::now();
-            while let Some(due) = self.reliefs.iter().position(|(due, _)| *due <= now) {
-                let (_, fault_end) = self.reliefs.swap_remove(due);
-                self.relieve(fault_end);
+            while let Some(due) = self.fault_ends.iter().position(|(due, _)| *due <= now) {
+                let (_, fault_end) = self.fault_ends.swap_remove(due);
+                self.end_fault(fault_end);
             }
-            self.world.start_what_is_wanted();
+            self.cluster.start_what_is_wanted();
             self.purge_now_and_then(now);
-            if now >= end || self.world.violation().is_some() {
+            if now >= end || self.cluster.violation().is_some() {
                 return;
             }
             thread::sleep(Duration::from_millis(10).min(end - now));
@@ -121,8 +128,8 @@ impl Trouble {
 
     /// Ends every fault at once.
     pub(crate) fn heal(&mut self) {
-        for (_, fault_end) in std::mem::take(&mut self.reliefs) {
-            self.relieve(fault_end);
+        for (_, fault_end) in std::mem::take(&mut self.fault_ends) {
+            self.end_fault(fault_end);
         }
     }
 
@@ -132,66 +139,66 @@ impl Trouble {
         }
         self.next_purge = now + self.ms(500, 3_000);
         let index = self
-            .world
-            .book
+            .cluster
+            .seen
             .whole()
             .saturating_sub([5_000, 50_000, 200_000][self.rng.below(3) as usize]);
-        if let Some(life) = self.world.life(1 + self.rng.below(NODES)) {
-            let figures = self.world.figures.clone();
-            life.ask(&format!("purge {index}"), move |answer| {
+        if let Some(process) = self.cluster.process(1 + self.rng.below(NODES)) {
+            let figures = self.cluster.figures.clone();
+            process.ask(&format!("purge {index}"), move |answer| {
                 figures.count("purges", u64::from(answer == Some("done")))
             });
         }
     }
 
-    fn strike(&mut self, kind: Kind) {
+    fn inject(&mut self, kind: FaultKind) {
         match kind {
-            Kind::Kill => {
+            FaultKind::Kill => {
                 let length = self.ms(0, 2_500);
                 for node in self.victims() {
-                    self.world.figures.fault("processes killed");
-                    self.world.kill(node);
-                    self.later(length, Relief::Start(node));
+                    self.cluster.figures.fault("processes killed");
+                    self.cluster.kill(node);
+                    self.later(length, FaultEnd::Start(node));
                 }
             }
-            Kind::Pause => {
+            FaultKind::Pause => {
                 let length = self.ms(50, 3_000);
                 for node in self.victims() {
-                    self.world.figures.fault("processes stopped for a while");
-                    self.world.with_process(node, |life| life.pause());
-                    self.later(length, Relief::Resume(node));
+                    self.cluster.figures.fault("processes stopped for a while");
+                    self.cluster.with_process(node, |process| process.pause());
+                    self.later(length, FaultEnd::Resume(node));
                 }
             }
-            Kind::Partition => self.partition(),
-            Kind::Noise => self.noise(),
-            Kind::Reset => {
-                self.world.figures.fault("all connections of some links broken");
+            FaultKind::Partition => self.partition(),
+            FaultKind::Noise => self.noise(),
+            FaultKind::Reset => {
+                self.cluster.figures.fault("all connections of some links broken");
                 let pairs = self.some_pairs();
-                pairs.iter().for_each(|&(from, to)| self.world.link(from, to).reset());
+                pairs.iter().for_each(|&(from, to)| self.cluster.link(from, to).reset());
             }
-            Kind::Packets => self.drop_packets(),
-            Kind::PowerCut => {
+            FaultKind::Packets => self.drop_packets(),
+            FaultKind::PowerCut => {
                 let (length, nodes) = (self.ms(0, 1_500), self.victims());
-                nodes.iter().for_each(|&node| self.world.kill(node));
+                nodes.iter().for_each(|&node| self.cluster.kill(node));
                 for node in nodes {
-                    self.world.figures.fault("power cuts");
-                    self.world.environment.cut_power(node);
-                    self.later(length, Relief::Start(node));
+                    self.cluster.figures.fault("power cuts");
+                    self.cluster.environment.cut_power(node);
+                    self.later(length, FaultEnd::Start(node));
                 }
             }
-            Kind::FullDisk => {
+            FaultKind::FullDisk => {
                 let (length, node) = (self.ms(500, 4_000), self.victims()[0]);
-                self.world.figures.fault("disks filled up");
+                self.cluster.figures.fault("disks filled up");
                 let room = self.rng.below(3 << 20);
-                self.world.environment.fill(node, room);
-                self.later(length, Relief::Room(node));
+                self.cluster.environment.fill(node, room);
+                self.later(length, FaultEnd::Room(node));
             }
         }
     }
 
     /// The leader, or any node; now and then several of them, or all.
     fn victims(&mut self) -> Vec<u64> {
-        let leader = self.world.leader();
+        let leader = self.cluster.leader();
         if leader != 0 && self.rng.once_in(2) {
             self.hit(leader);
             return vec![leader];
@@ -207,8 +214,8 @@ impl Trouble {
     }
 
     fn hit(&self, leader: u64) {
-        if let Some(life) = self.world.life(leader) {
-            self.world.figures.hit(life.number);
+        if let Some(process) = self.cluster.process(leader) {
+            self.cluster.figures.leader_hit(process.number);
         }
     }
 
@@ -217,10 +224,10 @@ impl Trouble {
         (0..count).map(|_| all.swap_remove(self.rng.below(all.len() as u64) as usize)).collect()
     }
 
-    /// Links that part some nodes from the others: all ways between them, or one way only.
+    /// Links that separate some nodes from the others: all ways between them, or one way only.
     fn some_cut(&mut self) -> (Vec<Pair>, bool) {
         let count = 1 + self.rng.below(2);
-        let leader = self.world.leader();
+        let leader = self.cluster.leader();
         let inside =
             if leader != 0 && self.rng.once_in(2) { vec![leader] } else { self.some_nodes(count) };
         let leaves = |(from, to): &Pair| inside.contains(from) && !inside.contains(to);
@@ -249,14 +256,14 @@ impl Trouble {
     fn partition(&mut self) {
         let (length, (cut, both)) = (self.ms(100, 4_000), self.some_cut());
         let passage = if self.rng.once_in(2) { Passage::Silent } else { Passage::Shut };
-        self.world.figures.fault(match (both, passage) {
+        self.cluster.figures.fault(match (both, passage) {
             (true, Passage::Silent) => "partitions, both ways, connections silent",
             (true, _) => "partitions, both ways, connections shut",
             (false, Passage::Silent) => "partitions, one way, connections silent",
             (false, _) => "partitions, one way, connections shut",
         });
-        cut.iter().for_each(|&(from, to)| self.world.link(from, to).set_passage(passage));
-        self.later(length, Relief::Open(cut));
+        cut.iter().for_each(|&(from, to)| self.cluster.link(from, to).set_passage(passage));
+        self.later(length, FaultEnd::Open(cut));
     }
 
     fn noise(&mut self) {
@@ -273,62 +280,66 @@ impl Trouble {
         // The first time, some of everything.
         let everything =
             Noise { delay_ms: 50, overtake: true, repeat: 50, corruption: 50, lose: 50, tear: 5 };
-        let is_first = self.world.figures.sheet().of("times of noise on some links") == 0;
+        let is_first = self.cluster.figures.sheet().of("times of noise on some links") == 0;
         let (noise, length, pairs) = if is_first {
             (everything, Duration::from_secs(3), pairs().collect())
         } else {
             (drawn, length, some)
         };
-        self.world.figures.fault("times of noise on some links");
-        pairs.iter().for_each(|&(from, to)| self.world.link(from, to).set_noise(noise));
-        self.later(length, Relief::Quiet(pairs));
+        self.cluster.figures.fault("times of noise on some links");
+        pairs.iter().for_each(|&(from, to)| self.cluster.link(from, to).set_noise(noise));
+        self.later(length, FaultEnd::Quiet(pairs));
     }
 
     fn drop_packets(&mut self) {
         let length = self.ms(200, 4_000);
         let (pairs, percent) = if self.rng.once_in(2) {
             let (cut, both) = self.some_cut();
-            self.world.figures.fault(if both {
+            self.cluster.figures.fault(if both {
                 "partitions of packets, both ways"
             } else {
                 "partitions of packets, one way"
             });
             (cut, 100)
         } else {
-            self.world.figures.fault("times of packet loss on some links");
+            self.cluster.figures.fault("times of packet loss on some links");
             (self.some_pairs(), 1 + self.rng.below(30))
         };
-        pairs.iter().for_each(|&(from, to)| self.world.environment.drop_packets(from, to, percent));
-        self.later(length, Relief::Pass(pairs));
+        pairs
+            .iter()
+            .for_each(|&(from, to)| self.cluster.environment.drop_packets(from, to, percent));
+        self.later(length, FaultEnd::Pass(pairs));
     }
 
-    fn later(&mut self, length: Duration, fault_end: Relief) {
-        self.reliefs.push((Instant::now() + length, fault_end));
+    fn later(&mut self, length: Duration, fault_end: FaultEnd) {
+        self.fault_ends.push((Instant::now() + length, fault_end));
     }
 
-    fn relieve(&self, fault_end: Relief) {
-        let world = &self.world;
+    fn end_fault(&self, fault_end: FaultEnd) {
+        let cluster = &self.cluster;
         match fault_end {
-            Relief::Start(node) => world.want(node),
-            Relief::Resume(node) => world.with_process(node, |life| {
-                life.resume();
-                world.figures.relieve(life.number);
+            FaultEnd::Start(node) => cluster.want(node),
+            FaultEnd::Resume(node) => cluster.with_process(node, |process| {
+                process.resume();
+                cluster.figures.leader_recovered(process.number);
             }),
-            Relief::Open(pairs) => {
+            FaultEnd::Open(pairs) => {
                 pairs
                     .iter()
-                    .for_each(|&(from, to)| world.link(from, to).set_passage(Passage::Open));
+                    .for_each(|&(from, to)| cluster.link(from, to).set_passage(Passage::Open));
                 nodes().for_each(|node| {
-                    world.with_process(node, |life| world.figures.relieve(life.number))
+                    cluster.with_process(node, |process| {
+                        cluster.figures.leader_recovered(process.number)
+                    })
                 });
             }
-            Relief::Quiet(pairs) => pairs
+            FaultEnd::Quiet(pairs) => pairs
                 .iter()
-                .for_each(|&(from, to)| world.link(from, to).set_noise(Noise::default())),
-            Relief::Pass(pairs) => {
-                pairs.iter().for_each(|&(from, to)| world.environment.drop_packets(from, to, 0))
+                .for_each(|&(from, to)| cluster.link(from, to).set_noise(Noise::default())),
+            FaultEnd::Pass(pairs) => {
+                pairs.iter().for_each(|&(from, to)| cluster.environment.drop_packets(from, to, 0))
             }
-            Relief::Room(node) => world.environment.make_room(node),
+            FaultEnd::Room(node) => cluster.environment.make_room(node),
         }
     }
 }

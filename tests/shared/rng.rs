@@ -1,24 +1,29 @@
-//! Numbers drawn from a seed.
+//! Numbers drawn from a seed, for the tests of every directory here.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// The same seed draws the same numbers.
+/// A generator (SplitMix64). The same seed draws the same numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// From `DLEDGER_SEED`, or a seed of its own, which is shown.
+    /// From `DLEDGER_SEED`, or a random seed. It is printed, so that the run can be repeated.
     pub(crate) fn new() -> Rng {
         let seed = std::env::var("DLEDGER_SEED")
             .ok()
             .and_then(|seed| seed.parse().ok())
             .unwrap_or_else(|| RandomState::new().hash_one(0));
-        println!("DLEDGER_SEED={seed}");
+        println!("DLEDGER_SEED={seed} {}", std::thread::current().name().unwrap_or_default());
         Rng(seed)
     }
 
     pub(crate) fn from_seed(seed: u64) -> Rng {
         Rng(seed)
+    }
+
+    /// A generator for a part of the test, which then draws for itself.
+    pub(crate) fn fork(&mut self) -> Rng {
+        Rng(self.draw())
     }
 
     /// Any number.
@@ -38,6 +43,10 @@ impl Rng {
     /// True once in `times` on average.
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
     }
 
     /// `len` bytes.

@@ -1,5 +1,5 @@
-//! What becomes of appends that are under way when their leader falls: committed, lost for certain,
-//! or unknown, and never the wrong one of them.
+//! Outcomes of appends in flight when their leader fails: committed, dropped or unknown, and never
+//! the wrong one of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use dledger::{AppendError, Role};
 use parking_lot::Mutex;
 
-use crate::cluster_of::{Cluster, PATIENCE, cluster_of, until};
+use crate::cluster_of::{Cluster, TIMEOUT, cluster_of, until};
 
 /// Three nodes that know each other: what one leader appends from here on goes to both of the
 /// others at once. Most of what follows must happen within an election timeout.
@@ -53,7 +53,7 @@ fn an_append_that_a_new_leader_took_over_is_acknowledged_by_the_old_one() {
     });
     assert!(future.wait_timeout(Duration::ZERO).is_none(), "the old leader has not heard of it");
     cluster.network.heal();
-    let appended = future.wait_timeout(PATIENCE).expect("it resolves").expect("it is committed");
+    let appended = future.wait_timeout(TIMEOUT).expect("it resolves").expect("it is committed");
     assert_eq!(
         (appended.index, appended.position, appended.term),
         (1, 6, term),
@@ -79,7 +79,7 @@ fn an_append_that_a_new_leader_has_overwritten_is_lost_for_certain() {
     cluster.network.heal();
     for future in futures {
         let error =
-            future.wait_timeout(PATIENCE).expect("it resolves").expect_err("nobody else had it");
+            future.wait_timeout(TIMEOUT).expect("it resolves").expect_err("nobody else had it");
         let AppendError::NotLeader { leader: Some(named), .. } = error else { panic!("{error:?}") };
         assert_eq!(u64::from(named), new);
         assert!(!error.may_have_committed());
@@ -98,7 +98,7 @@ fn an_append_whose_fate_is_decided_elsewhere_is_unknown_in_time() {
     let future = ledger.append_async("under way");
     let error = ledger.append("waited for").unwrap_err();
     assert!(error.may_have_committed(), "{error:?}");
-    let error = future.wait_timeout(PATIENCE).expect("it resolves without any help").unwrap_err();
+    let error = future.wait_timeout(TIMEOUT).expect("it resolves without any help").unwrap_err();
     assert!(matches!(error, AppendError::OutcomeUnknown), "it leads no more: {error:?}");
     cluster.network.heal();
     assert_eq!(cluster.agree().len(), 1);

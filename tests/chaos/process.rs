@@ -16,27 +16,27 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::node_process::{PART, PLAYER};
-use crate::part::Part;
+use crate::config::ProcessConfig;
+use crate::node_process::{CONFIG, NODE_TEST};
 
-/// What is done with an answer, or with none if the process ends first.
+/// Handles an answer, or `None` if the process ends first.
 type Then = Box<dyn FnOnce(Option<&str>) + Send>;
 
-/// What is done with what a process says unasked; with `None` when it has ended.
-type Listen = Box<dyn Fn(&Life, Option<&str>) + Send>;
+/// Handles a notice of the process, or `None` when it has ended.
+type Listen = Box<dyn Fn(&Process, Option<&str>) + Send>;
 
 /// One process, from its start to its end. Killed when it is dropped.
-pub(crate) struct Life {
-    /// No two lives of a run have the same.
+pub(crate) struct Process {
+    /// Unique within a run.
     pub(crate) number: u32,
     pub(crate) node: u64,
     child: Mutex<Child>,
-    voice: Mutex<UnixStream>,
+    answers: Mutex<UnixStream>,
     next: AtomicU64,
     waiting: Mutex<Waiting>,
     opened: AtomicBool,
-    /// Whether it was meant to end.
-    doomed: AtomicBool,
+    /// Whether its end is expected.
+    may_end: AtomicBool,
 }
 
 #[derive(Default)]
@@ -45,39 +45,44 @@ struct Waiting {
     questions: HashMap<u64, Then>,
 }
 
-impl Life {
+impl Process {
     /// Starts a process under `program` with its arguments, if there are any.
-    pub(crate) fn start(number: u32, part: &Part, program: &[String], listen: Listen) -> Arc<Life> {
+    pub(crate) fn start(
+        number: u32,
+        config: &ProcessConfig,
+        program: &[String],
+        listen: Listen,
+    ) -> Arc<Process> {
         let (ours, theirs) = UnixStream::pair().expect("there are descriptors");
         let test = env::current_exe().expect("a running program has a path");
         let mut words: Vec<&OsStr> = program.iter().map(OsStr::new).collect();
         words.push(test.as_os_str());
         words.extend(
-            ["--exact", PLAYER, "--ignored", "--nocapture", "--test-threads=1"].map(OsStr::new),
+            ["--exact", NODE_TEST, "--ignored", "--nocapture", "--test-threads=1"].map(OsStr::new),
         );
         let mut command = Command::new(words[0]);
         command
             .args(&words[1..])
-            .env(PART, part.write())
+            .env(CONFIG, config.write())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null());
         let child = command
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} could not be started: {error}"));
         drop(command); // and with it the child's end of the socket
-        let life = Arc::new(Life {
+        let process = Arc::new(Process {
             number,
-            node: part.node,
+            node: config.node,
             child: Mutex::new(child),
-            voice: Mutex::new(ours.try_clone().expect("there are descriptors")),
+            answers: Mutex::new(ours.try_clone().expect("there are descriptors")),
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
             opened: AtomicBool::new(false),
-            doomed: AtomicBool::new(false),
+            may_end: AtomicBool::new(false),
         });
-        let heard = life.clone();
-        thread::spawn(move || heard.hear(ours, &listen));
-        life
+        let reader = process.clone();
+        thread::spawn(move || reader.read_answers(ours, &listen));
+        process
     }
 
     /// Asks, and does `then` with the answer.
@@ -90,18 +95,18 @@ impl Life {
         }
         waiting.questions.insert(id, Box::new(then));
         drop(waiting);
-        // If it is gone, whoever hears it out finds the question waiting.
-        let _ = self.voice.lock().write_all(format!("{id} {question}\n").as_bytes());
+        // If it is gone, the reader of its answers finds the question waiting.
+        let _ = self.answers.lock().write_all(format!("{id} {question}\n").as_bytes());
     }
 
     /// Asks and waits for the answer. `None` if the process has ended, or does not answer in time.
-    pub(crate) fn ask_and_wait(&self, question: &str, patience: Duration) -> Option<String> {
+    pub(crate) fn ask_and_wait(&self, question: &str, timeout: Duration) -> Option<String> {
         let (sender, answer) = channel();
         self.ask(question, move |answer| drop(sender.send(answer.map(str::to_owned))));
-        answer.recv_timeout(patience).ok().flatten()
+        answer.recv_timeout(timeout).ok().flatten()
     }
 
-    fn hear(&self, control: UnixStream, listen: &Listen) {
+    fn read_answers(&self, control: UnixStream, listen: &Listen) {
         for line in BufReader::new(control).lines().map_while(Result::ok) {
             let (id, what) = line.split_once(' ').expect("a number and what is said");
             match id.parse().expect("a number") {
@@ -131,16 +136,16 @@ impl Life {
         self.waiting.lock().gone
     }
 
-    pub(crate) fn is_doomed(&self) -> bool {
-        self.doomed.load(Ordering::Relaxed)
+    pub(crate) fn may_end(&self) -> bool {
+        self.may_end.load(Ordering::Relaxed)
     }
 
-    /// It will end now, and that is as it should be.
-    pub(crate) fn doom(&self) {
-        self.doomed.store(true, Ordering::Relaxed);
+    /// From now on its end is expected.
+    pub(crate) fn expect_end(&self) {
+        self.may_end.store(true, Ordering::Relaxed);
     }
 
-    /// SIGSTOP: it stands still, and its connections stay open.
+    /// SIGSTOP: it stops, and its connections stay open.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
     }
@@ -153,13 +158,14 @@ impl Life {
     fn signal(&self, signal: Signal) {
         let mut child = self.child.lock();
         if child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            kill_process(Pid::from_child(&child), signal).expect("a child of ours can be told");
+            kill_process(Pid::from_child(&child), signal)
+                .expect("a child process can be signalled");
         }
     }
 
     /// SIGKILL, and waits for the end.
     pub(crate) fn kill(&self) {
-        self.doom();
+        self.expect_end();
         let mut child = self.child.lock();
         let _ = child.kill();
         child.wait().expect("it is a child of ours");
@@ -171,7 +177,7 @@ impl Life {
     }
 }
 
-impl Drop for Life {
+impl Drop for Process {
     fn drop(&mut self) {
         let child = self.child.get_mut();
         let _ = child.kill();

@@ -1,4 +1,4 @@
-//! What a node process is told when it starts.
+//! The configuration of a node process.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,18 +19,18 @@ pub(crate) struct Settings {
     pub(crate) flush_ms: u64,
 }
 
-/// The part that one process plays.
+/// The configuration of one process, passed in an environment variable.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
+pub(crate) struct ProcessConfig {
     pub(crate) node: u64,
     pub(crate) dir: PathBuf,
     pub(crate) settings: Settings,
-    /// Where this node is to listen, and where it is told that its peers are: every node has its
-    /// own way to each of the others.
+    /// The address where this node listens, and those of its peers: every node has its own proxy
+    /// to each of the others.
     pub(crate) addresses: Vec<String>,
 }
 
-impl Part {
+impl ProcessConfig {
     /// In words without blanks.
     pub(crate) fn write(&self) -> String {
         let Settings { seed, segment_bytes, flush_ms } = self.settings;
@@ -38,10 +38,10 @@ impl Part {
         format!("{} {dir} {seed} {segment_bytes} {flush_ms} {addresses}", self.node)
     }
 
-    pub(crate) fn read(words: &str) -> Part {
+    pub(crate) fn read(words: &str) -> ProcessConfig {
         let words: Vec<&str> = words.split(' ').collect();
         let number = |at: usize| words[at].parse().expect("a number");
-        Part {
+        ProcessConfig {
             node: number(0),
             dir: PathBuf::from(words[1]),
             settings: Settings { seed: number(2), segment_bytes: number(3), flush_ms: number(4) },

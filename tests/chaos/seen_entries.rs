@@ -1,31 +1,31 @@
-//! What was ever seen of the ledger, on any node: once an entry was shown, nobody may show another
-//! in its place.
+//! The entries that any node ever showed: no node may show another entry at the same index.
 
 use dledger::sim::check::{ANY, Ledger};
 use parking_lot::Mutex;
 
 /// Everything that was read from any node.
 #[derive(Default)]
-pub(crate) struct Book(Mutex<Pages>);
+pub(crate) struct SeenEntries(Mutex<State>);
 
 #[derive(Default)]
-struct Pages {
+struct State {
     /// The payload at each index, and the stamp over the rest of the entry.
     entries: Vec<Option<(u64, u32)>>,
     /// Below this index everything was seen.
     whole: usize,
 }
 
-impl Book {
-    /// A node shows these entries, from index `from` on.
-    pub(crate) fn show(&self, node: u64, from: u64, shown: &[(u64, u32)]) -> Result<(), String> {
-        let mut pages = self.0.lock();
+impl SeenEntries {
+    /// Adds entries that a node shows, from index `from` on. An error if one of them contradicts an
+    /// earlier one.
+    pub(crate) fn add(&self, node: u64, from: u64, shown: &[(u64, u32)]) -> Result<(), String> {
+        let mut state = self.0.lock();
         let from = from as usize;
-        if pages.entries.len() < from + shown.len() {
-            pages.entries.resize(from + shown.len(), None);
+        if state.entries.len() < from + shown.len() {
+            state.entries.resize(from + shown.len(), None);
         }
         for (index, &entry) in (from..).zip(shown) {
-            match pages.entries[index].replace(entry) {
+            match state.entries[index].replace(entry) {
                 Some(before) if before != entry => {
                     return Err(format!(
                         "A5: node {node} shows {entry:?} at index {index}, where {before:?} was \
@@ -35,8 +35,8 @@ impl Book {
                 _ => {}
             }
         }
-        while pages.entries.get(pages.whole).is_some_and(Option::is_some) {
-            pages.whole += 1;
+        while state.entries.get(state.whole).is_some_and(Option::is_some) {
+            state.whole += 1;
         }
         Ok(())
     }

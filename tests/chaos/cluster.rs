@@ -1,4 +1,4 @@
-//! The group and everything around it, as the threads of a run share it.
+//! The group and its environment, shared by the threads of a run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,27 +6,27 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::book::Book;
+use crate::config::{ProcessConfig, Settings};
 use crate::environment::{Environment, NODES};
 use crate::figures::Figures;
 use crate::hosts::ClientProfile;
-use crate::life::Life;
 use crate::links::{Link, Route};
-use crate::part::{Part, Settings};
+use crate::process::Process;
 use crate::record::Record;
 use crate::rng::Rng;
+use crate::seen_entries::SeenEntries;
 
 /// See the [module](self).
-pub(crate) struct World {
+pub(crate) struct Cluster {
     pub(crate) settings: Settings,
     pub(crate) environment: Environment,
     pub(crate) record: Record,
-    pub(crate) book: Book,
+    pub(crate) seen: SeenEntries,
     pub(crate) figures: Arc<Figures>,
     pub(crate) profile: Mutex<ClientProfile>,
     links: Vec<Arc<Link>>,
     places: Vec<Mutex<Place>>,
-    lives: AtomicU32,
+    next_process: AtomicU32,
     /// Who leads, as far as is known here, and in which term.
     leader: Mutex<(u64, u64)>,
     /// Who ever led which term.
@@ -37,11 +37,10 @@ pub(crate) struct World {
     closing: AtomicBool,
 }
 
-/// Where the process of a node is, or should be.
+/// The process of a node, and whether it should run.
 #[derive(Default)]
 struct Place {
-    life: Option<Arc<Life>>,
-    /// Whether there should be one.
+    process: Option<Arc<Process>>,
     wanted: bool,
 }
 
@@ -55,27 +54,27 @@ pub(crate) fn pairs() -> impl Iterator<Item = (u64, u64)> {
     nodes().flat_map(|from| nodes().map(move |to| (from, to))).filter(|(from, to)| from != to)
 }
 
-impl World {
-    /// Opens the ways between the nodes, and starts none of them.
+impl Cluster {
+    /// Opens the links between the nodes, and starts no node.
     pub(crate) fn new(
         environment: Environment,
         settings: Settings,
         profile: ClientProfile,
-    ) -> Arc<World> {
+    ) -> Arc<Cluster> {
         let figures = Arc::new(Figures::default());
         let mut rng = Rng::from_seed(!settings.seed);
         let links: Vec<Arc<Link>> =
             (0..NODES * NODES).map(|_| Link::new(rng.draw(), figures.clone())).collect();
-        let world = World {
+        let cluster = Cluster {
             settings,
             environment,
             record: Record::default(),
-            book: Book::default(),
+            seen: SeenEntries::default(),
             figures,
             profile: Mutex::new(profile),
             links,
             places: nodes().map(|_| Mutex::default()).collect(),
-            lives: AtomicU32::new(0),
+            next_process: AtomicU32::new(0),
             leader: Mutex::default(),
             leaders: Mutex::default(),
             end: AtomicU64::new(0),
@@ -84,11 +83,11 @@ impl World {
         };
         for (from, to) in pairs() {
             let (listen, source) =
-                (world.environment.proxy(from, to), world.environment.face(from));
-            let target = world.environment.address(to);
-            world.link(from, to).open(world.link(to, from), Route { listen, source, target });
+                (cluster.environment.proxy(from, to), cluster.environment.face(from));
+            let target = cluster.environment.address(to);
+            cluster.link(from, to).open(cluster.link(to, from), Route { listen, source, target });
         }
-        Arc::new(world)
+        Arc::new(cluster)
     }
 
     pub(crate) fn link(&self, from: u64, to: u64) -> &Arc<Link> {
@@ -96,8 +95,8 @@ impl World {
     }
 
     /// The process of a node, if it is up and answers.
-    pub(crate) fn life(&self, node: u64) -> Option<Arc<Life>> {
-        self.place(node).lock().life.clone().filter(|life| life.is_open())
+    pub(crate) fn process(&self, node: u64) -> Option<Arc<Process>> {
+        self.place(node).lock().process.clone().filter(|process| process.is_open())
     }
 
     fn place(&self, node: u64) -> &Mutex<Place> {
@@ -111,16 +110,16 @@ impl World {
 
     /// Starts what should be up and is not. Called from one thread only: processes end with the
     /// thread that started them.
-    pub(crate) fn start_what_is_wanted(self: &Arc<World>) {
+    pub(crate) fn start_what_is_wanted(self: &Arc<Cluster>) {
         for node in nodes() {
             let mut place = self.place(node).lock();
-            if place.wanted && place.life.as_ref().is_none_or(|life| life.is_gone()) {
-                place.life = Some(self.start(node));
+            if place.wanted && place.process.as_ref().is_none_or(|process| process.is_gone()) {
+                place.process = Some(self.start(node));
             }
         }
     }
 
-    fn start(self: &Arc<World>, node: u64) -> Arc<Life> {
+    fn start(self: &Arc<Cluster>, node: u64) -> Arc<Process> {
         let told = |to: u64| {
             if to == node {
                 self.environment.address(node)
@@ -129,15 +128,19 @@ impl World {
             }
         };
         let addresses = nodes().map(|to| told(to).to_string()).collect();
-        let part =
-            Part { node, dir: self.environment.dir(node), settings: self.settings, addresses };
-        let world = self.clone();
-        let number = self.lives.fetch_add(1, Ordering::Relaxed);
-        Life::start(
+        let config = ProcessConfig {
+            node,
+            dir: self.environment.dir(node),
+            settings: self.settings,
+            addresses,
+        };
+        let cluster = self.clone();
+        let number = self.next_process.fetch_add(1, Ordering::Relaxed);
+        Process::start(
             number,
-            &part,
+            &config,
             &self.environment.program(node),
-            Box::new(move |life, what| world.hear(life, what)),
+            Box::new(move |process, what| cluster.handle_notice(process, what)),
         )
     }
 
@@ -145,36 +148,36 @@ impl World {
     pub(crate) fn kill(&self, node: u64) {
         let mut place = self.place(node).lock();
         place.wanted = false;
-        if let Some(life) = place.life.take() {
-            life.kill();
+        if let Some(process) = place.process.take() {
+            process.kill();
         }
     }
 
     /// The process of a node, in whatever state, unless it is down.
-    pub(crate) fn with_process(&self, node: u64, act: impl FnOnce(&Life)) {
-        let life = self.place(node).lock().life.clone();
-        if let Some(life) = life {
-            act(&life);
+    pub(crate) fn with_process(&self, node: u64, act: impl FnOnce(&Process)) {
+        let process = self.place(node).lock().process.clone();
+        if let Some(process) = process {
+            act(&process);
         }
     }
 
-    /// What a process says unasked.
-    fn hear(&self, life: &Life, what: Option<&str>) {
-        let node = life.node;
+    /// A notice of a process, or its end (`None`).
+    fn handle_notice(&self, process: &Process, what: Option<&str>) {
+        let node = process.node;
         match what.map(|what| what.split_once(' ').unwrap_or((what, ""))) {
             Some(("opened", _)) => self.figures.count("openings", 1),
-            Some(("leads", term)) => self.crown(node, term.parse().expect("a number")),
+            Some(("leads", term)) => self.leader_elected(node, term.parse().expect("a number")),
             Some(("full", _)) => {
                 self.figures.count("openings that found the disk full", 1);
-                life.doom();
+                process.expect_end();
             }
             Some((_, what)) => self.violated(format!("node {node}: {what}")),
-            None if life.is_doomed() => {}
+            None if process.may_end() => {}
             None => self.violated(format!("the process of node {node} ended by itself")),
         }
     }
 
-    fn crown(&self, node: u64, term: u64) {
+    fn leader_elected(&self, node: u64, term: u64) {
         self.figures.count("leaders", 1);
         let before = *self.leaders.lock().entry(term).or_insert(node);
         if before != node {
@@ -198,7 +201,7 @@ impl World {
         self.end.load(Ordering::Relaxed)
     }
 
-    /// Something that must not be. The first one counts.
+    /// Records a violation. The first one counts.
     pub(crate) fn violated(&self, what: String) {
         let mut violation = self.violation.lock();
         if violation.is_none() {
@@ -222,7 +225,7 @@ impl World {
 }
 
 /// Kills every process when the run is over, however it ends.
-pub(crate) struct KillOnDrop(pub(crate) Arc<World>);
+pub(crate) struct KillOnDrop(pub(crate) Arc<Cluster>);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
