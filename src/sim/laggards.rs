@@ -15,9 +15,9 @@ const PAYLOAD_BYTES: usize = 8000;
 /// Two entries, each a batch of its own. 64 of these may be under way to a follower.
 const MESSAGE_BYTES: u64 = 20_000;
 const READ_BYTES_PER_MS: u64 = 2_000;
-/// What a turn reads beside what it reads for followers, to know a term or where the log ends. Here
-/// a record is read whole by whoever wants to see its header.
-const OTHER_BYTES: u64 = 2 * 8_200;
+/// Other reads of a turn: to know a term and the end of the log, and what each of the two followers
+/// has, for the log lines about them. The header of a record costs a whole record here.
+const OTHER_BYTES: u64 = 4 * 8_200;
 
 /// What came of it.
 #[derive(Clone, Debug)]
