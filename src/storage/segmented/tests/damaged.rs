@@ -328,3 +328,35 @@ fn a_segment_of_zeros_or_of_nothing_is_a_gap() {
         }
     }
 }
+
+/// The missing one had taken back what lies behind the cut: it is not to be had from anybody.
+#[test]
+fn a_missing_segment_that_had_cut_the_log_ends_where_it_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(&singles(&mut Mark::GENESIS.clone(), 1, 12, 40), 5).unwrap();
+    sync(&mut log);
+    let mut mark = log.reader().mark(8).unwrap().unwrap();
+    log.append(&singles(&mut mark, 2, 2, 40), 5).unwrap();
+    sync(&mut log);
+    drop(log);
+    let names = segments(dir.path());
+    std::fs::remove_file(dir.path().join(&names[1])).unwrap();
+    let (_, recovered) = open_damaged(dir.path());
+    let told: Vec<_> = recovered.damage.iter().map(|damage| damage.raft_indexes.clone()).collect();
+    assert_eq!((told, recovered.last.raft_index), (vec![6..11], 5));
+}
+
+/// Neither its head nor a witness speaks for the first segment, and still it was there from the
+/// beginning.
+#[test]
+fn a_first_segment_of_which_nothing_is_left_is_told_by_its_name() {
+    let (dir, all) = closed(60, 300, 1, false);
+    let names = segments(dir.path());
+    let third = format::parse_segment_name(&names[2]).unwrap().1;
+    std::fs::write(dir.path().join(&names[0]), [0xA5; 8192]).unwrap();
+    std::fs::remove_file(dir.path().join(&names[1])).unwrap();
+    let (log, recovered) = open_damaged(dir.path());
+    assert!(recovered.damage.iter().all(|damage| damage.path.ends_with(&names[0])), "{:?}", recovered.damage);
+    assert_eq!(check_reads(&log, &all), (0..third - 2).collect::<Vec<_>>());
+}
