@@ -425,3 +425,38 @@ fn what_is_purged_during_a_backup_is_taken_out_of_it_again() {
         assert_eq!(open(&to).1.damage, []);
     }
 }
+
+#[test]
+fn a_copy_of_the_only_voter_has_promised_nothing_to_others() {
+    let home = Home::new();
+    let membership = Membership::of_voters([NodeId::from(1)]);
+    let mut log = DiskLog::new(&home.dir, SMALL);
+    log.open(&Genesis { membership: membership.clone(), ..genesis() }).unwrap();
+    let mut mark = Mark::GENESIS;
+    log.append(&singles(&mut mark, 1, 3, 40), 1).unwrap();
+    sync(&mut log);
+    let to = home.backups.join("copy");
+    back_up(&mut log, mark.raft_index, &to).unwrap();
+    let recovered = DiskLog::new(&to, SMALL).open(&Genesis { membership, ..genesis() }).unwrap();
+    assert!(recovered.identity.complete);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_backup_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let (mut log, mark) = varied(&home.dir);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let (to, modes) = (home.backups.join("copy"), Cell::new(None));
+    let pending = log.begin_backup(mark.raft_index).unwrap();
+    let look = || {
+        modes.set(std::fs::read_dir(&home.backups).unwrap().next().map(|entry| mode(&entry.unwrap().path())));
+        false
+    };
+    pending.write(&to, &look).unwrap();
+    assert_eq!((modes.get(), mode(&to)), (Some(0o700), 0o700));
+    for entry in std::fs::read_dir(&to).unwrap() {
+        assert_eq!(mode(&entry.unwrap().path()), 0o600);
+    }
+}

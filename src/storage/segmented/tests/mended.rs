@@ -539,3 +539,59 @@ fn a_cut_counts_again_when_what_is_in_front_of_it_is_mended() {
     assert_eq!((&again.damage[..], again.last), (&[][..], recovered.last));
     assert_eq!(contents(&log), all);
 }
+
+/// A power cut took a segment that held nothing durable, and the cut that followed it is in a file
+/// that is lost: what that held goes into a file of its number, not into the one that never counted.
+#[test]
+fn a_segment_that_never_counted_is_no_home_for_what_a_lost_cut_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let mut all = singles(&mut mark, 1, 6, 40);
+    log.append(&all, 3).unwrap();
+    sync(&mut log);
+    log.append(&singles(&mut mark, 1, 1, SMALL.segment_bytes as usize / 2), 3).unwrap();
+    let mut mark = log.reader().mark(5).unwrap().unwrap();
+    all.truncate(4);
+    for bytes in [40, 40, 40, 40, SMALL.segment_bytes as usize / 2] {
+        all.extend(singles(&mut mark, 2, 1, bytes));
+        log.append(&all[all.len() - 1..], 5).unwrap();
+        sync(&mut log);
+    }
+    let copy = killed(dir.path());
+    let names = segments(copy.path());
+    let firsts: Vec<u64> = names.iter().map(|name| format::parse_segment_name(name).unwrap().1).collect();
+    assert_eq!(firsts, [2, 8, 6, 10]);
+    let never = copy.path().join(&names[1]);
+    let mut bytes = std::fs::read(&never).unwrap();
+    bytes[format::RECORDS_AT as usize..].fill(0);
+    std::fs::write(&never, bytes).unwrap();
+    std::fs::remove_file(copy.path().join(&names[2])).unwrap();
+    is_made_whole(copy.path(), &all, 60);
+}
+
+/// What is broken in a segment behind the place where a lost one had cut it is nothing to mend there.
+#[test]
+fn what_a_lost_cut_held_does_not_go_into_the_segment_that_it_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut all = singles(&mut Mark::GENESIS.clone(), 1, 12, 40);
+    for batch in &all {
+        log.append(std::slice::from_ref(batch), 5.min(batch.raft_index() - 1)).unwrap();
+        sync(&mut log);
+    }
+    let mut mark = log.reader().mark(8).unwrap().unwrap();
+    all.truncate(7);
+    all.extend(singles(&mut mark, 2, 2, 40));
+    log.append(&all[7..], 5).unwrap();
+    sync(&mut log);
+    drop(log);
+    let names = segments(dir.path());
+    std::fs::remove_file(dir.path().join(&names[1])).unwrap();
+    // The last record, and one before the cut.
+    for hit in [11, 6] {
+        flip(&dir.path().join(&names[0]), 4096 + hit * 176 + 20, 1);
+        let copy = killed(dir.path());
+        is_made_whole(copy.path(), &all, 60);
+    }
+}
