@@ -570,28 +570,38 @@ fn a_segment_that_never_counted_is_no_home_for_what_a_lost_cut_held() {
     is_made_whole(copy.path(), &all, 60);
 }
 
-/// What is broken in a segment behind the place where a lost one had cut it is nothing to mend there.
+/// What is broken in a segment behind the place where a lost one had cut it is nothing to mend there,
+/// and one that it had cut off whole is nothing at all.
 #[test]
 fn what_a_lost_cut_held_does_not_go_into_the_segment_that_it_cut() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut log, _) = open(dir.path());
-    let mut all = singles(&mut Mark::GENESIS.clone(), 1, 12, 40);
-    for batch in &all {
-        log.append(std::slice::from_ref(batch), 5.min(batch.raft_index() - 1)).unwrap();
+    for has_rolled in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path());
+        let mut mark = Mark::GENESIS;
+        let mut all = singles(&mut mark, 1, 12, 40);
+        if has_rolled {
+            all.extend(singles(&mut mark, 1, 1, SMALL.segment_bytes as usize / 2));
+        }
+        for batch in &all {
+            log.append(std::slice::from_ref(batch), 5.min(batch.raft_index() - 1)).unwrap();
+            sync(&mut log);
+        }
+        let mut mark = log.reader().mark(8).unwrap().unwrap();
+        all.truncate(7);
+        all.extend(singles(&mut mark, 2, 8, 40));
+        log.append(&all[7..], 5).unwrap();
         sync(&mut log);
-    }
-    let mut mark = log.reader().mark(8).unwrap().unwrap();
-    all.truncate(7);
-    all.extend(singles(&mut mark, 2, 2, 40));
-    log.append(&all[7..], 5).unwrap();
-    sync(&mut log);
-    drop(log);
-    let names = segments(dir.path());
-    std::fs::remove_file(dir.path().join(&names[1])).unwrap();
-    // The last record, and one before the cut.
-    for hit in [11, 6] {
-        flip(&dir.path().join(&names[0]), 4096 + hit * 176 + 20, 1);
-        let copy = killed(dir.path());
-        is_made_whole(copy.path(), &all, 60);
+        let crashed = killed(dir.path());
+        let names = segments(crashed.path());
+        assert_eq!(names.len(), if has_rolled { 3 } else { 2 });
+        std::fs::remove_file(crashed.path().join(names.last().unwrap())).unwrap();
+        // The last record, and one before the cut.
+        for hit in [11, 6] {
+            flip(&crashed.path().join(&names[0]), 4096 + hit * 176 + 20, 1);
+            let copy = killed(crashed.path());
+            let told: Vec<_> = open_damaged(copy.path()).1.damage.into_iter().map(|damage| damage.raft_indexes).collect();
+            assert_eq!(told, [6..17]);
+            is_made_whole(copy.path(), &all, 60);
+        }
     }
 }
