@@ -354,7 +354,7 @@ fn a_missing_segment_that_had_cut_the_log_ends_where_it_ended() {
         std::fs::remove_file(dir.path().join(&names[1])).unwrap();
         let (log, recovered) = open_damaged(dir.path());
         let told: Vec<_> = recovered.damage.iter().map(|damage| damage.raft_indexes.clone()).collect();
-        assert_eq!((told, recovered.last.raft_index), (vec![6..end], 5), "{count}, cut behind {kept}");
+        assert_eq!((told.len(), &told[0], recovered.last.raft_index), (1, &(6..end), 5), "{count}, cut behind {kept}");
         assert!(matches!(log.reader().mark(6), Err(StorageError::Damaged { .. })));
     }
 }
