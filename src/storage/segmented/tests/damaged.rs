@@ -329,8 +329,8 @@ fn a_segment_of_zeros_or_of_nothing_is_a_gap() {
     }
 }
 
-/// The missing one had taken back what lies behind the cut: nobody has that to give, and nothing of it
-/// counts, not even the first.
+/// The missing one had taken back what lies behind the cut: nobody has that to give, and nothing
+/// of it counts, not even the first.
 #[test]
 fn a_missing_segment_that_had_cut_the_log_ends_where_it_ended() {
     for (count, kept) in [(12, 8), (12, 5), (5, 5), (6, 6), (5, 6)] {

@@ -502,6 +502,7 @@ fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
     let taken = disk.taken();
     assert!(matches!(log.mend(Remedy::Fill(&all[5..6])), Err(StorageError::Full { .. })));
     assert_eq!(disk.taken(), taken);
+    assert!(!disk.list().unwrap().iter().any(|name| name.ends_with(mend::MEND_SUFFIX)));
     disk.set_room(None);
     let recovered = log.mend(Remedy::Fill(&all[5..6])).unwrap();
     assert_eq!((&recovered.damage[..], recovered.last), (&[][..], mark));
@@ -604,4 +605,37 @@ fn what_a_lost_cut_held_does_not_go_into_the_segment_that_it_cut() {
             is_made_whole(copy.path(), &all, 60);
         }
     }
+}
+
+/// What the disk has put elsewhere is noticed before the file takes the place of the old one.
+#[test]
+fn what_does_not_read_back_does_not_get_the_name() {
+    use simulated::{Call, Failure, Fault};
+    let mut refused = Vec::new();
+    for after in 0..5 {
+        let disk = simulated::SimulatedDisk::new(3);
+        let mut log = DiskLog::on(disk.clone(), SMALL);
+        log.open(&genesis()).unwrap();
+        let mut mark = Mark::GENESIS;
+        let all = singles(&mut mark, 1, 12, 40);
+        for batch in &all {
+            log.append(std::slice::from_ref(batch), 1).unwrap();
+            sync(&mut log);
+        }
+        drop(log);
+        let name = disk.list().unwrap().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+        disk.flip(&name, (4096 + 5 * 176 + 20) * 8);
+        let mut log = DiskLog::on(disk.clone(), SMALL);
+        log.open(&genesis()).unwrap();
+        disk.plan(Fault { on: Call::Write, after, times: 1, then: Failure::Astray(4096) });
+        let outcome = log.mend(Remedy::Fill(&all[5..6]));
+        if matches!(outcome, Err(StorageError::Damaged { .. })) {
+            refused.push(after);
+            drop(log);
+            let mut log = DiskLog::on(disk.kill(), SMALL);
+            assert_eq!(log.open(&genesis()).unwrap().damage[0].raft_indexes, 7..8);
+            assert_eq!(log.mend(Remedy::Fill(&all[5..6])).unwrap().last, mark);
+        }
+    }
+    assert_eq!(refused.len(), 1, "the write of the record: {refused:?}");
 }
