@@ -394,3 +394,69 @@ fn a_backup_becomes_the_log_of_any_member() {
     assert!(matches!(refused, BackupError::Storage(StorageError::Io { .. })), "{refused}");
     assert_eq!(home.backups(), ["1", "2", "3", "5", "copy"]);
 }
+
+/// What a backup has taken of a log that is purged further before it is whole.
+#[test]
+fn what_is_purged_during_a_backup_is_taken_out_of_it_again() {
+    for purges_at in 1..5 {
+        let home = Home::new();
+        let (mut log, mark) = varied(&home.dir);
+        sync(&mut log);
+        run_chores(&mut log);
+        let (commit, to) = (mark.raft_index - 3, home.backups.join("copy"));
+        let last = log.reader().mark(commit).unwrap().unwrap();
+        let (mut calls, mut taken) = (0, Vec::new());
+        let (mut log, backup) = meanwhile(log, commit, &to, |log| {
+            calls += 1;
+            if calls == purges_at + 1 {
+                let partial = std::fs::read_dir(&home.backups).unwrap().next().unwrap().unwrap().path();
+                taken = segments(&partial);
+                log.purge(last.next_index - 6, commit).unwrap();
+                sync(log);
+                run_chores(log);
+            }
+        });
+        assert_eq!(taken.len(), purges_at, "so many were there by then");
+        let held = segments(&to);
+        assert!(taken.iter().all(|name| !held.contains(name)), "{taken:?} are still in {held:?}");
+        let again = home.backups.join("again");
+        let expected = back_up(&mut log, commit, &again).unwrap();
+        assert_eq!((held, backup), (segments(&again), expected), "as if it had been begun after the purge");
+        assert_eq!(open(&to).1.damage, []);
+    }
+}
+
+#[test]
+fn a_copy_of_the_only_voter_has_promised_nothing_to_others() {
+    let home = Home::new();
+    let membership = Membership::of_voters([NodeId::from(1)]);
+    let mut log = DiskLog::new(&home.dir, SMALL);
+    log.open(&Genesis { membership: membership.clone(), ..genesis() }).unwrap();
+    let mut mark = Mark::GENESIS;
+    log.append(&singles(&mut mark, 1, 3, 40), 1).unwrap();
+    sync(&mut log);
+    let to = home.backups.join("copy");
+    back_up(&mut log, mark.raft_index, &to).unwrap();
+    let recovered = DiskLog::new(&to, SMALL).open(&Genesis { membership, ..genesis() }).unwrap();
+    assert!(recovered.identity.complete);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_backup_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let (mut log, mark) = varied(&home.dir);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let (to, modes) = (home.backups.join("copy"), Cell::new(None));
+    let pending = log.begin_backup(mark.raft_index).unwrap();
+    let look = || {
+        modes.set(std::fs::read_dir(&home.backups).unwrap().next().map(|entry| mode(&entry.unwrap().path())));
+        false
+    };
+    pending.write(&to, &look).unwrap();
+    assert_eq!((modes.get(), mode(&to)), (Some(0o700), 0o700));
+    for entry in std::fs::read_dir(&to).unwrap() {
+        assert_eq!(mode(&entry.unwrap().path()), 0o600);
+    }
+}

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::super::maps::Maps;
+use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
 use super::*;
 use crate::primitives::thread;
 
@@ -106,7 +107,6 @@ fn full_segments_are_not_held_open_without_end() {
 
 #[test]
 fn what_cannot_be_sealed_or_removed_is_tried_again() {
-    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
     let disk = SimulatedDisk::new(1);
     let mut log = DiskLog::on(disk.clone(), SMALL);
     log.open(&genesis()).unwrap();
@@ -131,7 +131,6 @@ fn what_cannot_be_sealed_or_removed_is_tried_again() {
 /// A failed sync leaves in memory, for readers to see, what the disk does not have.
 #[test]
 fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
-    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
     let options = SegmentOptions { segment_bytes: 8 << 20, ..SMALL };
     let disk = SimulatedDisk::new(1);
     let mut log = DiskLog::on(disk.clone(), options);
@@ -151,7 +150,6 @@ fn what_a_failed_sync_left_in_memory_is_written_again_however_much_it_is() {
 /// As on Windows, where a file cannot be removed as long as somebody has it mapped.
 #[test]
 fn what_cannot_be_removed_for_long_is_removed_once_it_can_be() {
-    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
     let disk = SimulatedDisk::new(2);
     let mut log = DiskLog::on(disk.clone(), SMALL);
     log.open(&genesis()).unwrap();
@@ -213,7 +211,6 @@ fn what_earlier_lives_left_goes_before_anything_new_is_made() {
 /// A panic stands for the end of a process. A log that is open by then is closed on the way up, which writes what the dead process has not.
 #[test]
 fn a_process_that_ends_while_it_sweeps_writes_nothing_more() {
-    use super::super::simulated::{Call, Failure, Fault, SimulatedDisk};
     let disk = SimulatedDisk::new(1);
     let (mut log, mut mark) = (DiskLog::on(disk.clone(), SMALL), Mark::GENESIS);
     log.open(&genesis()).unwrap();
@@ -241,4 +238,99 @@ fn one_segment_at_least_is_mapped() {
         log.reader().entry(index).unwrap().unwrap();
     }
     assert!(log.maps.count() <= 1);
+}
+
+/// Segments of the log that are held open, the one that takes records included.
+fn unsealed<D: Disk>(log: &DiskLog<D>) -> usize {
+    log.live.load().stretches.iter().filter(|stretch| !stretch.segment.is_sealed()).count()
+}
+
+/// A log on a simulated disk with as many full segments held open as may be. All of it is durable.
+fn crowded() -> (SimulatedDisk, DiskLog<SimulatedDisk>, Mark) {
+    let disk = SimulatedDisk::new(1);
+    let mut log = DiskLog::on(disk.clone(), SMALL);
+    log.open(&genesis()).unwrap();
+    let mut mark = Mark::GENESIS;
+    for batch in singles(&mut mark, 1, 8, SMALL.segment_bytes as usize / 2) {
+        log.append(std::slice::from_ref(&batch), batch.raft_index()).unwrap();
+        sync(&mut log);
+    }
+    assert_eq!(unsealed(&log), 8);
+    (disk, log, mark)
+}
+
+/// An append of a segment of its own.
+fn append_one(log: &mut DiskLog<SimulatedDisk>, mark: &Mark) -> Result<Mark, StorageError> {
+    let mut after = *mark;
+    let batch = singles(&mut after, 1, 1, SMALL.segment_bytes as usize / 2);
+    log.append(&batch, mark.raft_index).map(|()| after)
+}
+
+fn write_fails_once(kind: std::io::ErrorKind) -> Fault {
+    Fault { on: Call::Write, after: 0, times: 1, then: Failure::Error(kind) }
+}
+
+#[test]
+fn an_append_waits_for_room_to_seal_and_gives_up_no_segment() {
+    let (disk, mut log, mark) = crowded();
+    disk.plan(write_fails_once(std::io::ErrorKind::StorageFull));
+    let refused = append_one(&mut log, &mark);
+    assert!(matches!(refused, Err(StorageError::Full { .. })), "{refused:?}");
+    assert_eq!(log.reader().mark(mark.raft_index + 1).unwrap(), None);
+    append_one(&mut log, &mark).unwrap();
+    assert!(unsealed(&log) <= 2, "{} segments are held open", unsealed(&log));
+}
+
+#[test]
+fn a_segment_that_cannot_be_sealed_at_all_stops_no_append() {
+    let (disk, mut log, mut mark) = crowded();
+    disk.plan(write_fails_once(std::io::ErrorKind::Other));
+    for _ in 0..10 {
+        mark = append_one(&mut log, &mark).unwrap();
+    }
+    sync(&mut log);
+    for _ in 0..20 {
+        run_chores(&mut log);
+    }
+    assert_eq!(unsealed(&log), 2, "it is read from memory, and is not tried again");
+    drop(log);
+    let mut log = DiskLog::on(disk.kill(), SMALL);
+    let recovered = log.open(&genesis()).unwrap();
+    assert_eq!((recovered.last, recovered.damage), (mark, Vec::new()));
+}
+
+#[test]
+fn a_segment_that_found_no_room_to_be_sealed_is_sealed_later() {
+    let (disk, mut log, _) = crowded();
+    disk.plan(Fault { times: u64::MAX, ..write_fails_once(std::io::ErrorKind::StorageFull) });
+    let writes = disk.count(Call::Write);
+    run_chores(&mut log);
+    assert!(disk.count(Call::Write) >= writes + 7, "each was tried");
+    assert_eq!(unsealed(&log), 8);
+    disk.spare(Call::Write);
+    for _ in 0..20 {
+        run_chores(&mut log);
+    }
+    assert_eq!(unsealed(&log), 1);
+}
+
+/// Where nothing can be removed, to try it over and over would keep a thread busy.
+#[test]
+fn what_failed_is_tried_again_now_and_then() {
+    let (disk, mut log, mark) = crowded();
+    run_chores(&mut log);
+    log.purge(mark.next_index, mark.raft_index).unwrap();
+    sync(&mut log);
+    let denied = Failure::Error(std::io::ErrorKind::PermissionDenied);
+    disk.plan(Fault { on: Call::Remove, after: 0, times: u64::MAX, then: denied });
+    run_chores(&mut log);
+    let mut tries = Vec::new();
+    for call in 0..40 {
+        let before = disk.count(Call::Remove);
+        log.next_chore().into_iter().for_each(|chore| chore());
+        if disk.count(Call::Remove) > before {
+            tries.push(call);
+        }
+    }
+    assert!((5..=10).contains(&tries.len()), "it was tried again at calls {tries:?}");
 }

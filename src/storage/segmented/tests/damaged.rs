@@ -328,3 +328,98 @@ fn a_segment_of_zeros_or_of_nothing_is_a_gap() {
         }
     }
 }
+
+/// The missing one had taken back what lies behind the cut: nobody has that to give, and nothing
+/// of it counts, not even the first.
+#[test]
+fn a_missing_segment_that_had_cut_the_log_ends_where_it_ended() {
+    for (count, kept) in [(12, 8), (12, 5), (5, 5), (6, 6), (5, 6)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path());
+        for batch in singles(&mut Mark::GENESIS.clone(), 1, count, 40) {
+            log.append(std::slice::from_ref(&batch), 5.min(batch.raft_index() - 1)).unwrap();
+            sync(&mut log);
+        }
+        let mut mark = log.reader().mark(kept).unwrap().unwrap();
+        // A log that is not cut goes on in a segment of its own too, if what comes is large.
+        let bytes = if kept == count as u64 + 1 { SMALL.segment_bytes as usize / 2 } else { 40 };
+        for batch in singles(&mut mark, 2, 2, bytes).iter().take(if bytes > 40 { 1 } else { 2 }) {
+            log.append(std::slice::from_ref(batch), 5).unwrap();
+            sync(&mut log);
+        }
+        drop(log);
+        let names = segments(dir.path());
+        assert_eq!(names.len(), 2);
+        let end = kept + if bytes > 40 { 2 } else { 3 };
+        std::fs::remove_file(dir.path().join(&names[1])).unwrap();
+        let (log, recovered) = open_damaged(dir.path());
+        let told: Vec<_> = recovered.damage.iter().map(|damage| damage.raft_indexes.clone()).collect();
+        assert_eq!((told.len(), &told[0], recovered.last.raft_index), (1, &(6..end), 5), "{count}, cut behind {kept}");
+        assert!(matches!(log.reader().mark(6), Err(StorageError::Damaged { .. })));
+    }
+}
+
+/// A log that begins behind a base has segments in a row, of one of which nothing is left, and the
+/// next is missing: neither a witness nor what lies behind speaks for the first of the two.
+#[test]
+fn a_segment_of_which_nothing_is_left_is_told_by_its_name() {
+    for sealed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path());
+        let mut mark = Mark { raft_index: 50, term: 5, next_index: 77, next_position: 7, timestamp: 9, chain: 3 };
+        log.reset(&Base { mark, membership: genesis().membership }).unwrap();
+        for batch in singles(&mut mark, 5, 60, 300) {
+            log.append(std::slice::from_ref(&batch), batch.raft_index() - 1).unwrap();
+            sync(&mut log);
+            if sealed {
+                run_chores(&mut log);
+            }
+        }
+        drop(log);
+        let names = segments(dir.path());
+        let firsts: Vec<u64> = names.iter().map(|name| format::parse_segment_name(name).unwrap().1).collect();
+        for (n, ruined) in names[..names.len() - 2].iter().enumerate() {
+            let copy = killed(dir.path());
+            std::fs::write(copy.path().join(ruined), [0xA5; 8192]).unwrap();
+            std::fs::remove_file(copy.path().join(&names[n + 1])).unwrap();
+            let (_, recovered) = open_damaged(copy.path());
+            assert!(recovered.damage.iter().all(|damage| damage.path.ends_with(ruined)), "{ruined}: {:?}", recovered.damage);
+            assert_eq!(recovered.damage.last().map(|damage| damage.raft_indexes.clone()), Some(firsts[n]..firsts[n + 2]));
+        }
+    }
+}
+
+/// Nobody knows any more how far the log was durable. But a file got its name when there was a log up
+/// to where it begins: what the missing one held is lost, and not to be taken for never written.
+#[test]
+fn what_is_missing_in_front_of_a_ruined_last_segment_is_told() {
+    let (dir, all) = closed(60, 300, 1, true);
+    let names = segments(dir.path());
+    let firsts: Vec<u64> = names.iter().map(|name| format::parse_segment_name(name).unwrap().1).collect();
+    for last in 2..names.len() {
+        let copy = killed(dir.path());
+        names[last - 1..].iter().for_each(|name| std::fs::remove_file(copy.path().join(name)).unwrap());
+        std::fs::write(copy.path().join(&names[last]), [0xA5; 8192]).unwrap();
+        flip(&copy.path().join(STATE_NAME), 32768 + 24, 1);
+        let (log, recovered) = open_damaged(copy.path());
+        let lost = recovered.damage.iter().find(|damage| !damage.raft_indexes.is_empty()).expect("it is told");
+        assert_eq!(lost.raft_indexes.end, firsts[last], "{:?}", recovered.damage);
+        let bad = check_reads(&log, &all[..firsts[last] as usize - 2]);
+        assert_eq!(bad, (lost.raft_indexes.start - 2..firsts[last] - 2).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_damaged_first_record_of_any_open_segment_costs_itself() {
+    let (dir, all) = closed(40, 300, 1, false);
+    for name in segments(dir.path()) {
+        let first = format::parse_segment_name(&name).unwrap().1;
+        for byte in [20, 150] {
+            let copy = killed(dir.path());
+            flip(&copy.path().join(&name), 4096 + byte, 1);
+            let (log, recovered) = open_damaged(copy.path());
+            assert_eq!(recovered.damage[0].raft_indexes, first..first + 1);
+            assert_eq!(check_reads(&log, &all), [first - 2], "{name}");
+        }
+    }
+}

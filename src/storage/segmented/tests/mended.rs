@@ -502,6 +502,7 @@ fn a_full_disk_keeps_a_log_from_being_mended_and_no_worse() {
     let taken = disk.taken();
     assert!(matches!(log.mend(Remedy::Fill(&all[5..6])), Err(StorageError::Full { .. })));
     assert_eq!(disk.taken(), taken);
+    assert!(!disk.list().unwrap().iter().any(|name| name.ends_with(mend::MEND_SUFFIX)));
     disk.set_room(None);
     let recovered = log.mend(Remedy::Fill(&all[5..6])).unwrap();
     assert_eq!((&recovered.damage[..], recovered.last), (&[][..], mark));
@@ -538,4 +539,103 @@ fn a_cut_counts_again_when_what_is_in_front_of_it_is_mended() {
     let (log, again) = open(copy.path());
     assert_eq!((&again.damage[..], again.last), (&[][..], recovered.last));
     assert_eq!(contents(&log), all);
+}
+
+/// A power cut took a segment that held nothing durable, and the cut that followed it is in a file
+/// that is lost: what that held goes into a file of its number, not into the one that never counted.
+#[test]
+fn a_segment_that_never_counted_is_no_home_for_what_a_lost_cut_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut mark = Mark::GENESIS;
+    let mut all = singles(&mut mark, 1, 6, 40);
+    log.append(&all, 3).unwrap();
+    sync(&mut log);
+    log.append(&singles(&mut mark, 1, 1, SMALL.segment_bytes as usize / 2), 3).unwrap();
+    let mut mark = log.reader().mark(5).unwrap().unwrap();
+    all.truncate(4);
+    for bytes in [40, 40, 40, 40, SMALL.segment_bytes as usize / 2] {
+        all.extend(singles(&mut mark, 2, 1, bytes));
+        log.append(&all[all.len() - 1..], 5).unwrap();
+        sync(&mut log);
+    }
+    let copy = killed(dir.path());
+    let names = segments(copy.path());
+    let firsts: Vec<u64> = names.iter().map(|name| format::parse_segment_name(name).unwrap().1).collect();
+    assert_eq!(firsts, [2, 8, 6, 10]);
+    let never = copy.path().join(&names[1]);
+    let mut bytes = std::fs::read(&never).unwrap();
+    bytes[format::RECORDS_AT as usize..].fill(0);
+    std::fs::write(&never, bytes).unwrap();
+    std::fs::remove_file(copy.path().join(&names[2])).unwrap();
+    is_made_whole(copy.path(), &all, 60);
+}
+
+/// What is broken in a segment behind the place where a lost one had cut it is nothing to mend there,
+/// and one that it had cut off whole is nothing at all.
+#[test]
+fn what_a_lost_cut_held_does_not_go_into_the_segment_that_it_cut() {
+    for has_rolled in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path());
+        let mut mark = Mark::GENESIS;
+        let mut all = singles(&mut mark, 1, 12, 40);
+        if has_rolled {
+            all.extend(singles(&mut mark, 1, 1, SMALL.segment_bytes as usize / 2));
+        }
+        for batch in &all {
+            log.append(std::slice::from_ref(batch), 5.min(batch.raft_index() - 1)).unwrap();
+            sync(&mut log);
+        }
+        let mut mark = log.reader().mark(8).unwrap().unwrap();
+        all.truncate(7);
+        all.extend(singles(&mut mark, 2, 8, 40));
+        log.append(&all[7..], 5).unwrap();
+        sync(&mut log);
+        let crashed = killed(dir.path());
+        let names = segments(crashed.path());
+        assert_eq!(names.len(), if has_rolled { 3 } else { 2 });
+        std::fs::remove_file(crashed.path().join(names.last().unwrap())).unwrap();
+        // The last record, and one before the cut.
+        for hit in [11, 6] {
+            flip(&crashed.path().join(&names[0]), 4096 + hit * 176 + 20, 1);
+            let copy = killed(crashed.path());
+            let told: Vec<_> = open_damaged(copy.path()).1.damage.into_iter().map(|damage| damage.raft_indexes).collect();
+            assert_eq!((told.len(), &told[0]), (1, &(6..17)));
+            is_made_whole(copy.path(), &all, 60);
+        }
+    }
+}
+
+/// What the disk has put elsewhere is noticed before the file takes the place of the old one.
+#[test]
+fn what_does_not_read_back_does_not_get_the_name() {
+    use simulated::{Call, Failure, Fault};
+    let mut refused = Vec::new();
+    for after in 0..5 {
+        let disk = simulated::SimulatedDisk::new(3);
+        let mut log = DiskLog::on(disk.clone(), SMALL);
+        log.open(&genesis()).unwrap();
+        let mut mark = Mark::GENESIS;
+        let all = singles(&mut mark, 1, 12, 40);
+        for batch in &all {
+            log.append(std::slice::from_ref(batch), 1).unwrap();
+            sync(&mut log);
+        }
+        drop(log);
+        let name = disk.list().unwrap().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+        disk.flip(&name, (4096 + 5 * 176 + 20) * 8);
+        let mut log = DiskLog::on(disk.clone(), SMALL);
+        log.open(&genesis()).unwrap();
+        disk.plan(Fault { on: Call::Write, after, times: 1, then: Failure::Astray(4096) });
+        let outcome = log.mend(Remedy::Fill(&all[5..6]));
+        if matches!(outcome, Err(StorageError::Damaged { .. })) {
+            refused.push(after);
+            drop(log);
+            let mut log = DiskLog::on(disk.kill(), SMALL);
+            assert_eq!(log.open(&genesis()).unwrap().damage[0].raft_indexes, 7..8);
+            assert_eq!(log.mend(Remedy::Fill(&all[5..6])).unwrap().last, mark);
+        }
+    }
+    assert_eq!(refused.len(), 1, "the write of the record: {refused:?}");
 }

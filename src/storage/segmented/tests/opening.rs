@@ -129,3 +129,24 @@ fn a_log_of_64_gib_opens_in_a_tenth_of_a_second() {
     assert!(large < Duration::from_millis(100), "{large:?}");
     assert!(of_large < 4 << 20, "{of_large} bytes of memory");
 }
+
+/// Whatever is written to a file without a name goes with the process.
+#[test]
+fn a_sync_of_a_file_that_somebody_removed_is_no_success() {
+    for lost in ["state", ".seg"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, recovered) = open(dir.path());
+        log.append(&singles(&mut Mark::GENESIS.clone(), 1, 1, 40), 1).unwrap();
+        sync(&mut log);
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let path = names.into_iter().find(|path| path.to_str().unwrap().ends_with(lost)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        match lost {
+            "state" => log.save(HardState { term: 9, ..recovered.hard_state }).unwrap(),
+            _ => log.append(&singles(&mut log.reader().mark(2).unwrap().unwrap(), 1, 1, 40), 1).unwrap(),
+        }
+        let failed = log.begin_sync().wait();
+        assert!(matches!(&failed, Err(StorageError::Removed { path: told }) if *told == path), "{failed:?}");
+        assert!(matches!(log.begin_sync().wait(), Err(StorageError::Poisoned(_))), "and that is final");
+    }
+}

@@ -4,7 +4,7 @@ use super::super::simulated::{Call, Draws, Failure, Fault, Platter, SimulatedDis
 use super::super::{Disk, STATE_NAME};
 use super::crash_states::choices_of;
 use super::workload::{batch_after, genesis, log_on};
-use crate::storage::{Batch, HardState, Mark, Recovered, Remedy, Storage, StorageError};
+use crate::storage::{Batch, Damage, HardState, Mark, Recovered, Remedy, Storage, StorageError};
 
 /// How a log is damaged.
 #[derive(Clone, Copy, Debug)]
@@ -82,15 +82,17 @@ fn mend(
     Ok(recovered)
 }
 
-/// Opens the log on `platter`: nothing is lost that is not told, and all of it can be mended.
-fn check(platter: Platter, all: &[Batch], base: Option<Mark>, seed: u64) -> Result<(), String> {
+/// Opens the log on `platter`: nothing is lost but some of what was `lost` before, that is told, and
+/// all of it can be mended.
+fn check(platter: Platter, all: &[Batch], lost: &[Damage], base: Option<Mark>, seed: u64) -> Result<(), String> {
     let disk = SimulatedDisk::with(platter, seed);
     let mut log = log_on(&disk);
     let recovered = log.open(&genesis()).map_err(|error| error.to_string())?;
     let reader = log.reader();
     for batch in all.iter().filter(|batch| batch.raft_index() > recovered.base.mark.raft_index) {
         let raft_index = batch.raft_index();
-        let is_told = recovered.damage.iter().any(|damage| damage.raft_indexes.contains(&raft_index));
+        let is_in = |damage: &[Damage]| damage.iter().any(|damage| damage.raft_indexes.contains(&raft_index));
+        let is_told = is_in(&recovered.damage) && is_in(lost);
         match reader.batches(raft_index, raft_index + 1, 0) {
             Ok(found) if found == std::slice::from_ref(batch) => {}
             other if is_told && other.is_err() => {}
@@ -129,6 +131,7 @@ fn crash_while_mending(count: u64, sealed: bool, kind: Harm, hits: &[usize], bas
     disk.trace();
     let recovered = log.open(&genesis()).unwrap();
     assert!(!recovered.damage.is_empty());
+    let lost = recovered.damage.clone();
     mend(&mut log, recovered, &all, base, 4).unwrap();
     drop(log);
     let (cuts, _) = disk.take_trace();
@@ -139,7 +142,7 @@ fn crash_while_mending(count: u64, sealed: bool, kind: Harm, hits: &[usize], bas
             let seed = draws.next() >> 24;
             let mut torn_draws = torn.then(|| Draws::new(seed));
             let state = cut.platter.settle(&choices, torn_draws.as_mut());
-            check(state, &all, base, seed).unwrap_or_else(|why| {
+            check(state, &all, &lost, base, seed).unwrap_or_else(|why| {
                 panic!("{kind:?} {hits:?} of {count}, sealed {sealed}, behind {base:?}, cut {} before {:?}: {why}", cut.number, cut.before)
             });
             states += 1;
