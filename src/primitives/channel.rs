@@ -174,8 +174,9 @@ mod tests {
     fn a_receiver_that_sleeps_is_woken_by_an_item_and_by_the_end() {
         for ends in [false, true] {
             let (sender, receiver) = unbounded();
+            let began = Instant::now();
             let waits = std::thread::spawn(move || {
-                receiver.wait_until(Some(Instant::now() + Duration::from_secs(60)));
+                receiver.wait_until(Some(Instant::now() + Duration::from_secs(20)));
                 receiver.recv()
             });
             std::thread::sleep(Duration::from_millis(5));
@@ -184,6 +185,7 @@ mod tests {
             }
             drop(sender);
             assert_eq!(waits.join().unwrap().ok(), (!ends).then_some(7));
+            assert!(began.elapsed() < Duration::from_secs(20), "nobody woke it");
         }
     }
 
