@@ -2,7 +2,7 @@
 //! loses its leader. As tables for a page.
 //!
 //! ```sh
-//! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] [idle] [read] [follow] [open] [failover]
+//! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] [idle] [cpu] [read] [follow] [open] [failover]
 //! cargo bench --bench figures -- growth [--entries 100000000]
 //! ```
 //!
@@ -24,7 +24,9 @@ use measure::load::Load;
 use measure::lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
 use measure::raw_records::RawRecords;
 use measure::scratch::scratch;
-use measure::table::{Table, median, millis, rate};
+use measure::table::{Table, median, micros, millis, rate};
+use measure::tasks::{Tasks, Timer};
+use measure::turn::Turn;
 
 /// How much of everything.
 struct Plan {
@@ -41,8 +43,8 @@ struct Plan {
 type Figure = fn(&Plan);
 
 /// The idle cluster comes first, before anything else has left its traces in this process.
-const FIGURES: [(&str, Figure); 6] =
-    [("idle", idle), ("read", read), ("follow", follow), ("open", open), ("failover", failover), ("growth", growth)];
+const FIGURES: [(&str, Figure); 7] =
+    [("idle", idle), ("cpu", cpu), ("read", read), ("follow", follow), ("open", open), ("failover", failover), ("growth", growth)];
 
 fn main() {
     let plan = Plan::from_arguments(std::env::args().skip(1));
@@ -101,6 +103,37 @@ fn idle(plan: &Plan) {
         format!("{:.0}", (after.switches - before.switches) as f64 / seconds),
         format!("{:.1}", after.resident_bytes as f64 / 1e6),
     ]);
+    table.print();
+}
+
+/// What a cluster costs that is used a little: many tasks that append now and then.
+fn cpu(plan: &Plan) {
+    const COUNT: usize = 2_000;
+    let (settle, time) = match plan.smoke {
+        true => (Duration::from_millis(20), Duration::from_millis(20)),
+        false => (Duration::from_millis(500), Duration::from_secs(3)),
+    };
+    let cluster = Cluster::open(Shape::Three, |builder| builder);
+    let leader = &cluster.nodes[cluster.leader()];
+    let columns = ["2,000 tasks, 128 B, three nodes", "appends/s", "cores", "of them the tasks", "p50 us", "p99 us"];
+    let mut table = Table::new(&columns);
+    for (name, timer) in [("at any moment", Timer::Exact), ("at full milliseconds", Timer::Millisecond)] {
+        for per_second in [9_500.0, 38_000.0] {
+            let tasks = Tasks { count: COUNT, per_second, bytes: 128, timer };
+            tasks.run(leader, settle);
+            let turns: Vec<_> = (0..plan.runs).map(|_| tasks.run(leader, time)).collect();
+            let of = |figure: &dyn Fn(&(Turn, f64)) -> f64| median(&turns.iter().map(figure).collect::<Vec<_>>());
+            let latency = |at| micros(of(&|(turn, _)| turn.quantile(at).as_nanos() as f64) as u64);
+            table.row([
+                format!("{} a second, {name}", rate(per_second)),
+                rate(of(&|(turn, _)| turn.per_second)),
+                format!("{:.2}", of(&|(turn, _)| turn.cores)),
+                format!("{:.2}", of(&|(_, own)| *own)),
+                latency(0.5),
+                latency(0.99),
+            ]);
+        }
+    }
     table.print();
 }
 

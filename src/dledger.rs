@@ -469,7 +469,7 @@ impl Builder {
         let (backstage, stagehands) = backstage();
         let settings = self.engine_settings();
         let engine = Engine::new(settings, inbox, shared.clone(), backstage, &recovered, storage, transport)?;
-        threads.start(engine, stagehands, self.observers).map_err(OpenError::Thread)?;
+        threads.start(engine, stagehands, self.observers, self.spin).map_err(OpenError::Thread)?;
         let node = Node {
             shared,
             inputs,
@@ -486,7 +486,7 @@ impl Builder {
         let limits = Limits { entry: self.max_entry_bytes, batch: self.max_batch_bytes(), window: self.max_in_flight_bytes };
         // A doorbell that nobody hears belongs to an engine that is gone, and has closed the gate.
         let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
-        let sequencer = sequencer.within(segmented::home());
+        let sequencer = sequencer.within(segmented::home()).spinning(self.spin);
         Ok(Shared::new(&self.group, self.node, &self.peers, &self.advertised, sequencer, recovered, storage.reader())?)
     }
 

@@ -180,6 +180,8 @@ pub(crate) struct Completion {
     wake: Condvar,
     /// Where it is resolved. Nowhere else is the lock touched: whoever held it at a fork never gives it back to the child.
     home: Home,
+    /// How long a thread that waits may spin before it sleeps.
+    spin: Duration,
 }
 
 #[derive(Default)]
@@ -191,9 +193,10 @@ struct Waiting {
 }
 
 impl Completion {
-    /// One that only this process resolves, and none of its forked children.
-    pub(crate) fn within(home: Home) -> Completion {
-        Completion { home, ..Completion::default() }
+    /// One that only this process resolves, and none of its forked children. Threads that wait for
+    /// it may spin for so long.
+    pub(crate) fn within(home: Home, spin: Duration) -> Completion {
+        Completion { home, spin, ..Completion::default() }
     }
 
     /// The batch is closed, and has this timestamp.
@@ -249,7 +252,7 @@ impl Completion {
     }
 
     fn wait(&self) -> Outcome {
-        self.known().unwrap_or_else(|| spin::host_wait(|| self.committed().map(Ok), || self.sleep()))
+        self.known().unwrap_or_else(|| spin::host_wait(self.spin, || self.committed().map(Ok), || self.sleep()))
     }
 
     fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
@@ -261,11 +264,11 @@ impl Completion {
         }
         // A timeout beyond what the clock can express is one that never passes.
         let Some(deadline) = Instant::now().checked_add(timeout) else { return Some(self.wait()) };
-        let look = || match self.committed() {
+        let poll = || match self.committed() {
             Some(term) => Some(Some(Ok(term))),
             None => (Instant::now() >= deadline).then(|| self.waiting.lock().outcome.clone()),
         };
-        spin::host_wait(look, || self.sleep_until(deadline))
+        spin::host_wait(self.spin, poll, || self.sleep_until(deadline))
     }
 
     fn sleep(&self) -> Outcome {

@@ -9,6 +9,7 @@ mod line;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -65,6 +66,8 @@ struct Queue {
     /// About as much as the largest of the last batches that were filled here took, their tables included: the next is likely to be like them, and is not
     /// copied to where there is more room while it is filled or closed.
     usual_bytes: usize,
+    /// How long threads that wait for an append may spin before they sleep.
+    spin: Duration,
 }
 
 /// What an append that waits adds to the queue.
@@ -123,6 +126,7 @@ impl Sequencer {
             line: Line::default(),
             batches: VecDeque::new(),
             usual_bytes: 0,
+            spin: Duration::ZERO,
         };
         let (queue, doorbell) = (Mutex::new(queue), Box::new(doorbell));
         Sequencer { limits, queue, doorbell, home: Home::default() }
@@ -131,6 +135,12 @@ impl Sequencer {
     /// The same, for the process at home alone: its forked children append nothing.
     pub(crate) fn within(self, home: Home) -> Sequencer {
         Sequencer { home, ..self }
+    }
+
+    /// The same, whose hosts may spin for so long before they sleep.
+    pub(crate) fn spinning(self, spin: Duration) -> Sequencer {
+        self.queue.lock().spin = spin;
+        self
     }
 
     /// The process that appends.
@@ -418,7 +428,7 @@ impl Queue {
     /// Gives the next places to a batch of the host that was admitted.
     fn push_batch(&mut self, open: OpenBatch, cost: u64, home: Home) -> AppendFuture {
         let (first_index, first_position) = (self.next_index, self.next_position);
-        let completion = Arc::new(Completion::within(home));
+        let completion = Arc::new(Completion::within(home, self.spin));
         let (count, bytes) = (u64::from(open.count()), open.payload_bytes() as u64);
         if count == 0 {
             // Nothing to commit: it holds at once, at the place where the next entry goes.
@@ -442,7 +452,7 @@ impl Queue {
                 open: OpenBatch::with_capacity(likely),
                 first_index: self.next_index,
                 first_position: self.next_position,
-                completion: Arc::new(Completion::within(home)),
+                completion: Arc::new(Completion::within(home, self.spin)),
                 cost: 0,
                 sealed: false,
             });

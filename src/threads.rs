@@ -22,11 +22,11 @@ use crate::engine::{Backstage, Engine, Input, Now, SyncJob};
 use crate::entry::NodeId;
 use crate::fork::Home;
 use crate::owner::{Owner, owner};
-use crate::primitives::channel::{Receiver, Select, Sender, unbounded};
+use crate::primitives::channel::{Receiver, Sender, unbounded};
 use crate::primitives::thread::{self, JoinHandle, ThreadId};
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::role::Status;
-use crate::spin::Patience;
+use crate::spin::AdaptiveWait;
 use crate::storage::{Chore, StorageError};
 use crate::transport::Spawner;
 use crate::wakers::{Wakers, forbid_waits, is_in_waker, wake_all};
@@ -115,14 +115,14 @@ impl Threads {
         )
     }
 
-    /// Starts the engine and those who serve it. The engine is dropped, and its storage closed, when its thread ends.
-    pub(crate) fn start(&self, engine: Engine, stagehands: Stagehands, observers: Vec<Observer>) -> io::Result<()> {
+    /// Starts the engine and those who serve it. They may spin for so long before they sleep. The engine is dropped, and its storage closed, when its thread ends.
+    pub(crate) fn start(&self, engine: Engine, stagehands: Stagehands, observers: Vec<Observer>, spin: Duration) -> io::Result<()> {
         let Stagehands { syncs, chores, roles } = stagehands;
         let inputs = self.inputs.clone();
-        self.spawn("sync", Box::new(move || wait_for_syncs(&syncs, &inputs)))?;
+        self.spawn("sync", Box::new(move || wait_for_syncs(&syncs, &inputs, spin)))?;
         self.spawn("chores", Box::new(move || chores.iter().for_each(|chore| chore())))?;
         self.spawn("roles", Box::new(move || tell_roles(&roles, &observers)))?;
-        let engine = self.spawn("engine", Box::new(move || drive(engine)))?;
+        let engine = self.spawn("engine", Box::new(move || drive(engine, spin)))?;
         self.crew.roster.lock().engine = Some(engine);
         Ok(())
     }
@@ -221,9 +221,9 @@ fn thread_name(group: &str, node: NodeId, name: &str) -> String {
 }
 
 /// The engine's thread: turn, then wait for an input or for time to pass.
-fn drive(mut engine: Engine) {
+fn drive(mut engine: Engine, spin: Duration) {
     let began = Instant::now();
-    let patience = Patience::new();
+    let wait = AdaptiveWait::new();
     loop {
         let now = Now { elapsed: began.elapsed(), unix_ms: unix_ms() };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| engine.turn(now))) {
@@ -232,29 +232,23 @@ fn drive(mut engine: Engine) {
         if engine.is_stopped() {
             return;
         }
-        wait_for_input(&engine, began, &patience);
+        wait_for_input(&engine, began, &wait, spin);
     }
 }
 
-fn wait_for_input(engine: &Engine, began: Instant, patience: &Patience) {
+fn wait_for_input(engine: &Engine, began: Instant, wait: &AdaptiveWait, spin: Duration) {
     let wake_at = engine.wake_at();
-    let arrived = || Some(()).filter(|()| !engine.inputs().is_empty() || began.elapsed() >= wake_at);
-    let sleep = || {
-        let mut select = Select::new();
-        select.recv(engine.inputs());
-        match wake_at {
-            Duration::MAX => drop(select.ready()),
-            // Ready or not, the next turn finds out.
-            wake_at => drop(select.ready_deadline(began + wake_at)),
-        }
-    };
-    patience.wait(arrived, sleep);
+    let poll = || Some(()).filter(|()| !engine.inputs().is_empty() || began.elapsed() >= wake_at);
+    // Arrived or not, the next turn finds out.
+    let sleep = || engine.inputs().wait_until(began.checked_add(wake_at));
+    wait.wait(spin, poll, sleep);
 }
 
-fn wait_for_syncs(jobs: &Receiver<SyncJob>, inputs: &Sender<Input>) {
-    let patience = Patience::new();
+fn wait_for_syncs(jobs: &Receiver<SyncJob>, inputs: &Sender<Input>, spin: Duration) {
+    let wait = AdaptiveWait::new();
     loop {
-        let Some(first) = patience.wait(|| jobs.try_recv().ok().map(Some), || jobs.recv().ok()) else { return };
+        let poll = || jobs.try_recv().ok().map(Some);
+        let Some(first) = wait.wait(spin, poll, || jobs.recv().ok()) else { return };
         // One sync covers all that were begun before it.
         let job = jobs.try_iter().fold(first, |older, newer| SyncJob { number: older.number.with(newer.number), ..newer });
         let outcome = catch_unwind(AssertUnwindSafe(|| job.pending.wait()))
@@ -266,7 +260,7 @@ fn wait_for_syncs(jobs: &Receiver<SyncJob>, inputs: &Sender<Input>) {
 }
 
 fn tell_roles(changes: &Receiver<Status>, observers: &[Observer]) {
-    for status in changes {
+    for status in changes.iter() {
         for observer in observers {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| observer(&status))) {
                 let what = panic_text(&*panic);

@@ -78,6 +78,18 @@ pub(crate) fn usage() -> Option<Usage> {
     None
 }
 
+/// The processor time of the calling thread, 0 where the system does not tell.
+#[cfg(target_os = "linux")]
+pub(crate) fn thread_cpu() -> Duration {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(cpu.tv_sec.unsigned_abs(), cpu.tv_nsec.unsigned_abs() as u32)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn thread_cpu() -> Duration {
+    Duration::ZERO
+}
+
 #[cfg(target_os = "linux")]
 fn field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -15,4 +15,5 @@ pub(crate) mod raw_records;
 pub(crate) mod raw_sync;
 pub(crate) mod scratch;
 pub(crate) mod table;
+pub(crate) mod tasks;
 pub(crate) mod turn;

@@ -3,7 +3,6 @@
 //! Time is virtual, so that a schedule alone decides what happens. A wait with a deadline beyond [`clock::SOON`] waits for ever: whoever relies on that
 //! deadline to be woken has missed a wake, and the checker finds him asleep. A nearer deadline may pass at any moment.
 
-pub(crate) mod channel;
 mod clock;
 pub(crate) mod thread;
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::engine::SyncNumber;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::interrupted_thrice;
+use crate::spin::SPIN_DEFAULT;
 use crate::storage::PendingSync;
 
 /// Covers all that was written before it was begun.
@@ -25,7 +26,7 @@ fn one_sync_covers_those_before_it_and_none_is_forgotten() {
         let durable = Arc::new(AtomicU64::new(0));
         let (jobs, work) = unbounded();
         let (notices, inputs) = unbounded();
-        let waiter = thread::spawn(move || wait_for_syncs(&work, &notices));
+        let waiter = thread::spawn(move || wait_for_syncs(&work, &notices, SPIN_DEFAULT));
         for number in 1..=2 {
             let pending = Box::new(Sync { number, durable: durable.clone() });
             jobs.send(SyncJob { number: SyncNumber::of(number), pending }).unwrap_or_else(|_| panic!("it takes every job"));

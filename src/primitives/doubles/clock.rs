@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::thread;
 
-/// How far a look at the clock moves it: more than the patience of any thread that looks for an answer before it sleeps.
+/// How far a look at the clock moves it: more than any thread spins by default before it sleeps.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Deadlines beyond this are taken never to pass.
