@@ -2,10 +2,12 @@
 //!
 //! [`Core`] is a raft-rs `RawNode` in this crate's own words: batches instead of entries, marks instead of snapshots. [`LogView`] is what
 //! raft-rs sees of the log. It asks for the first and last index and for terms many times a message, so those are plain fields, kept up by
-//! [`Core`] as the log is written; batches are read from the storage only for peers that have fallen behind.
+//! [`Core`] as the log is written; batches are read from the storage only for peers that have fallen behind,
+//! a little at a time ([`reading`]).
 
 mod convert;
 mod log_bridge;
+mod reading;
 mod view;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use super::election::Timeouts;
 use super::{Settings, rebase};
 use convert::{base_of, batch_of, without_number};
 use log_bridge::LogBridge;
+use reading::Reading;
 use view::LogView;
 
 /// How many appends may be under way to a follower before it answers.
@@ -74,6 +77,8 @@ pub(super) struct Core {
     newest: Mark,
     /// The commit that the last message to all others told of, while this node leads.
     told: u64,
+    /// The follower that the log was last read for.
+    read_for: u64,
 }
 
 impl Core {
@@ -129,6 +134,7 @@ impl Core {
             owes_hard_state,
             newest: recovered.last,
             told: 0,
+            read_for: 0,
         };
         core.settle_timeout();
         core
