@@ -324,7 +324,8 @@ impl Builder {
     }
 
     /// The largest payload of one entry, in bytes: 1 to 64 MiB, default 4 MiB. The payloads of one atomic batch may come to 16 MiB, or to this if it
-    /// is more.
+    /// is more. Either is read in one piece for a follower that lacks it, and the leader says nothing
+    /// meanwhile: keep them below what a disk reads in half an election timeout.
     ///
     /// Bounds what is appended through this node while it leads, and nothing else: whatever another
     /// leader was allowed to append, this node takes and keeps. So it can be changed at any opening,
@@ -349,6 +350,9 @@ impl Builder {
 
     /// How often a leader tells its followers that it is there: 2 ms to 1 min, default 100 ms. The
     /// same on every node of the group, but for a while at most.
+    ///
+    /// For followers that lag, a leader reads as much at a time as takes a quarter of this on a disk
+    /// that reads 20 MB a second, between 64 KiB and 512 KiB.
     pub fn heartbeat_interval(mut self, interval: Duration) -> Builder {
         self.heartbeat_interval = interval;
         self

@@ -41,9 +41,16 @@ const READY_PAUSE: Duration = Duration::from_millis(10);
 /// The longest time that a node which is shut down waits for each of the others to lead. It takes them a round trip and a sync or two.
 const HANDOVER_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 
-/// What a message to a follower that catches up carries. With the 64 that may be under way to it that is 32 MiB, half of what the TCP transport holds for a
+/// What a message to a follower that catches up carries at most. With the 64 that may be under way to it that is 32 MiB, half of what the TCP transport holds for a
 /// peer before it drops. A larger batch goes alone. While a follower keeps up, every batch is a message.
-const MESSAGE_BYTES: u64 = 512 << 10;
+const MESSAGE_BYTES_MAX: u64 = 512 << 10;
+
+/// The least that is worth a message. Less would make even a fast disk slow.
+const MESSAGE_BYTES_MIN: u64 = 64 << 10;
+
+/// What the slowest disk reads in a second, in bytes, on which heartbeats wait no longer for a message
+/// that is read than a quarter of their interval. A turn of the engine reads one.
+const READ_BYTES_PER_SECOND: f64 = 20e6;
 
 /// A replicated, append-only log: one node's handle on it. Cheap to clone, usable from any thread.
 ///
@@ -515,7 +522,7 @@ impl Builder {
                 node: self.node,
                 election_ticks,
                 heartbeat_ticks: 2,
-                message_bytes: MESSAGE_BYTES,
+                message_bytes: message_bytes(self.heartbeat_interval),
                 counts_unsynced: matches!(self.flush, FlushPolicy::Async { .. }),
                 // Without a bound by the second there is none by the tick.
                 catch_up_bytes: match self.catch_up_bytes_per_second {
@@ -533,6 +540,12 @@ impl Builder {
             addresses: self.peers.clone(),
         }
     }
+}
+
+/// What a message to a follower that catches up carries.
+fn message_bytes(heartbeat: Duration) -> u64 {
+    let bytes = (heartbeat.as_secs_f64() / 4.0 * READ_BYTES_PER_SECOND) as u64;
+    bytes.clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX)
 }
 
 impl DLedger {

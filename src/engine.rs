@@ -13,6 +13,7 @@ mod handover;
 mod lagging;
 mod members;
 mod purge;
+mod reading;
 mod refusing;
 mod rejoining;
 mod repairing;
@@ -312,6 +313,7 @@ impl Engine {
             self.replica.tell_commit();
         }
         self.carry_out_effects();
+        self.read_for_followers();
         self.end_rejoin();
         self.sync_for_questions();
         self.sync_ahead();
@@ -335,6 +337,7 @@ impl Engine {
         let leaving = self.leaving.as_ref().map_or(Duration::MAX, Leaving::wake_at);
         let due = if self.sleeps_over_a_tick() { self.next_tick + self.settings.tick } else { self.next_tick };
         let due = self.tell_at.map_or(due, |tell_at| due.min(tell_at)).min(leaving);
+        let due = if self.owes_reading() { due.min(self.now.elapsed) } else { due };
         if self.dirty { due.min(self.next_flush) } else { due }
     }
 

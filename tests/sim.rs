@@ -6,11 +6,12 @@
 use std::collections::HashSet;
 use std::process::Command;
 
+use dledger::sim::laggards;
 use dledger::sim::patterns::{self, Ending, Harm, Pattern};
 use dledger::sim::{self, Sightings};
 
 /// What every budget must have seen often, or it proves little.
-const MUST_BE_SEEN: [&str; 29] = [
+const MUST_BE_SEEN: [&str; 30] = [
     "appends acknowledged",
     "appends of unknown outcome",
     "audits of the disks",
@@ -20,6 +21,7 @@ const MUST_BE_SEEN: [&str; 29] = [
     "damaged logs mended",
     "disks replaced by a backup",
     "disks replaced by an empty one",
+    "disks that read slowly",
     "logs that were completed",
     "deaths while opening",
     "entries read by tails",
@@ -90,6 +92,19 @@ fn one_lost_disk_comes_back_and_two_at_once_do_not() {
             let told = |node: usize| healing.accounts[node].as_deref().is_some_and(|why| why.contains("cannot vouch for each other"));
             assert!(healing.is_whole || (0..3).all(|node| told(node) == (disks >> node & 1 == 1)), "{:?}", healing.accounts);
         }
+    }
+}
+
+/// What a leader reads for followers that lack a whole window of messages would take it several
+/// election timeouts, and it stays leader all the same.
+#[test]
+fn a_leader_whose_disk_reads_slowly_stays_leader_while_it_feeds_two_followers() {
+    for seed in 0..20 {
+        let outcome = laggards::play(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        assert_eq!(outcome.leaders, 1, "seed {seed}: {outcome:?}");
+        assert!(outcome.is_level, "seed {seed}: {outcome:?}");
+        assert!(outcome.most_read <= outcome.read_max, "seed {seed}: {outcome:?}");
     }
 }
 

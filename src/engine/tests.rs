@@ -5,6 +5,7 @@
 mod damaged;
 mod ends;
 mod members;
+mod reading;
 mod refused;
 mod rejoining;
 mod storage;
@@ -183,10 +184,26 @@ impl Desk {
         Desk::open(voters, flush_interval, MemoryLog::new(), Vec::new(), |_, _| {}).unwrap()
     }
 
+    /// Node 1 of nodes 1 to `voters`, whose messages carry no more than this.
+    fn with_messages(voters: u64, message_bytes: u64) -> Desk {
+        Desk::begin(voters, None, message_bytes, MemoryLog::new(), Vec::new(), |_, _| {}).unwrap()
+    }
+
     /// Begins on what `memory` holds, which is found damaged so, when `prepare` has been at it.
     fn open(
         voters: u64,
         flush_interval: Option<Duration>,
+        memory: MemoryLog,
+        damage: Vec<Damage>,
+        prepare: fn(&Reads, &mut Refusals),
+    ) -> Result<Desk, StorageError> {
+        Desk::begin(voters, flush_interval, 1 << 20, memory, damage, prepare)
+    }
+
+    fn begin(
+        voters: u64,
+        flush_interval: Option<Duration>,
+        message_bytes: u64,
         memory: MemoryLog,
         damage: Vec<Damage>,
         prepare: fn(&Reads, &mut Refusals),
@@ -217,7 +234,7 @@ impl Desk {
                 node,
                 election_ticks: ELECTION_TICKS,
                 heartbeat_ticks: 2,
-                message_bytes: 1 << 20,
+                message_bytes,
                 counts_unsynced: flush_interval.is_some(),
                 catch_up_bytes: u64::MAX,
                 seed: 1,

@@ -2,10 +2,12 @@
 //!
 //! [`Core`] is a raft-rs `RawNode` in this crate's own words: batches instead of entries, marks instead of snapshots. [`LogView`] is what
 //! raft-rs sees of the log. It asks for the first and last index and for terms many times a message, so those are plain fields, kept up by
-//! [`Core`] as the log is written; batches are read from the storage only for peers that have fallen behind.
+//! [`Core`] as the log is written; batches are read from the storage only for peers that have fallen behind,
+//! a little at a time ([`reading`]).
 
 mod convert;
 mod log_bridge;
+mod reading;
 mod view;
 
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use super::election::Timeouts;
 use super::{Settings, rebase};
 use convert::{base_of, batch_of, without_number};
 use log_bridge::LogBridge;
+use reading::Reading;
 use view::LogView;
 
 /// How many appends may be under way to a follower before it answers.
@@ -86,6 +89,8 @@ pub(super) struct Core {
     told: u64,
     /// Followers that this leader has moved forward, and that were not seen in step since.
     moved: Vec<u64>,
+    /// The follower that the log was last read for.
+    read_for: u64,
 }
 
 impl Core {
@@ -142,6 +147,7 @@ impl Core {
             newest: recovered.last,
             told: 0,
             moved: Vec::new(),
+            read_for: 0,
         };
         core.settle_timeout();
         core

@@ -126,6 +126,8 @@ impl Node {
         self.carry_out_effects();
         self.replica.tell_commit();
         self.carry_out_effects();
+        self.replica.read_for_followers();
+        self.carry_out_effects();
     }
 
     fn carry_out_effects(&mut self) {

@@ -415,6 +415,19 @@ impl Replica {
         }
     }
 
+    /// Whether followers wait for batches that must be read.
+    pub(crate) fn owes_reading(&self) -> bool {
+        !self.failed && self.core.owes_reading()
+    }
+
+    /// Reads a little of the log for followers that lack it: about one message, however many they are.
+    /// Nothing else reads for them. What was read comes as effects.
+    pub(crate) fn read_for_followers(&mut self) {
+        if !self.failed {
+            self.core.read_for_followers();
+        }
+    }
+
     /// Whether the leadership is being handed over.
     pub(crate) fn is_transferring(&self) -> bool {
         self.core.is_transferring()

@@ -49,6 +49,15 @@ impl One {
 
     /// Carries out all effects, and syncs as it goes. Gives those that somebody else would notice.
     fn carry_out(&mut self) -> Vec<Effect> {
+        let mut others = self.carry_out_effects();
+        while self.replica.owes_reading() {
+            self.replica.read_for_followers();
+            others.extend(self.carry_out_effects());
+        }
+        others
+    }
+
+    fn carry_out_effects(&mut self) -> Vec<Effect> {
         let mut others = Vec::new();
         while let Some(effect) = self.replica.poll_effect() {
             match effect {

@@ -4,7 +4,9 @@ use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::agenda::Micros;
 use super::chance::Chance;
+use super::swarm::MS;
 use super::witness::Fuse;
 use crate::storage::segmented::DiskLog;
 use crate::storage::segmented::fs::{Disk, DiskFile};
@@ -21,11 +23,15 @@ pub(super) struct Medium {
     backup: Option<Platter>,
     /// Others in its process have taken all descriptors.
     pub(super) is_poor: bool,
+    /// How many bytes it reads in a millisecond. `None`: as many as are wanted.
+    pub(super) read_rate: Option<u64>,
+    /// The most that was read in one turn of an engine, in bytes.
+    pub(super) most_read: u64,
 }
 
 impl Medium {
     pub(super) fn new(seed: u64, options: SegmentOptions) -> Medium {
-        Medium { disk: SimulatedDisk::new(seed), options, is_full: false, backup: None, is_poor: false }
+        Medium { disk: SimulatedDisk::new(seed), options, is_full: false, backup: None, is_poor: false, read_rate: None, most_read: 0 }
     }
 
     /// Keeps what a closed disk holds, for a day on which it is lost.
@@ -49,7 +55,15 @@ impl Medium {
 
     /// What the process does now it does without descriptors, if they are taken. Whoever only looks at it has some.
     pub(super) fn begin_work(&self) {
+        self.disk.take_bytes_read();
         self.disk.set_poor(self.is_poor);
+    }
+
+    /// How long it took to read what was read since the work began. Whoever does the work waits for it.
+    pub(super) fn time_to_read(&mut self) -> Micros {
+        let bytes = self.disk.take_bytes_read();
+        self.most_read = self.most_read.max(bytes);
+        self.read_rate.map_or(0, |rate| bytes * MS / rate)
     }
 
     pub(super) fn end_work(&self) {

@@ -46,6 +46,7 @@
 //! | `world.rs`, `agenda.rs` | the loop in which everything happens, and virtual time |
 //! | `node.rs`, `witness.rs`, `medium.rs` | one node: its lives, the places where it touches the world, its disk |
 //! | `network.rs`, `trouble.rs`, `hosts.rs`, `bell.rs` | what happens to nodes |
+//! | `laggards.rs` | a leader with a slow disk, and followers that lack much |
 //! | `patterns.rs` | every way to damage three entries on three replicas |
 //! | `watch.rs`, `book.rs` | what is checked at every moment, and what each storage owes; `watch.rs` also notices when a disturbance would hurt most |
 //! | `check.rs` | what is checked in a history; good for any history, simulated or not |
@@ -57,6 +58,7 @@ mod book;
 mod chance;
 pub mod check;
 mod hosts;
+pub mod laggards;
 mod medium;
 mod network;
 mod node;

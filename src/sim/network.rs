@@ -144,7 +144,7 @@ impl Network {
     }
 
     /// Takes a message on its way. False: it is lost already, and its sender notices.
-    pub(crate) fn send(&mut self, agenda: &mut Agenda, from: usize, to: usize, hello: Hello, message: &Message) -> bool {
+    pub(crate) fn send(&mut self, agenda: &mut Agenda, from: usize, to: usize, hello: Hello, message: &Message, busy: Micros) -> bool {
         let frame = Bytes::from(Frames::of(message.encode()).concat());
         let mut parcel = Parcel { from, to, hello, frame, is_damaged: false, is_forged: false, is_replay: false };
         let capacity = self.weather.capacity;
@@ -159,12 +159,12 @@ impl Network {
             return !self.chance.percent(self.weather.told);
         }
         if self.chance.happens(self.weather.duplication) {
-            self.put_on_its_way(agenda, parcel.clone());
+            self.put_on_its_way(agenda, parcel.clone(), busy);
         }
         if self.chance.happens(self.weather.flips) {
             self.damage(&mut parcel);
         }
-        self.put_on_its_way(agenda, parcel);
+        self.put_on_its_way(agenda, parcel, busy);
         true
     }
 
@@ -175,10 +175,10 @@ impl Network {
         }
     }
 
-    fn put_on_its_way(&mut self, agenda: &mut Agenda, parcel: Parcel) {
+    fn put_on_its_way(&mut self, agenda: &mut Agenda, parcel: Parcel, busy: Micros) {
         let is_late = self.chance.happens(self.weather.stragglers);
         let mean = if is_late { self.weather.straggle_mean } else { self.weather.delay_mean };
-        let delay = self.weather.delay_min + self.chance.around(mean);
+        let delay = busy + self.weather.delay_min + self.chance.around(mean);
         let (now, in_order) = (agenda.now, self.weather.in_order);
         let link = self.link(parcel.from, parcel.to);
         let mut arrival = (now + delay).max(link.clogged_until);

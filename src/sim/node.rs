@@ -461,6 +461,8 @@ impl Node {
         self.medium.begin_work();
         let turned = survive(|| engine.turn(moment));
         self.medium.end_work();
+        // Nothing else happens to it meanwhile.
+        self.asleep_until = self.asleep_until.max(now + self.medium.time_to_read());
         if let Err(end) = turned {
             life.is_dying = true;
             return Err(end);

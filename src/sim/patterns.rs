@@ -142,13 +142,13 @@ fn stage(seed: u64, ending: Ending, harm: impl FnOnce(&mut World) -> Result<(), 
 }
 
 impl World {
-    fn pass(&mut self, within: Micros, enough: impl Fn(&World) -> bool) -> Result<(), String> {
+    pub(super) fn pass(&mut self, within: Micros, enough: impl Fn(&World) -> bool) -> Result<(), String> {
         let end = self.agenda.now + within;
         if self.go_on_until(end, enough) { Ok(()) } else { Err(self.watch().violation().cloned().unwrap_or("it took too long".to_owned())) }
     }
 
     /// Appends an entry and waits for it to be acknowledged.
-    fn append_one(&mut self, bytes: usize, within: Micros) -> Result<(), String> {
+    pub(super) fn append_one(&mut self, bytes: usize, within: Micros) -> Result<(), String> {
         let leader = self.leader().ok_or("nobody leads")?;
         let offer = self.watch().offered.len() as u64;
         self.watch().offered.push(bytes as u32);
@@ -191,7 +191,7 @@ impl World {
         }
     }
 
-    fn is_whole(world: &World) -> bool {
+    pub(super) fn is_whole(world: &World) -> bool {
         let watch = world.watch();
         let end = watch.ledger.len() as u64;
         let shows_all = |node: &Node| node.life.as_ref().is_some_and(|life| life.shared.watermark.end() == end);
@@ -218,7 +218,7 @@ impl Node {
 
 impl Swarm {
     /// Three nodes to which nothing happens.
-    fn calm(chance: &mut Chance) -> Swarm {
+    pub(super) fn calm(chance: &mut Chance) -> Swarm {
         let mut swarm = Swarm::draw(chance);
         swarm.nodes = 3;
         swarm.flush_interval = None;

@@ -97,6 +97,12 @@ impl World {
             Trouble::Damage => self.harm(node),
             Trouble::SlowDisk => {
                 self.nodes[node].slowness = self.chance.between(5, 50);
+                // Dice of its own, so that seeds of before mean what they meant.
+                let mut chance = self.chance.fork(8);
+                if chance.percent(50) {
+                    self.nodes[node].medium.read_rate = Some(chance.between(100, 2000));
+                    self.watch.lock().sightings.saw("disks that read slowly");
+                }
                 self.agenda.put(until, Event::Relief(Relief::Haste(node)));
             }
         }
@@ -180,7 +186,10 @@ impl World {
             }
             Relief::Descriptors(node) => self.nodes[node].medium.is_poor = false,
             Relief::Room(node) => self.nodes[node].medium.set_full(false),
-            Relief::Haste(node) => self.nodes[node].slowness = 1,
+            Relief::Haste(node) => {
+                self.nodes[node].slowness = 1;
+                self.nodes[node].medium.read_rate = None;
+            }
         }
     }
 

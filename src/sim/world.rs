@@ -326,6 +326,8 @@ impl World {
             self.next_audit = 2 * top.raft_index + self.chance.below(8);
             audit(&self.nodes, &self.swarm, &top, &mut watch);
         }
+        // What was read in this turn took its time, and nothing left before.
+        let busy = self.nodes[node].asleep_until.saturating_sub(now);
         let Some(life) = &mut self.nodes[node].life else { return };
         self.hosts.settle(node, now, life, &self.swarm, &mut watch);
         let messages = std::mem::take(&mut *life.outbox.lock());
@@ -333,7 +335,7 @@ impl World {
         for message in messages {
             watch.note(&[5, node as u64, message.term(), message.encoded_len() as u64], || format!("send {message:?}"));
             let to = message.to().get() as usize - 1;
-            let sent = self.network.send(&mut self.agenda, node, to, life.hello_to(to), &message);
+            let sent = self.network.send(&mut self.agenda, node, to, life.hello_to(to), &message, busy);
             if !sent {
                 life.inbox.unreachable(NodeId::from(to as u64 + 1));
                 life.due = life.due.min(now);
@@ -511,6 +513,7 @@ impl World {
             self.nodes[node].medium.set_full(false);
             self.nodes[node].medium.is_poor = false;
             self.nodes[node].slowness = 1;
+            self.nodes[node].medium.read_rate = None;
             self.nodes[node].asleep_until = self.nodes[node].asleep_until.min(self.agenda.now);
             let is_doomed = self.nodes[node].is_doomed;
             let death = self.hard_death();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Base, Batch, LogReader, Mark, StorageError};
 use crate::primitives::Mutex;
+use crate::primitives::atomic::{AtomicU64, Ordering};
 
 /// What reads come to.
 #[derive(Clone, Copy)]
@@ -21,11 +22,13 @@ enum Trouble {
 pub(crate) struct Reads {
     log: Arc<dyn LogReader>,
     trouble: Mutex<Trouble>,
+    /// The bodies of the batches that were read.
+    bytes: AtomicU64,
 }
 
 impl Reads {
     pub(crate) fn new(log: Arc<dyn LogReader>) -> Reads {
-        Reads { log, trouble: Mutex::new(Trouble::Nothing) }
+        Reads { log, trouble: Mutex::new(Trouble::Nothing), bytes: AtomicU64::new(0) }
     }
 
     /// From now on nothing can be read.
@@ -46,6 +49,11 @@ impl Reads {
     /// From now on all can be read.
     pub(crate) fn recover(&self) {
         *self.trouble.lock() = Trouble::Nothing;
+    }
+
+    /// How many bytes of batches were read since this was last asked.
+    pub(crate) fn take_bytes(&self) -> u64 {
+        self.bytes.swap(0, Ordering::Relaxed)
     }
 
     fn log(&self) -> Result<&dyn LogReader, StorageError> {
@@ -71,7 +79,9 @@ impl LogReader for Reads {
     }
 
     fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
-        self.log()?.batches(from, to, bytes_max)
+        let batches = self.log()?.batches(from, to, bytes_max)?;
+        self.bytes.fetch_add(batches.iter().map(|batch| batch.body().len() as u64).sum(), Ordering::Relaxed);
+        Ok(batches)
     }
 
     fn mark(&self, raft_index: u64) -> Result<Option<Mark>, StorageError> {

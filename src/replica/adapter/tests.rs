@@ -74,7 +74,10 @@ fn what_cannot_be_read_is_a_fault_and_what_was_purged_is_none() {
     assert!(view.fault.borrow().is_none());
     assert_eq!(view.term_of(3), None);
     assert!(view.fault.borrow_mut().take().is_some());
-    let entries = raft::Storage::entries(&view, 2, 4, None, GetEntriesContext::empty(true));
+    let entries = || raft::Storage::entries(&view, 2, 4, None, GetEntriesContext::empty(true));
+    assert!(entries().is_err() && view.fault.borrow().is_none(), "it is not read before its time");
+    view.reading.open();
+    let entries = entries();
     assert!(matches!(entries, Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable))));
     assert!(view.fault.borrow().is_some());
 }
@@ -88,6 +91,7 @@ fn entries_for_peers_are_whole_and_those_that_are_only_counted_are_not_read() {
     log.append(std::slice::from_ref(&batch), 1).unwrap();
     view.written(&batch);
     let entries = |view: &LogView, low, high, is_patient| {
+        view.reading.open();
         let context = GetEntriesContext::empty(is_patient);
         raft::Storage::entries(view, low, high, None, context)
     };

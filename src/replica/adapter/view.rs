@@ -6,6 +6,7 @@ use std::sync::Arc;
 use raft::eraftpb::{Entry as RaftEntry, Snapshot};
 use raft::{GetEntriesContext, RaftState};
 
+use super::Reading;
 use super::convert::{conf_state_of, entry_of};
 use crate::batch::{Batch, Mark};
 use crate::entry::NodeId;
@@ -25,6 +26,7 @@ pub(super) struct LogView {
     pub(super) terms: Vec<(u64, u64)>,
     /// raft-rs takes no I/O error for an answer: the first one is kept here, and ends the node's part in the group.
     pub(super) fault: RefCell<Option<StorageError>>,
+    pub(super) reading: Reading,
 }
 
 impl LogView {
@@ -37,7 +39,7 @@ impl LogView {
         }
         hard_state.vote = hard_state.vote.filter(|_| !planted!("a vote is forgotten at a restart"));
         let (base, last) = (recovered.base.clone(), recovered.last.raft_index);
-        LogView { reader, hard_state, base, last, terms: Vec::new(), fault: RefCell::new(None) }
+        LogView { reader, hard_state, base, last, terms: Vec::new(), fault: RefCell::new(None), reading: Reading::default() }
     }
 
     /// Where terms begin from raft index `first` on. raft-rs asks for that of its commit, and takes no error for an answer.
@@ -137,15 +139,23 @@ impl raft::Storage for LogView {
         if !context.can_async() {
             return self.headers(low, high);
         }
-        match self.reader.batches(low, high, max_size.into().unwrap_or(u64::MAX)) {
-            Ok(batches) => Ok(batches.iter().map(entry_of).collect()),
+        let unavailable = || Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable));
+        let bytes_max = max_size.into().unwrap_or(u64::MAX);
+        if !self.reading.is_granted(bytes_max) {
+            return unavailable();
+        }
+        match self.reader.batches(low, high, bytes_max) {
+            Ok(batches) => {
+                self.reading.count(&batches);
+                Ok(batches.iter().map(entry_of).collect())
+            }
             Err(StorageError::Purged { .. }) => Err(raft::Error::Store(raft::StorageError::Compacted)),
             Err(error) => {
                 // The peer is sent them with the next heartbeat that it answers, if they can be read by then.
                 if !error.is_temporary() {
                     self.fail(error);
                 }
-                Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable))
+                unavailable()
             }
         }
     }

@@ -418,13 +418,20 @@ impl Group {
             while let Some(effect) = self.life(id).filter(|life| !life.failed).and_then(|life| life.replica.poll_effect()) {
                 self.effect(id, effect);
             }
-            if self.tell_commit(id) {
+            if self.tell_commit(id) || self.read_for_followers(id) {
                 continue;
             }
             if self.node(id).holds_syncs || self.node(id).life.is_none() || !self.finish_syncs(id) {
                 return;
             }
         }
+    }
+
+    /// Whether there was something to read for followers.
+    fn read_for_followers(&mut self, id: u64) -> bool {
+        let Some(life) = self.life(id).filter(|life| life.replica.owes_reading()) else { return false };
+        life.replica.read_for_followers();
+        true
     }
 
     /// Tells others of a commit that no batch has told of, unless that is to wait. Whether there was one.

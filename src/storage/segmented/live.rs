@@ -135,6 +135,11 @@ impl<D: Disk> Live<D> {
         let mut batches = Vec::new();
         let mut bytes = 0;
         for raft_index in from..to {
+            // Known without reading it: where disks are slow, what is read for nothing is dear.
+            let is_beyond = |body_bytes: u64| bytes + body_bytes > bytes_max;
+            if !batches.is_empty() && self.body_bytes(disk, raft_index).is_some_and(is_beyond) {
+                break;
+            }
             let batch = match self.batch(disk, raft_index) {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
@@ -142,12 +147,16 @@ impl<D: Disk> Live<D> {
                 Err(error) => return Err(error),
             };
             bytes += batch.body().len() as u64;
-            if bytes > bytes_max && !batches.is_empty() {
-                break;
-            }
             batches.push(batch);
         }
         Ok(batches)
+    }
+
+    /// How long the body of a batch is, if that can be told.
+    fn body_bytes(&self, disk: &D, raft_index: u64) -> Option<u64> {
+        let (stretch, ordinal) = self.locate(raft_index)?;
+        let contents = stretch.segment.contents(disk).ok()?;
+        stretch.segment.place(disk, &contents, ordinal).ok().map(|(_, body_bytes)| body_bytes)
     }
 
     /// A batch for a peer. It is checked whole: nobody else could tell where the damage was done.

@@ -107,6 +107,8 @@ struct Machine {
     draws: Draws,
     faults: Vec<Fault>,
     counts: [u64; Call::KINDS],
+    /// Bytes that were read, in either way.
+    bytes_read: u64,
     changes: usize,
     room: Option<u64>,
     /// The process has no descriptor left.
@@ -132,6 +134,7 @@ impl SimulatedDisk {
             draws: Draws::new(seed),
             faults: Vec::new(),
             counts: [0; Call::KINDS],
+            bytes_read: 0,
             changes: 0,
             room: None,
             poor: false,
@@ -214,6 +217,12 @@ impl SimulatedDisk {
     /// How many calls of this kind there were.
     pub(crate) fn count(&self, call: Call) -> u64 {
         self.machine.lock().counts[call as usize]
+    }
+
+    /// How many bytes were read since this was last asked.
+    #[cfg(feature = "sim")]
+    pub(crate) fn take_bytes_read(&self) -> u64 {
+        std::mem::take(&mut self.machine.lock().bytes_read)
     }
 
     /// Allows files to take this many bytes together, in blocks of 4096. `None`: without end.
@@ -461,6 +470,7 @@ impl DiskFile for SimulatedFile {
             Some(_) => buffer.len().div_ceil(2),
             None => buffer.len(),
         };
+        machine.bytes_read += count as u64;
         Ok(machine.platter.node(self.file).live.read(&mut buffer[..count], offset))
     }
 
@@ -537,7 +547,9 @@ impl DiskMap for SimulatedMap {
     fn slice(&self, offset: u64, len: u64) -> Option<Bytes> {
         offset.checked_add(len).filter(|&end| end <= self.bytes)?;
         let mut bytes = vec![0; len as usize];
-        self.file.disk.machine.lock().platter.node(self.file.file).live.read(&mut bytes, offset);
+        let mut machine = self.file.disk.machine.lock();
+        machine.bytes_read += len;
+        machine.platter.node(self.file.file).live.read(&mut bytes, offset);
         Some(Bytes::from(bytes))
     }
 
