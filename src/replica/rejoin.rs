@@ -31,6 +31,9 @@
 //!   later by the pause between two attempts of the peer, half a second at most.
 //! - Of two nodes that have both lost their directories neither keeps the other out: whoever marks
 //!   its log forgets the directories of its peers in the same write, and so lets the other one in.
+//! - A node that has forgotten its peers knows none of them before it finds it at its address. Who
+//!   comes in before may be a copy: it comes in, so that the peer itself does and finds the node,
+//!   and it is not remembered. The node takes no part before it has found all.
 //! - A peer that crashes before the new directory is remembered finds it once more.
 //! - A transport without addresses (in memory) has one place for each node. Whoever sits there is
 //!   the node.
