@@ -97,7 +97,8 @@ impl Rejoin {
         }
     }
 
-    /// What the node owes, once every member has answered.
+    /// What the node owes, once every member has answered. Never of the only voter of a group: nobody
+    /// else knows what it has acknowledged alone.
     pub(crate) fn owed(&self) -> Option<PeerState> {
         let answer = |peer: &Peer| peer.answer.and_then(Result::ok);
         let answered = self.peers.iter().filter(|peer| answer(peer).is_some()).count();
@@ -112,6 +113,11 @@ impl Rejoin {
 
     /// Whom this waits for, for people.
     pub(crate) fn account(&self) -> String {
+        if !self.peers.iter().any(|peer| peer.is_voter) {
+            return "its log is not complete, and as no other member has a vote, nobody else knows what it \
+                    has acknowledged: bring its directory back, or restore the whole group from a backup"
+                .to_owned();
+        }
         let waits = self.peers.iter().filter_map(|peer| match peer.answer {
             Some(Ok(_)) => None,
             None => Some(format!("node {} has not answered", peer.node)),
