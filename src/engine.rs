@@ -500,7 +500,6 @@ impl Engine {
         self.next_tick += self.settings.tick;
         self.watch_clock();
         self.tick_refusals();
-        self.watch_followers();
         self.tick_repair();
         self.tick_rejoin();
         if self.repair.is_none() {

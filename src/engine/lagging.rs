@@ -1,7 +1,9 @@
-//! What the log of a leader says of followers that lag: that one has fallen behind, how it gets on, that it is moved forward, and that it has
-//! caught up.
+//! Which followers of a leader lag, and what its log says of them: that one has fallen behind, how
+//! it gets on, that it is moved forward, and that it has caught up.
 //!
-//! A follower lags that has not acknowledged for two seconds what had been committed a second before. Of each follower a line of a kind is
+//! What the status shows ([`Progress`](crate::role::Progress)) and what the log says go by one rule,
+//! [`Lag::measure`]. The log tells of a lag that has lasted for two seconds, also of one that the
+//! status does not show, since the follower is not reached. Of each follower a line of a kind is
 //! written every ten seconds at most, so one that comes and goes does not fill the log.
 
 use std::time::Duration;
@@ -9,27 +11,18 @@ use std::time::Duration;
 use super::Engine;
 use crate::batch::Mark;
 use crate::entry::NodeId;
-use crate::role::Role;
 
-/// How often followers are looked at. Who has what was committed one look before is level.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LAGS_AFTER: Duration = Duration::from_secs(2);
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// The followers of this leader. One of each member at most.
-#[derive(Default)]
-pub(super) struct Followers {
-    list: Vec<Follower>,
-    next_look: Duration,
-    /// What was committed at the last look.
-    commit: u64,
-}
-
-struct Follower {
-    node: NodeId,
-    level_at: Duration,
+/// How one follower of this leader lags.
+pub(super) struct Lag {
+    is_behind: bool,
+    /// When it fell behind, if it is.
+    since: Option<Duration>,
     /// What was told of a lag that is not over: when, and what the follower had then.
     told: Option<(Duration, u64)>,
+    is_moved: bool,
     /// Nothing is told of another lag, or of a move, before.
     lag_at: Duration,
     move_at: Duration,
@@ -37,35 +30,45 @@ struct Follower {
 
 /// What is to be told of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
+pub(super) enum News {
+    Moves,
     Lags,
     CatchesUp,
     HasCaughtUp,
 }
 
-impl Followers {
-    fn of(&mut self, node: NodeId, now: Duration) -> &mut Follower {
-        let at = self.list.iter().position(|follower| follower.node == node).unwrap_or_else(|| {
-            let zero = Duration::ZERO;
-            self.list.push(Follower { node, level_at: now, told: None, lag_at: zero, move_at: zero });
-            self.list.len() - 1
-        });
-        &mut self.list[at]
+impl Default for Lag {
+    /// Of one that has said nothing to this leader yet.
+    fn default() -> Lag {
+        let zero = Duration::ZERO;
+        Lag { is_behind: true, since: None, told: None, is_moved: false, lag_at: zero, move_at: zero }
     }
 }
 
-impl Follower {
-    /// It has acknowledged the log up to `has`, and had to up to `commit` to be level.
-    fn look(&mut self, has: u64, commit: u64, now: Duration) -> Option<News> {
-        if has >= commit {
-            self.level_at = now;
+impl Lag {
+    /// The follower has confirmed the log up to `has`. It falls behind when it lacks what is
+    /// `older` than an election timeout, and is in step again when it has what is older than half of
+    /// one, `younger`.
+    pub(super) fn measure(&mut self, has: u64, younger: u64, older: u64) {
+        self.is_behind = has < if self.is_behind { younger } else { older };
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// What is to be told of the follower, as it was measured at `now`.
+    pub(super) fn news(&mut self, has: u64, now: Duration) -> Option<News> {
+        if !self.is_behind {
+            self.since = None;
             return self.told.take().map(|_| {
                 self.lag_at = now + TOLD_EVERY;
                 News::HasCaughtUp
             });
         }
+        let since = *self.since.get_or_insert(now);
         let news = match self.told {
-            None if now >= self.lag_at && now >= self.level_at + LAGS_AFTER => News::Lags,
+            None if now >= self.lag_at && now >= since + LAGS_AFTER => News::Lags,
             Some((told_at, had)) if has > had && now >= told_at + TOLD_EVERY => News::CatchesUp,
             _ => return None,
         };
@@ -73,44 +76,21 @@ impl Follower {
         Some(news)
     }
 
-    /// It was moved forward. Whether that is to be told.
-    fn is_move_news(&mut self, now: Duration) -> bool {
-        let is_news = now >= self.move_at;
-        if is_news {
-            self.move_at = now + TOLD_EVERY;
+    /// Whether the follower was moved forward, and is not in step since. What is to be told of that.
+    pub(super) fn note_move(&mut self, is_moved: bool, now: Duration) -> Option<News> {
+        let was_moved = std::mem::replace(&mut self.is_moved, is_moved);
+        if was_moved || !is_moved || now < self.move_at {
+            return None;
         }
-        is_news
+        self.move_at = now + TOLD_EVERY;
+        Some(News::Moves)
     }
 }
 
 impl Engine {
-    /// Called once a tick.
-    pub(super) fn watch_followers(&mut self) {
-        let (now, moved) = (self.now.elapsed, self.replica.take_moved());
-        if self.stands_still() || self.replica.standing().role != Role::Leader {
-            self.telling.followers = Followers::default();
-            return;
-        }
-        for node in moved {
-            if self.telling.followers.of(node, now).is_move_news(now) {
-                let first = self.shared.reader.base().mark.next_index;
-                self.inform(&format!("moves node {node} forward: what it lacks was purged here, and its log begins anew at entry {first}"));
-            }
-        }
-        if now < self.telling.followers.next_look {
-            return;
-        }
-        self.telling.followers.next_look = now + LOOK_EVERY;
-        let committed = self.replica.committed();
-        let commit = std::mem::replace(&mut self.telling.followers.commit, committed.raft_index);
-        for (node, has) in self.replica.acknowledged() {
-            if let Some(news) = self.telling.followers.of(node, now).look(has, commit, now) {
-                self.tell_follower(node, news, has, &committed);
-            }
-        }
-    }
-
-    fn tell_follower(&self, node: NodeId, news: News, has: u64, committed: &Mark) {
+    /// Writes the line for these news of a follower, which has confirmed the log up to `has`.
+    pub(super) fn tell_follower(&self, node: NodeId, news: News, has: u64) {
+        let committed: Mark = self.replica.committed();
         let lacks = || match self.shared.reader.mark(has) {
             _ if has == 0 => "it has said nothing to this leader yet".to_owned(),
             Ok(Some(mark)) => {
@@ -122,6 +102,13 @@ impl Engine {
             _ => format!("it lacks what was committed since batch {has}"),
         };
         match news {
+            News::Moves => {
+                let first = self.shared.reader.base().mark.next_index;
+                self.inform(&format!(
+                    "moves node {node} forward: what it lacks was purged here, and its log begins anew \
+                     at entry {first}"
+                ));
+            }
             News::Lags => self.inform(&format!("node {node} lags: {}", lacks())),
             News::CatchesUp => self.inform(&format!("node {node} catches up: {}", lacks())),
             News::HasCaughtUp => self.inform(&format!("node {node} has caught up")),
@@ -133,23 +120,26 @@ impl Engine {
 mod tests {
     use super::*;
 
-    /// What is told of a follower that has so much, of so much, at each look.
+    /// What is told of a follower that has so much, of so much that is old, at each second.
     fn told(looks: &[(u64, u64)]) -> Vec<(usize, News)> {
-        let mut follower =
-            Follower { node: NodeId::from(2), level_at: Duration::ZERO, told: None, lag_at: Duration::ZERO, move_at: Duration::ZERO };
-        let look = |(at, &(has, commit)): (usize, &(u64, u64))| Some((at, follower.look(has, commit, LOOK_EVERY * at as u32)?));
+        let mut lag = Lag::default();
+        let look = |(at, &(has, commit)): (usize, &(u64, u64))| {
+            lag.measure(has, commit, commit);
+            Some((at, lag.news(has, Duration::from_secs(at as u64))?))
+        };
         looks.iter().enumerate().filter_map(look).collect()
     }
 
     #[test]
     fn a_lag_is_told_once_with_what_becomes_of_it() {
-        let mut looks = vec![(5, 5), (5, 6), (5, 7)];
-        assert_eq!(told(&looks), [(2, News::Lags)]);
-        looks.extend([(5, 7); 30]);
-        assert_eq!(told(&looks), [(2, News::Lags)], "it does not get on");
+        let mut looks = vec![(5, 5), (5, 6), (5, 7), (5, 7)];
+        assert_eq!(told(&looks), [(3, News::Lags)]);
+        looks.extend([(5, 7); 29]);
+        assert_eq!(told(&looks), [(3, News::Lags)], "it does not get on");
         looks.extend((6..36).map(|has| (has, 100)));
         looks.push((100, 100));
-        let expected = [(2, News::Lags), (33, News::CatchesUp), (43, News::CatchesUp), (53, News::CatchesUp), (63, News::HasCaughtUp)];
+        let caught_up = [33, 43, 53].map(|at| (at, News::CatchesUp));
+        let expected = [&[(3, News::Lags)], &caught_up[..], &[(63, News::HasCaughtUp)]].concat();
         assert_eq!(told(&looks), expected);
     }
 
@@ -166,10 +156,22 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_behind_is_in_step_only_when_it_has_more() {
+        let mut lag = Lag::default();
+        let mut measure = |has| {
+            lag.measure(has, 20, 10);
+            lag.is_behind()
+        };
+        assert_eq!([19, 20, 10, 9, 19, 20].map(&mut measure), [true, false, false, true, true, false]);
+    }
+
+    #[test]
     fn a_move_is_told_every_ten_seconds_at_most() {
-        let mut followers = Followers::default();
-        let at = |second| Duration::from_secs(second);
-        let mut told = |second| followers.of(NodeId::from(3), at(second)).is_move_news(at(second));
-        assert_eq!([0, 1, 9, 10, 11].map(&mut told), [true, false, false, true, false]);
+        let mut lag = Lag::default();
+        let mut told = |second, is_moved| lag.note_move(is_moved, Duration::from_secs(second));
+        assert_eq!([told(0, true), told(1, true), told(11, true)], [Some(News::Moves), None, None]);
+        assert_eq!([told(11, false), told(12, true)], [None, Some(News::Moves)]);
+        assert_eq!([told(13, false), told(14, true), told(15, false)], [None; 3]);
+        assert_eq!(told(22, true), Some(News::Moves));
     }
 }

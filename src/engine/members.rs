@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
+use super::lagging::{Lag, News};
 use crate::entry::NodeId;
 use crate::members::{MemberLog, MemberNumbers};
-use crate::role::{Member, Progress, Role};
+use crate::replica::Follower;
+use crate::role::{Member, Membership, Progress, Role};
 use crate::transport::Arrival;
 
 /// A member that is heard is reached if nothing that was sent to it was lost for so long: longer
@@ -42,13 +44,15 @@ struct Contact {
     lost: Option<Duration>,
     advertised: Option<Arc<str>>,
     log: Option<MemberLog>,
+    /// While this node leads.
+    lag: Lag,
     reached: Option<bool>,
     progress: Option<Progress>,
 }
 
 impl Contact {
     fn new(id: NodeId) -> Contact {
-        Contact { id, heard: None, lost: None, advertised: None, log: None, reached: None, progress: None }
+        Contact { id, heard: None, lost: None, advertised: None, log: None, lag: Lag::default(), reached: None, progress: None }
     }
 
     /// Whether messages get there, as far as is known.
@@ -61,18 +65,24 @@ impl Contact {
         }
     }
 
-    /// How far it has come. It falls behind when it lacks what is older than an election timeout,
-    /// and is in step again when it has what is older than half of one.
-    fn progress(&self, is_moved: bool, commits: &[u64; COMMITS]) -> Option<Progress> {
-        if self.reached == Some(false) {
-            return None;
+    /// How far it has come, as it was measured last.
+    fn progress(&self, is_moved: bool) -> Option<Progress> {
+        match (self.reached, is_moved) {
+            (Some(false), _) => None,
+            (_, true) => Some(Progress::MovedForward),
+            _ if self.log.is_none() => None,
+            _ if self.lag.is_behind() => Some(Progress::CatchingUp),
+            _ => Some(Progress::InStep),
         }
-        if is_moved {
-            return Some(Progress::MovedForward);
-        }
+    }
+
+    /// What is to be told of it as a follower, which is known now to have this.
+    fn follow(&mut self, follower: &Follower, commits: &[u64; COMMITS], now: Duration) -> [Option<News>; 2] {
         let [_, younger, older] = *commits;
-        let bound = if self.progress == Some(Progress::InStep) { older } else { younger };
-        Some(if self.log?.confirmed >= bound { Progress::InStep } else { Progress::CatchingUp })
+        let has = follower.log.map_or(0, |log| log.confirmed);
+        self.log = follower.log;
+        self.lag.measure(has, younger, older);
+        [self.lag.note_move(follower.is_moved, now), self.lag.news(has, now)]
     }
 }
 
@@ -142,6 +152,18 @@ impl Engine {
         self.contacts.find(id)
     }
 
+    /// Also a member that was never heard of may lag.
+    fn know_members(&mut self) {
+        let Membership { voters, learners } = self.replica.membership();
+        if self.contacts.others.len() + 1 >= voters.len() + learners.len() {
+            return;
+        }
+        let members: Vec<NodeId> = voters.iter().chain(learners).copied().collect();
+        for id in members {
+            self.contact(id);
+        }
+    }
+
     fn set_advertised(&mut self, peer: NodeId, text: &Arc<str>) {
         let text = Some(text).filter(|text| !text.is_empty());
         let Some(contact) = self.contact(peer) else { return };
@@ -162,29 +184,36 @@ impl Engine {
 
     /// Looks at what is known of the others. Called once a tick.
     pub(super) fn tick_members(&mut self) {
+        self.know_members();
         if self.contacts.others.is_empty() {
             return;
         }
         let leads = self.is_at_work() && self.replica.standing().role == Role::Leader;
         let in_step = self.contacts.note_commit(self.replica.commit(), self.settings.replica.election_ticks);
         let Contacts { others, commits, .. } = &mut self.contacts;
-        let mut is_changed = false;
+        let (now, mut is_changed, mut news) = (self.now.elapsed, false, Vec::new());
         for contact in &mut *others {
             contact.log = None;
             let reached = contact.is_reached();
             is_changed |= reached != contact.reached || !leads && contact.progress.is_some();
             contact.reached = reached;
             contact.progress = contact.progress.filter(|_| leads);
+            if !leads {
+                contact.lag = Lag::default();
+            }
         }
         if leads {
             self.replica.each_follower(in_step, |follower| {
                 let Some(contact) = others.iter_mut().find(|contact| contact.id == follower.id) else { return };
-                contact.log = follower.log;
-                let progress = contact.progress(follower.is_moved, commits);
+                let told = contact.follow(&follower, commits, now).into_iter().flatten();
+                let has = follower.log.map_or(0, |log| log.confirmed);
+                news.extend(told.map(|news| (follower.id, news, has)));
+                let progress = contact.progress(follower.is_moved);
                 is_changed |= progress != contact.progress;
                 contact.progress = progress;
             });
         }
+        news.into_iter().for_each(|(id, news, has)| self.tell_follower(id, news, has));
         self.note_numbers();
         if is_changed {
             self.show_members();

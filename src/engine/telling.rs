@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::lagging::Followers;
 use crate::entry::NodeId;
 use crate::replica::Standing;
 use crate::role::Role;
@@ -16,7 +15,6 @@ const REJOIN_EVERY: Duration = Duration::from_secs(30);
 /// What was told, as far as that decides what is told next.
 #[derive(Default)]
 pub(super) struct Telling {
-    pub(super) followers: Followers,
     rejoin_at: Duration,
 }
 

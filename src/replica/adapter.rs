@@ -48,7 +48,7 @@ pub(crate) struct Follower {
     pub(crate) id: NodeId,
     /// `None` if it has not said yet what it has.
     pub(crate) log: Option<MemberLog>,
-    /// It was moved forward, and is not in step since.
+    /// It was moved forward, and was not in step when this was last asked.
     pub(crate) is_moved: bool,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Turn {
     /// Linearizable points that a leader confirmed: context, raft index.
     pub(super) reads: Vec<(Vec<u8>, u64)>,
     /// The peers that this turn moves forward.
-    pub(super) moved: Vec<u64>,
+    moved: Vec<u64>,
     ready: raft::Ready,
 }
 
@@ -496,14 +496,15 @@ impl Core {
             let sent = if is_streaming { progress.next_idx.saturating_sub(1) } else { 0 };
             let confirmed = progress.matched.min(written);
             let sent = sent.min(written).max(confirmed);
-            if confirmed >= in_step {
-                self.moved.retain(|peer| *peer != id);
-            }
             each(Follower {
                 id: NodeId::from(id),
                 log: Some(MemberLog { confirmed, sent }).filter(|_| confirmed > 0),
                 is_moved: self.moved.contains(&id),
             });
+            // A move that was over before anybody looked has been told of once all the same.
+            if confirmed >= in_step {
+                self.moved.retain(|peer| *peer != id);
+            }
         }
     }
 
@@ -543,11 +544,6 @@ impl Core {
     pub(super) fn last(&self) -> (u64, u64) {
         let log = &self.node.raft.raft_log;
         (log.last_term(), log.last_index())
-    }
-
-    /// Up to which raft index a member has acknowledged the log to this leader. 0 if it has said nothing yet.
-    pub(super) fn acknowledged(&self, member: NodeId) -> u64 {
-        self.node.raft.prs().get(member.get()).map_or(0, |progress| progress.matched)
     }
 
     /// Nothing that `peer` has acknowledged counts any more, though what is committed stays so.

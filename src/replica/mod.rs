@@ -152,8 +152,6 @@ pub(crate) struct Replica {
     standing: Standing,
     barriers: Barriers,
     pace: Pace,
-    /// Members that this leader has told to begin their log anew since this was last asked.
-    moved: Vec<NodeId>,
     /// The log is not complete: what the end of a log must reach, (term, raft index), before its node may lead. See [`rejoin`].
     bound: Option<(u64, u64)>,
     /// What the log could not be read for. Put out last of all effects.
@@ -189,7 +187,6 @@ impl Replica {
             committed,
             barriers: Barriers::new(settings),
             pace: Pace::new(settings.catch_up_bytes),
-            moved: Vec::new(),
             bound: None,
             lack: None,
             failed: false,
@@ -481,18 +478,6 @@ impl Replica {
         !self.failed && self.bound.is_some_and(|bound| end >= Some(bound))
     }
 
-    /// The other members, and up to which raft index each has acknowledged the log to this leader: 0 if it has said nothing yet.
-    pub(crate) fn acknowledged(&self) -> Vec<(NodeId, u64)> {
-        let Membership { voters, learners } = self.members.membership();
-        let others = voters.iter().chain(learners).filter(|member| self.core.leader() != Some(**member));
-        others.map(|member| (*member, self.core.acknowledged(*member))).collect()
-    }
-
-    /// Members that were moved forward since this was last asked: what they lacked is not kept here.
-    pub(crate) fn take_moved(&mut self) -> Vec<NodeId> {
-        std::mem::take(&mut self.moved)
-    }
-
     /// The mark up to which the ledger is known to be committed here.
     pub(crate) fn committed(&self) -> Mark {
         self.committed
@@ -536,8 +521,6 @@ impl Replica {
         } else {
             turn.later.append(&mut turn.now);
         }
-        let moved = turn.moved.iter().map(|peer| NodeId::from(*peer)).filter(|peer| !self.moved.contains(peer));
-        self.moved.extend(moved.collect::<Vec<_>>());
         if let Some(base) = &turn.rebase {
             self.effects.push_back(Effect::Rebase(base.clone()));
         }

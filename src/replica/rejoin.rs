@@ -31,6 +31,9 @@
 //!   later by the pause between two attempts of the peer, half a second at most.
 //! - Of two nodes that have both lost their directories neither keeps the other out: whoever marks
 //!   its log forgets the directories of its peers in the same write, and so lets the other one in.
+//! - A node that has forgotten its peers knows none of them before it finds it at its address. Who
+//!   comes in before may be a copy: it comes in, so that the peer itself does and finds the node,
+//!   and it is not remembered. The node takes no part before it has found all.
 //! - A peer that crashes before the new directory is remembered finds it once more.
 //! - A transport without addresses (in memory) has one place for each node. Whoever sits there is
 //!   the node.
@@ -94,7 +97,8 @@ impl Rejoin {
         }
     }
 
-    /// What the node owes, once every member has answered.
+    /// What the node owes, once every member has answered. Never of the only voter of a group: nobody
+    /// else knows what it has acknowledged alone.
     pub(crate) fn owed(&self) -> Option<PeerState> {
         let answer = |peer: &Peer| peer.answer.and_then(Result::ok);
         let answered = self.peers.iter().filter(|peer| answer(peer).is_some()).count();
@@ -109,6 +113,11 @@ impl Rejoin {
 
     /// Whom this waits for, for people.
     pub(crate) fn account(&self) -> String {
+        if !self.peers.iter().any(|peer| peer.is_voter) {
+            return "its log is not complete, and as no other member has a vote, nobody else knows what it \
+                    has acknowledged: bring its directory back, or restore the whole group from a backup"
+                .to_owned();
+        }
         let waits = self.peers.iter().filter_map(|peer| match peer.answer {
             Some(Ok(_)) => None,
             None => Some(format!("node {} has not answered", peer.node)),

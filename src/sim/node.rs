@@ -504,7 +504,9 @@ impl Life {
         if let Some(connected) = self.connected.get_mut(from) {
             *connected = Some(life_of(hello));
         }
-        self.inbox.met(hello.from, hello.identity.directory);
+        if self.acquaintances.knows(hello) {
+            self.inbox.met(hello.from, hello.identity.directory);
+        }
         Ok(())
     }
 

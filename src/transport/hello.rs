@@ -77,7 +77,7 @@ pub(crate) enum Stranger {
     #[error("it sends what is not understood here: bring all nodes to versions that understand each other")]
     Unreadable = 10,
     #[error(
-        "it speaks from a data directory that is not the one known here, and was not found so at the \
+        "it speaks from a data directory that is not known here, and was not found so at the \
          address that this node has for it: it is let in once it is. If it is a copy that was opened \
          elsewhere, stop it"
     )]
@@ -297,7 +297,8 @@ impl Acquaintances {
         let reason = Stranger::from_code(code).unwrap_or(Stranger::Protocol);
         let protocol = take(&mut rest).map_or(0, u32::from_le_bytes);
         let member = || Some(NodeId::from(u64::from_le_bytes(take(&mut rest)?)));
-        let members: Vec<NodeId> = std::iter::from_fn(member).collect();
+        // No group has more. Whoever was let in may send a list of any length, and it would be told.
+        let members: Vec<NodeId> = std::iter::from_fn(member).take(MEMBERS_MAX).collect();
         Rejection::new(reason, &self.own_side(), &Side { protocol, members: &members })
     }
 
@@ -305,13 +306,27 @@ impl Acquaintances {
         Side { protocol: PROTOCOL, members: &self.me.members }
     }
 
-    /// Whether the node that says `hello` may come in. If so it is known from now on.
+    /// Whether the node that says `hello` may come in. If so it is [known](Self::knows) from now on.
+    ///
+    /// But for one case: a node whose own log is not complete has forgotten its peers, and one that
+    /// comes in from elsewhere may be a copy. To refuse it would refuse the peer itself, which has
+    /// yet to find this node in that way. So it comes in, and its directory is not the known one
+    /// before the peer is found with it at its address. No node takes part before it has found all.
     pub(crate) fn admit(&mut self, hello: &Hello, way: Way) -> Result<(), Stranger> {
         self.check(hello, way)?;
-        let Identity { directory, incarnation, .. } = hello.identity;
-        let known = Acquaintance { directory: Some(directory), life: (incarnation, hello.nonce) };
-        self.peers.insert(hello.from, known);
+        let is_found = way == Way::Out || self.me.identity.complete || self.knows(hello);
+        if is_found || planted!("whoever comes in takes the place of a known directory") {
+            let Identity { directory, incarnation, .. } = hello.identity;
+            let known = Acquaintance { directory: Some(directory), life: (incarnation, hello.nonce) };
+            self.peers.insert(hello.from, known);
+        }
         Ok(())
+    }
+
+    /// Whether the directory that the peer speaks from is its known one: to be remembered.
+    pub(crate) fn knows(&self, hello: &Hello) -> bool {
+        let peer = self.peers.get(&hello.from);
+        peer.is_some_and(|peer| peer.directory == Some(hello.identity.directory))
     }
 
     /// Whether the node that says `hello` may come in, for all that is remembered of it.
@@ -331,15 +346,23 @@ impl Acquaintances {
         }
         let peer = self.peers.get(&hello.from).ok_or(Stranger::NotAMember)?;
         let Identity { directory, incarnation, complete } = hello.identity;
+        let must_be_found = !planted!("whoever comes in takes the place of a known directory");
         if peer.directory.is_some_and(|known| known != directory) && !planted!("a wiped disk is let in") {
             // One that is not complete takes the place of the one that was known: it takes no part before all have let it in, and
             // whoever speaks from the other one is turned away from now on. So it must be at the
             // address of that peer: a copy that is opened elsewhere while the peer is down is not.
             return match way {
                 _ if complete => Err(Stranger::OtherDirectory),
-                Way::In if !planted!("whoever comes in takes the place of a known directory") => Err(Stranger::Elsewhere),
+                Way::In if must_be_found => Err(Stranger::Elsewhere),
                 Way::In | Way::Out => Ok(()),
             };
+        }
+        // The same of a peer that was not met yet: the copy would be the one that is known from then
+        // on. The peer lets this node in, for either it knows this directory or its own log is not
+        // complete, and so it is found.
+        let is_new = peer.directory.is_none() && way == Way::In;
+        if is_new && !complete && self.me.identity.complete && must_be_found {
+            return Err(Stranger::Elsewhere);
         }
         if incarnation < peer.life.0 && !planted!("an earlier life is let in") {
             return Err(Stranger::Outlived);
@@ -445,6 +468,32 @@ mod tests {
         assert_eq!(known.admit(&from(3, true)), Ok(()), "by now it is complete");
     }
 
+    /// A copy that came in first was the known one, and the peer itself was refused from then on.
+    #[test]
+    fn a_copy_that_comes_in_before_its_node_does_not_keep_the_node_out() {
+        let from = |directory, complete| Hello { identity: Identity { directory, incarnation: 9, complete }, ..hello() };
+        let (node, copy) = (from(2, true), from(3, false));
+        let mut known = Acquaintances::new(&seat(1), 1);
+        assert_eq!(known.admit(&copy, Way::In), Err(Stranger::Elsewhere));
+        assert_eq!(known.admit(&node, Way::In), Ok(()), "as in a group that begins");
+        assert!(known.knows(&node) && !known.knows(&copy));
+
+        // One that has lost its log lets all in, so that they find it, and knows whom it has found.
+        let mut lost = Acquaintances::new(&seat(1), 1);
+        lost.me.identity.complete = false;
+        for other in [&copy, &from(4, true), &node] {
+            assert_eq!(lost.admit(other, Way::In), Ok(()));
+            assert!(!lost.knows(other));
+        }
+        assert_eq!(lost.admit(&node, Way::Out), Ok(()));
+        assert!(lost.knows(&node));
+        assert_eq!(lost.admit(&from(4, true), Way::In), Err(Stranger::OtherDirectory));
+        assert_eq!(lost.admit(&copy, Way::In), Err(Stranger::Elsewhere));
+        assert_eq!(lost.admit(&node, Way::In), Ok(()));
+        let earlier = Hello { identity: Identity { incarnation: 8, ..node.identity }, ..node };
+        assert_eq!(lost.admit(&earlier, Way::In), Err(Stranger::Outlived));
+    }
+
     #[test]
     fn every_reason_survives_the_wire() {
         for stranger in Stranger::ALL {
@@ -468,6 +517,8 @@ mod tests {
         let mut from_later = ours.refusal(Stranger::Protocol);
         from_later[1] = 3;
         assert!(theirs.refused_by(&from_later).to_string().contains("protocol (2 instead of 3): bring"));
+        let endless = [&ours.refusal(Stranger::Members)[..], &[7; 60 << 10]].concat();
+        assert!(theirs.refused_by(&endless).to_string().len() < 2000, "whoever was let in may say much");
         assert_eq!(theirs.refused_by(&[99]).reason, Stranger::Protocol);
         assert_eq!(theirs.refused_by(&[6]).to_string(), Stranger::OtherDirectory.to_string());
     }

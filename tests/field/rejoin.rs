@@ -250,7 +250,7 @@ facts! {
         };
         eventually("it is told by both", || is_told(&copied, 2));
         assert!(copied.status().repair.is_some_and(|why| why.contains("node 1 has not answered, node 2 has not answered")));
-        assert!(nodes.iter().all(|node| is_told(node, 1)), "and so are they");
+        eventually("and so are they", || nodes.iter().all(|node| is_told(node, 1)));
         // While the copy runs, and after.
         let third = group.open(3);
         append(&[&nodes[0], &nodes[1], &third], 20);
@@ -264,6 +264,38 @@ facts! {
         drop(nodes);
         let known = tools::inspect(home.path().join("3")).unwrap().identity;
         assert!(known.complete && known.incarnation == 3, "it is the directory that it was: {known:?}");
+    }
+
+    fn a_copy_that_comes_in_before_its_node_does_not_become_the_node_for_one_that_has_lost_its_disk() {
+        let home = home();
+        let group = Group::new(home.path(), 3);
+        let mut nodes = group.open_all();
+        append(&nodes.iter().collect::<Vec<_>>(), 20);
+        eventually("all have it", || nodes.iter().all(|node| has_all(node, 20)));
+        nodes.remove(2).shutdown().unwrap();
+        let older = home.path().join("older");
+        copy(&home.path().join("3"), &older);
+        let third = group.open(3);
+        append(&[&nodes[0], &nodes[1], &third], 20);
+        eventually("all have that too", || has_all(&third, 40) && nodes.iter().all(|node| has_all(node, 40)));
+        third.shutdown().unwrap();
+        drop(third);
+        // It learns that it was outlived, and speaks from a directory of its own from then on.
+        let elsewhere = TcpTransport::listening_on(addresses(1).remove(0));
+        let copied = group.builder(3).dir(&older).transport(elsewhere).open().unwrap();
+        eventually("both refuse it", || copied.status().refused.len() == 2);
+
+        nodes.remove(0).shutdown().unwrap();
+        group.wipe(1);
+        let first = group.builder(1).rejoin_empty(true).open().unwrap();
+        let lets_it_in = || copied.status().refused.iter().all(|refusal| refusal.peer.get() != 1);
+        eventually("the one that knows nobody lets it in", lets_it_in);
+        copied.shutdown().unwrap();
+        drop(copied);
+        nodes.extend([first, group.open(3)]);
+        eventually("all are whole", || nodes.iter().all(|node| has_all(node, 40) && is_whole(node)));
+        append(&nodes.iter().collect::<Vec<_>>(), 20);
+        eventually("all have everything", || nodes.iter().all(|node| has_all(node, 60)));
     }
 
     fn five_lose_one_disk_after_the_other_and_one_of_them_once_more_before_it_is_complete() {

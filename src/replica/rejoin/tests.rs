@@ -35,6 +35,17 @@ fn everybody_is_asked_until_everybody_has_answered_and_learners_promise_nothing(
     assert_eq!(rejoin.owed(), Some(PeerState { term: 7, last: (4, 8) }), "the newest term, and the log that ends last");
 }
 
+/// It said that all had answered, and waited for ever.
+#[test]
+fn the_only_voter_says_that_nobody_can_vouch_for_it() {
+    let membership = Membership { voters: nodes(&[1]), learners: nodes(&[9]) };
+    let mut rejoin = Rejoin::new(1.into(), &membership, 70, 3);
+    rejoin.tick();
+    rejoin.handle_state(9.into(), 70, state(7, (3, 9)));
+    assert_eq!(rejoin.owed(), None);
+    assert!(rejoin.account().contains("nobody else knows"), "{}", rejoin.account());
+}
+
 #[test]
 fn an_answer_to_another_question_or_of_a_stranger_is_none() {
     let mut rejoin = Rejoin::new(1.into(), &Membership::of_voters(nodes(&[1, 2])), 70, 3);

@@ -258,7 +258,7 @@ impl Station {
             links: peers.map(|(node, address)| Link::new(*node, address.clone(), lookup.clone())).collect(),
             guests: Mutex::default(),
             lobby: Lobby::default(),
-            refusals: Refusals::new(seat.inbox.clone()),
+            refusals: Refusals::new(seat),
             next_ping: AtomicU64::new(1),
             doorbell,
             stopped: Mutex::new(false),
@@ -299,7 +299,9 @@ impl Station {
         let mut acquaintances = self.acquaintances.lock();
         acquaintances.admit(&hello, way)?;
         // Reported in the order in which they are let in: a peer may come from another directory than a moment ago.
-        self.inbox.met(hello.from, hello.identity.directory);
+        if acquaintances.knows(&hello) {
+            self.inbox.met(hello.from, hello.identity.directory);
+        }
         self.inbox.advertised(hello.from, &hello.advertised);
         drop(acquaintances);
         Ok(hello)

@@ -88,7 +88,7 @@ fn another_directory_takes_the_place_of_a_known_one_only_at_the_address_of_its_n
     let (answer, _) = says(&copied, &node);
     assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, Stranger::Elsewhere as u8));
     let told = node.arrived.lock().refused[&NodeId::from(2)].clone();
-    assert!(told.contains("node 2: it speaks from a data directory that is not the one known here"), "{told}");
+    assert!(told.contains("node 2: it speaks from a data directory that is not known here"), "{told}");
     let (answer, _) = says(&known, &node);
     assert_eq!(answer.kind, Kind::Hello, "it has not taken its place");
 
