@@ -258,8 +258,7 @@ impl<'a, D: Disk> SegmentRewrite<'a, D> {
         file.allocate(bytes).map_err(write_failed)?;
         if let Some(old) = &old {
             let kept = zeros_from.unwrap_or(old_bytes).min(old_bytes);
-            copy(old, 0..kept, &file, 0)
-                .map_err(|error| not_written(self.disk, "copy", &name, error))?;
+            copy_checked(self.disk, (&name, old, 0..kept), (temp, &file, 0))?;
         }
         write_all(&file, &mut [IoSlice::new(&format::segment_header(self.directory))], 0)
             .map_err(write_failed)?;
@@ -328,8 +327,7 @@ pub(super) fn copy_suffix<D: Disk>(
         let file = disk.create(temp).map_err(write_failed)?;
         file.allocate(old_bytes.max(RECORDS_AT)).map_err(write_failed)?;
         let end = segment.footer_at().unwrap_or(old_bytes).min(old_bytes);
-        copy(&old, at..end, &file, RECORDS_AT)
-            .map_err(|error| not_written(disk, "copy", name, error))?;
+        copy_checked(disk, (name, &old, at..end), (temp, &file, RECORDS_AT))?;
         file.sync_data().map_err(|error| broken(disk, "sync", temp, error))
     })
 }
@@ -359,15 +357,45 @@ fn replace_atomically<D: Disk>(
     disk.sync_dir().map_err(|error| broken(disk, "sync", "", error))
 }
 
-/// Copies `range` of `from` to `to`, from `to_at` on.
-fn copy<F: DiskFile>(from: &F, range: Range<u64>, to: &F, to_at: u64) -> std::io::Result<()> {
+/// Copies a range of one file to another, from an offset on, and reads the copy back: records that
+/// were intact must not become corrupt by their repair.
+fn copy_checked<D: Disk>(
+    disk: &D,
+    (name, from, range): (&str, &D::File, Range<u64>),
+    (temp, to, to_at): (&str, &D::File, u64),
+) -> Result<(), StorageError> {
+    let copy_failed = |error| not_written(disk, "copy", name, error);
+    let write = |bytes: &[u8], at| write_all(to, &mut [IoSlice::new(bytes)], at).map(|()| true);
+    for_chunks(from, range.clone(), to_at, write).map_err(copy_failed)?;
+    let mut copied = Vec::new();
+    let is_equal = |bytes: &[u8], at| {
+        copied.resize(bytes.len(), 0);
+        read_exact(to, &mut copied, at).map(|()| copied == bytes)
+    };
+    match for_chunks(from, range, to_at, is_equal).map_err(copy_failed)? {
+        None => Ok(()),
+        Some(at) => Err(corrupt(disk, temp, at, "the copy does not read back as it was written")),
+    }
+}
+
+/// Calls `next` with each chunk of `range` and its offset in the other file, which begins at
+/// `to_at`, while it returns true. Returns the offset of the chunk at which it did not.
+fn for_chunks<F: DiskFile>(
+    from: &F,
+    range: Range<u64>,
+    to_at: u64,
+    mut next: impl FnMut(&[u8], u64) -> std::io::Result<bool>,
+) -> std::io::Result<Option<u64>> {
     let mut buffer = vec![0; COPY_CHUNK_BYTES.min(range.end.saturating_sub(range.start)) as usize];
     let mut at = range.start;
     while at < range.end {
         let now = &mut buffer[..COPY_CHUNK_BYTES.min(range.end - at) as usize];
         read_exact(from, now, at)?;
-        write_all(to, &mut [IoSlice::new(now)], to_at + (at - range.start))?;
+        let to = to_at + (at - range.start);
+        if !next(now, to)? {
+            return Ok(Some(to));
+        }
         at += now.len() as u64;
     }
-    Ok(())
+    Ok(None)
 }
