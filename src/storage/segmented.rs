@@ -11,7 +11,7 @@ mod backup;
 mod candidate;
 mod corrupt_log;
 mod damaged_scan;
-#[cfg_attr(not(unix), path = "directory_by_path.rs")]
+#[cfg_attr(not(unix), path = "segmented/directory_by_path.rs")]
 mod directory;
 mod directory_lock;
 mod disk_log;
