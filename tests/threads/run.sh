@@ -27,7 +27,7 @@ sanitize() { # SANITIZER FLAGS TEST [SKIPPED]
 case ${1:-} in
   loom) check loom loom_tests "${2:-}" ;;
   shuttle) check shuttle shuttle_tests "${2:-}" ;;
-  thread) sanitize thread "--cfg tsan -Cunsafe-allow-abi-mismatch=sanitizer" "${2:-}" segmented::trials ;;
+  thread) sanitize thread "--cfg tsan -Cunsafe-allow-abi-mismatch=sanitizer" "${2:-}" segmented::testing::crash_tests ;;
   address) sanitize address "" "${2:-}" ;;
   *) sed -n 's/^#   //p' "$0" && exit 2 ;;
 esac
