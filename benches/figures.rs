@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] \
-//!   [idle] [cpu] [read] [follow] [open] [failover]
+//!   [idle] [cpu] [async] [read] [follow] [open] [failover]
 //! cargo bench --bench figures -- growth [--entries 100000000]
 //! ```
 //!
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use dledger::transport::MemoryNetwork;
 use dledger::{Builder, DLedger};
 
+use measure::async_tasks::How;
 use measure::cluster::{Cluster, Shape};
 use measure::followers::{UnderLoad, caught_up, caught_up_under_load, tailed};
 use measure::load::Load;
@@ -44,9 +45,10 @@ struct Plan {
 type Figure = fn(&Plan);
 
 /// The idle cluster comes first, before anything else has left its traces in this process.
-const FIGURES: [(&str, Figure); 7] = [
+const FIGURES: [(&str, Figure); 8] = [
     ("idle", idle),
     ("cpu", cpu),
+    ("async", async_tasks),
     ("read", read),
     ("follow", follow),
     ("open", open),
@@ -166,6 +168,32 @@ fn cpu(plan: &Plan) {
                 latency(0.99),
             ]);
         }
+    }
+    table.print();
+}
+
+/// Ways to append from many tasks, in turns.
+fn async_tasks(plan: &Plan) {
+    const COUNT: usize = 2_000;
+    const WINDOW: u64 = 16 << 20;
+    let time = Duration::from_millis(if plan.smoke { 20 } else { 1_000 });
+    let columns = ["2,000 tasks, appends/s", "append_async", "append_when_ready", "ten watches"];
+    let mut table = Table::new(&columns);
+    for (name, bytes) in [("128 B", 128), ("64 KiB, window of 16 MiB", 64 << 10)] {
+        let cluster = Cluster::open(Shape::Three, |builder| builder.max_in_flight_bytes(WINDOW));
+        let leader = &cluster.nodes[cluster.leader()];
+        let fits = (COUNT * bytes) as u64 <= WINDOW;
+        let mut rates = [How::Async, How::WhenReady, How::Watched].map(|how| (how, Vec::new()));
+        for _ in 0..plan.runs {
+            for (how, rates) in rates.iter_mut().filter(|(how, _)| fits || *how == How::WhenReady) {
+                rates.push(measure::async_tasks::run(leader, *how, COUNT, bytes, time));
+            }
+        }
+        let [plain, ready, watched] = rates.map(|(_, rates)| match &rates[..] {
+            [] => "refused: Busy".to_owned(),
+            rates => rate(median(rates)),
+        });
+        table.row([name.to_owned(), plain, ready, watched]);
     }
     table.print();
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+pub(crate) mod async_tasks;
 pub(crate) mod blocking;
 pub(crate) mod cluster;
 pub(crate) mod followers;
