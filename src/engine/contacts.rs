@@ -77,7 +77,7 @@ impl Contact {
         }
     }
 
-    /// Takes what this leader knows of it as a follower. Returns what is to be told of that.
+    /// Takes what this leader knows of it as a follower. Returns what is to be reported of that.
     pub(super) fn follow(
         &mut self,
         follower: &Follower,

@@ -16,15 +16,15 @@ pub(super) struct Lag {
     is_behind: bool,
     /// When it fell behind, if it is.
     since: Option<Duration>,
-    /// What was told of a lag that is not over: when, and what the follower had then.
-    told: Option<(Duration, u64)>,
+    /// What was reported of a lag that is not over: when, and what the follower had then.
+    reported: Option<(Duration, u64)>,
     is_moved: bool,
-    /// Nothing is told of another lag, or of a move, before.
+    /// Nothing is reported of another lag, or of a move, before.
     lag_at: Duration,
     move_at: Duration,
 }
 
-/// What is to be told of a follower.
+/// What is to be reported of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
     Moves,
@@ -40,7 +40,7 @@ impl Default for Lag {
         Lag {
             is_behind: true,
             since: None,
-            told: None,
+            reported: None,
             is_moved: false,
             lag_at: zero,
             move_at: zero,
@@ -60,27 +60,29 @@ impl Lag {
         self.is_behind
     }
 
-    /// What is to be told of the follower, as it was measured at `now`.
+    /// What is to be reported of the follower, as it was measured at `now`.
     pub(super) fn news(&mut self, has: u64, now: Duration) -> Option<News> {
         if !self.is_behind {
             self.since = None;
-            return self.told.take().map(|_| {
+            return self.reported.take().map(|_| {
                 self.lag_at = now + TOLD_EVERY;
                 News::HasCaughtUp
             });
         }
         let since = *self.since.get_or_insert(now);
-        let news = match self.told {
+        let news = match self.reported {
             None if now >= self.lag_at && now >= since + LAGS_AFTER => News::Lags,
-            Some((told_at, had)) if has > had && now >= told_at + TOLD_EVERY => News::CatchesUp,
+            Some((reported_at, had)) if has > had && now >= reported_at + TOLD_EVERY => {
+                News::CatchesUp
+            }
             _ => return None,
         };
-        self.told = Some((now, has));
+        self.reported = Some((now, has));
         Some(news)
     }
 
     /// Takes whether the follower was moved forward, and was not in step since. Returns what is to
-    /// be told of that.
+    /// be reported of that.
     pub(super) fn note_move(&mut self, is_moved: bool, now: Duration) -> Option<News> {
         let was_moved = std::mem::replace(&mut self.is_moved, is_moved);
         if was_moved || !is_moved || now < self.move_at {
@@ -95,8 +97,8 @@ impl Lag {
 mod tests {
     use super::*;
 
-    /// What is told of a follower that has so much, of so much that is old, at each second.
-    fn told(looks: &[(u64, u64)]) -> Vec<(usize, News)> {
+    /// What is reported of a follower that has so much, of so much that is old, at each second.
+    fn reported(looks: &[(u64, u64)]) -> Vec<(usize, News)> {
         let mut lag = Lag::default();
         let look = |(at, &(has, commit)): (usize, &(u64, u64))| {
             lag.measure(has, commit, commit);
@@ -108,25 +110,25 @@ mod tests {
     #[test]
     fn a_lag_is_told_once_with_what_becomes_of_it() {
         let mut looks = vec![(5, 5), (5, 6), (5, 7), (5, 7)];
-        assert_eq!(told(&looks), [(3, News::Lags)]);
+        assert_eq!(reported(&looks), [(3, News::Lags)]);
         looks.extend([(5, 7); 29]);
-        assert_eq!(told(&looks), [(3, News::Lags)], "it does not get on");
+        assert_eq!(reported(&looks), [(3, News::Lags)], "it does not get on");
         looks.extend((6..36).map(|has| (has, 100)));
         looks.push((100, 100));
         let caught_up = [33, 43, 53].map(|at| (at, News::CatchesUp));
         let expected = [&[(3, News::Lags)], &caught_up[..], &[(63, News::HasCaughtUp)]].concat();
-        assert_eq!(told(&looks), expected);
+        assert_eq!(reported(&looks), expected);
     }
 
     #[test]
     fn one_that_is_a_little_late_and_one_that_is_level_are_not_told_of() {
-        assert_eq!(told(&[(1, 2), (2, 2)].repeat(50)), []);
+        assert_eq!(reported(&[(1, 2), (2, 2)].repeat(50)), []);
     }
 
     #[test]
     fn one_that_comes_and_goes_does_not_fill_the_log() {
         let looks = [(1, 2), (1, 2), (1, 2), (2, 2)].repeat(100);
-        let count = told(&looks).len();
+        let count = reported(&looks).len();
         assert!((40..=82).contains(&count), "{count} lines in 400 s");
     }
 
@@ -146,10 +148,13 @@ mod tests {
     #[test]
     fn a_move_is_told_every_ten_seconds_at_most() {
         let mut lag = Lag::default();
-        let mut told = |second, is_moved| lag.note_move(is_moved, Duration::from_secs(second));
-        assert_eq!([told(0, true), told(1, true), told(11, true)], [Some(News::Moves), None, None]);
-        assert_eq!([told(11, false), told(12, true)], [None, Some(News::Moves)]);
-        assert_eq!([told(13, false), told(14, true), told(15, false)], [None; 3]);
-        assert_eq!(told(22, true), Some(News::Moves));
+        let mut reported = |second, is_moved| lag.note_move(is_moved, Duration::from_secs(second));
+        assert_eq!(
+            [reported(0, true), reported(1, true), reported(11, true)],
+            [Some(News::Moves), None, None]
+        );
+        assert_eq!([reported(11, false), reported(12, true)], [None, Some(News::Moves)]);
+        assert_eq!([reported(13, false), reported(14, true), reported(15, false)], [None; 3]);
+        assert_eq!(reported(22, true), Some(News::Moves));
     }
 }

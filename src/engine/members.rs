@@ -79,7 +79,7 @@ impl Engine {
         }
     }
 
-    /// What clients are told to find `node` by.
+    /// The text by which clients find `node`.
     pub(super) fn advertised(&self, node: NodeId) -> Option<Arc<str>> {
         self.contacts.advertised(node)
     }
@@ -111,9 +111,9 @@ impl Engine {
                 else {
                     return;
                 };
-                let told = contact.follow(&follower, commits, now).into_iter().flatten();
+                let reported = contact.follow(&follower, commits, now).into_iter().flatten();
                 let has = follower.log.map_or(0, |log| log.confirmed);
-                news.extend(told.map(|news| (follower.id, news, has)));
+                news.extend(reported.map(|news| (follower.id, news, has)));
                 let progress = contact.progress(follower.is_moved);
                 is_changed |= progress != contact.progress;
                 contact.progress = progress;

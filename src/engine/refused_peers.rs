@@ -30,7 +30,7 @@ pub(super) struct RefusedPeers {
     /// At most one for each member and kind of message.
     pub(super) runs: Vec<Run>,
     /// The last report in the log, and its time.
-    told: (Vec<String>, Option<Duration>),
+    logged: (Vec<String>, Option<Duration>),
     /// When the next report is due.
     report_at: Option<Duration>,
 }
@@ -68,10 +68,10 @@ impl RefusedPeers {
 
     /// Plans a report, if the refusals to show have changed.
     pub(super) fn plan(&mut self, now: Duration) {
-        let (told, told_at) = &self.told;
-        if grouped(&self.shown()) != *told {
+        let (logged, logged_at) = &self.logged;
+        if grouped(&self.shown()) != *logged {
             let due = (now + GATHERED_FOR)
-                .max(told_at.map_or(Duration::ZERO, |told_at| told_at + TOLD_EVERY));
+                .max(logged_at.map_or(Duration::ZERO, |logged_at| logged_at + TOLD_EVERY));
             self.report_at = Some(self.report_at.map_or(due, |report_at| report_at.min(due)));
         }
     }
@@ -82,7 +82,7 @@ impl RefusedPeers {
         self.report_at.take_if(|report_at| *report_at <= now)?;
         let lines = grouped(&self.shown());
         self.report_at = (!lines.is_empty()).then(|| now + REPEATED_EVERY);
-        let (before, _) = std::mem::replace(&mut self.told, (lines.clone(), Some(now)));
+        let (before, _) = std::mem::replace(&mut self.logged, (lines.clone(), Some(now)));
         let news: Vec<String> =
             lines.iter().filter(|line| !before.contains(line)).cloned().collect();
         match (before.is_empty(), lines.is_empty()) {
@@ -159,10 +159,10 @@ impl Run {
 mod tests {
     use super::*;
 
-    /// What the log is told at each second, of peers that refuse this node from one second to
+    /// What is logged at each second, of peers that refuse this node from one second to
     /// before another.
-    fn told(refusals: &[(u64, std::ops::Range<u64>)], seconds: u64) -> Vec<(u64, Vec<String>)> {
-        let (mut refusing, mut told) = (RefusedPeers::default(), Vec::new());
+    fn logged(refusals: &[(u64, std::ops::Range<u64>)], seconds: u64) -> Vec<(u64, Vec<String>)> {
+        let (mut refusing, mut logged) = (RefusedPeers::default(), Vec::new());
         for second in 0..seconds {
             let refuses =
                 refusals.iter().filter(|(_, when)| when.contains(&second)).map(|(peer, _)| *peer);
@@ -172,9 +172,9 @@ mod tests {
                 })
                 .collect();
             refusing.plan(Duration::from_secs(second));
-            told.extend(refusing.due(Duration::from_secs(second)).map(|lines| (second, lines)));
+            logged.extend(refusing.due(Duration::from_secs(second)).map(|lines| (second, lines)));
         }
-        told
+        logged
     }
 
     fn line(of: &str) -> Vec<String> {
@@ -189,17 +189,17 @@ mod tests {
             (66, line("nodes 2 and 3 refuse")),
             (76, Vec::new()),
         ];
-        assert_eq!(told(&nodes, 300), expected);
+        assert_eq!(logged(&nodes, 300), expected);
         let later = [(2, 5..60), (3, 8..60)];
         let expected =
             [(6, line("node 2 refuses")), (16, line("nodes 2 and 3 refuse")), (61, Vec::new())];
-        assert_eq!(told(&later, 300), expected);
+        assert_eq!(logged(&later, 300), expected);
     }
 
     #[test]
     fn a_refusal_that_comes_and_goes_is_told_every_ten_seconds_at_most() {
         let flapping: Vec<_> = (0..100).map(|at| (2, 3 * at..3 * at + 1)).collect();
-        let told = told(&flapping, 300);
-        assert!((2..=31).contains(&told.len()), "{told:?}");
+        let logged = logged(&flapping, 300);
+        assert!((2..=31).contains(&logged.len()), "{logged:?}");
     }
 }

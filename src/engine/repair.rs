@@ -40,9 +40,9 @@ impl Engine {
 
     /// Repairs what needs no batches of peers, or resumes such a repair.
     fn repair_locally(&mut self) {
-        let mended =
+        let repaired =
             self.repaired.take().map_or_else(|| self.storage.repair(RepairAction::Fill(&[])), Ok);
-        match mended {
+        match repaired {
             Ok(recovered) => self.update_repair(&recovered),
             Err(error) if error.is_temporary() => {
                 self.shared.status.change(|status| status.full = Some(error.to_string()));
@@ -50,7 +50,7 @@ impl Engine {
             }
             Err(error) => {
                 let account = self.repair.as_ref().map_or_else(String::new, Repair::account);
-                self.fail(&format!("{account}; and it could not be mended: {error}"));
+                self.fail(&format!("{account}; and it could not be repaired: {error}"));
             }
         }
     }
@@ -146,7 +146,7 @@ impl Engine {
                 self.reject(from, &error);
             }
             Err(error @ StorageError::NotContiguous(_)) => self.reject(from, &error),
-            Err(error) => self.fail(&format!("its damaged log could not be mended: {error}")),
+            Err(error) => self.fail(&format!("its damaged log could not be repaired: {error}")),
         }
     }
 
@@ -154,7 +154,7 @@ impl Engine {
         let replica = &self.settings.replica;
         let (group, node) = (&replica.group, replica.node);
         log::warn!(
-            "group {group} node {node}: what node {from} sent to mend the log with was not taken: \
+            "group {group} node {node}: what node {from} sent to repair the log with was not taken: \
              {error}"
         );
         if let Some(repair) = &mut self.repair {
@@ -182,7 +182,7 @@ impl Engine {
                 // backoff of the repair.
                 self.repaired = Some(recovered.clone());
             }
-            Err(error) => self.fail(&format!("the mended log cannot be read: {error}")),
+            Err(error) => self.fail(&format!("the repaired log cannot be read: {error}")),
         }
     }
 

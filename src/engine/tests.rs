@@ -1,4 +1,4 @@
-//! One engine, turn by turn, on a log that fails when it is told to.
+//! One engine, turn by turn, on a log that fails on demand.
 
 #![expect(clippy::unwrap_used, reason = "every part of this is a test")]
 
@@ -41,19 +41,19 @@ struct Refusals {
     remember: bool,
     set_complete: bool,
     purge: bool,
-    mend: bool,
+    repair: bool,
     /// Not a refusal: it wants a sync ahead of its time.
     is_behind: bool,
     /// The disk has no room; or it takes no write at all.
     is_full: bool,
 }
 
-/// A log in memory that refuses what it is told to refuse.
+/// A log in memory that refuses calls on demand.
 struct Log {
     memory: MemoryLog,
     reads: Arc<FailingReader>,
     refusals: Arc<Mutex<Refusals>>,
-    /// What is damaged. Without batches of peers only that is mended which is no batch.
+    /// What is damaged. Without batches of peers only that is repaired which is no batch.
     corruption: Vec<Corruption>,
     opened: Option<Recovered>,
 }
@@ -129,7 +129,7 @@ impl Storage for Log {
     }
 
     fn repair(&mut self, repair_action: RepairAction<'_>) -> Result<Recovered, StorageError> {
-        self.take(|refusals| &mut refusals.mend)?;
+        self.take(|refusals| &mut refusals.repair)?;
         let Some(opened) = self.opened.clone().filter(|_| !self.corruption.is_empty()) else {
             return Err(StorageError::NotContiguous("nothing is wrong with it".to_owned()));
         };
@@ -223,7 +223,7 @@ impl Harness {
         let addresses: Vec<(NodeId, String)> =
             ids.clone().map(|id| (id, format!("host-{id}:1"))).collect();
         let owner = LogOwner {
-            group: "desk".to_owned(),
+            group: "test".to_owned(),
             node,
             cluster: 1,
             membership: Membership::of_voters(ids),
@@ -241,11 +241,11 @@ impl Harness {
         let recovered = storage.open(&owner)?;
         prepare(&reads, &mut refusals.lock());
         let (inputs, engine_inputs) = unbounded();
-        let doorbell = inputs.clone();
+        let wake = inputs.clone();
         let limits = Limits { entry: 1000, batch: 1000, window: 1000 };
-        let sequencer = Sequencer::new(limits, move || drop(doorbell.send(Input::Appends)));
+        let sequencer = Sequencer::new(limits, move || drop(wake.send(Input::Appends)));
         let shared =
-            NodeShared::new("desk", node, &addresses, "", sequencer, &recovered, storage.reader())?;
+            NodeShared::new("test", node, &addresses, "", sequencer, &recovered, storage.reader())?;
         let shared = Arc::new(shared);
         let (sync_jobs, syncs) = unbounded();
         let (background_tasks, _) = unbounded();
@@ -253,7 +253,7 @@ impl Harness {
         let work = WorkSenders { syncs: sync_jobs, background_tasks, roles: role_changes };
         let settings = EngineSettings {
             replica: Settings {
-                group: "desk".to_owned(),
+                group: "test".to_owned(),
                 node,
                 election_ticks: ELECTION_TICKS,
                 heartbeat_ticks: 2,
@@ -392,8 +392,8 @@ impl Harness {
         self.log.clone().open(&self.owner).unwrap()
     }
 
-    /// The roles that were told since this was last asked.
-    fn told(&self) -> Vec<(Role, Option<NodeId>)> {
+    /// The roles that were reported since this was last asked.
+    fn reported(&self) -> Vec<(Role, Option<NodeId>)> {
         std::iter::from_fn(|| self.roles.try_recv().ok())
             .map(|status| (status.role, status.leader))
             .collect()
@@ -413,7 +413,7 @@ fn a_node_alone_leads_at_its_first_tick_and_an_append_is_acknowledged_when_it_is
     let mut harness = Harness::new(1);
     harness.work();
     let me = Some(NodeId::from(1));
-    assert_eq!(harness.told().last(), Some(&(Role::Leader, me)));
+    assert_eq!(harness.reported().last(), Some(&(Role::Leader, me)));
     let future = harness.append("hello");
     harness.turn();
     assert!(is_open(&future), "it is written, and no more");
@@ -499,7 +499,7 @@ fn others_are_told_of_a_commit_after_a_pause_unless_a_batch_tells_them() {
     harness.pass(COMMIT_NOTICE_DELAY);
     harness.turn();
     assert!(harness.sent().iter().any(|message| message.ends_with("commit 3")));
-    assert!(harness.engine.wake_at() >= harness.engine.next_tick, "all is told");
+    assert!(harness.engine.wake_at() >= harness.engine.next_tick, "all is reported");
 }
 
 #[test]
@@ -571,7 +571,7 @@ fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
     ];
     for (reason, fail) in fail {
         let mut harness = Harness::leader();
-        harness.told();
+        harness.reported();
         let under_way = harness.append("x");
         let barrier = harness.barrier(1);
         harness.turn();
@@ -581,7 +581,7 @@ fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
         let status = harness.shared.status();
         assert!(status.fault.as_ref().is_some_and(|fault| fault.contains(reason)), "{status:?}");
         assert_eq!((status.role, status.leader), (Role::Follower, None));
-        assert_eq!(harness.told(), [(Role::Follower, None)]);
+        assert_eq!(harness.reported(), [(Role::Follower, None)]);
         assert!(harness.sent.lock().is_stopped);
         assert!(outcome(&under_way).unwrap().unwrap_err().may_have_committed());
         assert!(matches!(barrier.try_recv(), Ok(Err(BarrierError::Failed { .. }))));
@@ -604,7 +604,7 @@ fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
         harness.input(Input::Panicked("once more".to_owned()));
         harness.turn();
         assert_eq!(
-            (harness.shared.status().fault, harness.told().len()),
+            (harness.shared.status().fault, harness.reported().len()),
             (status.fault, 0),
             "the first reason stays"
         );
@@ -617,7 +617,7 @@ fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
 #[test]
 fn a_batch_that_is_not_taken_is_lost_and_the_leader_counts_anew() {
     let mut harness = Harness::alone();
-    // As after a leadership that ended and began again before the sequencer was told.
+    // As after a leadership that ended and began again before the sequencer learned of it.
     harness.shared.sequencer.open(7, 7, 0);
     let lost = harness.append("out of line");
     harness.work();

@@ -75,7 +75,7 @@ fn beside<T: Send + 'static>(
 }
 
 /// Long enough for any machine.
-fn patience() -> Option<Instant> {
+fn timeout() -> Option<Instant> {
     Some(Instant::now() + Duration::from_secs(60))
 }
 
@@ -312,7 +312,7 @@ fn a_pause_keeps_what_is_queued_and_lets_nothing_in_until_it_ends() {
     place(&sequencer.append(b"1", None));
     sequencer.pause();
     assert!(matches!(error(&sequencer.append(b"2", None)), AppendError::Busy { .. }));
-    let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"2", patience())));
+    let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"2", timeout())));
     await_waiters(&sequencer, 1);
     assert_eq!(counts(&taken(&sequencer, 0, LogPoint::INITIAL).0), [1]);
     sequencer.resume();
@@ -325,19 +325,19 @@ fn who_waits_for_room_is_woken_by_room_by_a_leader_and_by_the_end() {
     let sequencer = Arc::new(sequencer(1));
     place(&sequencer.append(b"1", None));
     let cost = sequencer.take(0)[0].cost;
-    let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"2", patience())));
+    let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"2", timeout())));
     await_waiters(&sequencer, 1);
     sequencer.release(cost);
     assert_eq!(host.join().unwrap(), (1, 1));
 
     sequencer.pause();
-    let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"x", patience())));
+    let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"x", timeout())));
     await_waiters(&sequencer, 1);
     sequencer.release(sequencer.take(0)[0].cost);
     sequencer.open(5, 5, 0);
     assert_eq!(host.join().unwrap(), (5, 5));
 
-    let host = beside(&sequencer, |sequencer| error(&sequencer.append_batch(["2"], patience()).0));
+    let host = beside(&sequencer, |sequencer| error(&sequencer.append_batch(["2"], timeout()).0));
     await_waiters(&sequencer, 1);
     sequencer.close(AppendError::Stopped);
     assert!(matches!(host.join().unwrap(), AppendError::Stopped));

@@ -21,7 +21,7 @@ fn written(voters: u64) -> MemoryLog {
     harness.log.clone()
 }
 
-/// Something beside the batches is damaged: no peer is needed to mend it.
+/// Something beside the batches is damaged: no peer is needed to repair it.
 fn beside_batches() -> Vec<Corruption> {
     let reason = "as the test wants it".to_owned();
     vec![Corruption {
@@ -47,9 +47,9 @@ fn open(
     Harness::open(voters, None, written(voters), corruption, prepare)
 }
 
-/// The first attempt to mend the log finds no room.
+/// The first attempt to repair the log finds no room.
 fn mends_late(_: &FailingReader, refusals: &mut Refusals) {
-    (refusals.mend, refusals.is_full) = (true, true);
+    (refusals.repair, refusals.is_full) = (true, true);
 }
 
 /// Neither more nor less than waiting: it has not failed, and says what it lacks.
@@ -95,7 +95,7 @@ fn a_log_that_finds_no_room_to_be_mended_is_mended_when_there_is_some() {
     }
 }
 
-/// What was mended is not mended once more: a storage refuses that.
+/// What was repaired is not repaired once more: a storage refuses that.
 #[test]
 fn a_mended_log_that_cannot_be_read_for_now_is_begun_on_when_it_can() {
     for (voters, role) in [(1, Role::Leader), (3, Role::Candidate)] {
@@ -209,16 +209,16 @@ fn a_node_that_learns_while_it_is_mended_that_its_log_is_an_older_copy_takes_no_
 #[test]
 fn batches_for_which_the_disk_is_full_are_fetched_again_and_unwritable_ones_end_the_node() {
     let mut harness = open(3, of_batches(), |_, _| {}).unwrap();
-    harness.fill(|refusals| refusals.mend = true);
+    harness.fill(|refusals| refusals.repair = true);
     harness.answer_next();
     assert_waits(&harness);
     harness.answer_next();
     assert_whole(&harness);
     let mut harness = open(3, of_batches(), |_, _| {}).unwrap();
-    harness.spoil(|refusals| refusals.mend = true);
+    harness.spoil(|refusals| refusals.repair = true);
     harness.answer_next();
     assert!(
-        harness.shared.status().fault.is_some_and(|fault| fault.contains("could not be mended"))
+        harness.shared.status().fault.is_some_and(|fault| fault.contains("could not be repaired"))
     );
 }
 

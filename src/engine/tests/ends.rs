@@ -8,14 +8,14 @@ fn a_node_that_is_stopped_remembers_its_commit_and_ends_every_wait() {
     let future = harness.append("x");
     harness.work();
     assert!(outcome(&future).unwrap().is_ok());
-    harness.told();
+    harness.reported();
     let queued = harness.append("queued");
     let answer = harness.command(|reply| Command::Stop { hand_over: None, reply });
     harness.turn();
     assert!(answer.try_recv().unwrap().is_ok());
     assert!(matches!(outcome(&queued), Some(Err(AppendError::Stopped))), "{:?}", outcome(&queued));
     assert!(harness.sent.lock().is_stopped && harness.engine.is_stopped());
-    assert_eq!(harness.told(), [(Role::Follower, None)]);
+    assert_eq!(harness.reported(), [(Role::Follower, None)]);
     assert_eq!(
         (harness.engine.wake_at(), harness.shared.sequencer.in_flight()),
         (Duration::MAX, 0)
@@ -31,7 +31,7 @@ fn a_node_that_is_stopped_remembers_its_commit_and_ends_every_wait() {
     assert!(matches!(purge.try_recv(), Ok(Err(PurgeError::Stopped))));
     harness.pass(100 * TICK);
     harness.turn();
-    assert!(harness.told().is_empty());
+    assert!(harness.reported().is_empty());
     let recovered = harness.recovered();
     assert_eq!(recovered.hard_state.commit, recovered.last.raft_index);
     assert_eq!(recovered.last.next_index, 1);

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_leader_without_room_steps_back_and_leads_again_when_there_is_some() {
     let mut harness = Harness::alone();
-    harness.told();
+    harness.reported();
     harness.fill(|refusals| refusals.append = true);
     let lost = harness.append("no room");
     let barrier = harness.barrier(1);
@@ -16,7 +16,7 @@ fn a_leader_without_room_steps_back_and_leads_again_when_there_is_some() {
         outcome(&lost)
     );
     assert!(harness.shared.status().full.is_some());
-    assert_eq!(harness.told(), [(Role::Follower, None)]);
+    assert_eq!(harness.reported(), [(Role::Follower, None)]);
     assert!(matches!(outcome(&harness.append("x")), Some(Err(AppendError::StorageFull { .. }))));
     assert_eq!(harness.shared.sequencer.in_flight(), 0);
     // It is patient for an election timeout, then tries.

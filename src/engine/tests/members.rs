@@ -22,7 +22,7 @@ fn version(harness: &Harness) -> u64 {
     harness.shared.status.wait(None, |_, version| Some(version)).unwrap()
 }
 
-/// A second, in which node 2 answers every other tick and node 3 as it is told to.
+/// A second, in which node 2 answers every other tick and node 3 on demand.
 fn second(harness: &mut Harness, mut every_other_tick: impl FnMut(&mut Harness)) {
     for tick in 0..100 {
         if tick % 2 == 0 {
@@ -170,14 +170,14 @@ fn who_is_sent_elsewhere_is_told_what_the_leader_advertises_and_not_what_it_did(
     advertise(&mut harness, 9, "of no member");
     harness.hear("heartbeat from=2 to=1 term=2 commit=1");
     harness.work();
-    let told = |harness: &Harness| match outcome(&harness.append("x")).unwrap().unwrap_err() {
+    let reported = |harness: &Harness| match outcome(&harness.append("x")).unwrap().unwrap_err() {
         AppendError::NotLeader { advertised, address, .. } => {
             assert_eq!(address.as_deref(), Some("host-2:1"));
             advertised.as_deref().unwrap_or("nothing").to_owned()
         }
         other => panic!("{other}"),
     };
-    assert_eq!(told(&harness), "broker-2:9876");
+    assert_eq!(reported(&harness), "broker-2:9876");
     let text = outcome(&harness.append("x")).unwrap().unwrap_err().to_string();
     assert!(text.contains("node 2 does") && text.contains("broker-2:9876"), "{text}");
     let transfer = harness.command(|reply| Command::Transfer { to: NodeId::from(3), reply });
@@ -188,12 +188,12 @@ fn who_is_sent_elsewhere_is_told_what_the_leader_advertises_and_not_what_it_did(
         TransferError::NotLeader { advertised: Some(text), .. } if &**text == "broker-2:9876"
     ));
     advertise(&mut harness, 2, "broker-2:1");
-    assert_eq!(told(&harness), "broker-2:1", "it was opened anew");
+    assert_eq!(reported(&harness), "broker-2:1", "it was opened anew");
     let before = version(&harness);
     advertise(&mut harness, 2, "broker-2:1");
     assert_eq!(version(&harness), before);
     advertise(&mut harness, 2, "");
-    assert_eq!((told(&harness).as_str(), member(&harness, 2).advertised), ("nothing", None));
+    assert_eq!((reported(&harness).as_str(), member(&harness, 2).advertised), ("nothing", None));
 }
 
 #[test]

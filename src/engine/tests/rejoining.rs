@@ -8,7 +8,7 @@ fn incomplete() -> Harness {
     let memory = MemoryLog::new();
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
     let mut log = memory.clone();
-    log.open(&LogOwner { group: "desk".to_owned(), node: NodeId::from(1), cluster: 1, membership })
+    log.open(&LogOwner { group: "test".to_owned(), node: NodeId::from(1), cluster: 1, membership })
         .unwrap();
     log.set_complete(false).unwrap();
     drop(log);
@@ -47,7 +47,7 @@ fn repair(harness: &Harness) -> String {
     harness.shared.status().repair.unwrap_or_default()
 }
 
-/// Node 1, which both have told that logs reach to batch 3 of term 2, and terms to 5.
+/// Node 1, which both have reported that logs reach to batch 3 of term 2, and terms to 5.
 fn bound() -> Harness {
     bound_with(1)
 }
@@ -186,7 +186,7 @@ fn whoever_asks_is_sent_all_that_it_had_acknowledged() {
     let sent = harness.sent();
     assert!(
         sent.iter().any(|message| message.starts_with("1->3 heartbeat t2 commit 0")),
-        "nothing that it lacks is told: {sent:?}"
+        "nothing that it lacks is reported: {sent:?}"
     );
     harness.hear("append-response from=3 to=1 term=2 index=4");
     harness.work();
@@ -210,7 +210,11 @@ fn a_leader_with_more_and_a_peer_with_a_later_opening_are_believed_and_it_is_dur
             harness.engine.identity.directory != before.directory
                 && !harness.engine.identity.complete
         );
-        assert_eq!(harness.sent.lock().identity, Some(harness.engine.identity), "peers are told");
+        assert_eq!(
+            harness.sent.lock().identity,
+            Some(harness.engine.identity),
+            "peers are reported"
+        );
         harness.tick();
         assert_eq!(questions(&harness).len(), 2);
         assert_eq!(harness.shared.status().fault, None);
@@ -363,18 +367,18 @@ fn it_votes_for_a_log_that_is_enough_when_the_leader_is_gone() {
 #[test]
 fn its_status_says_how_much_is_to_come_and_from_whom() {
     let mut harness = bound();
-    let told = repair(&harness);
+    let reported = repair(&harness);
     let expected = "no entries so far, in batches up to 1, and 2 more batches are to come; no \
                     leader is known";
-    assert!(told.contains(expected), "{told}");
+    assert!(reported.contains(expected), "{reported}");
     harness.hear("append from=2 to=1 term=5 after=1/1 batch=2/2:0:x commit=1");
     harness.work();
     harness.tick();
-    let told = repair(&harness);
+    let reported = repair(&harness);
     assert!(
-        told.contains(
+        reported.contains(
             "entries 0 to below 1, in batches up to 2, and 1 more batch is to come; node 2 leads"
         ),
-        "{told}"
+        "{reported}"
     );
 }
