@@ -262,12 +262,12 @@ pub trait Storage: Send {
     ///
     /// # Errors
     /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`],
-    /// [`StorageError::Poisoned`]. [`StorageError::NotContiguous`] from a storage that cannot save
+    /// [`StorageError::Poisoned`]. [`StorageError::InvalidState`] from a storage that cannot save
     /// this, which is the default: a node that learns that its log is incomplete then stops for
     /// good.
     fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
         let _ = complete;
-        Err(StorageError::NotContiguous("this storage cannot be marked as incomplete".to_owned()))
+        Err(StorageError::InvalidState("this storage cannot be marked as incomplete".to_owned()))
     }
 
     /// Begins a sync of all changes so far. The caller waits for it on another thread, while this
@@ -281,13 +281,14 @@ pub trait Storage: Send {
     /// readable. A `Fill` without batches repairs corruption that needs none.
     ///
     /// # Errors
-    /// [`StorageError::NotContiguous`] if they do not fit, if nothing is wrong with the log, or if
-    /// this storage cannot repair; a [temporary](StorageError::is_temporary) one; after both the
-    /// log is a valid one, and no worse than before. [`StorageError::Io`],
+    /// [`StorageError::NotContiguous`] if they do not fit; [`StorageError::InvalidState`] if nothing
+    /// is wrong with the log, or this storage cannot repair one; a
+    /// [temporary](StorageError::is_temporary) one. After these the log is valid, and
+    /// no worse than before. [`StorageError::Io`],
     /// [`StorageError::Corrupt`] and [`StorageError::Poisoned`], which are final.
     fn repair(&mut self, repair_action: RepairAction<'_>) -> Result<Recovered, StorageError> {
         let _ = repair_action;
-        Err(StorageError::NotContiguous("this storage cannot repair a log".to_owned()))
+        Err(StorageError::InvalidState("this storage cannot repair a log".to_owned()))
     }
 
     /// Begins a backup: a directory with the log up to raft index `commit`, which is committed and
@@ -329,7 +330,7 @@ pub enum RepairAction<'a> {
     /// The log begins after this log point: the batches before it are committed, and no longer
     /// kept. Those after it stay, and missing ones stay missing; but if the log is known to differ
     /// at this point, all of it is dropped.
-    Rebase(LogPoint),
+    TruncateHead(LogPoint),
 }
 
 /// A sync that has begun.
@@ -597,6 +598,10 @@ pub enum StorageError {
     /// The batches do not continue the log. A bug of the caller.
     #[error("the batches do not continue the log: {0}")]
     NotContiguous(String),
+    /// The log is not in a state in which this can be done: it is not open, nothing is wrong with
+    /// it, or this storage cannot do it at all. The text says which. Nothing was changed.
+    #[error("this cannot be done with the log: {0}")]
+    InvalidState(String),
     /// An earlier sync or write failed, and it is unknown which of its bytes are durable. The log
     /// accepts nothing more: open it again.
     #[error(

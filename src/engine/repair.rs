@@ -137,7 +137,9 @@ impl Engine {
         let outcome = match repair_step {
             RepairStep::Fill(batches) => self.storage.repair(RepairAction::Fill(batches)),
             RepairStep::Replace(batches) => self.storage.repair(RepairAction::Replace(batches)),
-            RepairStep::TruncateHead(point) => self.storage.repair(RepairAction::Rebase(*point)),
+            RepairStep::TruncateHead(point) => {
+                self.storage.repair(RepairAction::TruncateHead(*point))
+            }
         };
         match outcome {
             Ok(recovered) => self.update_repair(&recovered),

@@ -131,7 +131,7 @@ impl Storage for Log {
     fn repair(&mut self, repair_action: RepairAction<'_>) -> Result<Recovered, StorageError> {
         self.take(|refusals| &mut refusals.repair)?;
         let Some(opened) = self.opened.clone().filter(|_| !self.corruption.is_empty()) else {
-            return Err(StorageError::NotContiguous("nothing is wrong with it".to_owned()));
+            return Err(StorageError::InvalidState("nothing is wrong with it".to_owned()));
         };
         let fills = matches!(repair_action, RepairAction::Fill(batches) if !batches.is_empty());
         self.corruption.retain(|corruption| !corruption.raft_indexes.is_empty() && !fills);

@@ -54,7 +54,7 @@ impl CheckedStorage {
                 });
                 true
             }
-            RepairAction::Rebase(point) => {
+            RepairAction::TruncateHead(point) => {
                 monitor.coverage.hit("corrupt logs rebased");
                 monitor.models[self.node].attempt_rebase(point)
             }

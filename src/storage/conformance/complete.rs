@@ -11,7 +11,7 @@ pub(super) fn a_log_that_is_not_complete(case: &mut Case<'_>) {
     let peer = NodeId::from(3);
     demand(case, storage.save_peer(peer, 7).is_ok(), "a peer could not be remembered");
     let first = match storage.set_complete(false) {
-        Err(StorageError::NotContiguous(_)) => return case.staged = false,
+        Err(StorageError::InvalidState(_)) => return case.staged = false,
         marked => marked.unwrap_or_else(|error| {
             broken(case.name, Rule::Complete, format!("it could not be marked: {error}"))
         }),

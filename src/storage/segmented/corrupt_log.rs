@@ -72,7 +72,7 @@ impl<D: Disk> CorruptLog<D> {
         outcome: Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         match &outcome {
-            Ok(_) | Err(StorageError::NotContiguous(_)) => {}
+            Ok(_) | Err(StorageError::NotContiguous(_) | StorageError::InvalidState(_)) => {}
             Err(error) if error.is_temporary() => {}
             Err(error) => self.poison = Some(error.to_string()),
         }

@@ -73,7 +73,7 @@ impl<D: Disk> DiskLog<D> {
 
     pub(super) fn writer(&mut self) -> Result<&mut Writer<D>, StorageError> {
         match &mut self.mode {
-            Mode::Closed => Err(StorageError::NotContiguous("it has not been opened".to_owned())),
+            Mode::Closed => Err(StorageError::InvalidState("it has not been opened".to_owned())),
             Mode::Writable(writer) => Ok(writer),
             Mode::Repairing(corrupt_log) => Err(corrupt_log.refusal()),
         }
@@ -407,7 +407,7 @@ impl<D: Disk> Storage for DiskLog<D> {
     fn begin_backup(&mut self, commit: u64) -> Result<Box<dyn PendingBackup>, BackupError> {
         let state = match &self.mode {
             Mode::Closed => {
-                return Err(StorageError::NotContiguous("the log was not opened".to_owned()).into());
+                return Err(StorageError::InvalidState("it has not been opened".to_owned()).into());
             }
             Mode::Writable(writer) => writer.state.state.clone(),
             Mode::Repairing(corrupt_log) => corrupt_log.state.state.clone(),
@@ -434,7 +434,7 @@ impl<D: Disk> Storage for DiskLog<D> {
                 })?
                 .1
             }
-            RepairAction::Rebase(point) => {
+            RepairAction::TruncateHead(point) => {
                 let segment = self.newest_segment()?;
                 self.repair_step(|corrupt_log, disk, _| corrupt_log.rebase(disk, point, segment))?.1
             }
@@ -525,7 +525,7 @@ fn segments_begun(names: &[String], incarnation: u64) -> u64 {
 }
 
 fn not_corrupt() -> StorageError {
-    StorageError::NotContiguous("nothing is known to be wrong with it".to_owned())
+    StorageError::InvalidState("nothing is known to be wrong with it".to_owned())
 }
 
 /// The sync of a log that accepts no writes.

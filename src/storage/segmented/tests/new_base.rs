@@ -21,7 +21,7 @@ pub(super) fn begins_behind(
     all: &[Batch],
     kept: &[Batch],
 ) {
-    let mut recovered = log.repair(RepairAction::Rebase(point)).unwrap();
+    let mut recovered = log.repair(RepairAction::TruncateHead(point)).unwrap();
     assert_eq!(recovered.base.point, point);
     if !recovered.corruption.is_empty() {
         repair(&mut log, &mut recovered, all, 2);

@@ -80,7 +80,7 @@ fn repair(
     window: usize,
 ) -> Result<Recovered, StorageError> {
     if let Some(base) = base.filter(|base| recovered.base.point != *base) {
-        recovered = log.repair(RepairAction::Rebase(base))?;
+        recovered = log.repair(RepairAction::TruncateHead(base))?;
     } else if !recovered.corruption.is_empty() {
         recovered = log.repair(RepairAction::Fill(&[]))?;
     }
