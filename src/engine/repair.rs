@@ -156,7 +156,7 @@ impl Engine {
         let replica = &self.settings.replica;
         let (group, node) = (&replica.group, replica.node);
         log::warn!(
-            "group {group} node {node}: what node {from} sent to repair the log with was not taken: \
+            "group {group} node {node}: the batches of node {from} for the repair were not taken: \
              {error}"
         );
         if let Some(repair) = &mut self.repair {
