@@ -281,11 +281,11 @@ pub trait Storage: Send {
     /// readable. A `Fill` without batches repairs corruption that needs none.
     ///
     /// # Errors
-    /// [`StorageError::NotContiguous`] if they do not fit; [`StorageError::InvalidState`] if nothing
-    /// is wrong with the log, or this storage cannot repair one; a
+    /// [`StorageError::NotContiguous`] if they do not fit; [`StorageError::InvalidState`] if
+    /// nothing is wrong with the log, or this storage cannot repair one; a
     /// [temporary](StorageError::is_temporary) one. After these the log is valid, and no worse than
-    /// before. [`StorageError::Io`], [`StorageError::Corrupt`] and [`StorageError::Poisoned`], which
-    /// are final.
+    /// before. [`StorageError::Io`], [`StorageError::Corrupt`] and [`StorageError::Poisoned`],
+    /// which are final.
     fn repair(&mut self, repair_action: RepairAction<'_>) -> Result<Recovered, StorageError> {
         let _ = repair_action;
         Err(StorageError::InvalidState("this storage cannot repair a log".to_owned()))
