@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::batch::{BATCH_HEADER_BYTES, BODY_BYTES_MAX, TABLE_ENTRY_BYTES};
 use crate::entry::NodeId;
 use crate::error::OpenError;
+use crate::host_parts::HostParts;
 use crate::primitives::Mutex;
 use crate::role::{Membership, Status, check_advertised};
 use crate::sequencer::ENTRY_OVERHEAD;
@@ -99,6 +100,8 @@ pub struct Builder {
     pub(crate) catch_up_bytes_per_second: u64,
     pub(crate) spin: Duration,
     pub(crate) observers: Vec<Observer>,
+    /// The host whose group this is.
+    pub(crate) host: Option<Arc<HostParts>>,
 }
 
 /// A storage or transport of the host's own. The first opening, of this builder or a clone, takes
@@ -165,7 +168,15 @@ impl Builder {
             catch_up_bytes_per_second: 256 * MIB,
             spin: SPIN_DEFAULT,
             observers: Vec::new(),
+            host: None,
         }
+    }
+
+    /// Of a group of a host, which has a place for its log, and knows its peers.
+    pub(crate) fn of_host(host: Arc<HostParts>, group: String) -> Builder {
+        let mut builder = Builder::new(host.id).peers(host.peers.clone()).group(group);
+        builder.host = Some(host);
+        builder
     }
 
     /// The number of this node, instead of the one that the builder was made with: for clones that
@@ -474,7 +485,9 @@ impl Builder {
         self.check_members()?;
         self.check_addresses()?;
         check_advertised(&self.advertised).or_else(|why| refuse("advertise", &why))?;
-        if self.dir.is_none() && self.storage.is_none() {
+        if self.host.is_some() {
+            self.check_host()?;
+        } else if self.dir.is_none() && self.storage.is_none() {
             return refuse("dir", "a ledger needs a directory, or a storage of the host's own");
         }
         if self.storage.is_none() && self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty())
@@ -515,6 +528,22 @@ impl Builder {
             within_time("flush", interval, 1, 3_600_000)?;
         }
         Ok(())
+    }
+
+    /// What a group of a [`Host`](crate::Host) has from it.
+    fn check_host(&self) -> Result<(), OpenError> {
+        let host = self.host.as_ref().expect("asked for a group of a host only");
+        if self.dir.is_some() {
+            return refuse("dir", "a group of a host has a place in the directory of the host");
+        }
+        if self.node != host.id {
+            return refuse("node", &format!("in all groups of this host it is node {}", host.id));
+        }
+        let is_unknown = |id: &NodeId| !host.peers.iter().any(|(peer, _)| peer == id);
+        match self.peers.iter().map(|(id, _)| *id).find(is_unknown) {
+            Some(id) => refuse("peer", &format!("node {id} is no peer of the host: name it there")),
+            None => Ok(()),
+        }
     }
 
     /// A transport of the host's own may understand anything.
@@ -607,68 +636,4 @@ impl fmt::Debug for Builder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(builder: Builder) -> &'static str {
-        match builder.check() {
-            Err(OpenError::Setting { setting, .. }) => setting,
-            other => panic!("expected a refusal, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn nonsense_is_refused_by_the_name_of_its_knob() {
-        let good = || Builder::new(1.into()).dir("somewhere");
-        good().check().unwrap();
-        good().peer(1, "a:1").peer(2, "b:2").check().unwrap();
-        good().advertise(format!("a{}", "ä".repeat(127))).check().unwrap();
-        // A group of one listens nowhere, and a transport of the host's own may understand
-        // anything.
-        good().peer(1, "a").check().unwrap();
-        let custom = crate::transport::MemoryNetwork::new().transport(1.into());
-        good().peer(1, "a").peer(2, "b").transport(custom).check().unwrap();
-        good().spin(Duration::ZERO).check().unwrap();
-        good().spin(SPIN_MAX).check().unwrap();
-        let ms = Duration::from_millis;
-        for (setting, builder) in [
-            ("dir", Builder::new(1.into())),
-            ("dir", good().dir("")),
-            ("group", good().group("")),
-            ("group", good().group("a/b")),
-            ("group", good().group("-a")),
-            ("group", good().group("a".repeat(64))),
-            ("peer", Builder::new(0.into()).dir("x")),
-            ("peer", good().peer(2, "b")),
-            ("peer", good().peer(1, "a").peer(1, "b")),
-            ("peer", good().peer(1, "a").peer(0, "b")),
-            ("peer", good().peer(1, "a:0").peer(2, "b")),
-            ("peer", good().peer(1, "a").peer(2, "b:2")),
-            ("peer", good().peer(1, "a:0").peer(2, "b:0")),
-            ("peer", good().peer(1, "a:0").peer(2, "b:65536")),
-            ("peer", good().peer(1, "a:0").peer(2, ":7001")),
-            ("peer", good().peer(1, "a:0").peer(2, "")),
-            ("peer", good().peer(1, "a:0").peer(2, "::1:7001")),
-            ("peer", good().peer(1, "a:0").peer(2, "[::1]")),
-            ("peer", good().peer(1, "a:0").peer(2, "b c:7001")),
-            ("peer", good().peers((1..=64u64).map(|id| (id, "a")))),
-            ("advertise", good().advertise("a".repeat(256))),
-            ("advertise", good().advertise("ä".repeat(128))),
-            ("advertise", good().advertise("a\nb")),
-            ("advertise", good().advertise("a\u{85}")),
-            ("segment_bytes", good().segment_bytes(100)),
-            ("mapped_segments_max", good().mapped_segments_max(0)),
-            ("max_entry_bytes", good().max_entry_bytes(0)),
-            ("max_in_flight_bytes", good().max_in_flight_bytes(0)),
-            ("catch_up_bytes_per_second", good().catch_up_bytes_per_second(1000)),
-            ("append_timeout", good().append_timeout(Duration::ZERO)),
-            ("heartbeat_interval", good().heartbeat_interval(Duration::ZERO)),
-            ("election_timeout", good().election_timeout(ms(150))),
-            ("election_timeout", good().election_timeout(Duration::MAX)),
-            ("flush", good().flush(FlushPolicy::Async { interval: Duration::ZERO })),
-            ("spin", good().spin(SPIN_MAX + Duration::from_nanos(1))),
-        ] {
-            assert_eq!(refused(builder), setting);
-        }
-    }
-}
+mod tests;

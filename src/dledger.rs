@@ -18,20 +18,22 @@ use crate::error::{
     AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError,
 };
 use crate::future::AppendFuture;
+use crate::host_parts::{GroupClaim, HostParts};
 use crate::log_prefix::{LogPrefix, log_prefix};
 use crate::primitives::atomic::{AtomicU64, Ordering};
-use crate::primitives::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crate::primitives::channel::{RecvTimeoutError, Sender};
 use crate::primitives::{Instant, RandomState};
 use crate::replica;
-use crate::reply::{Reply, Response, reply};
+use crate::reply::Response;
 use crate::role::{Role, Status};
+use crate::running_node::RunningNode;
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::NodeShared;
 use crate::storage::segmented;
 use crate::storage::{
     Backup, BackupError, LogOwner, Recovered, SegmentOptions, SegmentedLog, Storage, StorageError,
 };
-use crate::threads::{Threads, work_channels};
+use crate::threads::{Claim, Queues, Threads};
 use crate::transport::{MemoryNetwork, Message, TcpTransport, Transport, TransportContext};
 use crate::wakers::is_in_waker;
 use crate::watch::{self, StatusWatch};
@@ -55,6 +57,9 @@ const MESSAGE_BYTES_MAX: u64 = 512 << 10;
 
 /// The least that is worth a message. Less would make even a fast disk slow.
 const MESSAGE_BYTES_MIN: u64 = 64 << 10;
+
+/// What a node of a host takes in of appends in a turn, before other groups have theirs.
+const HOST_TURN_BYTES: u64 = 1 << 20;
 
 /// What the slowest disk reads in a second, in bytes, on which heartbeats wait no longer for a
 /// message that is read than a quarter of their interval. A turn of the engine reads one.
@@ -86,18 +91,6 @@ const READ_BYTES_PER_SECOND: f64 = 20e6;
 #[derive(Clone)]
 pub struct DLedger {
     node: Arc<RunningNode>,
-}
-
-/// One running node. Dropped with the last handle.
-struct RunningNode {
-    shared: Arc<NodeShared>,
-    inputs: Sender<Input>,
-    threads: Threads,
-    append_timeout: Duration,
-    /// How long another voter may take to lead when this node is shut down.
-    handover_timeout: Duration,
-    next_barrier: AtomicU64,
-    id: NodeId,
 }
 
 impl DLedger {
@@ -393,46 +386,6 @@ impl fmt::Debug for DLedger {
     }
 }
 
-impl RunningNode {
-    fn command(&self, command: Command) {
-        // If the engine is gone, so is its end of the reply, which tells the asker.
-        let _ = self.inputs.send(Input::Command(command));
-    }
-
-    fn reply<T>(&self) -> (Reply<T>, Response<T>) {
-        reply(self.shared.home)
-    }
-
-    fn shutdown(&self, hand_over: Option<Duration>) -> Result<(), ShutdownError> {
-        let (reply, answer) = self.reply();
-        if self.threads.is_engine() {
-            // A task of the host that the engine woke. It stops when it is done with this, and the
-            // others after it.
-            self.command(Command::Stop { hand_over: None, reply });
-            return Ok(());
-        }
-        self.command(Command::Stop { hand_over, reply });
-        let outcome = answer.recv().unwrap_or(Ok(()));
-        self.threads.join();
-        outcome
-    }
-}
-
-impl Drop for RunningNode {
-    fn drop(&mut self) {
-        if !self.shared.home.is_here() {
-            // What ends with the last owner must not end here: it would wake and detach threads
-            // that are the parent's. One more owner of each sees to that.
-            std::mem::forget((self.shared.clone(), self.inputs.clone(), self.threads.clone()));
-            return;
-        }
-        if let Err(error) = self.shutdown(None) {
-            let group = self.shared.status().group;
-            log::warn!("group {group} node {}: closed with an error: {error}", self.id);
-        }
-    }
-}
-
 impl Builder {
     /// Opens the log, joins the group and returns the handle. The only node of a group is its
     /// leader when this returns; the nodes of a larger group elect one among them once a majority
@@ -449,9 +402,15 @@ impl Builder {
     /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.
     pub fn open(self) -> Result<DLedger, OpenError> {
         self.check()?;
-        let _adopted = LogPrefix::new(&self.group, self.node).adopt();
+        let owned_by = LogPrefix::new(&self.group, self.node);
+        let _adopted = owned_by.clone().adopt();
+        let claim = self.host.as_ref().map(|host| host.groups.claim(&self.group)).transpose()?;
+        let claim = claim.map(Arc::new);
         let (storage, transport) = self.take_given()?;
-        let mut storage = storage.unwrap_or_else(|| Box::new(self.segmented_log()));
+        let mut storage = match storage {
+            Some(storage) => storage,
+            None => Box::new(self.segmented_log()?),
+        };
         let owner = LogOwner {
             group: self.group.clone(),
             node: self.node,
@@ -461,9 +420,11 @@ impl Builder {
         let mut recovered = storage.open(&owner)?;
         self.perhaps_rejoin_empty(&mut *storage, &mut recovered)?;
         let transport = transport.unwrap_or_else(|| self.default_transport());
-        let (inputs, inbox) = unbounded();
-        let threads = Threads::new(&self.group, self.node, inputs.clone(), segmented::home());
-        let started = self.start(&owner, recovered, storage, transport, &threads, inputs, inbox);
+        let mailboxes = self.host.as_ref().map(|host| host.threads.mailboxes(&owned_by));
+        let queues = Queues::new(mailboxes);
+        let threads =
+            Threads::new(&self.group, self.node, queues.inputs.clone(), segmented::home());
+        let started = self.start(&owner, recovered, storage, transport, &threads, queues, &claim);
         if started.is_err() {
             threads.join();
         }
@@ -490,23 +451,26 @@ impl Builder {
         Ok(())
     }
 
-    fn segmented_log(&self) -> SegmentedLog {
-        let zero_fill = self.flush == FlushPolicy::Sync;
-        SegmentedLog::new(
-            self.dir.clone().unwrap_or_default(),
-            SegmentOptions {
-                segment_bytes: self.segment_bytes,
-                zero_fill,
-                verify_on_open: self.verified,
-                create: self.create,
-                mapped_segments_max: self.mapped_segments_max,
-                ..SegmentOptions::default()
-            },
-        )
+    fn segmented_log(&self) -> Result<SegmentedLog, OpenError> {
+        let options = SegmentOptions {
+            segment_bytes: self.segment_bytes,
+            zero_fill: self.flush == FlushPolicy::Sync,
+            verify_on_open: self.verified,
+            create: self.create,
+            mapped_segments_max: self.mapped_segments_max,
+            ..SegmentOptions::default()
+        };
+        let Some(host) = &self.host else {
+            return Ok(SegmentedLog::new(self.dir.clone().unwrap_or_default(), options));
+        };
+        let directory = host.directory().ok_or(OpenError::HostStopped)?;
+        Ok(directory.storage(&self.group, options))
     }
 
     fn default_transport(&self) -> Box<dyn Transport> {
-        if self.peers.len() > 1 {
+        if let Some(host) = self.host.as_ref().filter(|_| self.peers.len() > 1) {
+            host.transport.group()
+        } else if self.peers.len() > 1 {
             Box::new(TcpTransport::new())
         } else {
             Box::new(MemoryNetwork::new().transport(self.node))
@@ -521,19 +485,29 @@ impl Builder {
         storage: Box<dyn Storage>,
         mut transport: Box<dyn Transport>,
         threads: &Threads,
-        inputs: Sender<Input>,
-        inbox: Receiver<Input>,
+        queues: Queues,
+        claim: &Option<Arc<GroupClaim>>,
     ) -> Result<DLedger, OpenError> {
+        let Queues { inputs, engine_inputs, work, receivers } = queues;
         let shared = Arc::new(self.shared(&recovered, &*storage, inputs.clone())?);
         transport
             .start(self.transport_context(owner, &recovered, &shared, threads, inputs.clone()))
             .map_err(OpenError::Transport)?;
-        let (senders, receivers) = work_channels();
         let settings = self.engine_settings();
-        let engine =
-            Engine::new(settings, inbox, shared.clone(), senders, &recovered, storage, transport)?;
-        threads.start(engine, receivers, self.observers, self.spin).map_err(OpenError::Thread)?;
-        let node = RunningNode {
+        let engine = Engine::new(
+            settings,
+            engine_inputs,
+            shared.clone(),
+            work,
+            &recovered,
+            storage,
+            transport,
+        )?;
+        let claim = claim.clone().map(|claim| Box::new(claim) as Claim);
+        threads
+            .start(engine, receivers, self.observers, self.spin, claim)
+            .map_err(OpenError::Thread)?;
+        let node = Arc::new(RunningNode {
             shared,
             inputs,
             threads: threads.clone(),
@@ -541,8 +515,12 @@ impl Builder {
             handover_timeout: self.heartbeat_interval.min(HANDOVER_TIMEOUT_MAX),
             next_barrier: AtomicU64::new(0),
             id: self.node,
-        };
-        Ok(DLedger { node: Arc::new(node) })
+            host: self.host.as_ref().map(HostParts::keep),
+        });
+        if let Some(host) = &self.host {
+            host.groups.set_running(&self.group, &node);
+        }
+        Ok(DLedger { node })
     }
 
     fn shared(
@@ -556,9 +534,11 @@ impl Builder {
             batch: self.max_batch_bytes(),
             window: self.max_in_flight_bytes,
         };
+        let turn_bytes = self.host.as_ref().map_or(u64::MAX, |_| HOST_TURN_BYTES);
         // If the send fails, the engine is gone, and has closed the sequencer.
         let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
         let sequencer = sequencer.within(segmented::home()).spinning(self.spin);
+        let sequencer = sequencer.with_turns_of(turn_bytes);
         Ok(NodeShared::new(
             &self.group,
             self.node,

@@ -327,6 +327,15 @@ pub enum OpenError {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// A setting of the builder of a host makes no sense.
+    #[error("HostBuilder::{setting}: {reason}")]
+    #[non_exhaustive]
+    HostSetting {
+        /// The method of the builder.
+        setting: &'static str,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
     /// The storage or transport of the host's own was taken by an earlier opening of this builder,
     /// or of a clone: one serves one opening, also one that failed. Give this one another.
     #[error(
@@ -344,6 +353,19 @@ pub enum OpenError {
     /// The transport could not start: for TCP, the own address could not be bound.
     #[error("the transport could not start: {0}")]
     Transport(#[source] io::Error),
+    /// This host has that group open, or is opening, closing or removing it at this moment.
+    #[error(
+        "group {group} is open in this host already, or is being opened, closed or removed: use \
+         the handle that is there, or shut it down first"
+    )]
+    #[non_exhaustive]
+    GroupInUse {
+        /// The name of the group.
+        group: String,
+    },
+    /// The host was shut down, or is being shut down.
+    #[error("the host of this group is shut down: open the host again first")]
+    HostStopped,
     /// The operating system granted no thread.
     #[error(
         "a thread could not be started: {0}: raise the limit for threads or processes, or free \

@@ -206,6 +206,8 @@ mod future;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod host;
+mod host_parts;
 mod log_prefix;
 mod members;
 mod message;
@@ -213,6 +215,7 @@ mod primitives;
 mod replica;
 mod reply;
 mod role;
+mod running_node;
 mod sequencer;
 mod shared;
 #[cfg(feature = "sim")]
@@ -234,6 +237,7 @@ pub use error::{
     AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError,
 };
 pub use future::{AppendFuture, Appended};
+pub use host::{GroupInfo, Host, HostBuilder, RemoveError};
 pub use role::{Member, Membership, Progress, Refusal, Role, Status};
 pub use storage::{Backup, BackupError, Create, tools};
 pub use watch::StatusWatch;

@@ -23,11 +23,22 @@ impl LogPrefix {
         LogPrefix { prefix: format!("group {group} node {node}: ").into() }
     }
 
+    /// The prefix of what all groups of a host share.
+    pub(crate) fn of_host(host: NodeId) -> LogPrefix {
+        LogPrefix { prefix: format!("host {host}: ").into() }
+    }
+
     /// Sets the prefix of this thread until the returned guard is dropped, which restores the one
     /// before.
     #[must_use]
     pub(crate) fn adopt(self) -> Adopted {
         Adopted { before: OWNER.replace(Some(self)) }
+    }
+}
+
+impl fmt::Display for LogPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.prefix)
     }
 }
 

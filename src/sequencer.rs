@@ -48,6 +48,8 @@ pub(crate) struct ClosedBatch {
 /// See the [module](self).
 pub(crate) struct Sequencer {
     limits: Limits,
+    /// What the engine takes in a turn: a batch that reaches this is the last one.
+    turn_bytes: u64,
     queue: Mutex<Queue>,
     /// Wakes the engine. Called whenever the queue turns from empty to not empty.
     wake_engine: Box<dyn Fn() + Send + Sync>,
@@ -129,7 +131,7 @@ impl Sequencer {
             spin: Duration::ZERO,
         };
         let (queue, wake_engine) = (Mutex::new(queue), Box::new(wake_engine));
-        Sequencer { limits, queue, wake_engine, home: Home::default() }
+        Sequencer { limits, turn_bytes: u64::MAX, queue, wake_engine, home: Home::default() }
     }
 
     /// The same, for this process alone: its forked children append nothing.
@@ -141,6 +143,11 @@ impl Sequencer {
     pub(crate) fn spinning(self, spin: Duration) -> Sequencer {
         self.queue.lock().spin = spin;
         self
+    }
+
+    /// The same, whose engine takes batches of about so many bytes in a turn.
+    pub(crate) fn with_turns_of(self, turn_bytes: u64) -> Sequencer {
+        Sequencer { turn_bytes, ..self }
     }
 
     /// The process that appends.
@@ -373,9 +380,10 @@ impl Sequencer {
         }
     }
 
-    /// Takes all batches. `now` is the wall clock in milliseconds since 1970.
+    /// Takes batches, as many as a turn may. `now` is the wall clock in milliseconds since 1970. If
+    /// more are left, the engine is woken for them.
     pub(crate) fn take(&self, now: u64) -> Vec<ClosedBatch> {
-        let (batches, timestamp) = {
+        let (batches, timestamp, are_left) = {
             let mut queue = self.queue.lock();
             if queue.batches.is_empty() {
                 return Vec::new();
@@ -383,8 +391,12 @@ impl Sequencer {
             queue.timestamp = queue.timestamp.max(now);
             let newest = queue.batches.back().map_or(0, |batch| batch.open.closed_bytes());
             queue.typical_bytes = newest.max(queue.typical_bytes - queue.typical_bytes / 8);
-            (std::mem::take(&mut queue.batches), queue.timestamp)
+            let taken = queue.take_for_a_turn(self.turn_bytes);
+            (taken, queue.timestamp, !queue.batches.is_empty())
         };
+        if are_left {
+            (self.wake_engine)();
+        }
         batches.into_iter().map(|batch| batch.close(timestamp)).collect()
     }
 
@@ -408,6 +420,17 @@ impl Queue {
     #[inline]
     fn admits(&self, cost: u64, window: u64) -> bool {
         self.has_room(cost, window) && self.line.is_empty()
+    }
+
+    /// The first batches, of `bytes` at least if there is so much.
+    fn take_for_a_turn(&mut self, bytes: u64) -> VecDeque<PendingBatch> {
+        let mut taken = 0;
+        let enough = self.batches.iter().position(|batch| {
+            taken += batch.open.closed_bytes() as u64;
+            taken >= bytes
+        });
+        let rest = enough.map_or_else(VecDeque::new, |last| self.batches.split_off(last + 1));
+        std::mem::replace(&mut self.batches, rest)
     }
 
     /// An append larger than the whole window passes when it is alone.

@@ -17,6 +17,7 @@ mod machine;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub(crate) use self::machine::processors;
 use crate::primitives::{Instant, thread};
 
 /// How long threads spin unless a host says otherwise. About half of what a wake is late: a thread

@@ -21,6 +21,7 @@
 pub mod conformance;
 pub(crate) mod frame;
 pub(crate) mod hello;
+mod host;
 mod memory;
 mod tcp;
 
@@ -28,8 +29,9 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-pub use self::memory::{MemoryNetwork, MemoryTransport};
-pub use self::tcp::TcpTransport;
+pub use self::host::{HostContext, HostTransport};
+pub use self::memory::{MemoryHost, MemoryNetwork, MemoryTransport};
+pub use self::tcp::{TcpHostTransport, TcpTransport};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};
 use crate::entry::NodeId;

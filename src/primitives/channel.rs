@@ -20,10 +20,14 @@ struct Pipe<T> {
     queue: Mutex<Queue<T>>,
     /// Signalled when something arrives, or the last sender goes.
     arrived: Condvar,
+    /// Called then instead, for a receiver that sleeps elsewhere.
+    on_arrival: Option<OnArrival>,
     /// Not behind the lock: in a forked child nobody gives that back, and senders are dropped
     /// there.
     senders: AtomicUsize,
 }
+
+type OnArrival = Box<dyn Fn() + Send + Sync>;
 
 struct Queue<T> {
     waiting: VecDeque<T>,
@@ -38,9 +42,31 @@ pub(crate) struct Sender<T>(Arc<Pipe<T>>);
 pub(crate) struct Receiver<T>(Arc<Pipe<T>>);
 
 pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+    channel(None)
+}
+
+/// A channel whose receiver never waits. `on_arrival` is called after each item, and when the last
+/// sender is gone.
+pub(crate) fn unbounded_with<T>(
+    on_arrival: impl Fn() + Send + Sync + 'static,
+) -> (Sender<T>, Receiver<T>) {
+    channel(Some(Box::new(on_arrival)))
+}
+
+fn channel<T>(on_arrival: Option<OnArrival>) -> (Sender<T>, Receiver<T>) {
     let queue = Mutex::new(Queue { waiting: VecDeque::new(), closed: false });
-    let pipe = Arc::new(Pipe { queue, arrived: Condvar::new(), senders: AtomicUsize::new(1) });
+    let (arrived, senders) = (Condvar::new(), AtomicUsize::new(1));
+    let pipe = Arc::new(Pipe { queue, arrived, on_arrival, senders });
     (Sender(pipe.clone()), Receiver(pipe))
+}
+
+impl<T> Pipe<T> {
+    fn notify(&self) {
+        match &self.on_arrival {
+            Some(on_arrival) => on_arrival(),
+            None => drop(self.arrived.notify_one()),
+        }
+    }
 }
 
 impl<T> Sender<T> {
@@ -52,7 +78,7 @@ impl<T> Sender<T> {
         }
         queue.waiting.push_back(item);
         drop(queue);
-        self.0.arrived.notify_one();
+        self.0.notify();
         Ok(())
     }
 }
@@ -70,7 +96,7 @@ impl<T> Drop for Sender<T> {
             // The receiver looks at the count under the lock before it sleeps: now it has either
             // seen that there is no sender, or it sleeps already and is woken.
             drop(self.0.queue.lock());
-            self.0.arrived.notify_one();
+            self.0.notify();
         }
     }
 }

@@ -438,3 +438,26 @@ fn a_gate_that_closes_sends_the_line_away() {
         Admission::Waits(_) => panic!("nobody will open the gate"),
     }
 }
+
+/// One group under full load leaves turns to the others.
+#[test]
+fn an_engine_takes_what_a_turn_may_and_is_woken_for_the_rest() {
+    let wakes = Arc::new(AtomicUsize::new(0));
+    let bell = wakes.clone();
+    let limits = Limits { entry: 1 << 20, batch: 1 << 20, window: 1 << 30 };
+    let sequencer = Sequencer::new(limits, move || {
+        bell.fetch_add(1, Ordering::Relaxed);
+    });
+    let sequencer = sequencer.with_turns_of(100);
+    sequencer.open(0, 0, 0);
+    for payload in [&[b'x'; 200][..], b"a", &[b'y'; 200], b"b"] {
+        place(&sequencer.append_batch([payload], None).0);
+    }
+    assert_eq!(wakes.load(Ordering::Relaxed), 1);
+    let mut taken = Vec::new();
+    while let batches @ [_, ..] = &sequencer.take(0)[..] {
+        taken.push(batches.len());
+    }
+    assert_eq!(taken, [1, 2, 1], "up to one that reaches the limit");
+    assert_eq!(wakes.load(Ordering::Relaxed), 3, "once for each rest");
+}

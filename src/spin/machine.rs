@@ -66,8 +66,12 @@ impl Known {
 /// The processors that this process may use; none if a quota limits its time on them, for time
 /// that is spun away is taken from the work.
 fn usable_processors() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    if has_quota() { 0 } else { processors }
+    if has_quota() { 0 } else { processors() }
+}
+
+/// The processors of the machine that this process may use, at least one.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(target_os = "linux")]

@@ -19,6 +19,7 @@ mod error;
 mod file_io;
 mod format;
 pub(crate) mod fs;
+mod host_directory;
 mod identity;
 mod log_shared;
 mod lookup;
@@ -49,6 +50,7 @@ mod writer;
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use disk_log::DiskLog;
+pub(crate) use host_directory::HostDirectory;
 pub(crate) use mmap::home;
 pub use options::{Create, SegmentOptions};
 pub use segmented_log::SegmentedLog;

@@ -1,10 +1,13 @@
 //! A network inside one process, which can be cut.
 
+mod host;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub use self::host::MemoryHost;
 use super::hello::{HandshakeRejection, PeerRegistry, Way};
 use super::{DirectoryIdentity, Inbox, Message, Transport, TransportContext, TransportEvent};
 use crate::entry::NodeId;

@@ -39,6 +39,7 @@
 mod address;
 mod connection;
 mod context;
+mod host;
 mod inbound;
 mod listener;
 mod outbound;
@@ -56,6 +57,7 @@ use std::sync::Arc;
 
 use self::address::check_address;
 use self::context::TcpContext;
+pub use self::host::TcpHostTransport;
 use self::inbound::Inbound;
 use self::listener::{AcceptWaker, Listener};
 use self::peer_sender::{PeerSender, PeerSenders};

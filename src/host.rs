@@ -1,0 +1,266 @@
+//! Many groups in one process: one directory, one port, one pair of connections to each other
+//! process, and a few threads for all of them.
+
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::settings::HostBuilder;
+use crate::builder::Builder;
+use crate::dledger::DLedger;
+use crate::entry::NodeId;
+use crate::error::{OpenError, ShutdownError};
+use crate::host_parts::{GroupClaim, HostParts};
+use crate::primitives::Instant;
+use crate::role::Role;
+use crate::running_node::RunningNode;
+use crate::storage::StorageError;
+use crate::threads::in_parallel;
+use crate::wakers::is_in_waker;
+
+/// How long a removal waits for another call that opens, closes or removes the same group.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a group that is shut down may take to hand over its leadership, before it stops all the
+/// same.
+const HANDOVER_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Runs many groups: each is a [`DLedger`] of its own, and all of them share a directory, a port,
+/// one pair of connections to each other process, and a few threads. Cheap to clone, usable from
+/// any thread.
+///
+/// The hosts of the other processes have the same groups; in each of them this host is the node
+/// with its [id](HostBuilder), and the [peers](HostBuilder::peer) are the other members.
+///
+/// ```
+/// use dledger::Host;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let home = tempfile::tempdir()?;
+/// # let dir = home.path().join("host");
+/// let host = Host::builder(1).dir(dir).open()?;
+/// let orders = host.group("orders").open()?;
+/// let payments = host.group("payments").max_entry_bytes(1 << 10).open()?;
+/// orders.append("an order")?;
+/// payments.append("a payment")?;
+/// assert_eq!(host.groups()?.len(), 2);
+/// host.remove("payments")?;
+/// host.shutdown()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # When it ends
+/// The host runs until [`shutdown`](Self::shutdown), or until the last clone of it and the last
+/// handle of its groups are dropped.
+///
+/// # Groups do not disturb each other
+/// A group takes its turn behind the others: a turn takes in 1 MiB of appends at most. If a disk
+/// holds up all threads for a tenth of a second, another one is started, up to 16, and the log of
+/// the process says which groups hold them up. The same holds for observers of changes of role
+/// ([`Builder::on_role_change`]), which have threads apart from those of the groups. A group that
+/// has a fault, a full disk or a damaged log is so alone.
+#[derive(Clone)]
+pub struct Host {
+    parts: Arc<HostParts>,
+    group_settings: GroupSettings,
+}
+
+/// What a host changes of the builders of its groups.
+type GroupSettings = Arc<dyn Fn(Builder) -> Builder + Send + Sync>;
+
+/// A group of a host, as [`Host::groups`] found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether it is open in this host. One that is not lies on disk.
+    pub open: bool,
+    /// What this host is in it. `None` if it is not open.
+    pub role: Option<Role>,
+    /// Who leads it, if it is open and that is known.
+    pub leader: Option<NodeId>,
+}
+
+/// Why a group was not removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// The host has no such group, open or on disk.
+    #[error("this host has no group {group}")]
+    #[non_exhaustive]
+    Unknown {
+        /// The name.
+        group: String,
+    },
+    /// Another call opens, closes or removes it, for longer than ten seconds.
+    #[error("another call opens, closes or removes group {group}: try again after it")]
+    #[non_exhaustive]
+    InUse {
+        /// The name.
+        group: String,
+    },
+    /// Called within a waker, on a thread that the removal would wait for.
+    #[error("called within a waker, on a thread that the removal would wait for: use another one")]
+    CalledFromWaker,
+    /// The host was shut down.
+    #[error("the host is shut down: open it again first")]
+    HostStopped,
+    /// The removal could not be made durable. If it had begun, it is finished when the host is
+    /// opened again; if not, the group is as it was.
+    #[error("the group could not be removed from the disk: {0}")]
+    Storage(#[from] StorageError),
+}
+
+impl Host {
+    /// Begins to set up host `id`. In all groups it is the node of this id.
+    pub fn builder(id: impl Into<NodeId>) -> HostBuilder {
+        HostBuilder::new(id.into())
+    }
+
+    /// A builder for the group of this name, which knows the host's directory, members and
+    /// connections. `open()` gives an ordinary [`DLedger`]; the group is made if it is not there.
+    ///
+    /// Its members are this host and all peers, or those of them that [`Builder::peer`] names. It
+    /// has no directory of its own ([`Builder::dir`]), and [`Builder::spin`] is the host's.
+    pub fn group(&self, name: impl Into<String>) -> Builder {
+        let builder = Builder::of_host(self.parts.clone(), name.into());
+        (self.group_settings)(builder)
+    }
+
+    /// All groups of this host, by name: those that are open, and those that lie on disk.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn groups(&self) -> Result<Vec<GroupInfo>, StorageError> {
+        let mut groups: Vec<GroupInfo> =
+            self.parts.groups.all().into_iter().map(|(name, node)| info(name, node)).collect();
+        for name in self.names_on_disk()? {
+            if !groups.iter().any(|group| group.name == name) {
+                groups.push(info(name, None));
+            }
+        }
+        groups.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(groups)
+    }
+
+    /// Opens all groups that lie on disk and are not open, several at a time, each with the
+    /// settings of [`group`](Self::group). Returns what became of each, by name. Blocks until all
+    /// are open.
+    ///
+    /// # Errors
+    /// If the directory cannot be read, or there is no thread for it.
+    #[expect(clippy::type_complexity, reason = "a list of names and outcomes")]
+    pub fn open_all(&self) -> Result<Vec<(String, Result<DLedger, OpenError>)>, OpenError> {
+        let closed = self.groups()?.into_iter().filter(|group| !group.open);
+        let (names, host) = (closed.map(|group| group.name).collect(), self.clone());
+        in_parallel(names, move |name: &String| (name.clone(), host.group(name).open()))
+            .map_err(OpenError::Thread)
+    }
+
+    /// Removes a group from this host: shuts it down, for all handles, then deletes it, durably.
+    /// Blocks until it is gone. A group of the same name that is made afterwards is another one:
+    /// what other hosts still have of the removed one does not come into it.
+    ///
+    /// # Errors
+    /// Any [`RemoveError`].
+    pub fn remove(&self, name: &str) -> Result<(), RemoveError> {
+        if is_in_waker() {
+            return Err(RemoveError::CalledFromWaker);
+        }
+        let _claim = self.claim_for_removal(name)?;
+        if !self.names_on_disk()?.iter().any(|group| group == name) {
+            return Err(RemoveError::Unknown { group: name.to_owned() });
+        }
+        let directory = self.parts.directory().ok_or(RemoveError::HostStopped)?;
+        Ok(directory.remove(name)?)
+    }
+
+    fn names_on_disk(&self) -> Result<Vec<String>, StorageError> {
+        let Some(directory) = self.parts.directory() else { return Ok(Vec::new()) };
+        directory.groups().map_err(|error| StorageError::Poisoned(error.to_string()))
+    }
+
+    fn claim_for_removal(&self, name: &str) -> Result<GroupClaim, RemoveError> {
+        let (groups, deadline) = (&self.parts.groups, Instant::now() + CLAIM_TIMEOUT);
+        loop {
+            if let Some(node) = groups.running(name) {
+                // Its own fault is no reason to keep it.
+                let _ = node.shutdown(Some(HANDOVER_TIMEOUT));
+            }
+            match groups.claim(name) {
+                Ok(claim) => return Ok(claim),
+                Err(OpenError::HostStopped) => return Err(RemoveError::HostStopped),
+                Err(_) if Instant::now() >= deadline => {
+                    return Err(RemoveError::InUse { group: name.to_owned() });
+                }
+                // One that is being opened is shut down once it is open.
+                Err(_) => drop(groups.wait_until_free(name, Instant::now() + HANDOVER_TIMEOUT)),
+            }
+        }
+    }
+
+    /// Shuts all groups down, each as [`DLedger::shutdown`] does, and all at the same time; then
+    /// closes the connections, ends the threads and unlocks the directory. Idempotent. Blocks until
+    /// that is done; within a waker it only has the groups begin to stop.
+    ///
+    /// # Errors
+    /// [`ShutdownError`] if a group could not be closed properly, with the names of those groups.
+    /// All are closed all the same.
+    pub fn shutdown(&self) -> Result<(), ShutdownError> {
+        let parts = &self.parts;
+        parts.groups.close();
+        let mut failed = Vec::new();
+        loop {
+            let groups = parts.groups.all();
+            if groups.is_empty() {
+                break;
+            }
+            failed.extend(shut_down(&groups));
+            if is_in_waker() {
+                return Ok(());
+            }
+            for (group, _) in &groups {
+                parts.groups.wait_until_free(group, Instant::now() + HANDOVER_TIMEOUT);
+            }
+        }
+        parts.end();
+        match failed.is_empty() {
+            true => Ok(()),
+            false => Err(ShutdownError::Failed { reason: failed.join("; ") }),
+        }
+    }
+}
+
+/// Shuts groups down at the same time. Returns what went wrong.
+fn shut_down(groups: &[(String, Option<Arc<RunningNode>>)]) -> Vec<String> {
+    let running = || groups.iter().filter_map(|(name, node)| Some((name, node.as_ref()?)));
+    let answers: Vec<_> =
+        running().map(|(_, node)| node.begin_shutdown(Some(node.handover_timeout))).collect();
+    if is_in_waker() {
+        return Vec::new();
+    }
+    let failure = |((name, node), answer): ((&String, &Arc<RunningNode>), _)| {
+        let error = node.end_shutdown(&answer).err()?;
+        Some(format!("group {name}: {error}"))
+    };
+    running().zip(answers).filter_map(failure).collect()
+}
+
+fn info(name: String, node: Option<Arc<RunningNode>>) -> GroupInfo {
+    let (role, leader) = match &node {
+        Some(node) => node.shared.status.read(|status| (Some(status.role), status.leader)),
+        None => (None, None),
+    };
+    GroupInfo { name, open: node.is_some(), role, leader }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = self.parts.groups.all().len();
+        f.debug_struct("Host").field("id", &self.parts.id).field("open", &open).finish()
+    }
+}

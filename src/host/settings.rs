@@ -1,0 +1,259 @@
+//! The settings of a host.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{GroupSettings, Host};
+use crate::builder::Builder;
+use crate::entry::NodeId;
+use crate::error::OpenError;
+use crate::host_parts::HostParts;
+use crate::spin::{SPIN_DEFAULT, SPIN_MAX, processors};
+use crate::storage::Create;
+use crate::threads::HostThreads;
+use crate::transport::{HostContext, HostTransport, Message, TcpHostTransport, TcpTransport};
+
+/// The most threads that turn engines.
+const THREADS_MAX: usize = 64;
+
+/// Sets up a [`Host`]. Made by [`Host::builder`].
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use dledger::Host;
+///
+/// let host = Host::builder(1)
+///     .dir("/var/lib/broker")
+///     .peers([(1, "10.0.0.1:7001"), (2, "10.0.0.2:7001"), (3, "10.0.0.3:7001")])
+///     .open()?;
+/// let orders = host.group("orders").open()?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing until it is opened"]
+pub struct HostBuilder {
+    id: NodeId,
+    dir: Option<PathBuf>,
+    create: Create,
+    listen: Option<String>,
+    peers: Vec<(NodeId, String)>,
+    threads: usize,
+    spin: Duration,
+    transport: Option<Box<dyn HostTransport>>,
+    group_settings: GroupSettings,
+}
+
+impl HostBuilder {
+    pub(super) fn new(id: NodeId) -> HostBuilder {
+        HostBuilder {
+            id,
+            dir: None,
+            create: Create::IfMissing,
+            listen: None,
+            peers: Vec::new(),
+            threads: processors().clamp(2, 4),
+            spin: SPIN_DEFAULT,
+            transport: None,
+            group_settings: Arc::new(|builder| builder),
+        }
+    }
+
+    /// The directory of this host, with the logs of all its groups. Made if it does not exist; its
+    /// parent must exist. Required. One process has it at a time.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> HostBuilder {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// What to do about a directory that is missing, or is there. Default [`Create::IfMissing`].
+    pub fn create(mut self, create: Create) -> HostBuilder {
+        self.create = create;
+        self
+    }
+
+    /// The address to listen on, a host and a port, if it is another one than that at which the
+    /// [peers](Self::peer) reach this host: behind a translation of addresses, or on all interfaces
+    /// (`0.0.0.0:7001`). Default: that one.
+    pub fn listen(mut self, address: impl Into<String>) -> HostBuilder {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// Names one host and where it is reached: `10.0.0.1:7001`, `node-1:7001`,
+    /// `[2001:db8::1]:7001`. This host may be left out if [`listen`](Self::listen) says where it is
+    /// reached. Without any peer, each group has this host as its only member.
+    pub fn peer(mut self, id: impl Into<NodeId>, address: impl Into<String>) -> HostBuilder {
+        self.peers.push((id.into(), address.into()));
+        self
+    }
+
+    /// Names several hosts at once.
+    pub fn peers<I, A>(mut self, peers: impl IntoIterator<Item = (I, A)>) -> HostBuilder
+    where
+        I: Into<NodeId>,
+        A: Into<String>,
+    {
+        self.peers.extend(peers.into_iter().map(|(id, address)| (id.into(), address.into())));
+        self
+    }
+
+    /// How many threads run the groups: 1 to 64. Default: as many as there are processors, at least
+    /// 2, at most 4. Those for syncs, background tasks, observers and connections come to them.
+    pub fn threads(mut self, threads: usize) -> HostBuilder {
+        self.threads = threads;
+        self
+    }
+
+    /// How long threads may spin before they sleep, as [`Builder::spin`] says: zero to 10 ms.
+    pub fn spin(mut self, spin: Duration) -> HostBuilder {
+        self.spin = spin;
+        self
+    }
+
+    /// A transport of the host's own instead of TCP. Addresses may then be anything that it
+    /// understands.
+    pub fn transport(mut self, transport: impl HostTransport + 'static) -> HostBuilder {
+        self.transport = Some(Box::new(transport));
+        self
+    }
+
+    /// Settings for all groups: changes every builder that [`Host::group`] gives, also those of
+    /// [`Host::open_all`]. Default: none.
+    pub fn group_settings(
+        mut self,
+        settings: impl Fn(Builder) -> Builder + Send + Sync + 'static,
+    ) -> HostBuilder {
+        self.group_settings = Arc::new(settings);
+        self
+    }
+
+    /// Locks the directory, starts the threads, and listens. Opens no group: see [`Host::group`]
+    /// and [`Host::open_all`].
+    ///
+    /// # Errors
+    /// Any [`OpenError`]. Nothing runs and nothing is locked afterwards.
+    pub fn open(mut self) -> Result<Host, OpenError> {
+        self.check()?;
+        let dir = self.dir.take().unwrap_or_default();
+        let listen = self.name_itself();
+        let threads = HostThreads::new(self.threads, self.spin).map_err(OpenError::Thread)?;
+        let threads = Arc::new(threads);
+        let transport = self.transport.take().unwrap_or_else(|| Box::new(TcpHostTransport::new()));
+        let parts = HostParts::open(self.id, self.peers, (&dir, self.create), threads, transport)?;
+        if parts.peers.len() > 1 {
+            let context = HostContext {
+                host: self.id,
+                listen,
+                peers: parts.peers.clone(),
+                message_bytes_max: Message::BYTES_MAX,
+                spawner: parts.threads.spawner(self.id),
+            };
+            parts.transport.start(context).map_err(OpenError::Transport)?;
+        }
+        Ok(Host { parts: Arc::new(parts), group_settings: self.group_settings })
+    }
+
+    /// Adds this host to the list of all hosts. Returns the address to listen on.
+    fn name_itself(&mut self) -> String {
+        let own = self.peers.iter().find(|(id, _)| *id == self.id).map(|(_, own)| own.clone());
+        let listen = self.listen.clone().or_else(|| own.clone()).unwrap_or_default();
+        if own.is_none() && !self.peers.is_empty() {
+            self.peers.push((self.id, listen.clone()));
+            self.peers.sort_by_key(|(id, _)| *id);
+        }
+        listen
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        if self.dir.as_ref().is_none_or(|dir| dir.as_os_str().is_empty()) {
+            return refuse("dir", "a host needs a directory");
+        }
+        if self.id.get() == 0 || self.peers.iter().any(|(id, _)| id.get() == 0) {
+            return refuse("peer", "an id is at least 1");
+        }
+        let mut ids: Vec<NodeId> = self.peers.iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse("peer", &format!("host {} is named twice", twice[0]));
+        }
+        let is_named = ids.is_empty() || ids.contains(&self.id);
+        if !is_named && self.listen.is_none() {
+            return refuse("listen", "this host needs an address, here or among the peers");
+        }
+        if !(1..=THREADS_MAX).contains(&self.threads) {
+            return refuse(
+                "threads",
+                &format!("{} is not within 1 and {THREADS_MAX}", self.threads),
+            );
+        }
+        if self.spin > SPIN_MAX {
+            return refuse("spin", &format!("{:?} is more than {SPIN_MAX:?}", self.spin));
+        }
+        self.check_addresses()
+    }
+
+    /// A transport of the host's own may understand anything.
+    fn check_addresses(&self) -> Result<(), OpenError> {
+        if self.transport.is_some() || self.peers.is_empty() {
+            return Ok(());
+        }
+        let listen = self.listen.iter().map(|address| (self.id, address, true));
+        let peers = self.peers.iter().map(|(id, address)| (*id, address, *id == self.id));
+        let wrong = |(id, address, is_own): (NodeId, &String, bool)| {
+            TcpTransport::check_address(address, is_own).err().map(|why| (id, why))
+        };
+        match listen.chain(peers).find_map(wrong) {
+            Some((id, why)) => refuse("peer", &format!("host {id}: {why}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn refuse(setting: &'static str, reason: &str) -> Result<(), OpenError> {
+    Err(OpenError::HostSetting { setting, reason: reason.to_owned() })
+}
+
+impl fmt::Debug for HostBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostBuilder")
+            .field("id", &self.id)
+            .field("dir", &self.dir)
+            .field("listen", &self.listen)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_refused_by_the_name_of_its_setting() {
+        let good = || HostBuilder::new(1.into()).dir("somewhere");
+        good().check().unwrap();
+        good().listen("a:1").peer(2, "b:2").check().unwrap();
+        good().peers([(1, "a:1"), (2, "b:2")]).check().unwrap();
+        for (setting, builder) in [
+            ("dir", HostBuilder::new(1.into())),
+            ("dir", good().dir("")),
+            ("peer", HostBuilder::new(0.into()).dir("x")),
+            ("peer", good().peers([(1, "a:1"), (2, "b:2"), (2, "c:3")])),
+            ("peer", good().peers([(1, "a:1"), (2, "b")])),
+            ("peer", good().listen("a").peer(2, "b:2")),
+            ("listen", good().peer(2, "b:2")),
+            ("threads", good().threads(0)),
+            ("threads", good().threads(65)),
+            ("spin", good().spin(SPIN_MAX + Duration::from_nanos(1))),
+        ] {
+            match builder.check() {
+                Err(OpenError::HostSetting { setting: refused, .. }) => {
+                    assert_eq!(refused, setting);
+                }
+                other => panic!("expected a refusal of {setting}, got {other:?}"),
+            }
+        }
+    }
+}
