@@ -13,7 +13,7 @@ use dledger::sim::patterns::{self, CorruptionKind, Pattern, StopKind};
 use dledger::sim::{self, CoverageCounts};
 
 /// States that every budget must reach, or it proves little.
-const MUST_BE_REACHED: [&str; 30] = [
+const MUST_BE_REACHED: [&str; 31] = [
     "appends acknowledged",
     "appends of unknown outcome",
     "audits of the disks",
@@ -25,6 +25,7 @@ const MUST_BE_REACHED: [&str; 30] = [
     "disks replaced by an empty one",
     "disks that read slowly",
     "logs that were completed",
+    "losses that a leader proved",
     "crashes while opening",
     "entries read by tails",
     "leader changes",

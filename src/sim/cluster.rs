@@ -24,6 +24,7 @@ use crate::batch::LogPoint;
 use crate::engine::Command;
 use crate::entry::NodeId;
 use crate::fork::Home;
+use crate::message::SenderClaim;
 use crate::reply::reply;
 use crate::role::Role;
 
@@ -197,6 +198,7 @@ impl Cluster {
         let outcome = node.turn(now);
         if outcome.is_ok() {
             node.follow_identity(&mut self.monitor.lock());
+            node.follow_log(&mut self.monitor.lock());
         }
         self.check(at.node);
         match outcome {
@@ -311,11 +313,18 @@ impl Cluster {
         }
         // The reads of this turn took their time, and no message left before.
         let busy = self.nodes[node].paused_until.saturating_sub(now);
+        let is_rolled_back = self.nodes[node].is_rolled_back();
         let Some(process) = &mut self.nodes[node].process else { return };
         self.clients.take_results(node, now, process, &self.config, &mut monitor);
         let messages = std::mem::take(&mut *process.outbox.lock());
         let trigger = monitor.trigger.take();
         for message in messages {
+            // The group promises nothing if a node votes before its loss is noticed.
+            if is_rolled_back
+                && matches!(message.promise(), SenderClaim::Stands | SenderClaim::Votes)
+            {
+                continue;
+            }
             monitor.note(&[5, node as u64, message.term(), message.encoded_len() as u64], || {
                 format!("send {message:?}")
             });
@@ -420,9 +429,9 @@ impl Cluster {
         if is_intact && self.rng.fork(5).percent(30) {
             self.nodes[node].back_up();
         }
-        if self.nodes[node].is_outdated() {
+        if self.nodes[node].is_unaware() {
             let seed = self.rng.fork(8).next();
-            self.nodes[node].confess_outdated(self.config.nodes, seed, &mut self.monitor.lock());
+            self.nodes[node].confess_loss(self.config.nodes, seed, &mut self.monitor.lock());
         }
         self.nodes[node].paused_until = 0;
         let outage = if self.healed { 0 } else { self.rng.around(self.config.restart_mean) };

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::storage::HardState;
+use crate::storage::segmented::testing::simulated_disk::DiskImage;
 use crate::transport::Message;
 use crate::transport::frame::{self, FRAME_BYTES_MAX, FrameReader};
 use crate::transport::hello::Hello;
@@ -42,6 +44,20 @@ pub(crate) enum FaultEnd {
     Descriptors(usize),
     /// The disk of a node is as fast as before.
     FastDisk(usize),
+    /// The disk of a node is put back to this snapshot.
+    RollBack(Box<Snapshot>),
+}
+
+/// The disk of a running process at one moment.
+pub(crate) struct Snapshot {
+    pub(crate) of: ProcessRef,
+    pub(crate) image: DiskImage,
+    /// Accepted and durable.
+    pub(crate) hard_state: HardState,
+    /// The raft index of the last batch.
+    pub(crate) last: u64,
+    /// Number of directories that the group had lost.
+    pub(crate) lost_directories: usize,
 }
 
 /// How a process ends.

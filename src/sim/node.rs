@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::checked::CheckedStorage;
 use super::config::RunConfig;
 use super::crash_point::CrashPoint;
+use super::event::{ProcessRef, Snapshot};
 use super::monitor::Monitor;
 use super::node_disk::NodeDisk;
 use super::process::{CLUSTER, GROUP, Process, ProcessExit, ProcessStart, catch_exit};
@@ -18,6 +19,7 @@ use super::time::Micros;
 use crate::engine::{Now, rejoin_empty};
 use crate::entry::NodeId;
 use crate::role::Membership;
+use crate::storage::segmented::testing::simulated_disk::DiskImage;
 use crate::storage::{DirectoryIdentity, LogOwner, Recovered, Storage, StorageError};
 
 /// Wall-clock time at the start of a run: the first moment of 2024.
@@ -48,6 +50,9 @@ pub(super) struct Node {
     pub(super) is_lost: bool,
     /// The identity of the older copy that the disk was replaced by, unknown to the node.
     outdated: Option<DirectoryIdentity>,
+    /// The disk was put back to a snapshot of its last process, unknown to the node, and no peer
+    /// has met a later opening. A leader that knows the lost batches proves the loss.
+    is_rolled_back: bool,
     /// The identity at the time of the backup.
     backup: Option<DirectoryIdentity>,
     /// The identity at the last opening.
@@ -103,6 +108,7 @@ impl Node {
             lacks_evidence: false,
             is_lost: false,
             outdated: None,
+            is_rolled_back: false,
             backup: None,
             identity: None,
         }
@@ -127,7 +133,8 @@ impl Node {
         // Nothing else happens to it meanwhile.
         self.paused_until = self.paused_until.max(now + self.disk.time_to_read());
         if !matches!(turned, Err(ProcessExit::Crash | ProcessExit::Panic(_))) {
-            self.is_lost &= self.outdated.is_some() || !process.engine.is_complete();
+            let is_unaware = self.outdated.is_some() || self.is_rolled_back;
+            self.is_lost &= is_unaware || !process.engine.is_complete();
         }
         match turned? {
             Duration::MAX => Ok(Micros::MAX),
@@ -144,20 +151,43 @@ impl Node {
         outcome
     }
 
-    /// The engine may have learned, in its last turn, that its log is outdated: then it has a new
-    /// directory id, and the one before is lost.
+    /// The engine may have learned, in its last turn, that its log has lost something: then it has
+    /// a new directory id, and the one before is lost.
     pub(super) fn follow_identity(&mut self, monitor: &mut Monitor) {
         let Some(process) = &mut self.process else { return };
         let Some(now) = process.changed_identity() else { return };
         monitor.lost_directories.extend(self.identity.replace(now).map(|was| was.directory));
-        monitor.coverage.hit("outdated copies that were reported");
-        monitor.demand(self.outdated.take().is_some(), || {
+        monitor.coverage.hit(match self.is_rolled_back {
+            true => "losses that a leader proved",
+            false => "outdated copies that were reported",
+        });
+        monitor.demand(self.is_unaware(), || {
             format!("node {} disowns a log that is not outdated", self.number + 1)
         });
+        (self.outdated, self.is_rolled_back) = (None, false);
+    }
+
+    /// A log that was rolled back may be sent what it lost before anyone notices the loss.
+    pub(super) fn follow_log(&mut self, monitor: &mut Monitor) {
+        let model = &mut monitor.models[self.number];
+        if self.is_rolled_back && self.process.is_some() && model.has_caught_up() {
+            model.set_complete();
+            (self.is_lost, self.is_rolled_back) = (false, false);
+            monitor.coverage.hit("losses that were made up for unnoticed");
+        }
     }
 
     pub(super) fn is_outdated(&self) -> bool {
         self.outdated.is_some()
+    }
+
+    pub(super) fn is_rolled_back(&self) -> bool {
+        self.is_rolled_back
+    }
+
+    /// Whether its disk has lost something that the node does not know of.
+    pub(super) fn is_unaware(&self) -> bool {
+        self.outdated.is_some() || self.is_rolled_back
     }
 }
 
@@ -296,11 +326,39 @@ impl Node {
         self.identity = None;
     }
 
-    /// Marks an outdated copy as incomplete, when not all peers can detect it.
-    pub(super) fn confess_outdated(&mut self, nodes: usize, seed: u64, monitor: &mut Monitor) {
-        self.identity = None;
-        monitor.lost_directories.extend(self.outdated.take().map(|was| was.directory));
-        monitor.coverage.hit("outdated copies that peers could not detect");
+    /// Takes a snapshot of the disk of a running process. `None` if a power cut now could undo a
+    /// term or a vote.
+    pub(super) fn snapshot(&self, monitor: &Monitor) -> Option<Snapshot> {
+        let (process, model) = (self.process.as_ref()?, &monitor.models[self.number]);
+        let (hard_state, durable) = (model.hard_state(), model.durable_hard_state());
+        let is_durable = (durable.term, durable.vote) == (hard_state.term, hard_state.vote);
+        is_durable.then(|| Snapshot {
+            of: ProcessRef { node: self.number, process: process.number },
+            image: self.disk.image(),
+            hard_state,
+            last: model.last(),
+            lost_directories: monitor.lost_directories.len(),
+        })
+    }
+
+    /// The disk is replaced by a snapshot of its last process, which is not marked as incomplete.
+    pub(super) fn roll_back(&mut self, image: DiskImage, seed: u64, monitor: &mut Monitor) {
+        self.disk.set_backup(image);
+        self.replace_disk(seed, monitor);
+        (self.backup, self.is_rolled_back) = (None, true);
+        monitor.coverage.hit("disks rolled back under a leader");
+    }
+
+    /// Marks the log of a node as incomplete that does not know of its loss, when nobody may be
+    /// left to detect it.
+    pub(super) fn confess_loss(&mut self, nodes: usize, seed: u64, monitor: &mut Monitor) {
+        let identity = self.identity.take();
+        let lost = self.outdated.take().or(identity);
+        monitor.lost_directories.extend(lost.map(|was| was.directory));
+        monitor.coverage.hit(match std::mem::take(&mut self.is_rolled_back) {
+            true => "losses that no leader proved in time",
+            false => "outdated copies that peers could not detect",
+        });
         // A disk without space for the mark is replaced.
         if self.mark_incomplete(nodes).is_err() {
             self.replace_disk(seed, monitor);
@@ -369,7 +427,7 @@ impl Node {
             self.power_failed,
         );
         let mut recovered = storage.open(owner).map_err(not_open)?;
-        if self.is_lost && self.outdated.is_none() {
+        if self.is_lost && !self.is_unaware() {
             // A process that crashes in here must not close the storage: closing writes, and would
             // crash again.
             let mut open = ManuallyDrop::new(storage);

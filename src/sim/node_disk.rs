@@ -49,6 +49,16 @@ impl NodeDisk {
         self.backup = Some(self.disk.image());
     }
 
+    /// The disk of a running process, as it is now.
+    pub(super) fn image(&self) -> DiskImage {
+        self.disk.image()
+    }
+
+    /// Takes this image for the backup.
+    pub(super) fn set_backup(&mut self, image: DiskImage) {
+        self.backup = Some(image);
+    }
+
     pub(super) fn is_backed_up(&self) -> bool {
         self.backup.is_some()
     }

@@ -153,7 +153,9 @@ impl Process {
         .map_err(|error| error.to_string())?;
         let observing = monitor.clone();
         engine.observe_rejections(move |reason| {
-            observing.lock().coverage.hit(&format!("rejected: {reason}"));
+            // What comes before a colon has numbers in it.
+            let kind = reason.rsplit(": ").next().unwrap_or(reason);
+            observing.lock().coverage.hit(&format!("rejected: {kind}"));
         });
         Ok(Process {
             number,

@@ -133,6 +133,13 @@ impl StorageModel {
         self.lost.clear();
     }
 
+    /// Whether the durable log reaches the end of each log that was lost. It is compared as Raft
+    /// compares the logs of candidates, so it holds all that was committed with their help.
+    pub(crate) fn has_caught_up(&self) -> bool {
+        let end = |state: &LogState| (state.last().term, state.last().raft_index);
+        self.lost.iter().all(|(live, _)| end(live) <= end(&self.durable))
+    }
+
     pub(crate) fn is_complete(&self) -> bool {
         self.lost.is_empty()
     }

@@ -5,10 +5,11 @@ use crate::engine::Command;
 use crate::fork::Home;
 use crate::reply::reply;
 use crate::sim::config::{FAULTS, Fault, OperationKind};
-use crate::sim::event::{CrashKind, Event, FaultEnd, ProcessRef};
-use crate::sim::monitor::Trigger;
+use crate::sim::event::{CrashKind, Event, FaultEnd, ProcessRef, Snapshot};
+use crate::sim::monitor::{Monitor, Trigger};
 use crate::sim::node::Node;
 use crate::sim::time::Micros;
+use crate::storage::HardState;
 
 /// Upper limit for the effects before a crash point.
 const CRASH_EFFECTS_MAX: u64 = 40;
@@ -193,6 +194,7 @@ impl Cluster {
                 links.into_iter().for_each(|(from, to)| self.network.reconnect(from, to));
             }
             FaultEnd::Descriptors(node) => self.nodes[node].disk.lacks_descriptors = false,
+            FaultEnd::RollBack(snapshot) => self.roll_back(*snapshot),
             FaultEnd::Space(node) => self.nodes[node].disk.set_full(false),
             FaultEnd::FastDisk(node) => {
                 self.nodes[node].slowness = 1;
@@ -204,6 +206,9 @@ impl Cluster {
     /// A process crashes, and its log is corrupted before it restarts. At most a minority at a
     /// time: each lost batch is on an intact disk too, or was never committed.
     fn corrupt(&mut self, node: usize) {
+        if self.rng.fork(10).percent(40) && self.plan_rollback(node) {
+            return;
+        }
         if self.rng.fork(9).percent(50)
             && let Some(node) = (0..self.nodes.len()).find(|node| self.can_be_restored(*node))
         {
@@ -270,6 +275,62 @@ impl Cluster {
         if self.nodes[node].process.is_none() && self.nodes[node].backup() == backup {
             let seed = self.rng.fork(7).next();
             self.nodes[node].restore_backup(seed, &mut self.monitor.lock());
+            self.queue.put_in(self.config.heartbeat / 10, Event::FaultEnd(FaultEnd::Restart(node)));
+        }
+    }
+
+    /// Takes a snapshot of a follower: `node`, or the one after it if that leads. It replaces the
+    /// disk a little later. Returns whether it took one.
+    fn plan_rollback(&mut self, node: usize) -> bool {
+        let node = (node + usize::from(self.leader() == Some(node))) % self.nodes.len();
+        if !self.can_be_rolled_back(node) {
+            return false;
+        }
+        let Some(snapshot) = self.nodes[node].snapshot(&self.monitor()) else { return false };
+        let delay = self.rng.fork(11).around(self.config.election);
+        self.queue.put_in(delay, Event::FaultEnd(FaultEnd::RollBack(Box::new(snapshot))));
+        true
+    }
+
+    /// Whether a leader may prove the loss if the disk of this node is rolled back. With unsynced
+    /// batches that count, a node may lose what it has acknowledged, and no leader objects.
+    fn can_be_rolled_back(&self, node: usize) -> bool {
+        let monitor = self.monitor();
+        let term = |node: usize| monitor.models[node].hard_state().term;
+        let follows = |leader| leader != node && term(leader) == term(node);
+        self.config.flush_interval.is_none()
+            && self.leader().is_some_and(follows)
+            && !self.nodes.iter().any(|node| node.is_at_risk(&monitor))
+            && !self.nodes[node].is_doomed
+    }
+
+    /// A process crashes, and its disk is put back to a snapshot of this same process, without a
+    /// mark that the log is incomplete. So no peer has met a later opening, but the leader knows
+    /// the node to hold a committed batch that is not in the snapshot. Only batches are lost, and
+    /// no vote: a node does not notice that by itself.
+    fn roll_back(&mut self, snapshot: Snapshot) {
+        let node = snapshot.of.node;
+        let is_loss = |monitor: &Monitor| {
+            let (model, newest) = (&monitor.models[node], monitor.newest());
+            let vote = |state: HardState| (state.term, state.vote);
+            vote(model.hard_state()) == vote(snapshot.hard_state)
+                && monitor.lost_directories.len() == snapshot.lost_directories
+                && newest.raft_index > snapshot.last
+                && model.holds_durably(newest)
+        };
+        let process = self.nodes[node].process.as_ref();
+        if self.healed
+            || process.is_none_or(|process| process.number != snapshot.of.process)
+            || !self.can_be_rolled_back(node)
+            || !is_loss(&self.monitor())
+        {
+            return;
+        }
+        self.crash(node, CrashKind::Killed);
+        self.crash_kinds[node] = CrashKind::Killed;
+        if self.nodes[node].process.is_none() {
+            let seed = self.rng.fork(7).next();
+            self.nodes[node].roll_back(snapshot.image, seed, &mut self.monitor.lock());
             self.queue.put_in(self.config.heartbeat / 10, Event::FaultEnd(FaultEnd::Restart(node)));
         }
     }
