@@ -10,6 +10,7 @@ mod opening;
 mod recycled;
 mod repaired;
 mod resources;
+mod salvaged;
 
 use std::path::Path;
 
