@@ -1,7 +1,5 @@
 //! Salvage: which segments of a corrupt log take part, and what is reported as lost.
 
-use std::ops::Range;
-
 use super::corrupt::{check_reads, closed, open_damaged};
 use super::repaired::{is_made_whole, repair};
 use super::*;
@@ -27,9 +25,10 @@ fn firsts(names: &[String]) -> Vec<u64> {
     names.iter().map(|name| format::parse_segment_name(name).unwrap().1).collect()
 }
 
-/// The raft indexes of what is corrupt. Empty for a header.
-fn reported(recovered: &Recovered) -> Vec<Range<u64>> {
-    recovered.corruption.iter().map(|corruption| corruption.raft_indexes.clone()).collect()
+/// First raft index of each corruption, and the one after its last. The same for a header.
+fn reported(recovered: &Recovered) -> Vec<(u64, u64)> {
+    let ranges = recovered.corruption.iter().map(|corruption| &corruption.raft_indexes);
+    ranges.map(|range| (range.start, range.end)).collect()
 }
 
 fn damage_header(dir: &Path, name: &str) {
@@ -62,7 +61,7 @@ fn a_commit_in_a_newer_segment_does_not_vouch_for_what_a_lost_one_truncated() {
     std::fs::remove_file(copy.path().join(&names[1])).unwrap();
     let all = [&old[..7], &new].concat();
     let (log, recovered) = open_damaged(copy.path());
-    assert_eq!(reported(&recovered), [6..11]);
+    assert_eq!(reported(&recovered), [(6, 11)]);
     assert_eq!(check_reads(&log, &all), [4, 5, 6, 7, 8]);
     drop(log);
     is_made_whole(copy.path(), &all, 60);
@@ -83,7 +82,7 @@ fn an_unsynced_truncation_counts_if_it_continues_the_log() {
         assert_eq!(firsts(&names), [2, kept as u64 + 2]);
         damage_header(copy.path(), &names[0]);
         let (log, recovered) = open_damaged(copy.path());
-        assert_eq!((reported(&recovered), recovered.last), (vec![2..2], point), "{kept} kept");
+        assert_eq!((reported(&recovered), recovered.last), (vec![(2, 2)], point), "{kept} kept");
         assert_eq!(check_reads(&log, &[&old[..kept], &new].concat()), [0; 0]);
     }
 }
@@ -103,7 +102,7 @@ fn what_a_lost_segment_held_does_not_go_into_the_one_that_it_truncated() {
     overwrite(copy.path(), &names[0], 0xA5);
     std::fs::remove_file(copy.path().join(&names[1])).unwrap();
     let (_, recovered) = open_damaged(killed(copy.path()).path());
-    assert_eq!(reported(&recovered), [2..4]);
+    assert_eq!(reported(&recovered), [(2, 4)]);
     assert!(!recovered.corruption[0].path.ends_with(&names[0]), "{:?}", recovered.corruption);
     let (mut log, mut recovered) = open_damaged(copy.path());
     assert_eq!(repair(&mut log, &mut recovered, &all, 60), 1, "it is sent once");
@@ -126,7 +125,7 @@ fn a_bad_header_of_a_segment_that_a_lost_one_truncated_as_a_whole_is_not_reporte
         damage_header(copy.path(), &names[1]);
         std::fs::remove_file(copy.path().join(&names[2])).unwrap();
         let (_, recovered) = open_damaged(copy.path());
-        assert_eq!(reported(&recovered), [commit + 1..kept + 3]);
+        assert_eq!(reported(&recovered), [(commit + 1, kept + 3)]);
     }
 }
 
@@ -142,7 +141,7 @@ fn one_committed_record_before_a_lost_truncation_is_kept() {
     let copy = killed(dir.path());
     std::fs::remove_file(copy.path().join(&segments(copy.path())[1])).unwrap();
     let (log, recovered) = open_damaged(copy.path());
-    assert_eq!((reported(&recovered), recovered.last.raft_index), (vec![3..11], 2));
+    assert_eq!((reported(&recovered), recovered.last.raft_index), (vec![(3, 11)], 2));
     assert_eq!(check_reads(&log, &old[..9]), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
@@ -164,27 +163,74 @@ fn a_repaired_segment_does_not_hide_what_an_older_one_knows_to_be_committed() {
 }
 
 /// All that an older segment had written is durable and intact, but a lost one may have truncated
-/// it.
+/// it. The newer one begins before its end, or behind it.
 #[test]
 fn a_whole_segment_before_a_lost_one_may_be_truncated() {
+    for lost in [2, 3] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path());
+        let old = singles(&mut LogPoint::INITIAL.clone(), 1, 8, 40);
+        append_each(&mut log, &old, |raft_index| 5.min(raft_index - 1), true);
+        let mut point = log.reader().point(7).unwrap().unwrap();
+        let new = sized(&mut point, 2, &[&[40; 3][..lost], &[LARGE]].concat());
+        append_each(&mut log, &new, |_| 5, false);
+        let copy = killed(dir.path());
+        let names = segments(copy.path());
+        let newer = 8 + lost as u64;
+        assert_eq!(firsts(&names), [2, 8, newer]);
+        std::fs::remove_file(copy.path().join(&names[1])).unwrap();
+        damage_header(copy.path(), &names[2]);
+        let all = [&old[..6], &new].concat();
+        let (log, recovered) = open_damaged(copy.path());
+        assert_eq!(reported(&recovered), [(6, newer), (newer, newer)]);
+        assert_eq!(check_reads(&log, &all), (4..newer - 2).collect::<Vec<_>>());
+        drop(log);
+        is_made_whole(copy.path(), &all, 60);
+    }
+}
+
+/// Nothing proves that the one in the middle held anything, but its name is the right one.
+#[test]
+fn an_empty_segment_between_two_is_filled() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
-    let old = singles(&mut LogPoint::INITIAL.clone(), 1, 8, 40);
-    append_each(&mut log, &old, |raft_index| 5.min(raft_index - 1), true);
-    let mut point = log.reader().point(7).unwrap().unwrap();
-    let new = sized(&mut point, 2, &[40, 40, 40, LARGE]);
-    append_each(&mut log, &new, |_| 5, false);
+    let all = sized(&mut LogPoint::INITIAL.clone(), 1, &[LARGE, LARGE, LARGE]);
+    append_each(&mut log, &all[..1], |_| 1, true);
+    append_each(&mut log, &all[1..], |_| 1, false);
     let copy = killed(dir.path());
     let names = segments(copy.path());
-    assert_eq!(firsts(&names), [2, 8, 11]);
-    std::fs::remove_file(copy.path().join(&names[1])).unwrap();
+    assert_eq!(firsts(&names), [2, 3, 4]);
+    overwrite(copy.path(), &names[1], 0);
     damage_header(copy.path(), &names[2]);
-    let all = [&old[..6], &new].concat();
-    let (log, recovered) = open_damaged(copy.path());
-    assert_eq!(reported(&recovered), [6..11, 11..11]);
-    assert_eq!(check_reads(&log, &all), [4, 5, 6, 7, 8]);
-    drop(log);
+    let (_, recovered) = open_damaged(copy.path());
+    assert_eq!(reported(&recovered), [(3, 4), (4, 4)]);
     is_made_whole(copy.path(), &all, 60);
+}
+
+/// The segment before the newest one never counted, and has an id that is not free.
+#[test]
+fn what_a_lost_first_segment_held_does_not_take_the_id_of_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let mut point = LogPoint::INITIAL;
+    let old = singles(&mut point, 1, 6, 40);
+    append_each(&mut log, &old, |_| 1, true);
+    append_each(&mut log, &singles(&mut point, 1, 1, LARGE), |_| 1, false);
+    let mut point = log.reader().point(5).unwrap().unwrap();
+    let new = singles(&mut point, 2, 2, 40);
+    append_each(&mut log, &new, |_| 1, true);
+    let copy = killed(dir.path());
+    let names = segments(copy.path());
+    assert_eq!(firsts(&names), [2, 8, 6]);
+    std::fs::remove_file(copy.path().join(&names[0])).unwrap();
+    overwrite(copy.path(), &names[1], 0);
+    let all = [&old[..4], &new].concat();
+    let (mut log, mut recovered) = open_damaged(copy.path());
+    assert_eq!(reported(&recovered), [(2, 6)]);
+    repair(&mut log, &mut recovered, &all, 60);
+    assert_eq!(check_reads(&log, &all), [0; 0]);
+    drop(log);
+    assert!(segments(copy.path()).contains(&names[0]), "{:?}", segments(copy.path()));
 }
 
 #[test]
@@ -201,7 +247,7 @@ fn a_bad_header_of_an_empty_segment_is_reported_beside_other_damage() {
     damage_header(copy.path(), &names[1]);
     flip(&copy.path().join(&names[0]), 4096 + 3 * 176 + 20, 1);
     let (_, recovered) = open_damaged(copy.path());
-    assert_eq!(reported(&recovered), [5..6, 10..10]);
+    assert_eq!(reported(&recovered), [(5, 6), (10, 10)]);
     assert!(recovered.corruption[1].path.ends_with(&names[1]), "{:?}", recovered.corruption);
     is_made_whole(copy.path(), &all, 60);
 }
@@ -226,7 +272,7 @@ fn a_damaged_record_before_the_newest_segment_is_reported() {
             std::fs::write(copy.path().join(&names[1]), [0xA5; 8192]).unwrap();
         }
         let (log, recovered) = open_damaged(copy.path());
-        assert_eq!(reported(&recovered)[0], 9..10, "{:?}", recovered.corruption);
+        assert_eq!(reported(&recovered)[0], (9, 10), "{:?}", recovered.corruption);
         drop(log);
         is_made_whole(copy.path(), &all[..if is_ruined { 8 } else { 9 }], 60);
     }
