@@ -103,7 +103,7 @@ fn value<T: FromStr>(name: &str, text: Option<String>) -> T {
     value
 }
 
-/// What a cluster costs that nobody uses.
+/// What an idle cluster costs.
 fn idle(plan: &Plan) {
     let (settle, time) = if plan.smoke {
         (Duration::from_millis(20), Duration::from_millis(20))

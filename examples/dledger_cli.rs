@@ -1,5 +1,5 @@
 //! What a log directory holds, and whether it is sound: `inspect`, `verify` and `dump` over a log
-//! that nobody has open, and `backup` and `restore`. No log is changed.
+//! that no process has open, and `backup` and `restore`. No log is changed.
 //!
 //! ```text
 //! cargo run --release --example dledger_cli -- verify DIR [--json]
@@ -226,7 +226,7 @@ fn dump(dir: &Path, indexes: Range<u64>, json: bool) -> Result<u8, Failure> {
                 if json { json!({ "error": text }).to_string() } else { format!("! {text}") }
             }
         };
-        // Whoever reads may have seen enough: `| head`.
+        // The reader of the pipe may have seen enough: `| head`.
         if writeln!(out, "{line}").is_ok() {
             ControlFlow::Continue(())
         } else {

@@ -192,8 +192,8 @@ impl Builder {
     ///
     /// The name is looked up once, when the ledger is opened. Whatever becomes of it afterwards (a
     /// change of the working directory, a link that is switched, a directory that is renamed or
-    /// mounted over), that directory is read and written as long as the ledger is open, and nobody
-    /// else can open a ledger in it.
+    /// mounted over), that directory is read and written as long as the ledger is open, and no
+    /// other ledger can be opened in it.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Builder {
         self.dir = Some(dir.into());
         self
@@ -216,8 +216,8 @@ impl Builder {
     /// mistake come back by itself.
     ///
     /// The node takes no part in votes or commits until *every* other member has told it where it
-    /// stands, each once, and is sent the log like any follower. It gives its vote to no candidate,
-    /// and leads nobody, that lacks what may have been committed with its help:
+    /// stands, each once, and is sent the log like any follower. It gives its vote to no candidate
+    /// that lacks what may have been committed with its help, nor does it lead without that:
     /// [`Status::repair`](crate::Status::repair) says what it waits for. A restored backup of one
     /// node, and a node that learns that its directory was put back to an older copy, do the same
     /// by themselves.
@@ -278,12 +278,13 @@ impl Builder {
 
     /// A text that every member of the group gets to know of this node: where the host of this node
     /// serves its clients, `10.0.0.1:9876` say, which is not the address at which the nodes reach
-    /// each other. At most 255 bytes, without control characters; default empty, which is none.
+    /// each other. At most 255 bytes, without line breaks, marks of text direction (U+202E for
+    /// instance), U+FEFF and control characters; default empty, which is none.
     ///
     /// Nodes tell it each other when they connect, and remember it as long as they run. It is in
     /// [`Member::advertised`](crate::Member::advertised) of every [`Status`], and, of the leader,
     /// in [`AppendError::NotLeader`](crate::AppendError::NotLeader), so that a host can send its
-    /// clients there. Who learns that a node leads has its text by then. It may be another one at
+    /// clients there. A node that learns of a leader has its text by then. It may be another one at
     /// each opening. A [`transport`](Self::transport) of the host's own has to carry it
     /// ([`TransportContext::advertised`](crate::transport::TransportContext::advertised)); with one
     /// that does not, it stays unknown.
@@ -346,8 +347,8 @@ impl Builder {
 
     /// How many sealed segments are mapped into memory at a time, in segments: at least 1, default
     /// 256. It bounds the mappings and the address space that a log takes, however long it is and
-    /// whoever reads it: with segments of 64 MiB the default comes to 16 GiB of address space. What
-    /// is read beyond is mapped in place of what was not read for long, which costs some
+    /// however it is read: with segments of 64 MiB the default comes to 16 GiB of address space.
+    /// What is read beyond is mapped in place of what was not read for long, which costs some
     /// microseconds a segment.
     ///
     /// Segments that an [`Entry`](crate::Entry) still points into stay mapped and come on top, and
@@ -413,7 +414,7 @@ impl Builder {
     ///
     /// If five quarters of what is appended are more than this, the follower has that much, so that
     /// it arrives under any load. While nothing is committed it has as much as it takes: then
-    /// nobody appends, or the appends wait for it. Whether anything is, this node asks twice in a
+    /// there are no appends, or they wait for it. Whether anything is, this node asks twice in a
     /// heartbeat interval.
     pub fn catch_up_bytes_per_second(mut self, bytes: u64) -> Builder {
         self.catch_up_bytes_per_second = bytes;
@@ -497,7 +498,8 @@ impl Builder {
         if self.rejoin_empty && self.peers.len() < 2 {
             return refuse(
                 "rejoin_empty",
-                "the only node of a group has nobody to come back to: restore it from a backup",
+                "the only node of a group has no peer that could send it its log: restore it from \
+                 a backup",
             );
         }
         within("segment_bytes", self.segment_bytes, 64 * KIB, 4 * GIB, "bytes")?;

@@ -76,8 +76,8 @@ const READ_BYTES_PER_SECOND: f64 = 20e6;
 /// called on a thread of the node. An observer of changes of role may call anything.
 ///
 /// # Forked children
-/// A child that `fork` makes has this handle, but none of the node's threads, and locks in it that
-/// nobody gives back. Every call fails there at once (`Forked` of each error) and changes nothing,
+/// A child that `fork` makes has this handle, but none of the node's threads, and locks in it may
+/// never be unlocked. Every call fails there at once (`Forked` of each error) and changes nothing,
 /// futures and cursors included; only what a future knew to be committed is told.
 /// [`status`](Self::status) says who the node is, and [`committed`](Self::committed) is empty.
 /// Dropping what the child has neither waits nor touches a file. The parent goes on undisturbed.
@@ -253,8 +253,11 @@ impl DLedger {
     /// may be this node, once it takes appends. `None` if none was known in time, if the node is
     /// stopped or has a fault, and in a forked child. On a thread of the node, within a waker for
     /// instance, it does not wait. [`leader_async`](Self::leader_async) is the same for a task.
-    /// Who led may have lost the leadership when this returns: a hint where to send appends, not
-    /// a promise.
+    ///
+    /// The result is a hint where to send appends, not a promise. The leader may have lost the
+    /// leadership when this returns. On a follower it may name a leader that takes appends only a
+    /// moment later: followers learn of a leader from its first message, and it takes appends
+    /// once the first batch of its term is committed.
     pub fn wait_for_leader(&self, timeout: Duration) -> Option<NodeId> {
         watch::wait_for_leader(&self.node.shared, timeout)
     }
@@ -269,8 +272,8 @@ impl DLedger {
     /// at most two election timeouts. Appends wait meanwhile, up to an election timeout.
     ///
     /// # Errors
-    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or whoever the
-    /// group has elected or elects.
+    /// Any [`TransferError`]. After [`TransferError::TimedOut`] this node leads, or the one
+    /// that the group has elected or elects.
     pub fn transfer_leadership(&self, to: impl Into<NodeId>) -> Result<(), TransferError> {
         self.refuse_where_none_answers(TransferError::CalledFromWaker, TransferError::Forked)?;
         let (reply, answer) = self.node.reply();

@@ -1,9 +1,9 @@
 //! Telling a process from its forked children.
 //!
 //! A child that `fork` makes has copies of everything but the threads: of descriptors and of the
-//! locks on them, of mutexes that nobody will ever give back, of channels that nobody serves.
-//! Whoever would wait there, write or unlock asks first whether this is still the process in which
-//! it began.
+//! locks on them, of mutexes that are never unlocked again, of channels without a receiving thread.
+//! Before code waits on these, writes or unlocks, it asks whether this is still the process in
+//! which it began.
 
 use std::fmt;
 use std::hint::black_box;
@@ -15,7 +15,7 @@ use memmap2::{Mmap, MmapMut};
 /// The process in which this was made. Cheap to copy, and to compare with the process that runs.
 #[derive(Clone, Copy, Default)]
 pub(crate) enum Home {
-    /// It does not matter: nobody forks a simulation.
+    /// It does not matter: a simulation is never forked.
     #[default]
     Anywhere,
     /// A page that the kernel wipes in every forked child.
@@ -35,9 +35,9 @@ impl Home {
     /// The process that runs. `wiped` makes a page that the kernel wipes in every forked child, if
     /// it can.
     pub(crate) fn here(wiped: impl FnOnce() -> io::Result<MmapMut>) -> Home {
-        // No lock: in a forked child nobody might give it back. If two threads make one at the same
-        // time, each is right. The pages stay: one for each process of a line of ancestors that
-        // opened a log.
+        // No lock: in a forked child it might never be unlocked. If two threads make one at the
+        // same time, each is right. The pages stay: one for each process of a line of ancestors
+        // that opened a log.
         static NEWEST: ArcSwapOption<Home> = ArcSwapOption::const_empty();
         if let Some(newest) = NEWEST.load_full().filter(|newest| newest.is_here()) {
             return *newest;

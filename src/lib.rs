@@ -56,7 +56,7 @@
 //! let nodes = [open(1)?, open(2)?, open(3)?];
 //!
 //! let patience = Duration::from_secs(30);
-//! let leader = nodes[0].wait_for_leader(patience).ok_or("nobody leads")?;
+//! let leader = nodes[0].wait_for_leader(patience).ok_or("no leader")?;
 //! let leader = &nodes[leader.get() as usize - 1];
 //! leader.wait_for_leader(patience); // others may know of it before it takes appends
 //! let index = leader.append("to all of you")?;
@@ -150,7 +150,7 @@
 //!    never a shorter log. A node that finds its log damaged when it is opened can be read, and
 //!    takes no part in its group (it does not vote, acknowledge or lead) until its peers have sent
 //!    it exactly what it lost: see [`Status::repair`]. It takes a batch only if it is proved to be
-//!    the one that it held, or to be committed; what nobody can prove it waits for. Opening looks
+//!    the one that it held, or to be committed; what cannot be proved it waits for. Opening looks
 //!    at what is not sealed, and at headers and footers; damage in a sealed segment is an error
 //!    when it is read, [`tools::verify`] finds it, and opening with [`Builder::verify_on_open`]
 //!    repairs it.
@@ -164,7 +164,7 @@
 //!
 //! Assumed: nodes stop or lie in ways that checksums catch, but are not malicious; a disk keeps
 //! what `fdatasync` confirmed, and writes whole sectors of 512 bytes or not at all; no two nodes
-//! are given the same id; nobody else writes to a log's directory. Safety does not
+//! are given the same id; no other process writes to a log's directory. Safety does not
 //! depend on clocks.
 //!
 //! On Linux the threads are shown as `group/node-work`, of the group as much as fits:

@@ -1,4 +1,4 @@
-//! One answer of the engine to one request of a host, whoever waits for it: a thread, or a task.
+//! One answer of the engine to one request of a host, for which a thread or a task waits.
 
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -12,7 +12,7 @@ use crate::wakers::wake;
 /// What the engine answers with. Dropped without an answer, it says that none will come.
 pub(crate) struct Reply<T>(Arc<Slot<T>>);
 
-/// Where the answer arrives. A forked child must not look: nobody gives back the lock there.
+/// Where the answer arrives. A forked child must not look: the lock may never be unlocked there.
 pub(crate) struct Response<T>(Arc<Slot<T>>);
 
 struct Slot<T> {

@@ -76,17 +76,32 @@ fn sorted(ids: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
 /// The longest text that a node can [advertise](crate::Builder::advertise), in bytes.
 pub(crate) const ADVERTISED_BYTES_MAX: usize = 255;
 
-/// Checks a text that is to be advertised. It is written into logs and
-/// errors of other nodes, so it must not be able to forge lines there.
+/// Checks a text that is to be advertised. It is written into logs and errors of other nodes, so it
+/// must not be able to forge lines there, nor change how the rest of a line is shown.
 pub(crate) fn check_advertised(text: &str) -> Result<(), String> {
     if text.len() > ADVERTISED_BYTES_MAX {
         let len = text.len();
         return Err(format!("{len} bytes are more than the limit of {ADVERTISED_BYTES_MAX}"));
     }
-    match text.contains(char::is_control) {
-        true => Err("it may not contain line breaks or other control characters".to_owned()),
+    match text.contains(|c: char| c.is_control() || is_layout_control(c)) {
+        true => Err("it may not contain line breaks, marks of text direction or other control \
+                     characters"
+            .to_owned()),
         false => Ok(()),
     }
+}
+
+/// Format characters that break lines, change the order in which text is shown, or (U+FEFF) are
+/// not seen.
+fn is_layout_control(c: char) -> bool {
+    matches!(
+        c,
+        '\u{061C}'
+            | '\u{200E}'..='\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{FEFF}'
+    )
 }
 
 /// How far a member has come with the log of its leader.
@@ -139,7 +154,7 @@ pub struct Member {
     /// What its host gave to [`Builder::advertise`](crate::Builder::advertise): where its clients
     /// find it, say. At most 255 bytes, without control characters. `None` if that is nothing, or
     /// the two nodes have not been connected since this one was opened, or their transport does not
-    /// carry it. Nobody vouches for it but that host.
+    /// carry it. It is what that host says: nothing checks whether it is true.
     pub advertised: Option<Arc<str>>,
     /// Whether messages get there. No if the connection to it broke or could not be made, or
     /// messages to it were dropped; yes again once a new connection is made, or when it was heard
@@ -318,6 +333,24 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_advertised_text_has_no_characters_that_change_how_a_line_is_shown() {
+        let refused = ['\u{061C}', '\u{200E}', '\u{200F}', '\u{FEFF}', '\0', '\n', '\u{85}'];
+        let ranges = ('\u{2028}'..='\u{202E}').chain('\u{2066}'..='\u{2069}');
+        for c in refused.into_iter().chain(ranges) {
+            let outcome = check_advertised(&format!("a{c}b"));
+            assert!(
+                outcome.as_ref().is_err_and(|why| why.contains("control characters")),
+                "{}: {outcome:?}",
+                c.escape_unicode()
+            );
+        }
+        for taken in ["", "host:1", "a b", "ä", "хост", "主机", "\u{5E9}\u{5E8}", "\u{200D}"]
+        {
+            assert_eq!(check_advertised(taken), Ok(()), "{taken:?}");
+        }
+    }
 
     fn refused(of: &[(u64, &str)]) -> Vec<Refusal> {
         of.iter()

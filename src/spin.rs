@@ -2,13 +2,13 @@
 //!
 //! A thread that sleeps is woken 25 to 50 microseconds late, and sleep and wake cost 5 to 10 of
 //! processor time (measured on two virtual processors). So spinning pays where answers come sooner
-//! than that, and only if nobody else wants the processor meanwhile. Three rules follow:
+//! than that, and only if no other thread wants the processor. Three rules follow:
 //!
 //! 1. A thread spins as long as it is told to at the most, and never if that is zero.
 //! 2. It spins as often as that was of use of late ([`AdaptiveWait`]): one that waits for a slow
 //!    disk, or has nothing to do, tries every 64th time.
 //! 3. All threads of the process together leave a processor to those that work, and spin on free
-//!    ones only ([`SpinPermit`]). Where a quota limits the time on processors, nobody spins.
+//!    ones only ([`SpinPermit`]). Where a quota limits the time on processors, no thread spins.
 //!
 //! None of this decides what a wait returns, only when.
 
@@ -101,7 +101,7 @@ impl AdaptiveWait {
     }
 }
 
-/// Polls until there is an answer, the time is over, or somebody else wants the processor.
+/// Polls until there is an answer, the time is over, or another thread wants the processor.
 fn poll_for<T>(spin: Duration, poll: impl Fn() -> Option<T>) -> Option<T> {
     let began = Instant::now();
     let mut spun = Duration::ZERO;

@@ -149,7 +149,7 @@ pub enum TransportEvent {
     Advertised {
         /// The peer.
         peer: NodeId,
-        /// At most 255 bytes, without control characters.
+        /// A text as [`Builder::advertise`](crate::Builder::advertise) takes it.
         text: Arc<str>,
     },
     /// One of this node and a peer refuses the other, so they are not connected.
@@ -197,7 +197,7 @@ impl Inbox {
     }
 
     /// Reports the [`TransportContext::advertised`] of `peer`, also if it is empty. False, and
-    /// ignored, for a text of more than 255 bytes or with a control character.
+    /// ignored, for a text that [`Builder::advertise`](crate::Builder::advertise) would refuse.
     pub fn advertised(&self, peer: NodeId, text: &str) -> bool {
         check_advertised(text).is_ok()
             && self.put(TransportEvent::Advertised { peer, text: text.into() })

@@ -101,7 +101,7 @@ struct Hold {
 impl Wake for Hold {
     fn wake(self: Arc<Self>) {
         self.is_held.send(()).expect("the test waits for it");
-        let _ = self.let_go.lock().expect("nobody panics").recv();
+        let _ = self.let_go.lock().expect("no thread panics").recv();
     }
 }
 

@@ -79,7 +79,7 @@ fn a_backup_is_made_and_restored() {
     for dir in [&backup, &restored] {
         assert!(
             run("inspect", dir, &["--json"]).1.contains("\"complete\":true"),
-            "nobody else could know more"
+            "no other node could know more"
         );
         assert_eq!(run("verify", dir, &[]).0, Some(0));
     }

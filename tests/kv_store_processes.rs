@@ -27,7 +27,7 @@ fn program() -> PathBuf {
     program
 }
 
-/// Three addresses of this machine that nobody listens on.
+/// Three addresses of this machine on which no process listens.
 fn addresses() -> Vec<String> {
     let listeners: Vec<TcpListener> =
         (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
@@ -173,7 +173,7 @@ impl Promises {
         assert_eq!(other, None, "index {index} was given twice");
     }
 
-    /// Puts `count` keys one after the other through whoever leads.
+    /// Puts `count` keys one after the other through the leader.
     fn gather(&mut self, nodes: &mut BTreeMap<usize, Process>, name: &str, count: usize) {
         let deadline = Instant::now() + PATIENCE;
         let mut leader = wait_for_leader(nodes);

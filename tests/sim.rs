@@ -143,7 +143,7 @@ fn a_leader_whose_disk_reads_slowly_stays_leader_while_it_feeds_two_followers() 
 /// than any other seed: the test named with each still shows its bug.
 const SEEDS_THAT_ONCE_FAILED: [(u64, &str); 7] = [
     // The one record of a segment was emptied, and the segment was taken for one that is missing
-    // and may have cut anything off: nobody knew any more where to put what its neighbour held.
+    // and may have cut anything off: it was not known where to put what its neighbour held.
     // `files_that_are_empty_behind_their_heads_have_cut_nothing_off` in the storage shows it alone.
     (1475, "A10: the nodes do not agree: it is not known where raft index 133 belongs"),
     // Of a segment that was not sealed nothing could be read any more, and it was taken for one

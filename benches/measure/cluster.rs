@@ -102,7 +102,7 @@ pub(crate) fn purging<T>(nodes: &[DLedger], kept: u64, work: impl FnOnce() -> T)
     })
 }
 
-/// One address for each node, on which nobody listened a moment ago.
+/// One address for each node, on which no process listened a moment ago.
 pub(crate) fn free_addresses(members: u64) -> Vec<(u64, String)> {
     let listeners: Vec<TcpListener> = (0..members)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback is there"))

@@ -103,8 +103,8 @@ pub(crate) fn caught_up_under_load(
     })
 }
 
-/// Three nodes of which one follower lacks `bytes` of payload, and nobody hears it: the leader, and
-/// that follower.
+/// Three nodes of which one follower lacks `bytes` of payload, and no other node reaches it: the
+/// leader, and that follower.
 fn with_one_behind(bytes: u64, set: impl Fn(Builder) -> Builder) -> (Cluster, DLedger, DLedger) {
     let cluster = Cluster::open(Shape::Three, set);
     let at = cluster.leader();

@@ -189,6 +189,6 @@ fn obey(ledger: &DLedger, command: &str) -> String {
                 .map(|step| format!("{}:{},", step.value_iterated_to(), step.count_at_value()));
             format!("{} {}", turn.per_second, pairs.collect::<String>())
         }
-        _ => panic!("nobody asks for {command}"),
+        _ => panic!("unknown command: {command}"),
     }
 }

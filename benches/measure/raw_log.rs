@@ -109,21 +109,21 @@ struct Place {
 
 impl Place {
     fn current(&self) -> Arc<File> {
-        self.files.lock().expect("nobody panics with it").last().expect("there is one").clone()
+        self.files.lock().expect("no thread panics with it").last().expect("there is one").clone()
     }
 
     /// The file to go on in when one is full.
     fn next(&self) -> Arc<File> {
         if let Some(dir) = &self.dir {
             let file = new_file(dir);
-            self.files.lock().expect("nobody panics with it").push(file);
+            self.files.lock().expect("no thread panics with it").push(file);
         }
         self.current()
     }
 
     fn sync(&self) {
         let files = {
-            let mut files = self.files.lock().expect("nobody panics with it");
+            let mut files = self.files.lock().expect("no thread panics with it");
             let current = files.last().expect("there is one").clone();
             std::mem::replace(&mut *files, vec![current])
         };

@@ -40,7 +40,7 @@ impl RawRecords {
                 chunk.clear();
             }
         }
-        // SAFETY: nobody else knows the file, and nothing writes it any more.
+        // SAFETY: no other process knows the file, and nothing writes it any more.
         let map = unsafe { Mmap::map(&file) }.expect("a file can be mapped");
         RawRecords { map, len, crcs, _dir: dir }
     }

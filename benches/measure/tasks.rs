@@ -63,7 +63,7 @@ struct TaskWaker {
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        let mut tasks = self.woken.tasks.lock().expect("nobody panics with it");
+        let mut tasks = self.woken.tasks.lock().expect("no thread panics with it");
         let is_first = tasks.is_empty();
         tasks.push(self.task);
         drop(tasks);
@@ -112,7 +112,7 @@ impl<'a> Runner<'a> {
         loop {
             std::mem::swap(
                 &mut woken,
-                &mut *self.woken.tasks.lock().expect("nobody panics with it"),
+                &mut *self.woken.tasks.lock().expect("no thread panics with it"),
             );
             let now = Instant::now();
             if now >= end {
@@ -130,7 +130,7 @@ impl<'a> Runner<'a> {
                 appends += u64::from(self.poll(task, began));
             }
             let next = self.resting.peek().map_or(end, |Reverse((due, _))| began + *due);
-            let is_idle = self.woken.tasks.lock().expect("nobody panics with it").is_empty();
+            let is_idle = self.woken.tasks.lock().expect("no thread panics with it").is_empty();
             if let (true, Some(pause)) =
                 (is_idle, next.min(end).checked_duration_since(Instant::now()))
             {
@@ -154,7 +154,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Exponentially distributed, so that appends come as if nobody knew of another.
+    /// Exponentially distributed, so that appends come independently of each other.
     fn rest(&mut self, task: usize, since: Duration) {
         self.rng ^= self.rng << 13;
         self.rng ^= self.rng >> 7;

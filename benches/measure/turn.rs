@@ -13,7 +13,7 @@ use super::machine;
 pub(crate) struct Turn {
     pub(crate) per_second: f64,
     /// Of one append, from the call to the moment that the caller has the answer, in nanoseconds.
-    /// Empty where nobody looked.
+    /// Empty where nothing was recorded.
     pub(crate) latency: Histogram<u64>,
     /// Processor time of all processes that took part, over the time of the turn.
     pub(crate) cores: f64,

@@ -70,7 +70,8 @@ impl Cluster {
         Err("no node leads: more than half of them must be up".into())
     }
 
-    /// Writes through whoever leads, until it is certain that it is written. Returns the index.
+    /// Writes through the present leader, until it is certain that it is written. Returns the
+    /// index.
     ///
     /// An error that says "not written" is met by trying again. An error that says "perhaps" is met
     /// by looking first: what became of a command on its way while the leader went away is not

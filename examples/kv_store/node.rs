@@ -150,7 +150,7 @@ fn announce(status: &Status) {
 /// One line on how a node is.
 pub(crate) fn describe(status: &Status) -> String {
     let leader =
-        status.leader.map_or("nobody leads".to_owned(), |leader| format!("node {leader} leads"));
+        status.leader.map_or("no node leads".to_owned(), |leader| format!("node {leader} leads"));
     format!(
         "node {}: {} in term {}, {leader}, {} entries",
         status.id, status.role, status.term, status.committed.end

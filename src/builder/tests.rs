@@ -48,6 +48,7 @@ fn nonsense_is_refused_by_the_name_of_its_knob() {
         ("advertise", good().advertise("ä".repeat(128))),
         ("advertise", good().advertise("a\nb")),
         ("advertise", good().advertise("a\u{85}")),
+        ("advertise", good().advertise("a\u{202E}")),
         ("segment_bytes", good().segment_bytes(100)),
         ("mapped_segments_max", good().mapped_segments_max(0)),
         ("max_entry_bytes", good().max_entry_bytes(0)),

@@ -36,13 +36,13 @@ impl DLedger {
     /// ([`Builder::max_in_flight_bytes`](crate::Builder::max_in_flight_bytes)); where
     /// [`append_async`](Self::append_async) is refused with [`AppendError::Busy`], this waits.
     ///
-    /// The payload is copied and its place in the line is taken before this returns, and who came
-    /// first is served first. The line is one for all that wait, those that block in
-    /// [`append`](Self::append) and [`append_batch`](Self::append_batch) included. Nobody
-    /// overtakes it: while anybody waits, `append_async` is refused, even where there is room for
-    /// it. So the entries are in the ledger in the order of these calls. The node itself takes
-    /// the next of the line, so a future that is not polled holds up none behind it. What waits
-    /// is not part of the window: a host bounds by itself how many it lets wait.
+    /// The payload is copied and its place in the queue is taken before this returns, and appends
+    /// are served in that order. The queue is one for all that wait, those that block in
+    /// [`append`](Self::append) and [`append_batch`](Self::append_batch) included. No append
+    /// overtakes it: while one waits, `append_async` is refused, even where there is room for it.
+    /// So the entries are in the ledger in the order of these calls. The node itself takes the next
+    /// of the queue, so a future that is not polled holds up none behind it. What waits is not part
+    /// of the window: a host bounds by itself how many it lets wait.
     ///
     /// A wait for room has no limit of time; once the append is under way it resolves within
     /// `Builder::append_timeout`. Dropped while it waits, the future gives up its place and
@@ -126,7 +126,7 @@ impl DLedger {
     /// of that.
     ///
     /// A leader hands the leadership over first, as with `shutdown`. To drop the last handle
-    /// before the future is ready blocks until the node has stopped, and hands over to nobody.
+    /// before the future is ready blocks until the node has stopped, and does not hand over.
     ///
     /// # Errors
     /// As those of [`shutdown`](Self::shutdown).
@@ -231,7 +231,7 @@ pub struct ResponseFuture<T, E> {
     forked: fn() -> E,
     /// The answer of a node that is gone.
     unanswered: fn() -> Result<T, E>,
-    /// The barrier to be forgotten when nobody waits for it any more.
+    /// The barrier to be forgotten when the caller no longer waits for it.
     barrier: Option<(u64, Sender<Input>)>,
 }
 

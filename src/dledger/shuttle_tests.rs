@@ -2,7 +2,7 @@
 //! `tests/threads/README.md` says how to run them.
 //!
 //! Every thread of a node and of its hosts runs as it does in a process; the checker decides after
-//! each step at a lock, a channel or an atomic who goes on. A thread that nobody wakes is a
+//! each step at a lock, a channel or an atomic which one goes on. A thread that is never woken is a
 //! deadlock, which it reports. Whether time passes is drawn as well.
 
 mod faulty;
@@ -196,7 +196,8 @@ fn a_shutdown_ends_every_wait() {
             let ledger = ledger.clone();
             move || ledger.barrier()
         });
-        // Whoever was first: when it returns, the log is free. But only one at a time can take it.
+        // Whichever was first: when it returns, the log is free. But only one at a time can take
+        // it.
         let turn = Arc::new(Mutex::new(()));
         let both = [(); 2].map(|()| {
             let (ledger, disk, turn) = (ledger.clone(), disk.clone(), turn.clone());
@@ -276,11 +277,11 @@ fn a_node_of_segments_on(disk: &SimulatedDisk) -> DLedger {
     DLedger::builder(1).storage(DiskLog::on(disk.clone(), options)).open().expect("a node opens")
 }
 
-/// Whatever panics or fails within a node, the node says so, everyone who waits learns of it, and
+/// Whatever panics or fails within a node, the node says so, every waiting thread learns of it, and
 /// what was acknowledged is kept.
 #[test]
-fn a_node_that_fails_leaves_nobody_waiting() {
-    under_random_schedules("a_node_that_fails_leaves_nobody_waiting", || {
+fn a_node_that_fails_ends_every_wait() {
+    under_random_schedules("a_node_that_fails_ends_every_wait", || {
         let (disk, history) = (MemoryLog::new(), History::default());
         let fault = Fault::draw(&disk);
         let log = FaultyLog { log: disk.clone(), fault: fault.clone() };
@@ -343,8 +344,8 @@ fn a_waker_may_shut_the_node_down() {
     });
 }
 
-/// The node may still be on its way down: nobody waits for its threads when the engine itself
-/// dropped it.
+/// The node may still be stopping: its threads are not waited for when the engine itself dropped
+/// it.
 fn reopened(disk: &MemoryLog) -> DLedger {
     loop {
         match DLedger::builder(1).storage(disk.clone()).open() {

@@ -3,8 +3,8 @@
 //!
 //! All of it is looked at once a tick. What comes in between leaves no more than a time. What moves
 //! all the time (when a member was heard, what it has) goes to a board that a status is filled in
-//! from, and wakes nobody. The rest is a change of the status: it is kept steady, so that a group
-//! at work does not wake who watches it.
+//! from, and wakes no waiter. The rest is a change of the status: it is kept steady, so that a
+//! group at work does not wake those that watch it.
 
 use std::sync::Arc;
 

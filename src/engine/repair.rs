@@ -259,6 +259,6 @@ fn fault_of(corruption: &[Corruption]) -> String {
     };
     format!(
         "its log is damaged: {first}{more}. What is intact can be read here. This node is the \
-         only one of its group, so nobody can send it what is missing: restore it from a backup"
+         only one of its group, so no peer can send it what is missing: restore it from a backup"
     )
 }

@@ -463,7 +463,7 @@ fn an_idle_leader_sleeps_over_every_second_tick_and_one_with_work_does_not() {
     harness.now.elapsed = next + TICK;
     harness.turn();
     assert_eq!(harness.engine.next_tick, next + 2 * TICK);
-    // Whoever waits for a point needs every tick.
+    // A node that waits for a point needs every tick.
     let mut harness = Harness::leader();
     harness.pass(COMMIT_NOTICE_DELAY);
     harness.work();
@@ -590,7 +590,7 @@ fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
             (harness.shared.sequencer.in_flight(), harness.engine.wake_at()),
             (0, Duration::MAX)
         );
-        // It takes no part in anything, and answers whoever asks.
+        // It takes no part in anything, and answers every request.
         harness.sent();
         harness.hear("heartbeat from=3 to=1 term=9");
         (0..50).for_each(|_| harness.tick());
@@ -677,7 +677,7 @@ fn a_barrier_is_answered_forgotten_and_refused() {
     harness.turn();
     assert_eq!(harness.engine.barriers.len(), 1);
     assert!(harness.stop().is_ok());
-    assert!(forgotten.try_recv().is_err(), "nobody listens");
+    assert!(forgotten.try_recv().is_err(), "its caller no longer waits");
     assert!(matches!(kept.try_recv(), Ok(Err(BarrierError::Stopped))));
     let late = harness.barrier(4);
     harness.turn();

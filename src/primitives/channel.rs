@@ -2,8 +2,8 @@
 //!
 //! Those of `std` and `crossbeam-channel` are faster under many senders, but spin before each
 //! sleep, about ten microseconds, whatever their user wants. Here messages are few (one for a
-//! batch, not for an append), and who waits decides about spinning (`spin.rs`). One lock and one
-//! condition are also what a checker of threads can follow.
+//! batch, not for an append), and the waiting thread decides about spinning (`spin.rs`). One lock
+//! and one condition are also what a checker of threads can follow.
 
 use std::collections::VecDeque;
 pub(crate) use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError};
@@ -22,7 +22,7 @@ struct Pipe<T> {
     arrived: Condvar,
     /// Called then instead, for a receiver that sleeps elsewhere.
     on_arrival: Option<OnArrival>,
-    /// Not behind the lock: in a forked child nobody gives that back, and senders are dropped
+    /// Not behind the lock: in a forked child that may never be unlocked, and senders are dropped
     /// there.
     senders: AtomicUsize,
 }
@@ -70,7 +70,7 @@ impl<T> Pipe<T> {
 }
 
 impl<T> Sender<T> {
-    /// Never waits. An item that nobody will receive comes back.
+    /// Never waits. An item comes back if the receiver is gone.
     pub(crate) fn send(&self, item: T) -> Result<(), SendError<T>> {
         let mut queue = self.0.queue.lock();
         if queue.closed {
@@ -153,8 +153,8 @@ impl<T> Receiver<T> {
     }
 }
 
-/// What still waits is dropped, so that whoever waits for an answer to it learns that there will be
-/// none.
+/// Drops the items that were not received, so that a thread that waits for an answer to one of them
+/// learns that there will be none.
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock();
@@ -217,7 +217,7 @@ mod tests {
             }
             drop(sender);
             assert_eq!(waits.join().unwrap().ok(), (!ends).then_some(7));
-            assert!(began.elapsed() < Duration::from_secs(20), "nobody woke it");
+            assert!(began.elapsed() < Duration::from_secs(20), "it was not woken");
         }
     }
 
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_receives_is_dropped_or_comes_back() {
+    fn an_item_that_is_not_received_is_dropped_or_comes_back() {
         let (sender, receiver) = unbounded();
         let item = Arc::new(());
         sender.send(item.clone()).unwrap();

@@ -163,7 +163,7 @@ mod tests {
             [None, Some(asked.clone()), None]
         );
         barriers.confirm(&asked, 10);
-        assert_eq!(barriers.release(10), [1], "and not for who asked after it had begun");
+        assert_eq!(barriers.release(10), [1], "and not for a request made after it had begun");
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gave_up_is_forgotten_and_nothing_is_asked_for_nobody() {
+    fn a_caller_that_gave_up_is_forgotten_and_without_callers_nothing_is_asked() {
         let mut barriers = barriers();
         barriers.wait(1);
         barriers.ask().unwrap();

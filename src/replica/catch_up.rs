@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_needed_is_not_saved_up() {
+    fn budget_that_was_not_needed_is_not_saved_up() {
         let mut pacer = busy(1, 10);
         pacer.appended(1000 * BYTES);
         assert_eq!(sent(&mut pacer, 1..=10, 10), [1]);

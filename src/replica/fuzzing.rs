@@ -38,7 +38,7 @@ struct Node {
     settings: Settings,
     identity: DirectoryIdentity,
     replica: Replica,
-    /// What it has sent and nobody has answered.
+    /// What it has sent and is not answered yet.
     sent: Vec<Message>,
     /// Everything that was committed here: marks by their raft index.
     committed: BTreeMap<u64, LogPoint>,

@@ -27,23 +27,24 @@
 //!
 //! A directory that is not the known one of a node, and says that it is not complete, takes the
 //! place of the known one only where a peer finds it at the address that it has for the node
-//! (`Way::Out` of the handshake). Whoever comes in from elsewhere may be a copy of the directory,
-//! opened while the node is down: it would have the directory of the node itself refused when that
-//! comes back.
+//! (`Way::Out` of the handshake). A node that comes in from elsewhere may run on a copy of the
+//! directory, opened while the node is down: it would have the directory of the node itself refused
+//! when that comes back.
 //!
 //! - Safety does not rest on this: it only lets fewer in, and a refused node says nothing.
 //! - No node that could come back is kept from it. An answer goes on the connection that the peer
 //!   has made to that address, so one that is not found there never gets an answer. It is let in
 //!   later by the pause between two attempts of the peer, half a second at most.
-//! - Of two nodes that have both lost their directories neither keeps the other out: whoever marks
-//!   its log forgets the directories of its peers in the same write, and so lets the other one in.
+//! - Of two nodes that have both lost their directories neither keeps the other out: a node that
+//!   marks its log forgets the directories of its peers in the same write, and so lets the other
+//!   one in.
 //! - A node that has lost its log has no records of its peers, and records one only where it finds
-//!   it at its address. Whoever comes in before may be a copy. It is let in, since the peer itself
+//!   it at its address. One that comes in before may be a copy. It is let in, since the peer itself
 //!   must be let in to find the node, but it is not recorded. The node takes no part before it has
 //!   found all peers.
 //! - A peer that crashes before the new directory is remembered finds it once more.
-//! - A transport without addresses (in memory) has one place for each node. Whoever sits there is
-//!   the node.
+//! - A transport without addresses (in memory) has one place for each node. What is attached there
+//!   is the node.
 //!
 //! What is left: a copy that is opened *at* the address of its node takes the place of the node.
 
@@ -124,7 +125,7 @@ impl Rejoin {
     }
 
     /// The term and log end that the node must reach, once every member has responded. Never of the
-    /// only voter of a group: nobody else knows what it has acknowledged alone.
+    /// only voter of a group: no other node knows what it has acknowledged alone.
     pub(crate) fn obligation(&self) -> Option<PeerState> {
         let answer = |peer: &Peer| peer.answer.and_then(Result::ok);
         let answered = self.peers.iter().filter(|peer| answer(peer).is_some()).count();
@@ -141,7 +142,7 @@ impl Rejoin {
     /// A text for operators: the members that this waits for.
     pub(crate) fn account(&self) -> String {
         if !self.peers.iter().any(|peer| peer.is_voter) {
-            return "its log is not complete, and as no other member has a vote, nobody else \
+            return "its log is not complete, and as no other member has a vote, no other node \
                     knows what it has acknowledged: bring its directory back, or restore the \
                     whole group from a backup"
                 .to_owned();

@@ -50,7 +50,7 @@ impl One {
         self.replica.restart(&self.settings, self.identity, None, self.reads.clone()).unwrap();
     }
 
-    /// Carries out all effects, and syncs as it goes. Gives those that somebody else would notice.
+    /// Carries out all effects, and syncs as it goes. Returns those that are visible outside.
     fn carry_out(&mut self) -> Vec<Effect> {
         let mut others = self.carry_out_effects();
         while self.replica.owes_reading() {
@@ -146,7 +146,7 @@ fn one_that_has_failed_does_nothing_more_not_even_in_the_same_turn() {
         // What it was about to say.
         one.replica.effects.push_back(Effect::Barrier(vec![7]));
         one.hear(&format!("append from=3 to={me} term=3 after=1/1 batch=2/3"));
-        // Whoever drives it learns of that with the next effect only.
+        // Its caller learns of that with the next effect only.
         one.hear(&format!("heartbeat from=3 to={me} term=9"));
         (0..100).for_each(|_| one.replica.tick());
         one.replica.handle_synced(u64::MAX);

@@ -136,7 +136,7 @@ fn batches_are_dense_and_whole() {
 }
 
 #[test]
-fn a_gate_that_closes_leaves_nobody_waiting() {
+fn closing_the_sequencer_ends_every_wait() {
     loom::model(|| {
         let harness = harness(1);
         let hosts = [harness.append(1), harness.append(1)];

@@ -395,7 +395,7 @@ fn a_task_that_waits_is_appended_in_its_turn_and_woken_once_it_is_committed() {
 }
 
 #[test]
-fn nobody_overtakes_who_waits_and_what_is_large_is_not_starved() {
+fn waiting_appends_are_not_overtaken_and_a_large_one_is_not_starved() {
     let sequencer = sequencer(2);
     place(&sequencer.append_batch(["1", "2"], None).0);
     let first = sequencer.take(0);
@@ -435,7 +435,7 @@ fn a_gate_that_closes_sends_the_line_away() {
     assert_eq!(sequencer.in_flight(), 0);
     match sequencer.append_when_ready(b"3") {
         Admission::Settled(late) => assert!(matches!(error(&late), AppendError::Stopped)),
-        Admission::Waits(_) => panic!("nobody will open the gate"),
+        Admission::Waits(_) => panic!("the sequencer never opens again"),
     }
 }
 

@@ -140,8 +140,8 @@ pub(crate) struct RunConfig {
     /// Critical events, such as a new leader, that a fault follows at once, in percent.
     pub(crate) aimed_faults: u64,
     pub(crate) clients: usize,
-    /// Number of clients that stay with their node whoever leads, wait until it is back, and mostly
-    /// read.
+    /// Number of clients that stay with their node, whichever node leads, wait until it is back,
+    /// and mostly read.
     pub(crate) readers: usize,
     pub(crate) operation_weights: [u64; 8],
     pub(crate) think_mean: Micros,

@@ -193,7 +193,7 @@ impl Node {
 
 /// Faults of the disk.
 impl Node {
-    /// The next sync fails, whoever asks for it.
+    /// The next sync fails, whatever asks for it.
     pub(super) fn doom_next_sync(&mut self) {
         self.is_doomed = true;
         self.disk.fail_next_sync();

@@ -28,7 +28,7 @@ struct Known {
     until_nanos: AtomicU64,
 }
 
-/// How many threads may spin at this moment: on processors that nobody works on, and never on all.
+/// How many threads may spin at this moment: on processors without other work, and never on all.
 pub(super) fn free_processors() -> usize {
     let new = || Machine { began: Instant::now(), load: Known::new(), usable: Known::new() };
     let machine = MACHINE.get_or_init(new);

@@ -66,9 +66,9 @@ impl fmt::Debug for Harness {
 pub fn run(spawner: &Spawner, mut harness: impl FnMut(usize) -> Harness) {
     everyone_reaches_everyone_and_nothing_is_altered(TestNetwork::new(harness(3), spawner));
     a_large_message_arrives_whole(TestNetwork::new(harness(2), spawner));
-    nobody_speaks_for_another(TestNetwork::new(harness(3), spawner));
-    a_dead_peer_blocks_nobody_and_is_reported(TestNetwork::new(harness(3), spawner));
-    a_busy_peer_blocks_nobody_and_recovers(TestNetwork::new(harness(2), spawner));
+    no_message_claims_another_sender(TestNetwork::new(harness(3), spawner));
+    a_dead_peer_blocks_no_sender_and_is_reported(TestNetwork::new(harness(3), spawner));
+    a_busy_peer_blocks_no_sender_and_recovers(TestNetwork::new(harness(2), spawner));
     nothing_is_delivered_after_stop_and_every_thread_ends(TestNetwork::new(harness(2), spawner));
     a_peer_that_comes_back_is_reached_again(TestNetwork::new(harness(2), spawner));
     sending_before_the_start_is_harmless(TestNetwork::new(harness(2), spawner));
@@ -92,7 +92,7 @@ fn everyone_reaches_everyone_and_nothing_is_altered(mut network: TestNetwork) {
             );
             assert!(
                 sent.contains(&message),
-                "{message:?} was delivered, but nobody sent it like that"
+                "{message:?} was delivered, but was not sent like that"
             );
         }
     }
@@ -108,7 +108,7 @@ fn a_large_message_arrives_whole(mut network: TestNetwork) {
     network.close();
 }
 
-fn nobody_speaks_for_another(mut network: TestNetwork) {
+fn no_message_claims_another_sender(mut network: TestNetwork) {
     network.start_all();
     network.send_until_it_arrives(&Message::sample(NodeId::from(1), NodeId::from(2), 1, 10));
     let forged = Message::sample(NodeId::from(3), NodeId::from(2), 2, 10);
@@ -121,7 +121,7 @@ fn nobody_speaks_for_another(mut network: TestNetwork) {
     network.close();
 }
 
-fn a_dead_peer_blocks_nobody_and_is_reported(mut network: TestNetwork) {
+fn a_dead_peer_blocks_no_sender_and_is_reported(mut network: TestNetwork) {
     network.start(NodeId::from(1));
     network.start(NodeId::from(3));
     let (me, dead) = (NodeId::from(1), NodeId::from(2));
@@ -141,7 +141,7 @@ fn a_dead_peer_blocks_nobody_and_is_reported(mut network: TestNetwork) {
     network.close();
 }
 
-fn a_busy_peer_blocks_nobody_and_recovers(mut network: TestNetwork) {
+fn a_busy_peer_blocks_no_sender_and_recovers(mut network: TestNetwork) {
     network.start_all();
     let (me, busy) = (NodeId::from(1), NodeId::from(2));
     network.send_until_it_arrives(&Message::sample(me, busy, 0, 10));

@@ -491,7 +491,7 @@ mod tests {
             let said = Hello { advertised: advertised.into(), ..hello() };
             assert_eq!(Hello::decode(&said.encode()), Ok(said));
         }
-        for forged in ["two\nlines", "\u{1b}[31m", "\u{85}", "\0"] {
+        for forged in ["two\nlines", "\u{1b}[31m", "\u{85}", "\0", "\u{2028}", "\u{202E}"] {
             let said = Hello { advertised: forged.into(), ..hello() };
             assert_eq!(
                 Hello::decode(&said.encode()),
@@ -563,7 +563,7 @@ mod tests {
             Err(HandshakeRejection::Elsewhere),
             "it may be a copy"
         );
-        assert_eq!(known.admit(&of_process(6, 79)), Ok(()), "and takes nobody's place");
+        assert_eq!(known.admit(&of_process(6, 79)), Ok(()), "and replaces none");
         assert_eq!(
             known.0.admit(&from(3, false), Way::Out),
             Ok(()),
@@ -641,7 +641,7 @@ mod tests {
         let endless = [&ours.refusal(HandshakeRejection::Members)[..], &[7; 60 << 10]].concat();
         assert!(
             theirs.refused_by(&endless).to_string().len() < 2000,
-            "whoever was let in may say much"
+            "a peer that was admitted may send much"
         );
         assert_eq!(theirs.refused_by(&[99]).reason, HandshakeRejection::Protocol);
         assert_eq!(

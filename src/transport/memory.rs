@@ -405,7 +405,7 @@ mod tests {
         let new = Node::started(&network, 2, |context| context.identity.incarnation = 2);
         assert!(one.send_to_all().is_empty());
         assert_eq!((old.messages(), new.messages()), (0, 1));
-        assert_eq!(old.send_to_all(), [1, 3], "a process that has been replaced reaches nobody");
+        assert_eq!(old.send_to_all(), [1, 3], "a process that has been replaced reaches no node");
         drop(old);
         assert!(one.send_to_all().is_empty());
         assert_eq!(new.messages(), 2);

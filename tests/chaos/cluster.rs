@@ -187,7 +187,7 @@ impl Cluster {
         *leader = (*leader).max((term, node));
     }
 
-    /// Who leads, as far as is known. 0 before anybody has led.
+    /// Who leads, as far as is known. 0 before the first leader.
     pub(crate) fn leader(&self) -> u64 {
         self.leader.lock().1
     }

@@ -54,7 +54,7 @@ fn demand_sightings(sheet: &Sheet, length: Duration, what: &[&str]) {
         return;
     }
     for what in what {
-        assert!(sheet.of(what) > 0, "in {length:?} nobody saw this: {what}");
+        assert!(sheet.of(what) > 0, "in {length:?} this never happened: {what}");
     }
 }
 

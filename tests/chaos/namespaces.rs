@@ -36,7 +36,7 @@ pub(crate) fn enter(name: &str) -> bool {
 
 /// A namespace for each node, on a bridge where this process is too.
 pub(crate) fn build(prefix: &str, nodes: u64) {
-    // The names of namespaces and the images of disks go where nobody else sees them.
+    // The names of namespaces and the images of disks go where no other process sees them.
     run("mount -t tmpfs tmpfs /run");
     run("mount -t tmpfs tmpfs /dev/shm");
     run("ip link set lo up");

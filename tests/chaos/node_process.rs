@@ -2,7 +2,7 @@
 //! what its parent asks, line by line.
 //!
 //! Parent and child talk over a socket that the child finds as its standard input. Every question
-//! begins with a number, and the answer with the same; 0 marks a notice, which nobody asked for.
+//! begins with a number, and the answer with the same; 0 marks a notice, which answers no request.
 //!
 //! | question | answers |
 //! |---|---|
@@ -162,7 +162,7 @@ impl Node {
             }
             "transfer" => done(self.ledger.transfer_leadership(about).is_ok()),
             "purge" => done(self.ledger.purge(about).is_ok()),
-            other => panic!("nobody knows how to {other}"),
+            other => panic!("unknown command: {other}"),
         }
     }
 
@@ -186,7 +186,7 @@ impl Node {
             self.answers.say(
                 0,
                 &format!(
-                    "broken entry {} holds bytes that nobody offered: {:?}",
+                    "broken entry {} holds bytes that no client offered: {:?}",
                     entry.index(),
                     &entry[..]
                 ),

@@ -39,8 +39,8 @@ pub(crate) fn run(environment: Environment, length: Duration, mut rng: Rng) -> S
 
 fn draw_settings(rng: &mut Rng, power_fails: bool) -> Settings {
     let segment_bytes = [64 << 10, 256 << 10, 1 << 20, 4 << 20][rng.below(4) as usize];
-    // Who loses power before a sync loses what it confirmed: that is no fault of an asynchronous
-    // flush.
+    // A node that loses power before a sync loses what it confirmed: that is no fault of an
+    // asynchronous flush.
     let flush_ms = if power_fails || rng.once_in(2) { 0 } else { 1 + rng.below(200) };
     Settings { seed: rng.draw(), segment_bytes, flush_ms }
 }

@@ -114,7 +114,7 @@ impl Plan {
     }
 }
 
-/// Addresses of this machine that nobody listens on.
+/// Addresses of this machine on which no process listens.
 pub(crate) fn free_addresses(count: u64) -> Vec<String> {
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
@@ -259,9 +259,9 @@ impl Cluster {
         self.leader_among(&self.running())
     }
 
-    /// Appends at whoever leads, again and again until it is acknowledged. If nobody can tell what
+    /// Appends at the leader, again and again until it is acknowledged. If it is not known what
     /// became of it, because the leader was another meanwhile (where a machine is busy, impatient
-    /// nodes change leaders), it is looked for: nobody else may append the same at that time.
+    /// nodes change leaders), it is looked for: no other thread may append the same at that time.
     #[track_caller]
     pub(crate) fn append(&self, payload: &[u8]) -> u64 {
         let before = self.node(self.leader()).committed().end;
@@ -273,7 +273,7 @@ impl Cluster {
     }
 
     /// Where this payload is, from index `before` on, if it is committed. If it is not by now, it
-    /// never will be: whoever leads has committed all that was in its log when it began.
+    /// never will be: a leader has committed all that was in its log when it began.
     #[track_caller]
     fn find_committed(&self, payload: &[u8], before: u64) -> Option<u64> {
         let (ledger, end) = until("a leader to know all that is committed", || {

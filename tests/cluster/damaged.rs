@@ -169,7 +169,7 @@ fn the_last_entry_of_a_damaged_log_is_not_forgotten_silently() {
 
 /// Sealed segments are not read when a log is opened, so that opening costs the tail alone.
 #[test]
-fn damage_in_a_sealed_segment_is_told_by_whoever_reads_it() {
+fn damage_in_a_sealed_segment_is_told_when_it_is_read() {
     let dir = filled(400);
     let node = dir.path().join("node");
     let (payload_hit, header_hit) = (60, 61);
@@ -277,7 +277,7 @@ fn a_damaged_member_is_mended_by_the_others_and_counts_again() {
 }
 
 #[test]
-fn a_damaged_member_that_reaches_nobody_waits_and_can_be_read() {
+fn a_damaged_member_that_reaches_no_peer_waits_and_can_be_read() {
     let cluster = filled_cluster(TransportKind::Memory);
     let damaged = cluster.leader();
     cluster.stop(damaged);
@@ -334,7 +334,7 @@ fn members_that_lost_different_entries_mend_each_other() {
 }
 
 #[test]
-fn what_nobody_has_is_waited_for_and_never_guessed() {
+fn what_no_peer_has_is_waited_for_and_never_guessed() {
     let cluster = filled_cluster(TransportKind::Memory);
     (1..=3).for_each(|id| cluster.stop(id));
     (1..=3).for_each(|id| corruption(&cluster, id, 12, 0));

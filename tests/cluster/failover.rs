@@ -253,7 +253,7 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_and_steps_down() {
     let late = lonely.append("after it stepped down").unwrap_err();
     assert!(matches!(late, AppendError::NotLeader { .. }), "{late:?}");
     for future in futures {
-        assert!(future.wait().is_err(), "nobody but itself has it");
+        assert!(future.wait().is_err(), "only the node itself has it");
     }
     assert!(matches!(lonely.barrier(), Err(BarrierError::TimedOut(_))));
     assert_eq!(lonely.committed(), 0..1);

@@ -33,7 +33,7 @@ fn refused_for_want_of_room(outcome: Result<u64, AppendError>) {
     }
 }
 
-/// Once, they waited for their timeout and then said that nobody knows.
+/// Once, they waited for their timeout and then said that the outcome is unknown.
 #[test]
 fn appends_that_meet_a_full_disk_under_way_are_told_so_by_the_only_voter() {
     let memory = MemoryLog::new();

@@ -61,7 +61,7 @@ fn only_a_leader_hands_over_and_only_to_a_voter() {
     }
     match cluster.node(leader).transfer_leadership(100) {
         Err(TransferError::NotAVoter(id)) => assert_eq!(u64::from(id), 100),
-        other => panic!("nobody has that number, got {other:?}"),
+        other => panic!("no member has that number, got {other:?}"),
     }
     cluster.node(leader).transfer_leadership(leader).expect("it leads already");
     assert_eq!(cluster.leader(), leader);
@@ -139,7 +139,7 @@ fn two_handovers_at_once_both_come_to_an_end() {
 }
 
 #[test]
-fn a_handover_ends_even_if_the_leader_falls_in_its_course_and_nobody_follows() {
+fn a_handover_ends_even_if_the_leader_steps_down_meanwhile_and_no_other_leads() {
     let cluster = cluster_of(3).open();
     let leader = cluster.leader();
     let ledger = cluster.node(leader);
@@ -175,7 +175,7 @@ fn a_leader_that_is_shut_down_hands_over_first() {
         cluster.stop(1);
         let leader = cluster.leader_among(&[2, 3]);
         cluster.node(leader).append(b"two").expect("it leads");
-        // Nobody is there to take it from the last one.
+        // No node is left to take it from the last one.
         cluster.stop(5 - leader);
         cluster.stop(leader);
     }

@@ -29,8 +29,8 @@ impl History {
         }
     }
 
-    /// Appends until told to stop, at whoever seems to lead, several at a time. `acknowledged_end`
-    /// follows the highest index that was acknowledged, plus one.
+    /// Appends until told to stop, at the node that seems to lead, several at a time.
+    /// `acknowledged_end` follows the highest index that was acknowledged, plus one.
     pub(crate) fn make(
         cluster: &Cluster,
         client: u64,
@@ -135,7 +135,7 @@ pub(crate) fn check(ledger: &[Entry], histories: &[History]) {
         invoked.extend(history.unknown.iter().map(Vec::as_slice));
     }
     for entry in ledger {
-        assert!(invoked.contains(&**entry), "nobody appended {:?}", text(entry));
+        assert!(invoked.contains(&**entry), "{:?} was never appended", text(entry));
     }
 }
 

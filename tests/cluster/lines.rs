@@ -30,7 +30,7 @@ impl log::Log for Lines {
 pub(crate) fn listen() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::set_logger(&LINES).expect("nobody else in this process logs");
+        log::set_logger(&LINES).expect("there is no other logger in this process");
         log::set_max_level(log::LevelFilter::Info);
     });
 }

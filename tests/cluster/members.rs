@@ -24,7 +24,7 @@ fn text_of(id: u64) -> String {
     format!("broker-{id}.example:9876")
 }
 
-/// Waits until whoever leads knows all others to be in step.
+/// Waits until the leader knows all others to be in step.
 fn settled(cluster: &Cluster) -> (u64, DLedger) {
     until("all to be in step", || {
         let leader = cluster.leader();

@@ -232,7 +232,7 @@ fn who_waits_for_the_window_waits_no_longer_than_the_append_timeout() {
 }
 
 #[test]
-fn an_append_that_nobody_confirms_times_out_and_may_commit_yet() {
+fn an_append_without_a_confirmation_times_out_and_may_commit_yet() {
     let Gated { ledger, gate } = &Gated::open(|builder| builder.append_timeout(50 * MS));
     gate.shut();
     let future = ledger.append_async("slow");
@@ -492,9 +492,9 @@ fn nonsense_is_refused_when_the_ledger_is_opened() {
     assert_eq!(setting(good().election_timeout(MS)), "election_timeout");
     assert_eq!(setting(good().flush(FlushPolicy::Async { interval: Duration::ZERO })), "flush");
     assert_eq!(setting(good().peer(1, "not an address").peer(2, "127.0.0.1:1")), "peer");
-    // An address for documentation (RFC 5737): no machine has it, so nobody can listen there.
-    let nobody_listens = good().peer(1, "192.0.2.1:7001").peer(2, "127.0.0.1:1").open();
-    assert!(matches!(nobody_listens, Err(OpenError::Transport(_))), "{nobody_listens:?}");
+    // An address for documentation (RFC 5737): no machine has it, so no process can listen there.
+    let unreachable = good().peer(1, "192.0.2.1:7001").peer(2, "127.0.0.1:1").open();
+    assert!(matches!(unreachable, Err(OpenError::Transport(_))), "{unreachable:?}");
 }
 
 /// A host keeps a ledger in a struct of its own, without a type parameter, and shares it.

@@ -79,7 +79,7 @@ fn an_append_that_a_new_leader_has_overwritten_is_lost_for_certain() {
     cluster.network.heal();
     for future in futures {
         let error =
-            future.wait_timeout(TIMEOUT).expect("it resolves").expect_err("nobody else had it");
+            future.wait_timeout(TIMEOUT).expect("it resolves").expect_err("no other node had it");
         let AppendError::NotLeader { leader: Some(named), .. } = error else { panic!("{error:?}") };
         assert_eq!(u64::from(named), new);
         assert!(!error.may_have_committed());

@@ -19,7 +19,7 @@ const ENTRIES: u64 = 4_000;
 /// How many the log keeps: a few segments.
 const KEPT: u64 = 100;
 /// In one of four phases, each of so many entries, only the writer holds on to what it reads, in
-/// one all do, in one only the others, and in one nobody. So some segments are used again, and
+/// one all do, in one only the others, and in one none. So some segments are used again, and
 /// others have somebody who still reads them, the writer alone among them.
 const PHASE: u64 = 500;
 const WRITER_HOLDS: [u64; 2] = [0, 1];

@@ -80,7 +80,7 @@ fn every_change_is_told_in_order_and_each_term_has_one_leader() {
         let announced = told[&leader]
             .iter()
             .any(|status| status.role == Role::Leader && status.term == entry.term());
-        assert!(announced, "whoever appended in term {} was announced", entry.term());
+        assert!(announced, "the leader that appended in term {} was announced", entry.term());
     }
 }
 
@@ -198,7 +198,7 @@ fn an_observer_may_hold_the_last_handle() {
 }
 
 #[test]
-fn a_slow_observer_holds_up_nobody_but_itself() {
+fn a_slow_observer_holds_up_only_itself() {
     let (release, released) = unbounded::<()>();
     let ledger = DLedger::builder(1)
         .storage(MemoryLog::new())

@@ -186,8 +186,9 @@ fn who_is_not_of_this_group_is_refused_by_its_log() {
     assert_eq!(open(1, "orders").unwrap().committed(), 0..1);
 }
 
-/// An executor that was dropped leaves its tasks to whoever wakes them. If such a task holds the
-/// last handle, the node is closed by a thread of its own, which must not wait for itself.
+/// An executor that was dropped leaves its tasks to the threads that wake them. If such a task
+/// holds the last handle, the node is closed by a thread of its own, which must not wait for
+/// itself.
 #[test]
 fn a_woken_task_may_hold_the_last_handle() {
     struct Task(Mutex<Option<DLedger>>);

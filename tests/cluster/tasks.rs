@@ -56,8 +56,8 @@ struct Inline(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
 impl Wake for Inline {
     fn wake(self: Arc<Self>) {
         let waker = Waker::from(self.clone());
-        // Who is woken while he runs is polled again by nobody: the task below is woken by one at
-        // a time.
+        // A task that is woken while it runs is not polled again: the one below is woken by one
+        // thread at a time.
         let Some(mut task) = self.0.lock().take() else { return };
         if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
             *self.0.lock() = Some(task);
@@ -107,7 +107,7 @@ fn two_thousand_tasks_share_a_window_without_busy_and_in_their_order() {
 }
 
 #[test]
-fn who_is_dropped_in_line_is_not_appended_and_holds_up_nobody() {
+fn a_future_dropped_in_the_queue_is_not_appended_and_holds_up_none() {
     let (ledger, gate) = gated(2);
     gate.shut();
     let first = [b'a', b'b'].map(|payload| ledger.append_async([payload]));
@@ -240,7 +240,7 @@ fn a_leader_that_a_task_shuts_down_hands_over_first() {
     cluster.append(b"so that all follow");
     cluster.agree();
     block_on(cluster.node(1).shutdown_async()).unwrap();
-    // Without that nobody would lead before the test gives up.
+    // Without that no node would lead before the test gives up.
     cluster.leader_among(&[2, 3]);
 }
 
@@ -257,7 +257,7 @@ fn what_is_dropped_half_way_leaves_the_node_well() {
     }
     assert!(block_on(ledger.barrier_async()).is_ok());
     drop(ledger.transfer_leadership_async(cluster.others(leader)[0]));
-    cluster.append(b"whoever leads now");
+    cluster.append(b"through the leader of now");
     let mut shutdown = ledger.shutdown_async();
     let _ = poll_once(&mut shutdown);
     drop(shutdown);
@@ -353,7 +353,7 @@ fn a_task_that_owns_the_last_of_everything_may_be_dropped_by_its_waker() {
         let _ = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
         gate.open();
     }
-    // The node has stopped, and nobody is left waiting.
+    // The node has stopped, and no task is left waiting.
     for outcome in in_time(move || [pollster::block_on(first), pollster::block_on(waits)]) {
         let is_end =
             matches!(outcome, Ok(_) | Err(AppendError::Stopped | AppendError::OutcomeUnknown));

@@ -72,7 +72,7 @@ fn a_watch_begins_with_the_present_tells_every_change_and_ends() {
 }
 
 #[test]
-fn a_change_that_nobody_waited_for_is_told_to_who_asks_next() {
+fn a_change_without_a_waiting_caller_is_told_to_the_next_one() {
     let memory = MemoryLog::new();
     let ms = Duration::from_millis;
     let builder = DLedger::builder(1).storage(memory.clone()).heartbeat_interval(ms(10));

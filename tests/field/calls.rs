@@ -35,7 +35,7 @@ pub(crate) fn within_a_waker(ledger: &DLedger, task: impl FnOnce(&DLedger) + Sen
     let (done, returned) = mpsc::sync_channel(1);
     let task = Mutex::new(Some(Box::new(task) as Call));
     let waker = Arc::new(Inline { ledger: ledger.clone(), task, done }).into();
-    // An append that commits before it is polled wakes nobody.
+    // An append that commits before it is polled wakes no task.
     loop {
         let append = pin!(ledger.append_async("x"));
         if append.poll(&mut Context::from_waker(&waker)).is_pending() {

@@ -1,5 +1,5 @@
 //! What becomes of the directory of a ledger, and of its name, while the ledger is open: it is the
-//! directory that was locked which is read and written, and nobody else gets in.
+//! directory that was locked which is read and written, and no other process gets in.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -181,7 +181,7 @@ facts! {
         assert_eq!((is_moved, verified.entries, verified.corruption.len()), (true, 100, 0));
     }
 
-    fn whatever_file_is_removed_nobody_else_gets_in() {
+    fn whatever_file_is_removed_no_other_process_gets_in() {
         let root = tempfile::tempdir().unwrap();
         for (number, gone) in
             ["LOCK", "identity", "state", ".seg", ".spare", ""].into_iter().enumerate()
@@ -291,7 +291,7 @@ facts! {
         for opening in 0..OPENINGS {
             let ledger =
                 builder(&dir).open().unwrap_or_else(|error| panic!("opening {opening}: {error}"));
-            // Who keeps what was read, or a handle, keeps nobody out.
+            // An entry or a handle that is kept does not keep the directory locked.
             let kept = (ledger.append("x").unwrap(), ledger.get(0).unwrap(), ledger.clone());
             ledger.shutdown().unwrap();
             tools::inspect(&dir).unwrap_or_else(|error| panic!("after opening {opening}: {error}"));

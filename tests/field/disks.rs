@@ -141,7 +141,7 @@ facts! {
 #[cfg(target_os = "linux")]
 facts! {
     // By default a write behind the limit ends the process with SIGXFSZ.
-    fn a_limit_of_the_length_of_files_is_told_at_opening_and_kills_nobody() {
+    fn a_limit_of_the_length_of_files_is_told_at_opening_and_kills_no_process() {
         let home = home();
         let long = home.path().join("long");
         DLedger::builder(1).dir(&long).open().unwrap().append([7; 10_000]).unwrap();

@@ -280,7 +280,7 @@ facts! {
                 ("append", full),
                 ("append_async", full),
                 ("append_batch", full),
-                // Nobody leads, and nobody can.
+                // No node leads, and none can.
                 ("barrier", &["TimedOut"]),
                 ("transfer", &["NotLeader", "NotAVoter"]),
                 ("purge", &["ok", "Storage"]),

@@ -1,5 +1,5 @@
 //! Hosts that fork, as servers of old and runtimes of scripts do: the child has a handle of a
-//! ledger whose threads are elsewhere, and locks that nobody gives back.
+//! ledger whose threads are elsewhere, and locks that are never unlocked.
 
 use std::future::Future;
 use std::path::Path;
@@ -86,7 +86,7 @@ fn expect_unknown(mut future: AppendFuture) -> Result<(), String> {
 
 /// Makes every call of a handle that was opened in the parent.
 fn expect_refusals(ledger: &DLedger, backup: &Path) -> Result<(), String> {
-    let refused = ledger.append("x").expect_err("nobody is there to append it");
+    let refused = ledger.append("x").expect_err("no thread is there to append it");
     expect!(refused, AppendError::Forked { under_way: false, .. });
     if refused.may_have_committed() || !refused.to_string().contains("forked child") {
         return Err(refused.to_string());
@@ -261,7 +261,7 @@ facts! {
         known.wait_timeout(TIMEOUT).expect("it is committed").unwrap();
         let id = nodes[leads].status().id;
         network.isolate(id);
-        let under_way = nodes[leads].append_async("nobody else has heard of it");
+        let under_way = nodes[leads].append_async("no other node has heard of it");
         in_child(|| {
             expect!(known.wait(), Ok(_));
             expect_unknown(under_way)
@@ -285,7 +285,7 @@ facts! {
         // SAFETY: the child does nothing but wait for a signal.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            // SAFETY: as above. It ends by itself if nobody ends it.
+            // SAFETY: as above. It ends by itself if it is not ended.
             unsafe {
                 libc::alarm(2 * CHILD_SECONDS);
                 libc::pause();
@@ -294,7 +294,7 @@ facts! {
         }
         for at in [leads, (leads + 1) % 3] {
             nodes[at].shutdown().unwrap();
-            // Who hears that a connection ended need not wait for silence to say so.
+            // A peer that sees the end of a connection need not wait for a silence.
             eventually("the others go on", || nodes.iter().any(|node| node.append("y").is_ok()));
             nodes[at] = open(at + 1);
         }
@@ -317,7 +317,7 @@ facts! {
             // SAFETY: the child does nothing but return from here.
             let child = unsafe { libc::fork() };
             if child == 0 {
-                // SAFETY: no file of a core is wanted, and it ends by itself if nobody ends it.
+                // SAFETY: no file of a core is wanted, and it ends by itself if it is not ended.
                 unsafe {
                     libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
                     libc::alarm(CHILD_SECONDS);

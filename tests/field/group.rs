@@ -22,7 +22,7 @@ pub(crate) fn home() -> tempfile::TempDir {
     tempfile::tempdir().expect("there is room for temporary files")
 }
 
-/// Addresses of this machine that nobody listens on.
+/// Addresses of this machine on which no process listens.
 pub(crate) fn addresses(count: usize) -> Vec<String> {
     let bind = |_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let listeners: Vec<_> = (0..count).map(bind).collect();

@@ -119,14 +119,14 @@ facts! {
         payloads.push(payload(21, KIB));
         nodes[1].append(payload(21, KIB)).expect("it is within the limit of who leads");
 
-        // Who was away gets all of it from a leader that could not have appended it.
+        // The node that was away gets all of it from a leader that could not have appended it.
         nodes.push(group.open(3, lowest));
         payloads.push(payload(22, 10));
         nodes[leader(&nodes)].append(payload(22, 10)).unwrap();
         all_hold(&nodes, &payloads);
     }
 
-    fn a_limit_that_was_lowered_on_all_starves_nobody() {
+    fn a_limit_that_was_lowered_on_all_starves_no_follower() {
         let group = Group::new();
         let mut payloads = vec![payload(1, LARGE), payload(2, 10), payload(3, LARGE)];
         let nodes = [group.open(1, raised), group.open(2, raised)];

@@ -72,7 +72,7 @@ impl log::Log for Lines {
 
 facts! {
     // Load balancers, readiness probes, port scanners, and who has the address of another service.
-    fn who_knocks_at_the_port_disturbs_nobody_and_does_not_fill_the_log() {
+    fn foreign_connections_disturb_no_node_and_do_not_fill_the_log() {
         log::set_logger(&Lines).unwrap();
         log::set_max_level(log::LevelFilter::Warn);
         let home = home();

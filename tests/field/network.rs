@@ -1,6 +1,6 @@
 //! Networks that stop responding, and rejections that a process reports: connections that lead
-//! nowhere, directories that were wiped or copied, lists of members that differ, names that nobody
-//! resolves.
+//! nowhere, directories that were wiped or copied, lists of members that differ, names that are
+//! not resolved.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -77,7 +77,7 @@ fn refusals(node: &DLedger) -> Vec<(u64, String)> {
     node.status().refused.iter().map(|refusal| (refusal.peer.get(), refusal.to_string())).collect()
 }
 
-/// Appends at whoever leads until it is acknowledged.
+/// Appends at the leader of the moment until it is acknowledged.
 fn append(nodes: &[DLedger], payload: &str) {
     eventually("an append", || nodes.iter().any(|node| node.append(payload).is_ok()));
 }
@@ -110,7 +110,7 @@ facts! {
             ways.iter().flatten().for_each(|way| way.silent.store(silent, Ordering::Relaxed))
         };
         silence(true);
-        eventually("nobody to lead", || {
+        eventually("no leader", || {
             nodes.iter().all(|node| node.status().role != Role::Leader)
         });
         silence(false);
@@ -120,7 +120,7 @@ facts! {
         eventually("all to have it", || ends().all(|end| end > 1 && Some(end) == ends().next()));
     }
 
-    fn a_node_whose_disk_was_wiped_is_told_who_refuses_it_and_so_is_whoever_appends() {
+    fn a_node_whose_disk_was_wiped_is_told_who_refuses_it_and_its_appends_fail_with_that() {
         let (home, peers) = (home(), addresses(3));
         let nodes: Vec<DLedger> = (1..=3).map(|id| open(id, home.path(), &peers)).collect();
         append(&nodes, "all have met");
@@ -169,7 +169,7 @@ facts! {
         append(&of_three, "two of three go on");
     }
 
-    fn a_refusal_is_forgotten_when_nobody_tries_any_more() {
+    fn a_refusal_is_forgotten_when_neither_side_tries_any_more() {
         let home = home();
         let addresses = addresses(3);
         let open = |id: u64, members: usize| {
@@ -299,7 +299,7 @@ fn open_with(home: &Path, peer: &str) -> Result<DLedger, OpenError> {
 }
 
 #[test]
-fn nodes_over_tcp_refuse_nobody_when_all_is_well() {
+fn healthy_nodes_over_tcp_refuse_no_peer() {
     let home = home();
     let nodes = three_over_tcp(home.path());
     append(&nodes, "one");

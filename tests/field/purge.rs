@@ -1,4 +1,4 @@
-//! A purge frees disk space though nobody appends any more.
+//! A purge frees disk space though there are no more appends.
 
 use std::path::Path;
 use std::time::Duration;

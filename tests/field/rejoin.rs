@@ -94,7 +94,7 @@ facts! {
 
         let back = group.builder(3).rejoin_empty(true).open().unwrap();
         eventually("it has everything", || has_all(&back, 100) && is_whole(&back));
-        eventually("nobody refuses it", || nodes.iter().all(is_whole));
+        eventually("no peer refuses it", || nodes.iter().all(is_whole));
         // Now it counts: with one other it is a majority, and loses nothing.
         nodes.remove(0).shutdown().unwrap();
         append(&[&nodes[0], &back], 20);
@@ -109,7 +109,7 @@ facts! {
         }
     }
 
-    fn a_directory_that_was_put_back_is_remembered_and_nobody_leads_without_what_it_lost() {
+    fn a_directory_that_was_put_back_is_remembered_and_no_node_leads_without_what_it_lost() {
         let home = home();
         let network = MemoryNetwork::new();
         let dir = |id: u64| home.path().join(id.to_string());
@@ -264,7 +264,7 @@ facts! {
         copied.shutdown().unwrap();
         nodes.insert(0, group.open(1));
         append(&nodes.iter().collect::<Vec<_>>(), 20);
-        eventually("nobody refuses anybody", || {
+        eventually("no node refuses another", || {
             nodes.iter().all(|node| has_all(node, 60) && is_whole(node))
         });
     }
@@ -342,7 +342,7 @@ facts! {
         group.wipe(1);
         let first = group.builder(1).rejoin_empty(true).open().unwrap();
         let lets_it_in = || copied.status().refused.iter().all(|refusal| refusal.peer.get() != 1);
-        eventually("the one that knows nobody lets it in", lets_it_in);
+        eventually("the one without records of peers lets it in", lets_it_in);
         copied.shutdown().unwrap();
         drop(copied);
         nodes.extend([first, group.open(3)]);
@@ -425,7 +425,7 @@ facts! {
         }
     }
 
-    fn a_group_of_one_has_nobody_to_come_back_to() {
+    fn a_group_of_one_cannot_rejoin() {
         let home = home();
         let refused =
             DLedger::builder(1).dir(home.path().join("1")).rejoin_empty(true).open().unwrap_err();

@@ -283,7 +283,7 @@ facts! {
         }
         assert!(most <= 16, "{most} files were open");
         ledger.shutdown().unwrap();
-        // The handle on the directory stays for whoever may read yet.
+        // The handle on the directory stays for later reads.
         assert!(open_files(home.path()) <= 1);
         drop(ledger);
         assert_eq!(open_files(home.path()), 0);

@@ -182,13 +182,13 @@ fn lies_in_terms_that_cannot_be(frames: u64) {
 }
 
 #[test]
-fn a_member_that_lies_disturbs_nobody_unless_it_claims_a_term() {
+fn a_member_that_lies_disturbs_no_node_unless_it_claims_a_term() {
     lies_in_terms_that_cannot_be(40_000);
 }
 
 #[test]
 #[ignore = "minutes"]
-fn ten_million_lies_disturb_nobody() {
+fn ten_million_lies_disturb_no_node() {
     lies_in_terms_that_cannot_be(10_000_000);
 }
 

@@ -15,16 +15,17 @@ pub(crate) struct Watch(Arc<Mutex<(Duration, Option<Instant>)>>);
 impl Watch {
     /// Resets the measurement.
     pub(crate) fn begin(&self) {
-        *self.0.lock().expect("nobody panics with it") = Default::default();
+        *self.0.lock().expect("no thread panics with it") = Default::default();
     }
 
     pub(crate) fn longest_pause(&self) -> Duration {
-        self.0.lock().expect("nobody panics with it").0
+        self.0.lock().expect("no thread panics with it").0
     }
 
     fn saw(&self, message: &Message) {
         if format!("{message:?}").contains(" heartbeat t") {
-            let (mut seen, now) = (self.0.lock().expect("nobody panics with it"), Instant::now());
+            let (mut seen, now) =
+                (self.0.lock().expect("no thread panics with it"), Instant::now());
             let pause = seen.1.map_or(Duration::ZERO, |last| now - last);
             *seen = (seen.0.max(pause), Some(now));
         }

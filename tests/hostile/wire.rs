@@ -14,7 +14,7 @@ pub(crate) const PING: u8 = 5;
 pub(crate) const PONG: u8 = 6;
 const HEADER_BYTES: usize = 20;
 
-/// Where nodes listen: at an address from which nobody connects, so that no connection takes the
+/// Where nodes listen: at an address from which no peer connects, so that no connection takes the
 /// port of a node that is closed for a moment.
 pub(crate) const ANYWHERE: &str = "127.0.0.100:0";
 

@@ -27,7 +27,7 @@ fn another_process() {
         "log" => crate::log_subject::play(&words[1..]),
         "node" => crate::node_subject::play(&words[1..]),
         "sync" => crate::failing_sync::play(&words[1..]),
-        other => panic!("nobody plays {other}"),
+        other => panic!("unknown role: {other}"),
     }
 }
 

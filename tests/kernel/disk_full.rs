@@ -231,7 +231,7 @@ fn quick(dir: &Path) -> dledger::Builder {
 }
 
 /// A node that finds the disk full when its directory is made, and when it is opened again. One of
-/// three, which leads nobody.
+/// three, which does not lead.
 fn open_a_node(volume: &Volume, dir: &Path, room: u64) {
     let open = || {
         let transport = MemoryNetwork::new().transport(NodeId::from(1));
@@ -389,7 +389,7 @@ fn fill_a_leader(volume: &Volume, room: u64) {
     nodes.iter().for_each(|node| node.shutdown().expect("a sound node closes in good order"));
 }
 
-/// One append at whoever leads. Whether it was acknowledged or not, the ledger goes on.
+/// One append at the leader. Whether it was acknowledged or not, the ledger goes on.
 fn append_somewhere(nodes: &[DLedger], acknowledged: &mut Vec<(u64, Vec<u8>)>) {
     let payload = Rng::from_seed(acknowledged.len() as u64).payload();
     let Some(leader) = nodes.iter().find(|node| node.status().role == Role::Leader) else {

@@ -176,7 +176,7 @@ fn judge(said: &[String], trace: &str, outcome: Outcome) -> Result<&'static str,
         .unwrap_or(lines.len());
     let after = lines[met..].iter().filter(|line| line.contains("\"committed ")).count();
     if has("fault") {
-        // Who was told at the same moment by another thread had been safe before.
+        // What another thread acknowledged at the same moment had been safe before.
         let told = usize::from(!lines.get(met).is_some_and(|line| line.contains("-sync>")));
         if outcome == Outcome::GoesOn {
             return Err(format!("a fault, but it should go on: {}", lines[first]));

@@ -244,7 +244,7 @@ impl LogSubject {
                 .into_iter()
                 .find(|(known, _)| *known == point);
             let (_, appended) = known.unwrap_or_else(|| {
-                panic!("nobody appended batch {raft_index} as it is; seed {seed}")
+                panic!("batch {raft_index} was never appended as it is; seed {seed}")
             });
             assert!(appended.body() == batch.body(), "batch {raft_index} has changed; seed {seed}");
             here.insert(raft_index, vec![(point, appended)]);

@@ -152,7 +152,7 @@ fn run(command: &mut Command) {
 /// Removes a directory with all that is in it, if it is there, so that no power cut brings it back.
 pub(crate) fn clear(dir: &Path) {
     if dir.exists() {
-        fs::remove_dir_all(dir).expect("nobody uses it any more");
+        fs::remove_dir_all(dir).expect("it is no longer used");
         let parent = File::open(dir.parent().expect("it lies in a volume")).expect("it is mounted");
         rustix::fs::syncfs(parent).expect("the volume has power");
     }

@@ -81,7 +81,7 @@ fn timed(numbers: Shuffled, lookups: usize, get: impl Fn(u64)) -> Duration {
 fn filled_tree(path: &std::path::Path, count: u64) -> Database {
     let tree = Database::create(path).expect("scratch space can be written");
     for batch in 0..count / BATCH {
-        let mut write = tree.begin_write().expect("nobody else writes");
+        let mut write = tree.begin_write().expect("there is no other writer");
         write.set_durability(Durability::None);
         {
             let mut table = write.open_table(TABLE).expect("it is the only table");

@@ -187,7 +187,7 @@ impl Plan {
                 "--seconds" => {
                     plan.time = Duration::from_secs_f64(value(&argument, arguments.next()))
                 }
-                other => panic!("nobody knows {other}"),
+                other => panic!("unknown: {other}"),
             }
         }
         plan

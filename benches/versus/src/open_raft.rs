@@ -65,14 +65,14 @@ pub(crate) fn open() -> Option<Box<dyn Subject>> {
             )
             .await
             .expect("it starts");
-            nodes.lock().expect("nobody panics with it").insert(id, node);
+            nodes.lock().expect("no thread panics with it").insert(id, node);
         }
-        let first = nodes.lock().expect("nobody panics with it")[&1].clone();
+        let first = nodes.lock().expect("no thread panics with it")[&1].clone();
         first.initialize(BTreeSet::from([1, 2, 3])).await.expect("it is new");
         loop {
             let leader = first.current_leader().await;
             if let Some(leader) = leader {
-                return nodes.lock().expect("nobody panics with it")[&leader].clone();
+                return nodes.lock().expect("no thread panics with it")[&leader].clone();
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -99,7 +99,7 @@ impl Subject for OpenRaft {
 
     fn purge(&mut self) {
         let nodes: Vec<_> =
-            self.nodes.lock().expect("nobody panics with it").values().cloned().collect();
+            self.nodes.lock().expect("no thread panics with it").values().cloned().collect();
         self.runtime.block_on(async {
             for node in nodes {
                 let applied =
@@ -113,7 +113,7 @@ impl Subject for OpenRaft {
 impl Drop for OpenRaft {
     fn drop(&mut self) {
         let nodes: Vec<_> =
-            self.nodes.lock().expect("nobody panics with it").values().cloned().collect();
+            self.nodes.lock().expect("no thread panics with it").values().cloned().collect();
         self.runtime.block_on(async {
             for node in nodes {
                 drop(node.shutdown().await);
@@ -140,7 +140,7 @@ impl RaftNetworkFactory<Types> for Network {
 
 impl Link {
     fn node(&self) -> Result<Raft<Types>, Unreachable> {
-        let found = self.nodes.lock().expect("nobody panics with it").get(&self.to).cloned();
+        let found = self.nodes.lock().expect("no thread panics with it").get(&self.to).cloned();
         found.ok_or_else(|| Unreachable::new(&std::io::Error::from(std::io::ErrorKind::NotFound)))
     }
 }
@@ -192,7 +192,7 @@ struct Kept {
 
 impl Log {
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no thread panics with it")
     }
 }
 
@@ -263,7 +263,7 @@ struct Machine {
 
 impl RaftSnapshotBuilder<Types> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
-        unreachable!("nobody asks for snapshots")
+        unreachable!("no snapshots are asked for")
     }
 }
 
@@ -299,7 +299,7 @@ impl RaftStateMachine<Types> for Machine {
     async fn begin_receiving_snapshot(
         &mut self,
     ) -> Result<Box<Cursor<Vec<u8>>>, StorageError<u64>> {
-        unreachable!("nobody sends snapshots")
+        unreachable!("no snapshots are sent")
     }
 
     async fn install_snapshot(
@@ -307,7 +307,7 @@ impl RaftStateMachine<Types> for Machine {
         _meta: &SnapshotMeta<u64, BasicNode>,
         _snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError<u64>> {
-        unreachable!("nobody sends snapshots")
+        unreachable!("no snapshots are sent")
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {

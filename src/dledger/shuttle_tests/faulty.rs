@@ -156,7 +156,7 @@ pub(super) fn waker(task: impl FnOnce() + Send + 'static) -> Waker {
     struct AtOnce(std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>);
     impl Wake for AtOnce {
         fn wake(self: Arc<Self>) {
-            let task = self.0.lock().expect("nobody panics here").take();
+            let task = self.0.lock().expect("no thread panics here").take();
             if let Some(task) = task {
                 task();
             }

@@ -251,7 +251,7 @@ fn peers_that_want_batches_are_given_so_many_in_a_tick_and_each_its_last_wish_in
     harness.tick();
     harness.tick();
     assert_eq!(responses(&harness), [(2, u64::from(FETCHES_PER_TICK) + 1, true), (3, 100, true)]);
-    // Neither strangers nor itself, and nothing that is for somebody else.
+    // Neither strangers nor itself, and nothing that is for another node.
     for (from, to) in [(4, 1), (1, 1), (2, 3)] {
         harness.hear_letter(from, to, want(1));
     }

@@ -121,7 +121,7 @@ fn what_followers_have_is_shown_and_no_change_as_long_as_they_keep_up() {
             [(step, Some(index + 1), Some(0)), (step, Some(index), Some(4))]
         );
     }
-    assert_eq!(version(&harness), before, "a group at work wakes nobody");
+    assert_eq!(version(&harness), before, "a group at work wakes no watcher");
     assert_eq!(harness.shared.status().in_flight_bytes, 0);
     assert_eq!(
         (member(&harness, 1).end_index, member(&harness, 1).in_flight_bytes),

@@ -81,7 +81,7 @@ fn followers_that_lag_are_sent_one_message_a_turn_in_turns_until_all_is_under_wa
         sent.windows(2).take(16).all(|pair| pair[0].0 != pair[1].0),
         "they take turns: {sent:?}"
     );
-    // Who is there already has nothing to wait for.
+    // A reader that has everything already waits for nothing.
     drop(harness.append(PAYLOAD));
     harness.turn();
     let mut sent = appends(&harness);

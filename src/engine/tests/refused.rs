@@ -49,7 +49,7 @@ fn a_peer_whose_batches_are_refused_for_an_election_timeout_is_shown_until_they_
 #[test]
 fn appends_in_vain_say_whose_messages_are_refused() {
     let mut harness = Harness::new(3);
-    // Whoever names two leaders of one term is believed no second one.
+    // Of messages that name two leaders of one term, the second is refused.
     hear(&mut harness, &[HEARTBEAT, "heartbeat from=3 to=1 term=2 commit=1"], 2);
     assert!(
         matches!(&refused(&harness)[..], [(3, reason)] if reason.contains("heartbeat of node 3")),

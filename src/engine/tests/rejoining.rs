@@ -90,7 +90,7 @@ fn it_stands_still_until_both_others_have_answered_and_then_its_vote_is_spent() 
     }
     assert!(
         harness.sent().iter().all(|message| message.contains("1->3 where do you stand?")),
-        "it asks again who has not answered"
+        "it asks those again that have not answered"
     );
     assert!(repair(&harness).ends_with("node 3 has not answered"), "{}", repair(&harness));
     answer(&mut harness, 3, asked[1].1, 4, (2, 3));
@@ -100,7 +100,7 @@ fn it_stands_still_until_both_others_have_answered_and_then_its_vote_is_spent() 
 }
 
 #[test]
-fn it_votes_for_nobody_and_stands_for_nothing_that_lacks_what_it_owes() {
+fn a_log_without_what_it_acknowledged_gets_no_vote_of_it_and_its_own_does_not_stand() {
     let mut harness = bound();
     for _ in 0..5 * ELECTION_TICKS {
         harness.tick();
@@ -170,7 +170,7 @@ fn an_answer_waits_until_what_it_says_is_durable_and_the_directory_of_who_asks_i
 }
 
 #[test]
-fn whoever_asks_is_sent_all_that_it_had_acknowledged() {
+fn a_node_that_asks_is_sent_all_that_it_had_acknowledged() {
     let mut harness = Harness::leader();
     for payload in ["x", "y"] {
         drop(harness.append(payload));
@@ -285,7 +285,7 @@ fn a_loss_that_finds_no_room_to_be_written_down_is_written_down_when_there_is_so
     assert_eq!(
         states(&harness),
         [(3, 70, Err(NoState::Incomplete))],
-        "it knows already, and asks nobody yet"
+        "it knows already, and sends no request yet"
     );
     harness.tick();
     assert_eq!((questions(&harness).len(), harness.shared.status().full), (2, None));
@@ -342,7 +342,7 @@ fn a_sync_of_before_does_not_answer_a_question_that_comes_with_it() {
 }
 
 /// A node that may not stand has lost its leader all the same, whatever its election timeout, and
-/// listens to whoever would follow it.
+/// hears candidates.
 #[test]
 fn it_votes_for_a_log_that_is_enough_when_the_leader_is_gone() {
     for seed in 1..40 {

@@ -74,7 +74,7 @@ fn a_backup_reaches_to_the_end_of_what_is_shown_as_committed() {
 }
 
 #[test]
-fn whoever_has_a_clock_far_behind_the_newest_entry_is_warned() {
+fn a_clock_far_behind_the_newest_entry_is_warned_of() {
     let mut harness = Harness::alone();
     harness.pass(Duration::from_secs(100));
     harness.work();

@@ -116,7 +116,7 @@ fn appends_that_would_tear_the_log_are_refused() {
     );
     refused("F33", false, &append(0, u64::MAX, &[]));
     refused("F34", false, &append(0, u64::MAX, &[entry(0, 2)]));
-    refused("from nobody", false, &Inner { from: 0, ..append(2, 10, &[]) });
+    refused("from node 0", false, &Inner { from: 0, ..append(2, 10, &[]) });
     refused("from the node itself", true, &Inner { from: 1, term: 3, ..append(2, 10, &[]) });
     refused("to another", false, &Inner { to: 3, ..append(2, 10, &[]) });
     let control = Entry { index: 1 << 62, term: 2, ..Default::default() };
@@ -219,8 +219,8 @@ fn votes_and_terms_that_would_poison_the_group_are_refused() {
         &Inner { from: 3, ..from_2(MsgTimeoutNow, 2) },
     );
     legal("F17, from the leader", false, &from_2(MsgTimeoutNow, 2));
-    // Who lies about what is committed cannot be told from who does not: Raft trusts members, and
-    // so the hello admits no one else.
+    // A peer that lies about what is committed cannot be told from one that does not: Raft trusts
+    // members, so the hello admits no others.
     legal("F30", false, &Inner { commit: 10, commit_term: 2, ..vote(MsgRequestVote, 3) });
 }
 

@@ -21,7 +21,7 @@ fn asked(questions: &[Message]) -> Vec<u64> {
 }
 
 #[test]
-fn everybody_is_asked_until_everybody_has_answered_and_learners_promise_nothing() {
+fn every_member_is_asked_until_all_have_answered_and_learners_promise_nothing() {
     let mut rejoin = asking();
     assert_eq!(asked(&rejoin.tick()), [2, 3, 4, 5, 9]);
     for (node, answer) in [
@@ -46,13 +46,13 @@ fn everybody_is_asked_until_everybody_has_answered_and_learners_promise_nothing(
 
 /// It said that all had answered, and waited for ever.
 #[test]
-fn the_only_voter_says_that_nobody_can_vouch_for_it() {
+fn the_only_voter_says_that_no_other_node_knows_what_it_acknowledged() {
     let membership = Membership { voters: nodes(&[1]), learners: nodes(&[9]) };
     let mut rejoin = Rejoin::new(1.into(), &membership, 70, 3);
     rejoin.tick();
     rejoin.handle_state(9.into(), 70, state(7, (3, 9)));
     assert_eq!(rejoin.obligation(), None);
-    assert!(rejoin.account().contains("nobody else knows"), "{}", rejoin.account());
+    assert!(rejoin.account().contains("no other node knows"), "{}", rejoin.account());
 }
 
 #[test]

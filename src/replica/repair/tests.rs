@@ -194,7 +194,7 @@ fn asks_one_peer_after_the_other_and_rests_when_none_could_help() {
             batches: Err(FetchError::NotReached),
         },
     );
-    assert_eq!(asked(&mut repair), None, "not who was asked");
+    assert_eq!(asked(&mut repair), None, "not the peer that was asked");
     assert_eq!(
         repair.handle_response(
             node(3),
@@ -206,7 +206,7 @@ fn asks_one_peer_after_the_other_and_rests_when_none_could_help() {
         ),
         None
     );
-    assert_eq!(asked(&mut repair), None, "nobody could help");
+    assert_eq!(asked(&mut repair), None, "no peer could help");
     let account = repair.account();
     for part in [
         "raft index 4",
@@ -302,7 +302,7 @@ fn several_batches_at_once_may_lead_to_what_is_known() {
 #[test]
 fn takes_nothing_that_is_not_proved() {
     let all = run(&LogPoint::INITIAL, &[1; 6], 1);
-    // Nothing is known of the last one, nobody knows it to be committed, and a newer term has been
+    // Nothing is known of the last one, no peer knows it to be committed, and a newer term has been
     // seen.
     let batch_map = BatchMap::new(&all, &[7], &[]);
     assert_eq!(given(&mut repair(&batch_map, 2, 1), &all, 6), None);
@@ -391,7 +391,7 @@ fn a_peer_without_the_batches_may_show_that_the_logs_have_parted_if_more_is_comm
 
 /// Seed 714231 once ended with a node that stayed damaged for ever. Its group had gone on with
 /// another log in place of its unacknowledged end, and that was shorter: what was given was filled
-/// in, and of what was damaged behind it nobody had anything.
+/// in, and of what was damaged behind it no peer had anything.
 #[test]
 fn what_follows_a_batch_of_a_later_term_is_of_no_older_one() {
     let all = run(&LogPoint::INITIAL, &[2; 6], 1);
@@ -421,7 +421,7 @@ fn what_follows_a_batch_of_a_later_term_is_of_no_older_one() {
     assert_eq!(
         given(&mut repair(&batch_map, 4, 1), &other, 1),
         replaced,
-        "but that whoever led a later term had all that was committed"
+        "but that the leader of a later term had all that was committed"
     );
     assert_eq!(
         given(&mut repair(&batch_map, 4, 5), &other, 4),
@@ -498,7 +498,7 @@ fn what_a_hostile_peer_sends_is_refused() {
             FetchResponse { number: mending.number - 1, commit: 9, batches: Ok(honest()) }
         ),
         None,
-        "nobody was asked"
+        "no peer was asked"
     );
     let (to, _) = asked(&mut mending).unwrap();
     assert_eq!(

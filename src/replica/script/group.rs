@@ -513,13 +513,13 @@ impl Group {
         else {
             return false;
         };
-        assert!(!is_alone, "there is nobody to tell");
+        assert!(!is_alone, "there is no peer to send it to");
         process.replica.send_commit();
         assert!(!process.replica.has_unsent_commit(), "they have been shown");
         true
     }
 
-    /// A group that was left in peace: nobody failed, all agree on everything, and every new
+    /// A group without faults for a while: no node failed, all agree on everything, and every new
     /// barrier held.
     pub(super) fn check_end(&self) {
         let ends: BTreeSet<u64> = self

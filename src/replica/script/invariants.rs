@@ -50,9 +50,9 @@ impl Invariants {
         self.payloads.insert(batch, payloads.iter().map(|payload| (*payload).to_owned()).collect());
     }
 
-    /// A batch meets one fate. `end` is where the ledger ends for who acknowledges it: a bound a
-    /// little too strict for what a barrier must cover, but one that holds, for the commit is
-    /// published before the settlement.
+    /// A batch meets one fate. `end` is where the ledger ends on the node that acknowledges it: a
+    /// bound a little too strict for what a barrier must cover, but one that holds, for the commit
+    /// is published before the settlement.
     pub(super) fn resolved(&mut self, batch: BatchId, outcome: ProposalOutcome, end: u64) {
         let known = self.proposal_outcomes.insert(batch, outcome);
         assert_eq!(known, None, "batch {batch} meets two fates");

@@ -54,7 +54,7 @@ fn run(seed: u64, members: &[&str], troubles: Troubles) {
     let leader = *ids
         .iter()
         .find(|id| group.leads(**id))
-        .unwrap_or_else(|| panic!("seed {seed}: nobody leads in the end"));
+        .unwrap_or_else(|| panic!("seed {seed}: no node leads in the end"));
     group.append(leader, &["the end"]);
     ids.iter().for_each(|id| group.barrier(*id));
     group.live(10);

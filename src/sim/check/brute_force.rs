@@ -164,7 +164,7 @@ fn roles(len: u64, also_wrong: bool) -> Vec<Role> {
 }
 
 /// Calls `judge` with every history of these intervals whose operations take such roles, and every
-/// place in the ledger is somebody's. Of those that are the same but for two operations that can
+/// place in the ledger belongs to one. Of those that are the same but for two operations that can
 /// change places, with one.
 fn for_each_history(
     intervals: &[(u64, u64)],
@@ -431,7 +431,7 @@ const ANOMALIES: [(&str, &str, Anomalous); 12] = [
         });
         Some(())
     }),
-    ("an entry that nobody offered", "A3", |_, ledger, _| {
+    ("an entry that no client offered", "A3", |_, ledger, _| {
         ledger.payloads.push(1 << 40);
         Some(())
     }),

@@ -40,13 +40,13 @@ thread_local!(static HERE: u8 = const { 0 });
 impl FileMap {
     /// Maps `file` as long as it is now.
     pub(super) fn new(file: &File) -> io::Result<FileMap> {
-        // SAFETY: a mapping is sound while nobody changes the bytes that are read, and nobody
-        // shortens the file.
+        // SAFETY: a mapping is sound while the bytes that are read do not change, and the
+        // file is not shortened.
         // 1. A segment's bytes are written once: `pwrite` puts a record behind all others, and only
         //    then is its location published, with Release; readers load locations with Acquire. A
         //    byte at a published location is not written while anyone holds the mapping: a file
         //    becomes another segment only when all `map_refs` of all its mappings are released,
-        //    those of evicted and repeated mappings included, and when nobody holds the segment,
+        //    those of evicted and repeated mappings included, and when nothing holds the segment,
         //    which is needed to map the file again.
         // 2. Nothing in this crate shortens a file. A segment has its full length before it is
         //    mapped; unlinking it keeps the mapping.

@@ -275,8 +275,10 @@ impl<'a, D: Disk> Salvage<'a, D> {
             .windows(2)
             .filter(|pair| self.lacks_a_segment(&pair[0], &pair[1]))
             .map(|pair| pair[0].candidate.id + 1);
-        let ids: Vec<u64> = between.chain(missing.iter().map(|(id, _)| *id)).collect();
-        ids.into_iter().for_each(|id| self.truncate(id));
+        // All commits first: a truncation may drop the records that know them.
+        let ids = between.chain(missing.iter().map(|(id, _)| *id));
+        let cuts: Vec<(u64, u64)> = ids.map(|id| (id, self.committed_before(id))).collect();
+        cuts.into_iter().for_each(|(id, committed)| self.truncate(id, committed));
         let held = missing.into_iter().map(|(_, raft_index)| raft_index.saturating_add(1));
         held.chain(self.pieces.last().map(|piece| piece.limit)).max().unwrap_or(0)
     }
@@ -339,11 +341,16 @@ impl<'a, D: Disk> Salvage<'a, D> {
         (piece.candidate.id + 1..next.candidate.id).all(begins_behind)
     }
 
-    /// Segment `missing` is missing. Of older ones only what they knew to be committed counts.
-    fn truncate(&mut self, missing: u64) {
+    /// The newest commit that the pieces older than segment `id` know of.
+    fn committed_before(&self, id: u64) -> u64 {
+        let older = self.pieces.iter().take_while(|piece| piece.candidate.id < id);
+        let known = older.filter_map(|piece| piece.committed(self)).max();
+        known.unwrap_or(0).max(self.state.base.point.raft_index)
+    }
+
+    /// Segment `missing` is missing. Of older ones only what they knew to be `committed` counts.
+    fn truncate(&mut self, missing: u64, committed: u64) {
         let older = self.pieces.partition_point(|piece| piece.candidate.id < missing);
-        let known = self.pieces[..older].iter().filter_map(|piece| piece.committed(self)).max();
-        let committed = known.unwrap_or(0).max(self.state.base.point.raft_index);
         for piece in &mut self.pieces[..older] {
             if piece.end > committed + 1 {
                 (piece.end, piece.limit, piece.breaks_at) = (committed + 1, committed + 1, None);

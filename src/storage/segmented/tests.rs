@@ -10,8 +10,11 @@ mod opening;
 mod recycled;
 mod repaired;
 mod resources;
+mod salvaged;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::fs::Disk;
 use super::metadata::STATE_NAME;
@@ -87,6 +90,19 @@ pub(super) fn segments(dir: &Path) -> Vec<String> {
     names.retain(|name| name.ends_with(".seg"));
     names.sort();
     names
+}
+
+/// Every file with its bytes and the time of its last change.
+pub(super) fn photograph(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .map(|path| {
+            (
+                path.clone(),
+                (std::fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap()),
+            )
+        })
+        .collect()
 }
 
 pub(super) fn flip(path: &Path, at: usize, mask: u8) {

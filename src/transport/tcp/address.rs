@@ -48,7 +48,7 @@ pub(super) fn check_address(address: &str, is_own: bool) -> Result<(), String> {
         return wrong("is no address of IPv6");
     }
     match port.parse::<u16>() {
-        Ok(0) if !is_own => wrong("has port 0, on which nobody can be reached"),
+        Ok(0) if !is_own => wrong("has port 0, on which no node can be reached"),
         Ok(_) => Ok(()),
         Err(_) => wrong("has no port that is a number up to 65535"),
     }

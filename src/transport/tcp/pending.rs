@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(
             closed(&connections),
             [1, 2, 3],
-            "the oldest of that address, and nobody of another"
+            "the oldest of that address, and none of another"
         );
     }
 

@@ -143,7 +143,7 @@ impl RawClient {
     }
 
     fn write_frame(&mut self, kind: Kind, content: Vec<u8>) {
-        // Whoever is turned away early cannot finish.
+        // A connection that is refused early cannot finish.
         let _ = self.0.write_all(&frame::encode(kind, content));
     }
 

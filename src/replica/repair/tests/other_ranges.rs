@@ -74,7 +74,7 @@ fn a_base_in_front_of_the_damage_tells_whether_the_logs_have_parted_before() {
 
 /// Seed 2023636 once ended with a node that stayed damaged for ever: it had led a term before, and
 /// of its end that was never committed the first half was filled in with what its group had there
-/// instead, while the other half could not be read, and nobody else had any.
+/// instead, while the other half could not be read, and no peer had any.
 #[test]
 fn what_a_leader_does_not_have_was_never_committed() {
     let all = run(&LogPoint::INITIAL, &[1, 1, 5, 5, 5, 5], 1);

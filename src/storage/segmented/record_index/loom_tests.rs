@@ -43,8 +43,8 @@ fn what_is_published_is_found_where_it_lies() {
     });
 }
 
-/// The bytes of a record are in the file before its place is published: who finds the place finds
-/// the bytes.
+/// The bytes of a record are in the file before its place is published: a reader that finds the
+/// place finds the bytes.
 #[test]
 fn the_bytes_are_there_before_their_place() {
     loom::model(|| {

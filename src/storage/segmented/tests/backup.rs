@@ -1,9 +1,8 @@
 //! Backups: their contents, while the log continues and after, and what is refused.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use super::*;
 use crate::storage::{Backup, BackupError};
@@ -358,19 +357,6 @@ fn leftovers_of_dead_processes_go_and_those_of_others_stay() {
     assert_eq!(std::fs::read_dir(&alive).unwrap().count(), 2, "somebody writes there");
     assert!(foreign.join("notes.txt").exists());
     assert!(home.backups.join("copy").exists());
-}
-
-/// Every file with its bytes and the time of its last change.
-fn photograph(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
-    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files
-        .map(|path| {
-            (
-                path.clone(),
-                (std::fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap()),
-            )
-        })
-        .collect()
 }
 
 #[test]

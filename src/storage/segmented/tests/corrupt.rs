@@ -222,7 +222,7 @@ fn a_flipped_bit_anywhere_in_a_sealed_segment_never_gives_a_wrong_answer() {
         let (log, recovered) = open(copy.path());
         assert!(
             recovered.corruption.is_empty(),
-            "byte {at}: {:?}: sealed segments are read when somebody asks",
+            "byte {at}: {:?}: sealed segments are not read at opening",
             recovered.corruption
         );
         assert!(check_reads(&log, &all).len() <= 1, "byte {at}");
@@ -403,8 +403,8 @@ fn a_segment_of_zeros_or_of_nothing_is_a_gap() {
     }
 }
 
-/// The missing one had taken back what lies behind the cut: nobody has that to give, and nothing
-/// of it counts, not even the first.
+/// The missing one had truncated what lies behind the cut: no peer has these batches, and none of
+/// them counts, not even the first.
 #[test]
 fn a_missing_segment_that_had_cut_the_log_ends_where_it_ended() {
     for (count, kept) in [(12, 8), (12, 5), (5, 5), (6, 6), (5, 6)] {
@@ -483,8 +483,9 @@ fn a_segment_of_which_nothing_is_left_is_told_by_its_name() {
     }
 }
 
-/// Nobody knows any more how far the log was durable. But a file got its name when there was a log
-/// up to where it begins: what the missing one held is lost, and not to be taken for never written.
+/// There is no evidence left of how far the log was durable. But a file gets its name when there is
+/// a log up to where it begins: what the missing one held is lost, and must not be taken for never
+/// written.
 #[test]
 fn what_is_missing_in_front_of_a_ruined_last_segment_is_told() {
     let (dir, all) = closed(60, 300, 1, true);

@@ -50,7 +50,7 @@ fn purge(log: &mut DiskLog, dir: &Path, point: &LogPoint, kept: u64) -> Vec<u64>
 }
 
 #[test]
-fn a_purged_segment_that_nobody_reads_becomes_the_next_one() {
+fn a_purged_segment_without_readers_becomes_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, mut all, mut point) = filled(dir.path());
     let purged = purge(&mut log, dir.path(), &point, 10);
@@ -161,7 +161,7 @@ enum Held {
 /// references to the second kept its file from being recycled: an entry that was read before the
 /// sealing, and held over a purge, changed under its reader.
 #[test]
-fn what_somebody_reads_is_never_written_again() {
+fn a_segment_with_readers_is_never_written_again() {
     for (held, is_sealed) in [
         (Held::Entries, true),
         (Held::Entries, false),

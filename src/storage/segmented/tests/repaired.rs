@@ -32,7 +32,7 @@ pub(super) fn repair(
 /// The log in `dir` is corrupt; after repair it holds `all`, accepts appends, and is intact at the
 /// next opening.
 #[track_caller]
-fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
+pub(super) fn is_made_whole(dir: &Path, all: &[Batch], window: usize) -> usize {
     let (mut log, mut recovered) = open_damaged(dir);
     let incarnation = recovered.identity.incarnation;
     let reader = log.reader();
@@ -260,7 +260,7 @@ fn damage_in_sealed_segments_is_found_by_reading_everything_and_mended_bit_for_b
 }
 
 #[test]
-fn a_lost_head_is_mended_without_anybody() {
+fn a_lost_header_is_restored_without_batches_of_peers() {
     let (dir, all) = closed(40, 300, 1, false);
     for name in segments(dir.path()) {
         let whole = files(dir.path());

@@ -1,11 +1,7 @@
 //! The tools, on directories that are intact, corrupt, open or hold no log.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::SystemTime;
-
 use super::super::tests::{
-    batch, flip, open, owner, run_background_tasks, segments, singles, sync,
+    batch, flip, open, owner, photograph, run_background_tasks, segments, singles, sync,
 };
 use super::*;
 use crate::storage::Storage;
@@ -40,19 +36,6 @@ fn dumped(dir: &Path, indexes: Range<u64>) -> Vec<Result<u64, String>> {
     };
     dump(dir, indexes, each).unwrap();
     all
-}
-
-/// Every file with its bytes and the time of its last change.
-fn photograph(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
-    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files
-        .map(|path| {
-            (
-                path.clone(),
-                (std::fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap()),
-            )
-        })
-        .collect()
 }
 
 #[test]

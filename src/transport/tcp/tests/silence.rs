@@ -109,7 +109,7 @@ fn a_connection_that_is_slow_is_kept_as_long_as_anything_arrives() {
 }
 
 #[test]
-fn whatever_is_read_is_answered_and_whoever_says_nothing_is_shown_out() {
+fn messages_are_answered_and_a_silent_connection_is_closed() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let mut client = RawClient::admitted(&node, &Node::new(2, &addresses));
