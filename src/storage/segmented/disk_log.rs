@@ -280,7 +280,7 @@ impl<D: Disk> DiskLog<D> {
         &mut self,
         step: impl FnOnce(&mut CorruptLog<D>, &D, u64) -> Result<T, StorageError>,
     ) -> Result<(T, Recovered), StorageError> {
-        let (disk, file_bytes) = (self.disk.clone(), self.segment_bytes());
+        let (disk, file_bytes) = (self.disk.clone(), self.options.next_segment_bytes(None));
         let Mode::Repairing(corrupt_log) = &mut self.mode else { return Err(not_corrupt()) };
         corrupt_log.check_poison()?;
         let outcome = step(corrupt_log, &disk, file_bytes);
@@ -310,6 +310,7 @@ impl<D: Disk> DiskLog<D> {
         lock: D::Lock,
     ) -> Writer<D> {
         let begun = segments_begun(&names, state.state.incarnation);
+        let last = found.live.segments.last().map(|part| part.segment.name.clone());
         let left = self.remove_leftovers(names, found.obsolete);
         let synced = found.live.durable_point(found.last.raft_index);
         let shared = Arc::new(LogShared::new(
@@ -324,6 +325,10 @@ impl<D: Disk> DiskLog<D> {
         let options = SegmentOptions { segment_bytes: self.segment_bytes(), ..self.options };
         let mut writer =
             Writer::new(shared, self.live.clone(), state, options, found.last, found.tail, begun);
+        if let (None, Some(name)) = (&writer.tail, last) {
+            // Without its length, the next segment is a small one.
+            writer.newest_bytes = self.disk.open(&name).and_then(|file| file.size()).ok();
+        }
         found.unsealed.into_iter().for_each(|unsealed| writer.cleanup.seal(unsealed));
         writer.cleanup.remove(left);
         writer

@@ -26,7 +26,13 @@ pub(super) struct Spare<D: Disk> {
 
 impl<D: Disk> Spare<D> {
     pub(super) fn satisfies(&self, request: SpareRequest) -> bool {
-        self.written >= request.written.min(self.bytes)
+        self.bytes == request.bytes && self.written >= request.written.min(self.bytes)
+    }
+
+    /// Whether it is too short for the next segment. Lengths never descend, so it is of no use any
+    /// more.
+    pub(super) fn is_outgrown(&self, request: SpareRequest) -> bool {
+        self.bytes < request.bytes
     }
 }
 
@@ -53,13 +59,13 @@ impl<D: Disk> Default for Spares<D> {
 }
 
 impl<D: Disk> Spares<D> {
-    /// A spare that is large enough, if there is one: the one with the most blocks written. Waits
-    /// for at most one step of zero-filling.
+    /// A spare of this length, if there is one: the one with the most blocks written. Waits for at
+    /// most one step of zero-filling.
     pub(super) fn take(&self, bytes: u64) -> Option<Spare<D>> {
         self.backed_off.store(false, Ordering::Relaxed);
         let mut ready = self.ready.lock();
         let best = (0..ready.len())
-            .filter(|&at| ready[at].bytes >= bytes)
+            .filter(|&at| ready[at].bytes == bytes)
             .max_by_key(|&at| ready[at].written)?;
         Some(ready.swap_remove(best))
     }
@@ -81,9 +87,11 @@ impl<D: Disk> Spares<D> {
         )
     }
 
-    /// Whether a spare satisfies `request`.
+    /// Whether a spare satisfies `request`, and none is to be removed.
     pub(super) fn is_ready(&self, request: SpareRequest) -> bool {
-        self.ready.lock().iter().any(|spare| spare.satisfies(request))
+        let ready = self.ready.lock();
+        ready.iter().any(|spare| spare.satisfies(request))
+            && !ready.iter().any(|spare| spare.is_outgrown(request))
     }
 }
 

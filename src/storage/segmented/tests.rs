@@ -10,6 +10,8 @@ mod opening;
 mod recycled;
 mod repaired;
 mod resources;
+#[cfg(unix)]
+mod sizes;
 
 use std::path::Path;
 
