@@ -232,7 +232,7 @@ impl<D: Disk> DiskLog<D> {
             HardState { commit: found.commit_with(&state.state), ..state.state.hard_state };
         let (base, last, corruption) =
             (found.live.base.clone(), found.last, found.corruption.clone());
-        let peers = state.state.peers.clone();
+        let (peers, group_uid) = (state.state.peers.clone(), state.state.group_uid);
         self.mode = if corruption.is_empty() {
             state.state.hard_state = hard_state;
             Mode::Writable(Box::new(self.begin_writing(found, directory, state, names, lock)))
@@ -241,7 +241,7 @@ impl<D: Disk> DiskLog<D> {
             self.live.store(corrupt_log.live());
             Mode::Repairing(Box::new(corrupt_log))
         };
-        Recovered { identity, hard_state, base, last, peers, corruption }
+        Recovered { identity, hard_state, base, last, peers, group_uid, corruption }
     }
 
     /// Recovers the log under repair again, as if it had just been opened.
@@ -399,6 +399,10 @@ impl<D: Disk> Storage for DiskLog<D> {
 
     fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
         self.writer()?.set_complete(complete)
+    }
+
+    fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        self.writer()?.save_group_uid(uid)
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {

@@ -82,6 +82,10 @@ impl Storage for SegmentedLog {
         self.0.set_complete(complete)
     }
 
+    fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        self.0.save_group_uid(uid)
+    }
+
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
         self.0.begin_sync()
     }

@@ -54,6 +54,8 @@ pub struct Inspection {
     pub last: LogPoint,
     /// The directory ids of peers that this node has connected to.
     pub peers: Vec<(NodeId, u128)>,
+    /// The unique id of the group. 0: the log does not know it.
+    pub group_uid: u128,
     /// The files that make up the log, in order.
     pub segments: Vec<SegmentFile>,
     /// Names of files that opening the log would remove: segments with nothing left of the log, and
@@ -285,6 +287,7 @@ impl OpenedLog {
         let segments =
             live.segments.iter().map(|part| segment_file(&disk, part)).collect::<Result<_, _>>()?;
         let (hard_state, peers) = (state.hard_state, state.peers.clone());
+        let group_uid = state.group_uid;
         let inspection = Inspection {
             identity,
             owner,
@@ -292,6 +295,7 @@ impl OpenedLog {
             base: live.base,
             last,
             peers,
+            group_uid,
             segments,
             leftover,
             corruption,

@@ -21,6 +21,7 @@ use super::spare::{Spare, SpareRequest};
 use super::sync::{Dirty, SegmentSync, Target};
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
+use crate::storage::constructors::check_group_uid;
 use crate::storage::{
     BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogPoint, PendingSync, StorageError,
 };
@@ -373,6 +374,14 @@ impl<D: Disk> Writer<D> {
             state.peers.push((peer, directory));
             state.peers.sort_unstable();
         })
+    }
+
+    pub(super) fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        self.shared.check_poison()?;
+        match check_group_uid(self.state.state.group_uid, uid)? {
+            true => self.change_state(|state| state.group_uid = uid),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn set_complete(

@@ -1,4 +1,4 @@
-//! Directories of version 2, in `tests/golden`. Every later build must open them, and find the same
+//! Directories of version 3, in `tests/golden`. Every later build must open them, and find the same
 //! contents.
 
 use std::collections::BTreeMap;
@@ -60,6 +60,8 @@ impl Disk for SameDisk {
     }
 }
 
+const GROUP_UID: u128 = 0x0ddb_0a11_0000_0000_0000_0000_0000_0003;
+
 /// What the golden directory holds.
 struct Contents {
     batches: Vec<Batch>,
@@ -92,6 +94,7 @@ fn write(dir: &Path) -> Contents {
     second_run.save_peer(NodeId::from(3), 3 << 64).unwrap();
     let hard_state = HardState { term: 4, vote: Some(NodeId::from(3)), commit: 6 };
     second_run.save_hard_state(hard_state).unwrap();
+    second_run.save_group_uid(GROUP_UID).unwrap();
     batches.truncate(6);
     let mut point =
         batches.iter().fold(LogPoint::INITIAL, |point, batch| batch.point_after(&point).unwrap());
@@ -111,7 +114,7 @@ fn write(dir: &Path) -> Contents {
 }
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v2")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v3")
 }
 
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -172,8 +175,8 @@ fn the_golden_directory_opens_and_goes_on() {
             (LogPoint::INITIAL, expected.last, Vec::new())
         );
         assert_eq!(
-            (recovered.hard_state, recovered.peers),
-            (expected.hard_state, expected.peers.clone())
+            (recovered.hard_state, recovered.peers, recovered.group_uid),
+            (expected.hard_state, expected.peers.clone(), GROUP_UID)
         );
         assert_eq!(
             recovered.identity,
