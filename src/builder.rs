@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{BATCH_HEADER_BYTES, BODY_BYTES_MAX, TABLE_ENTRY_BYTES};
-use crate::entry::NodeId;
+use crate::entry::{NodeId, is_group_name};
 use crate::error::OpenError;
 use crate::primitives::Mutex;
 use crate::role::{Membership, Status, check_advertised};
@@ -533,13 +533,7 @@ impl Builder {
     }
 
     fn check_members(&self) -> Result<(), OpenError> {
-        let name = self.group.as_bytes();
-        let legal = |c: &u8| c.is_ascii_alphanumeric() || *c == b'-' || *c == b'_';
-        if name.is_empty()
-            || name.len() > 63
-            || !name.iter().all(legal)
-            || !name[0].is_ascii_alphanumeric()
-        {
+        if !is_group_name(&self.group) {
             return refuse(
                 "group",
                 "a name is 1 to 63 letters, digits, '-' or '_', and begins with a letter or digit",

@@ -585,6 +585,30 @@ pub enum StorageError {
         /// The owner in the directory.
         found: String,
     },
+    /// The directory belongs to a host, or is that of one of its groups.
+    #[error(
+        "{} belongs to a host of groups: open the group through that host, or name another \
+         directory",
+        path.display()
+    )]
+    OfHost {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory belongs to another host.
+    #[error(
+        "{} belongs to the host {found}, not to {expected}: open it with that id, or name another \
+         directory",
+        path.display()
+    )]
+    OtherHost {
+        /// The directory.
+        path: PathBuf,
+        /// The id in the call.
+        expected: NodeId,
+        /// The id in the directory.
+        found: NodeId,
+    },
     /// The file was written by a newer version.
     #[error("{} has format version {found}; this build reads version {known}: open it \
         with a newer build", path.display())]

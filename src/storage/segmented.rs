@@ -19,6 +19,10 @@ mod error;
 mod file_io;
 mod format;
 pub(crate) mod fs;
+// Nothing but tests uses it yet.
+#[cfg_attr(not(test), allow(dead_code))]
+mod host_directory;
+mod host_place;
 mod identity;
 mod log_shared;
 mod lookup;
@@ -49,6 +53,8 @@ mod writer;
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use disk_log::DiskLog;
+#[allow(unused_imports)]
+pub(crate) use host_directory::HostDirectory;
 pub(crate) use mmap::home;
 pub use options::{Create, SegmentOptions};
 pub use segmented_log::SegmentedLog;

@@ -54,7 +54,7 @@ enum Mode<D: Disk> {
 
 impl DiskLog {
     pub(crate) fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> DiskLog {
-        DiskLog::on(RealDisk::new(dir.into()), options)
+        DiskLog::on(RealDisk::of_lone_log(dir.into()), options)
     }
 }
 

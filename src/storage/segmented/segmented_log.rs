@@ -45,6 +45,11 @@ impl SegmentedLog {
     pub fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> SegmentedLog {
         SegmentedLog(DiskLog::new(dir, options))
     }
+
+    /// A log that is placed already: in the directory of a host.
+    pub(super) fn of(log: DiskLog) -> SegmentedLog {
+        SegmentedLog(log)
+    }
 }
 
 // Nothing else would notice a missing method that has a default.

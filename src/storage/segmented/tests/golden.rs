@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::super::directory_lock::DirectoryLock;
+use super::super::directory_lock::LogLock;
 use super::super::format::{PAGE_BYTES, VERSION, segment_name};
 use super::super::fs::Disk;
 use super::super::real_disk::RealDisk;
@@ -20,7 +20,7 @@ struct SameDisk(RealDisk);
 
 impl Disk for SameDisk {
     type File = File;
-    type Lock = DirectoryLock;
+    type Lock = LogLock;
 
     fn attach(&self, may_create: bool) -> Result<(), StorageError> {
         self.0.attach(may_create)
@@ -28,10 +28,10 @@ impl Disk for SameDisk {
     fn path(&self, name: &str) -> PathBuf {
         self.0.path(name)
     }
-    fn lock(&self) -> io::Result<Option<DirectoryLock>> {
+    fn lock(&self) -> io::Result<Option<LogLock>> {
         self.0.lock()
     }
-    fn lock_file(&self, lock: &mut DirectoryLock, file: &Arc<File>) -> io::Result<bool> {
+    fn lock_file(&self, lock: &mut LogLock, file: &Arc<File>) -> io::Result<bool> {
         self.0.lock_file(lock, file)
     }
     fn list(&self) -> io::Result<Vec<String>> {
