@@ -92,7 +92,8 @@ fn advance<D: Disk>(shared: &LogShared<D>, request: SpareRequest) -> Result<(), 
     };
     let spare = &mut ready[at];
     let end = zeros_end(spare.written, spare.bytes);
-    match send_zeros(&*spare.file, spare.written..end, end == spare.bytes) {
+    let file = shared.disk.open(&spare.name);
+    match file.and_then(|file| send_zeros(&file, spare.written..end, end == spare.bytes)) {
         Ok(()) => {
             spare.written = end;
             Ok(())
@@ -158,7 +159,7 @@ fn reuse<D: Disk>(
     request: SpareRequest,
     gone: &str,
     file: D::File,
-) -> Result<Spare<D>, StorageError> {
+) -> Result<Spare, StorageError> {
     let disk = &*shared.disk;
     let name = shared.spares.name(request.incarnation);
     disk.rename(gone, &name).map_err(|error| not_written(disk, "rename", gone, error))?;
@@ -169,14 +170,7 @@ fn reuse<D: Disk>(
             .copy_from_slice(&format::segment_header(shared.directory));
         write_all(&file, &mut [IoSlice::new(&page)], 0)?;
         file.sync_data()?;
-        let map = file.map()?;
-        Ok(Spare {
-            name: name.clone(),
-            file: Arc::new(file),
-            map,
-            bytes: request.bytes,
-            written: request.bytes,
-        })
+        Ok(Spare { name: name.clone(), bytes: request.bytes, written: request.bytes })
     };
     ready().map_err(|error| discard(shared, &name, error))
 }
@@ -201,7 +195,7 @@ pub(super) fn make<D: Disk>(
     incarnation: u64,
     bytes: u64,
     zero_fill: bool,
-) -> Result<Spare<D>, StorageError> {
+) -> Result<Spare, StorageError> {
     let disk = &*shared.disk;
     let name = shared.spares.name(incarnation);
     let file = disk.create(&name).map_err(|error| not_written(disk, "create", &name, error))?;
@@ -211,17 +205,10 @@ pub(super) fn make<D: Disk>(
             write_zeros(&file, RECORDS_AT..bytes)?;
         }
         write_all(&file, &mut [IoSlice::new(&format::segment_header(shared.directory))], 0)?;
-        file.sync_data()?;
-        file.map()
+        file.sync_data()
     };
     match fill() {
-        Ok(map) => Ok(Spare {
-            name,
-            file: Arc::new(file),
-            map,
-            bytes,
-            written: if zero_fill { bytes } else { RECORDS_AT },
-        }),
+        Ok(()) => Ok(Spare { name, bytes, written: if zero_fill { bytes } else { RECORDS_AT } }),
         Err(error) => Err(discard(shared, &name, error)),
     }
 }

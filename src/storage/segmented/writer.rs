@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::active_segment::{ActiveSegment, AppendContext, bytes_needed};
 use super::error::{broken, not_written, too_large};
 use super::format::{self, DurablePoint};
-use super::fs::Disk;
+use super::fs::{Disk, DiskFile};
 use super::log_shared::LogShared;
 use super::metadata::{Metadata, MetadataFile, STATE_NAME, WriteError};
 use super::options::SegmentOptions;
@@ -278,30 +278,34 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Renames a spare to the segment that follows the log point `before`.
+    /// Opens a spare, and renames it to the segment that follows the log point `before`.
     fn activate(
         &mut self,
-        spare: Spare<D>,
+        spare: Spare,
         before: LogPoint,
     ) -> Result<ActiveSegment<D>, StorageError> {
         let id = self.next_segment();
         self.begun += 1;
         self.syncs = 0;
         let disk = &*self.shared.disk;
-        if let Err(error) =
+        let open = || {
+            let file = disk.open(&spare.name).map_err(|error| ("open", error))?;
+            let map = file.map().map_err(|error| ("map", error))?;
             disk.rename(&spare.name, &format::segment_name(id, before.raft_index + 1))
-        {
+                .map_err(|error| ("rename", error))?;
+            Ok((file, map))
+        };
+        let (file, map) = open().map_err(|(action, error): (_, io::Error)| {
             let error = match error.kind() {
                 // It existed: another process has removed it.
                 io::ErrorKind::NotFound => StorageError::Removed { path: disk.path(&spare.name) },
-                _ => not_written(disk, "rename", &spare.name, error),
+                _ => not_written(disk, action, &spare.name, error),
             };
-            self.shared.spares.put(spare);
-            return Err(error);
-        }
-        let Spare { file, map, bytes, .. } = spare;
+            self.shared.spares.put(Spare { name: spare.name.clone(), ..spare });
+            error
+        })?;
         let segment = Segment::open(self.shared.directory, id, before, map, RecordIndex::new());
-        Ok(ActiveSegment::new(Arc::new(segment), file, bytes, format::RECORDS_AT))
+        Ok(ActiveSegment::new(Arc::new(segment), Arc::new(file), spare.bytes, format::RECORDS_AT))
     }
 
     /// Makes the append visible to readers.

@@ -392,3 +392,44 @@ fn tools_read_a_group_of_a_host_that_is_closed() {
     assert!(was_refused, "a host cannot be opened while a group of it is read");
     assert_eq!(open(&path).groups().unwrap(), ["a"]);
 }
+
+/// How many descriptors and mappings of this process lead into the directory.
+#[cfg(target_os = "linux")]
+fn held(path: &Path) -> (usize, usize) {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let open = entries.filter(|entry| entry.read_link().is_ok_and(|file| file.starts_with(path)));
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mapped = maps.lines().filter(|line| line.contains(path.to_str().unwrap()));
+    (open.count(), mapped.count())
+}
+
+/// Thousands of groups may be open in one process.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_open_group_holds_two_descriptors_and_one_mapping() {
+    let (_home, path) = dir();
+    let host = open(&path);
+    assert_eq!(held(&path), (4, 0), "the directory, the lock, the groups, the tombstones");
+    let group = path.join("groups/a");
+    let (mut log, recovered) = open_group(&host, "a");
+    append(&mut log, recovered.last, 1);
+    assert_eq!(held(&group), (2, 1), "the state and the segment");
+    let mut point = recovered.last;
+    let batches = singles(&mut point, 1, 40, 700);
+    for batch in &batches[1..] {
+        log.append(std::slice::from_ref(batch), 1).unwrap();
+    }
+    log.begin_sync().wait().unwrap();
+    while let Some(background_task) = log.next_task() {
+        background_task();
+    }
+    assert!(names(&group).iter().any(|name| name.ends_with(".spare")), "{:?}", names(&group));
+    assert_eq!(held(&group), (2, 1), "a spare and sealed segments are not open");
+    drop(log);
+    assert_eq!(held(&group), (0, 0));
+
+    let (log, _) = open_group(&host, "a");
+    assert_eq!(held(&group), (2, 1), "opened again");
+    drop((log, host));
+    assert_eq!(held(&path), (0, 0));
+}
