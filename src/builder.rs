@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{BATCH_HEADER_BYTES, BODY_BYTES_MAX, TABLE_ENTRY_BYTES};
-use crate::entry::NodeId;
+use crate::entry::{NodeId, is_group_name};
 use crate::error::OpenError;
 use crate::host_parts::HostParts;
 use crate::primitives::Mutex;
@@ -327,9 +327,10 @@ impl Builder {
         self
     }
 
-    /// The size of a segment file, in bytes: 64 KiB to 4 GiB, default 64 MiB. A target: a batch
-    /// that is larger gets a file of its own size. May differ between nodes and be changed at any
-    /// opening.
+    /// The full size of a segment file, in bytes: 64 KiB to 4 GiB, default 64 MiB. The first segment
+    /// of a log has 128 KiB, or this if it is less; each further one is twice as large as the one
+    /// before, up to this. A target: a batch that is larger gets a file of its own size. May differ
+    /// between nodes and be changed at any opening.
     pub fn segment_bytes(mut self, bytes: u64) -> Builder {
         self.segment_bytes = bytes;
         self
@@ -563,13 +564,7 @@ impl Builder {
     }
 
     fn check_members(&self) -> Result<(), OpenError> {
-        let name = self.group.as_bytes();
-        let legal = |c: &u8| c.is_ascii_alphanumeric() || *c == b'-' || *c == b'_';
-        if name.is_empty()
-            || name.len() > 63
-            || !name.iter().all(legal)
-            || !name[0].is_ascii_alphanumeric()
-        {
+        if !is_group_name(&self.group) {
             return refuse(
                 "group",
                 "a name is 1 to 63 letters, digits, '-' or '_', and begins with a letter or digit",

@@ -386,6 +386,7 @@ mod tests {
             base: reader.base(),
             last: reader.point(2).unwrap().unwrap(),
             peers: Vec::new(),
+            group_uid: 0,
             corruption: Vec::new(),
         };
         let sequencer = Sequencer::new(Limits { entry: 9, batch: 9, window: 9 }, || {});

@@ -41,6 +41,14 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// Whether this can be the name of a group: 1 to 63 letters, digits, `-` or `_`, beginning with a
+/// letter or digit. So it can be the name of a directory too.
+pub(crate) fn is_group_name(name: &str) -> bool {
+    let is_legal = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+    let begins = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    begins && name.len() <= 63 && name.bytes().all(is_legal)
+}
+
 /// One committed payload and its place in the ledger.
 ///
 /// Dereferences to the payload. Cloning shares the bytes. An entry read from a segmented log points

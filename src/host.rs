@@ -172,16 +172,15 @@ impl Host {
             return Err(RemoveError::CalledFromWaker);
         }
         let _claim = self.claim_for_removal(name)?;
-        if !self.names_on_disk()?.iter().any(|group| group == name) {
-            return Err(RemoveError::Unknown { group: name.to_owned() });
-        }
         let directory = self.parts.directory().ok_or(RemoveError::HostStopped)?;
-        Ok(directory.remove(name)?)
+        directory.remove(name).map_err(|error| match error {
+            StorageError::NoLog { .. } => RemoveError::Unknown { group: name.to_owned() },
+            error => RemoveError::Storage(error),
+        })
     }
 
     fn names_on_disk(&self) -> Result<Vec<String>, StorageError> {
-        let Some(directory) = self.parts.directory() else { return Ok(Vec::new()) };
-        directory.groups().map_err(|error| StorageError::Poisoned(error.to_string()))
+        self.parts.directory().map_or(Ok(Vec::new()), |directory| directory.groups())
     }
 
     fn claim_for_removal(&self, name: &str) -> Result<GroupClaim, RemoveError> {

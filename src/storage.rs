@@ -147,6 +147,8 @@ pub struct Recovered {
     pub last: LogPoint,
     /// The data-directory ids of peers that this node has met.
     pub peers: Vec<(NodeId, u128)>,
+    /// The unique id of the group: see [`Storage::save_group_uid`]. 0: none was saved.
+    pub group_uid: u128,
     /// Corruption that opening has found, by ascending raft index. Empty for an intact log.
     pub corruption: Vec<Corruption>,
 }
@@ -268,6 +270,20 @@ pub trait Storage: Send {
     fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
         let _ = complete;
         Err(StorageError::InvalidState("this storage cannot be marked as incomplete".to_owned()))
+    }
+
+    /// Saves the unique id of the group, which all its members share: a random number drawn when the
+    /// group was created, never 0. It distinguishes the group from a removed one of the same name
+    /// and members. Set once in the life of a log; saving the same id again changes nothing. The
+    /// default accepts every id and saves none.
+    ///
+    /// # Errors
+    /// [`StorageError::InvalidState`] if the log has another id, or `uid` is 0; a
+    /// [temporary](StorageError::is_temporary) error, [`StorageError::Io`],
+    /// [`StorageError::Poisoned`].
+    fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        let _ = uid;
+        Ok(())
     }
 
     /// Begins a sync of all changes so far. The caller waits for it on another thread, while this
@@ -568,6 +584,30 @@ pub enum StorageError {
         expected: String,
         /// The owner in the directory.
         found: String,
+    },
+    /// The directory belongs to a host, or is that of one of its groups.
+    #[error(
+        "{} belongs to a host of groups: open the group through that host, or name another \
+         directory",
+        path.display()
+    )]
+    OfHost {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory belongs to another host.
+    #[error(
+        "{} belongs to the host {found}, not to {expected}: open it with that id, or name another \
+         directory",
+        path.display()
+    )]
+    OtherHost {
+        /// The directory.
+        path: PathBuf,
+        /// The id in the call.
+        expected: NodeId,
+        /// The id in the directory.
+        found: NodeId,
     },
     /// The file was written by a newer version.
     #[error("{} has format version {found}; this build reads version {known}: open it \

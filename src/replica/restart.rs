@@ -41,6 +41,7 @@ impl Replica {
             base,
             last,
             peers: Vec::new(),
+            group_uid: 0,
             corruption: Vec::new(),
         };
         let mut proposals = std::mem::take(&mut self.proposals);

@@ -398,6 +398,7 @@ fn one_does_not_begin_on_a_log_whose_terms_cannot_be_read_for_now() {
         base: one.log.reader().base(),
         last,
         peers: Vec::new(),
+        group_uid: 0,
         corruption: Vec::new(),
     };
     let begin = || Replica::new(&one.settings, &recovered, committed, one.reads.clone());

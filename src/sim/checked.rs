@@ -204,6 +204,11 @@ impl Storage for CheckedStorage {
         outcome
     }
 
+    fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        self.crash_point.count_down();
+        self.storage.save_group_uid(uid)
+    }
+
     fn repair(&mut self, repair_action: RepairAction<'_>) -> Result<Recovered, StorageError> {
         self.crash_point.count_down();
         // If the repair changes nothing that is owed, the attempt of a crash before stays open: it

@@ -33,6 +33,7 @@ mod complete;
 mod driver;
 mod durability;
 mod expected;
+mod group_uid;
 mod harness;
 #[cfg(test)]
 pub(crate) mod model;
@@ -88,4 +89,5 @@ const CASES: &[(&str, Run)] = &[
     ("a failed sync", durability::a_failed_sync),
     ("a full disk", durability::a_full_disk),
     ("a log that is not complete", complete::a_log_that_is_not_complete),
+    ("the unique id of a group", group_uid::the_unique_id_of_a_group),
 ];

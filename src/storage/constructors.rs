@@ -45,15 +45,16 @@ impl DirectoryIdentity {
 }
 
 impl Recovered {
-    /// An intact log from `base` to `last` without known peers: `peers` and `corruption` can be set
-    /// afterwards.
+    /// An intact log from `base` to `last` without known peers: `peers`, `group_uid` and
+    /// `corruption` can be set afterwards.
     pub fn new(
         identity: DirectoryIdentity,
         hard_state: HardState,
         base: Base,
         last: LogPoint,
     ) -> Recovered {
-        Recovered { identity, hard_state, base, last, peers: Vec::new(), corruption: Vec::new() }
+        let (peers, corruption) = (Vec::new(), Vec::new());
+        Recovered { identity, hard_state, base, last, peers, group_uid: 0, corruption }
     }
 }
 
@@ -82,6 +83,19 @@ impl BackupError {
     /// [`BackupError::Target`]. Other kinds come from a [`StorageError`].
     pub fn target(path: impl Into<PathBuf>, reason: impl Into<String>) -> BackupError {
         BackupError::Target { path: path.into(), reason: reason.into() }
+    }
+}
+
+/// Checks a call of [`Storage::save_group_uid`](super::Storage::save_group_uid) on a log with the
+/// id `known`. Whether there is something to save.
+pub(super) fn check_group_uid(known: u128, uid: u128) -> Result<bool, StorageError> {
+    match known {
+        _ if uid == 0 => Err(StorageError::InvalidState("0 is no unique id of a group".to_owned())),
+        0 => Ok(true),
+        known if known == uid => Ok(false),
+        known => Err(StorageError::InvalidState(format!(
+            "it belongs to the group with the unique id {known:032x}, not {uid:032x}"
+        ))),
     }
 }
 

@@ -12,6 +12,7 @@ use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::constructors::check_group_uid;
 use super::{
     Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, LogReader, PendingSync,
     Recovered, Storage, StorageError,
@@ -164,6 +165,12 @@ impl Storage for MemoryLog {
         Ok(self.live.read().identity(identity))
     }
 
+    fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        self.disk.lock().writable(self.incarnation)?;
+        let known = self.live.read().group_uid;
+        if check_group_uid(known, uid)? { self.change(Change::SaveGroupUid(uid)) } else { Ok(()) }
+    }
+
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {
         let disk = self.disk.lock();
         Box::new(MemorySync {
@@ -268,6 +275,7 @@ enum Change {
     Purge { index: u64, commit: u64 },
     SavePeer(NodeId, u128),
     SetComplete(Option<u128>),
+    SaveGroupUid(u128),
 }
 
 impl Change {
@@ -287,6 +295,8 @@ struct LogState {
     /// Set once the log was marked as incomplete: its directory id since then, and whether it is
     /// complete again.
     renewed: Option<(u128, bool)>,
+    /// 0: none was saved.
+    group_uid: u128,
 }
 
 impl LogState {
@@ -302,6 +312,7 @@ impl LogState {
             hard_state,
             peers: BTreeMap::new(),
             renewed: None,
+            group_uid: 0,
         }
     }
 
@@ -327,6 +338,7 @@ impl LogState {
             base: self.base.clone(),
             last,
             peers: self.peers.iter().map(|(&peer, &directory)| (peer, directory)).collect(),
+            group_uid: self.group_uid,
             corruption: Vec::new(),
         }
     }
@@ -376,6 +388,7 @@ impl LogState {
             Change::SavePeer(peer, directory) => {
                 self.peers.insert(*peer, *directory);
             }
+            Change::SaveGroupUid(uid) => self.group_uid = *uid,
             Change::SetComplete(None) => {
                 self.renewed = self.renewed.map(|(directory, _)| (directory, true))
             }

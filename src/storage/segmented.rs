@@ -20,6 +20,7 @@ mod file_io;
 mod format;
 pub(crate) mod fs;
 mod host_directory;
+mod host_place;
 mod identity;
 mod log_shared;
 mod lookup;

@@ -55,6 +55,7 @@ impl BatchMap {
             base,
             last,
             peers: Vec::new(),
+            group_uid: 0,
             corruption,
         }
     }

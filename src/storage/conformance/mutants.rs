@@ -46,6 +46,8 @@ pub(super) enum Fault {
     GoesOnAfterAFailedSync,
     FullTakesTheFirst,
     FullIsFinal,
+    TakesASecondGroupUid,
+    ForgetsTheGroupUidLater,
 }
 
 /// Each fault, the rule that it breaks, and the case that detects it first.
@@ -81,6 +83,8 @@ const FAULTS: &[(Fault, Rule, &str)] = &[
     (Fault::GoesOnAfterAFailedSync,     Rule::FailedSync, "a failed sync"),
     (Fault::FullTakesTheFirst,          Rule::Full,       "a full disk"),
     (Fault::FullIsFinal,                Rule::Full,       "a full disk"),
+    (Fault::TakesASecondGroupUid,       Rule::GroupUid,   "the unique id of a group"),
+    (Fault::ForgetsTheGroupUidLater,    Rule::GroupUid,   "the unique id of a group"),
 ];
 
 #[test]
@@ -182,6 +186,9 @@ impl Storage for FaultyStorage {
         match self.fault {
             Some(Fault::OtherDirectoryEachTime) => {
                 recovered.identity.directory += u128::from(recovered.identity.incarnation)
+            }
+            Some(Fault::ForgetsTheGroupUidLater) if recovered.identity.incarnation > 2 => {
+                recovered.group_uid = 0
             }
             Some(Fault::IncarnationStandsStill) => recovered.identity.incarnation = 1,
             Some(Fault::LosesTheFirstPeer) if recovered.peers.len() > 1 => {
@@ -290,6 +297,13 @@ impl Storage for FaultyStorage {
                 self.inner.set_complete(true).map(|_| marked)
             }
             _ => self.inner.set_complete(complete),
+        }
+    }
+
+    fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        match (self.inner.save_group_uid(uid), self.fault) {
+            (Err(StorageError::InvalidState(_)), Some(Fault::TakesASecondGroupUid)) => Ok(()),
+            (other, _) => other,
         }
     }
 

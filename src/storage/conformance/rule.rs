@@ -18,6 +18,7 @@ pub(super) enum Rule {
     Reset,
     Peers,
     Complete,
+    GroupUid,
 }
 
 impl fmt::Display for Rule {
@@ -53,6 +54,7 @@ impl fmt::Display for Rule {
             Rule::Reset => "the contract of `Storage::reset` (nothing of the old log remains)",
             Rule::Peers => "the contract of `Storage::save_peer`",
             Rule::Complete => "the contract of `Storage::set_complete`",
+            Rule::GroupUid => "the contract of `Storage::save_group_uid`",
         })
     }
 }

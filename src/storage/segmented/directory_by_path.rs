@@ -8,6 +8,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::{no_directory, no_parent};
 use crate::primitives::OnceLock;
@@ -52,6 +53,30 @@ impl Directory {
         }
     }
 
+    /// Opens the directory `name` in this one. `None` if there is none.
+    pub(super) fn open_in(&self, name: &str) -> Result<Option<Directory>, StorageError> {
+        Directory::open(&self.path(name))
+    }
+
+    /// Creates the directory `name` in this one.
+    pub(super) fn create_in(&self, name: &str) -> Result<Directory, StorageError> {
+        Directory::create_dir(&self.path(name))
+    }
+
+    /// This directory, which was found as `name` in `parent`. It has no handle here.
+    pub(super) fn close_in(
+        self,
+        _parent: &Arc<Directory>,
+        _name: &str,
+    ) -> Result<Directory, StorageError> {
+        Ok(self)
+    }
+
+    /// The directory that this one is in.
+    pub(super) fn parent(&self) -> Option<Directory> {
+        Some(Directory { path: self.path.parent()?.to_path_buf(), lock: OnceLock::new() })
+    }
+
     /// The path of `name`. The directory itself for an empty name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.path.clone() } else { self.path.join(name) }
@@ -63,6 +88,11 @@ impl Directory {
             entry.map(|entry| entry.file_name().into_string().ok()).transpose()
         };
         std::fs::read_dir(&self.path)?.filter_map(name).collect()
+    }
+
+    /// Whether `name` is a directory in it, and no link to one.
+    pub(super) fn is_dir(&self, name: &str) -> io::Result<bool> {
+        Ok(self.path(name).symlink_metadata()?.is_dir())
     }
 
     /// Opens a file to be read.
@@ -86,6 +116,16 @@ impl Directory {
 
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         std::fs::remove_file(self.path(name))
+    }
+
+    /// Moves the directory `from` in this one to `target`, where it is called `to`.
+    pub(super) fn move_dir(&self, from: &str, target: &Directory, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path(from), target.path(to))
+    }
+
+    /// Removes the directory `name` in this one, which is empty.
+    pub(super) fn remove_dir(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_dir(self.path(name))
     }
 
     /// Links a file, under the same name, into the directory `to`.

@@ -54,7 +54,7 @@ enum Mode<D: Disk> {
 
 impl DiskLog {
     pub(crate) fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> DiskLog {
-        DiskLog::on(RealDisk::new(dir.into()), options)
+        DiskLog::on(RealDisk::of_lone_log(dir.into()), options)
     }
 }
 
@@ -232,7 +232,7 @@ impl<D: Disk> DiskLog<D> {
             HardState { commit: found.commit_with(&state.state), ..state.state.hard_state };
         let (base, last, corruption) =
             (found.live.base.clone(), found.last, found.corruption.clone());
-        let peers = state.state.peers.clone();
+        let (peers, group_uid) = (state.state.peers.clone(), state.state.group_uid);
         self.mode = if corruption.is_empty() {
             state.state.hard_state = hard_state;
             Mode::Writable(Box::new(self.begin_writing(found, directory, state, names, lock)))
@@ -241,7 +241,7 @@ impl<D: Disk> DiskLog<D> {
             self.live.store(corrupt_log.live());
             Mode::Repairing(Box::new(corrupt_log))
         };
-        Recovered { identity, hard_state, base, last, peers, corruption }
+        Recovered { identity, hard_state, base, last, peers, group_uid, corruption }
     }
 
     /// Recovers the log under repair again, as if it had just been opened.
@@ -280,7 +280,7 @@ impl<D: Disk> DiskLog<D> {
         &mut self,
         step: impl FnOnce(&mut CorruptLog<D>, &D, u64) -> Result<T, StorageError>,
     ) -> Result<(T, Recovered), StorageError> {
-        let (disk, file_bytes) = (self.disk.clone(), self.segment_bytes());
+        let (disk, file_bytes) = (self.disk.clone(), self.options.next_segment_bytes(None));
         let Mode::Repairing(corrupt_log) = &mut self.mode else { return Err(not_corrupt()) };
         corrupt_log.check_poison()?;
         let outcome = step(corrupt_log, &disk, file_bytes);
@@ -310,6 +310,7 @@ impl<D: Disk> DiskLog<D> {
         lock: D::Lock,
     ) -> Writer<D> {
         let begun = segments_begun(&names, state.state.incarnation);
+        let last = found.live.segments.last().map(|part| part.segment.name.clone());
         let left = self.remove_leftovers(names, found.obsolete);
         let synced = found.live.durable_point(found.last.raft_index);
         let shared = Arc::new(LogShared::new(
@@ -324,6 +325,10 @@ impl<D: Disk> DiskLog<D> {
         let options = SegmentOptions { segment_bytes: self.segment_bytes(), ..self.options };
         let mut writer =
             Writer::new(shared, self.live.clone(), state, options, found.last, found.tail, begun);
+        if let (None, Some(name)) = (&writer.tail, last) {
+            // Without its length, the next segment is a small one.
+            writer.newest_bytes = self.disk.open(&name).and_then(|file| file.size()).ok();
+        }
         found.unsealed.into_iter().for_each(|unsealed| writer.cleanup.seal(unsealed));
         writer.cleanup.remove(left);
         writer
@@ -394,6 +399,10 @@ impl<D: Disk> Storage for DiskLog<D> {
 
     fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
         self.writer()?.set_complete(complete)
+    }
+
+    fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        self.writer()?.save_group_uid(uid)
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {

@@ -7,7 +7,7 @@ use crate::batch::{BATCH_HEADER_BYTES, Batch, FIELD_LIMIT, LogPoint};
 use crate::entry::NodeId;
 
 /// The version of everything in the directory.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// The feature flags of this version: a reader must know those that are set. None so far.
 pub(super) const FEATURES: u32 = 0;
 

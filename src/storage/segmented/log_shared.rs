@@ -17,7 +17,7 @@ pub(super) struct LogShared<D: Disk> {
     pub(super) disk: Arc<D>,
     pub(super) directory: u128,
     pub(super) state: Arc<D::File>,
-    pub(super) spares: Spares<D>,
+    pub(super) spares: Spares,
     pub(super) maps: Arc<Maps<D>>,
     poison: OnceLock<String>,
     syncing: Mutex<()>,

@@ -53,6 +53,8 @@ pub(super) struct Metadata {
     /// Segments with a lower id are obsolete.
     pub(super) first_segment: u64,
     pub(super) peers: Vec<(NodeId, u128)>,
+    /// The unique id of the group. 0: not known yet.
+    pub(super) group_uid: u128,
 }
 
 impl Metadata {
@@ -73,6 +75,7 @@ impl Metadata {
             base,
             first_segment: 0,
             peers: Vec::new(),
+            group_uid: 0,
         }
     }
 
@@ -84,7 +87,7 @@ impl Metadata {
         }
     }
 
-    /// `None` if it has more members and peers than fit a page: 478 members, or 159 peers.
+    /// `None` if it has more members and peers than fit a page: 491 members, or 163 peers.
     pub(super) fn encode(&self, generation: u64) -> Option<Vec<u8>> {
         let Membership { voters, learners } = &self.base.membership;
         let mut page = PageWriter::new(STATE_MAGIC);
@@ -95,6 +98,7 @@ impl Metadata {
         page.u64(self.first_segment).point(&self.base.point);
         page.u32(voters.len() as u32).u32(learners.len() as u32).u32(self.peers.len() as u32);
         page.u32(if self.is_complete { 0 } else { INCOMPLETE }).u128(self.known_as);
+        page.u128(self.group_uid);
         page.nodes(voters).nodes(learners);
         for (node, directory) in &self.peers {
             page.u64(node.get()).u128(*directory);
@@ -110,6 +114,7 @@ impl Metadata {
         let (first_segment, point) = (page.u64()?, page.point()?);
         let (voters, learners, peers, flags) = (page.u32()?, page.u32()?, page.u32()?, page.u32()?);
         let (known_as, is_complete) = (page.u128()?, flags & INCOMPLETE == 0);
+        let group_uid = page.u128()?;
         let membership =
             Membership { voters: page.nodes(voters)?, learners: page.nodes(learners)? };
         let peers = (0..peers)
@@ -127,6 +132,7 @@ impl Metadata {
                 base,
                 first_segment,
                 peers,
+                group_uid,
             },
         ))
     }
@@ -271,6 +277,7 @@ mod tests {
         let mut state = Metadata::new(7, Membership::of_voters([1, 2, 3].map(NodeId::from)));
         state.hard_state = HardState { term, vote: Some(NodeId::from(2)), commit: 9 };
         state.peers = vec![(NodeId::from(3), 1 << 100)];
+        state.group_uid = 5 << 90;
         state
     }
 

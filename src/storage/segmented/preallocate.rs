@@ -31,7 +31,7 @@ use crate::primitives::thread;
 use crate::storage::{BackgroundTask, StorageError};
 
 /// The next background task towards the spare that `request` describes: to create it, or to write
-/// more of its zeros. `None` if it is ready, or a task is running.
+/// more of its zeros, or to remove one that is too short. `None` if it is ready, or a task is running.
 pub(super) fn next_task<D: Disk>(
     shared: &Arc<LogShared<D>>,
     request: SpareRequest,
@@ -75,23 +75,31 @@ fn advance<D: Disk>(shared: &LogShared<D>, request: SpareRequest) -> Result<(), 
     // Locked during the step: a spare must not be taken, and written to, while it is being
     // zero-filled.
     let mut ready = shared.spares.ready.lock();
+    if let Some(outgrown) = ready.iter().position(|spare| spare.is_outgrown(request)) {
+        let Spare { name, .. } = ready.swap_remove(outgrown);
+        drop(ready);
+        remove(shared, &name);
+        return Ok(());
+    }
     if ready.iter().any(|spare| spare.satisfies(request)) {
         return Ok(()); // a purged segment was used again since this was ordered
     }
-    let Some(spare) = ready.first_mut() else {
+    let Some(at) = ready.iter().position(|spare| spare.bytes == request.bytes) else {
         drop(ready);
         let spare = make(shared, request.incarnation, request.bytes, false)?;
         shared.spares.put(spare);
         return Ok(());
     };
+    let spare = &mut ready[at];
     let end = zeros_end(spare.written, spare.bytes);
-    match send_zeros(&*spare.file, spare.written..end, end == spare.bytes) {
+    let file = shared.disk.open(&spare.name);
+    match file.and_then(|file| send_zeros(&file, spare.written..end, end == spare.bytes)) {
         Ok(()) => {
             spare.written = end;
             Ok(())
         }
         Err(error) => {
-            let spare = ready.remove(0);
+            let spare = ready.remove(at);
             drop(ready);
             Err(discard(shared, &spare.name, error))
         }
@@ -124,11 +132,14 @@ pub(super) fn recycle<D: Disk>(
     let name = segment.name.clone();
     // A reader holds the segment, or a slice of its map; and the log does not lead to it any more.
     let unread = Arc::into_inner(segment).is_some_and(Segment::try_release);
-    let is_unfit = |file: D::File| is_fit(&file, request).map(|is_fit| !is_fit);
-    if !unread || shared.disk.open(&name).and_then(is_unfit).unwrap_or(false) {
+    let fit = |file: D::File| is_fit(&file, request).map(|is_fit| is_fit.then_some(file));
+    // What cannot be looked at is not used again: it may have another length, or another name.
+    let Some(file) =
+        unread.then(|| shared.disk.open(&name).and_then(fit)).and_then(Result::ok).flatten()
+    else {
         return false;
-    }
-    match reuse(shared, request, &name) {
+    };
+    match reuse(shared, request, &name, file) {
         Ok(spare) => shared.spares.put(spare),
         Err(error) => {
             log::warn!("{}a purged segment could not be used again: {error}", log_prefix())
@@ -147,38 +158,35 @@ fn reuse<D: Disk>(
     shared: &LogShared<D>,
     request: SpareRequest,
     gone: &str,
-) -> Result<Spare<D>, StorageError> {
+    file: D::File,
+) -> Result<Spare, StorageError> {
     let disk = &*shared.disk;
     let name = shared.spares.name(request.incarnation);
     disk.rename(gone, &name).map_err(|error| not_written(disk, "rename", gone, error))?;
     let ready = || {
-        let file = disk.open(&name)?;
         // The same header as before, and no seal.
         let mut page = [0; PAGE_BYTES];
         page[..format::SEGMENT_HEADER_BYTES]
             .copy_from_slice(&format::segment_header(shared.directory));
         write_all(&file, &mut [IoSlice::new(&page)], 0)?;
         file.sync_data()?;
-        let map = file.map()?;
-        Ok(Spare {
-            name: name.clone(),
-            file: Arc::new(file),
-            map,
-            bytes: request.bytes,
-            written: request.bytes,
-        })
+        Ok(Spare { name: name.clone(), bytes: request.bytes, written: request.bytes })
     };
     ready().map_err(|error| discard(shared, &name, error))
 }
 
-/// Removes a spare that could not be completed, and frees its space. If this fails too, the next
-/// opening removes the file.
+/// Removes a spare that could not be completed, and frees its space.
 fn discard<D: Disk>(shared: &LogShared<D>, name: &str, error: io::Error) -> StorageError {
+    remove(shared, name);
+    not_written(&*shared.disk, "make ready", name, error)
+}
+
+/// Removes a spare. If this fails, the next opening removes the file.
+fn remove<D: Disk>(shared: &LogShared<D>, name: &str) {
     let disk = &*shared.disk;
     if let Err(error) = disk.remove(name) {
         log::warn!("{}could not remove {}: {error}", log_prefix(), disk.path(name).display());
     }
-    not_written(disk, "make ready", name, error)
 }
 
 /// Creates a spare of `bytes`, zero-filled if `zero_fill`.
@@ -187,7 +195,7 @@ pub(super) fn make<D: Disk>(
     incarnation: u64,
     bytes: u64,
     zero_fill: bool,
-) -> Result<Spare<D>, StorageError> {
+) -> Result<Spare, StorageError> {
     let disk = &*shared.disk;
     let name = shared.spares.name(incarnation);
     let file = disk.create(&name).map_err(|error| not_written(disk, "create", &name, error))?;
@@ -197,17 +205,10 @@ pub(super) fn make<D: Disk>(
             write_zeros(&file, RECORDS_AT..bytes)?;
         }
         write_all(&file, &mut [IoSlice::new(&format::segment_header(shared.directory))], 0)?;
-        file.sync_data()?;
-        file.map()
+        file.sync_data()
     };
     match fill() {
-        Ok(map) => Ok(Spare {
-            name,
-            file: Arc::new(file),
-            map,
-            bytes,
-            written: if zero_fill { bytes } else { RECORDS_AT },
-        }),
+        Ok(()) => Ok(Spare { name, bytes, written: if zero_fill { bytes } else { RECORDS_AT } }),
         Err(error) => Err(discard(shared, &name, error)),
     }
 }

@@ -4,64 +4,119 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::directory::Directory;
-use super::directory_lock::DirectoryLock;
-use super::file_io;
+use super::directory_lock::{DirectoryLock, HostLock, LogLock};
 use super::fs::{Disk, DiskFile};
 use super::mmap::FileMap;
+use super::{file_io, host_place};
+use crate::entry::is_group_name;
 use crate::primitives::OnceLock;
 use crate::storage::StorageError;
 
 /// A directory of the operating system.
 #[derive(Debug)]
 pub(crate) struct RealDisk {
-    /// The name that the host gave. Resolved once.
-    name: PathBuf,
+    place: Place,
     directory: OnceLock<Arc<Directory>>,
+}
+
+/// Where a directory is found.
+#[derive(Debug)]
+enum Place {
+    /// By the name that the host gave. Resolved once.
+    Named(PathBuf),
+    /// The same, for a log: then it must not be the directory of a host, or one in it.
+    LoneLog(PathBuf),
+    /// In the directory of all groups of a host. A reader does not keep that locked.
+    Group { groups: Arc<Directory>, lock: Weak<HostLock>, group: String },
 }
 
 impl RealDisk {
     pub(super) fn new(name: PathBuf) -> RealDisk {
-        RealDisk { name, directory: OnceLock::new() }
+        RealDisk { place: Place::Named(name), directory: OnceLock::new() }
     }
 
-    fn directory(&self) -> io::Result<&Arc<Directory>> {
+    /// The directory of a log that belongs to no host.
+    pub(super) fn of_lone_log(name: PathBuf) -> RealDisk {
+        RealDisk { place: Place::LoneLog(name), directory: OnceLock::new() }
+    }
+
+    /// The directory of a group, in `groups`.
+    pub(super) fn of_group(groups: &Arc<Directory>, lock: &Arc<HostLock>, group: &str) -> RealDisk {
+        let (groups, lock, group) = (groups.clone(), Arc::downgrade(lock), group.to_owned());
+        RealDisk { place: Place::Group { groups, lock, group }, directory: OnceLock::new() }
+    }
+
+    /// The directory, as it is found now.
+    fn find(&self, may_create: bool) -> Result<Directory, StorageError> {
+        let missing = || StorageError::NoLog { path: self.path("") };
+        match &self.place {
+            Place::Named(name) | Place::LoneLog(name) => match Directory::open(name)? {
+                Some(directory) => Ok(directory),
+                None if may_create => Directory::create_dir(name),
+                None => Err(missing()),
+            },
+            Place::Group { group, .. } if !is_group_name(group) => {
+                Err(StorageError::InvalidState(format!("{group:?} is no name of a group")))
+            }
+            Place::Group { groups, group, .. } => match groups.open_in(group)? {
+                Some(directory) => directory,
+                None if may_create => groups.create_in(group)?,
+                None => return Err(missing()),
+            }
+            .close_in(groups, group),
+        }
+    }
+
+    pub(super) fn directory(&self) -> io::Result<&Arc<Directory>> {
         self.directory.get().ok_or_else(|| io::Error::other("the directory has not been opened"))
     }
 }
 
 impl Disk for RealDisk {
     type File = File;
-    type Lock = DirectoryLock;
+    type Lock = LogLock;
 
     fn attach(&self, may_create: bool) -> Result<(), StorageError> {
         if self.directory.get().is_none() {
-            let directory = match Directory::open(&self.name)? {
-                Some(directory) => directory,
-                None if may_create => Directory::create_dir(&self.name)?,
-                None => return Err(StorageError::NoLog { path: self.name.clone() }),
-            };
+            if let Place::LoneLog(name) = &self.place {
+                host_place::refuse_if_of_host(name)?;
+            }
+            let directory = self.find(may_create)?;
             let _ = self.directory.set(Arc::new(directory));
         }
         Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        match self.directory.get() {
-            Some(directory) => directory.path(name),
-            None if name.is_empty() => self.name.clone(),
-            None => self.name.join(name),
+        if let Some(directory) = self.directory.get() {
+            return directory.path(name);
+        }
+        let directory = match &self.place {
+            Place::Named(name) | Place::LoneLog(name) => name.clone(),
+            Place::Group { groups, group, .. } => groups.path(group),
+        };
+        if name.is_empty() { directory } else { directory.join(name) }
+    }
+
+    fn lock(&self) -> io::Result<Option<LogLock>> {
+        match &self.place {
+            Place::Group { lock, group, .. } => {
+                let closed = || io::Error::other("the host has closed its directory");
+                let taken = lock.upgrade().ok_or_else(closed)?.take(group);
+                Ok(taken.map(|lock| LogLock::Group { _lock: lock }))
+            }
+            _ => Ok(DirectoryLock::take(self.directory()?, false)?.map(LogLock::Directory)),
         }
     }
 
-    fn lock(&self) -> io::Result<Option<DirectoryLock>> {
-        DirectoryLock::take(self.directory()?, false)
-    }
-
-    fn lock_file(&self, lock: &mut DirectoryLock, file: &Arc<File>) -> io::Result<bool> {
-        lock.take_file(file)
+    fn lock_file(&self, lock: &mut LogLock, file: &Arc<File>) -> io::Result<bool> {
+        match lock {
+            LogLock::Directory(lock) => lock.take_file(file),
+            LogLock::Group { .. } => Ok(true),
+        }
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

@@ -45,6 +45,11 @@ impl SegmentedLog {
     pub fn new(dir: impl Into<PathBuf>, options: SegmentOptions) -> SegmentedLog {
         SegmentedLog(DiskLog::new(dir, options))
     }
+
+    /// A log that is placed already: in the directory of a host.
+    pub(super) fn of(log: DiskLog) -> SegmentedLog {
+        SegmentedLog(log)
+    }
 }
 
 // Nothing else would notice a missing method that has a default.
@@ -80,6 +85,10 @@ impl Storage for SegmentedLog {
 
     fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {
         self.0.set_complete(complete)
+    }
+
+    fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        self.0.save_group_uid(uid)
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {

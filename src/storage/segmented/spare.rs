@@ -1,9 +1,6 @@
 //! Spare segments: files of full length, with their blocks set aside and a synced header. To begin
 //! a segment is to rename one.
 
-use std::sync::Arc;
-
-use super::fs::{Disk, MapOf};
 use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -14,25 +11,31 @@ pub(super) const SPARE_SUFFIX: &str = ".spare";
 /// The most spares: one that was created, and one from a purge.
 pub(super) const SPARES_MAX: usize = 2;
 
-/// A segment file that is not in use yet.
-pub(super) struct Spare<D: Disk> {
+/// A segment file that is not in use yet. It is not open: an idle log has one for long. What was
+/// not synced when it was closed are zeros, and it reads as zeros without them.
+pub(super) struct Spare {
     pub(super) name: String,
-    pub(super) file: Arc<D::File>,
-    pub(super) map: MapOf<D>,
     pub(super) bytes: u64,
     /// Its blocks are written up to here.
     pub(super) written: u64,
 }
 
-impl<D: Disk> Spare<D> {
+impl Spare {
     pub(super) fn satisfies(&self, request: SpareRequest) -> bool {
-        self.written >= request.written.min(self.bytes)
+        self.bytes == request.bytes && self.written >= request.written.min(self.bytes)
+    }
+
+    /// Whether it is too short for the next segment. Lengths never descend, so it is of no use any
+    /// more.
+    pub(super) fn is_outgrown(&self, request: SpareRequest) -> bool {
+        self.bytes < request.bytes
     }
 }
 
 /// The spares that are ready.
-pub(super) struct Spares<D: Disk> {
-    pub(super) ready: Mutex<Vec<Spare<D>>>,
+#[derive(Default)]
+pub(super) struct Spares {
+    pub(super) ready: Mutex<Vec<Spare>>,
     /// A background task is working on them.
     pub(super) busy: AtomicBool,
     /// The last attempt failed. No retry until something changes: a full disk must not keep a
@@ -41,31 +44,20 @@ pub(super) struct Spares<D: Disk> {
     named: AtomicU64,
 }
 
-impl<D: Disk> Default for Spares<D> {
-    fn default() -> Self {
-        Spares {
-            ready: Mutex::new(Vec::new()),
-            busy: AtomicBool::new(false),
-            backed_off: AtomicBool::new(false),
-            named: AtomicU64::new(0),
-        }
-    }
-}
-
-impl<D: Disk> Spares<D> {
-    /// A spare that is large enough, if there is one: the one with the most blocks written. Waits
-    /// for at most one step of zero-filling.
-    pub(super) fn take(&self, bytes: u64) -> Option<Spare<D>> {
+impl Spares {
+    /// A spare of this length, if there is one: the one with the most blocks written. Waits for at
+    /// most one step of zero-filling.
+    pub(super) fn take(&self, bytes: u64) -> Option<Spare> {
         self.backed_off.store(false, Ordering::Relaxed);
         let mut ready = self.ready.lock();
         let best = (0..ready.len())
-            .filter(|&at| ready[at].bytes >= bytes)
+            .filter(|&at| ready[at].bytes == bytes)
             .max_by_key(|&at| ready[at].written)?;
         Some(ready.swap_remove(best))
     }
 
     /// Puts back a spare.
-    pub(super) fn put(&self, spare: Spare<D>) {
+    pub(super) fn put(&self, spare: Spare) {
         self.ready.lock().push(spare);
     }
 
@@ -81,9 +73,11 @@ impl<D: Disk> Spares<D> {
         )
     }
 
-    /// Whether a spare satisfies `request`.
+    /// Whether a spare satisfies `request`, and none is to be removed.
     pub(super) fn is_ready(&self, request: SpareRequest) -> bool {
-        self.ready.lock().iter().any(|spare| spare.satisfies(request))
+        let ready = self.ready.lock();
+        ready.iter().any(|spare| spare.satisfies(request))
+            && !ready.iter().any(|spare| spare.is_outgrown(request))
     }
 }
 

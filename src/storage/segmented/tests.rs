@@ -11,6 +11,8 @@ mod recycled;
 mod repaired;
 mod resources;
 mod salvaged;
+#[cfg(unix)]
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! Tools for a closed log: inspect, verify and dump it; make and restore backups.
 //!
 //! The log is never changed, neither files nor dates. While one of these functions runs, others
-//! cannot open the log; an open log is refused with [`StorageError::InUse`]. Memory is bounded by
-//! the largest batch, plus 32 bytes for each batch of one segment.
+//! cannot open the log; an open log is refused with [`StorageError::InUse`]. The log of a group of a
+//! host can be read while the host is closed; meanwhile the host cannot be opened. Memory is bounded
+//! by the largest batch, plus 32 bytes for each batch of one segment.
 //!
 //! Corruption is reported as [`Corruption`], with file, offset and raft index, and does not end the
 //! work. An error does: the directory holds no log, or one of a newer version, or its owner or what
@@ -22,9 +23,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::read_only::{ReadOnlyDisk, ReadOnlyFile};
+use super::directory_lock::DirectoryLock;
 use super::error::{corrupt, failed};
 use super::format;
 use super::fs::{Disk, DiskFile};
+use super::host_place::LOCK_NAME;
 use super::identity::{IDENTITY_NAME, IdentityFile};
 use super::metadata::{Metadata, MetadataFile, STATE_NAME};
 use super::recovered_log::RecoveredLog;
@@ -54,6 +57,8 @@ pub struct Inspection {
     pub last: LogPoint,
     /// The directory ids of peers that this node has connected to.
     pub peers: Vec<(NodeId, u128)>,
+    /// The unique id of the group. 0: the log does not know it.
+    pub group_uid: u128,
     /// The files that make up the log, in order.
     pub segments: Vec<SegmentFile>,
     /// Names of files that opening the log would remove: segments with nothing left of the log, and
@@ -212,6 +217,21 @@ fn state_file(disk: &ReadOnlyDisk) -> Result<Arc<ReadOnlyFile>, StorageError> {
     disk.open(STATE_NAME).map(Arc::new).map_err(|error| failed(disk, "read", STATE_NAME, error))
 }
 
+/// Locks the directory of the host that the log belongs to, if it belongs to one: the host does not
+/// lock the directories of its groups.
+fn lock_host(disk: &ReadOnlyDisk) -> Result<Option<DirectoryLock>, StorageError> {
+    let Some(host) = disk.enclosing_host().map(Arc::new) else { return Ok(None) };
+    let in_use = || StorageError::InUse { path: host.path("") };
+    let lock_failed = |error| failed(disk, "lock", "", error);
+    let mut lock = DirectoryLock::take(&host, true).map_err(lock_failed)?.ok_or_else(in_use)?;
+    // A copy of a directory need not have the file.
+    let is_locked = match host.open_to_read(LOCK_NAME) {
+        Ok(file) => lock.take_file(&Arc::new(file)).map_err(lock_failed)?,
+        Err(_) => true,
+    };
+    if is_locked { Ok(Some(lock)) } else { Err(in_use()) }
+}
+
 /// A log that is being read.
 pub(super) struct OpenedLog {
     disk: ReadOnlyDisk,
@@ -224,12 +244,15 @@ pub(super) struct OpenedLog {
     /// The offset of a copy of the identity that is not intact.
     bad_identity: Option<u64>,
     _lock: Option<<ReadOnlyDisk as Disk>::Lock>,
+    /// Of the host that the log belongs to.
+    _host: Option<DirectoryLock>,
 }
 
 impl OpenedLog {
     fn open(dir: &Path) -> Result<OpenedLog, StorageError> {
         let disk = ReadOnlyDisk::open(dir)?;
         let in_use = || StorageError::InUse { path: disk.path("") };
+        let host = lock_host(&disk)?;
         let mut lock =
             disk.lock().map_err(|error| failed(&disk, "lock", "", error))?.ok_or_else(in_use)?;
         let identity = IdentityFile::read(&disk).map_err(|error| no_log(&disk, error))?;
@@ -244,6 +267,7 @@ impl OpenedLog {
         Ok(OpenedLog {
             bad_identity,
             _lock: Some(lock),
+            _host: host,
             ..OpenedLog::recover(disk, identity, file)?
         })
     }
@@ -285,6 +309,7 @@ impl OpenedLog {
         let segments =
             live.segments.iter().map(|part| segment_file(&disk, part)).collect::<Result<_, _>>()?;
         let (hard_state, peers) = (state.hard_state, state.peers.clone());
+        let group_uid = state.group_uid;
         let inspection = Inspection {
             identity,
             owner,
@@ -292,6 +317,7 @@ impl OpenedLog {
             base: live.base,
             last,
             peers,
+            group_uid,
             segments,
             leftover,
             corruption,
@@ -304,6 +330,7 @@ impl OpenedLog {
             segments: live.segments,
             bad_identity: None,
             _lock: None,
+            _host: None,
         })
     }
 

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::active_segment::{ActiveSegment, AppendContext, bytes_needed};
 use super::error::{broken, not_written, too_large};
 use super::format::{self, DurablePoint};
-use super::fs::Disk;
+use super::fs::{Disk, DiskFile};
 use super::log_shared::LogShared;
 use super::metadata::{Metadata, MetadataFile, STATE_NAME, WriteError};
 use super::options::SegmentOptions;
@@ -21,6 +21,7 @@ use super::spare::{Spare, SpareRequest};
 use super::sync::{Dirty, SegmentSync, Target};
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
+use crate::storage::constructors::check_group_uid;
 use crate::storage::{
     BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogPoint, PendingSync, StorageError,
 };
@@ -28,9 +29,13 @@ use crate::storage::{
 /// The most bytes of one record: its length is stored in 32 bits.
 const BODY_BYTES_MAX: usize = u32::MAX as usize - 4096;
 
-/// The size of the first segment of a run, unless segments are smaller. Each later one is at most
-/// twice as large as the one before.
-const FIRST_SEGMENT_BYTES: u64 = 8 << 20;
+/// The most bytes that an append zero-fills itself, when it is the first of a run and no spare is
+/// ready.
+const ZEROS_AT_ONCE_MAX: u64 = 512 << 10;
+
+/// The most zeros written for a segment before anything is appended. A run that cannot continue the
+/// last segment begins with one of full length, and need not use much of it.
+const ZEROS_AHEAD_MAX: u64 = 8 << 20;
 
 /// Above so many bytes between two syncs, on average over at least [`LARGE_SYNCS_MIN`] of them,
 /// zero-filling costs more than it gains. Measured on ext4, with files that are zero-filled
@@ -49,6 +54,9 @@ pub(super) struct Writer<D: Disk> {
     pub(super) options: SegmentOptions,
     pub(super) last: LogPoint,
     pub(super) tail: Option<ActiveSegment<D>>,
+    /// The length of the newest segment, from which that of the next one follows. `None`: the log
+    /// has had none.
+    pub(super) newest_bytes: Option<u64>,
     pub(super) cleanup: CleanupQueue<D>,
     dirty: Vec<Dirty<D>>,
     /// The number of the last change.
@@ -85,6 +93,7 @@ impl<D: Disk> Writer<D> {
     ) -> Writer<D> {
         let cleanup = CleanupQueue::new(options.retry_calls);
         let (dirty, points) = (Vec::new(), Vec::new());
+        let newest_bytes = tail.as_ref().map(|tail| tail.bytes);
         Writer {
             shared,
             live,
@@ -92,6 +101,7 @@ impl<D: Disk> Writer<D> {
             options,
             last,
             tail,
+            newest_bytes,
             cleanup,
             dirty,
             change: 0,
@@ -246,20 +256,17 @@ impl<D: Disk> Writer<D> {
         before: LogPoint,
     ) -> Result<(), StorageError> {
         let needed = format::RECORDS_AT + bytes_needed(next);
-        let spare = match self.shared.spares.take(needed) {
+        let newest = pending.tail.as_ref().or(pending.cut.as_ref()).map(|newest| newest.bytes);
+        let bytes = needed.max(self.options.next_segment_bytes(newest.or(self.newest_bytes)));
+        let spare = match self.shared.spares.take(bytes) {
             Some(spare) => spare,
-            // The first segment may not have been prepared yet, so it is small, and zero-filled at
-            // once. A later one is not waited for.
-            None if pending.tail.is_none() && pending.full.is_empty() && pending.cut.is_none() => {
-                let bytes = needed.max(self.options.segment_bytes.min(FIRST_SEGMENT_BYTES));
-                preallocate::make(&self.shared, self.incarnation(), bytes, self.options.zero_fill)?
+            // The first segment may not have been prepared yet: a small one is zero-filled at once.
+            // A later one is not waited for.
+            None => {
+                let is_first = newest.is_none() && bytes <= ZEROS_AT_ONCE_MAX;
+                let zero_fill = self.options.zero_fill && is_first;
+                preallocate::make(&self.shared, self.incarnation(), bytes, zero_fill)?
             }
-            None => preallocate::make(
-                &self.shared,
-                self.incarnation(),
-                needed.max(self.options.segment_bytes),
-                false,
-            )?,
         };
         pending.full.extend(pending.tail.take());
         let segment = self.activate(spare, before)?;
@@ -271,30 +278,34 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Renames a spare to the segment that follows the log point `before`.
+    /// Opens a spare, and renames it to the segment that follows the log point `before`.
     fn activate(
         &mut self,
-        spare: Spare<D>,
+        spare: Spare,
         before: LogPoint,
     ) -> Result<ActiveSegment<D>, StorageError> {
         let id = self.next_segment();
         self.begun += 1;
         self.syncs = 0;
         let disk = &*self.shared.disk;
-        if let Err(error) =
+        let open = || {
+            let file = disk.open(&spare.name).map_err(|error| ("open", error))?;
+            let map = file.map().map_err(|error| ("map", error))?;
             disk.rename(&spare.name, &format::segment_name(id, before.raft_index + 1))
-        {
+                .map_err(|error| ("rename", error))?;
+            Ok((file, map))
+        };
+        let (file, map) = open().map_err(|(action, error): (_, io::Error)| {
             let error = match error.kind() {
                 // It existed: another process has removed it.
                 io::ErrorKind::NotFound => StorageError::Removed { path: disk.path(&spare.name) },
-                _ => not_written(disk, "rename", &spare.name, error),
+                _ => not_written(disk, action, &spare.name, error),
             };
-            self.shared.spares.put(spare);
-            return Err(error);
-        }
-        let Spare { file, map, bytes, .. } = spare;
+            self.shared.spares.put(Spare { name: spare.name.clone(), ..spare });
+            error
+        })?;
         let segment = Segment::open(self.shared.directory, id, before, map, RecordIndex::new());
-        Ok(ActiveSegment::new(Arc::new(segment), file, bytes, format::RECORDS_AT))
+        Ok(ActiveSegment::new(Arc::new(segment), Arc::new(file), spare.bytes, format::RECORDS_AT))
     }
 
     /// Makes the append visible to readers.
@@ -316,6 +327,7 @@ impl<D: Disk> Writer<D> {
             self.cleanup.seal(Unsealed { segment, file, end: at, change });
         }
         self.cleanup.retire(obsolete, change);
+        self.newest_bytes = tail.as_ref().map(|tail| tail.bytes);
         self.tail = tail;
         self.last = *self.points.last().expect("an append has batches");
     }
@@ -366,6 +378,14 @@ impl<D: Disk> Writer<D> {
             state.peers.push((peer, directory));
             state.peers.sort_unstable();
         })
+    }
+
+    pub(super) fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
+        self.shared.check_poison()?;
+        match check_group_uid(self.state.state.group_uid, uid)? {
+            true => self.change_state(|state| state.group_uid = uid),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn set_complete(
@@ -469,7 +489,7 @@ impl<D: Disk> Writer<D> {
         self.shared.check_poison().ok()?;
         let purged = SpareRequest {
             incarnation: self.incarnation(),
-            bytes: self.options.segment_bytes,
+            bytes: self.options.next_segment_bytes(self.newest_bytes),
             written: 0,
         };
         // Purged segments first, for a recycled one saves creating a spare.
@@ -480,18 +500,13 @@ impl<D: Disk> Writer<D> {
 
     /// The spare that should exist by now. `None`: it is not due yet.
     fn next_spare(&self) -> Option<SpareRequest> {
-        let SegmentOptions { segment_bytes, zero_fill, .. } = self.options;
-        let incarnation = self.incarnation();
-        let Some(tail) = &self.tail else {
-            let bytes = segment_bytes.min(FIRST_SEGMENT_BYTES);
-            return Some(SpareRequest {
-                incarnation,
-                bytes,
-                written: if zero_fill { bytes } else { 0 },
-            });
-        };
         // At most twice as large as the one before, so that zero-filling keeps up.
-        let bytes = segment_bytes.min(2 * tail.bytes);
+        let bytes = self.options.next_segment_bytes(self.newest_bytes);
+        let (incarnation, zero_fill) = (self.incarnation(), self.options.zero_fill);
+        let Some(tail) = &self.tail else {
+            let written = if zero_fill { bytes.min(ZEROS_AHEAD_MAX) } else { 0 };
+            return Some(SpareRequest { incarnation, bytes, written });
+        };
         let has_large_syncs = tail.at >= self.syncs.max(LARGE_SYNCS_MIN) * LARGE_SYNC_BYTES;
         let (begin, end) = (tail.bytes / 8, tail.bytes / 8 * 7);
         let used = tail.at.checked_sub(begin)?.min(end - begin);

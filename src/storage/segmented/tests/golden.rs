@@ -1,4 +1,4 @@
-//! Directories of version 2, in `tests/golden`. Every later build must open them, and find the same
+//! Directories of version 3, in `tests/golden`. Every later build must open them, and find the same
 //! contents.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::super::directory_lock::DirectoryLock;
+use super::super::directory_lock::LogLock;
 use super::super::format::{PAGE_BYTES, VERSION, segment_name};
 use super::super::fs::Disk;
 use super::super::real_disk::RealDisk;
@@ -20,7 +20,7 @@ struct SameDisk(RealDisk);
 
 impl Disk for SameDisk {
     type File = File;
-    type Lock = DirectoryLock;
+    type Lock = LogLock;
 
     fn attach(&self, may_create: bool) -> Result<(), StorageError> {
         self.0.attach(may_create)
@@ -28,10 +28,10 @@ impl Disk for SameDisk {
     fn path(&self, name: &str) -> PathBuf {
         self.0.path(name)
     }
-    fn lock(&self) -> io::Result<Option<DirectoryLock>> {
+    fn lock(&self) -> io::Result<Option<LogLock>> {
         self.0.lock()
     }
-    fn lock_file(&self, lock: &mut DirectoryLock, file: &Arc<File>) -> io::Result<bool> {
+    fn lock_file(&self, lock: &mut LogLock, file: &Arc<File>) -> io::Result<bool> {
         self.0.lock_file(lock, file)
     }
     fn list(&self) -> io::Result<Vec<String>> {
@@ -59,6 +59,8 @@ impl Disk for SameDisk {
         0xfeed_f00d_0123_4567_89ab_cdef_0000_0001
     }
 }
+
+const GROUP_UID: u128 = 0x0ddb_0a11_0000_0000_0000_0000_0000_0003;
 
 /// What the golden directory holds.
 struct Contents {
@@ -92,6 +94,7 @@ fn write(dir: &Path) -> Contents {
     second_run.save_peer(NodeId::from(3), 3 << 64).unwrap();
     let hard_state = HardState { term: 4, vote: Some(NodeId::from(3)), commit: 6 };
     second_run.save_hard_state(hard_state).unwrap();
+    second_run.save_group_uid(GROUP_UID).unwrap();
     batches.truncate(6);
     let mut point =
         batches.iter().fold(LogPoint::INITIAL, |point, batch| batch.point_after(&point).unwrap());
@@ -111,7 +114,7 @@ fn write(dir: &Path) -> Contents {
 }
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v2")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v3")
 }
 
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -172,8 +175,8 @@ fn the_golden_directory_opens_and_goes_on() {
             (LogPoint::INITIAL, expected.last, Vec::new())
         );
         assert_eq!(
-            (recovered.hard_state, recovered.peers),
-            (expected.hard_state, expected.peers.clone())
+            (recovered.hard_state, recovered.peers, recovered.group_uid),
+            (expected.hard_state, expected.peers.clone(), GROUP_UID)
         );
         assert_eq!(
             recovered.identity,

@@ -131,7 +131,7 @@ fn a_full_segment_holds_its_footer() {
 fn a_purged_segment_is_kept_though_another_was_ordered_at_the_same_time() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _, point) = filled(dir.path());
-    while let Some(spare) = log.writer().unwrap().shared.spares.take(0) {
+    for spare in log.writer().unwrap().shared.spares.ready.lock().drain(..) {
         std::fs::remove_file(dir.path().join(&spare.name)).unwrap();
     }
     let (before, _held) = (files(dir.path()), hold(dir.path()));

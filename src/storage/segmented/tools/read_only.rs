@@ -12,6 +12,7 @@ use super::super::directory_lock::DirectoryLock;
 use super::super::error::no_directory;
 use super::super::file_io::read_exact;
 use super::super::fs::{Disk, DiskFile, DiskMap, MapRefs};
+use super::super::host_place;
 use crate::storage::StorageError;
 
 /// Files are read with system calls, never mapped: a failing disk then gives an error and not a
@@ -28,6 +29,11 @@ impl ReadOnlyDisk {
             no_directory(name, io::Error::new(io::ErrorKind::NotFound, "it does not exist"))
         })?;
         Ok(ReadOnlyDisk { directory: Arc::new(found) })
+    }
+
+    /// The directory of the host, if this is that of one of its groups.
+    pub(super) fn enclosing_host(&self) -> Option<Directory> {
+        host_place::enclosing_host(&self.directory)
     }
 }
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::storage::Storage;
 
 const SEGMENT_BYTES: u64 = 16 << 20;
+const FIRST_SEGMENT_BYTES: u64 = 8 << 20;
 
 /// A log that was just opened, and the result of `act` on its writer.
 fn with_writer<T>(
@@ -18,6 +19,7 @@ fn with_writer<T>(
     let options = SegmentOptions {
         segment_bytes,
         zero_fill,
+        first_segment_bytes: FIRST_SEGMENT_BYTES,
         mapped_segments_max: 1,
         create: Create::New,
         ..SegmentOptions::small()

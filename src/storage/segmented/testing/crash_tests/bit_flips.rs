@@ -50,6 +50,7 @@ fn small(closed: bool) -> Small {
     ]);
     driver.run(&[
         SavePeer(1),
+        GroupUid,
         Term,
         Truncate(1, vec![vec![50, 60]]),
         Append(vec![vec![]]),
@@ -109,7 +110,7 @@ fn flip(small: &Small, name: &str, bit: u64) -> Result<Outcome, String> {
 }
 
 fn check_recovered(small: &Small, recovered: &Recovered) -> Result<(), String> {
-    let Recovered { identity, hard_state, base, last, peers, corruption } = recovered;
+    let Recovered { identity, hard_state, base, last, peers, group_uid, corruption } = recovered;
     let moment = &small.moment;
     let votes = |state: crate::storage::HardState| (state.term, state.vote);
     let right = identity.directory == small.identity.directory
@@ -121,6 +122,7 @@ fn check_recovered(small: &Small, recovered: &Recovered) -> Result<(), String> {
             || corruption
                 .iter()
                 .any(|corruption| corruption.raft_indexes.start <= last.raft_index + 1))
+        && *group_uid == moment.group_uid
         && *peers == moment.peers.clone().into_iter().collect::<Vec<_>>();
     if right { Ok(()) } else { Err(format!("opened as {recovered:?}")) }
 }

@@ -150,6 +150,7 @@ impl LogDriver {
                 Ok(())
             }
             Step::SavePeer(peer) => self.save_peer(NodeId::from(1 + peer)),
+            Step::GroupUid => self.save_group_uid(),
             Step::Begin => {
                 let sync = (self.log().begin_sync(), self.history.number());
                 self.pending.push(sync);
@@ -268,6 +269,16 @@ impl LogDriver {
         let result = self.log().save_peer(peer, directory);
         if Self::may_have_happened(&result) {
             self.history.save_peer(began, peer, directory);
+        }
+        result
+    }
+
+    fn save_group_uid(&mut self) -> Result<(), StorageError> {
+        const UID: u128 = 0x77 << 96 | 0x88;
+        let began = self.disk.changes();
+        let result = self.log().save_group_uid(UID);
+        if Self::may_have_happened(&result) {
+            self.history.save_group_uid(began, UID);
         }
         result
     }

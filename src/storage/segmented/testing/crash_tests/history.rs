@@ -24,6 +24,7 @@ pub(super) struct Moment {
     kept: u64,
     pub(super) hard_state: HardState,
     pub(super) peers: BTreeMap<NodeId, u128>,
+    pub(super) group_uid: u128,
     /// The highest commit that was ever saved.
     commit_max: u64,
 }
@@ -39,6 +40,7 @@ impl Moment {
             records: Arc::default(),
             hard_state,
             peers: BTreeMap::new(),
+            group_uid: 0,
             commit_max: 1,
         }
     }
@@ -278,6 +280,10 @@ impl History {
         });
     }
 
+    pub(super) fn save_group_uid(&mut self, began: usize, uid: u128) {
+        self.push(began, |moment| moment.group_uid = uid);
+    }
+
     pub(super) fn reset(&mut self, began: usize, base: &Base) {
         self.push(began, |moment| {
             (moment.kept, moment.origin) = (base.point.raft_index, base.point);
@@ -313,6 +319,7 @@ impl History {
             moment.kept = last;
             moment.hard_state = recovered.hard_state;
             moment.peers = recovered.peers.iter().copied().collect();
+            moment.group_uid = recovered.group_uid;
         });
         self.acknowledge(changes, self.number());
     }
@@ -425,8 +432,9 @@ impl History {
             ));
         }
         let peers: BTreeMap<_, _> = recovered.peers.iter().copied().collect();
-        if !moments.iter().any(|moment| moment.peers == peers) {
-            return Err(format!("the peers are {peers:x?}"));
+        let group_uid = recovered.group_uid;
+        if !moments.iter().any(|moment| moment.peers == peers && moment.group_uid == group_uid) {
+            return Err(format!("the peers are {peers:x?}, the group is {group_uid:x}"));
         }
         let mut earlier = self.opened.iter().filter(|(at, ..)| *at <= changes);
         match earlier.next_back() {

@@ -18,6 +18,8 @@ pub(super) enum Step {
     Commit(u64),
     /// The directory of a peer.
     SavePeer(u64),
+    /// The unique id of the group, always the same.
+    GroupUid,
     /// Begin a sync.
     Begin,
     /// Wait for the oldest sync that was begun.
@@ -51,7 +53,10 @@ fn random_step(draws: &mut Rng) -> Step {
         10..13 => Step::Truncate(draws.below(6), random_sizes(draws)),
         13..15 => Step::Term,
         15..17 => Step::Commit(draws.below(6)),
-        17 => Step::SavePeer(draws.below(5)),
+        17 => match draws.below(5) {
+            4 => Step::GroupUid,
+            peer => Step::SavePeer(peer),
+        },
         18..20 => Step::Begin,
         20..22 => Step::Wait,
         22..25 => Step::Sync,
@@ -278,7 +283,7 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                 Term,
                 Wait,
                 SavePeer(1),
-                Term,
+                GroupUid,
                 Sync,
                 SavePeer(2),
                 SavePeer(1),
