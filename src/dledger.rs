@@ -600,6 +600,8 @@ impl Builder {
                 FlushPolicy::Async { interval } => Some(interval),
             },
             append_timeout: self.append_timeout,
+            // Its transport does not watch over processes.
+            sleep_after: None,
             addresses: self.peers.clone(),
         }
     }

@@ -25,6 +25,8 @@ mod rejoining;
 mod repair;
 mod reports;
 mod requests;
+mod sleep_state;
+mod sleeping;
 mod stopping;
 mod transfer;
 mod work;
@@ -39,6 +41,7 @@ use self::refused_peers::RefusedPeers;
 pub(crate) use self::rejoin_state::rejoin_empty;
 use self::rejoin_state::{Loss, RejoinReport};
 use self::requests::{InFlight, PendingBarrier, PendingPurge, PendingStop, StateRequest, Transfer};
+use self::sleep_state::Sleep;
 pub(crate) use self::work::{SyncId, SyncJob, WorkSenders};
 use crate::batch::Batch;
 use crate::entry::NodeId;
@@ -71,6 +74,8 @@ pub(crate) struct EngineSettings {
     /// Under an asynchronous flush policy: how often the log is synced.
     pub(crate) flush_interval: Option<Duration>,
     pub(crate) append_timeout: Duration,
+    /// How long a group is idle before it sleeps: see [`sleeping`]. `None`: it never does.
+    pub(crate) sleep_after: Option<Duration>,
     pub(crate) addresses: Vec<(NodeId, String)>,
 }
 
@@ -141,6 +146,7 @@ pub(crate) struct Engine {
     refused_peers: RefusedPeers,
     contacts: Contacts,
     rejoin_report: RejoinReport,
+    sleep: Sleep,
     fault: Option<String>,
     stopped: bool,
     /// Called with the reason of each message that the replica rejects. Set by simulations only.
@@ -207,6 +213,7 @@ impl Engine {
             refused_peers: RefusedPeers::default(),
             contacts: Contacts::default(),
             rejoin_report: RejoinReport::default(),
+            sleep: Sleep::default(),
             fault: None,
             stopped: false,
             rejection_observer: None,
@@ -239,6 +246,7 @@ impl Engine {
         if self.overload_sync.is_none() {
             self.take_appends();
         }
+        self.wake_for_work();
         if self.is_active() && self.commit_notice_at.is_some_and(|at| at <= now.elapsed) {
             self.replica.send_commit();
         }
@@ -253,6 +261,7 @@ impl Engine {
         self.end_transfer();
         self.continue_stop();
         self.reindex();
+        self.end_turn_of_sleep();
         while let Some(background_task) = self.storage.next_task() {
             // The receiver is gone only after a shutdown. Then no background task is needed.
             let _ = self.work.background_tasks.send(background_task);
@@ -264,6 +273,9 @@ impl Engine {
         if self.fault.is_some() || self.stopped {
             // A node that failed during a handover stops with its next turn.
             return if self.stopping.is_some() { Duration::ZERO } else { Duration::MAX };
+        }
+        if self.is_asleep() {
+            return Duration::MAX;
         }
         let stopping = self.stopping.as_ref().map_or(Duration::MAX, PendingStop::wake_at);
         let due =
@@ -280,7 +292,9 @@ impl Engine {
         let has_nothing_to_do = self.in_flight.is_empty()
             && self.barriers.is_empty()
             && self.transfers.is_empty()
-            && !self.is_paused;
+            && !self.is_paused
+            && !self.is_asleep()
+            && !self.sleep.is_asking();
         has_nothing_to_do
             && self.fault.is_none()
             && !self.is_suspended()
@@ -349,13 +363,14 @@ impl Engine {
             self.shared.release_inbox(message);
         }
         match input {
-            Input::Appends => {}
+            Input::Appends => self.sleep.idle_since = self.now.elapsed,
             Input::Command(command) => self.handle_command(command),
             // A failed replica may be in an inconsistent state, and is never used again.
             _ if self.fault.is_some() => {}
             Input::TransportEvent(event) => self.handle_transport_event(event),
             Input::Synced(sync, Ok(())) => {
                 self.handle_synced(sync);
+                self.sleep.synced = self.sleep.synced.max(sync.count);
                 self.overload_sync = self.overload_sync.filter(|count| *count > sync.count);
                 self.end_purges(sync.count);
                 self.answer_state_requests(sync.count);
@@ -375,7 +390,13 @@ impl Engine {
 
     fn handle_transport_event(&mut self, event: TransportEvent) {
         self.note_contact(&event);
+        self.disturb_by(&event);
         match event {
+            TransportEvent::PeerDown(peer) => self.handle_peer_down(peer),
+            TransportEvent::PeerUp(peer) => self.handle_peer_up(peer),
+            TransportEvent::Message(message) if message.sleep_message().is_some() => {
+                message.sleep_message().into_iter().for_each(|message| self.handle_sleep(*message))
+            }
             TransportEvent::Message(message) if message.repair_message().is_some() => message
                 .repair_message()
                 .into_iter()
@@ -424,6 +445,7 @@ impl Engine {
     }
 
     fn handle_command(&mut self, command: Command) {
+        self.sleep.idle_since = self.now.elapsed;
         match command {
             Command::Barrier { id, timeout, reply } => self.begin_barrier(id, timeout, reply),
             Command::ForgetBarrier { id } => self.forget_barrier(id),
@@ -436,7 +458,7 @@ impl Engine {
 
     fn pass_time(&mut self) {
         let now = self.now;
-        if self.fault.is_some() || self.stopped {
+        if self.fault.is_some() || self.stopped || self.is_asleep() {
             return;
         }
         for _ in 0..TICKS_MAX {
@@ -467,11 +489,12 @@ impl Engine {
             // No time passes for the replica.
         } else if self.is_paused {
             self.wait_for_space();
-        } else {
+        } else if !self.sleep.is_asking() {
             self.replica.tick();
         }
         self.tick_members();
         self.expire();
+        self.tick_sleep();
     }
 
     /// Resolves batches that have waited for too long. The replica keeps them: they may commit

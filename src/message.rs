@@ -13,6 +13,7 @@ mod raft_codec;
 mod repair;
 #[cfg(feature = "sim")]
 mod sender_claim;
+mod sleep;
 mod testing;
 mod wire;
 
@@ -25,6 +26,7 @@ pub(crate) use self::repair::{
 };
 #[cfg(feature = "sim")]
 pub(crate) use self::sender_claim::SenderClaim;
+pub(crate) use self::sleep::{SleepKind, SleepMessage, SleepPoint};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::testing::fuzzing;
 pub use self::wire::MessageError;

@@ -57,6 +57,7 @@ mod restart;
 #[cfg(test)]
 mod script;
 mod settings;
+mod sleeping;
 mod snapshot;
 #[cfg(test)]
 mod tests;

@@ -80,6 +80,7 @@ impl NodeShared {
             repair: None,
             refused: Vec::new(),
             fault: None,
+            asleep: false,
             stopped: false,
         };
         let home = sequencer.home();

@@ -164,6 +164,11 @@ pub enum TransportEvent {
     /// This peer has seen a later incarnation of this data directory: this one is an outdated copy,
     /// without what was written since.
     OutdatedDirectory(NodeId),
+    /// The process of this peer is no longer heard, or its part in this group has ended there. Also
+    /// reported of a peer that was not heard since the start.
+    PeerDown(NodeId),
+    /// The process of this peer is heard again, or another process of it is.
+    PeerUp(NodeId),
 }
 
 /// Takes the events of a transport. Cheap to clone, usable from any thread, never blocks.

@@ -31,7 +31,7 @@ impl Engine {
                     (contact.heard, contact.lost) = (now, None);
                 }
             }
-            TransportEvent::Unreachable(peer) => {
+            TransportEvent::Unreachable(peer) | TransportEvent::PeerDown(peer) => {
                 if let Some(contact) = self.contact(*peer) {
                     contact.lost = now;
                 }
@@ -39,7 +39,8 @@ impl Engine {
             TransportEvent::Advertised { peer, text } => self.set_advertised(*peer, text),
             TransportEvent::Refused { .. }
             | TransportEvent::Accepted(_)
-            | TransportEvent::OutdatedDirectory(_) => {}
+            | TransportEvent::OutdatedDirectory(_)
+            | TransportEvent::PeerUp(_) => {}
         }
     }
 

@@ -66,6 +66,11 @@ impl RefusedPeers {
         self.reported.is_empty() && self.runs.is_empty()
     }
 
+    /// Whether something is shown that may soon be over, or is to be reported and was not yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.runs.iter().any(|run| run.shown.is_some()) || grouped(&self.shown()) != self.logged.0
+    }
+
     /// Plans a report, if the refusals to show have changed.
     pub(super) fn plan(&mut self, now: Duration) {
         let (logged, logged_at) = &self.logged;

@@ -36,6 +36,7 @@ impl Engine {
                 (role_state.role, role_state.term, role_state.leader);
             status.fault.clone_from(&self.fault);
             (status.members, status.stopped) = (members, self.stopped);
+            status.asleep = self.is_asleep();
             (before, status.clone())
         });
         self.shared.refresh(&mut status);

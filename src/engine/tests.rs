@@ -9,6 +9,7 @@ mod members;
 mod reading;
 mod refused;
 mod rejoining;
+mod sleeping;
 mod storage;
 
 use super::*;
@@ -265,6 +266,7 @@ impl Harness {
             tick: TICK,
             flush_interval,
             append_timeout: APPEND_TIMEOUT,
+            sleep_after: None,
             addresses,
         };
         let sent = Arc::default();

@@ -1,10 +1,12 @@
-//! A message as bytes: those of Raft in [`raft_codec`], those of repair in [`repair`].
+//! A message as bytes: those of Raft in [`raft_codec`], those of repair in [`repair`], those of
+//! sleep in [`sleep`].
 
 use bytes::Bytes;
 
 use super::content::{Body, Message};
 use super::raft_codec;
 use super::repair::{self, RepairMessage};
+use super::sleep::{self, SleepMessage};
 use super::wire::{ByteReader, MessageError, VERSION};
 
 impl Message {
@@ -13,6 +15,7 @@ impl Message {
         match &self.0 {
             Body::Raft(message) => raft_codec::encoded_len(message),
             Body::Repair(message) => message.encoded_len(),
+            Body::Sleep(message) => message.encoded_len(),
         }
     }
 
@@ -22,6 +25,7 @@ impl Message {
         match &self.0 {
             Body::Raft(message) => raft_codec::encode(message),
             Body::Repair(message) => message.encode(),
+            Body::Sleep(message) => message.encode(),
         }
     }
 
@@ -31,14 +35,12 @@ impl Message {
     /// If they are not exactly one message that this version knows. Nothing is allocated beyond a
     /// small multiple of their length.
     pub fn decode(bytes: Bytes) -> Result<Message, MessageError> {
-        let is_repair = bytes
-            .get(..2)
-            .is_some_and(|start| matches!(start, [VERSION, repair::FETCH_REQUEST..=repair::STATE]));
+        let kind = bytes.get(..2).filter(|start| start[0] == VERSION).map(|start| start[1]);
         let mut input = ByteReader::new(bytes);
-        let message = if is_repair {
-            RepairMessage::read(&mut input)?.into()
-        } else {
-            Message::new(raft_codec::decode(&mut input)?)
+        let message = match kind {
+            Some(repair::FETCH_REQUEST..=repair::STATE) => RepairMessage::read(&mut input)?.into(),
+            Some(sleep::SLEEP | sleep::ASLEEP) => SleepMessage::read(&mut input)?.into(),
+            _ => Message::new(raft_codec::decode(&mut input)?),
         };
         if input.rest() != 0 {
             return Err(MessageError("bytes left over"));

@@ -1,8 +1,9 @@
-//! A message: of Raft or of repair, and the facts that senders and receivers need to know about it.
+//! A message: of Raft, of repair or of sleep, and the facts that senders and receivers need to know about it.
 
 use raft::eraftpb;
 
 use super::repair::{RepairBody, RepairMessage};
+use super::sleep::SleepMessage;
 use crate::batch::{BODY_BYTES_MAX, Batch};
 use crate::entry::NodeId;
 
@@ -20,6 +21,8 @@ pub(super) enum Body {
     Raft(eraftpb::Message),
     /// A message of repair: of a log that is corrupt or incomplete.
     Repair(RepairMessage),
+    /// A message that puts an idle group to sleep.
+    Sleep(SleepMessage),
 }
 
 impl Message {
@@ -43,6 +46,24 @@ impl Message {
     /// The message of repair, if it is one.
     pub(crate) fn repair_message(&self) -> Option<&RepairMessage> {
         if let Body::Repair(repair_message) = &self.0 { Some(repair_message) } else { None }
+    }
+
+    /// The message of sleep, if it is one.
+    pub(crate) fn sleep_message(&self) -> Option<&SleepMessage> {
+        if let Body::Sleep(sleep_message) = &self.0 { Some(sleep_message) } else { None }
+    }
+
+    /// Whether it is a plain response to a leader of `term`: to a heartbeat, or an acknowledgement.
+    /// It answers what was sent before, and asks for nothing.
+    pub(crate) fn is_plain_response(&self, term: u64) -> bool {
+        self.raft().is_some_and(|inner| {
+            let is_plain = match inner.get_msg_type() {
+                eraftpb::MessageType::MsgHeartbeatResponse => inner.context.is_empty(),
+                eraftpb::MessageType::MsgAppendResponse => !inner.reject,
+                _ => false,
+            };
+            is_plain && inner.term == term && inner.request_snapshot == 0
+        })
     }
 
     /// The message of Raft, for tests.
@@ -102,6 +123,7 @@ impl Message {
             Body::Repair(repair_message) => {
                 !matches!(repair_message.repair_body, RepairBody::FetchResponse(_))
             }
+            Body::Sleep(_) => true,
         }
     }
 
@@ -154,6 +176,7 @@ impl Message {
         let batches = match &self.0 {
             Body::Raft(inner) => inner.entries.len() * size_of::<eraftpb::Entry>(),
             Body::Repair(repair_message) => repair_message.batches() * size_of::<Batch>(),
+            Body::Sleep(_) => 0,
         };
         (self.encoded_len() + batches) as u64
     }
@@ -163,6 +186,7 @@ impl Message {
         match &self.0 {
             Body::Raft(inner) => NodeId::from(inner.from),
             Body::Repair(repair_message) => repair_message.from,
+            Body::Sleep(sleep_message) => sleep_message.from,
         }
     }
 
@@ -171,7 +195,14 @@ impl Message {
         match &self.0 {
             Body::Raft(inner) => NodeId::from(inner.to),
             Body::Repair(repair_message) => repair_message.to,
+            Body::Sleep(sleep_message) => sleep_message.to,
         }
+    }
+}
+
+impl From<SleepMessage> for Message {
+    fn from(message: SleepMessage) -> Message {
+        Message(Body::Sleep(message))
     }
 }
 

@@ -4,16 +4,16 @@ use std::fmt;
 
 use raft::eraftpb::{Message as Inner, MessageType};
 
-use super::Message;
+use super::content::{Body, Message};
 
 /// `1->2 append t3 after 5/t2 [6/t3 7/t3] commit 5`: sender, receiver, kind, term. A batch is
 /// written as its raft index and its term. Payloads are not shown.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(message) = self.raft() else {
-            return self
-                .repair_message()
-                .map_or(Ok(()), |repair_message| write!(f, "{repair_message:?}"));
+        let message = match &self.0 {
+            Body::Raft(message) => message,
+            Body::Repair(repair_message) => return write!(f, "{repair_message:?}"),
+            Body::Sleep(sleep_message) => return write!(f, "{sleep_message:?}"),
         };
         write!(f, "{}->{} {}", message.from, message.to, kind(message.msg_type))?;
         if message.term != 0 {
@@ -43,6 +43,7 @@ impl Message {
     /// Its kind. An append without batches is another kind than batches.
     pub(crate) fn kind(&self) -> Kind {
         match self.raft() {
+            None if self.sleep_message().is_some() => Kind { name: "sleep", place: 0 },
             None => Kind { name: "repair", place: 0 },
             Some(message)
                 if message.entries.is_empty() || message.msg_type != MessageType::MsgAppend =>

@@ -3,7 +3,7 @@
 
 use raft::eraftpb::MessageType;
 
-use super::Message;
+use super::{Message, SleepKind};
 
 /// What a message says of its sender that must be true, and durable, at the moment when it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,12 @@ impl Message {
 
     /// What its sender promises.
     pub(crate) fn promise(&self) -> SenderClaim {
+        if let Some(sleep_message) = self.sleep_message() {
+            return match sleep_message.sleep_kind {
+                SleepKind::Sleep => SenderClaim::Leads,
+                SleepKind::Asleep => SenderClaim::Holds(sleep_message.point.last),
+            };
+        }
         let Some(inner) = self.raft() else { return SenderClaim::Nothing };
         match inner.msg_type {
             MessageType::MsgAppend
@@ -56,6 +62,7 @@ impl Message {
 
     /// The term that it speaks of.
     pub(crate) fn term(&self) -> u64 {
-        self.raft().map_or(0, |inner| inner.term)
+        let of_sleep = self.sleep_message().map_or(0, |sleep_message| sleep_message.point.term);
+        self.raft().map_or(of_sleep, |inner| inner.term)
     }
 }

@@ -11,6 +11,7 @@ mod convert;
 mod feeding;
 mod log_bridge;
 mod reading;
+mod sleeping;
 mod view;
 
 use std::sync::Arc;
@@ -516,6 +517,11 @@ impl RaftCore {
         Some(NodeId::from(self.node.raft.leader_id)).filter(|leader| leader.get() != 0)
     }
 
+    /// Whether this node is a follower of `leader`, as far as raft-rs knows.
+    pub(super) fn follows(&self, leader: NodeId) -> bool {
+        self.role() == RaftRole::Follower && self.leader() == Some(leader)
+    }
+
     /// Takes over the unsaved term of another core.
     pub(super) fn inherit_unsaved_term(&mut self, before: &RaftCore) {
         self.has_unsaved_term |= before.has_unsaved_term;
@@ -593,9 +599,13 @@ impl RaftCore {
             // The first batch of a new leader carries the commit index.
             self.commit_sent = self.commit();
             self.moved.clear();
-            let timeout = self.timeouts.draw(state.0);
-            self.node.raft.set_randomized_election_timeout(timeout);
+            self.draw_timeout();
         }
+    }
+
+    fn draw_timeout(&mut self) {
+        let timeout = self.timeouts.draw(self.term());
+        self.node.raft.set_randomized_election_timeout(timeout);
     }
 }
 

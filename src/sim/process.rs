@@ -401,6 +401,7 @@ fn engine_settings(
         tick: Duration::from_micros(tick),
         flush_interval: config.flush_interval.map(Duration::from_micros),
         append_timeout: Duration::from_micros(config.append_timeout),
+        sleep_after: None,
         addresses,
     }
 }

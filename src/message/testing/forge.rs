@@ -25,6 +25,7 @@ fn kind_of(name: &str) -> MessageType {
         "append" => MessageType::MsgAppend,
         "append-response" => MessageType::MsgAppendResponse,
         "heartbeat" => MessageType::MsgHeartbeat,
+        "heartbeat-response" => MessageType::MsgHeartbeatResponse,
         "pre-vote-response" => MessageType::MsgRequestPreVoteResponse,
         "pre-vote-request" => MessageType::MsgRequestPreVote,
         "vote-request" => MessageType::MsgRequestVote,

@@ -210,6 +210,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     long.mut_entries()[1].data = body_of(&[b"one", b"", b"three"]);
     messages.push(Message::new(long));
     messages.extend(Message::repair_samples(NodeId::from(2), NodeId::from(1)));
+    messages.extend(Message::sleep_samples(NodeId::from(2), NodeId::from(1)));
     for message in &mut messages {
         let Body::Raft(inner) = &mut message.0 else { continue };
         for entry in inner.mut_entries().iter_mut().filter(|entry| entry.data.len() > 1_000) {

@@ -10,6 +10,7 @@ use crate::message::Message;
 #[cfg(test)]
 use crate::message::{
     FetchError, FetchRequest, FetchResponse, NoState, PeerState, RepairBody, RepairMessage,
+    SleepKind, SleepMessage, SleepPoint,
 };
 
 impl Message {
@@ -61,6 +62,15 @@ impl Message {
         ]
         .map(Message::new)
         .to_vec()
+    }
+
+    /// One sleep message of either kind.
+    #[cfg(test)]
+    pub(in crate::message) fn sleep_samples(from: NodeId, to: NodeId) -> Vec<Message> {
+        let point = SleepPoint { term: 7, last: 9 };
+        [SleepKind::Sleep, SleepKind::Asleep]
+            .map(|sleep_kind| SleepMessage { from, to, sleep_kind, round: 3, point }.into())
+            .to_vec()
     }
 
     /// One repair message of every shape.

@@ -75,7 +75,10 @@ impl Node {
                     drop(arrived.refused.insert(peer, reason))
                 }
                 TransportEvent::Accepted(peer) => drop(arrived.refused.remove(&peer)),
-                TransportEvent::OutdatedDirectory(_) | TransportEvent::Advertised { .. } => {}
+                TransportEvent::OutdatedDirectory(_)
+                | TransportEvent::Advertised { .. }
+                | TransportEvent::PeerDown(_)
+                | TransportEvent::PeerUp(_) => {}
             }
             true
         });
