@@ -126,7 +126,6 @@ impl<D: Disk> Tombstones<D> {
     }
 
     /// Whether the group with this unique id was removed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "handshakes do not carry the id yet"))]
     pub(super) fn contains(&self, group_uid: u128) -> bool {
         self.removed.contains(&group_uid)
     }
