@@ -28,8 +28,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-pub use self::memory::{MemoryNetwork, MemoryTransport};
-pub use self::tcp::TcpTransport;
+pub use self::memory::{MemoryHost, MemoryNetwork, MemoryTransport};
+pub use self::tcp::{TcpHostTransport, TcpTransport};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};
 use crate::entry::NodeId;
@@ -58,6 +58,62 @@ pub trait Transport: Send {
     /// Stops delivering, closes every connection and asks the threads to end. Idempotent; does not
     /// wait.
     fn stop(&mut self);
+}
+
+/// The transport of a host: carries the messages of all its groups. Each group has a
+/// [`Transport`] of it, which keeps the [contract](self); what one group does leaves the others
+/// alone.
+pub trait HostTransport: Send + Sync {
+    /// Called once, before [`group`](HostTransport::group). Listens on [`HostContext::listen`], and
+    /// connects to [`HostContext::peers`] as groups need them. Does not wait for peers.
+    ///
+    /// # Errors
+    /// If peers could not reach it: an address that cannot be parsed or bound.
+    fn start(&self, context: HostContext) -> io::Result<()>;
+
+    /// A transport for one more group, to be started with the [`TransportContext`] of that group.
+    /// Its [`node`](TransportContext::node) is the host. Its
+    /// [`addresses`](TransportContext::addresses) name hosts by id: an address that is not that of
+    /// the host of this id is ignored. Its [`spawner`](TransportContext::spawner) is not used.
+    ///
+    /// Starting it is an error before [`start`](HostTransport::start) and after
+    /// [`stop`](HostTransport::stop), if the group has a member that is no peer of the host, and if
+    /// a group of that name is started here and not stopped.
+    fn group(&self) -> Box<dyn Transport>;
+
+    /// Stops the transports of all groups, closes all connections, and asks the threads to end.
+    /// Idempotent; does not wait.
+    fn stop(&self);
+}
+
+/// What the transport of a host needs to start.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HostContext {
+    /// This host.
+    pub host: NodeId,
+    /// The address to listen on: a host name or IP address, and a port.
+    pub listen: String,
+    /// The ids and addresses of all hosts, as far as they are known. This one may be among them.
+    pub peers: Vec<(NodeId, String)>,
+    /// The largest message of any group, in bytes. A larger one is rejected before it is read. The
+    /// same on all hosts.
+    pub message_bytes_max: usize,
+    /// How the transport gets threads.
+    pub spawner: Spawner,
+}
+
+impl HostContext {
+    /// A context with the largest message that groups send.
+    pub fn new(
+        host: NodeId,
+        listen: impl Into<String>,
+        peers: Vec<(NodeId, String)>,
+        spawner: Spawner,
+    ) -> HostContext {
+        let message_bytes_max = Message::BYTES_MAX;
+        HostContext { host, listen: listen.into(), peers, message_bytes_max, spawner }
+    }
 }
 
 /// What a transport needs to start: this node, its peers, and where events go.
