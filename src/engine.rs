@@ -410,7 +410,9 @@ impl Engine {
             TransportEvent::Refused { peer, reason } => self.set_refused(peer, Some(reason)),
             TransportEvent::Accepted(peer) => self.set_refused(peer, None),
             TransportEvent::OutdatedDirectory(peer) => self.handle_outdated_directory(peer),
-            TransportEvent::Advertised { .. } => {}
+            TransportEvent::Advertised { .. }
+            | TransportEvent::PeerDown(_)
+            | TransportEvent::PeerUp(_) => {}
         }
     }
 

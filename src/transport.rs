@@ -27,6 +27,7 @@ mod tcp;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::memory::{MemoryHost, MemoryNetwork, MemoryTransport};
 pub use self::tcp::{TcpHostTransport, TcpTransport};
@@ -99,12 +100,19 @@ pub struct HostContext {
     /// The largest message of any group, in bytes. A larger one is rejected before it is read. The
     /// same on all hosts.
     pub message_bytes_max: usize,
+    /// A peer from which nothing was read for this long is reported down
+    /// ([`TransportEvent::PeerDown`]). Peers write at least twice a second, so less than 600 ms
+    /// reports peers that are well. Default 1 s.
+    pub silence: Duration,
     /// How the transport gets threads.
     pub spawner: Spawner,
 }
 
+/// The default of [`HostContext::silence`].
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
+
 impl HostContext {
-    /// A context with the largest message that groups send.
+    /// A context with the largest message that groups send, and all defaults.
     pub fn new(
         host: NodeId,
         listen: impl Into<String>,
@@ -112,7 +120,8 @@ impl HostContext {
         spawner: Spawner,
     ) -> HostContext {
         let message_bytes_max = Message::BYTES_MAX;
-        HostContext { host, listen: listen.into(), peers, message_bytes_max, spawner }
+        let (listen, silence) = (listen.into(), SILENCE);
+        HostContext { host, listen, peers, message_bytes_max, silence, spawner }
     }
 }
 
@@ -218,6 +227,13 @@ pub enum TransportEvent {
     /// This peer has seen a later incarnation of this data directory: this one is an outdated copy,
     /// without what was written since.
     OutdatedDirectory(NodeId),
+    /// Nothing comes from this peer any more: its connection to this node ended and it has not made
+    /// another one for 200 ms, it was silent for a second (see [`HostContext::silence`]), or it has
+    /// closed this group. Evidence, no proof: it may be the network. Not reported of a peer that was
+    /// never connected, and not by every transport.
+    PeerDown(NodeId),
+    /// A peer that was reported down is connected again, or heard again.
+    PeerUp(NodeId),
 }
 
 /// Takes the events of a transport. Cheap to clone, usable from any thread, never blocks.
@@ -265,6 +281,16 @@ impl Inbox {
     /// Reports that `peer` has seen a later incarnation of this node's data directory.
     pub fn directory_outdated(&self, peer: NodeId) {
         (self.0)(TransportEvent::OutdatedDirectory(peer));
+    }
+
+    /// Reports that nothing comes from `peer` any more.
+    pub fn peer_down(&self, peer: NodeId) {
+        (self.0)(TransportEvent::PeerDown(peer));
+    }
+
+    /// Reports that `peer`, which was reported down, is there again.
+    pub fn peer_up(&self, peer: NodeId) {
+        (self.0)(TransportEvent::PeerUp(peer));
     }
 
     /// Reports that a reported refusal between this node and `peer` is over.

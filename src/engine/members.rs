@@ -39,7 +39,9 @@ impl Engine {
             TransportEvent::Advertised { peer, text } => self.set_advertised(*peer, text),
             TransportEvent::Refused { .. }
             | TransportEvent::Accepted(_)
-            | TransportEvent::OutdatedDirectory(_) => {}
+            | TransportEvent::OutdatedDirectory(_)
+            | TransportEvent::PeerDown(_)
+            | TransportEvent::PeerUp(_) => {}
         }
     }
 

@@ -298,7 +298,9 @@ impl RecordingInbox {
             TransportEvent::PeerIdentified { .. } | TransportEvent::Advertised { .. } => {}
             TransportEvent::Refused { .. }
             | TransportEvent::Accepted(_)
-            | TransportEvent::OutdatedDirectory(_) => {}
+            | TransportEvent::OutdatedDirectory(_)
+            | TransportEvent::PeerDown(_)
+            | TransportEvent::PeerUp(_) => {}
         }
         self.changed.notify_all();
         true

@@ -22,6 +22,7 @@
 //! time; together they are no longer than the longest message may be. A ping carries a number
 //! (u64), and a pong that number.
 
+pub(crate) mod beats;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 

@@ -27,6 +27,10 @@
 //! and an attempt to connect ends after one. So nodes are connected within two seconds after their
 //! network is back.
 //!
+//! Of a peer whose connection ends without another one within 200 ms, or is silent for a second,
+//! its groups are told ([`PeerDown`](super::TransportEvent::PeerDown)); a connection that stays
+//! silent is closed after five.
+//!
 //! A group that does not take its messages makes its peer wait if it is the only one on the
 //! connection. Beside others its messages are dropped: Raft sends them again.
 //!
@@ -84,12 +88,12 @@ pub use self::host::TcpHostTransport;
 use self::open_port::{Membership, OpenPort, check_group, check_peers};
 use self::port::PortSettings;
 use self::resolver::{Lookup, system_lookup};
-use super::{DirectoryIdentity, Message, Transport, TransportContext};
+use super::{DirectoryIdentity, Message, SILENCE, Transport, TransportContext};
 
 /// The transport of a group whose nodes are processes of their own.
 ///
-/// A node listens on its own address of the [`TransportContext`], for this group alone. Host names are resolved for each
-/// attempt to connect, at most once in five seconds. The queue of a peer is bounded at 64 MiB and
+/// A node listens on its own address of the [`TransportContext`], for this group alone. Host names
+/// are resolved for each attempt to connect, at most once in five seconds. The queue of a peer is bounded at 64 MiB and
 /// 8,192 messages. A message that does not fit is dropped; so is the queue when a connection breaks
 /// or cannot be made. A broken connection is retried after 50 ms, then after pauses of up to 500
 /// ms, or at once when the peer itself connects.
@@ -153,6 +157,7 @@ impl Transport for TcpTransport {
             is_lone: true,
             peers: context.addresses.clone(),
             message_bytes_max: context.message_bytes_max,
+            silence: SILENCE,
             spawner: context.spawner.clone(),
         };
         let address = address.map_or("", String::as_str);

@@ -47,6 +47,7 @@ impl fmt::Debug for HostHarness {
 /// If the transport breaks the contract. The text names the part.
 pub fn run_hosts(spawner: &Spawner, mut harness: impl FnMut(usize) -> HostHarness) {
     messages_stay_within_their_group(Hosts::new(harness(3), spawner));
+    nothing_is_altered_whatever_its_kind(Hosts::new(harness(2), spawner));
     a_group_that_is_refused_leaves_the_others_alone(Hosts::new(harness(2), spawner));
     a_group_that_stops_leaves_the_others_alone_and_comes_back(Hosts::new(harness(2), spawner));
     a_host_that_comes_back_is_reached_by_all_groups(Hosts::new(harness(2), spawner));
@@ -78,6 +79,25 @@ fn messages_stay_within_their_group(mut hosts: Hosts) {
                 assert_eq!(message, sent, "host {host} got in {group} what was not sent there");
             }
         }
+    }
+    hosts.close();
+}
+
+fn nothing_is_altered_whatever_its_kind(mut hosts: Hosts) {
+    hosts.start_all();
+    for group in ["one", "other"] {
+        hosts.open_at_both(group);
+        hosts.send_until_it_arrives(group, &sample(1, 2, 0));
+    }
+    let samples = Message::samples(1.into(), 2.into());
+    for message in &samples {
+        for group in ["one", "other"] {
+            hosts.send_until_it_arrives(group, message);
+        }
+    }
+    for message in hosts.arrived(2, "one") {
+        let was_sent = samples.contains(&message) || message == sample(1, 2, 0);
+        assert!(was_sent, "{message:?} was delivered, but nobody sent it like that");
     }
     hosts.close();
 }

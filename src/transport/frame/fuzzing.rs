@@ -2,7 +2,7 @@
 
 use super::{
     CONTENT_BYTES_MAX, FrameReader, Frames, HEADER_BYTES, Kind, MAGIC, PARTIAL_MESSAGES_MAX,
-    SLOT_BYTES, encode,
+    SLOT_BYTES, beats, encode,
 };
 use crate::fuzzing::FuzzInput;
 
@@ -30,6 +30,12 @@ pub fn frame(input: &[u8]) {
         "what arrives does not depend on how it is cut"
     );
     assert_eq!(frames, read_plainly(&stream, is_admitted), "what arrives is what was sent");
+    for (_, _, content) in frames.iter().filter(|(kind, ..)| *kind == Kind::Beats) {
+        if let Some(rows) = beats::rows(content).filter(|rows| !rows.is_empty()) {
+            let frames = beats::frames(&rows);
+            assert_eq!(frames[HEADER_BYTES..], content[..], "rows are written in one way");
+        }
+    }
 }
 
 /// The frames at the start of `stream`.

@@ -81,9 +81,14 @@ impl Rejection {
         Rejection::new(reason, &refused, &by)
     }
 
-    /// The rejection, by a peer, of this process.
+    /// The rejection, by a peer, of this process: it can be of another node or of another version.
+    /// All other reasons are those of a group, which this says nothing of.
     pub(crate) fn by_peer(refusal: &[u8]) -> Rejection {
-        PeerRegistry::read_refusal(refusal, &Side::of_this_version())
+        let known = HandshakeRejection::WrongNode as u8;
+        let reason = refusal.first().copied().filter(|reason| *reason == known);
+        let reason = reason.unwrap_or(HandshakeRejection::Protocol as u8);
+        let rest = refusal.get(1..5).unwrap_or_default();
+        PeerRegistry::read_refusal(&[&[reason], rest].concat(), &Side::of_this_version())
     }
 
     /// As bytes: see [`PeerRegistry::refusal`]. Names no members.
@@ -130,12 +135,22 @@ mod tests {
         assert!(why.contains("protocol (3 instead of 2): bring"), "{why}");
     }
 
+    /// A group would give its directory up for some of them.
+    #[test]
+    fn a_process_is_refused_for_no_reason_of_a_group() {
+        for reason in HandshakeRejection::ALL {
+            let heard = Rejection::by_peer(&Rejection::bytes_of(reason)).reason;
+            let own = [HandshakeRejection::Protocol, HandshakeRejection::WrongNode];
+            assert_eq!(heard, if own.contains(&reason) { reason } else { own[0] });
+        }
+        assert_eq!(Rejection::by_peer(&[]).reason, HandshakeRejection::Protocol);
+    }
+
     #[test]
     fn what_is_said_of_a_slot_begins_with_it() {
         let refusal = Rejection::bytes_of(HandshakeRejection::NoSuchGroup);
         let content = with_bytes(5, &refusal);
         assert_eq!(split(&content), Some((5, &refusal[..])));
-        assert_eq!(Rejection::by_peer(&refusal).reason, HandshakeRejection::NoSuchGroup);
         assert_eq!(split(&with_bytes(6, &[])), Some((6, &[][..])));
         assert_eq!(split(&content[..3]), None);
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::local_group::LocalGroup;
 use super::stream::write_frame;
 use crate::entry::NodeId;
-use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::primitives::{Condvar, Instant, Mutex};
+use crate::primitives::atomic::{AtomicBool, Ordering};
+use crate::primitives::{Condvar, Instant, Mutex, OnceLock};
 use crate::transport::frame::{self, Kind};
 use crate::transport::hello::Hello;
 use crate::transport::hello::slots::ConnectionHello;
@@ -24,13 +24,14 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(250);
 /// Shared by the thread that reads from it and by all that may close or ping it.
 pub(super) struct InboundConnection {
     pub(super) stream: TcpStream,
-    /// The node and the process of the peer. 0 before the handshake.
-    peer: AtomicU64,
-    process: AtomicU64,
+    /// Set by the handshake.
+    hello: OnceLock<ConnectionHello>,
     slots: Mutex<Slots>,
     /// Whether there are slots that the peer is to be told of: `Slots::given_up`.
     has_given_up: AtomicBool,
     closed: AtomicBool,
+    /// Nothing was read for a while.
+    is_silent: AtomicBool,
     /// Held while a frame is written.
     writing: Mutex<()>,
     answers: Mutex<Answers>,
@@ -68,11 +69,11 @@ impl InboundConnection {
     pub(super) fn new(stream: TcpStream) -> InboundConnection {
         InboundConnection {
             stream,
-            peer: AtomicU64::new(0),
-            process: AtomicU64::new(0),
+            hello: OnceLock::new(),
             slots: Mutex::default(),
             has_given_up: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
             writing: Mutex::default(),
             answers: Mutex::default(),
             changed: Condvar::new(),
@@ -81,17 +82,21 @@ impl InboundConnection {
 
     /// The handshake succeeded: the connection is that of the process that sent `hello`.
     pub(super) fn identify(&self, hello: &ConnectionHello) {
-        self.process.store(hello.process, Ordering::Relaxed);
-        self.peer.store(hello.from.get(), Ordering::Relaxed);
+        let _ = self.hello.set(*hello);
     }
 
     pub(super) fn is_from(&self, peer: NodeId) -> bool {
-        self.peer.load(Ordering::Relaxed) == peer.get()
+        self.hello.get().is_some_and(|hello| hello.from == peer)
     }
 
-    /// The process of the peer, as the hello of the connection names it.
+    /// The node of the peer, after the handshake.
+    pub(super) fn peer(&self) -> Option<NodeId> {
+        self.hello.get().map(|hello| hello.from)
+    }
+
+    /// The process of the peer, as the hello of the connection names it. 0 before the handshake.
     pub(super) fn process(&self) -> u64 {
-        self.process.load(Ordering::Relaxed)
+        self.hello.get().map_or(0, |hello| hello.process)
     }
 
     /// Whether a group has a slot here for another process of the node that sent `hello`.
@@ -114,6 +119,24 @@ impl InboundConnection {
     /// The group of an accepted slot.
     pub(super) fn group(&self, slot: u32) -> Option<Arc<LocalGroup>> {
         self.slots.lock().accepted.get(&slot).map(|slot| slot.group.clone())
+    }
+
+    /// Whether that peer is heard here for a group.
+    pub(super) fn carries(&self, peer: NodeId, group: u64) -> bool {
+        self.is_from(peer)
+            && !self.is_closed()
+            && !self.is_silent.load(Ordering::SeqCst)
+            && self.slots.lock().by_group.contains_key(&group)
+    }
+
+    /// Sets whether nothing was read for a while. Returns whether that was different before.
+    pub(super) fn set_silent(&self, is_silent: bool) -> bool {
+        self.is_silent.swap(is_silent, Ordering::SeqCst) != is_silent
+    }
+
+    /// The groups of the accepted slots.
+    pub(super) fn groups(&self) -> Vec<Arc<LocalGroup>> {
+        self.slots.lock().accepted.values().map(|slot| slot.group.clone()).collect()
     }
 
     /// How many slots are accepted.

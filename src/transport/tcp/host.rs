@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::open_port::{Membership, OpenPort, check_group, check_peers};
 use super::port::PortSettings;
@@ -66,6 +67,7 @@ impl HostTransport for TcpHostTransport {
             is_lone: false,
             peers: context.peers,
             message_bytes_max: context.message_bytes_max,
+            silence: context.silence.max(Duration::from_millis(1)),
             spawner: context.spawner,
         };
         let address = self.listen.as_ref().unwrap_or(&context.listen);

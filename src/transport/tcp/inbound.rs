@@ -13,11 +13,12 @@ use super::pending::PendingConnections;
 use super::port::Port;
 use super::refusals::By;
 use super::stream::{
-    ConnectError, HELLO_TIMEOUT, SILENCE_TIMEOUT, configure_stream, read_frame, write_frame,
+    ConnectError, HELLO_TIMEOUT, SILENCE_TIMEOUT, configure_stream, is_timeout, read_frame,
+    write_frame,
 };
 use crate::entry::NodeId;
 use crate::primitives::{Instant, Mutex};
-use crate::transport::frame::{self, Frame, FrameReader, Kind};
+use crate::transport::frame::{self, Frame, FrameReader, Kind, beats};
 use crate::transport::hello::slots::{self, ConnectionHello};
 use crate::transport::hello::{HandshakeRejection, Hello, Rejection, claim};
 use crate::transport::{Message, MessageError};
@@ -26,6 +27,8 @@ use crate::transport::{Message, MessageError};
 const INBOX_RETRY_MAX: Duration = Duration::from_millis(20);
 /// The least time between two pongs that answer no ping.
 const PONG_INTERVAL: Duration = Duration::from_millis(250);
+/// A peer whose connection has ended makes another one within this time, if it is well.
+const RECONNECT_TIME: Duration = Duration::from_millis(200);
 /// Introductions that one connection may make in a second. Beyond, it waits.
 const INTRODUCTIONS_PER_SECOND: u32 = 16 << 10;
 
@@ -74,6 +77,7 @@ impl Inbound {
                 last_slot: 0,
                 is_pending: &mut is_pending,
                 pace: Pace::new(),
+                heard: Instant::now(),
             };
             Ok(session.read()?)
         });
@@ -87,6 +91,17 @@ impl Inbound {
         }
         connection.close();
         port.connections.lock().retain(|other| !Arc::ptr_eq(other, connection));
+        self.report_end(connection);
+    }
+
+    /// The groups whose slots have ended with the connection learn of it, unless the peer makes
+    /// another one soon.
+    fn report_end(&self, connection: &InboundConnection) {
+        let (groups, Some(peer)) = (connection.groups(), connection.peer()) else { return };
+        if groups.is_empty() || self.port.wait_or_stopped(RECONNECT_TIME) {
+            return;
+        }
+        groups.iter().for_each(|group| self.port.report_down(group, peer));
     }
 
     /// The handshake of the processes. Returns the peer, or sends it the reason of the rejection.
@@ -118,7 +133,7 @@ impl Inbound {
         port.identify(connection, &hello);
         let response = port.hello_to(hello.from).encode();
         write_frame(stream, &frame::encode(Kind::Hello, response))?;
-        stream.set_read_timeout(Some(SILENCE_TIMEOUT))?;
+        stream.set_read_timeout(Some(port.silence.min(SILENCE_TIMEOUT)))?;
         Ok(hello.from)
     }
 }
@@ -136,6 +151,8 @@ struct Session<'a> {
     /// Whether no group was accepted yet.
     is_pending: &'a mut bool,
     pace: Pace,
+    /// When something was read last.
+    heard: Instant,
 }
 
 impl Session<'_> {
@@ -151,10 +168,31 @@ impl Session<'_> {
             self.tell_given_up()?;
             match self.reader.read_from(&mut &self.connection.stream) {
                 Ok(0) => return Ok(()),
-                Ok(_) => self.pongs.send(self.connection)?,
+                Ok(_) => {
+                    self.end_silence();
+                    self.pongs.send(self.connection)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) && self.heard.elapsed() < SILENCE_TIMEOUT => {
+                    self.begin_silence();
+                }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Nothing was read for a while: the groups learn of it. The connection stays for now.
+    fn begin_silence(&self) {
+        if self.connection.set_silent(true) {
+            let groups = self.connection.groups();
+            groups.iter().for_each(|group| self.inbound.port.report_down(group, self.peer));
+        }
+    }
+
+    fn end_silence(&mut self) {
+        self.heard = Instant::now();
+        if self.connection.set_silent(false) {
+            self.connection.groups().iter().for_each(|group| group.set_up(self.peer));
         }
     }
 
@@ -162,15 +200,14 @@ impl Session<'_> {
     fn handle(&mut self, frame: Frame) -> io::Result<bool> {
         match frame.kind {
             Kind::Message => self.handle_message(&frame)?,
+            Kind::Beats => self.handle_beats(&frame.content)?,
             Kind::Ping => send_pong(self.connection, frame.number())?,
             Kind::Pong => self.connection.handle_pong(frame.number()),
             Kind::Introduction => self.handle_introduction(&frame.content)?,
             Kind::Withdrawal => self.handle_withdrawal(&frame.content)?,
-            Kind::Refusal => {
-                let why = Rejection::by_peer(&frame.content);
-                self.inbound.port.refuse_process(self.peer, By::Peer, &why);
-                return Ok(false);
-            }
+            // Who refuses the hello of this node: anybody could say so in the name of a peer. That
+            // peer shows it in its own status.
+            Kind::Refusal => return Ok(false),
             _ => return Err(invalid("another hello")),
         }
         Ok(true)
@@ -247,14 +284,15 @@ impl Session<'_> {
         let Some((slot, refusal)) = slots::split(content) else {
             return Err(invalid("a withdrawal without a slot"));
         };
-        if let Some(group) = self.connection.group(slot)
-            && !refusal.is_empty()
-        {
+        let group = self.connection.group(slot);
+        self.connection.remove(slot);
+        self.reader.forget(slot);
+        let Some(group) = group else { return Ok(()) };
+        if !refusal.is_empty() {
             let why = group.registry.lock().refused_by(refusal);
             group.refusals.set(self.peer, By::Peer, why);
         }
-        self.connection.remove(slot);
-        self.reader.forget(slot);
+        self.inbound.port.report_down(&group, self.peer);
         Ok(())
     }
 
@@ -269,14 +307,37 @@ impl Session<'_> {
 
     fn handle_message(&mut self, frame: &Frame) -> io::Result<()> {
         let Some(group) = self.connection.group(frame.slot) else {
-            // On its way when the slot ended.
-            let was_introduced = (1..=self.last_slot).contains(&frame.slot);
-            return match was_introduced {
-                true => Ok(()),
-                false => Err(invalid("a message for a slot that was not introduced")),
-            };
+            // Perhaps on its way when the slot ended.
+            return self.check_late(frame.slot);
         };
         self.deliver(&group, frame)
+    }
+
+    /// Delivers the messages of all rows. A group that is busy misses one: another one follows.
+    fn handle_beats(&self, content: &[u8]) -> io::Result<()> {
+        let Some(rows) = beats::rows(content) else { return Err(invalid("beats of no kind")) };
+        for (slot, beat) in rows {
+            match self.connection.group(slot) {
+                Some(group) => {
+                    let message = Message::of_beat(self.peer, self.inbound.port.node, &beat);
+                    if !group.deliver(message) {
+                        let _logs = group.logs();
+                        self.inbound.port.log_overload(self.peer);
+                    }
+                }
+                None => self.check_late(slot)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// If a slot is not one that has ended.
+    fn check_late(&self, slot: u32) -> io::Result<()> {
+        match (1..=self.last_slot).contains(&slot) {
+            true => Ok(()),
+            false => Err(invalid("a message for a slot that was not introduced")),
+        }
     }
 
     /// Delivers a message. While the inbox of the only group is full nothing more is read, which

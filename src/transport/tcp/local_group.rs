@@ -1,13 +1,14 @@
 //! One group on a port: whom it accepts, where its events go, and what is refused.
 
+use std::collections::BTreeSet;
+
+use super::refusals::Refusals;
 use crate::entry::NodeId;
 use crate::log_prefix::{Adopted, LogPrefix};
 use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicBool, Ordering};
 use crate::transport::hello::PeerRegistry;
 use crate::transport::{Inbox, Message, TransportContext};
-
-use super::refusals::Refusals;
 
 /// See the [module](self).
 pub(super) struct LocalGroup {
@@ -20,6 +21,8 @@ pub(super) struct LocalGroup {
     pub(super) refusals: Refusals,
     pub(super) members: Vec<NodeId>,
     log_prefix: LogPrefix,
+    /// The peers that were reported down.
+    down: Mutex<BTreeSet<NodeId>>,
     stopped: AtomicBool,
 }
 
@@ -35,6 +38,7 @@ impl LocalGroup {
             refusals: Refusals::new(context),
             members: context.addresses.iter().map(|(node, _)| *node).collect(),
             log_prefix: LogPrefix::new(&context.group, context.node),
+            down: Mutex::default(),
             stopped: AtomicBool::new(false),
         }
     }
@@ -42,6 +46,23 @@ impl LocalGroup {
     /// Delivers a message, unless the group has left. False if its inbox is full.
     pub(super) fn deliver(&self, message: Message) -> bool {
         self.is_stopped() || self.inbox.deliver(message)
+    }
+
+    /// Reports that nothing comes from `peer` any more, unless it has a connection. That is asked
+    /// under the lock: whoever makes one calls [`set_up`](LocalGroup::set_up) afterwards.
+    pub(super) fn set_down(&self, peer: NodeId, is_connected: impl FnOnce() -> bool) {
+        let mut down = self.down.lock();
+        if !self.is_stopped() && !is_connected() && down.insert(peer) {
+            self.inbox.peer_down(peer);
+        }
+    }
+
+    /// Reports that `peer` is there again, if it was down.
+    pub(super) fn set_up(&self, peer: NodeId) {
+        let mut down = self.down.lock();
+        if down.remove(&peer) {
+            self.inbox.peer_up(peer);
+        }
     }
 
     /// Log lines of this thread are about this group while the result lives.

@@ -194,16 +194,15 @@ impl Outbound {
         Ok(())
     }
 
-    /// Answers a ping of the peer, and sends one if nothing else was written since the last.
-    pub(super) fn pong_and_ping(&mut self, has_written: bool) -> io::Result<()> {
+    /// Answers a ping of the peer, and sends one. The peer takes silence as a sign that this node is
+    /// down, so it is sent also if other frames were written meanwhile.
+    pub(super) fn pong_and_ping(&mut self) -> io::Result<()> {
         let mut parts = Vec::new();
         if let Some(number) = self.ping.take() {
             parts.push(Bytes::from(frame::numbered(Kind::Pong, number)));
         }
-        if self.urgent_until.is_some() || !has_written {
-            let number = self.urgent_until.map_or(0, |_| AT_ONCE);
-            parts.push(Bytes::from(frame::numbered(Kind::Ping, number)));
-        }
+        let number = self.urgent_until.map_or(0, |_| AT_ONCE);
+        parts.push(Bytes::from(frame::numbered(Kind::Ping, number)));
         self.write(&parts)
     }
 }

@@ -155,13 +155,19 @@ impl PeerSender {
         if queue.stopped || !queue.has_room(group, message.is_urgent(), len) {
             return false;
         }
+        let slot = queue.accepted(group).map(|(slot, _)| slot);
+        if let (Some(slot), Some(beat)) = (slot, queue.gathers(&message)) {
+            if queue.put_beat(slot, beat) {
+                self.wake.notify_one();
+            }
+            return true;
+        }
         if len <= INLINE_WRITE_MAX
             && queue.is_idle()
-            && let Some((slot, _)) = queue.accepted(group)
+            && let Some(slot) = slot
         {
             let frame = frame_of(slot, &message);
             let written = queue.socket.as_ref().map_or(0, |socket| write_now(socket, &frame));
-            queue.has_written |= written > 0;
             if written == frame.len() {
                 return true;
             }
@@ -469,7 +475,8 @@ impl PeerSender {
             }
             let is_due = now >= outbound.next_probe();
             let is_answer_due = outbound.next_poll().is_some_and(|at| now >= at);
-            if is_due || is_answer_due || !queue.is_empty() {
+            let are_beats_due = queue.beats_due().is_some_and(|at| now >= at);
+            if is_due || is_answer_due || are_beats_due || !queue.is_empty() {
                 queue.is_busy = true;
                 if is_due {
                     return Next::Probe;
@@ -477,12 +484,11 @@ impl PeerSender {
                 if is_answer_due {
                     return Next::Poll;
                 }
-                queue.has_written = true;
-                queue.give(work, message_bytes_max);
+                queue.give(work, now, message_bytes_max);
                 return Next::Write;
             }
-            let others = outbound.next_poll().into_iter().chain(queue.next_introduction());
-            let next = others.fold(outbound.next_probe(), Instant::min);
+            let others = [outbound.next_poll(), queue.next_introduction(), queue.beats_due()];
+            let next = others.into_iter().flatten().fold(outbound.next_probe(), Instant::min);
             self.wake.wait_until(&mut queue, next);
         }
     }
@@ -513,6 +519,9 @@ impl PeerSender {
         port: &Port,
         log: &mut ConnectionLog,
     ) -> bool {
+        if !self.queue.lock().is_introduced(slot) {
+            return false;
+        }
         match port.judge(group, hello, Some(self.peer), || (), |_, _| false) {
             Ok(hello) => {
                 if self.queue.lock().accept(slot, hello.process()) {
@@ -551,15 +560,11 @@ impl PeerSender {
     /// Probes whether the peer is alive, and sends it a sign of life.
     fn probe(&self, outbound: &mut Outbound) -> io::Result<()> {
         let has_heard = outbound.probe()?;
-        let has_written = {
-            let mut queue = self.queue.lock();
-            queue.times_heard += u64::from(has_heard);
-            std::mem::take(&mut queue.has_written)
-        };
+        self.queue.lock().times_heard += u64::from(has_heard);
         if has_heard {
             self.probed.notify_all();
         }
-        outbound.pong_and_ping(has_written)
+        outbound.pong_and_ping()
     }
 }
 

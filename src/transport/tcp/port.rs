@@ -36,6 +36,8 @@ pub(super) struct Port {
     /// Random: tells this process from others of this node.
     pub(super) process: u64,
     pub(super) message_bytes_max: usize,
+    /// A peer that is silent for so long is reported down.
+    pub(super) silence: Duration,
     pub(super) spawner: Spawner,
     /// Whether it has one group only, that of a transport by itself.
     is_lone: bool,
@@ -68,6 +70,7 @@ pub(super) struct PortSettings {
     pub(super) is_lone: bool,
     pub(super) peers: Vec<(NodeId, String)>,
     pub(super) message_bytes_max: usize,
+    pub(super) silence: Duration,
     pub(super) spawner: Spawner,
 }
 
@@ -77,6 +80,7 @@ impl Port {
             node: settings.node,
             process: random(),
             message_bytes_max: settings.message_bytes_max,
+            silence: settings.silence,
             spawner: settings.spawner.clone(),
             is_lone: settings.is_lone,
             peers: settings.peers.iter().map(|(peer, _)| *peer).collect(),
@@ -236,10 +240,19 @@ impl Port {
             }
         }
         connection.accept(slot, group, hello);
+        drop(connections);
         // It may have left meanwhile.
         if group.is_stopped() {
             connection.give_up(group.number);
         }
+        group.set_up(hello.from);
+    }
+
+    /// Tells a group that nothing comes from a peer any more, unless another connection brings it.
+    pub(super) fn report_down(&self, group: &LocalGroup, peer: NodeId) {
+        group.set_down(peer, || {
+            self.connections.lock().iter().any(|other| other.carries(peer, group.number))
+        });
     }
 
     /// A connection claims to be of a node. Of too many that do, the oldest without a group goes.

@@ -2,6 +2,7 @@
 
 mod groups;
 mod names;
+mod presence;
 mod refused;
 mod rivals;
 mod silence;
@@ -40,6 +41,8 @@ struct Arrived {
     identified: Vec<(NodeId, u128)>,
     unreachable: Vec<NodeId>,
     refused: BTreeMap<NodeId, String>,
+    /// Peers that went down, and came up.
+    presence: Vec<(NodeId, bool)>,
     is_full: bool,
 }
 
@@ -78,6 +81,8 @@ impl Node {
                     drop(arrived.refused.insert(peer, reason))
                 }
                 TransportEvent::Accepted(peer) => drop(arrived.refused.remove(&peer)),
+                TransportEvent::PeerDown(peer) => arrived.presence.push((peer, false)),
+                TransportEvent::PeerUp(peer) => arrived.presence.push((peer, true)),
                 TransportEvent::OutdatedDirectory(_) | TransportEvent::Advertised { .. } => {}
             }
             true

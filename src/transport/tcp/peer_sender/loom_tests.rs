@@ -38,7 +38,7 @@ fn sender() -> Arc<PeerSender> {
 fn accept(sender: &PeerSender) {
     let mut queue = sender.queue.lock();
     assert!(queue.introduce(sender.peer, Instant::now()));
-    queue.give(&mut Work::default(), 1 << 20);
+    queue.give(&mut Work::default(), Instant::now(), 1 << 20);
     assert!(queue.accept(SLOT, (1, 1)));
 }
 
@@ -119,6 +119,7 @@ fn writing(sender: &Arc<PeerSender>, stream: TcpStream) -> JoinHandle<()> {
             is_lone: true,
             peers: Vec::new(),
             message_bytes_max: 1 << 20,
+            silence: Duration::from_secs(1),
             spawner: context().spawner,
         };
         let (port, mut log) = (Port::new(&settings), ConnectionLog::default());

@@ -1,6 +1,7 @@
 //! What waits for one peer: what is to be said of slots, and the messages of all groups.
 //!
-//! Urgent messages of all groups go first, in order. Bulk goes in rounds of [`ROUND_BYTES`]: groups
+//! Urgent messages of all groups go first, in order. Beats, which are most of them while groups
+//! are idle, are gathered for a few milliseconds, if there are several groups. Bulk goes in rounds of [`ROUND_BYTES`]: groups
 //! take turns. A group whose slot is not accepted keeps its messages until it is.
 //!
 //! Bounds: [`QUEUE_BYTES_MAX`] of bulk, and [`QUEUE_MESSAGES_MAX`] messages of each kind, for all
@@ -15,9 +16,10 @@ use bytes::Bytes;
 use socket2::Socket;
 
 use crate::entry::NodeId;
+use crate::message::Beat;
 use crate::primitives::Instant;
 use crate::transport::Message;
-use crate::transport::frame::{self, Frames, Kind, PARTIAL_MESSAGES_MAX, WHOLE_BYTES_MAX};
+use crate::transport::frame::{self, Frames, Kind, PARTIAL_MESSAGES_MAX, WHOLE_BYTES_MAX, beats};
 use crate::transport::hello::{ProcessId, slots};
 use crate::transport::tcp::local_group::LocalGroup;
 use crate::transport::tcp::port::jitter;
@@ -29,6 +31,10 @@ pub(crate) const QUEUE_MESSAGES_MAX: usize = 8192;
 const UNANSWERED_MAX: usize = 64;
 /// Bulk bytes between two checks for urgent messages. One frame more at most.
 const ROUND_BYTES: usize = 64 << 10;
+/// Beats of several groups are gathered for this long: those of one tick of a host.
+const GATHER_TIME: Duration = Duration::from_millis(5);
+/// Beats that are gathered at most.
+const GATHERED_MAX: usize = 1024;
 /// The shortest pause between two introductions of a group.
 const INTRODUCTION_PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,6 +46,9 @@ pub(super) struct Queue {
     control: Vec<Bytes>,
     /// Urgent messages of accepted slots, and how often they were handed over.
     urgent: Vec<(u32, Message)>,
+    /// Heartbeats and answers to them, and when they are to go.
+    beats: Vec<(u32, Beat)>,
+    beats_due: Option<Instant>,
     handovers: u64,
     groups: BTreeMap<u64, GroupQueue>,
     /// The groups of the slots that were introduced on this connection, and have not ended.
@@ -61,8 +70,6 @@ pub(super) struct Queue {
     partial: (usize, usize),
     /// The thread is writing or probing.
     pub(super) is_busy: bool,
-    /// Something was written since the last probe.
-    pub(super) has_written: bool,
     /// A caller waits for a sign of life.
     pub(super) is_probe_urgent: bool,
     /// The number of probes that heard the peer.
@@ -131,6 +138,7 @@ pub(super) struct Work {
     rest: Bytes,
     control: Vec<Bytes>,
     urgent: Vec<(u32, Message)>,
+    beats: Vec<(u32, Beat)>,
     /// The slot of the bulk.
     slot: u32,
     partial: Option<Partial>,
@@ -147,6 +155,10 @@ impl Work {
             parts.push(std::mem::take(&mut self.rest));
         }
         parts.append(&mut self.control);
+        if !self.beats.is_empty() {
+            parts.push(beats::frames(&self.beats).into());
+            self.beats.clear();
+        }
         for (slot, message) in self.urgent.drain(..) {
             let mut frames = Frames::of(slot, message.encode());
             while frames.next(parts).is_some() {}
@@ -203,6 +215,12 @@ impl Queue {
     /// The group of a slot on this connection.
     pub(super) fn group_of(&self, slot: u32) -> Option<Arc<LocalGroup>> {
         Some(self.groups.get(self.slots.get(&slot)?)?.group.clone())
+    }
+
+    /// Whether that slot waits for an answer.
+    pub(super) fn is_introduced(&self, slot: u32) -> bool {
+        let queue = self.slots.get(&slot).and_then(|number| self.groups.get(number));
+        queue.is_some_and(|queue| queue.slot == Slot::Introduced(slot))
     }
 
     /// Whether introductions wait for an answer.
@@ -328,6 +346,9 @@ impl Queue {
         let Some(queue) = self.groups.get_mut(&number) else { return false };
         let in_work = self.in_work.as_ref().filter(|work| Some(work.slot) == slot);
         let before = self.urgent.len();
+        if let Some(slot) = slot {
+            self.beats.retain(|(other, _)| *other != slot);
+        }
         if slot.is_some() && queue.handed.0 == self.handovers && queue.handed.1 > 0 {
             self.urgent.retain(|(other, _)| Some(*other) != slot);
         }
@@ -424,7 +445,7 @@ impl Queue {
     pub(super) fn has_room(&self, number: u64, is_urgent: bool, len: usize) -> bool {
         let Some(queue) = self.groups.get(&number) else { return false };
         if is_urgent {
-            let all = self.urgent.len() + self.waiting_urgent;
+            let all = self.urgent.len() + self.beats.len() + self.waiting_urgent;
             return has_room(queue.urgent(self.handovers), all, 1, QUEUE_MESSAGES_MAX);
         }
         has_room(queue.bytes, self.bytes, len, QUEUE_BYTES_MAX)
@@ -436,6 +457,28 @@ impl Queue {
     pub(super) fn holds(&self, number: u64, message: &Message) -> bool {
         let Some(queue) = self.groups.get(&number) else { return false };
         queue.current.iter().chain(&queue.bulk).any(|waiting| waiting.is_repeated_by(message))
+    }
+
+    /// Whether a message waits a moment for others of its kind: a beat, if there are several groups.
+    pub(super) fn gathers(&self, message: &Message) -> Option<Beat> {
+        if self.groups.len() > 1 { message.beat() } else { None }
+    }
+
+    /// Adds a beat for an accepted slot. Returns whether the thread that writes is to be woken.
+    pub(super) fn put_beat(&mut self, slot: u32, beat: Beat) -> bool {
+        self.beats.push((slot, beat));
+        let now = Instant::now();
+        let due = if self.beats.len() < GATHERED_MAX { now + GATHER_TIME } else { now };
+        let is_sooner = self.beats_due.is_none_or(|before| due < before);
+        if is_sooner {
+            self.beats_due = Some(due);
+        }
+        is_sooner
+    }
+
+    /// When the gathered beats are to go.
+    pub(super) fn beats_due(&self) -> Option<Instant> {
+        self.beats_due
     }
 
     /// Adds a message of `len` bytes. Returns whether the thread that writes is to be woken.
@@ -468,10 +511,14 @@ impl Queue {
     }
 
     /// Hands over all that is urgent, and bulk of the next group for a round.
-    pub(super) fn give(&mut self, work: &mut Work, message_bytes_max: usize) {
+    pub(super) fn give(&mut self, work: &mut Work, now: Instant, message_bytes_max: usize) {
         work.rest = std::mem::take(&mut self.rest);
         std::mem::swap(&mut self.control, &mut work.control);
         std::mem::swap(&mut self.urgent, &mut work.urgent);
+        if self.beats_due.is_some_and(|due| due <= now) {
+            std::mem::swap(&mut self.beats, &mut work.beats);
+            self.beats_due = None;
+        }
         self.handovers += 1;
         for _ in 0..self.turns.len() {
             let Some(number) = self.turns.pop_front() else { return };
@@ -513,8 +560,9 @@ impl Queue {
     /// Takes back what is not written of the last round.
     pub(super) fn take_back(&mut self, work: &mut Work) {
         let Some(InWork { group, slot, bytes }) = self.in_work.take() else { return };
-        let Work { partial, bulk, mut ended, .. } = std::mem::take(work);
-        debug_assert!(bulk.is_empty(), "a round begins all that was given for it");
+        debug_assert!(work.bulk.is_empty(), "a round begins all that was given for it");
+        work.bulk.clear();
+        let (partial, mut ended) = (work.partial.take(), std::mem::take(&mut work.ended));
         let left = partial.as_ref().map_or(0, |partial| partial.len);
         let is_here =
             |queue: &&mut GroupQueue| matches!(queue.slot, Slot::Accepted(own, _) if own == slot);

@@ -3,7 +3,8 @@
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::transport::frame::Frames;
+use crate::message::{Beat, BeatKind};
+use crate::transport::frame::{Frames, beats};
 use crate::transport::{HostContext, HostTransport, TcpHostTransport};
 
 /// A host, and the groups that it opens. Its node is 1, as in `addresses`.
@@ -286,6 +287,55 @@ fn bulk_of_one_group_delays_neither_what_is_urgent_nor_the_bulk_of_others() {
     for number in 1..=4 {
         assert_eq!(next_message(&mut client).1, large(number), "bulk keeps its order");
     }
+}
+
+#[test]
+fn beats_of_several_groups_travel_together_and_that_of_one_by_itself() {
+    let beat = |term| Beat { kind: BeatKind::Heartbeat, term, commit: 5 };
+    let message = |term| Message::of_beat(1.into(), 2.into(), &beat(term));
+    let names = ["one", "two", "three"];
+    let (_host, mut groups, mut client) = called_by_a_host(&names);
+    let mut rows = Vec::new();
+    for round in 0..3 {
+        for (group, number) in groups.iter_mut().zip(0..) {
+            group.transport.send(&mut vec![message(10 * round + number)]);
+        }
+    }
+    let mut frames = 0;
+    while rows.len() < 9 {
+        let frame = client.read_frame().unwrap();
+        assert_eq!(frame.kind, Kind::Beats);
+        rows.extend(beats::rows(&frame.content).unwrap());
+        frames += 1;
+    }
+    assert!(frames < 9, "at least two went together");
+    rows.sort_by_key(|(_, beat)| beat.term);
+    let expected: Vec<Beat> =
+        (0..3).flat_map(|round| (0..3).map(move |number| beat(10 * round + number))).collect();
+    assert_eq!(rows.iter().map(|(_, beat)| *beat).collect::<Vec<_>>(), expected);
+    assert!((0..3).all(|at| rows[at].0 == rows[at + 3].0 && rows[at].0 == rows[at + 6].0));
+    let (_host, mut groups, mut client) = called_by_a_host(&names[..1]);
+    groups[0].transport.send(&mut vec![message(1)]);
+    assert_eq!(next_message(&mut client).1, message(1));
+}
+
+#[test]
+fn beats_reach_the_groups_of_their_slots() {
+    let host = Host::new(&addresses());
+    let (one, other) = (host.open("one"), host.open("other"));
+    let mut client = peer(&host);
+    introduce(&mut client, &host, 1, "one");
+    introduce(&mut client, &host, 2, "other");
+    introduce(&mut client, &host, 3, "closed");
+    let beat = |term| Beat { kind: BeatKind::Response, term, commit: 0 };
+    let rows = [(1, beat(1)), (3, beat(3)), (2, beat(2)), (1, beat(4))];
+    client.0.write_all(&beats::frames(&rows)).unwrap();
+    await_read(&mut client);
+    let message = |term| Message::of_beat(2.into(), 1.into(), &beat(term));
+    assert_eq!(one.node.arrived.lock().messages, [message(1), message(4)]);
+    assert_eq!(other.node.arrived.lock().messages, [message(2)]);
+    client.0.write_all(&beats::frames(&[(4, beat(1))])).unwrap();
+    assert_eq!(client.read_frame(), None, "that slot was not introduced");
 }
 
 #[test]

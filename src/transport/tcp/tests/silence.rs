@@ -134,6 +134,19 @@ fn whatever_is_read_is_answered_and_whoever_says_nothing_is_shown_out() {
     assert_eq!(client.hear_any(), None, "nothing was said for five seconds");
 }
 
+/// The peer takes silence for a sign that the node is down.
+#[test]
+fn a_node_pings_also_while_it_has_something_to_say() {
+    let (mut node, client) = called_by_a_node();
+    let (mut client, mut pings) = (client, 0);
+    keep_answering(&client);
+    until("it has pinged", || {
+        node.transport.send(&mut vec![heartbeat()]);
+        pings += u32::from(client.hear_any().unwrap().kind == Kind::Ping);
+        pings > 1
+    });
+}
+
 /// A busy node reads nothing, but is alive.
 #[test]
 fn a_node_without_room_is_not_taken_for_one_that_is_gone() {
