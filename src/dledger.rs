@@ -601,7 +601,7 @@ impl Builder {
             },
             append_timeout: self.append_timeout,
             // Its transport does not watch over processes.
-            sleep_after: None,
+            sleep_after: self.host.as_ref().and_then(|host| host.sleep_after),
             addresses: self.peers.clone(),
         }
     }

@@ -5,6 +5,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::entry::NodeId;
 use crate::error::OpenError;
@@ -23,6 +24,8 @@ pub(crate) struct HostParts {
     pub(crate) threads: Arc<HostThreads>,
     pub(crate) transport: Box<dyn HostTransport>,
     pub(crate) groups: Arc<OpenGroups>,
+    /// Idle groups sleep after this time.
+    pub(crate) sleep_after: Option<Duration>,
     /// Locked while this is here.
     directory: Mutex<Option<Arc<HostDirectory>>>,
 }
@@ -35,8 +38,11 @@ impl HostParts {
         (dir, create): (&Path, Create),
         threads: Arc<HostThreads>,
         transport: Box<dyn HostTransport>,
+        sleep_after: Duration,
     ) -> Result<HostParts, OpenError> {
+        let may_sleep = sleep_after < Duration::MAX && transport.reports_presence();
         let parts = HostParts {
+            sleep_after: may_sleep.then_some(sleep_after),
             id,
             peers,
             threads,

@@ -5,6 +5,7 @@
 //! checks the content against the state of the replica: could a correct peer have sent it? Raft
 //! itself trusts its input.
 
+mod beat;
 mod check;
 mod codec;
 mod content;
@@ -17,6 +18,7 @@ mod sleep;
 mod testing;
 mod wire;
 
+pub(crate) use self::beat::{Beat, BeatKind};
 pub(crate) use self::check::{MessageRejection, ReplicaView};
 pub use self::content::Message;
 pub(crate) use self::describe::Kind;

@@ -21,15 +21,14 @@
 pub mod conformance;
 pub(crate) mod frame;
 pub(crate) mod hello;
-mod host;
 mod memory;
 mod tcp;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-pub use self::host::{HostContext, HostTransport};
 pub use self::memory::{MemoryHost, MemoryNetwork, MemoryTransport};
 pub use self::tcp::{TcpHostTransport, TcpTransport};
 #[cfg(any(test, fuzzing))]
@@ -60,6 +59,78 @@ pub trait Transport: Send {
     /// Stops delivering, closes every connection and asks the threads to end. Idempotent; does not
     /// wait.
     fn stop(&mut self);
+}
+
+/// The transport of a host: carries the messages of all its groups. Each group has a
+/// [`Transport`] of it, which keeps the [contract](self); what one group does leaves the others
+/// alone.
+pub trait HostTransport: Send + Sync {
+    /// Called once, before [`group`](HostTransport::group). Listens on [`HostContext::listen`], and
+    /// connects to [`HostContext::peers`] as groups need them. Does not wait for peers.
+    ///
+    /// # Errors
+    /// If peers could not reach it: an address that cannot be parsed or bound.
+    fn start(&self, context: HostContext) -> io::Result<()>;
+
+    /// A transport for one more group, to be started with the [`TransportContext`] of that group.
+    /// Its [`node`](TransportContext::node) is the host. Its
+    /// [`addresses`](TransportContext::addresses) name hosts by id: an address that is not that of
+    /// the host of this id is ignored. Its [`spawner`](TransportContext::spawner) is not used.
+    ///
+    /// Starting it is an error before [`start`](HostTransport::start) and after
+    /// [`stop`](HostTransport::stop), if the group has a member that is no peer of the host, and if
+    /// a group of that name is started here and not stopped.
+    fn group(&self) -> Box<dyn Transport>;
+
+    /// Whether [`PeerDown`](TransportEvent::PeerDown) and [`PeerUp`](TransportEvent::PeerUp) are
+    /// reported, within about a second, of every peer that was connected. Only then may idle groups
+    /// sleep: nothing else would tell a sleeping follower that the process of its leader is gone.
+    /// Default false.
+    fn reports_presence(&self) -> bool {
+        false
+    }
+
+    /// Stops the transports of all groups, closes all connections, and asks the threads to end.
+    /// Idempotent; does not wait.
+    fn stop(&self);
+}
+
+/// What the transport of a host needs to start.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HostContext {
+    /// This host.
+    pub host: NodeId,
+    /// The address to listen on: a host name or IP address, and a port.
+    pub listen: String,
+    /// The ids and addresses of all hosts, as far as they are known. This one may be among them.
+    pub peers: Vec<(NodeId, String)>,
+    /// The largest message of any group, in bytes. A larger one is rejected before it is read. The
+    /// same on all hosts.
+    pub message_bytes_max: usize,
+    /// A peer from which nothing was read for this long is reported down
+    /// ([`TransportEvent::PeerDown`]). Peers write at least twice a second, so less than 600 ms
+    /// reports peers that are well. Default 1 s.
+    pub silence: Duration,
+    /// How the transport gets threads.
+    pub spawner: Spawner,
+}
+
+/// The default of [`HostContext::silence`].
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
+
+impl HostContext {
+    /// A context with the largest message that groups send, and all defaults.
+    pub fn new(
+        host: NodeId,
+        listen: impl Into<String>,
+        peers: Vec<(NodeId, String)>,
+        spawner: Spawner,
+    ) -> HostContext {
+        let message_bytes_max = Message::BYTES_MAX;
+        let (listen, silence) = (listen.into(), SILENCE);
+        HostContext { host, listen, peers, message_bytes_max, silence, spawner }
+    }
 }
 
 /// What a transport needs to start: this node, its peers, and where events go.
@@ -164,10 +235,12 @@ pub enum TransportEvent {
     /// This peer has seen a later incarnation of this data directory: this one is an outdated copy,
     /// without what was written since.
     OutdatedDirectory(NodeId),
-    /// The process of this peer is no longer heard, or its part in this group has ended there. Also
-    /// reported of a peer that was not heard since the start.
+    /// Nothing comes from this peer any more: its connection to this node ended and it has not made
+    /// another one for 200 ms, it was silent for a second (see [`HostContext::silence`]), or it has
+    /// closed this group. Evidence, no proof: it may be the network. Not reported of a peer that was
+    /// never connected, and not by every transport.
     PeerDown(NodeId),
-    /// The process of this peer is heard again, or another process of it is.
+    /// A peer that was reported down is connected again, or heard again.
     PeerUp(NodeId),
 }
 
@@ -216,6 +289,16 @@ impl Inbox {
     /// Reports that `peer` has seen a later incarnation of this node's data directory.
     pub fn directory_outdated(&self, peer: NodeId) {
         (self.0)(TransportEvent::OutdatedDirectory(peer));
+    }
+
+    /// Reports that nothing comes from `peer` any more.
+    pub fn peer_down(&self, peer: NodeId) {
+        (self.0)(TransportEvent::PeerDown(peer));
+    }
+
+    /// Reports that `peer`, which was reported down, is there again.
+    pub fn peer_up(&self, peer: NodeId) {
+        (self.0)(TransportEvent::PeerUp(peer));
     }
 
     /// Reports that a reported refusal between this node and `peer` is over.

@@ -13,10 +13,15 @@ use crate::host_parts::HostParts;
 use crate::spin::{SPIN_DEFAULT, SPIN_MAX, processors};
 use crate::storage::Create;
 use crate::threads::HostThreads;
-use crate::transport::{HostContext, HostTransport, Message, TcpHostTransport, TcpTransport};
+use crate::transport::{HostContext, HostTransport, TcpHostTransport, TcpTransport};
 
 /// The most threads that turn engines.
 const THREADS_MAX: usize = 64;
+
+const SLEEP_AFTER_MIN: Duration = Duration::from_millis(100);
+/// As long as CockroachDB waits before it quiesces a range: less makes groups that are used now and
+/// then fall asleep and wake all the time.
+const SLEEP_AFTER_DEFAULT: Duration = Duration::from_secs(3);
 
 /// Sets up a [`Host`]. Made by [`Host::builder`].
 ///
@@ -41,6 +46,7 @@ pub struct HostBuilder {
     peers: Vec<(NodeId, String)>,
     threads: usize,
     spin: Duration,
+    sleep_after: Duration,
     transport: Option<Box<dyn HostTransport>>,
     group_settings: GroupSettings,
 }
@@ -55,6 +61,7 @@ impl HostBuilder {
             peers: Vec::new(),
             threads: processors().clamp(2, 4),
             spin: SPIN_DEFAULT,
+            sleep_after: SLEEP_AFTER_DEFAULT,
             transport: None,
             group_settings: Arc::new(|builder| builder),
         }
@@ -112,6 +119,20 @@ impl HostBuilder {
         self
     }
 
+    /// How long a group has nothing to do before it sleeps: at least 100 ms, default 3 s.
+    /// [`Duration::MAX`] is never.
+    ///
+    /// A group that sleeps sends nothing and wakes no thread. What stands for its leader is that its
+    /// process is heard; if it is not, the groups that it led wake and elect others, spread over an
+    /// election timeout. Whatever is asked of a group, or arrives for it, wakes it; reads and
+    /// [`DLedger::status`](crate::DLedger::status) do not. With a [`transport`](Self::transport)
+    /// that does not [report](HostTransport::reports_presence) which peers are heard, no group
+    /// sleeps.
+    pub fn sleep_after(mut self, idle: Duration) -> HostBuilder {
+        self.sleep_after = idle;
+        self
+    }
+
     /// A transport of the host's own instead of TCP. Addresses may then be anything that it
     /// understands.
     pub fn transport(mut self, transport: impl HostTransport + 'static) -> HostBuilder {
@@ -141,15 +162,12 @@ impl HostBuilder {
         let threads = HostThreads::new(self.threads, self.spin).map_err(OpenError::Thread)?;
         let threads = Arc::new(threads);
         let transport = self.transport.take().unwrap_or_else(|| Box::new(TcpHostTransport::new()));
-        let parts = HostParts::open(self.id, self.peers, (&dir, self.create), threads, transport)?;
+        let dir = (dir.as_path(), self.create);
+        let parts =
+            HostParts::open(self.id, self.peers, dir, threads, transport, self.sleep_after)?;
         if parts.peers.len() > 1 {
-            let context = HostContext {
-                host: self.id,
-                listen,
-                peers: parts.peers.clone(),
-                message_bytes_max: Message::BYTES_MAX,
-                spawner: parts.threads.spawner(self.id),
-            };
+            let spawner = parts.threads.spawner(self.id);
+            let context = HostContext::new(self.id, listen, parts.peers.clone(), spawner);
             parts.transport.start(context).map_err(OpenError::Transport)?;
         }
         Ok(Host { parts: Arc::new(parts), group_settings: self.group_settings })
@@ -190,6 +208,12 @@ impl HostBuilder {
         }
         if self.spin > SPIN_MAX {
             return refuse("spin", &format!("{:?} is more than {SPIN_MAX:?}", self.spin));
+        }
+        if self.sleep_after < SLEEP_AFTER_MIN {
+            return refuse(
+                "sleep_after",
+                &format!("{:?} is less than {SLEEP_AFTER_MIN:?}", self.sleep_after),
+            );
         }
         self.check_addresses()
     }
@@ -246,6 +270,7 @@ mod tests {
             ("listen", good().peer(2, "b:2")),
             ("threads", good().threads(0)),
             ("threads", good().threads(65)),
+            ("sleep_after", good().sleep_after(SLEEP_AFTER_MIN - Duration::from_nanos(1))),
             ("spin", good().spin(SPIN_MAX + Duration::from_nanos(1))),
         ] {
             match builder.check() {

@@ -98,7 +98,7 @@ impl Packet {
     pub(crate) fn decode(&self) -> Decoded {
         if !self.is_corrupt && self.frame.len() <= FRAME_BYTES_MAX {
             // The checksum of an intact frame need not be verified.
-            return Message::decode(self.frame.slice(frame::HEADER_BYTES..))
+            return Message::decode(self.frame.slice(frame::HEADER_BYTES + frame::SLOT_BYTES..))
                 .map_or(Decoded::Undetected, Decoded::Message);
         }
         let mut reader = FrameReader::new();

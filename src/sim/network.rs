@@ -22,6 +22,8 @@ use crate::transport::{DirectoryIdentity, Message};
 
 /// Number of old messages of each kind that are kept for replay.
 const REPLAY_BUFFER: usize = 64;
+/// The slot of the group, on every connection.
+const SLOT: u32 = 1;
 /// Number of responses that are kept for replay.
 const RESPONSES: usize = 256;
 /// Votes are rare and heartbeats frequent: each kind has a replay buffer of its own.
@@ -113,7 +115,7 @@ impl Network {
         message: &Message,
         busy: Micros,
     ) -> bool {
-        let frame = Bytes::from(Frames::of(message.encode()).concat());
+        let frame = Bytes::from(Frames::of(SLOT, message.encode()).concat());
         let mut packet = Packet {
             from,
             to,

@@ -13,6 +13,8 @@
 //! });
 //! ```
 
+mod hosts;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+pub use self::hosts::{HostHarness, run_hosts};
 use super::{Inbox, Message, Spawner, Transport, TransportContext, TransportEvent};
 use crate::entry::NodeId;
 
@@ -211,10 +214,58 @@ fn sending_before_the_start_is_harmless(mut network: TestNetwork) {
 /// The nodes of a network while a test runs.
 struct TestNetwork {
     harness: Harness,
-    spawner: Spawner,
     nodes: Vec<Node>,
-    /// How many threads each node has running. Index 0 is node 1.
+    spawned: Spawned,
+}
+
+/// Counts the running threads of each node. Index 0 is node 1.
+struct Spawned {
+    spawner: Spawner,
     threads: Arc<(Mutex<Vec<usize>>, Condvar)>,
+}
+
+impl Spawned {
+    fn new(nodes: usize, spawner: &Spawner) -> Spawned {
+        let threads = Arc::new((Mutex::new(vec![0; nodes]), Condvar::new()));
+        Spawned { spawner: spawner.clone(), threads }
+    }
+
+    /// Grants threads through the host's spawner, and counts those that run.
+    fn spawner(&self, at: usize) -> Spawner {
+        let (host, threads) = (self.spawner.clone(), self.threads.clone());
+        Spawner::new(move |name, work| {
+            let (running, ended) = (threads.clone(), threads.clone());
+            running.0.lock()[at] += 1;
+            let spawned = host.spawn(name, move || {
+                work();
+                ended.0.lock()[at] -= 1;
+                ended.1.notify_all();
+            });
+            spawned.inspect_err(|_| running.0.lock()[at] -= 1)
+        })
+    }
+
+    fn running(&self, at: usize) -> usize {
+        self.threads.0.lock()[at]
+    }
+
+    /// Waits until no transport of those nodes has threads left.
+    fn wait(&self, of: impl Fn(usize) -> bool) {
+        let deadline = Instant::now() + TIMEOUT;
+        let count = |running: &[usize]| {
+            let counted = running.iter().enumerate().filter(|(at, _)| of(*at));
+            counted.map(|(_, count)| count).sum::<usize>()
+        };
+        let mut running = self.threads.0.lock();
+        while count(&running) > 0 {
+            let late = self.threads.1.wait_until(&mut running, deadline).timed_out();
+            assert!(
+                !late,
+                "{} threads still run long after their transport was stopped",
+                count(&running)
+            );
+        }
+    }
 }
 
 struct Node {
@@ -275,8 +326,8 @@ impl TestNetwork {
             .iter()
             .map(|_| Node { transport: None, recording_inbox: Arc::default(), incarnation: 0 })
             .collect();
-        let threads = Arc::new((Mutex::new(vec![0; nodes.len()]), Condvar::new()));
-        TestNetwork { harness, spawner: spawner.clone(), nodes, threads }
+        let spawned = Spawned::new(nodes.len(), spawner);
+        TestNetwork { harness, nodes, spawned }
     }
 
     fn node(&mut self, node: NodeId) -> &mut Node {
@@ -305,7 +356,7 @@ impl TestNetwork {
             "conformance",
             self.harness.addresses.clone(),
             inbox,
-            self.counting_spawner(node),
+            self.spawned.spawner(node.get() as usize - 1),
         );
         self.node(node).incarnation += 1;
         context.identity.incarnation = self.node(node).incarnation;
@@ -315,22 +366,6 @@ impl TestNetwork {
             .start(context)
             .unwrap_or_else(|error| panic!("node {node} could not start: {error}"));
         self.node(node).transport = Some(transport);
-    }
-
-    /// Grants threads through the host's spawner, and counts those that run.
-    fn counting_spawner(&self, node: NodeId) -> Spawner {
-        let (host, threads, at) =
-            (self.spawner.clone(), self.threads.clone(), node.get() as usize - 1);
-        Spawner::new(move |name, work| {
-            let (running, ended) = (threads.clone(), threads.clone());
-            running.0.lock()[at] += 1;
-            let spawned = host.spawn(name, move || {
-                work();
-                ended.0.lock()[at] -= 1;
-                ended.1.notify_all();
-            });
-            spawned.inspect_err(|_| running.0.lock()[at] -= 1)
-        })
     }
 
     fn stop(&mut self, node: NodeId) {
@@ -372,23 +407,7 @@ impl TestNetwork {
 
     /// Waits until no transport has threads left, other than the one of `node`.
     fn wait_for_threads(&self, node: Option<NodeId>) {
-        let deadline = Instant::now() + TIMEOUT;
-        let others = |running: &[usize]| {
-            let counted = running
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| node.is_none_or(|node| node.get() as usize - 1 != *at));
-            counted.map(|(_, count)| count).sum::<usize>()
-        };
-        let mut running = self.threads.0.lock();
-        while others(&running) > 0 {
-            let late = self.threads.1.wait_until(&mut running, deadline).timed_out();
-            assert!(
-                !late,
-                "{} threads still run long after their transport was stopped",
-                others(&running)
-            );
-        }
+        self.spawned.wait(|at| node.is_none_or(|node| node.get() as usize - 1 != at));
     }
 
     /// Ends a test: stops every transport and waits for its threads.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   0  [4]  magic "DLG1"
-//!   4  u8   kind                 1 hello, 2 refusal, 3 message, 4 piece, 5 ping, 6 pong
+//!   4  u8   kind                 1 hello, 2 refusal, 3 message, 4 piece, 5 ping, 6 pong,
+//!                                7 introduction, 8 acceptance, 9 decline, 10 withdrawal, 11 beats
 //!   5  [3]  zero
 //!   8  u32  length of the content, in bytes
 //!  12  u32  CRC-32 of the content
@@ -13,11 +14,15 @@
 //!
 //! Integers are little-endian. The header, and the kinds 1 and 2, are the same in every version.
 //!
-//! No frame is longer than 64 KiB. A longer message goes in pieces, so that other frames can go
-//! between them: the content of a piece is the length of the whole message (u32) and a part of it,
-//! at least one byte. The pieces of a message come in order, and those of the next one after them.
-//! A ping carries a number (u64), and a pong that number.
+//! No frame is longer than 64 KiB. A message begins with the slot of its group (u32; see
+//! [`hello::slots`](super::hello::slots)). A longer one goes in pieces, so that other frames can go
+//! between them: the content of a piece is the slot, the length of the whole message (u32) and a
+//! part of it, at least one byte. The pieces of a message come in order, and those of the next one
+//! of that slot after them. Messages of several slots may be on their way in pieces at the same
+//! time; together they are no longer than the longest message may be. A ping carries a number
+//! (u64), and a pong that number.
 
+pub(crate) mod beats;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 
@@ -30,12 +35,18 @@ pub(crate) const HEADER_BYTES: usize = 20;
 
 /// The longest frame, its header included.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 10;
+/// The longest content of a frame.
+const CONTENT_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES;
+/// The slot at the front of a message or a piece.
+pub(crate) const SLOT_BYTES: usize = 4;
 /// The longest message that goes in one frame.
-pub(crate) const WHOLE_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES;
-/// The length of the message, before its part in a piece.
-const TOTAL_BYTES: usize = 4;
+pub(crate) const WHOLE_BYTES_MAX: usize = CONTENT_BYTES_MAX - SLOT_BYTES;
+/// The slot and the length of the message, before its part in a piece.
+const PIECE_HEAD_BYTES: usize = SLOT_BYTES + 4;
 /// The most of a message that one piece carries.
-const PART_BYTES_MAX: usize = WHOLE_BYTES_MAX - TOTAL_BYTES;
+const PART_BYTES_MAX: usize = CONTENT_BYTES_MAX - PIECE_HEAD_BYTES;
+/// The most messages that may be on their way in pieces at the same time.
+pub(crate) const PARTIAL_MESSAGES_MAX: usize = 64;
 /// The longest content of a frame before the handshake.
 pub(crate) const HELLO_BYTES_MAX: usize = 1000;
 /// The buffer before the handshake.
@@ -58,17 +69,41 @@ pub(crate) enum Kind {
     Ping = 5,
     /// Reports that it is.
     Pong = 6,
+    /// The hello of a group, for a new slot.
+    Introduction = 7,
+    /// The hello of the same group at the other end.
+    Acceptance = 8,
+    /// The refusal of a slot.
+    Decline = 9,
+    /// Whoever sends it uses the slot no more.
+    Withdrawal = 10,
+    /// Heartbeats, and answers to them, of several slots.
+    Beats = 11,
 }
 
 impl Kind {
-    const ALL: [Kind; 6] =
-        [Kind::Hello, Kind::Refusal, Kind::Message, Kind::Piece, Kind::Ping, Kind::Pong];
+    const ALL: [Kind; 11] = [
+        Kind::Hello,
+        Kind::Refusal,
+        Kind::Message,
+        Kind::Piece,
+        Kind::Ping,
+        Kind::Pong,
+        Kind::Introduction,
+        Kind::Acceptance,
+        Kind::Decline,
+        Kind::Withdrawal,
+        Kind::Beats,
+    ];
 }
 
 /// One frame, complete and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: Kind,
+    /// The slot of a message. 0 for other kinds.
+    pub(crate) slot: u32,
+    /// Without the slot.
     pub(crate) content: Bytes,
 }
 
@@ -88,6 +123,8 @@ pub(crate) enum FrameError {
     TooLong { len: usize, len_max: usize },
     #[error("a piece of a message that does not go on where the last one ended")]
     Piece,
+    #[error("a message without the slot of its group")]
+    NoSlot,
     #[error("a frame was damaged on its way")]
     Checksum,
 }
@@ -103,7 +140,7 @@ pub(crate) fn header(kind: Kind, content: &[Bytes]) -> [u8; HEADER_BYTES] {
     let mut hasher = crc32fast::Hasher::new();
     content.iter().for_each(|part| hasher.update(part));
     let len: usize = content.iter().map(Bytes::len).sum();
-    debug_assert!(len <= WHOLE_BYTES_MAX, "a longer message goes in pieces");
+    debug_assert!(len <= CONTENT_BYTES_MAX, "a longer message goes in pieces");
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&MAGIC);
     header[4] = kind as u8;
@@ -128,6 +165,7 @@ pub(crate) fn numbered(kind: Kind, number: u64) -> Vec<u8> {
 /// The frames of a message: one, or pieces.
 #[derive(Debug)]
 pub(crate) struct Frames {
+    slot: u32,
     /// The rest of the message in parts, the last one first.
     parts: Vec<Bytes>,
     left: usize,
@@ -135,10 +173,15 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    pub(crate) fn of(mut content: Vec<Bytes>) -> Frames {
+    pub(crate) fn of(slot: u32, mut content: Vec<Bytes>) -> Frames {
         let total = content.iter().map(Bytes::len).sum();
         content.reverse();
-        Frames { parts: content, left: total, total }
+        Frames { slot, parts: content, left: total, total }
+    }
+
+    /// The bytes of the message that no frame has carried yet.
+    pub(crate) fn left(&self) -> usize {
+        self.left
     }
 
     /// Whether no frame is left.
@@ -155,9 +198,11 @@ impl Frames {
         let at = into.len();
         into.push(Bytes::new());
         let whole = self.total <= WHOLE_BYTES_MAX;
+        let mut head = self.slot.to_le_bytes().to_vec();
         if !whole {
-            into.push(Bytes::copy_from_slice(&(self.total as u32).to_le_bytes()));
+            head.extend_from_slice(&(self.total as u32).to_le_bytes());
         }
+        into.push(Bytes::from(head));
         let len = self.left.min(if whole { WHOLE_BYTES_MAX } else { PART_BYTES_MAX });
         self.take(len, into);
         let kind = if whole { Kind::Message } else { Kind::Piece };
@@ -226,6 +271,7 @@ impl Header {
 /// A partial message.
 #[derive(Debug)]
 struct Assembly {
+    slot: u32,
     total: usize,
     /// As long as the pieces so far, with the current one.
     content: Vec<u8>,
@@ -238,7 +284,7 @@ struct Assembly {
 impl Assembly {
     /// Allocates for one more piece: at most twice as much as has arrived, or 2 MiB.
     fn begin(&mut self, header: Header) -> Result<(), FrameError> {
-        let (start, len) = (self.arrived, header.len - TOTAL_BYTES);
+        let (start, len) = (self.arrived, header.len - PIECE_HEAD_BYTES);
         if len == 0 || len > self.total - start {
             return Err(FrameError::Piece);
         }
@@ -258,7 +304,8 @@ impl Assembly {
         else {
             return Ok(false);
         };
-        header.check(&[&(self.total as u32).to_le_bytes(), &self.content[start..]])?;
+        let (slot, total) = (self.slot.to_le_bytes(), (self.total as u32).to_le_bytes());
+        header.check(&[&slot, &total, &self.content[start..]])?;
         self.piece = None;
         Ok(true)
     }
@@ -275,7 +322,8 @@ pub(crate) struct FrameReader {
     /// The unread part of the buffer.
     start: usize,
     end: usize,
-    assembly: Option<Assembly>,
+    /// The partial messages. The last one is that of the newest piece.
+    assemblies: Vec<Assembly>,
     /// The longest content of a frame, and of a message.
     frame_max: usize,
     message_max: usize,
@@ -289,7 +337,7 @@ impl FrameReader {
             buffer,
             start: 0,
             end: 0,
-            assembly: None,
+            assemblies: Vec::new(),
             frame_max: HELLO_BYTES_MAX,
             message_max: 0,
         }
@@ -298,20 +346,25 @@ impl FrameReader {
     /// Accepts messages of up to `message_max` bytes, after the handshake.
     pub(crate) fn set_len_max(&mut self, message_max: usize) {
         self.buffer.resize(FRAME_BYTES_MAX, 0);
-        (self.frame_max, self.message_max) = (WHOLE_BYTES_MAX, message_max);
+        (self.frame_max, self.message_max) = (CONTENT_BYTES_MAX, message_max);
+    }
+
+    /// Drops the partial message of a slot: its sender does not end it.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        self.assemblies.retain(|assembly| assembly.slot != slot || assembly.piece.is_some());
     }
 
     /// Whether a message or frame has arrived in part.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn has_partial_frame(&self) -> bool {
-        self.assembly.is_some() || self.start < self.end
+        !self.assemblies.is_empty() || self.start < self.end
     }
 
     /// Reads once. Returns how many bytes came; 0 at the end of the stream.
     pub(crate) fn read_from(&mut self, source: &mut impl Read) -> io::Result<usize> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        let room = match &mut self.assembly {
+        let room = match self.assemblies.last_mut() {
             None => self.buffer.len(),
             Some(Assembly { piece: Some(_), content, arrived, .. }) => {
                 debug_assert_eq!(self.end, 0, "the buffered bytes of a piece were taken");
@@ -335,28 +388,11 @@ impl FrameReader {
     /// The next complete frame. A message in pieces comes out as one message.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
-            if let Some(assembly) = &mut self.assembly {
-                if let Some((_, start)) = assembly.piece {
-                    let here =
-                        (assembly.content.len() - assembly.arrived).min(self.end - self.start);
-                    let (from, to) = (self.start, assembly.arrived);
-                    debug_assert!(start <= to);
-                    assembly.content[to..to + here]
-                        .copy_from_slice(&self.buffer[from..from + here]);
-                    assembly.arrived += here;
-                    self.start += here;
-                    if !assembly.end_piece()? {
-                        return Ok(None);
-                    }
-                }
-                if assembly.arrived == assembly.total
-                    && let Some(assembly) = self.assembly.take()
-                {
-                    return Ok(Some(Frame {
-                        kind: Kind::Message,
-                        content: assembly.content.into(),
-                    }));
-                }
+            if let Some(message) = self.take_piece()? {
+                return Ok(Some(message));
+            }
+            if self.is_amid_a_piece() {
+                return Ok(None);
             }
             let Some(bytes) = self.buffer[self.start..self.end].first_chunk() else {
                 return Ok(None);
@@ -371,42 +407,91 @@ impl FrameReader {
         }
     }
 
+    fn is_amid_a_piece(&self) -> bool {
+        self.assemblies.last().is_some_and(|assembly| assembly.piece.is_some())
+    }
+
+    /// Moves what the buffer has of the current piece to its message. Returns the message if it is
+    /// complete.
+    fn take_piece(&mut self) -> Result<Option<Frame>, FrameError> {
+        let Some(assembly) = self.assemblies.last_mut().filter(|last| last.piece.is_some()) else {
+            return Ok(None);
+        };
+        let here = (assembly.content.len() - assembly.arrived).min(self.end - self.start);
+        let (from, to) = (self.start, assembly.arrived);
+        assembly.content[to..to + here].copy_from_slice(&self.buffer[from..from + here]);
+        assembly.arrived += here;
+        self.start += here;
+        if !assembly.end_piece()? || assembly.arrived < assembly.total {
+            return Ok(None);
+        }
+        let message = self.assemblies.pop().map(|assembly| Frame {
+            kind: Kind::Message,
+            slot: assembly.slot,
+            content: assembly.content.into(),
+        });
+        Ok(message)
+    }
+
     fn take_whole(&mut self, header: Header) -> Result<Option<Frame>, FrameError> {
-        let is_message = header.kind == Kind::Message && self.message_max > 0;
-        if is_message && header.len > self.message_max {
-            return Err(FrameError::TooLong { len: header.len, len_max: self.message_max });
+        let is_message = header.kind == Kind::Message;
+        let len_max = self.message_max.saturating_add(SLOT_BYTES);
+        if is_message && self.message_max > 0 && header.len > len_max {
+            return Err(FrameError::TooLong { len: header.len, len_max });
         }
         let content = self.start + HEADER_BYTES;
         if header.len > self.end - content {
             return Ok(None);
         }
         self.start = content + header.len;
-        let content = &self.buffer[content..self.start];
+        let mut content = &self.buffer[content..self.start];
         header.check(&[content])?;
-        Ok(Some(Frame { kind: header.kind, content: Bytes::copy_from_slice(content) }))
+        let slot = match content.split_first_chunk() {
+            _ if !is_message => 0,
+            Some((slot, message)) => {
+                content = message;
+                u32::from_le_bytes(*slot)
+            }
+            None => return Err(FrameError::NoSlot),
+        };
+        Ok(Some(Frame { kind: header.kind, slot, content: Bytes::copy_from_slice(content) }))
     }
 
-    /// Begins a piece, if its header and the length of its message are here.
+    /// Begins a piece, if its header, its slot and the length of its message are here.
     fn begin_piece(&mut self, header: Header) -> Result<bool, FrameError> {
         let mut behind = &self.buffer[self.start + HEADER_BYTES..self.end];
-        if header.len <= TOTAL_BYTES {
+        if header.len <= PIECE_HEAD_BYTES {
             return Err(FrameError::Piece);
         }
-        if behind.len() < TOTAL_BYTES {
+        if behind.len() < PIECE_HEAD_BYTES {
             return Ok(false);
         }
-        let total = behind.get_u32_le() as usize;
-        if total > self.message_max {
-            return Err(FrameError::TooLong { len: total, len_max: self.message_max });
-        }
-        let new = || Assembly { total, content: Vec::new(), arrived: 0, piece: None };
-        let assembly = self.assembly.get_or_insert_with(new);
+        let (slot, total) = (behind.get_u32_le(), behind.get_u32_le() as usize);
+        let mut assembly = self.assembly(slot, total)?;
         if assembly.total != total {
             return Err(FrameError::Piece);
         }
         assembly.begin(header)?;
-        self.start += HEADER_BYTES + TOTAL_BYTES;
+        self.assemblies.push(assembly);
+        self.start += HEADER_BYTES + PIECE_HEAD_BYTES;
         Ok(true)
+    }
+
+    /// Takes the partial message of a slot, or begins one of `total` bytes, if all partial messages
+    /// together stay within the bounds of one.
+    fn assembly(&mut self, slot: u32, total: usize) -> Result<Assembly, FrameError> {
+        if let Some(at) = self.assemblies.iter().position(|assembly| assembly.slot == slot) {
+            return Ok(self.assemblies.remove(at));
+        }
+        let others: usize = self.assemblies.iter().map(|assembly| assembly.total).sum();
+        if total.saturating_add(others) > self.message_max {
+            let len_max = self.message_max.saturating_sub(others);
+            return Err(FrameError::TooLong { len: total, len_max });
+        }
+        if self.assemblies.len() >= PARTIAL_MESSAGES_MAX {
+            return Err(FrameError::Piece);
+        }
+        Ok(Assembly { slot, total, content: Vec::new(), arrived: 0, piece: None })
     }
 }
 
@@ -422,7 +507,7 @@ mod tests {
     fn in_frames(len: usize) -> Vec<u8> {
         let message = Bytes::from(content(len));
         let cut = len / 3 + len % 2;
-        Frames::of(vec![message.slice(..cut), Bytes::new(), message.slice(cut..)]).concat()
+        Frames::of(7, vec![message.slice(..cut), Bytes::new(), message.slice(cut..)]).concat()
     }
 
     /// A source that returns at most that many bytes at a time.
@@ -449,14 +534,17 @@ mod tests {
 
     #[test]
     fn frames_come_out_as_they_went_in_however_they_are_cut() {
-        let lens = [0, 1, 500, 65_515, 65_516, 65_517, 131_024, 131_025, 200_000, 3, 1_000_000];
+        let lens = [0, 1, 500, 65_511, 65_512, 65_513, 131_016, 131_017, 200_000, 3, 1_000_000];
         let stream: Vec<u8> = lens.iter().flat_map(|&len| in_frames(len)).collect();
         for piece in [1, 7, 19, 1000, 64 << 10, usize::MAX] {
             let mut reader = FrameReader::new();
             reader.set_len_max(1_000_000);
             let frames = read_all(&mut reader, Trickle(&stream, piece)).unwrap();
             assert!(
-                frames.iter().zip(lens).all(|(frame, len)| frame.content == content(len)),
+                frames
+                    .iter()
+                    .zip(lens)
+                    .all(|(frame, len)| frame.slot == 7 && frame.content == content(len)),
                 "in pieces of {piece}"
             );
             assert_eq!(frames.len(), lens.len());
@@ -489,10 +577,11 @@ mod tests {
     #[test]
     fn other_frames_go_between_the_pieces_of_a_message() {
         let (message, mut parts) = (Bytes::from(content(300_000)), Vec::new());
-        let mut frames = Frames::of(vec![message.clone()]);
+        let mut frames = Frames::of(1, vec![message.clone()]);
         for number in 0.. {
             parts.push(Bytes::from(numbered(Kind::Ping, number)));
-            parts.push(Bytes::from(encode(Kind::Message, content(number as usize * 900))));
+            let other = vec![Bytes::from(content(number as usize * 900))];
+            parts.push(Bytes::from(Frames::of(2, other).concat()));
             if frames.next(&mut parts).is_none() {
                 break;
             }
@@ -517,7 +606,12 @@ mod tests {
     }
 
     fn piece(total: u32, len: usize) -> Vec<u8> {
-        encode(Kind::Piece, [&total.to_le_bytes()[..], &content(len)].concat())
+        piece_of(1, total, len)
+    }
+
+    fn piece_of(slot: u32, total: u32, len: usize) -> Vec<u8> {
+        let head = [slot.to_le_bytes(), total.to_le_bytes()].concat();
+        encode(Kind::Piece, [head, content(len)].concat())
     }
 
     #[test]
@@ -544,15 +638,56 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_several_slots_arrive_in_turns_within_the_bounds_of_one() {
+        let messages = [(1, 400_000), (2, 300_000), (3, 200_000)];
+        let bytes = |(slot, len): (u32, usize)| Bytes::from(content(len + slot as usize));
+        let mut frames: Vec<Frames> =
+            messages.iter().map(|&one| Frames::of(one.0, vec![bytes(one)])).collect();
+        let mut parts = Vec::new();
+        while frames.iter().any(|frames| !frames.is_empty()) {
+            for frames in &mut frames {
+                let _ = frames.next(&mut parts);
+            }
+        }
+        let stream = parts.concat();
+        for cut in [1, 1000, usize::MAX] {
+            let mut reader = FrameReader::new();
+            reader.set_len_max(1 << 20);
+            let mut all = read_all(&mut reader, Trickle(&stream, cut)).unwrap();
+            all.sort_by_key(|frame| frame.slot);
+            assert!(all.iter().zip(messages).all(|(frame, sent)| frame.content == bytes(sent)));
+            assert_eq!((all.len(), reader.has_partial_frame()), (3, false));
+        }
+        let begun = |slot, total| piece_of(slot, total, 10);
+        let mut reader = FrameReader::new();
+        reader.set_len_max(1000);
+        let two = [begun(1, 600), begun(2, 400)].concat();
+        assert_eq!(read_all(&mut reader, &two[..]), Ok(vec![]));
+        let third = begun(3, 20);
+        assert!(matches!(read_all(&mut reader, &third[..]), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_slot_that_is_given_up_leaves_room_for_others() {
+        let mut reader = FrameReader::new();
+        reader.set_len_max(1000);
+        assert_eq!(read_all(&mut reader, &piece_of(1, 1000, 10)[..]), Ok(vec![]));
+        reader.forget(1);
+        assert!(!reader.has_partial_frame());
+        let other = [piece_of(2, 1000, 600), piece_of(2, 1000, 400)].concat();
+        assert_eq!(read_all(&mut reader, &other[..]).unwrap().len(), 1);
+    }
+
+    #[test]
     fn room_is_made_only_for_what_arrives() {
         let message = 30 << 20;
         for sent in [0, 10, 1 << 20, 5 << 20, 9 << 20] {
-            let mut stream = Frames::of(vec![Bytes::from(vec![0; message])]).concat();
-            stream.truncate(HEADER_BYTES + TOTAL_BYTES + sent);
+            let mut stream = Frames::of(1, vec![Bytes::from(vec![0; message])]).concat();
+            stream.truncate(HEADER_BYTES + PIECE_HEAD_BYTES + sent);
             let mut reader = FrameReader::new();
             reader.set_len_max(32 << 20);
             assert_eq!(read_all(&mut reader, &stream[..]).unwrap(), []);
-            let room = reader.assembly.as_ref().map_or(0, |assembly| assembly.content.capacity());
+            let room = reader.assemblies.first().map_or(0, |assembly| assembly.content.capacity());
             assert!(room <= sent + sent.max(GROWTH_BYTES), "{sent} bytes sent, room for {room}");
         }
     }

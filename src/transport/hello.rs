@@ -1,7 +1,9 @@
-//! The handshake: the hello of each side, the checks on it, and the reasons of a rejection.
+//! The handshake of a group: the hello of each side, the checks on it, and the reasons of a
+//! rejection.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub(crate) mod slots;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use crate::role::{ADVERTISED_BYTES_MAX, check_advertised};
 use crate::storage::DirectoryIdentity;
 
 /// The version of all that follows a hello.
-const PROTOCOL: u32 = 2;
+const PROTOCOL: u32 = 3;
 /// The longest name of a group, in bytes.
 pub(crate) const GROUP_BYTES_MAX: usize = 63;
 /// The most members that a hello names.
@@ -28,12 +30,11 @@ const FIXED_BYTES: usize = 64;
 pub(crate) const BYTES_MAX: usize =
     FIXED_BYTES + GROUP_BYTES_MAX + 8 * MEMBERS_MAX + ADVERTISED_BYTES_MAX;
 
-/// The first frame of each side: sender, receiver, group, and the data directory of the sender.
+/// What a node says of itself for a group: sender, receiver, group, and its data directory.
 ///
 /// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation,
 /// u64 nonce, u8 flags, u8 length of the group's name, u8 count of members, u8 length of the
 /// advertised text, the name, u64 for each member, ascending, the advertised text; little-endian.
-/// The first 28 bytes have this meaning in every version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: u64,
@@ -100,6 +101,8 @@ pub(crate) enum HandshakeRejection {
          opened elsewhere, stop it"
     )]
     Elsewhere = 11,
+    #[error("the group is not open there: open it on that node, or wait until it is")]
+    NoSuchGroup = 12,
 }
 
 /// Who opened the connection of a hello.
@@ -112,7 +115,7 @@ pub(crate) enum Way {
 }
 
 impl HandshakeRejection {
-    pub(crate) const ALL: [HandshakeRejection; 11] = [
+    pub(crate) const ALL: [HandshakeRejection; 12] = [
         HandshakeRejection::Protocol,
         HandshakeRejection::Cluster,
         HandshakeRejection::Group,
@@ -124,6 +127,7 @@ impl HandshakeRejection {
         HandshakeRejection::Members,
         HandshakeRejection::Unreadable,
         HandshakeRejection::Elsewhere,
+        HandshakeRejection::NoSuchGroup,
     ];
 
     /// Whether it is certainly that of a member, at its own address.
@@ -345,6 +349,10 @@ impl PeerRegistry {
 
     /// The rejection, by a peer, of this node.
     pub(crate) fn refused_by(&self, refusal: &[u8]) -> Rejection {
+        PeerRegistry::read_refusal(refusal, &self.own_side())
+    }
+
+    fn read_refusal(refusal: &[u8], refused: &Side<'_>) -> Rejection {
         let (code, mut rest) =
             refusal.split_first().map_or((0, refusal), |(code, rest)| (*code, rest));
         let reason = HandshakeRejection::from_code(code).unwrap_or(HandshakeRejection::Protocol);
@@ -352,7 +360,7 @@ impl PeerRegistry {
         let member = || Some(NodeId::from(u64::from_le_bytes(take(&mut rest)?)));
         // No group has more. A peer may send a list of any length, and the status would show it.
         let members: Vec<NodeId> = std::iter::from_fn(member).take(MEMBERS_MAX).collect();
-        Rejection::new(reason, &self.own_side(), &Side { protocol, members: &members })
+        Rejection::new(reason, refused, &Side { protocol, members: &members })
     }
 
     fn own_side(&self) -> Side<'_> {
@@ -474,7 +482,7 @@ mod tests {
             );
         }
         assert_eq!(Hello::decode(&[&bytes[..], b"x"].concat()), Err(HandshakeRejection::Protocol));
-        for protocol in [1, 3] {
+        for protocol in [1, 2, 4] {
             assert_eq!(
                 Hello::decode(&[&[protocol], &bytes[1..]].concat()),
                 Err(HandshakeRejection::Protocol)
@@ -631,12 +639,12 @@ mod tests {
         assert!(
             ours.rejection(HandshakeRejection::Protocol, &old)
                 .to_string()
-                .contains("protocol (1 instead of 2): bring")
+                .contains("protocol (1 instead of 3): bring")
         );
         let mut from_later = ours.refusal(HandshakeRejection::Protocol);
-        from_later[1] = 3;
+        from_later[1] = 4;
         assert!(
-            theirs.refused_by(&from_later).to_string().contains("protocol (2 instead of 3): bring")
+            theirs.refused_by(&from_later).to_string().contains("protocol (3 instead of 4): bring")
         );
         let endless = [&ours.refusal(HandshakeRejection::Members)[..], &[7; 60 << 10]].concat();
         assert!(

@@ -1,15 +1,15 @@
 //! A network inside one process, which can be cut.
 
-mod host;
-
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-pub use self::host::MemoryHost;
 use super::hello::{HandshakeRejection, PeerRegistry, Way};
-use super::{DirectoryIdentity, Inbox, Message, Transport, TransportContext, TransportEvent};
+use super::{
+    DirectoryIdentity, HostContext, HostTransport, Inbox, Message, Transport, TransportContext,
+    TransportEvent,
+};
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
 use crate::primitives::Mutex;
@@ -52,10 +52,17 @@ impl MemoryNetwork {
         MemoryTransport {
             network: self.clone(),
             node,
+            host: None,
             endpoint: None,
             addressed: Vec::new(),
             lost: Vec::new(),
         }
+    }
+
+    /// A transport for all groups of a host. What cuts a node off cuts off each of its groups.
+    pub fn host(&self, host: impl Into<NodeId>) -> MemoryHost {
+        let host = host.into();
+        MemoryHost { network: self.clone(), host, state: Arc::default() }
     }
 
     /// Cuts `node` off from all others, until [`rejoin`](MemoryNetwork::rejoin) or
@@ -223,6 +230,7 @@ fn deliver(events: Vec<(Inbox, TransportEvent)>) {
 pub struct MemoryTransport {
     network: MemoryNetwork,
     node: NodeId,
+    host: Option<Arc<Mutex<HostState>>>,
     endpoint: Option<(u64, Inbox)>,
     /// Empty between two calls; kept for their capacity.
     addressed: Vec<(Option<Inbox>, Message)>,
@@ -240,12 +248,21 @@ impl Transport for MemoryTransport {
         }
         context.check_advertised()?;
         let inbox = context.inbox.clone();
+        // Held until the endpoint is there, for a stop of the host to find it.
+        let mut host = self.host.as_ref().map(|host| host.lock());
+        if let Some(host) = &host {
+            host.check(&self.network, &context)?;
+        }
         let (number, events) = {
             let mut state = self.network.0.lock();
             state.attached_so_far += 1;
             let number = state.attached_so_far;
             (number, state.attach(number, context))
         };
+        if let Some(host) = &mut host {
+            host.endpoints.push(number);
+        }
+        drop(host);
         self.endpoint = Some((number, inbox));
         deliver(events);
         Ok(())
@@ -283,8 +300,95 @@ impl Transport for MemoryTransport {
 
     fn stop(&mut self) {
         if let Some((number, _)) = self.endpoint.take() {
+            if let Some(host) = &self.host {
+                host.lock().endpoints.retain(|other| *other != number);
+            }
             self.network.0.lock().detach(number);
         }
+    }
+}
+
+/// The transport of one host of a [`MemoryNetwork`].
+pub struct MemoryHost {
+    network: MemoryNetwork,
+    host: NodeId,
+    state: Arc<Mutex<HostState>>,
+}
+
+#[derive(Default)]
+struct HostState {
+    /// All hosts, once it is started and until it is stopped.
+    peers: Option<Vec<NodeId>>,
+    was_started: bool,
+    /// The started transports of groups.
+    endpoints: Vec<u64>,
+}
+
+impl HostState {
+    /// # Errors
+    /// If a group with this context cannot start.
+    fn check(&self, network: &MemoryNetwork, context: &TransportContext) -> io::Result<()> {
+        let Some(peers) = &self.peers else {
+            let told = "the transport of the host is not started, or stopped";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, told));
+        };
+        let is_known = |node: &NodeId| *node == context.node || peers.contains(node);
+        if let Some((stranger, _)) = context.addresses.iter().find(|(node, _)| !is_known(node)) {
+            let told = format!("node {stranger} is no peer of this host: it has no address here");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+        }
+        let state = network.0.lock();
+        let mut own = state.endpoints.iter().filter(|one| self.endpoints.contains(&one.number));
+        if own.any(|one| one.context.group == context.group) {
+            let told = format!("group {:?} is on this host already", context.group);
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, told));
+        }
+        Ok(())
+    }
+}
+
+impl HostTransport for MemoryHost {
+    fn start(&self, context: HostContext) -> io::Result<()> {
+        if context.host != self.host {
+            let told = format!(
+                "this is the transport of host {}, not of host {}",
+                self.host, context.host
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+        }
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.was_started, true) {
+            let told = "the transport was started already";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, told));
+        }
+        state.peers = Some(context.peers.iter().map(|(peer, _)| *peer).collect());
+        Ok(())
+    }
+
+    fn group(&self) -> Box<dyn Transport> {
+        let mut transport = self.network.transport(self.host);
+        transport.host = Some(self.state.clone());
+        Box::new(transport)
+    }
+
+    fn stop(&self) {
+        let mut host = self.state.lock();
+        host.peers = None;
+        let endpoints = std::mem::take(&mut host.endpoints);
+        let mut state = self.network.0.lock();
+        endpoints.into_iter().for_each(|number| state.detach(number));
+    }
+}
+
+impl Drop for MemoryHost {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for MemoryHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryHost").field("host", &self.host).finish_non_exhaustive()
     }
 }
 

@@ -29,6 +29,70 @@ impl Hosts {
     }
 }
 
+/// Three hosts that listen on ports of this machine.
+fn over_tcp(home: &Path, sleep_after: Duration) -> Vec<Host> {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ports: Vec<_> = (0..3).map(|_| free()).collect();
+    let addresses = ports.iter().map(|port| port.local_addr().unwrap().to_string());
+    let peers: Vec<(u64, String)> = (1..).zip(addresses).collect();
+    drop(ports);
+    let open = |id: u64| {
+        let builder = Host::builder(id).dir(home.join(id.to_string())).peers(peers.clone());
+        builder.sleep_after(sleep_after).open().unwrap()
+    };
+    (1..=3).map(open).collect()
+}
+
+fn on_all(hosts: &[Host], name: &str) -> Vec<DLedger> {
+    hosts.iter().map(|host| host.group(name).open().unwrap()).collect()
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in a minute: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn groups_over_one_port_sleep_and_wake_and_outlive_their_leaders() {
+    let home = tempfile::tempdir().unwrap();
+    let hosts = over_tcp(home.path(), Duration::from_millis(500));
+    let groups: Vec<Vec<DLedger>> =
+        (0..30).map(|number| on_all(&hosts, &format!("g{number}"))).collect();
+    for nodes in &groups {
+        append_at_leader(nodes, "one");
+    }
+    let all_sleep = || groups.iter().flatten().all(|node| node.status().asleep);
+    wait_until("all groups sleep", all_sleep);
+    let led_by = |id: u64| {
+        let leads = |nodes: &&Vec<DLedger>| nodes[0].status().leader == Some(id.into());
+        groups.iter().filter(leads).count()
+    };
+    let gone = (1..=3).max_by_key(|id| led_by(*id)).unwrap();
+    assert!(led_by(gone) > 0);
+    for nodes in &groups {
+        append_at_leader(nodes, "two"); // wakes it
+    }
+    wait_until("all groups sleep again", all_sleep);
+    // What a killed process leaves: connections that end, and nothing is handed over.
+    for nodes in &groups {
+        assert!(nodes[gone as usize - 1].status().asleep);
+    }
+    hosts[gone as usize - 1].shutdown().unwrap();
+    for nodes in &groups {
+        let others: Vec<DLedger> =
+            (1..=3).filter(|id| *id != gone).map(|id| nodes[id as usize - 1].clone()).collect();
+        assert_eq!(append_at_leader(&others, "three"), 2);
+        for node in &others {
+            node.barrier().unwrap();
+            assert_eq!(node.committed(), 0..3);
+        }
+    }
+    hosts.iter().for_each(|host| host.shutdown().unwrap());
+}
+
 fn alone(dir: &Path) -> Host {
     Host::builder(1).dir(dir.join("host")).open().unwrap()
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dledger::transport::{TcpTransport, Transport};
 use dledger::{DLedger, Role};
 
-use crate::wire::{ANYWHERE, HELLO, Hello, Line, TIMEOUT, frame};
+use crate::wire::{ACCEPTANCE, ANYWHERE, HELLO, Hello, Line, TIMEOUT};
 
 pub(crate) const LIAR: u64 = 4;
 
@@ -173,8 +173,9 @@ impl Group {
     pub(crate) fn admitted(&self, id: u64) -> Line {
         until("the liar to be let in", || {
             let mut line = Line::to(self.address(id), Ipv4Addr::LOCALHOST).ok()?;
-            line.send(&frame(HELLO, &self.own_hello(id).encode())).ok()?;
-            line.hear().filter(|(kind, _)| *kind == HELLO).map(|_| line)
+            line.send(&self.own_hello(id).opening()).ok()?;
+            line.hear().filter(|(kind, _)| *kind == HELLO)?;
+            line.hear().filter(|(kind, _)| *kind == ACCEPTANCE).map(|_| line)
         })
     }
 }
@@ -198,9 +199,7 @@ fn overhear(listener: TcpListener, overheard: Arc<Mutex<HashMap<u64, Hello>>>) {
             let overheard = overheard.clone();
             thread::spawn(move || {
                 let mut line = Line(stream);
-                let Some((HELLO, content)) = line.hear() else { return };
-                let hello = Hello::decode(&content);
-                let _ = line.send(&frame(HELLO, &own_hello(&hello).encode()));
+                let Some(hello) = line.answer(|hello| Some(own_hello(hello))) else { return };
                 overheard.lock().expect("no test thread panics with it").insert(hello.from, hello);
                 let _ = std::io::copy(&mut line.0, &mut std::io::sink());
             });

@@ -5,20 +5,19 @@ use std::sync::Arc;
 use crate::group::{Client, Group, LIAR, until};
 use crate::memory::{Growth, anonymous};
 use crate::rng::Rng;
-use crate::wire::{MESSAGE, Message, PIECE, PING, PONG, frame};
+use crate::wire::{Message, PIECE, PING, PONG, frame, in_slot, message};
 
 /// More than the largest message.
 const LARGEST: u32 = 96 << 20;
 const TOO_LARGE: u32 = 100 << 20;
 
 fn piece(total: u32, part: &[u8]) -> Vec<u8> {
-    frame(PIECE, &[&total.to_le_bytes()[..], part].concat())
+    frame(PIECE, &in_slot(&[&total.to_le_bytes()[..], part].concat()))
 }
 
 /// A heartbeat of an earlier term: valid and harmless.
 fn heartbeat(to: u64) -> Vec<u8> {
-    frame(
-        MESSAGE,
+    message(
         &Message { kind: 7, numbers: [LIAR, to, 1, 0, 0, 0, 0, 0, 0, 0], ..Message::default() }
             .encode(),
     )

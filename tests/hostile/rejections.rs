@@ -9,7 +9,10 @@ use std::thread;
 use crate::group::{Client, Group, LIAR, until};
 use crate::memory::Growth;
 use crate::rng::Rng;
-use crate::wire::{HELLO, Hello, Line, MESSAGE, Message, REFUSAL, frame, header};
+use crate::wire::{
+    DECLINE, HELLO, Hello, INTRODUCTION, Line, Message, PING, PONG, REFUSAL, frame, header,
+    in_slot, message,
+};
 
 /// Reasons to refuse, as the description of the protocol numbers them.
 const PROTOCOL: u8 = 1;
@@ -30,7 +33,7 @@ struct Approach {
 }
 
 fn said(hello: &Hello, refusal: u8) -> Approach {
-    Approach { bytes: frame(HELLO, &hello.encode()), refusal: Some(refusal) }
+    Approach { bytes: hello.opening(), refusal: Some(refusal) }
 }
 
 /// Hellos of an attacker that claims to be an honest node, whose real hello it knows.
@@ -84,9 +87,9 @@ fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
 
 /// Bytes that are no hello.
 fn babble(honest: &Hello, rng: &mut Rng) -> Approach {
-    let hello = frame(HELLO, &honest.encode());
+    let hello = frame(HELLO, &honest.of_connection());
     let (flipped, len) = (rng.below(hello.len() as u64) as usize, rng.below(600) as usize);
-    let bytes = match rng.below(7) {
+    let bytes = match rng.below(8) {
         0 => rng.bytes(len),
         1 => {
             let mut bytes = hello;
@@ -97,8 +100,7 @@ fn babble(honest: &Hello, rng: &mut Rng) -> Approach {
         3 => {
             header(HELLO, rng.pick(&[1001, 1 << 16, 1 << 30, u32::MAX]), rng.draw() as u32).to_vec()
         }
-        4 => frame(
-            MESSAGE,
+        4 => message(
             &Message {
                 kind: 7,
                 numbers: [honest.from, honest.to, 9, 0, 0, 0, 0, 0, 0, 0],
@@ -107,6 +109,8 @@ fn babble(honest: &Hello, rng: &mut Rng) -> Approach {
             .encode(),
         ),
         5 => frame(REFUSAL, &[rng.draw() as u8]),
+        // After a hello: an introduction of nothing, or in pieces of nothing.
+        6 => [hello, frame(INTRODUCTION, &in_slot(&rng.bytes(len.min(512))))].concat(),
         _ => frame(HELLO, &rng.bytes(len.min(512))),
     };
     Approach { bytes, refusal: None }
@@ -121,7 +125,16 @@ fn approach(group: &Group, id: u64, Approach { bytes, refusal }: &Approach) {
         if refusal.is_none() {
             line.end();
         }
-        Some(line.hear())
+        // The processes may know each other: it is the group that is refused.
+        let mut answer = line.hear();
+        while answer.as_ref().is_some_and(|(kind, _)| [HELLO, PING, PONG].contains(kind)) {
+            answer = line.hear();
+        }
+        Some(answer)
+    });
+    let answer = answer.map(|(kind, content)| match kind {
+        DECLINE => (REFUSAL, content[4..].to_vec()),
+        _ => (kind, content),
     });
     match (answer, refusal) {
         (Some((REFUSAL, content)), Some(wanted)) => {

@@ -12,6 +12,11 @@ pub(crate) const MESSAGE: u8 = 3;
 pub(crate) const PIECE: u8 = 4;
 pub(crate) const PING: u8 = 5;
 pub(crate) const PONG: u8 = 6;
+pub(crate) const INTRODUCTION: u8 = 7;
+pub(crate) const ACCEPTANCE: u8 = 8;
+pub(crate) const DECLINE: u8 = 9;
+/// The slot of the group on every connection of the attacker.
+const SLOT: u32 = 1;
 const HEADER_BYTES: usize = 20;
 
 /// Where nodes listen: at an address from which no peer connects, so that no connection takes the
@@ -24,6 +29,16 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// A frame with correct checksums.
 pub(crate) fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
     [&header(kind, content.len() as u32, crc32fast::hash(content))[..], content].concat()
+}
+
+/// A content that belongs to the slot of the group.
+pub(crate) fn in_slot(content: &[u8]) -> Vec<u8> {
+    [&SLOT.to_le_bytes()[..], content].concat()
+}
+
+/// A message frame, whatever its content.
+pub(crate) fn message(content: &[u8]) -> Vec<u8> {
+    frame(MESSAGE, &in_slot(content))
 }
 
 /// A header with a correct checksum and arbitrary fields.
@@ -73,6 +88,21 @@ impl Hello {
         bytes
     }
 
+    /// The hello of a connection, with the same sender, receiver and process.
+    pub(crate) fn of_connection(&self) -> Vec<u8> {
+        let mut bytes = self.protocol.to_le_bytes().to_vec();
+        for number in [0, self.from, self.to, self.nonce] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// All that a node says first.
+    pub(crate) fn opening(&self) -> Vec<u8> {
+        let introduction = frame(INTRODUCTION, &in_slot(&self.encode()));
+        [frame(HELLO, &self.of_connection()), introduction].concat()
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Hello {
         let number =
             |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
@@ -119,12 +149,28 @@ impl Line {
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
+    /// Answers the opening of a node as the node that it looks for, and accepts its group with a
+    /// hello, if there is one. Returns that of the node.
+    pub(crate) fn answer(&mut self, accept: impl Fn(&Hello) -> Option<Hello>) -> Option<Hello> {
+        let (HELLO, hello) = self.hear()? else { return None };
+        let id = |at: usize| u64::from_le_bytes(hello[at..at + 8].try_into().expect("eight bytes"));
+        let own = Hello { protocol: 3, from: id(20), to: id(12), nonce: 9, ..Hello::default() };
+        self.send(&frame(HELLO, &own.of_connection())).ok()?;
+        let (INTRODUCTION, content) = self.hear()? else { return None };
+        let (slot, hello) = content.split_at(4);
+        let hello = Hello::decode(hello);
+        if let Some(own) = accept(&hello) {
+            self.send(&frame(ACCEPTANCE, &[slot, &own.encode()].concat())).ok()?;
+        }
+        Some(hello)
+    }
+
     /// Reads until the node closes the connection. Before that it sends only pongs and a refusal.
     #[track_caller]
     pub(crate) fn await_hanging_up(&mut self) {
         while let Some((kind, _)) = self.hear() {
             assert!(
-                [REFUSAL, PING, PONG].contains(&kind),
+                [REFUSAL, DECLINE, PING, PONG].contains(&kind),
                 "a node says nothing of kind {kind} on the way in"
             );
         }

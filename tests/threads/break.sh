@@ -185,44 +185,40 @@ fault loom threads threads.rs 'number: older.number.with(newer.number),
             ..older'
 
 # The sender to a peer: whatever is pushed is written, whole and in order.
-fault loom peer_sender transport/tcp/peer_sender.rs \
-  'if queue.urgent.len() + queue.bulk.len() == 1 {' \
-  'if queue.urgent.len() + queue.bulk.len() == 2 {'
+fault loom peer_sender transport/tcp/peer_sender/queue.rs 'return is_new;' 'return false;'
 fault loom peer_sender transport/tcp/peer_sender.rs 'queue.stopped = true;
         queue.close_connection();
         self.wake.notify_one();' 'queue.stopped = true;
         queue.close_connection();'
 # A message is written at once though the thread is writing, or whatever is the matter, or though
 # the rest of another waits.
-fault loom peer_sender transport/tcp/peer_sender.rs \
+fault loom peer_sender transport/tcp/peer_sender/queue.rs \
   '!self.is_busy && self.is_empty() && self.connected_to.is_some()' \
   'self.is_empty() && self.connected_to.is_some()'
-fault loom peer_sender transport/tcp/peer_sender.rs \
-  'if len <= INLINE_WRITE_MAX && queue.is_idle() {' 'if len <= INLINE_WRITE_MAX {'
-fault loom peer_sender transport/tcp/peer_sender.rs \
+fault loom peer_sender transport/tcp/peer_sender.rs '&& queue.is_idle()' ''
+fault loom peer_sender transport/tcp/peer_sender/queue.rs \
   '!self.is_busy && self.is_empty() && self.connected_to.is_some()' \
   '!self.is_busy
             && self.urgent.is_empty()
-            && self.bulk.is_empty()
+            && self.turns.is_empty()
             && self.connected_to.is_some()'
 fault loom peer_sender transport/tcp/peer_sender.rs 'queue.rest = frame.slice(written..);
                 self.wake.notify_one();' 'queue.rest = frame.slice(written..);'
 # The thread does not see that a rest waits.
 fault loom peer_sender transport/tcp/peer_sender.rs \
-  'if is_due || !queue.is_empty() || work.is_begun() {' \
-  'if is_due || !queue.urgent.is_empty() || !queue.bulk.is_empty() || work.is_begun() {'
+  'are_beats_due || !queue.is_empty() {' \
+  'are_beats_due || queue.rest.is_empty() && !queue.is_empty() {'
 # The rest of a message is written behind the others.
-fault loom peer_sender transport/tcp/peer_sender.rs 'work.put_next_round(&mut parts);' \
-  'let rest = std::mem::take(&mut work.rest);
-                    work.put_next_round(&mut parts);
-                    if !rest.is_empty() {
-                        parts.push(rest);
-                    }'
+fault loom peer_sender transport/tcp/peer_sender/queue.rs \
+  'parts.push(std::mem::take(&mut self.rest));' \
+  'let rest = std::mem::take(&mut self.rest);
+            self.put_next_round(parts);
+            return parts.push(rest);'
 # The rest of a message survives its connection.
-fault loom peer_sender transport/tcp/peer_sender.rs \
-  '*queue = Queue { seen_process, times_heard, stopped, ..Queue::default() };' \
-  'let rest = std::mem::take(&mut queue.rest);
-        *queue = Queue { rest, seen_process, times_heard, stopped, ..Queue::default() };'
+fault loom peer_sender transport/tcp/peer_sender/queue.rs '*self = Queue {
+            introductions' '*self = Queue {
+            rest: std::mem::take(&mut self.rest),
+            introductions'
 
 # Whole nodes: every thread ends, every wait ends, and the window is given back.
 fault shuttle '' threads.rs 'self.ended.notify_all();' ''

@@ -59,6 +59,8 @@ impl Message {
             Inner { priority: 3, deprecated_priority: 3, ..plain(MessageType::MsgRequestVote) },
             Inner { snapshot: Some(snapshot).into(), ..plain(MessageType::MsgSnapshot) },
             Inner { entries: vec![context].into(), ..plain(MessageType::MsgReadIndexResp) },
+            plain(MessageType::MsgHeartbeat),
+            plain(MessageType::MsgHeartbeatResponse),
         ]
         .map(Message::new)
         .to_vec()

@@ -1,12 +1,16 @@
 //! Fuzzing: any bytes as the stream of a connection.
 
-use super::{FrameReader, Frames, HEADER_BYTES, Kind, MAGIC, WHOLE_BYTES_MAX, encode};
+use super::{
+    CONTENT_BYTES_MAX, FrameReader, Frames, HEADER_BYTES, Kind, MAGIC, PARTIAL_MESSAGES_MAX,
+    SLOT_BYTES, beats, encode,
+};
 use crate::fuzzing::FuzzInput;
 
 /// The longest message after the handshake.
 const MESSAGE_MAX: usize = 1 << 20;
 
-type Read = Vec<(Kind, Vec<u8>)>;
+/// Kind, slot and content.
+type Read = Vec<(Kind, u32, Vec<u8>)>;
 
 /// A byte stream either is rejected, or is read as its frames, with messages assembled from pieces,
 /// however the reads cut it.
@@ -26,6 +30,12 @@ pub fn frame(input: &[u8]) {
         "what arrives does not depend on how it is cut"
     );
     assert_eq!(frames, read_plainly(&stream, is_admitted), "what arrives is what was sent");
+    for (_, _, content) in frames.iter().filter(|(kind, ..)| *kind == Kind::Beats) {
+        if let Some(rows) = beats::rows(content).filter(|rows| !rows.is_empty()) {
+            let frames = beats::frames(&rows);
+            assert_eq!(frames[HEADER_BYTES..], content[..], "rows are written in one way");
+        }
+    }
 }
 
 /// The frames at the start of `stream`.
@@ -39,7 +49,7 @@ fn read(stream: &[u8], piece: usize, is_admitted: bool) -> Read {
     loop {
         loop {
             match reader.next() {
-                Ok(Some(frame)) => frames.push((frame.kind, frame.content.to_vec())),
+                Ok(Some(frame)) => frames.push((frame.kind, frame.slot, frame.content.to_vec())),
                 Ok(None) => break,
                 Err(_) => return frames,
             }
@@ -55,28 +65,46 @@ fn read(stream: &[u8], piece: usize, is_admitted: bool) -> Read {
 
 /// The same, from the description alone.
 fn read_plainly(mut stream: &[u8], is_admitted: bool) -> Read {
-    let frame_max = if is_admitted { WHOLE_BYTES_MAX } else { super::HELLO_BYTES_MAX };
+    let frame_max = if is_admitted { CONTENT_BYTES_MAX } else { super::HELLO_BYTES_MAX };
     let message_max = if is_admitted { MESSAGE_MAX } else { 0 };
-    let (mut frames, mut message) = (Vec::new(), None::<(usize, Vec<u8>)>);
+    let (mut frames, mut partial) = (Vec::new(), Vec::<(u32, usize, Vec<u8>)>::new());
     while let Some((kind, content, rest)) = plain_frame(stream, frame_max) {
         stream = rest;
         if kind != Kind::Piece {
-            frames.push((kind, content.to_vec()));
+            let (slot, content) = match (kind, plain_number(content)) {
+                (Kind::Message, Some(slot)) => slot,
+                (Kind::Message, None) => break,
+                _ => (0, content),
+            };
+            frames.push((kind, slot, content.to_vec()));
             continue;
         }
-        let Some((total, part)) = content.split_first_chunk() else { break };
-        let total = u32::from_le_bytes(*total) as usize;
-        let (whole, begin) = message.get_or_insert_with(|| (total, Vec::new()));
-        begin.extend_from_slice(part);
-        if part.is_empty() || total > message_max || *whole != total || begin.len() > total {
+        let Some((slot, content)) = plain_number(content) else { break };
+        let Some((total, part)) = plain_number(content) else { break };
+        let begun = partial.iter().position(|(other, ..)| *other == slot);
+        let others: usize = partial.iter().map(|(_, total, _)| total).sum();
+        if begun.is_none()
+            && (total as usize + others > message_max || partial.len() >= PARTIAL_MESSAGES_MAX)
+        {
             break;
         }
-        if begin.len() == total {
-            frames.push((Kind::Message, std::mem::take(begin)));
-            message = None;
+        let (_, whole, mut begin) =
+            begun.map_or((slot, total as usize, Vec::new()), |at| partial.remove(at));
+        begin.extend_from_slice(part);
+        if part.is_empty() || whole != total as usize || begin.len() > whole {
+            break;
+        }
+        match begin.len() == whole {
+            true => frames.push((Kind::Message, slot, begin)),
+            false => partial.push((slot, whole, begin)),
         }
     }
     frames
+}
+
+fn plain_number(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<SLOT_BYTES>()?;
+    Some((u32::from_le_bytes(*number), rest))
 }
 
 fn plain_frame(stream: &[u8], frame_max: usize) -> Option<(Kind, &[u8], &[u8])> {
@@ -96,7 +124,7 @@ fn with_sound_headers(mut stream: Vec<u8>) -> Vec<u8> {
     let mut at = 0;
     while let Some(header) = stream.get_mut(at..at + HEADER_BYTES) {
         header[..4].copy_from_slice(&MAGIC);
-        header[4] = Kind::ALL[usize::from(header[4] % 6)] as u8;
+        header[4] = Kind::ALL[usize::from(header[4]) % Kind::ALL.len()] as u8;
         header[5..8].fill(0);
         let len = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
         let content =
@@ -132,7 +160,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         [encode(Kind::Hello, hello.clone()), encode(Kind::Message, Vec::new())].concat(),
         [pieces(&[300, 200]), encode(Kind::Ping, vec![7; 8]), pieces(&[1, 2, 3])].concat(),
         [pieces(&[30]), pieces(&[20])].concat()[..90].to_vec(),
-        Frames::of(vec![vec![5; 70_000].into()]).concat(),
+        Frames::of(9, vec![vec![5; 70_000].into()]).concat(),
+        [pieces_of(1, &[30]), pieces_of(2, &[20, 10]), pieces_of(3, &[0])].concat(),
+        encode(Kind::Introduction, [&[1, 0, 0, 0][..], &hello].concat()),
+        encode(Kind::Beats, vec![1; 42]),
     ];
     let heads = [[0, 1, 0], [1, 7, 0], [2, 0, 1], [3, 255, 255]];
     let streams =
@@ -143,8 +174,13 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 /// A message in pieces of these lengths.
 #[cfg(test)]
 fn pieces(lens: &[u32]) -> Vec<u8> {
-    let total = lens.iter().sum::<u32>().to_le_bytes();
+    pieces_of(7, lens)
+}
+
+#[cfg(test)]
+fn pieces_of(slot: u32, lens: &[u32]) -> Vec<u8> {
+    let head = [slot.to_le_bytes(), lens.iter().sum::<u32>().to_le_bytes()].concat();
     lens.iter()
-        .flat_map(|len| encode(Kind::Piece, [&total[..], &vec![9; *len as usize]].concat()))
+        .flat_map(|len| encode(Kind::Piece, [&head[..], &vec![9; *len as usize]].concat()))
         .collect()
 }

@@ -1,5 +1,5 @@
-//! Inbound connections: the handshake, then a thread per connection that reads messages and
-//! delivers them.
+//! Inbound connections: the handshake, then a thread per connection that reads what groups are
+//! introduced, and delivers their messages.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -7,35 +7,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::InboundConnection;
-use super::context::TcpContext;
+use super::local_group::LocalGroup;
 use super::peer_sender::PeerSenders;
 use super::pending::PendingConnections;
+use super::port::Port;
 use super::refusals::By;
 use super::stream::{
-    ConnectError, HELLO_TIMEOUT, SILENCE_TIMEOUT, configure_stream, read_frame, write_frame,
+    ConnectError, HELLO_TIMEOUT, SILENCE_TIMEOUT, configure_stream, is_timeout, read_frame,
+    write_frame,
 };
 use crate::entry::NodeId;
-use crate::primitives::Instant;
-use crate::transport::frame::{self, Frame, FrameReader, Kind};
-use crate::transport::hello::{HandshakeRejection, Hello};
+use crate::primitives::{Instant, Mutex};
+use crate::transport::frame::{self, Frame, FrameReader, Kind, beats};
+use crate::transport::hello::slots::{self, ConnectionHello};
+use crate::transport::hello::{HandshakeRejection, Hello, Rejection, claim};
 use crate::transport::{Message, MessageError};
 
 /// The longest pause before a message is offered to a full inbox again.
 const INBOX_RETRY_MAX: Duration = Duration::from_millis(20);
 /// The least time between two pongs that answer no ping.
 const PONG_INTERVAL: Duration = Duration::from_millis(250);
+/// A peer whose connection has ended makes another one within this time, if it is well.
+const RECONNECT_TIME: Duration = Duration::from_millis(200);
+/// Introductions that one connection may make in a second. Beyond, it waits.
+const INTRODUCTIONS_PER_SECOND: u32 = 16 << 10;
 
 /// Accepts and reads the connections that peers open.
 pub(super) struct Inbound {
-    pub(super) context: Arc<TcpContext>,
+    pub(super) port: Arc<Port>,
     senders: Arc<PeerSenders>,
-    /// The connections that have not completed the handshake.
+    /// The connections on which no group was accepted yet.
     pending: PendingConnections,
 }
 
 impl Inbound {
-    pub(super) fn new(context: Arc<TcpContext>, senders: Arc<PeerSenders>) -> Inbound {
-        Inbound { context, senders, pending: PendingConnections::default() }
+    pub(super) fn new(port: Arc<Port>, senders: Arc<PeerSenders>) -> Inbound {
+        Inbound { port, senders, pending: PendingConnections::default() }
     }
 
     /// Gives a new connection a thread, once [`PendingConnections`] has room for it.
@@ -43,165 +50,356 @@ impl Inbound {
         let connection = Arc::new(InboundConnection::new(stream));
         self.pending.enter(&connection, address);
         let (shared, own) = (self.clone(), connection.clone());
-        if let Err(error) = self.context.spawner.spawn("from", move || shared.run(&own, address)) {
+        if let Err(error) = self.port.spawner.spawn("from", move || shared.run(&own, address)) {
             self.pending.leave(&connection);
-            self.context.log_rejection(&address.to_string(), &error.into());
+            self.port.log_rejection(&address.to_string(), &error.into());
         }
     }
 
-    /// The thread of one connection: handshake, then messages until either side closes it.
+    /// The thread of one connection: handshake, then frames until either side closes it.
     fn run(&self, connection: &Arc<InboundConnection>, address: SocketAddr) {
-        let context = &*self.context;
-        context.connections.lock().push(connection.clone());
+        let port = &*self.port;
+        port.connections.lock().push(connection.clone());
         // A stop closes the connections of the list. One that is added later sees the stop here.
-        if context.is_stopped() {
+        if port.is_stopped() {
             connection.close();
         }
         let mut reader = FrameReader::new();
-        let admitted = self.admit(connection, &mut reader);
-        self.pending.leave(connection);
-        let end = admitted.and_then(|peer| Ok(self.read(connection, peer, &mut reader)?));
+        let (mut is_pending, shaken) = (true, self.shake_hands(connection, &mut reader));
+        let end = shaken.and_then(|peer| {
+            let mut session = Session {
+                inbound: self,
+                connection,
+                address,
+                peer,
+                reader,
+                pongs: Pongs::new(),
+                last_slot: 0,
+                is_pending: &mut is_pending,
+                pace: Pace::new(),
+                heard: Instant::now(),
+            };
+            Ok(session.read()?)
+        });
+        if is_pending {
+            self.pending.leave(connection);
+        }
         if let Err(why) = end
             && !connection.is_closed()
         {
-            context.log_rejection(&address.to_string(), &why);
+            port.log_rejection(&address.to_string(), &why);
         }
         connection.close();
-        context.connections.lock().retain(|other| !Arc::ptr_eq(other, connection));
+        port.connections.lock().retain(|other| !Arc::ptr_eq(other, connection));
+        self.report_end(connection);
     }
 
-    /// The handshake. Returns the peer, or sends it the reason of the rejection.
-    fn admit(
+    /// The groups whose slots have ended with the connection learn of it, unless the peer makes
+    /// another one soon.
+    fn report_end(&self, connection: &InboundConnection) {
+        let (groups, Some(peer)) = (connection.groups(), connection.peer()) else { return };
+        if groups.is_empty() || self.port.wait_or_stopped(RECONNECT_TIME) {
+            return;
+        }
+        groups.iter().for_each(|group| self.port.report_down(group, peer));
+    }
+
+    /// The handshake of the processes. Returns the peer, or sends it the reason of the rejection.
+    fn shake_hands(
         &self,
-        connection: &InboundConnection,
+        connection: &Arc<InboundConnection>,
         reader: &mut FrameReader,
     ) -> Result<NodeId, ConnectError> {
-        let (context, stream) = (&*self.context, &connection.stream);
+        let (port, stream) = (&*self.port, &connection.stream);
         configure_stream(stream)?;
         let frame = read_frame(stream, reader, Instant::now() + HELLO_TIMEOUT)?;
-        let judged = match frame.kind {
-            Kind::Hello => context.judge(&frame.content, None, |hello, deadline| {
-                self.senders
-                    .to(hello.from)
-                    .is_some_and(|sender| sender.is_answered_by_another(hello.process(), deadline))
-            }),
-            _ => Err(context.registry.lock().rejection(HandshakeRejection::Protocol, &[])),
+        let (judged, hello) = match frame.kind {
+            Kind::Hello => (ConnectionHello::decode(&frame.content), &frame.content[..]),
+            _ => (Err(HandshakeRejection::Protocol), &[][..]),
         };
-        let hello = match judged {
-            Ok(hello) => hello,
-            Err(why) => {
-                let refusal = context.registry.lock().refusal(why.reason);
-                let _ = write_frame(stream, &frame::encode(Kind::Refusal, refusal));
-                return Err(why.into());
+        let for_here = |hello: ConnectionHello| match hello.to == port.node {
+            true => Ok(hello),
+            false => Err(HandshakeRejection::WrongNode),
+        };
+        let hello = judged.and_then(for_here).map_err(|reason| {
+            let why = Rejection::of_connection(reason, hello);
+            if let Some((_, peer)) = claim(hello) {
+                port.refuse_process(peer, By::Us, &why);
             }
-        };
-        self.replace_earlier(connection, &hello);
-        let response = context.registry.lock().hello_to(hello.from);
-        write_frame(stream, &frame::encode(Kind::Hello, response.encode()))?;
-        context.refusals.clear(hello.from, By::Us);
-        if let Some(sender) = self.senders.to(hello.from) {
-            sender.peer_connected(hello.process());
-        }
-        reader.set_len_max(context.message_bytes_max);
-        stream.set_read_timeout(Some(SILENCE_TIMEOUT))?;
+            let refusal = Rejection::bytes_of(reason);
+            let _ = write_frame(stream, &frame::encode(Kind::Refusal, refusal));
+            why
+        })?;
+        port.identify(connection, &hello);
+        let response = port.hello_to(hello.from).encode();
+        write_frame(stream, &frame::encode(Kind::Hello, response))?;
+        stream.set_read_timeout(Some(port.silence.min(SILENCE_TIMEOUT)))?;
         Ok(hello.from)
     }
+}
 
-    /// A peer that connects again has given up its earlier connection, also if that still looks
-    /// open here.
-    fn replace_earlier(&self, connection: &InboundConnection, hello: &Hello) {
-        let connections = self.context.connections.lock();
-        let earlier = connections.iter().filter(|earlier| earlier.is_from(hello.from));
-        earlier.for_each(|earlier| earlier.close());
-        connection.identify(hello);
-    }
+/// A connection after the handshake of its processes, as the thread that reads it sees it.
+struct Session<'a> {
+    inbound: &'a Inbound,
+    connection: &'a Arc<InboundConnection>,
+    address: SocketAddr,
+    peer: NodeId,
+    reader: FrameReader,
+    pongs: Pongs,
+    /// The last slot that the peer has introduced. The next one is higher.
+    last_slot: u32,
+    /// Whether no group was accepted yet.
+    is_pending: &'a mut bool,
+    pace: Pace,
+    /// When something was read last.
+    heard: Instant,
+}
 
+impl Session<'_> {
     /// Reads until either side closes the connection, or it was silent for [`SILENCE_TIMEOUT`].
     /// Pongs report to the peer that its bytes arrive.
-    fn read(
-        &self,
-        connection: &InboundConnection,
-        peer: NodeId,
-        reader: &mut FrameReader,
-    ) -> io::Result<()> {
-        let mut pongs = Pongs(Instant::now());
+    fn read(&mut self) -> io::Result<()> {
         loop {
-            while let Some(frame) = reader.next()? {
-                match frame.kind {
-                    Kind::Ping => send_pong(connection, frame.number())?,
-                    Kind::Pong => connection.handle_pong(frame.number()),
-                    Kind::Refusal => return self.handle_refusal(peer, &frame),
-                    _ => self.deliver(connection, peer, &frame, &mut pongs)?,
+            while let Some(frame) = self.reader.next()? {
+                if !self.handle(frame)? {
+                    return Ok(());
                 }
             }
-            match reader.read_from(&mut &connection.stream) {
+            self.tell_given_up()?;
+            match self.reader.read_from(&mut &self.connection.stream) {
                 Ok(0) => return Ok(()),
-                Ok(_) => pongs.send(connection)?,
+                Ok(_) => {
+                    self.end_silence();
+                    self.pongs.send(self.connection)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) && self.heard.elapsed() < SILENCE_TIMEOUT => {
+                    self.begin_silence();
+                }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn handle_refusal(&self, peer: NodeId, frame: &Frame) -> io::Result<()> {
-        let why = self.context.registry.lock().refused_by(&frame.content);
-        self.context.refusals.set(peer, By::Peer, why);
+    /// Nothing was read for a while: the groups learn of it. The connection stays for now.
+    fn begin_silence(&self) {
+        if self.connection.set_silent(true) {
+            let groups = self.connection.groups();
+            groups.iter().for_each(|group| self.inbound.port.report_down(group, self.peer));
+        }
+    }
+
+    fn end_silence(&mut self) {
+        self.heard = Instant::now();
+        if self.connection.set_silent(false) {
+            self.connection.groups().iter().for_each(|group| group.set_up(self.peer));
+        }
+    }
+
+    /// Returns whether the connection goes on.
+    fn handle(&mut self, frame: Frame) -> io::Result<bool> {
+        match frame.kind {
+            Kind::Message => self.handle_message(&frame)?,
+            Kind::Beats => self.handle_beats(&frame.content)?,
+            Kind::Ping => send_pong(self.connection, frame.number())?,
+            Kind::Pong => self.connection.handle_pong(frame.number()),
+            Kind::Introduction => self.handle_introduction(&frame.content)?,
+            Kind::Withdrawal => self.handle_withdrawal(&frame.content)?,
+            // Who refuses the hello of this node: anybody could say so in the name of a peer. That
+            // peer shows it in its own status.
+            Kind::Refusal => return Ok(false),
+            _ => return Err(invalid("another hello")),
+        }
+        Ok(true)
+    }
+
+    /// Tells the peer which slots this node has given up.
+    fn tell_given_up(&mut self) -> io::Result<()> {
+        for slot in self.connection.take_given_up() {
+            self.say(Kind::Withdrawal, slots::with_bytes(slot, &[]))?;
+        }
         Ok(())
     }
 
-    /// Delivers a message. While the inbox is full nothing more is read, which holds the peer back.
-    fn deliver(
-        &self,
-        connection: &InboundConnection,
-        peer: NodeId,
-        frame: &Frame,
-        pongs: &mut Pongs,
-    ) -> io::Result<()> {
+    fn say(&self, kind: Kind, content: Vec<u8>) -> io::Result<()> {
+        self.connection.write_frame(&frame::encode(kind, content))
+    }
+
+    fn handle_introduction(&mut self, content: &[u8]) -> io::Result<()> {
+        let Some((slot, hello)) = slots::split(content) else {
+            return Err(invalid("an introduction without a slot"));
+        };
+        if slot <= self.last_slot {
+            return Err(invalid("a slot for the second time"));
+        }
+        self.last_slot = slot;
+        self.pace(Instant::now())?;
+        let Some(group) = self.inbound.port.group_of(hello) else {
+            let reason = Hello::decode(hello)
+                .map_or_else(|reason| reason, |_| HandshakeRejection::NoSuchGroup);
+            return self.say(Kind::Decline, slots::with_bytes(slot, &Rejection::bytes_of(reason)));
+        };
+        let _logs = group.logs();
+        match self.judge(&group, hello) {
+            Ok(hello) => self.accept(slot, &group, &hello),
+            Err(why) => {
+                let refusal = group.registry.lock().refusal(why.reason);
+                self.inbound.port.log_rejection(&self.address.to_string(), &why.into());
+                self.say(Kind::Decline, slots::with_bytes(slot, &refusal))
+            }
+        }
+    }
+
+    fn judge(&self, group: &LocalGroup, hello: &[u8]) -> Result<Hello, Rejection> {
+        if claim(hello).is_some_and(|(_, from)| from != self.peer) {
+            return Err(group.registry.lock().rejection(HandshakeRejection::WrongNode, hello));
+        }
+        let meanwhile = || drop(self.pongs.send(self.connection));
+        let sender = self.inbound.senders.to(self.peer);
+        self.inbound.port.judge(group, hello, None, meanwhile, |hello, deadline| {
+            sender.is_some_and(|sender| {
+                sender.is_answered_by_another(group.number, hello.process(), deadline)
+            })
+        })
+    }
+
+    fn accept(&mut self, slot: u32, group: &Arc<LocalGroup>, hello: &Hello) -> io::Result<()> {
+        let Inbound { port, senders, pending } = self.inbound;
+        if std::mem::take(self.is_pending) {
+            pending.leave(self.connection);
+            self.reader.set_len_max(port.message_bytes_max);
+        }
+        port.accept(self.connection, slot, group, hello);
+        let response = group.registry.lock().hello_to(self.peer);
+        self.say(Kind::Acceptance, slots::with_hello(slot, &response))?;
+        group.refusals.clear(self.peer, By::Us);
+        if let Some(sender) = senders.to(self.peer) {
+            sender.peer_introduced(group.number, self.connection.process(), hello.process());
+        }
+        Ok(())
+    }
+
+    /// The peer has given a slot up, perhaps because it refuses this node.
+    fn handle_withdrawal(&mut self, content: &[u8]) -> io::Result<()> {
+        let Some((slot, refusal)) = slots::split(content) else {
+            return Err(invalid("a withdrawal without a slot"));
+        };
+        let group = self.connection.group(slot);
+        self.connection.remove(slot);
+        self.reader.forget(slot);
+        let Some(group) = group else { return Ok(()) };
+        if !refusal.is_empty() {
+            let why = group.registry.lock().refused_by(refusal);
+            group.refusals.set(self.peer, By::Peer, why);
+        }
+        self.inbound.port.report_down(&group, self.peer);
+        Ok(())
+    }
+
+    /// Waits if the peer has made too many introductions in this second.
+    fn pace(&mut self, now: Instant) -> io::Result<()> {
+        let Some(pause) = self.pace.count(now) else { return Ok(()) };
+        if self.inbound.port.wait_or_stopped(pause) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(())
+    }
+
+    fn handle_message(&mut self, frame: &Frame) -> io::Result<()> {
+        let Some(group) = self.connection.group(frame.slot) else {
+            // Perhaps on its way when the slot ended.
+            return self.check_late(frame.slot);
+        };
+        self.deliver(&group, frame)
+    }
+
+    /// Delivers the messages of all rows. A group that is busy misses one: another one follows.
+    fn handle_beats(&self, content: &[u8]) -> io::Result<()> {
+        let Some(rows) = beats::rows(content) else { return Err(invalid("beats of no kind")) };
+        for (slot, beat) in rows {
+            match self.connection.group(slot) {
+                Some(group) => {
+                    let message = Message::of_beat(self.peer, self.inbound.port.node, &beat);
+                    if !group.deliver(message) {
+                        let _logs = group.logs();
+                        self.inbound.port.log_overload(self.peer);
+                    }
+                }
+                None => self.check_late(slot)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// If a slot is not one that has ended.
+    fn check_late(&self, slot: u32) -> io::Result<()> {
+        match (1..=self.last_slot).contains(&slot) {
+            true => Ok(()),
+            false => Err(invalid("a message for a slot that was not introduced")),
+        }
+    }
+
+    /// Delivers a message. While the inbox of the only group is full nothing more is read, which
+    /// holds the peer back. If there are other groups, the message is dropped.
+    fn deliver(&mut self, group: &Arc<LocalGroup>, frame: &Frame) -> io::Result<()> {
         let mut pause = Duration::from_millis(1);
         loop {
-            let message = self.message_of(connection, peer, frame)?;
-            if self.context.inbox.deliver(message) {
+            let message = match self.message_of(frame) {
+                Ok(message) => message,
+                Err(why) => return self.refuse(group, frame.slot, why),
+            };
+            if group.deliver(message) {
+                return Ok(());
+            }
+            if self.connection.slots() > 1 {
+                let _logs = group.logs();
+                self.inbound.port.log_overload(self.peer);
                 return Ok(());
             }
             // A busy node is alive.
-            pongs.send(connection)?;
-            if self.context.wait_or_stopped(pause) || connection.is_closed() {
+            self.pongs.send(self.connection)?;
+            if self.inbound.port.wait_or_stopped(pause) || self.connection.is_closed() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             pause = (pause * 2).min(INBOX_RETRY_MAX);
         }
     }
 
-    /// The message in a frame, if it goes from `peer` to this node. Decoded again for each retry:
+    /// The message in a frame, if it goes from the peer to this node. Decoded again for each retry:
     /// retries are rare, and no payload is copied.
-    fn message_of(
-        &self,
-        connection: &InboundConnection,
-        peer: NodeId,
-        frame: &Frame,
-    ) -> io::Result<Message> {
-        let invalid = |why: MessageError| io::Error::new(io::ErrorKind::InvalidData, why);
-        if frame.kind != Kind::Message {
-            return Err(invalid(MessageError("another hello")));
-        }
-        let decoded = Message::decode(frame.content.clone());
-        let message = decoded.inspect_err(|_| self.refuse(connection, peer)).map_err(invalid)?;
-        if message.from() != peer || message.to() != self.context.node {
-            return Err(invalid(MessageError("it does not go from that peer to this node")));
+    fn message_of(&self, frame: &Frame) -> Result<Message, MessageError> {
+        let message = Message::decode(frame.content.clone())?;
+        if message.from() != self.peer || message.to() != self.inbound.port.node {
+            return Err(MessageError("it does not go from that peer to this node"));
         }
         Ok(message)
     }
 
-    /// Reports on both sides that this version does not understand the messages of the peer.
-    fn refuse(&self, connection: &InboundConnection, peer: NodeId) {
-        let (why, refusal) = {
-            let registry = self.context.registry.lock();
-            let reason = HandshakeRejection::Unreadable;
+    /// Reports on both sides that this version does not understand the messages of a slot, and ends
+    /// it. The connection ends with its last slot.
+    fn refuse(&mut self, group: &LocalGroup, slot: u32, why: MessageError) -> io::Result<()> {
+        let reason = HandshakeRejection::Unreadable;
+        let (told, refusal) = {
+            let registry = group.registry.lock();
             (registry.rejection(reason, &[]), registry.refusal(reason))
         };
-        self.context.refusals.set(peer, By::Us, why);
-        let _ = connection.write_frame(&frame::encode(Kind::Refusal, refusal));
+        group.refusals.set(self.peer, By::Us, told);
+        self.connection.remove(slot);
+        self.reader.forget(slot);
+        self.say(Kind::Decline, slots::with_bytes(slot, &refusal))?;
+        if self.connection.slots() == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        let _logs = group.logs();
+        let error = io::Error::new(io::ErrorKind::InvalidData, why);
+        self.inbound.port.log_rejection(&self.address.to_string(), &error.into());
+        Ok(())
     }
+}
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, MessageError(why))
 }
 
 /// Answers a ping with a number other than 0 at once.
@@ -213,15 +411,60 @@ fn send_pong(connection: &InboundConnection, number: Option<u64>) -> io::Result<
 }
 
 /// The time of the last pong that answered no ping.
-struct Pongs(Instant);
+struct Pongs(Mutex<Instant>);
 
 impl Pongs {
-    fn send(&mut self, connection: &InboundConnection) -> io::Result<()> {
-        let now = Instant::now();
-        if now.saturating_duration_since(self.0) < PONG_INTERVAL {
+    fn new() -> Pongs {
+        Pongs(Mutex::new(Instant::now()))
+    }
+
+    fn send(&self, connection: &InboundConnection) -> io::Result<()> {
+        let (mut last, now) = (self.0.lock(), Instant::now());
+        if now.saturating_duration_since(*last) < PONG_INTERVAL {
             return Ok(());
         }
-        self.0 = now;
+        *last = now;
         connection.write_frame(&frame::numbered(Kind::Pong, 0))
+    }
+}
+
+/// Counts the introductions of a second.
+struct Pace {
+    since: Instant,
+    count: u32,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace { since: Instant::now(), count: 0 }
+    }
+
+    /// Counts one. Returns how long it has to wait, if there were too many.
+    fn count(&mut self, now: Instant) -> Option<Duration> {
+        let second = Duration::from_secs(1);
+        let passed = now.saturating_duration_since(self.since);
+        if passed >= second {
+            (self.since, self.count) = (now, 0);
+        }
+        self.count += 1;
+        if self.count <= INTRODUCTIONS_PER_SECOND {
+            return None;
+        }
+        Some(second.saturating_sub(passed))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_introduces_too_many_groups_in_a_second_waits_for_the_next_one() {
+        let mut pace = Pace::new();
+        let begin = pace.since;
+        let at = |ms| begin + Duration::from_millis(ms);
+        assert!((0..INTRODUCTIONS_PER_SECOND).all(|_| pace.count(at(300)).is_none()));
+        assert_eq!(pace.count(at(300)), Some(Duration::from_millis(700)));
+        assert_eq!(pace.count(at(1000)), None);
     }
 }

@@ -54,17 +54,17 @@ impl Listener {
 
     /// Accepts connections until the transport is stopped.
     pub(super) fn run(self, inbound: &Arc<Inbound>) {
-        let context = &inbound.context;
+        let port = &inbound.port;
         loop {
             let accepted = self.0.accept();
-            if context.is_stopped() {
+            if port.is_stopped() {
                 return;
             }
             match accepted {
                 Ok((stream, address)) => inbound.accept_connection(stream, address),
                 Err(error) => {
-                    context.log_rejection("a connection", &error.into());
-                    context.wait_or_stopped(ACCEPT_RETRY);
+                    port.log_rejection("a connection", &error.into());
+                    port.wait_or_stopped(ACCEPT_RETRY);
                 }
             }
         }

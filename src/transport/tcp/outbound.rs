@@ -1,4 +1,5 @@
-//! An outbound connection: writes frames, and probes whether the peer is alive.
+//! An outbound connection: writes frames, reads what the peer says of their slots, and probes
+//! whether the peer is alive.
 //!
 //! The peer answers what it reads with a pong, at most four a second, and this node writes at least
 //! twice a second. A connection without a pong for two seconds is closed: its packets are lost, or
@@ -13,12 +14,16 @@ use bytes::Bytes;
 
 use super::stream::{PROBE_INTERVAL, is_timeout};
 use crate::primitives::Instant;
-use crate::transport::frame::{self, FrameReader, Kind};
+use crate::transport::frame::{self, Frame, FrameReader, Kind};
 
 /// After so many probes without a pong the peer counts as gone.
 const UNANSWERED_MAX: u32 = 4;
 /// The interval of probes while a caller waits for a sign of life, and how long that lasts.
 const URGENT_PROBES: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(2));
+/// While an answer is due, this is the pause between two looks for it: the first and the longest.
+const ANSWER_POLLS: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(25));
+/// Answers that are read before they are handled. More wait unread.
+const ANSWERS_MAX: usize = 256;
 /// The most pieces that one system call takes.
 const IOV_MAX: usize = 1024;
 /// A ping with a number other than 0 is answered at once.
@@ -36,6 +41,10 @@ pub(super) struct Outbound {
     /// The number of a ping that is to be answered.
     ping: Option<u64>,
     refusal: Option<Bytes>,
+    /// What the peer said of slots.
+    answers: Vec<Frame>,
+    /// The next look for an answer that is due, and the pause before it.
+    next_poll: Option<(Instant, Duration)>,
 }
 
 impl Outbound {
@@ -53,11 +62,36 @@ impl Outbound {
             urgent_until: None,
             ping: None,
             refusal: None,
+            answers: Vec::new(),
+            next_poll: None,
         })
     }
 
     pub(super) fn next_probe(&self) -> Instant {
         self.next_probe
+    }
+
+    /// When to look for an answer that is due.
+    pub(super) fn next_poll(&self) -> Option<Instant> {
+        self.next_poll.map(|(next, _)| next)
+    }
+
+    /// An answer is due: looks for it soon.
+    pub(super) fn expect_answers(&mut self) {
+        self.next_poll = Some((Instant::now() + ANSWER_POLLS.0, ANSWER_POLLS.0));
+    }
+
+    /// No answer is due any more, or one still is: looks for it later.
+    pub(super) fn expect_more(&mut self, is_due: bool) {
+        self.next_poll = self.next_poll.filter(|_| is_due).map(|(_, pause)| {
+            let pause = (pause * 2).min(ANSWER_POLLS.1);
+            (Instant::now() + pause, pause)
+        });
+    }
+
+    /// What the peer has said of slots, as far as it was read.
+    pub(super) fn take_answers(&mut self) -> Vec<Frame> {
+        std::mem::take(&mut self.answers)
     }
 
     /// A caller waits for a sign of life: probes more often for a while.
@@ -88,35 +122,57 @@ impl Outbound {
         Ok(())
     }
 
-    /// Reads what the peer has sent, without waiting for it. Returns whether there was anything.
+    /// Reads what the peer has sent, and counts the silence. Returns whether there was anything.
     ///
     /// # Errors
     /// If the peer has closed the connection, rejected this node, or was silent for too long.
     pub(super) fn probe(&mut self) -> io::Result<bool> {
+        let has_heard = self.read_ready()?;
+        self.count(has_heard)?;
+        Ok(has_heard)
+    }
+
+    /// Reads what the peer has sent, without waiting for it. Returns whether there was anything.
+    ///
+    /// # Errors
+    /// If the peer has closed the connection, or rejected this node.
+    pub(super) fn read_ready(&mut self) -> io::Result<bool> {
         let mut has_heard = false;
         loop {
-            while let Some(frame) = self.reader.next()? {
+            while self.answers.len() < ANSWERS_MAX
+                && let Some(frame) = self.reader.next()?
+            {
                 has_heard = true;
-                match frame.kind {
-                    Kind::Pong => {}
-                    Kind::Ping => self.ping = frame.number(),
-                    Kind::Refusal => {
-                        self.refusal = Some(frame.content);
-                        return Err(io::ErrorKind::ConnectionRefused.into());
-                    }
-                    _ => return Err(io::ErrorKind::InvalidData.into()),
-                }
+                self.handle(frame)?;
+            }
+            if has_heard {
+                (self.unanswered, self.counted) = (0, Instant::now());
+            }
+            if self.answers.len() >= ANSWERS_MAX {
+                return Ok(has_heard);
             }
             match self.reader.read_from(&mut Ready(&self.stream)) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => break,
+                Err(error) if is_timeout(&error) => return Ok(has_heard),
                 Err(error) => return Err(error),
             }
         }
-        self.count(has_heard)?;
-        Ok(has_heard)
+    }
+
+    fn handle(&mut self, frame: Frame) -> io::Result<()> {
+        match frame.kind {
+            Kind::Pong => {}
+            Kind::Ping => self.ping = frame.number(),
+            Kind::Acceptance | Kind::Decline | Kind::Withdrawal => self.answers.push(frame),
+            Kind::Refusal => {
+                self.refusal = Some(frame.content);
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        Ok(())
     }
 
     fn count(&mut self, has_heard: bool) -> io::Result<()> {
@@ -138,16 +194,15 @@ impl Outbound {
         Ok(())
     }
 
-    /// Answers a ping of the peer, and sends one if nothing else was written since the last.
-    pub(super) fn pong_and_ping(&mut self, has_written: bool) -> io::Result<()> {
+    /// Answers a ping of the peer, and sends one. The peer takes silence as a sign that this node is
+    /// down, so it is sent also if other frames were written meanwhile.
+    pub(super) fn pong_and_ping(&mut self) -> io::Result<()> {
         let mut parts = Vec::new();
         if let Some(number) = self.ping.take() {
             parts.push(Bytes::from(frame::numbered(Kind::Pong, number)));
         }
-        if self.urgent_until.is_some() || !has_written {
-            let number = self.urgent_until.map_or(0, |_| AT_ONCE);
-            parts.push(Bytes::from(frame::numbered(Kind::Ping, number)));
-        }
+        let number = self.urgent_until.map_or(0, |_| AT_ONCE);
+        parts.push(Bytes::from(frame::numbered(Kind::Ping, number)));
         self.write(&parts)
     }
 }

@@ -1,19 +1,21 @@
-//! Sends to one peer: two bounded queues, and the thread that connects and writes.
+//! Sends to one peer: what waits for it, and the thread that connects and writes.
 //!
-//! Urgent messages go before bulk, and bulk goes in rounds of at most [`ROUND_BYTES`]. So an urgent
-//! message waits behind two rounds at most: the one that is being written, and the bytes that the
-//! operating system holds unsent (see [`configure_stream`]).
+//! Urgent messages go before bulk, and bulk goes in rounds. So an urgent message waits behind two
+//! rounds at most: the one that is being written, and the bytes that the operating system holds
+//! unsent (see [`configure_stream`]).
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::context::{LogRateLimit, TcpContext, random};
+use self::queue::{Queue, Work};
+use super::local_group::LocalGroup;
 use super::outbound::Outbound;
+use super::port::{LogRateLimit, Port, PortSettings, jitter};
 use super::refusals::By;
 use super::resolver::{Lookup, Resolver};
 use super::stream::{
@@ -22,34 +24,42 @@ use super::stream::{
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
 use crate::primitives::{Condvar, Instant, Mutex};
+use crate::transport::Message;
 use crate::transport::frame::{self, FrameReader, Frames, Kind, WHOLE_BYTES_MAX};
-use crate::transport::hello::ProcessId;
-use crate::transport::{Message, TransportContext};
+use crate::transport::hello::slots::{self, ConnectionHello};
+use crate::transport::hello::{HandshakeRejection, ProcessId, Rejection};
 
-/// Bytes and messages that may wait for one peer. Beyond that, messages to it are dropped.
-pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;
-pub(super) const QUEUE_MESSAGES_MAX: usize = 8192;
+mod queue;
+
+#[cfg(test)]
+pub(super) use self::queue::{QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX};
 
 /// The shortest and the longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// The longest pause between two introductions of a group that the peer does not have.
+const ABSENT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Groups are opened one after the other: so long it is no news that the peer has not got one yet.
+const ABSENT_QUIETLY: Duration =
+    if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(5) };
 /// On an idle connection a message up to this size is written by the thread that sends it: waking
 /// another thread takes longer than the write.
 const INLINE_WRITE_MAX: usize = 16 << 10;
 /// Bytes of such a write: all of the message, but under loom few, so that some leave a rest.
 #[cfg(target_os = "linux")]
-const WRITE_BYTES_MAX: usize =
-    if cfg!(all(test, loom)) { 200 } else { INLINE_WRITE_MAX + frame::HEADER_BYTES };
+const WRITE_BYTES_MAX: usize = if cfg!(all(test, loom)) {
+    200
+} else {
+    INLINE_WRITE_MAX + frame::HEADER_BYTES + frame::SLOT_BYTES
+};
 /// This many connections in a row that fall silent are worth a warning.
 const SILENCES_MIN: u32 = 3;
-/// Bulk bytes between two checks for urgent messages. One frame more at most.
-const ROUND_BYTES: usize = 64 << 10;
 
-/// The senders of one transport, one for each peer.
+/// The senders of one port, one for each peer.
 pub(super) struct PeerSenders(Vec<PeerSender>);
 
 impl PeerSenders {
-    pub(super) fn new(context: &TransportContext, lookup: &Lookup) -> PeerSenders {
-        let peers = context.addresses.iter().filter(|(node, _)| *node != context.node);
+    pub(super) fn new(settings: &PortSettings, lookup: &Lookup) -> PeerSenders {
+        let peers = settings.peers.iter().filter(|(node, _)| *node != settings.node);
         let senders = peers
             .map(|(node, address)| PeerSender::new(*node, address.clone(), lookup.clone()))
             .collect();
@@ -77,37 +87,12 @@ pub(super) struct PeerSender {
     log_limit: LogRateLimit,
 }
 
-#[derive(Default)]
-struct Queue {
-    /// The unwritten part of a frame. It goes before all else.
-    rest: Bytes,
-    urgent: Vec<Message>,
-    bulk: VecDeque<Message>,
-    /// The bulk message that is being written, if it takes more than one frame.
-    current: Option<Message>,
-    /// The encoded length of all bulk that waits or is being written.
-    bytes: usize,
-    /// The thread is writing or probing.
-    is_busy: bool,
-    /// Something was written since the last probe.
-    has_written: bool,
-    /// A caller waits for a sign of life.
-    is_probe_urgent: bool,
-    /// The number of probes that heard the peer.
-    times_heard: u64,
-    /// The socket of the connection, or of the attempt, for other threads to close.
-    socket: Option<Socket>,
-    /// The process of the peer at the other end, once the handshake has succeeded.
-    connected_to: Option<ProcessId>,
-    /// The process of the peer that connected to this node since the last attempt to connect.
-    seen_process: Option<ProcessId>,
-    stopped: bool,
-}
-
 /// What was logged of the connection. A loss is logged at a limited rate, and a connection only
 /// after a loss was logged: an unstable connection does not fill the log.
 #[derive(Default)]
 struct ConnectionLog {
+    /// A group was accepted on this connection.
+    is_accepted: bool,
     says_connected: bool,
     was_connected: bool,
     loss_limit: LogRateLimit,
@@ -129,21 +114,10 @@ impl ConnectionLog {
 /// The next step of the thread.
 enum Next {
     Write,
+    /// Read answers.
+    Poll,
     Probe,
     Close,
-}
-
-/// Messages taken from the queue, to be written.
-#[derive(Default)]
-struct Work {
-    rest: Bytes,
-    urgent: Vec<Message>,
-    /// The unwritten frames of a bulk message, and the length of the message.
-    current: Option<(Frames, usize)>,
-    /// The bulk after it.
-    bulk: VecDeque<Message>,
-    /// The length of the bulk messages that are written.
-    written: usize,
 }
 
 impl PeerSender {
@@ -159,20 +133,41 @@ impl PeerSender {
         }
     }
 
+    /// A group has this peer for a member.
+    pub(super) fn join(&self, group: &Arc<LocalGroup>) {
+        self.queue.lock().join(group);
+        self.wake.notify_one();
+    }
+
+    /// A group has ended. What waits of it is dropped.
+    pub(super) fn leave(&self, group: &LocalGroup) {
+        self.queue.lock().leave(group.number);
+        self.wake.notify_one();
+        self.probed.notify_all();
+    }
+
     /// Queues a message of `len` bytes. False if it was dropped because the queue is full.
-    pub(super) fn push(&self, message: Message, len: usize) -> bool {
+    pub(super) fn push(&self, group: u64, message: Message, len: usize) -> bool {
         let mut queue = self.queue.lock();
-        let is_urgent = message.is_urgent();
-        if !queue.stopped && len > WHOLE_BYTES_MAX && queue.holds(&message) {
+        if !queue.stopped && len > WHOLE_BYTES_MAX && queue.holds(group, &message) {
             return true;
         }
-        if queue.stopped || !queue.has_room(is_urgent, len) {
+        if queue.stopped || !queue.has_room(group, message.is_urgent(), len) {
             return false;
         }
-        if len <= INLINE_WRITE_MAX && queue.is_idle() {
-            let frame = frame_of(&message);
+        let slot = queue.accepted(group).map(|(slot, _)| slot);
+        if let (Some(slot), Some(beat)) = (slot, queue.gathers(&message)) {
+            if queue.put_beat(slot, beat) {
+                self.wake.notify_one();
+            }
+            return true;
+        }
+        if len <= INLINE_WRITE_MAX
+            && queue.is_idle()
+            && let Some(slot) = slot
+        {
+            let frame = frame_of(slot, &message);
             let written = queue.socket.as_ref().map_or(0, |socket| write_now(socket, &frame));
-            queue.has_written |= written > 0;
             if written == frame.len() {
                 return true;
             }
@@ -182,37 +177,38 @@ impl PeerSender {
                 return true;
             }
         }
-        if is_urgent {
-            queue.urgent.push(message);
-        } else {
-            queue.bytes += len;
-            queue.bulk.push_back(message);
-        }
-        if queue.urgent.len() + queue.bulk.len() == 1 {
+        if queue.put(group, message, len) {
             self.wake.notify_one();
         }
         true
     }
 
-    /// That process of the peer has connected to this node. A connection to another one is closed.
-    pub(super) fn peer_connected(&self, process: ProcessId) {
+    /// The peer has introduced a group, and was accepted: from that connection, and by that
+    /// process. A connection to another process is closed.
+    pub(super) fn peer_introduced(&self, group: u64, connection: u64, process: ProcessId) {
         let mut queue = self.queue.lock();
-        queue.seen_process = Some(process);
-        if queue.is_replaced() {
+        queue.see(group, connection, process);
+        if queue.is_replaced {
             queue.close_connection();
         }
         self.wake.notify_one();
     }
 
-    /// Whether the connection leads to another process than `process`, and that one is alive: it
-    /// was heard after this call. Blocks until then, at most until `deadline`.
-    pub(super) fn is_answered_by_another(&self, process: ProcessId, deadline: Instant) -> bool {
+    /// Whether the slot of a group leads to another process than `process`, and that one is alive:
+    /// it was heard after this call. Blocks until then, at most until `deadline`.
+    pub(super) fn is_answered_by_another(
+        &self,
+        group: u64,
+        process: ProcessId,
+        deadline: Instant,
+    ) -> bool {
         let mut queue = self.queue.lock();
-        let Some(other) = queue.connected_to.filter(|(_, nonce)| *nonce != process.1) else {
+        let accepted = queue.accepted(group);
+        if !accepted.is_some_and(|(_, (_, nonce))| nonce != process.1) {
             return false;
-        };
+        }
         let (before, is_same) =
-            (queue.times_heard, |queue: &Queue| queue.connected_to == Some(other));
+            (queue.times_heard, |queue: &Queue| queue.accepted(group) == accepted);
         queue.is_probe_urgent = true;
         self.wake.notify_one();
         while is_same(&queue)
@@ -222,10 +218,11 @@ impl PeerSender {
         is_same(&queue) && queue.times_heard != before
     }
 
-    /// Closes the connection. The thread makes another one.
-    pub(super) fn close_connection(&self) {
-        self.queue.lock().close_connection();
+    /// A group speaks with another identity: it gets another slot.
+    pub(super) fn introduce_again(&self, group: u64) {
+        self.queue.lock().introduce_again(group);
         self.wake.notify_one();
+        self.probed.notify_all();
     }
 
     pub(super) fn stop(&self) {
@@ -237,17 +234,18 @@ impl PeerSender {
         self.resolver.stop();
     }
 
-    /// Connects and writes until the transport is stopped.
-    pub(super) fn run(&self, context: &TcpContext) {
+    /// Connects while there are groups, and writes, until the port is closed.
+    pub(super) fn run(&self, port: &Port) {
         let (mut pause, mut silences, mut log) = (BACKOFF.0, 0, ConnectionLog::default());
-        loop {
-            match self.connect(context) {
+        while self.await_groups() {
+            log.is_accepted = false;
+            match self.connect(port) {
                 Ok(mut outbound) => {
-                    pause = BACKOFF.0;
-                    self.log_connected(&mut log);
-                    // While all connections work, only probes run often enough to expire refusals.
-                    let end = self.write(&mut outbound, || context.refusals.expire());
-                    self.log_lost(&mut log, &end);
+                    let end = self.write(&mut outbound, port, &mut log);
+                    if log.is_accepted {
+                        pause = BACKOFF.0;
+                        self.log_lost(&mut log, &end);
+                    }
                     let fell_silent =
                         end.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
                     silences = if fell_silent { silences + 1 } else { 0 };
@@ -255,8 +253,7 @@ impl PeerSender {
                         self.warn_of_silence();
                     }
                     if let Some(refusal) = outbound.refusal() {
-                        let why = context.registry.lock().refused_by(&refusal);
-                        context.refusals.set(self.peer, By::Peer, why);
+                        port.refuse_process(self.peer, By::Peer, &Rejection::by_peer(&refusal));
                     }
                 }
                 Err(why) => self.log_failure(&mut log, &why),
@@ -264,13 +261,21 @@ impl PeerSender {
             if self.close_and_clear() {
                 return;
             }
-            context.refusals.expire();
-            context.inbox.unreachable(self.peer);
+            port.expire_refusals();
             if self.wait_or_stopped(jitter(pause)) {
                 return;
             }
             pause = (pause * 2).min(BACKOFF.1);
         }
+    }
+
+    /// Waits until a group has this peer. False if the port was closed.
+    fn await_groups(&self) -> bool {
+        let mut queue = self.queue.lock();
+        while !queue.stopped && !queue.has_groups() {
+            self.wake.wait(&mut queue);
+        }
+        !queue.stopped
     }
 
     /// Each time the handshake succeeded, so short packets arrive, and then nothing came back.
@@ -319,6 +324,7 @@ impl PeerSender {
             return;
         }
         let why = match end {
+            Ok(()) if !self.queue.lock().has_groups() => "no group needs it".to_owned(),
             Ok(()) => "the node was started anew".to_owned(),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 "it was closed".to_owned()
@@ -337,36 +343,40 @@ impl PeerSender {
         self.queue.lock().stopped
     }
 
-    /// Closes the connection and drops all that waits. Returns whether the transport was stopped.
+    /// Closes the connection, drops all that waits, and tells the groups. Returns whether the port
+    /// was closed.
     fn close_and_clear(&self) -> bool {
-        let mut queue = self.queue.lock();
-        queue.close_connection();
-        let (seen_process, times_heard, stopped) =
-            (queue.seen_process, queue.times_heard, queue.stopped);
-        *queue = Queue { seen_process, times_heard, stopped, ..Queue::default() };
+        let (news, stopped) = {
+            let mut queue = self.queue.lock();
+            queue.close_connection();
+            (queue.reset(), queue.stopped)
+        };
         self.probed.notify_all();
+        if !stopped {
+            news.iter().for_each(|group| group.inbox.unreachable(self.peer));
+        }
         stopped
     }
 
-    /// Waits before the next attempt, at most until the peer connects. Returns whether the
-    /// transport was stopped.
+    /// Waits before the next attempt, at most until the peer connects. Returns whether the port was
+    /// closed.
     fn wait_or_stopped(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         let mut queue = self.queue.lock();
         while !queue.stopped
-            && queue.seen_process.is_none()
+            && !queue.is_seen
             && !self.wake.wait_until(&mut queue, deadline).timed_out()
         {}
         queue.stopped
     }
 
-    /// Connects, and completes the handshake.
-    fn connect(&self, context: &TcpContext) -> Result<Outbound, ConnectError> {
-        self.queue.lock().seen_process = None;
+    /// Connects, and completes the handshake of the processes.
+    fn connect(&self, port: &Port) -> Result<Outbound, ConnectError> {
+        self.queue.lock().look_away();
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the address stands for no host");
-        for address in self.resolver.resolve(&context.spawner)? {
+        for address in self.resolver.resolve(&port.spawner)? {
             match self.dial(address) {
-                Ok(stream) => return self.handshake(context, stream),
+                Ok(stream) => return self.handshake(port, stream),
                 Err(error) => failure = error,
             }
         }
@@ -389,37 +399,54 @@ impl PeerSender {
         Ok(stream)
     }
 
-    fn handshake(&self, context: &TcpContext, stream: TcpStream) -> Result<Outbound, ConnectError> {
-        let (hello, mut reader) = (context.registry.lock().hello_to(self.peer), FrameReader::new());
+    fn handshake(&self, port: &Port, stream: TcpStream) -> Result<Outbound, ConnectError> {
+        let (hello, mut reader) = (port.hello_to(self.peer), FrameReader::new());
         write_frame(&stream, &frame::encode(Kind::Hello, hello.encode()))?;
         let response = read_frame(&stream, &mut reader, Instant::now() + HELLO_TIMEOUT)?;
         if response.kind == Kind::Refusal {
-            let why = context.registry.lock().refused_by(&response.content);
-            context.refusals.set(self.peer, By::Peer, why.clone());
+            let why = Rejection::by_peer(&response.content);
+            port.refuse_process(self.peer, By::Peer, &why);
             return Err(why.into());
         }
-        let hello =
-            context.judge(&response.content, Some(self.peer), |_, _| false).inspect_err(|why| {
-                // Otherwise the peer would count this connection as accepted.
-                let refusal = context.registry.lock().refusal(why.reason);
-                let _ = write_frame(&stream, &frame::encode(Kind::Refusal, refusal));
-            })?;
-        self.queue.lock().connected_to = Some(hello.process());
-        context.refusals.clear(self.peer, By::Us);
-        context.refusals.clear(self.peer, By::Peer);
+        let is_expected = |hello: ConnectionHello| match (hello.from, hello.to) {
+            (from, to) if from == self.peer && to == port.node => Ok(hello),
+            _ => Err(HandshakeRejection::WrongNode),
+        };
+        let judged = ConnectionHello::decode(&response.content).and_then(is_expected);
+        let hello = judged.map_err(|reason| {
+            let why = Rejection::of_connection(reason, &response.content);
+            port.refuse_process(self.peer, By::Us, &why);
+            // Otherwise the peer would count this connection as accepted.
+            let refusal = Rejection::bytes_of(reason);
+            let _ = write_frame(&stream, &frame::encode(Kind::Refusal, refusal));
+            why
+        })?;
+        self.queue.lock().connected_to = Some(hello.process);
         Ok(Outbound::new(stream, reader)?)
     }
 
-    /// Writes all that waits, until the connection breaks or is to be closed. Calls `at_probe`
-    /// after each probe.
-    fn write(&self, outbound: &mut Outbound, at_probe: impl Fn()) -> io::Result<()> {
+    /// Writes all that waits, until the connection breaks or is to be closed.
+    fn write(
+        &self,
+        outbound: &mut Outbound,
+        port: &Port,
+        log: &mut ConnectionLog,
+    ) -> io::Result<()> {
         let (mut work, mut parts) = (Work::default(), Vec::new());
         loop {
-            match self.take(&mut work, outbound) {
+            match self.take(&mut work, outbound, port.message_bytes_max) {
                 Next::Close => return Ok(()),
                 Next::Probe => {
-                    self.probe(outbound)?;
-                    at_probe();
+                    let probed = self.probe(outbound);
+                    self.handle_answers(outbound, port, log);
+                    probed?;
+                    // While all connections work, only probes run often enough for this.
+                    port.expire_refusals();
+                }
+                Next::Poll => {
+                    let read = outbound.read_ready();
+                    self.handle_answers(outbound, port, log);
+                    read?;
                 }
                 Next::Write => {
                     work.put_next_round(&mut parts);
@@ -431,143 +458,119 @@ impl PeerSender {
     }
 
     /// Waits for work and takes it. The work taken before is written.
-    fn take(&self, work: &mut Work, outbound: &mut Outbound) -> Next {
+    fn take(&self, work: &mut Work, outbound: &mut Outbound, message_bytes_max: usize) -> Next {
         let mut queue = self.queue.lock();
-        queue.bytes -= std::mem::take(&mut work.written);
+        queue.take_back(work);
         queue.is_busy = false;
         loop {
-            if queue.stopped || queue.is_replaced() {
+            if queue.stopped || queue.is_replaced || !queue.has_groups() {
                 return Next::Close;
             }
             if std::mem::take(&mut queue.is_probe_urgent) {
                 outbound.probe_urgently();
             }
             let now = Instant::now();
+            if queue.introduce(self.peer, now) {
+                outbound.expect_answers();
+            }
             let is_due = now >= outbound.next_probe();
-            if is_due || !queue.is_empty() || work.is_begun() {
+            let is_answer_due = outbound.next_poll().is_some_and(|at| now >= at);
+            let are_beats_due = queue.beats_due().is_some_and(|at| now >= at);
+            if is_due || is_answer_due || are_beats_due || !queue.is_empty() {
                 queue.is_busy = true;
                 if is_due {
                     return Next::Probe;
                 }
-                queue.has_written = true;
-                queue.give(work);
+                if is_answer_due {
+                    return Next::Poll;
+                }
+                queue.give(work, now, message_bytes_max);
                 return Next::Write;
             }
-            self.wake.wait_until(&mut queue, outbound.next_probe());
+            let others = [outbound.next_poll(), queue.next_introduction(), queue.beats_due()];
+            let next = others.into_iter().flatten().fold(outbound.next_probe(), Instant::min);
+            self.wake.wait_until(&mut queue, next);
         }
+    }
+
+    /// Handles what the peer has said of slots.
+    fn handle_answers(&self, outbound: &mut Outbound, port: &Port, log: &mut ConnectionLog) {
+        for frame in outbound.take_answers() {
+            let Some((slot, content)) = slots::split(&frame.content) else { continue };
+            let Some(group) = self.queue.lock().group_of(slot) else { continue };
+            let _logs = group.logs();
+            let is_news = match frame.kind {
+                Kind::Acceptance => self.handle_acceptance(&group, slot, content, port, log),
+                _ => self.handle_decline(&group, slot, content),
+            };
+            if is_news {
+                group.inbox.unreachable(self.peer);
+            }
+        }
+        outbound.expect_more(self.queue.lock().awaits_answers());
+    }
+
+    /// Returns whether the group is to be told that it does not reach the peer.
+    fn handle_acceptance(
+        &self,
+        group: &LocalGroup,
+        slot: u32,
+        hello: &[u8],
+        port: &Port,
+        log: &mut ConnectionLog,
+    ) -> bool {
+        if !self.queue.lock().is_introduced(slot) {
+            return false;
+        }
+        match port.judge(group, hello, Some(self.peer), || (), |_, _| false) {
+            Ok(hello) => {
+                if self.queue.lock().accept(slot, hello.process()) {
+                    group.refusals.clear(self.peer, By::Us);
+                    group.refusals.clear(self.peer, By::Peer);
+                    log.is_accepted = true;
+                    self.log_connected(log);
+                }
+                false
+            }
+            Err(why) => {
+                let refusal = group.registry.lock().refusal(why.reason);
+                self.queue.lock().close_slot(slot, &refusal, BACKOFF.1)
+            }
+        }
+    }
+
+    /// The peer has declined a slot, or given it up. Returns as above.
+    fn handle_decline(&self, group: &LocalGroup, slot: u32, refusal: &[u8]) -> bool {
+        let mut pause_max = BACKOFF.1;
+        if !refusal.is_empty() {
+            let why = group.registry.lock().refused_by(refusal);
+            let mut is_quiet = false;
+            if why.reason == HandshakeRejection::NoSuchGroup {
+                pause_max = ABSENT_PAUSE_MAX;
+                let absent = self.queue.lock().note_absence(slot);
+                is_quiet = absent.is_none_or(|absent| absent < ABSENT_QUIETLY);
+            }
+            if !is_quiet {
+                group.refusals.set(self.peer, By::Peer, why);
+            }
+        }
+        self.queue.lock().close_slot(slot, &[], pause_max)
     }
 
     /// Probes whether the peer is alive, and sends it a sign of life.
     fn probe(&self, outbound: &mut Outbound) -> io::Result<()> {
         let has_heard = outbound.probe()?;
-        let has_written = {
-            let mut queue = self.queue.lock();
-            queue.times_heard += u64::from(has_heard);
-            std::mem::take(&mut queue.has_written)
-        };
+        self.queue.lock().times_heard += u64::from(has_heard);
         if has_heard {
             self.probed.notify_all();
         }
-        outbound.pong_and_ping(has_written)
-    }
-}
-
-impl Work {
-    /// Whether there is unwritten bulk.
-    fn is_begun(&self) -> bool {
-        self.current.is_some() || !self.bulk.is_empty()
-    }
-
-    /// Puts all urgent messages, and bulk up to the length of a round or a frame more.
-    fn put_next_round(&mut self, parts: &mut Vec<Bytes>) {
-        if !self.rest.is_empty() {
-            parts.push(std::mem::take(&mut self.rest));
-        }
-        for message in self.urgent.drain(..) {
-            let mut frames = Frames::of(message.encode());
-            while frames.next(parts).is_some() {}
-        }
-        let mut round = 0;
-        while round < ROUND_BYTES {
-            let begin = || {
-                self.bulk
-                    .pop_front()
-                    .map(|message| (Frames::of(message.encode()), message.encoded_len()))
-            };
-            let Some((mut frames, len)) = self.current.take().or_else(begin) else { break };
-            round += frames.next(parts).unwrap_or(0);
-            match frames.is_empty() {
-                true => self.written += len,
-                false => self.current = Some((frames, len)),
-            }
-        }
-    }
-}
-
-impl Queue {
-    /// A message that exceeds the limit by itself is let in when the queue is empty.
-    fn has_room(&self, is_urgent: bool, len: usize) -> bool {
-        if is_urgent {
-            return self.urgent.len() < QUEUE_MESSAGES_MAX;
-        }
-        let fits = self.bytes + len <= QUEUE_BYTES_MAX && self.bulk.len() < QUEUE_MESSAGES_MAX;
-        fits || self.bytes == 0
-    }
-
-    /// Whether the queue holds all batches of this message: Raft repeats an append at each
-    /// heartbeat response, and on a slow connection the copies would pile up.
-    fn holds(&self, message: &Message) -> bool {
-        self.current.iter().chain(&self.bulk).any(|waiting| waiting.is_repeated_by(message))
-    }
-
-    /// Hands over all urgent messages, and bulk for a round if none is left.
-    fn give(&mut self, work: &mut Work) {
-        work.rest = std::mem::take(&mut self.rest);
-        std::mem::swap(&mut self.urgent, &mut work.urgent);
-        if work.is_begun() {
-            return;
-        }
-        self.current = None;
-        let mut given = 0;
-        while given < ROUND_BYTES
-            && let Some(message) = self.bulk.pop_front()
-        {
-            let len = message.encoded_len();
-            given += len;
-            if len > WHOLE_BYTES_MAX {
-                self.current = Some(message.clone());
-            }
-            work.bulk.push_back(message);
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.rest.is_empty() && self.urgent.is_empty() && self.bulk.is_empty()
-    }
-
-    /// Whether there is a connection and its thread has nothing to do.
-    fn is_idle(&self) -> bool {
-        !self.is_busy && self.is_empty() && self.connected_to.is_some() && !self.is_replaced()
-    }
-
-    /// Whether the peer has another process than the one at the other end.
-    fn is_replaced(&self) -> bool {
-        self.connected_to.is_some()
-            && self.seen_process.is_some()
-            && self.seen_process != self.connected_to
-    }
-
-    fn close_connection(&self) {
-        if let Some(socket) = &self.socket {
-            // Fails if the peer has closed it first: nothing is left to do then.
-            let _ = socket.shutdown(std::net::Shutdown::Both);
-        }
+        outbound.pong_and_ping()
     }
 }
 
 /// A small message in one piece.
-fn frame_of(message: &Message) -> Bytes {
-    Bytes::from(Frames::of(message.encode()).concat())
+fn frame_of(slot: u32, message: &Message) -> Bytes {
+    Bytes::from(Frames::of(slot, message.encode()).concat())
 }
 
 /// Writes as much as the connection takes without blocking, perhaps nothing. Its thread handles a
@@ -583,11 +586,6 @@ fn write_now(socket: &Socket, bytes: &[u8]) -> usize {
 #[cfg(not(target_os = "linux"))]
 fn write_now(_socket: &Socket, _bytes: &[u8]) -> usize {
     0
-}
-
-/// Between half of `pause` and all of it, so that two nodes do not retry in step.
-fn jitter(pause: Duration) -> Duration {
-    pause / 2 + pause.mul_f64((random() % 1024) as f64 / 2048.0)
 }
 
 #[cfg(all(test, loom))]

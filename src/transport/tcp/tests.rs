@@ -1,6 +1,8 @@
 //! TCP beyond the contract of a transport: rejections, and attacks from outside.
 
+mod groups;
 mod names;
+mod presence;
 mod refused;
 mod rivals;
 mod silence;
@@ -14,12 +16,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::TcpTransport;
+use super::local_group::LocalGroup;
 use super::peer_sender::{PeerSender, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX};
 use super::resolver::system_lookup;
 use super::stream::{HELLO_TIMEOUT, is_timeout};
 use crate::entry::NodeId;
 use crate::storage::DirectoryIdentity;
 use crate::transport::frame::{self, Frame, FrameReader, Kind};
+use crate::transport::hello::slots::{self, ConnectionHello};
 use crate::transport::hello::{HandshakeRejection, Hello};
 use crate::transport::{Inbox, Message, Spawner, Transport, TransportContext, TransportEvent};
 
@@ -37,6 +41,8 @@ struct Arrived {
     identified: Vec<(NodeId, u128)>,
     unreachable: Vec<NodeId>,
     refused: BTreeMap<NodeId, String>,
+    /// Peers that went down, and came up.
+    presence: Vec<(NodeId, bool)>,
     is_full: bool,
 }
 
@@ -75,10 +81,9 @@ impl Node {
                     drop(arrived.refused.insert(peer, reason))
                 }
                 TransportEvent::Accepted(peer) => drop(arrived.refused.remove(&peer)),
-                TransportEvent::OutdatedDirectory(_)
-                | TransportEvent::Advertised { .. }
-                | TransportEvent::PeerDown(_)
-                | TransportEvent::PeerUp(_) => {}
+                TransportEvent::PeerDown(peer) => arrived.presence.push((peer, false)),
+                TransportEvent::PeerUp(peer) => arrived.presence.push((peer, true)),
+                TransportEvent::OutdatedDirectory(_) | TransportEvent::Advertised { .. } => {}
             }
             true
         });
@@ -135,7 +140,10 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A client that speaks the protocol by client.
+/// The slot that a client introduces its group with.
+const SLOT: u32 = 1;
+
+/// A client that speaks the protocol by hand.
 struct RawClient(TcpStream, FrameReader);
 
 impl RawClient {
@@ -148,6 +156,23 @@ impl RawClient {
     fn write_frame(&mut self, kind: Kind, content: Vec<u8>) {
         // A connection that is refused early cannot finish.
         let _ = self.0.write_all(&frame::encode(kind, content));
+    }
+
+    fn say(&mut self, kind: Kind, slot: u32, content: &[u8]) {
+        self.write_frame(kind, slots::with_bytes(slot, content));
+    }
+
+    fn write_message(&mut self, message: &Message) {
+        self.say(Kind::Message, SLOT, &message.encode().concat());
+    }
+
+    /// The next frame about the slot of the client, without it.
+    fn hear_of_slot(&mut self) -> Option<Frame> {
+        let mut frame = self.read_frame()?;
+        let (slot, content) = slots::split(&frame.content).unwrap();
+        assert_eq!(slot, SLOT);
+        frame.content = content.to_vec().into();
+        Some(frame)
     }
 
     /// The next frame that is neither ping nor pong, or `None` if the other side hangs up.
@@ -176,27 +201,73 @@ impl RawClient {
         }
     }
 
+    /// A client that is connected as a process of node `hello.from`.
+    fn greeting(node: &Node, hello: &Hello) -> RawClient {
+        let mut client = RawClient::connect(node);
+        client.write_frame(Kind::Hello, connection_hello(hello).encode());
+        let answer = client.read_frame().unwrap();
+        assert_eq!(answer.kind, Kind::Hello);
+        let answer = ConnectionHello::decode(&answer.content).unwrap();
+        assert_eq!((answer.from, answer.to), (hello.to, hello.from));
+        client
+    }
+
+    /// A client that introduces its group, and the answer.
+    fn introducing(node: &Node, hello: &Hello) -> (Frame, RawClient) {
+        let mut client = RawClient::greeting(node, hello);
+        client.say(Kind::Introduction, SLOT, &hello.encode());
+        (client.hear_of_slot().unwrap(), client)
+    }
+
     /// A client that was admitted as `from`.
     fn admitted(node: &Node, from: &Node) -> RawClient {
-        let mut client = RawClient::connect(node);
-        client.write_frame(Kind::Hello, from.hello_to(node).encode());
-        assert_eq!(client.read_frame().unwrap().kind, Kind::Hello);
+        let (answer, client) = RawClient::introducing(node, &from.hello_to(node));
+        assert_eq!(answer.kind, Kind::Acceptance);
         client
+    }
+
+    /// The connection that a node opens to `listener`, after both hellos. `hello` is the answer.
+    fn called(listener: &TcpListener, hello: &Hello) -> RawClient {
+        let mut client = RawClient(listener.accept().unwrap().0, FrameReader::new());
+        client.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(client.read_frame().unwrap().kind, Kind::Hello);
+        client.write_frame(Kind::Hello, connection_hello(hello).encode());
+        client
+    }
+
+    /// Accepts the next group that the node introduces.
+    fn accept(&mut self, hello: &Hello) {
+        let introduction = self.read_frame().unwrap();
+        assert_eq!(introduction.kind, Kind::Introduction);
+        let (slot, _) = slots::split(&introduction.content).unwrap();
+        self.say(Kind::Acceptance, slot, &hello.encode());
     }
 }
 
+/// Each process has one group here: one number for both.
+fn connection_hello(hello: &Hello) -> ConnectionHello {
+    let process = hello.nonce ^ hello.identity.incarnation << 32;
+    ConnectionHello { from: hello.from, to: hello.to, process }
+}
+
 #[test]
-fn a_rejected_connection_is_sent_the_reason_and_read_no_further() {
+fn a_rejected_peer_is_sent_the_reason_and_its_messages_go_nowhere() {
     let addresses = addresses();
     let mut node = Node::new(1, &addresses);
     node.context.known = vec![(NodeId::from(3), 999)];
     let node = node.started();
     let (friend, wiped) = (Node::new(2, &addresses), Node::new(3, &addresses));
     let good = friend.hello_to(&node);
+    let elsewhere = Hello { to: NodeId::from(2), ..good.clone() };
+    let mut client = RawClient::connect(&node);
+    client.write_frame(Kind::Hello, connection_hello(&elsewhere).encode());
+    let answer = client.read_frame().unwrap();
+    let wrong_node = HandshakeRejection::WrongNode as u8;
+    assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, wrong_node));
+    assert_eq!(client.read_frame(), None);
     let cases = [
         (Hello { cluster: 1, ..good.clone() }, HandshakeRejection::Cluster),
         (Hello { group: "others".into(), ..good.clone() }, HandshakeRejection::Group),
-        (Hello { to: NodeId::from(2), ..good.clone() }, HandshakeRejection::WrongNode),
         (Hello { from: NodeId::from(9), ..good.clone() }, HandshakeRejection::NotAMember),
         (
             Hello { members: [1, 2].map(NodeId::from).into(), cluster: 1, ..good.clone() },
@@ -205,16 +276,17 @@ fn a_rejected_connection_is_sent_the_reason_and_read_no_further() {
         (wiped.hello_to(&node), HandshakeRejection::DirectoryChanged),
     ];
     for (hello, reason) in cases {
-        let mut client = RawClient::connect(&node);
-        client.write_frame(Kind::Hello, hello.encode());
-        client.write_frame(
-            Kind::Message,
-            Message::sample(hello.from, hello.to, 1, 10).encode().concat(),
-        );
-        let answer = client.read_frame().unwrap();
-        assert_eq!((answer.kind, answer.content[0]), (Kind::Refusal, reason as u8), "{reason}");
-        assert_eq!(client.read_frame(), None);
+        let (answer, mut client) = RawClient::introducing(&node, &hello);
+        assert_eq!((answer.kind, answer.content[0]), (Kind::Decline, reason as u8), "{reason}");
+        client.write_message(&Message::sample(hello.from, hello.to, 1, 10));
+        // All of it is read before the pong.
+        client.write_frame(Kind::Ping, 9_u64.to_le_bytes().to_vec());
+        assert_eq!(client.hear_any().unwrap().number(), Some(9));
     }
+    let mut client = RawClient::greeting(&node, &good);
+    client.say(Kind::Introduction, SLOT, &elsewhere.encode());
+    let answer = client.hear_of_slot().unwrap();
+    assert_eq!((answer.kind, answer.content[0]), (Kind::Decline, wrong_node));
     RawClient::admitted(&node, &friend);
     assert_eq!(node.arrived.lock().messages, []);
 }
@@ -225,14 +297,17 @@ fn garbage_and_early_messages_end_the_connection() {
     let node = Node::new(1, &addresses).started();
     let message = Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
     let mut client = RawClient::connect(&node);
-    client.write_frame(Kind::Message, message.clone());
+    client.say(Kind::Message, SLOT, &message);
     assert_eq!(client.read_frame().unwrap().kind, Kind::Refusal);
+    let mut client = RawClient::greeting(&node, &Node::new(2, &addresses).hello_to(&node));
+    client.say(Kind::Message, SLOT, &message);
+    assert_eq!(client.read_frame(), None, "the slot was not introduced");
     let mut client = RawClient::connect(&node);
     client.0.write_all(b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert_eq!(client.read_frame(), None);
     let mut client = RawClient::admitted(&node, &Node::new(2, &addresses));
-    client.write_frame(Kind::Message, message[1..].to_vec());
-    assert_eq!(client.read_frame().unwrap().kind, Kind::Refusal);
+    client.say(Kind::Message, SLOT, &message[1..]);
+    assert_eq!(client.hear_of_slot().unwrap().kind, Kind::Decline);
     assert_eq!(client.read_frame(), None);
     assert_eq!(node.arrived.lock().messages, []);
 }
@@ -244,10 +319,8 @@ fn a_message_in_another_name_ends_the_connection() {
     let peer = Node::new(2, &addresses);
     for (from, to) in [(3, 1), (2, 3)] {
         let mut client = RawClient::admitted(&node, &peer);
-        client.write_frame(
-            Kind::Message,
-            Message::sample(NodeId::from(from), NodeId::from(to), 1, 10).encode().concat(),
-        );
+        client.write_message(&Message::sample(NodeId::from(from), NodeId::from(to), 1, 10));
+        assert_eq!(client.hear_of_slot().unwrap().kind, Kind::Decline);
         assert_eq!(client.read_frame(), None, "from {from} to {to}");
     }
     assert_eq!(node.arrived.lock().messages, []);
@@ -260,10 +333,7 @@ fn silent_connections_are_closed_and_many_of_them_delay_no_peer() {
     let mut silent: Vec<RawClient> = (0..200).map(|_| RawClient::connect(&node)).collect();
     // The silent connections are still open, as many as there may be, when a peer says hello.
     let mut peer = RawClient::admitted(&node, &Node::new(2, &addresses));
-    peer.write_frame(
-        Kind::Message,
-        Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
-    );
+    peer.write_message(&Message::sample(NodeId::from(2), NodeId::from(1), 1, 10));
     until("the message of a peer gets through", || node.arrived.lock().messages.len() == 1);
     for client in &mut silent {
         assert_eq!(client.read_frame(), None);
@@ -276,7 +346,8 @@ fn a_drip_of_bytes_does_not_extend_the_time_to_say_hello() {
     let node = Node::new(1, &addresses).started();
     let mut client = RawClient::connect(&node);
     let began = Instant::now();
-    for byte in frame::encode(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode()) {
+    let hello = connection_hello(&Node::new(2, &addresses).hello_to(&node));
+    for byte in frame::encode(Kind::Hello, hello.encode()) {
         if client.0.write_all(&[byte]).is_err() || began.elapsed() > HELLO_TIMEOUT * 4 {
             break;
         }
@@ -293,10 +364,7 @@ fn a_peer_that_connects_anew_replaces_its_earlier_connection() {
     let mut earlier = RawClient::admitted(&node, &peer);
     let mut later = RawClient::admitted(&node, &peer);
     assert_eq!(earlier.read_frame(), None);
-    later.write_frame(
-        Kind::Message,
-        Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
-    );
+    later.write_message(&Message::sample(NodeId::from(2), NodeId::from(1), 1, 10));
     until("the later connection is read", || node.arrived.lock().messages.len() == 1);
 }
 
@@ -349,7 +417,10 @@ fn a_peer_that_comes_back_is_found_at_once_however_long_it_was_away() {
     // By then the next attempt is a second away, or two.
     let failures =
         |node: &Node| node.arrived.lock().unreachable.iter().filter(|peer| peer.get() == 2).count();
-    until("many attempts have failed", || failures(&node) == 8);
+    until("many attempts have failed", || {
+        node.send(2, 0);
+        failures(&node) >= 8
+    });
     let peer = Node::new(2, &addresses).started();
     let began = Instant::now();
     until("a message gets through", || {
@@ -365,40 +436,43 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
     let node = Node::new(1, &addresses).started();
     let mut peer = Node::new(2, &addresses);
-    let answer = |hello: Hello| {
-        let mut client = RawClient(listener.accept().unwrap().0, FrameReader::new());
-        client.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert_eq!(client.read_frame().unwrap().kind, Kind::Hello);
-        client.write_frame(Kind::Hello, hello.encode());
-        client
-    };
-    let mut impostor = answer(Node::new(3, &addresses).hello_to(&node));
+    let mut impostor = RawClient::called(&listener, &Node::new(3, &addresses).hello_to(&node));
     assert_eq!(impostor.read_frame().unwrap().kind, Kind::Refusal);
     assert_eq!(
         impostor.read_frame(),
         None,
         "another node at the address of a peer is not spoken to"
     );
-    let mut earlier = answer(peer.hello_to(&node));
+    let hello = peer.hello_to(&node);
+    let mut earlier = RawClient::called(&listener, &hello);
+    earlier.accept(&hello);
     until("the peer is identified", || !node.arrived.lock().identified.is_empty());
     peer.context.identity.incarnation = 2;
     let _inbound = RawClient::admitted(&node, &peer);
     assert_eq!(earlier.read_frame(), None);
-    answer(peer.hello_to(&node));
+    RawClient::called(&listener, &peer.hello_to(&node));
+}
+
+/// A sender to node 2, and the number of a group that it has.
+fn sender() -> (PeerSender, u64) {
+    let sender = PeerSender::new(NodeId::from(2), String::new(), system_lookup());
+    sender.join(&Arc::new(LocalGroup::new(1, &Node::new(1, &addresses()).context, 1)));
+    (sender, 1)
 }
 
 #[test]
 fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
     for (len, limit) in [(100, QUEUE_MESSAGES_MAX), (1 << 20, QUEUE_BYTES_MAX >> 20)] {
-        let link = PeerSender::new(NodeId::from(2), String::new(), system_lookup());
+        let (link, group) = sender();
         let message = |number| Message::sample(NodeId::from(1), NodeId::from(2), number, 10);
         let taken = (0..QUEUE_MESSAGES_MAX as u64 + 1)
-            .filter(|number| link.push(message(*number), len))
+            .filter(|number| link.push(group, message(*number), len))
             .count();
         assert_eq!(taken, limit, "messages of {len} bytes");
         // What is urgent has room of its own, and that is bounded as well.
         let urgent = Message::samples(NodeId::from(1), NodeId::from(2)).remove(0);
-        let taken = (0..QUEUE_MESSAGES_MAX + 1).filter(|_| link.push(urgent.clone(), 100)).count();
+        let taken =
+            (0..QUEUE_MESSAGES_MAX + 1).filter(|_| link.push(group, urgent.clone(), 100)).count();
         assert_eq!(taken, QUEUE_MESSAGES_MAX, "urgent messages");
     }
 }
@@ -407,11 +481,11 @@ fn what_waits_for_a_peer_is_bounded_in_number_and_in_bytes() {
 /// became of it.
 #[test]
 fn a_large_message_that_is_repeated_waits_once() {
-    let link = PeerSender::new(NodeId::from(2), String::new(), system_lookup());
+    let (link, group) = sender();
     let (len, message) =
         (60 << 20, |number| Message::sample(NodeId::from(1), NodeId::from(2), number, 10));
-    assert!((0..100).all(|_| link.push(message(1), len)));
-    assert!(!link.push(message(2), len), "another one of that length finds no room");
+    assert!((0..100).all(|_| link.push(group, message(1), len)));
+    assert!(!link.push(group, message(2), len), "another one of that length finds no room");
 }
 
 #[test]
@@ -482,10 +556,7 @@ fn stopping_takes_no_time_whatever_the_threads_wait_for() {
     let mut silent = TcpStream::connect(node.address()).unwrap();
     node.arrived.lock().is_full = true;
     let mut client = RawClient::admitted(&node, &Node::new(3, &addresses));
-    client.write_frame(
-        Kind::Message,
-        Message::sample(NodeId::from(3), NodeId::from(1), 1, 10).encode().concat(),
-    );
+    client.write_message(&Message::sample(NodeId::from(3), NodeId::from(1), 1, 10));
     let _caught = mute.accept().unwrap();
     std::thread::sleep(Duration::from_millis(50));
     let took = node.stop();

@@ -8,6 +8,11 @@ use std::sync::Arc;
 use super::*;
 use crate::primitives::thread::{self, JoinHandle};
 use crate::primitives::three_preemptions;
+use crate::transport::{Inbox, Spawner, TransportContext};
+
+/// The group of all messages, and its slot on every connection.
+const GROUP: u64 = 1;
+const SLOT: u32 = 1;
 
 fn message(number: u64) -> (Message, usize) {
     let message = Message::sample(NodeId::from(1), NodeId::from(2), number, 3);
@@ -15,8 +20,26 @@ fn message(number: u64) -> (Message, usize) {
     (message, len)
 }
 
+fn context() -> TransportContext {
+    let addresses = (1..=2).map(|id| (NodeId::from(id), String::new())).collect();
+    let no_threads = Spawner::new(|_, _| Err(io::ErrorKind::Unsupported.into()));
+    TransportContext::new(NodeId::from(1), "orders", addresses, Inbox::new(|_| true), no_threads)
+}
+
+/// A sender with one group.
 fn sender() -> Arc<PeerSender> {
-    Arc::new(PeerSender::new(NodeId::from(2), String::new(), Arc::new(|_| Ok(Vec::new()))))
+    let sender = PeerSender::new(NodeId::from(2), String::new(), Arc::new(|_| Ok(Vec::new())));
+    sender.join(&Arc::new(LocalGroup::new(GROUP, &context(), 1)));
+    accept(&sender);
+    Arc::new(sender)
+}
+
+/// The peer accepts the group, as it does on every connection.
+fn accept(sender: &PeerSender) {
+    let mut queue = sender.queue.lock();
+    assert!(queue.introduce(sender.peer, Instant::now()));
+    queue.give(&mut Work::default(), Instant::now(), 1 << 20);
+    assert!(queue.accept(SLOT, (1, 1)));
 }
 
 #[test]
@@ -29,12 +52,12 @@ fn no_message_is_left_behind() {
             let sender = sender.clone();
             move || {
                 let (message, len) = message(0);
-                assert!(sender.push(message, len));
+                assert!(sender.push(GROUP, message, len));
             }
         });
         for number in 1..3 {
             let (message, len) = message(number);
-            assert!(sender.push(message, len));
+            assert!(sender.push(GROUP, message, len));
         }
         other.join().unwrap();
         await_written(&sender);
@@ -52,7 +75,7 @@ fn a_stop_wakes_the_writer() {
         let (ours, _theirs) = pair();
         let writer = writing(&sender, ours);
         let (message, len) = message(0);
-        sender.push(message, len);
+        sender.push(GROUP, message, len);
         sender.stop();
         writer.join().unwrap();
     });
@@ -62,10 +85,10 @@ fn a_stop_wakes_the_writer() {
 fn another_process_of_the_peer_wakes_the_writer() {
     loom::model(|| {
         let sender = sender();
-        sender.queue.lock().connected_to = Some((1, 1));
+        sender.queue.lock().connected_to = Some(1);
         let (ours, theirs) = pair();
         let writer = writing(&sender, ours);
-        sender.peer_connected((2, 2));
+        sender.peer_introduced(GROUP, 2, (2, 2));
         writer.join().unwrap();
         assert!(received(theirs).is_empty());
     });
@@ -82,7 +105,7 @@ fn connected(sender: &PeerSender) -> (TcpStream, TcpStream) {
     let (ours, theirs) = pair();
     let mut queue = sender.queue.lock();
     queue.socket = Some(ours.try_clone().expect("a handle").into());
-    queue.connected_to = Some((1, 1));
+    queue.connected_to = Some(1);
     (ours, theirs)
 }
 
@@ -91,7 +114,16 @@ fn writing(sender: &Arc<PeerSender>, stream: TcpStream) -> JoinHandle<()> {
     let sender = sender.clone();
     thread::spawn(move || {
         let mut outbound = Outbound::new(stream, FrameReader::new()).expect("a connection");
-        let _ = sender.write(&mut outbound, || ());
+        let settings = PortSettings {
+            node: NodeId::from(1),
+            is_lone: true,
+            peers: Vec::new(),
+            message_bytes_max: 1 << 20,
+            silence: Duration::from_secs(1),
+            spawner: context().spawner,
+        };
+        let (port, mut log) = (Port::new(&settings), ConnectionLog::default());
+        let _ = sender.write(&mut outbound, &port, &mut log);
     })
 }
 
@@ -103,8 +135,8 @@ fn messages(thread: u64) -> Vec<Message> {
     };
     let messages: Vec<Message> = [(0, 1), (1, 300)].map(of_size).to_vec();
     assert!(
-        frame_of(&messages[0]).len() <= WRITE_BYTES_MAX
-            && frame_of(&messages[1]).len() > WRITE_BYTES_MAX
+        frame_of(SLOT, &messages[0]).len() <= WRITE_BYTES_MAX
+            && frame_of(SLOT, &messages[1]).len() > WRITE_BYTES_MAX
     );
     messages
 }
@@ -112,7 +144,7 @@ fn messages(thread: u64) -> Vec<Message> {
 fn push_all(sender: &PeerSender, messages: &[Message]) {
     messages
         .iter()
-        .for_each(|message| assert!(sender.push(message.clone(), message.encoded_len())));
+        .for_each(|message| assert!(sender.push(GROUP, message.clone(), message.encoded_len())));
 }
 
 /// Waits until the thread that writes has nothing left.
@@ -185,6 +217,7 @@ fn a_connection_begins_with_a_whole_message() {
         push_all(&sender, &messages(1)[1..]);
         sender.close_and_clear();
         drop(lost);
+        accept(&sender);
         let (ours, theirs) = connected(&sender);
         let writer = writing(&sender, ours);
         push_all(&sender, &messages(2));

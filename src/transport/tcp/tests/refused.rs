@@ -51,7 +51,7 @@ fn another_version_is_named_at_both_ends() {
     let node = Node::new(1, &addresses).started();
     let peer = Node::new(2, &addresses);
     let mut client = RawClient::connect(&node);
-    let hello = peer.hello_to(&node).encode();
+    let hello = connection_hello(&peer.hello_to(&node)).encode();
     client.write_frame(Kind::Hello, [&77_u32.to_le_bytes()[..], &hello[4..], b"and more"].concat());
     let refusal = client.read_frame().unwrap();
     assert_eq!(
@@ -59,7 +59,7 @@ fn another_version_is_named_at_both_ends() {
         (Kind::Refusal, HandshakeRejection::Protocol as u8)
     );
     until("the node says so", || {
-        told(&node, 2).contains("another version of the protocol (77 instead of 2)")
+        told(&node, 2).contains("another version of the protocol (77 instead of 3)")
     });
 }
 
@@ -68,11 +68,11 @@ fn what_is_not_understood_is_told_to_both_ends() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let mut client = RawClient::admitted(&node, &Node::new(2, &addresses));
-    client.write_frame(Kind::Message, b"words of a later version".to_vec());
-    let refusal = client.read_frame().unwrap();
+    client.say(Kind::Message, SLOT, b"words of a later version");
+    let refusal = client.hear_of_slot().unwrap();
     assert_eq!(
         (refusal.kind, refusal.content[0]),
-        (Kind::Refusal, HandshakeRejection::Unreadable as u8)
+        (Kind::Decline, HandshakeRejection::Unreadable as u8)
     );
     until("the node says so", || told(&node, 2).contains("it sends what is not understood here"));
     // A reconnect with the same hello does not end the rejection.
@@ -82,15 +82,14 @@ fn what_is_not_understood_is_told_to_both_ends() {
 
 /// A node that is rejected on its own connection reads the rejection there.
 #[test]
-fn a_peer_that_refuses_on_an_open_connection_is_heard() {
+fn a_peer_that_refuses_an_accepted_slot_is_heard() {
     let addresses = addresses();
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
     let node = Node::new(1, &addresses).started();
-    let mut client = RawClient(listener.accept().unwrap().0, FrameReader::new());
-    client.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    client.read_frame().unwrap();
-    client.write_frame(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
-    client.write_frame(Kind::Refusal, vec![HandshakeRejection::Unreadable as u8]);
+    let hello = Node::new(2, &addresses).hello_to(&node);
+    let mut client = RawClient::called(&listener, &hello);
+    client.accept(&hello);
+    client.say(Kind::Decline, SLOT, &[HandshakeRejection::Unreadable as u8]);
     until("the node says so", || {
         told(&node, 2).starts_with("node 2 refuses this node: it sends what is not understood")
     });

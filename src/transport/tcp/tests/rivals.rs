@@ -9,11 +9,9 @@ fn process(addresses: &[(NodeId, String)], incarnation: u64, nonce: u64, node: &
     Hello { nonce, ..peer.hello_to(node) }
 }
 
-/// Sends a hello. Returns the response, and the connection.
+/// Introduces itself. Returns the response, and the connection.
 fn says(hello: &Hello, node: &Node) -> (Frame, RawClient) {
-    let mut client = RawClient::connect(node);
-    client.write_frame(Kind::Hello, hello.encode());
-    (client.read_frame().unwrap(), client)
+    RawClient::introducing(node, hello)
 }
 
 /// Answers pings until the connection is closed. Returns what closes it.
@@ -38,13 +36,13 @@ fn while_the_first_answers_the_second_stays_outside_whatever_its_incarnation() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
     let (answer, first) = says(&process(&addresses, 5, 51, &node), &node);
-    assert_eq!(answer.kind, Kind::Hello);
+    assert_eq!(answer.kind, Kind::Acceptance);
     let close = answering(first);
     for incarnation in [5, 6, 7, u64::MAX] {
         let (answer, _) = says(&process(&addresses, incarnation, 90, &node), &node);
         assert_eq!(
             (answer.kind, answer.content[0]),
-            (Kind::Refusal, HandshakeRejection::Duplicate as u8),
+            (Kind::Decline, HandshakeRejection::Duplicate as u8),
             "{incarnation}"
         );
     }
@@ -52,13 +50,13 @@ fn while_the_first_answers_the_second_stays_outside_whatever_its_incarnation() {
     assert!(told.starts_with("this node refuses node 2: another process speaks for it"), "{told}");
     // The first one itself may reconnect.
     let (answer, first) = says(&process(&addresses, 5, 51, &node), &node);
-    assert_eq!(answer.kind, Kind::Hello);
+    assert_eq!(answer.kind, Kind::Acceptance);
     let close_again = answering(first);
     close();
     close_again();
     // It has ended: its successor does not wait.
     until("the successor is let in", || {
-        says(&process(&addresses, 6, 60, &node), &node).0.kind == Kind::Hello
+        says(&process(&addresses, 6, 60, &node), &node).0.kind == Kind::Acceptance
     });
     assert!(node.arrived.lock().refused.is_empty());
     let (answer, _) = says(&process(&addresses, 5, 51, &node), &node);
@@ -72,12 +70,12 @@ fn one_that_does_not_answer_gives_way_though_its_connection_is_open_and_full_of_
     let (_, mut first) = says(&process(&addresses, 5, 51, &node), &node);
     // Bytes that it sent before its end are read only now, and prove nothing.
     node.arrived.lock().is_full = true;
-    let message = Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat();
-    (0..1000).for_each(|_| first.write_frame(Kind::Message, message.clone()));
+    let message = Message::sample(NodeId::from(2), NodeId::from(1), 1, 10);
+    (0..1000).for_each(|_| first.write_message(&message));
     let room = node.arrived.clone();
     let reading = std::thread::spawn(move || room.lock().is_full = false);
     let (answer, _) = says(&process(&addresses, 6, 60, &node), &node);
-    assert_eq!(answer.kind, Kind::Hello);
+    assert_eq!(answer.kind, Kind::Acceptance);
     reading.join().unwrap();
 }
 
@@ -94,7 +92,7 @@ fn another_directory_takes_the_place_of_a_known_one_only_at_the_address_of_its_n
     let (answer, _) = says(&copied, &node);
     assert_eq!(
         (answer.kind, answer.content[0]),
-        (Kind::Refusal, HandshakeRejection::Elsewhere as u8)
+        (Kind::Decline, HandshakeRejection::Elsewhere as u8)
     );
     let told = node.arrived.lock().refused[&NodeId::from(2)].clone();
     assert!(
@@ -102,20 +100,19 @@ fn another_directory_takes_the_place_of_a_known_one_only_at_the_address_of_its_n
         "{told}"
     );
     let (answer, _) = says(&known, &node);
-    assert_eq!(answer.kind, Kind::Hello, "it has not taken its place");
+    assert_eq!(answer.kind, Kind::Acceptance, "it has not taken its place");
 
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
-    let mut there = RawClient(listener.accept().unwrap().0, FrameReader::new());
-    assert_eq!(there.read_frame().unwrap().kind, Kind::Hello);
-    there.write_frame(Kind::Hello, copied.encode());
+    let mut there = RawClient::called(&listener, &copied);
+    there.accept(&copied);
     until("it has met the other one", || {
         node.arrived.lock().identified.last() == Some(&(NodeId::from(2), 99))
     });
-    assert_eq!(says(&copied, &node).0.kind, Kind::Hello);
+    assert_eq!(says(&copied, &node).0.kind, Kind::Acceptance);
     let (answer, _) = says(&known, &node);
     assert_eq!(
         (answer.kind, answer.content[0]),
-        (Kind::Refusal, HandshakeRejection::DirectoryChanged as u8)
+        (Kind::Decline, HandshakeRejection::DirectoryChanged as u8)
     );
 }
 
@@ -125,10 +122,9 @@ fn the_process_that_this_node_has_reached_is_the_first_one_too() {
     let addresses = addresses();
     let listener = TcpListener::bind(&addresses[1].1).unwrap();
     let node = Node::new(1, &addresses).started();
-    let mut first = RawClient(listener.accept().unwrap().0, FrameReader::new());
-    first.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    assert_eq!(first.read_frame().unwrap().kind, Kind::Hello);
-    first.write_frame(Kind::Hello, process(&addresses, 5, 51, &node).encode());
+    let hello = process(&addresses, 5, 51, &node);
+    let mut first = RawClient::called(&listener, &hello);
+    first.accept(&hello);
     until("they have met", || !node.arrived.lock().identified.is_empty());
     let close = {
         let stream = first.0.try_clone().unwrap();
@@ -147,9 +143,9 @@ fn the_process_that_this_node_has_reached_is_the_first_one_too() {
     let (answer, _) = says(&second, &node);
     assert_eq!(
         (answer.kind, answer.content[0]),
-        (Kind::Refusal, HandshakeRejection::Duplicate as u8)
+        (Kind::Decline, HandshakeRejection::Duplicate as u8)
     );
     drop(listener);
     close();
-    until("the second is let in", || says(&second, &node).0.kind == Kind::Hello);
+    until("the second is let in", || says(&second, &node).0.kind == Kind::Acceptance);
 }

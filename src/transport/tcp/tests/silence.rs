@@ -13,10 +13,9 @@ fn called_by_a_node() -> (Node, RawClient) {
     socket.bind(&addresses[1].1.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     socket.listen(8).unwrap();
     let node = Node::new(1, &addresses).started();
-    let mut client = RawClient(TcpListener::from(socket).accept().unwrap().0, FrameReader::new());
-    client.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    assert_eq!(client.read_frame().unwrap().kind, Kind::Hello);
-    client.write_frame(Kind::Hello, Node::new(2, &addresses).hello_to(&node).encode());
+    let hello = Node::new(2, &addresses).hello_to(&node);
+    let mut client = RawClient::called(&TcpListener::from(socket), &hello);
+    client.accept(&hello);
     until("they have met", || !node.arrived.lock().identified.is_empty());
     client.1.set_len_max(64 << 20);
     (node, client)
@@ -119,7 +118,8 @@ fn messages_are_answered_and_a_silent_connection_is_closed() {
         Some((Kind::Pong, Some(5)))
     );
     let message =
-        Frames::of(Message::sample(NodeId::from(2), NodeId::from(1), 1, 300_000).encode()).concat();
+        Frames::of(SLOT, Message::sample(NodeId::from(2), NodeId::from(1), 1, 300_000).encode())
+            .concat();
     let part = message.len() / 3;
     for part in message.chunks(part) {
         // Parts of a message count as a sign of life.
@@ -134,6 +134,19 @@ fn messages_are_answered_and_a_silent_connection_is_closed() {
     assert_eq!(client.hear_any(), None, "nothing was said for five seconds");
 }
 
+/// The peer takes silence for a sign that the node is down.
+#[test]
+fn a_node_pings_also_while_it_has_something_to_say() {
+    let (mut node, client) = called_by_a_node();
+    let (mut client, mut pings) = (client, 0);
+    keep_answering(&client);
+    until("it has pinged", || {
+        node.transport.send(&mut vec![heartbeat()]);
+        pings += u32::from(client.hear_any().unwrap().kind == Kind::Ping);
+        pings > 1
+    });
+}
+
 /// A busy node reads nothing, but is alive.
 #[test]
 fn a_node_without_room_is_not_taken_for_one_that_is_gone() {
@@ -141,10 +154,7 @@ fn a_node_without_room_is_not_taken_for_one_that_is_gone() {
     let node = Node::new(1, &addresses).started();
     node.arrived.lock().is_full = true;
     let mut client = RawClient::admitted(&node, &Node::new(2, &addresses));
-    client.write_frame(
-        Kind::Message,
-        Message::sample(NodeId::from(2), NodeId::from(1), 1, 10).encode().concat(),
-    );
+    client.write_message(&Message::sample(NodeId::from(2), NodeId::from(1), 1, 10));
     for _ in 0..12 {
         assert_eq!(client.hear_any().map(|frame| frame.kind), Some(Kind::Pong));
     }
