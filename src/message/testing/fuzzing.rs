@@ -206,7 +206,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "voters=1,2",
         "data=xyz",
     ]));
-    let mut long = messages[7].inner().clone();
+    let mut long = messages[9].inner().clone();
     long.mut_entries()[1].data = body_of(&[b"one", b"", b"three"]);
     messages.push(Message::new(long));
     messages.extend(Message::repair_samples(NodeId::from(2), NodeId::from(1)));

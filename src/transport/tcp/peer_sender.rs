@@ -204,7 +204,7 @@ impl PeerSender {
     ) -> bool {
         let mut queue = self.queue.lock();
         let accepted = queue.accepted(group);
-        if !accepted.is_some_and(|(_, (_, nonce))| nonce != process.1) {
+        if accepted.is_none_or(|(_, (_, nonce))| nonce == process.1) {
             return false;
         }
         let (before, is_same) =
