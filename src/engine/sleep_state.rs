@@ -17,6 +17,8 @@ pub(super) struct Sleep {
     pub(super) idle_since: Duration,
     /// The rounds of this node so far, over all its terms.
     rounds: u64,
+    /// The members are to be asked when the effects of this turn are carried out.
+    pub(super) must_ask: bool,
     /// A request of a leader, to be answered when the effects of this turn are carried out.
     pub(super) asked: Option<SleepMessage>,
     /// The count of the newest sync that has ended.

@@ -182,7 +182,7 @@ impl Engine {
     pub(super) fn tick_sleep(&mut self) {
         match &self.sleep.stage {
             Stage::Asking(round) if self.now.elapsed >= round.until => self.disturb(),
-            Stage::Asking(_) => self.ask_members(),
+            Stage::Asking(_) => self.sleep.must_ask = true,
             Stage::Awake => self.try_to_sleep(),
             Stage::Asleep => {}
         }
@@ -210,11 +210,12 @@ impl Engine {
         if self.is_synced() {
             // Heartbeats pause for no longer than followers wait for them without a doubt.
             self.sleep.ask(point, now + self.settings.tick * (ticks / 2));
-            self.ask_members();
+            self.sleep.must_ask = true;
         }
     }
 
-    /// Asks those that have not answered.
+    /// Asks those that have not answered. At the end of a turn: a heartbeat of the same tick that
+    /// came behind it would wake them again.
     fn ask_members(&mut self) {
         let Stage::Asking(round) = &self.sleep.stage else { return };
         let (from, sleep_kind) = (self.settings.replica.node, SleepKind::Sleep);
@@ -228,6 +229,9 @@ impl Engine {
     pub(super) fn end_turn_of_sleep(&mut self) {
         if let Some(asked) = self.sleep.asked.take() {
             self.answer(&asked);
+        }
+        if std::mem::take(&mut self.sleep.must_ask) {
+            self.ask_members();
         }
         let me = self.settings.replica.node;
         if self.sleep.is_agreed(me, self.replica.membership()) && self.is_still_level() {

@@ -162,7 +162,9 @@ impl PeerSender {
             }
             return true;
         }
+        let is_behind = slot.is_some_and(|slot| queue.hurry_beats(slot));
         if len <= INLINE_WRITE_MAX
+            && !is_behind
             && queue.is_idle()
             && let Some(slot) = slot
         {

@@ -476,6 +476,16 @@ impl Queue {
         is_sooner
     }
 
+    /// Has the gathered beats go at once if one of them is of that slot: what is sent after it must
+    /// not overtake it. Returns whether one is.
+    pub(super) fn hurry_beats(&mut self, slot: u32) -> bool {
+        let is_behind = self.beats.iter().any(|(other, _)| *other == slot);
+        if is_behind {
+            self.beats_due = Some(Instant::now());
+        }
+        is_behind
+    }
+
     /// When the gathered beats are to go.
     pub(super) fn beats_due(&self) -> Option<Instant> {
         self.beats_due
