@@ -7,6 +7,7 @@
 //! finished sync comes before the responses that it made possible. Effects come last, until there
 //! are none.
 
+mod appends;
 mod backlog;
 mod backup;
 mod barriers;
@@ -91,6 +92,9 @@ pub(crate) struct Engine {
     storage: Box<dyn Storage>,
     transport: Box<dyn Transport>,
     in_flight: HashMap<BatchId, InFlight>,
+    /// When appends were taken last, and whether those since are held back.
+    last_take: Duration,
+    holds_appends: bool,
     /// The ids of `in_flight`, oldest first. Ids of resolved batches are skipped.
     ages: VecDeque<BatchId>,
     next_batch: BatchId,
@@ -182,6 +186,8 @@ impl Engine {
             storage,
             transport,
             in_flight: HashMap::new(),
+            last_take: Duration::ZERO,
+            holds_appends: false,
             ages: VecDeque::new(),
             next_batch: 0,
             barriers: HashMap::new(),
@@ -243,14 +249,16 @@ impl Engine {
             self.handle(input);
         }
         self.pass_time();
-        if self.overload_sync.is_none() {
-            self.take_appends();
-        }
+        self.take_appends();
         self.wake_for_work();
         if self.is_active() && self.commit_notice_at.is_some_and(|at| at <= now.elapsed) {
             self.replica.send_commit();
         }
         self.carry_out_effects();
+        // What was held back for an append that was under way goes on with its commit.
+        if self.take_appends() {
+            self.carry_out_effects();
+        }
         self.read_for_followers();
         self.end_rejoin();
         self.sync_for_state_requests();
@@ -281,6 +289,7 @@ impl Engine {
         let due =
             if self.may_skip_tick() { self.next_tick + self.settings.tick } else { self.next_tick };
         let due = self.commit_notice_at.map_or(due, |at| due.min(at)).min(stopping);
+        let due = self.held_until().map_or(due, |at| due.min(at));
         let due = if self.owes_reading() { due.min(self.now.elapsed) } else { due };
         if self.dirty { due.min(self.next_flush) } else { due }
     }
@@ -516,37 +525,6 @@ impl Engine {
             self.ages.pop_front();
         }
         self.expire_barriers();
-    }
-
-    fn take_appends(&mut self) {
-        for batch in self.shared.sequencer.take(self.now.unix_ms) {
-            let id = self.next_batch;
-            self.next_batch += 1;
-            self.in_flight.insert(
-                id,
-                InFlight {
-                    completion: batch.completion,
-                    cost: batch.cost,
-                    since: self.now.elapsed,
-                },
-            );
-            self.ages.push_back(id);
-            self.must_reindex |= !self.replica.handle_append(id, batch.body);
-        }
-        if self.must_reindex {
-            // The indexes given out since are wrong. None of them was acknowledged.
-            self.shared.sequencer.close(self.refusal());
-        }
-    }
-
-    /// Sets the sequencer of a leader to the end of the log, if its indexes are wrong.
-    fn reindex(&mut self) {
-        if self.must_reindex
-            && self.replica.role_state().role == Role::Leader
-            && !self.replica.is_transferring()
-        {
-            self.open_sequencer();
-        }
     }
 
     /// Whether the replica runs. It does not if it has failed, if the node is stopped, or if the

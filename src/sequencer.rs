@@ -26,6 +26,10 @@ use crate::primitives::{Instant, Mutex, MutexGuard};
 /// batch vanish, small enough that copying it to the page cache does not delay the ones behind it.
 const BATCH_TARGET_BYTES: usize = 1 << 20;
 
+/// From so many bytes on, what is queued wakes the engine also while it holds appends back: a
+/// hundred entries of 128 bytes, so that the cost per batch is small for each.
+const HELD_BYTES: usize = 16 << 10;
+
 /// The cost of an entry in the window beyond its payload, so that empty payloads are bounded too.
 pub(crate) const ENTRY_OVERHEAD: u64 = 32;
 
@@ -51,7 +55,8 @@ pub(crate) struct Sequencer {
     /// What the engine takes in a turn: a batch that reaches this is the last one.
     turn_bytes: u64,
     queue: Mutex<Queue>,
-    /// Wakes the engine. Called whenever the queue turns from empty to not empty.
+    /// Wakes the engine. Called whenever the queue turns from empty to not empty; if the engine
+    /// holds appends back, when it turns from small to large.
     wake_engine: Box<dyn Fn() + Send + Sync>,
     /// The process of the engine. A forked child would wait for the lock for ever.
     home: Home,
@@ -72,6 +77,8 @@ struct Queue {
     typical_bytes: usize,
     /// How long threads that wait for an append may spin before they sleep.
     spin: Duration,
+    /// The engine takes what is small by itself in a moment: only what is large wakes it.
+    held: bool,
 }
 
 /// The result of an append that may wait for room.
@@ -129,6 +136,7 @@ impl Sequencer {
             batches: VecDeque::new(),
             typical_bytes: 0,
             spin: Duration::ZERO,
+            held: false,
         };
         let (queue, wake_engine) = (Mutex::new(queue), Box::new(wake_engine));
         Sequencer { limits, turn_bytes: u64::MAX, queue, wake_engine, home: Home::default() }
@@ -176,8 +184,9 @@ impl Sequencer {
         queue.in_flight += cost;
         let was_empty = queue.batches.is_empty();
         let future = queue.push(parts, crc, cost, self.home);
+        let wakes = queue.wakes(was_empty);
         drop(queue);
-        if was_empty {
+        if wakes {
             (self.wake_engine)();
         }
         future
@@ -215,8 +224,9 @@ impl Sequencer {
         queue.in_flight += cost;
         let was_empty = queue.batches.is_empty();
         let future = queue.push(&[payload], crc, cost, self.home);
+        let wakes = queue.wakes(was_empty);
         drop(queue);
-        if was_empty {
+        if wakes {
             (self.wake_engine)();
         }
         Admission::Settled(future)
@@ -270,8 +280,9 @@ impl Sequencer {
         queue.in_flight += cost;
         let was_empty = queue.batches.is_empty();
         let future = queue.push_batch(open, cost, self.home);
+        let wakes = queue.wakes(was_empty);
         drop(queue);
-        if was_empty && count > 0 {
+        if wakes && count > 0 {
             (self.wake_engine)();
         }
         (future, count)
@@ -324,12 +335,12 @@ impl Sequencer {
             };
             served.push((place, future));
         }
-        let is_filled = was_empty && !queue.batches.is_empty();
+        let wakes = !queue.batches.is_empty() && queue.wakes(was_empty);
         drop(queue);
         for (place, future) in served {
             place.grant(future, self.home);
         }
-        if is_filled {
+        if wakes {
             (self.wake_engine)();
         }
     }
@@ -370,6 +381,7 @@ impl Sequencer {
         let untaken = std::mem::take(&mut queue.batches);
         queue.in_flight -= untaken.iter().map(|batch| batch.cost).sum::<u64>();
         queue.append_state = AppendState::Closed(error.clone());
+        queue.held = false;
         let refused = queue.line.take();
         drop(queue);
         for batch in untaken.into_iter() {
@@ -380,11 +392,20 @@ impl Sequencer {
         }
     }
 
+    /// Whether what is queued, if anything, is small. If so, appends do not wake the engine until
+    /// they are large: it must come by itself, and hold or take them again.
+    pub(crate) fn hold(&self) -> bool {
+        let mut queue = self.queue.lock();
+        queue.held = queue.is_small();
+        queue.held
+    }
+
     /// Takes batches, as many as a turn may. `now` is the wall clock in milliseconds since 1970. If
     /// more are left, the engine is woken for them.
     pub(crate) fn take(&self, now: u64) -> Vec<ClosedBatch> {
         let (batches, timestamp, are_left) = {
             let mut queue = self.queue.lock();
+            queue.held = false;
             if queue.batches.is_empty() {
                 return Vec::new();
             }
@@ -438,6 +459,22 @@ impl Queue {
     fn has_room(&self, cost: u64, window: u64) -> bool {
         matches!(self.append_state, AppendState::Open)
             && (self.in_flight == 0 || self.in_flight + cost <= window)
+    }
+
+    /// Whether the engine must be woken for what was queued just now.
+    #[inline]
+    fn wakes(&mut self, was_empty: bool) -> bool {
+        if self.held {
+            self.held = self.is_small();
+            return !self.held;
+        }
+        was_empty
+    }
+
+    #[inline]
+    fn is_small(&self) -> bool {
+        let open = self.batches.front().map_or(0, |batch| batch.open.closed_bytes());
+        self.batches.len() <= 1 && open < HELD_BYTES
     }
 
     /// Gives the next place to an entry that was admitted.

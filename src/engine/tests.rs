@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "every part of this is a test")]
 
+mod appends;
 mod damaged;
 mod ends;
 mod full_disk;
@@ -12,6 +13,7 @@ mod rejoining;
 mod sleeping;
 mod storage;
 
+use super::appends::HOLD;
 use super::*;
 use crate::batch::LogPoint;
 use crate::error::{PurgeError, ShutdownError};
@@ -333,6 +335,12 @@ impl Harness {
         self.now.unix_ms += time.as_millis() as u64;
     }
 
+    /// After this nothing is held back.
+    fn pass_hold(&mut self) {
+        self.pass(HOLD);
+        self.turn();
+    }
+
     fn tick(&mut self) {
         self.pass(TICK);
         self.work();
@@ -420,6 +428,7 @@ fn a_node_alone_leads_at_its_first_tick_and_an_append_is_acknowledged_when_it_is
     harness.turn();
     assert!(is_open(&future), "it is written, and no more");
     assert_eq!((harness.shared.watermark.end(), harness.shared.status().end_index), (0, 1));
+    harness.pass_hold();
     assert_eq!(harness.engine.wake_at(), harness.engine.next_tick);
     harness.work();
     let appended = outcome(&future).unwrap().unwrap();
@@ -457,6 +466,7 @@ fn an_idle_leader_sleeps_over_every_second_tick_and_one_with_work_does_not() {
     let future = harness.append("x");
     harness.turn();
     assert!(is_open(&future));
+    harness.pass_hold();
     assert_eq!(harness.engine.wake_at(), harness.engine.next_tick);
     harness.work();
     assert_eq!(harness.engine.wake_at(), harness.engine.next_tick + TICK);
@@ -577,6 +587,7 @@ fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
         let under_way = harness.append("x");
         let barrier = harness.barrier(1);
         harness.turn();
+        harness.pass(HOLD);
         fail(&mut harness);
         harness.turn();
         harness.turn();

@@ -46,7 +46,7 @@ impl Engine {
         // Queued appends are proposed first, for raft-rs takes none during a transfer. Later
         // appends wait, or are refused.
         self.shared.sequencer.pause();
-        self.take_appends();
+        self.propose_queued();
         self.replica.handle_transfer(to).map_err(refusal)?;
         self.report_transfer(to);
         Ok(())

@@ -125,6 +125,19 @@ fn the_bell_is_rung_once_each_time_the_queue_fills() {
 }
 
 #[test]
+fn who_comes_when_appends_are_no_longer_held_back_is_heard() {
+    loom::model(|| {
+        let harness = harness(9);
+        let host = harness.append(1);
+        assert!(harness.sequencer.hold());
+        let settled = harness.settle();
+        harness.settle_when_rung(1 - settled);
+        assert_eq!(host.join().unwrap(), Some(0));
+        harness.assert_at_rest();
+    });
+}
+
+#[test]
 fn batches_are_dense_and_whole() {
     three_preemptions(|| {
         let harness = harness(2);

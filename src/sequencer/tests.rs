@@ -107,6 +107,44 @@ fn entries_follow_each_other_in_one_batch_and_a_batch_of_a_host_stays_by_itself(
 }
 
 #[test]
+fn held_back_only_what_is_large_wakes_the_engine() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let limits = Limits { entry: 1 << 20, batch: 1 << 20, window: 1 << 30 };
+    let sequencer = Sequencer::new(limits, move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    sequencer.open(0, 0, 0);
+    let calls = || calls.swap(0, Ordering::Relaxed);
+    assert!(sequencer.hold());
+    drop([sequencer.append(b"small", None), sequencer.append(b"small", None)]);
+    assert!(sequencer.hold());
+    drop(sequencer.append(b"small", None));
+    assert_eq!(calls(), 0);
+    drop(sequencer.append(&vec![b'x'; HELD_BYTES], None));
+    assert_eq!(calls(), 1);
+    drop(sequencer.append(b"small", None));
+    assert_eq!(calls(), 0, "it was woken already");
+    assert!(!sequencer.hold());
+    assert_eq!(sequencer.take(0).len(), 1);
+    drop(sequencer.append(b"small", None));
+    assert_eq!(calls(), 1, "nothing is held back after a take");
+    assert!(sequencer.hold());
+    drop(sequencer.append_batch(["of", "a", "host"], None));
+    assert_eq!(calls(), 1, "two batches are many");
+    sequencer.take(0);
+    assert!(sequencer.hold());
+    sequencer.take(0);
+    drop(sequencer.append(b"small", None));
+    assert_eq!(calls(), 1, "also if it was");
+    assert!(sequencer.hold());
+    sequencer.close(AppendError::Stopped);
+    sequencer.open(0, 0, 0);
+    drop(sequencer.append(b"small", None));
+    assert_eq!(calls(), 1, "nor after a close");
+}
+
+#[test]
 fn a_batch_is_closed_when_it_is_large() {
     let limits = Limits { entry: 1 << 30, batch: 1 << 30, window: 1 << 30 };
     let sequencer = with_limits(limits);

@@ -152,14 +152,14 @@ fault loom sequencer sequencer.rs \
   'drop(queue);
         let mut queue = self.queue.lock();
         let number = queue.line.join(Waiting { work: work(), cost, place: place.clone() });'
-fault loom sequencer sequencer.rs 'if was_empty {
+fault loom sequencer sequencer.rs 'if wakes {
             (self.wake_engine)();
         }
-        future' 'if !was_empty {
+        future' 'if !wakes {
             (self.wake_engine)();
         }
         future'
-fault loom sequencer sequencer.rs 'if was_empty {
+fault loom sequencer sequencer.rs 'if wakes {
             (self.wake_engine)();
         }
         future' 'if true {
@@ -173,6 +173,9 @@ fault loom sequencer sequencer.rs 'let was_empty = queue.batches.is_empty();
         drop(queue);
         let mut queue = self.queue.lock();
         let future = queue.push(parts, crc, cost, self.home);'
+# Appends stay held back after a take: nobody wakes the engine for them.
+fault loom sequencer sequencer.rs 'queue.held = false;
+            if queue.batches' 'if queue.batches'
 fault loom sequencer sequencer.rs 'for waiting in refused {
             waiting.place.refuse(error.clone(), self.home);
         }' 'drop(refused);'

@@ -125,6 +125,7 @@ fn a_transfer_ends_when_the_other_takes_appends_or_in_time() {
     );
     assert!(matches!(outcome(&harness.append("during")), Some(Err(AppendError::Busy { .. }))));
     assert!(answer.try_recv().is_err() && is_open(&before));
+    harness.pass_hold();
     assert_eq!(harness.engine.wake_at(), harness.engine.next_tick);
     harness.hear("append from=2 to=1 term=3 after=3/2 batch=4/3 commit=3");
     harness.work();

@@ -40,6 +40,7 @@ fn a_sync_of_the_time_before_a_full_disk_counts_for_nothing() {
     drop(harness.append("written"));
     harness.turn();
     let old = harness.syncs.try_recv().unwrap();
+    harness.pass(HOLD);
     harness.fill(|refusals| refusals.append = true);
     drop(harness.append("no room"));
     harness.turn();
