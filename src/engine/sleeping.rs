@@ -1,5 +1,5 @@
-//! Idle groups sleep: their nodes have no timers, and send nothing. A host has many groups, and most
-//! are idle at any moment.
+//! Idle groups sleep: their nodes have no timers, and send nothing. A host has many groups, and
+//! most are idle at any moment.
 //!
 //! ```text
 //!             nothing to do for `sleep_after`        all members that are up have answered,

@@ -122,12 +122,12 @@ impl HostBuilder {
     /// How long a group has nothing to do before it sleeps: at least 100 ms, default 3 s.
     /// [`Duration::MAX`] is never.
     ///
-    /// A group that sleeps sends nothing and wakes no thread. What stands for its leader is that its
-    /// process is heard; if it is not, the groups that it led wake and elect others, spread over an
-    /// election timeout. Whatever is asked of a group, or arrives for it, wakes it; reads and
-    /// [`DLedger::status`](crate::DLedger::status) do not. With a [`transport`](Self::transport)
-    /// that does not [report](HostTransport::reports_presence) which peers are heard, no group
-    /// sleeps.
+    /// A group that sleeps sends nothing and wakes no thread. What stands for its leader is that
+    /// its process is heard; if it is not, the groups that it led wake and elect others, spread
+    /// over an election timeout. Whatever is asked of a group, or arrives for it, wakes it; reads
+    /// and [`DLedger::status`](crate::DLedger::status) do not. With a
+    /// [`transport`](Self::transport) that does not [report](HostTransport::reports_presence) which
+    /// peers are heard, no group sleeps.
     pub fn sleep_after(mut self, idle: Duration) -> HostBuilder {
         self.sleep_after = idle;
         self

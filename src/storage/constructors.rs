@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Backup, BackupError, StorageError};
-use super::{Base, Corruption, DirectoryIdentity, HardState, LogOwner, LogPoint, Recovered};
+use super::{
+    Base, Corruption, DirectoryIdentity, HardState, LogOwner, LogPoint, Recovered, Storage,
+};
 use crate::entry::NodeId;
 use crate::role::Membership;
 
@@ -86,16 +88,19 @@ impl BackupError {
     }
 }
 
-/// Checks a call of [`Storage::save_group_uid`](super::Storage::save_group_uid) on a log with the
-/// id `known`. Whether there is something to save.
-pub(super) fn check_group_uid(known: u128, uid: u128) -> Result<bool, StorageError> {
-    match known {
-        _ if uid == 0 => Err(StorageError::InvalidState("0 is no unique id of a group".to_owned())),
-        0 => Ok(true),
-        known if known == uid => Ok(false),
-        known => Err(StorageError::InvalidState(format!(
-            "it belongs to the group with the unique id {known:032x}, not {uid:032x}"
-        ))),
+impl dyn Storage {
+    /// Checks a call of [`Storage::save_group_uid`] on a log with the id `known`. Whether there is something to save.
+    pub(crate) fn check_group_uid(known: u128, uid: u128) -> Result<bool, StorageError> {
+        match known {
+            _ if uid == 0 => {
+                Err(StorageError::InvalidState("0 is no unique id of a group".to_owned()))
+            }
+            0 => Ok(true),
+            known if known == uid => Ok(false),
+            known => Err(StorageError::InvalidState(format!(
+                "it belongs to the group with the unique id {known:032x}, not {uid:032x}"
+            ))),
+        }
     }
 }
 

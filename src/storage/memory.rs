@@ -12,7 +12,6 @@ use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::constructors::check_group_uid;
 use super::{
     Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, LogReader, PendingSync,
     Recovered, Storage, StorageError,
@@ -168,7 +167,11 @@ impl Storage for MemoryLog {
     fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
         self.disk.lock().writable(self.incarnation)?;
         let known = self.live.read().group_uid;
-        if check_group_uid(known, uid)? { self.change(Change::SaveGroupUid(uid)) } else { Ok(()) }
+        if <dyn Storage>::check_group_uid(known, uid)? {
+            self.change(Change::SaveGroupUid(uid))
+        } else {
+            Ok(())
+        }
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {

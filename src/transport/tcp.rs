@@ -93,10 +93,10 @@ use super::{DirectoryIdentity, Message, SILENCE, Transport, TransportContext};
 /// The transport of a group whose nodes are processes of their own.
 ///
 /// A node listens on its own address of the [`TransportContext`], for this group alone. Host names
-/// are resolved for each attempt to connect, at most once in five seconds. The queue of a peer is bounded at 64 MiB and
-/// 8,192 messages. A message that does not fit is dropped; so is the queue when a connection breaks
-/// or cannot be made. A broken connection is retried after 50 ms, then after pauses of up to 500
-/// ms, or at once when the peer itself connects.
+/// are resolved for each attempt to connect, at most once in five seconds. The queue of a peer is
+/// bounded at 64 MiB and 8,192 messages. A message that does not fit is dropped; so is the queue
+/// when a connection breaks or cannot be made. A broken connection is retried after 50 ms, then
+/// after pauses of up to 500 ms, or at once when the peer itself connects.
 ///
 /// A connection whose packets are lost is closed after two seconds. So a group whose network is
 /// whole again has a leader within three election timeouts, or five seconds if that is more,

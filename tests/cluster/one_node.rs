@@ -207,10 +207,11 @@ fn a_full_window_refuses_who_cannot_wait_and_holds_up_who_can() {
         }
         other => panic!("the window is full, got {other:?}"),
     }
+    // Before any other waits: nothing overtakes those that do.
+    let fits = ledger.append_async([4; 36]);
+    assert_eq!(fits.index(), Some(1));
     thread::scope(|scope| {
         let waits = scope.spawn(|| ledger.append([3; 100]));
-        let fits = ledger.append_async([4; 36]);
-        assert_eq!(fits.index(), Some(1));
         gate.open();
         assert_eq!(waits.join().unwrap().unwrap(), 2);
         assert_eq!((first.wait().unwrap().index, fits.wait().unwrap().index), (0, 1));

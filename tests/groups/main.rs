@@ -1,5 +1,7 @@
 //! Hosts with many groups, as a process has them: a network in memory, directories on disk.
 
+#![expect(clippy::unwrap_used, reason = "every part of this is a test")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

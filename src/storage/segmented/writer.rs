@@ -21,9 +21,9 @@ use super::spare::{Spare, SpareRequest};
 use super::sync::{Dirty, SegmentSync, Target};
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
-use crate::storage::constructors::check_group_uid;
 use crate::storage::{
-    BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogPoint, PendingSync, StorageError,
+    BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogPoint, PendingSync, Storage,
+    StorageError,
 };
 
 /// The most bytes of one record: its length is stored in 32 bits.
@@ -382,7 +382,7 @@ impl<D: Disk> Writer<D> {
 
     pub(super) fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
         self.shared.check_poison()?;
-        match check_group_uid(self.state.state.group_uid, uid)? {
+        match <dyn Storage>::check_group_uid(self.state.state.group_uid, uid)? {
             true => self.change_state(|state| state.group_uid = uid),
             false => Ok(()),
         }
