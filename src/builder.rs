@@ -315,10 +315,10 @@ impl Builder {
         self
     }
 
-    /// The full size of a segment file, in bytes: 64 KiB to 4 GiB, default 64 MiB. The first segment
-    /// of a log has 128 KiB, or this if it is less; each further one is twice as large as the one
-    /// before, up to this. A target: a batch that is larger gets a file of its own size. May differ
-    /// between nodes and be changed at any opening.
+    /// The full size of a segment file, in bytes: 64 KiB to 4 GiB, default 64 MiB. The first
+    /// segment of a log has 128 KiB, or this if it is less; each further one is twice as large as
+    /// the one before, up to this. A target: a batch that is larger gets a file of its own size.
+    /// May differ between nodes and be changed at any opening.
     pub fn segment_bytes(mut self, bytes: u64) -> Builder {
         self.segment_bytes = bytes;
         self

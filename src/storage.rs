@@ -57,6 +57,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::backup::{Backup, BackupError, PendingBackup};
+use self::constructors::check_group_uid;
 pub use self::memory::MemoryLog;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::segmented::testing::fuzz as fuzzing;
@@ -272,10 +273,10 @@ pub trait Storage: Send {
         Err(StorageError::InvalidState("this storage cannot be marked as incomplete".to_owned()))
     }
 
-    /// Saves the unique id of the group, which all its members share: a random number drawn when the
-    /// group was created, never 0. It distinguishes the group from a removed one of the same name
-    /// and members. Set once in the life of a log; saving the same id again changes nothing. The
-    /// default accepts every id and saves none.
+    /// Saves the unique id of the group, which all its members share: a random number drawn when
+    /// the group was created, never 0. It distinguishes the group from a removed one of the same
+    /// name and members. Set once in the life of a log; saving the same id again changes nothing.
+    /// The default accepts every id and saves none.
     ///
     /// # Errors
     /// [`StorageError::InvalidState`] if the log has another id, or `uid` is 0; a

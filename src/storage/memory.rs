@@ -12,10 +12,9 @@ use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::constructors::check_group_uid;
 use super::{
     Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, LogReader, PendingSync,
-    Recovered, Storage, StorageError,
+    Recovered, Storage, StorageError, check_group_uid,
 };
 use crate::entry::NodeId;
 use crate::primitives::{Mutex, RandomState, RwLock};

@@ -1,10 +1,10 @@
 //! One directory of the operating system, by a handle that stays open, or by its name in another
 //! one.
 //!
-//! The name of a directory with a handle is resolved once. From then on every file is named relative
-//! to the handle, so changes of the name have no effect: whether the process changes its working
-//! directory, a link on the way is switched, the directory is renamed, or another one or a file
-//! system is put in its place. The path is kept for messages only.
+//! The name of a directory with a handle is resolved once. From then on every file is named
+//! relative to the handle, so changes of the name have no effect: whether the process changes its
+//! working directory, a link on the way is switched, the directory is renamed, or another one or a
+//! file system is put in its place. The path is kept for messages only.
 //!
 //! A host has too many groups for a handle each. The directory of a group is opened for each use,
 //! by its name in the directory that has a handle, and compared with the one that was opened first:

@@ -59,8 +59,8 @@ impl SegmentOptions {
     /// The largest segment: 4 GiB.
     pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 
-    /// The length of a first segment. With the files `state` and `identity` (44 KiB), a log of a few
-    /// entries takes 172 KiB.
+    /// The length of a first segment. With the files `state` and `identity` (44 KiB), a log of a
+    /// few entries takes 172 KiB.
     const FIRST_SEGMENT_BYTES: u64 = 128 << 10;
 
     const DEFAULT: SegmentOptions = SegmentOptions {

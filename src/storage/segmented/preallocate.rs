@@ -31,7 +31,8 @@ use crate::primitives::thread;
 use crate::storage::{BackgroundTask, StorageError};
 
 /// The next background task towards the spare that `request` describes: to create it, or to write
-/// more of its zeros, or to remove one that is too short. `None` if it is ready, or a task is running.
+/// more of its zeros, or to remove one that is too short. `None` if it is ready, or a task is
+/// running.
 pub(super) fn next_task<D: Disk>(
     shared: &Arc<LogShared<D>>,
     request: SpareRequest,

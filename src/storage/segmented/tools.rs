@@ -1,9 +1,9 @@
 //! Tools for a closed log: inspect, verify and dump it; make and restore backups.
 //!
 //! The log is never changed, neither files nor dates. While one of these functions runs, others
-//! cannot open the log; an open log is refused with [`StorageError::InUse`]. The log of a group of a
-//! host can be read while the host is closed; meanwhile the host cannot be opened. Memory is bounded
-//! by the largest batch, plus 32 bytes for each batch of one segment.
+//! cannot open the log; an open log is refused with [`StorageError::InUse`]. The log of a group of
+//! a host can be read while the host is closed; meanwhile the host cannot be opened. Memory is
+//! bounded by the largest batch, plus 32 bytes for each batch of one segment.
 //!
 //! Corruption is reported as [`Corruption`], with file, offset and raft index, and does not end the
 //! work. An error does: the directory holds no log, or one of a newer version, or its owner or what

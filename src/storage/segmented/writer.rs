@@ -21,9 +21,9 @@ use super::spare::{Spare, SpareRequest};
 use super::sync::{Dirty, SegmentSync, Target};
 use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
-use crate::storage::constructors::check_group_uid;
 use crate::storage::{
     BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogPoint, PendingSync, StorageError,
+    check_group_uid,
 };
 
 /// The most bytes of one record: its length is stored in 32 bits.
