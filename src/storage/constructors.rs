@@ -89,7 +89,8 @@ impl BackupError {
 }
 
 impl dyn Storage {
-    /// Checks a call of [`Storage::save_group_uid`] on a log with the id `known`. Whether there is something to save.
+    /// Checks a call of [`Storage::save_group_uid`] on a log with the id `known`. Returns whether
+    /// there is something to save.
     pub(crate) fn check_group_uid(known: u128, uid: u128) -> Result<bool, StorageError> {
         match known {
             _ if uid == 0 => {

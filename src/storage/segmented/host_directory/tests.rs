@@ -340,6 +340,7 @@ fn a_group_that_could_not_be_removed_is_as_before() {
 
 /// What is read and written stays in the directory that was opened.
 #[test]
+#[cfg(unix)]
 fn nothing_is_written_to_a_directory_that_takes_the_name_of_a_group() {
     let (home, path) = dir();
     let host = open(&path);
