@@ -57,7 +57,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::backup::{Backup, BackupError, PendingBackup};
-use self::constructors::check_group_uid;
 pub use self::memory::MemoryLog;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::segmented::testing::fuzz as fuzzing;

@@ -86,19 +86,6 @@ impl BackupError {
     }
 }
 
-/// Checks a call of [`Storage::save_group_uid`](super::Storage::save_group_uid) on a log with the
-/// id `known`. Whether there is something to save.
-pub(super) fn check_group_uid(known: u128, uid: u128) -> Result<bool, StorageError> {
-    match known {
-        _ if uid == 0 => Err(StorageError::InvalidState("0 is no unique id of a group".to_owned())),
-        0 => Ok(true),
-        known if known == uid => Ok(false),
-        known => Err(StorageError::InvalidState(format!(
-            "it belongs to the group with the unique id {known:032x}, not {uid:032x}"
-        ))),
-    }
-}
-
 /// One for each kind of error that any storage may return.
 impl StorageError {
     /// [`StorageError::Io`]: final. `action` is a verb phrase, to be read as "could not `action`
@@ -151,6 +138,21 @@ impl StorageError {
     ) -> StorageError {
         let (expected, found) = (expected.to_string(), found.to_string());
         StorageError::Mismatch { path: path.into(), expected, found }
+    }
+
+    /// Checks a call of `Storage::save_group_uid` on a log with the id `known`. Whether there is
+    /// something to save.
+    pub(crate) fn check_group_uid(known: u128, uid: u128) -> Result<bool, StorageError> {
+        match known {
+            _ if uid == 0 => {
+                Err(StorageError::InvalidState("0 is no unique id of a group".to_owned()))
+            }
+            0 => Ok(true),
+            known if known == uid => Ok(false),
+            known => Err(StorageError::InvalidState(format!(
+                "it belongs to the group with the unique id {known:032x}, not {uid:032x}"
+            ))),
+        }
     }
 
     /// [`StorageError::Purged`]: the log is kept from index `first` on.

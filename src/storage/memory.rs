@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{
     Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, LogReader, PendingSync,
-    Recovered, Storage, StorageError, check_group_uid,
+    Recovered, Storage, StorageError,
 };
 use crate::entry::NodeId;
 use crate::primitives::{Mutex, RandomState, RwLock};
@@ -167,7 +167,10 @@ impl Storage for MemoryLog {
     fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
         self.disk.lock().writable(self.incarnation)?;
         let known = self.live.read().group_uid;
-        if check_group_uid(known, uid)? { self.change(Change::SaveGroupUid(uid)) } else { Ok(()) }
+        match StorageError::check_group_uid(known, uid)? {
+            true => self.change(Change::SaveGroupUid(uid)),
+            false => Ok(()),
+        }
     }
 
     fn begin_sync(&mut self) -> Box<dyn PendingSync> {

@@ -23,7 +23,6 @@ use crate::entry::NodeId;
 use crate::log_prefix::log_prefix;
 use crate::storage::{
     BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogPoint, PendingSync, StorageError,
-    check_group_uid,
 };
 
 /// The most bytes of one record: its length is stored in 32 bits.
@@ -382,7 +381,7 @@ impl<D: Disk> Writer<D> {
 
     pub(super) fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
         self.shared.check_poison()?;
-        match check_group_uid(self.state.state.group_uid, uid)? {
+        match StorageError::check_group_uid(self.state.state.group_uid, uid)? {
             true => self.change_state(|state| state.group_uid = uid),
             false => Ok(()),
         }
