@@ -144,7 +144,9 @@ facts! {
     fn a_limit_of_the_length_of_files_is_told_at_opening_and_kills_no_process() {
         let home = home();
         let long = home.path().join("long");
-        DLedger::builder(1).dir(&long).open().unwrap().append([7; 10_000]).unwrap();
+        // It gets a segment of its own size.
+        let large = vec![7; 3 << 20];
+        DLedger::builder(1).dir(&long).open().unwrap().append(&large).unwrap();
         limit_files(2 << 20);
         let refused = |opened: Result<DLedger, OpenError>| {
             let error = opened.unwrap_err();
@@ -160,7 +162,7 @@ facts! {
         append_some(&short.unwrap());
         limit_files(libc::RLIM_INFINITY);
         let whole = DLedger::builder(1).dir(&long).open().unwrap();
-        assert_eq!(whole.get(0).unwrap().unwrap().len(), 10_000);
+        assert_eq!(whole.get(0).unwrap().unwrap().len(), large.len());
     }
 }
 
