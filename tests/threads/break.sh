@@ -183,9 +183,14 @@ fault loom sequencer sequencer.rs 'queue.append_state = AppendState::Open;
         self.serve(queue);' 'queue.append_state = AppendState::Open;'
 
 # Syncs: who waits for several waits for the newest.
-fault loom threads threads.rs 'number: older.number.with(newer.number),
-            ..newer' 'number: older.number.with(newer.number),
-            ..older'
+fault loom threads threads/work.rs 'number: older.number.with(newer.number),
+        ..newer' 'number: older.number.with(newer.number),
+        ..older'
+
+# What threads of a host run: nothing stays in its mailbox, and one thread at a time runs it.
+fault loom threads threads/run_state.rs 'RUNNING => Some(RUNNING_AGAIN),' ''
+fault loom threads threads/run_state.rs 'self.0.store(QUEUED, Ordering::Release);' \
+  'self.0.store(IDLE, Ordering::Release);'
 
 # The sender to a peer: whatever is pushed is written, whole and in order.
 fault loom peer_sender transport/tcp/peer_sender/queue.rs 'return is_new;' 'return false;'
@@ -224,13 +229,13 @@ fault loom peer_sender transport/tcp/peer_sender/queue.rs '*self = Queue {
             introductions'
 
 # Whole nodes: every thread ends, every wait ends, and the window is given back.
-fault shuttle '' threads.rs 'self.ended.notify_all();' ''
-fault shuttle '' threads.rs 'while !thread_list.running.is_empty() {' 'while false {'
-fault shuttle '' threads.rs \
-  'self.registry.thread_list.lock().engine == Some(thread::current().id())' 'false'
-fault shuttle '' threads.rs 'unwrap_or_else(|panic| {
-                Err(StorageError::Poisoned(format!("a sync panicked: {}", panic_text(&*panic))))
-            })' 'unwrap_or(Ok(()))'
+fault shuttle '' threads/parts.rs 'self.ended.notify_all();' ''
+fault shuttle '' threads/parts.rs 'while !list.running.is_empty() {' 'while false {'
+fault shuttle '' threads/parts.rs \
+  'list.running.iter().any(|part| is_engine(part) && part.thread == Some(me))' 'false'
+fault shuttle '' threads/work.rs 'unwrap_or_else(|panic| {
+        Err(StorageError::Poisoned(format!("a sync panicked: {}", panic_text(&*panic))))
+    })' 'unwrap_or(Ok(()))'
 fault shuttle '' engine.rs 'self.shared.sequencer.release(batch.cost);
         batch.completion' 'batch.completion'
 fault shuttle '' engine/stopping.rs 'self.shared.watermark.close();' ''
