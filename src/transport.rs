@@ -229,8 +229,8 @@ pub enum TransportEvent {
     OutdatedDirectory(NodeId),
     /// Nothing comes from this peer any more: its connection to this node ended and it has not made
     /// another one for 200 ms, it was silent for a second (see [`HostContext::silence`]), or it has
-    /// closed this group. Evidence, no proof: it may be the network. Not reported of a peer that was
-    /// never connected, and not by every transport.
+    /// closed this group. Evidence, no proof: it may be the network. Not reported of a peer that
+    /// was never connected, and not by every transport.
     PeerDown(NodeId),
     /// A peer that was reported down is connected again, or heard again.
     PeerUp(NodeId),

@@ -194,8 +194,8 @@ impl Outbound {
         Ok(())
     }
 
-    /// Answers a ping of the peer, and sends one. The peer takes silence as a sign that this node is
-    /// down, so it is sent also if other frames were written meanwhile.
+    /// Answers a ping of the peer, and sends one. The peer takes silence as a sign that this node
+    /// is down, so it is sent also if other frames were written meanwhile.
     pub(super) fn pong_and_ping(&mut self) -> io::Result<()> {
         let mut parts = Vec::new();
         if let Some(number) = self.ping.take() {

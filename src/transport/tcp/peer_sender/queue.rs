@@ -1,8 +1,9 @@
 //! What waits for one peer: what is to be said of slots, and the messages of all groups.
 //!
-//! Urgent messages of all groups go first, in order. Beats, which are most of them while groups
-//! are idle, are gathered for a few milliseconds, if there are several groups. Bulk goes in rounds of [`ROUND_BYTES`]: groups
-//! take turns. A group whose slot is not accepted keeps its messages until it is.
+//! Urgent messages of all groups go first, in order. Beats, which are most of them while groups are
+//! idle, are gathered for a few milliseconds, if there are several groups. Bulk goes in rounds of
+//! [`ROUND_BYTES`]: groups take turns. A group whose slot is not accepted keeps its messages until
+//! it is.
 //!
 //! Bounds: [`QUEUE_BYTES_MAX`] of bulk, and [`QUEUE_MESSAGES_MAX`] messages of each kind, for all
 //! groups together; of that at most half for one group while others wait, and always one message
@@ -459,7 +460,8 @@ impl Queue {
         queue.current.iter().chain(&queue.bulk).any(|waiting| waiting.is_repeated_by(message))
     }
 
-    /// Whether a message waits a moment for others of its kind: a beat, if there are several groups.
+    /// Whether a message waits a moment for others of its kind: a beat, if there are several
+    /// groups.
     pub(super) fn gathers(&self, message: &Message) -> Option<Beat> {
         if self.groups.len() > 1 { message.beat() } else { None }
     }
