@@ -32,8 +32,8 @@ fn tcp_conforms() {
 
 fn free_addresses(count: usize) -> Vec<String> {
     let free: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    free.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    free.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect()
 }
 
 #[test]
@@ -71,7 +71,7 @@ struct Alone {
 impl Transport for Alone {
     fn start(&mut self, context: TransportContext) -> std::io::Result<()> {
         let (node, peers) = (context.node, context.addresses.clone());
-        let listen = peers.iter().find(|(id, _)| *id == node).unwrap().1.clone();
+        let listen = peers.iter().find(|(id, _)| *id == node).expect("it is a member").1.clone();
         let mut host = HostContext::new(node, listen, peers, context.spawner.clone());
         host.message_bytes_max = context.message_bytes_max;
         self.host.start(host)?;

@@ -135,11 +135,12 @@ impl From<FrameError> for io::Error {
     }
 }
 
-/// The header of a frame with this content.
-pub(crate) fn header(kind: Kind, content: &[Bytes]) -> [u8; HEADER_BYTES] {
+/// The header of a frame whose content is `head` and these parts.
+fn header(kind: Kind, head: &[u8], parts: &[Bytes]) -> [u8; HEADER_BYTES] {
     let mut hasher = crc32fast::Hasher::new();
-    content.iter().for_each(|part| hasher.update(part));
-    let len: usize = content.iter().map(Bytes::len).sum();
+    hasher.update(head);
+    parts.iter().for_each(|part| hasher.update(part));
+    let len = head.len() + parts.iter().map(Bytes::len).sum::<usize>();
     debug_assert!(len <= CONTENT_BYTES_MAX, "a longer message goes in pieces");
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&MAGIC);
@@ -153,8 +154,7 @@ pub(crate) fn header(kind: Kind, content: &[Bytes]) -> [u8; HEADER_BYTES] {
 
 /// A small frame in one part.
 pub(crate) fn encode(kind: Kind, content: Vec<u8>) -> Vec<u8> {
-    let content = [Bytes::from(content)];
-    [&header(kind, &content)[..], &content[0]].concat()
+    [&header(kind, &content, &[])[..], &content].concat()
 }
 
 /// A ping or pong.
@@ -198,15 +198,14 @@ impl Frames {
         let at = into.len();
         into.push(Bytes::new());
         let whole = self.total <= WHOLE_BYTES_MAX;
-        let mut head = self.slot.to_le_bytes().to_vec();
-        if !whole {
-            head.extend_from_slice(&(self.total as u32).to_le_bytes());
-        }
-        into.push(Bytes::from(head));
+        let mut head = [0; PIECE_HEAD_BYTES];
+        head[..SLOT_BYTES].copy_from_slice(&self.slot.to_le_bytes());
+        head[SLOT_BYTES..].copy_from_slice(&(self.total as u32).to_le_bytes());
+        let head = if whole { &head[..SLOT_BYTES] } else { &head[..] };
         let len = self.left.min(if whole { WHOLE_BYTES_MAX } else { PART_BYTES_MAX });
         self.take(len, into);
         let kind = if whole { Kind::Message } else { Kind::Piece };
-        into[at] = Bytes::copy_from_slice(&header(kind, &into[at + 1..]));
+        into[at] = [&header(kind, head, &into[at + 1..])[..], head].concat().into();
         Some(len)
     }
 

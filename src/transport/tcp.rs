@@ -14,6 +14,9 @@
 //! second, and its answer is shown once it has been the same for five seconds. [`TcpTransport`] is
 //! a port with one group, and [`TcpHostTransport`] one with any number of them.
 //!
+//! Heartbeats and the answers to them, without a context, are gathered for 5 ms if the two
+//! processes share several groups, and go together, 21 bytes each ([`beats`]).
+//!
 //! There is no encryption and no authentication: the network between the nodes must be trusted.
 //!
 //! # Slow connections
@@ -61,6 +64,7 @@
 //! group takes half while others wait.
 //!
 //! [`slots`]: super::hello::slots
+//! [`beats`]: super::frame::beats
 
 mod address;
 mod connection;

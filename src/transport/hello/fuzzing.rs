@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::slots::ConnectionHello;
 use super::{HandshakeRejection, Hello, PROTOCOL, PeerRegistry, Way};
 use crate::entry::NodeId;
 use crate::fuzzing::FuzzInput;
@@ -27,6 +28,9 @@ pub fn hello(input: &[u8]) {
         let mut bytes = fuzz_input.bytes(len).to_vec();
         if let (true, Some(protocol)) = (right & 1 == 1, bytes.first_chunk_mut()) {
             *protocol = PROTOCOL.to_le_bytes();
+        }
+        if let Ok(hello) = ConnectionHello::decode(&bytes) {
+            assert_eq!(hello.encode(), bytes, "a hello is written in one way");
         }
         match Hello::decode(&bytes) {
             Err(refusal) => assert_eq!(
@@ -145,5 +149,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let pairs = then.iter().flat_map(|second| {
         [0, 127].map(|right| [said(&first, 0), said(second, right), said(&first, 0)].concat())
     });
-    pairs.chain([first.encode()]).collect()
+    let connection = ConnectionHello { from: 2.into(), to: 1.into(), process: 7 }.encode();
+    let connection = [&[connection.len() as u8, 0][..], &connection].concat();
+    pairs.chain([first.encode(), connection]).collect()
 }

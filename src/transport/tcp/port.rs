@@ -258,7 +258,10 @@ impl Port {
     /// A connection claims to be of a node. Of too many that do, the oldest without a group goes.
     pub(super) fn identify(&self, connection: &Arc<InboundConnection>, hello: &ConnectionHello) {
         let connections = self.connections.lock();
-        let claims: Vec<_> = connections.iter().filter(|other| other.is_from(hello.from)).collect();
+        // One that was closed already leaves as soon as its thread notices.
+        let is_claim =
+            |other: &&Arc<InboundConnection>| other.is_from(hello.from) && !other.is_closed();
+        let claims: Vec<_> = connections.iter().filter(is_claim).collect();
         if claims.len() >= CLAIMS_MAX
             && let Some(oldest) = claims.iter().find(|other| other.slots() == 0)
         {

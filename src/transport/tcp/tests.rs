@@ -448,6 +448,13 @@ fn a_connection_to_an_earlier_life_of_a_peer_is_given_up() {
     earlier.accept(&hello);
     until("the peer is identified", || !node.arrived.lock().identified.is_empty());
     peer.context.identity.incarnation = 2;
+    // It answers all the while: it is given up for the later one, not for silence.
+    let mut stream = earlier.0.try_clone().unwrap();
+    std::thread::spawn(move || {
+        while stream.write_all(&frame::numbered(Kind::Pong, 0)).is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
     let _inbound = RawClient::admitted(&node, &peer);
     assert_eq!(earlier.read_frame(), None);
     RawClient::called(&listener, &peer.hello_to(&node));

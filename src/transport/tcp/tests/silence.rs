@@ -22,7 +22,7 @@ fn called_by_a_node() -> (Node, RawClient) {
 }
 
 /// Sends pongs until the connection is closed.
-fn keep_answering(client: &RawClient) {
+pub(super) fn keep_answering(client: &RawClient) {
     let mut stream = client.0.try_clone().unwrap();
     std::thread::spawn(move || {
         while stream.write_all(&frame::numbered(Kind::Pong, 0)).is_ok() {
