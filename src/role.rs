@@ -302,8 +302,9 @@ pub struct Status {
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a
     /// panic. The text says what to do.
     pub fault: Option<String>,
-    /// Whether the node sleeps: its group was idle, and sends nothing until something happens to it.
-    /// What this status tells of the members is then as it was before.
+    /// Whether the node sleeps: its group was idle, and sends nothing until something happens to
+    /// it. Whether its leader is well shows the transport; how long ago members were heard of grows
+    /// meanwhile.
     pub asleep: bool,
     /// Whether it was shut down: this is its last status.
     pub stopped: bool,

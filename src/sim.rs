@@ -56,6 +56,7 @@
 //! - `node.rs`, `process.rs`, `checked.rs`, `node_disk.rs`, `crash_point.rs`: one node, its
 //!   processes, their storage and transport, its disk.
 //! - `network.rs`, `cluster/faults.rs`: faults.
+//! - `watch.rs`, `cluster/sleeping.rs`: which processes are heard, and groups that sleep.
 //! - `clients.rs`, `commit_probe.rs`: load.
 //! - `laggards.rs`: a leader with a slow disk, and followers far behind.
 //! - `patterns.rs`: all ways to corrupt three entries on three replicas.
@@ -84,6 +85,7 @@ mod rng;
 mod storage_model;
 mod time;
 mod trace;
+mod watch;
 
 use std::fmt;
 use std::time::Duration;

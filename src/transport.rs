@@ -162,10 +162,12 @@ pub enum TransportEvent {
     /// This peer has seen a later incarnation of this data directory: this one is an outdated copy,
     /// without what was written since.
     OutdatedDirectory(NodeId),
-    /// The process of this peer is no longer heard, or its part in this group has ended there. Also
-    /// reported of a peer that was not heard since the start.
+    /// The process of this peer is no longer heard, or it takes no part in this group at present.
+    /// Also reported of a peer that was not heard since the start. A group sleeps only under a
+    /// leader whose process is heard.
     PeerDown(NodeId),
-    /// The process of this peer is heard again, or another process of it is.
+    /// The process of this peer is heard again, or another process of it is: that one may have been
+    /// started before anybody noticed that the one before was gone.
     PeerUp(NodeId),
 }
 

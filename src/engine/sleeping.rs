@@ -1,5 +1,5 @@
-//! Idle groups sleep: their nodes have no timers, and send nothing. A host has many groups, and most
-//! are idle at any moment.
+//! Idle groups sleep: their nodes have no timers, and send nothing. A host may have thousands of
+//! groups, and most are idle at any moment.
 //!
 //! ```text
 //!             nothing to do for `sleep_after`        all members that are up have answered,
@@ -55,8 +55,11 @@ impl Engine {
     /// An event of the transport disturbs, unless it says nothing new.
     pub(super) fn disturb_by(&mut self, event: &TransportEvent) {
         let TransportEvent::Message(message) = event else { return };
+        if self.settings.sleep_after.is_none() {
+            return;
+        }
         let leads = self.replica.leader_last_index().is_some();
-        let is_late = leads && message.is_plain_response(self.replica.peer_state().term);
+        let is_late = leads && message.is_plain_response(self.replica.role_state().term);
         let is_known = self.replica.membership().contains(message.from());
         if is_known && !is_late && message.sleep_message().is_none() {
             self.disturb();
@@ -167,7 +170,12 @@ impl Engine {
             || self.disk_full_reason.is_some()
             || !self.deferred_peer_ids.is_empty();
         let is_whole = self.is_active() && self.identity.complete && !self.loss.is_unrecorded;
-        has_request || lacks_room || !is_whole || self.must_reindex || self.refused_peers.has_news()
+        has_request
+            || lacks_room
+            || !is_whole
+            // A follower keeps that note for the time when it leads.
+            || self.must_reindex && self.is_leading()
+            || self.refused_peers.has_news()
     }
 
     /// Whether everything written is durable. If not, that is seen to.
@@ -178,10 +186,14 @@ impl Engine {
         self.sleep.synced == self.syncs
     }
 
-    /// A tick of a node that is awake.
-    pub(super) fn tick_sleep(&mut self) {
+    /// A tick of a node that is awake. It comes after the effects: a heartbeat of this turn must
+    /// not follow a request to sleep.
+    fn tick_sleep(&mut self) {
         match &self.sleep.stage {
-            Stage::Asking(round) if self.now.elapsed >= round.until => self.disturb(),
+            Stage::Asking(round) if self.now.elapsed >= round.until => {
+                self.disturb();
+                self.carry_out_effects();
+            }
             Stage::Asking(_) => self.ask_members(),
             Stage::Awake => self.try_to_sleep(),
             Stage::Asleep => {}
@@ -226,6 +238,9 @@ impl Engine {
 
     /// The end of a turn, when its effects are carried out: a follower answers, a leader decides.
     pub(super) fn end_turn_of_sleep(&mut self) {
+        if std::mem::take(&mut self.sleep.has_ticked) {
+            self.tick_sleep();
+        }
         if let Some(asked) = self.sleep.asked.take() {
             self.answer(&asked);
         }

@@ -1,4 +1,5 @@
-//! A message: of Raft, of repair or of sleep, and the facts that senders and receivers need to know about it.
+//! A message: of Raft, of repair or of sleep, and the facts that senders and receivers need to know
+//! about it.
 
 use raft::eraftpb;
 

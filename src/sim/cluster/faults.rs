@@ -302,7 +302,7 @@ impl Cluster {
         self.queue.put(until, Event::FaultEnd(FaultEnd::Reconnect(links)));
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let nodes = self.nodes.len();
         (0..nodes).flat_map(move |a| (0..nodes).filter(move |&b| a != b).map(move |b| (a, b)))
     }
