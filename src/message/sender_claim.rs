@@ -3,7 +3,8 @@
 
 use raft::eraftpb::MessageType;
 
-use super::{Message, SleepKind};
+use super::content::Message;
+use super::sleep::SleepKind;
 
 /// What a message says of its sender that must be true, and durable, at the moment when it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -208,6 +208,7 @@ impl Cluster {
             node.follow_identity(&mut self.monitor.lock());
         }
         self.check(at.node);
+        self.check_sleeper(at.node);
         match outcome {
             Ok(wake) => self.after_turn(at, wake),
             Err(exit) => self.exit(at.node, exit),

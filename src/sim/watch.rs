@@ -41,6 +41,12 @@ impl Watchers {
         Watchers { rng, nodes, election, watches: vec![Watch::default(); nodes * nodes] }
     }
 
+    /// Whether the process `watcher` of node `at` has reported that `peer` is down.
+    pub(crate) fn is_down(&self, (at, watcher): (usize, u64), peer: usize) -> bool {
+        let watch = &self.watches[at * self.nodes + peer];
+        watch.watcher == watcher && watch.is_down
+    }
+
     /// The process `watcher` of node `at` looks at node `peer`, whose process `beat` is heard now.
     /// Returns what it reports.
     pub(crate) fn look(

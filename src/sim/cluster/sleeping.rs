@@ -74,6 +74,27 @@ impl Cluster {
         is_met.then_some(process.number)
     }
 
+    /// A node that sleeps after a turn was told of no reason to be awake: a follower hears the
+    /// process of its leader, and a leader hears a quorum.
+    pub(super) fn check_sleeper(&self, node: usize) {
+        let Some(process) = self.nodes[node].process.as_ref().filter(|it| it.is_asleep) else {
+            return;
+        };
+        let hears = |peer: usize| !self.watchers.is_down((node, process.number), peer);
+        let status = process.shared.status();
+        let holds = match status.leader {
+            Some(leader) if leader != status.id => hears(leader.get() as usize - 1),
+            Some(_) => {
+                let heard = (0..self.nodes.len()).filter(|peer| *peer == node || hears(*peer));
+                2 * heard.count() > self.nodes.len()
+            }
+            None => false,
+        };
+        self.monitor().demand(holds, || {
+            format!("A11: node {} sleeps, and should be awake: {status:?}", node + 1)
+        });
+    }
+
     /// When the present lull ends, if this is one.
     pub(super) fn lull_until(&self) -> Option<Micros> {
         let sleep = self.config.sleep.as_ref().filter(|_| !self.healed)?;
