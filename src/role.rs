@@ -303,8 +303,8 @@ pub struct Status {
     /// panic. The text says what to do.
     pub fault: Option<String>,
     /// Whether the node sleeps: its group was idle, and sends nothing until something happens to
-    /// it. Whether its leader is well shows the transport; how long ago members were heard of grows
-    /// meanwhile.
+    /// it. Role, term and leader stay as they were. Members are not heard of meanwhile, which says
+    /// nothing about them.
     pub asleep: bool,
     /// Whether it was shut down: this is its last status.
     pub stopped: bool,

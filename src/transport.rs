@@ -163,8 +163,9 @@ pub enum TransportEvent {
     /// without what was written since.
     OutdatedDirectory(NodeId),
     /// The process of this peer is no longer heard, or it takes no part in this group at present.
-    /// Also reported of a peer that was not heard since the start. A group sleeps only under a
-    /// leader whose process is heard.
+    /// Also reported, soon after the start of a transport, of a peer that is not heard then. A
+    /// group sleeps only under a leader whose process is heard; a transport that cannot tell must
+    /// not be used for groups that sleep.
     PeerDown(NodeId),
     /// The process of this peer is heard again, or another process of it is: that one may have been
     /// started before anybody noticed that the one before was gone.

@@ -184,10 +184,12 @@ impl Cluster {
                     self.crash(at.node, kind);
                 }
             }
+            // Healing has reconnected all, and a link that is cut since stays cut.
+            FaultEnd::Reconnect(_) if self.healed => {}
             FaultEnd::Reconnect(links) => {
                 // The batches that an isolated node missed may be purged by then.
                 let purges = self.config.operation_weights[OperationKind::Purge as usize].min(1);
-                if !self.healed && self.rng.percent(purges * 60 + 10) {
+                if self.rng.percent(purges * 60 + 10) {
                     self.purge_everywhere();
                 }
                 links.into_iter().for_each(|(from, to)| self.network.reconnect(from, to));
