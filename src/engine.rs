@@ -503,7 +503,7 @@ impl Engine {
         }
         self.tick_members();
         self.expire();
-        self.tick_sleep();
+        self.sleep.has_ticked = true;
     }
 
     /// Resolves batches that have waited for too long. The replica keeps them: they may commit

@@ -318,7 +318,8 @@ pub struct Status {
     /// panic. The text says what to do.
     pub fault: Option<String>,
     /// Whether the node sleeps: its group was idle, and sends nothing until something happens to
-    /// it. What this status tells of the members is then as it was before.
+    /// it. Role, term and leader stay as they were. Members are not heard of meanwhile, which says
+    /// nothing about them.
     pub asleep: bool,
     /// Whether it was shut down: this is its last status.
     pub stopped: bool,

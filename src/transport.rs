@@ -238,9 +238,11 @@ pub enum TransportEvent {
     /// Nothing comes from this peer any more: its connection to this node ended and it has not made
     /// another one for 200 ms, it was silent for a second (see [`HostContext::silence`]), or it has
     /// closed this group. Evidence, no proof: it may be the network. Not reported of a peer that
-    /// was never connected, and not by every transport.
+    /// was never connected. A group sleeps only under a leader whose process is heard, and only
+    /// over a transport that [reports](HostTransport::reports_presence) that.
     PeerDown(NodeId),
-    /// A peer that was reported down is connected again, or heard again.
+    /// A peer that was reported down is connected again, or heard again; or another process of it
+    /// is, which may have been started before anything noticed the end of the one before.
     PeerUp(NodeId),
 }
 

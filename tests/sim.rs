@@ -13,7 +13,7 @@ use dledger::sim::patterns::{self, CorruptionKind, Pattern, StopKind};
 use dledger::sim::{self, CoverageCounts};
 
 /// States that every budget must reach, or it proves little.
-const MUST_BE_REACHED: [&str; 31] = [
+const MUST_BE_REACHED: [&str; 37] = [
     "appends acknowledged",
     "appends of unknown outcome",
     "audits of the disks",
@@ -28,8 +28,14 @@ const MUST_BE_REACHED: [&str; 31] = [
     "losses that a leader proved",
     "crashes while opening",
     "entries read by tails",
+    "followers that fell asleep",
+    "groups left alone that slept",
+    "leaders that fell asleep",
     "leader changes",
+    "nodes that woke",
     "openings that the disk failed",
+    "peers down",
+    "peers up",
     "power cuts",
     "processes killed",
     "processes without descriptors",

@@ -17,8 +17,8 @@ pub(super) struct Sleep {
     pub(super) idle_since: Duration,
     /// The rounds of this node so far, over all its terms.
     rounds: u64,
-    /// The members are to be asked when the effects of this turn are carried out.
-    pub(super) must_ask: bool,
+    /// A tick has passed in this turn.
+    pub(super) has_ticked: bool,
     /// A request of a leader, to be answered when the effects of this turn are carried out.
     pub(super) asked: Option<SleepMessage>,
     /// The count of the newest sync that has ended.
@@ -69,7 +69,8 @@ impl Sleep {
 
     /// Whether a quorum is up.
     pub(super) fn hears_quorum(&self, membership: &Membership) -> bool {
-        is_quorum(membership, |node| self.is_up(node))
+        let up = membership.voters.iter().filter(|voter| self.is_up(**voter)).count();
+        2 * up > membership.voters.len()
     }
 
     /// Begins an attempt.
@@ -97,15 +98,9 @@ impl Sleep {
         membership.voters.iter().chain(&membership.learners).copied().filter(is_awaited).collect()
     }
 
-    /// Whether the leader may sleep too: all members that are up do, and with this node they are a
-    /// quorum. A member that has agreed and is down counts as down: another process may follow it.
+    /// Whether the leader may sleep too: all members that are up do. They are a quorum, or the
+    /// attempt would not have begun, or would have been given up when one of them went down.
     pub(super) fn is_agreed(&self, me: NodeId, membership: &Membership) -> bool {
-        let Stage::Asking(round) = &self.stage else { return false };
-        let sleeps = |node: NodeId| node == me || self.is_up(node) && round.agreed.contains(&node);
-        self.awaited(me, membership).is_empty() && is_quorum(membership, sleeps)
+        self.is_asking() && self.awaited(me, membership).is_empty()
     }
-}
-
-fn is_quorum(membership: &Membership, counts: impl Fn(NodeId) -> bool) -> bool {
-    2 * membership.voters.iter().filter(|voter| counts(**voter)).count() > membership.voters.len()
 }

@@ -1,5 +1,5 @@
-//! Idle groups sleep: their nodes have no timers, and send nothing. A host has many groups, and
-//! most are idle at any moment.
+//! Idle groups sleep: their nodes have no timers, and send nothing. A host may have thousands of
+//! groups, and most are idle at any moment.
 //!
 //! ```text
 //!             nothing to do for `sleep_after`        all members that are up have answered,
@@ -55,8 +55,11 @@ impl Engine {
     /// An event of the transport disturbs, unless it says nothing new.
     pub(super) fn disturb_by(&mut self, event: &TransportEvent) {
         let TransportEvent::Message(message) = event else { return };
+        if self.settings.sleep_after.is_none() {
+            return;
+        }
         let leads = self.replica.leader_last_index().is_some();
-        let is_late = leads && message.is_plain_response(self.replica.peer_state().term);
+        let is_late = leads && message.is_plain_response(self.replica.role_state().term);
         let is_known = self.replica.membership().contains(message.from());
         if is_known && !is_late && message.sleep_message().is_none() {
             self.disturb();
@@ -167,7 +170,12 @@ impl Engine {
             || self.disk_full_reason.is_some()
             || !self.deferred_peer_ids.is_empty();
         let is_whole = self.is_active() && self.identity.complete && !self.loss.is_unrecorded;
-        has_request || lacks_room || !is_whole || self.must_reindex || self.refused_peers.has_news()
+        has_request
+            || lacks_room
+            || !is_whole
+            // A follower keeps that note for the time when it leads.
+            || self.must_reindex && self.is_leading()
+            || self.refused_peers.has_news()
     }
 
     /// Whether everything written is durable. If not, that is seen to.
@@ -178,11 +186,15 @@ impl Engine {
         self.sleep.synced == self.syncs
     }
 
-    /// A tick of a node that is awake.
-    pub(super) fn tick_sleep(&mut self) {
+    /// A tick of a node that is awake. It comes after the effects: a heartbeat of this turn must
+    /// not follow a request to sleep.
+    fn tick_sleep(&mut self) {
         match &self.sleep.stage {
-            Stage::Asking(round) if self.now.elapsed >= round.until => self.disturb(),
-            Stage::Asking(_) => self.sleep.must_ask = true,
+            Stage::Asking(round) if self.now.elapsed >= round.until => {
+                self.disturb();
+                self.carry_out_effects();
+            }
+            Stage::Asking(_) => self.ask_members(),
             Stage::Awake => self.try_to_sleep(),
             Stage::Asleep => {}
         }
@@ -210,12 +222,11 @@ impl Engine {
         if self.is_synced() {
             // Heartbeats pause for no longer than followers wait for them without a doubt.
             self.sleep.ask(point, now + self.settings.tick * (ticks / 2));
-            self.sleep.must_ask = true;
+            self.ask_members();
         }
     }
 
-    /// Asks those that have not answered. At the end of a turn: a heartbeat of the same tick that
-    /// came behind it would wake them again.
+    /// Asks those that have not answered.
     fn ask_members(&mut self) {
         let Stage::Asking(round) = &self.sleep.stage else { return };
         let (from, sleep_kind) = (self.settings.replica.node, SleepKind::Sleep);
@@ -227,11 +238,11 @@ impl Engine {
 
     /// The end of a turn, when its effects are carried out: a follower answers, a leader decides.
     pub(super) fn end_turn_of_sleep(&mut self) {
+        if std::mem::take(&mut self.sleep.has_ticked) {
+            self.tick_sleep();
+        }
         if let Some(asked) = self.sleep.asked.take() {
             self.answer(&asked);
-        }
-        if std::mem::take(&mut self.sleep.must_ask) {
-            self.ask_members();
         }
         let me = self.settings.replica.node;
         if self.sleep.is_agreed(me, self.replica.membership()) && self.is_still_level() {

@@ -3,7 +3,7 @@
 
 use raft::eraftpb::MessageType;
 
-use super::Message;
+use super::content::Message;
 use super::sleep::SleepKind;
 
 /// What a message says of its sender that must be true, and durable, at the moment when it leaves.

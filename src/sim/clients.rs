@@ -127,6 +127,7 @@ impl Clients {
     /// Acknowledged appends that begin from now on prove that the group works.
     pub(super) fn expect_progress(&mut self) {
         self.progress_from = self.stamp;
+        self.has_progress = false;
     }
 
     /// One client begins an operation, or none. Returns the pause until its next, and the node

@@ -3,6 +3,7 @@
 mod delivery;
 mod faults;
 mod healing;
+mod sleeping;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use super::process::ProcessExit;
 use super::rng::Rng;
 use super::time::Micros;
 use super::trace::Lines;
+use super::watch::Watchers;
 use crate::batch::LogPoint;
 use crate::engine::Command;
 use crate::entry::NodeId;
@@ -36,6 +38,7 @@ pub(super) struct Cluster {
     pub(super) monitor: Arc<Mutex<Monitor>>,
     pub(super) nodes: Vec<Node>,
     pub(super) network: Network,
+    watchers: Watchers,
     clients: Clients,
     /// How the process of each node ends at its crash point.
     crash_kinds: Vec<CrashKind>,
@@ -45,6 +48,8 @@ pub(super) struct Cluster {
     healed: bool,
     /// Clients begin no more operations.
     quiet: bool,
+    /// When an engine was driven last.
+    last_turn: Micros,
     pub(super) events: u64,
 }
 
@@ -64,12 +69,14 @@ impl Cluster {
                 .map(|number| Node::new(number, rng.fork(100 + number as u64).next(), &config))
                 .collect(),
             network: Network::new(config.nodes, config.network_faults.clone(), rng.fork(2)),
+            watchers: Watchers::new(config.nodes, config.election, rng.fork(6)),
             clients: Clients::new(&config, rng.fork(3)),
             crash_kinds: vec![CrashKind::Killed; config.nodes],
             rng: rng.fork(4),
             next_audit: 2,
             healed: false,
             quiet: false,
+            last_turn: 0,
             events: 0,
             config,
         };
@@ -109,6 +116,7 @@ impl Cluster {
             Event::BackgroundTask(at) => self.run_background_task(at),
             Event::Packet(packet) => self.deliver(packet),
             Event::Client(client) => self.act(client),
+            Event::Watch => self.watch(),
             Event::Fault if self.healed => {}
             Event::Fault => self.begin_fault(),
             Event::FaultEnd(fault_end) => self.end_fault(fault_end),
@@ -195,12 +203,14 @@ impl Cluster {
             return self.queue.put(node.paused_until, Event::Turn(at));
         }
         process.due = Micros::MAX;
+        self.last_turn = now;
         let outcome = node.turn(now);
         if outcome.is_ok() {
             node.follow_identity(&mut self.monitor.lock());
             node.follow_log(&mut self.monitor.lock());
         }
         self.check(at.node);
+        self.check_sleeper(at.node);
         match outcome {
             Ok(wake) => self.after_turn(at, wake),
             Err(exit) => self.exit(at.node, exit),
@@ -347,6 +357,10 @@ impl Cluster {
     fn act(&mut self, client: usize) {
         if self.quiet {
             return;
+        }
+        if let Some(end) = self.lull_until() {
+            let late = self.rng.around(self.config.think_mean);
+            return self.queue.put(end + late, Event::Client(client));
         }
         let (pause, node) = self.clients.act(
             client,

@@ -107,6 +107,16 @@ pub(crate) const OPERATION_KINDS: [OperationKind; 8] = [
     OperationKind::Purge,
 ];
 
+/// A group that sleeps when it is idle, and clients that let it.
+#[derive(Clone, Debug)]
+pub(crate) struct SleepConfig {
+    /// How long the group is idle before it sleeps.
+    pub(crate) after: Micros,
+    /// For how long the clients work, and then do nothing, over and over.
+    pub(crate) busy: Micros,
+    pub(crate) lull: Micros,
+}
+
 /// Configuration of a run: see the [module](self).
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
@@ -117,6 +127,8 @@ pub(crate) struct RunConfig {
     pub(crate) heartbeat: Micros,
     pub(crate) election: Micros,
     pub(crate) append_timeout: Micros,
+    /// `None`: the group never sleeps.
+    pub(crate) sleep: Option<SleepConfig>,
     pub(crate) entry_bytes: u64,
     pub(crate) window_bytes: u64,
     /// Limit for one append message.
@@ -184,6 +196,7 @@ impl RunConfig {
             heartbeat,
             election,
             append_timeout: election * rng.between(1, 8),
+            sleep: None,
             entry_bytes: 8 << 10,
             window_bytes: *rng.pick(&[256, 4 << 10, 1 << 20]),
             message_bytes: *rng.pick(&[200, 4 << 10, 1 << 20]),
@@ -226,7 +239,20 @@ impl RunConfig {
             config.operation_weights[OperationKind::Transfer as usize].min(1);
         config.segments.verify_on_open = rng.percent(30);
         config.drop_unsupported();
+        // A generator of its own: the other draws stay as they were.
+        config.let_sleep(&mut rng.fork(3));
         config
+    }
+
+    /// In four of ten runs the group sleeps when it is idle.
+    fn let_sleep(&mut self, rng: &mut Rng) {
+        if rng.percent(40) {
+            let after = self.election * rng.between(1, 3);
+            let (busy, lull) = (self.election * rng.between(1, 3), after + self.outage_mean);
+            let lull = lull + self.election * rng.between(1, 6);
+            self.duration = self.duration.max(3 * (busy + lull));
+            self.sleep = Some(SleepConfig { after, busy, lull });
+        }
     }
 
     /// Segment options of this node.

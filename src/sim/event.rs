@@ -25,6 +25,8 @@ pub(crate) enum Event {
     Packet(Box<Packet>),
     /// A client begins an operation, or none.
     Client(usize),
+    /// The processes look which others they hear, and do so again later.
+    Watch,
     /// A fault begins, and the next one is scheduled.
     Fault,
     FaultEnd(FaultEnd),

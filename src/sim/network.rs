@@ -81,6 +81,12 @@ impl Network {
         self.link(from, to).cuts > 0
     }
 
+    /// Whether a link is neither cut nor stalled.
+    pub(crate) fn carries(&mut self, from: usize, to: usize, now: Micros) -> bool {
+        let link = self.link(from, to);
+        link.cuts == 0 && link.stalled_until <= now
+    }
+
     pub(crate) fn cut(&mut self, from: usize, to: usize) {
         self.link(from, to).cuts += 1;
     }

@@ -254,6 +254,7 @@ impl RunConfig {
         let mut config = RunConfig::draw(rng);
         config.nodes = 3;
         config.flush_interval = None;
+        config.sleep = None;
         (config.heartbeat, config.election) = (20 * MS, 200 * MS);
         config.append_timeout = 10 * config.election;
         config.message_bytes = 4 << 10;

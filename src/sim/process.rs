@@ -60,6 +60,7 @@ pub(super) struct Process {
     checked: u64,
     checked_end: u64,
     pub(super) role: Role,
+    pub(super) is_asleep: bool,
     /// Number of role states that the engine has announced.
     role_states: u64,
     pub(super) fault: Option<String>,
@@ -180,6 +181,7 @@ impl Process {
             checked: 0,
             checked_end: u64::MAX,
             role: Role::Follower,
+            is_asleep: false,
             role_states: 0,
             fault: None,
             shared,
@@ -279,9 +281,32 @@ impl Process {
             self.role_states += 1;
             self.fault = status.fault;
         }
+        self.check_sleep(node, monitor);
         if self.shared.status.read(|status| status.full.is_some()) {
             monitor.coverage.hit("turns of a node that is paused by a full disk");
         }
+    }
+
+    /// A node that sleeps has no time at which it is due, and serves its role for as long.
+    fn check_sleep(&mut self, node: usize, monitor: &mut Monitor) {
+        let is_asleep = self.shared.status.read(|status| status.asleep);
+        let is_due = !self.crashed && self.engine.wake_at() < Duration::MAX;
+        monitor.demand(!is_asleep || !is_due, || {
+            format!("A11: node {} sleeps, and is due at some time", node + 1)
+        });
+        if std::mem::replace(&mut self.is_asleep, is_asleep) == is_asleep {
+            return;
+        }
+        let (role, leads) = (self.role, self.role == Role::Leader);
+        let event = match (is_asleep, leads) {
+            (true, true) => "leaders that fell asleep",
+            (true, false) => "followers that fell asleep",
+            (false, _) => "nodes that woke",
+        };
+        monitor.coverage.hit(event);
+        monitor.note(&[32, node as u64, u64::from(is_asleep)], || {
+            format!("node {}: {}, a {role}", node + 1, if is_asleep { "sleeps" } else { "wakes" })
+        });
     }
 
     /// Number of role states that the engine has announced. `None` if it crashed before that was
@@ -401,7 +426,7 @@ fn engine_settings(
         tick: Duration::from_micros(tick),
         flush_interval: config.flush_interval.map(Duration::from_micros),
         append_timeout: Duration::from_micros(config.append_timeout),
-        sleep_after: None,
+        sleep_after: config.sleep.as_ref().map(|sleep| Duration::from_micros(sleep.after)),
         addresses,
     }
 }

@@ -183,9 +183,7 @@ fault loom sequencer sequencer.rs 'queue.append_state = AppendState::Open;
         self.serve(queue);' 'queue.append_state = AppendState::Open;'
 
 # Syncs: who waits for several waits for the newest.
-fault loom threads threads/work.rs 'number: older.number.with(newer.number),
-        ..newer' 'number: older.number.with(newer.number),
-        ..older'
+fault loom threads threads/work.rs '..newer' '..older'
 
 # What threads of a host run: nothing stays in its mailbox, and one thread at a time runs it.
 fault loom threads threads/run_state.rs 'RUNNING => Some(RUNNING_AGAIN),' ''

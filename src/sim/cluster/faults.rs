@@ -185,10 +185,12 @@ impl Cluster {
                     self.crash(at.node, kind);
                 }
             }
+            // Healing has reconnected all, and a link that is cut since stays cut.
+            FaultEnd::Reconnect(_) if self.healed => {}
             FaultEnd::Reconnect(links) => {
                 // The batches that an isolated node missed may be purged by then.
                 let purges = self.config.operation_weights[OperationKind::Purge as usize].min(1);
-                if !self.healed && self.rng.percent(purges * 60 + 10) {
+                if self.rng.percent(purges * 60 + 10) {
                     self.purge_everywhere();
                 }
                 links.into_iter().for_each(|(from, to)| self.network.reconnect(from, to));
@@ -363,7 +365,7 @@ impl Cluster {
         self.queue.put(until, Event::FaultEnd(FaultEnd::Reconnect(links)));
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let nodes = self.nodes.len();
         (0..nodes).flat_map(move |a| (0..nodes).filter(move |&b| a != b).map(move |b| (a, b)))
     }

@@ -22,8 +22,23 @@ impl Cluster {
         }
         let delay = self.rng.around(self.config.fault_mean);
         self.queue.put_in(delay, Event::Fault);
+        if self.config.sleep.is_some() {
+            self.queue.put_in(1, Event::Watch);
+        }
         self.run_until(self.config.duration, |_| false);
         self.heal();
+        self.work();
+        self.check_sleep();
+        if self.config.sleep.is_some() && !self.is_over() {
+            self.begin_clients();
+            self.work();
+        }
+        self.crash_all();
+        self.check_history();
+    }
+
+    /// A healed group must make progress, and agree once the clients do nothing more.
+    fn work(&mut self) {
         self.demand_within(
             ELECTIONS_TO_HEAL * self.config.election,
             "A10: no append was acknowledged",
@@ -37,11 +52,18 @@ impl Cluster {
             "A10: resolved appends still take up a window",
             Cluster::has_empty_windows,
         );
-        self.crash_all();
-        self.check_history();
     }
 
-    fn demand_within(
+    /// Clients begin operations, and expect the group to make progress.
+    fn begin_clients(&mut self) {
+        self.quiet = false;
+        for client in 0..self.config.clients {
+            self.queue.put_in(1, Event::Client(client));
+        }
+        self.clients.expect_progress();
+    }
+
+    pub(super) fn demand_within(
         &mut self,
         within: Micros,
         otherwise: &str,
@@ -87,9 +109,7 @@ impl Cluster {
         self.config.operation_weights[OperationKind::Transfer as usize] = 0;
         // The limits from here on are those of the group, so the clients must not wait long.
         self.config.think_mean = self.config.think_mean.min(self.config.election / 20);
-        for client in 0..self.config.clients {
-            self.queue.put_in(1, Event::Client(client));
-        }
+        self.begin_clients();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.set_full(false);
             self.nodes[node].disk.lacks_descriptors = false;

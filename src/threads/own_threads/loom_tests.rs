@@ -3,9 +3,10 @@
 use super::*;
 use crate::engine::SyncId;
 use crate::primitives::atomic::{AtomicU64, Ordering};
+use crate::primitives::channel::unbounded;
 use crate::primitives::three_preemptions;
 use crate::spin::SPIN_DEFAULT;
-use crate::storage::PendingSync;
+use crate::storage::{PendingSync, StorageError};
 
 /// Covers all that was written before it was begun.
 struct Sync {
