@@ -15,7 +15,9 @@ use shuttle::scheduler::RandomScheduler;
 
 use self::faulty::{Fault, FaultyLog};
 use super::*;
+use crate::host::Host;
 use crate::primitives::Mutex;
+use crate::primitives::channel::unbounded;
 use crate::primitives::thread::{self, JoinHandle};
 use crate::storage::MemoryLog;
 use crate::storage::segmented::DiskLog;
@@ -346,6 +348,36 @@ fn a_waker_may_shut_the_node_down() {
 
 /// The node may still be stopping: its threads are not waited for when the engine itself dropped
 /// it.
+/// Groups that share the threads of a host: nothing waits for ever, and each can be opened again
+/// once it is closed.
+#[test]
+fn groups_of_a_host_share_its_threads_and_end() {
+    under_random_schedules("groups_of_a_host_share_its_threads_and_end", || {
+        let home = tempfile::tempdir().expect("there is room for a directory");
+        let host = Host::builder(1).dir(home.path().join("host")).threads(1);
+        let host = host.open().expect("a host opens");
+        let groups = ["a", "b"].map(|name| {
+            let (disk, history) = (MemoryLog::new(), History::default());
+            let ledger = host.group(name).storage(disk.clone()).open().expect("a group opens");
+            (name, disk, history, ledger)
+        });
+        let hosts = groups.iter().flat_map(|(_, _, history, ledger)| {
+            [appender(ledger, history, "x", 2), pipeliner(ledger, history, 2)]
+        });
+        let hosts: Vec<_> = hosts.collect();
+        let stopped = shut_down(&groups[0].3);
+        await_hosts(hosts);
+        assert_shut_down(stopped);
+        let (name, disk, history, _) = &groups[0];
+        let again = host.group(*name).storage(disk.clone()).open().expect("its claim is free");
+        history.assert_kept_by(&again);
+        let (_, _, history, ledger) = &groups[1];
+        history.assert_kept_by(ledger);
+        host.shutdown().expect("nothing failed");
+        assert!(again.status().stopped && ledger.status().stopped);
+    });
+}
+
 fn reopened(disk: &MemoryLog) -> DLedger {
     loop {
         match DLedger::builder(1).storage(disk.clone()).open() {

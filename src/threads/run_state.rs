@@ -30,9 +30,10 @@ impl RunState {
 
     /// Requests a run. Returns whether the caller has to queue it.
     pub(super) fn request(&self) -> bool {
+        // Also what stays is written: so the run that this request leaves to sees the mailbox.
         let requested = |state| match state {
-            IDLE => Some(QUEUED),
-            RUNNING => Some(RUNNING_AGAIN),
+            IDLE | QUEUED => Some(QUEUED),
+            RUNNING | RUNNING_AGAIN => Some(RUNNING_AGAIN),
             _ => None,
         };
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, requested) == Ok(IDLE)
@@ -40,7 +41,7 @@ impl RunState {
 
     /// A run begins: the thread that took it from the queue owns it until [`finish`](Self::finish).
     pub(super) fn begin(&self) {
-        // Not a plain store: what was put into the mailbox before an earlier request is to be seen.
+        // No plain store: what was put into the mailbox before an earlier request is to be seen.
         let before = self.0.swap(RUNNING, Ordering::AcqRel);
         debug_assert_eq!(before, QUEUED, "only what is queued is run");
     }
@@ -50,7 +51,7 @@ impl RunState {
     pub(super) fn finish(&self) -> bool {
         let finished = self.0.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
         if finished.is_err() {
-            self.0.store(QUEUED, Ordering::Release);
+            self.0.swap(QUEUED, Ordering::AcqRel);
         }
         finished.is_err()
     }

@@ -186,8 +186,9 @@ fault loom sequencer sequencer.rs 'queue.append_state = AppendState::Open;
 fault loom threads threads/work.rs '..newer' '..older'
 
 # What threads of a host run: nothing stays in its mailbox, and one thread at a time runs it.
-fault loom threads threads/run_state.rs 'RUNNING => Some(RUNNING_AGAIN),' ''
-fault loom threads threads/run_state.rs 'self.0.store(QUEUED, Ordering::Release);' \
+fault loom threads threads/run_state.rs 'RUNNING | RUNNING_AGAIN => Some(RUNNING_AGAIN),' ''
+fault loom threads threads/run_state.rs 'IDLE | QUEUED => Some(QUEUED),' 'IDLE => Some(QUEUED),'
+fault loom threads threads/run_state.rs 'self.0.swap(QUEUED, Ordering::AcqRel);' \
   'self.0.store(IDLE, Ordering::Release);'
 
 # The sender to a peer: whatever is pushed is written, whole and in order.
