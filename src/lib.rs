@@ -110,10 +110,17 @@
 //! A call that would have to wait for the node on one of its own threads, in a waker for instance,
 //! is refused at once (`CalledFromWaker`).
 //!
-//! A node has four threads, and TCP adds one for listening and two for each peer. They sleep while
+//! A node of its own has four threads, and TCP adds one for listening and two for each peer. They sleep while
 //! there is nothing to do: an idle group wakes for heartbeats only. Where answers come within
 //! microseconds and processors are free, threads poll for 20 microseconds before they sleep;
 //! [`Builder::spin`] bounds that, or ends it.
+//!
+//! # Many groups
+//!
+//! A [`Host`] runs thousands of groups in one process, each of them a [`DLedger`] of its own: they
+//! share a directory, a port, one pair of connections to each other process, and a few threads.
+//! Groups that are idle sleep. A group of a host is set up by [`Host::group`], which gives a
+//! [`Builder`], and behaves as one that stands alone.
 //!
 //! # Errors
 //!

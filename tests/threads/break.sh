@@ -228,6 +228,7 @@ fault loom peer_sender transport/tcp/peer_sender/queue.rs '*self = Queue {
             introductions'
 
 # Whole nodes: every thread ends, every wait ends, and the window is given back.
+fault shuttle groups_of_a_host threads/pool.rs 'self.wake_one(&mut queue);' ''
 fault shuttle '' threads/parts.rs 'self.ended.notify_all();' ''
 fault shuttle '' threads/parts.rs 'while !list.running.is_empty() {' 'while false {'
 fault shuttle '' threads/parts.rs \
