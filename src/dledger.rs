@@ -550,7 +550,8 @@ impl Builder {
             sequencer,
             recovered,
             storage.reader(),
-        )?)
+        )?
+        .sharing(self.host.as_ref().map(|host| host.inbox.clone())))
     }
 
     fn transport_context(

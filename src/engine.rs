@@ -661,5 +661,16 @@ impl Engine {
     }
 }
 
+/// What still waits for it gives its space back to the other nodes of a host.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        while let Ok(input) = self.inputs.try_recv() {
+            if let Input::TransportEvent(TransportEvent::Message(message)) = &input {
+                self.shared.release_inbox(message);
+            }
+        }
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests;

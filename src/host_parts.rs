@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::entry::NodeId;
 use crate::error::OpenError;
+use crate::inbox_space::HostInboxSpace;
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::running_node::RunningNode;
 use crate::storage::Create;
@@ -24,6 +25,8 @@ pub(crate) struct HostParts {
     pub(crate) threads: Arc<HostThreads>,
     pub(crate) transport: Box<dyn HostTransport>,
     pub(crate) groups: Arc<OpenGroups>,
+    /// For messages that wait.
+    pub(crate) inbox: Arc<HostInboxSpace>,
     /// Idle groups sleep after this time.
     pub(crate) sleep_after: Option<Duration>,
     /// Locked while this is here.
@@ -48,6 +51,7 @@ impl HostParts {
             threads,
             transport,
             groups: Arc::default(),
+            inbox: Arc::default(),
             directory: Mutex::default(),
         };
         *parts.directory.lock() = Some(Arc::new(HostDirectory::open(dir, id, create)?));

@@ -110,10 +110,10 @@
 //! A call that would have to wait for the node on one of its own threads, in a waker for instance,
 //! is refused at once (`CalledFromWaker`).
 //!
-//! A node of its own has four threads, and TCP adds one for listening and two for each peer. They sleep while
-//! there is nothing to do: an idle group wakes for heartbeats only. Where answers come within
-//! microseconds and processors are free, threads poll for 20 microseconds before they sleep;
-//! [`Builder::spin`] bounds that, or ends it.
+//! A node of its own has four threads, and TCP adds one for listening and two for each peer. They
+//! sleep while there is nothing to do: an idle group wakes for heartbeats only. Where answers come
+//! within microseconds and processors are free, threads poll for 20 microseconds before they
+//! sleep; [`Builder::spin`] bounds that, or ends it.
 //!
 //! # Many groups
 //!
@@ -215,6 +215,7 @@ mod future;
 pub mod fuzzing;
 mod host;
 mod host_parts;
+mod inbox_space;
 mod log_prefix;
 mod members;
 mod message;

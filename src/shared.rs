@@ -8,6 +8,7 @@ use crate::batch::LogPoint;
 use crate::entry::NodeId;
 use crate::error::BarrierError;
 use crate::fork::{FORKED, Home};
+use crate::inbox_space::{HostInboxSpace, InboxSpace, NODE_BYTES};
 use crate::members::{MemberLog, MembersBoard};
 use crate::message::Message;
 use crate::primitives::atomic::{AtomicU64, Ordering};
@@ -17,12 +18,8 @@ use crate::status::StatusCell;
 use crate::storage::{LogReader, Recovered, StorageError};
 use crate::watermark::Watermark;
 
-/// The most bytes of messages that wait for the engine. Further ones are dropped, as if the network
-/// had lost them.
-const INBOX_BYTES: u64 = 128 << 20;
-
 /// The largest message fits beside many others, so it need not wait until there are none.
-const _: () = assert!(Message::BYTES_MAX as u64 + (16 << 20) <= INBOX_BYTES);
+const _: () = assert!(Message::BYTES_MAX as u64 + (16 << 20) <= NODE_BYTES);
 
 /// What a message counts in the inbox beyond its bytes and batches.
 const INBOX_ENTRY_OVERHEAD: u64 = 256;
@@ -43,8 +40,8 @@ pub(crate) struct NodeShared {
     pub(crate) members: MembersBoard,
     /// The index after the last entry of the log, committed or not.
     pub(crate) end_index: AtomicU64,
-    /// Bytes of messages that wait in the engine's inputs.
-    pub(crate) inbox_bytes: AtomicU64,
+    /// Of messages that wait in the engine's inputs.
+    pub(crate) inbox: InboxSpace,
 }
 
 impl NodeShared {
@@ -94,25 +91,23 @@ impl NodeShared {
             status: StatusCell::new(status, home),
             members: MembersBoard::default(),
             end_index: AtomicU64::new(recovered.last.next_index),
-            inbox_bytes: AtomicU64::new(0),
+            inbox: InboxSpace::new(None),
         })
+    }
+
+    /// The same, of a node that shares the space for messages with the others of its host.
+    pub(crate) fn sharing(self, inbox: Option<Arc<HostInboxSpace>>) -> NodeShared {
+        NodeShared { inbox: InboxSpace::new(inbox), ..self }
     }
 
     /// Whether there is room for a message in the engine's inputs; if so, it is counted.
     pub(crate) fn reserve_inbox(&self, message: &Message) -> bool {
-        let cost = inbox_cost(message);
-        let before = self.inbox_bytes.fetch_add(cost, Ordering::Relaxed);
-        // A message larger than the whole inbox passes when it is alone.
-        let fits = before == 0 || before + cost <= INBOX_BYTES;
-        if !fits {
-            self.inbox_bytes.fetch_sub(cost, Ordering::Relaxed);
-        }
-        fits
+        self.inbox.reserve(inbox_cost(message))
     }
 
     /// A message has left the inputs.
     pub(crate) fn release_inbox(&self, message: &Message) {
-        self.inbox_bytes.fetch_sub(inbox_cost(message), Ordering::Relaxed);
+        self.inbox.release(inbox_cost(message));
     }
 
     /// The members of the group, of which nothing is known yet but what this node itself

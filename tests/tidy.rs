@@ -68,7 +68,7 @@ const FLOORS: [&[&str]; 22] = [
     &["error"],
     &["transport"],
     &["storage"],
-    &["message", "watermark", "spin", "reply", "status", "members"],
+    &["message", "watermark", "spin", "reply", "status", "members", "inbox_space"],
     &["role"],
     &["wakers"],
     &["batch", "owner"],

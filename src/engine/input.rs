@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::work::SyncId;
 use crate::entry::NodeId;
 use crate::error::{BarrierError, PurgeError, ShutdownError, TransferError};
-use crate::primitives::channel::Sender;
+use crate::primitives::channel::{SendError, Sender};
 use crate::reply::Reply;
 use crate::shared::NodeShared;
 use crate::storage::{BackupError, PendingBackup, StorageError};
@@ -31,7 +31,11 @@ pub(crate) fn inbox(shared: Arc<NodeShared>, inputs: Sender<Input>) -> Inbox {
         {
             return false;
         }
-        inputs.send(Input::TransportEvent(event)).is_ok()
+        let unsent = inputs.send(Input::TransportEvent(event)).err();
+        if let Some(SendError(Input::TransportEvent(TransportEvent::Message(message)))) = &unsent {
+            shared.release_inbox(message);
+        }
+        unsent.is_none()
     })
 }
 

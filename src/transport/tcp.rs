@@ -58,7 +58,8 @@
 //! connection, and a slot is some 100 bytes: there are never more connections with a group than
 //! members of groups here. A connection may introduce 16,384 groups a second, and then waits.
 //!
-//! Messages that wait for a group take at most 128 MiB for all its members together, counted as
+//! Messages that wait for a group take at most 128 MiB for all its members together, or 64 MiB in a
+//! host, whose groups together take at most 256 MiB, counted as
 //! they lie in memory; messages that wait to be sent take, for each peer and all groups together,
 //! at most 64 MiB of batches and one more batch, and 8,192 small messages and one more. Of that one
 //! group takes half while others wait.

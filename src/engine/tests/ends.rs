@@ -91,17 +91,13 @@ fn whom_a_node_met_is_remembered_unless_there_is_no_room() {
 fn a_message_that_was_handled_no_longer_takes_of_the_inbox() {
     let mut harness = Harness::leader();
     harness.hear("append-response from=2 to=1 term=2 index=2");
-    assert!(harness.shared.inbox_bytes.load(Ordering::Relaxed) > 0);
+    assert!(harness.shared.inbox.bytes() > 0);
     harness.turn();
-    assert_eq!(harness.shared.inbox_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(harness.shared.inbox.bytes(), 0);
     harness.engine.fail("for a reason");
     harness.hear("append-response from=2 to=1 term=2 index=2");
     harness.turn();
-    assert_eq!(
-        harness.shared.inbox_bytes.load(Ordering::Relaxed),
-        0,
-        "nor does one that came too late"
-    );
+    assert_eq!(harness.shared.inbox.bytes(), 0, "nor does one that came too late");
 }
 
 #[test]
