@@ -69,6 +69,8 @@ impl Hosts {
 
     /// Ends the processes in good order, and starts others with their directories.
     pub(crate) fn restart(&mut self) {
+        // All at once: one that waits for others to take over its groups does not wait for long.
+        self.processes.iter_mut().for_each(|process| process.commands = None);
         self.processes.clear();
         self.start_processes();
     }

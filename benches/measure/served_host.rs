@@ -43,6 +43,7 @@ pub(crate) fn serve_as_host(arguments: &[String]) -> bool {
     if marker != HOST {
         return false;
     }
+    machine::raise_descriptors();
     let id: u64 = id.parse().expect("a host is a number");
     let sleep_after = sleep_after.parse().map_or(Duration::MAX, Duration::from_millis);
     let (elects, elected) = mpsc::channel();
@@ -224,11 +225,10 @@ impl Served {
         let mut text = format!("host {}:", self.id);
         for status in self.groups.iter().map(DLedger::status) {
             let (role, term, leader) = (status.role, status.term, status.leader);
-            let is_odd = leader.is_none() || status.fault.is_some();
-            if is_odd {
-                let asleep = if status.asleep { " asleep" } else { "" };
-                let (name, fault) = (status.group, status.fault);
-                write!(text, " [{name} {role} term {term}{asleep} {leader:?} {fault:?}]")
+            if leader.is_none() || status.fault.is_some() || status.full.is_some() {
+                let asleep = if status.asleep { ", asleep" } else { "" };
+                let (name, why) = (status.group, status.fault.or(status.full));
+                write!(text, " [{name}: {role}, term {term}, {leader:?}{asleep}, {why:?}]")
                     .expect("memory is there");
             }
         }
