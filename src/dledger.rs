@@ -467,6 +467,7 @@ impl Builder {
             return Ok(SegmentedLog::new(self.dir.clone().unwrap_or_default(), options));
         };
         let directory = host.directory().ok_or(OpenError::HostStopped)?;
+        host.refuse_if_too_many()?;
         Ok(directory.storage(&self.group, options))
     }
 

@@ -98,6 +98,8 @@ pub(crate) struct Engine {
     /// The ids of `in_flight`, oldest first. Ids of resolved batches are skipped.
     ages: VecDeque<BatchId>,
     next_batch: BatchId,
+    /// The raft index of the last batch that a status shows.
+    shown_end: Option<u64>,
     barriers: HashMap<u64, PendingBarrier>,
     /// Purges that wait for a sync.
     purges: Vec<PendingPurge>,
@@ -190,6 +192,7 @@ impl Engine {
             holds_appends: false,
             ages: VecDeque::new(),
             next_batch: 0,
+            shown_end: None,
             barriers: HashMap::new(),
             purges: Vec::new(),
             transfers: Vec::new(),
@@ -538,8 +541,10 @@ impl Engine {
     }
 
     fn carry_out_effects(&mut self) {
+        let mut may_move_end = false;
         while self.is_active() {
             let Some(effect) = self.replica.poll_effect() else { break };
+            may_move_end |= !matches!(effect, Effect::Send(_));
             match effect {
                 Effect::Send(mut messages) => self.transport.send(&mut messages),
                 Effect::Write { batches, hard_state, commit } => {
@@ -557,11 +562,15 @@ impl Engine {
                 Effect::Fail(reason) => self.fail(&reason),
             }
         }
+        // It is read from the log, which an idle group among a thousand does not have at hand.
+        let end = Some(self.replica.last_written());
         if self.fault.is_none()
             && !self.is_suspended()
+            && (may_move_end || end != self.shown_end)
             && let Some(last) = self.replica.last()
         {
             self.shared.end_index.store(last.next_index, Ordering::Relaxed);
+            self.shown_end = end;
         }
     }
 

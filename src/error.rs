@@ -366,6 +366,19 @@ pub enum OpenError {
     /// The host was shut down, or is being shut down.
     #[error("the host of this group is shut down: open the host again first")]
     HostStopped,
+    /// The host has as many groups open as the limit of descriptors of the process leaves room for.
+    /// Beyond that a group could not write, and peers could not connect.
+    #[error(
+        "the limit of {limit} open files of this process leaves no room for one more group beside \
+         {open}: raise it (`ulimit -n`), two for each group and some hundred for the rest"
+    )]
+    #[non_exhaustive]
+    TooManyGroups {
+        /// How many groups are open in this host.
+        open: usize,
+        /// How many descriptors the process may have.
+        limit: u64,
+    },
     /// The operating system granted no thread.
     #[error(
         "a thread could not be started: {0}: raise the limit for threads or processes, or free \

@@ -62,6 +62,11 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_millis(100);
 /// the process says which groups hold them up. The same holds for observers of changes of role
 /// ([`Builder::on_role_change`]), which have threads apart from those of the groups. A group that
 /// has a fault, a full disk or a damaged log is so alone.
+///
+/// # How many
+/// An open group keeps two files open. One more than the limit of the process leaves room for
+/// (`ulimit -n`, often 1,024 by default: 448 groups) is refused:
+/// [`OpenError::TooManyGroups`](crate::OpenError::TooManyGroups).
 #[derive(Clone)]
 pub struct Host {
     parts: Arc<HostParts>,

@@ -17,6 +17,12 @@ use crate::storage::segmented::HostDirectory;
 use crate::threads::HostThreads;
 use crate::transport::HostTransport;
 
+/// What the log of an open group keeps open: its state, and the segment that takes records.
+const DESCRIPTORS_OF_A_GROUP: u64 = 2;
+
+/// What is left for all else: connections, files that are made or read, the host's own.
+const OTHER_DESCRIPTORS: u64 = 128;
+
 /// See the [module](self).
 pub(crate) struct HostParts {
     pub(crate) id: NodeId,
@@ -58,6 +64,16 @@ impl HostParts {
         Ok(parts)
     }
 
+    /// Refuses a claimed group if it and all others may need more descriptors than the process may
+    /// have: then none of them could be relied upon any more.
+    pub(crate) fn refuse_if_too_many(&self) -> Result<(), OpenError> {
+        let (claimed, limit) = (self.groups.table.lock().claimed.len(), descriptors_max());
+        match claimed > groups_max(limit) {
+            true => Err(OpenError::TooManyGroups { open: claimed - 1, limit }),
+            false => Ok(()),
+        }
+    }
+
     /// `None` once the host was shut down.
     pub(crate) fn directory(&self) -> Option<Arc<HostDirectory>> {
         self.directory.lock().clone()
@@ -75,6 +91,23 @@ impl HostParts {
     pub(crate) fn keep(self: &Arc<HostParts>) -> Arc<dyn Any + Send + Sync> {
         self.clone()
     }
+}
+
+/// How many groups the limit of descriptors leaves room for.
+fn groups_max(limit: u64) -> usize {
+    let groups = limit.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_OF_A_GROUP;
+    usize::try_from(groups).unwrap_or(usize::MAX)
+}
+
+#[cfg(unix)]
+fn descriptors_max() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(not(unix))]
+fn descriptors_max() -> u64 {
+    u64::MAX
 }
 
 impl Drop for HostParts {
@@ -162,5 +195,16 @@ impl Drop for GroupClaim {
     fn drop(&mut self) {
         self.groups.table.lock().claimed.remove(&self.group);
         self.groups.freed.notify_all();
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_descriptors_bounds_the_groups() {
+        assert_eq!([100, 128, 131, 1024, 20_000].map(groups_max), [0, 0, 1, 448, 9936]);
+        assert!(groups_max(u64::MAX) > 1 << 30);
     }
 }

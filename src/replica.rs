@@ -382,6 +382,11 @@ impl Replica {
         HardState { commit: self.committed.raft_index, ..self.core.hard_state() }
     }
 
+    /// The raft index at the end of the written log.
+    pub(crate) fn last_written(&self) -> u64 {
+        self.core.last_written()
+    }
+
     /// The log point at the end of the written log.
     pub(crate) fn last(&self) -> Option<LogPoint> {
         self.core.written_point(self.core.last_written())

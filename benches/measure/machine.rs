@@ -106,3 +106,29 @@ fn field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
+
+/// The mean number of threads that wanted a processor, in the last 1, 5 and 15 minutes.
+pub(crate) fn load() -> Option<String> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    Some(text.split(' ').take(3).collect::<Vec<_>>().join(" "))
+}
+
+/// Lets this process have as many descriptors as it may, and more if the system grants them.
+/// Returns how many.
+#[cfg(target_os = "linux")]
+pub(crate) fn raise_descriptors() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let most = Some(1 << 17).max(now.maximum);
+    let asked = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    // Without the right to it, as many as are allowed.
+    if asked.is_err() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, ..now });
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn raise_descriptors() -> u64 {
+    u64::MAX
+}

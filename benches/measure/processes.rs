@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::cluster::{ASYNC, ELECTION_MAX, free_addresses, purging};
 use super::machine;
 use super::scratch::scratch;
-use super::turn::{Turn, append, no_latencies};
+use super::turn::{Turn, append, decode_latencies, encode_latencies};
 
 /// The first argument of a child: then come its number, the addresses of all, its directory, `sync`
 /// or `async`, and how many entries its host keeps or `all`.
@@ -57,12 +57,7 @@ impl Processes {
             self.members[leader].ask(&format!("append {bytes} {window} {}", time.as_nanos()));
         let cpu = self.cpu() - before;
         let (per_second, latencies) = answer.split_once(' ').expect("a child answers in full");
-        let mut latency = no_latencies();
-        for pair in latencies.split_terminator(',') {
-            let (nanos, count) = pair.split_once(':').expect("a latency is told with its count");
-            let number = |text: &str| text.parse().expect("a child answers with numbers");
-            latency.record_n(number(nanos), number(count)).expect("it resizes");
-        }
+        let latency = decode_latencies(latencies);
         let per_second = per_second.parse().expect("a child answers with numbers");
         Turn { per_second, latency, cores: cpu.as_secs_f64() / time.as_secs_f64() }
     }
@@ -183,11 +178,7 @@ fn obey(ledger: &DLedger, command: &str) -> String {
                 number(window) as usize,
                 Duration::from_nanos(number(nanos)),
             );
-            let pairs = turn
-                .latency
-                .iter_recorded()
-                .map(|step| format!("{}:{},", step.value_iterated_to(), step.count_at_value()));
-            format!("{} {}", turn.per_second, pairs.collect::<String>())
+            format!("{} {}", turn.per_second, encode_latencies(&turn.latency))
         }
         _ => panic!("unknown command: {command}"),
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dledger::DLedger;
 use hdrhistogram::Histogram;
+use hdrhistogram::iterators::IterationValue;
 
 use super::load::Load;
 use super::machine;
@@ -39,4 +40,24 @@ pub(crate) fn append(ledger: &DLedger, payload: &[u8], window: usize, time: Dura
         latency: outcome.latency,
         cores,
     }
+}
+
+/// As one word: what a child tells its parent.
+pub(crate) fn encode_latencies(latency: &Histogram<u64>) -> String {
+    let steps = latency.iter_recorded();
+    let pair = |step: IterationValue<u64>| {
+        format!("{}:{},", step.value_iterated_to(), step.count_at_value())
+    };
+    steps.map(pair).collect()
+}
+
+/// What a child told.
+pub(crate) fn decode_latencies(text: &str) -> Histogram<u64> {
+    let number = |text: &str| text.parse().expect("a child answers with numbers");
+    let mut latency = no_latencies();
+    for pair in text.split_terminator(',') {
+        let (nanos, count) = pair.split_once(':').expect("a latency is told with its count");
+        latency.record_n(number(nanos), number(count)).expect("it resizes");
+    }
+    latency
 }

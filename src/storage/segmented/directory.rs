@@ -273,13 +273,17 @@ impl Directory {
     /// Whether `name` is a name of this open file.
     pub(super) fn holds(&self, name: &str, file: &File) -> io::Result<bool> {
         let open = id_of(file, "")?;
-        let at = match self.at() {
-            // Nothing in it has this name any more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            at => at?,
+        let named = match &self.handle {
+            Handle::Open(handle) => id_of(handle, name),
+            // Not opened for it: this comes with every sync, and must not fail for lack of a
+            // descriptor. The same file is in the same directory.
+            Handle::Within { parent, name: own, .. } => {
+                id_of(&*parent.at()?, &format!("{own}/{name}"))
+            }
         };
-        match id_of(&*at, name) {
+        match named {
             Ok(named) => Ok(named == open),
+            // Nothing in it, or in its parent, has this name any more.
             Err(rustix::io::Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
