@@ -175,3 +175,20 @@ fn a_panic_ends_the_actor_and_not_the_thread() {
     pool.close();
     pool.close();
 }
+
+#[test]
+fn times_that_are_not_near_fall_together_and_never_earlier() {
+    let pool = pool(1, 1);
+    let now = Instant::now();
+    for far in [41, 50, 99, 60_000].map(Duration::from_millis) {
+        let at = now + far + Duration::from_micros(1);
+        let rounded = pool.0.on_grid(at);
+        assert!(at <= rounded && rounded < at + GRID);
+        let since = rounded - pool.0.made;
+        assert_eq!(since.as_nanos() % GRID.as_nanos(), 0);
+        assert_eq!(pool.0.on_grid(rounded), rounded);
+    }
+    let near = now + Duration::from_millis(39);
+    assert_eq!(pool.0.on_grid(near), near);
+    pool.close();
+}
