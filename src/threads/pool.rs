@@ -30,9 +30,9 @@ use crate::wakers::forbid_waits;
 /// All threads are held up if none takes anything for so long though something is due.
 const HELD_UP: Duration = Duration::from_millis(100);
 
-/// Times that are not near are rounded up to a multiple of this. They are ticks of idle groups: what
-/// many groups send at the same time is read at the same time elsewhere, and handled without a
-/// thread being woken for each message.
+/// Times that are not near are rounded up to a multiple of this. They are ticks of idle groups:
+/// what many groups send at the same time is read at the same time elsewhere, and handled without
+/// a thread being woken for each message.
 const GRID: Duration = Duration::from_millis(10);
 
 /// Times that are nearer than this are kept as they are: a short tick must not be missed.
