@@ -30,6 +30,14 @@ use crate::wakers::forbid_waits;
 /// All threads are held up if none takes anything for so long though something is due.
 const HELD_UP: Duration = Duration::from_millis(100);
 
+/// Times that are not near are rounded up to a multiple of this. They are ticks of idle groups:
+/// what many groups send at the same time is read at the same time elsewhere, and handled without
+/// a thread being woken for each message.
+const GRID: Duration = Duration::from_millis(10);
+
+/// Times that are nearer than this are kept as they are: a short tick must not be missed.
+const NEAR: Duration = Duration::from_millis(40);
+
 /// Something that threads of a pool run.
 pub(super) trait Work: Send {
     /// Takes all that is in the mailbox.
@@ -315,6 +323,7 @@ impl Shared {
 
     /// An earlier timer stays: the run that it causes names the next time.
     fn set_timer(self: &Arc<Shared>, queue: &mut Queue, actor: &Arc<Actor>, at: Instant) {
+        let at = self.on_grid(at);
         let mut timer = actor.timer.lock();
         if timer.is_some_and(|(set, _)| set <= at) {
             return;
@@ -329,6 +338,15 @@ impl Shared {
         drop(timer);
         self.note_timer(queue);
         self.wake_standby(queue);
+    }
+
+    fn on_grid(&self, at: Instant) -> Instant {
+        let is_near = at.saturating_duration_since(Instant::now()) < NEAR;
+        let beyond = at.saturating_duration_since(self.made).as_nanos() % GRID.as_nanos();
+        if is_near || beyond == 0 {
+            return at;
+        }
+        at.checked_add(GRID - Duration::from_nanos(beyond as u64)).unwrap_or(at)
     }
 
     fn note_timer(&self, queue: &Queue) {

@@ -65,13 +65,12 @@ fn a_thread_that_is_held_up_is_replaced_and_the_others_have_their_turn() {
     let (release, held) = mpsc::channel::<()>();
     let (stuck, _results) = relay(&pool);
     send(&stuck, move || held.recv().map_or(1, |()| 0));
-    for number in 0..3 {
-        let (jobs, results) = relay(&pool);
-        send(&jobs, move || number);
-        assert_eq!(results.recv_timeout(LONG).unwrap(), number);
+    for _ in 0..3 {
+        let ((jobs, results), shared) = (relay(&pool), pool.0.clone());
+        send(&jobs, move || shared.queue.lock().threads as u64);
+        assert_eq!(results.recv_timeout(LONG).unwrap(), 2, "one more, while there is work for it");
     }
     let threads = || pool.0.queue.lock().threads;
-    assert_eq!(threads(), 2, "one more, for as long as it takes");
     drop(release);
     let deadline = Instant::now() + LONG;
     while threads() > 1 {
@@ -173,5 +172,22 @@ fn a_panic_ends_the_actor_and_not_the_thread() {
     send(&jobs, || 7);
     assert_eq!(results.recv_timeout(LONG).unwrap(), 7);
     pool.close();
+    pool.close();
+}
+
+#[test]
+fn times_that_are_not_near_fall_together_and_never_earlier() {
+    let pool = pool(1, 1);
+    let now = Instant::now();
+    for far in [41, 50, 99, 60_000].map(Duration::from_millis) {
+        let at = now + far + Duration::from_micros(1);
+        let rounded = pool.0.on_grid(at);
+        assert!(at <= rounded && rounded < at + GRID);
+        let since = rounded - pool.0.made;
+        assert_eq!(since.as_nanos() % GRID.as_nanos(), 0);
+        assert_eq!(pool.0.on_grid(rounded), rounded);
+    }
+    let near = now + Duration::from_millis(39);
+    assert_eq!(pool.0.on_grid(near), near);
     pool.close();
 }
