@@ -366,6 +366,10 @@ pub enum OpenError {
     /// The host was shut down, or is being shut down.
     #[error("the host of this group is shut down: open the host again first")]
     HostStopped,
+    /// This process is a forked child of the one that opened the host of this group. Nothing was
+    /// done.
+    #[error("{FORKED}")]
+    Forked,
     /// The operating system granted no thread.
     #[error(
         "a thread could not be started: {0}: raise the limit for threads or processes, or free \
