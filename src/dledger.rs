@@ -407,6 +407,9 @@ impl Builder {
         self.check()?;
         let owned_by = LogPrefix::new(&self.group, self.node);
         let _adopted = owned_by.clone().adopt();
+        if self.host.as_ref().is_some_and(|host| !host.home.is_here()) {
+            return Err(OpenError::Forked);
+        }
         let claim = self.host.as_ref().map(|host| host.groups.claim(&self.group)).transpose()?;
         let claim = claim.map(Arc::new);
         let (storage, transport) = self.take_given()?;
@@ -507,7 +510,9 @@ impl Builder {
             storage,
             transport,
         )?;
-        let claim = claim.clone().map(|claim| Box::new(claim) as Claim);
+        // The engine may outlive the last handle. It closes its log before the host ends.
+        let host = self.host.as_ref().map(HostParts::keep);
+        let claim = claim.clone().map(|claim| Box::new((claim, host)) as Claim);
         threads
             .start(engine, receivers, self.observers, self.spin, claim)
             .map_err(OpenError::Thread)?;

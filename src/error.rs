@@ -379,6 +379,10 @@ pub enum OpenError {
         /// How many descriptors the process may have.
         limit: u64,
     },
+    /// This process is a forked child of the one that opened the host of this group. Nothing was
+    /// done.
+    #[error("{FORKED}")]
+    Forked,
     /// The operating system granted no thread.
     #[error(
         "a thread could not be started: {0}: raise the limit for threads or processes, or free \

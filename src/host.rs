@@ -12,6 +12,7 @@ use crate::builder::Builder;
 use crate::dledger::DLedger;
 use crate::entry::NodeId;
 use crate::error::{OpenError, ShutdownError};
+use crate::fork::FORKED;
 use crate::host_parts::{GroupClaim, HostParts};
 use crate::primitives::Instant;
 use crate::role::Role;
@@ -114,6 +115,9 @@ pub enum RemoveError {
     /// The host was shut down.
     #[error("the host is shut down: open it again first")]
     HostStopped,
+    /// This process is a forked child of the one that opened the host. Nothing was done.
+    #[error("{FORKED}")]
+    Forked,
     /// The removal could not be made durable. If it had begun, it is finished when the host is
     /// opened again; if not, the group is as it was.
     #[error("the group could not be removed from the disk: {0}")]
@@ -139,8 +143,11 @@ impl Host {
     /// All groups of this host, by name: those that are open, and those that lie on disk.
     ///
     /// # Errors
-    /// If the directory cannot be read.
+    /// If the directory cannot be read. [`StorageError::InvalidState`] in a forked child.
     pub fn groups(&self) -> Result<Vec<GroupInfo>, StorageError> {
+        if !self.parts.home.is_here() {
+            return Err(StorageError::InvalidState(FORKED.to_owned()));
+        }
         let mut groups: Vec<GroupInfo> =
             self.parts.groups.all().into_iter().map(|(name, node)| info(name, node)).collect();
         for name in self.names_on_disk()? {
@@ -160,6 +167,9 @@ impl Host {
     /// If the directory cannot be read, or there is no thread for it.
     #[expect(clippy::type_complexity, reason = "a list of names and outcomes")]
     pub fn open_all(&self) -> Result<Vec<(String, Result<DLedger, OpenError>)>, OpenError> {
+        if !self.parts.home.is_here() {
+            return Err(OpenError::Forked);
+        }
         let closed = self.groups()?.into_iter().filter(|group| !group.open);
         let (names, host) = (closed.map(|group| group.name).collect(), self.clone());
         in_parallel(names, move |name: &String| (name.clone(), host.group(name).open()))
@@ -173,6 +183,9 @@ impl Host {
     /// # Errors
     /// Any [`RemoveError`].
     pub fn remove(&self, name: &str) -> Result<(), RemoveError> {
+        if !self.parts.home.is_here() {
+            return Err(RemoveError::Forked);
+        }
         if is_in_waker() {
             return Err(RemoveError::CalledFromWaker);
         }
@@ -209,13 +222,18 @@ impl Host {
 
     /// Shuts all groups down, each as [`DLedger::shutdown`] does, and all at the same time; then
     /// closes the connections, ends the threads and unlocks the directory. Idempotent. Blocks until
-    /// that is done; within a waker it only has the groups begin to stop.
+    /// that is done. An observer of a group may call it; it then does not wait for the threads of
+    /// the host. Within a waker it only has the groups begin to stop.
     ///
     /// # Errors
     /// [`ShutdownError`] if a group could not be closed properly, with the names of those groups.
-    /// All are closed all the same.
+    /// All are closed all the same. [`ShutdownError::Forked`] at once in a forked child, where
+    /// nothing is done.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
         let parts = &self.parts;
+        if !parts.home.is_here() {
+            return Err(ShutdownError::Forked);
+        }
         parts.groups.close();
         let mut failed = Vec::new();
         loop {
@@ -264,7 +282,11 @@ fn info(name: String, node: Option<Arc<RunningNode>>) -> GroupInfo {
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = self.parts.groups.all().len();
-        f.debug_struct("Host").field("id", &self.parts.id).field("open", &open).finish()
+        let mut f = f.debug_struct("Host");
+        f.field("id", &self.parts.id);
+        if self.parts.home.is_here() {
+            f.field("open", &self.parts.groups.all().len());
+        }
+        f.finish()
     }
 }

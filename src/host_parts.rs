@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use crate::entry::NodeId;
 use crate::error::OpenError;
+use crate::fork::Home;
 use crate::inbox_space::HostInboxSpace;
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::running_node::RunningNode;
 use crate::storage::Create;
-use crate::storage::segmented::HostDirectory;
+use crate::storage::segmented::{HostDirectory, home};
 use crate::threads::HostThreads;
 use crate::transport::HostTransport;
 
@@ -29,7 +30,7 @@ pub(crate) struct HostParts {
     /// All hosts, this one included, or none at all.
     pub(crate) peers: Vec<(NodeId, String)>,
     pub(crate) threads: Arc<HostThreads>,
-    pub(crate) transport: Box<dyn HostTransport>,
+    pub(crate) transport: Arc<dyn HostTransport>,
     pub(crate) groups: Arc<OpenGroups>,
     /// For messages that wait.
     pub(crate) inbox: Arc<HostInboxSpace>,
@@ -37,6 +38,7 @@ pub(crate) struct HostParts {
     pub(crate) sleep_after: Option<Duration>,
     /// Locked while this is here.
     directory: Mutex<Option<Arc<HostDirectory>>>,
+    pub(crate) home: Home,
 }
 
 impl HostParts {
@@ -55,10 +57,11 @@ impl HostParts {
             id,
             peers,
             threads,
-            transport,
+            transport: transport.into(),
             groups: Arc::default(),
             inbox: Arc::default(),
             directory: Mutex::default(),
+            home: home(),
         };
         *parts.directory.lock() = Some(Arc::new(HostDirectory::open(dir, id, create)?));
         Ok(parts)
@@ -79,7 +82,8 @@ impl HostParts {
         self.directory.lock().clone()
     }
 
-    /// Ends all that was started. No group is open any more. Idempotent.
+    /// Ends all that was started. No group is open any more. Idempotent. Waits for the threads,
+    /// unless the caller is one of them.
     pub(crate) fn end(&self) {
         self.transport.stop();
         self.threads.close();
@@ -87,7 +91,7 @@ impl HostParts {
         drop(directory);
     }
 
-    /// For a node, which keeps its host running.
+    /// For a node and its engine, which keep their host running.
     pub(crate) fn keep(self: &Arc<HostParts>) -> Arc<dyn Any + Send + Sync> {
         self.clone()
     }
@@ -112,6 +116,12 @@ fn descriptors_max() -> u64 {
 
 impl Drop for HostParts {
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            // Threads and connections are the parent's: one more owner sees to it that they do not
+            // end here.
+            std::mem::forget((self.threads.clone(), self.transport.clone()));
+            return;
+        }
         self.end();
     }
 }

@@ -12,6 +12,7 @@ use crate::primitives::channel::Sender;
 use crate::reply::{Reply, Response, reply};
 use crate::shared::NodeShared;
 use crate::threads::Threads;
+use crate::wakers::is_in_waker;
 
 /// One running node. It is stopped when the last handle is dropped.
 pub(crate) struct RunningNode {
@@ -48,10 +49,11 @@ impl RunningNode {
     }
 
     pub(crate) fn shutdown(&self, hand_over: Option<Duration>) -> Result<(), ShutdownError> {
-        if self.threads.is_engine() {
-            // A task of the host that the engine woke. It stops when it is done with this, and the
-            // others after it.
-            drop(self.begin_shutdown(None));
+        let is_engine = self.threads.is_engine();
+        if is_engine || is_in_waker() {
+            // A task that an engine woke. This one stops when it is done with that, and the others
+            // after it. Another node may share the thread, or wait for this one in the same way.
+            drop(self.begin_shutdown(hand_over.filter(|_| !is_engine)));
             return Ok(());
         }
         let answer = self.begin_shutdown(hand_over);

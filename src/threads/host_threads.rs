@@ -29,7 +29,7 @@ use crate::primitives::{Instant, Mutex};
 use crate::role::Status;
 use crate::storage::BackgroundTask;
 use crate::transport::Spawner;
-use crate::wakers::forbid_waits;
+use crate::wakers::{forbid_waits, is_in_waker};
 
 /// See the [module](self).
 pub(crate) struct HostThreads {
@@ -72,14 +72,16 @@ impl HostThreads {
         [&self.engines, &self.syncs, &self.tasks, &self.roles]
     }
 
-    /// Ends all threads, and waits for them. The transport was stopped, and no node runs any more.
+    /// Ends all threads. The transport was stopped, and no node runs any more. Waits for them,
+    /// unless the caller is one of them: another one that calls this may wait for it.
     pub(crate) fn close(&self) {
+        self.transport.lock().closed = true;
         self.pools().iter().for_each(|pool| pool.close());
-        let handles = {
-            let mut transport = self.transport.lock();
-            transport.closed = true;
-            std::mem::take(&mut transport.handles)
-        };
+        if is_in_waker() || self.roles.is_caller() {
+            return;
+        }
+        self.pools().iter().for_each(|pool| pool.join());
+        let handles = std::mem::take(&mut self.transport.lock().handles);
         let me = thread::current().id();
         for handle in handles.into_iter().filter(|handle| handle.thread().id() != me) {
             let _ = handle.join(); // a panic was reported when it happened

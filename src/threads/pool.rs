@@ -45,6 +45,7 @@ pub(super) trait Work: Send {
 }
 
 /// When an actor is run next, unless a run is requested before.
+#[derive(Clone, Copy)]
 pub(super) enum Then {
     /// On request.
     Wait,
@@ -153,24 +154,32 @@ impl Pool {
         })
     }
 
-    /// Ends the threads and waits for them, except for the one that calls. What is queued is not
-    /// run any more.
+    /// The threads end soon. What is queued is not run any more.
     pub(super) fn close(&self) {
-        let (queued, handles) = {
+        let queued = {
             let mut queue = self.0.queue.lock();
             self.0.closed.store(true, Ordering::Release);
             for sleeping in queue.sleeping.drain(..) {
                 sleeping.notify_one();
             }
             self.0.standby.notify_one();
-            let queued = (std::mem::take(&mut queue.ready), std::mem::take(&mut queue.timers));
-            (queued, std::mem::take(&mut queue.handles))
+            queue.take_waiting()
         };
-        drop(queued); // without the lock, which the end of an actor may need
-        let me = thread::current().id();
-        for handle in handles.into_iter().filter(|handle| handle.thread().id() != me) {
+        queued.end(); // without the lock, which the end of an actor may need
+    }
+
+    /// Waits for the threads of a closed pool to end. None of them calls this.
+    pub(super) fn join(&self) {
+        let handles = std::mem::take(&mut self.0.queue.lock().handles);
+        for handle in handles {
             let _ = handle.join();
         }
+    }
+
+    /// Whether the caller is on a thread of this pool.
+    pub(super) fn is_caller(&self) -> bool {
+        let (queue, me) = (self.0.queue.lock(), thread::current().id());
+        queue.handles.iter().any(|handle| handle.thread().id() == me)
     }
 }
 
@@ -208,6 +217,10 @@ impl Actor {
 impl Shared {
     fn push(self: &Arc<Shared>, actor: Arc<Actor>) {
         let mut queue = self.queue.lock();
+        if self.closed.load(Ordering::Acquire) {
+            drop(queue);
+            return actor.end();
+        }
         self.enqueue(&mut queue, actor);
         // One that spins looks again under the lock before it sleeps.
         if self.spinning.load(Ordering::Acquire) == 0 {
@@ -283,8 +296,8 @@ impl Shared {
             actor.end();
         }
         let mut queue = self.queue.lock();
-        if let Some((actor, then)) = done {
-            self.settle(&mut queue, &actor, then);
+        if let Some((actor, then)) = &done {
+            self.settle(&mut queue, actor, *then);
         }
         while !self.closed.load(Ordering::Acquire) {
             self.fire_timers(&mut queue);
@@ -299,6 +312,10 @@ impl Shared {
             queue = self.queue.lock();
         }
         queue.threads -= 1;
+        let closed = self.closed.load(Ordering::Acquire);
+        let waiting = closed.then(|| queue.take_waiting());
+        drop(queue); // the end of an actor may need the lock
+        waiting.into_iter().for_each(Waiting::end);
         None
     }
 
@@ -469,6 +486,27 @@ impl Shared {
         if may_grow && let Err(error) = self.spawn_worker(queue) {
             log::warn!("{}: no further thread: {error}", self.settings.name);
         }
+    }
+}
+
+/// The actors of a closed pool that wait for a run, which they do not get.
+struct Waiting {
+    ready: VecDeque<Arc<Actor>>,
+    /// An engine that ends at this moment, on its own thread, may be among them.
+    _timers: BTreeMap<TimerKey, Arc<Actor>>,
+}
+
+impl Queue {
+    fn take_waiting(&mut self) -> Waiting {
+        let (ready, timers) = (std::mem::take(&mut self.ready), std::mem::take(&mut self.timers));
+        Waiting { ready, _timers: timers }
+    }
+}
+
+impl Waiting {
+    /// Others may keep an actor, and wait for the end of its work.
+    fn end(self) {
+        self.ready.iter().for_each(|actor| actor.end());
     }
 }
 

@@ -2,13 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "every part of this is a test")]
 
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use dledger::transport::MemoryNetwork;
-use dledger::{DLedger, Host, NodeId, OpenError, RemoveError, Role};
+use dledger::{DLedger, Host, NodeId, OpenError, RemoveError, Role, ShutdownError};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -304,4 +307,147 @@ fn a_host_that_stops_hands_over_and_the_others_go_on() {
     }
     hosts[1].shutdown().unwrap();
     hosts[2].shutdown().unwrap();
+}
+
+struct Once(std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl std::task::Wake for Once {
+    fn wake(self: Arc<Self>) {
+        let work = self.0.lock().unwrap().take();
+        work.into_iter().for_each(|work| work());
+    }
+}
+
+/// Runs `work` in the waker of an append, on a thread that runs engines.
+fn within_a_waker(ledger: &DLedger, work: impl FnOnce() + Send + 'static) {
+    let waker: Waker = Arc::new(Once(std::sync::Mutex::new(Some(Box::new(work))))).into();
+    let mut append = ledger.append_async("x");
+    let polled = Future::poll(Pin::new(&mut append), &mut Context::from_waker(&waker));
+    if polled.is_ready() {
+        waker.wake();
+    }
+    std::mem::forget(append);
+}
+
+/// Fails if `work` takes longer than a minute.
+fn within_a_minute<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(work()));
+    told.recv_timeout(LONG).unwrap_or_else(|_| panic!("hangs: {what}"))
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_in_a_waker() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = alone(home.path()).group("a").open().unwrap();
+    ledger.append("one").unwrap();
+    let last = ledger.clone();
+    within_a_waker(&ledger, move || drop(last));
+    drop(ledger);
+    let open = || Host::builder(1).dir(home.path().join("host")).open();
+    wait_until("the directory is unlocked", || open().is_ok());
+}
+
+#[test]
+fn a_waker_may_shut_down_any_group() {
+    let home = tempfile::tempdir().unwrap();
+    let host = Host::builder(1).dir(home.path().join("host")).threads(1).open().unwrap();
+    // More than there can be threads, and each group shuts down the next one.
+    let groups: Vec<DLedger> =
+        (0..20).map(|number| host.group(format!("g{number}")).open().unwrap()).collect();
+    for (number, ledger) in groups.iter().enumerate() {
+        let next = groups[(number + 1) % groups.len()].clone();
+        within_a_waker(ledger, move || next.shutdown().unwrap());
+    }
+    wait_until("all have stopped", || groups.iter().all(|ledger| ledger.status().stopped));
+    within_a_minute("the shutdown of the host", move || host.shutdown()).unwrap();
+}
+
+#[test]
+fn observers_of_several_groups_may_shut_the_host_down() {
+    let home = tempfile::tempdir().unwrap();
+    for round in 0..10 {
+        let host = Host::builder(1).dir(home.path().join(round.to_string())).open().unwrap();
+        let (tells, told) = std::sync::mpsc::channel();
+        let both = Arc::new(std::sync::Barrier::new(2));
+        let open = |name: &str, pause: u64| {
+            let (stops, tells, both) = (host.clone(), tells.clone(), both.clone());
+            let observer = move |status: &dledger::Status| {
+                if status.role == Role::Leader {
+                    both.wait();
+                    // The second one finds that its own group is closed already.
+                    std::thread::sleep(Duration::from_millis(pause));
+                    tells.send(stops.shutdown().is_ok()).unwrap();
+                }
+            };
+            host.group(name).on_role_change(observer).open().unwrap()
+        };
+        let _groups = [open("a", 0), open("b", 2)];
+        for _ in 0..2 {
+            assert!(told.recv_timeout(LONG).expect("a shutdown within an observer hangs"));
+        }
+        host.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn a_group_sleeps_while_a_host_has_not_opened_it() {
+    let home = tempfile::tempdir().unwrap();
+    let hosts = over_tcp(home.path(), Duration::from_millis(500));
+    let nodes = on_all(&hosts[..2], "a");
+    append_at_leader(&nodes, "one");
+    wait_until("two of three sleep", || nodes.iter().all(|node| node.status().asleep));
+    let third = hosts[2].group("a").open().unwrap();
+    wait_until("the third one has what it missed", || third.committed() == (0..1));
+    hosts.iter().for_each(|host| host.shutdown().unwrap());
+}
+
+/// Runs `work` in a forked child, which then ends at once. Returns its exit code, -1 for a signal.
+#[cfg(target_os = "linux")]
+fn in_child(work: impl FnOnce() -> bool) -> i32 {
+    // SAFETY: the child calls what is examined, and the allocator, which survives a fork.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: neither touches memory of this process, and nothing runs at the end of the child.
+        unsafe { libc::alarm(20) };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        // SAFETY: as above.
+        unsafe { libc::_exit(i32::from(!outcome.unwrap_or(false))) };
+    }
+    assert!(child > 0);
+    let mut status = 0;
+    // SAFETY: the status is a place of its own.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forked_child_is_refused_and_disturbs_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let mut hosts = over_tcp(home.path(), Duration::from_millis(500));
+    let nodes = on_all(&hosts, "a");
+    append_at_leader(&nodes, "one");
+    assert_eq!(in_child(|| matches!(hosts[0].group("b").open(), Err(OpenError::Forked))), 0);
+    assert_eq!(in_child(|| matches!(hosts[0].open_all(), Err(OpenError::Forked))), 0);
+    assert_eq!(in_child(|| matches!(hosts[0].remove("a"), Err(RemoveError::Forked))), 0);
+    assert_eq!(in_child(|| hosts[0].groups().is_err()), 0);
+    assert_eq!(in_child(|| matches!(hosts[0].shutdown(), Err(ShutdownError::Forked))), 0);
+    let is_told = |host: &Host| format!("{host:?}") == "Host { id: node 1 }";
+    assert_eq!(in_child(|| is_told(&hosts[0])), 0);
+    let mut nodes = nodes;
+    let dropped = in_child(|| {
+        nodes.clear();
+        hosts.clear();
+        true
+    });
+    assert_eq!(dropped, 0);
+    let lone = Host::builder(9).dir(home.path().join("9")).open().unwrap();
+    let mut owned = Some(lone);
+    assert_eq!(in_child(|| owned.take().is_some()), 0);
+    let again = Host::builder(9).dir(home.path().join("9")).open();
+    assert!(again.is_err(), "the child has unlocked the directory");
+    assert!(!home.path().join("1/groups/b").exists());
+    append_at_leader(&nodes, "two");
+    hosts.iter().for_each(|host| host.shutdown().unwrap());
 }

@@ -57,6 +57,7 @@ fn every_item_is_handled_once_and_in_order_whoever_sends() {
         }
     }
     pool.close();
+    pool.join();
 }
 
 #[test]
@@ -81,6 +82,7 @@ fn a_thread_that_is_held_up_is_replaced_and_the_others_have_their_turn() {
         assert!(Instant::now() < deadline);
     }
     pool.close();
+    pool.join();
 }
 
 #[test]
@@ -100,6 +102,7 @@ fn no_more_threads_are_started_than_allowed() {
         assert_eq!(results.recv_timeout(LONG).unwrap(), 1);
     }
     pool.close();
+    pool.join();
 }
 
 /// Runs at times that it names.
@@ -142,6 +145,7 @@ fn an_actor_runs_at_the_times_that_it_names_and_not_before() {
     }
     assert!(pool.0.queue.lock().timers.is_empty());
     pool.close();
+    pool.join();
 }
 
 #[test]
@@ -160,6 +164,7 @@ fn an_idle_pool_wakes_for_nothing() {
         std::thread::sleep(Duration::from_millis(1));
     }
     pool.close();
+    pool.join();
 }
 
 #[test]
@@ -172,7 +177,9 @@ fn a_panic_ends_the_actor_and_not_the_thread() {
     send(&jobs, || 7);
     assert_eq!(results.recv_timeout(LONG).unwrap(), 7);
     pool.close();
+    pool.join();
     pool.close();
+    pool.join();
 }
 
 #[test]

@@ -29,6 +29,10 @@ pub(super) struct LocalGroup {
 impl LocalGroup {
     /// `nonce` is random: it tells this opening from others of the same directory.
     pub(super) fn new(number: u64, context: &TransportContext, nonce: u64) -> LocalGroup {
+        let others = || context.addresses.iter().map(|(peer, _)| *peer);
+        let others = || others().filter(|peer| *peer != context.node);
+        // Until they are heard. A group would not sleep while it waits for one that is not there.
+        others().for_each(|peer| context.inbox.peer_down(peer));
         LocalGroup {
             number,
             name: context.group.clone(),
@@ -38,7 +42,7 @@ impl LocalGroup {
             refusals: Refusals::new(context),
             members: context.addresses.iter().map(|(node, _)| *node).collect(),
             log_prefix: LogPrefix::new(&context.group, context.node),
-            down: Mutex::default(),
+            down: Mutex::new(others().collect()),
             stopped: AtomicBool::new(false),
         }
     }
