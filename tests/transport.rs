@@ -1,7 +1,5 @@
 //! The transports of this crate pass the conformance suite.
 
-#![expect(clippy::unwrap_used, reason = "every part of this is a test")]
-
 use std::net::TcpListener;
 
 use dledger::transport::{
