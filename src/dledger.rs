@@ -336,9 +336,10 @@ impl DLedger {
     /// to take it, at most 1 s; so it takes the last nodes of a group that much longer to stop. A
     /// node whose last handle is dropped does not do this.
     ///
-    /// May be called from an observer; it then does not wait for that observer's own thread. A task
-    /// that is woken by the node and runs at once, within the waker, may call it too, or drop the
-    /// last handle; it then waits for nothing.
+    /// May be called from an observer; it then does not wait for that observer's own thread. Two
+    /// observers of two nodes that each shut the other node down wait for each other: leave that to
+    /// another thread. A task that is woken by a node, this one or another, and runs at once,
+    /// within the waker, may call it too, or drop the last handle; it then waits for nothing.
     ///
     /// # Errors
     /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all

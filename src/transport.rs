@@ -237,9 +237,10 @@ pub enum TransportEvent {
     OutdatedDirectory(NodeId),
     /// Nothing comes from this peer any more: its connection to this node ended and it has not made
     /// another one for 200 ms, it was silent for a second (see [`HostContext::silence`]), or it has
-    /// closed this group. Evidence, no proof: it may be the network. Not reported of a peer that
-    /// was never connected. A group sleeps only under a leader whose process is heard, and only
-    /// over a transport that [reports](HostTransport::reports_presence) that.
+    /// closed this group. Evidence, no proof: it may be the network. Also reported of each peer
+    /// when the transport of a group starts, if it is not known to be connected: a group does not
+    /// sleep while it waits for a peer that was never reported. It sleeps only under a leader whose
+    /// process is heard, and over a transport that [reports](HostTransport::reports_presence) that.
     PeerDown(NodeId),
     /// A peer that was reported down is connected again, or heard again; or another process of it
     /// is, which may have been started before anything noticed the end of the one before.

@@ -2,8 +2,22 @@
 
 use super::*;
 
-fn presence(node: &Node) -> Vec<(u64, bool)> {
+fn all_presence(node: &Node) -> Vec<(u64, bool)> {
     node.arrived.lock().presence.iter().map(|(peer, is_up)| (peer.get(), *is_up)).collect()
+}
+
+/// What was reported since node 2 was connected for the first time.
+fn presence(node: &Node) -> Vec<(u64, bool)> {
+    all_presence(node).into_iter().skip(3).collect()
+}
+
+#[test]
+fn every_peer_is_down_until_it_is_connected() {
+    let addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    assert_eq!(all_presence(&node), [(2, false), (3, false)]);
+    let _client = RawClient::admitted(&node, &Node::new(2, &addresses));
+    until("it is up", || all_presence(&node) == [(2, false), (3, false), (2, true)]);
 }
 
 #[test]
