@@ -177,8 +177,9 @@ impl Host {
     }
 
     /// Removes a group from this host: shuts it down, for all handles, then deletes it, durably.
-    /// Blocks until it is gone. A group of the same name that is made afterwards is another one:
-    /// what other hosts still have of the removed one does not come into it.
+    /// Blocks until it is gone. Remove it at all of its hosts: to those that still have it, a group
+    /// that is made anew under its name here is a node that has lost its directory, which they
+    /// refuse unless it is opened with [`Builder::rejoin_empty`].
     ///
     /// # Errors
     /// Any [`RemoveError`].
