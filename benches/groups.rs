@@ -9,7 +9,13 @@
 //! Without names all rows are taken. `--divide 10` takes a tenth of the groups everywhere. With
 //! `--smoke`, and without `--bench`, which `cargo bench` adds, it only shows that every row runs.
 
+#[cfg(unix)]
+#[path = "groups/hosts.rs"]
+mod hosts;
 mod measure;
+#[cfg(unix)]
+#[path = "groups/served_host.rs"]
+mod served_host;
 
 #[cfg(unix)]
 mod many_groups {
@@ -19,12 +25,12 @@ mod many_groups {
 
     use dledger::FlushPolicy;
 
-    use crate::measure::hosts::Hosts;
+    use crate::hosts::Hosts;
     use crate::measure::machine;
     use crate::measure::processes::{Processes, serve_as_member};
     use crate::measure::scratch::scratch;
-    use crate::measure::served_host::serve_as_host;
     use crate::measure::table::{Table, median, micros, rate};
+    use crate::served_host::serve_as_host;
 
     /// How much of everything.
     struct Plan {
@@ -146,7 +152,7 @@ mod many_groups {
         thread::sleep(plan.idle / 3);
         let cores = hosts.cores(plan.idle);
         let usage = hosts.usage();
-        let most = |of: fn(&crate::measure::hosts::HostUsage) -> u64| {
+        let most = |of: fn(&crate::hosts::HostUsage) -> u64| {
             usage.iter().map(of).max().unwrap_or(0) as f64
         };
         let what = |what: &str| format!("{groups} groups, idle, all awake: {what}");
@@ -167,7 +173,7 @@ mod many_groups {
         thread::sleep(plan.idle / 5);
         let cores = hosts.cores(plan.idle);
         let after = hosts.usage();
-        let each = |of: fn(&crate::measure::hosts::HostUsage) -> u64| {
+        let each = |of: fn(&crate::hosts::HostUsage) -> u64| {
             let grown = before.iter().zip(&after).map(|(before, after)| of(after) - of(before));
             grown.max().unwrap_or(0) as f64 / groups as f64 / 1024.0
         };

@@ -6,8 +6,6 @@ pub(crate) mod async_tasks;
 pub(crate) mod blocking;
 pub(crate) mod cluster;
 pub(crate) mod followers;
-#[cfg(unix)]
-pub(crate) mod hosts;
 pub(crate) mod load;
 pub(crate) mod lookups;
 pub(crate) mod loopback;
@@ -17,8 +15,6 @@ pub(crate) mod raw_log;
 pub(crate) mod raw_records;
 pub(crate) mod raw_sync;
 pub(crate) mod scratch;
-#[cfg(unix)]
-pub(crate) mod served_host;
 pub(crate) mod table;
 pub(crate) mod tasks;
 pub(crate) mod turn;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use dledger::{AppendFuture, DLedger, Host, NodeId, Role, Status};
 use hdrhistogram::Histogram;
 
-use super::machine;
-use super::turn::{encode_latencies, no_latencies};
+use crate::measure::machine;
+use crate::measure::turn::{encode_latencies, no_latencies};
 
 /// The first argument of such a process: then come its number, the addresses of all, its directory,
 /// and after how many milliseconds groups sleep, or `never`.

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tempfile::TempDir;
 
-use super::cluster::free_addresses;
-use super::scratch::scratch;
-use super::served_host::HOST;
-use super::turn::decode_latencies;
+use crate::measure::cluster::free_addresses;
+use crate::measure::scratch::scratch;
+use crate::measure::turn::decode_latencies;
+use crate::served_host::HOST;
 
 /// Longer than any of this takes on a machine that works.
 const LONG: Duration = Duration::from_secs(120);
