@@ -115,7 +115,8 @@ fn a_group_works_beside_many_half_open_connections() {
     let made_before = half_open.made();
     group.reopen_follower();
     group.check();
-    assert!(half_open.made() > made_before, "the connections kept coming");
+    // Not at once: a connect that met a full accept queue waits a second for its next SYN.
+    half_open.await_connections(made_before + 1);
 }
 
 /// A measurement: needs the machine for itself.
