@@ -7,6 +7,7 @@
 mod crc_runs;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod group_uid;
 mod layout;
 mod log_point;
 mod open_batch;
@@ -16,10 +17,11 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub(crate) use self::crc_runs::CrcShift;
+pub(crate) use self::group_uid::group_uid_body;
 pub(crate) use self::layout::{
     BATCH_HEADER_BYTES, BODY_BYTES_MAX, FIELD_LIMIT, TABLE_ENTRY_BYTES, index_mask,
 };
-use self::layout::{KIND_ENTRIES, read_u32, read_u64};
+use self::layout::{KIND_ENTRIES, KIND_GROUP, read_u32, read_u64};
 pub use self::log_point::LogPoint;
 pub(crate) use self::open_batch::{OpenBatch, payload_crc, payload_len};
 use crate::entry::Entry;
@@ -74,7 +76,7 @@ impl Batch {
         if body.len() > BODY_BYTES_MAX {
             return Err(BatchError::Malformed("larger than a batch may be"));
         }
-        let header = if body.is_empty() { None } else { Some(BatchHeader::read(&body)?) };
+        let header = BatchHeader::of(&body)?;
         Ok(Batch { raft_index, term, body, header })
     }
 
@@ -88,7 +90,8 @@ impl Batch {
         self.term
     }
 
-    /// The encoded bytes, as a storage keeps and returns them. Empty for a control record.
+    /// The encoded bytes, as a storage keeps and returns them. Of a control record there are 32 at
+    /// most, or none.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
@@ -191,7 +194,7 @@ impl Batch {
         self.header.map_or(&[], |header| &self.body[header.table_start(&self.body)..])
     }
 
-    /// The fixed part of the body, the bytes before the first payload. Empty for a control record.
+    /// The fixed part of the body, the bytes before the first payload. All of a control record.
     pub(crate) fn prefix_bytes(&self) -> &[u8] {
         &self.body[..self.body.len().min(BATCH_HEADER_BYTES)]
     }
@@ -257,6 +260,16 @@ impl std::fmt::Debug for Batch {
 }
 
 impl BatchHeader {
+    /// The header of a body, unless it is a control record.
+    #[inline]
+    fn of(body: &[u8]) -> Result<Option<BatchHeader>, BatchError> {
+        match body.first() {
+            None => Ok(None),
+            Some(&KIND_GROUP) => group_uid::decode(body).map(|_| None),
+            Some(_) => BatchHeader::read(body).map(Some),
+        }
+    }
+
     #[inline]
     fn read(body: &[u8]) -> Result<BatchHeader, BatchError> {
         if body.len() < BATCH_HEADER_BYTES {
@@ -378,7 +391,7 @@ pub(crate) struct EntryLocation {
 /// Those of [`Batch::new`] and [`Batch::find`].
 #[inline]
 pub(crate) fn find(body: &[u8], index: u64) -> Result<Option<EntryLocation>, BatchError> {
-    if body.is_empty() { Ok(None) } else { BatchHeader::read(body)?.find(body, index) }
+    BatchHeader::of(body)?.map_or(Ok(None), |header| header.find(body, index))
 }
 
 #[cfg(test)]

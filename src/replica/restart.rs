@@ -41,7 +41,7 @@ impl Replica {
             base,
             last,
             peers: Vec::new(),
-            group_uid: 0,
+            group_uid: self.core.group_uid(),
             corruption: Vec::new(),
         };
         let mut proposals = std::mem::take(&mut self.proposals);

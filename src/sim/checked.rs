@@ -293,6 +293,8 @@ pub(super) struct SimTransport {
     pub(super) stopped: bool,
     /// The identity that the node announces.
     pub(super) identity: Arc<Mutex<DirectoryIdentity>>,
+    /// The unique id of the group that the node announces. 0: none.
+    pub(super) group_uid: Arc<Mutex<u128>>,
 }
 
 impl Transport for SimTransport {
@@ -312,6 +314,10 @@ impl Transport for SimTransport {
 
     fn introduce(&mut self, identity: DirectoryIdentity) {
         *self.identity.lock() = identity;
+    }
+
+    fn set_group_uid(&mut self, uid: u128) {
+        *self.group_uid.lock() = uid;
     }
 
     fn stop(&mut self) {

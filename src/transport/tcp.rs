@@ -184,6 +184,12 @@ impl Transport for TcpTransport {
         }
     }
 
+    fn set_group_uid(&mut self, uid: u128) {
+        if let Some(membership) = &self.membership {
+            membership.set_group_uid(uid);
+        }
+    }
+
     fn stop(&mut self) {
         if let Some(membership) = &self.membership {
             membership.port().close();

@@ -34,7 +34,7 @@ fn log_of(terms: &[u64]) -> (MemoryLog, Recovered, LogView, Arc<FailingReader>) 
     let mut log = MemoryLog::new();
     let recovered = log.open(&owner).unwrap();
     let reads = Arc::new(FailingReader::new(log.reader()));
-    let mut view = LogView::new(&recovered, reads.clone());
+    let mut view = LogView::new(&recovered, 0, reads.clone());
     view.terms = view.terms_from(recovered.hard_state.commit, recovered.last).unwrap();
     let batches = batches(terms);
     if !batches.is_empty() {
@@ -177,11 +177,12 @@ fn a_rebase_that_lies_before_what_is_committed_is_refused() {
         counts_unsynced: false,
         catch_up_bytes: u64::MAX,
         seed: 1,
+        new_group_uid: 0,
     };
     let core = RaftCore::new(&settings, &recovered, log.reader()).unwrap();
     let is_taken = |point: LogPoint| {
         let mut snapshot =
-            Snapshot { data: snapshot::encode(&point).into(), ..Snapshot::default() };
+            Snapshot { data: snapshot::encode(&point, 0).into(), ..Snapshot::default() };
         (snapshot.mut_metadata().index, snapshot.mut_metadata().term) =
             (point.raft_index, point.term);
         core.check_snapshot(&snapshot).is_ok()

@@ -416,6 +416,7 @@ impl Group {
             counts_unsynced,
             catch_up_bytes,
             seed: splitmix64(splitmix64(seed ^ id) ^ node.starts),
+            new_group_uid: 0,
         };
         let reads = Arc::new(FailingReader::new(reader.clone()));
         let replica = Replica::new(&settings, &recovered, committed, reads.clone())

@@ -183,7 +183,6 @@ impl HostDirectory {
 
     /// Whether the group with this unique id was removed from this directory. The newest 65,536
     /// are remembered. 0 is the id of no group.
-    #[cfg_attr(not(test), expect(dead_code, reason = "handshakes do not carry the id yet"))]
     pub(crate) fn is_removed(&self, group_uid: u128) -> bool {
         self.tombstones.lock().contains(group_uid)
     }

@@ -41,6 +41,7 @@ impl Group {
                     point.raft_index, point.term, point.next_index
                 ));
             }
+            Effect::GroupUid(uid) => self.show(format!("  {id} learns the group {uid}")),
             Effect::Sync(number) => {
                 let process = self.process(id).expect("it has an effect");
                 process.syncs.push_back((number, process.storage.begin_sync()));
