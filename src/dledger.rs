@@ -336,9 +336,8 @@ impl DLedger {
     /// to take it, at most 1 s; so it takes the last nodes of a group that much longer to stop. A
     /// node whose last handle is dropped does not do this.
     ///
-    /// May be called from an observer; it then does not wait for that observer's own thread. Two
-    /// observers of two nodes that each shut the other node down wait for each other: leave that to
-    /// another thread. A task that is woken by a node, this one or another, and runs at once,
+    /// May be called from an observer; it then waits for no observer, of this node or another one,
+    /// but for all else: two observers may shut each other's nodes down. A task that is woken by a node, this one or another, and runs at once,
     /// within the waker, may call it too, or drop the last handle; it then waits for nothing.
     ///
     /// # Errors
@@ -410,6 +409,9 @@ impl Builder {
         let _adopted = owned_by.clone().adopt();
         if self.host.as_ref().is_some_and(|host| !host.home.is_here()) {
             return Err(OpenError::Forked);
+        }
+        if self.host.is_some() {
+            refuse_in_waker(OpenError::CalledFromWaker)?;
         }
         let claim = self.host.as_ref().map(|host| host.groups.claim(&self.group)).transpose()?;
         let claim = claim.map(Arc::new);

@@ -379,6 +379,11 @@ pub enum OpenError {
         /// How many descriptors the process may have.
         limit: u64,
     },
+    /// A group of a host was to be opened within a waker, or elsewhere on a thread of a node (by a
+    /// logger, say), which the opening might wait for. Nothing was done: open it on another thread.
+    /// An observer of changes of role may open groups.
+    #[error("{WAKER}")]
+    CalledFromWaker,
     /// This process is a forked child of the one that opened the host of this group. Nothing was
     /// done.
     #[error("{FORKED}")]

@@ -165,10 +165,14 @@ impl Host {
     ///
     /// # Errors
     /// If the directory cannot be read, or there is no thread for it.
+    /// [`OpenError::CalledFromWaker`] within a waker.
     #[expect(clippy::type_complexity, reason = "a list of names and outcomes")]
     pub fn open_all(&self) -> Result<Vec<(String, Result<DLedger, OpenError>)>, OpenError> {
         if !self.parts.home.is_here() {
             return Err(OpenError::Forked);
+        }
+        if is_in_waker() {
+            return Err(OpenError::CalledFromWaker);
         }
         let closed = self.groups()?.into_iter().filter(|group| !group.open);
         let (names, host) = (closed.map(|group| group.name).collect(), self.clone());

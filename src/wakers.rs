@@ -10,6 +10,7 @@ use crate::fork::Home;
 use crate::log_prefix::log_prefix;
 
 thread_local!(static IN_WAKER: Cell<bool> = const { Cell::new(false) });
+thread_local!(static CALLS_OBSERVERS: Cell<bool> = const { Cell::new(false) });
 
 /// Whether this thread runs a waker for a node at the moment, or belongs to a node. Some executors
 /// run the task within the waker, and a host's logger is called on all threads: a call there that
@@ -23,6 +24,19 @@ pub(crate) fn is_in_waker() -> bool {
 /// Marks this thread as one that a node may wait for: calls that would wait fail on it.
 pub(crate) fn forbid_waits() {
     IN_WAKER.set(true);
+}
+
+/// Whether this thread calls observers for a node, or for the nodes of a host. A call there waits
+/// for no observer, of whatever node: that one may wait for the observer that makes the call.
+///
+/// Always false under a model checker, as above.
+pub(crate) fn is_in_observer() -> bool {
+    !cfg!(all(test, any(loom, shuttle))) && CALLS_OBSERVERS.get()
+}
+
+/// Marks this thread as one that calls observers.
+pub(crate) fn allow_observers() {
+    CALLS_OBSERVERS.set(true);
 }
 
 /// Wakes a task. Its panic is the host's, not this node's.

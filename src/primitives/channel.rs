@@ -138,6 +138,11 @@ impl<T> Receiver<T> {
         self.0.queue.lock().waiting.len()
     }
 
+    /// Whether nothing more will be sent. Something may be there yet.
+    pub(crate) fn is_disconnected(&self) -> bool {
+        self.0.senders.load(Ordering::Acquire) == 0
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

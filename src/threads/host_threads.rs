@@ -7,6 +7,9 @@
 //! | tasks | 1 | up to 4 |
 //! | observers | 1 | up to 16 |
 //!
+//! If all threads for observers are held up, those of a node that is shut down are not called any
+//! more: its end does not wait for the observers of others.
+//!
 //! A part of a node is an actor of its pool, and its queue is the mailbox. So parts of a node run
 //! at the same time, and each of them runs on one thread at a time, in order.
 
@@ -29,7 +32,7 @@ use crate::primitives::{Instant, Mutex};
 use crate::role::Status;
 use crate::storage::BackgroundTask;
 use crate::transport::Spawner;
-use crate::wakers::{forbid_waits, is_in_waker};
+use crate::wakers::{forbid_waits, is_in_observer, is_in_waker};
 
 /// See the [module](self).
 pub(crate) struct HostThreads {
@@ -55,7 +58,7 @@ impl HostThreads {
     /// If the operating system grants no thread for one of the pools.
     pub(crate) fn new(engines: usize, spin: Duration) -> io::Result<HostThreads> {
         let pool = |name, usual, most, spin| {
-            Pool::new(Settings { name, usual, most, spin, may_wait: name == "observers" })
+            Pool::new(Settings { name, usual, most, spin, for_observers: name == "observers" })
         };
         let threads = HostThreads {
             engines: pool("engines", engines, engines.max(16), spin),
@@ -73,11 +76,11 @@ impl HostThreads {
     }
 
     /// Ends all threads. The transport was stopped, and no node runs any more. Waits for them,
-    /// unless the caller is one of them: another one that calls this may wait for it.
+    /// but not within a waker or an observer: another one that calls this may wait for it.
     pub(crate) fn close(&self) {
         self.transport.lock().closed = true;
         self.pools().iter().for_each(|pool| pool.close());
-        if is_in_waker() || self.roles.is_caller() {
+        if is_in_waker() || is_in_observer() {
             return;
         }
         self.pools().iter().for_each(|pool| pool.join());
@@ -154,6 +157,7 @@ pub(super) fn start(
     let (sync, task, role, turns) =
         (part("sync")?, part("tasks")?, part("roles")?, part("engine")?);
     parts.set_engine(turns.number);
+    parts.set_observers(role.number);
     mailboxes.sync.start(Syncs { part: sync, jobs: syncs });
     mailboxes.tasks.start(Tasks { part: task, tasks: background_tasks });
     mailboxes.roles.start(Roles { part: role, changes: roles, observers });
@@ -259,5 +263,10 @@ struct Roles {
 impl Work for Roles {
     fn run(&mut self) -> Then {
         self.part.run(|| serve(&self.changes, |status| notify_observers(&status, &self.observers)))
+    }
+
+    /// The node has stopped. What its observers were not told of yet is about that.
+    fn is_over(&self) -> bool {
+        self.changes.is_disconnected()
     }
 }

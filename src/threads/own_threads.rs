@@ -15,7 +15,7 @@ use crate::primitives::channel::{Receiver, Sender};
 use crate::primitives::thread;
 use crate::spin::AdaptiveWait;
 use crate::transport::Spawner;
-use crate::wakers::forbid_waits;
+use crate::wakers::{allow_observers, forbid_waits};
 
 /// See the [module](self).
 #[derive(Clone)]
@@ -69,10 +69,9 @@ impl OwnThreads {
         let inputs = self.inputs.clone();
         self.spawn("sync", Box::new(move || wait_for_syncs(&syncs, &inputs, spin)))?;
         self.spawn("tasks", Box::new(move || background_tasks.iter().for_each(|task| task())))?;
-        self.spawn(
-            "roles",
-            Box::new(move || roles.iter().for_each(|status| notify_observers(&status, &observers))),
-        )?;
+        let observe = move || roles.iter().for_each(|status| notify_observers(&status, &observers));
+        let roles = self.spawn(OBSERVERS, Box::new(observe))?;
+        self.parts.set_observers(roles);
         let engine = self.spawn("engine", Box::new(move || run_engine(engine, spin)))?;
         self.parts.set_engine(engine);
         Ok(())
@@ -80,13 +79,15 @@ impl OwnThreads {
 
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<PartNumber> {
         let (inputs, parts, what) = (self.inputs.clone(), self.parts.clone(), name.to_owned());
-        let is_of_the_host = name == "roles";
+        let calls_observers = name == OBSERVERS;
         let log_prefix = LogPrefix::new(&self.group, self.node);
         self.parts.add_thread(|number| {
             let guarded = move || {
                 let _adopted = log_prefix.adopt();
-                if !is_of_the_host {
-                    forbid_waits();
+                if calls_observers {
+                    allow_observers()
+                } else {
+                    forbid_waits()
                 }
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
                     // The receiver is gone once the engine is.
@@ -98,6 +99,9 @@ impl OwnThreads {
         })
     }
 }
+
+/// The thread that calls observers.
+const OBSERVERS: &str = "roles";
 
 /// Linux shows so many bytes of a thread's name.
 const THREAD_NAME_BYTES: usize = 15;

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use crate::fork::Home;
 use crate::primitives::thread::{self, JoinHandle, ThreadId};
 use crate::primitives::{Condvar, Mutex};
-use crate::wakers::{Wakers, is_in_waker, wake_all};
+use crate::wakers::{Wakers, is_in_observer, is_in_waker, wake_all};
 
 /// See the [module](self). Shared by all parts of a node.
 pub(super) struct Parts {
@@ -33,6 +33,8 @@ struct List {
     running: Vec<Part>,
     parts_so_far: PartNumber,
     engine: Option<PartNumber>,
+    /// The part that calls observers.
+    observers: Option<PartNumber>,
     /// The threads of this node alone.
     handles: Vec<JoinHandle<()>>,
     /// The node is being shut down: no part is added any more.
@@ -73,6 +75,11 @@ impl Parts {
         self.list.lock().engine = Some(number);
     }
 
+    /// That part calls observers.
+    pub(super) fn set_observers(&self, number: PartNumber) {
+        self.list.lock().observers = Some(number);
+    }
+
     /// This thread works for a shared part from now on.
     pub(super) fn enter(&self, number: PartNumber) {
         self.set_thread(number, Some(thread::current().id()));
@@ -98,7 +105,7 @@ impl Parts {
     fn remove(&self, is_gone: impl Fn(&Part) -> bool) {
         let mut list = self.list.lock();
         list.running.retain(|part| !is_gone(part));
-        let tasks = match list.running.is_empty() {
+        let tasks = match !list.has_running(Except::Observers) {
             true => list.tasks.take(),
             false => BTreeMap::new(),
         };
@@ -116,17 +123,17 @@ impl Parts {
 
     /// Waits for every part to end; none is added any more. Every caller waits, not only the first.
     /// A part does not wait for its own end, and no other caller waits for it while it waits here.
+    /// An observer, of whatever node, does not wait for the observers of this one.
     pub(super) fn join(&self) {
         let me = thread::current().id();
         self.leave_out_caller();
         let mut list = self.list.lock();
         list.closed = true;
-        while !list.running.is_empty() {
+        let except = Except::of_caller();
+        while list.has_running(except) {
             self.ended.wait(&mut list);
         }
-        let (own, others): (Vec<_>, Vec<_>) =
-            list.handles.drain(..).partition(|handle| handle.thread().id() == me);
-        list.handles = own;
+        let others = list.take_handles(except, me);
         drop(list);
         for handle in others {
             // A panic was reported when it happened.
@@ -143,7 +150,7 @@ impl Parts {
         let waker = waker.clone();
         let mut list = self.list.lock();
         list.closed = true;
-        if list.running.is_empty() {
+        if !list.has_running(Except::of_caller()) {
             return Poll::Ready(());
         }
         let replaced = list.tasks.register(key, waker);
@@ -169,7 +176,41 @@ impl Parts {
     }
 }
 
+/// Which parts a caller does not wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Except {
+    None,
+    Observers,
+}
+
+impl Except {
+    /// Two observers that wait for each other's end would wait for ever.
+    fn of_caller() -> Except {
+        if is_in_observer() { Except::Observers } else { Except::None }
+    }
+}
+
 impl List {
+    fn has_running(&self, except: Except) -> bool {
+        self.running
+            .iter()
+            .any(|part| except == Except::None || Some(part.number) != self.observers)
+    }
+
+    /// The threads that have ended or end now. Those that the caller does not wait for stay.
+    fn take_handles(&mut self, except: Except, me: ThreadId) -> Vec<JoinHandle<()>> {
+        let observers = match except {
+            Except::Observers => self.running.iter().find_map(|part| part.thread),
+            Except::None => None,
+        };
+        let (stay, ended) = std::mem::take(&mut self.handles).into_iter().partition(|handle| {
+            let id = handle.thread().id();
+            id == me || Some(id) == observers
+        });
+        self.handles = stay;
+        ended
+    }
+
     fn next_number(&mut self) -> io::Result<PartNumber> {
         if self.closed {
             return Err(io::Error::other("the node is shutting down"));

@@ -25,7 +25,7 @@ use crate::primitives::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::primitives::thread::{self, JoinHandle};
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::spin::AdaptiveWait;
-use crate::wakers::forbid_waits;
+use crate::wakers::{allow_observers, forbid_waits};
 
 /// All threads are held up if none takes anything for so long though something is due.
 const HELD_UP: Duration = Duration::from_millis(100);
@@ -42,6 +42,11 @@ const NEAR: Duration = Duration::from_millis(40);
 pub(super) trait Work: Send {
     /// Takes all that is in the mailbox.
     fn run(&mut self) -> Then;
+
+    /// Whether it need not run any more: it only ends. Asked while all threads are held up.
+    fn is_over(&self) -> bool {
+        false
+    }
 }
 
 /// When an actor is run next, unless a run is requested before.
@@ -67,8 +72,8 @@ pub(super) struct Settings {
     pub(super) most: usize,
     /// How long a thread may spin before it sleeps.
     pub(super) spin: Duration,
-    /// Whether what it runs may wait for a node: a host's own code may.
-    pub(super) may_wait: bool,
+    /// Whether it runs observers: a host's own code, which may wait for a node.
+    pub(super) for_observers: bool,
 }
 
 /// See the [module](self).
@@ -175,12 +180,6 @@ impl Pool {
             let _ = handle.join();
         }
     }
-
-    /// Whether the caller is on a thread of this pool.
-    pub(super) fn is_caller(&self) -> bool {
-        let (queue, me) = (self.0.queue.lock(), thread::current().id());
-        queue.handles.iter().any(|handle| handle.thread().id() == me)
-    }
 }
 
 impl Actor {
@@ -205,6 +204,11 @@ impl Actor {
             log::error!("{}panicked, which is a bug: {}", self.owner, panic_text(&*panic));
             Then::End
         })
+    }
+
+    /// Asked while it is queued, so that no thread runs it.
+    fn is_over(&self) -> bool {
+        self.work.lock().as_ref().is_some_and(|work| work.is_over())
     }
 
     fn end(&self) {
@@ -247,7 +251,14 @@ impl Shared {
     fn spawn_worker(self: &Arc<Shared>, queue: &mut Queue) -> io::Result<()> {
         queue.threads_so_far += 1;
         let shared = self.clone();
-        self.spawn(queue, format!("{}-{}", self.settings.name, queue.threads_so_far), move || {
+        let name = format!("{}-{}", self.settings.name, queue.threads_so_far);
+        let for_observers = self.settings.for_observers;
+        self.spawn(queue, name, move || {
+            if for_observers {
+                allow_observers()
+            } else {
+                forbid_waits()
+            }
             shared.work();
         })?;
         queue.threads += 1;
@@ -263,13 +274,6 @@ impl Shared {
         if self.closed.load(Ordering::Acquire) {
             return Err(io::Error::other("the host is shutting down"));
         }
-        let may_wait = self.settings.may_wait;
-        let work = move || {
-            if !may_wait {
-                forbid_waits();
-            }
-            work();
-        };
         queue.handles.retain(|handle| !handle.is_finished());
         queue.handles.push(thread::Builder::new().name(name).spawn(work)?);
         Ok(())
@@ -446,6 +450,7 @@ impl Shared {
 
     /// The thread that starts others when all are held up.
     fn stand_by(self: Arc<Shared>) {
+        forbid_waits();
         let (mut queue, mut taken, mut has_warned) = (self.queue.lock(), u64::MAX, false);
         while !self.closed.load(Ordering::Acquire) {
             let now = Instant::now();
@@ -454,7 +459,10 @@ impl Shared {
                 || queue.timers.first_key_value().is_some_and(|(key, _)| is_late(key));
             let is_held_up = is_due && queue.taken == taken;
             if is_held_up {
-                self.relieve(&mut queue, &mut has_warned);
+                let over = self.relieve(&mut queue, &mut has_warned);
+                drop(queue); // the end of an actor may need the lock
+                over.iter().for_each(|actor| actor.end());
+                queue = self.queue.lock();
             }
             (taken, has_warned) = (queue.taken, has_warned && is_held_up);
             if queue.ready.is_empty() && queue.timers.is_empty() {
@@ -467,10 +475,12 @@ impl Shared {
         }
     }
 
-    fn relieve(self: &Arc<Shared>, queue: &mut Queue, has_warned: &mut bool) {
+    /// Wakes or starts a thread. If there can be no further one, gives those that only wait for
+    /// their end.
+    fn relieve(self: &Arc<Shared>, queue: &mut Queue, has_warned: &mut bool) -> Vec<Arc<Actor>> {
         if let Some(sleeping) = queue.sleeping.pop() {
             sleeping.notify_one();
-            return;
+            return Vec::new();
         }
         let may_grow = queue.threads < self.settings.most;
         if may_grow || !std::mem::replace(has_warned, true) {
@@ -483,9 +493,17 @@ impl Shared {
                 by.join(" ")
             );
         }
-        if may_grow && let Err(error) = self.spawn_worker(queue) {
-            log::warn!("{}: no further thread: {error}", self.settings.name);
+        if may_grow {
+            if let Err(error) = self.spawn_worker(queue) {
+                log::warn!("{}: no further thread: {error}", self.settings.name);
+            }
+            return Vec::new();
         }
+        let (over, ready) =
+            std::mem::take(&mut queue.ready).into_iter().partition(|actor| actor.is_over());
+        queue.ready = ready;
+        self.queued.store(queue.ready.len(), Ordering::Release);
+        over.into()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -78,6 +79,13 @@ impl Plan {
     /// Nodes that time out soon: for tests that kill leaders.
     pub(crate) fn impatient(mut self) -> Plan {
         (self.heartbeat, self.election) = (Duration::from_millis(10), Duration::from_millis(50));
+        self
+    }
+
+    /// Nodes that elect nobody else however busy the machine is: for tests that end with an
+    /// election that they did not cause.
+    pub(crate) fn patient(mut self) -> Plan {
+        (self.heartbeat, self.election) = (Duration::from_millis(50), Duration::from_secs(1));
         self
     }
 
@@ -250,6 +258,22 @@ impl Cluster {
                 .filter(|status| status.leader == Some(leader.id) && status.term == leader.term)
                 .count();
             (followed >= majority).then_some(leader.id.get())
+        })
+    }
+
+    /// Runs what holds under one leader, with its number. It may fail if the group elects another
+    /// one meanwhile, which it does where a machine is busy: then it is run again.
+    #[track_caller]
+    pub(crate) fn under_one_leader<T>(&self, run: impl Fn(u64) -> T) -> T {
+        let term = |id: u64| self.find(id).map(|ledger| ledger.status().term);
+        until("a leader that stays", || {
+            let leader = self.leader();
+            let before = term(leader);
+            match catch_unwind(AssertUnwindSafe(|| run(leader))) {
+                Ok(outcome) => Some(outcome),
+                Err(_) if self.running().into_iter().any(|id| term(id) > before) => None,
+                Err(panic) => resume_unwind(panic),
+            }
         })
     }
 

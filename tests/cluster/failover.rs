@@ -299,10 +299,19 @@ fn no_vote_counts_before_the_voters_disk_has_it() {
     let cluster = impatient(3).open();
     cluster.append(b"before");
     cluster.agree();
-    let old = cluster.leader();
-    let term = cluster.node(old).status().term;
-    let others = cluster.others(old);
-    cluster.gate(others[0]).shut();
+    // An election that was under way before is none of these.
+    let (old, term, others) = until("a leader that is followed until it is gone", || {
+        let old = cluster.leader();
+        let (term, others) = (cluster.node(old).status().term, cluster.others(old));
+        cluster.gate(others[0]).shut();
+        cluster.isolate(old);
+        if others.iter().all(|id| cluster.node(*id).status().term == term) {
+            return Some((old, term, others));
+        }
+        cluster.heal();
+        cluster.gate(others[0]).open();
+        None
+    });
     cluster.crash(old);
     // The one whose disk is stuck is asked for its vote, or votes for itself. The other's is not
     // enough.

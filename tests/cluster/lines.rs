@@ -43,7 +43,7 @@ pub(crate) fn of(what: &str) -> Vec<String> {
 #[test]
 fn every_change_in_the_life_of_a_node_is_a_line_with_its_group_and_number() {
     listen();
-    let plan = cluster_of(3).on(Disk::Directory);
+    let plan = cluster_of(3).patient().on(Disk::Directory);
     let cluster = plan.with(|builder| builder.group("lines").segment_bytes(64 << 10)).open();
     let first = cluster.leader();
     for _ in 0..50 {
@@ -82,7 +82,7 @@ fn every_change_in_the_life_of_a_node_is_a_line_with_its_group_and_number() {
 #[test]
 fn a_follower_that_falls_behind_catches_up_or_is_moved_forward_is_told_of_at_its_leader() {
     listen();
-    let plan = cluster_of(3).on(Disk::Directory);
+    let plan = cluster_of(3).patient().on(Disk::Directory);
     let cluster = plan.with(|builder| builder.group("laggards").segment_bytes(64 << 10)).open();
     let leader = cluster.leader();
     let late = cluster.others(leader)[0];

@@ -37,39 +37,40 @@ fn settled(cluster: &Cluster) -> (u64, DLedger) {
     })
 }
 
+/// All others say where the leader is, and it hands over to one of them.
+fn clients_are_sent_to(cluster: &Cluster, leader: u64) {
+    let [other, third] = cluster.others(leader)[..] else { unreachable!() };
+    for id in [other, third] {
+        let refused = until("it follows", || match cluster.node(id).append("x").unwrap_err() {
+            error @ AppendError::NotLeader { leader: Some(_), .. } => Some(error),
+            _ => None,
+        });
+        assert!(refused.to_string().contains(&text_of(leader)), "{refused}");
+        let AppendError::NotLeader { advertised, address, .. } = refused else { unreachable!() };
+        assert_eq!(
+            (advertised.as_deref(), address.as_deref()),
+            (Some(&*text_of(leader)), Some(cluster.address(leader)))
+        );
+    }
+    let refused = cluster.node(third).transfer_leadership(third).unwrap_err();
+    let TransferError::NotLeader { advertised: Some(advertised), .. } = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(**advertised, *text_of(leader));
+    cluster.node(leader).transfer_leadership(other).expect("it takes over");
+}
+
 #[test]
 fn all_know_what_the_others_advertise_and_clients_are_sent_there() {
     for wire in [TransportKind::Memory, TransportKind::Tcp] {
-        let cluster = cluster_of(3).over(wire).prepare();
+        let cluster = cluster_of(3).patient().over(wire).prepare();
         cluster.ids().for_each(|id| cluster.start_as(id, |builder| builder.advertise(text_of(id))));
         let all: Vec<_> = cluster.ids().map(|id| Some(text_of(id))).collect();
         for id in cluster.ids() {
             until("all texts", || (advertised(&cluster.node(id)) == all).then_some(()));
         }
         for _ in 0..2 {
-            let leader = cluster.leader();
-            let [other, third] = cluster.others(leader)[..] else { unreachable!() };
-            for id in [other, third] {
-                let refused =
-                    until("it follows", || match cluster.node(id).append("x").unwrap_err() {
-                        error @ AppendError::NotLeader { leader: Some(_), .. } => Some(error),
-                        _ => None,
-                    });
-                assert!(refused.to_string().contains(&text_of(leader)), "{refused}");
-                let AppendError::NotLeader { advertised, address, .. } = refused else {
-                    unreachable!()
-                };
-                assert_eq!(
-                    (advertised.as_deref(), address.as_deref()),
-                    (Some(&*text_of(leader)), Some(cluster.address(leader)))
-                );
-            }
-            let refused = cluster.node(third).transfer_leadership(third).unwrap_err();
-            let TransferError::NotLeader { advertised: Some(advertised), .. } = &refused else {
-                panic!("{refused:?}")
-            };
-            assert_eq!(**advertised, *text_of(leader));
-            cluster.node(leader).transfer_leadership(other).expect("it takes over");
+            cluster.under_one_leader(|leader| clients_are_sent_to(&cluster, leader));
         }
         // A node may come back with another text, or with none.
         for (text, known) in [("elsewhere:1", Some("elsewhere:1".to_owned())), ("", None)] {

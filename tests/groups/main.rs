@@ -321,12 +321,14 @@ impl std::task::Wake for Once {
 /// Runs `work` in the waker of an append, on a thread that runs engines.
 fn within_a_waker(ledger: &DLedger, work: impl FnOnce() + Send + 'static) {
     let waker: Waker = Arc::new(Once(std::sync::Mutex::new(Some(Box::new(work))))).into();
-    let mut append = ledger.append_async("x");
-    let polled = Future::poll(Pin::new(&mut append), &mut Context::from_waker(&waker));
-    if polled.is_ready() {
-        waker.wake();
+    loop {
+        let mut append = ledger.append_async("x");
+        let polled = Future::poll(Pin::new(&mut append), &mut Context::from_waker(&waker));
+        if polled.is_pending() {
+            return std::mem::forget(append);
+        }
+        // It was committed before it was polled: nothing is woken.
     }
-    std::mem::forget(append);
 }
 
 /// Fails if `work` takes longer than a minute.
@@ -450,4 +452,196 @@ fn a_forked_child_is_refused_and_disturbs_nothing() {
     assert!(!home.path().join("1/groups/b").exists());
     append_at_leader(&nodes, "two");
     hosts.iter().for_each(|host| host.shutdown().unwrap());
+}
+
+/// Blocks observers until it is dropped.
+struct Gate(Arc<(AtomicUsize, AtomicBool)>);
+
+impl Gate {
+    /// Opens that many groups whose observers block, and waits until all of them do.
+    fn with_blocked(host: &Host, groups: usize) -> (Gate, Vec<DLedger>) {
+        let gate = Gate(Arc::default());
+        let open = |number| {
+            let shared = gate.0.clone();
+            let blocks = move |_: &dledger::Status| {
+                shared.0.fetch_add(1, Ordering::Relaxed);
+                while !shared.1.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            };
+            host.group(format!("blocked-{number}")).on_role_change(blocks).open().unwrap()
+        };
+        let blocked = (0..groups).map(open).collect();
+        let shared = gate.0.clone();
+        wait_until("all observers block", || shared.0.load(Ordering::Relaxed) >= groups);
+        (gate, blocked)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.0.1.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn observers_that_block_all_threads_keep_no_other_group_from_its_end() {
+    let home = tempfile::tempdir().unwrap();
+    let host = alone(home.path());
+    let (gate, blocked) = Gate::with_blocked(&host, 16); // as many as there are threads for them
+    let open = |name: &str| host.group(name).on_role_change(|_| {}).open().unwrap();
+    let [plain, task, removed] = ["plain", "task", "removed"].map(open);
+    within_a_minute("a shutdown", move || plain.shutdown()).unwrap();
+    within_a_minute("a shutdown", move || pollster(task.shutdown_async())).unwrap();
+    let removes = host.clone();
+    within_a_minute("a removal", move || removes.remove("removed")).unwrap();
+    assert!(removed.status().stopped);
+    drop(removed);
+    blocked[0].append("their groups go on").unwrap();
+    drop(gate);
+    within_a_minute("the shutdown of the host", move || host.shutdown()).unwrap();
+}
+
+/// Waits for a future.
+fn pollster<T>(future: impl Future<Output = T>) -> T {
+    struct Thread(std::thread::Thread);
+    impl std::task::Wake for Thread {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker: Waker = Arc::new(Thread(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(output) =
+            future.as_mut().poll(&mut Context::from_waker(&waker))
+        {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+/// Every pair of nodes that two observers shut down crosswise: of one host, of two, alone.
+#[test]
+fn two_observers_may_shut_down_the_nodes_of_each_other() {
+    let home = tempfile::tempdir().unwrap();
+    let host = |name: &str| Host::builder(1).dir(home.path().join(name)).open().unwrap();
+    let hosts = [host("a"), host("b")];
+    let lone = |name: &str| DLedger::builder(1).dir(home.path().join(name));
+    let pairs = [
+        [hosts[0].group("one"), hosts[0].group("two")],
+        [hosts[0].group("three"), hosts[1].group("three")],
+        [lone("c"), lone("d")],
+        [hosts[0].group("four"), lone("e")],
+    ];
+    for (is_async, pair) in
+        [false, true].into_iter().flat_map(|how| pairs.iter().map(move |pair| (how, pair)))
+    {
+        let nodes: [Arc<std::sync::OnceLock<DLedger>>; 2] = Default::default();
+        let both = Arc::new(std::sync::Barrier::new(2));
+        let (tells, told) = std::sync::mpsc::channel();
+        let open = |which: usize, builder: &dledger::Builder| {
+            let (other, both, tells) = (nodes[1 - which].clone(), both.clone(), tells.clone());
+            let has_begun = AtomicBool::new(false);
+            let stops = move |status: &dledger::Status| {
+                if status.role != Role::Leader || has_begun.swap(true, Ordering::Relaxed) {
+                    return;
+                }
+                both.wait();
+                let other = other.wait();
+                let outcome = match is_async {
+                    true => pollster(other.shutdown_async()),
+                    false => other.shutdown(),
+                };
+                tells.send(outcome.is_ok()).unwrap();
+            };
+            let node = builder.clone().on_role_change(stops).open().unwrap();
+            nodes[which].set(node).unwrap();
+        };
+        open(0, &pair[0]);
+        open(1, &pair[1]);
+        for _ in 0..2 {
+            assert!(told.recv_timeout(LONG).expect("two observers wait for each other"));
+        }
+        for node in nodes {
+            let node = node.get().unwrap().clone();
+            within_a_minute("its own end", move || node.shutdown()).unwrap();
+        }
+    }
+    for host in hosts {
+        within_a_minute("the shutdown of a host", move || host.shutdown()).unwrap();
+    }
+}
+
+#[test]
+fn observers_may_shut_down_the_hosts_of_each_other() {
+    let home = tempfile::tempdir().unwrap();
+    let host = |name: &str| Host::builder(1).dir(home.path().join(name)).open().unwrap();
+    let hosts = [host("a"), host("b")];
+    let (all, (tells, told)) = (Arc::new(std::sync::Barrier::new(3)), std::sync::mpsc::channel());
+    let open = |which: usize| {
+        let (other, all, tells) = (hosts[1 - which].clone(), all.clone(), tells.clone());
+        let stops = move |status: &dledger::Status| {
+            if status.role == Role::Leader {
+                all.wait();
+                tells.send(other.shutdown().is_ok()).unwrap();
+            }
+        };
+        hosts[which].group("a").on_role_change(stops).open().unwrap()
+    };
+    let _groups = [open(0), open(1)];
+    all.wait(); // a group whose host is shut down while it is opened is refused
+    for _ in 0..2 {
+        assert!(told.recv_timeout(LONG).expect("two observers wait for each other's host"));
+    }
+    for host in hosts {
+        within_a_minute("the shutdown of a host", move || host.shutdown()).unwrap();
+    }
+}
+
+/// Whatever a waker or an observer calls is done, or refused by an error of its own: it never
+/// waits for the thread that it is on.
+#[test]
+fn what_a_waker_or_an_observer_may_not_do_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let host = Host::builder(1).dir(home.path().join("host")).threads(1).open().unwrap();
+    host.group("closed").open().unwrap().shutdown().unwrap();
+    let groups: Vec<DLedger> =
+        (0..20).map(|number| host.group(format!("g{number}")).open().unwrap()).collect();
+    let (tells, told) = std::sync::mpsc::channel();
+    let refused = || (host.clone(), tells.clone());
+    for (number, ledger) in groups.iter().enumerate() {
+        let (host, tells) = refused();
+        within_a_waker(ledger, move || {
+            let open = host.group(format!("new-{number}")).open();
+            let is_refused = matches!(open, Err(OpenError::CalledFromWaker))
+                && matches!(host.open_all(), Err(OpenError::CalledFromWaker))
+                && matches!(host.remove("g0"), Err(RemoveError::CalledFromWaker));
+            tells.send(is_refused && host.groups().is_ok()).unwrap();
+        });
+    }
+    for _ in &groups {
+        assert!(told.recv_timeout(LONG).expect("a call within a waker hangs"));
+    }
+    // More than there can be threads for.
+    let owner = host.clone();
+    let watched = (0..20).map(|number| {
+        let (host, tells) = refused();
+        let acts = move |status: &dledger::Status| {
+            if status.role == Role::Leader {
+                let name = format!("by-{number}");
+                let is_done = host.group(&*name).open().is_ok_and(|node| node.append("x").is_ok())
+                    && host.open_all().is_ok()
+                    && host.remove(&name).is_ok();
+                tells.send(is_done).unwrap();
+            }
+        };
+        owner.group(format!("watched-{number}")).on_role_change(acts).open().unwrap()
+    });
+    let watched: Vec<DLedger> = watched.collect();
+    for _ in &watched {
+        assert!(told.recv_timeout(LONG).expect("a call within an observer hangs"));
+    }
+    within_a_minute("the shutdown of the host", move || host.shutdown()).unwrap();
 }

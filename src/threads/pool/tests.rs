@@ -10,7 +10,7 @@ use crate::primitives::channel::{Receiver, Sender, unbounded_with};
 const LONG: Duration = Duration::from_secs(60);
 
 fn pool(usual: usize, most: usize) -> Pool {
-    Pool::new(Settings { name: "test", usual, most, spin: Duration::ZERO, may_wait: true })
+    Pool::new(Settings { name: "test", usual, most, spin: Duration::ZERO, for_observers: true })
 }
 
 /// Passes on what is sent to it, one item a run.
