@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::append_hook::AppendHook;
 use crate::batch::{BATCH_HEADER_BYTES, BODY_BYTES_MAX, TABLE_ENTRY_BYTES};
 use crate::entry::{NodeId, is_group_name};
 use crate::error::OpenError;
@@ -100,6 +101,7 @@ pub struct Builder {
     pub(crate) catch_up_bytes_per_second: u64,
     pub(crate) spin: Duration,
     pub(crate) observers: Vec<Observer>,
+    pub(crate) append_hook: Option<AppendHook>,
     /// The host whose group this is.
     pub(crate) host: Option<Arc<HostParts>>,
 }
@@ -168,6 +170,7 @@ impl Builder {
             catch_up_bytes_per_second: 256 * MIB,
             spin: SPIN_DEFAULT,
             observers: Vec::new(),
+            append_hook: None,
             host: None,
         }
     }
@@ -632,5 +635,6 @@ impl fmt::Debug for Builder {
     }
 }
 
+mod hooks;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The handle of a host on its node: append, read, and administration.
 
+mod fencing;
 mod futures;
 
 use std::fmt;
@@ -550,7 +551,7 @@ impl Builder {
         // If the send fails, the engine is gone, and has closed the sequencer.
         let sequencer = Sequencer::new(limits, move || drop(inputs.send(Input::Appends)));
         let sequencer = sequencer.within(segmented::home()).spinning(self.spin);
-        let sequencer = sequencer.with_turns_of(turn_bytes);
+        let sequencer = sequencer.with_turns_of(turn_bytes).calling(self.append_hook.clone());
         Ok(NodeShared::new(
             &self.group,
             self.node,

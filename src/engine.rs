@@ -642,17 +642,21 @@ impl Engine {
         if role_state.role == Role::Leader {
             self.open_sequencer();
         } else {
-            self.shared.sequencer.close(self.refusal());
+            self.shared.sequencer.close_in(role_state.term, self.refusal());
         }
         self.announce(role_state);
     }
 
     fn open_sequencer(&mut self) {
         self.must_reindex = false;
+        let term = self.replica.role_state().term;
         match self.replica.last() {
-            Some(last) => {
-                self.shared.sequencer.open(last.next_index, last.next_position, last.timestamp)
-            }
+            Some(last) => self.shared.sequencer.open(
+                term,
+                last.next_index,
+                last.next_position,
+                last.timestamp,
+            ),
             None => self.fail("the end of the log cannot be read"),
         }
     }

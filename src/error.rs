@@ -47,6 +47,28 @@ pub enum AppendError {
         /// The window: `Builder::max_in_flight_bytes`.
         limit: u64,
     },
+    /// This node does not lead in the term that was asked for ([`DLedger::append_in_term`]), and
+    /// nothing was appended. Certainly not committed, now or ever. If `wanted` is less than `term`,
+    /// no attempt for that term will do better here: whoever it belonged to no longer leads.
+    ///
+    /// [`DLedger::append_in_term`]: crate::DLedger::append_in_term
+    #[error("the append is for term {wanted}, and this node is in term {term}")]
+    #[non_exhaustive]
+    WrongTerm {
+        /// The term that was asked for.
+        wanted: u64,
+        /// The term in which this node leads, or that it knew when it refused.
+        term: u64,
+    },
+    /// The [append hook](crate::Builder::append_hook) of this node panicked when it was called for
+    /// this append, or for an entry of this batch. Not committed: nothing of it was appended, and
+    /// the node goes on. What its panic hook printed says where.
+    #[error("the append hook panicked: {message}")]
+    #[non_exhaustive]
+    HookPanicked {
+        /// What the panic said.
+        message: String,
+    },
     /// The payload or batch exceeds a limit, on every node and for ever. Not committed: split it.
     #[error(
         "{len} bytes are more than the limit of {limit}: split the payload or raise the limit on \
@@ -98,7 +120,8 @@ pub enum AppendError {
     },
     /// It was called within a waker, or elsewhere on a thread of the node (by a logger, say), and
     /// would have to wait for the node. Use the asynchronous calls there, or make the call on
-    /// another thread.
+    /// another thread. Within an [append hook](crate::Builder::append_hook) every append is refused
+    /// so, of any ledger.
     #[error("{WAKER}{}", if *under_way { "; the append is under way all the same" } else { "" })]
     #[non_exhaustive]
     CalledFromWaker {
@@ -428,8 +451,8 @@ pub enum ShutdownError {
 const BEGUN_BY_PARENT: &str = "; what came of the append is known there alone";
 
 /// Of every call that waits for the node.
-const WAKER: &str = "called within a waker, on a thread that the answer must come from: use an \
-                     asynchronous call, or another thread";
+const WAKER: &str = "called within a waker or an append hook, on a thread that the answer must \
+                     come from: use an asynchronous call, or another thread";
 
 type Text = Option<Arc<str>>;
 

@@ -201,6 +201,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod append_hook;
 mod batch;
 mod builder;
 mod cursor;
@@ -237,6 +238,7 @@ mod wakers;
 mod watch;
 mod watermark;
 
+pub use append_hook::Place;
 pub use builder::{Builder, FlushPolicy};
 pub use cursor::{Cursor, Tail};
 pub use dledger::{AppendWhenReady, CommittedPast, DLedger, ResponseFuture, ShutdownFuture};

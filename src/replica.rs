@@ -223,11 +223,12 @@ impl Replica {
         outcome
     }
 
-    /// Proposes a batch; `body` continues the log. Its outcome comes as [`Effect::Resolve`].
-    /// Returns false if the batch was not taken, and is dropped.
-    pub(crate) fn handle_append(&mut self, id: BatchId, body: Bytes) -> bool {
+    /// Proposes a batch in `term`; `body` continues the log. Its outcome comes as
+    /// [`Effect::Resolve`]. Returns false if the batch was not taken, and is dropped: this replica
+    /// does not lead, or not in that term.
+    pub(crate) fn handle_append(&mut self, id: BatchId, term: u64, body: Bytes) -> bool {
         let bytes = body.len();
-        let place = if self.failed { None } else { self.core.propose(body) };
+        let place = if self.failed { None } else { self.core.propose(term, body) };
         match place {
             Some((term, raft_index)) => {
                 self.proposals.push(id, term, raft_index);

@@ -5,7 +5,13 @@
 //! engine takes all batches once a turn, so batches grow while a sync or a round trip is pending.
 //! The cost of an entry is the copy, the checksum (outside the lock) and a count on the shared
 //! completion.
+//!
+//! All that is queued belongs to one term, the one for which the sequencer was opened, and is
+//! proposed in it or not at all: an append that asks for a term is compared with it under the lock
+//! that gives it its place, and the replica is told the term with each batch.
 
+mod hook;
+mod hooked;
 mod line;
 
 use std::collections::VecDeque;
@@ -15,7 +21,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::line::{Line, Place, Waiting, Work};
+use self::hook::{Hooked, Payload};
+use self::line::{Answer, Line, Waiting, Work};
+use crate::append_hook::AppendHook;
 use crate::batch::{OpenBatch, payload_crc, payload_len};
 use crate::error::AppendError;
 use crate::fork::Home;
@@ -45,6 +53,8 @@ pub(crate) struct Limits {
 pub(crate) struct ClosedBatch {
     pub(crate) body: Bytes,
     pub(crate) completion: Arc<Completion>,
+    /// The term in which it is proposed, or else not at all.
+    pub(crate) term: u64,
     /// Its cost in the window, released when it is resolved.
     pub(crate) cost: u64,
 }
@@ -58,12 +68,16 @@ pub(crate) struct Sequencer {
     /// Wakes the engine. Called whenever the queue turns from empty to not empty; if the engine
     /// holds appends back, when it turns from small to large.
     wake_engine: Box<dyn Fn() + Send + Sync>,
+    hooked: Option<Box<Hooked>>,
     /// The process of the engine. A forked child would wait for the lock for ever.
     home: Home,
 }
 
 struct Queue {
     append_state: AppendState,
+    /// While it is open or paused: the term in which this node leads. Else the newest term that the
+    /// node has announced.
+    term: u64,
     next_index: u64,
     next_position: u64,
     /// The newest timestamp of the ledger. It never decreases, also if the clock does.
@@ -91,13 +105,13 @@ pub(crate) enum Admission {
 /// A place in the line.
 pub(crate) struct Ticket {
     number: u64,
-    place: Arc<Place>,
+    answer: Arc<Answer>,
 }
 
 impl Ticket {
     /// The append, once it was queued or refused. `waker` is woken when it is resolved or refused.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<AppendFuture> {
-        self.place.poll(waker)
+        self.answer.poll(waker)
     }
 }
 
@@ -128,6 +142,7 @@ impl Sequencer {
                 advertised: None,
                 refused: Box::default(),
             }),
+            term: 0,
             next_index: 0,
             next_position: 0,
             timestamp: 0,
@@ -139,7 +154,8 @@ impl Sequencer {
             held: false,
         };
         let (queue, wake_engine) = (Mutex::new(queue), Box::new(wake_engine));
-        Sequencer { limits, turn_bytes: u64::MAX, queue, wake_engine, home: Home::default() }
+        let home = Home::default();
+        Sequencer { limits, turn_bytes: u64::MAX, queue, wake_engine, hooked: None, home }
     }
 
     /// The same, for this process alone: its forked children append nothing.
@@ -158,6 +174,18 @@ impl Sequencer {
         Sequencer { turn_bytes, ..self }
     }
 
+    /// The same, that calls `hook` for each entry. Call this after [`within`](Self::within).
+    pub(crate) fn calling(self, hook: Option<AppendHook>) -> Sequencer {
+        let hooked = hook.map(|hook| Box::new(Hooked::new(hook, self.home)));
+        Sequencer { hooked, ..self }
+    }
+
+    /// The same, of a node that has been in `term` when it ran last.
+    pub(crate) fn in_term(self, term: u64) -> Sequencer {
+        self.queue.lock().term = term;
+        self
+    }
+
     /// The process that appends.
     pub(crate) fn home(&self) -> Home {
         self.home
@@ -166,20 +194,38 @@ impl Sequencer {
     /// Queues one payload. If the window is full: without a `deadline` it is refused at once, with
     /// one it waits.
     pub(crate) fn append(&self, payload: &[u8], deadline: Option<Instant>) -> AppendFuture {
-        self.append_parts(&[payload], deadline)
+        self.append_fenced(&[payload], None, deadline)
     }
 
     /// The same with a payload in several parts, which are concatenated.
     #[inline]
     pub(crate) fn append_parts(&self, parts: &[&[u8]], deadline: Option<Instant>) -> AppendFuture {
-        let (crc, cost) = match self.check(parts) {
-            Ok(checked) => checked,
+        self.append_fenced(parts, None, deadline)
+    }
+
+    /// The same, which is appended in the term `fence` or not at all, if that is given.
+    #[inline]
+    pub(crate) fn append_fenced(
+        &self,
+        parts: &[&[u8]],
+        fence: Option<u64>,
+        deadline: Option<Instant>,
+    ) -> AppendFuture {
+        let cost = match self.check(parts) {
+            Ok(cost) => cost,
             Err(error) => return AppendFuture::refused(error),
         };
+        if let Some(hooked) = &self.hooked {
+            return self.append_hooked(hooked, Payload::Entry(parts), cost, fence, deadline);
+        }
+        let crc = payload_crc(parts);
         let mut queue = self.queue.lock();
+        if let Err(error) = queue.check_term(fence) {
+            return AppendFuture::refused(error);
+        }
         if !queue.admits(cost, self.limits.window) {
             let work = || Work::Entry { payload: parts.concat().into(), crc };
-            return self.wait_for_room(queue, cost, deadline, work);
+            return self.wait_for_room(queue, cost, fence, deadline, work);
         }
         queue.in_flight += cost;
         let was_empty = queue.batches.is_empty();
@@ -192,10 +238,9 @@ impl Sequencer {
         future
     }
 
-    /// Checks the limits, without the lock. Returns the checksum of the payload, and its cost in
-    /// the window.
+    /// Checks the limits, without the lock. Returns the cost of the payload in the window.
     #[inline]
-    fn check(&self, parts: &[&[u8]]) -> Result<(u32, u64), AppendError> {
+    fn check(&self, parts: &[&[u8]]) -> Result<u64, AppendError> {
         let (len, limit) = (payload_len(parts) as u64, self.limits.entry);
         if len > limit {
             return Err(AppendError::TooLarge { len, limit });
@@ -203,23 +248,26 @@ impl Sequencer {
         if !self.home.is_here() {
             return Err(AppendError::Forked { under_way: false });
         }
-        Ok((payload_crc(parts), len + ENTRY_OVERHEAD))
+        Ok(len + ENTRY_OVERHEAD)
     }
 
     /// Queues one payload as soon as there is room for it, without a timeout.
     pub(crate) fn append_when_ready(&self, payload: &[u8]) -> Admission {
-        let (crc, cost) = match self.check(&[payload]) {
-            Ok(checked) => checked,
+        let cost = match self.check(&[payload]) {
+            Ok(cost) => cost,
             Err(error) => return Admission::Settled(AppendFuture::refused(error)),
         };
+        if let Some(hooked) = &self.hooked {
+            return self.append_hooked_when_ready(hooked, payload, cost);
+        }
+        let crc = payload_crc(&[payload]);
         let mut queue = self.queue.lock();
         if let AppendState::Closed(error) = &queue.append_state {
             return Admission::Settled(AppendFuture::refused(error.clone()));
         }
         if !queue.admits(cost, self.limits.window) {
-            let (place, work) = (Arc::default(), Work::Entry { payload: payload.into(), crc });
-            let number = queue.line.join(Waiting { work, cost, place: Arc::clone(&place) });
-            return Admission::Waits(Ticket { number, place });
+            let work = Work::Entry { payload: payload.into(), crc };
+            return Admission::Waits(queue.join(work, cost, None));
         }
         queue.in_flight += cost;
         let was_empty = queue.batches.is_empty();
@@ -251,31 +299,33 @@ impl Sequencer {
         payloads: impl IntoIterator<Item = P>,
         deadline: Option<Instant>,
     ) -> (AppendFuture, u64) {
-        let mut open = OpenBatch::with_capacity(0);
-        for payload in payloads {
-            let payload = payload.as_ref();
-            let total = open.payload_bytes() as u64
-                + payload.len() as u64
-                + u64::from(open.count()) * ENTRY_OVERHEAD;
-            let too_large = if payload.len() as u64 > self.limits.entry {
-                Some((payload.len() as u64, self.limits.entry))
-            } else {
-                Some((total, self.limits.batch)).filter(|_| total > self.limits.batch)
-            };
-            if let Some((len, limit)) = too_large {
-                return (AppendFuture::refused(AppendError::TooLarge { len, limit }), 0);
-            }
-            open.push(payload, crc32fast::hash(payload));
-        }
-        if !self.home.is_here() {
-            return (AppendFuture::refused(AppendError::Forked { under_way: false }), 0);
-        }
+        self.append_batch_fenced(payloads, None, deadline)
+    }
+
+    /// The same, in the term `fence` or not at all, if that is given.
+    pub(crate) fn append_batch_fenced<P: AsRef<[u8]>>(
+        &self,
+        payloads: impl IntoIterator<Item = P>,
+        fence: Option<u64>,
+        deadline: Option<Instant>,
+    ) -> (AppendFuture, u64) {
+        let open = match self.collect(payloads) {
+            Ok(open) => open,
+            Err(error) => return (AppendFuture::refused(error), 0),
+        };
         let (count, bytes) = (u64::from(open.count()), open.payload_bytes() as u64);
         let cost = bytes + count * ENTRY_OVERHEAD;
+        if let Some(hooked) = &self.hooked {
+            let batch = Payload::Batch(&open);
+            return (self.append_hooked(hooked, batch, cost, fence, deadline), count);
+        }
         let mut queue = self.queue.lock();
+        if let Err(error) = queue.check_term(fence) {
+            return (AppendFuture::refused(error), 0);
+        }
         if !queue.admits(cost, self.limits.window) {
-            let future = self.wait_for_room(queue, cost, deadline, || Work::Batch(open));
-            return (future, count);
+            let work = || Work::Batch(open);
+            return (self.wait_for_room(queue, cost, fence, deadline, work), count);
         }
         queue.in_flight += cost;
         let was_empty = queue.batches.is_empty();
@@ -288,12 +338,39 @@ impl Sequencer {
         (future, count)
     }
 
+    /// Copies the payloads of a batch, and checks the limits.
+    fn collect<P: AsRef<[u8]>>(
+        &self,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Result<OpenBatch, AppendError> {
+        let mut open = OpenBatch::with_capacity(0);
+        for payload in payloads {
+            let payload = payload.as_ref();
+            let total = open.payload_bytes() as u64
+                + payload.len() as u64
+                + u64::from(open.count()) * ENTRY_OVERHEAD;
+            let too_large = if payload.len() as u64 > self.limits.entry {
+                Some((payload.len() as u64, self.limits.entry))
+            } else {
+                Some((total, self.limits.batch)).filter(|_| total > self.limits.batch)
+            };
+            if let Some((len, limit)) = too_large {
+                return Err(AppendError::TooLarge { len, limit });
+            }
+            // A hook may change the payload first.
+            let crc = if self.hooked.is_some() { 0 } else { crc32fast::hash(payload) };
+            open.push(payload, crc);
+        }
+        if self.home.is_here() { Ok(open) } else { Err(AppendError::Forked { under_way: false }) }
+    }
+
     /// Waits in line until there is room for `cost` bytes and all earlier appends are queued.
     #[cold]
     fn wait_for_room(
         &self,
         mut queue: MutexGuard<'_, Queue>,
         cost: u64,
+        fence: Option<u64>,
         deadline: Option<Instant>,
         work: impl FnOnce() -> Work,
     ) -> AppendFuture {
@@ -303,10 +380,9 @@ impl Sequencer {
         let limit = self.limits.window;
         let busy = |queue: &Queue| AppendError::Busy { in_flight: queue.in_flight, limit };
         let Some(deadline) = deadline else { return AppendFuture::refused(busy(&queue)) };
-        let place = Arc::new(Place::default());
-        let number = queue.line.join(Waiting { work: work(), cost, place: place.clone() });
+        let Ticket { number, answer } = queue.join(work(), cost, fence);
         drop(queue);
-        if let Some(future) = place.wait(Some(deadline)) {
+        if let Some(future) = answer.wait(Some(deadline)) {
             return future;
         }
         let mut queue = self.queue.lock();
@@ -316,39 +392,52 @@ impl Sequencer {
         match left {
             Some(_) => too_late,
             // It was queued just at the deadline.
-            None => place.wait(None).unwrap_or(too_late),
+            None => answer.wait(None).unwrap_or(too_late),
         }
     }
 
     /// Queues the appends that wait, as far as there is room, and releases the lock.
     fn serve(&self, mut queue: MutexGuard<'_, Queue>) {
+        if queue.line.is_empty() {
+            return;
+        }
+        if let Some(hooked) = &self.hooked {
+            drop(queue);
+            return self.serve_hooked(hooked);
+        }
         let was_empty = queue.batches.is_empty();
         let mut served = Vec::new();
-        while let Some(cost) = queue.line.first_cost()
-            && queue.has_room(cost, self.limits.window)
-            && let Some(Waiting { work, cost, place }) = queue.line.pop_first()
+        while let Some((_, first)) = queue.line.first()
+            && queue.has_room(first.cost, self.limits.window)
+            && let Some(Waiting { work, cost, fence, answer }) = queue.line.pop_first()
         {
+            if let Err(error) = queue.check_term(fence) {
+                served.push((answer, AppendFuture::refused(error)));
+                continue;
+            }
             queue.in_flight += cost;
             let future = match work {
                 Work::Entry { payload, crc } => queue.push(&[&payload[..]], crc, cost, self.home),
                 Work::Batch(open) => queue.push_batch(open, cost, self.home),
             };
-            served.push((place, future));
+            served.push((answer, future));
         }
         let wakes = !queue.batches.is_empty() && queue.wakes(was_empty);
         drop(queue);
-        for (place, future) in served {
-            place.grant(future, self.home);
+        for (answer, future) in served {
+            answer.grant(future, self.home);
         }
         if wakes {
             (self.wake_engine)();
         }
     }
 
-    /// Opens the sequencer: this node leads, and the next entry gets `index` and `position`.
-    pub(crate) fn open(&self, index: u64, position: u64, timestamp: u64) {
+    /// Opens the sequencer: this node leads in `term`, and the next entry gets `index` and
+    /// `position`.
+    pub(crate) fn open(&self, term: u64, index: u64, position: u64, timestamp: u64) {
         let mut queue = self.queue.lock();
         assert!(queue.batches.is_empty(), "a close empties the queue");
+        queue.term = term;
         queue.next_index = index;
         queue.next_position = position;
         queue.timestamp = queue.timestamp.max(timestamp);
@@ -377,7 +466,14 @@ impl Sequencer {
     /// Closes the sequencer. Batches that were not taken were never proposed: they fail with
     /// `error`, certainly not committed.
     pub(crate) fn close(&self, error: AppendError) {
+        self.close_in(0, error);
+    }
+
+    /// The same, of a node that is in `term` now, or later.
+    pub(crate) fn close_in(&self, term: u64, error: AppendError) {
         let mut queue = self.queue.lock();
+        queue.term = queue.term.max(term);
+        let term = queue.term;
         let untaken = std::mem::take(&mut queue.batches);
         queue.in_flight -= untaken.iter().map(|batch| batch.cost).sum::<u64>();
         queue.append_state = AppendState::Closed(error.clone());
@@ -388,7 +484,8 @@ impl Sequencer {
             batch.completion.resolve(Err(error.clone()));
         }
         for waiting in refused {
-            waiting.place.refuse(error.clone(), self.home);
+            let error = passed(waiting.fence, term, &error).unwrap_or_else(|| error.clone());
+            waiting.answer.refuse(error, self.home);
         }
     }
 
@@ -403,7 +500,7 @@ impl Sequencer {
     /// Takes batches, as many as a turn may. `now` is the wall clock in milliseconds since 1970. If
     /// more are left, the engine is woken for them.
     pub(crate) fn take(&self, now: u64) -> Vec<ClosedBatch> {
-        let (batches, timestamp, are_left) = {
+        let (batches, term, timestamp, are_left) = {
             let mut queue = self.queue.lock();
             queue.held = false;
             if queue.batches.is_empty() {
@@ -413,12 +510,12 @@ impl Sequencer {
             let newest = queue.batches.back().map_or(0, |batch| batch.open.closed_bytes());
             queue.typical_bytes = newest.max(queue.typical_bytes - queue.typical_bytes / 8);
             let taken = queue.take_for_a_turn(self.turn_bytes);
-            (taken, queue.timestamp, !queue.batches.is_empty())
+            (taken, queue.term, queue.timestamp, !queue.batches.is_empty())
         };
         if are_left {
             (self.wake_engine)();
         }
-        batches.into_iter().map(|batch| batch.close(timestamp)).collect()
+        batches.into_iter().map(|batch| batch.close(term, timestamp)).collect()
     }
 
     /// The cost in the window of all batches that are queued or not resolved.
@@ -437,6 +534,27 @@ impl Sequencer {
 }
 
 impl Queue {
+    /// Whether an append that is to be appended in the term `fence`, if that is given, may be
+    /// queued now or wait.
+    #[inline]
+    fn check_term(&self, fence: Option<u64>) -> Result<(), AppendError> {
+        match (fence, &self.append_state) {
+            (None, _) => Ok(()),
+            (_, AppendState::Closed(error)) => {
+                Err(passed(fence, self.term, error).unwrap_or_else(|| error.clone()))
+            }
+            (Some(wanted), _) if wanted == self.term => Ok(()),
+            (Some(wanted), _) => Err(AppendError::WrongTerm { wanted, term: self.term }),
+        }
+    }
+
+    /// Adds an append to the line.
+    fn join(&mut self, work: Work, cost: u64, fence: Option<u64>) -> Ticket {
+        let answer = Arc::new(Answer::default());
+        let number = self.line.join(Waiting { work, cost, fence, answer: answer.clone() });
+        Ticket { number, answer }
+    }
+
     /// Whether a new append need not wait.
     #[inline]
     fn admits(&self, cost: u64, window: u64) -> bool {
@@ -529,10 +647,21 @@ impl Queue {
     }
 }
 
+/// The error of an append for the term `fence` on a node that does not lead, and is in `term`: that
+/// the term has passed, which is for good, rather than that another node leads. A node that is
+/// stopped or failed says so.
+fn passed(fence: Option<u64>, term: u64, refusal: &AppendError) -> Option<AppendError> {
+    let leads_elsewhere =
+        matches!(refusal, AppendError::NotLeader { .. } | AppendError::StorageFull { .. });
+    let wanted = fence.filter(|wanted| *wanted < term && leads_elsewhere)?;
+    Some(AppendError::WrongTerm { wanted, term })
+}
+
 impl PendingBatch {
-    fn close(self, timestamp: u64) -> ClosedBatch {
+    fn close(self, term: u64, timestamp: u64) -> ClosedBatch {
         self.completion.set_timestamp(timestamp);
         ClosedBatch {
+            term,
             body: self.open.close(self.first_index, self.first_position, timestamp),
             completion: self.completion,
             cost: self.cost,
@@ -546,6 +675,8 @@ impl std::fmt::Debug for Sequencer {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod hook_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]

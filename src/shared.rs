@@ -81,7 +81,7 @@ impl NodeShared {
             asleep: false,
             stopped: false,
         };
-        let home = sequencer.home();
+        let (home, sequencer) = (sequencer.home(), sequencer.in_term(status.term));
         Ok(NodeShared {
             home,
             opened: status.clone(),

@@ -57,7 +57,7 @@
 //!   processes, their storage and transport, its disk.
 //! - `network.rs`, `cluster/faults.rs`: faults.
 //! - `watch.rs`, `cluster/sleeping.rs`: which processes are heard, and groups that sleep.
-//! - `clients.rs`, `commit_probe.rs`: load.
+//! - `clients.rs`, `commit_probe.rs`, `stamps.rs`: load, and the append hook.
 //! - `laggards.rs`: a leader with a slow disk, and followers far behind.
 //! - `patterns.rs`: all ways to corrupt three entries on three replicas.
 //! - `monitor.rs`, `storage_model.rs`: checks of each event, and what each storage owes. The
@@ -82,6 +82,7 @@ mod node_disk;
 pub mod patterns;
 mod process;
 mod rng;
+mod stamps;
 mod storage_model;
 mod time;
 mod trace;

@@ -39,13 +39,20 @@ pub(crate) fn allow_observers() {
     CALLS_OBSERVERS.set(true);
 }
 
+/// Runs code of the host in the middle of a call of the node: calls that would wait fail in it. It
+/// must not unwind.
+pub(crate) fn without_waits<T>(run: impl FnOnce() -> T) -> T {
+    let before = IN_WAKER.replace(true);
+    let result = run();
+    IN_WAKER.set(before);
+    result
+}
+
 /// Wakes a task. Its panic is the host's, not this node's.
 pub(crate) fn wake(waker: Waker, home: Home) {
-    let before = IN_WAKER.replace(true);
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+    if without_waits(|| catch_unwind(AssertUnwindSafe(|| waker.wake()))).is_err() {
         log::error!("{}a task panicked while it was woken", log_prefix());
     }
-    IN_WAKER.set(before);
     if !home.is_here() {
         // The task forked, and this is the child, on its copy of the node's thread. That thread
         // would write to the files of the parent.

@@ -64,7 +64,7 @@ const FLOORS: [&[&str]; 22] = [
     &["sequencer"],
     &["replica", "storage::*", "transport::*", "future"],
     // What the transports have in common.
-    &["transport::hello", "transport::frame", "transport::host"],
+    &["transport::hello", "transport::frame", "transport::host", "append_hook"],
     &["error"],
     &["transport"],
     &["storage"],

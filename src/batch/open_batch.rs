@@ -7,7 +7,7 @@ use super::layout::{
 };
 
 /// A batch that is still being filled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OpenBatch {
     /// Room for the header, then the payloads. The table is appended when the batch closes.
     body: Vec<u8>,
@@ -58,6 +58,27 @@ impl OpenBatch {
         assert!(end <= BODY_BYTES_MAX, "the builder limits a batch below the limit of the format");
         let entry = end as u64 | u64::from(crc) << 32;
         self.table.extend_from_slice(&entry.to_le_bytes());
+    }
+
+    /// Calls `change` for each payload in turn, with its position in the batch, and sets the
+    /// checksum of what it left.
+    ///
+    /// # Errors
+    /// The first one of `change`. The checksums are wrong then.
+    pub(crate) fn change_each<E>(
+        &mut self,
+        mut change: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut start = 0;
+        let payloads = &mut self.body[BATCH_HEADER_BYTES..];
+        for entry in self.table.chunks_exact_mut(TABLE_ENTRY_BYTES) {
+            let end = read_u32(entry, 0) as usize;
+            let payload = &mut payloads[start..end];
+            change(start as u64, payload)?;
+            entry[4..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+            start = end;
+        }
+        Ok(())
     }
 
     /// Closes the batch: its first entry has `first_index` and `first_position`.

@@ -35,7 +35,7 @@ impl Engine {
             let (completion, cost) = (batch.completion, batch.cost);
             self.in_flight.insert(id, InFlight { completion, cost, since: self.now.elapsed });
             self.ages.push_back(id);
-            self.must_reindex |= !self.replica.handle_append(id, batch.body);
+            self.must_reindex |= !self.replica.handle_append(id, batch.term, batch.body);
         }
         if self.must_reindex {
             // The indexes given out since are wrong. None of them was acknowledged.

@@ -632,7 +632,7 @@ fn a_failed_sync_a_failed_write_and_a_panic_end_the_part_of_a_node() {
 fn a_batch_that_is_not_taken_is_lost_and_the_leader_counts_anew() {
     let mut harness = Harness::alone();
     // As after a leadership that ended and began again before the sequencer learned of it.
-    harness.shared.sequencer.open(7, 7, 0);
+    harness.shared.sequencer.open(1, 7, 7, 0);
     let lost = harness.append("out of line");
     harness.work();
     assert!(outcome(&lost).unwrap().is_err_and(|error| !error.may_have_committed()));

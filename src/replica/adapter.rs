@@ -309,13 +309,13 @@ impl RaftCore {
         (point.raft_index == raft_index).then_some(point)
     }
 
-    /// Proposes a batch and returns its (term, raft index). `None` if raft-rs takes none now; then
-    /// the batch is dropped.
-    pub(super) fn propose(&mut self, body: bytes::Bytes) -> Option<(u64, u64)> {
-        if self.role() != RaftRole::Leader || self.is_transferring() {
+    /// Proposes a batch in `term` and returns that and its raft index. `None` if this node does not
+    /// lead in that term, or raft-rs takes none now; then the batch is dropped.
+    pub(super) fn propose(&mut self, term: u64, body: bytes::Bytes) -> Option<(u64, u64)> {
+        if self.role() != RaftRole::Leader || self.term() != term || self.is_transferring() {
             return None;
         }
-        let (term, before) = (self.term(), self.point(self.node.raft.raft_log.last_index())?);
+        let before = self.point(self.node.raft.raft_log.last_index())?;
         // raft-rs would take a batch that does not continue the log, and every peer reject it.
         let point = Batch::new(before.raft_index + 1, term, body.clone())
             .and_then(|batch| batch.point_after(&before))

@@ -134,6 +134,7 @@ impl Node {
         self.batches += 1;
         self.replica.handle_append(
             self.batches,
+            self.replica.peer_state().term,
             open.close(last.next_index, last.next_position, last.timestamp + 1),
         );
     }

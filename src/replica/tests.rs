@@ -94,8 +94,9 @@ impl One {
         let mut open = OpenBatch::with_capacity(1);
         open.push(b"x", crc32fast::hash(b"x"));
         self.next_batch += 1;
-        self.replica
-            .handle_append(self.next_batch, open.close(last.next_index, last.next_position, 0))
+        let (id, term) = (self.next_batch, self.replica.peer_state().term);
+        let body = open.close(last.next_index, last.next_position, 0);
+        self.replica.handle_append(id, term, body)
     }
 }
 

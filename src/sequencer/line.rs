@@ -32,7 +32,9 @@ pub(super) struct Waiting {
     pub(super) work: Work,
     /// Its cost in the window.
     pub(super) cost: u64,
-    pub(super) place: Arc<Place>,
+    /// The only term in which it may be appended, if there is one.
+    pub(super) fence: Option<u64>,
+    pub(super) answer: Arc<Answer>,
 }
 
 impl Line {
@@ -58,9 +60,9 @@ impl Line {
         self.waiting.remove(&number)
     }
 
-    /// The cost of the first one.
-    pub(super) fn first_cost(&self) -> Option<u64> {
-        self.waiting.first_key_value().map(|(_, waiting)| waiting.cost)
+    /// The first one, and its number.
+    pub(super) fn first(&self) -> Option<(u64, &Waiting)> {
+        self.waiting.first_key_value().map(|(number, waiting)| (*number, waiting))
     }
 
     pub(super) fn pop_first(&mut self) -> Option<Waiting> {
@@ -73,9 +75,9 @@ impl Line {
     }
 }
 
-/// The state of an append that waits. Lock order: the queue before the place.
+/// What becomes of an append that waits. Lock order: the queue before the answer.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct Answer {
     state: Mutex<State>,
     /// For a thread that waits. A task has its waker.
     served: Condvar,
@@ -93,7 +95,7 @@ enum State {
     Taken,
 }
 
-impl Place {
+impl Answer {
     /// It is queued. A task is woken once the append is resolved, not before.
     pub(super) fn grant(&self, mut future: AppendFuture, home: Home) {
         let mut state = self.state.lock();

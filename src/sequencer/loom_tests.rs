@@ -49,7 +49,7 @@ fn harness(entries: u64) -> Arc<Harness> {
     let wake_engine = bell.clone();
     let limits = Limits { entry: 10, batch: 100, window: entries * COST };
     let sequencer = Sequencer::new(limits, move || wake_engine.ring());
-    sequencer.open(0, 0, 0);
+    sequencer.open(1, 0, 0, 0);
     Arc::new(Harness { sequencer, bell })
 }
 
@@ -178,7 +178,7 @@ fn who_waits_for_a_leader_to_count_again_is_woken() {
         let harness = harness(1);
         harness.sequencer.pause();
         let host = harness.append(1);
-        harness.sequencer.open(5, 5, 0);
+        harness.sequencer.open(1, 5, 5, 0);
         harness.settle_when_rung(1);
         assert_eq!(host.join().unwrap(), Some(5));
         harness.assert_at_rest();

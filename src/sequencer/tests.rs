@@ -20,7 +20,7 @@ fn sequencer(entries: u64) -> Sequencer {
 
 fn with_limits(limits: Limits) -> Sequencer {
     let sequencer = Sequencer::new(limits, || {});
-    sequencer.open(0, 0, 0);
+    sequencer.open(1, 0, 0, 0);
     sequencer
 }
 
@@ -91,7 +91,7 @@ fn await_waiters(sequencer: &Sequencer, waiters: usize) {
 #[test]
 fn entries_follow_each_other_in_one_batch_and_a_batch_of_a_host_stays_by_itself() {
     let sequencer = sequencer(100);
-    sequencer.open(LogPoint::INITIAL.next_index, LogPoint::INITIAL.next_position, 0);
+    sequencer.open(1, LogPoint::INITIAL.next_index, LogPoint::INITIAL.next_position, 0);
     let futures = [sequencer.append(b"one", None), sequencer.append(b"two", None)];
     let (batch, count) = sequencer.append_batch(["three", "four"], None);
     let last = sequencer.append(b"five", None);
@@ -114,7 +114,7 @@ fn held_back_only_what_is_large_wakes_the_engine() {
     let sequencer = Sequencer::new(limits, move || {
         counted.fetch_add(1, Ordering::Relaxed);
     });
-    sequencer.open(0, 0, 0);
+    sequencer.open(1, 0, 0, 0);
     let calls = || calls.swap(0, Ordering::Relaxed);
     assert!(sequencer.hold());
     drop([sequencer.append(b"small", None), sequencer.append(b"small", None)]);
@@ -139,7 +139,7 @@ fn held_back_only_what_is_large_wakes_the_engine() {
     assert_eq!(calls(), 1, "also if it was");
     assert!(sequencer.hold());
     sequencer.close(AppendError::Stopped);
-    sequencer.open(0, 0, 0);
+    sequencer.open(1, 0, 0, 0);
     drop(sequencer.append(b"small", None));
     assert_eq!(calls(), 1, "nor after a close");
 }
@@ -196,7 +196,7 @@ fn what_is_larger_than_its_limit_is_refused_and_what_is_as_large_is_not() {
 #[test]
 fn an_empty_batch_holds_at_once_and_takes_nothing() {
     let sequencer = sequencer(100);
-    sequencer.open(3, 5, 0);
+    sequencer.open(1, 3, 5, 0);
     let (future, count) = sequencer.append_batch([""; 0], None);
     let appended = outcome(&future).unwrap();
     assert_eq!((appended.index, appended.position, count), (3, 5, 0));
@@ -288,7 +288,7 @@ fn timestamps_never_go_back() {
     let mut end = LogPoint::INITIAL;
     let mut times = Vec::new();
     for (opened_at, now) in [(0, 50), (0, 40), (70, 60), (30, 80)] {
-        sequencer.open(end.next_index, end.next_position, opened_at);
+        sequencer.open(1, end.next_index, end.next_position, opened_at);
         place(&sequencer.append(b"x", None));
         (_, end) = taken(&sequencer, now, end);
         times.push(end.timestamp);
@@ -306,7 +306,7 @@ fn the_doorbell_is_rung_when_the_queue_turns_from_empty_to_not_empty() {
     });
     let rung = || rings.load(Ordering::Relaxed);
     error(&sequencer.append(b"0", None));
-    sequencer.open(0, 0, 0);
+    sequencer.open(1, 0, 0, 0);
     assert_eq!(rung(), 0);
     place(&sequencer.append(b"1", None));
     assert_eq!(rung(), 1);
@@ -330,7 +330,7 @@ fn what_is_queued_gives_back_its_room_when_the_gate_closes() {
     assert!(sequencer.take(0).is_empty());
     assert!(matches!(error(&sequencer.append(b"5", None)), AppendError::NotLeader { .. }));
     // A window that lost room with every change of the leader would be shut in the end.
-    sequencer.open(9, 90, 0);
+    sequencer.open(1, 9, 90, 0);
     assert_eq!(place(&sequencer.append_batch(["1", "2", "3", "4"], None).0), (9, 90));
 }
 
@@ -372,7 +372,7 @@ fn who_waits_for_room_is_woken_by_room_by_a_leader_and_by_the_end() {
     let host = beside(&sequencer, |sequencer| place(&sequencer.append(b"x", timeout())));
     await_waiters(&sequencer, 1);
     sequencer.release(sequencer.take(0)[0].cost);
-    sequencer.open(5, 5, 0);
+    sequencer.open(1, 5, 5, 0);
     assert_eq!(host.join().unwrap(), (5, 5));
 
     let host = beside(&sequencer, |sequencer| error(&sequencer.append_batch(["2"], timeout()).0));
@@ -487,7 +487,7 @@ fn an_engine_takes_what_a_turn_may_and_is_woken_for_the_rest() {
         bell.fetch_add(1, Ordering::Relaxed);
     });
     let sequencer = sequencer.with_turns_of(100);
-    sequencer.open(0, 0, 0);
+    sequencer.open(1, 0, 0, 0);
     for payload in [&[b'x'; 200][..], b"a", &[b'y'; 200], b"b"] {
         place(&sequencer.append_batch([payload], None).0);
     }

@@ -40,6 +40,8 @@ struct Client {
     node: usize,
     pending: usize,
     is_reader: bool,
+    /// The term in which it takes itself for the master's client. It may be long past.
+    term: u64,
     tail: Option<(ProcessRef, u64, Cursor)>,
 }
 
@@ -60,6 +62,8 @@ enum Reply {
         future: AppendFuture,
         first: u64,
         count: u32,
+        /// The term that it is for.
+        fence: Option<u64>,
         probe: Arc<CommitProbe>,
         accepted: Option<u64>,
     },
@@ -90,6 +94,8 @@ pub(super) struct Clients {
     /// Pending calls, by node.
     calls: Vec<Vec<PendingCall>>,
     rng: Rng,
+    /// For the terms of appends.
+    terms: Rng,
     /// The time of the history, which only counts.
     stamp: u64,
     barriers: u64,
@@ -107,11 +113,13 @@ impl Clients {
                     node: n % config.nodes,
                     pending: 0,
                     is_reader: n + config.readers >= config.clients,
+                    term: 0,
                     tail: None,
                 })
                 .collect(),
             history: History::default(),
             calls: (0..config.nodes).map(|_| Vec::new()).collect(),
+            terms: rng.fork(1),
             rng,
             stamp: 0,
             barriers: 0,
@@ -229,14 +237,19 @@ impl Clients {
             process,
             Invocation::Append { first, count, outcome: Outcome::Unknown },
         );
+        let fence = self.fence(client, process, config);
+        for offer in first..first + u64::from(count) {
+            fence.inspect(|term| monitor.fence(offer, *term));
+        }
+        let sequencer = &process.shared.sequencer;
         let mut future = if count == 1 && self.rng.percent(90) {
-            process.shared.sequencer.append(&payloads[0], None)
+            sequencer.append_fenced(&[&payloads[0]], fence, None)
         } else {
-            process.shared.sequencer.append_batch(&payloads, None).0
+            sequencer.append_batch_fenced(&payloads, fence, None).0
         };
         monitor.note(&[10, first, u64::from(count), future.index().unwrap_or(u64::MAX)], || {
             format!(
-                "client {client}: offers {first}+{count} at node {}: {future:?}",
+                "client {client}: offers {first}+{count} for {fence:?} at node {}: {future:?}",
                 self.clients[client].node + 1
             )
         });
@@ -246,8 +259,27 @@ impl Clients {
             client,
             Some(operation),
             now,
-            Reply::Append { future, first, count, probe, accepted },
+            Reply::Append { future, first, count, fence, probe, accepted },
         );
+    }
+
+    /// The term that an append is for, if any: that of the node, or the one that the client took
+    /// from it or another a while ago, or one beside it.
+    fn fence(&mut self, client: usize, process: &Process, config: &RunConfig) -> Option<u64> {
+        if !config.fences || self.terms.percent(40) {
+            return None;
+        }
+        let now = process.shared.status.read(|status| status.term);
+        let believed = &mut self.clients[client].term;
+        if *believed == 0 || self.terms.percent(10) {
+            *believed = now;
+        }
+        Some(match self.terms.below(10) {
+            0 => now + 1,
+            1 => now.saturating_sub(1),
+            2..5 => *believed,
+            _ => now,
+        })
     }
 
     fn payload_len(&mut self, config: &RunConfig) -> u64 {
@@ -301,7 +333,7 @@ impl Clients {
             Ok(found) => {
                 let node = self.node_of(process, monitor);
                 if let Some(entry) = &found {
-                    monitor.check_entry(node, index, entry);
+                    monitor.check_entry(node, index, entry.term(), entry);
                 }
                 monitor.note(&[11, index, u64::from(found.is_some())], || {
                     format!("get {index}: {found:?}")
@@ -385,7 +417,7 @@ impl Clients {
                     monitor.demand(entry.index() == next, || {
                         format!("A4: a tail gives entry {} where {next} is due", entry.index())
                     });
-                    monitor.check_entry(node, entry.index(), &entry);
+                    monitor.check_entry(node, entry.index(), entry.term(), &entry);
                     monitor.coverage.hit("entries read by tails");
                     next += 1;
                 }
@@ -430,7 +462,7 @@ impl Clients {
     ) -> Option<PendingCall> {
         let is_late = now.saturating_sub(call.began) > config.append_timeout;
         match &call.reply {
-            Reply::Append { future, first, count, probe, accepted } => {
+            Reply::Append { future, first, count, fence, probe, accepted } => {
                 let (first, count) = (*first, *count);
                 let outcome = future.wait_timeout(Duration::ZERO);
                 let Some(outcome) = outcome else { return Some(call) };
@@ -457,6 +489,7 @@ impl Clients {
                         });
                     }
                 }
+                check_term(*fence, &outcome, monitor);
                 self.end_append(&call, first, count, outcome, monitor);
             }
             Reply::Barrier { id, response, then_get } => match response.try_recv() {
@@ -588,4 +621,20 @@ impl Clients {
             payloads: monitor.ledger.iter().map(|shown| shown.payload.unwrap_or(ANY)).collect(),
         }
     }
+}
+
+/// An append for a term is acknowledged in that term, and refused for its term only if that is
+/// another one. That it is then in no term follows from the history.
+fn check_term(fence: Option<u64>, outcome: &Result<Appended, AppendError>, monitor: &mut Monitor) {
+    let (is_right, event) = match (outcome, fence) {
+        (Ok(appended), Some(wanted)) => (appended.term == wanted, "appends for a term"),
+        (Err(AppendError::WrongTerm { wanted, term, .. }), fence) => {
+            (fence == Some(*wanted) && wanted != term, "appends refused for their term")
+        }
+        (Err(AppendError::HookPanicked { .. }), _) => (true, "appends whose hook panicked"),
+        _ => return,
+    };
+    monitor.coverage.hit(event);
+    monitor
+        .demand(is_right, || format!("A12: an append for term {fence:?} ended with {outcome:?}"));
 }

@@ -61,7 +61,8 @@ impl Cluster {
 
     /// A cluster of this configuration.
     pub(super) fn of(config: RunConfig, rng: Rng, lines: Option<Lines>) -> Cluster {
-        let monitor = Monitor::new(config.nodes, config.flush_interval.is_some(), lines);
+        let monitor = Monitor::new(config.nodes, config.flush_interval.is_some(), lines)
+            .expecting_stamps(config.stamps);
         let cluster = Cluster {
             queue: EventQueue::default(),
             monitor: Arc::new(Mutex::new(monitor)),

@@ -127,6 +127,10 @@ pub(crate) struct RunConfig {
     pub(crate) heartbeat: Micros,
     pub(crate) election: Micros,
     pub(crate) append_timeout: Micros,
+    /// The nodes have an append hook that marks each payload with its place.
+    pub(crate) stamps: bool,
+    /// Clients ask for a term with some of their appends.
+    pub(crate) fences: bool,
     /// `None`: the group never sleeps.
     pub(crate) sleep: Option<SleepConfig>,
     pub(crate) entry_bytes: u64,
@@ -196,6 +200,9 @@ impl RunConfig {
             heartbeat,
             election,
             append_timeout: election * rng.between(1, 8),
+            // Generators of their own: the other draws stay as they were.
+            stamps: rng.fork(21).percent(50),
+            fences: rng.fork(22).percent(60),
             sleep: None,
             entry_bytes: 8 << 10,
             window_bytes: *rng.pick(&[256, 4 << 10, 1 << 20]),

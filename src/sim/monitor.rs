@@ -12,9 +12,13 @@
 //!   majority in its term.
 //! - **A9** Whenever a node shows a commit, a majority of the disks would still hold it after a
 //!   power cut at that moment.
+//! - **A12** If the nodes have an append hook, each entry carries the mark that the hook made for
+//!   its index, position and term, once. An append that asks for a term is in that term, or
+//!   nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::stamps::stamp;
 use super::storage_model::StorageModel;
 use super::time::Micros;
 use super::trace::{CoverageCounts, Lines, Trace};
@@ -29,6 +33,15 @@ pub(crate) struct SeenEntry {
     pub(crate) payload: Option<u64>,
     pub(crate) len: u32,
     pub(crate) crc: u32,
+    /// The lengths of all entries before it.
+    position: u64,
+    term: u64,
+}
+
+impl SeenEntry {
+    fn end_position(&self) -> u64 {
+        self.position + u64::from(self.len)
+    }
 }
 
 /// A critical event: a fault right after it is most likely to expose a bug.
@@ -70,6 +83,9 @@ pub(crate) struct Monitor {
     acknowledged: BTreeMap<u64, u64>,
     /// The length of every payload that was offered.
     pub(crate) offered: Vec<u32>,
+    /// The terms that were asked for, by payload.
+    fences: BTreeMap<u64, u64>,
+    has_stamps: bool,
 }
 
 impl Monitor {
@@ -90,7 +106,19 @@ impl Monitor {
             lost_directories: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             offered: Vec::new(),
+            fences: BTreeMap::new(),
+            has_stamps: false,
         }
+    }
+
+    /// The same, of a group whose hook marks the payloads.
+    pub(crate) fn expecting_stamps(self, has_stamps: bool) -> Monitor {
+        Monitor { has_stamps, ..self }
+    }
+
+    /// A payload is offered for `term` only.
+    pub(crate) fn fence(&mut self, offer: u64, term: u64) {
+        self.fences.insert(offer, term);
     }
 
     /// Reports a violation. The first is kept.
@@ -371,7 +399,7 @@ impl Monitor {
         };
         for index in from..point.next_index {
             match batch.entry(index) {
-                Ok(Some(entry)) => self.check_entry(node, index, &entry),
+                Ok(Some(entry)) => self.check_entry(node, index, point.term, &entry),
                 other => {
                     return self.violated(format!(
                         "A5: node {} reads {other:?} for committed entry {index}",
@@ -383,13 +411,20 @@ impl Monitor {
     }
 
     /// A node shows a payload at a committed index.
-    pub(crate) fn check_entry(&mut self, node: usize, index: u64, payload: &[u8]) {
+    pub(crate) fn check_entry(&mut self, node: usize, index: u64, term: u64, payload: &[u8]) {
+        let known = self.ledger.get(index as usize).copied();
+        let position = match known {
+            Some(known) => known.position,
+            None => self.ledger.last().map_or(0, SeenEntry::end_position),
+        };
         let shown = SeenEntry {
             payload: offer_of(payload),
             len: payload.len() as u32,
             crc: crc32fast::hash(payload),
+            position,
+            term,
         };
-        match self.ledger.get(index as usize).copied() {
+        match known {
             Some(known) => {
                 self.demand(known == shown, || {
                     format!(
@@ -412,10 +447,32 @@ impl Monitor {
     fn demand_offered(&mut self, index: u64, payload: &[u8], shown: SeenEntry) {
         let Some(offer) = shown.payload else { return };
         let len = self.offered.get(offer as usize).copied();
-        self.demand(
-            len == Some(shown.len) && payload == offer_bytes(offer, shown.len as usize),
-            || format!("A3: entry {index} holds {} bytes that no client offered", payload.len()),
-        );
+        let is_right = len == Some(shown.len) && payload == self.expected(offer, index, shown);
+        let has_stamps = self.has_stamps;
+        self.demand(is_right, || {
+            let place = (index, shown.position, shown.term);
+            let mut unmarked = payload.to_vec();
+            stamp(place, &mut unmarked);
+            let offered = offer_bytes(offer, payload.len());
+            if has_stamps && (payload == offered || unmarked != offered) {
+                format!("A12: entry {index} is not marked with its place {place:?}, once")
+            } else {
+                format!("A3: entry {index} holds {} bytes that no client offered", payload.len())
+            }
+        });
+        let wanted = self.fences.get(&offer).copied();
+        self.demand(wanted.is_none_or(|wanted| wanted == shown.term), || {
+            format!("A12: entry {index} was appended for term {wanted:?}, and is {shown:?}")
+        });
+    }
+
+    /// What an entry at this place holds, if it is that payload.
+    fn expected(&self, offer: u64, index: u64, at: SeenEntry) -> Vec<u8> {
+        let mut bytes = offer_bytes(offer, at.len as usize);
+        if self.has_stamps && bytes.len() >= NUMBERED_BYTES_MIN {
+            stamp((index, at.position, at.term), &mut bytes);
+        }
+        bytes
     }
 
     /// A node reports to its host that it leads.
@@ -441,9 +498,9 @@ impl Monitor {
     pub(crate) fn acknowledge(&mut self, offer: u64, len: u32, index: u64, term: u64) {
         let end = self.acknowledged.entry(term).or_default();
         *end = index + 1;
-        let crc = crc32fast::hash(&offer_bytes(offer, len as usize));
         let right = |shown: &SeenEntry| {
-            (shown.len, shown.crc) == (len, crc)
+            let crc = crc32fast::hash(&self.expected(offer, index, *shown));
+            (shown.len, shown.crc, shown.term) == (len, crc, term)
                 && shown.payload.is_none_or(|payload| payload == offer)
         };
         match self.ledger.get(index as usize).copied() {

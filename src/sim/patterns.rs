@@ -255,6 +255,7 @@ impl RunConfig {
         config.nodes = 3;
         config.flush_interval = None;
         config.sleep = None;
+        (config.stamps, config.fences) = (false, false);
         (config.heartbeat, config.election) = (20 * MS, 200 * MS);
         config.append_timeout = 10 * config.election;
         config.message_bytes = 4 << 10;

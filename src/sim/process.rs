@@ -14,6 +14,7 @@ use super::checked::SimTransport;
 use super::config::RunConfig;
 use super::crash_point::CrashPoint;
 use super::monitor::Monitor;
+use super::stamps;
 use super::time::Micros;
 use crate::engine::{Command, Engine, EngineSettings, Input, Now, SyncJob, WorkSenders, inbox};
 use crate::entry::NodeId;
@@ -112,6 +113,7 @@ impl Process {
         let wake_engine = inputs.clone();
         let sequencer =
             Sequencer::new(limits(config, node), move || drop(wake_engine.send(Input::Appends)));
+        let sequencer = sequencer.calling(config.stamps.then(stamps::hook));
         let reader = storage.reader();
         let shared = NodeShared::new(GROUP, id, &addresses, "", sequencer, recovered, reader)
             .map_err(|error| error.to_string())?;

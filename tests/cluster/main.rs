@@ -18,6 +18,7 @@ mod lossy;
 mod members;
 mod one_node;
 mod outcomes;
+mod places;
 mod recycled;
 mod replication;
 #[path = "../shared/rng.rs"]

@@ -272,7 +272,8 @@ impl Group {
         self.batches += 1;
         let batch = self.batches;
         self.invariants.proposed(batch, payloads);
-        self.process(id).expect("just seen").replica.handle_append(batch, body);
+        let replica = &mut self.process(id).expect("just seen").replica;
+        replica.handle_append(batch, replica.peer_state().term, body);
         self.carry_out(id);
     }
 
