@@ -1,6 +1,7 @@
 //! The handle of a host on its node: append, read, and administration.
 
 mod futures;
+mod retention;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -558,6 +559,7 @@ impl Builder {
             recovered,
             storage.reader(),
         )?
+        .pinning(self.pin_bytes_max)
         .sharing(self.host.as_ref().map(|host| host.inbox.clone())))
     }
 
@@ -611,6 +613,7 @@ impl Builder {
             // Its transport does not watch over processes.
             sleep_after: self.host.as_ref().and_then(|host| host.sleep_after),
             addresses: self.peers.clone(),
+            retention: self.retention,
         }
     }
 }

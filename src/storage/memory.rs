@@ -443,22 +443,24 @@ impl LogState {
     /// so that there are not too many. All of them may be purged.
     fn segments(&self, ran: Duration) -> Vec<SegmentInfo> {
         let mut segments: Vec<SegmentInfo> = Vec::new();
-        let mut first_index = self.base.point.next_index;
+        let mut before = self.base.point;
         for Record { batch, point, written } in &self.records {
             let bytes = batch.body().len() as u64;
             let fits = |last: &&mut SegmentInfo| last.bytes + bytes <= SEGMENT_BYTES;
             let mut added = SegmentInfo {
                 age: ran.saturating_sub(*written),
-                ..SegmentInfo::new(first_index, point.next_index, point.raft_index, bytes)
+                ..SegmentInfo::new(&before, point, bytes)
             };
             match segments.last_mut().filter(fits) {
                 Some(last) => {
-                    (added.first_index, added.bytes) = (last.first_index, last.bytes + bytes);
+                    (added.first_index, added.first_raft_index) =
+                        (last.first_index, last.first_raft_index);
+                    added.bytes += last.bytes;
                     *last = added;
                 }
                 None => segments.push(added),
             }
-            first_index = point.next_index;
+            before = *point;
         }
         segments
     }

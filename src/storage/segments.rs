@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::LogPoint;
+
 /// One segment of a log: what a purge removes as a whole. See
 /// [`Storage::segments`](super::Storage::segments).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +16,9 @@ pub struct SegmentInfo {
     pub first_index: u64,
     /// The index after its last entry: a purge of that index removes the segment.
     pub end_index: u64,
-    /// The raft index of its last batch. A purge removes the segment only if that is committed.
+    /// The raft index of its first batch, or the one that it would have.
+    pub first_raft_index: u64,
+    /// The raft index of its last batch; one less than the first, if it holds none. A purge removes the segment only if that is committed.
     pub last_raft_index: u64,
     /// The space that it takes on the disk, in bytes.
     pub bytes: u64,
@@ -27,12 +31,19 @@ pub struct SegmentInfo {
 }
 
 impl SegmentInfo {
-    /// A segment with the entries from `first_index` to below `end_index`, which takes no more. The
-    /// fields can be changed.
+    /// A segment of `bytes` between two log points, which takes no more, and has just been closed.
+    /// The fields can be changed.
     #[must_use]
-    pub fn new(first_index: u64, end_index: u64, last_raft_index: u64, bytes: u64) -> SegmentInfo {
-        let (age, is_closed) = (Duration::ZERO, true);
-        SegmentInfo { first_index, end_index, last_raft_index, bytes, age, is_closed }
+    pub fn new(before: &LogPoint, last: &LogPoint, bytes: u64) -> SegmentInfo {
+        SegmentInfo {
+            first_index: before.next_index,
+            end_index: last.next_index,
+            first_raft_index: before.raft_index + 1,
+            last_raft_index: last.raft_index,
+            bytes,
+            age: Duration::ZERO,
+            is_closed: true,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::parts::{PartNumber, Parts};
 use super::queues::WorkReceivers;
-use super::work::{Driven, Observer, notify_observers, panicked, wait_for_newest};
+use super::work::{Driven, Observers, notify_observers, panicked, wait_for_newest};
 use crate::engine::{Input, SyncJob};
 use crate::entry::NodeId;
 use crate::log_prefix::LogPrefix;
@@ -62,7 +62,7 @@ impl OwnThreads {
         &self,
         engine: Driven,
         receivers: WorkReceivers,
-        observers: Vec<Observer>,
+        observers: Observers,
         spin: Duration,
     ) -> io::Result<()> {
         let WorkReceivers { syncs, background_tasks, roles, .. } = receivers;
@@ -71,7 +71,7 @@ impl OwnThreads {
         self.spawn("tasks", Box::new(move || background_tasks.iter().for_each(|task| task())))?;
         self.spawn(
             "roles",
-            Box::new(move || roles.iter().for_each(|status| notify_observers(&status, &observers))),
+            Box::new(move || roles.iter().for_each(|notice| notify_observers(&notice, &observers))),
         )?;
         let engine = self.spawn("engine", Box::new(move || run_engine(engine, spin)))?;
         self.parts.set_engine(engine);

@@ -12,7 +12,7 @@ use crate::storage::segmented::retention::Unsealed;
 use crate::storage::segmented::run_clock::RunClock;
 use crate::storage::segmented::segment::Segment;
 use crate::storage::segmented::segment_set::SegmentSet;
-use crate::storage::{Base, SegmentInfo, StorageError};
+use crate::storage::{Base, LogPoint, SegmentInfo, StorageError};
 
 /// What is lost of the age at least, if it is not written when the log is closed.
 const UNSAVED_MS: u64 = 1_000;
@@ -47,7 +47,7 @@ impl<D: Disk> Writer<D> {
         let live = self.live.load();
         let began_ms = self.tail.as_ref().map_or(0, |tail| tail.began_ms);
         let nexts = live.segments.iter().skip(1).map(|next| next.segment.before);
-        let info = |(part, next): (&_, _)| self.info(part, next, began_ms);
+        let info = |(segment, next): (&_, _)| self.info(segment, &next, began_ms);
         live.segments
             .iter()
             .map(|part| &*part.segment)
@@ -56,20 +56,12 @@ impl<D: Disk> Writer<D> {
             .collect()
     }
 
-    fn info(
-        &self,
-        segment: &Segment<D>,
-        next: crate::storage::LogPoint,
-        began_ms: u64,
-    ) -> SegmentInfo {
+    fn info(&self, segment: &Segment<D>, next: &LogPoint, began_ms: u64) -> SegmentInfo {
         let closed = segment.closed.get();
         SegmentInfo {
-            first_index: segment.before.next_index,
-            end_index: next.next_index,
-            last_raft_index: next.raft_index,
-            bytes: segment.bytes,
             age: self.clock.since(closed.map_or(began_ms, |closed| closed.ran_ms)),
             is_closed: closed.is_some(),
+            ..SegmentInfo::new(&segment.before, next, segment.bytes)
         }
     }
 
