@@ -1,6 +1,8 @@
 //! The settings of a ledger, with units, defaults and limits. Invalid settings are rejected before
 //! any thread exists.
 
+mod retention;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,11 +14,12 @@ use crate::entry::{NodeId, is_group_name};
 use crate::error::OpenError;
 use crate::host_parts::HostParts;
 use crate::primitives::Mutex;
+use crate::retention::Retention;
 use crate::role::{Membership, Status, check_advertised};
 use crate::sequencer::ENTRY_OVERHEAD;
 use crate::spin::{SPIN_DEFAULT, SPIN_MAX};
 use crate::storage::{Create, Storage};
-use crate::threads::Observer;
+use crate::threads::Observers;
 use crate::transport::{TcpTransport, Transport};
 
 /// When a batch counts as stored on a replica, and so may count towards its quorum.
@@ -100,8 +103,10 @@ pub struct Builder {
     pub(crate) election_timeout: Duration,
     pub(crate) catch_up_bytes_per_second: u64,
     pub(crate) spin: Duration,
-    pub(crate) observers: Vec<Observer>,
     pub(crate) append_hook: Option<AppendHook>,
+    pub(crate) retention: Retention,
+    pub(crate) pin_bytes_max: u64,
+    pub(crate) observers: Observers,
     /// The host whose group this is.
     pub(crate) host: Option<Arc<HostParts>>,
 }
@@ -169,8 +174,10 @@ impl Builder {
             election_timeout: Duration::from_secs(1),
             catch_up_bytes_per_second: 256 * MIB,
             spin: SPIN_DEFAULT,
-            observers: Vec::new(),
             append_hook: None,
+            retention: Retention::keep_all(),
+            pin_bytes_max: retention::PIN_BYTES_MAX,
+            observers: Observers::default(),
             host: None,
         }
     }
@@ -451,7 +458,7 @@ impl Builder {
     /// changes wait; `shutdown` waits for it too. Clones of the builder share it: the ledgers that
     /// they open call it, each on its own thread.
     pub fn on_role_change(mut self, observer: impl Fn(&Status) + Send + Sync + 'static) -> Builder {
-        self.observers.push(Arc::new(observer));
+        self.observers.roles.push(Arc::new(observer));
         self
     }
 
@@ -490,6 +497,7 @@ impl Builder {
         self.check_members()?;
         self.check_addresses()?;
         check_advertised(&self.advertised).or_else(|why| refuse("advertise", &why))?;
+        self.retention.check().or_else(|why| refuse("retention", &why))?;
         if self.host.is_some() {
             self.check_host()?;
         } else if self.dir.is_none() && self.storage.is_none() {

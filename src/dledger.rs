@@ -2,6 +2,7 @@
 
 mod fencing;
 mod futures;
+mod retention;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -561,6 +562,7 @@ impl Builder {
             recovered,
             storage.reader(),
         )?
+        .pinning(self.pin_bytes_max)
         .sharing(self.host.as_ref().map(|host| host.inbox.clone())))
     }
 
@@ -617,6 +619,7 @@ impl Builder {
             // Its transport does not watch over processes.
             sleep_after: self.host.as_ref().and_then(|host| host.sleep_after),
             addresses: self.peers.clone(),
+            retention: self.retention,
         }
     }
 }

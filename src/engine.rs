@@ -27,6 +27,7 @@ mod rejoining;
 mod repair;
 mod reports;
 mod requests;
+mod retention;
 mod sleep_state;
 mod sleeping;
 mod stopping;
@@ -44,8 +45,9 @@ use self::refused_peers::RefusedPeers;
 pub(crate) use self::rejoin_state::rejoin_empty;
 use self::rejoin_state::{Loss, RejoinReport};
 use self::requests::{InFlight, PendingBarrier, PendingPurge, PendingStop, StateRequest, Transfer};
+use self::retention::RetentionState;
 use self::sleep_state::Sleep;
-pub(crate) use self::work::{SyncId, SyncJob, WorkSenders};
+pub(crate) use self::work::{Notice, SyncId, SyncJob, WorkSenders};
 use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, TransferError};
@@ -55,6 +57,7 @@ use crate::primitives::channel::Receiver;
 use crate::replica::rejoin::Rejoin;
 use crate::replica::repair::Repair;
 use crate::replica::{BatchId, Effect, ProposalOutcome, Replica, RoleState, Settings};
+use crate::retention::Retention;
 use crate::role::Role;
 use crate::shared::NodeShared;
 use crate::storage::{DirectoryIdentity, HardState, Recovered, Storage, StorageError};
@@ -80,6 +83,7 @@ pub(crate) struct EngineSettings {
     /// How long a group is idle before it sleeps: see [`sleeping`]. `None`: it never does.
     pub(crate) sleep_after: Option<Duration>,
     pub(crate) addresses: Vec<(NodeId, String)>,
+    pub(crate) retention: Retention,
 }
 
 type RejectionObserver = Box<dyn Fn(&str) + Send>;
@@ -105,6 +109,7 @@ pub(crate) struct Engine {
     barriers: HashMap<u64, PendingBarrier>,
     /// Purges that wait for a sync.
     purges: Vec<PendingPurge>,
+    retention: RetentionState,
     /// All of them to the same node.
     transfers: Vec<Transfer>,
     /// A shutdown that hands the leadership over first.
@@ -178,6 +183,7 @@ impl Engine {
         let reader = shared.reader.clone();
         let committed = reader.point(commit)?.expect("the recovered commit lies within the log");
         let replica = Replica::new(&settings.replica, recovered, committed, reader)?;
+        let retention = RetentionState::new(settings.retention, storage.disk_probe());
         let next_request_id = settings.replica.seed >> 1 & !u64::from(u32::MAX);
         let mut engine = Engine {
             // The first tick is due at once: the only voter of a group has nothing to wait for.
@@ -198,6 +204,7 @@ impl Engine {
             shown_end: None,
             barriers: HashMap::new(),
             purges: Vec::new(),
+            retention,
             transfers: Vec::new(),
             stopping: None,
             overload_sync: None,
@@ -244,6 +251,7 @@ impl Engine {
     /// effects of these.
     pub(crate) fn turn(&mut self, now: Now) {
         self.now = now;
+        self.storage.pass_time(now.elapsed, now.unix_ms);
         // No skipped tick is made up for if the node was held up for longer.
         let slept_over = self.next_tick..self.next_tick + TICKS_MAX * self.settings.tick;
         if self.may_skip_tick() && slept_over.contains(&now.elapsed) {
@@ -277,10 +285,12 @@ impl Engine {
         self.continue_stop();
         self.reindex();
         self.end_turn_of_sleep();
+        self.apply_retention();
         while let Some(background_task) = self.storage.next_task() {
             // The receiver is gone only after a shutdown. Then no background task is needed.
             let _ = self.work.background_tasks.send(background_task);
         }
+        self.ask_disk();
     }
 
     /// When the next turn is due even if nothing comes in.
@@ -290,7 +300,7 @@ impl Engine {
             return if self.stopping.is_some() { Duration::ZERO } else { Duration::MAX };
         }
         if self.is_asleep() {
-            return Duration::MAX;
+            return self.retention_wake_at();
         }
         let stopping = self.stopping.as_ref().map_or(Duration::MAX, PendingStop::wake_at);
         let due =
@@ -468,6 +478,7 @@ impl Engine {
             Command::ForgetBarrier { id } => self.forget_barrier(id),
             Command::Transfer { to, reply } => self.begin_transfer(to, reply),
             Command::Purge { index, reply } => self.begin_purge(index, reply),
+            Command::SetRetention(policy) => self.set_retention(policy),
             Command::Backup { reply } => reply.send(self.begin_backup()),
             Command::Stop { hand_over, reply } => self.begin_stop(hand_over, reply),
         }

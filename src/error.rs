@@ -337,6 +337,26 @@ pub enum PurgeError {
     },
 }
 
+/// Why a policy of retention was not accepted. The one before stays in force.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RetentionError {
+    /// A limit makes no sense.
+    #[error("Retention::{reason}")]
+    #[non_exhaustive]
+    Setting {
+        /// Which one, and why.
+        reason: String,
+    },
+    /// This process is a forked child of the one that opened the ledger. See
+    /// [`DLedger`](crate::DLedger#forked-children).
+    #[error("{FORKED}")]
+    Forked,
+    /// The ledger was shut down.
+    #[error("the ledger was shut down")]
+    Stopped,
+}
+
 /// Why a ledger could not be opened. Nothing runs and nothing is locked afterwards.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -220,9 +220,11 @@ mod inbox_space;
 mod log_prefix;
 mod members;
 mod message;
+mod pins;
 mod primitives;
 mod replica;
 mod reply;
+mod retention;
 mod role;
 mod running_node;
 mod sequencer;
@@ -244,10 +246,13 @@ pub use cursor::{Cursor, Tail};
 pub use dledger::{AppendWhenReady, CommittedPast, DLedger, ResponseFuture, ShutdownFuture};
 pub use entry::{Entry, NodeId};
 pub use error::{
-    AppendError, BarrierError, OpenError, PurgeError, ReadError, ShutdownError, TransferError,
+    AppendError, BarrierError, OpenError, PurgeError, ReadError, RetentionError, ShutdownError,
+    TransferError,
 };
 pub use future::{AppendFuture, Appended};
 pub use host::{GroupInfo, Host, HostBuilder, RemoveError};
+pub use pins::Pin;
+pub use retention::{Removed, RemovedSegments, Retention};
 pub use role::{Member, Membership, Progress, Refusal, Role, Status};
 pub use storage::{Backup, BackupError, Create, tools};
 pub use watch::StatusWatch;

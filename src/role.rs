@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entry::NodeId;
+use crate::retention::Removed;
 
 /// The role of a node in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -321,6 +322,9 @@ pub struct Status {
     /// Why this node no longer takes part, if it stopped by itself: a failed sync, a damaged log, a
     /// panic. The text says what to do.
     pub fault: Option<String>,
+    /// What this node has removed from its log since it was opened, and why: see
+    /// [`Retention`](crate::Retention).
+    pub removed: Removed,
     /// Whether the node sleeps: its group was idle, and sends nothing until something happens to
     /// it. Role, term and leader stay as they were. Members are not heard of meanwhile, which says
     /// nothing about them.

@@ -11,7 +11,10 @@ use crate::fork::{FORKED, Home};
 use crate::inbox_space::{HostInboxSpace, InboxSpace, NODE_BYTES};
 use crate::members::{MemberLog, MembersBoard};
 use crate::message::Message;
+use crate::pins::PinBoard;
+use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicU64, Ordering};
+use crate::retention::Removed;
 use crate::role::{Member, Membership, Role, Status};
 use crate::sequencer::Sequencer;
 use crate::status::StatusCell;
@@ -42,6 +45,9 @@ pub(crate) struct NodeShared {
     pub(crate) end_index: AtomicU64,
     /// Of messages that wait in the engine's inputs.
     pub(crate) inbox: InboxSpace,
+    pub(crate) pins: Arc<PinBoard>,
+    /// What retention and purges removed.
+    pub(crate) removed: Mutex<Removed>,
 }
 
 impl NodeShared {
@@ -78,6 +84,7 @@ impl NodeShared {
             repair: None,
             refused: Vec::new(),
             fault: None,
+            removed: Removed::default(),
             asleep: false,
             stopped: false,
         };
@@ -93,12 +100,19 @@ impl NodeShared {
             members: MembersBoard::default(),
             end_index: AtomicU64::new(recovered.last.next_index),
             inbox: InboxSpace::new(None),
+            pins: Arc::new(PinBoard::new(u64::MAX, home)),
+            removed: Mutex::default(),
         })
     }
 
     /// The same, of a node that shares the space for messages with the others of its host.
     pub(crate) fn sharing(self, inbox: Option<Arc<HostInboxSpace>>) -> NodeShared {
         NodeShared { inbox: InboxSpace::new(inbox), ..self }
+    }
+
+    /// The same, with a limit to what pins hold back.
+    pub(crate) fn pinning(self, bytes_max: u64) -> NodeShared {
+        NodeShared { pins: Arc::new(PinBoard::new(bytes_max, self.home)), ..self }
     }
 
     /// Whether there is room for a message in the engine's inputs; if so, it is counted.
@@ -155,6 +169,7 @@ impl NodeShared {
         status.committed_position = position;
         status.end_index = self.end_index.load(Ordering::Relaxed).max(end);
         status.in_flight_bytes = self.sequencer.in_flight();
+        status.removed = *self.removed.lock();
         self.fill_in_members(status);
     }
 

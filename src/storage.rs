@@ -45,22 +45,26 @@
 mod backup;
 pub mod conformance;
 mod constructors;
+mod corruption;
 mod memory;
 #[cfg(test)]
 pub(crate) mod reads;
 pub(crate) mod segmented;
+mod segments;
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::backup::{Backup, BackupError, PendingBackup};
+pub use self::corruption::Corruption;
 pub use self::memory::MemoryLog;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::segmented::testing::fuzz as fuzzing;
 pub use self::segmented::{Create, SegmentOptions, SegmentedLog, tools};
+pub use self::segments::{DiskProbe, DiskUse, SegmentInfo};
 pub use crate::batch::{Batch, BatchError, LogPoint};
 use crate::entry::{Entry, NodeId};
 use crate::role::Membership;
@@ -153,49 +157,6 @@ pub struct Recovered {
     pub corruption: Vec<Corruption>,
 }
 
-/// A part of the log that was synced and does not read back, with the data that a fetch from a peer
-/// needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Corruption {
-    /// The file, or the directory if a file is missing.
-    pub path: PathBuf,
-    /// The place in the file, in bytes. 0 if a file is missing.
-    pub offset: u64,
-    /// The corrupt batches. Empty if no batch is affected.
-    pub raft_indexes: Range<u64>,
-    /// Their term, if it is known.
-    pub term: Option<u64>,
-    /// The chain value after the last of them, if it is known: it proves fetched batches.
-    pub chain: Option<u32>,
-    /// The check that failed.
-    pub reason: String,
-}
-
-impl fmt::Display for Corruption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Corruption { path, offset, raft_indexes, term, reason, .. } = self;
-        write!(f, "{} is damaged at offset {offset}: {reason}", path.display())?;
-        match raft_indexes.end.saturating_sub(raft_indexes.start) {
-            0 => return Ok(()),
-            1 => write!(f, " (raft index {}", raft_indexes.start)?,
-            _ => write!(f, " (raft indexes {} to {}", raft_indexes.start, raft_indexes.end - 1)?,
-        }
-        term.map_or(Ok(()), |term| write!(f, ", term {term}"))?;
-        f.write_str(")")
-    }
-}
-
-impl From<&Corruption> for StorageError {
-    fn from(corruption: &Corruption) -> StorageError {
-        StorageError::Corrupt {
-            path: corruption.path.clone(),
-            offset: corruption.offset,
-            reason: corruption.reason.clone(),
-        }
-    }
-}
-
 /// Work for another thread, when there is time. The storage learns the result by itself.
 pub type BackgroundTask = Box<dyn FnOnce() + Send>;
 
@@ -240,7 +201,8 @@ pub trait Storage: Send {
     fn reset(&mut self, base: &Base) -> Result<(), StorageError>;
 
     /// Purges entries below `index`, in whole segments. The log then begins at a later base: never
-    /// beyond `commit`, and only up to a point after which a batch is durable. Background tasks
+    /// beyond `commit`, and only up to a point after which a batch is durable, or, if its last
+    /// segment is closed, to its end, if all of it is durable. Background tasks
     /// free the space once a sync that began later has succeeded and no reader uses it; until then
     /// a reopened log may hold purged entries again.
     ///
@@ -248,6 +210,32 @@ pub trait Storage: Send {
     /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`],
     /// [`StorageError::Poisoned`].
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError>;
+
+    /// Tells the time, before the changes of a turn: how long the storage has been open by a clock
+    /// that is never set, and the wall clock in milliseconds since 1970. Segments age by the former
+    /// alone; a storage saves ages, so that an older one survives a reopening. The default ignores
+    /// both.
+    fn pass_time(&mut self, _open_for: Duration, _unix_ms: u64) {}
+
+    /// The segments of the log, oldest first, without a gap: what a policy of retention chooses
+    /// from. The default is none, and then nothing is ever chosen.
+    fn segments(&self) -> Vec<SegmentInfo> {
+        Vec::new()
+    }
+
+    /// Closes the segment that takes batches, if it holds any: the next append begins another one.
+    /// The default does nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`], and a [temporary](StorageError::is_temporary) one.
+    fn close_segment(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// What tells how full the disk is. The default is none: then no policy goes by it.
+    fn disk_probe(&self) -> Option<DiskProbe> {
+        None
+    }
 
     /// Saves the data-directory id of a peer, in place of the one before.
     ///

@@ -33,7 +33,7 @@ pub(crate) use self::parallel::in_parallel;
 use self::parts::Parts;
 pub(crate) use self::queues::{Queues, WorkReceivers};
 use self::work::Driven;
-pub(crate) use self::work::{Claim, Observer};
+pub(crate) use self::work::{Claim, Observers};
 use crate::engine::{Engine, Input};
 use crate::entry::NodeId;
 use crate::fork::Home;
@@ -66,7 +66,7 @@ impl Threads {
         &self,
         engine: Engine,
         receivers: WorkReceivers,
-        observers: Vec<Observer>,
+        observers: Observers,
         spin: Duration,
         claim: Option<Claim>,
     ) -> io::Result<()> {

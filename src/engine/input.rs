@@ -8,6 +8,7 @@ use crate::entry::NodeId;
 use crate::error::{BarrierError, PurgeError, ShutdownError, TransferError};
 use crate::primitives::channel::{SendError, Sender};
 use crate::reply::Reply;
+use crate::retention::Retention;
 use crate::shared::NodeShared;
 use crate::storage::{BackupError, PendingBackup, StorageError};
 use crate::transport::{Inbox, TransportEvent};
@@ -51,6 +52,8 @@ pub(crate) enum Command {
         index: u64,
         reply: Reply<Result<u64, PurgeError>>,
     },
+    /// From now on this policy.
+    SetRetention(Retention),
     /// A backup of what is committed now. The caller writes it.
     Backup {
         reply: Reply<Result<Box<dyn PendingBackup>, BackupError>>,

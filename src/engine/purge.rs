@@ -6,9 +6,12 @@
 
 use super::Engine;
 use super::requests::PendingPurge;
+use super::work::Notice;
 use crate::error::PurgeError;
+use crate::pins::ReleasedPins;
 use crate::reply::Reply;
-use crate::storage::Base;
+use crate::retention::choose_below;
+use crate::storage::{Base, Recovered, RepairAction, StorageError};
 
 impl Engine {
     /// Resets the log to `base`, in front of the first batch that the leader keeps: the leader has
@@ -17,13 +20,18 @@ impl Engine {
     pub(super) fn move_forward(&mut self, base: &Base) {
         let (first, end) =
             (self.shared.reader.base().point.next_index, self.shared.watermark.end());
-        let written = self.save_group_uid().and_then(|()| self.storage.reset(base));
+        let saved = self.save_group_uid();
+        let (pins, reader) = (self.shared.pins.clone(), self.shared.reader.clone());
+        let (written, released) = pins.begin_anew(&*reader, || saved.and_then(|()| self.storage.reset(base)));
+        self.report_released(&released, "the node is moved forward past it");
         if written.is_ok() {
             self.inform(&format!(
                 "moved forward: its log begins anew at entry {}, the first that its leader keeps; \
                  it had {first} to below {end}",
                 base.point.next_index,
             ));
+            // The receiver is gone only after a shutdown.
+            let _ = self.work.roles.send(Notice::Moved(base.point.next_index));
         }
         self.after_write(written, None);
     }
@@ -52,7 +60,7 @@ impl Engine {
         }
     }
 
-    fn check_purge(&self) -> Result<(), PurgeError> {
+    pub(super) fn check_purge(&self) -> Result<(), PurgeError> {
         match (&self.fault, self.suspension_reason()) {
             _ if self.stopped => Err(PurgeError::Stopped),
             (Some(reason), _) => Err(PurgeError::Failed { reason: reason.clone() }),
@@ -65,23 +73,22 @@ impl Engine {
     /// first index that is kept.
     fn purge(&mut self, index: u64) -> Result<u64, PurgeError> {
         self.check_purge()?;
-        let before = self.shared.reader.base();
-        let commit = self.replica.hard_state().commit;
-        match self.save_group_uid().and_then(|()| self.storage.purge(index, commit)) {
-            Ok(()) => {}
-            Err(error) if error.is_temporary() => return Err(error.into()),
-            Err(error) => {
-                self.storage_failed(error.clone(), None);
-                return Err(error.into());
-            }
+        let chosen = choose_below(index, &self.segments(), self.replica.hard_state().commit);
+        self.remove(index, &chosen)
+    }
+
+    /// One step of a repair. It may begin the log anew.
+    pub(super) fn repair_log(&mut self, action: RepairAction<'_>) -> Result<Recovered, StorageError> {
+        let (pins, reader) = (self.shared.pins.clone(), self.shared.reader.clone());
+        let (outcome, released) = pins.begin_anew(&*reader, || self.storage.repair(action));
+        self.report_released(&released, "the damaged log begins anew behind it");
+        outcome
+    }
+
+    /// What a pin held is gone, and the pin is released.
+    pub(super) fn report_released(&self, released: &ReleasedPins, why: &str) {
+        for index in &released.indexes {
+            self.warn(&format!("the pin at entry {index} is released: {why}"));
         }
-        let base = self.shared.reader.base();
-        let first = base.point.next_index;
-        if base != before {
-            self.report_purged(before.point.next_index, first);
-            self.begin_sync(0);
-            self.replica.handle_purged(base);
-        }
-        Ok(first)
     }
 }

@@ -41,7 +41,10 @@ impl Engine {
     /// Repairs what needs no batches of peers, or resumes such a repair.
     fn repair_locally(&mut self) {
         let repaired =
-            self.repaired.take().map_or_else(|| self.storage.repair(RepairAction::Fill(&[])), Ok);
+            match self.repaired.take() {
+                Some(recovered) => Ok(recovered),
+                None => self.repair_log(RepairAction::Fill(&[])),
+            };
         match repaired {
             Ok(recovered) => self.update_repair(&recovered),
             Err(error) if error.is_temporary() => {
@@ -135,10 +138,10 @@ impl Engine {
 
     fn apply_repair(&mut self, from: NodeId, repair_step: &RepairStep) {
         let outcome = match repair_step {
-            RepairStep::Fill(batches) => self.storage.repair(RepairAction::Fill(batches)),
-            RepairStep::Replace(batches) => self.storage.repair(RepairAction::Replace(batches)),
+            RepairStep::Fill(batches) => self.repair_log(RepairAction::Fill(batches)),
+            RepairStep::Replace(batches) => self.repair_log(RepairAction::Replace(batches)),
             RepairStep::TruncateHead(point) => {
-                self.storage.repair(RepairAction::TruncateHead(*point))
+                self.repair_log(RepairAction::TruncateHead(*point))
             }
         };
         match outcome {

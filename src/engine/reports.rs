@@ -2,8 +2,10 @@
 
 use super::Engine;
 use super::lagging::News;
+use super::work::Notice;
 use crate::entry::NodeId;
 use crate::replica::RoleState;
+use crate::retention::{Chosen, Reason};
 use crate::role::Role;
 use crate::storage::Recovered;
 
@@ -42,7 +44,7 @@ impl Engine {
         self.shared.refresh(&mut status);
         self.report_change(before, role_state);
         // The receiver is gone only after a shutdown.
-        let _ = self.work.roles.send(status);
+        let _ = self.work.roles.send(Notice::Role(status));
     }
 
     /// Logs a change of role, term or leader.
@@ -66,8 +68,22 @@ impl Engine {
     }
 
     /// The log began at entry `before`, and was purged up to `first`.
-    pub(super) fn report_purged(&self, before: u64, first: u64) {
-        self.inform(&format!("purged: its log begins at entry {first}, and did at {before}"));
+    /// These segments went. A storage may not tell of segments, and removes what it was asked to.
+    pub(super) fn report_purged(&self, before: u64, first: u64, removed: &[Chosen]) {
+        let mut why = String::new();
+        for reason in Reason::ALL {
+            let of_reason = removed.iter().filter(|one| one.reason == reason);
+            let (count, bytes) = of_reason
+                .fold((0_u64, 0_u64), |(count, sum), one| (count + 1, sum + one.segment.bytes));
+            if count > 0 {
+                let text = reason.text();
+                why.push_str(&format!("; {text}: {count} segments of {bytes} bytes"));
+            }
+        }
+        let mut counted = self.shared.removed.lock();
+        removed.iter().for_each(|one| counted.count(one));
+        drop(counted);
+        self.inform(&format!("purged: its log begins at entry {first}, and did at {before}{why}"));
     }
 
     /// A transfer of the leadership has begun.

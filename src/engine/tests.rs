@@ -10,6 +10,7 @@ mod members;
 mod reading;
 mod refused;
 mod rejoining;
+mod retention;
 mod sleeping;
 mod storage;
 
@@ -23,12 +24,12 @@ use crate::message::Message;
 use crate::primitives::Mutex;
 use crate::primitives::channel::{Sender, unbounded};
 use crate::reply::{Reply, Response, reply};
-use crate::role::{Membership, Status};
+use crate::role::Membership;
 use crate::sequencer::{Limits, Sequencer};
 use crate::storage::reads::FailingReader;
 use crate::storage::{
-    BackupError, Base, Corruption, LogOwner, LogReader, MemoryLog, PendingBackup, PendingSync,
-    RepairAction,
+    BackgroundTask, BackupError, Base, Corruption, DiskProbe, DiskUse, LogOwner, LogReader, MemoryLog,
+    PendingBackup, PendingSync, RepairAction, SegmentInfo,
 };
 use crate::transport::TransportContext;
 
@@ -49,6 +50,8 @@ struct Refusals {
     is_behind: bool,
     /// The disk has no room; or it takes no write at all.
     is_full: bool,
+    /// Not a refusal: how full the disk is said to be.
+    disk: Option<DiskUse>,
 }
 
 /// A log in memory that refuses calls on demand.
@@ -106,6 +109,23 @@ impl Storage for Log {
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
         self.take(|refusals| &mut refusals.purge)?;
         self.memory.purge(index, commit)
+    }
+
+    fn pass_time(&mut self, open_for: Duration, unix_ms: u64) {
+        self.memory.pass_time(open_for, unix_ms);
+    }
+
+    fn segments(&self) -> Vec<SegmentInfo> {
+        self.memory.segments()
+    }
+
+    fn close_segment(&mut self) -> Result<(), StorageError> {
+        self.memory.close_segment()
+    }
+
+    fn disk_probe(&self) -> Option<DiskProbe> {
+        let disk = self.refusals.clone();
+        Some(Arc::new(move || Ok(disk.lock().disk.unwrap_or(DiskUse::new(0, 1)))))
     }
 
     fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
@@ -182,7 +202,8 @@ struct Harness {
     owner: LogOwner,
     sent: Arc<Mutex<Sent>>,
     syncs: Receiver<SyncJob>,
-    roles: Receiver<Status>,
+    roles: Receiver<Notice>,
+    tasks: Receiver<BackgroundTask>,
     now: Now,
 }
 
@@ -251,7 +272,7 @@ impl Harness {
             NodeShared::new("test", node, &addresses, "", sequencer, &recovered, storage.reader())?;
         let shared = Arc::new(shared);
         let (sync_jobs, syncs) = unbounded();
-        let (background_tasks, _) = unbounded();
+        let (background_tasks, tasks) = unbounded();
         let (role_changes, roles) = unbounded();
         let work = WorkSenders { syncs: sync_jobs, background_tasks, roles: role_changes };
         let settings = EngineSettings {
@@ -271,6 +292,7 @@ impl Harness {
             append_timeout: APPEND_TIMEOUT,
             sleep_after: None,
             addresses,
+            retention: Retention::keep_all(),
         };
         let sent = Arc::default();
         let wire = Box::new(Wire(Arc::clone(&sent)));
@@ -284,7 +306,20 @@ impl Harness {
             wire,
         )?;
         let now = Now { elapsed: Duration::ZERO, unix_ms: 1000 };
-        Ok(Harness { engine, shared, inputs, refusals, log, reads, owner, sent, syncs, roles, now })
+        Ok(Harness {
+            engine,
+            shared,
+            inputs,
+            refusals,
+            log,
+            reads,
+            owner,
+            sent,
+            syncs,
+            roles,
+            tasks,
+            now,
+        })
     }
 
     /// One node alone, which leads.
@@ -406,7 +441,10 @@ impl Harness {
     /// The roles that were reported since this was last asked.
     fn reported(&self) -> Vec<(Role, Option<NodeId>)> {
         std::iter::from_fn(|| self.roles.try_recv().ok())
-            .map(|status| (status.role, status.leader))
+            .filter_map(|notice| match notice {
+                Notice::Role(status) => Some((status.role, status.leader)),
+                Notice::Moved(_) => None,
+            })
             .collect()
     }
 }

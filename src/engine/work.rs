@@ -35,10 +35,19 @@ pub(crate) struct SyncJob {
     pub(crate) pending: Box<dyn PendingSync>,
 }
 
+/// What observers of the host are told, in order.
+#[derive(Clone, Debug)]
+pub(crate) enum Notice {
+    /// Role, term or leader has changed.
+    Role(Status),
+    /// The log begins anew at this index: the node was moved forward.
+    Moved(u64),
+}
+
 /// The queues for work of other threads. Unbounded, but short: a sync covers all syncs queued
 /// before it, and background tasks and role changes are rare.
 pub(crate) struct WorkSenders {
     pub(crate) syncs: Sender<SyncJob>,
     pub(crate) background_tasks: Sender<BackgroundTask>,
-    pub(crate) roles: Sender<Status>,
+    pub(crate) roles: Sender<Notice>,
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -12,8 +13,8 @@ use super::monitor::{Monitor, Trigger};
 use super::storage_model::{StorageModel, SyncTarget};
 use crate::entry::NodeId;
 use crate::storage::{
-    BackgroundTask, Base, Batch, DirectoryIdentity, HardState, LogOwner, LogReader, PendingSync,
-    Recovered, RepairAction, Storage, StorageError,
+    BackgroundTask, Base, Batch, DirectoryIdentity, DiskProbe, HardState, LogOwner, LogReader,
+    PendingSync, Recovered, RepairAction, SegmentInfo, Storage, StorageError,
 };
 use crate::transport::{Message, Transport, TransportContext};
 
@@ -186,6 +187,23 @@ impl Storage for CheckedStorage {
             monitor.demand_committed(self.node, &after, "purges up to");
         }
         outcome
+    }
+
+    fn pass_time(&mut self, open_for: Duration, unix_ms: u64) {
+        self.storage.pass_time(open_for, unix_ms);
+    }
+
+    fn segments(&self) -> Vec<SegmentInfo> {
+        self.storage.segments()
+    }
+
+    fn close_segment(&mut self) -> Result<(), StorageError> {
+        self.crash_point.count_down();
+        self.storage.close_segment()
+    }
+
+    fn disk_probe(&self) -> Option<DiskProbe> {
+        self.storage.disk_probe()
     }
 
     fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {

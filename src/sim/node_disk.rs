@@ -13,7 +13,7 @@ use crate::storage::segmented::testing::simulated_disk::{
     CallFailure, CallFault, CallKind, DiskImage, SimulatedDisk, SimulatedFile, SimulatedLock,
     SimulatedMap,
 };
-use crate::storage::{LogOwner, LogPoint, SegmentOptions, Storage, StorageError};
+use crate::storage::{DiskUse, LogOwner, LogPoint, SegmentOptions, Storage, StorageError};
 
 /// Disk of a node: see the [module](self).
 pub(super) struct NodeDisk {
@@ -310,6 +310,10 @@ impl Disk for CrashableDisk {
     fn sync_dir(&self) -> io::Result<()> {
         self.crash_point.count_down();
         self.disk.sync_dir()
+    }
+
+    fn usage(&self) -> io::Result<DiskUse> {
+        self.disk.usage()
     }
 
     fn random_id(&self) -> u128 {

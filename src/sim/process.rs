@@ -16,11 +16,14 @@ use super::crash_point::CrashPoint;
 use super::monitor::Monitor;
 use super::stamps;
 use super::time::Micros;
-use crate::engine::{Command, Engine, EngineSettings, Input, Now, SyncJob, WorkSenders, inbox};
+use crate::engine::{
+    Command, Engine, EngineSettings, Input, Notice, Now, SyncJob, WorkSenders, inbox,
+};
 use crate::entry::NodeId;
 use crate::primitives::channel::{Receiver, Sender, unbounded};
 use crate::replica;
-use crate::role::{Role, Status};
+use crate::retention::Retention;
+use crate::role::Role;
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::NodeShared;
 use crate::storage::{BackgroundTask, DirectoryIdentity, Recovered, Storage};
@@ -39,7 +42,7 @@ pub(super) struct Process {
     pub(super) inbox: Inbox,
     syncs: Receiver<SyncJob>,
     background_tasks: Receiver<BackgroundTask>,
-    roles: Receiver<Status>,
+    roles: Receiver<Notice>,
     pub(super) outbox: Arc<Mutex<Vec<Message>>>,
     pub(super) crash_point: CrashPoint,
     peers: PeerRegistry,
@@ -279,7 +282,11 @@ impl Process {
             monitor
                 .note(&[2, node as u64, end], || format!("node {}: shows {end} entries", node + 1));
         }
-        for status in self.roles.try_iter() {
+        for notice in self.roles.try_iter() {
+            let Notice::Role(status) = notice else {
+                monitor.coverage.hit("hosts told of a move");
+                continue;
+            };
             let (role, term) = (status.role, status.term);
             monitor.note(&[3, node as u64, role as u64, term], || {
                 format!("node {}: {role} in term {term}, leader {:?}", node + 1, status.leader)
@@ -440,6 +447,7 @@ fn engine_settings(
         append_timeout: Duration::from_micros(config.append_timeout),
         sleep_after: config.sleep.as_ref().map(|sleep| Duration::from_micros(sleep.after)),
         addresses,
+        retention: Retention::keep_all(),
     }
 }
 

@@ -11,10 +11,11 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
     Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, LogReader, PendingSync,
-    Recovered, Storage, StorageError,
+    Recovered, SegmentInfo, Storage, StorageError,
 };
 use crate::entry::NodeId;
 use crate::primitives::{Mutex, RandomState, RwLock};
@@ -41,6 +42,8 @@ pub struct MemoryLog {
     live: Arc<RwLock<LogState>>,
     /// The incarnation that this handle opened. 0: it has not been opened.
     incarnation: u64,
+    /// For how long the log had been open when this handle opened it.
+    ran_before: Duration,
 }
 
 impl MemoryLog {
@@ -68,7 +71,7 @@ impl MemoryLog {
     }
 
     fn on(disk: Arc<Mutex<SharedMemory>>) -> MemoryLog {
-        MemoryLog { disk, live: Arc::default(), incarnation: 0 }
+        MemoryLog { disk, live: Arc::default(), incarnation: 0, ran_before: Duration::ZERO }
     }
 
     /// Makes one change: readers see it when this returns, and the next sync makes it durable.
@@ -126,6 +129,7 @@ impl Storage for MemoryLog {
         let identity = disk.check_owner(owner)?;
         disk.open = Some(identity.incarnation);
         self.incarnation = identity.incarnation;
+        self.ran_before = disk.ran;
         *self.live.write() = disk.durable.clone();
         Ok(disk.durable.recovered(identity))
     }
@@ -137,7 +141,8 @@ impl Storage for MemoryLog {
     fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
         // Checked before the lock for writing is taken, so that readers wait for a few moves of
         // pointers only.
-        let records = self.live.read().check_contiguous(batches)?;
+        let ran = self.disk.lock().ran;
+        let records = self.live.read().check_contiguous(batches, ran)?;
         self.change(Change::Append { records, commit })
     }
 
@@ -151,6 +156,16 @@ impl Storage for MemoryLog {
 
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
         self.change(Change::Purge { index, commit })
+    }
+
+    fn pass_time(&mut self, open_for: Duration, _unix_ms: u64) {
+        let mut disk = self.disk.lock();
+        disk.ran = disk.ran.max(self.ran_before + open_for);
+    }
+
+    fn segments(&self) -> Vec<SegmentInfo> {
+        let ran = self.disk.lock().ran;
+        self.live.read().segments(ran)
     }
 
     fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
@@ -184,6 +199,9 @@ impl Storage for MemoryLog {
     }
 }
 
+/// What counts as a segment for retention, in bytes.
+const SEGMENT_BYTES: u64 = 64 << 10;
+
 /// The memory that all handles share.
 #[derive(Default)]
 struct SharedMemory {
@@ -199,6 +217,8 @@ struct SharedMemory {
     failed: HashMap<u64, &'static str>,
     next_sync_fails: bool,
     full: bool,
+    /// For how long the log was open, over all openings.
+    ran: Duration,
 }
 
 impl SharedMemory {
@@ -268,6 +288,8 @@ impl SharedMemory {
 struct Record {
     batch: Batch,
     point: LogPoint,
+    /// For how long the log had been open when it was written.
+    written: Duration,
 }
 
 /// A change of the log. It cannot fail: it is checked before.
@@ -348,7 +370,11 @@ impl LogState {
 
     /// Computes the log point after each of `batches`. The first may have any raft index of the
     /// log.
-    fn check_contiguous(&self, batches: &[Batch]) -> Result<Vec<Record>, StorageError> {
+    fn check_contiguous(
+        &self,
+        batches: &[Batch],
+        written: Duration,
+    ) -> Result<Vec<Record>, StorageError> {
         let Some(first) = batches.first() else { return Ok(Vec::new()) };
         let before = first
             .raft_index()
@@ -366,7 +392,7 @@ impl LogState {
             point = batch
                 .point_after(&point)
                 .map_err(|error| StorageError::NotContiguous(format!("{batch:?}: {error}")))?;
-            records.push(Record { batch: batch.clone(), point });
+            records.push(Record { batch: batch.clone(), point, written });
         }
         Ok(records)
     }
@@ -411,6 +437,32 @@ impl LogState {
         if let Some(record) = self.records.drain(..purged).next_back() {
             self.base.point = record.point;
         }
+    }
+
+    /// Batches of about [`SEGMENT_BYTES`] together count as a segment, closed with the last of them,
+    /// so that there are not too many. All of them may be purged.
+    fn segments(&self, ran: Duration) -> Vec<SegmentInfo> {
+        let mut segments: Vec<SegmentInfo> = Vec::new();
+        let mut before = self.base.point;
+        for Record { batch, point, written } in &self.records {
+            let bytes = batch.body().len() as u64;
+            let fits = |last: &&mut SegmentInfo| last.bytes + bytes <= SEGMENT_BYTES;
+            let mut added = SegmentInfo {
+                age: ran.saturating_sub(*written),
+                ..SegmentInfo::new(&before, point, bytes)
+            };
+            match segments.last_mut().filter(fits) {
+                Some(last) => {
+                    (added.first_index, added.first_raft_index) =
+                        (last.first_index, last.first_raft_index);
+                    added.bytes += last.bytes;
+                    *last = added;
+                }
+                None => segments.push(added),
+            }
+            before = *point;
+        }
+        segments
     }
 
     fn purged(&self) -> StorageError {

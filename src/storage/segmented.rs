@@ -34,6 +34,7 @@ mod record_index;
 mod recovered_log;
 mod recovery;
 mod retention;
+mod run_clock;
 mod rewrite;
 mod salvage;
 mod scan;

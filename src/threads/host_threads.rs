@@ -22,14 +22,13 @@ use super::mailboxes::{Mailbox, Mailboxes};
 use super::parts::{PartNumber, Parts};
 use super::pool::{Pool, Settings, Then, Work};
 use super::queues::WorkReceivers;
-use super::work::{Driven, Observer, notify_observers, panic_text, panicked, wait_for_newest};
-use crate::engine::{Input, SyncJob};
+use super::work::{Driven, Observers, notify_observers, panic_text, panicked, wait_for_newest};
+use crate::engine::{Input, Notice, SyncJob};
 use crate::entry::NodeId;
 use crate::log_prefix::{LogPrefix, log_prefix};
 use crate::primitives::channel::{Receiver, Sender, TryRecvError};
 use crate::primitives::thread::{self, JoinHandle};
 use crate::primitives::{Instant, Mutex};
-use crate::role::Status;
 use crate::storage::BackgroundTask;
 use crate::transport::Spawner;
 use crate::wakers::{forbid_waits, is_in_observer, is_in_waker};
@@ -146,7 +145,7 @@ pub(super) fn start(
     engine: Driven,
     inputs: &Sender<Input>,
     receivers: WorkReceivers,
-    observers: Vec<Observer>,
+    observers: Observers,
 ) -> io::Result<()> {
     let WorkReceivers { syncs, background_tasks, roles, mailboxes } = receivers;
     let mailboxes = mailboxes.expect("the queues of a node of a host have mailboxes");
@@ -256,13 +255,13 @@ impl Work for Tasks {
 
 struct Roles {
     part: Part,
-    changes: Receiver<Status>,
-    observers: Vec<Observer>,
+    changes: Receiver<Notice>,
+    observers: Observers,
 }
 
 impl Work for Roles {
     fn run(&mut self) -> Then {
-        self.part.run(|| serve(&self.changes, |status| notify_observers(&status, &self.observers)))
+        self.part.run(|| serve(&self.changes, |notice| notify_observers(&notice, &self.observers)))
     }
 
     /// The node has stopped. What its observers were not told of yet is about that.

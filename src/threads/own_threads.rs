@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::parts::{PartNumber, Parts};
 use super::queues::WorkReceivers;
-use super::work::{Driven, Observer, notify_observers, panicked, wait_for_newest};
+use super::work::{Driven, Observers, notify_observers, panicked, wait_for_newest};
 use crate::engine::{Input, SyncJob};
 use crate::entry::NodeId;
 use crate::log_prefix::LogPrefix;
@@ -62,14 +62,14 @@ impl OwnThreads {
         &self,
         engine: Driven,
         receivers: WorkReceivers,
-        observers: Vec<Observer>,
+        observers: Observers,
         spin: Duration,
     ) -> io::Result<()> {
         let WorkReceivers { syncs, background_tasks, roles, .. } = receivers;
         let inputs = self.inputs.clone();
         self.spawn("sync", Box::new(move || wait_for_syncs(&syncs, &inputs, spin)))?;
         self.spawn("tasks", Box::new(move || background_tasks.iter().for_each(|task| task())))?;
-        let observe = move || roles.iter().for_each(|status| notify_observers(&status, &observers));
+        let observe = move || roles.iter().for_each(|notice| notify_observers(&notice, &observers));
         let roles = self.spawn(OBSERVERS, Box::new(observe))?;
         self.parts.set_observers(roles);
         let engine = self.spawn("engine", Box::new(move || run_engine(engine, spin)))?;

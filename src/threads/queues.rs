@@ -1,9 +1,8 @@
 //! The queues between the parts of a node.
 
 use super::mailboxes::Mailboxes;
-use crate::engine::{Input, SyncJob, WorkSenders};
+use crate::engine::{Input, Notice, SyncJob, WorkSenders};
 use crate::primitives::channel::{Receiver, Sender, unbounded};
-use crate::role::Status;
 use crate::storage::BackgroundTask;
 
 /// The queues of a node, both ends. What is put into one has its part run.
@@ -18,7 +17,7 @@ pub(crate) struct Queues {
 pub(crate) struct WorkReceivers {
     pub(super) syncs: Receiver<SyncJob>,
     pub(super) background_tasks: Receiver<BackgroundTask>,
-    pub(super) roles: Receiver<Status>,
+    pub(super) roles: Receiver<Notice>,
     /// Those of a node of a host.
     pub(super) mailboxes: Option<Mailboxes>,
 }
@@ -41,7 +40,7 @@ impl Queues {
         inputs: (Sender<Input>, Receiver<Input>),
         syncs: (Sender<SyncJob>, Receiver<SyncJob>),
         tasks: (Sender<BackgroundTask>, Receiver<BackgroundTask>),
-        roles: (Sender<Status>, Receiver<Status>),
+        roles: (Sender<Notice>, Receiver<Notice>),
         mailboxes: Option<Mailboxes>,
     ) -> Queues {
         let work = WorkSenders { syncs: syncs.0, background_tasks: tasks.0, roles: roles.0 };

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::engine::{Engine, Input, Now, SyncJob};
+use crate::engine::{Engine, Input, Notice, Now, SyncJob};
 use crate::log_prefix::log_prefix;
 use crate::primitives::Instant;
 use crate::primitives::channel::Receiver;
@@ -14,6 +14,16 @@ use crate::storage::StorageError;
 
 /// A host's observer of role changes.
 pub(crate) type Observer = Arc<dyn Fn(&Status) + Send + Sync>;
+
+/// A host's observer of moves: it is told the first index that is kept.
+pub(crate) type MoveObserver = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// The observers of one node.
+#[derive(Clone, Default)]
+pub(crate) struct Observers {
+    pub(crate) roles: Vec<Observer>,
+    pub(crate) moves: Vec<MoveObserver>,
+}
 
 /// What a node holds of its host for as long as its storage is open.
 pub(crate) type Claim = Box<dyn Any + Send>;
@@ -62,11 +72,20 @@ pub(super) fn wait_for_newest(first: SyncJob, jobs: &Receiver<SyncJob>) -> Input
     Input::Synced(job.number, outcome)
 }
 
-pub(super) fn notify_observers(status: &Status, observers: &[Observer]) {
-    for observer in observers {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| observer(status))) {
+pub(super) fn notify_observers(notice: &Notice, observers: &Observers) {
+    let notify = |kind: &str, observer: &dyn Fn()| {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(observer)) {
             let what = panic_text(&*panic);
-            log::error!("{}an observer of role changes panicked: {what}", log_prefix());
+            log::error!("{}an observer of {kind} panicked: {what}", log_prefix());
+        }
+    };
+    match notice {
+        Notice::Role(status) => observers
+            .roles
+            .iter()
+            .for_each(|observer| notify("role changes", &|| observer(status))),
+        Notice::Moved(first) => {
+            observers.moves.iter().for_each(|observer| notify("moves", &|| observer(*first)))
         }
     }
 }

@@ -9,7 +9,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Harness {
     /// Its group sleeps when it is idle.
-    fn sleepy(mut self) -> Harness {
+    pub(super) fn sleepy(mut self) -> Harness {
         self.engine.settings.sleep_after = Some(IDLE);
         self.engine.disturb();
         self
@@ -32,7 +32,7 @@ impl Harness {
         self.event(TransportEvent::Message(message));
     }
 
-    fn asleep(&self, from: u64, round: u64) {
+    pub(super) fn asleep(&self, from: u64, round: u64) {
         self.hear_of_sleep(SleepKind::Asleep, from, round, 2, 2);
     }
 
@@ -45,14 +45,14 @@ impl Harness {
     }
 
     /// These nodes respond to a leader that has committed batch 2, and know that.
-    fn respond(&self, nodes: &[u64]) {
+    pub(super) fn respond(&self, nodes: &[u64]) {
         for node in nodes {
             self.hear(&format!("append-response from={node} to=1 term=2 index=2 commit=2"));
         }
     }
 
     /// Lets so much time pass, in which these nodes respond.
-    fn idle(&mut self, time: Duration, nodes: &[u64]) {
+    pub(super) fn idle(&mut self, time: Duration, nodes: &[u64]) {
         for _ in 0..time.as_millis() / TICK.as_millis() {
             self.respond(nodes);
             self.tick();
@@ -79,7 +79,7 @@ fn asking() -> Harness {
 }
 
 /// A leader of three that sleeps.
-fn sleeping_leader() -> Harness {
+pub(super) fn sleeping_leader() -> Harness {
     let mut harness = asking();
     harness.asleep(2, 1);
     harness.asleep(3, 1);

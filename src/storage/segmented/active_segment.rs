@@ -22,6 +22,8 @@ pub(super) struct ActiveSegment<D: Disk> {
     written: u64,
     /// No record is added any more.
     closed: bool,
+    /// For how long the log had been open when it began: see [`run_clock`](super::run_clock).
+    pub(super) began_ms: u64,
 }
 
 /// The bytes that a batch needs in a segment: its record, and its entry in the footer.
@@ -45,7 +47,13 @@ impl<D: Disk> ActiveSegment<D> {
         at: u64,
     ) -> ActiveSegment<D> {
         let written = segment.len();
-        ActiveSegment { segment, file, bytes, at, written, closed: false }
+        ActiveSegment { segment, file, bytes, at, written, closed: false, began_ms: 0 }
+    }
+
+    /// It began when the log had been open for so long.
+    pub(super) fn begun_at(mut self, began_ms: u64) -> ActiveSegment<D> {
+        self.began_ms = began_ms;
+        self
     }
 
     /// How many of `batches` fit. Space for the footer is kept: a file that grew by its footer

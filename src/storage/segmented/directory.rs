@@ -22,7 +22,7 @@ use rustix::io::retry_on_intr;
 
 use super::error::{no_directory, no_parent};
 use crate::log_prefix::log_prefix;
-use crate::storage::StorageError;
+use crate::storage::{DiskUse, StorageError};
 
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -263,6 +263,14 @@ impl Directory {
         let at = self.at()?;
         let link = || rustix::fs::linkat(&*at, name, CWD, to.join(name), AtFlags::empty());
         Ok(retry_on_intr(link)?)
+    }
+
+    /// How full the file system is, by the same rule as `df`.
+    pub(super) fn usage(&self) -> io::Result<DiskUse> {
+        let found = rustix::fs::fstatvfs(&*self.at()?)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        let used = found.f_blocks.saturating_sub(found.f_bfree);
+        Ok(DiskUse::new(bytes(used), bytes(found.f_bavail)))
     }
 
     /// Makes names durable: files created, renamed and removed so far.

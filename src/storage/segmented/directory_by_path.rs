@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::error::{no_directory, no_parent};
 use crate::primitives::OnceLock;
-use crate::storage::StorageError;
+use crate::storage::{DiskUse, StorageError};
 
 const LOCK_NAME: &str = "LOCK";
 
@@ -131,6 +131,11 @@ impl Directory {
     /// Links a file, under the same name, into the directory `to`.
     pub(super) fn link(&self, name: &str, to: &Path) -> io::Result<()> {
         std::fs::hard_link(self.path(name), to.join(name))
+    }
+
+    /// Unknown without a call that `std` does not have.
+    pub(super) fn usage(&self) -> io::Result<DiskUse> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Names are as durable as the file system makes them: directories cannot be opened to be

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -24,8 +25,9 @@ use super::{format, identity, real_disk, recovery, retention, rewrite, spare};
 use crate::entry::NodeId;
 use crate::role::Membership;
 use crate::storage::{
-    BackgroundTask, BackupError, Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint,
-    LogReader, PendingBackup, PendingSync, Recovered, RepairAction, Storage, StorageError,
+    BackgroundTask, BackupError, Base, Batch, DirectoryIdentity, DiskProbe, HardState, LogOwner,
+    LogPoint, LogReader, PendingBackup, PendingSync, Recovered, RepairAction, SegmentInfo, Storage,
+    StorageError,
 };
 
 /// At most so many obsolete segments are removed when a log is opened. One run makes fewer.
@@ -329,6 +331,7 @@ impl<D: Disk> DiskLog<D> {
             // Without its length, the next segment is a small one.
             writer.newest_bytes = self.disk.open(&name).and_then(|file| file.size()).ok();
         }
+        writer.begin_clock();
         found.unsealed.into_iter().for_each(|unsealed| writer.cleanup.seal(unsealed));
         writer.cleanup.remove(left);
         writer
@@ -391,6 +394,28 @@ impl<D: Disk> Storage for DiskLog<D> {
 
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
         self.writer()?.purge(index, commit)
+    }
+
+    fn pass_time(&mut self, open_for: Duration, unix_ms: u64) {
+        if let Mode::Writable(writer) = &mut self.mode {
+            writer.pass_time(open_for, unix_ms);
+        }
+    }
+
+    fn segments(&self) -> Vec<SegmentInfo> {
+        match &self.mode {
+            Mode::Writable(writer) => writer.segments(),
+            Mode::Closed | Mode::Repairing(_) => Vec::new(),
+        }
+    }
+
+    fn close_segment(&mut self) -> Result<(), StorageError> {
+        self.writer()?.close_segment()
+    }
+
+    fn disk_probe(&self) -> Option<DiskProbe> {
+        let disk = self.disk.clone();
+        Some(Arc::new(move || disk.usage()))
     }
 
     fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {

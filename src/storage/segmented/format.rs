@@ -3,6 +3,7 @@
 
 use bytes::{Buf, Bytes};
 
+use super::run_clock::ClosedAt;
 use crate::batch::{BATCH_HEADER_BYTES, Batch, FIELD_LIMIT, LogPoint};
 use crate::entry::NodeId;
 
@@ -24,7 +25,7 @@ pub(super) const SEGMENT_HEADER_BYTES: usize = 32;
 /// In a sector of its own, so that its write is atomic.
 pub(super) const SEAL_AT: usize = 512;
 const SEAL_MAGIC: u32 = u32::from_le_bytes(*b"DLse");
-const SEAL_BYTES: usize = 144;
+const SEAL_BYTES: usize = 160;
 
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"DLre");
 /// The header of a record.
@@ -309,6 +310,10 @@ pub(super) struct Seal {
     pub(super) before: LogPoint,
     /// The log point after its last record.
     pub(super) last: LogPoint,
+    /// When it took its last record.
+    pub(super) closed: ClosedAt,
+    /// The length of the file.
+    pub(super) file_bytes: u64,
 }
 
 impl Seal {
@@ -321,6 +326,9 @@ impl Seal {
         put(&mut bytes, 32, &self.footer_crc.to_le_bytes());
         put(&mut bytes, 40, &point_bytes(&self.before));
         put(&mut bytes, 88, &point_bytes(&self.last));
+        put(&mut bytes, 136, &self.closed.ran_ms.to_le_bytes());
+        put(&mut bytes, 144, &self.closed.unix_ms.to_le_bytes());
+        put(&mut bytes, 152, &self.file_bytes.to_le_bytes());
         let crc = checksum(seed, &[&bytes[4..]]);
         put(&mut bytes, 0, &crc.to_le_bytes());
         bytes
@@ -344,8 +352,12 @@ impl Seal {
             footer_crc: u32_at(bytes, 32),
             before: point_at(bytes, 40),
             last: point_at(bytes, 88),
+            closed: ClosedAt { ran_ms: u64_at(bytes, 136), unix_ms: u64_at(bytes, 144) },
+            file_bytes: u64_at(bytes, 152),
         };
-        if !is_possible(&seal.before) || !is_possible(&seal.last) {
+        let ClosedAt { ran_ms, unix_ms } = seal.closed;
+        let is_too_large = ran_ms.max(unix_ms).max(seal.file_bytes) >= FIELD_LIMIT;
+        if !is_possible(&seal.before) || !is_possible(&seal.last) || is_too_large {
             return None;
         }
         let fits = seal.segment == segment && seal.first() == first && seal.records > 0;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 
 use crate::primitives::atomic::{Ordering, fence};
-use crate::storage::StorageError;
+use crate::storage::{DiskUse, StorageError};
 
 /// One directory of a disk.
 pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
@@ -54,6 +54,10 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug + 'static {
     /// The most bytes of a file.
     fn file_bytes_max(&self) -> u64 {
         u64::MAX
+    }
+    /// How full the disk is.
+    fn usage(&self) -> io::Result<DiskUse> {
+        Err(io::ErrorKind::Unsupported.into())
     }
     /// A new unique id.
     fn random_id(&self) -> u128;

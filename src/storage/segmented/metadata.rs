@@ -55,6 +55,8 @@ pub(super) struct Metadata {
     pub(super) peers: Vec<(NodeId, u128)>,
     /// The unique id of the group. 0: not known yet.
     pub(super) group_uid: u128,
+    /// For how long the log has been open: see [`run_clock`](super::run_clock).
+    pub(super) ran_ms: u64,
 }
 
 impl Metadata {
@@ -76,6 +78,7 @@ impl Metadata {
             first_segment: 0,
             peers: Vec::new(),
             group_uid: 0,
+            ran_ms: 0,
         }
     }
 
@@ -98,7 +101,7 @@ impl Metadata {
         page.u64(self.first_segment).point(&self.base.point);
         page.u32(voters.len() as u32).u32(learners.len() as u32).u32(self.peers.len() as u32);
         page.u32(if self.is_complete { 0 } else { INCOMPLETE }).u128(self.known_as);
-        page.u128(self.group_uid);
+        page.u128(self.group_uid).u64(self.ran_ms);
         page.nodes(voters).nodes(learners);
         for (node, directory) in &self.peers {
             page.u64(node.get()).u128(*directory);
@@ -114,7 +117,7 @@ impl Metadata {
         let (first_segment, point) = (page.u64()?, page.point()?);
         let (voters, learners, peers, flags) = (page.u32()?, page.u32()?, page.u32()?, page.u32()?);
         let (known_as, is_complete) = (page.u128()?, flags & INCOMPLETE == 0);
-        let group_uid = page.u128()?;
+        let (group_uid, ran_ms) = (page.u128()?, page.u64()?);
         let membership =
             Membership { voters: page.nodes(voters)?, learners: page.nodes(learners)? };
         let peers = (0..peers)
@@ -133,6 +136,7 @@ impl Metadata {
                 first_segment,
                 peers,
                 group_uid,
+                ran_ms,
             },
         ))
     }
@@ -278,6 +282,7 @@ mod tests {
         state.hard_state = HardState { term, vote: Some(NodeId::from(2)), commit: 9 };
         state.peers = vec![(NodeId::from(3), 1 << 100)];
         state.group_uid = 5 << 90;
+        state.ran_ms = 1_234_567;
         state
     }
 

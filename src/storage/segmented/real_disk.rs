@@ -13,7 +13,7 @@ use super::mmap::FileMap;
 use super::{file_io, host_place};
 use crate::entry::is_group_name;
 use crate::primitives::OnceLock;
-use crate::storage::StorageError;
+use crate::storage::{DiskUse, StorageError};
 
 /// A directory of the operating system.
 #[derive(Debug)]
@@ -155,6 +155,10 @@ impl Disk for RealDisk {
 
     fn file_bytes_max(&self) -> u64 {
         file_bytes_max()
+    }
+
+    fn usage(&self) -> io::Result<DiskUse> {
+        self.directory()?.usage()
     }
 
     fn random_id(&self) -> u128 {

@@ -279,6 +279,7 @@ impl SegmentChain {
                         state.directory,
                         link.id,
                         link.before,
+                        scan.file_bytes,
                         map,
                         scan.records,
                     ));

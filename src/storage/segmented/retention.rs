@@ -296,6 +296,8 @@ fn seal<D: Disk>(shared: &LogShared<D>, unsealed: &Unsealed<D>) -> Result<Seal, 
         footer_crc: format::footer_crc(segment.seed, &footer),
         before: segment.before,
         last,
+        closed: segment.closed.get().copied().unwrap_or_default(),
+        file_bytes: segment.bytes,
     };
     let failed = |error| not_written(disk, "seal", &segment.name, error);
     let sync = || {

@@ -237,7 +237,8 @@ impl<'a, D: Disk> Salvage<'a, D> {
                     .unwrap_or(self.next_index());
                 let before =
                     LogPoint { raft_index: candidate.first - 1, next_index, ..LogPoint::INITIAL };
-                let segment = Segment::open(directory, candidate.id, before, map, found.records);
+                let (id, bytes) = (candidate.id, scan.file_bytes);
+                let segment = Segment::open(directory, id, before, bytes, map, found.records);
                 let is_short = candidate.first + segment.len() < limit || !scan.clean;
                 (segment, found.corrupt_ranges, is_short.then_some(found.end), limit)
             }

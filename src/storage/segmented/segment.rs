@@ -21,9 +21,10 @@ use super::format::{
 use super::fs::{Disk, DiskFile, DiskMap, MapOf, MapRefs};
 use super::map_cache::{MapCache, Mapped};
 use super::record_index::{CORRUPT, RecordIndex};
+use super::run_clock::ClosedAt;
 use crate::log_prefix::log_prefix;
-use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicBool, Ordering};
+use crate::primitives::{Mutex, OnceLock};
 use crate::storage::{Batch, Corruption, LogPoint, StorageError};
 
 /// The mapped sealed segments of one log.
@@ -40,6 +41,10 @@ pub(super) struct Segment<D: Disk> {
     pub(super) before: LogPoint,
     pub(super) name: String,
     pub(super) seed: u32,
+    /// The length of the file.
+    pub(super) bytes: u64,
+    /// When it took its last record. Empty while it may take more.
+    pub(super) closed: OnceLock<ClosedAt>,
     kept: Kept<D>,
     /// References to earlier maps that were evicted, and may still be in use.
     earlier: Mutex<Vec<MapRefs>>,
@@ -92,16 +97,17 @@ pub(super) enum Index {
 }
 
 impl<D: Disk> Segment<D> {
-    /// An unsealed segment after the log point `before`, with its record index in memory.
+    /// An unsealed segment of `bytes` after the log point `before`, with its record index in memory.
     pub(super) fn open(
         directory: u128,
         id: u64,
         before: LogPoint,
+        bytes: u64,
         map: MapOf<D>,
         records: Box<RecordIndex>,
     ) -> Segment<D> {
         let kept = Kept::Always(SegmentContents { map, index: Index::Memory(records) });
-        Segment::new(directory, id, before, kept)
+        Segment::new(directory, id, before, bytes, kept)
     }
 
     /// A sealed segment. It is mapped at its first read, within the limit of `maps`.
@@ -113,7 +119,10 @@ impl<D: Disk> Segment<D> {
             has_reported_corruption: AtomicBool::new(false),
             maps: maps.clone(),
         };
-        Segment::new(directory, seal.segment, seal.before, kept)
+        let segment =
+            Segment::new(directory, seal.segment, seal.before, seal.file_bytes, kept);
+        let _ = segment.closed.set(seal.closed);
+        segment
     }
 
     /// This segment, now that it is sealed. It is mapped again at its next read, and needs no
@@ -126,10 +135,16 @@ impl<D: Disk> Segment<D> {
         sealed
     }
 
-    fn new(directory: u128, id: u64, before: LogPoint, kept: Kept<D>) -> Segment<D> {
+    fn new(
+        directory: u128,
+        id: u64,
+        before: LogPoint,
+        bytes: u64,
+        kept: Kept<D>,
+    ) -> Segment<D> {
         let (first, seed) = (before.raft_index + 1, format::checksum_seed(directory, id));
         let (name, earlier) = (format::segment_name(id, first), Mutex::new(Vec::new()));
-        Segment { id, first, before, name, seed, kept, earlier }
+        Segment { id, first, before, name, seed, bytes, closed: OnceLock::new(), kept, earlier }
     }
 
     fn seal(&self) -> Option<&Seal> {

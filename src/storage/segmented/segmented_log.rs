@@ -3,14 +3,16 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk_log::DiskLog;
 use super::options::SegmentOptions;
 use crate::entry::NodeId;
 use crate::storage::{
-    BackgroundTask, BackupError, Base, Batch, DirectoryIdentity, HardState, LogOwner, LogReader,
+    BackgroundTask, BackupError, Base, Batch, DirectoryIdentity, DiskProbe, HardState, LogOwner,
+    LogReader, PendingBackup, PendingSync, Recovered, RepairAction, SegmentInfo, Storage,
+    StorageError,
 };
-use crate::storage::{PendingBackup, PendingSync, Recovered, RepairAction, Storage, StorageError};
 
 /// The default storage: a log in the segment files of one directory.
 ///
@@ -77,6 +79,22 @@ impl Storage for SegmentedLog {
 
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
         self.0.purge(index, commit)
+    }
+
+    fn pass_time(&mut self, open_for: Duration, unix_ms: u64) {
+        self.0.pass_time(open_for, unix_ms);
+    }
+
+    fn segments(&self) -> Vec<SegmentInfo> {
+        self.0.segments()
+    }
+
+    fn close_segment(&mut self) -> Result<(), StorageError> {
+        self.0.close_segment()
+    }
+
+    fn disk_probe(&self) -> Option<DiskProbe> {
+        self.0.disk_probe()
     }
 
     fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {

@@ -1,5 +1,7 @@
 //! The single writer of an open log.
 
+mod aging;
+
 use std::io;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use super::options::SegmentOptions;
 use super::preallocate;
 use super::record_index::RecordIndex;
 use super::retention::{CleanupQueue, Unsealed};
+use super::run_clock::RunClock;
 use super::segment::Segment;
 use super::segment_set::{LiveSegment, SegmentSet};
 use super::spare::{Spare, SpareRequest};
@@ -58,9 +61,11 @@ pub(super) struct Writer<D: Disk> {
     /// has had none.
     pub(super) newest_bytes: Option<u64>,
     pub(super) cleanup: CleanupQueue<D>,
+    /// By which segments age.
+    pub(super) clock: RunClock,
     dirty: Vec<Dirty<D>>,
     /// The number of the last change.
-    change: u64,
+    pub(super) change: u64,
     /// The number of segments begun in this run.
     begun: u64,
     /// The number of syncs begun since the active segment was.
@@ -93,6 +98,7 @@ impl<D: Disk> Writer<D> {
     ) -> Writer<D> {
         let cleanup = CleanupQueue::new(options.retry_calls);
         let (dirty, points) = (Vec::new(), Vec::new());
+        let clock = RunClock::from(state.state.ran_ms);
         let newest_bytes = tail.as_ref().map(|tail| tail.bytes);
         Writer {
             shared,
@@ -103,6 +109,7 @@ impl<D: Disk> Writer<D> {
             tail,
             newest_bytes,
             cleanup,
+            clock,
             dirty,
             change: 0,
             begun,
@@ -304,8 +311,11 @@ impl<D: Disk> Writer<D> {
             self.shared.spares.put(Spare { name: spare.name.clone(), ..spare });
             error
         })?;
-        let segment = Segment::open(self.shared.directory, id, before, map, RecordIndex::new());
-        Ok(ActiveSegment::new(Arc::new(segment), Arc::new(file), spare.bytes, format::RECORDS_AT))
+        let (directory, bytes) = (self.shared.directory, spare.bytes);
+        let segment = Segment::open(directory, id, before, bytes, map, RecordIndex::new());
+        let (segment, file) = (Arc::new(segment), Arc::new(file));
+        let began_ms = self.clock.now().ran_ms;
+        Ok(ActiveSegment::new(segment, file, bytes, format::RECORDS_AT).begun_at(began_ms))
     }
 
     /// Makes the append visible to readers.
@@ -324,6 +334,7 @@ impl<D: Disk> Writer<D> {
             self.live.store(Arc::new(live));
         }
         for ActiveSegment { segment, file, at, .. } in cut.into_iter().chain(full) {
+            let _ = segment.closed.set(self.clock.now());
             self.cleanup.seal(Unsealed { segment, file, end: at, change });
         }
         self.cleanup.retire(obsolete, change);
@@ -416,41 +427,12 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    pub(super) fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
-        self.shared.check_poison()?;
-        let live = self.live.load_full();
-        // The new base can become durable before the segment that begins there. If that segment
-        // came with a truncation, its predecessor was durable, and a crash could leave neither. So
-        // a segment counts only once something in it is durable.
-        let durable = self.shared.durable().synced.raft_index;
-        let dispensable = |next: &Segment<D>| {
-            let before = &next.before;
-            before.next_index <= index
-                && (before.raft_index <= commit)
-                && before.raft_index < durable
-        };
-        let count =
-            live.segments.iter().skip(1).take_while(|next| dispensable(&next.segment)).count();
-        if count == 0 {
-            return Ok(());
-        }
-        let kept = &live.segments[count..];
-        let (point, first_segment) = (kept[0].segment.before, kept[0].segment.id);
-        let base = Base { point, membership: live.base.membership.clone() };
-        self.change_state(|state| {
-            (state.base, state.first_segment) = (base.clone(), first_segment)
-        })?;
-        let gone = segments_of(&live.segments[..count]);
-        self.live.store(Arc::new(SegmentSet { base, segments: kept.to_vec(), gaps: Vec::new() }));
-        self.cleanup.retire(gone, self.change);
-        Ok(())
-    }
-
     /// Writes a new state. On a temporary error the old one stays.
-    fn change_state(&mut self, change: impl FnOnce(&mut Metadata)) -> Result<(), StorageError> {
+    pub(super) fn change_state(&mut self, change: impl FnOnce(&mut Metadata)) -> Result<(), StorageError> {
         self.shared.check_poison()?;
         let mut state = self.state.state.clone();
         change(&mut state);
+        state.ran_ms = self.clock.now().ran_ms;
         if self.state.is_full(self.shared.durable().change) {
             self.sync_all()?.wait()?;
         }
@@ -528,7 +510,7 @@ impl<D: Disk> Writer<D> {
     /// The id of the next segment: the incarnation and a count. The incarnation is durable before
     /// the first segment of a run is begun, so no id is used twice, whatever files a crash removed
     /// or brought back.
-    fn next_segment(&self) -> u64 {
+    pub(super) fn next_segment(&self) -> u64 {
         self.incarnation() << 32 | self.begun
     }
 
@@ -544,6 +526,7 @@ impl<D: Disk> Drop for Writer<D> {
         if self.shared.check_poison().is_err() {
             return;
         }
+        self.save_run_time();
         let shared = self.shared.clone();
         let closed = self
             .begin_sync()
@@ -555,7 +538,7 @@ impl<D: Disk> Drop for Writer<D> {
     }
 }
 
-fn segments_of<D: Disk>(segments: &[LiveSegment<D>]) -> Vec<Arc<Segment<D>>> {
+pub(super) fn segments_of<D: Disk>(segments: &[LiveSegment<D>]) -> Vec<Arc<Segment<D>>> {
     segments.iter().map(|part| part.segment.clone()).collect()
 }
 

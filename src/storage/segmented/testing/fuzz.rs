@@ -20,6 +20,8 @@ use crate::storage::segmented::format::{
 use crate::storage::segmented::identity::IdentityFile;
 use crate::storage::segmented::metadata::{self, Metadata};
 use crate::storage::segmented::recovery;
+#[cfg(test)]
+use crate::storage::segmented::run_clock::ClosedAt;
 use crate::storage::segmented::segment::Maps;
 use crate::storage::segmented::segment_set::SegmentReader;
 use crate::storage::{Batch, LogPoint, LogReader, StorageError};
@@ -120,7 +122,7 @@ fn a_seal(mut page: [u8; PAGE_BYTES], sound: bool, segment: u64, first: u64) {
     let seed = format::checksum_seed(DIRECTORY, segment);
     if sound {
         page[SEAL_AT + 8..SEAL_AT + 16].copy_from_slice(&segment.to_le_bytes());
-        with_magic(&mut page[SEAL_AT..SEAL_AT + 144], b"DLse", seed);
+        with_magic(&mut page[SEAL_AT..SEAL_AT + 160], b"DLse", seed);
     }
     if let Some(seal) = Seal::decode(&page, segment, first, seed) {
         assert_eq!((seal.segment, seal.first()), (segment, first));
@@ -359,6 +361,8 @@ fn segment_with_seal(id: u64, first: u64) -> Vec<u8> {
         footer_crc: format::footer_crc(seed, &footer),
         before,
         last,
+        closed: ClosedAt { ran_ms: 7, unix_ms: 8 },
+        file_bytes: 1 << 20,
     };
     let mut bytes = vec![0; RECORDS_AT as usize];
     bytes[SEAL_AT..SEAL_AT + 144].copy_from_slice(&seal.encode(seed));

@@ -31,7 +31,7 @@ use bytes::Bytes;
 
 use self::disk_image::FileId;
 use crate::primitives::Mutex;
-use crate::storage::StorageError;
+use crate::storage::{DiskUse, StorageError};
 use crate::storage::segmented::fs::{Disk, DiskFile, DiskMap, MapRefs};
 
 pub(crate) use self::disk_image::{BLOCK_BYTES, DiskImage};
@@ -473,6 +473,13 @@ impl Disk for SimulatedDisk {
             }
         }
         done.map(|_| ())
+    }
+
+    fn usage(&self) -> io::Result<DiskUse> {
+        let machine = self.machine.lock();
+        let used = machine.image.taken();
+        let room = machine.room.unwrap_or(u64::MAX / 2);
+        Ok(DiskUse::new(used, room.saturating_sub(used)))
     }
 
     fn random_id(&self) -> u128 {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::super::format::{self, IndexEntry, RECORDS_AT, RecordHeader, SEAL_AT, Seal};
+use super::super::run_clock::ClosedAt;
 use super::*;
 use crate::batch::{BATCH_HEADER_BYTES, TABLE_ENTRY_BYTES, index_mask};
 
@@ -83,6 +84,8 @@ impl SparseLog<'_> {
             footer_crc,
             before,
             last: self.point,
+            closed: ClosedAt::default(),
+            file_bytes: offset + footer.len() as u64,
         };
         file.write_all_at(&footer, offset).unwrap();
         file.write_all_at(&seal.encode(seed), SEAL_AT as u64).unwrap();
