@@ -4,6 +4,7 @@
 //! to every disk and read back by every `get`; no step on the way takes them apart. See [`layout`]
 //! for the bytes.
 
+mod by_position;
 mod crc_runs;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -15,6 +16,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+pub(crate) use self::by_position::find_position;
 pub(crate) use self::crc_runs::CrcShift;
 pub(crate) use self::layout::{
     BATCH_HEADER_BYTES, BODY_BYTES_MAX, FIELD_LIMIT, TABLE_ENTRY_BYTES, index_mask,
@@ -116,7 +118,7 @@ impl Batch {
     /// were appended.
     #[inline]
     pub fn entry(&self, index: u64) -> Result<Option<Entry>, BatchError> {
-        Ok(self.find(index)?.map(|found| self.entry_at(index, found)))
+        Ok(self.find(index)?.map(|found| self.entry_in(index, found)))
     }
 
     /// The location of the entry at `index`, its payload checked against its checksum. `None` if
@@ -140,7 +142,7 @@ impl Batch {
 
     /// The entry at that location.
     #[inline]
-    pub(crate) fn entry_at(
+    pub(crate) fn entry_in(
         &self,
         index: u64,
         EntryLocation { payload, position, timestamp }: EntryLocation,

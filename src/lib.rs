@@ -224,6 +224,7 @@ mod replica;
 mod reply;
 mod role;
 mod running_node;
+mod search;
 mod sequencer;
 mod shared;
 #[cfg(feature = "sim")]

@@ -118,6 +118,7 @@ impl Process {
         let spawner = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
         let context = TransportContext {
             cluster: CLUSTER,
+            first_position: config.first_position,
             identity: recovered.identity,
             known: recovered.peers.clone(),
             ..TransportContext::new(id, GROUP, addresses.clone(), inbox.clone(), spawner)

@@ -151,7 +151,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let identity = DirectoryIdentity { directory: 3, incarnation: 4, complete: true };
     let (group, members) = ("orders".to_owned(), [from, to].into());
     let hello =
-        Hello { cluster: 5, group, members, from, to, identity, nonce: 6, advertised: "a".into() }
+        Hello { cluster: 5, group, members, from, to, identity, nonce: 6, advertised: "a".into(), first_position: 0 }
             .encode();
     let frames = [
         encode(Kind::Hello, hello.clone()),
