@@ -4,6 +4,7 @@
 //! to every disk and read back by every `get`; no step on the way takes them apart. See [`layout`]
 //! for the bytes.
 
+mod by_position;
 mod crc_runs;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -16,6 +17,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+pub(crate) use self::by_position::find_position;
 pub(crate) use self::crc_runs::CrcShift;
 pub(crate) use self::group_uid::group_uid_body;
 pub(crate) use self::layout::{
@@ -119,7 +121,7 @@ impl Batch {
     /// were appended.
     #[inline]
     pub fn entry(&self, index: u64) -> Result<Option<Entry>, BatchError> {
-        Ok(self.find(index)?.map(|found| self.entry_at(index, found)))
+        Ok(self.find(index)?.map(|found| self.entry_in(index, found)))
     }
 
     /// The location of the entry at `index`, its payload checked against its checksum. `None` if
@@ -143,7 +145,7 @@ impl Batch {
 
     /// The entry at that location.
     #[inline]
-    pub(crate) fn entry_at(
+    pub(crate) fn entry_in(
         &self,
         index: u64,
         EntryLocation { payload, position, timestamp }: EntryLocation,

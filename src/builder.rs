@@ -1,6 +1,7 @@
 //! The settings of a ledger, with units, defaults and limits. Invalid settings are rejected before
 //! any thread exists.
 
+mod first_position;
 mod retention;
 
 use std::fmt;
@@ -70,7 +71,8 @@ pub enum FlushPolicy {
 /// that differ there refuse each other, and [`Status::refused`] says so. Nothing else decides what
 /// is committed, and nothing else is checked.
 ///
-/// - `group` and the ids of `peers`: the same, from the first opening on. Each log remembers them.
+/// - `group`, the ids of `peers` and `first_position`: the same, from the first opening on. Each
+///   log remembers them.
 /// - `heartbeat_interval`, `election_timeout`: may differ for a while, as when they are changed on
 ///   one node after the other. Only elections depend on them. But a leader whose heartbeats come
 ///   later than another node's election timeout loses the leadership again and again: raise
@@ -96,6 +98,7 @@ pub struct Builder {
     pub(crate) segment_bytes: u64,
     pub(crate) verified: bool,
     pub(crate) mapped_segments_max: usize,
+    pub(crate) first_position: u64,
     pub(crate) max_entry_bytes: u64,
     pub(crate) max_in_flight_bytes: u64,
     pub(crate) append_timeout: Duration,
@@ -137,6 +140,9 @@ const GIB: u64 = 1 << 30;
 /// The least that an atomic batch may hold, however small entries are.
 const BATCH_BYTES_MIN: u64 = 16 * MIB;
 
+/// The most that `first_position` may be: room for 3 EiB of payloads remains.
+const FIRST_POSITION_MAX: u64 = 1 << 60;
+
 /// The most that `max_entry_bytes` may be.
 const ENTRY_BYTES_MAX: u64 = 64 * MIB;
 
@@ -167,6 +173,7 @@ impl Builder {
             segment_bytes: 64 * MIB,
             verified: false,
             mapped_segments_max: 256,
+            first_position: 0,
             max_entry_bytes: 4 * MIB,
             max_in_flight_bytes: 64 * MIB,
             append_timeout: Duration::from_secs(5),
@@ -514,6 +521,7 @@ impl Builder {
                  a backup",
             );
         }
+        within("first_position", self.first_position, 0, FIRST_POSITION_MAX, "bytes")?;
         within("segment_bytes", self.segment_bytes, 64 * KIB, 4 * GIB, "bytes")?;
         within("max_entry_bytes", self.max_entry_bytes, 1, ENTRY_BYTES_MAX, "bytes")?;
         within("max_in_flight_bytes", self.max_in_flight_bytes, 1, u64::MAX, "bytes")?;

@@ -1,6 +1,8 @@
 //! Reads of a host: one committed entry, or a sequence. Run on the host's thread, and share no lock
 //! with the writer.
 
+pub(crate) mod by_position;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,7 +142,7 @@ impl Iterator for Cursor {
         {
             self.next += 1;
             // Made in place: to move it there afterwards takes longer than to make it.
-            return Some(Ok(batch.entry_at(self.next - 1, found)));
+            return Some(Ok(batch.entry_in(self.next - 1, found)));
         }
         let entry = self.fetch();
         match &entry {
@@ -275,17 +277,26 @@ impl Iterator for Tail {
 /// Not in a forked child, although the maps could be read there: an entry of the child does not
 /// keep the parent from recycling its file.
 pub(crate) fn get(shared: &NodeShared, index: u64) -> Result<Option<Entry>, ReadError> {
-    if !shared.home.is_here() {
-        return Err(ReadError::Forked);
-    }
-    if shared.watermark.is_closed() {
-        return Err(ReadError::Stopped);
-    }
+    readable(shared)?;
     let end = shared.watermark.end();
     if index >= end {
         return Ok(None);
     }
     committed(shared.reader.entry(index), index).map(Some)
+}
+
+/// Whether the node can be read at all.
+#[inline]
+fn readable(shared: &NodeShared) -> Result<(), ReadError> {
+    match shared.home.is_here() {
+        false => Err(ReadError::Forked),
+        true if shared.watermark.is_closed() => Err(ReadError::Stopped),
+        true => Ok(()),
+    }
+}
+
+fn damaged(index: u64, reason: impl Into<String>) -> ReadError {
+    ReadError::Damaged { index, reason: reason.into() }
 }
 
 /// The result of the search for a committed entry.

@@ -2,6 +2,7 @@
 
 mod fencing;
 mod futures;
+mod positions;
 mod retention;
 
 use std::fmt;
@@ -425,10 +426,12 @@ impl Builder {
         let owner = LogOwner {
             group: self.group.clone(),
             node: self.node,
-            cluster: cluster_id(&self.group, &self.membership().voters),
+            cluster: cluster_id(&self.group, &self.membership().voters, self.first_position),
             membership: self.membership(),
+            first_position: self.first_position,
         };
         let mut recovered = storage.open(&owner)?;
+        self.check_first_position(&recovered)?;
         self.perhaps_rejoin_empty(&mut *storage, &mut recovered)?;
         let transport = transport.unwrap_or_else(|| self.default_transport());
         let mailboxes = self.host.as_ref().map(|host| host.threads.mailboxes(&owned_by));
@@ -578,6 +581,7 @@ impl Builder {
             node: self.node,
             group: self.group.clone(),
             cluster: owner.cluster,
+            first_position: owner.first_position,
             identity: recovered.identity,
             group_uid: recovered.group_uid,
             removed: self.host.as_ref().map(|host| host.removed_groups()).unwrap_or_default(),
@@ -666,11 +670,14 @@ fn refuse_in_waker<E>(error: E) -> Result<(), E> {
     if is_in_waker() { Err(error) } else { Ok(()) }
 }
 
-/// The id of a group, from its name and first members, so that all of them compute the same one.
-/// FNV-1a.
-fn cluster_id(group: &str, voters: &[NodeId]) -> u64 {
+/// The id of a group, from its name, first members and, if that is not 0, first position, so that
+/// all of them compute the same one. FNV-1a.
+fn cluster_id(group: &str, voters: &[NodeId], first_position: u64) -> u64 {
     let ids = voters.iter().flat_map(|id| id.get().to_le_bytes());
-    group.bytes().chain([0]).chain(ids).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    let position = Some(first_position).filter(|&position| position > 0);
+    let position =
+        position.into_iter().flat_map(|position| [0; 8].into_iter().chain(position.to_le_bytes()));
+    group.bytes().chain([0]).chain(ids).chain(position).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }

@@ -227,6 +227,7 @@ mod reply;
 mod retention;
 mod role;
 mod running_node;
+mod search;
 mod sequencer;
 mod shared;
 #[cfg(feature = "sim")]

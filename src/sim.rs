@@ -80,6 +80,7 @@ mod network;
 mod node;
 mod node_disk;
 pub mod patterns;
+mod positions;
 mod process;
 mod rng;
 mod stamps;

@@ -46,6 +46,7 @@ mod backup;
 pub mod conformance;
 mod constructors;
 mod corruption;
+mod log_reader;
 mod memory;
 #[cfg(test)]
 pub(crate) mod reads;
@@ -60,13 +61,14 @@ use std::time::Duration;
 
 pub use self::backup::{Backup, BackupError, PendingBackup};
 pub use self::corruption::Corruption;
+pub use self::log_reader::LogReader;
 pub use self::memory::MemoryLog;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::segmented::testing::fuzz as fuzzing;
 pub use self::segmented::{Create, SegmentOptions, SegmentedLog, tools};
 pub use self::segments::{DiskProbe, DiskUse, SegmentInfo};
 pub use crate::batch::{Batch, BatchError, LogPoint};
-use crate::entry::{Entry, NodeId};
+use crate::entry::NodeId;
 use crate::role::Membership;
 
 /// The persistent state of Raft besides its log (Raft paper, figure 2). A vote that is lost can be
@@ -106,16 +108,23 @@ pub struct LogOwner {
     pub cluster: u64,
     /// The members that the group began with.
     pub membership: Membership,
+    /// The position of the first byte of the group, at most 2^60: see
+    /// [`Builder::first_position`](crate::Builder::first_position).
+    pub first_position: u64,
 }
 
 impl fmt::Display for LogOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LogOwner { group, node, cluster, membership: Membership { voters, learners } } = self;
+        let LogOwner { group, node, cluster, membership, first_position } = self;
+        let Membership { voters, learners } = membership;
         write!(
             f,
             "{node:?} of group {group:?}, cluster {cluster:x}, begun with voters {voters:?}"
         )?;
-        if learners.is_empty() { Ok(()) } else { write!(f, " and learners {learners:?}") }
+        if !learners.is_empty() {
+            write!(f, " and learners {learners:?}")?;
+        }
+        if *first_position > 0 { write!(f, " at position {first_position}") } else { Ok(()) }
     }
 }
 
@@ -163,12 +172,12 @@ pub type BackgroundTask = Box<dyn FnOnce() + Send>;
 /// Storage of one node: see the [module](self) for the contract.
 pub trait Storage: Send {
     /// Opens the log, or creates one. Called once, before any other method. A new log is empty,
-    /// begins at [`LogPoint::INITIAL`] with the membership of `owner`, and has the hard state {term
+    /// begins at [`LogPoint::initial_at`] the first position of `owner` with its membership, and has the hard state {term
     /// 1, no vote, commit 1}. The returned state is durable.
     ///
     /// # Errors
     /// [`StorageError::Mismatch`] if the log belongs to another group, cluster or node, or began
-    /// with other members; [`StorageError::InUse`] if it is open elsewhere;
+    /// with other members or at another position; [`StorageError::InUse`] if it is open elsewhere;
     /// [`StorageError::Corrupt`] if the owner, the hard state or the base cannot be read. Corrupt
     /// batches are no error: see [`Recovered::corruption`].
     fn open(&mut self, owner: &LogOwner) -> Result<Recovered, StorageError>;
@@ -353,80 +362,6 @@ impl PendingSync for () {
     }
 }
 
-/// Reader of the log, for any thread. It returns committed and uncommitted batches; callers stay
-/// below the commit that they know.
-pub trait LogReader: Send + Sync {
-    /// The log point before the first batch that is kept.
-    fn base(&self) -> Base;
-
-    /// The batch that holds entry `index`, or `None` beyond the end of the log. Its header is
-    /// verified, its payloads are not.
-    ///
-    /// # Errors
-    /// [`StorageError::Purged`] below the base, [`StorageError::Corrupt`], [`StorageError::Io`].
-    fn batch_containing(&self, index: u64) -> Result<Option<Batch>, StorageError>;
-
-    /// The entry at `index`, with its payload verified, or `None` beyond the end of the log. A
-    /// storage overrides this if an entry costs less than the [batch with
-    /// it](Self::batch_containing).
-    ///
-    /// # Errors
-    /// [`StorageError::Purged`] below the base, [`StorageError::Corrupt`], also if the payload
-    /// differs from the appended one, [`StorageError::Io`].
-    fn entry(&self, index: u64) -> Result<Option<Entry>, StorageError> {
-        let Some(batch) = self.batch_containing(index)? else { return Ok(None) };
-        let corrupt = |reason: String| StorageError::Corrupt {
-            path: format!("raft index {}", batch.raft_index()).into(),
-            offset: 0,
-            reason,
-        };
-        match batch.entry(index) {
-            Ok(Some(entry)) => Ok(Some(entry)),
-            Ok(None) => Err(corrupt("the batch found for the entry does not hold it".to_owned())),
-            Err(error) => Err(corrupt(error.to_string())),
-        }
-    }
-
-    /// The batches from raft index `from` to below `to`, in order: the first of them if there is
-    /// one, then more while their bodies together stay within `bytes_max`, up to the first corrupt
-    /// one.
-    ///
-    /// # Errors
-    /// [`StorageError::Purged`] at or below the base, [`StorageError::Corrupt`] if the first is
-    /// corrupt, [`StorageError::Io`].
-    fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError>;
-
-    /// The log point after the batch `raft_index`, the base included. `None` after the last.
-    ///
-    /// # Errors
-    /// [`StorageError::Purged`] below the base, [`StorageError::Corrupt`], [`StorageError::Io`].
-    fn point(&self, raft_index: u64) -> Result<Option<LogPoint>, StorageError>;
-
-    /// The term of the batch `raft_index`. As [`point`](Self::point), and may cost less.
-    ///
-    /// # Errors
-    /// Those of [`point`](Self::point).
-    fn term(&self, raft_index: u64) -> Result<Option<u64>, StorageError> {
-        Ok(self.point(raft_index)?.map(|point| point.term))
-    }
-
-    /// Reads every byte of the batch `raft_index`, and returns its corruption. `None` if it is
-    /// intact, or not in the log.
-    ///
-    /// # Errors
-    /// [`StorageError::Io`].
-    fn verify_batch(&self, raft_index: u64) -> Result<Option<Corruption>, StorageError> {
-        match self.batches(raft_index, raft_index.saturating_add(1), 0) {
-            Ok(_) | Err(StorageError::Purged { .. }) => Ok(None),
-            Err(StorageError::Corrupt { path, offset, reason }) => {
-                let raft_indexes = raft_index..raft_index.saturating_add(1);
-                Ok(Some(Corruption { path, offset, raft_indexes, term: None, chain: None, reason }))
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
 /// Errors of a storage.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -560,8 +495,8 @@ pub enum StorageError {
     },
     /// The log has another owner.
     #[error(
-        "{} belongs to {found}, not to {expected}: name the group, the node and the \
-         members that the log was begun \
+        "{} belongs to {found}, not to {expected}: name the group, the node, the \
+         members and the first position that the log was begun \
          with, or another directory",
         path.display()
     )]
@@ -661,11 +596,5 @@ fn advice_for(denied: &io::Error) -> &'static str {
         io::ErrorKind::FileTooLarge if denied.raw_os_error().is_none() => "",
         io::ErrorKind::FileTooLarge => ": raise the limit for the length of files (ulimit -f)",
         _ => ": let this process write there",
-    }
-}
-
-impl fmt::Debug for dyn LogReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogReader").field("base", &self.base()).finish()
     }
 }

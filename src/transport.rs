@@ -154,8 +154,11 @@ pub struct TransportContext {
     pub node: NodeId,
     /// The name of the group.
     pub group: String,
-    /// Tells this group from others of the same name. Made of the name and the first members.
+    /// Tells this group from others of the same name. Made of the name, the first members and the
+    /// first position.
     pub cluster: u64,
+    /// The position of the first byte of the group, the same on every node.
+    pub first_position: u64,
     /// The data directory of this node, and its incarnation.
     pub identity: DirectoryIdentity,
     /// The unique id of the group, 0 if this node does not know it yet. Nodes that know different
@@ -196,6 +199,7 @@ impl TransportContext {
             node,
             group: group.to_owned(),
             cluster: 0,
+            first_position: 0,
             identity: DirectoryIdentity {
                 directory: u128::from(node.get()),
                 incarnation: 1,

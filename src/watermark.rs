@@ -15,6 +15,8 @@ pub(crate) struct Watermark {
     /// The first index that is not known to be committed. Stored with Release after the entries
     /// below it are readable, so a reader that loads it with Acquire finds them.
     end: AtomicU64,
+    /// The position at `end`; for a moment at the next one. Stored as `end` is.
+    position: AtomicU64,
     /// Incremented before a wait and read after a publish, both SeqCst: either the waiter sees the
     /// new end, or the publisher sees the waiter.
     waiters: AtomicUsize,
@@ -40,6 +42,7 @@ impl Watermark {
     pub(crate) fn new(end: u64, position: u64) -> Watermark {
         Watermark {
             end: AtomicU64::new(end),
+            position: AtomicU64::new(position),
             waiters: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
@@ -60,7 +63,13 @@ impl Watermark {
         self.end.load(Ordering::Acquire)
     }
 
-    /// The same, and the position there.
+    /// The first position that is not known to be committed.
+    #[inline]
+    pub(crate) fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Index and position of the same end.
     pub(crate) fn end_and_position(&self) -> (u64, u64) {
         let held = self.held.lock();
         (self.end(), held.position)
@@ -72,6 +81,7 @@ impl Watermark {
             let mut held = self.held.lock();
             assert!(end >= self.end(), "the watermark never goes back");
             held.position = position;
+            self.position.store(position, Ordering::Release);
             self.end.store(end, Ordering::SeqCst);
             held.tasks_below(end)
         };
@@ -196,7 +206,7 @@ mod tests {
         point.publish(4, 40);
         point.close();
         assert_eq!(waiter.join().unwrap(), (true, false));
-        assert_eq!(point.end_and_position(), (4, 40));
+        assert_eq!((point.end_and_position(), point.position()), ((4, 40), 40));
     }
 
     #[test]

@@ -73,7 +73,7 @@ const FLOORS: [&[&str]; 22] = [
     &["wakers"],
     &["batch", "owner"],
     &["log_prefix"],
-    &["entry"],
+    &["entry", "search"],
     &["primitives", "fork"],
 ];
 

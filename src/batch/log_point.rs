@@ -22,7 +22,7 @@ pub struct LogPoint {
 }
 
 impl LogPoint {
-    /// The base of the log of a new group. Not at raft index 0, so that a later member always
+    /// The base of the log of a new group that begins at position 0. Not at raft index 0, so that a later member always
     /// receives the group's membership along with its base.
     pub const INITIAL: LogPoint = LogPoint {
         raft_index: 1,
@@ -32,6 +32,17 @@ impl LogPoint {
         timestamp: 0,
         chain: 0,
     };
+
+    /// The base of the log of a new group whose first byte is at `first_position`: see
+    /// [`LogOwner::first_position`](crate::storage::LogOwner::first_position).
+    pub const fn initial_at(first_position: u64) -> LogPoint {
+        LogPoint { next_position: first_position, ..LogPoint::INITIAL }
+    }
+
+    /// Whether this is the base of the log of a new group, wherever its first byte is.
+    pub(crate) fn is_initial(&self) -> bool {
+        *self == LogPoint::initial_at(self.next_position)
+    }
 
     /// A log point as it was saved: after the batch `raft_index` of `term`, with this chain value.
     /// The other fields are those of [`LogPoint::INITIAL`], to be set afterwards. A new log point

@@ -50,7 +50,7 @@ pub(crate) fn rejoin_empty(
     recovered: &mut Recovered,
 ) -> Result<bool, StorageError> {
     let HardState { term, vote, .. } = recovered.hard_state;
-    let is_empty = recovered.last == LogPoint::INITIAL
+    let is_empty = recovered.last.is_initial()
         && (term, vote) == (LogPoint::INITIAL.term, None)
         && recovered.corruption.is_empty();
     if is_empty && recovered.identity.complete {

@@ -246,12 +246,7 @@ impl Harness {
         let ids = (1..=voters).map(NodeId::from);
         let addresses: Vec<(NodeId, String)> =
             ids.clone().map(|id| (id, format!("host-{id}:1"))).collect();
-        let owner = LogOwner {
-            group: "test".to_owned(),
-            node,
-            cluster: 1,
-            membership: Membership::of_voters(ids),
-        };
+        let owner = LogOwner::new("test", node, 1, Membership::of_voters(ids));
         let refusals: Arc<Mutex<Refusals>> = Arc::default();
         let log = memory.clone();
         let reads = Arc::new(FailingReader::new(memory.reader()));

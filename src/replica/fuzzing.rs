@@ -61,8 +61,7 @@ impl Node {
             new_group_uid: 0,
         };
         let mut storage = MemoryLog::new();
-        let owner =
-            LogOwner { group: "fuzzed".into(), node: settings.node, cluster: 1, membership };
+        let owner = LogOwner::new("fuzzed", settings.node, 1, membership);
         let recovered = storage.open(&owner).expect("a new log opens");
         let reader = storage.reader();
         let committed = reader

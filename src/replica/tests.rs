@@ -24,8 +24,7 @@ impl One {
     }
 
     fn of(node: u64, membership: Membership) -> One {
-        let owner =
-            LogOwner { group: "one".to_owned(), node: NodeId::from(node), cluster: 1, membership };
+        let owner = LogOwner::new("one", node, 1, membership);
         let mut log = MemoryLog::new();
         let recovered = log.open(&owner).unwrap();
         let settings = Settings {

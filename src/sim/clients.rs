@@ -10,6 +10,7 @@ use super::config::{OPERATION_KINDS, OperationKind, RunConfig};
 use super::event::ProcessRef;
 use super::monitor::{Monitor, NUMBERED_BYTES_MIN, offer_bytes};
 use super::node::Node;
+use super::positions::check_reads;
 use super::process::Process;
 use super::rng::Rng;
 use super::time::Micros;
@@ -334,6 +335,10 @@ impl Clients {
                 let node = self.node_of(process, monitor);
                 if let Some(entry) = &found {
                     monitor.check_entry(node, index, entry.term(), entry);
+                    let first_position = monitor.first_position();
+                    if let Err(why) = check_reads(&process.shared, entry, first_position) {
+                        monitor.violated(format!("A5: node {}: {why}", node + 1));
+                    }
                 }
                 monitor.note(&[11, index, u64::from(found.is_some())], || {
                     format!("get {index}: {found:?}")

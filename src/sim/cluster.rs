@@ -61,7 +61,8 @@ impl Cluster {
 
     /// A cluster of this configuration.
     pub(super) fn of(config: RunConfig, rng: Rng, lines: Option<Lines>) -> Cluster {
-        let monitor = Monitor::new(config.nodes, config.flush_interval.is_some(), lines)
+        let counts_unsynced = config.flush_interval.is_some();
+        let monitor = Monitor::new(config.nodes, config.first_position, counts_unsynced, lines)
             .expecting_stamps(config.stamps);
         let cluster = Cluster {
             queue: EventQueue::default(),

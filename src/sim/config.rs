@@ -121,6 +121,8 @@ pub(crate) struct SleepConfig {
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
     pub(crate) nodes: usize,
+    /// The position of the first byte of the group.
+    pub(crate) first_position: u64,
     /// `None`: a batch counts once it is synced. Otherwise it counts once it is written, and the
     /// log is synced at this interval.
     pub(crate) flush_interval: Option<Micros>,
@@ -196,6 +198,8 @@ impl RunConfig {
         let flush_interval = if rng.percent(20) { Some(rng.between(1, 100) * MS) } else { None };
         let mut config = RunConfig {
             nodes,
+            // A generator of its own: the other draws stay as they were.
+            first_position: *rng.fork(4).pick(&[0, 0, 1, 1 << 40, 1 << 60]),
             flush_interval,
             heartbeat,
             election,

@@ -68,7 +68,7 @@ pub(crate) struct Monitor {
     counts_unsynced: bool,
     /// Every entry that was shown as committed, from index 0.
     pub(crate) ledger: Vec<SeenEntry>,
-    /// Every committed log point, from [`LogPoint::INITIAL`].
+    /// Every committed log point, from [`LogPoint::initial_at`] the first position.
     points: Vec<LogPoint>,
     leaders: BTreeMap<u64, usize>,
     /// The latest critical event that was not taken yet.
@@ -89,16 +89,21 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    pub(crate) fn new(nodes: usize, counts_unsynced: bool, lines: Option<Lines>) -> Monitor {
+    pub(crate) fn new(
+        nodes: usize,
+        first_position: u64,
+        counts_unsynced: bool,
+        lines: Option<Lines>,
+    ) -> Monitor {
         Monitor {
             now: 0,
-            models: (0..nodes).map(|_| StorageModel::new()).collect(),
+            models: (0..nodes).map(|_| StorageModel::new(first_position)).collect(),
             coverage: CoverageCounts::default(),
             trace: Trace::new(lines),
             violation: None,
             counts_unsynced,
             ledger: Vec::new(),
-            points: vec![LogPoint::INITIAL],
+            points: vec![LogPoint::initial_at(first_position)],
             leaders: BTreeMap::new(),
             trigger: None,
             votes: BTreeMap::new(),
@@ -126,6 +131,11 @@ impl Monitor {
         let violation = violation.into();
         self.note(&[0xbad], || format!("VIOLATION {violation}"));
         self.violation.get_or_insert(violation);
+    }
+
+    /// The position of the first byte of the group.
+    pub(crate) fn first_position(&self) -> u64 {
+        self.points[0].next_position
     }
 
     pub(crate) fn violation(&self) -> Option<&String> {
@@ -379,11 +389,18 @@ impl Monitor {
         }
         // Batches up to the base are no longer kept.
         if place > 0 && point.raft_index > reader.base().point.raft_index {
-            self.check_entries(node, reader, point, self.points[place - 1].next_index);
+            self.check_entries(node, reader, point, self.points[place - 1]);
         }
     }
 
-    fn check_entries(&mut self, node: usize, reader: &dyn LogReader, point: LogPoint, from: u64) {
+    fn check_entries(
+        &mut self,
+        node: usize,
+        reader: &dyn LogReader,
+        point: LogPoint,
+        before: LogPoint,
+    ) {
+        let (from, mut position) = (before.next_index, before.next_position);
         if from == point.next_index {
             return;
         }
@@ -399,7 +416,13 @@ impl Monitor {
         };
         for index in from..point.next_index {
             match batch.entry(index) {
-                Ok(Some(entry)) => self.check_entry(node, index, point.term, &entry),
+                Ok(Some(entry)) => {
+                    self.check_entry(node, index, point.term, &entry);
+                    self.demand(entry.position() == position, || {
+                        format!("A5: {entry:?} lies behind {position} bytes")
+                    });
+                    position += entry.len() as u64;
+                }
                 other => {
                     return self.violated(format!(
                         "A5: node {} reads {other:?} for committed entry {index}",

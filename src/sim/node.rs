@@ -29,6 +29,7 @@ const EPOCH_MS: u64 = 1_704_067_200_000;
 pub(super) struct Node {
     pub(super) number: usize,
     pub(super) disk: NodeDisk,
+    first_position: u64,
     pub(super) clock: Clock,
     pub(super) process: Option<Process>,
     /// Number of processes that were started.
@@ -97,6 +98,7 @@ impl Node {
         Node {
             number,
             disk: NodeDisk::new(seed, config.segments_of(number)),
+            first_position: config.first_position,
             clock: Clock { drift: config.drifts[number], wall_ms: 0 },
             process: None,
             starts: 0,
@@ -116,9 +118,10 @@ impl Node {
 
     /// The owner of the log of this node.
     pub(super) fn owner(&self, nodes: usize) -> LogOwner {
+        let first_position = self.first_position;
         let membership = Membership::of_voters((1..=nodes as u64).map(NodeId::from));
         let node = NodeId::from(self.number as u64 + 1);
-        LogOwner { group: GROUP.to_owned(), node, cluster: CLUSTER, membership }
+        LogOwner { first_position, ..LogOwner::new(GROUP, node, CLUSTER, membership) }
     }
 
     /// Drives the engine once. Returns when it is due again.

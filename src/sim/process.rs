@@ -125,6 +125,7 @@ impl Process {
         let spawner = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
         let context = TransportContext {
             cluster: CLUSTER,
+            first_position: config.first_position,
             identity: recovered.identity,
             group_uid: recovered.group_uid,
             known: recovered.peers.clone(),

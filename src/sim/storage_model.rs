@@ -53,16 +53,18 @@ pub(crate) struct StorageModel {
     /// Batches up to here have durability evidence: the storage must detect their loss. A sync that
     /// began before a truncation proves nothing of the batches after it.
     evident: u64,
+    /// The position at which an empty log begins.
+    first_position: u64,
 }
 
 impl LogState {
-    fn new() -> LogState {
+    fn new(first_position: u64) -> LogState {
         let hard_state = HardState {
             term: LogPoint::INITIAL.term,
             vote: None,
             commit: LogPoint::INITIAL.raft_index,
         };
-        LogState { base: LogPoint::INITIAL, points: Vec::new(), hard_state }
+        LogState { base: LogPoint::initial_at(first_position), points: Vec::new(), hard_state }
     }
 
     fn last(&self) -> LogPoint {
@@ -113,17 +115,18 @@ impl StorageModel {
             is_replaced: false,
             truncations: 0,
             evident: 0,
+            first_position: 0,
         }
     }
 
-    pub(crate) fn new() -> StorageModel {
-        StorageModel::of(LogState::new())
+    pub(crate) fn new(first_position: u64) -> StorageModel {
+        StorageModel { first_position, ..StorageModel::of(LogState::new(first_position)) }
     }
 
     /// The disk is replaced by an empty one, or by an older copy.
     pub(crate) fn replace_disk(&mut self) {
         let StorageModel { live, durable, mut lost, .. } =
-            std::mem::replace(self, StorageModel::new());
+            std::mem::replace(self, StorageModel::new(self.first_position));
         lost.push((live, durable));
         (self.lost, self.is_replaced) = (lost, true);
     }

@@ -29,12 +29,13 @@ impl Base {
 
 impl LogOwner {
     /// A log of `node` in the group of this name and number, which began with these members.
+    /// `first_position` is 0, and can be set afterwards.
     pub fn new<G, N>(group: G, node: N, cluster: u64, membership: Membership) -> LogOwner
     where
         G: Into<String>,
         N: Into<NodeId>,
     {
-        LogOwner { group: group.into(), node: node.into(), cluster, membership }
+        LogOwner { group: group.into(), node: node.into(), cluster, membership, first_position: 0 }
     }
 }
 

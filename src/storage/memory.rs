@@ -228,7 +228,7 @@ impl SharedMemory {
         let Some((known, identity)) = &mut self.owner else {
             let identity =
                 DirectoryIdentity { directory: draw_directory(), incarnation: 1, complete: true };
-            self.durable = LogState::new(owner.membership.clone());
+            self.durable = LogState::new(owner.membership.clone(), owner.first_position);
             self.owner = Some((owner.clone(), identity));
             return Ok(identity);
         };
@@ -325,14 +325,14 @@ struct LogState {
 }
 
 impl LogState {
-    fn new(membership: Membership) -> LogState {
+    fn new(membership: Membership, first_position: u64) -> LogState {
         let hard_state = HardState {
             term: LogPoint::INITIAL.term,
             vote: None,
             commit: LogPoint::INITIAL.raft_index,
         };
         LogState {
-            base: Base { point: LogPoint::INITIAL, membership },
+            base: Base { point: LogPoint::initial_at(first_position), membership },
             records: Vec::new(),
             hard_state,
             peers: BTreeMap::new(),
@@ -481,7 +481,7 @@ impl LogState {
 /// The state of a handle that was not opened.
 impl Default for LogState {
     fn default() -> Self {
-        LogState::new(Membership::default())
+        LogState::new(Membership::default(), 0)
     }
 }
 
@@ -501,6 +501,21 @@ impl LogReader for Reader {
         }
         let at = live.records.partition_point(|record| record.point.next_index <= index);
         Ok(live.records.get(at).map(|record| record.batch.clone()))
+    }
+
+    fn batch_at(&self, position: u64) -> Result<Option<Batch>, StorageError> {
+        let live = self.live.read();
+        if position < live.base.point.next_position {
+            return Err(live.purged());
+        }
+        let at = live.records.partition_point(|record| record.point.next_position <= position);
+        Ok(live.records.get(at).map(|record| record.batch.clone()))
+    }
+
+    fn first_index_since(&self, timestamp: u64) -> Result<Option<u64>, StorageError> {
+        let live = self.live.read();
+        let since = live.records.partition_point(|record| record.point.timestamp < timestamp);
+        Ok(live.records[since..].iter().find_map(|record| record.batch.first_index()))
     }
 
     fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
@@ -568,12 +583,7 @@ mod tests {
     use crate::batch::OpenBatch;
 
     fn owner() -> LogOwner {
-        LogOwner {
-            group: "g".into(),
-            node: NodeId::from(1),
-            cluster: 7,
-            membership: Membership::of_voters([NodeId::from(1)]),
-        }
+        LogOwner::new("g", 1, 7, Membership::of_voters([NodeId::from(1)]))
     }
 
     fn entry_after(point: &LogPoint, payload: &[u8]) -> Batch {

@@ -8,6 +8,7 @@
 
 mod active_segment;
 mod backup;
+mod by_position;
 mod candidate;
 mod corrupt_log;
 mod damaged_scan;

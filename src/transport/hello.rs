@@ -4,6 +4,7 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod group_uid;
+mod refusal;
 pub(crate) mod slots;
 
 use std::collections::HashMap;
@@ -22,20 +23,23 @@ pub(crate) const GROUP_BYTES_MAX: usize = 63;
 pub(crate) const MEMBERS_MAX: usize = 63;
 /// A flag: the log of the sender is incomplete, so it may come from another data directory.
 const INCOMPLETE: u8 = 1;
+/// A flag: the group began at another position than 0, which comes last.
+const FIRST_POSITION: u8 = 4;
 /// The flags that this version knows.
-const FLAGS: u8 = INCOMPLETE;
+const FLAGS: u8 = INCOMPLETE | FIRST_POSITION;
 /// Bytes before the name of the group.
 const FIXED_BYTES: usize = 80;
 
 /// The longest valid hello.
 pub(crate) const BYTES_MAX: usize =
-    FIXED_BYTES + GROUP_BYTES_MAX + 8 * MEMBERS_MAX + ADVERTISED_BYTES_MAX;
+    FIXED_BYTES + GROUP_BYTES_MAX + 8 * MEMBERS_MAX + ADVERTISED_BYTES_MAX + 8;
 
 /// What a node says of itself for a group: sender, receiver, group, and its data directory.
 ///
 /// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation,
 /// u64 nonce, u128 group uid, u8 flags, u8 length of the group's name, u8 count of members, u8
-/// length of the advertised text, the name, u64 for each member, ascending, the advertised text; little-endian.
+/// length of the advertised text, the name, u64 for each member, ascending, the advertised text,
+/// and u64 first position if a flag says so; little-endian.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: u64,
@@ -52,6 +56,8 @@ pub(crate) struct Hello {
     pub(crate) group_uid: u128,
     /// The advertised text of its host: at most 255 bytes, without control characters.
     pub(crate) advertised: Arc<str>,
+    /// The position of the first byte of the group.
+    pub(crate) first_position: u64,
 }
 
 /// The incarnation of a directory and the nonce of a process: identifies a process of a node.
@@ -119,6 +125,11 @@ pub(crate) enum HandshakeRejection {
          `rejoin_empty`"
     )]
     RemovedGroup = 14,
+    #[error(
+        "its group began at another position: give the same `first_position` to the builder of \
+         every node"
+    )]
+    FirstPosition = 15,
 }
 
 /// Who opened the connection of a hello.
@@ -131,7 +142,7 @@ pub(crate) enum Way {
 }
 
 impl HandshakeRejection {
-    pub(crate) const ALL: [HandshakeRejection; 14] = [
+    pub(crate) const ALL: [HandshakeRejection; 15] = [
         HandshakeRejection::Protocol,
         HandshakeRejection::Cluster,
         HandshakeRejection::Group,
@@ -146,6 +157,7 @@ impl HandshakeRejection {
         HandshakeRejection::NoSuchGroup,
         HandshakeRejection::OtherGroup,
         HandshakeRejection::RemovedGroup,
+        HandshakeRejection::FirstPosition,
     ];
 
     /// Whether it is certainly that of a member, at its own address.
@@ -157,6 +169,7 @@ impl HandshakeRejection {
                 | HandshakeRejection::OtherGroup
                 | HandshakeRejection::RemovedGroup
                 | HandshakeRejection::Members
+                | HandshakeRejection::FirstPosition
         )
     }
 
@@ -180,6 +193,7 @@ impl Hello {
             nonce,
             group_uid: context.group_uid,
             advertised: context.advertised.as_str().into(),
+            first_position: context.first_position,
         }
     }
 
@@ -203,11 +217,17 @@ impl Hello {
         let lens = [self.group.len(), self.members.len(), self.advertised.len()];
         let [group, members, advertised] =
             lens.map(|len| u8::try_from(len).expect("the context is checked at the start"));
-        let flags = if self.identity.complete { 0 } else { INCOMPLETE };
+        let mut flags = if self.identity.complete { 0 } else { INCOMPLETE };
+        if self.first_position > 0 {
+            flags |= FIRST_POSITION;
+        }
         bytes.extend_from_slice(&[flags, group, members, advertised]);
         bytes.extend_from_slice(self.group.as_bytes());
         self.members.iter().for_each(|member| bytes.extend_from_slice(&member.get().to_le_bytes()));
         bytes.extend_from_slice(self.advertised.as_bytes());
+        if self.first_position > 0 {
+            bytes.extend_from_slice(&self.first_position.to_le_bytes());
+        }
         bytes
     }
 
@@ -238,11 +258,15 @@ impl Hello {
         let is_list = members.len() <= MEMBERS_MAX && members.is_sorted_by(|one, next| one < next);
         let identity =
             DirectoryIdentity { directory, incarnation, complete: flags & INCOMPLETE == 0 };
-        let (advertised, rest) = bytes.split_at_checked(usize::from(advertised_bytes))?;
+        let (advertised, mut rest) = bytes.split_at_checked(usize::from(advertised_bytes))?;
         let advertised = std::str::from_utf8(advertised)
             .ok()
             .filter(|text| check_advertised(text).is_ok())?
             .into();
+        let first_position = match flags & FIRST_POSITION {
+            0 => 0,
+            _ => Some(u64::from_le_bytes(take(&mut rest)?)).filter(|&position| position > 0)?,
+        };
         (is_list && rest.is_empty()).then_some(Hello {
             cluster,
             group,
@@ -253,6 +277,7 @@ impl Hello {
             nonce,
             group_uid,
             advertised,
+            first_position,
         })
     }
 }
@@ -276,32 +301,27 @@ struct Side<'a> {
     protocol: u32,
     group_uid: u128,
     members: &'a [NodeId],
+    first_position: u64,
 }
 
 impl Rejection {
     fn new(reason: HandshakeRejection, refused: &Side<'_>, by: &Side<'_>) -> Rejection {
-        let differs = |what: &str, theirs: String, ours: String, then: &str| {
-            format!("{what} ({theirs} instead of {ours}): {then}")
+        let said = |side: &Side<'_>| match reason {
+            HandshakeRejection::Protocol if refused.protocol != by.protocol => {
+                Some(side.protocol.to_string())
+            }
+            HandshakeRejection::Members => Some(list(side.members)),
+            HandshakeRejection::FirstPosition => Some(side.first_position.to_string()),
+            HandshakeRejection::OtherGroup | HandshakeRejection::RemovedGroup => {
+                Some(group_uid::text_of(side.group_uid))
+            }
+            _ => None,
         };
-        let (text, parts) = (reason.to_string(), reason.to_string());
-        let text = match (reason, parts.split_once(": ")) {
-            (HandshakeRejection::Protocol, Some((what, then)))
-                if refused.protocol != by.protocol =>
-            {
-                differs(what, refused.protocol.to_string(), by.protocol.to_string(), then)
+        let text = reason.to_string();
+        let text = match (said(refused), said(by), text.split_once(": ")) {
+            (Some(theirs), Some(ours), Some((what, then))) => {
+                format!("{what} ({theirs} instead of {ours}): {then}")
             }
-            (HandshakeRejection::Members, Some((what, then))) => {
-                differs(what, list(refused.members), list(by.members), then)
-            }
-            (
-                HandshakeRejection::OtherGroup | HandshakeRejection::RemovedGroup,
-                Some((what, then)),
-            ) => differs(
-                what,
-                group_uid::text_of(refused.group_uid),
-                group_uid::text_of(by.group_uid),
-                then,
-            ),
             _ => text,
         };
         Rejection { reason, text }
@@ -372,42 +392,22 @@ impl PeerRegistry {
     /// The rejection, by this node, of the sender of `hello`.
     pub(crate) fn rejection(&self, reason: HandshakeRejection, hello: &[u8]) -> Rejection {
         let protocol = claim(hello).map_or(0, |(protocol, _)| protocol);
-        let (group_uid, members) = Hello::decode(hello)
-            .map_or_else(|_| (0, Arc::default()), |hello| (hello.group_uid, hello.members));
-        let refused = Side { protocol, group_uid, members: &members };
+        let (group_uid, members, first_position) = Hello::decode(hello).map_or_else(
+            |_| Default::default(),
+            |hello| (hello.group_uid, hello.members, hello.first_position),
+        );
+        let refused = Side { protocol, group_uid, members: &members, first_position };
         Rejection::new(reason, &refused, &self.own_side())
     }
 
-    /// A rejection as bytes: u8 reason, u32 protocol, u128 group uid, u64 for each member,
-    /// little-endian. In every version the reason comes first; the rest is optional.
-    pub(crate) fn refusal(&self, reason: HandshakeRejection) -> Vec<u8> {
-        let mut bytes = vec![reason as u8];
-        bytes.extend_from_slice(&PROTOCOL.to_le_bytes());
-        bytes.extend_from_slice(&self.me.group_uid.to_le_bytes());
-        self.me.members.iter().for_each(|id| bytes.extend_from_slice(&id.get().to_le_bytes()));
-        bytes
-    }
-
-    /// The rejection, by a peer, of this node.
-    pub(crate) fn refused_by(&self, refusal: &[u8]) -> Rejection {
-        PeerRegistry::read_refusal(refusal, &self.own_side())
-    }
-
-    fn read_refusal(refusal: &[u8], refused: &Side<'_>) -> Rejection {
-        let (code, mut rest) =
-            refusal.split_first().map_or((0, refusal), |(code, rest)| (*code, rest));
-        let reason = HandshakeRejection::from_code(code).unwrap_or(HandshakeRejection::Protocol);
-        let protocol = take(&mut rest).map_or(0, u32::from_le_bytes);
-        let group_uid = take(&mut rest).map_or(0, u128::from_le_bytes);
-        let member = || Some(NodeId::from(u64::from_le_bytes(take(&mut rest)?)));
-        // No group has more. A peer may send a list of any length, and the status would show it.
-        let members: Vec<NodeId> = std::iter::from_fn(member).take(MEMBERS_MAX).collect();
-        Rejection::new(reason, refused, &Side { protocol, group_uid, members: &members })
-    }
-
     fn own_side(&self) -> Side<'_> {
-        let Hello { group_uid, members, .. } = &self.me;
-        Side { protocol: PROTOCOL, group_uid: *group_uid, members }
+        let Hello { group_uid, members, first_position, .. } = &self.me;
+        Side {
+            protocol: PROTOCOL,
+            group_uid: *group_uid,
+            members,
+            first_position: *first_position,
+        }
     }
 
     /// Checks a hello. If it is accepted, its directory and process are recorded, except in one
@@ -446,9 +446,13 @@ impl PeerRegistry {
         if hello.to != self.me.from {
             return Err(HandshakeRejection::WrongNode);
         }
-        // Before the cluster, which is made of the name and the members: a better reason.
+        // Before the cluster, which is made of the name, the members and the first position: better
+        // reasons.
         if hello.members != self.me.members {
             return Err(HandshakeRejection::Members);
+        }
+        if hello.first_position != self.me.first_position {
+            return Err(HandshakeRejection::FirstPosition);
         }
         if hello.cluster != self.me.cluster {
             return Err(HandshakeRejection::Cluster);

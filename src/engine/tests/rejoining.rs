@@ -8,8 +8,7 @@ fn incomplete() -> Harness {
     let memory = MemoryLog::new();
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
     let mut log = memory.clone();
-    log.open(&LogOwner { group: "test".to_owned(), node: NodeId::from(1), cluster: 1, membership })
-        .unwrap();
+    log.open(&LogOwner::new("test", 1, 1, membership)).unwrap();
     log.set_complete(false).unwrap();
     drop(log);
     Harness::open(3, None, memory, Vec::new(), |_, _| {}).unwrap()

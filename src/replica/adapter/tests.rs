@@ -25,12 +25,7 @@ fn batches(terms: &[u64]) -> Vec<Batch> {
 
 /// A log of control batches of these terms; what was recovered from it; and a view of it.
 fn log_of(terms: &[u64]) -> (MemoryLog, Recovered, LogView, Arc<FailingReader>) {
-    let owner = LogOwner {
-        group: "view".to_owned(),
-        node: NodeId::from(1),
-        cluster: 1,
-        membership: membership(),
-    };
+    let owner = LogOwner::new("view", 1, 1, membership());
     let mut log = MemoryLog::new();
     let recovered = log.open(&owner).unwrap();
     let reads = Arc::new(FailingReader::new(log.reader()));
@@ -149,12 +144,7 @@ fn a_snapshot_is_the_base_and_only_for_who_asks_for_no_later_one() {
 
 #[test]
 fn a_rebase_that_lies_before_what_is_committed_is_refused() {
-    let owner = LogOwner {
-        group: "view".to_owned(),
-        node: NodeId::from(1),
-        cluster: 1,
-        membership: membership(),
-    };
+    let owner = LogOwner::new("view", 1, 1, membership());
     let mut log = MemoryLog::new();
     let mut recovered = log.open(&owner).unwrap();
     let here = LogPoint {

@@ -393,12 +393,7 @@ impl Group {
         if self.node(id).process.is_some() {
             return;
         }
-        let owner = LogOwner {
-            group: "scripts".to_owned(),
-            node: NodeId::from(id),
-            cluster: 1,
-            membership: self.membership.clone(),
-        };
+        let owner = LogOwner::new("scripts", id, 1, self.membership.clone());
         let (seed, counts_unsynced) = (self.seed, self.counts_unsynced);
         let (message_bytes, catch_up_bytes) =
             if self.is_paced { PACED } else { (1 << 20, u64::MAX) };

@@ -22,7 +22,7 @@ pub(super) fn broken(case: &str, rule: Rule, what: impl Display) -> ! {
 /// The owner of every log in the suite.
 pub(super) fn owner() -> LogOwner {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
-    LogOwner { group: "conformance".into(), node: NodeId::from(2), cluster: 0xC0FFEE, membership }
+    LogOwner::new("conformance", 2, 0xC0FFEE, membership)
 }
 
 /// One case of the suite, and the harness that it runs on.

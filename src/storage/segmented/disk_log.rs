@@ -147,7 +147,8 @@ impl<D: Disk> DiskLog<D> {
         self.refuse_if_used(file)?;
         let create_failed = |error| failed(disk, "create", STATE_NAME, error);
         let identity = IdentityFile { directory: disk.random_id(), owner: owner.clone() };
-        let state = Metadata::new(identity.directory, owner.membership.clone());
+        let state =
+            Metadata::new(identity.directory, owner.membership.clone(), owner.first_position);
         MetadataFile::<D>::fill(file.clone(), state).map_err(|error| match error {
             WriteError::TooLarge => too_large(disk, STATE_NAME),
             WriteError::Io(error) => create_failed(error),

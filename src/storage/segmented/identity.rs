@@ -14,6 +14,9 @@ use crate::storage::{LogOwner, StorageError};
 pub(super) const IDENTITY_NAME: &str = "identity";
 pub(super) const NEW_NAME: &str = "identity.tmp";
 const MAGIC: &[u8; 4] = b"DLid";
+/// A feature flag of this page alone: the group began at another position than 0, which follows.
+/// Without it the page is as builds before this feature wrote it, and they can open the log.
+const FIRST_POSITION: u32 = 1;
 
 /// A version or feature of the page that this build does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,17 +102,19 @@ impl IdentityFile {
     }
 
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
-        let LogOwner { group, node, cluster, membership } = &self.owner;
+        let LogOwner { group, node, cluster, membership, first_position } = &self.owner;
+        let features = if *first_position > 0 { FIRST_POSITION } else { 0 };
         let mut page = PageWriter::new(MAGIC);
-        page.u32(VERSION).u32(FEATURES).u128(self.directory).u64(node.get()).u64(*cluster);
+        page.u32(VERSION).u32(features).u128(self.directory).u64(node.get()).u64(*cluster);
         page.u32(group.len() as u32)
             .u32(membership.voters.len() as u32)
             .u32(membership.learners.len() as u32)
             .u32(0);
-        page.bytes(group.as_bytes())
-            .nodes(&membership.voters)
-            .nodes(&membership.learners)
-            .finish(PAGE_BYTES)
+        page.bytes(group.as_bytes()).nodes(&membership.voters).nodes(&membership.learners);
+        if features & FIRST_POSITION != 0 {
+            page.u64(*first_position);
+        }
+        page.finish(PAGE_BYTES)
     }
 
     /// `Err` if the page is intact, but needs a newer build.
@@ -119,28 +124,34 @@ impl IdentityFile {
         if version != VERSION {
             return Some(Err(Unsupported::Version(version)));
         }
-        if features & !FEATURES != 0 {
-            return Some(Err(Unsupported::Features(features & !FEATURES)));
+        let unknown = features & !(FEATURES | FIRST_POSITION);
+        if unknown != 0 {
+            return Some(Err(Unsupported::Features(unknown)));
         }
         let (directory, node, cluster) = (page.u128()?, NodeId::from(page.u64()?), page.u64()?);
         let (group, voters, learners, _) = (page.u32()?, page.u32()?, page.u32()?, page.u32()?);
         let group = String::from_utf8(page.bytes(group as usize)?.to_vec()).ok()?;
         let membership =
             Membership { voters: page.nodes(voters)?, learners: page.nodes(learners)? };
-        Some(Ok(IdentityFile { directory, owner: LogOwner { group, node, cluster, membership } }))
+        let first_position = if features & FIRST_POSITION != 0 { page.u64()? } else { 0 };
+        let owner = LogOwner { group, node, cluster, membership, first_position };
+        Some(Ok(IdentityFile { directory, owner }))
     }
 }
 
 fn describe(owner: &LogOwner) -> String {
     let numbers =
         |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
-    let LogOwner { group, node, cluster, membership } = owner;
+    let LogOwner { group, node, cluster, membership, first_position } = owner;
     let mut text = format!(
         "node {node} of group {group:?}, cluster {cluster}, first voters {}",
         numbers(&membership.voters)
     );
     if !membership.learners.is_empty() {
         text += &format!(", first learners {}", numbers(&membership.learners));
+    }
+    if *first_position > 0 {
+        text += &format!(", first position {first_position}");
     }
     text
 }
@@ -154,7 +165,10 @@ mod tests {
         let membership = Membership { voters: vec![1.into(), 2.into()], learners: vec![9.into()] };
         IdentityFile {
             directory: 1 << 99,
-            owner: LogOwner { group: "orders".into(), node: 2.into(), cluster: 5, membership },
+            owner: LogOwner {
+                first_position: 7 << 40,
+                ..LogOwner::new("orders", 2, 5, membership)
+            },
         }
     }
 

@@ -15,7 +15,7 @@ use std::ops::Range;
 use super::format::{self, INDEX_ENTRY_BYTES, IndexEntry, RECORD_HEADER_BYTES};
 use super::fs::{Disk, DiskMap};
 use super::segment::{Index, Segment, SegmentContents};
-use crate::batch::{self, BATCH_HEADER_BYTES, BatchError, TABLE_ENTRY_BYTES};
+use crate::batch::{self, BATCH_HEADER_BYTES, BatchError, EntryLocation, TABLE_ENTRY_BYTES};
 use crate::entry::Entry;
 use crate::storage::StorageError;
 
@@ -73,11 +73,24 @@ impl<D: Disk> Segment<D> {
     ) -> Result<Option<Entry>, StorageError> {
         let (offset, body_bytes) = self.location(disk, contents, hit.ordinal)?;
         prefetch(&contents.map, offset, body_bytes, hit, index);
+        let find = |body: &[u8]| Ok(batch::find(body, index)?.map(|found| (index, found)));
+        self.checked_entry(disk, contents, hit.ordinal, find).map(Some)
+    }
+
+    /// The entry that `find` finds in the body of this record. Header and batch header are checked;
+    /// `find` checks the payload.
+    #[inline(always)]
+    pub(super) fn checked_entry(
+        &self,
+        disk: &D,
+        contents: &SegmentContents<D>,
+        ordinal: u64,
+        find: impl FnOnce(&[u8]) -> Result<Option<(u64, EntryLocation)>, BatchError>,
+    ) -> Result<Entry, StorageError> {
+        let (offset, body_bytes) = self.location(disk, contents, ordinal)?;
         let check = |record: &[u8]| {
-            let header =
-                format::check_record(record, self.id, self.seed, self.first + hit.ordinal)?;
-            let found =
-                batch::find(&record[RECORD_HEADER_BYTES..], index).map_err(LookupError::Batch)?;
+            let header = format::check_record(record, self.id, self.seed, self.first + ordinal)?;
+            let found = find(&record[RECORD_HEADER_BYTES..]).map_err(LookupError::Batch)?;
             Ok((
                 found.ok_or("the index of the segment points to the wrong record")?,
                 header.point.term,
@@ -87,18 +100,12 @@ impl<D: Disk> Segment<D> {
             .map
             .with_bytes(offset, RECORD_HEADER_BYTES as u64 + body_bytes, check)
             .unwrap_or(Err(LookupError::Record(OUTSIDE)));
-        let (found, term) =
-            checked.map_err(|wrong| self.corrupt_at(disk, hit.ordinal, wrong.to_string()))?;
+        let ((index, found), term) =
+            checked.map_err(|wrong| self.corrupt_at(disk, ordinal, wrong.to_string()))?;
         let at = offset + (RECORD_HEADER_BYTES + found.payload.start) as u64;
         let payload = contents.map.slice(at, found.payload.len() as u64);
-        let payload = payload.ok_or_else(|| self.corrupt_at(disk, hit.ordinal, OUTSIDE))?;
-        Ok(Some(Entry {
-            payload,
-            index,
-            position: found.position,
-            term,
-            timestamp: found.timestamp,
-        }))
+        let payload = payload.ok_or_else(|| self.corrupt_at(disk, ordinal, OUTSIDE))?;
+        Ok(Entry { payload, index, position: found.position, term, timestamp: found.timestamp })
     }
 }
 

@@ -61,13 +61,13 @@ pub(super) struct Metadata {
 
 impl Metadata {
     /// The state of a log that was never opened.
-    pub(super) fn new(directory: u128, membership: Membership) -> Metadata {
+    pub(super) fn new(directory: u128, membership: Membership, first_position: u64) -> Metadata {
         let hard_state = HardState {
             term: LogPoint::INITIAL.term,
             vote: None,
             commit: LogPoint::INITIAL.raft_index,
         };
-        let base = Base { point: LogPoint::INITIAL, membership };
+        let base = Base { point: LogPoint::initial_at(first_position), membership };
         Metadata {
             directory,
             known_as: directory,
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     fn state(term: u64) -> Metadata {
-        let mut state = Metadata::new(7, Membership::of_voters([1, 2, 3].map(NodeId::from)));
+        let mut state = Metadata::new(7, Membership::of_voters([1, 2, 3].map(NodeId::from)), 0);
         state.hard_state = HardState { term, vote: Some(NodeId::from(2)), commit: 9 };
         state.peers = vec![(NodeId::from(3), 1 << 100)];
         state.group_uid = 5 << 90;

@@ -230,13 +230,19 @@ impl<'a, D: Disk> Salvage<'a, D> {
                 )?;
                 let map =
                     file.map().map_err(|error| failed(disk, "map", &candidate.name, error))?;
-                // Only these two fields are known for certain, and no others are used.
+                // Only these two fields are known for certain. Position and time are those of no
+                // place in a log, so that no search takes them for known.
                 let next_index = found
                     .first_index
                     .filter(|_| candidate.first > self.reached())
                     .unwrap_or(self.next_index());
-                let before =
-                    LogPoint { raft_index: candidate.first - 1, next_index, ..LogPoint::INITIAL };
+                let before = LogPoint {
+                    raft_index: candidate.first - 1,
+                    next_index,
+                    next_position: u64::MAX,
+                    timestamp: u64::MAX,
+                    ..LogPoint::INITIAL
+                };
                 let (id, bytes) = (candidate.id, scan.file_bytes);
                 let segment = Segment::open(directory, id, before, bytes, map, found.records);
                 let is_short = candidate.first + segment.len() < limit || !scan.clean;

@@ -306,6 +306,11 @@ impl<D: Disk> Segment<D> {
         }))
     }
 
+    /// The log point after its last record, if it is sealed and all its records are below `limit`.
+    pub(super) fn sealed_end(&self, limit: u64) -> Option<LogPoint> {
+        self.seal().filter(|seal| limit >= seal.records).map(|seal| seal.last)
+    }
+
     /// Where its footer begins, if it is sealed: directly after its last record.
     pub(super) fn footer_at(&self) -> Option<u64> {
         self.seal().map(|seal| seal.footer_at)
@@ -486,6 +491,21 @@ impl Index {
             Index::Memory(_) => None,
             Index::Footer(footer) => {
                 footer.get(ordinal as usize * INDEX_ENTRY_BYTES..).map(IndexEntry::decode)
+            }
+        }
+    }
+
+    /// Offset and body length of a record, and the index after its entries.
+    #[inline]
+    pub(super) fn record(&self, ordinal: u64) -> (u64, u64, u64) {
+        match self {
+            Index::Memory(records) => {
+                let (offset, body_bytes) = records.location(ordinal);
+                (offset, body_bytes, records.next_index(ordinal))
+            }
+            Index::Footer(footer) => {
+                let place = IndexEntry::decode(&footer[ordinal as usize * INDEX_ENTRY_BYTES..]);
+                (place.offset, u64::from(place.body_bytes), place.next_index)
             }
         }
     }

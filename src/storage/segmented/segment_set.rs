@@ -45,7 +45,7 @@ impl<D: Disk> LiveSegment<D> {
 }
 
 /// Where an entry lies: the segment, the view of it, and the record.
-type EntryHit<'l, D> = (&'l LiveSegment<D>, View<'l, D>, SearchHit);
+pub(super) type EntryHit<'l, D> = (&'l LiveSegment<D>, View<'l, D>, SearchHit);
 
 impl<D: Disk> SegmentSet<D> {
     pub(super) fn new(base: Base) -> SegmentSet<D> {
@@ -112,7 +112,11 @@ impl<D: Disk> SegmentSet<D> {
 
     /// The segment with entry `index`, and the search hit in it. `None` beyond the end of the log.
     #[inline(always)]
-    fn find(&self, disk: &D, index: u64) -> Result<Option<EntryHit<'_, D>>, StorageError> {
+    pub(super) fn find(
+        &self,
+        disk: &D,
+        index: u64,
+    ) -> Result<Option<EntryHit<'_, D>>, StorageError> {
         if index < self.base.point.next_index {
             return Err(self.purged());
         }
@@ -221,7 +225,7 @@ impl<D: Disk> SegmentSet<D> {
 
     /// For an entry that segment `next - 1` and those before do not hold: an error if it lies in a
     /// gap, and `Ok` if it is beyond the end of the log.
-    fn check_missing(&self, disk: &D, next: usize) -> Result<(), StorageError> {
+    pub(super) fn check_missing(&self, disk: &D, next: usize) -> Result<(), StorageError> {
         let reached = next.checked_sub(1).map_or(0, |at| self.segments[at].segment.first);
         match (
             self.gaps.iter().find(|gap| gap.raft_indexes.start > reached),
@@ -246,7 +250,7 @@ impl<D: Disk> SegmentSet<D> {
         self.gap(raft_index).map_or(Ok(()), |gap| Err(gap.into()))
     }
 
-    fn purged(&self) -> StorageError {
+    pub(super) fn purged(&self) -> StorageError {
         StorageError::Purged { first: self.base.point.next_index }
     }
 }
@@ -295,6 +299,18 @@ impl<D: Disk> LogReader for SegmentReader<D> {
 
     fn batch_containing(&self, index: u64) -> Result<Option<Batch>, StorageError> {
         self.read(|live| live.batch_containing(&self.disk, index))
+    }
+
+    fn batch_at(&self, position: u64) -> Result<Option<Batch>, StorageError> {
+        self.read(|live| live.batch_at(&self.disk, position))
+    }
+
+    fn entry_at(&self, position: u64) -> Result<Option<Entry>, StorageError> {
+        self.read(|live| live.entry_at(&self.disk, position))
+    }
+
+    fn first_index_since(&self, timestamp: u64) -> Result<Option<u64>, StorageError> {
+        self.read(|live| live.first_index_since(&self.disk, timestamp))
     }
 
     fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {

@@ -33,7 +33,7 @@ const SMALL: SegmentOptions = SegmentOptions::small();
 
 pub(super) fn owner() -> LogOwner {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
-    LogOwner { group: "orders".to_owned(), node: NodeId::from(1), cluster: 7, membership }
+    LogOwner::new("orders", 1, 7, membership)
 }
 
 pub(super) fn open(dir: &Path) -> (DiskLog, Recovered) {

@@ -160,6 +160,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         nonce: 6,
         group_uid: 8,
         advertised: "a".into(),
+        first_position: 0,
     }
     .encode();
     let frames = [

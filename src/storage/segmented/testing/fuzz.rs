@@ -182,7 +182,7 @@ pub fn segment(input: &[u8]) {
         }
     }
     let names: Vec<String> = dir.0.keys().cloned().collect();
-    let mut state = Metadata::new(DIRECTORY, Membership::of_voters([NodeId::from(1)]));
+    let mut state = Metadata::new(DIRECTORY, Membership::of_voters([NodeId::from(1)]), 0);
     if begins & 2 == 2 {
         state.base.point.raft_index = FIELD_LIMIT - 255;
     }
@@ -314,10 +314,10 @@ pub(crate) fn seeds_of_pages() -> Vec<Vec<u8>> {
         voters: [1, 2, 3].map(NodeId::from).to_vec(),
         learners: vec![NodeId::from(9)],
     };
-    let mut state = Metadata::new(DIRECTORY, membership.clone());
+    let mut state = Metadata::new(DIRECTORY, membership.clone(), 0);
     state.hard_state = HardState { term: 7, vote: Some(NodeId::from(2)), commit: 8 };
     state.peers = vec![(NodeId::from(3), 1 << 100)];
-    let owner = LogOwner { group: "orders".into(), node: 2.into(), cluster: 5, membership };
+    let owner = LogOwner::new("orders", 2, 5, membership);
     let identity = IdentityFile { directory: DIRECTORY, owner };
     let sealed = segment_with_seal(3, 2);
     let header = &sealed[RECORDS_AT as usize..][..CHECKED_BYTES];

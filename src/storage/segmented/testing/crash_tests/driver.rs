@@ -19,7 +19,7 @@ pub(super) const SEGMENT_BYTES: u64 = 16 << 10;
 
 pub(super) fn owner() -> LogOwner {
     let membership = Membership::of_voters([1, 2, 3].map(NodeId::from));
-    LogOwner { group: "trial".into(), node: NodeId::from(2), cluster: 7, membership }
+    LogOwner::new("trial", 2, 7, membership)
 }
 
 /// The log on `disk`, not opened yet.
