@@ -155,9 +155,9 @@ impl Retention {
         let (age, after) = (self.max_age?, self.closes_after()?);
         let oldest = segments.first()?;
         let of_oldest = oldest.is_closed.then(|| age.saturating_sub(oldest.age));
-        let active = segments.last().filter(|last| {
-            !last.is_closed && last.last_raft_index >= last.first_raft_index
-        });
+        let active = segments
+            .last()
+            .filter(|last| !last.is_closed && last.last_raft_index >= last.first_raft_index);
         let of_active = active.map(|active| after.saturating_sub(active.age));
         of_oldest.into_iter().chain(of_active).min()
     }

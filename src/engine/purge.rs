@@ -22,7 +22,8 @@ impl Engine {
             (self.shared.reader.base().point.next_index, self.shared.watermark.end());
         let saved = self.save_group_uid();
         let (pins, reader) = (self.shared.pins.clone(), self.shared.reader.clone());
-        let (written, released) = pins.begin_anew(&*reader, || saved.and_then(|()| self.storage.reset(base)));
+        let (written, released) =
+            pins.begin_anew(&*reader, || saved.and_then(|()| self.storage.reset(base)));
         self.report_released(&released, "the node is moved forward past it");
         if written.is_ok() {
             self.inform(&format!(
@@ -78,7 +79,10 @@ impl Engine {
     }
 
     /// One step of a repair. It may begin the log anew.
-    pub(super) fn repair_log(&mut self, action: RepairAction<'_>) -> Result<Recovered, StorageError> {
+    pub(super) fn repair_log(
+        &mut self,
+        action: RepairAction<'_>,
+    ) -> Result<Recovered, StorageError> {
         let (pins, reader) = (self.shared.pins.clone(), self.shared.reader.clone());
         let (outcome, released) = pins.begin_anew(&*reader, || self.storage.repair(action));
         self.report_released(&released, "the damaged log begins anew behind it");

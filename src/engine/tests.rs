@@ -28,8 +28,8 @@ use crate::role::Membership;
 use crate::sequencer::{Limits, Sequencer};
 use crate::storage::reads::FailingReader;
 use crate::storage::{
-    BackgroundTask, BackupError, Base, Corruption, DiskProbe, DiskUse, LogOwner, LogReader, MemoryLog,
-    PendingBackup, PendingSync, RepairAction, SegmentInfo,
+    BackgroundTask, BackupError, Base, Corruption, DiskProbe, DiskUse, LogOwner, LogReader,
+    MemoryLog, PendingBackup, PendingSync, RepairAction, SegmentInfo,
 };
 use crate::transport::TransportContext;
 

@@ -402,12 +402,7 @@ impl PeerRegistry {
 
     fn own_side(&self) -> Side<'_> {
         let Hello { group_uid, members, first_position, .. } = &self.me;
-        Side {
-            protocol: PROTOCOL,
-            group_uid: *group_uid,
-            members,
-            first_position: *first_position,
-        }
+        Side { protocol: PROTOCOL, group_uid: *group_uid, members, first_position: *first_position }
     }
 
     /// Checks a hello. If it is accepted, its directory and process are recorded, except in one

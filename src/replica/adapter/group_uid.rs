@@ -130,7 +130,8 @@ impl RaftCore {
         let Some(written) = view.seek_group_uid(settled) else { return };
         let names_it = |entry| batch_of(entry).is_ok_and(|batch| batch.group_uid().is_some());
         let unwritten = self.node.raft.raft_log.unstable_entries().iter().any(names_it);
-        if written.is_some() || unwritten || self.propose(group_uid_body(proposal)).is_some() {
+        if written.is_some() || unwritten || self.propose(term, group_uid_body(proposal)).is_some()
+        {
             self.node.mut_store().group_uid.named_in = term;
         }
     }
