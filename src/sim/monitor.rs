@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::group_uids::GroupUids;
 use super::storage_model::StorageModel;
 use super::time::Micros;
 use super::trace::{CoverageCounts, Lines, Trace};
@@ -70,6 +71,8 @@ pub(crate) struct Monitor {
     acknowledged: BTreeMap<u64, u64>,
     /// The length of every payload that was offered.
     pub(crate) offered: Vec<u32>,
+    /// See [`super::group_uids`].
+    pub(super) group_uids: GroupUids,
 }
 
 impl Monitor {
@@ -90,6 +93,7 @@ impl Monitor {
             lost_directories: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             offered: Vec::new(),
+            group_uids: GroupUids::new(nodes),
         }
     }
 
@@ -348,6 +352,10 @@ impl Monitor {
             });
         } else {
             self.points.push(point);
+            let is_control = place > 0 && self.points[place - 1].next_index == point.next_index;
+            if is_control && point.raft_index > reader.base().point.raft_index {
+                self.check_control_batch(node, reader, point.raft_index);
+            }
         }
         // Batches up to the base are no longer kept.
         if place > 0 && point.raft_index > reader.base().point.raft_index {
