@@ -33,9 +33,10 @@ pub(crate) const BYTES_MAX: usize =
 
 /// What a node says of itself for a group: sender, receiver, group, and its data directory.
 ///
-/// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation,
-/// u64 nonce, u128 group uid, u8 flags, u8 length of the group's name, u8 count of members, u8
-/// length of the advertised text, the name, u64 for each member, ascending, the advertised text; little-endian.
+/// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation, u64
+/// nonce, u128 group uid, u8 flags, u8 length of the group's name, u8 count of members, u8 length
+/// of the advertised text, the name, u64 for each member, ascending, the advertised text;
+/// little-endian.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: u64,
@@ -296,16 +297,15 @@ impl Rejection {
             (
                 HandshakeRejection::OtherGroup | HandshakeRejection::RemovedGroup,
                 Some((what, then)),
-            ) => differs(
-                what,
-                group_uid::text_of(refused.group_uid),
-                group_uid::text_of(by.group_uid),
-                then,
-            ),
+            ) => differs(what, uid_text(refused.group_uid), uid_text(by.group_uid), then),
             _ => text,
         };
         Rejection { reason, text }
     }
+}
+
+fn uid_text(uid: u128) -> String {
+    if uid == 0 { "none".to_owned() } else { format!("{uid:032x}") }
 }
 
 fn list(members: &[NodeId]) -> String {
