@@ -113,6 +113,12 @@ impl Batch {
         self.header.map(|header| header.first_index.saturating_add(u64::from(header.count)))
     }
 
+    /// The unique id that this batch proposes for its group, if it is a control record that does.
+    pub fn group_uid(&self) -> Option<u128> {
+        let names_it = self.body.first() == Some(&KIND_GROUP);
+        if names_it { group_uid::decode(&self.body) } else { None }
+    }
+
     /// The entry at `index`, its payload checked against its checksum. `None` if the batch does not
     /// hold that index.
     ///
@@ -267,7 +273,7 @@ impl BatchHeader {
     fn of(body: &[u8]) -> Result<Option<BatchHeader>, BatchError> {
         match body.first() {
             None => Ok(None),
-            Some(&KIND_GROUP) => group_uid::decode(body).map(|_| None),
+            Some(&KIND_GROUP) if group_uid::decode(body).is_some() => Ok(None),
             Some(_) => BatchHeader::read(body).map(Some),
         }
     }
@@ -572,5 +578,38 @@ mod tests {
         ] {
             assert!(batch.point_after(&wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_id_comes_back_and_one_changed_bit_is_seen() {
+        let body = group_uid_body(7 << 100 | 5);
+        let batch = Batch::new(2, 1, body.clone()).unwrap();
+        assert_eq!((batch.group_uid(), batch.count()), (Some(7 << 100 | 5), 0));
+        assert_eq!((batch.first_index(), batch.entry(0).unwrap()), (None, None));
+        assert!(find(&body, 0).unwrap().is_none());
+        batch.verify().unwrap();
+        for bit in 0..8 * body.len() {
+            let mut changed = body.to_vec();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(Batch::new(2, 1, changed.into()).is_err(), "bit {bit}");
+        }
+        for len in 1..body.len() {
+            assert!(Batch::new(2, 1, body.slice(..len)).is_err(), "{len} bytes");
+        }
+        assert!(Batch::new(2, 1, [&body[..], &[0]].concat().into()).is_err());
+        assert_eq!(Batch::new(2, 1, Bytes::new()).unwrap().group_uid(), None);
+        let nothing = [&[KIND_GROUP][..], &[0; 31]].concat();
+        assert!(Batch::new(2, 1, nothing.into()).is_err(), "0 is the id of no group");
+    }
+
+    #[test]
+    fn it_takes_no_index_and_counts_in_the_chain() {
+        let before = LogPoint { raft_index: 1, term: 1, next_index: 9, ..LogPoint::INITIAL };
+        let after = |uid| {
+            let batch = Batch::new(2, 1, group_uid_body(uid)).unwrap();
+            batch.point_after(&before).unwrap()
+        };
+        assert_eq!(after(5), LogPoint { raft_index: 2, chain: after(5).chain, ..before });
+        assert_ne!(after(5).chain, after(6).chain);
     }
 }

@@ -15,6 +15,7 @@ mod clock;
 mod contacts;
 mod full_disk;
 mod group_uid;
+mod group_uid_state;
 mod input;
 mod lagging;
 mod members;
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::contacts::Contacts;
-use self::group_uid::GroupUid;
+use self::group_uid_state::GroupUidState;
 pub(crate) use self::input::{Command, Input, Now, inbox};
 use self::refused_peers::RefusedPeers;
 pub(crate) use self::rejoin_state::rejoin_empty;
@@ -160,7 +161,7 @@ pub(crate) struct Engine {
     contacts: Contacts,
     rejoin_report: RejoinReport,
     sleep: Sleep,
-    group_uid: GroupUid,
+    group_uid: GroupUidState,
     fault: Option<String>,
     stopped: bool,
     /// Called with the reason of each message that the replica rejects. Set by simulations only.
@@ -233,7 +234,7 @@ impl Engine {
             contacts: Contacts::default(),
             rejoin_report: RejoinReport::default(),
             sleep: Sleep::default(),
-            group_uid: GroupUid::default(),
+            group_uid: GroupUidState::default(),
             fault: None,
             stopped: false,
             rejection_observer: None,

@@ -85,9 +85,7 @@ impl HostParts {
     /// The groups that were removed from the directory.
     pub(crate) fn removed_groups(&self) -> RemovedGroups {
         let directory = self.directory();
-        RemovedGroups::new(move |uid| {
-            directory.as_ref().is_some_and(|directory| directory.is_removed(uid))
-        })
+        directory.map(|open| RemovedGroups::new(open.removed())).unwrap_or_default()
     }
 
     /// Ends all that was started. No group is open any more. Idempotent. Waits for the threads,

@@ -125,6 +125,9 @@ pub struct HostContext {
     /// ([`TransportEvent::PeerDown`]). Peers write at least twice a second, so less than 600 ms
     /// reports peers that are well. Default 1 s.
     pub silence: Duration,
+    /// The groups that were removed from this host: a peer that presents the unique id of one, for
+    /// a group that is not open here, is told so.
+    pub removed: RemovedGroups,
     /// How the transport gets threads.
     pub spawner: Spawner,
 }
@@ -142,7 +145,8 @@ impl HostContext {
     ) -> HostContext {
         let message_bytes_max = Message::BYTES_MAX;
         let (listen, silence) = (listen.into(), SILENCE);
-        HostContext { host, listen, peers, message_bytes_max, silence, spawner }
+        let removed = RemovedGroups::default();
+        HostContext { host, listen, peers, message_bytes_max, silence, removed, spawner }
     }
 }
 

@@ -7,15 +7,6 @@
 use super::Engine;
 use crate::storage::StorageError;
 
-/// How far this node is with the id.
-#[derive(Debug, Default)]
-pub(super) struct GroupUid {
-    /// It is committed. It is saved once the sync of this number has succeeded.
-    found: Option<(u128, u64)>,
-    /// It is saved. It is told once the sync of this number has succeeded.
-    untold: Option<(u128, u64)>,
-}
-
 impl Engine {
     /// The id is committed.
     pub(super) fn find_group_uid(&mut self, uid: u128) {

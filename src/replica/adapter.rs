@@ -10,6 +10,7 @@ mod checks;
 mod convert;
 mod feeding;
 mod group_uid;
+mod known_uid;
 mod log_bridge;
 mod reading;
 mod sleeping;

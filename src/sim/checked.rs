@@ -224,6 +224,7 @@ impl Storage for CheckedStorage {
 
     fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
         self.crash_point.count_down();
+        self.monitor.lock().save_group_uid(self.node, uid);
         self.storage.save_group_uid(uid)
     }
 
@@ -335,6 +336,7 @@ impl Transport for SimTransport {
     }
 
     fn set_group_uid(&mut self, uid: u128) {
+        self.monitor.lock().announce_group_uid(self.node, uid);
         *self.group_uid.lock() = uid;
     }
 

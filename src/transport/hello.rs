@@ -313,7 +313,7 @@ impl Rejection {
             HandshakeRejection::Members => Some(list(side.members)),
             HandshakeRejection::FirstPosition => Some(side.first_position.to_string()),
             HandshakeRejection::OtherGroup | HandshakeRejection::RemovedGroup => {
-                Some(group_uid::text_of(side.group_uid))
+                Some(uid_text(side.group_uid))
             }
             _ => None,
         };
@@ -326,6 +326,10 @@ impl Rejection {
         };
         Rejection { reason, text }
     }
+}
+
+fn uid_text(uid: u128) -> String {
+    if uid == 0 { "none".to_owned() } else { format!("{uid:032x}") }
 }
 
 fn list(members: &[NodeId]) -> String {

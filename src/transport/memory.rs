@@ -212,17 +212,18 @@ impl NetworkState {
     }
 
     /// The group of an endpoint has an id now. Nodes of other groups are connected no more.
-    fn set_group_uid(&mut self, number: u64, uid: u128) {
+    fn set_group_uid(&mut self, number: u64, uid: u128) -> Vec<(Inbox, TransportEvent)> {
         let Some(at) = self.endpoints.iter().position(|endpoint| endpoint.number == number) else {
-            return;
+            return Vec::new();
         };
         self.endpoints[at].context.group_uid = uid;
-        if self.endpoints[at].registry.set_group_uid(uid) {
-            let mut endpoint = self.endpoints.remove(at);
-            endpoint.connected.clear();
-            self.detach(number);
-            drop(self.put(endpoint));
+        if !self.endpoints[at].registry.set_group_uid(uid) {
+            return Vec::new();
         }
+        let mut endpoint = self.endpoints.remove(at);
+        endpoint.connected.clear();
+        self.detach(number);
+        self.put(endpoint)
     }
 
     /// Removes an endpoint and its connections.
@@ -289,9 +290,9 @@ impl Transport for MemoryTransport {
     }
 
     fn set_group_uid(&mut self, uid: u128) {
-        if let Some((number, _)) = self.endpoint {
-            self.network.0.lock().set_group_uid(number, uid);
-        }
+        let Some((number, _)) = self.endpoint else { return };
+        let events = self.network.0.lock().set_group_uid(number, uid);
+        deliver(events);
     }
 
     fn send(&mut self, messages: &mut Vec<Message>) {

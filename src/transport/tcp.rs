@@ -163,6 +163,7 @@ impl Transport for TcpTransport {
             peers: context.addresses.clone(),
             message_bytes_max: context.message_bytes_max,
             silence: SILENCE,
+            removed: context.removed.clone(),
             spawner: context.spawner.clone(),
         };
         let address = address.map_or("", String::as_str);

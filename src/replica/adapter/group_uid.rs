@@ -9,46 +9,8 @@ use std::ops::RangeInclusive;
 use super::convert::{batch_of, group_uid_of};
 use super::view::LogView;
 use super::{RaftCore, RaftRole};
-use crate::batch::{LogPoint, group_uid_body};
-use crate::storage::{Recovered, StorageError};
-
-/// What is known of the id.
-pub(super) struct GroupUid {
-    /// 0: not known.
-    pub(super) known: u128,
-    /// The id that this node proposes if it has to. 0: it proposes and looks for none.
-    proposal: u128,
-    /// No batch up to this one names the group.
-    searched: u64,
-    /// All batches up to `searched` are known. If not, one that was purged may have named the
-    /// group: then a later one does not count, and this node does without the id.
-    is_from_the_start: bool,
-    /// The newest term in which the log of this node, as its leader, names the group.
-    named_in: u64,
-}
-
-impl GroupUid {
-    pub(super) fn new(recovered: &Recovered, proposal: u128) -> GroupUid {
-        let base = recovered.base.point;
-        GroupUid {
-            known: recovered.group_uid,
-            proposal,
-            searched: base.raft_index,
-            is_from_the_start: base == LogPoint::INITIAL,
-            named_in: 0,
-        }
-    }
-
-    fn is_sought(&self) -> bool {
-        self.known == 0 && self.proposal != 0 && self.is_from_the_start
-    }
-
-    /// The log was moved forward to this raft index.
-    pub(super) fn moved(&mut self, base: u64) {
-        self.searched = base;
-        self.is_from_the_start = false;
-    }
-}
+use crate::batch::group_uid_body;
+use crate::storage::StorageError;
 
 impl LogView {
     /// The id in the first of these batches that names the group.

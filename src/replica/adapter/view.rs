@@ -7,7 +7,7 @@ use raft::eraftpb::{Entry as RaftEntry, Snapshot};
 use raft::{GetEntriesContext, RaftState};
 
 use super::convert::{conf_state_of, entry_of};
-use super::group_uid::GroupUid;
+use super::known_uid::GroupUid;
 use super::reading::Reading;
 use crate::batch::{Batch, LogPoint};
 use crate::entry::NodeId;

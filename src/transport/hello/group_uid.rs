@@ -30,11 +30,6 @@ impl PeerRegistry {
     }
 }
 
-/// An id in the text of a rejection.
-pub(super) fn text_of(uid: u128) -> String {
-    if uid == 0 { "none".to_owned() } else { format!("{uid:032x}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::context;

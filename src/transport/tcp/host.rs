@@ -68,6 +68,7 @@ impl HostTransport for TcpHostTransport {
             peers: context.peers,
             message_bytes_max: context.message_bytes_max,
             silence: context.silence.max(Duration::from_millis(1)),
+            removed: context.removed,
             spawner: context.spawner,
         };
         let address = self.listen.as_ref().unwrap_or(&context.listen);
