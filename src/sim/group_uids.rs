@@ -1,6 +1,6 @@
 //! The unique id of the simulated group, for the check of the [`monitor`](super::monitor):
 //!
-//! - **A12** The id of the group is the one in the first committed batch that names it, and there
+//! - **A13** The id of the group is the one in the first committed batch that names it, and there
 //!   is no second such batch. No node saves, announces or recovers another one, or any before that
 //!   batch was committed. What a node has announced is there after a crash.
 
@@ -22,7 +22,7 @@ impl GroupUids {
         match std::mem::replace(&mut self.committed, uid) {
             0 => Ok(()),
             before => Err(format!(
-                "A12: batch {batch} names the group {uid:x}, and an earlier one named it \
+                "A13: batch {batch} names the group {uid:x}, and an earlier one named it \
                  {before:x}"
             )),
         }
@@ -34,7 +34,7 @@ impl GroupUids {
         match uid == 0 || uid == committed {
             true => Ok(()),
             false => Err(format!(
-                "A12: node {} {does} the id {uid:x}, and {committed:x} is committed",
+                "A13: node {} {does} the id {uid:x}, and {committed:x} is committed",
                 node + 1
             )),
         }
@@ -49,7 +49,7 @@ impl GroupUids {
         match std::mem::replace(&mut self.announced[node], uid) {
             before if replaced || before == 0 || before == uid => Ok(()),
             before => {
-                Err(format!("A12: node {} has forgotten the id {before:x} of its group", node + 1))
+                Err(format!("A13: node {} has forgotten the id {before:x} of its group", node + 1))
             }
         }
     }

@@ -10,17 +10,17 @@
 //!   go back. The claim of a message (a vote, an acknowledgement, a term) is durable when it is
 //!   sent. An announced leader knows everything that was acknowledged. A leader has the votes of a
 //!   majority in its term.
-//! - **A12** The nodes agree on the unique id of their group: see [`super::group_uids`].
 //! - **A9** Whenever a node shows a commit, a majority of the disks would still hold it after a
 //!   power cut at that moment.
 //! - **A12** If the nodes have an append hook, each entry carries the mark that the hook made for
 //!   its index, position and term, once. An append that asks for a term is in that term, or
 //!   nowhere.
+//! - **A13** The nodes agree on the unique id of their group: see [`super::group_uids`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::stamps::stamp;
 use super::group_uids::GroupUids;
+use super::stamps::stamp;
 use super::storage_model::StorageModel;
 use super::time::Micros;
 use super::trace::{CoverageCounts, Lines, Trace};
