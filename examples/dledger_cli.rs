@@ -332,6 +332,7 @@ fn of_inspection(found: &Inspection) -> Value {
         "group": found.owner.group,
         "node": found.owner.node.get(),
         "cluster": found.owner.cluster,
+        "first_position": found.owner.first_position,
         "term": found.hard_state.term,
         "vote": found.hard_state.vote.map_or(0, |node| node.get()),
         "commit": found.hard_state.commit,
