@@ -51,7 +51,11 @@ impl Storage for Handle {
             return Err(StorageError::in_use(path));
         }
         match &pages.owner {
-            None => pages.kept.base.membership = owner.membership.clone(),
+            None => {
+                pages.kept.base.membership = owner.membership.clone();
+                pages.kept.base.point = LogPoint::initial_at(owner.first_position);
+                pages.kept.last = pages.kept.base.point;
+            }
             Some(known) if known == owner => {}
             Some(known) => return Err(StorageError::mismatch(path, owner, known)),
         }

@@ -337,6 +337,7 @@ fn of_inspection(found: &Inspection) -> Value {
         "group_uid": Some(found.group_uid).filter(|uid| *uid != 0).map(|uid| format!("{uid:032x}")),
         "node": found.owner.node.get(),
         "cluster": found.owner.cluster,
+        "first_position": found.owner.first_position,
         "term": found.hard_state.term,
         "vote": found.hard_state.vote.map_or(0, |node| node.get()),
         "commit": found.hard_state.commit,

@@ -73,8 +73,9 @@ impl Entry {
         self.index
     }
 
-    /// The sum of the payload lengths of all entries before this one, in bytes. The same on every
-    /// replica.
+    /// The position of its first byte among the payloads of all entries: the sum of the lengths of
+    /// those before this one, after [`Builder::first_position`](crate::Builder::first_position).
+    /// The same on every replica.
     pub fn position(&self) -> u64 {
         self.position
     }

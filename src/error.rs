@@ -184,7 +184,7 @@ pub enum ReadError {
     )]
     #[non_exhaustive]
     Purged {
-        /// What was asked for.
+        /// What was asked for. If that was a position: the last index that is not kept, or 0.
         index: u64,
         /// The first index that is kept.
         first: u64,
@@ -198,7 +198,7 @@ pub enum ReadError {
     )]
     #[non_exhaustive]
     Damaged {
-        /// What was asked for.
+        /// What was asked for. If that was a position or a time: an index in the damaged part.
         index: u64,
         /// What does not fit.
         reason: String,

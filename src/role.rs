@@ -288,10 +288,11 @@ pub struct Status {
     /// The indexes that can be read here: first retained .. first not (yet) known to be committed.
     pub committed: Range<u64>,
     /// The oldest position that can be read here: that of the first retained entry. The sum of the
-    /// payload lengths of all entries below `committed.start`, in bytes.
+    /// payload lengths of all entries below `committed.start`, in bytes, after
+    /// [`Builder::first_position`](crate::Builder::first_position).
     pub oldest_position: u64,
-    /// The newest position: the sum of the payload lengths of all entries below `committed.end`, in
-    /// bytes. It is where the last committed entry ends.
+    /// The newest position, counted likewise up to `committed.end`. It is where the last committed
+    /// entry ends.
     pub committed_position: u64,
     /// The index after the last entry in the local log, committed or not.
     pub end_index: u64,

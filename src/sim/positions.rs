@@ -19,6 +19,9 @@ pub(super) fn check_reads(
     if kept.start < first_position || start < kept.start || end > kept.end {
         return Err(format!("{entry:?} is shown, and {kept:?} are the positions"));
     }
+    if let Some(Some(found)) = readable(by_position::get_at(shared, kept.end))? {
+        return Err(format!("{found:?} is shown, and {kept:?} are the positions"));
+    }
     if let Some(last) = entry.last() {
         for position in [start, end - 1] {
             let found = by_position::get_at(shared, position);
@@ -48,6 +51,11 @@ fn check_time(shared: &NodeShared, entry: &Entry) -> Result<(), String> {
         Ok(Some(found)) => Some(found.timestamp()),
         _ => None,
     };
+    let later = readable(by_position::index_at(shared, entry.timestamp() + 1))?.flatten();
+    let end = shared.watermark.end();
+    if let Some(later) = later.filter(|&later| later <= entry.index() || later >= end) {
+        return Err(format!("of {end} entries the first after the time of {entry:?} is {later}"));
+    }
     let (at, before) = (time(first), first.checked_sub(1).and_then(time));
     let is_first = at.is_none_or(|at| at == entry.timestamp())
         && before.is_none_or(|before| before < entry.timestamp());

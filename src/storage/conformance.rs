@@ -29,6 +29,7 @@
 //! ```
 
 mod appending;
+mod by_position;
 mod complete;
 mod driver;
 mod durability;
@@ -72,6 +73,7 @@ const CASES: &[(&str, Run)] = &[
     ("opened again", opening::opened_again),
     ("another's log", opening::anothers_log),
     ("opened twice", opening::opened_twice),
+    ("the first position of a group", opening::the_first_position_of_a_group),
     ("payloads of every size", appending::payloads_of_every_size),
     ("control records", appending::control_records),
     ("the bounds of a read", appending::the_bounds_of_a_read),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
+use super::by_position;
 use super::expected::{HeldBatches, Log, batch_after, span};
 use super::harness::Harness;
 use super::rule::Rule;
@@ -441,7 +442,10 @@ impl StorageDriver {
 
     /// Compares all reads with the expected log.
     pub(super) fn verify(&self, rule: Rule) {
-        if let Err(difference) = self.log().compare(&*self.reader) {
+        let compared = self.log().compare(&*self.reader);
+        if let Err(difference) =
+            compared.and_then(|()| by_position::compare(self.log(), &*self.reader))
+        {
             broken(self.case, rule, difference);
         }
     }

@@ -217,7 +217,7 @@ fn some_indexes(batch: &Batch) -> impl Iterator<Item = u64> {
     indexes.into_iter()
 }
 
-fn same<T: PartialEq + Debug>(
+pub(super) fn same<T: PartialEq + Debug>(
     call: impl FnOnce() -> String,
     found: Result<T, StorageError>,
     wanted: T,
@@ -231,7 +231,7 @@ fn same<T: PartialEq + Debug>(
     }
 }
 
-fn purged<T: Debug>(
+pub(super) fn purged<T: Debug>(
     call: impl FnOnce() -> String,
     found: Result<T, StorageError>,
     wanted: u64,

@@ -48,6 +48,9 @@ pub(super) enum Fault {
     FullIsFinal,
     TakesASecondGroupUid,
     ForgetsTheGroupUidLater,
+    FindsTheByteAfter,
+    FindsALaterTime,
+    BeginsAtZero,
 }
 
 /// Each fault, the rule that it breaks, and the case that detects it first.
@@ -85,6 +88,9 @@ const FAULTS: &[(Fault, Rule, &str)] = &[
     (Fault::FullIsFinal,                Rule::Full,       "a full disk"),
     (Fault::TakesASecondGroupUid,       Rule::GroupUid,   "the unique id of a group"),
     (Fault::ForgetsTheGroupUidLater,    Rule::GroupUid,   "the unique id of a group"),
+    (Fault::FindsTheByteAfter,          Rule::Accepted,   "opened again"),
+    (Fault::FindsALaterTime,            Rule::Accepted,   "opened again"),
+    (Fault::BeginsAtZero,               Rule::Open,       "the first position of a group"),
 ];
 
 #[test]
@@ -189,6 +195,9 @@ impl Storage for FaultyStorage {
             }
             Some(Fault::ForgetsTheGroupUidLater) if recovered.identity.incarnation > 2 => {
                 recovered.group_uid = 0
+            }
+            Some(Fault::BeginsAtZero) if recovered.base.point.next_index == 0 => {
+                recovered.base.point.next_position = 0
             }
             Some(Fault::IncarnationStandsStill) => recovered.identity.incarnation = 1,
             Some(Fault::LosesTheFirstPeer) if recovered.peers.len() > 1 => {
@@ -328,6 +337,27 @@ impl PendingSync for FakeSync {
     }
 }
 
+/// Has what a storage must have, and for the rest the defaults of the trait.
+struct Bare<'a>(&'a dyn LogReader);
+
+impl LogReader for Bare<'_> {
+    fn base(&self) -> Base {
+        self.0.base()
+    }
+
+    fn batch_containing(&self, index: u64) -> Result<Option<Batch>, StorageError> {
+        self.0.batch_containing(index)
+    }
+
+    fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {
+        self.0.batches(from, to, bytes_max)
+    }
+
+    fn point(&self, raft_index: u64) -> Result<Option<LogPoint>, StorageError> {
+        self.0.point(raft_index)
+    }
+}
+
 struct SabotagedReader {
     fault: Option<Fault>,
     inner: Arc<dyn LogReader>,
@@ -349,6 +379,22 @@ impl LogReader for SabotagedReader {
             (Err(StorageError::Purged { .. }), Some(Fault::ShowsNothingPurged)) => Ok(None),
             (other, _) => other,
         }
+    }
+
+    fn batch_at(&self, position: u64) -> Result<Option<Batch>, StorageError> {
+        let position = match self.fault {
+            Some(Fault::FindsTheByteAfter) => position.saturating_add(1),
+            _ => position,
+        };
+        Bare(&*self.inner).batch_at(position)
+    }
+
+    fn first_index_since(&self, timestamp: u64) -> Result<Option<u64>, StorageError> {
+        let timestamp = match self.fault {
+            Some(Fault::FindsALaterTime) => timestamp.saturating_add(1),
+            _ => timestamp,
+        };
+        Bare(&*self.inner).first_index_since(timestamp)
     }
 
     fn batches(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<Batch>, StorageError> {

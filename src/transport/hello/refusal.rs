@@ -43,3 +43,49 @@ impl PeerRegistry {
         Rejection::new(reason, refused, &by)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Hello, Way};
+    use super::*;
+    use crate::transport::{Inbox, Spawner, TransportContext};
+
+    fn context(node: u64, first_position: u64) -> TransportContext {
+        let addresses = (1..=2).map(|id| (NodeId::from(id), String::new())).collect();
+        let no_threads = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
+        let (inbox, node) = (Inbox::new(|_| true), NodeId::from(node));
+        let context = TransportContext::new(node, "orders", addresses, inbox, no_threads);
+        TransportContext { first_position, cluster: first_position, ..context }
+    }
+
+    #[test]
+    fn a_first_position_comes_back_as_it_was_and_0_is_not_sent() {
+        let hello = |position| Hello::new(&context(2, position), 1.into(), 77);
+        for position in [0, 1, 1 << 60] {
+            let bytes = hello(position).encode();
+            assert_eq!(Hello::decode(&bytes), Ok(hello(position)));
+            assert_eq!(bytes.len() - hello(0).encode().len(), if position == 0 { 0 } else { 8 });
+            for wrong in [&bytes[..bytes.len() - 1], &[&bytes[..], b"x"].concat()] {
+                assert_eq!(Hello::decode(wrong), Err(HandshakeRejection::Protocol));
+            }
+        }
+        let mut zero = hello(1).encode();
+        let end = zero.len() - 8;
+        zero[end..].fill(0);
+        assert_eq!(Hello::decode(&zero), Err(HandshakeRejection::Protocol));
+    }
+
+    #[test]
+    fn a_node_that_began_at_another_position_is_refused_by_name_on_both_sides() {
+        let mut here = PeerRegistry::new(&context(1, 5), 1);
+        let there = PeerRegistry::new(&context(2, 6), 2);
+        let hello = there.hello_to(1.into());
+        let reason = here.admit(&hello, Way::In).unwrap_err();
+        assert_eq!(reason, HandshakeRejection::FirstPosition);
+        let text = "its group began at another position (6 instead of 5): give the same \
+                    `first_position` to the builder of every node";
+        assert_eq!(here.rejection(reason, &hello.encode()).to_string(), text);
+        assert_eq!(there.refused_by(&here.refusal(reason)).to_string(), text);
+        assert_eq!(here.admit(&Hello { first_position: 5, cluster: 5, ..hello }, Way::In), Ok(()));
+    }
+}

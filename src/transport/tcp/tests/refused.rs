@@ -46,6 +46,24 @@ fn members_that_differ_are_named_at_both_ends() {
 }
 
 #[test]
+fn first_positions_that_differ_are_named_at_both_ends() {
+    let addresses = addresses();
+    let mut one = Node::new(1, &addresses);
+    one.context.first_position = 1 << 40;
+    // As the ids of groups that begin at different positions do.
+    one.context.cluster += 1;
+    let one = one.started();
+    let two = Node::new(2, &addresses).started();
+    until("both say so", || {
+        told(&one, 2).contains("position (0 instead of 1099511627776): give the same")
+            && told(&two, 1).contains(
+                "node 1 refuses this node: its group began at another position (0 instead of \
+                 1099511627776): give the same `first_position`",
+            )
+    });
+}
+
+#[test]
 fn another_version_is_named_at_both_ends() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
