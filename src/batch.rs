@@ -5,6 +5,7 @@
 //! for the bytes.
 
 mod crc_runs;
+mod entry_run;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod layout;
@@ -16,6 +17,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub(crate) use self::crc_runs::CrcShift;
+pub(crate) use self::entry_run::EntryRun;
 pub(crate) use self::layout::{
     BATCH_HEADER_BYTES, BODY_BYTES_MAX, FIELD_LIMIT, TABLE_ENTRY_BYTES, index_mask,
 };

@@ -1,9 +1,15 @@
 //! Reads of a host: one committed entry, or a sequence. Run on the host's thread, and share no lock
 //! with the writer.
 
+mod chunk;
+#[cfg(feature = "stream")]
+mod stream;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "stream")]
+pub use self::stream::{ChunkStream, TailStream};
 use crate::batch::{Batch, BatchError, CrcShift, EntryLocation};
 use crate::entry::Entry;
 use crate::error::ReadError;

@@ -1,5 +1,6 @@
 //! The handle of a host on its node: append, read, and administration.
 
+mod following;
 mod futures;
 
 use std::fmt;
