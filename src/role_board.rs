@@ -119,3 +119,6 @@ impl Board {
         self.unread.get_mut(&reader)?.pop_front()
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;
