@@ -6,6 +6,7 @@
 
 mod by_position;
 mod crc_runs;
+mod entry_run;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod group_uid;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 
 pub(crate) use self::by_position::find_position;
 pub(crate) use self::crc_runs::CrcShift;
+pub(crate) use self::entry_run::EntryRun;
 pub(crate) use self::group_uid::group_uid_body;
 pub(crate) use self::layout::{
     BATCH_HEADER_BYTES, BODY_BYTES_MAX, FIELD_LIMIT, TABLE_ENTRY_BYTES, index_mask,

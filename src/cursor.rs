@@ -2,10 +2,15 @@
 //! with the writer.
 
 pub(crate) mod by_position;
+mod chunk;
+#[cfg(feature = "stream")]
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "stream")]
+pub use self::stream::{ChunkStream, TailStream};
 use crate::batch::{Batch, BatchError, CrcShift, EntryLocation};
 use crate::entry::Entry;
 use crate::error::ReadError;

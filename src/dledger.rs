@@ -1,6 +1,7 @@
 //! The handle of a host on its node: append, read, and administration.
 
 mod fencing;
+mod following;
 mod futures;
 mod positions;
 mod retention;

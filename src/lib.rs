@@ -86,7 +86,7 @@
 //! Every node can be read in every role.
 //!
 //! - [`DLedger::get`] gives one entry, [`DLedger::read`] those from an index up to the newest, and
-//!   [`DLedger::tail`] waits for more.
+//!   [`DLedger::tail`] waits for more. [`Tail::next_chunk`] takes many at once.
 //! - A follower may lag behind. [`DLedger::barrier`] returns an index below which lies all that was
 //!   acknowledged anywhere before the call, and all of that can then be read here.
 //! - An [`Entry`] points into the log. One that is kept for long should be
@@ -99,9 +99,9 @@
 //! | `append`, `append_batch` | the window and a majority, up to [`Builder::append_timeout`] each |
 //! | `append_async`, `append_batch_async` | nothing; [`AppendFuture`] works under any runtime |
 //! | `append_when_ready` and every `.._async` | nothing: they give futures, without a runtime |
-//! | `wait_for_leader`, [`StatusWatch`] | a leader, or a change of the status |
+//! | `wait_for_leader`, [`StatusWatch`], [`RoleChanges`] | a leader, or a change of status or role |
 //! | `get`, `read` | the disk, if what is read is not in memory |
-//! | `tail` | the next entry, or the end of the node |
+//! | `tail` | the next entry, or the end of the node; its streams (feature `stream`) for nothing |
 //! | `barrier` | a round of heartbeats, up to [`Builder::append_timeout`] |
 //! | `status`, `committed` | nothing |
 //! | `transfer_leadership` | another leader, two election timeouts at most |
@@ -135,6 +135,8 @@
 //!
 //! # Features
 //!
+//! - `stream`: [`Tail::into_stream`] and others give a `futures_core::Stream`. Off by default; adds
+//!   the crate `futures-core`.
 //! - `sim`: a whole cluster in one thread, with virtual time, a bad network and bad disks. Off by
 //!   default.
 //!
@@ -227,6 +229,8 @@ mod replica;
 mod reply;
 mod retention;
 mod role;
+mod role_board;
+mod role_changes;
 mod running_node;
 mod search;
 mod sequencer;
@@ -244,6 +248,8 @@ mod watermark;
 
 pub use append_hook::Place;
 pub use builder::{Builder, FlushPolicy};
+#[cfg(feature = "stream")]
+pub use cursor::{ChunkStream, TailStream};
 pub use cursor::{Cursor, Tail};
 pub use dledger::{AppendWhenReady, CommittedPast, DLedger, ResponseFuture, ShutdownFuture};
 pub use entry::{Entry, NodeId};
@@ -256,6 +262,9 @@ pub use host::{GroupInfo, Host, HostBuilder, RemoveError};
 pub use pins::Pin;
 pub use retention::{Removed, RemovedSegments, Retention};
 pub use role::{Member, Membership, Progress, Refusal, Role, Status};
+#[cfg(feature = "stream")]
+pub use role_changes::RoleChangeStream;
+pub use role_changes::RoleChanges;
 pub use storage::{Backup, BackupError, Create, tools};
 pub use watch::StatusWatch;
 

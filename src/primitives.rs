@@ -29,7 +29,7 @@ pub(crate) use model_checked::{
 };
 
 #[cfg(all(test, loom))]
-pub(crate) use model_checked::three_preemptions;
+pub(crate) use model_checked::{Alarm, three_preemptions};
 
 #[cfg(not(all(test, any(loom, shuttle))))]
 pub(crate) use {

@@ -16,6 +16,7 @@ use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::retention::Removed;
 use crate::role::{Member, Membership, Role, Status};
+use crate::role_board::RoleBoard;
 use crate::sequencer::Sequencer;
 use crate::status::StatusCell;
 use crate::storage::{LogReader, Recovered, StorageError};
@@ -39,6 +40,8 @@ pub(crate) struct NodeShared {
     pub(crate) watermark: Watermark,
     pub(crate) reader: Arc<dyn LogReader>,
     pub(crate) status: StatusCell,
+    /// Changes of role, for readers that take each of them.
+    pub(crate) roles: RoleBoard,
     /// Progress of the other members, as of the last tick of the engine.
     pub(crate) members: MembersBoard,
     /// The index after the last entry of the log, committed or not.
@@ -96,6 +99,7 @@ impl NodeShared {
             sequencer,
             watermark: Watermark::new(committed.next_index, committed.next_position).within(home),
             reader,
+            roles: RoleBoard::new(status.clone(), home),
             status: StatusCell::new(status, home),
             members: MembersBoard::default(),
             end_index: AtomicU64::new(recovered.last.next_index),

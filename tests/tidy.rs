@@ -33,7 +33,7 @@ const PRIMITIVES_AT_HOME: [&str; 6] = [
 ];
 /// Replica, engine, sequencer and storage are given the time: the same input and the same time have
 /// the same effects.
-const CLOCKS_AT_HOME: [&str; 13] = [
+const CLOCKS_AT_HOME: [&str; 15] = [
     "src/host.rs",
     "src/members.rs",
     "src/threads.rs",
@@ -41,7 +41,9 @@ const CLOCKS_AT_HOME: [&str; 13] = [
     "src/primitives/",
     "src/future.rs",
     "src/cursor.rs",
+    "src/cursor/",
     "src/watch.rs",
+    "src/role_changes.rs",
     "src/reply.rs",
     "src/dledger.rs",
     "src/spin.rs",
@@ -59,7 +61,7 @@ const FLOORS: [&[&str]; 22] = [
     &["host_parts"],
     &["running_node"],
     &["threads", "sim"],
-    &["engine", "cursor", "watch"],
+    &["engine", "cursor", "watch", "role_changes"],
     &["shared"],
     &["sequencer"],
     &["replica", "storage::*", "transport::*", "future"],
@@ -68,7 +70,7 @@ const FLOORS: [&[&str]; 22] = [
     &["error"],
     &["transport"],
     &["storage"],
-    &["message", "watermark", "spin", "reply", "status", "members", "inbox_space"],
+    &["message", "watermark", "spin", "reply", "status", "role_board", "members", "inbox_space"],
     &["role"],
     &["wakers"],
     &["batch", "owner"],

@@ -43,6 +43,7 @@ impl Engine {
         });
         self.shared.refresh(&mut status);
         self.report_change(before, role_state);
+        self.shared.roles.announce(status.clone());
         // The receiver is gone only after a shutdown.
         let _ = self.work.roles.send(Notice::Role(status));
     }

@@ -1,9 +1,7 @@
 //! Every schedule of one completion: a thread that resolves it, and others that wait or poll.
 
-use std::task::Wake;
-
 use super::*;
-use crate::primitives::thread;
+use crate::primitives::{Alarm, thread};
 use crate::watermark::Watermark;
 
 fn completion() -> Arc<Completion> {
@@ -22,29 +20,6 @@ fn resolver(completion: &Arc<Completion>, outcome: Outcome) -> thread::JoinHandl
 /// The term, or 0 for a failure.
 fn told(outcome: &Result<Appended, AppendError>) -> u64 {
     outcome.as_ref().map_or(0, |appended| appended.term)
-}
-
-/// The waker of a task.
-#[derive(Default)]
-struct Alarm {
-    rung: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        *self.rung.lock() = true;
-        self.wake.notify_one();
-    }
-}
-
-impl Alarm {
-    fn sleep(&self) {
-        let mut rung = self.rung.lock();
-        while !std::mem::take(&mut *rung) {
-            self.wake.wait(&mut rung);
-        }
-    }
 }
 
 fn poll(future: &mut AppendFuture, alarm: &Arc<Alarm>) -> Poll<Result<Appended, AppendError>> {

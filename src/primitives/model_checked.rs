@@ -5,6 +5,8 @@
 //! [`clock::SOON`] never times out: a thread that relies on that deadline has missed a wake-up, and
 //! the checker reports it as blocked. A nearer deadline may pass at any moment.
 
+#[cfg(loom)]
+mod alarm;
 mod clock;
 pub(crate) mod thread;
 
@@ -18,6 +20,8 @@ use loom::sync as checked;
 #[cfg(shuttle)]
 use shuttle::sync as checked;
 
+#[cfg(loom)]
+pub(crate) use self::alarm::Alarm;
 pub(crate) use self::clock::Instant;
 pub(crate) use checked::atomic;
 

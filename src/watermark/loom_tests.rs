@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::primitives::{thread, three_preemptions};
+use crate::primitives::{Alarm, thread, three_preemptions};
 
 /// A watermark, and what it stands for: only the watermark puts the entries in order.
 struct Ledger {
@@ -112,5 +112,52 @@ fn a_wait_that_times_out_leaves_nothing_behind() {
         waiter.join().unwrap();
         assert_eq!(ledger.point.waiters.load(Ordering::Relaxed), 0);
         assert!(ledger.wait_past(0, None));
+    });
+}
+
+/// Reads one entry after the other, as a stream does: with one key, which it keeps.
+fn read_as_a_task(ledger: &Ledger, entries: u64) -> u64 {
+    let (alarm, mut key) = (Arc::new(Alarm::default()), None);
+    let waker = Waker::from(alarm.clone());
+    let mut index = 0;
+    while index < entries {
+        match ledger.point.poll_past(index, &waker, &mut key) {
+            Poll::Pending => alarm.sleep(),
+            Poll::Ready(true) => {
+                ledger.assert_readable_below(index + 1);
+                index += 1;
+            }
+            Poll::Ready(false) => break,
+        }
+    }
+    ledger.point.forget(index, key);
+    index
+}
+
+#[test]
+fn a_task_that_reads_entry_by_entry_misses_no_wake() {
+    loom::model(|| {
+        let ledger = ledger();
+        let task = thread::spawn({
+            let ledger = ledger.clone();
+            move || assert_eq!(read_as_a_task(&ledger, 2), 2)
+        });
+        (0..2).for_each(|index| ledger.commit(index));
+        task.join().unwrap();
+        assert!(ledger.point.held.lock().tasks.is_empty(), "a waker was left behind");
+    });
+}
+
+#[test]
+fn the_end_of_the_node_wakes_a_task_that_waits_for_more() {
+    loom::model(|| {
+        let ledger = ledger();
+        let task = thread::spawn({
+            let ledger = ledger.clone();
+            move || assert_eq!(read_as_a_task(&ledger, 2), 1)
+        });
+        ledger.commit(0);
+        ledger.point.close();
+        task.join().unwrap();
     });
 }

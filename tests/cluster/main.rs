@@ -6,6 +6,7 @@
 )]
 
 mod builders;
+mod chunks;
 mod cluster_of;
 mod damaged;
 mod failover;
@@ -26,6 +27,8 @@ mod replication;
 mod rng;
 mod roles;
 mod shutdown;
+#[cfg(feature = "stream")]
+mod streams;
 mod tails;
 mod tasks;
 mod watching;

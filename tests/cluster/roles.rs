@@ -213,3 +213,69 @@ fn a_slow_observer_holds_up_only_itself() {
     drop(release);
     ledger.shutdown().unwrap();
 }
+
+fn key(status: &Status) -> (Role, u64, Option<NodeId>, bool) {
+    (status.role, status.term, status.leader, status.stopped)
+}
+
+#[test]
+fn a_reader_of_changes_gets_what_an_observer_is_told_however_late_it_reads() {
+    let told = Told::default();
+    let plan = cluster_of(3).impatient().with({
+        let told = told.clone();
+        move |builder| {
+            let told = told.clone();
+            builder.on_role_change(move |status| {
+                told.lock().entry(status.id).or_default().push(status.clone())
+            })
+        }
+    });
+    let cluster = plan.open();
+    let handles: Vec<DLedger> = cluster.ids().map(|id| cluster.node(id)).collect();
+    let readers: Vec<_> = handles.iter().map(DLedger::role_changes).collect();
+    for round in 0..6_u64 {
+        let leader = cluster.leader();
+        if round % 2 == 0 {
+            cluster.isolate(leader);
+            cluster.leader_among(&cluster.others(leader));
+            cluster.network.heal();
+        } else {
+            let to = cluster.others(leader)[round as usize / 2 % 2];
+            let _ = cluster.node(leader).transfer_leadership(to);
+        }
+    }
+    cluster.ids().for_each(|id| cluster.stop(id));
+    for (reader, ledger) in readers.into_iter().zip(&handles) {
+        let read: Vec<Status> = reader.collect(); // ends, for the node is stopped
+        let told = &told.lock()[&read[0].id];
+        assert!(read.len() > 3, "{read:?}");
+        let behind = &told[told.len() - (read.len() - 1)..];
+        assert!(read[1..] == *behind, "read {read:?}, and told {behind:?}");
+        match told.len() - (read.len() - 1) {
+            0 => assert_eq!((read[0].role, read[0].leader), (Role::Follower, None)),
+            before => assert_eq!(key(&read[0]), key(&told[before - 1]), "the present comes first"),
+        }
+        let mut late = ledger.role_changes();
+        assert!(late.next().is_some_and(|status| status.stopped));
+        assert!(late.next().is_none() && late.next_timeout(TIMEOUT).is_none());
+    }
+}
+
+#[test]
+fn a_change_wakes_who_waits_for_it_and_a_time_out_takes_nothing() {
+    let cluster = cluster_of(3).open();
+    let leader = cluster.leader();
+    let ledger = cluster.node(leader);
+    let mut changes = ledger.role_changes();
+    assert!(changes.next().is_some_and(|status| status.role == Role::Leader));
+    assert!(changes.next_timeout(std::time::Duration::from_millis(5)).is_none());
+    let mut of_a_task = ledger.role_changes();
+    assert!(pollster::block_on(of_a_task.changed()).is_some());
+    let task = std::thread::spawn(move || pollster::block_on(of_a_task.changed()));
+    let waiting = std::thread::spawn(move || changes.next());
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    ledger.transfer_leadership(cluster.others(leader)[0]).unwrap();
+    let (first, second) = (waiting.join().unwrap().unwrap(), task.join().unwrap().unwrap());
+    assert_ne!(first.role, Role::Leader);
+    assert_eq!(key(&first), key(&second));
+}

@@ -51,7 +51,7 @@ fn payloads(ledger: &DLedger) -> Vec<u8> {
 }
 
 /// An executor that runs its task within its waker, on whatever thread that is called.
-struct Inline(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+pub(crate) struct Inline(pub(crate) Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
 
 impl Wake for Inline {
     fn wake(self: Arc<Self>) {
