@@ -217,6 +217,7 @@ mod future;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod guide;
 mod host;
 mod host_parts;
 mod inbox_space;

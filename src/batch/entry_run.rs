@@ -117,7 +117,7 @@ impl Batch {
             if run.room_for(found.payload.len()) == 0 {
                 return Ok(index);
             }
-            run.push(self.entry_at(index, found));
+            run.push(self.entry_in(index, found));
         }
         Ok(indexes.end)
     }
