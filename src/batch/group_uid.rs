@@ -8,25 +8,28 @@ use bytes::Bytes;
 
 use super::layout::{BATCH_HEADER_BYTES, KIND_GROUP, read_u32};
 
+/// In front of the id: a CRC behind what it covers makes the CRC of both the same for every id, and
+/// the chain value and the header of a record are such CRCs.
+const CRC_AT: usize = 4;
 const UID_AT: usize = 8;
-const CRC_AT: usize = 24;
+const UID_END: usize = 24;
 
 /// The body of a batch that proposes `uid` for the group.
 pub(crate) fn group_uid_body(uid: u128) -> Bytes {
     assert_ne!(uid, 0, "0 says that the id is not known");
     let mut body = [0; BATCH_HEADER_BYTES];
     body[0] = KIND_GROUP;
-    body[UID_AT..CRC_AT].copy_from_slice(&uid.to_le_bytes());
-    let crc = crc32fast::hash(&body[UID_AT..CRC_AT]);
-    body[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    body[UID_AT..UID_END].copy_from_slice(&uid.to_le_bytes());
+    let crc = crc32fast::hash(&body[UID_AT..UID_END]);
+    body[CRC_AT..UID_AT].copy_from_slice(&crc.to_le_bytes());
     Bytes::copy_from_slice(&body)
 }
 
 /// The id in the body of such a batch. `None` if no node writes such a body.
 pub(super) fn decode(body: &[u8]) -> Option<u128> {
     let body: &[u8; BATCH_HEADER_BYTES] = body.try_into().ok()?;
-    let id = &body[UID_AT..CRC_AT];
-    let has_zeros = [&body[1..UID_AT], &body[CRC_AT + 4..]].concat().iter().all(|byte| *byte == 0);
+    let id = &body[UID_AT..UID_END];
+    let has_zeros = [&body[1..CRC_AT], &body[UID_END..]].concat().iter().all(|byte| *byte == 0);
     let is_sound =
         body[0] == KIND_GROUP && has_zeros && read_u32(body, CRC_AT) == crc32fast::hash(id);
     let uid = u128::from_le_bytes(id.try_into().ok()?);

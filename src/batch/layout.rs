@@ -14,10 +14,10 @@
 //!
 //! body of the batch that names a group, a control record too
 //!   0  u8   kind = 2
-//!   1  [7]  zero
+//!   1  [3]  zero
+//!   4  u32  CRC-32 (IEEE) of the id
 //!   8  u128 the unique id of the group, not 0
-//!  24  u32  CRC-32 (IEEE) of the id
-//!  28  [4]  zero
+//!  24  [8]  zero
 //! ```
 //!
 //! The mask binds a checksum to an index: a table that reads as zeros, as lost sectors do, does not

@@ -6,6 +6,7 @@ mod appends;
 mod damaged;
 mod ends;
 mod full_disk;
+mod group_uid;
 mod members;
 mod reading;
 mod refused;
