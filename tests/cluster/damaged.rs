@@ -95,10 +95,10 @@ fn reads_all_but(ledger: &DLedger, damaged: &[u64]) {
         match ledger.get(index) {
             Ok(entry) => assert!(
                 !damaged.contains(&index) && *entry.unwrap() == *payload(index),
-                "entry {index}"
+                "entry {index} is read"
             ),
-            Err(ReadError::Damaged { index: told, .. }) => {
-                assert!(told == index && damaged.contains(&index), "entry {index}")
+            Err(ReadError::Damaged { index: told, reason, .. }) => {
+                assert!(told == index && damaged.contains(&index), "entry {index}: {reason}")
             }
             Err(error) => panic!("entry {index}: {error}"),
         }
