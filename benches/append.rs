@@ -1,5 +1,5 @@
 //! Appends per second: 128 B and 1 KiB, 1 and 1,024 in flight, one node and three in this process
-//! (through memory and through loopback TCP), both flush policies.
+//! (through memory and through loopback TCP), both flush policies; and with an append hook.
 
 mod measure;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
-use dledger::FlushPolicy;
+use dledger::{Builder, FlushPolicy};
 use hdrhistogram::Histogram;
 
 use measure::cluster::{ASYNC, Cluster, Shape};
@@ -54,5 +54,35 @@ fn append(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, append);
+/// One node, 128 B, asynchronous: what the appends cost apart from the disk. Without a hook, with
+/// one that does nothing, and with one that writes the position of the entry into it.
+fn hook(criterion: &mut Criterion) {
+    type Set = fn(Builder) -> Builder;
+    let sets: [(&str, Set); 3] = [
+        ("none", |builder| builder),
+        ("empty", |builder| builder.append_hook(|_, _| {})),
+        ("position", |builder| {
+            builder.append_hook(|place, payload| {
+                payload[..8].copy_from_slice(&place.position.to_be_bytes());
+            })
+        }),
+    ];
+    let mut group = criterion.benchmark_group("append/hook");
+    group.sampling_mode(SamplingMode::Flat).sample_size(10).throughput(Throughput::Elements(1));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    for window in [1, 1024] {
+        for (name, set) in sets {
+            let cluster = Cluster::open(Shape::One, |builder| set(builder.flush(ASYNC)));
+            let leader = &cluster.nodes[cluster.leader()];
+            group.bench_function(BenchmarkId::new(name, window), |bencher| {
+                bencher.iter_custom(|count| {
+                    Load::new(leader, &[0x5a; 128], window).run(count, Duration::MAX).took
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, append, hook);
 criterion_main!(benches);

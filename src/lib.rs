@@ -97,6 +97,7 @@
 //! | call | waits for |
 //! |---|---|
 //! | `append`, `append_batch` | the window and a majority, up to [`Builder::append_timeout`] each |
+//! | `append_in_term`, `append_batch_in_term` | the same |
 //! | `append_async`, `append_batch_async` | nothing; [`AppendFuture`] works under any runtime |
 //! | `append_when_ready` and every `.._async` | nothing: they give futures, without a runtime |
 //! | `wait_for_leader`, [`StatusWatch`], [`RoleChanges`] | a leader, or a change of status or role |
@@ -108,7 +109,8 @@
 //! | `purge`, `backup`, `shutdown` | the disk; `shutdown` of a leader also for its successor |
 //!
 //! A call that would have to wait for the node on one of its own threads, in a waker for instance,
-//! is refused at once (`CalledFromWaker`).
+//! or in an append hook, is refused at once (`CalledFromWaker`). Appends of a node with an
+//! [append hook](Builder::append_hook) wait for the hook of those before them.
 //!
 //! A node of its own has four threads, and TCP adds one for listening and two for each peer. They
 //! sleep while there is nothing to do: an idle group wakes for heartbeats only. Where answers come
@@ -154,7 +156,8 @@
 //!    [`DLedger::barrier`] is linearizable on every node; [`DLedger::get`] alone is not: a follower
 //!    may lag behind.
 //! 4. **An error tells.** [`AppendError::may_have_committed`] is false only if the append is not in
-//!    the ledger and never will be.
+//!    the ledger and never will be. An append for a term ([`DLedger::append_in_term`]) is in the
+//!    ledger in that term or not at all.
 //! 5. **Damage is reported, not served, and repaired from peers.** Every `get` verifies the
 //!    payload's checksum. What was synced and does not read back is an error with file and offset,
 //!    never a shorter log. A node that finds its log damaged when it is opened can be read, and

@@ -89,13 +89,16 @@ impl One {
     }
 
     fn append(&mut self) -> bool {
+        self.append_in(self.replica.peer_state().term)
+    }
+
+    fn append_in(&mut self, term: u64) -> bool {
         let last = self.replica.last().unwrap();
         let mut open = OpenBatch::with_capacity(1);
         open.push(b"x", crc32fast::hash(b"x"));
         self.next_batch += 1;
-        let (id, term) = (self.next_batch, self.replica.peer_state().term);
         let body = open.close(last.next_index, last.next_position, 0);
-        self.replica.handle_append(id, term, body)
+        self.replica.handle_append(self.next_batch, term, body)
     }
 }
 
@@ -128,6 +131,19 @@ fn follower() -> One {
     one.hear("append from=1 to=2 term=2 after=1/1 batch=2/2 commit=2");
     one.carry_out();
     one
+}
+
+#[test]
+fn a_batch_that_was_queued_in_another_term_is_dropped() {
+    let mut one = leader();
+    assert_eq!(one.replica.role_state().term, 2);
+    for term in [1, 3] {
+        assert!(!one.append_in(term));
+        let is_dropped =
+            |effect: &Effect| matches!(effect, Effect::Resolve(_, ProposalOutcome::Dropped));
+        assert!(one.carry_out().iter().any(is_dropped));
+    }
+    assert!(one.append_in(2));
 }
 
 #[test]
