@@ -77,7 +77,10 @@ impl Engine {
     }
 
     /// One step of a repair. It may begin the log anew.
-    pub(super) fn repair_log(&mut self, action: RepairAction<'_>) -> Result<Recovered, StorageError> {
+    pub(super) fn repair_log(
+        &mut self,
+        action: RepairAction<'_>,
+    ) -> Result<Recovered, StorageError> {
         let (pins, reader) = (self.shared.pins.clone(), self.shared.reader.clone());
         let (outcome, released) = pins.begin_anew(&*reader, || self.storage.repair(action));
         self.report_released(&released, "the damaged log begins anew behind it");

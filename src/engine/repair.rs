@@ -40,11 +40,10 @@ impl Engine {
 
     /// Repairs what needs no batches of peers, or resumes such a repair.
     fn repair_locally(&mut self) {
-        let repaired =
-            match self.repaired.take() {
-                Some(recovered) => Ok(recovered),
-                None => self.repair_log(RepairAction::Fill(&[])),
-            };
+        let repaired = match self.repaired.take() {
+            Some(recovered) => Ok(recovered),
+            None => self.repair_log(RepairAction::Fill(&[])),
+        };
         match repaired {
             Ok(recovered) => self.update_repair(&recovered),
             Err(error) if error.is_temporary() => {
@@ -140,9 +139,7 @@ impl Engine {
         let outcome = match repair_step {
             RepairStep::Fill(batches) => self.repair_log(RepairAction::Fill(batches)),
             RepairStep::Replace(batches) => self.repair_log(RepairAction::Replace(batches)),
-            RepairStep::TruncateHead(point) => {
-                self.repair_log(RepairAction::TruncateHead(*point))
-            }
+            RepairStep::TruncateHead(point) => self.repair_log(RepairAction::TruncateHead(*point)),
         };
         match outcome {
             Ok(recovered) => self.update_repair(&recovered),

@@ -73,9 +73,7 @@ fn logs_that_share_a_disk_remove_their_share_and_at_least_a_segment() {
     let five = segments(&FIVE);
     let policy = Retention::keep_all().disk_used(0.5);
     // 50 of 1,000 used bytes are this log's: its share of the 200 that are too much is 10.
-    let count = |used, free| {
-        choose(&policy, &five, u64::MAX, Some(DiskUse::new(used, free))).len()
-    };
+    let count = |used, free| choose(&policy, &five, u64::MAX, Some(DiskUse::new(used, free))).len();
     assert_eq!(count(1_000, 600), 1);
     assert_eq!(count(1_000, 0), 3, "25 of 500");
     assert_eq!(count(1_000, 999), 1, "a single byte too much");
@@ -132,7 +130,8 @@ fn what_makes_no_sense_is_refused() {
 fn every_choice_keeps_the_rules() {
     let mut state = 7_u64;
     let mut draw = |below: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % below
     };
     for round in 0..20_000 {
@@ -199,10 +198,9 @@ fn check(
     };
     demand(!is_old(next), "an old segment stays")?;
     demand(policy.max_bytes.is_none_or(|most| bytes(kept) <= most), "too many bytes stay")?;
-    let is_over = |ratio: Option<f64>| {
-        matches!((ratio, disk), (Some(ratio), Some(disk)) if disk.excess(ratio) > 0)
-    };
-    let goes_for_disk = policy.max_age.is_none() && is_over(policy.disk_used)
-        || is_over(policy.disk_used_force);
+    let is_over =
+        |ratio: Option<f64>| ratio.zip(disk).is_some_and(|(ratio, disk)| disk.excess(ratio) > 0);
+    let goes_for_disk =
+        policy.max_age.is_none() && is_over(policy.disk_used) || is_over(policy.disk_used_force);
     demand(!goes_for_disk || !chosen.is_empty(), "nothing goes, though the disk is too full")
 }

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::kept::KeptLog;
 use super::storage_model::StorageModel;
 use super::time::Micros;
 use super::trace::{CoverageCounts, Lines, Trace};
@@ -48,6 +49,8 @@ pub(crate) enum Trigger {
 pub(crate) struct Monitor {
     pub(crate) now: Micros,
     pub(crate) models: Vec<StorageModel>,
+    /// What each node may remove.
+    pub(crate) kept: Vec<KeptLog>,
     pub(crate) coverage: CoverageCounts,
     pub(crate) trace: Trace,
     /// The first violation.
@@ -77,6 +80,7 @@ impl Monitor {
         Monitor {
             now: 0,
             models: (0..nodes).map(|_| StorageModel::new()).collect(),
+            kept: (0..nodes).map(|_| KeptLog::default()).collect(),
             coverage: CoverageCounts::default(),
             trace: Trace::new(lines),
             violation: None,

@@ -80,10 +80,9 @@ pub(super) fn notify_observers(notice: &Notice, observers: &Observers) {
         }
     };
     match notice {
-        Notice::Role(status) => observers
-            .roles
-            .iter()
-            .for_each(|observer| notify("role changes", &|| observer(status))),
+        Notice::Role(status) => {
+            observers.roles.iter().for_each(|observer| notify("role changes", &|| observer(status)))
+        }
         Notice::Moved(first) => {
             observers.moves.iter().for_each(|observer| notify("moves", &|| observer(*first)))
         }

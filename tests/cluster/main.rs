@@ -20,6 +20,7 @@ mod one_node;
 mod outcomes;
 mod recycled;
 mod replication;
+mod retention;
 #[path = "../shared/rng.rs"]
 #[expect(dead_code, reason = "drawn by other tests only")]
 mod rng;

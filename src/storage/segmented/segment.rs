@@ -97,7 +97,8 @@ pub(super) enum Index {
 }
 
 impl<D: Disk> Segment<D> {
-    /// An unsealed segment of `bytes` after the log point `before`, with its record index in memory.
+    /// An unsealed segment of `bytes` after the log point `before`, with its record index in
+    /// memory.
     pub(super) fn open(
         directory: u128,
         id: u64,
@@ -119,8 +120,7 @@ impl<D: Disk> Segment<D> {
             has_reported_corruption: AtomicBool::new(false),
             maps: maps.clone(),
         };
-        let segment =
-            Segment::new(directory, seal.segment, seal.before, seal.file_bytes, kept);
+        let segment = Segment::new(directory, seal.segment, seal.before, seal.file_bytes, kept);
         let _ = segment.closed.set(seal.closed);
         segment
     }
@@ -135,13 +135,7 @@ impl<D: Disk> Segment<D> {
         sealed
     }
 
-    fn new(
-        directory: u128,
-        id: u64,
-        before: LogPoint,
-        bytes: u64,
-        kept: Kept<D>,
-    ) -> Segment<D> {
+    fn new(directory: u128, id: u64, before: LogPoint, bytes: u64, kept: Kept<D>) -> Segment<D> {
         let (first, seed) = (before.raft_index + 1, format::checksum_seed(directory, id));
         let (name, earlier) = (format::segment_name(id, first), Mutex::new(Vec::new()));
         Segment { id, first, before, name, seed, bytes, closed: OnceLock::new(), kept, earlier }

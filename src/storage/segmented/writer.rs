@@ -428,7 +428,10 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Writes a new state. On a temporary error the old one stays.
-    pub(super) fn change_state(&mut self, change: impl FnOnce(&mut Metadata)) -> Result<(), StorageError> {
+    pub(super) fn change_state(
+        &mut self,
+        change: impl FnOnce(&mut Metadata),
+    ) -> Result<(), StorageError> {
         self.shared.check_poison()?;
         let mut state = self.state.state.clone();
         change(&mut state);

@@ -31,8 +31,8 @@ use bytes::Bytes;
 
 use self::disk_image::FileId;
 use crate::primitives::Mutex;
-use crate::storage::{DiskUse, StorageError};
 use crate::storage::segmented::fs::{Disk, DiskFile, DiskMap, MapRefs};
+use crate::storage::{DiskUse, StorageError};
 
 pub(crate) use self::disk_image::{BLOCK_BYTES, DiskImage};
 pub(crate) use self::rng::Rng;
