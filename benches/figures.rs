@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] \
-//!   [idle] [cpu] [async] [read] [follow] [open] [failover]
+//!   [idle] [cpu] [async] [retention] [read] [follow] [open] [failover]
 //! cargo bench --bench figures -- growth [--entries 100000000]
 //! ```
 //!
@@ -25,6 +25,7 @@ use measure::followers::{UnderLoad, caught_up, caught_up_under_load, tailed};
 use measure::load::Load;
 use measure::lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
 use measure::raw_records::RawRecords;
+use measure::retained::beside;
 use measure::scratch::scratch;
 use measure::table::{Table, median, micros, millis, rate};
 use measure::tasks::{Tasks, Timer};
@@ -45,10 +46,11 @@ struct Plan {
 type Figure = fn(&Plan);
 
 /// The idle cluster comes first, before anything else has left its traces in this process.
-const FIGURES: [(&str, Figure); 8] = [
+const FIGURES: [(&str, Figure); 9] = [
     ("idle", idle),
     ("cpu", cpu),
     ("async", async_tasks),
+    ("retention", retention),
     ("read", read),
     ("follow", follow),
     ("open", open),
@@ -327,6 +329,26 @@ fn follow(plan: &Plan) {
 
 /// How long a node takes to open a log that was closed in good order, until it leads its group of
 /// one.
+/// Appends beside the removal of as much as comes.
+fn retention(plan: &Plan) {
+    let time = Duration::from_millis(if plan.smoke { 20 } else { 1_000 });
+    let columns = ["1024 in flight, appends/s", "keeps all", "128 MiB", "ratio", "removed"];
+    let mut table = Table::new(&columns);
+    for (nodes, shape) in [("one node", Shape::One), ("three nodes", Shape::Three)] {
+        for (name, bytes) in [("128 B", 128), ("4 KiB", 4 << 10)] {
+            let compared = beside(shape, bytes, plan.runs.max(1) * 3, time);
+            table.row([
+                format!("{nodes}, {name}"),
+                rate(compared.keeping),
+                rate(compared.removing),
+                format!("{:.3}", compared.ratio),
+                compared.removed.to_string(),
+            ]);
+        }
+    }
+    table.print();
+}
+
 fn open(plan: &Plan) {
     let mut table = Table::new(&["open", "entries", "ms"]);
     for (name, bytes) in if plan.smoke {

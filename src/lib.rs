@@ -91,6 +91,8 @@
 //!   acknowledged anywhere before the call, and all of that can then be read here.
 //! - An [`Entry`] points into the log. One that is kept for long should be
 //!   [its own copy](Entry::into_owned), so that a purged segment can be freed.
+//! - A node keeps everything, or as much as its [`Retention`] says ([`Builder::retention`]). A
+//!   consumer that must not be overtaken reads through a [`Pin`] ([`DLedger::pin`]).
 //!
 //! # What blocks
 //!
@@ -104,7 +106,8 @@
 //! | `get`, `read` | the disk, if what is read is not in memory |
 //! | `tail` | the next entry, or the end of the node; its streams (feature `stream`) for nothing |
 //! | `barrier` | a round of heartbeats, up to [`Builder::append_timeout`] |
-//! | `status`, `committed` | nothing |
+//! | `status`, `committed`, `set_retention` | nothing |
+//! | `pin` | a purge that is under way: a write to a file |
 //! | `transfer_leadership` | another leader, two election timeouts at most |
 //! | `purge`, `backup`, `shutdown` | the disk; `shutdown` of a leader also for its successor |
 //!
@@ -128,9 +131,9 @@
 //! # Errors
 //!
 //! Each verb has an error type of its own: [`OpenError`], [`AppendError`], [`ReadError`],
-//! [`BarrierError`], [`PurgeError`], [`BackupError`], [`TransferError`], [`ShutdownError`]. A full
-//! disk and a lack of file handles are no failures: the node steps back, says so in
-//! [`Status::full`], and goes on by itself. A fault that it cannot go on with is
+//! [`BarrierError`], [`PurgeError`], [`RetentionError`], [`BackupError`], [`TransferError`],
+//! [`ShutdownError`]. A full disk and a lack of file handles are no failures: the node steps back,
+//! says so in [`Status::full`], and goes on by itself. A fault that it cannot go on with is
 //! [`Status::fault`]; damage that it repairs from its peers is [`Status::repair`]; peers
 //! that refuse it are in [`Status::refused`]. What it knows of the others, whether they are reached
 //! and how far they have come, is in [`Status::members`].
@@ -191,7 +194,7 @@
 //!   the node follows, purges, a log that begins anew at the leader's first entry ("moved
 //!   forward"), the end of a repair or of a full disk, a peer that cannot be reached.
 //! - WARN: what a person should look at, though the node goes on by itself: a full disk, a damaged
-//!   log, nodes that refuse each other, clocks that are wrong.
+//!   log, nodes that refuse each other, clocks that are wrong, a [`Pin`] that is released.
 //! - ERROR: the node takes no further part, or lost something; [`Status::fault`] says what to do.
 //! - DEBUG: single connections and messages, and what tikv's `raft` says (target `dledger::raft`).
 //!
@@ -229,6 +232,7 @@ mod members;
 mod message;
 mod pins;
 mod primitives;
+mod removed;
 mod replica;
 mod reply;
 mod retention;
@@ -264,7 +268,8 @@ pub use error::{
 pub use future::{AppendFuture, Appended};
 pub use host::{GroupInfo, Host, HostBuilder, RemoveError};
 pub use pins::Pin;
-pub use retention::{Removed, RemovedSegments, Retention};
+pub use removed::{Removed, RemovedSegments};
+pub use retention::Retention;
 pub use role::{Member, Membership, Progress, Refusal, Role, Status};
 #[cfg(feature = "stream")]
 pub use role_changes::RoleChangeStream;

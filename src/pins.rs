@@ -14,11 +14,11 @@ use crate::storage::LogReader;
 /// Dropping it releases it.
 ///
 /// All pins of a node together hold back at most
-/// [`Builder::pin_bytes_max`](crate::Builder::pin_bytes_max). Beyond that the one that lies furthest
-/// back is released, which is logged at WARN, and which
-/// [`is_released`](Self::is_released) tells. A node that fell so far behind its group that it is
-/// [moved forward](crate::Builder::on_moved) has nothing left to be held: that releases the pins
-/// before its new first entry.
+/// [`Builder::pin_bytes_max`](crate::Builder::pin_bytes_max). Beyond that the one that lies
+/// furthest back is released, which is logged at WARN, and which [`is_released`](Self::is_released)
+/// tells. A node that fell so far behind its group that it is [moved
+/// forward](crate::Builder::on_moved) has nothing left to be held: that releases the pins before
+/// its new first entry.
 ///
 /// A pin is of this node and this process: it does not survive a restart, and other nodes know
 /// nothing of it. It does not keep the node running. In a forked child it does nothing.
@@ -34,8 +34,8 @@ impl Pin {
         self.mark.index.load(Ordering::Acquire)
     }
 
-    /// Moves it forward to `index`: what lies before may be removed. It never moves back, so a lower
-    /// index changes nothing. Neither blocks nor fails.
+    /// Moves it forward to `index`: what lies before may be removed. It never moves back, so a
+    /// lower index changes nothing. Neither blocks nor fails.
     pub fn advance(&self, index: u64) {
         self.mark.index.fetch_max(index, Ordering::AcqRel);
     }

@@ -1,7 +1,7 @@
 //! How much of the ledger a node keeps: the policy, and what it removes.
 //!
-//! [`choose`] is the policy as a pure function: given the segments, how far the log is committed and
-//! how full the disk is, it says which segments go, and why. It knows no clock, no file and no
+//! [`choose`] is the policy as a pure function: given the segments, how far the log is committed
+//! and how full the disk is, it says which segments go, and why. It knows no clock, no file and no
 //! pin; the engine asks it.
 
 #[cfg(test)]
@@ -9,6 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub(crate) use crate::removed::Reason;
 use crate::storage::{DiskUse, SegmentInfo};
 
 /// The active segment is closed once its first batch is as old as this part of the age limit. So an
@@ -17,13 +18,13 @@ const CLOSE_AFTER_PART: u32 = 4;
 
 /// How much of the ledger a node keeps. Without any limit: all of it, which is the default.
 ///
-/// What goes is the oldest, in whole segments ([`segment_bytes`](crate::Builder::segment_bytes)), and only what is
-/// committed; the segment that is written to stays. Limits add up: a segment goes as soon as one of
-/// them asks for it. What a [`Pin`](crate::Pin) holds stays, within
-/// [`Builder::pin_bytes_max`](crate::Builder::pin_bytes_max). Each node keeps to a policy of its own, and nodes of a group may
-/// differ: reads at one node may then find an entry that another has removed. A follower that
-/// still needs what its leader has removed is moved forward to the leader's first entry, as after
-/// a [`purge`](crate::DLedger::purge).
+/// What goes is the oldest, in whole segments ([`segment_bytes`](crate::Builder::segment_bytes)),
+/// and only what is committed; the segment that is written to stays. Limits add up: a segment goes
+/// as soon as one of them asks for it. What a [`Pin`](crate::Pin) holds stays, within
+/// [`Builder::pin_bytes_max`](crate::Builder::pin_bytes_max). Each node keeps to a policy of its
+/// own, and nodes of a group may differ: reads at one node may then find an entry that another has
+/// removed. A follower that still needs what its leader has removed is moved forward to the
+/// leader's first entry, as after a [`purge`](crate::DLedger::purge).
 ///
 /// A node looks at its limits four times a second, and about once in half a minute at the disk when
 /// its group [sleeps](crate::HostBuilder::sleep_after). It removes without creating a file, so
@@ -61,10 +62,10 @@ const CLOSE_AFTER_PART: u32 = 4;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[must_use = "it has no effect until a builder or a ledger is given it"]
 pub struct Retention {
-    max_bytes: Option<u64>,
-    max_age: Option<Duration>,
-    disk_used: Option<f64>,
-    disk_used_force: Option<f64>,
+    pub(crate) max_bytes: Option<u64>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) disk_used: Option<f64>,
+    pub(crate) disk_used_force: Option<f64>,
 }
 
 impl Retention {
@@ -163,32 +164,6 @@ impl Retention {
     }
 }
 
-/// Why a segment is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    Asked,
-    Age,
-    Bytes,
-    DiskUsed,
-    DiskForced,
-}
-
-impl Reason {
-    pub(crate) const ALL: [Reason; 5] =
-        [Reason::Asked, Reason::Age, Reason::Bytes, Reason::DiskUsed, Reason::DiskForced];
-
-    /// For the log.
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Reason::Asked => "asked for",
-            Reason::Age => "older than max_age",
-            Reason::Bytes => "beyond max_bytes",
-            Reason::DiskUsed => "beyond disk_used",
-            Reason::DiskForced => "beyond disk_used_force",
-        }
-    }
-}
-
 /// A segment that is to be removed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Chosen {
@@ -251,45 +226,4 @@ fn share_of_excess(ratio: Option<f64>, disk: Option<DiskUse>, all: u64) -> u64 {
     let share = excess as f64 * (all as f64 / disk.used.max(1) as f64).min(1.0);
     // At least the oldest segment.
     (share as u64).max(u64::from(excess > 0))
-}
-
-/// Segments that were removed from a log, and the space that they took on the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RemovedSegments {
-    /// How many.
-    pub segments: u64,
-    /// How many bytes of files.
-    pub bytes: u64,
-}
-
-/// What a node has removed from its log since it was opened, by reason. See
-/// [`Status::removed`](crate::Status::removed).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Removed {
-    /// By [`DLedger::purge`](crate::DLedger::purge).
-    pub asked: RemovedSegments,
-    /// By [`Retention::max_age`].
-    pub age: RemovedSegments,
-    /// By [`Retention::max_bytes`].
-    pub bytes: RemovedSegments,
-    /// By [`Retention::disk_used`].
-    pub disk_used: RemovedSegments,
-    /// By [`Retention::disk_used_force`].
-    pub disk_forced: RemovedSegments,
-}
-
-impl Removed {
-    pub(crate) fn count(&mut self, removed: &Chosen) {
-        let counted = match removed.reason {
-            Reason::Asked => &mut self.asked,
-            Reason::Age => &mut self.age,
-            Reason::Bytes => &mut self.bytes,
-            Reason::DiskUsed => &mut self.disk_used,
-            Reason::DiskForced => &mut self.disk_forced,
-        };
-        counted.segments += 1;
-        counted.bytes += removed.segment.bytes;
-    }
 }

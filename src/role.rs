@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entry::NodeId;
-use crate::retention::Removed;
+use crate::removed::Removed;
 
 /// The role of a node in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::pins::PinBoard;
 use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicU64, Ordering};
-use crate::retention::Removed;
+use crate::removed::Removed;
 use crate::role::{Member, Membership, Role, Status};
 use crate::role_board::RoleBoard;
 use crate::sequencer::Sequencer;

@@ -211,9 +211,9 @@ pub trait Storage: Send {
 
     /// Purges entries below `index`, in whole segments. The log then begins at a later base: never
     /// beyond `commit`, and only up to a point after which a batch is durable, or, if its last
-    /// segment is closed, to its end, if all of it is durable. Background tasks
-    /// free the space once a sync that began later has succeeded and no reader uses it; until then
-    /// a reopened log may hold purged entries again.
+    /// segment is closed, to its end, if all of it is durable. Background tasks free the space once
+    /// a sync that began later has succeeded and no reader uses it; until then a reopened log may
+    /// hold purged entries again.
     ///
     /// # Errors
     /// A [temporary](StorageError::is_temporary) one, [`StorageError::Io`],

@@ -14,6 +14,7 @@ pub(crate) mod processes;
 pub(crate) mod raw_log;
 pub(crate) mod raw_records;
 pub(crate) mod raw_sync;
+pub(crate) mod retained;
 pub(crate) mod scratch;
 pub(crate) mod table;
 pub(crate) mod tasks;

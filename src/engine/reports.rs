@@ -69,10 +69,10 @@ impl Engine {
     }
 
     /// The log began at entry `before`, and was purged up to `first`.
-    /// These segments went. A storage may not tell of segments, and removes what it was asked to.
+    /// `removed` are the segments that went, as far as the storage tells of them.
     pub(super) fn report_purged(&self, before: u64, first: u64, removed: &[Chosen]) {
         let mut why = String::new();
-        for reason in Reason::ALL {
+        for reason in Reason::OF_POLICIES {
             let of_reason = removed.iter().filter(|one| one.reason == reason);
             let (count, bytes) = of_reason
                 .fold((0_u64, 0_u64), |(count, sum), one| (count + 1, sum + one.segment.bytes));
@@ -82,7 +82,7 @@ impl Engine {
             }
         }
         let mut counted = self.shared.removed.lock();
-        removed.iter().for_each(|one| counted.count(one));
+        removed.iter().for_each(|one| counted.count(one.reason, one.segment.bytes));
         drop(counted);
         self.inform(&format!("purged: its log begins at entry {first}, and did at {before}{why}"));
     }

@@ -198,7 +198,8 @@ fn check(
     };
     demand(!is_old(next), "an old segment stays")?;
     demand(policy.max_bytes.is_none_or(|most| bytes(kept) <= most), "too many bytes stay")?;
-    let is_over = |ratio: Option<f64>| matches!((ratio, disk), (Some(ratio), Some(disk)) if disk.excess(ratio) > 0);
+    let is_over =
+        |ratio: Option<f64>| ratio.zip(disk).is_some_and(|(ratio, disk)| disk.excess(ratio) > 0);
     let goes_for_disk =
         policy.max_age.is_none() && is_over(policy.disk_used) || is_over(policy.disk_used_force);
     demand(!goes_for_disk || !chosen.is_empty(), "nothing goes, though the disk is too full")

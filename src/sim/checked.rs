@@ -142,6 +142,7 @@ impl Storage for CheckedStorage {
     }
 
     fn append(&mut self, batches: &[Batch], commit: u64) -> Result<(), StorageError> {
+        self.monitor.lock().kept[self.node].wrote(batches);
         self.change(
             |model| model.attempt_append(batches),
             |storage| storage.append(batches, commit),
@@ -174,6 +175,7 @@ impl Storage for CheckedStorage {
     fn purge(&mut self, index: u64, commit: u64) -> Result<(), StorageError> {
         self.crash_point.count_down();
         let before = self.storage.reader().base().point;
+        let segments = self.storage.segments();
         let outcome = self.storage.purge(index, commit);
         let after = self.storage.reader().base().point;
         self.enter(&outcome);
@@ -185,11 +187,20 @@ impl Storage for CheckedStorage {
                 format!("A8: node {}: purged beyond the commit", self.node + 1)
             });
             monitor.demand_committed(self.node, &after, "purges up to");
+            let count = segments.partition_point(|one| one.last_raft_index <= after.raft_index);
+            let verdict = monitor.kept[self.node].check(&segments, &segments[..count], commit);
+            if let Err(why) = verdict {
+                monitor.violated(format!("A12: node {}: {why}", self.node + 1));
+            }
+            if count == segments.len() {
+                monitor.coverage.hit("purges of all that a log held");
+            }
         }
         outcome
     }
 
     fn pass_time(&mut self, open_for: Duration, unix_ms: u64) {
+        self.monitor.lock().kept[self.node].pass_time(open_for);
         self.storage.pass_time(open_for, unix_ms);
     }
 
@@ -203,7 +214,13 @@ impl Storage for CheckedStorage {
     }
 
     fn disk_probe(&self) -> Option<DiskProbe> {
-        self.storage.disk_probe()
+        let (probe, node) = (self.storage.disk_probe()?, self.node);
+        let monitor = self.monitor.clone();
+        Some(Arc::new(move || {
+            let disk = probe()?;
+            monitor.lock().kept[node].found_disk(disk);
+            Ok(disk)
+        }))
     }
 
     fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {

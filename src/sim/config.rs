@@ -1,8 +1,11 @@
 //! Configuration of a run, drawn from the seed. About half of all runs lack any given fault: some
 //! bugs show only where another fault does not hide them.
 
+use std::time::Duration;
+
 use super::rng::Rng;
 use super::time::{MS, Micros};
+use crate::retention::Retention;
 use crate::storage::SegmentOptions;
 
 /// Faults of the network. Rates are in millionths of the messages.
@@ -142,6 +145,10 @@ pub(crate) struct RunConfig {
     /// Limit for a lagging follower in a tick.
     pub(crate) catch_up_bytes: u64,
     pub(crate) segments: SegmentOptions,
+    /// What the nodes keep.
+    pub(crate) retention: Retention,
+    /// What pins may hold back, if each node has a consumer that reads through one.
+    pub(crate) pin_bytes_max: Option<u64>,
     /// The nodes differ in their limits, as during a rolling restart.
     pub(crate) uneven: bool,
     pub(crate) network_faults: NetworkFaults,
@@ -218,6 +225,8 @@ impl RunConfig {
                 zero_fill: rng.percent(50),
                 ..SegmentOptions::small()
             },
+            retention: Retention::keep_all(),
+            pin_bytes_max: None,
             uneven: rng.fork(2).percent(30),
             network_faults: NetworkFaults::draw(rng, heartbeat),
             latencies,
@@ -252,6 +261,7 @@ impl RunConfig {
         config.drop_unsupported();
         // A generator of its own: the other draws stay as they were.
         config.let_sleep(&mut rng.fork(3));
+        config.let_forget(&mut rng.fork(21));
         config
     }
 
@@ -263,6 +273,30 @@ impl RunConfig {
             let lull = lull + self.election * rng.between(1, 6);
             self.duration = self.duration.max(3 * (busy + lull));
             self.sleep = Some(SleepConfig { after, busy, lull });
+        }
+    }
+
+    /// In three of ten runs the nodes remove what is old or too much. In half of these, and in a
+    /// few others, consumers hold pins.
+    fn let_forget(&mut self, rng: &mut Rng) {
+        if rng.percent(30) {
+            let mut policy = Retention::keep_all();
+            if rng.percent(50) {
+                policy = policy.max_age(Duration::from_micros(self.election * rng.between(1, 8)));
+            }
+            if rng.percent(50) {
+                policy = policy.max_bytes(self.segments.segment_bytes * rng.between(0, 6));
+            }
+            if rng.percent(30) {
+                policy = policy.disk_used_force(0.9);
+            }
+            if rng.percent(30) {
+                policy = policy.disk_used(0.7);
+            }
+            self.retention = policy;
+        }
+        if rng.percent(if self.retention.keeps_all() { 10 } else { 50 }) {
+            self.pin_bytes_max = Some(*rng.pick(&[u64::MAX, u64::MAX, 0, 32 << 10]));
         }
     }
 

@@ -20,6 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::group_uids::GroupUids;
+use super::kept::KeptLog;
 use super::stamps::stamp;
 use super::storage_model::StorageModel;
 use super::time::Micros;
@@ -63,6 +64,8 @@ pub(crate) enum Trigger {
 pub(crate) struct Monitor {
     pub(crate) now: Micros,
     pub(crate) models: Vec<StorageModel>,
+    /// What each node may remove.
+    pub(crate) kept: Vec<KeptLog>,
     pub(crate) coverage: CoverageCounts,
     pub(crate) trace: Trace,
     /// The first violation.
@@ -102,6 +105,7 @@ impl Monitor {
         Monitor {
             now: 0,
             models: (0..nodes).map(|_| StorageModel::new(first_position)).collect(),
+            kept: (0..nodes).map(|_| KeptLog::default()).collect(),
             coverage: CoverageCounts::default(),
             trace: Trace::new(lines),
             violation: None,

@@ -6,12 +6,14 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::checked::SimTransport;
 use super::config::RunConfig;
+use super::consumer::PinnedConsumer;
 use super::crash_point::CrashPoint;
 use super::monitor::Monitor;
 use super::stamps;
@@ -22,7 +24,6 @@ use crate::engine::{
 use crate::entry::NodeId;
 use crate::primitives::channel::{Receiver, Sender, unbounded};
 use crate::replica;
-use crate::retention::Retention;
 use crate::role::Role;
 use crate::sequencer::{Limits, Sequencer};
 use crate::shared::NodeShared;
@@ -66,6 +67,11 @@ pub(super) struct Process {
     checked: u64,
     checked_end: u64,
     pub(super) role: Role,
+    /// What hosts asked to purge.
+    asked: Arc<AtomicU64>,
+    consumer: PinnedConsumer,
+    /// It has a policy of retention, and wakes for it.
+    retains: bool,
     pub(super) is_asleep: bool,
     /// Number of role states that the engine has announced.
     role_states: u64,
@@ -120,7 +126,7 @@ impl Process {
         let reader = storage.reader();
         let shared = NodeShared::new(GROUP, id, &addresses, "", sequencer, recovered, reader)
             .map_err(|error| error.to_string())?;
-        let shared = Arc::new(shared);
+        let shared = Arc::new(shared.pinning(config.pin_bytes_max.unwrap_or(u64::MAX)));
         let inbox = inbox(shared.clone(), inputs.clone());
         let spawner = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
         let context = TransportContext {
@@ -193,6 +199,9 @@ impl Process {
             checked: 0,
             checked_end: u64::MAX,
             role: Role::Follower,
+            asked: monitor.lock().kept[node].begin(config.retention),
+            consumer: PinnedConsumer::new(seed, config.pin_bytes_max),
+            retains: !config.retention.keeps_all(),
             is_asleep: false,
             role_states: 0,
             fault: None,
@@ -218,6 +227,9 @@ impl Process {
     }
 
     pub(super) fn command(&self, command: Command) {
+        if let Command::Purge { index, .. } = &command {
+            self.asked.fetch_max(*index, Ordering::Relaxed);
+        }
         let _ = self.inputs.send(Input::Command(command));
     }
 
@@ -286,6 +298,7 @@ impl Process {
         for notice in self.roles.try_iter() {
             let Notice::Role(status) = notice else {
                 monitor.coverage.hit("hosts told of a move");
+                self.consumer.note_new_log();
                 continue;
             };
             let (role, term) = (status.role, status.term);
@@ -301,6 +314,7 @@ impl Process {
             self.fault = status.fault;
         }
         self.check_sleep(node, monitor);
+        self.consumer.step(node, &self.shared, monitor);
         if self.shared.status.read(|status| status.full.is_some()) {
             monitor.coverage.hit("turns of a node that is paused by a full disk");
         }
@@ -309,7 +323,7 @@ impl Process {
     /// A node that sleeps has no time at which it is due, and serves its role for as long.
     fn check_sleep(&mut self, node: usize, monitor: &mut Monitor) {
         let is_asleep = self.shared.status.read(|status| status.asleep);
-        let is_due = !self.crashed && self.engine.wake_at() < Duration::MAX;
+        let is_due = !self.crashed && !self.retains && self.engine.wake_at() < Duration::MAX;
         monitor.demand(!is_asleep || !is_due, || {
             format!("A11: node {} sleeps, and is due at some time", node + 1)
         });
@@ -448,7 +462,7 @@ fn engine_settings(
         append_timeout: Duration::from_micros(config.append_timeout),
         sleep_after: config.sleep.as_ref().map(|sleep| Duration::from_micros(sleep.after)),
         addresses,
-        retention: Retention::keep_all(),
+        retention: config.retention,
     }
 }
 

@@ -28,6 +28,7 @@
 //! assert_eq!(not_staged, ["a failed sync", "a full disk"]);
 //! ```
 
+mod aging;
 mod appending;
 mod by_position;
 mod complete;
@@ -83,6 +84,7 @@ const CASES: &[(&str, Run)] = &[
     ("a cut at every point", removing::a_cut_at_every_point),
     ("cut upon cut", removing::cut_upon_cut),
     ("purge", removing::purge),
+    ("segments", aging::segments),
     ("reset", removing::reset),
     ("closed without a sync", durability::closed_without_a_sync),
     ("syncs under way", durability::syncs_under_way),

@@ -200,7 +200,7 @@ impl Storage for MemoryLog {
 }
 
 /// What counts as a segment for retention, in bytes.
-const SEGMENT_BYTES: u64 = 64 << 10;
+const SEGMENT_BYTES: u64 = 1 << 10;
 
 /// The memory that all handles share.
 #[derive(Default)]
@@ -439,8 +439,8 @@ impl LogState {
         }
     }
 
-    /// Batches of about [`SEGMENT_BYTES`] together count as a segment, closed with the last of them,
-    /// so that there are not too many. All of them may be purged.
+    /// Batches of about [`SEGMENT_BYTES`] together count as a segment, closed with the last of
+    /// them, so that there are not too many. All of them may be purged.
     fn segments(&self, ran: Duration) -> Vec<SegmentInfo> {
         let mut segments: Vec<SegmentInfo> = Vec::new();
         let mut before = self.base.point;

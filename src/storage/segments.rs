@@ -18,7 +18,8 @@ pub struct SegmentInfo {
     pub end_index: u64,
     /// The raft index of its first batch, or the one that it would have.
     pub first_raft_index: u64,
-    /// The raft index of its last batch; one less than the first, if it holds none. A purge removes the segment only if that is committed.
+    /// The raft index of its last batch; one less than the first, if it holds none. A purge removes
+    /// the segment only if that is committed.
     pub last_raft_index: u64,
     /// The space that it takes on the disk, in bytes.
     pub bytes: u64,

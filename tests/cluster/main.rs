@@ -22,6 +22,7 @@ mod outcomes;
 mod places;
 mod recycled;
 mod replication;
+mod retention;
 #[path = "../shared/rng.rs"]
 #[expect(dead_code, reason = "drawn by other tests only")]
 mod rng;

@@ -409,6 +409,11 @@ impl StorageDriver {
         self.step(Rule::Purge, moment);
     }
 
+    /// For calls that change nothing that the driver knows of.
+    pub(super) fn storage(&mut self) -> &mut dyn Storage {
+        &mut *self.storage
+    }
+
     /// Syncs all changes.
     pub(super) fn sync(&mut self) {
         let (sync, number) = self.begin_sync();

@@ -4,13 +4,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::rule::Rule;
 use super::{Harness, run};
 use crate::entry::NodeId;
 use crate::storage::{
     Base, Batch, DirectoryIdentity, HardState, LogOwner, LogPoint, LogReader, MemoryLog,
-    PendingSync, Recovered, Storage, StorageError,
+    PendingSync, Recovered, SegmentInfo, Storage, StorageError,
 };
 
 /// Faults.
@@ -51,6 +52,8 @@ pub(super) enum Fault {
     FindsTheByteAfter,
     FindsALaterTime,
     BeginsAtZero,
+    TellsOfSegmentsWithAGap,
+    AgesByTheWallClock,
 }
 
 /// Each fault, the rule that it breaks, and the case that detects it first.
@@ -91,6 +94,8 @@ const FAULTS: &[(Fault, Rule, &str)] = &[
     (Fault::FindsTheByteAfter,          Rule::Accepted,   "opened again"),
     (Fault::FindsALaterTime,            Rule::Accepted,   "opened again"),
     (Fault::BeginsAtZero,               Rule::Open,       "the first position of a group"),
+    (Fault::TellsOfSegmentsWithAGap,    Rule::Segments,   "segments"),
+    (Fault::AgesByTheWallClock,         Rule::Segments,   "segments"),
 ];
 
 #[test]
@@ -292,6 +297,27 @@ impl Storage for FaultyStorage {
 
     fn save_peer(&mut self, peer: NodeId, directory: u128) -> Result<(), StorageError> {
         self.inner.save_peer(peer, directory)
+    }
+
+    fn pass_time(&mut self, open_for: Duration, unix_ms: u64) {
+        match self.fault {
+            Some(Fault::AgesByTheWallClock) => {
+                self.inner.pass_time(Duration::from_millis(unix_ms >> 1), unix_ms)
+            }
+            _ => self.inner.pass_time(open_for, unix_ms),
+        }
+    }
+
+    fn segments(&self) -> Vec<SegmentInfo> {
+        let mut segments = self.inner.segments();
+        if self.fault == Some(Fault::TellsOfSegmentsWithAGap) && segments.len() > 2 {
+            segments.remove(1);
+        }
+        segments
+    }
+
+    fn close_segment(&mut self) -> Result<(), StorageError> {
+        self.inner.close_segment()
     }
 
     fn set_complete(&mut self, complete: bool) -> Result<DirectoryIdentity, StorageError> {

@@ -19,6 +19,7 @@ pub(super) enum Rule {
     Peers,
     Complete,
     GroupUid,
+    Segments,
 }
 
 impl fmt::Display for Rule {
@@ -54,6 +55,10 @@ impl fmt::Display for Rule {
             Rule::Reset => "the contract of `Storage::reset` (nothing of the old log remains)",
             Rule::Peers => "the contract of `Storage::save_peer`",
             Rule::Complete => "the contract of `Storage::set_complete`",
+            Rule::Segments => {
+                "the contract of `Storage::segments` (the log without a gap, and no segment older \
+                 than the time that has passed)"
+            }
             Rule::GroupUid => "the contract of `Storage::save_group_uid`",
         })
     }

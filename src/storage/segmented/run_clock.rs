@@ -1,11 +1,11 @@
 //! The clock by which segments age: how long the log has been open, over all openings.
 //!
-//! No wall clock can vouch for a time that has passed: it may be set forward or back by years, while
-//! the node runs or while it is down. So age is only the time for which this process saw time pass,
-//! by its monotonic clock. What earlier processes saw is in each seal, and in the file `state`: the
-//! sum at that moment. An opening goes on from the highest of them. Time for which the log was not
-//! open does not count, nor what a killed process saw since its last seal: a segment may seem
-//! younger than it is, and never older.
+//! No wall clock can vouch for a time that has passed: it may be set forward or back by years,
+//! while the node runs or while it is down. So age is only the time for which this process saw time
+//! pass, by its monotonic clock. What earlier processes saw is in each seal, and in the file
+//! `state`: the sum at that moment. An opening goes on from the highest of them. Time for which the
+//! log was not open does not count, nor what a killed process saw since its last seal: a segment
+//! may seem younger than it is, and never older.
 
 use std::time::Duration;
 

@@ -97,7 +97,8 @@ pub(super) enum Index {
 }
 
 impl<D: Disk> Segment<D> {
-    /// An unsealed segment of `bytes` after the log point `before`, with its record index in memory.
+    /// An unsealed segment of `bytes` after the log point `before`, with its record index in
+    /// memory.
     pub(super) fn open(
         directory: u128,
         id: u64,

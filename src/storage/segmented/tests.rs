@@ -1,5 +1,6 @@
 //! Tests of the whole log, on a real disk.
 
+mod aging;
 mod backup;
 mod corrupt;
 mod golden;

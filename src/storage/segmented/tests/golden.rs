@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::directory_lock::LogLock;
 use super::super::format::{PAGE_BYTES, VERSION, segment_name};
@@ -81,6 +82,7 @@ fn write(dir: &Path) -> Contents {
 
     let mut first_run = log();
     first_run.open(&owner()).unwrap();
+    first_run.pass_time(Duration::from_millis(5_000), 1_700_000_000_000);
     for batch in &batches {
         first_run.append(std::slice::from_ref(batch), 2).unwrap();
         sync(&mut first_run);
@@ -90,6 +92,7 @@ fn write(dir: &Path) -> Contents {
 
     let mut second_run = log();
     second_run.open(&owner()).unwrap();
+    second_run.pass_time(Duration::from_millis(9_000), 1_600_000_000_000);
     second_run.save_peer(NodeId::from(2), 2 << 64).unwrap();
     second_run.save_peer(NodeId::from(3), 3 << 64).unwrap();
     let hard_state = HardState { term: 4, vote: Some(NodeId::from(3)), commit: 6 };

@@ -77,10 +77,8 @@ impl<D: Disk> Writer<D> {
         let Some(ActiveSegment { segment, file, at, .. }) = self.tail.take() else {
             return Ok(());
         };
-        // The next one is no longer than is needed at this pace.
-        let is_mostly_empty = at < segment.bytes / 2;
-        self.newest_bytes =
-            Some(if is_mostly_empty { segment.bytes / 4 } else { segment.bytes / 2 });
+        // The next one has the same length: this one was not even full.
+        self.newest_bytes = Some(segment.bytes / 2);
         let _ = segment.closed.set(self.clock.now());
         self.cleanup.seal(Unsealed { segment, file, end: at, change: self.change });
         Ok(())

@@ -165,6 +165,7 @@ impl LogDriver {
                 Ok(())
             }
             Step::Purge(back) => self.purge(*back),
+            Step::Close => self.log().close_segment(),
             Step::Reset(forward) => self.reset(*forward),
             Step::BackgroundTask => {
                 self.background_task();

@@ -28,6 +28,8 @@ pub(super) enum Step {
     Sync,
     /// Purge what is older than so many batches before the last.
     Purge(u64),
+    /// Close the active segment.
+    Close,
     /// Reset to a base so many raft indexes behind the last.
     Reset(u64),
     /// Run one background task.
@@ -60,7 +62,10 @@ fn random_step(draws: &mut Rng) -> Step {
         18..20 => Step::Begin,
         20..22 => Step::Wait,
         22..25 => Step::Sync,
-        25 => Step::Purge(draws.below(8)),
+        25 => match draws.below(12) {
+            8.. => Step::Close,
+            back => Step::Purge(back),
+        },
         26 => {
             if draws.chance(64) {
                 Step::Reset(draws.below(4))
@@ -219,6 +224,17 @@ pub(super) fn workloads() -> Vec<(&'static str, Vec<Step>)> {
                     one(11),
                     Sync,
                 ],
+            ]
+            .concat(),
+        ),
+        (
+            "closed, and purged to the end",
+            [
+                filled(2),
+                vec![BackgroundTasks, Commit(0), Close, BackgroundTasks, Purge(0), one(7)],
+                vec![Sync, BackgroundTasks, Commit(0), Close, Close, Purge(0), Sync],
+                vec![BackgroundTasks, Reopen, one(8), Sync, Close, one(9), Commit(0), Close],
+                vec![Purge(0), Sync, Purge(0), Truncate(0, vec![vec![10]]), Sync],
             ]
             .concat(),
         ),
