@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo bench --bench figures -- [--date 2026-11-23] [--runs 3] \
-//!   [idle] [cpu] [async] [retention] [read] [follow] [open] [failover]
+//!   [idle] [cpu] [async] [retention] [read] [follow] [dispatch] [open] [failover]
 //! cargo bench --bench figures -- growth [--entries 100000000]
 //! ```
 //!
@@ -21,6 +21,7 @@ use dledger::{Builder, DLedger};
 
 use measure::async_tasks::How;
 use measure::cluster::{Cluster, Shape};
+use measure::dispatch::{self, Way};
 use measure::followers::{UnderLoad, caught_up, caught_up_under_load, tailed};
 use measure::load::Load;
 use measure::lookups::{PAYLOAD, Shuffled, fill, get_each, read_each, read_in_order};
@@ -46,13 +47,14 @@ struct Plan {
 type Figure = fn(&Plan);
 
 /// The idle cluster comes first, before anything else has left its traces in this process.
-const FIGURES: [(&str, Figure); 9] = [
+const FIGURES: [(&str, Figure); 10] = [
     ("idle", idle),
     ("cpu", cpu),
     ("async", async_tasks),
     ("retention", retention),
     ("read", read),
     ("follow", follow),
+    ("dispatch", dispatch),
     ("open", open),
     ("failover", failover),
     ("growth", growth),
@@ -327,8 +329,76 @@ fn follow(plan: &Plan) {
     table.print();
 }
 
-/// How long a node takes to open a log that was closed in good order, until it leads its group of
-/// one.
+/// What a reader at the tail takes and costs that reads entry by entry, or in chunks.
+fn dispatch(plan: &Plan) {
+    let (time, count) = match plan.smoke {
+        true => (Duration::from_millis(20), 1 << 12),
+        false => (Duration::from_secs(1), 1 << 20),
+    };
+    let open = || Cluster::open(Shape::One, |builder| builder);
+    let cluster = open();
+    dispatch::fill(&cluster.nodes[0], count);
+    let columns = ["128 B, behind", "entries a second of processor time", "ratio"];
+    let mut table = Table::new(&columns);
+    let mut rates = Way::ALL.map(|(name, way)| (name, way, Vec::new()));
+    for _ in 0..plan.runs {
+        for (_, way, rates) in &mut rates {
+            rates.push(dispatch::drained(&cluster.nodes[0], *way));
+        }
+    }
+    let first = median(&rates[0].2);
+    for (name, _, rates) in &rates {
+        table.row([(*name).to_owned(), rate(median(rates)), ratio(median(rates), first)]);
+    }
+    table.print();
+    let cluster = open();
+    let alone = dispatch::alone(&cluster.nodes[0], time);
+    let mut table = Table::new(&[
+        "128 B, 1024 in flight",
+        "appends/s",
+        "ratio",
+        "reader, ns an entry",
+        "behind",
+    ]);
+    table.row(["no reader".to_owned(), rate(alone), ratio(1.0, 1.0), String::new(), String::new()]);
+    for (name, way) in Way::ALL {
+        let beside = dispatch::beside(&cluster.nodes[0], way, time);
+        table.row([
+            name.to_owned(),
+            rate(beside.appends),
+            ratio(beside.appends, alone),
+            format!("{:.0}", beside.nanos),
+            format!("{} entries", beside.behind),
+        ]);
+    }
+    table.print();
+    #[cfg(feature = "stream")]
+    many_tails(time);
+}
+
+/// What tails cost that tasks wait at.
+#[cfg(feature = "stream")]
+fn many_tails(time: Duration) {
+    let cluster = Cluster::open(Shape::One, |builder| builder);
+    let ledger = &cluster.nodes[0];
+    let mut table = Table::new(&["tails", "idle: % of a core", "loaded: appends/s", "cores"]);
+    for tails in [0, 1000] {
+        let idle = dispatch::idle(ledger, tails, 2 * time);
+        let (appends, cores) = dispatch::loaded(ledger, tails, time);
+        table.row([
+            tails.to_string(),
+            format!("{:.3}", idle * 100.0),
+            rate(appends),
+            format!("{cores:.2}"),
+        ]);
+    }
+    table.print();
+}
+
+fn ratio(part: f64, whole: f64) -> String {
+    format!("{:.2}", part / whole)
+}
+
 /// Appends beside the removal of as much as comes.
 fn retention(plan: &Plan) {
     let time = Duration::from_millis(if plan.smoke { 20 } else { 1_000 });
@@ -349,6 +419,8 @@ fn retention(plan: &Plan) {
     table.print();
 }
 
+/// How long a node takes to open a log that was closed in good order, until it leads its group of
+/// one.
 fn open(plan: &Plan) {
     let mut table = Table::new(&["open", "entries", "ms"]);
     for (name, bytes) in if plan.smoke {

@@ -456,6 +456,35 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_ends_before_a_corrupt_entry_tells_it_next_and_goes_on_once_it_is_repaired() {
+        for corrupt in 1..100 {
+            for first in [1, corrupt as usize] {
+                let (reader, cursor) = cursor(corrupt);
+                let mut tail = Tail::new(cursor);
+                let mut chunk = |entries| tail.next_chunk(entries, usize::MAX, Duration::ZERO);
+                assert_eq!(chunk(first).unwrap().len(), first);
+                let rest = chunk(1000).map_or(0, |rest| rest.len());
+                assert_eq!((first + rest) as u64, corrupt);
+                for _ in 0..2 {
+                    let told = chunk(1000);
+                    assert!(
+                        matches!(told, Err(ReadError::Damaged { index, .. }) if index == corrupt),
+                        "{told:?}"
+                    );
+                }
+                reader.is_repaired.store(true, Ordering::Relaxed);
+                assert_eq!(chunk(1000).unwrap().len() as u64, 100 - corrupt);
+            }
+            let (reader, cursor) = cursor(corrupt);
+            let mut tail = Tail::new(cursor);
+            tail.next_chunk(1, usize::MAX, Duration::ZERO).unwrap();
+            reader.is_repaired.store(true, Ordering::Relaxed);
+            let rest = tail.next_chunk(1000, usize::MAX, Duration::ZERO).unwrap();
+            assert_eq!(rest.len(), 99, "it still holds the batch from before the repair");
+        }
+    }
+
+    #[test]
     fn a_tail_tells_an_error_at_each_call_and_reads_on_once_its_reason_is_gone() {
         let (reader, cursor) = cursor(5);
         let mut tail = Tail::new(cursor);

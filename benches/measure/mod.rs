@@ -5,6 +5,7 @@
 pub(crate) mod async_tasks;
 pub(crate) mod blocking;
 pub(crate) mod cluster;
+pub(crate) mod dispatch;
 pub(crate) mod followers;
 pub(crate) mod load;
 pub(crate) mod lookups;

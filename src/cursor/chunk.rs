@@ -17,10 +17,11 @@ impl Tail {
     /// It waits for the first entry alone, for `timeout` at most: with a timeout of zero it does not
     /// block, and one that the clock cannot express never passes. Then it takes what is there and
     /// does not wait for more. So a reader that is behind gets long chunks and catches up, and one
-    /// that is in step gets each entry as soon as it is committed. Checksums are verified, and
-    /// references counted, for a stretch of entries where [`next`](Iterator::next) does so for
-    /// each: a chunk of some hundred short entries costs a third of as many calls of `next`, or
-    /// less. A chunk takes 64 bytes for each entry; the payloads stay where they are in the log (see
+    /// that is in step gets each entry as soon as it is committed. Entries of one length are verified
+    /// in one pass, and a wait, a time or a limit is looked at once for all of them, where
+    /// [`next`](Iterator::next) and [`next_timeout`](Self::next_timeout) do so for each.
+    ///
+    /// A chunk takes 64 bytes for each entry; the payloads stay where they are in the log (see
     /// [`Entry`]).
     ///
     /// May be mixed with `next`, [`next_timeout`](Self::next_timeout) and [`seek`](Self::seek).

@@ -101,6 +101,26 @@ fault loom watermark watermark.rs \
             || self.end() <= index && !self.is_closed() && !self.is_stuck()
         {'
 
+# A task that waits for its next entry is woken, and registered once.
+fault loom watermark watermark.rs 'wake_all(woken.into_values(), self.home);
+    }
+
+    /// Ends every wait, now and later.
+    pub(crate) fn close' 'drop(woken);
+    }
+
+    /// Ends every wait, now and later.
+    pub(crate) fn close'
+fault loom watermark watermark.rs \
+  'if self.end() > index || self.is_closed() || self.is_stuck() {' 'if self.is_closed() || self.is_stuck() {'
+
+# Changes of role: each reader gets each of them, from the moment on at which it joined.
+fault loom role_board role_board.rs 'unread.push_back(status.clone())' \
+  'unread.clear(); unread.push_back(status.clone())'
+fault loom role_board role_board.rs 'self.changed.notify_all();' ''
+fault loom role_board role_board.rs 'let tasks = board.tasks.take();' \
+  'let tasks = BTreeMap::<u64, Waker>::new();'
+
 # The future of an append: one outcome, and everyone who waits for it learns it.
 fault loom future future.rs 'self.committed.store(term, Ordering::Release)' \
   'self.committed.store(term, Ordering::Relaxed)'
