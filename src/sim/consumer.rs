@@ -59,7 +59,7 @@ impl PinnedConsumer {
         if self.rng.percent(30) {
             match cursor::get(shared, index) {
                 Ok(Some(entry)) => {
-                    monitor.check_entry(node, index, &entry);
+                    monitor.check_entry(node, index, entry.term(), &entry);
                     monitor.coverage.hit("entries read through a pin");
                     pin.advance(index + 1);
                 }
