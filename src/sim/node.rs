@@ -483,6 +483,7 @@ impl Node {
         monitor: &mut Monitor,
     ) -> Result<(), String> {
         let (node, process) = (self.number as u64 + 1, self.starts);
+        monitor.recover_group_uid(self.number, recovered.group_uid);
         let model = &mut monitor.models[self.number];
         if recovered.corruption.is_empty() {
             model.reopen(recovered, &*storage.reader(), self.power_failed)?;
@@ -495,7 +496,6 @@ impl Node {
             });
         }
         monitor.check_recovered_vote(self.number, recovered.hard_state);
-        monitor.recover_group_uid(self.number, recovered.group_uid);
         let (last, term) = (recovered.last.raft_index, recovered.hard_state.term);
         monitor.note(&[1, node, process, last, term], || {
             format!("node {node}: process {process} starts, term {term}, log up to batch {last}")

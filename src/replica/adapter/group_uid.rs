@@ -82,13 +82,12 @@ impl RaftCore {
 
     /// Proposes an id, if this node leads and its log names none.
     pub(in crate::replica) fn propose_group_uid(&mut self) {
-        let (term, settled) = (self.term(), self.last_settled());
-        let is_leader = self.role() == RaftRole::Leader;
-        let view = self.node.mut_store();
-        if !is_leader || !view.group_uid.is_sought() || view.group_uid.named_in == term {
+        let (id, term) = (&self.node.store().group_uid, self.term());
+        if !id.is_sought() || id.named_in == term || self.role() != RaftRole::Leader {
             return;
         }
-        let proposal = view.group_uid.proposal;
+        let (proposal, settled) = (id.proposal, self.last_settled());
+        let view = self.node.mut_store();
         let Some(written) = view.seek_group_uid(settled) else { return };
         let names_it = |entry| batch_of(entry).is_ok_and(|batch| batch.group_uid().is_some());
         let unwritten = self.node.raft.raft_log.unstable_entries().iter().any(names_it);
