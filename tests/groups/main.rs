@@ -541,18 +541,23 @@ fn two_observers_may_shut_down_the_nodes_of_each_other() {
         [lone("c"), lone("d")],
         [hosts[0].group("four"), lone("e")],
     ];
-    for (is_async, pair) in
-        [false, true].into_iter().flat_map(|how| pairs.iter().map(move |pair| (how, pair)))
+    let ways = [(false, false), (false, true), (true, false)].into_iter();
+    for ((is_async, is_own_first), pair) in
+        ways.flat_map(|how| pairs.iter().map(move |pair| (how, pair)))
     {
         let nodes: [Arc<std::sync::OnceLock<DLedger>>; 2] = Default::default();
         let both = Arc::new(std::sync::Barrier::new(2));
         let (tells, told) = std::sync::mpsc::channel();
         let open = |which: usize, builder: &dledger::Builder| {
-            let (other, both, tells) = (nodes[1 - which].clone(), both.clone(), tells.clone());
+            let (own, other) = (nodes[which].clone(), nodes[1 - which].clone());
+            let (both, tells) = (both.clone(), tells.clone());
             let has_begun = AtomicBool::new(false);
             let stops = move |status: &dledger::Status| {
                 if status.role != Role::Leader || has_begun.swap(true, Ordering::Relaxed) {
                     return;
+                }
+                if is_own_first {
+                    own.wait().shutdown().unwrap();
                 }
                 both.wait();
                 let other = other.wait();
