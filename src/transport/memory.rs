@@ -1,8 +1,10 @@
 //! A network inside one process, which can be cut.
 
 mod presence;
+#[cfg(test)]
+mod presence_tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -105,6 +107,16 @@ impl MemoryNetwork {
         self.report_presence();
         outcome
     }
+
+    /// Tells what is to be told, with no lock held: whoever is told may change the network.
+    fn report_presence(&self) {
+        loop {
+            let next = self.0.lock().reports.next();
+            let Some((inbox, event)) = next else { return };
+            inbox.put(event);
+            self.0.lock().reports.told();
+        }
+    }
 }
 
 impl fmt::Debug for MemoryNetwork {
@@ -121,6 +133,27 @@ impl fmt::Debug for MemoryNetwork {
 }
 
 impl NetworkState {
+    /// Changes who reaches whom, and notes what is to be reported of that.
+    fn change<T>(&mut self, change: impl FnOnce(&mut NetworkState) -> T) -> T {
+        let outcome = change(self);
+        let nodes: BTreeMap<u64, NodeId> =
+            self.endpoints.iter().map(|one| (one.number, one.context.node)).collect();
+        for at in 0..self.endpoints.len() {
+            let Endpoint { connected, context, presence, .. } = &self.endpoints[at];
+            if presence.is_none() {
+                continue;
+            }
+            let peers = connected.iter().filter_map(|number| Some((*nodes.get(number)?, *number)));
+            let up: BTreeMap<_, _> =
+                peers.filter(|(peer, _)| !self.is_cut(*peer, context.node)).collect();
+            let Endpoint { context, presence, .. } = &mut self.endpoints[at];
+            if let Some(presence) = presence {
+                presence.note(context, up, &mut self.reports);
+            }
+        }
+        outcome
+    }
+
     fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.isolated.contains(&from)
             || self.isolated.contains(&to)

@@ -43,6 +43,18 @@ fn a_peer_that_hangs_up_is_down_and_one_that_comes_back_at_once_is_not() {
 }
 
 #[test]
+fn another_process_of_a_peer_is_reported_though_the_end_of_the_one_before_was_not() {
+    let addresses = addresses();
+    let node = Node::new(1, &addresses).started();
+    let peer = Node::new(2, &addresses);
+    drop(RawClient::admitted(&node, &peer));
+    let other = Hello { nonce: 77, ..peer.hello_to(&node) };
+    let _second = RawClient::introducing(&node, &other);
+    until("it is there", || !presence(&node).is_empty());
+    assert_eq!(presence(&node), [(2, true)]);
+}
+
+#[test]
 fn a_peer_that_closes_the_group_is_down_for_it() {
     let addresses = addresses();
     let node = Node::new(1, &addresses).started();
