@@ -661,14 +661,9 @@ impl Engine {
 
     fn open_sequencer(&mut self) {
         self.must_reindex = false;
-        let term = self.replica.role_state().term;
+        let (term, sequencer) = (self.replica.role_state().term, &self.shared.sequencer);
         match self.replica.last() {
-            Some(last) => self.shared.sequencer.open(
-                term,
-                last.next_index,
-                last.next_position,
-                last.timestamp,
-            ),
+            Some(last) => sequencer.open(term, last.next_index, last.next_position, last.timestamp),
             None => self.fail("the end of the log cannot be read"),
         }
     }

@@ -53,16 +53,17 @@ impl Builder {
     /// another thread that appends to this ledger. Reads, the status and the engine's other work
     /// wait for it at no time, unless the engine is the one that runs it.
     ///
-    /// It may read this ledger and others, and ask for the status. Every append in it, to whichever
-    /// ledger, is refused with [`AppendError::CalledFromWaker`](crate::AppendError), and so is every
-    /// other call that would wait for a node. A hook that forks must exec or exit in the child; the
-    /// child is aborted when the hook returns there.
+    /// It may read this ledger and others, and ask for the status; if it owns a handle for that,
+    /// the node runs until it is shut down. Every append in it, to whichever ledger, is refused
+    /// with [`AppendError::CalledFromWaker`](crate::AppendError), and so is every other call that
+    /// would wait for a node. A hook that forks must exec or exit in the child; the child is
+    /// aborted when the hook returns there.
     ///
     /// # Panics
     /// A panic in the hook fails that append, or the whole batch of an `append_batch`, with
     /// [`AppendError::HookPanicked`](crate::AppendError::HookPanicked): certainly not committed.
-    /// Its place goes to the next append, all others keep theirs, and the node goes on. In a program
-    /// that is built with `panic = "abort"` a panic ends the process, as any panic does.
+    /// Its place goes to the next append, all others keep theirs, and the node goes on. In a
+    /// program that is built with `panic = "abort"` a panic ends the process, as any panic does.
     pub fn append_hook(
         mut self,
         hook: impl Fn(&Place, &mut [u8]) + Send + Sync + 'static,

@@ -54,7 +54,8 @@ use crate::future::AppendFuture;
 /// right term and not yet proposed when the leadership ended fails as any other does, with
 /// `NotLeader` for instance. It is never carried over into another term, also if this node leads
 /// again at once. One that was proposed is decided by the next leader
-/// ([`AppendError::OutcomeUnknown`]); if it is committed, its entry has the term that was asked for.
+/// ([`AppendError::OutcomeUnknown`]); if it is committed, its entry has the term that was asked
+/// for.
 impl DLedger {
     /// Appends one payload in `term` or not at all, and blocks until it is committed. Otherwise as
     /// [`append`](Self::append): it waits for room in the window and for the commit, each up to

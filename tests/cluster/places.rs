@@ -163,10 +163,10 @@ fn an_append_for_a_term_is_in_that_term_or_nowhere() {
     };
     let is_wrong = |ledger: &DLedger, wanted: u64, term: u64| {
         let error = refused(ledger, wanted);
-        assert!(
-            matches!(error, AppendError::WrongTerm { wanted: w, term: t, .. } if (w, t) == (wanted, term)),
-            "{error}"
-        );
+        let AppendError::WrongTerm { wanted: asked, term: known, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((asked, known), (wanted, term));
     };
     is_wrong(&ledger, term - 1, term);
     is_wrong(&ledger, term + 1, term);
