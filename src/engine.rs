@@ -265,6 +265,8 @@ impl Engine {
             self.handle(input);
         }
         self.pass_time();
+        // Goes by the commit of the turn before, which everyone can see.
+        self.apply_retention();
         self.take_appends();
         self.wake_for_work();
         if self.is_active() && self.commit_notice_at.is_some_and(|at| at <= now.elapsed) {
@@ -286,7 +288,6 @@ impl Engine {
         self.continue_stop();
         self.reindex();
         self.end_turn_of_sleep();
-        self.apply_retention();
         while let Some(background_task) = self.storage.next_task() {
             // The receiver is gone only after a shutdown. Then no background task is needed.
             let _ = self.work.background_tasks.send(background_task);

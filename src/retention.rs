@@ -81,8 +81,7 @@ impl Retention {
     }
 
     /// Removes what is older than this, 1 ms to 1,000 years: see [above](Self#age). Entries go with
-    /// their segment, so the older ones of it go up to a quarter of this later. A time above an
-    /// hour is kept to within a second.
+    /// their segment, so the first ones of it are up to a quarter older when they go.
     pub fn max_age(self, age: Duration) -> Retention {
         Retention { max_age: Some(age), ..self }
     }

@@ -18,13 +18,15 @@ use crate::storage::{DiskProbe, DiskUse, SegmentInfo};
 /// How often an engine that is awake looks at its segments.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// In what time that is looked at again which a pin or a sync holds back.
+/// In what time an engine that is awake looks again at what a pin or a sync holds back.
 const HELD_BACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the disk is asked, by an engine that is awake and by one that sleeps. Engines of one
-/// process do not ask at the same time, for each began at another.
+/// How often the disk is asked by an engine that is awake. Engines of one process do not ask at the
+/// same time, for each began at another.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
-const DISK_INTERVAL_ASLEEP: Duration = Duration::from_secs(30);
+
+/// How often one that sleeps asks the disk, and looks at what is held back.
+const ASLEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The policy, and what was looked at.
 pub(super) struct RetentionState {
@@ -32,8 +34,10 @@ pub(super) struct RetentionState {
     /// When an engine that is awake looks next, and one that sleeps.
     next_check: Duration,
     next_check_asleep: Duration,
-    /// When something becomes too old. `None`: never.
+    /// When something becomes too old, or is tried again. `None`: never.
     due: Option<Duration>,
+    /// A pin or a sync holds back what is too much.
+    is_held_back: bool,
     /// The end of the log when it was looked at last.
     seen_end: Option<(u64, u64)>,
     probe: Option<DiskProbe>,
@@ -54,6 +58,7 @@ impl RetentionState {
             next_check: Duration::ZERO,
             next_check_asleep: Duration::ZERO,
             due: None,
+            is_held_back: false,
             seen_end: None,
             probe,
             answer: Arc::default(),
@@ -85,7 +90,7 @@ impl Engine {
         }
     }
 
-    /// The end of a turn.
+    /// Looks at the segments, if that is due.
     pub(super) fn apply_retention(&mut self) {
         let at = match self.is_asleep() {
             true => self.retention.next_check_asleep,
@@ -132,6 +137,7 @@ impl Engine {
             true => Some(HELD_BACK_INTERVAL),
             false => policy.due_in(&segments),
         };
+        self.retention.is_held_back = is_held_back;
         self.retention.due = wait.map(|wait| self.now.elapsed.saturating_add(wait));
         Ok(())
     }
@@ -188,7 +194,7 @@ impl Engine {
         let answer = retention.answer.clone();
         self.retention.is_asking = true;
         let interval = match self.is_asleep() {
-            true => DISK_INTERVAL_ASLEEP,
+            true => ASLEEP_INTERVAL,
             false => DISK_INTERVAL,
         };
         self.retention.next_question = self.now.elapsed + interval;
@@ -238,7 +244,8 @@ impl Engine {
             let at = if retention.is_asking { now } else { retention.next_question };
             at.max(now + CHECK_INTERVAL)
         });
-        let due = retention.due.map(|due| due.max(now + CHECK_INTERVAL));
+        let least = if retention.is_held_back { ASLEEP_INTERVAL } else { CHECK_INTERVAL };
+        let due = retention.due.map(|due| due.max(now + least));
         retention.next_check_asleep = due.into_iter().chain(of_disk).min().unwrap_or(Duration::MAX);
     }
 

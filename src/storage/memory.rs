@@ -199,6 +199,9 @@ impl Storage for MemoryLog {
     }
 }
 
+/// What each batch counts beyond its body, in bytes.
+const RECORD_OVERHEAD: u64 = 64;
+
 /// What counts as a segment for retention, in bytes.
 const SEGMENT_BYTES: u64 = 1 << 10;
 
@@ -445,7 +448,7 @@ impl LogState {
         let mut segments: Vec<SegmentInfo> = Vec::new();
         let mut before = self.base.point;
         for Record { batch, point, written } in &self.records {
-            let bytes = batch.body().len() as u64;
+            let bytes = RECORD_OVERHEAD + batch.body().len() as u64;
             let fits = |last: &&mut SegmentInfo| last.bytes + bytes <= SEGMENT_BYTES;
             let mut added = SegmentInfo {
                 age: ran.saturating_sub(*written),

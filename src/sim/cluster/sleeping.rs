@@ -109,7 +109,9 @@ impl Cluster {
         // Rejected messages of the time before are to be reported first, within ten seconds.
         let within = 12_000_000 + 3 * (sleep.after + alone);
         self.demand_within(within, "A11: an idle group does not sleep", |cluster| {
-            cluster.all_sleep() && cluster.queue.now >= cluster.last_turn + alone
+            // Retention wakes a node, and not its group.
+            let rests = cluster.queue.now >= cluster.last_turn + alone;
+            cluster.all_sleep() && (rests || !cluster.config.retention.keeps_all())
         });
         if self.is_over() {
             return;
