@@ -142,7 +142,8 @@ fn with_tasks<T>(tails: impl Iterator<Item = Tail>, work: impl FnOnce() -> T) ->
         .collect();
     let (end, ended) = smol::channel::bounded::<()>(1);
     let done = thread::scope(|scope| {
-        scope.spawn(|| smol::block_on(executor.run(async { drop(ended.recv().await) })));
+        scope
+            .spawn(|| smol::block_on(executor.run(async { assert!(ended.recv().await.is_err()) })));
         let done = work();
         drop(end);
         done

@@ -20,6 +20,11 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
 }
 
+/// What comes next, which is no error and no end.
+async fn read<T, S: Stream<Item = Result<T, ReadError>> + Unpin>(stream: &mut S) -> T {
+    next(stream).await.expect("the node runs").expect("the log is whole")
+}
+
 fn poll_once<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Poll<Option<S::Item>> {
     Pin::new(stream).poll_next(&mut Context::from_waker(waker))
 }
@@ -39,18 +44,18 @@ async fn follow(ledger: DLedger, count: u64) {
     let (mut entries, mut chunks) =
         (ledger.tail(0).into_stream(), ledger.tail(0).into_chunk_stream(100, 1 << 20));
     for round in 0..count {
-        ledger.append_when_ready(round.to_le_bytes()).await.unwrap();
-        let entry = next(&mut entries).await.unwrap().unwrap();
+        ledger.append_when_ready(round.to_le_bytes()).await.expect("a node alone takes appends");
+        let entry = read(&mut entries).await;
         assert_eq!((entry.index(), &entry[..]), (round, &round.to_le_bytes()[..]));
     }
     let mut seen = 0;
     while seen < count {
-        for entry in next(&mut chunks).await.unwrap().unwrap() {
+        for entry in read(&mut chunks).await {
             assert_eq!(entry.index(), seen);
             seen += 1;
         }
     }
-    ledger.shutdown_async().await.unwrap();
+    ledger.shutdown_async().await.expect("a healthy node closes in good order");
     assert!(next(&mut entries).await.is_none(), "a shutdown is the end");
     assert!(next(&mut entries).await.is_none(), "an end lasts");
     assert!(next(&mut chunks).await.is_none());
