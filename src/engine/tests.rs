@@ -7,13 +7,14 @@ mod damaged;
 mod ends;
 mod full_disk;
 mod members;
+mod permits;
 mod reading;
 mod refused;
 mod rejoining;
 mod sleeping;
 mod storage;
 
-use super::appends::HOLD;
+use super::appends::{COMMIT_NOTICE_DELAY, HOLD};
 use super::*;
 use crate::batch::LogPoint;
 use crate::error::{PurgeError, ShutdownError};
