@@ -19,6 +19,7 @@ mod group_uid_state;
 mod input;
 mod lagging;
 mod members;
+mod permits;
 mod purge;
 mod reading;
 mod refused_peers;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use self::contacts::Contacts;
 use self::group_uid_state::GroupUidState;
 pub(crate) use self::input::{Command, Input, Now, inbox};
+pub(crate) use self::permits::{AppendPermit, AppendPermits};
 use self::refused_peers::RefusedPeers;
 pub(crate) use self::rejoin_state::rejoin_empty;
 use self::rejoin_state::{Loss, RejoinReport};
@@ -67,11 +69,6 @@ use crate::transport::{Transport, TransportEvent};
 /// Ticks of a turn at most. A node that was held up (a stopped process, a slow disk) skips the
 /// others: running all of them would make it forget that it has heard of a leader.
 const TICKS_MAX: u32 = 2;
-
-/// How long the leader waits for a batch that carries its new commit index, before it sends a
-/// message of its own. A host whose append was acknowledged appends again sooner than that, so most
-/// commits need no message. Readers on other nodes wait little longer than for the network.
-const COMMIT_NOTICE_DELAY: Duration = Duration::from_micros(50);
 
 /// The settings of an engine.
 #[derive(Clone, Debug)]
@@ -102,6 +99,7 @@ pub(crate) struct Engine {
     /// When appends were taken last, and whether those since are held back.
     last_take: Duration,
     holds_appends: bool,
+    permit: AppendPermit,
     /// The ids of `in_flight`, oldest first. Ids of resolved batches are skipped.
     ages: VecDeque<BatchId>,
     next_batch: BatchId,
@@ -200,6 +198,7 @@ impl Engine {
             in_flight: HashMap::new(),
             last_take: Duration::ZERO,
             holds_appends: false,
+            permit: AppendPermit::default(),
             ages: VecDeque::new(),
             next_batch: 0,
             shown_end: None,
@@ -281,12 +280,11 @@ impl Engine {
         self.end_rejoin();
         self.sync_for_state_requests();
         self.sync_when_behind();
-        let has_unsent_commit = self.is_active() && self.replica.has_unsent_commit();
-        self.commit_notice_at = has_unsent_commit
-            .then(|| self.commit_notice_at.unwrap_or(now.elapsed + COMMIT_NOTICE_DELAY));
+        self.commit_notice_at = self.commit_notice();
         self.end_transfer();
         self.continue_stop();
         self.reindex();
+        self.end_permit();
         self.end_turn_of_sleep();
         while let Some(background_task) = self.storage.next_task() {
             // The receiver is gone only after a shutdown. Then no background task is needed.
@@ -308,7 +306,7 @@ impl Engine {
         let due =
             if self.may_skip_tick() { self.next_tick + self.settings.tick } else { self.next_tick };
         let due = self.commit_notice_at.map_or(due, |at| due.min(at)).min(stopping);
-        let due = self.held_until().map_or(due, |at| due.min(at));
+        let due = self.appends_wait_until().map_or(due, |at| due.min(at));
         let due = if self.owes_reading() { due.min(self.now.elapsed) } else { due };
         if self.dirty { due.min(self.next_flush) } else { due }
     }

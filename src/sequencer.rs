@@ -497,6 +497,11 @@ impl Sequencer {
         queue.held
     }
 
+    /// Whether anything is queued for the engine.
+    pub(crate) fn has_batches(&self) -> bool {
+        !self.queue.lock().batches.is_empty()
+    }
+
     /// Takes batches, as many as a turn may. `now` is the wall clock in milliseconds since 1970. If
     /// more are left, the engine is woken for them.
     pub(crate) fn take(&self, now: u64) -> Vec<ClosedBatch> {

@@ -9,6 +9,7 @@ mod faulty_log;
 mod full_disk;
 mod group_uid;
 mod members;
+mod permits;
 mod reading;
 mod refused;
 mod rejoining;
@@ -17,7 +18,7 @@ mod sleeping;
 mod storage;
 
 use self::faulty_log::{Log, Refusals};
-use super::appends::HOLD;
+use super::appends::{COMMIT_NOTICE_DELAY, HOLD};
 use super::*;
 use crate::batch::LogPoint;
 use crate::error::{PurgeError, ShutdownError};

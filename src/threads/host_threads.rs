@@ -3,7 +3,7 @@
 //! | pool | threads | more, if all are held up |
 //! |---|---|---|
 //! | engines | [`HostThreads::new`] is told, 2 to 4 as a rule | up to 16 |
-//! | syncs | up to 8, for they only wait for disks | |
+//! | syncs | up to 8, for they only wait for disks ([`AppendPermits`]) | |
 //! | tasks | 1 | up to 4 |
 //! | observers | 1 | up to 16 |
 //!
@@ -23,7 +23,7 @@ use super::parts::{PartNumber, Parts};
 use super::pool::{Pool, Settings, Then, Work};
 use super::queues::WorkReceivers;
 use super::work::{Driven, Observers, notify_observers, panic_text, panicked, wait_for_newest};
-use crate::engine::{Input, Notice, SyncJob};
+use crate::engine::{AppendPermits, Input, Notice, SyncJob};
 use crate::entry::NodeId;
 use crate::log_prefix::{LogPrefix, log_prefix};
 use crate::primitives::channel::{Receiver, Sender, TryRecvError};
@@ -33,12 +33,16 @@ use crate::storage::BackgroundTask;
 use crate::transport::Spawner;
 use crate::wakers::{forbid_waits, is_in_observer, is_in_waker};
 
+/// Threads that sync. As many groups write appends at the same time.
+const SYNC_THREADS: usize = 8;
+
 /// See the [module](self).
 pub(crate) struct HostThreads {
     engines: Pool,
     syncs: Pool,
     tasks: Pool,
     roles: Pool,
+    permits: Arc<AppendPermits>,
     /// The threads of the transport.
     transport: Mutex<TransportThreads>,
 }
@@ -61,9 +65,10 @@ impl HostThreads {
         };
         let threads = HostThreads {
             engines: pool("engines", engines, engines.max(16), spin),
-            syncs: pool("syncs", 8, 8, spin),
+            syncs: pool("syncs", SYNC_THREADS, SYNC_THREADS, spin),
             tasks: pool("tasks", 1, 4, Duration::ZERO),
             roles: pool("observers", 1, 16, Duration::ZERO),
+            permits: AppendPermits::new(SYNC_THREADS),
             transport: Mutex::default(),
         };
         let started = threads.pools().iter().try_for_each(|pool| pool.start());
@@ -111,7 +116,8 @@ impl HostThreads {
     pub(crate) fn mailboxes(&self, owner: &LogPrefix) -> Mailboxes {
         let [engine, sync, tasks, roles] =
             self.pools().map(|pool| Mailbox::of(pool.actor(owner.clone())));
-        Mailboxes { engine, sync, tasks, roles }
+        let permit = self.permits.of_group(engine.waker());
+        Mailboxes { engine, sync, tasks, roles, permit }
     }
 }
 
@@ -142,7 +148,7 @@ fn spawn_guarded(
 /// Starts the parts of a node of a host.
 pub(super) fn start(
     parts: &Arc<Parts>,
-    engine: Driven,
+    mut engine: Driven,
     inputs: &Sender<Input>,
     receivers: WorkReceivers,
     observers: Observers,
@@ -160,6 +166,7 @@ pub(super) fn start(
     mailboxes.sync.start(Syncs { part: sync, jobs: syncs });
     mailboxes.tasks.start(Tasks { part: task, tasks: background_tasks });
     mailboxes.roles.start(Roles { part: role, changes: roles, observers });
+    engine.engine.set_permit(mailboxes.permit);
     mailboxes.engine.start(Turns { part: turns, driven: Some(engine) });
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::pool::{Actor, Work};
+use crate::engine::AppendPermit;
 use crate::primitives::channel::{Receiver, Sender, unbounded_with};
 
 /// The actors of one node, before they have their work.
@@ -11,6 +12,7 @@ pub(crate) struct Mailboxes {
     pub(super) sync: Mailbox,
     pub(super) tasks: Mailbox,
     pub(super) roles: Mailbox,
+    pub(super) permit: AppendPermit,
 }
 
 /// An actor whose mailbox is a queue.
@@ -25,6 +27,12 @@ impl Mailbox {
     pub(super) fn queue<T>(&self) -> (Sender<T>, Receiver<T>) {
         let actor = self.0.clone();
         unbounded_with(move || actor.request())
+    }
+
+    /// Requests a run, though nothing is sent.
+    pub(super) fn waker(&self) -> impl Fn() + Send + Sync + use<> {
+        let actor = self.0.clone();
+        move || actor.request()
     }
 
     /// Gives the actor its work, and has it look at what was sent before.
