@@ -74,6 +74,8 @@ mod config;
 mod crash_point;
 mod event;
 mod event_queue;
+mod hosted;
+pub mod hosts;
 pub mod laggards;
 mod monitor;
 mod network;
@@ -110,6 +112,8 @@ pub struct Report {
     pub operations: u64,
     /// How often the run reached each state worth testing.
     pub coverage: CoverageCounts,
+    /// How the example `simulate` is told to run it.
+    options: &'static str,
 }
 
 /// Runs a seed.
@@ -134,13 +138,14 @@ fn report(seed: u64, lines: Option<trace::Lines>) -> Report {
         events: cluster.events,
         operations: cluster.operations(),
         coverage: monitor.coverage.clone(),
+        options: "",
     }
 }
 
 /// One line.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { seed, hash, simulated, events, operations, .. } = self;
+        let Report { seed, hash, simulated, events, operations, options, .. } = self;
         write!(
             f,
             "seed {seed}: {:.1} s, {events} events, {operations} operations, hash {hash:016x}",
@@ -152,7 +157,7 @@ impl fmt::Display for Report {
                 write!(
                     f,
                     "\nVIOLATION {violation}\nreplay: cargo run --release --features sim --example \
-                     simulate -- --seed {seed} --trace"
+                     simulate -- {options}--seed {seed} --trace"
                 )
             }
         }

@@ -30,6 +30,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::memory::{MemoryHost, MemoryNetwork, MemoryTransport};
+#[cfg(feature = "sim")]
+pub(crate) use self::tcp::{InboundSlots, LocalGroup, PeerQueue, QueueWork};
 pub use self::tcp::{TcpHostTransport, TcpTransport};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};
@@ -257,7 +259,7 @@ impl Inbox {
         Inbox(Arc::new(take))
     }
 
-    fn put(&self, event: TransportEvent) -> bool {
+    pub(crate) fn put(&self, event: TransportEvent) -> bool {
         (self.0)(event)
     }
 

@@ -5,6 +5,10 @@ use super::rng::Rng;
 use super::time::{MS, Micros};
 use crate::storage::SegmentOptions;
 
+/// The group of a run with one group.
+const GROUP: &str = "simulated";
+const CLUSTER: u64 = 7;
+
 /// Faults of the network. Rates are in millionths of the messages.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkFaults {
@@ -120,6 +124,9 @@ pub(crate) struct SleepConfig {
 /// Configuration of a run: see the [module](self).
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
+    /// The name of the group, and the number that tells it from others of that name.
+    pub(crate) group: String,
+    pub(crate) cluster: u64,
     pub(crate) nodes: usize,
     /// `None`: a batch counts once it is synced. Otherwise it counts once it is written, and the
     /// log is synced at this interval.
@@ -191,6 +198,8 @@ impl RunConfig {
         let clients = rng.between(1, 4);
         let flush_interval = if rng.percent(20) { Some(rng.between(1, 100) * MS) } else { None };
         let mut config = RunConfig {
+            group: GROUP.to_owned(),
+            cluster: CLUSTER,
             nodes,
             flush_interval,
             heartbeat,

@@ -70,6 +70,8 @@ pub(crate) struct Monitor {
     acknowledged: BTreeMap<u64, u64>,
     /// The length of every payload that was offered.
     pub(crate) offered: Vec<u32>,
+    /// Tells the payloads of this group from those of others.
+    pub(crate) salt: u64,
 }
 
 impl Monitor {
@@ -90,6 +92,7 @@ impl Monitor {
             lost_directories: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             offered: Vec::new(),
+            salt: 0,
         }
     }
 
@@ -385,7 +388,7 @@ impl Monitor {
     /// A node shows a payload at a committed index.
     pub(crate) fn check_entry(&mut self, node: usize, index: u64, payload: &[u8]) {
         let shown = SeenEntry {
-            payload: offer_of(payload),
+            payload: offer_of(payload).map(|offer| offer ^ self.salt),
             len: payload.len() as u32,
             crc: crc32fast::hash(payload),
         };
@@ -413,9 +416,14 @@ impl Monitor {
         let Some(offer) = shown.payload else { return };
         let len = self.offered.get(offer as usize).copied();
         self.demand(
-            len == Some(shown.len) && payload == offer_bytes(offer, shown.len as usize),
+            len == Some(shown.len) && payload == self.offer_bytes(offer, shown.len as usize),
             || format!("A3: entry {index} holds {} bytes that no client offered", payload.len()),
         );
+    }
+
+    /// The bytes of an offered payload of this group.
+    pub(crate) fn offer_bytes(&self, offer: u64, len: usize) -> Vec<u8> {
+        offer_bytes(offer ^ self.salt, len)
     }
 
     /// A node reports to its host that it leads.
@@ -441,7 +449,7 @@ impl Monitor {
     pub(crate) fn acknowledge(&mut self, offer: u64, len: u32, index: u64, term: u64) {
         let end = self.acknowledged.entry(term).or_default();
         *end = index + 1;
-        let crc = crc32fast::hash(&offer_bytes(offer, len as usize));
+        let crc = crc32fast::hash(&self.offer_bytes(offer, len as usize));
         let right = |shown: &SeenEntry| {
             (shown.len, shown.crc) == (len, crc)
                 && shown.payload.is_none_or(|payload| payload == offer)
