@@ -270,6 +270,10 @@ fn print_inspection(found: &Inspection) {
         "directory    {:032x}, opened {} times",
         found.identity.directory, found.identity.incarnation
     );
+    match found.group_uid {
+        0 => println!("group id     not known yet"),
+        uid => println!("group id     {uid:032x}"),
+    }
     if !found.identity.complete {
         println!(
             "             not complete: its node asks every other member before it takes part"
@@ -330,6 +334,7 @@ fn of_inspection(found: &Inspection) -> Value {
         "incarnation": found.identity.incarnation,
         "complete": found.identity.complete,
         "group": found.owner.group,
+        "group_uid": Some(found.group_uid).filter(|uid| *uid != 0).map(|uid| format!("{uid:032x}")),
         "node": found.owner.node.get(),
         "cluster": found.owner.cluster,
         "term": found.hard_state.term,

@@ -7,6 +7,7 @@
 mod crc_runs;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod group_uid;
 mod layout;
 mod log_point;
 mod open_batch;
@@ -16,10 +17,11 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub(crate) use self::crc_runs::CrcShift;
+pub(crate) use self::group_uid::group_uid_body;
 pub(crate) use self::layout::{
     BATCH_HEADER_BYTES, BODY_BYTES_MAX, FIELD_LIMIT, TABLE_ENTRY_BYTES, index_mask,
 };
-use self::layout::{KIND_ENTRIES, read_u32, read_u64};
+use self::layout::{KIND_ENTRIES, KIND_GROUP, read_u32, read_u64};
 pub use self::log_point::LogPoint;
 pub(crate) use self::open_batch::{OpenBatch, payload_crc, payload_len};
 use crate::entry::Entry;
@@ -74,7 +76,7 @@ impl Batch {
         if body.len() > BODY_BYTES_MAX {
             return Err(BatchError::Malformed("larger than a batch may be"));
         }
-        let header = if body.is_empty() { None } else { Some(BatchHeader::read(&body)?) };
+        let header = BatchHeader::of(&body)?;
         Ok(Batch { raft_index, term, body, header })
     }
 
@@ -88,7 +90,8 @@ impl Batch {
         self.term
     }
 
-    /// The encoded bytes, as a storage keeps and returns them. Empty for a control record.
+    /// The encoded bytes, as a storage keeps and returns them. Of a control record there are 32 at
+    /// most, or none.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
@@ -106,6 +109,12 @@ impl Batch {
     /// The index after its last entry, if it holds any.
     pub fn end_index(&self) -> Option<u64> {
         self.header.map(|header| header.first_index.saturating_add(u64::from(header.count)))
+    }
+
+    /// The unique id that this batch proposes for its group, if it is a control record that does.
+    pub fn group_uid(&self) -> Option<u128> {
+        let names_it = self.body.first() == Some(&KIND_GROUP);
+        if names_it { group_uid::decode(&self.body) } else { None }
     }
 
     /// The entry at `index`, its payload checked against its checksum. `None` if the batch does not
@@ -191,7 +200,7 @@ impl Batch {
         self.header.map_or(&[], |header| &self.body[header.table_start(&self.body)..])
     }
 
-    /// The fixed part of the body, the bytes before the first payload. Empty for a control record.
+    /// The fixed part of the body, the bytes before the first payload. All of a control record.
     pub(crate) fn prefix_bytes(&self) -> &[u8] {
         &self.body[..self.body.len().min(BATCH_HEADER_BYTES)]
     }
@@ -257,6 +266,16 @@ impl std::fmt::Debug for Batch {
 }
 
 impl BatchHeader {
+    /// The header of a body, unless it is a control record.
+    #[inline]
+    fn of(body: &[u8]) -> Result<Option<BatchHeader>, BatchError> {
+        match body.first() {
+            None => Ok(None),
+            Some(&KIND_GROUP) if group_uid::decode(body).is_some() => Ok(None),
+            Some(_) => BatchHeader::read(body).map(Some),
+        }
+    }
+
     #[inline]
     fn read(body: &[u8]) -> Result<BatchHeader, BatchError> {
         if body.len() < BATCH_HEADER_BYTES {
@@ -378,7 +397,7 @@ pub(crate) struct EntryLocation {
 /// Those of [`Batch::new`] and [`Batch::find`].
 #[inline]
 pub(crate) fn find(body: &[u8], index: u64) -> Result<Option<EntryLocation>, BatchError> {
-    if body.is_empty() { Ok(None) } else { BatchHeader::read(body)?.find(body, index) }
+    BatchHeader::of(body)?.map_or(Ok(None), |header| header.find(body, index))
 }
 
 #[cfg(test)]
@@ -557,5 +576,38 @@ mod tests {
         ] {
             assert!(batch.point_after(&wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_id_comes_back_and_one_changed_bit_is_seen() {
+        let body = group_uid_body(7 << 100 | 5);
+        let batch = Batch::new(2, 1, body.clone()).unwrap();
+        assert_eq!((batch.group_uid(), batch.count()), (Some(7 << 100 | 5), 0));
+        assert_eq!((batch.first_index(), batch.entry(0).unwrap()), (None, None));
+        assert!(find(&body, 0).unwrap().is_none());
+        batch.verify().unwrap();
+        for bit in 0..8 * body.len() {
+            let mut changed = body.to_vec();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(Batch::new(2, 1, changed.into()).is_err(), "bit {bit}");
+        }
+        for len in 1..body.len() {
+            assert!(Batch::new(2, 1, body.slice(..len)).is_err(), "{len} bytes");
+        }
+        assert!(Batch::new(2, 1, [&body[..], &[0]].concat().into()).is_err());
+        assert_eq!(Batch::new(2, 1, Bytes::new()).unwrap().group_uid(), None);
+        let nothing = [&[KIND_GROUP][..], &[0; 31]].concat();
+        assert!(Batch::new(2, 1, nothing.into()).is_err(), "0 is the id of no group");
+    }
+
+    #[test]
+    fn it_takes_no_index_and_counts_in_the_chain() {
+        let before = LogPoint { raft_index: 1, term: 1, next_index: 9, ..LogPoint::INITIAL };
+        let after = |uid| {
+            let batch = Batch::new(2, 1, group_uid_body(uid)).unwrap();
+            batch.point_after(&before).unwrap()
+        };
+        assert_eq!(after(5), LogPoint { raft_index: 2, chain: after(5).chain, ..before });
+        assert_ne!(after(5).chain, after(6).chain);
     }
 }

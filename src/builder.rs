@@ -229,6 +229,9 @@ impl Builder {
     /// all that the two have promised. Do not set it when a group is begun: then all nodes would
     /// wait for each other.
     ///
+    /// In a [`Host`](crate::Host) this is also how a group that was removed here, and lives on at
+    /// the other hosts, comes back ([`Host::remove`](crate::Host::remove)).
+    ///
     /// What is *not* noticed: a directory that was put back to an older copy, unless a leader still
     /// knows what the node acknowledged, or a peer that has been running since knows a later
     /// opening (under [`FlushPolicy::Async`] only the latter is told, for there a node may lose

@@ -574,6 +574,8 @@ impl Builder {
             group: self.group.clone(),
             cluster: owner.cluster,
             identity: recovered.identity,
+            group_uid: recovered.group_uid,
+            removed: self.host.as_ref().map(|host| host.removed_groups()).unwrap_or_default(),
             addresses: self.peers.clone(),
             advertised: self.advertised.clone(),
             known: recovered.peers.clone(),
@@ -601,6 +603,7 @@ impl Builder {
                     bytes => (bytes as f64 * tick.as_secs_f64()) as u64,
                 },
                 seed: random(),
+                new_group_uid: (u128::from(random()) << 64 | u128::from(random())).max(1),
             },
             tick,
             flush_interval: match self.flush {

@@ -14,6 +14,8 @@ mod barriers;
 mod clock;
 mod contacts;
 mod full_disk;
+mod group_uid;
+mod group_uid_state;
 mod input;
 mod lagging;
 mod members;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::contacts::Contacts;
+use self::group_uid_state::GroupUidState;
 pub(crate) use self::input::{Command, Input, Now, inbox};
 use self::refused_peers::RefusedPeers;
 pub(crate) use self::rejoin_state::rejoin_empty;
@@ -153,6 +156,7 @@ pub(crate) struct Engine {
     contacts: Contacts,
     rejoin_report: RejoinReport,
     sleep: Sleep,
+    group_uid: GroupUidState,
     fault: Option<String>,
     stopped: bool,
     /// Called with the reason of each message that the replica rejects. Set by simulations only.
@@ -223,6 +227,7 @@ impl Engine {
             contacts: Contacts::default(),
             rejoin_report: RejoinReport::default(),
             sleep: Sleep::default(),
+            group_uid: GroupUidState::default(),
             fault: None,
             stopped: false,
             rejection_observer: None,
@@ -385,6 +390,7 @@ impl Engine {
                 self.sleep.synced = self.sleep.synced.max(sync.count);
                 self.overload_sync = self.overload_sync.filter(|count| *count > sync.count);
                 self.end_purges(sync.count);
+                self.sync_group_uid(sync.count);
                 self.answer_state_requests(sync.count);
             }
             Input::Synced(_, Err(error)) => {
@@ -494,6 +500,7 @@ impl Engine {
         self.tick_refusals();
         self.tick_repair();
         self.tick_rejoin();
+        self.tick_group_uid();
         if self.repair.is_none() {
             self.save_deferred_peers();
         }
@@ -550,6 +557,7 @@ impl Engine {
                 Effect::Write { batches, hard_state, commit } => {
                     self.write(&batches, hard_state, commit)
                 }
+                Effect::GroupUid(uid) => self.find_group_uid(uid),
                 Effect::InstallSnapshot(base) => self.move_forward(&base),
                 Effect::Sync(number) => self.begin_sync(number),
                 Effect::Commit(point) => {

@@ -89,6 +89,9 @@ pub struct GroupInfo {
     pub role: Option<Role>,
     /// Who leads it, if it is open and that is known.
     pub leader: Option<NodeId>,
+    /// The unique id of the group ([`Status::group_uid`](crate::Status::group_uid)), if it is open
+    /// and that is known.
+    pub group_uid: Option<u128>,
 }
 
 /// Why a group was not removed.
@@ -177,9 +180,17 @@ impl Host {
     }
 
     /// Removes a group from this host: shuts it down, for all handles, then deletes it, durably.
-    /// Blocks until it is gone. Remove it at all of its hosts: to those that still have it, a group
-    /// that is made anew under its name here is a node that has lost its directory, which they
-    /// refuse unless it is opened with [`Builder::rejoin_empty`].
+    /// Blocks until it is gone.
+    ///
+    /// Remove it at all of its hosts. Once it is, its name can be used again, for a new group with
+    /// another [unique id](crate::Status::group_uid). A host that was down meanwhile still has its
+    /// copy of the old group. That copy and the new group refuse each other, whichever is opened
+    /// first, and [`Status::refused`](crate::Status::refused) says so at both ends: remove it there
+    /// too. A host remembers the last 65,536 groups that it removed.
+    ///
+    /// If other hosts still have the group and it is opened here again, then this node has lost its
+    /// log to them, and they refuse it. If that is to be a copy of their group, open it with
+    /// [`Builder::rejoin_empty`]: that also takes back a group that was removed here.
     ///
     /// # Errors
     /// Any [`RemoveError`].
@@ -274,11 +285,11 @@ fn shut_down(groups: &[(String, Option<Arc<RunningNode>>)]) -> Vec<String> {
 }
 
 fn info(name: String, node: Option<Arc<RunningNode>>) -> GroupInfo {
-    let (role, leader) = match &node {
-        Some(node) => node.shared.status.read(|status| (Some(status.role), status.leader)),
-        None => (None, None),
+    let of = |node: &Arc<RunningNode>| {
+        node.shared.status.read(|status| (Some(status.role), status.leader, status.group_uid))
     };
-    GroupInfo { name, open: node.is_some(), role, leader }
+    let (role, leader, group_uid) = node.as_ref().map_or((None, None, None), of);
+    GroupInfo { name, open: node.is_some(), role, leader, group_uid }
 }
 
 impl fmt::Debug for Host {

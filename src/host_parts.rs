@@ -16,7 +16,7 @@ use crate::running_node::RunningNode;
 use crate::storage::Create;
 use crate::storage::segmented::{HostDirectory, home};
 use crate::threads::HostThreads;
-use crate::transport::HostTransport;
+use crate::transport::{HostTransport, RemovedGroups};
 
 /// What the log of an open group keeps open: its state, and the segment that takes records.
 const DESCRIPTORS_OF_A_GROUP: u64 = 2;
@@ -80,6 +80,12 @@ impl HostParts {
     /// `None` once the host was shut down.
     pub(crate) fn directory(&self) -> Option<Arc<HostDirectory>> {
         self.directory.lock().clone()
+    }
+
+    /// The groups that were removed from the directory.
+    pub(crate) fn removed_groups(&self) -> RemovedGroups {
+        let directory = self.directory();
+        directory.map(|open| RemovedGroups::new(open.removed())).unwrap_or_default()
     }
 
     /// Ends all that was started. No group is open any more. Idempotent. Waits for the threads,

@@ -120,7 +120,8 @@
 //! A [`Host`] runs thousands of groups in one process, each of them a [`DLedger`] of its own: they
 //! share a directory, a port, one pair of connections to each other process, and a few threads.
 //! Groups that are idle sleep. A group of a host is set up by [`Host::group`], which gives a
-//! [`Builder`], and behaves as one that stands alone.
+//! [`Builder`], and behaves as one that stands alone. [`Host::remove`] deletes one; a group that is
+//! made again under its name never meets what is left of it ([`Status::group_uid`]).
 //!
 //! # Errors
 //!

@@ -49,6 +49,7 @@ mod effect;
 mod election;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod group_uid;
 mod membership;
 mod proposals;
 pub(crate) mod rejoin;
@@ -150,7 +151,7 @@ impl Replica {
         );
         let members = LocalMembership::new(settings.node, recovered.base.membership.clone());
         let role = if members.is_learner() { Role::Learner } else { Role::Follower };
-        Replica {
+        let mut replica = Replica {
             role_state: RoleState { role, term: core.term(), leader: None },
             core,
             members,
@@ -165,7 +166,11 @@ impl Replica {
             bound: None,
             read_error: None,
             failed: false,
+        };
+        if recovered.corruption.is_empty() {
+            replica.learn_group_uid();
         }
+        replica
     }
 
     /// Whether the next tick may come together with the one after it. A leader sends heartbeats
@@ -321,6 +326,7 @@ impl Replica {
             if self.current_role_state().role == Role::Leader {
                 self.announce_role_state();
             }
+            self.core.propose_group_uid();
             match self.core.take_ready() {
                 Some(ready) => self.begin(ready),
                 None => self.follow_commit(),
@@ -468,6 +474,7 @@ impl Replica {
         } else {
             ready.send_after_sync.append(&mut ready.send_now);
         }
+        self.take_group_uid(ready.group_uid);
         if let Some(base) = &ready.snapshot {
             self.effects.push_back(Effect::InstallSnapshot(base.clone()));
         }
@@ -548,6 +555,7 @@ impl Replica {
         if commit > self.committed.raft_index {
             let Some(point) = self.core.written_point(commit) else { return };
             self.committed = point;
+            self.learn_group_uid();
             self.effects.push_back(Effect::Commit(point));
             let (core, effects) = (&self.core, &mut self.effects);
             self.proposals.resolve(

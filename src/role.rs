@@ -269,6 +269,10 @@ fn with_names(reason: &str, peers: &[NodeId]) -> String {
 pub struct Status {
     /// The name of the group.
     pub group: String,
+    /// The unique id of the group: a random number that its first leader chose. A group that was
+    /// removed and made again under its name has another one. `None` as long as this node does not
+    /// know it: until a majority of the members was open together once.
+    pub group_uid: Option<u128>,
     /// This node.
     pub id: NodeId,
     /// Its role in the group.

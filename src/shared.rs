@@ -63,6 +63,7 @@ impl NodeShared {
         let members = members(&recovered.base.membership, addresses, (id, &advertised));
         let status = Status {
             group: group.to_owned(),
+            group_uid: Some(recovered.group_uid).filter(|uid| *uid != 0),
             id,
             role: Role::Follower,
             term: recovered.hard_state.term,

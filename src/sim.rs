@@ -62,6 +62,7 @@
 //! - `patterns.rs`: all ways to corrupt three entries on three replicas.
 //! - `monitor.rs`, `storage_model.rs`: checks of each event, and what each storage owes. The
 //!   monitor also reports critical events, at which faults are aimed.
+//! - `group_uids.rs`: checks of the unique id of the group.
 //! - `check.rs`: checks of a history, simulated or not.
 //! - `trace.rs`, `rng.rs`: trace of a run, and its random numbers.
 
@@ -76,6 +77,7 @@ mod event;
 mod event_queue;
 mod hosted;
 pub mod hosts;
+mod group_uids;
 pub mod laggards;
 mod monitor;
 mod network;

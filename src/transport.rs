@@ -11,6 +11,9 @@
 //! 4. Only nodes with the same [`TransportContext::cluster`] are connected. That number is made of
 //!    the name of the group and its members, so nodes with different lists of members are kept
 //!    apart as well. A message does not name its group: no layer above the transport would notice.
+//!    For the same reason nodes that know different [unique ids](TransportContext::group_uid) are
+//!    kept apart, and nothing that was sent to a stopped transport reaches one that was started
+//!    under the same name since.
 //! 5. After [`stop`] nothing is delivered, and every thread of the transport ends soon.
 //!
 //! [`conformance`] tests any implementation against this contract.
@@ -22,6 +25,7 @@ pub mod conformance;
 pub(crate) mod frame;
 pub(crate) mod hello;
 mod memory;
+mod removed_groups;
 mod tcp;
 
 use std::fmt;
@@ -32,6 +36,7 @@ use std::time::Duration;
 pub use self::memory::{MemoryHost, MemoryNetwork, MemoryTransport};
 #[cfg(feature = "sim")]
 pub(crate) use self::tcp::{InboundSlots, LocalGroup, PeerQueue, QueueWork};
+pub use self::removed_groups::RemovedGroups;
 pub use self::tcp::{TcpHostTransport, TcpTransport};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};
@@ -56,6 +61,14 @@ pub trait Transport: Send {
     /// closed. The default does nothing, for a transport without handshakes.
     fn introduce(&mut self, identity: DirectoryIdentity) {
         let _ = identity;
+    }
+
+    /// The unique id of the group is known now, and durable. Later handshakes present it
+    /// ([`TransportContext::group_uid`]). Connections to peers that know none yet stay; those to
+    /// peers that have presented another one are closed. Called once at most. The default does
+    /// nothing, for a transport without handshakes.
+    fn set_group_uid(&mut self, uid: u128) {
+        let _ = uid;
     }
 
     /// Stops delivering, closes every connection and asks the threads to end. Idempotent; does not
@@ -114,6 +127,9 @@ pub struct HostContext {
     /// ([`TransportEvent::PeerDown`]). Peers write at least twice a second, so less than 600 ms
     /// reports peers that are well. Default 1 s.
     pub silence: Duration,
+    /// The groups that were removed from this host: a peer that presents the unique id of one, for
+    /// a group that is not open here, is told so.
+    pub removed: RemovedGroups,
     /// How the transport gets threads.
     pub spawner: Spawner,
 }
@@ -131,7 +147,8 @@ impl HostContext {
     ) -> HostContext {
         let message_bytes_max = Message::BYTES_MAX;
         let (listen, silence) = (listen.into(), SILENCE);
-        HostContext { host, listen, peers, message_bytes_max, silence, spawner }
+        let removed = RemovedGroups::default();
+        HostContext { host, listen, peers, message_bytes_max, silence, removed, spawner }
     }
 }
 
@@ -147,6 +164,13 @@ pub struct TransportContext {
     pub cluster: u64,
     /// The data directory of this node, and its incarnation.
     pub identity: DirectoryIdentity,
+    /// The unique id of the group, 0 if this node does not know it yet. Nodes that know different
+    /// ones are kept apart, for one of them belongs to a group that was removed and made again. A
+    /// transport that cannot present it may be used where no name is used twice.
+    pub group_uid: u128,
+    /// The groups that were removed from this host: a peer that presents the id of one is refused,
+    /// unless this node knows that id as its own, or knows none and its log is not complete.
+    pub removed: RemovedGroups,
     /// Every member and its address. This node listens on its own.
     pub addresses: Vec<(NodeId, String)>,
     /// The text that this node advertises to every member
@@ -183,6 +207,8 @@ impl TransportContext {
                 incarnation: 1,
                 complete: true,
             },
+            group_uid: 0,
+            removed: RemovedGroups::default(),
             addresses,
             advertised: String::new(),
             known: Vec::new(),

@@ -31,6 +31,8 @@ const MUST_BE_REACHED: [&str; 37] = [
     "followers that fell asleep",
     "groups left alone that slept",
     "leaders that fell asleep",
+    "groups named",
+    "ids of the group saved",
     "leader changes",
     "nodes that woke",
     "openings that the disk failed",

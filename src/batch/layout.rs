@@ -11,6 +11,13 @@
 //!  32  ...  payloads, back to back
 //!   .  n x  { u32 end, u32 crc } the end of payload i, counted from byte 32; the CRC-32 (IEEE) of
 //!                                payload i, xor the mask of its index
+//!
+//! body of the batch that names a group, a control record too
+//!   0  u8   kind = 2
+//!   1  [7]  zero
+//!   8  u128 the unique id of the group, not 0
+//!  24  u32  CRC-32 (IEEE) of the id
+//!  28  [4]  zero
 //! ```
 //!
 //! The mask binds a checksum to an index: a table that reads as zeros, as lost sectors do, does not
@@ -20,6 +27,7 @@
 //! its final place.
 
 pub(super) const KIND_ENTRIES: u8 = 1;
+pub(super) const KIND_GROUP: u8 = 2;
 
 /// No index, position or timestamp reaches this limit: sums of them never overflow, whatever bytes
 /// arrive.

@@ -17,7 +17,7 @@ impl Engine {
     pub(super) fn move_forward(&mut self, base: &Base) {
         let (first, end) =
             (self.shared.reader.base().point.next_index, self.shared.watermark.end());
-        let written = self.storage.reset(base);
+        let written = self.save_group_uid().and_then(|()| self.storage.reset(base));
         if written.is_ok() {
             self.inform(&format!(
                 "moved forward: its log begins anew at entry {}, the first that its leader keeps; \
@@ -66,7 +66,8 @@ impl Engine {
     fn purge(&mut self, index: u64) -> Result<u64, PurgeError> {
         self.check_purge()?;
         let before = self.shared.reader.base();
-        match self.storage.purge(index, self.replica.hard_state().commit) {
+        let commit = self.replica.hard_state().commit;
+        match self.save_group_uid().and_then(|()| self.storage.purge(index, commit)) {
             Ok(()) => {}
             Err(error) if error.is_temporary() => return Err(error.into()),
             Err(error) => {

@@ -175,7 +175,13 @@ impl Engine {
 
     /// Marks the log as complete once it reaches the bound and is durable.
     pub(super) fn end_rejoin(&mut self) {
-        if self.identity.complete || !self.is_active() || !self.replica.has_reached_bound() {
+        // A group of this host that was removed is refused by a log that is complete and does not
+        // know its group.
+        if self.identity.complete
+            || !self.is_active()
+            || !self.replica.has_reached_bound()
+            || self.awaits_group_uid()
+        {
             return;
         }
         match self.mark_complete() {

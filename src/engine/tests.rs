@@ -264,6 +264,7 @@ impl Harness {
                 counts_unsynced: flush_interval.is_some(),
                 catch_up_bytes: u64::MAX,
                 seed: 1,
+                new_group_uid: 0,
             },
             tick: TICK,
             flush_interval,

@@ -167,7 +167,9 @@ impl HostBuilder {
             HostParts::open(self.id, self.peers, dir, threads, transport, self.sleep_after)?;
         if parts.peers.len() > 1 {
             let spawner = parts.threads.spawner(self.id);
-            let context = HostContext::new(self.id, listen, parts.peers.clone(), spawner);
+            let peers = parts.peers.clone();
+            let context = HostContext::new(self.id, listen, peers, spawner);
+            let context = HostContext { removed: parts.removed_groups(), ..context };
             parts.transport.start(context).map_err(OpenError::Transport)?;
         }
         Ok(Host { parts: Arc::new(parts), group_settings: self.group_settings })

@@ -9,6 +9,8 @@
 mod checks;
 mod convert;
 mod feeding;
+mod group_uid;
+mod known_uid;
 mod log_bridge;
 mod reading;
 mod sleeping;
@@ -28,7 +30,7 @@ use crate::storage::{Base, HardState, LogReader, Recovered, StorageError};
 
 use super::election::ElectionTimeouts;
 use super::settings::Settings;
-use convert::{base_of, batch_of, untagged};
+use convert::{base_of, batch_of, group_uid_of, untagged};
 use log_bridge::LogDrain;
 use view::LogView;
 
@@ -59,6 +61,8 @@ pub(super) struct CoreReady {
     pub(super) hard_state: Option<HardState>,
     /// The log is reset to this base.
     pub(super) snapshot: Option<Base>,
+    /// The unique id of the group that comes with the base. 0: none does.
+    pub(super) group_uid: u128,
     pub(super) batches: Vec<Batch>,
     /// May be sent before the batches of this ready are durable, but not before term and vote are.
     pub(super) send_now: Vec<Message>,
@@ -105,7 +109,7 @@ impl RaftCore {
         recovered: &Recovered,
         reader: Arc<dyn LogReader>,
     ) -> Result<RaftCore, StorageError> {
-        let mut view = LogView::new(recovered, reader);
+        let mut view = LogView::new(recovered, settings.new_group_uid, reader);
         if recovered.corruption.is_empty() {
             view.terms = view.terms_from(recovered.hard_state.commit, recovered.last)?;
         } // else it gets no ticks, and another core is started on the repaired log
@@ -119,7 +123,7 @@ impl RaftCore {
         reader: Arc<dyn LogReader>,
         before: &RaftCore,
     ) -> RaftCore {
-        let mut view = LogView::new(recovered, reader);
+        let mut view = LogView::new(recovered, settings.new_group_uid, reader);
         // Not read from the storage: a restart is made when reads may fail too.
         view.terms = match recovered.last == recovered.base.point {
             true => vec![(recovered.last.raft_index, recovered.last.term)],
@@ -393,6 +397,7 @@ impl RaftCore {
             number: ready.number(),
             hard_state,
             snapshot: Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty()).map(base_of),
+            group_uid: group_uid_of(ready.snapshot()),
             batches: ready
                 .take_entries()
                 .iter()

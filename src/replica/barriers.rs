@@ -130,6 +130,7 @@ mod tests {
             counts_unsynced: false,
             catch_up_bytes: u64::MAX,
             seed: 7,
+            new_group_uid: 0,
         })
     }
 

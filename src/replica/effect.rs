@@ -15,6 +15,9 @@ pub(crate) enum Effect {
     /// Write these to the storage: first the hard state, which does not depend on the batches, then
     /// the batches, after truncating a conflicting tail.
     Write { batches: Vec<Batch>, hard_state: Option<HardState>, commit: u64 },
+    /// The unique id of the group is committed, and was not known here. Save it, before the log is
+    /// reset, and before the batch that names it is purged.
+    GroupUid(u128),
     /// Reset the log to this base: a leader has sent a snapshot.
     InstallSnapshot(Base),
     /// Begin a sync of everything written so far. Call `handle_synced` with this number when it has

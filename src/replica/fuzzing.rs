@@ -58,6 +58,7 @@ impl Node {
             counts_unsynced,
             catch_up_bytes: 1 << 10,
             seed: 1,
+            new_group_uid: 0,
         };
         let mut storage = MemoryLog::new();
         let owner =
@@ -117,7 +118,7 @@ impl Node {
             term: self.replica.role_state().term,
             commit: self.newest_commit(),
             last,
-            rebase: snapshot::encode(&base).into(),
+            rebase: snapshot::encode(&base, 0).into(),
         }
     }
 
@@ -175,6 +176,7 @@ impl Node {
                         .append(&batches, commit)
                         .expect("what a replica writes continues its log");
                 }
+                Effect::GroupUid(_) => unreachable!("this group has none"),
                 Effect::InstallSnapshot(base) => {
                     self.storage.reset(&base).expect("memory can be reset");
                 }

@@ -41,7 +41,7 @@ impl Replica {
             base,
             last,
             peers: Vec::new(),
-            group_uid: 0,
+            group_uid: self.core.group_uid(),
             corruption: Vec::new(),
         };
         let mut proposals = std::mem::take(&mut self.proposals);
@@ -64,11 +64,10 @@ impl Replica {
         }
         let settled = std::mem::take(&mut self.effects);
         *self = anew;
-        self.effects.extend(
-            settled
-                .into_iter()
-                .filter(|effect| matches!(effect, Effect::Resolve(_, ProposalOutcome::Dropped))),
-        );
+        let is_settled = |effect: &Effect| {
+            matches!(effect, Effect::GroupUid(_) | Effect::Resolve(_, ProposalOutcome::Dropped))
+        };
+        self.effects.extend(settled.into_iter().filter(is_settled));
         if committed != before {
             self.effects.push_back(Effect::Commit(committed));
         }

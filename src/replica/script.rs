@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! > nodes 1 2 3 [learners 4]   a new group. At the end, `unsynced`: batches count once they are
-//!                              written; `paced`: catch-up of followers is limited
+//!                              written; `paced`: catch-up of followers is limited; `named`: node
+//!                              3 proposes the id 301 for the group, and 302 after a restart
 //! > tick 1 [5]                 the clock of node 1 ticks
 //! > timeout 1                  it ticks until there is an effect
 //! > live 5                     all clocks tick, and all messages arrive, five times

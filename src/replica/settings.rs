@@ -18,4 +18,7 @@ pub(crate) struct Settings {
     /// takes.
     pub(crate) catch_up_bytes: u64,
     pub(crate) seed: u64,
+    /// Random: the unique id that this node proposes for a group that has none. 0: the group does
+    /// without one.
+    pub(crate) new_group_uid: u128,
 }

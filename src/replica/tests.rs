@@ -37,6 +37,7 @@ impl One {
             counts_unsynced: false,
             catch_up_bytes: u64::MAX,
             seed: 1,
+            new_group_uid: 0,
         };
         let reads = Arc::new(FailingReader::new(log.reader()));
         let replica =

@@ -206,6 +206,7 @@ impl Storage for CheckedStorage {
 
     fn save_group_uid(&mut self, uid: u128) -> Result<(), StorageError> {
         self.crash_point.count_down();
+        self.monitor.lock().save_group_uid(self.node, uid);
         self.storage.save_group_uid(uid)
     }
 
@@ -293,6 +294,8 @@ pub(super) struct SimTransport {
     pub(super) stopped: Arc<AtomicBool>,
     /// The identity that the node announces.
     pub(super) identity: Arc<Mutex<DirectoryIdentity>>,
+    /// The unique id of the group that the node announces. 0: none.
+    pub(super) group_uid: Arc<Mutex<u128>>,
 }
 
 impl Transport for SimTransport {
@@ -312,6 +315,11 @@ impl Transport for SimTransport {
 
     fn introduce(&mut self, identity: DirectoryIdentity) {
         *self.identity.lock() = identity;
+    }
+
+    fn set_group_uid(&mut self, uid: u128) {
+        self.monitor.lock().announce_group_uid(self.node, uid);
+        *self.group_uid.lock() = uid;
     }
 
     fn stop(&mut self) {

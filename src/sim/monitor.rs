@@ -10,11 +10,13 @@
 //!   go back. The claim of a message (a vote, an acknowledgement, a term) is durable when it is
 //!   sent. An announced leader knows everything that was acknowledged. A leader has the votes of a
 //!   majority in its term.
+//! - **A12** The nodes agree on the unique id of their group: see [`super::group_uids`].
 //! - **A9** Whenever a node shows a commit, a majority of the disks would still hold it after a
 //!   power cut at that moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::group_uids::GroupUids;
 use super::storage_model::StorageModel;
 use super::time::Micros;
 use super::trace::{CoverageCounts, Lines, Trace};
@@ -72,6 +74,8 @@ pub(crate) struct Monitor {
     pub(crate) offered: Vec<u32>,
     /// Tells the payloads of this group from those of others.
     pub(crate) salt: u64,
+    /// See [`super::group_uids`].
+    pub(super) group_uids: GroupUids,
 }
 
 impl Monitor {
@@ -93,6 +97,7 @@ impl Monitor {
             acknowledged: BTreeMap::new(),
             offered: Vec::new(),
             salt: 0,
+            group_uids: GroupUids::new(nodes),
         }
     }
 
@@ -351,10 +356,56 @@ impl Monitor {
             });
         } else {
             self.points.push(point);
+            let is_control = place > 0 && self.points[place - 1].next_index == point.next_index;
+            if is_control && point.raft_index > reader.base().point.raft_index {
+                self.check_control_batch(node, reader, point.raft_index);
+            }
         }
         // Batches up to the base are no longer kept.
         if place > 0 && point.raft_index > reader.base().point.raft_index {
             self.check_entries(node, reader, point, self.points[place - 1].next_index);
+        }
+    }
+
+    /// A node shows a batch without entries as committed, as the first node of all.
+    fn check_control_batch(&mut self, node: usize, reader: &dyn LogReader, at: u64) {
+        let batches = reader.batches(at, at + 1, 1);
+        let Ok([batch]) = batches.as_deref() else {
+            let me = node + 1;
+            return self.violated(format!("A5: node {me} looked for batch {at}, read {batches:?}"));
+        };
+        let Some(uid) = batch.group_uid() else { return };
+        self.coverage.hit("groups named");
+        let outcome = self.group_uids.commit(at, uid);
+        self.demand_ok(outcome);
+    }
+
+    /// A node saves the unique id of its group.
+    pub(super) fn save_group_uid(&mut self, node: usize, uid: u128) {
+        self.coverage.hit("ids of the group saved");
+        self.demand_ok(self.group_uids.check(node, uid, "saves"));
+    }
+
+    /// A node announces the unique id of its group: it is durable.
+    pub(super) fn announce_group_uid(&mut self, node: usize, uid: u128) {
+        self.demand_ok(self.group_uids.check(node, uid, "announces"));
+        self.group_uids.announce(node, uid);
+    }
+
+    /// A node starts with the unique id of its group, or none.
+    pub(super) fn recover_group_uid(&mut self, node: usize, uid: u128) {
+        let is_replaced = self.models[node].is_replaced();
+        self.demand_ok(self.group_uids.check(node, uid, "recovers"));
+        let outcome = self.group_uids.recover(node, uid, is_replaced);
+        self.demand_ok(outcome);
+        if uid == 0 && self.group_uids.committed != 0 {
+            self.coverage.hit("starts without the id of a group that has one");
+        }
+    }
+
+    fn demand_ok(&mut self, outcome: Result<(), String>) {
+        if let Err(why) = outcome {
+            self.violated(why);
         }
     }
 

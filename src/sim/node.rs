@@ -499,6 +499,7 @@ impl Node {
             });
         }
         monitor.check_recovered_vote(self.number, recovered.hard_state);
+        monitor.recover_group_uid(self.number, recovered.group_uid);
         let (last, term) = (recovered.last.raft_index, recovered.hard_state.term);
         monitor.note(&[1, node, process, last, term], || {
             format!("node {node}: process {process} starts, term {term}, log up to batch {last}")

@@ -53,6 +53,8 @@ pub(super) struct Process {
     /// The newest directory and incarnation of each peer, on any connection.
     newest: Vec<Option<(u128, u64)>>,
     identity: Arc<Mutex<DirectoryIdentity>>,
+    /// The unique id of the group that the engine has announced. 0: none.
+    group_uid: Arc<Mutex<u128>>,
     began: Micros,
     /// The time of the next turn of the engine. Events for other times are void.
     pub(super) due: Micros,
@@ -124,6 +126,7 @@ impl Process {
         let context = TransportContext {
             cluster: config.cluster,
             identity: recovered.identity,
+            group_uid: recovered.group_uid,
             known: recovered.peers.clone(),
             ..TransportContext::new(id, &config.group, addresses.clone(), inbox.clone(), spawner)
         };
@@ -131,6 +134,7 @@ impl Process {
         let (outbox, identity) =
             (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(recovered.identity)));
         let stopped = Arc::new(AtomicBool::new(false));
+        let group_uid = Arc::new(Mutex::new(recovered.group_uid));
         let mut transport = SimTransport {
             node,
             outbox: outbox.clone(),
@@ -138,6 +142,7 @@ impl Process {
             crash_point: crash_point.clone(),
             stopped: stopped.clone(),
             identity: identity.clone(),
+            group_uid: group_uid.clone(),
         };
         transport.start(context.clone()).map_err(|error| error.to_string())?;
         let (sync_jobs, syncs) = unbounded();
@@ -182,6 +187,7 @@ impl Process {
             outdated_by: vec![false; config.nodes],
             newest: vec![None; config.nodes],
             identity,
+            group_uid,
             began,
             due: began,
             crashed: false,
@@ -219,6 +225,11 @@ impl Process {
         *self.identity.lock()
     }
 
+    /// The unique id of the group that the engine has announced last. 0: none.
+    pub(super) fn group_uid(&self) -> u128 {
+        *self.group_uid.lock()
+    }
+
     /// Whether its transport was stopped.
     pub(super) fn has_left(&self) -> bool {
         self.has_left.load(Ordering::Relaxed)
@@ -230,7 +241,10 @@ impl Process {
 
     /// The identity, if the engine has announced another one since the last call.
     pub(super) fn changed_identity(&mut self) -> Option<DirectoryIdentity> {
-        let now = *self.identity.lock();
+        let (now, group_uid) = (*self.identity.lock(), *self.group_uid.lock());
+        if self.peers.set_group_uid(group_uid) {
+            self.connected.fill(None);
+        }
         if !self.peers.introduce(now) {
             return None;
         }
@@ -441,6 +455,7 @@ fn engine_settings(
             counts_unsynced: config.flush_interval.is_some(),
             catch_up_bytes: config.catch_up_bytes,
             seed,
+            new_group_uid: u128::from(seed) << 64 | u128::from(node.get()),
         },
         tick: Duration::from_micros(tick),
         flush_interval: config.flush_interval.map(Duration::from_micros),

@@ -144,6 +144,11 @@ impl StorageModel {
         self.lost.is_empty()
     }
 
+    /// Whether its disk was lost, or put back to an older copy.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.is_replaced
+    }
+
     /// Whether each batch of a corrupt log is read as it was accepted, or reported as corrupt.
     pub(crate) fn is_accounted_for(&self, recovered: &Recovered, reader: &dyn LogReader) -> bool {
         let is_reported = |raft_index| {

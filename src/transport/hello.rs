@@ -3,12 +3,13 @@
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod group_uid;
 pub(crate) mod slots;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::TransportContext;
+use super::{RemovedGroups, TransportContext};
 use crate::entry::NodeId;
 use crate::role::{ADVERTISED_BYTES_MAX, check_advertised};
 use crate::storage::DirectoryIdentity;
@@ -24,7 +25,7 @@ const INCOMPLETE: u8 = 1;
 /// The flags that this version knows.
 const FLAGS: u8 = INCOMPLETE;
 /// Bytes before the name of the group.
-const FIXED_BYTES: usize = 64;
+const FIXED_BYTES: usize = 80;
 
 /// The longest valid hello.
 pub(crate) const BYTES_MAX: usize =
@@ -32,9 +33,10 @@ pub(crate) const BYTES_MAX: usize =
 
 /// What a node says of itself for a group: sender, receiver, group, and its data directory.
 ///
-/// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation,
-/// u64 nonce, u8 flags, u8 length of the group's name, u8 count of members, u8 length of the
-/// advertised text, the name, u64 for each member, ascending, the advertised text; little-endian.
+/// On the wire: u32 protocol, u64 cluster, u64 from, u64 to, u128 directory, u64 incarnation, u64
+/// nonce, u128 group uid, u8 flags, u8 length of the group's name, u8 count of members, u8 length
+/// of the advertised text, the name, u64 for each member, ascending, the advertised text;
+/// little-endian.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: u64,
@@ -47,6 +49,8 @@ pub(crate) struct Hello {
     /// Random, chosen when the transport started. Tells two processes on copies of one directory
     /// apart.
     pub(crate) nonce: u64,
+    /// The unique id of the group. 0: the sender does not know it yet.
+    pub(crate) group_uid: u128,
     /// The advertised text of its host: at most 255 bytes, without control characters.
     pub(crate) advertised: Arc<str>,
 }
@@ -103,6 +107,19 @@ pub(crate) enum HandshakeRejection {
     Elsewhere = 11,
     #[error("the group is not open there: open it on that node, or wait until it is")]
     NoSuchGroup = 12,
+    #[error(
+        "it has a copy of another group of this name: one of the two is left of a group that was \
+         removed and made again. Remove the group at the host whose copy is old (`Host::remove`), \
+         and open it there anew"
+    )]
+    OtherGroup = 13,
+    #[error(
+        "it has a copy of a group that was removed from the host that refuses: remove it at its \
+         host too (`Host::remove`), and open it there anew. But if the group is to live on, then \
+         remove what was made under its name at the host that refuses, and open it there with \
+         `rejoin_empty`"
+    )]
+    RemovedGroup = 14,
 }
 
 /// Who opened the connection of a hello.
@@ -115,7 +132,7 @@ pub(crate) enum Way {
 }
 
 impl HandshakeRejection {
-    pub(crate) const ALL: [HandshakeRejection; 12] = [
+    pub(crate) const ALL: [HandshakeRejection; 14] = [
         HandshakeRejection::Protocol,
         HandshakeRejection::Cluster,
         HandshakeRejection::Group,
@@ -128,6 +145,8 @@ impl HandshakeRejection {
         HandshakeRejection::Unreadable,
         HandshakeRejection::Elsewhere,
         HandshakeRejection::NoSuchGroup,
+        HandshakeRejection::OtherGroup,
+        HandshakeRejection::RemovedGroup,
     ];
 
     /// Whether it is certainly that of a member, at its own address.
@@ -136,6 +155,8 @@ impl HandshakeRejection {
             self,
             HandshakeRejection::DirectoryChanged
                 | HandshakeRejection::OutdatedDirectory
+                | HandshakeRejection::OtherGroup
+                | HandshakeRejection::RemovedGroup
                 | HandshakeRejection::Members
         )
     }
@@ -158,6 +179,7 @@ impl Hello {
             to,
             identity: context.identity,
             nonce,
+            group_uid: context.group_uid,
             advertised: context.advertised.as_str().into(),
         }
     }
@@ -178,6 +200,7 @@ impl Hello {
         for number in [self.identity.incarnation, self.nonce] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
+        bytes.extend_from_slice(&self.group_uid.to_le_bytes());
         let lens = [self.group.len(), self.members.len(), self.advertised.len()];
         let [group, members, advertised] =
             lens.map(|len| u8::try_from(len).expect("the context is checked at the start"));
@@ -204,6 +227,7 @@ impl Hello {
         let directory = u128::from_le_bytes(take(&mut bytes)?);
         let incarnation = u64::from_le_bytes(take(&mut bytes)?);
         let nonce = u64::from_le_bytes(take(&mut bytes)?);
+        let group_uid = u128::from_le_bytes(take(&mut bytes)?);
         let [flags, group_bytes, members, advertised_bytes] = take(&mut bytes)?;
         if flags & !FLAGS != 0 {
             return None;
@@ -228,6 +252,7 @@ impl Hello {
             to,
             identity,
             nonce,
+            group_uid,
             advertised,
         })
     }
@@ -250,6 +275,7 @@ pub(crate) struct Rejection {
 /// One side of a rejection.
 struct Side<'a> {
     protocol: u32,
+    group_uid: u128,
     members: &'a [NodeId],
 }
 
@@ -268,10 +294,18 @@ impl Rejection {
             (HandshakeRejection::Members, Some((what, then))) => {
                 differs(what, list(refused.members), list(by.members), then)
             }
+            (
+                HandshakeRejection::OtherGroup | HandshakeRejection::RemovedGroup,
+                Some((what, then)),
+            ) => differs(what, uid_text(refused.group_uid), uid_text(by.group_uid), then),
             _ => text,
         };
         Rejection { reason, text }
     }
+}
+
+fn uid_text(uid: u128) -> String {
+    if uid == 0 { "none".to_owned() } else { format!("{uid:032x}") }
 }
 
 fn list(members: &[NodeId]) -> String {
@@ -289,6 +323,7 @@ pub(crate) fn claim(hello: &[u8]) -> Option<(u32, NodeId)> {
 #[derive(Debug)]
 pub(crate) struct PeerRegistry {
     me: Hello,
+    removed: RemovedGroups,
     peers: HashMap<NodeId, PeerRecord>,
 }
 
@@ -297,6 +332,8 @@ struct PeerRecord {
     directory: Option<u128>,
     /// The newest process of the peer since this node started.
     process: ProcessId,
+    /// The unique id of its group. 0: it did not know it.
+    group_uid: u128,
 }
 
 impl PeerRegistry {
@@ -312,7 +349,8 @@ impl PeerRegistry {
                 peer.directory = Some(*directory);
             }
         }
-        PeerRegistry { me: Hello::new(context, context.node, nonce), peers }
+        let me = Hello::new(context, context.node, nonce);
+        PeerRegistry { me, removed: context.removed.clone(), peers }
     }
 
     /// Sets the identity of this node. Returns whether its directory is another one: then the old
@@ -334,15 +372,18 @@ impl PeerRegistry {
     /// The rejection, by this node, of the sender of `hello`.
     pub(crate) fn rejection(&self, reason: HandshakeRejection, hello: &[u8]) -> Rejection {
         let protocol = claim(hello).map_or(0, |(protocol, _)| protocol);
-        let theirs = Hello::decode(hello).map_or_else(|_| Arc::default(), |hello| hello.members);
-        Rejection::new(reason, &Side { protocol, members: &theirs }, &self.own_side())
+        let (group_uid, members) = Hello::decode(hello)
+            .map_or_else(|_| (0, Arc::default()), |hello| (hello.group_uid, hello.members));
+        let refused = Side { protocol, group_uid, members: &members };
+        Rejection::new(reason, &refused, &self.own_side())
     }
 
-    /// A rejection as bytes: u8 reason, u32 protocol, u64 for each member, little-endian. In every
-    /// version the reason comes first; the rest is optional.
+    /// A rejection as bytes: u8 reason, u32 protocol, u128 group uid, u64 for each member,
+    /// little-endian. In every version the reason comes first; the rest is optional.
     pub(crate) fn refusal(&self, reason: HandshakeRejection) -> Vec<u8> {
         let mut bytes = vec![reason as u8];
         bytes.extend_from_slice(&PROTOCOL.to_le_bytes());
+        bytes.extend_from_slice(&self.me.group_uid.to_le_bytes());
         self.me.members.iter().for_each(|id| bytes.extend_from_slice(&id.get().to_le_bytes()));
         bytes
     }
@@ -357,14 +398,16 @@ impl PeerRegistry {
             refusal.split_first().map_or((0, refusal), |(code, rest)| (*code, rest));
         let reason = HandshakeRejection::from_code(code).unwrap_or(HandshakeRejection::Protocol);
         let protocol = take(&mut rest).map_or(0, u32::from_le_bytes);
+        let group_uid = take(&mut rest).map_or(0, u128::from_le_bytes);
         let member = || Some(NodeId::from(u64::from_le_bytes(take(&mut rest)?)));
         // No group has more. A peer may send a list of any length, and the status would show it.
         let members: Vec<NodeId> = std::iter::from_fn(member).take(MEMBERS_MAX).collect();
-        Rejection::new(reason, refused, &Side { protocol, members: &members })
+        Rejection::new(reason, refused, &Side { protocol, group_uid, members: &members })
     }
 
     fn own_side(&self) -> Side<'_> {
-        Side { protocol: PROTOCOL, members: &self.me.members }
+        let Hello { group_uid, members, .. } = &self.me;
+        Side { protocol: PROTOCOL, group_uid: *group_uid, members }
     }
 
     /// Checks a hello. If it is accepted, its directory and process are recorded, except in one
@@ -378,8 +421,11 @@ impl PeerRegistry {
         self.check(hello, way)?;
         let is_found = way == Way::Out || self.me.identity.complete || self.knows(hello);
         if is_found {
-            let DirectoryIdentity { directory, .. } = hello.identity;
-            let known = PeerRecord { directory: Some(directory), process: hello.process() };
+            let known = PeerRecord {
+                directory: Some(hello.identity.directory),
+                process: hello.process(),
+                group_uid: hello.group_uid,
+            };
             self.peers.insert(hello.from, known);
         }
         Ok(())
@@ -408,6 +454,8 @@ impl PeerRegistry {
             return Err(HandshakeRejection::Cluster);
         }
         let peer = self.peers.get(&hello.from).ok_or(HandshakeRejection::NotAMember)?;
+        // Before the directory, which is another one in a group that was made again.
+        self.check_group_uid(hello)?;
         let DirectoryIdentity { directory, incarnation, complete } = hello.identity;
         let must_be_found = true;
         if peer.directory.is_some_and(|known| known != directory) {
@@ -441,220 +489,4 @@ impl PeerRegistry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::transport::{Inbox, Spawner};
-
-    fn context(node: u64) -> TransportContext {
-        let addresses = (1..=3).map(|id| (NodeId::from(id), String::new())).collect();
-        let no_threads = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
-        TransportContext::new(
-            NodeId::from(node),
-            "orders",
-            addresses,
-            Inbox::new(|_| true),
-            no_threads,
-        )
-    }
-
-    fn hello() -> Hello {
-        Hello { advertised: "broker-2:9876".into(), ..Hello::new(&context(2), NodeId::from(1), 77) }
-    }
-
-    /// A registry that checks inbound hellos only.
-    struct Incoming(PeerRegistry);
-
-    impl Incoming {
-        fn admit(&mut self, hello: &Hello) -> Result<(), HandshakeRejection> {
-            self.0.admit(hello, Way::In)
-        }
-    }
-
-    #[test]
-    fn a_hello_comes_back_as_it_was_and_nothing_shorter_or_longer_does() {
-        let bytes = hello().encode();
-        assert_eq!(Hello::decode(&bytes), Ok(hello()));
-        for len in 0..bytes.len() {
-            assert_eq!(
-                Hello::decode(&bytes[..len]),
-                Err(HandshakeRejection::Protocol),
-                "{len} bytes"
-            );
-        }
-        assert_eq!(Hello::decode(&[&bytes[..], b"x"].concat()), Err(HandshakeRejection::Protocol));
-        for protocol in [1, 2, 4] {
-            assert_eq!(
-                Hello::decode(&[&[protocol], &bytes[1..]].concat()),
-                Err(HandshakeRejection::Protocol)
-            );
-        }
-        for members in [&[3, 2, 1][..], &[1, 1, 2], &[1; 64]] {
-            let members = members.iter().map(|id| NodeId::from(*id)).collect();
-            assert_eq!(
-                Hello::decode(&Hello { members, ..hello() }.encode()),
-                Err(HandshakeRejection::Protocol)
-            );
-        }
-        for advertised in ["", "ä", &"x".repeat(ADVERTISED_BYTES_MAX)] {
-            let said = Hello { advertised: advertised.into(), ..hello() };
-            assert_eq!(Hello::decode(&said.encode()), Ok(said));
-        }
-        for forged in ["two\nlines", "\u{1b}[31m", "\u{85}", "\0", "\u{2028}", "\u{202E}"] {
-            let said = Hello { advertised: forged.into(), ..hello() };
-            assert_eq!(
-                Hello::decode(&said.encode()),
-                Err(HandshakeRejection::Protocol),
-                "{forged:?}"
-            );
-        }
-        let mut not_utf8 = bytes.clone();
-        *not_utf8.last_mut().unwrap() = 0xff;
-        assert_eq!(Hello::decode(&not_utf8), Err(HandshakeRejection::Protocol));
-        let mut unknown_flag = bytes;
-        unknown_flag[60] |= 1 << 7;
-        assert_eq!(Hello::decode(&unknown_flag), Err(HandshakeRejection::Protocol));
-    }
-
-    #[test]
-    fn only_the_peer_itself_is_admitted() {
-        let mut known = Incoming(PeerRegistry::new(&context(1), 1));
-        assert_eq!(known.admit(&Hello { cluster: 9, ..hello() }), Err(HandshakeRejection::Cluster));
-        assert_eq!(
-            known.admit(&Hello { group: "other".into(), ..hello() }),
-            Err(HandshakeRejection::Group)
-        );
-        let others: Arc<[NodeId]> = [2, 3].map(NodeId::from).into();
-        let differs = Hello { members: others, cluster: 9, ..hello() };
-        assert_eq!(known.admit(&differs), Err(HandshakeRejection::Members));
-        assert_eq!(
-            known.admit(&Hello { to: NodeId::from(3), ..hello() }),
-            Err(HandshakeRejection::WrongNode)
-        );
-        assert_eq!(
-            known.admit(&Hello { from: NodeId::from(4), ..hello() }),
-            Err(HandshakeRejection::NotAMember)
-        );
-        assert_eq!(
-            known.admit(&Hello { from: NodeId::from(1), ..hello() }),
-            Err(HandshakeRejection::NotAMember)
-        );
-        assert_eq!(known.admit(&hello()), Ok(()));
-        assert_eq!(known.admit(&hello()), Ok(()));
-    }
-
-    #[test]
-    fn a_wiped_disk_and_an_old_process_are_rejected() {
-        let mut remembering = context(1);
-        remembering.known = vec![(NodeId::from(2), 55)];
-        assert_eq!(
-            PeerRegistry::new(&remembering, 1).admit(&hello(), Way::Out),
-            Err(HandshakeRejection::DirectoryChanged)
-        );
-
-        let mut known = Incoming(PeerRegistry::new(&context(1), 1));
-        let of_process = |incarnation, nonce| Hello {
-            identity: DirectoryIdentity { directory: 2, incarnation, complete: true },
-            nonce,
-            ..hello()
-        };
-        assert_eq!(known.admit(&of_process(5, 77)), Ok(()));
-        assert_eq!(known.admit(&of_process(5, 78)), Err(HandshakeRejection::OutdatedDirectory));
-        assert_eq!(known.admit(&of_process(6, 79)), Ok(()));
-        assert_eq!(known.admit(&of_process(5, 77)), Err(HandshakeRejection::OutdatedDirectory));
-        let from = |directory, complete| Hello {
-            identity: DirectoryIdentity { directory, incarnation: 1, complete },
-            ..hello()
-        };
-        assert_eq!(known.admit(&from(3, true)), Err(HandshakeRejection::DirectoryChanged));
-        assert_eq!(
-            known.admit(&from(3, false)),
-            Err(HandshakeRejection::Elsewhere),
-            "it may be a copy"
-        );
-        assert_eq!(known.admit(&of_process(6, 79)), Ok(()), "and replaces none");
-        assert_eq!(
-            known.0.admit(&from(3, false), Way::Out),
-            Ok(()),
-            "it is found where it should be, and takes no part yet"
-        );
-        assert_eq!(known.admit(&from(3, false)), Ok(()), "by now it is known");
-        assert_eq!(
-            known.admit(&of_process(7, 80)),
-            Err(HandshakeRejection::DirectoryChanged),
-            "its place is taken"
-        );
-        assert_eq!(known.admit(&from(3, true)), Ok(()), "by now it is complete");
-    }
-
-    /// A copy that came in first was the known one, and the peer itself was refused from then on.
-    #[test]
-    fn a_copy_that_comes_in_before_its_node_does_not_keep_the_node_out() {
-        let from = |directory, complete| Hello {
-            identity: DirectoryIdentity { directory, incarnation: 9, complete },
-            ..hello()
-        };
-        let (node, copy) = (from(2, true), from(3, false));
-        let mut known = PeerRegistry::new(&context(1), 1);
-        assert_eq!(known.admit(&copy, Way::In), Err(HandshakeRejection::Elsewhere));
-        assert_eq!(known.admit(&node, Way::In), Ok(()), "as in a group that begins");
-        assert!(known.knows(&node) && !known.knows(&copy));
-
-        // One that has lost its log lets all in, so that they find it, and knows whom it has found.
-        let mut lost = PeerRegistry::new(&context(1), 1);
-        lost.me.identity.complete = false;
-        for other in [&copy, &from(4, true), &node] {
-            assert_eq!(lost.admit(other, Way::In), Ok(()));
-            assert!(!lost.knows(other));
-        }
-        assert_eq!(lost.admit(&node, Way::Out), Ok(()));
-        assert!(lost.knows(&node));
-        assert_eq!(lost.admit(&from(4, true), Way::In), Err(HandshakeRejection::DirectoryChanged));
-        assert_eq!(lost.admit(&copy, Way::In), Err(HandshakeRejection::Elsewhere));
-        assert_eq!(lost.admit(&node, Way::In), Ok(()));
-        let earlier =
-            Hello { identity: DirectoryIdentity { incarnation: 8, ..node.identity }, ..node };
-        assert_eq!(lost.admit(&earlier, Way::In), Err(HandshakeRejection::OutdatedDirectory));
-    }
-
-    #[test]
-    fn every_reason_survives_the_wire() {
-        for rejection in HandshakeRejection::ALL {
-            assert_eq!(HandshakeRejection::from_code(rejection as u8), Some(rejection));
-        }
-        assert_eq!(HandshakeRejection::from_code(0), None);
-    }
-
-    #[test]
-    fn both_sides_of_a_refusal_say_what_differs() {
-        let mut other = context(2);
-        other.addresses.push((NodeId::from(9), String::new()));
-        let (ours, theirs) = (PeerRegistry::new(&context(1), 1), PeerRegistry::new(&other, 2));
-        let hello = theirs.hello_to(NodeId::from(1)).encode();
-        let text = "its list of members differs (1, 2, 3, 9 instead of 1, 2, 3): \
-                    name the same members in the builder of every node";
-        assert_eq!(ours.rejection(HandshakeRejection::Members, &hello).to_string(), text);
-        assert_eq!(theirs.refused_by(&ours.refusal(HandshakeRejection::Members)).to_string(), text);
-        let old = [&1_u32.to_le_bytes()[..], &hello[4..]].concat();
-        assert_eq!(claim(&old), Some((1, NodeId::from(2))));
-        assert!(
-            ours.rejection(HandshakeRejection::Protocol, &old)
-                .to_string()
-                .contains("protocol (1 instead of 3): bring")
-        );
-        let mut from_later = ours.refusal(HandshakeRejection::Protocol);
-        from_later[1] = 4;
-        assert!(
-            theirs.refused_by(&from_later).to_string().contains("protocol (3 instead of 4): bring")
-        );
-        let endless = [&ours.refusal(HandshakeRejection::Members)[..], &[7; 60 << 10]].concat();
-        assert!(
-            theirs.refused_by(&endless).to_string().len() < 2000,
-            "a peer that was admitted may send much"
-        );
-        assert_eq!(theirs.refused_by(&[99]).reason, HandshakeRejection::Protocol);
-        assert_eq!(
-            theirs.refused_by(&[6]).to_string(),
-            HandshakeRejection::DirectoryChanged.to_string()
-        );
-    }
-}
+pub(crate) mod tests;

@@ -211,6 +211,21 @@ impl NetworkState {
         self.put(endpoint)
     }
 
+    /// The group of an endpoint has an id now. Nodes of other groups are connected no more.
+    fn set_group_uid(&mut self, number: u64, uid: u128) -> Vec<(Inbox, TransportEvent)> {
+        let Some(at) = self.endpoints.iter().position(|endpoint| endpoint.number == number) else {
+            return Vec::new();
+        };
+        self.endpoints[at].context.group_uid = uid;
+        if !self.endpoints[at].registry.set_group_uid(uid) {
+            return Vec::new();
+        }
+        let mut endpoint = self.endpoints.remove(at);
+        endpoint.connected.clear();
+        self.detach(number);
+        self.put(endpoint)
+    }
+
     /// Removes an endpoint and its connections.
     fn detach(&mut self, number: u64) {
         self.endpoints.retain(|endpoint| endpoint.number != number);
@@ -271,6 +286,12 @@ impl Transport for MemoryTransport {
     fn introduce(&mut self, identity: DirectoryIdentity) {
         let Some((number, _)) = self.endpoint else { return };
         let events = self.network.0.lock().introduce(number, identity);
+        deliver(events);
+    }
+
+    fn set_group_uid(&mut self, uid: u128) {
+        let Some((number, _)) = self.endpoint else { return };
+        let events = self.network.0.lock().set_group_uid(number, uid);
         deliver(events);
     }
 

@@ -170,6 +170,7 @@ impl Transport for TcpTransport {
             peers: context.addresses.clone(),
             message_bytes_max: context.message_bytes_max,
             silence: SILENCE,
+            removed: context.removed.clone(),
             spawner: context.spawner.clone(),
         };
         let address = address.map_or("", String::as_str);
@@ -188,6 +189,12 @@ impl Transport for TcpTransport {
     fn introduce(&mut self, identity: DirectoryIdentity) {
         if let Some(membership) = &self.membership {
             membership.introduce(identity);
+        }
+    }
+
+    fn set_group_uid(&mut self, uid: u128) {
+        if let Some(membership) = &self.membership {
+            membership.set_group_uid(uid);
         }
     }
 

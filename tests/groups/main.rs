@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "every part of this is a test")]
 
+mod removal;
+
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;

@@ -2,13 +2,13 @@
 
 use raft::eraftpb::{Entry, Message as Inner, MessageType};
 
-use crate::batch::OpenBatch;
+use crate::batch::{OpenBatch, group_uid_body};
 use crate::message::Message;
 
 impl Message {
     /// A message from words: `append from=1 to=2 term=3 after=5/2 batch=6/3:0:hello commit=5`. A
     /// batch is its raft index, its term, the index of its entry, and the payload; without the last
-    /// two it is a control record.
+    /// two it is a control record. `6/3:group:7` names the group.
     pub(crate) fn forge(words: &[&str]) -> Message {
         let (kind, fields) = words.split_first().expect("a kind of message");
         let mut message = Inner { msg_type: kind_of(kind), ..Inner::default() };
@@ -72,7 +72,10 @@ fn batch(value: &str) -> Entry {
     let mut parts = value.splitn(3, ':');
     let (index, term) = place(parts.next().expect("a place"));
     let mut entry = Entry { index, term, ..Entry::default() };
-    if let (Some(first), Some(payload)) = (parts.next(), parts.next()) {
+    let parts = (parts.next(), parts.next());
+    if let (Some("group"), Some(uid)) = parts {
+        entry.data = group_uid_body(uid.parse().expect("a number"));
+    } else if let (Some(first), Some(payload)) = parts {
         let mut open = OpenBatch::with_capacity(payload.len());
         open.push(payload.as_bytes(), crc32fast::hash(payload.as_bytes()));
         entry.data = open.close(number(first), 0, 0);

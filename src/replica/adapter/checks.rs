@@ -48,6 +48,9 @@ impl RaftCore {
         let metadata = snapshot.get_metadata();
         let point = snapshot::decode(metadata.index, metadata.term, &snapshot.data)
             .ok_or(MessageRejection::Invalid("a snapshot without a log point"))?;
+        if self.is_of_another_group(snapshot) {
+            return Err(MessageRejection::Invalid("a snapshot of another group of this name"));
+        }
         let Some(here) =
             self.point(self.commit()).filter(|here| here.raft_index <= point.raft_index)
         else {

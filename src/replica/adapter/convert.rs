@@ -37,6 +37,12 @@ pub(super) fn conf_state_of(membership: &Membership) -> ConfState {
     ConfState::from((ids(&membership.voters), ids(&membership.learners)))
 }
 
+/// The unique id of the group that a snapshot carries. 0: none. Its bytes were checked when the
+/// message arrived.
+pub(super) fn group_uid_of(snapshot: &Snapshot) -> u128 {
+    snapshot::group_uid(&snapshot.data)
+}
+
 /// The base that a snapshot carries. Its bytes were checked when the message arrived.
 pub(super) fn base_of(snapshot: &Snapshot) -> Base {
     let metadata = snapshot.get_metadata();

@@ -34,7 +34,7 @@ fn log_of(terms: &[u64]) -> (MemoryLog, Recovered, LogView, Arc<FailingReader>) 
     let mut log = MemoryLog::new();
     let recovered = log.open(&owner).unwrap();
     let reads = Arc::new(FailingReader::new(log.reader()));
-    let mut view = LogView::new(&recovered, reads.clone());
+    let mut view = LogView::new(&recovered, 0, reads.clone());
     view.terms = view.terms_from(recovered.hard_state.commit, recovered.last).unwrap();
     let batches = batches(terms);
     if !batches.is_empty() {
@@ -165,6 +165,7 @@ fn a_rebase_that_lies_before_what_is_committed_is_refused() {
         timestamp: 1000,
         chain: 7,
     };
+    recovered.group_uid = 7;
     recovered.base.point = here;
     recovered.last = here;
     recovered.hard_state.commit = here.raft_index;
@@ -177,16 +178,19 @@ fn a_rebase_that_lies_before_what_is_committed_is_refused() {
         counts_unsynced: false,
         catch_up_bytes: u64::MAX,
         seed: 1,
+        new_group_uid: 0,
     };
     let core = RaftCore::new(&settings, &recovered, log.reader()).unwrap();
-    let is_taken = |point: LogPoint| {
-        let mut snapshot =
-            Snapshot { data: snapshot::encode(&point).into(), ..Snapshot::default() };
+    let is_taken_of = |group_uid: u128, point: LogPoint| {
+        let data = snapshot::encode(&point, group_uid).into();
+        let mut snapshot = Snapshot { data, ..Snapshot::default() };
         (snapshot.mut_metadata().index, snapshot.mut_metadata().term) =
             (point.raft_index, point.term);
         core.check_snapshot(&snapshot).is_ok()
     };
+    let is_taken = |point: LogPoint| is_taken_of(0, point);
     let later = LogPoint { raft_index: 6, ..here };
+    assert!(is_taken_of(7, later) && !is_taken_of(8, later), "of this group only");
     assert!(is_taken(here) && is_taken(later));
     assert!(is_taken(LogPoint { next_index: 11, next_position: 101, timestamp: 1001, ..later }));
     assert!(!is_taken(LogPoint { next_index: 9, ..later }));

@@ -7,6 +7,7 @@ use raft::eraftpb::{Entry as RaftEntry, Snapshot};
 use raft::{GetEntriesContext, RaftState};
 
 use super::convert::{conf_state_of, entry_of};
+use super::known_uid::GroupUid;
 use super::reading::Reading;
 use crate::batch::{Batch, LogPoint};
 use crate::entry::NodeId;
@@ -29,10 +30,15 @@ pub(super) struct LogView {
     /// The first error of a read whose result raft-rs requires. It restarts or ends the replica.
     pub(super) read_error: RefCell<Option<StorageError>>,
     pub(super) reading: Reading,
+    pub(super) group_uid: GroupUid,
 }
 
 impl LogView {
-    pub(super) fn new(recovered: &Recovered, reader: Arc<dyn LogReader>) -> LogView {
+    pub(super) fn new(
+        recovered: &Recovered,
+        new_group_uid: u128,
+        reader: Arc<dyn LogReader>,
+    ) -> LogView {
         let mut hard_state = recovered.hard_state;
         if hard_state.term < recovered.last.term {
             // A crash kept batches but not the term that came with them. The term was not durable,
@@ -49,6 +55,7 @@ impl LogView {
             terms: Vec::new(),
             read_error: RefCell::new(None),
             reading: Reading::default(),
+            group_uid: GroupUid::new(recovered, new_group_uid),
         }
     }
 
@@ -95,6 +102,7 @@ impl LogView {
     pub(super) fn installed(&mut self, base: Base) {
         self.last = base.point.raft_index;
         self.terms = vec![(base.point.raft_index, base.point.term)];
+        self.group_uid.moved(base.point.raft_index);
         self.base = base;
     }
 
@@ -206,8 +214,8 @@ impl raft::Storage for LogView {
         if self.base.point.raft_index < request_index {
             return Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable));
         }
-        let mut snapshot =
-            Snapshot { data: snapshot::encode(&self.base.point).into(), ..Snapshot::default() };
+        let data = snapshot::encode(&self.base.point, self.group_uid.known);
+        let mut snapshot = Snapshot { data: data.into(), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         metadata.index = self.base.point.raft_index;
         metadata.term = self.base.point.term;

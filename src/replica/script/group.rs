@@ -62,6 +62,7 @@ pub(super) struct Group {
     membership: Membership,
     counts_unsynced: bool,
     is_paced: bool,
+    is_named: bool,
     wire: VecDeque<Message>,
     cuts: BTreeSet<(u64, u64)>,
     lines: Vec<String>,
@@ -76,16 +77,18 @@ impl Group {
         Group { seed, ..Group::default() }
     }
 
-    /// `1 2 3`, then perhaps `learners 4`, then perhaps `unsynced` and `paced`.
+    /// `1 2 3`, then perhaps `learners 4`, then perhaps `unsynced`, `paced` and `named`.
     pub(super) fn begin(&mut self, words: &[&str]) {
         let has = |word| words.contains(&word);
         *self = Group {
             seed: self.seed,
             counts_unsynced: has("unsynced"),
             is_paced: has("paced"),
+            is_named: has("named"),
             ..Group::default()
         };
-        let mut parts = words.split(|word| ["learners", "unsynced", "paced"].contains(word));
+        let options = ["learners", "unsynced", "paced", "named"];
+        let mut parts = words.split(|word| options.contains(word));
         let mut ids = || -> Vec<u64> {
             parts.next().unwrap_or_default().iter().map(|word| word.parse().unwrap()).collect()
         };
@@ -399,10 +402,12 @@ impl Group {
             membership: self.membership.clone(),
         };
         let (seed, counts_unsynced) = (self.seed, self.counts_unsynced);
+        let is_named = self.is_named;
         let (message_bytes, catch_up_bytes) =
             if self.is_paced { PACED } else { (1 << 20, u64::MAX) };
         let node = self.node(id);
         node.starts += 1;
+        let starts = node.starts;
         let mut storage = node.disk.clone();
         let recovered = storage.open(&owner).unwrap();
         let reader = storage.reader();
@@ -416,6 +421,7 @@ impl Group {
             counts_unsynced,
             catch_up_bytes,
             seed: splitmix64(splitmix64(seed ^ id) ^ node.starts),
+            new_group_uid: if is_named { u128::from(100 * id + starts) } else { 0 },
         };
         let reads = Arc::new(FailingReader::new(reader.clone()));
         let replica = Replica::new(&settings, &recovered, committed, reads.clone())

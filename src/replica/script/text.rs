@@ -17,7 +17,11 @@ pub(super) fn batches_text(batches: &[Batch]) -> String {
     }
     let text = |batch: &Batch| {
         let payloads = payloads(batch);
-        let what = if payloads.is_empty() { "control".to_owned() } else { payloads.join("+") };
+        let what = match batch.group_uid() {
+            Some(uid) => format!("group {uid}"),
+            None if payloads.is_empty() => "control".to_owned(),
+            None => payloads.join("+"),
+        };
         format!("{}/t{} {what}", batch.raft_index(), batch.term())
     };
     batches.iter().map(text).collect::<Vec<_>>().join(", ")

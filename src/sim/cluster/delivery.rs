@@ -3,7 +3,7 @@
 use super::Cluster;
 use crate::sim::event::{Decoded, Event, Packet};
 use crate::sim::node::Node;
-use crate::transport::hello::HandshakeRejection;
+use crate::transport::hello::{HandshakeRejection, Hello};
 
 impl Cluster {
     pub(super) fn deliver(&mut self, packet: Box<Packet>) {
@@ -81,7 +81,9 @@ impl Cluster {
             return outdated == packet.to;
         };
         let hello = process.hello_to(other);
-        if outdated == packet.from && hello != packet.hello {
+        // It may have learned the id of its group since.
+        let as_sent = Hello { group_uid: packet.hello.group_uid, ..hello.clone() };
+        if outdated == packet.from && as_sent != packet.hello {
             return false; // an earlier process has sent it
         }
         let decision = peer.check_hello(&hello);

@@ -87,7 +87,7 @@ impl Hosts {
         let (from, to) = connection.ends(way);
         if !connection.may_break {
             self.violated(format!(
-                "A12: host {} breaks a connection with host {}: {why}",
+                "A13: host {} breaks a connection with host {}: {why}",
                 to.host + 1,
                 from.host + 1
             ));
@@ -227,7 +227,7 @@ impl Hosts {
         if !is_own || from_process < newest {
             let why = if is_own { "an earlier process" } else { "another group" };
             return self.violated(format!(
-                "A12: host {} gives group {}.{generation} a message of {why}: {message:?}",
+                "A13: host {} gives group {}.{generation} a message of {why}: {message:?}",
                 me + 1,
                 group + 1
             ));
@@ -245,13 +245,24 @@ impl Hosts {
         let (me, peer) = (connection.acceptor.host, connection.dialler.host);
         let decoded = Hello::decode(hello);
         let process = self.hosts[me].process.as_ref();
-        let local = decoded.as_ref().ok().and_then(|hello| process?.by_name(&hello.group));
+        let name = decoded.as_ref().ok().map(|hello| hello.group.clone());
+        let local = name.and_then(|name| process?.by_name(&name));
         let Some(local) = local else {
-            let reason = decoded.map_or_else(|reason| reason, |_| HandshakeRejection::NoSuchGroup);
+            let removed = self.hosts[me].disk.removed();
+            let reason = match decoded {
+                Ok(hello) if removed.contains(hello.group_uid) => HandshakeRejection::RemovedGroup,
+                Ok(_) => HandshakeRejection::NoSuchGroup,
+                Err(reason) => reason,
+            };
             let refusal = Rejection::bytes_of(reason);
             self.say(id, Kind::Decline, slots::with_bytes(slot, &refusal));
             return Ok(());
         };
+        if decoded.is_ok_and(|hello| self.is_nameless(me, &local, &hello)) {
+            let refusal = Rejection::bytes_of(HandshakeRejection::NoSuchGroup);
+            self.say(id, Kind::Decline, slots::with_bytes(slot, &refusal));
+            return Ok(());
+        }
         match self.judge(me, &local, hello, node_id(peer), HelloWay::In) {
             Ok(hello) => self.accept(id, slot, &local, &hello),
             Err(reason) => {
@@ -260,6 +271,24 @@ impl Hosts {
             }
         }
         Ok(())
+    }
+
+    /// Whether this comes from a removed generation of the group, and the unique ids cannot tell:
+    /// one of the two does not know its own yet, and no tombstone here names the other. Such an
+    /// introduction would have to be under way for longer than it takes to remove the group from
+    /// all hosts and to make it again, so nothing is promised then.
+    fn is_nameless(&mut self, host: usize, local: &LocalGroup, hello: &Hello) -> bool {
+        let removed = self.hosts[host].disk.removed();
+        let theirs = self.directories.get(&hello.identity.directory).copied();
+        let Some(process) = &mut self.hosts[host].process else { return false };
+        let Some(joined) = process.by_number(local.number) else { return false };
+        let is_told = hello.group_uid != 0 && joined.group_uid != 0;
+        let is_other = theirs != Some((joined.group, joined.generation));
+        let is_nameless = is_other && !is_told && !removed.contains(hello.group_uid);
+        if is_nameless {
+            self.coverage.hit("introductions of a removed group whose id is not known");
+        }
+        is_nameless
     }
 
     fn accept(&mut self, id: u64, slot: u32, local: &std::sync::Arc<LocalGroup>, hello: &Hello) {

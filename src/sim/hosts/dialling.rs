@@ -175,7 +175,7 @@ impl Hosts {
         let Some(connection) = self.connections.get(&id) else { return };
         if is_replaced && self.is_process(peer, connection.acceptor.process) {
             self.violated(format!(
-                "A12: host {} ends its connection to the only process of host {}",
+                "A13: host {} ends its connection to the only process of host {}",
                 host + 1,
                 peer + 1
             ));
@@ -370,7 +370,7 @@ impl Hosts {
         let ours = (joined.group, joined.generation);
         if theirs != Some(ours) {
             self.violated(format!(
-                "A12: host {}: group and generation {ours:?} accept {theirs:?}: {hello:?}",
+                "A13: host {}: group and generation {ours:?} accept {theirs:?}: {hello:?}",
                 host + 1
             ));
         }

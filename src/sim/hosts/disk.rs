@@ -3,16 +3,26 @@
 //! The steps of a removal are those of `HostDirectory`: tombstone, move, sync of the names, mark.
 //! The logs of the groups have simulated disks of their own, which fail together.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
 use crate::storage::StorageError;
 use crate::storage::segmented::testing::simulated_disk::SimulatedDisk;
 use crate::storage::segmented::{Tombstone, Tombstones};
+use crate::transport::RemovedGroups;
 
-/// The generation of a group whose directory is in its place.
+/// The name of a group in `groups`.
 #[derive(Clone, Copy, Default)]
 struct Name {
+    /// The generation of the group whose directory is in its place.
     now: Option<u64>,
     /// After a power cut.
     durable: Option<u64>,
+    /// The id of that directory. 0: no log was created in it.
+    directory: u128,
+    /// The number of its tombstone, while it is being removed.
+    number: Option<u64>,
 }
 
 /// How far a removal has come.
@@ -26,14 +36,8 @@ pub(super) enum Removal {
 /// See the [module](self).
 pub(super) struct HostDisk {
     disk: SimulatedDisk,
-    tombstones: Option<Tombstones<SimulatedDisk>>,
+    tombstones: Option<Arc<Mutex<Tombstones<SimulatedDisk>>>>,
     names: Vec<Name>,
-    /// The number of the tombstone of each group that is being removed.
-    numbers: Vec<Option<u64>>,
-}
-
-fn uid_of(group: usize, generation: u64) -> u128 {
-    (group as u128 + 1) << 64 | u128::from(generation)
 }
 
 impl HostDisk {
@@ -42,7 +46,6 @@ impl HostDisk {
             disk: SimulatedDisk::new(seed),
             tombstones: None,
             names: vec![Name::default(); groups],
-            numbers: vec![None; groups],
         }
     }
 
@@ -51,23 +54,35 @@ impl HostDisk {
         let mut tombstones = Tombstones::open(&self.disk)?;
         let mut finished = Vec::new();
         for (number, tombstone) in tombstones.pending() {
-            let group = (tombstone.group_uid >> 64) as usize - 1;
-            if self.names[group].now == Some(tombstone.group_uid as u64) {
-                self.names[group].now = None;
+            let place = tombstone.group.trim_start_matches("group-").parse().unwrap_or(0);
+            let name = &mut self.names[place];
+            if name.directory == tombstone.directory {
+                name.now = None;
+                finished.push(place);
             }
             self.sync_names();
             tombstones.mark_done(&self.disk, number)?;
-            finished.push(group);
         }
-        self.tombstones = Some(tombstones);
-        self.numbers.fill(None);
+        self.tombstones = Some(Arc::new(Mutex::new(tombstones)));
+        self.names.iter_mut().for_each(|name| name.number = None);
         Ok(finished)
+    }
+
+    /// The groups that were removed from this host.
+    pub(super) fn removed(&self) -> RemovedGroups {
+        let Some(tombstones) = self.tombstones.clone() else { return RemovedGroups::default() };
+        RemovedGroups::new(move |uid| tombstones.lock().contains(uid))
     }
 
     /// The directory of a new group. It is durable before its log is created.
     pub(super) fn create(&mut self, group: usize, generation: u64) {
-        self.names[group].now = Some(generation);
+        (self.names[group].now, self.names[group].directory) = (Some(generation), 0);
         self.sync_names();
+    }
+
+    /// A log was created in it.
+    pub(super) fn set_directory(&mut self, group: usize, directory: u128) {
+        self.names[group].directory = directory;
     }
 
     /// The generation of a group that has a directory.
@@ -80,39 +95,25 @@ impl HostDisk {
     }
 
     /// The next step of the removal of a group whose log is closed.
-    pub(super) fn remove(
-        &mut self,
-        group: usize,
-        generation: u64,
-        directory: u128,
-    ) -> Result<Removal, StorageError> {
-        let Some(tombstones) = &mut self.tombstones else { return Ok(Removal::Certain) };
-        let Some(number) = self.numbers[group] else {
-            let tombstone = Tombstone {
-                group: format!("group-{group}"),
-                directory,
-                group_uid: uid_of(group, generation),
-            };
+    pub(super) fn remove(&mut self, group: usize, uid: u128) -> Result<Removal, StorageError> {
+        let Some(tombstones) = &self.tombstones else { return Ok(Removal::Certain) };
+        let (mut tombstones, name) = (tombstones.lock(), &mut self.names[group]);
+        let Some(number) = name.number else {
+            let (directory, group) = (name.directory, format!("group-{group}"));
+            let tombstone = Tombstone { group, directory, group_uid: uid };
             let added = tombstones.add(&self.disk, tombstone).map_err(|(_, error)| error)?;
-            self.numbers[group] = Some(added);
+            name.number = Some(added);
             return Ok(Removal::Certain);
         };
-        if self.names[group].now.take().is_some() {
+        if name.now.take().is_some() {
             return Ok(Removal::Certain);
         }
-        if self.names[group].durable.is_some() {
-            self.names[group].durable = None;
+        if name.durable.take().is_some() {
             return Ok(Removal::Certain);
         }
         tombstones.mark_done(&self.disk, number)?;
-        self.numbers[group] = None;
+        name.number = None;
         Ok(Removal::Done)
-    }
-
-    /// Whether a group was removed, by its tombstone.
-    pub(super) fn has_tombstone(&self, group: usize, generation: u64) -> bool {
-        let uid = uid_of(group, generation);
-        self.tombstones.as_ref().is_some_and(|tombstones| tombstones.contains(uid))
     }
 
     /// The process has ended. `loses`: so did the power, and a move of a directory that is not

@@ -102,25 +102,27 @@ impl Hosts {
         otherwise: &str,
         condition: impl Fn(&Group) -> bool,
     ) {
-        let slowest = self.config.base.drifts.iter().min().copied().unwrap_or(0);
-        let within = within + within * slowest.min(0).unsigned_abs() / 500_000;
-        let end = self.queue.now + within;
+        let end = self.queue.now + self.slowly(within);
         let is_met = self.run_until(end, |hosts| hosts.groups.iter().all(&condition));
         if !is_met && self.violation.is_none() {
-            let late = self.groups.iter().enumerate().filter(|(_, group)| !condition(group));
-            let late: Vec<String> = late
-                .map(|(place, group)| {
-                    format!(
-                        "group {}.{}: {}",
-                        place + 1,
-                        group.generation,
-                        group.cluster.describe_all()
-                    )
-                })
-                .collect();
-            let late = late.join("\n");
+            let late = self.describe(|group| !condition(group));
             self.violated(format!("{otherwise} within {} ms of healing: {late}", within / 1000));
         }
+    }
+
+    /// Slow clocks take longer.
+    fn slowly(&self, within: Micros) -> Micros {
+        let slowest = self.config.base.drifts.iter().min().copied().unwrap_or(0);
+        within + within * slowest.min(0).unsigned_abs() / 500_000
+    }
+
+    fn describe(&self, which: impl Fn(&Group) -> bool) -> String {
+        let groups = self.groups.iter().enumerate().filter(|(_, group)| which(group));
+        let describe = |(place, group): (usize, &Group)| {
+            let (number, nodes) = (place + 1, group.cluster.describe_all());
+            format!("group {number}.{}: {nodes}", group.generation)
+        };
+        groups.map(describe).collect::<Vec<_>>().join("\n")
     }
 
     /// Healed groups make progress, and agree once the clients do nothing more.
@@ -147,12 +149,15 @@ impl Hosts {
         let alone = ELECTIONS_ASLEEP * election;
         // Rejected messages of the time before are to be reported first, within ten seconds.
         let within = 12_000_000 + 10 * election + alone;
-        let sleeps_alone = |group: &Group| {
-            let now = group.cluster.queue.now;
-            !sleepy(group) || group.cluster.sleeps() && now >= group.cluster.last_turn
-        };
-        self.demand_within(within, "A11: an idle group does not sleep", sleeps_alone);
-        self.watch_sleepers(alone);
+        let (end, slept) = (self.queue.now + self.slowly(within), |hosts: &Hosts, group: &Group| {
+            let since = group.cluster.last_turn + alone;
+            !sleepy(group) || group.cluster.sleeps() && hosts.queue.now >= since
+        });
+        let is_met = self.run_until(end, |hosts| hosts.groups.iter().all(|it| slept(hosts, it)));
+        if self.violation.is_none() && !is_met {
+            let late = self.describe(|group| !slept(self, group));
+            self.violated(format!("A11: an idle group does not sleep: {late}"));
+        }
         if self.violation.is_some() {
             return;
         }
@@ -166,22 +171,6 @@ impl Hosts {
             group.cluster.begin_clients();
         }
         self.work();
-    }
-
-    /// Nothing happens to a group that sleeps, whatever its neighbours do.
-    fn watch_sleepers(&mut self, alone: Micros) {
-        let began = self.queue.now;
-        self.run_until(began + alone, |_| false);
-        let woken = self.groups.iter().position(|group| {
-            group.cluster.config.sleep.is_some()
-                && (!group.cluster.sleeps() || group.cluster.last_turn > began)
-        });
-        if let Some(group) = woken.filter(|_| self.violation.is_none()) {
-            self.violated(format!(
-                "A11: group {} was left alone, and does not sleep on",
-                group + 1
-            ));
-        }
     }
 
     /// Something happens to the host that leads the first group: each group that it led has another

@@ -15,7 +15,6 @@ pub(super) fn node_id(host: usize) -> NodeId {
 
 /// One host.
 pub(super) struct Host {
-    pub(super) number: usize,
     pub(super) disk: HostDisk,
     pub(super) process: Option<HostProcess>,
     pub(super) paused_until: Micros,
@@ -37,6 +36,8 @@ pub(super) struct Joined {
     pub(super) local: Arc<LocalGroup>,
     /// The peers that refuse it, or are refused.
     pub(super) refused: BTreeSet<usize>,
+    /// The unique id that the group has announced. 0: none.
+    pub(super) group_uid: u128,
     /// The newest process of each peer that was accepted.
     pub(super) newest: BTreeMap<usize, u64>,
 }

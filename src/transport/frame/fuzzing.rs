@@ -150,9 +150,18 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let (from, to) = (NodeId::from(1), NodeId::from(2));
     let identity = DirectoryIdentity { directory: 3, incarnation: 4, complete: true };
     let (group, members) = ("orders".to_owned(), [from, to].into());
-    let hello =
-        Hello { cluster: 5, group, members, from, to, identity, nonce: 6, advertised: "a".into() }
-            .encode();
+    let hello = Hello {
+        cluster: 5,
+        group,
+        members,
+        from,
+        to,
+        identity,
+        nonce: 6,
+        group_uid: 8,
+        advertised: "a".into(),
+    }
+    .encode();
     let frames = [
         encode(Kind::Hello, hello.clone()),
         encode(Kind::Refusal, vec![3]),

@@ -138,7 +138,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         Hello { from: 1.into(), ..first.clone() },
         Hello { from: 0.into(), ..first.clone() },
         Hello { from: 3.into(), ..first.clone() },
-        Hello { group: "x".repeat(160), ..first.clone() },
+        Hello { group: "x".repeat(140), ..first.clone() },
         Hello { members: [1, 2].map(NodeId::from).into(), ..first.clone() },
         Hello { advertised: "broker-2:9876".into(), ..first.clone() },
         Hello { advertised: "two\nlines".into(), ..first.clone() },

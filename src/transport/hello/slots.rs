@@ -77,7 +77,8 @@ impl Rejection {
     /// The rejection, by this process, of the one that sent `hello`.
     pub(crate) fn of_connection(reason: HandshakeRejection, hello: &[u8]) -> Rejection {
         let protocol = super::claim(hello).map_or(0, |(protocol, _)| protocol);
-        let (refused, by) = (Side { protocol, members: &[] }, Side::of_this_version());
+        let (refused, by) =
+            (Side { protocol, group_uid: 0, members: &[] }, Side::of_this_version());
         Rejection::new(reason, &refused, &by)
     }
 
@@ -99,7 +100,7 @@ impl Rejection {
 
 impl Side<'static> {
     fn of_this_version() -> Side<'static> {
-        Side { protocol: PROTOCOL, members: &[] }
+        Side { protocol: PROTOCOL, group_uid: 0, members: &[] }
     }
 }
 

@@ -68,6 +68,7 @@ impl HostTransport for TcpHostTransport {
             peers: context.peers,
             message_bytes_max: context.message_bytes_max,
             silence: context.silence.max(Duration::from_millis(1)),
+            removed: context.removed,
             spawner: context.spawner,
         };
         let address = self.listen.as_ref().unwrap_or(&context.listen);
@@ -141,6 +142,12 @@ impl Transport for GroupTransport {
     fn introduce(&mut self, identity: DirectoryIdentity) {
         if let Some(membership) = &self.membership {
             membership.introduce(identity);
+        }
+    }
+
+    fn set_group_uid(&mut self, uid: u128) {
+        if let Some(membership) = &self.membership {
+            membership.set_group_uid(uid);
         }
     }
 

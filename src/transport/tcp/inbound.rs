@@ -229,9 +229,8 @@ impl Session<'_> {
         self.connection.introduce(slot).map_err(|why| invalid(why.text()))?;
         self.pace(Instant::now())?;
         let Some(group) = self.inbound.port.group_of(hello) else {
-            let reason = Hello::decode(hello)
-                .map_or_else(|reason| reason, |_| HandshakeRejection::NoSuchGroup);
-            return self.say(Kind::Decline, slots::with_bytes(slot, &Rejection::bytes_of(reason)));
+            let refusal = Rejection::bytes_of(self.inbound.port.absence(hello));
+            return self.say(Kind::Decline, slots::with_bytes(slot, &refusal));
         };
         let _logs = group.logs();
         match self.judge(&group, hello) {

@@ -107,9 +107,20 @@ impl Membership {
 
     pub(super) fn introduce(&self, identity: DirectoryIdentity) {
         if self.group.registry.lock().introduce(identity) {
-            self.port.senders.all().iter().for_each(|to| to.introduce_again(self.group.number));
-            self.port.port.give_up_slots(&self.group);
+            self.introduce_again();
         }
+    }
+
+    pub(super) fn set_group_uid(&self, uid: u128) {
+        if self.group.registry.lock().set_group_uid(uid) {
+            self.introduce_again();
+        }
+    }
+
+    /// Ends all slots. Peers judge the new hello, and this node theirs.
+    fn introduce_again(&self) {
+        self.port.senders.all().iter().for_each(|to| to.introduce_again(self.group.number));
+        self.port.port.give_up_slots(&self.group);
     }
 
     /// The group leaves its port.

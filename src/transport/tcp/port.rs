@@ -16,7 +16,7 @@ use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::transport::hello::slots::ConnectionHello;
 use crate::transport::hello::{HandshakeRejection, Hello, Rejection, Way, claim};
-use crate::transport::{Spawner, TransportContext};
+use crate::transport::{RemovedGroups, Spawner, TransportContext};
 
 /// A process of a node that does not answer for this long counts as gone.
 const RIVAL_TIMEOUT: Duration =
@@ -39,6 +39,7 @@ pub(super) struct Port {
     /// A peer that is silent for so long is reported down.
     pub(super) silence: Duration,
     pub(super) spawner: Spawner,
+    removed: RemovedGroups,
     /// Whether it has one group only, that of a transport by itself.
     is_lone: bool,
     peers: Vec<NodeId>,
@@ -71,6 +72,7 @@ pub(super) struct PortSettings {
     pub(super) peers: Vec<(NodeId, String)>,
     pub(super) message_bytes_max: usize,
     pub(super) silence: Duration,
+    pub(super) removed: RemovedGroups,
     pub(super) spawner: Spawner,
 }
 
@@ -82,6 +84,7 @@ impl Port {
             message_bytes_max: settings.message_bytes_max,
             silence: settings.silence,
             spawner: settings.spawner.clone(),
+            removed: settings.removed.clone(),
             is_lone: settings.is_lone,
             peers: settings.peers.iter().map(|(peer, _)| *peer).collect(),
             groups: Mutex::default(),
@@ -134,6 +137,15 @@ impl Port {
             return groups.by_name.values().next().cloned();
         }
         groups.by_name.get(&Hello::decode(hello).ok()?.group).cloned()
+    }
+
+    /// Why a hello that is for no group of this port is declined.
+    pub(super) fn absence(&self, hello: &[u8]) -> HandshakeRejection {
+        match Hello::decode(hello) {
+            Ok(hello) if self.removed.contains(hello.group_uid) => HandshakeRejection::RemovedGroup,
+            Ok(_) => HandshakeRejection::NoSuchGroup,
+            Err(reason) => reason,
+        }
     }
 
     /// The hello of a connection to `peer`.

@@ -41,6 +41,10 @@ impl Group {
                     point.raft_index, point.term, point.next_index
                 ));
             }
+            Effect::GroupUid(uid) => {
+                self.process(id).expect("it has an effect").storage.save_group_uid(uid).unwrap();
+                self.show(format!("  {id} saves the id {uid} of the group"));
+            }
             Effect::Sync(number) => {
                 let process = self.process(id).expect("it has an effect");
                 process.syncs.push_back((number, process.storage.begin_sync()));

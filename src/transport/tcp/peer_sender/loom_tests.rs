@@ -120,6 +120,7 @@ fn writing(sender: &Arc<PeerSender>, stream: TcpStream) -> JoinHandle<()> {
             peers: Vec::new(),
             message_bytes_max: 1 << 20,
             silence: Duration::from_secs(1),
+            removed: Default::default(),
             spawner: context().spawner,
         };
         let (port, mut log) = (Port::new(&settings), ConnectionLog::default());

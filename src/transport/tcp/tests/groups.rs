@@ -6,7 +6,10 @@ use super::silence::keep_answering;
 use super::*;
 use crate::message::{Beat, BeatKind};
 use crate::transport::frame::{Frames, beats};
-use crate::transport::{HostContext, HostTransport, TcpHostTransport};
+use crate::transport::{HostContext, HostTransport, RemovedGroups, TcpHostTransport};
+
+/// A group that was removed from the host.
+const REMOVED: u128 = 66;
 
 /// A host, and the groups that it opens. Its node is 1, as in `addresses`.
 struct Host {
@@ -25,13 +28,20 @@ impl Host {
         let (transport, node) = (TcpHostTransport::new(), Node::new(1, addresses));
         let spawner = node.context.spawner.clone();
         let context = HostContext::new(1.into(), node.address(), addresses.to_vec(), spawner);
+        let removed = RemovedGroups::new(|uid| uid == REMOVED);
+        let context = HostContext { removed, ..context };
         transport.start(context).unwrap();
         Host { transport, node }
     }
 
     fn open(&self, name: &str) -> Group {
+        self.open_with(name, 0)
+    }
+
+    fn open_with(&self, name: &str, group_uid: u128) -> Group {
         let mut node = Node::new(1, &self.node.context.addresses);
-        node.context.group = name.to_owned();
+        (node.context.group, node.context.group_uid) = (name.to_owned(), group_uid);
+        node.context.removed = RemovedGroups::new(|uid| uid == REMOVED);
         let mut transport = self.transport.group();
         transport.start(node.context.clone()).unwrap();
         Group { transport, node }
@@ -146,6 +156,69 @@ fn late_frames_of_a_slot_that_has_ended_go_nowhere() {
     assert_eq!(leaves.node.arrived.lock().messages, []);
     assert_eq!(again.node.arrived.lock().messages, []);
     assert_eq!(stays.node.arrived.lock().messages, [to_host(5)]);
+}
+
+/// Introduces a group with this unique id. Returns the kind of the answer, and what follows the
+/// slot.
+fn introduce_with(client: &mut RawClient, host: &Host, slot: u32, uid: u128) -> (Kind, Vec<u8>) {
+    let hello = Hello { group_uid: uid, ..hello(&host.node.context.addresses, "one") };
+    client.say(Kind::Introduction, slot, &hello.encode());
+    answer(client, slot)
+}
+
+#[test]
+fn a_copy_of_another_group_is_declined_and_its_connection_goes_on() {
+    use HandshakeRejection::{OtherGroup, RemovedGroup};
+    let host = Host::new(&addresses());
+    let one = host.open_with("one", 7);
+    let mut client = peer(&host);
+    for (slot, uid, reason) in [(1, 8, OtherGroup), (2, REMOVED, RemovedGroup)] {
+        let (kind, told) = introduce_with(&mut client, &host, slot, uid);
+        assert_eq!((kind, told[0]), (Kind::Decline, reason as u8));
+        say(&mut client, slot, &to_host(1));
+    }
+    let (kind, told) = introduce_with(&mut client, &host, 3, 7);
+    let answered = Hello::decode(&told).map(|hello| hello.group_uid);
+    assert_eq!((kind, answered), (Kind::Acceptance, Ok(7)));
+    say(&mut client, 3, &to_host(2));
+    await_read(&mut client);
+    assert_eq!(one.node.arrived.lock().messages, [to_host(2)]);
+}
+
+#[test]
+fn a_copy_of_a_removed_group_is_told_so_whether_its_name_is_used_again_or_not() {
+    let host = Host::new(&addresses());
+    let mut client = peer(&host);
+    let mut told = |slot| introduce_with(&mut client, &host, slot, REMOVED).1[0];
+    assert_eq!(told(1), HandshakeRejection::RemovedGroup as u8);
+    let one = host.open("one");
+    assert_eq!(told(2), HandshakeRejection::RemovedGroup as u8);
+    say(&mut client, 1, &to_host(1));
+    say(&mut client, 2, &to_host(2));
+    assert_eq!(introduce_with(&mut client, &host, 3, 9).0, Kind::Acceptance);
+    say(&mut client, 3, &to_host(3));
+    await_read(&mut client);
+    assert_eq!(one.node.arrived.lock().messages, [to_host(3)]);
+}
+
+#[test]
+fn an_id_that_is_learned_ends_the_slots_of_another_group_and_no_other() {
+    for (uid, stays) in [(0, true), (7, true), (8, false)] {
+        let host = Host::new(&addresses());
+        let mut one = host.open("one");
+        let mut client = peer(&host);
+        assert_eq!(introduce_with(&mut client, &host, 1, uid).0, Kind::Acceptance);
+        one.transport.set_group_uid(7);
+        say(&mut client, 1, &to_host(1));
+        if !stays {
+            assert_eq!(answer(&mut client, 1).0, Kind::Withdrawal);
+            let (kind, reason) = introduce_with(&mut client, &host, 2, uid);
+            assert_eq!((kind, reason[0]), (Kind::Decline, HandshakeRejection::OtherGroup as u8));
+        }
+        await_read(&mut client);
+        let arrived = one.node.arrived.lock().messages.len();
+        assert_eq!(arrived, usize::from(stays), "{uid}");
+    }
 }
 
 #[test]
