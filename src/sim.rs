@@ -13,6 +13,8 @@
 //! assert_eq!(report.hash, dledger::sim::run(7).hash);
 //! ```
 //!
+//! [`hosts::run`] does the same with several groups in each process, on one transport.
+//!
 //! # How to run it
 //!
 //! ```text
@@ -20,8 +22,10 @@
 //! cargo run --release --features sim --example simulate -- --seeds 0..100000 --jobs 2
 //! # One seed, with a line for each event:
 //! cargo run --release --features sim --example simulate -- --seed 7 --trace
+//! # Several groups in each process:
+//! cargo run --release --features sim --example simulate -- --hosts --seeds 0..100000 --jobs 2
 //! # A budget of seeds as a test, and all corruption patterns:
-//! SIM_SEEDS=4000 cargo test --release --features sim --test sim
+//! SIM_SEEDS=4000 SIM_HOST_SEEDS=1000 cargo test --release --features sim --test sim
 //! # A thousand seeds in two processes, with the same hashes:
 //! cargo test --release --features sim --test sim -- --ignored
 //! # Each mutant of the sources, until a seed detects it:
@@ -58,6 +62,7 @@
 //! - `network.rs`, `cluster/faults.rs`: faults.
 //! - `watch.rs`, `cluster/sleeping.rs`: which processes are heard, and groups that sleep.
 //! - `clients.rs`, `commit_probe.rs`: load.
+//! - `hosts.rs`, `hosts/`, `hosted.rs`, `cluster/hosted.rs`: several groups in each process.
 //! - `laggards.rs`: a leader with a slow disk, and followers far behind.
 //! - `patterns.rs`: all ways to corrupt three entries on three replicas.
 //! - `monitor.rs`, `storage_model.rs`: checks of each event, and what each storage owes. The
@@ -75,9 +80,9 @@ mod config;
 mod crash_point;
 mod event;
 mod event_queue;
+mod group_uids;
 mod hosted;
 pub mod hosts;
-mod group_uids;
 pub mod laggards;
 mod monitor;
 mod network;

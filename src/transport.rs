@@ -34,9 +34,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::memory::{MemoryHost, MemoryNetwork, MemoryTransport};
+pub use self::removed_groups::RemovedGroups;
 #[cfg(feature = "sim")]
 pub(crate) use self::tcp::{InboundSlots, LocalGroup, PeerQueue, QueueWork};
-pub use self::removed_groups::RemovedGroups;
 pub use self::tcp::{TcpHostTransport, TcpTransport};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};

@@ -303,12 +303,14 @@ impl Hosts {
         self.say(id, Kind::Acceptance, slots::with_hello(slot, &response));
         self.coverage.hit("slots accepted");
         let now = self.instant(self.queue.now);
+        let is_late = self.hosts[peer].process.as_ref().is_none_or(|it| it.id != dialler.process);
         let Some(process) = &mut self.hosts[me].process else { return };
         if let Some(joined) = process.by_number(local.number) {
             let newest = joined.newest.entry(peer).or_default();
             *newest = dialler.process.max(*newest);
         }
         if let Some(sender) = process.senders.get_mut(&peer) {
+            sender.has_seen_earlier |= is_late;
             sender.queue.see(local.number, dialler.process, hello.process(), now);
         }
         self.wake_writer(me, peer, self.queue.now);

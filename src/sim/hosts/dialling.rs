@@ -81,6 +81,7 @@ impl Hosts {
             return;
         }
         sender.queue.look_away();
+        sender.has_seen_earlier = false;
         let Some(other) = other.filter(|_| is_reached && answers) else {
             let pause = sender.pause;
             (sender.pause, sender.is_dialling) = ((pause * 2).min(longest), true);
@@ -173,7 +174,11 @@ impl Hosts {
     /// the peer.
     fn end_own(&mut self, id: u64, host: usize, peer: usize, is_replaced: bool) {
         let Some(connection) = self.connections.get(&id) else { return };
-        if is_replaced && self.is_process(peer, connection.acceptor.process) {
+        let other = connection.acceptor.process;
+        let has_seen_earlier = self.sender(host, peer).is_some_and(|it| it.has_seen_earlier);
+        if is_replaced && has_seen_earlier {
+            self.coverage.hit("connections ended for a late process");
+        } else if is_replaced && self.is_process(peer, other) {
             self.violated(format!(
                 "A13: host {} ends its connection to the only process of host {}",
                 host + 1,

@@ -86,6 +86,7 @@ impl Hosts {
         for group in 0..self.groups.len() {
             self.settle(group);
         }
+        self.hurry();
         // Removals that were begun are finished, and everything is open.
         let limit = 20 * self.config.base.election;
         self.demand_within(limit, "A10: not everything is open", |group| {
@@ -93,6 +94,21 @@ impl Hosts {
         });
         for group in &mut self.groups {
             group.cluster.expect_progress();
+        }
+    }
+
+    /// What was to be opened or removed at some time is so now.
+    fn hurry(&mut self) {
+        for group in 0..self.groups.len() {
+            let (it, generation) = (&self.groups[group], self.groups[group].generation);
+            let is_removed = it.removal.is_some();
+            for host in 0..self.hosts.len() {
+                let event = match is_removed {
+                    true => HostEvent::Remove { group, generation, host },
+                    false => HostEvent::Open { group, generation, host },
+                };
+                self.queue.put_in(1, event);
+            }
         }
     }
 
@@ -149,10 +165,11 @@ impl Hosts {
         let alone = ELECTIONS_ASLEEP * election;
         // Rejected messages of the time before are to be reported first, within ten seconds.
         let within = 12_000_000 + 10 * election + alone;
-        let (end, slept) = (self.queue.now + self.slowly(within), |hosts: &Hosts, group: &Group| {
-            let since = group.cluster.last_turn + alone;
-            !sleepy(group) || group.cluster.sleeps() && hosts.queue.now >= since
-        });
+        let (end, slept) =
+            (self.queue.now + self.slowly(within), |hosts: &Hosts, group: &Group| {
+                let since = group.cluster.last_turn + alone;
+                !sleepy(group) || group.cluster.sleeps() && hosts.queue.now >= since
+            });
         let is_met = self.run_until(end, |hosts| hosts.groups.iter().all(|it| slept(hosts, it)));
         if self.violation.is_none() && !is_met {
             let late = self.describe(|group| !slept(self, group));

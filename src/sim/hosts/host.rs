@@ -49,6 +49,9 @@ pub(super) struct Sender {
     pub(super) connection: Option<u64>,
     /// An attempt to connect is scheduled.
     pub(super) is_dialling: bool,
+    /// An earlier process of the peer has introduced a group since the last attempt to connect: its
+    /// bytes were late. Then the queue may take the process at the other end for a replaced one.
+    pub(super) has_seen_earlier: bool,
     pub(super) pause: Micros,
     /// When the writer looks for work next.
     pub(super) due: Micros,
@@ -61,6 +64,7 @@ impl HostProcess {
             work: QueueWork::default(),
             connection: None,
             is_dialling: false,
+            has_seen_earlier: false,
             pause,
             due: Micros::MAX,
         };
