@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use dledger::sim::{self, CoverageCounts, Report};
+use dledger::sim::{self, CoverageCounts, Report, hosts};
 
 /// Runs simulated clusters, each from its seed, and checks every answer of theirs.
 #[derive(Parser)]
@@ -31,6 +31,9 @@ struct Cli {
     /// Print a hash of each run, the same for the same seed
     #[arg(long)]
     hashes: bool,
+    /// Runs with several groups in each process
+    #[arg(long)]
+    hosts: bool,
     /// Stop after so many violations
     #[arg(long, value_name = "N", default_value_t = 10)]
     stop_after: usize,
@@ -70,9 +73,14 @@ fn main() -> ExitCode {
 fn trace(cli: &Cli) -> Tally {
     let mut tally = Tally::default();
     for seed in cli.seeds() {
-        tally.take(sim::run_traced(seed, |line| println!("{line}")), cli);
+        tally.take(run_traced(cli.hosts, seed), cli);
     }
     tally
+}
+
+fn run_traced(hosts: bool, seed: u64) -> Report {
+    let print = |line: &str| println!("{line}");
+    if hosts { hosts::run_traced(seed, print) } else { sim::run_traced(seed, print) }
 }
 
 /// All seeds, on so many threads.
@@ -90,7 +98,7 @@ fn campaign(cli: &Cli) -> Tally {
                     if seed >= seeds.end || enough {
                         return;
                     }
-                    let report = sim::run(seed);
+                    let report = if cli.hosts { hosts::run(seed) } else { sim::run(seed) };
                     tally.lock().expect("no run panics").take(report, cli);
                 }
             });

@@ -13,6 +13,8 @@
 //! assert_eq!(report.hash, dledger::sim::run(7).hash);
 //! ```
 //!
+//! [`hosts::run`] does the same with several groups in each process, on one transport.
+//!
 //! # How to run it
 //!
 //! ```text
@@ -20,8 +22,10 @@
 //! cargo run --release --features sim --example simulate -- --seeds 0..100000 --jobs 2
 //! # One seed, with a line for each event:
 //! cargo run --release --features sim --example simulate -- --seed 7 --trace
+//! # Several groups in each process:
+//! cargo run --release --features sim --example simulate -- --hosts --seeds 0..100000 --jobs 2
 //! # A budget of seeds as a test, and all corruption patterns:
-//! SIM_SEEDS=4000 cargo test --release --features sim --test sim
+//! SIM_SEEDS=4000 SIM_HOST_SEEDS=1000 cargo test --release --features sim --test sim
 //! # A thousand seeds in two processes, with the same hashes:
 //! cargo test --release --features sim --test sim -- --ignored
 //! # Each mutant of the sources, until a seed detects it:
@@ -58,6 +62,7 @@
 //! - `network.rs`, `cluster/faults.rs`: faults.
 //! - `watch.rs`, `cluster/sleeping.rs`: which processes are heard, and groups that sleep.
 //! - `clients.rs`, `commit_probe.rs`, `stamps.rs`: load, and the append hook.
+//! - `hosts.rs`, `hosts/`, `hosted.rs`, `cluster/hosted.rs`: several groups in each process.
 //! - `laggards.rs`: a leader with a slow disk, and followers far behind.
 //! - `patterns.rs`: all ways to corrupt three entries on three replicas.
 //! - `monitor.rs`, `storage_model.rs`: checks of each event, and what each storage owes. The
@@ -77,6 +82,8 @@ mod crash_point;
 mod event;
 mod event_queue;
 mod group_uids;
+mod hosted;
+pub mod hosts;
 mod kept;
 pub mod laggards;
 mod monitor;
@@ -116,6 +123,8 @@ pub struct Report {
     pub operations: u64,
     /// How often the run reached each state worth testing.
     pub coverage: CoverageCounts,
+    /// How the example `simulate` is told to run it.
+    options: &'static str,
 }
 
 /// Runs a seed.
@@ -140,13 +149,14 @@ fn report(seed: u64, lines: Option<trace::Lines>) -> Report {
         events: cluster.events,
         operations: cluster.operations(),
         coverage: monitor.coverage.clone(),
+        options: "",
     }
 }
 
 /// One line.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { seed, hash, simulated, events, operations, .. } = self;
+        let Report { seed, hash, simulated, events, operations, options, .. } = self;
         write!(
             f,
             "seed {seed}: {:.1} s, {events} events, {operations} operations, hash {hash:016x}",
@@ -158,7 +168,7 @@ impl fmt::Display for Report {
                 write!(
                     f,
                     "\nVIOLATION {violation}\nreplay: cargo run --release --features sim --example \
-                     simulate -- --seed {seed} --trace"
+                     simulate -- {options}--seed {seed} --trace"
                 )
             }
         }

@@ -35,6 +35,8 @@ use std::time::Duration;
 
 pub use self::memory::{MemoryHost, MemoryNetwork, MemoryTransport};
 pub use self::removed_groups::RemovedGroups;
+#[cfg(feature = "sim")]
+pub(crate) use self::tcp::{InboundSlots, LocalGroup, PeerQueue, QueueWork};
 pub use self::tcp::{TcpHostTransport, TcpTransport};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};
@@ -288,7 +290,7 @@ impl Inbox {
         Inbox(Arc::new(take))
     }
 
-    fn put(&self, event: TransportEvent) -> bool {
+    pub(crate) fn put(&self, event: TransportEvent) -> bool {
         (self.0)(event)
     }
 

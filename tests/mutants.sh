@@ -53,14 +53,16 @@ simulate() {
   local binary
   binary=$(build build --profile "$profile" --features sim --example simulate --message-format json |
     sed -n 's/.*"executable":"\([^"]*simulate\)".*/\1/p' | tail -1)
-  timeout 900 "$binary" --seeds "0..$seeds" --stop-after 1
+  timeout 900 "$binary" "$@" --seeds "0..$seeds" --stop-after 1
 }
 
 # Runs what is to catch the mutant. Succeeds, and says how, if it does.
 is_caught_by() {
   local output
-  if [ "$1" = simulation ]; then
-    output=$(simulate 2> /dev/null) && return 1
+  local options=()
+  [ "$1" != "simulation of hosts" ] || options=(--hosts)
+  if [[ "$1" == simulation* ]]; then
+    output=$(simulate "${options[@]}" 2> /dev/null) && return 1
     printf '  seed %s: %s\n' "$(sed -n 's/^seed \([0-9]*\):.*/\1/p' <<< "$output" | head -1)" \
       "$(sed -n 's/^VIOLATION //p' <<< "$output" | head -1 | cut -c1-80)"
   else

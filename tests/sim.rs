@@ -1,5 +1,5 @@
 //! Simulated clusters: a budget of seeds, determinism, corruption patterns, and the seeds that once
-//! found a bug.
+//! found a bug. And the same with several groups in each process.
 //!
 //! `cargo test --release --features sim --test sim`, and with `-- --ignored` a thousand seeds
 //! twice. `SIM_SEEDS` is the budget, 300 if it is not set. For more seeds: `cargo run --release
@@ -8,9 +8,9 @@
 use std::collections::HashSet;
 use std::process::Command;
 
-use dledger::sim::laggards;
 use dledger::sim::patterns::{self, CorruptionKind, Pattern, StopKind};
 use dledger::sim::{self, CoverageCounts};
+use dledger::sim::{hosts, laggards};
 
 /// States that every budget must reach, or it proves little.
 const MUST_BE_REACHED: [&str; 39] = [
@@ -66,6 +66,50 @@ fn a_budget_of_seeds_finds_nothing_and_sees_everything() {
         seen.add(&report.coverage);
     }
     for state in MUST_BE_REACHED {
+        assert!(seen.count(state) > 0, "no run of {budget} reached this: {state}\n{seen}");
+    }
+}
+
+/// States that every budget of runs with several groups must reach.
+const HOSTS_MUST_REACH: [&str; 24] = [
+    "appends acknowledged",
+    "beats gathered",
+    "connections made",
+    "connections without an answer",
+    "followers that fell asleep",
+    "groups closed at one host",
+    "groups made anew",
+    "groups of hosts that slept",
+    "groups that left a running process",
+    "hosts killed",
+    "hosts without power",
+    "late messages of slots that have ended",
+    "leader changes",
+    "leaders that fell asleep",
+    "nodes that woke",
+    "peers reported down",
+    "peers that fell silent",
+    "removals begun",
+    "slots accepted",
+    "slots declined: NoSuchGroup",
+    "slots declined: Unreadable",
+    "slots given up by the peer",
+    "slots that ended on an earlier connection",
+    "slots withdrawn",
+];
+
+/// Several groups in each process. `SIM_HOST_SEEDS` is the budget, 60 if it is not set.
+#[test]
+fn a_budget_of_seeds_of_hosts_finds_nothing_and_sees_everything() {
+    let budget =
+        std::env::var("SIM_HOST_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    let mut seen = CoverageCounts::default();
+    for seed in 0..budget {
+        let report = hosts::run(seed);
+        assert_eq!(report.violation, None, "{report}");
+        seen.add(&report.coverage);
+    }
+    for state in HOSTS_MUST_REACH {
         assert!(seen.count(state) > 0, "no run of {budget} reached this: {state}\n{seen}");
     }
 }
@@ -213,7 +257,11 @@ fn a_thousand_seeds_give_the_same_runs_in_another_process() {
 /// same test.
 fn compare_two_processes(test: &str, count: u64) {
     let hashes = |seeds: std::ops::Range<u64>| {
-        seeds.map(|seed| format!("{seed} {:016x}", sim::run(seed).hash)).collect::<Vec<_>>()
+        let of = |seed| format!("{seed} {:016x}", sim::run(seed).hash);
+        // Runs of hosts take longer.
+        let of_hosts = |seed| format!("hosts {seed} {:016x}", hosts::run(seed).hash);
+        let few = seeds.start..seeds.end.div_ceil(8);
+        seeds.map(of).chain(few.map(of_hosts)).collect::<Vec<_>>()
     };
     if let Ok(count) = std::env::var("SIM_PRINT_HASHES") {
         let count = count.parse().expect("set below");

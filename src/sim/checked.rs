@@ -326,7 +326,7 @@ pub(super) struct SimTransport {
     pub(super) outbox: Arc<Mutex<Vec<Message>>>,
     pub(super) monitor: Arc<Mutex<Monitor>>,
     pub(super) crash_point: CrashPoint,
-    pub(super) stopped: bool,
+    pub(super) stopped: Arc<AtomicBool>,
     /// The identity that the node announces.
     pub(super) identity: Arc<Mutex<DirectoryIdentity>>,
     /// The unique id of the group that the node announces. 0: none.
@@ -341,7 +341,7 @@ impl Transport for SimTransport {
     fn send(&mut self, messages: &mut Vec<Message>) {
         for message in messages.drain(..) {
             self.crash_point.count_down();
-            if !self.stopped {
+            if !self.stopped.load(Ordering::Relaxed) {
                 self.monitor.lock().check_message(self.node, &message);
                 self.outbox.lock().push(message);
             }
@@ -358,6 +358,6 @@ impl Transport for SimTransport {
     }
 
     fn stop(&mut self) {
-        self.stopped = true;
+        self.stopped.store(true, Ordering::Relaxed);
     }
 }

@@ -8,7 +8,7 @@ use super::check::{ANY, History, Invocation, Ledger, NEVER, Operation, Outcome};
 use super::commit_probe::CommitProbe;
 use super::config::{OPERATION_KINDS, OperationKind, RunConfig};
 use super::event::ProcessRef;
-use super::monitor::{Monitor, NUMBERED_BYTES_MIN, offer_bytes};
+use super::monitor::{Monitor, NUMBERED_BYTES_MIN};
 use super::node::Node;
 use super::positions::check_reads;
 use super::process::Process;
@@ -230,7 +230,7 @@ impl Clients {
                     self.payload_len(config)
                 };
                 monitor.offered.push(len as u32);
-                offer_bytes(offer, len as usize)
+                monitor.offer_bytes(offer, len as usize)
             })
             .collect();
         let operation = self.begin(

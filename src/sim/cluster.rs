@@ -3,6 +3,7 @@
 mod delivery;
 mod faults;
 mod healing;
+mod hosted;
 mod sleeping;
 
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use super::config::{Fault, RunConfig};
 use super::crash_point::CrashPoint;
 use super::event::{CrashKind, Event, FaultEnd, ProcessRef};
 use super::event_queue::EventQueue;
-use super::monitor::Monitor;
+use super::hosted::{Ended, Hosted};
+use super::monitor::{Monitor, Trigger};
 use super::network::Network;
 use super::node::{Node, NotOpen};
 use super::process::ProcessExit;
@@ -49,7 +51,9 @@ pub(super) struct Cluster {
     /// Clients begin no more operations.
     quiet: bool,
     /// When an engine was driven last.
-    last_turn: Micros,
+    pub(super) last_turn: Micros,
+    /// `Some` if this group is one of several in each process: what the hosts are to do.
+    pub(super) hosted: Option<Hosted>,
     pub(super) events: u64,
 }
 
@@ -79,6 +83,7 @@ impl Cluster {
             healed: false,
             quiet: false,
             last_turn: 0,
+            hosted: None,
             events: 0,
             config,
         };
@@ -153,13 +158,16 @@ impl Cluster {
         match self.nodes[node].open(now, seed, crash_point, &self.config, &self.monitor) {
             Ok(()) => {}
             Err(NotOpen::Crashed) => {
-                return self.on_exit(node, self.crash_kinds[node], "crashes while opening");
+                let kind = self.crash_kinds[node];
+                return self.on_exit(node, kind, Ended::Process, "crashes while opening");
             }
             Err(NotOpen::Full) => {
-                return self.on_exit(node, CrashKind::Killed, "openings that found the disk full");
+                let event = "openings that found the disk full";
+                return self.on_exit(node, CrashKind::Killed, Ended::Group, event);
             }
             Err(NotOpen::Wrong(_)) if self.nodes[node].may_fail() => {
-                return self.on_exit(node, CrashKind::PowerCut, "openings that the disk failed");
+                let event = "openings that the disk failed";
+                return self.on_exit(node, CrashKind::PowerCut, Ended::Process, event);
             }
             Err(NotOpen::Wrong(why)) => {
                 return self.monitor().violated(format!("A1: node {}: {why}", node + 1));
@@ -224,7 +232,7 @@ impl Cluster {
             ProcessExit::Crash => self.crash(node, self.crash_kinds[node]),
             ProcessExit::Stopped => {
                 self.demand_results(node, "has shut down");
-                self.on_exit(node, CrashKind::Killed, "shutdowns");
+                self.on_exit(node, CrashKind::Killed, Ended::Group, "shutdowns");
             }
             ProcessExit::Panic(text) => {
                 self.monitor().violated(format!("node {}: it panicked: {text}", node + 1))
@@ -330,6 +338,15 @@ impl Cluster {
         self.clients.take_results(node, now, process, &self.config, &mut monitor);
         let messages = std::mem::take(&mut *process.outbox.lock());
         let trigger = monitor.trigger.take();
+        if let Some(hosted) = &mut self.hosted {
+            for message in &messages {
+                let numbers = [5, node as u64, message.term(), message.encoded_len() as u64];
+                monitor.note(&numbers, || format!("send {message:?}"));
+            }
+            hosted.sent.extend(messages.into_iter().map(|message| (node, message)));
+            drop(monitor);
+            return self.take_trigger(trigger, node);
+        }
         for message in messages {
             // The group promises nothing if a node votes before its loss is noticed.
             if is_rolled_back
@@ -350,8 +367,14 @@ impl Cluster {
             }
         }
         drop(monitor);
-        if let Some(trigger) = trigger.filter(|_| !self.healed) {
-            self.aim_fault(trigger, node);
+        self.take_trigger(trigger, node);
+    }
+
+    fn take_trigger(&mut self, trigger: Option<Trigger>, node: usize) {
+        let Some(trigger) = trigger.filter(|_| !self.healed) else { return };
+        match &mut self.hosted {
+            Some(hosted) => hosted.triggers.push((trigger, node)),
+            None => self.aim_fault(trigger, node),
         }
     }
 
@@ -400,12 +423,13 @@ impl Cluster {
         self.on_exit(
             node,
             kind,
+            Ended::Process,
             if kind == CrashKind::Killed { "processes killed" } else { "power cuts" },
         );
     }
 
     /// A process has ended, or could not start.
-    fn on_exit(&mut self, node: usize, kind: CrashKind, event: &str) {
+    fn on_exit(&mut self, node: usize, kind: CrashKind, ended: Ended, event: &str) {
         // An ended process has forgotten the incarnations that it met, and cannot detect an
         // outdated copy any more.
         let is_other_outdated =
@@ -441,13 +465,17 @@ impl Cluster {
         drop(process);
         let is_intact = kind == CrashKind::Killed
             && !self.nodes[node].is_at_risk(&self.monitor())
-            && !self.nodes[node].power_failed;
+            && !self.nodes[node].power_failed
+            && self.hosted.is_none();
         if is_intact && self.rng.fork(5).percent(30) {
             self.nodes[node].back_up();
         }
         if self.nodes[node].is_unaware() {
             let seed = self.rng.fork(8).next();
             self.nodes[node].confess_loss(self.config.nodes, seed, &mut self.monitor.lock());
+        }
+        if let Some(hosted) = &mut self.hosted {
+            return hosted.exits.push((node, kind, ended));
         }
         self.nodes[node].paused_until = 0;
         let outage = if self.healed { 0 } else { self.rng.around(self.config.restart_mean) };

@@ -8,6 +8,10 @@ use super::time::{MS, Micros};
 use crate::retention::Retention;
 use crate::storage::SegmentOptions;
 
+/// The group of a run with one group.
+const GROUP: &str = "simulated";
+const CLUSTER: u64 = 7;
+
 /// Faults of the network. Rates are in millionths of the messages.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkFaults {
@@ -123,6 +127,9 @@ pub(crate) struct SleepConfig {
 /// Configuration of a run: see the [module](self).
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
+    /// The name of the group, and the number that tells it from others of that name.
+    pub(crate) group: String,
+    pub(crate) cluster: u64,
     pub(crate) nodes: usize,
     /// The position of the first byte of the group.
     pub(crate) first_position: u64,
@@ -204,6 +211,8 @@ impl RunConfig {
         let clients = rng.between(1, 4);
         let flush_interval = if rng.percent(20) { Some(rng.between(1, 100) * MS) } else { None };
         let mut config = RunConfig {
+            group: GROUP.to_owned(),
+            cluster: CLUSTER,
             nodes,
             // A generator of its own: the other draws stay as they were.
             first_position: *rng.fork(4).pick(&[0, 0, 1, 1 << 40, 1 << 60]),

@@ -44,6 +44,11 @@ impl GroupUids {
         self.announced[node] = uid;
     }
 
+    /// What a node has announced from its present disk. 0: nothing.
+    pub(super) fn announced(&self, node: usize) -> u128 {
+        self.announced[node]
+    }
+
     /// A node starts with this id, from another disk than before if it is `replaced`.
     pub(super) fn recover(&mut self, node: usize, uid: u128, replaced: bool) -> Result<(), String> {
         match std::mem::replace(&mut self.announced[node], uid) {

@@ -91,6 +91,8 @@ pub(crate) struct Monitor {
     /// The terms that were asked for, by payload.
     fences: BTreeMap<u64, u64>,
     has_stamps: bool,
+    /// Tells the payloads of this group from those of others.
+    pub(crate) salt: u64,
     /// See [`super::group_uids`].
     pub(super) group_uids: GroupUids,
 }
@@ -121,6 +123,7 @@ impl Monitor {
             offered: Vec::new(),
             fences: BTreeMap::new(),
             has_stamps: false,
+            salt: 0,
             group_uids: GroupUids::new(nodes),
         }
     }
@@ -496,7 +499,7 @@ impl Monitor {
             None => self.ledger.last().map_or(0, SeenEntry::end_position),
         };
         let shown = SeenEntry {
-            payload: offer_of(payload),
+            payload: offer_of(payload).map(|offer| offer ^ self.salt),
             len: payload.len() as u32,
             crc: crc32fast::hash(payload),
             position,
@@ -531,7 +534,7 @@ impl Monitor {
             let place = (index, shown.position, shown.term);
             let mut unmarked = payload.to_vec();
             stamp(place, &mut unmarked);
-            let offered = offer_bytes(offer, payload.len());
+            let offered = self.offer_bytes(offer, payload.len());
             if has_stamps && (payload == offered || unmarked != offered) {
                 format!("A12: entry {index} is not marked with its place {place:?}, once")
             } else {
@@ -546,11 +549,16 @@ impl Monitor {
 
     /// What an entry at this place holds, if it is that payload.
     fn expected(&self, offer: u64, index: u64, at: SeenEntry) -> Vec<u8> {
-        let mut bytes = offer_bytes(offer, at.len as usize);
+        let mut bytes = self.offer_bytes(offer, at.len as usize);
         if self.has_stamps && bytes.len() >= NUMBERED_BYTES_MIN {
             stamp((index, at.position, at.term), &mut bytes);
         }
         bytes
+    }
+
+    /// The bytes of an offered payload of this group.
+    pub(crate) fn offer_bytes(&self, offer: u64, len: usize) -> Vec<u8> {
+        offer_bytes(offer ^ self.salt, len)
     }
 
     /// A node reports to its host that it leads.

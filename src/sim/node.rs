@@ -13,7 +13,7 @@ use super::crash_point::CrashPoint;
 use super::event::{ProcessRef, Snapshot};
 use super::monitor::Monitor;
 use super::node_disk::NodeDisk;
-use super::process::{CLUSTER, GROUP, Process, ProcessExit, ProcessStart, catch_exit};
+use super::process::{Process, ProcessExit, ProcessStart, catch_exit};
 use super::rng::Rng;
 use super::time::Micros;
 use crate::engine::{Now, rejoin_empty};
@@ -27,6 +27,8 @@ const EPOCH_MS: u64 = 1_704_067_200_000;
 /// One simulated node: see the [module](self).
 pub(super) struct Node {
     pub(super) number: usize,
+    group: String,
+    cluster: u64,
     pub(super) disk: NodeDisk,
     first_position: u64,
     pub(super) clock: Clock,
@@ -96,6 +98,8 @@ impl Node {
     pub(super) fn new(number: usize, seed: u64, config: &RunConfig) -> Node {
         Node {
             number,
+            group: config.group.clone(),
+            cluster: config.cluster,
             disk: NodeDisk::new(seed, config.segments_of(number)),
             first_position: config.first_position,
             clock: Clock { drift: config.drifts[number], wall_ms: 0 },
@@ -120,7 +124,7 @@ impl Node {
         let first_position = self.first_position;
         let membership = Membership::of_voters((1..=nodes as u64).map(NodeId::from));
         let node = NodeId::from(self.number as u64 + 1);
-        LogOwner { first_position, ..LogOwner::new(GROUP, node, CLUSTER, membership) }
+        LogOwner { first_position, ..LogOwner::new(&self.group, node, self.cluster, membership) }
     }
 
     /// Drives the engine once. Returns when it is due again.
@@ -177,6 +181,11 @@ impl Node {
             (self.is_lost, self.is_rolled_back) = (false, false);
             monitor.coverage.hit("losses that were made up for unnoticed");
         }
+    }
+
+    /// The id of its data directory, once the log was opened.
+    pub(super) fn directory(&self) -> Option<u128> {
+        Some(self.identity?.directory)
     }
 
     pub(super) fn is_outdated(&self) -> bool {

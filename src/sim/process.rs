@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,9 +31,6 @@ use crate::storage::{BackgroundTask, DirectoryIdentity, Recovered, Storage};
 use crate::transport::hello::{HandshakeRejection, Hello, PeerRegistry, Way};
 use crate::transport::{Inbox, Message, Spawner, Transport, TransportContext};
 
-pub(super) const GROUP: &str = "simulated";
-pub(super) const CLUSTER: u64 = 7;
-
 /// One process.
 pub(super) struct Process {
     pub(super) number: u64,
@@ -46,6 +43,12 @@ pub(super) struct Process {
     roles: Receiver<Notice>,
     pub(super) outbox: Arc<Mutex<Vec<Message>>>,
     pub(super) crash_point: CrashPoint,
+    /// What its transport was started with.
+    pub(super) context: TransportContext,
+    /// The peers that its transport has reported down, if several groups share it.
+    pub(super) down: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// Its transport was stopped.
+    has_left: Arc<AtomicBool>,
     peers: PeerRegistry,
     /// The incarnation of each peer whose connection is open.
     pub(super) connected: Vec<Option<IncarnationId>>,
@@ -124,33 +127,35 @@ impl Process {
             Sequencer::new(limits(config, node), move || drop(wake_engine.send(Input::Appends)));
         let sequencer = sequencer.calling(config.stamps.then(stamps::hook));
         let reader = storage.reader();
-        let shared = NodeShared::new(GROUP, id, &addresses, "", sequencer, recovered, reader)
-            .map_err(|error| error.to_string())?;
+        let shared =
+            NodeShared::new(&config.group, id, &addresses, "", sequencer, recovered, reader)
+                .map_err(|error| error.to_string())?;
         let shared = Arc::new(shared.pinning(config.pin_bytes_max.unwrap_or(u64::MAX)));
         let inbox = inbox(shared.clone(), inputs.clone());
         let spawner = Spawner::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
         let context = TransportContext {
-            cluster: CLUSTER,
+            cluster: config.cluster,
             first_position: config.first_position,
             identity: recovered.identity,
             group_uid: recovered.group_uid,
             known: recovered.peers.clone(),
-            ..TransportContext::new(id, GROUP, addresses.clone(), inbox.clone(), spawner)
+            ..TransportContext::new(id, &config.group, addresses.clone(), inbox.clone(), spawner)
         };
         let peers = PeerRegistry::new(&context, number);
         let (outbox, identity) =
             (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(recovered.identity)));
+        let stopped = Arc::new(AtomicBool::new(false));
         let group_uid = Arc::new(Mutex::new(recovered.group_uid));
         let mut transport = SimTransport {
             node,
             outbox: outbox.clone(),
             monitor: monitor.clone(),
             crash_point: crash_point.clone(),
-            stopped: false,
+            stopped: stopped.clone(),
             identity: identity.clone(),
             group_uid: group_uid.clone(),
         };
-        transport.start(context).map_err(|error| error.to_string())?;
+        transport.start(context.clone()).map_err(|error| error.to_string())?;
         let (sync_jobs, syncs) = unbounded();
         let (background_task_jobs, background_tasks) = unbounded();
         let (role_changes, roles) = unbounded();
@@ -185,6 +190,9 @@ impl Process {
             roles,
             outbox,
             crash_point,
+            context,
+            down: Arc::default(),
+            has_left: stopped,
             peers,
             connected: vec![None; config.nodes],
             outdated_by: vec![false; config.nodes],
@@ -224,6 +232,21 @@ impl Process {
             return Err(ProcessExit::Stopped);
         }
         Ok(self.engine.wake_at())
+    }
+
+    /// The identity that the engine has announced last.
+    pub(super) fn identity(&self) -> DirectoryIdentity {
+        *self.identity.lock()
+    }
+
+    /// The unique id of the group that the engine has announced last. 0: none.
+    pub(super) fn group_uid(&self) -> u128 {
+        *self.group_uid.lock()
+    }
+
+    /// Whether its transport was stopped.
+    pub(super) fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Relaxed)
     }
 
     pub(super) fn command(&self, command: Command) {
@@ -447,7 +470,7 @@ fn engine_settings(
     let tick = config.heartbeat / 2;
     EngineSettings {
         replica: replica::Settings {
-            group: GROUP.to_owned(),
+            group: config.group.clone(),
             node,
             election_ticks: config.election.div_ceil(tick) as usize,
             heartbeat_ticks: 2,

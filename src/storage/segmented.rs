@@ -54,6 +54,8 @@ mod writer;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use disk_log::DiskLog;
 pub(crate) use host_directory::HostDirectory;
+#[cfg(feature = "sim")]
+pub(crate) use host_directory::{Tombstone, Tombstones};
 pub(crate) use mmap::home;
 pub use options::{Create, SegmentOptions};
 pub use segmented_log::SegmentedLog;

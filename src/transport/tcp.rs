@@ -71,6 +71,7 @@ mod address;
 mod connection;
 mod host;
 mod inbound;
+mod inbound_slots;
 mod listener;
 mod local_group;
 mod open_port;
@@ -93,6 +94,12 @@ pub use self::host::TcpHostTransport;
 use self::open_port::{Membership, OpenPort, check_group, check_peers};
 use self::port::PortSettings;
 use self::resolver::{Lookup, system_lookup};
+#[cfg(feature = "sim")]
+pub(crate) use self::{
+    inbound_slots::InboundSlots,
+    local_group::LocalGroup,
+    peer_sender::{PeerQueue, QueueWork},
+};
 use super::{DirectoryIdentity, Message, SILENCE, Transport, TransportContext};
 
 /// The transport of a group whose nodes are processes of their own.

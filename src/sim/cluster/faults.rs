@@ -348,7 +348,7 @@ impl Cluster {
     }
 
     /// A process crashes within its next effects, or after a heartbeat interval if it has too few.
-    fn arm_crash_point(&mut self, node: usize, kind: CrashKind) {
+    pub(super) fn arm_crash_point(&mut self, node: usize, kind: CrashKind) {
         let effects = self.rng.below(CRASH_EFFECTS_MAX);
         let process = self.nodes[node].process.as_ref();
         let Some(process) = process.filter(|process| !process.crash_point.is_armed()) else {

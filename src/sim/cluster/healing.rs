@@ -55,7 +55,7 @@ impl Cluster {
     }
 
     /// Clients begin operations, and expect the group to make progress.
-    fn begin_clients(&mut self) {
+    pub(in crate::sim) fn begin_clients(&mut self) {
         self.quiet = false;
         for client in 0..self.config.clients {
             self.queue.put_in(1, Event::Client(client));
@@ -83,7 +83,7 @@ impl Cluster {
         }
     }
 
-    fn describe(node: &Node) -> String {
+    pub(super) fn describe(node: &Node) -> String {
         let Some(process) = &node.process else {
             return format!("node {} is down", node.number + 1);
         };
@@ -102,20 +102,9 @@ impl Cluster {
 
     /// All faults end. Nodes that are down or have failed restart.
     fn heal(&mut self) {
-        self.monitor().note(&[8], || "everything heals".to_owned());
-        self.healed = true;
+        self.calm_down();
         self.network.heal(self.config.network_faults.calm(self.config.election));
-        self.config.latencies = self.config.latencies.calm(self.config.election);
-        self.config.operation_weights[OperationKind::Transfer as usize] = 0;
-        // The limits from here on are those of the group, so the clients must not wait long.
-        self.config.think_mean = self.config.think_mean.min(self.config.election / 20);
-        self.begin_clients();
         for node in 0..self.nodes.len() {
-            self.nodes[node].disk.set_full(false);
-            self.nodes[node].disk.lacks_descriptors = false;
-            self.nodes[node].slowness = 1;
-            self.nodes[node].disk.read_rate = None;
-            self.nodes[node].paused_until = self.nodes[node].paused_until.min(self.queue.now);
             let is_doomed = self.nodes[node].is_doomed;
             let worst = self.worst_crash();
             match &self.nodes[node].process {
@@ -134,8 +123,26 @@ impl Cluster {
         self.clients.expect_progress();
     }
 
+    /// No more faults. Disks and clocks are well again, and clients begin anew.
+    pub(in crate::sim) fn calm_down(&mut self) {
+        self.monitor().note(&[8], || "everything heals".to_owned());
+        self.healed = true;
+        self.config.latencies = self.config.latencies.calm(self.config.election);
+        self.config.operation_weights[OperationKind::Transfer as usize] = 0;
+        // The limits from here on are those of the group, so the clients must not wait long.
+        self.config.think_mean = self.config.think_mean.min(self.config.election / 20);
+        self.begin_clients();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.set_full(false);
+            self.nodes[node].disk.lacks_descriptors = false;
+            self.nodes[node].slowness = 1;
+            self.nodes[node].disk.read_rate = None;
+            self.nodes[node].paused_until = self.nodes[node].paused_until.min(self.queue.now);
+        }
+    }
+
     /// The events that a node waits for happen soon, even if they were scheduled for much later.
-    fn hurry(&mut self, node: usize) {
+    pub(in crate::sim) fn hurry(&mut self, node: usize) {
         let Some(process) = &mut self.nodes[node].process else { return };
         let at = ProcessRef { node, process: process.number };
         process.due = Micros::MAX;
@@ -148,7 +155,7 @@ impl Cluster {
     }
 
     /// Whether all nodes show the same, and no call is pending.
-    fn agrees(&self) -> bool {
+    pub(in crate::sim) fn agrees(&self) -> bool {
         let end = self.monitor().ledger.len() as u64;
         let shows_all = |node: &Node| {
             node.process.as_ref().is_some_and(|process| process.shared.watermark.end() == end)
@@ -157,7 +164,7 @@ impl Cluster {
     }
 
     /// Whether the windows for appends of all nodes are empty.
-    fn has_empty_windows(&self) -> bool {
+    pub(in crate::sim) fn has_empty_windows(&self) -> bool {
         let in_flight = |node: &Node| {
             node.process.as_ref().map_or(0, |process| process.shared.sequencer.in_flight())
         };
@@ -175,7 +182,7 @@ impl Cluster {
         }
     }
 
-    fn check_history(&mut self) {
+    pub(in crate::sim) fn check_history(&mut self) {
         if self.is_over() {
             return;
         }

@@ -80,7 +80,10 @@ impl Cluster {
         let Some(process) = self.nodes[node].process.as_ref().filter(|it| it.is_asleep) else {
             return;
         };
-        let hears = |peer: usize| !self.watchers.is_down((node, process.number), peer);
+        let hears = |peer: usize| match &self.hosted {
+            Some(_) => !process.down.lock().contains(&NodeId::from(peer as u64 + 1)),
+            None => !self.watchers.is_down((node, process.number), peer),
+        };
         let status = process.shared.status();
         let holds = match status.leader {
             Some(leader) if leader != status.id => hears(leader.get() as usize - 1),
@@ -160,7 +163,7 @@ impl Cluster {
         }
     }
 
-    fn all_sleep(&self) -> bool {
+    pub(super) fn all_sleep(&self) -> bool {
         self.nodes.iter().all(|node| node.process.as_ref().is_some_and(|process| process.is_asleep))
     }
 }

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::host_identity::HostIdentity;
-use self::tombstones::{Tombstone, Tombstones};
+pub(crate) use self::tombstones::{Tombstone, Tombstones};
 use super::directory::Directory;
 use super::directory_lock::{DirectoryLock, GroupLock, HostLock};
 use super::disk_log::DiskLog;

@@ -1,12 +1,12 @@
 //! An inbound connection: its stream, its peer after the handshake, the groups that have a slot on
 //! it, and whether it is open.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::inbound_slots::{InboundSlots, InvalidSlot};
 use super::local_group::LocalGroup;
 use super::stream::write_frame;
 use crate::entry::NodeId;
@@ -26,8 +26,8 @@ pub(super) struct InboundConnection {
     pub(super) stream: TcpStream,
     /// Set by the handshake.
     hello: OnceLock<ConnectionHello>,
-    slots: Mutex<Slots>,
-    /// Whether there are slots that the peer is to be told of: `Slots::given_up`.
+    slots: Mutex<InboundSlots>,
+    /// Whether there are slots that the peer is to be told of.
     has_given_up: AtomicBool,
     closed: AtomicBool,
     /// Nothing was read for a while.
@@ -37,21 +37,6 @@ pub(super) struct InboundConnection {
     answers: Mutex<Answers>,
     /// Notified by each pong, and by the close.
     changed: Condvar,
-}
-
-/// Invariant: a group has one slot at most.
-#[derive(Default)]
-struct Slots {
-    accepted: BTreeMap<u32, Slot>,
-    by_group: BTreeMap<u64, u32>,
-    given_up: Vec<u32>,
-}
-
-#[derive(Clone)]
-struct Slot {
-    group: Arc<LocalGroup>,
-    /// The process of the peer, as the hello of the group names it.
-    nonce: u64,
 }
 
 /// The pings that the peer has answered.
@@ -101,24 +86,27 @@ impl InboundConnection {
 
     /// Whether a group has a slot here for another process of the node that sent `hello`.
     pub(super) fn is_rival_of(&self, group: &LocalGroup, hello: &Hello) -> bool {
-        let is_other = |slots: &Slots| {
-            let slot = slots.by_group.get(&group.number).and_then(|slot| slots.accepted.get(slot));
-            slot.is_some_and(|slot| slot.nonce != hello.nonce)
-        };
-        self.is_from(hello.from) && is_other(&self.slots.lock())
+        self.is_from(hello.from) && self.slots.lock().is_other(group.number, hello.nonce)
+    }
+
+    /// The peer introduces a group with this slot: see [`InboundSlots::introduce`].
+    pub(super) fn introduce(&self, slot: u32) -> Result<(), InvalidSlot> {
+        self.slots.lock().introduce(slot)
     }
 
     /// The peer has introduced `group`, and was accepted.
     pub(super) fn accept(&self, slot: u32, group: &Arc<LocalGroup>, hello: &Hello) {
-        let mut slots = self.slots.lock();
-        slots.remove_group(group.number);
-        slots.accepted.insert(slot, Slot { group: group.clone(), nonce: hello.nonce });
-        slots.by_group.insert(group.number, slot);
+        self.slots.lock().accept(slot, group, hello.nonce);
     }
 
-    /// The group of an accepted slot.
+    /// The group of an accepted slot: see [`InboundSlots::group`].
     pub(super) fn group(&self, slot: u32) -> Option<Arc<LocalGroup>> {
-        self.slots.lock().accepted.get(&slot).map(|slot| slot.group.clone())
+        self.slots.lock().group(slot)
+    }
+
+    /// The group that a message of this slot is for: see [`InboundSlots::receiver`].
+    pub(super) fn receiver(&self, slot: u32) -> Result<Option<Arc<LocalGroup>>, InvalidSlot> {
+        self.slots.lock().receiver(slot)
     }
 
     /// Whether that peer is heard here for a group.
@@ -126,7 +114,7 @@ impl InboundConnection {
         self.is_from(peer)
             && !self.is_closed()
             && !self.is_silent.load(Ordering::SeqCst)
-            && self.slots.lock().by_group.contains_key(&group)
+            && self.slots.lock().has(group)
     }
 
     /// Sets whether nothing was read for a while. Returns whether that was different before.
@@ -136,12 +124,12 @@ impl InboundConnection {
 
     /// The groups of the accepted slots.
     pub(super) fn groups(&self) -> Vec<Arc<LocalGroup>> {
-        self.slots.lock().accepted.values().map(|slot| slot.group.clone()).collect()
+        self.slots.lock().groups()
     }
 
     /// How many slots are accepted.
     pub(super) fn slots(&self) -> usize {
-        self.slots.lock().accepted.len()
+        self.slots.lock().len()
     }
 
     /// Ends a slot: the peer knows, or is told now.
@@ -152,10 +140,11 @@ impl InboundConnection {
     /// Ends the slot of a group, if it has one. The thread that reads tells the peer.
     pub(super) fn give_up(&self, group: u64) -> bool {
         let mut slots = self.slots.lock();
-        let Some(slot) = slots.remove_group(group) else { return false };
-        slots.given_up.push(slot);
-        self.has_given_up.store(true, Ordering::Relaxed);
-        true
+        let is_given_up = slots.give_up(group);
+        if is_given_up {
+            self.has_given_up.store(true, Ordering::Relaxed);
+        }
+        is_given_up
     }
 
     /// The slots that the peer is to be told of.
@@ -163,7 +152,7 @@ impl InboundConnection {
         if !self.has_given_up.swap(false, Ordering::Relaxed) {
             return Vec::new();
         }
-        std::mem::take(&mut self.slots.lock().given_up)
+        self.slots.lock().take_given_up()
     }
 
     pub(super) fn close(&self) {
@@ -222,19 +211,5 @@ impl InboundConnection {
     pub(super) fn write_frame(&self, frame: &[u8]) -> io::Result<()> {
         let _writing = self.writing.lock();
         write_frame(&self.stream, frame)
-    }
-}
-
-impl Slots {
-    fn remove(&mut self, slot: u32) {
-        if let Some(removed) = self.accepted.remove(&slot) {
-            self.by_group.remove(&removed.group.number);
-        }
-    }
-
-    fn remove_group(&mut self, group: u64) -> Option<u32> {
-        let slot = self.by_group.remove(&group)?;
-        self.accepted.remove(&slot);
-        Some(slot)
     }
 }

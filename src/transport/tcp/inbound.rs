@@ -74,7 +74,6 @@ impl Inbound {
                 peer,
                 reader,
                 pongs: Pongs::new(),
-                last_slot: 0,
                 is_pending: &mut is_pending,
                 pace: Pace::new(),
                 heard: Instant::now(),
@@ -146,8 +145,6 @@ struct Session<'a> {
     peer: NodeId,
     reader: FrameReader,
     pongs: Pongs,
-    /// The last slot that the peer has introduced. The next one is higher.
-    last_slot: u32,
     /// Whether no group was accepted yet.
     is_pending: &'a mut bool,
     pace: Pace,
@@ -229,10 +226,7 @@ impl Session<'_> {
         let Some((slot, hello)) = slots::split(content) else {
             return Err(invalid("an introduction without a slot"));
         };
-        if slot <= self.last_slot {
-            return Err(invalid("a slot for the second time"));
-        }
-        self.last_slot = slot;
+        self.connection.introduce(slot).map_err(|why| invalid(why.text()))?;
         self.pace(Instant::now())?;
         let Some(group) = self.inbound.port.group_of(hello) else {
             let refusal = Rejection::bytes_of(self.inbound.port.absence(hello));
@@ -305,38 +299,25 @@ impl Session<'_> {
     }
 
     fn handle_message(&mut self, frame: &Frame) -> io::Result<()> {
-        let Some(group) = self.connection.group(frame.slot) else {
-            // Perhaps on its way when the slot ended.
-            return self.check_late(frame.slot);
-        };
-        self.deliver(&group, frame)
+        match self.connection.receiver(frame.slot).map_err(|why| invalid(why.text()))? {
+            Some(group) => self.deliver(&group, frame),
+            None => Ok(()),
+        }
     }
 
     /// Delivers the messages of all rows. A group that is busy misses one: another one follows.
     fn handle_beats(&self, content: &[u8]) -> io::Result<()> {
         let Some(rows) = beats::rows(content) else { return Err(invalid("beats of no kind")) };
         for (slot, beat) in rows {
-            match self.connection.group(slot) {
-                Some(group) => {
-                    let message = Message::of_beat(self.peer, self.inbound.port.node, &beat);
-                    if !group.deliver(message) {
-                        let _logs = group.logs();
-                        self.inbound.port.log_overload(self.peer);
-                    }
-                }
-                None => self.check_late(slot)?,
+            let receiver = self.connection.receiver(slot).map_err(|why| invalid(why.text()))?;
+            let Some(group) = receiver else { continue };
+            let message = Message::of_beat(self.peer, self.inbound.port.node, &beat);
+            if !group.deliver(message) {
+                let _logs = group.logs();
+                self.inbound.port.log_overload(self.peer);
             }
         }
         Ok(())
-    }
-
-    /// # Errors
-    /// If a slot is not one that has ended.
-    fn check_late(&self, slot: u32) -> io::Result<()> {
-        match (1..=self.last_slot).contains(&slot) {
-            true => Ok(()),
-            false => Err(invalid("a message for a slot that was not introduced")),
-        }
     }
 
     /// Delivers a message. While the inbox of the only group is full nothing more is read, which

@@ -11,15 +11,15 @@ use crate::transport::hello::{PeerRegistry, ProcessId};
 use crate::transport::{Inbox, Message, TransportContext};
 
 /// See the [module](self).
-pub(super) struct LocalGroup {
+pub(crate) struct LocalGroup {
     /// Its number on this port. Another opening of the same group has another one.
-    pub(super) number: u64,
-    pub(super) name: String,
-    pub(super) message_bytes_max: usize,
-    pub(super) inbox: Inbox,
-    pub(super) registry: Mutex<PeerRegistry>,
+    pub(crate) number: u64,
+    pub(crate) name: String,
+    pub(crate) message_bytes_max: usize,
+    pub(crate) inbox: Inbox,
+    pub(crate) registry: Mutex<PeerRegistry>,
     pub(super) refusals: Refusals,
-    pub(super) members: Vec<NodeId>,
+    pub(crate) members: Vec<NodeId>,
     log_prefix: LogPrefix,
     presence: Mutex<Presence>,
     stopped: AtomicBool,
@@ -34,7 +34,7 @@ struct Presence {
 
 impl LocalGroup {
     /// `nonce` is random: it tells this opening from others of the same directory.
-    pub(super) fn new(number: u64, context: &TransportContext, nonce: u64) -> LocalGroup {
+    pub(crate) fn new(number: u64, context: &TransportContext, nonce: u64) -> LocalGroup {
         let others = || context.addresses.iter().map(|(peer, _)| *peer);
         let others = || others().filter(|peer| *peer != context.node);
         // Until they are heard. A group would not sleep while it waits for one that is not there.
@@ -54,13 +54,13 @@ impl LocalGroup {
     }
 
     /// Delivers a message, unless the group has left. False if its inbox is full.
-    pub(super) fn deliver(&self, message: Message) -> bool {
+    pub(crate) fn deliver(&self, message: Message) -> bool {
         self.is_stopped() || self.inbox.deliver(message)
     }
 
     /// Reports that nothing comes from `peer` any more, unless it has a connection. That is asked
     /// under the lock: whoever makes one calls [`set_up`](LocalGroup::set_up) afterwards.
-    pub(super) fn set_down(&self, peer: NodeId, is_connected: impl FnOnce() -> bool) {
+    pub(crate) fn set_down(&self, peer: NodeId, is_connected: impl FnOnce() -> bool) {
         let mut presence = self.presence.lock();
         if !self.is_stopped() && !is_connected() && presence.down.insert(peer) {
             self.inbox.peer_down(peer);
@@ -68,14 +68,14 @@ impl LocalGroup {
     }
 
     /// Reports that `peer` is there again, if it was down.
-    pub(super) fn set_up(&self, peer: NodeId) {
+    pub(crate) fn set_up(&self, peer: NodeId) {
         if self.presence.lock().down.remove(&peer) {
             self.inbox.peer_up(peer);
         }
     }
 
     /// Reports that `peer` is there, if it was down, or if this is another process than before.
-    pub(super) fn meet(&self, peer: NodeId, process: ProcessId) {
+    pub(crate) fn meet(&self, peer: NodeId, process: ProcessId) {
         let mut presence = self.presence.lock();
         let before = presence.met.insert(peer, process);
         if presence.down.remove(&peer) || before.is_some_and(|before| before != process) {
@@ -85,16 +85,16 @@ impl LocalGroup {
 
     /// Log lines of this thread are about this group while the result lives.
     #[must_use]
-    pub(super) fn logs(&self) -> Adopted {
+    pub(crate) fn logs(&self) -> Adopted {
         self.log_prefix.clone().adopt()
     }
 
     /// Nothing is delivered any more.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
 }

@@ -31,6 +31,9 @@ use crate::transport::hello::{HandshakeRejection, ProcessId, Rejection};
 
 mod queue;
 
+#[cfg(feature = "sim")]
+pub(crate) use self::queue::{Queue as PeerQueue, Work as QueueWork};
+
 #[cfg(test)]
 pub(super) use self::queue::{QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX};
 
@@ -135,7 +138,7 @@ impl PeerSender {
 
     /// A group has this peer for a member.
     pub(super) fn join(&self, group: &Arc<LocalGroup>) {
-        self.queue.lock().join(group);
+        self.queue.lock().join(group, Instant::now());
         self.wake.notify_one();
     }
 
@@ -157,12 +160,12 @@ impl PeerSender {
         }
         let slot = queue.accepted(group).map(|(slot, _)| slot);
         if let (Some(slot), Some(beat)) = (slot, queue.gathers(&message)) {
-            if queue.put_beat(slot, beat) {
+            if queue.put_beat(slot, beat, Instant::now()) {
                 self.wake.notify_one();
             }
             return true;
         }
-        let is_behind = slot.is_some_and(|slot| queue.hurry_beats(slot));
+        let is_behind = slot.is_some_and(|slot| queue.hurry_beats(slot, Instant::now()));
         if len <= INLINE_WRITE_MAX
             && !is_behind
             && queue.is_idle()
@@ -189,7 +192,7 @@ impl PeerSender {
     /// process. A connection to another process is closed.
     pub(super) fn peer_introduced(&self, group: u64, connection: u64, process: ProcessId) {
         let mut queue = self.queue.lock();
-        queue.see(group, connection, process);
+        queue.see(group, connection, process, Instant::now());
         if queue.is_replaced {
             queue.close_connection();
         }
@@ -222,7 +225,7 @@ impl PeerSender {
 
     /// A group speaks with another identity: it gets another slot.
     pub(super) fn introduce_again(&self, group: u64) {
-        self.queue.lock().introduce_again(group);
+        self.queue.lock().introduce_again(group, Instant::now());
         self.wake.notify_one();
         self.probed.notify_all();
     }
@@ -351,7 +354,7 @@ impl PeerSender {
         let (news, stopped) = {
             let mut queue = self.queue.lock();
             queue.close_connection();
-            (queue.reset(), queue.stopped)
+            (queue.reset(Instant::now()), queue.stopped)
         };
         self.probed.notify_all();
         if !stopped {
@@ -536,7 +539,7 @@ impl PeerSender {
             }
             Err(why) => {
                 let refusal = group.registry.lock().refusal(why.reason);
-                self.queue.lock().close_slot(slot, &refusal, BACKOFF.1)
+                self.queue.lock().close_slot(slot, &refusal, BACKOFF.1, retry_at)
             }
         }
     }
@@ -549,14 +552,14 @@ impl PeerSender {
             let mut is_quiet = false;
             if why.reason == HandshakeRejection::NoSuchGroup {
                 pause_max = ABSENT_PAUSE_MAX;
-                let absent = self.queue.lock().note_absence(slot);
+                let absent = self.queue.lock().note_absence(slot, Instant::now());
                 is_quiet = absent.is_none_or(|absent| absent < ABSENT_QUIETLY);
             }
             if !is_quiet {
                 group.refusals.set(self.peer, By::Peer, why);
             }
         }
-        self.queue.lock().close_slot(slot, &[], pause_max)
+        self.queue.lock().close_slot(slot, &[], pause_max, retry_at)
     }
 
     /// Probes whether the peer is alive, and sends it a sign of life.
@@ -568,6 +571,11 @@ impl PeerSender {
         }
         outbound.pong_and_ping()
     }
+}
+
+/// When a slot is asked for again, about `pause` after it was refused.
+fn retry_at(pause: Duration) -> Instant {
+    Instant::now() + jitter(pause)
 }
 
 /// A small message in one piece.

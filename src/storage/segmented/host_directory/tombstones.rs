@@ -15,7 +15,7 @@ use super::super::fs::{Disk, DiskFile};
 use crate::log_prefix::log_prefix;
 use crate::storage::StorageError;
 
-pub(super) const TOMBSTONES_NAME: &str = "TOMBSTONES";
+pub(crate) const TOMBSTONES_NAME: &str = "TOMBSTONES";
 const MAGIC: &[u8; 4] = b"DLto";
 const RECORD_BYTES: usize = 128;
 /// The most tombstones that are kept.
@@ -25,12 +25,12 @@ const _: () = assert!(512 % RECORD_BYTES == 0 && KEPT_MAX as usize * RECORD_BYTE
 
 /// A group that was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tombstone {
-    pub(super) group: String,
+pub(crate) struct Tombstone {
+    pub(crate) group: String,
     /// The id under which peers knew the directory of its log. 0: not known.
-    pub(super) directory: u128,
+    pub(crate) directory: u128,
     /// The unique id of the group. 0: not known.
-    pub(super) group_uid: u128,
+    pub(crate) group_uid: u128,
 }
 
 /// How far the removal has come.
@@ -54,7 +54,7 @@ struct Record {
 
 /// All tombstones. While a change of one fails, the others are as before.
 #[derive(Debug)]
-pub(super) struct Tombstones<D: Disk> {
+pub(crate) struct Tombstones<D: Disk> {
     file: D::File,
     kept_max: u64,
     /// The number of the newest one.
@@ -68,7 +68,7 @@ pub(super) struct Tombstones<D: Disk> {
 
 impl<D: Disk> Tombstones<D> {
     /// Opens the file, or creates it.
-    pub(super) fn open(disk: &D) -> Result<Tombstones<D>, StorageError> {
+    pub(crate) fn open(disk: &D) -> Result<Tombstones<D>, StorageError> {
         Tombstones::with_max(disk, KEPT_MAX)
     }
 
@@ -126,19 +126,19 @@ impl<D: Disk> Tombstones<D> {
     }
 
     /// Whether the group with this unique id was removed.
-    pub(super) fn contains(&self, group_uid: u128) -> bool {
+    pub(crate) fn contains(&self, group_uid: u128) -> bool {
         self.removed.contains(&group_uid)
     }
 
     /// Those whose removal is not known to be done, with their numbers.
-    pub(super) fn pending(&self) -> Vec<(u64, Tombstone)> {
+    pub(crate) fn pending(&self) -> Vec<(u64, Tombstone)> {
         let pending = self.pending.iter();
         pending.map(|record| (record.number, record.tombstone.clone())).collect()
     }
 
     /// Adds a tombstone, durably, whose removal is pending. Returns its number; after an error too,
     /// unless nothing was written.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         disk: &D,
         tombstone: Tombstone,
@@ -163,12 +163,12 @@ impl<D: Disk> Tombstones<D> {
     }
 
     /// The directory of this tombstone is not in its place any more.
-    pub(super) fn mark_done(&mut self, disk: &D, number: u64) -> Result<(), StorageError> {
+    pub(crate) fn mark_done(&mut self, disk: &D, number: u64) -> Result<(), StorageError> {
         self.advance(disk, number, Stage::Done)
     }
 
     /// The group was not removed.
-    pub(super) fn withdraw(&mut self, disk: &D, number: u64) -> Result<(), StorageError> {
+    pub(crate) fn withdraw(&mut self, disk: &D, number: u64) -> Result<(), StorageError> {
         self.advance(disk, number, Stage::Withdrawn)
     }
 

@@ -8,6 +8,8 @@
 //! Bounds: [`QUEUE_BYTES_MAX`] of bulk, and [`QUEUE_MESSAGES_MAX`] messages of each kind, for all
 //! groups together; of that at most half for one group while others wait, and always one message
 //! for a group that has none. So the sum exceeds a bound by one message at most.
+//!
+//! It has no clock: the caller passes the time. The simulation of hosts runs it too.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +25,6 @@ use crate::transport::Message;
 use crate::transport::frame::{self, Frames, Kind, PARTIAL_MESSAGES_MAX, WHOLE_BYTES_MAX, beats};
 use crate::transport::hello::{ProcessId, slots};
 use crate::transport::tcp::local_group::LocalGroup;
-use crate::transport::tcp::port::jitter;
 
 /// Bytes and messages that may wait for one peer. Beyond that, messages to it are dropped.
 pub(crate) const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -40,9 +41,9 @@ const GATHERED_MAX: usize = 1024;
 const INTRODUCTION_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     /// The unwritten part of a frame. It goes before all else.
-    pub(super) rest: Bytes,
+    pub(crate) rest: Bytes,
     /// Introductions and withdrawals. They go next.
     control: Vec<Bytes>,
     /// Urgent messages of accepted slots, and how often they were handed over.
@@ -63,27 +64,27 @@ pub(super) struct Queue {
     turns: VecDeque<u64>,
     in_work: Option<InWork>,
     /// The encoded length of all bulk that waits or is being written.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     bulk_messages: usize,
     /// Urgent messages of groups whose slots are not accepted.
     waiting_urgent: usize,
     /// The bulk messages that go in pieces and are begun: how many, and their length.
     partial: (usize, usize),
     /// The thread is writing or probing.
-    pub(super) is_busy: bool,
+    pub(crate) is_busy: bool,
     /// A caller waits for a sign of life.
-    pub(super) is_probe_urgent: bool,
+    pub(crate) is_probe_urgent: bool,
     /// The number of probes that heard the peer.
-    pub(super) times_heard: u64,
+    pub(crate) times_heard: u64,
     /// The socket of the connection, or of the attempt, for other threads to close.
-    pub(super) socket: Option<Socket>,
+    pub(crate) socket: Option<Socket>,
     /// The process of the peer at the other end, once the handshake has succeeded.
-    pub(super) connected_to: Option<u64>,
+    pub(crate) connected_to: Option<u64>,
     /// A group of this process was introduced by the peer since the last attempt to connect.
-    pub(super) is_seen: bool,
+    pub(crate) is_seen: bool,
     /// The peer has another process than the one at the other end.
-    pub(super) is_replaced: bool,
-    pub(super) stopped: bool,
+    pub(crate) is_replaced: bool,
+    pub(crate) stopped: bool,
 }
 
 /// The bulk that is being written.
@@ -135,7 +136,7 @@ struct Partial {
 
 /// Messages taken from the queue, to be written.
 #[derive(Default)]
-pub(super) struct Work {
+pub(crate) struct Work {
     rest: Bytes,
     control: Vec<Bytes>,
     urgent: Vec<(u32, Message)>,
@@ -151,7 +152,7 @@ pub(super) struct Work {
 
 impl Work {
     /// Puts all that is urgent, and bulk up to the length of a round or a frame more.
-    pub(super) fn put_next_round(&mut self, parts: &mut Vec<Bytes>) {
+    pub(crate) fn put_next_round(&mut self, parts: &mut Vec<Bytes>) {
         if !self.rest.is_empty() {
             parts.push(std::mem::take(&mut self.rest));
         }
@@ -190,23 +191,23 @@ impl Work {
 
 /// Groups.
 impl Queue {
-    pub(super) fn has_groups(&self) -> bool {
+    pub(crate) fn has_groups(&self) -> bool {
         !self.groups.is_empty()
     }
 
-    pub(super) fn join(&mut self, group: &Arc<LocalGroup>) {
-        self.introductions.insert((Instant::now(), group.number));
+    pub(crate) fn join(&mut self, group: &Arc<LocalGroup>, now: Instant) {
+        self.introductions.insert((now, group.number));
         self.groups.insert(group.number, GroupQueue::new(group.clone()));
     }
 
-    pub(super) fn leave(&mut self, number: u64) {
+    pub(crate) fn leave(&mut self, number: u64) {
         self.end_slot(number, &[]);
         self.groups.remove(&number);
         self.introductions.retain(|(_, other)| *other != number);
     }
 
     /// The accepted slot of a group.
-    pub(super) fn accepted(&self, number: u64) -> Option<(u32, ProcessId)> {
+    pub(crate) fn accepted(&self, number: u64) -> Option<(u32, ProcessId)> {
         match self.groups.get(&number)?.slot {
             Slot::Accepted(slot, process) => Some((slot, process)),
             _ => None,
@@ -214,29 +215,29 @@ impl Queue {
     }
 
     /// The group of a slot on this connection.
-    pub(super) fn group_of(&self, slot: u32) -> Option<Arc<LocalGroup>> {
+    pub(crate) fn group_of(&self, slot: u32) -> Option<Arc<LocalGroup>> {
         Some(self.groups.get(self.slots.get(&slot)?)?.group.clone())
     }
 
     /// Whether that slot waits for an answer.
-    pub(super) fn is_introduced(&self, slot: u32) -> bool {
+    pub(crate) fn is_introduced(&self, slot: u32) -> bool {
         let queue = self.slots.get(&slot).and_then(|number| self.groups.get(number));
         queue.is_some_and(|queue| queue.slot == Slot::Introduced(slot))
     }
 
     /// Whether introductions wait for an answer.
-    pub(super) fn awaits_answers(&self) -> bool {
+    pub(crate) fn awaits_answers(&self) -> bool {
         self.unanswered > 0
     }
 
     /// When the next group is to be introduced, if more introductions may be made.
-    pub(super) fn next_introduction(&self) -> Option<Instant> {
+    pub(crate) fn next_introduction(&self) -> Option<Instant> {
         let (at, _) = self.introductions.first()?;
         Some(*at).filter(|_| self.unanswered < UNANSWERED_MAX)
     }
 
     /// Introduces the groups that are due. Returns whether there were any.
-    pub(super) fn introduce(&mut self, peer: NodeId, now: Instant) -> bool {
+    pub(crate) fn introduce(&mut self, peer: NodeId, now: Instant) -> bool {
         let before = self.last_slot;
         while self.next_introduction().is_some_and(|at| at <= now)
             && let Some((_, number)) = self.introductions.pop_first()
@@ -255,7 +256,7 @@ impl Queue {
     }
 
     /// The peer has accepted a slot. Returns false if that slot has ended.
-    pub(super) fn accept(&mut self, slot: u32, process: ProcessId) -> bool {
+    pub(crate) fn accept(&mut self, slot: u32, process: ProcessId) -> bool {
         let Some(&number) = self.slots.get(&slot) else { return false };
         let Some(queue) = self.groups.get_mut(&number) else { return false };
         if queue.slot != Slot::Introduced(slot) {
@@ -278,22 +279,22 @@ impl Queue {
     }
 
     /// The peer has introduced a group, from that connection and process.
-    pub(super) fn see(&mut self, number: u64, connection: u64, process: ProcessId) {
+    pub(crate) fn see(&mut self, number: u64, connection: u64, process: ProcessId, now: Instant) {
         self.is_seen = true;
         let Some(queue) = self.groups.get_mut(&number) else { return };
         queue.seen = Some((connection, process));
         if queue.slot == Slot::Closed {
-            self.introduce_at(number, Instant::now());
+            self.introduce_at(number, now);
         }
         match self.is_elsewhere(number) {
             Some(true) => self.is_replaced = true,
-            Some(false) => self.introduce_again(number),
+            Some(false) => self.introduce_again(number, now),
             None => {}
         }
     }
 
     /// Forgets which processes the peer has shown, before an attempt to connect.
-    pub(super) fn look_away(&mut self) {
+    pub(crate) fn look_away(&mut self) {
         self.is_seen = false;
         self.groups.values_mut().for_each(|queue| queue.seen = None);
     }
@@ -311,9 +312,9 @@ impl Queue {
     }
 
     /// The group speaks with another identity from now on: ends its slot and asks for another one.
-    pub(super) fn introduce_again(&mut self, number: u64) {
+    pub(crate) fn introduce_again(&mut self, number: u64, now: Instant) {
         self.end_slot(number, &[]);
-        self.introduce_at(number, Instant::now());
+        self.introduce_at(number, now);
     }
 
     fn introduce_at(&mut self, number: u64, at: Instant) {
@@ -371,29 +372,35 @@ impl Queue {
     }
 
     /// The peer has declined or given up a slot, or is refused, for the reason in `refusal`. Its
-    /// group is introduced again after a pause, which grows to `pause_max`. Returns whether the
-    /// group does not know yet that it does not reach the peer.
-    pub(super) fn close_slot(&mut self, slot: u32, refusal: &[u8], pause_max: Duration) -> bool {
+    /// group is introduced again after a pause, which grows to `pause_max`: `retry_at` says when.
+    /// Returns whether the group does not know yet that it does not reach the peer.
+    pub(crate) fn close_slot(
+        &mut self,
+        slot: u32,
+        refusal: &[u8],
+        pause_max: Duration,
+        retry_at: impl FnOnce(Duration) -> Instant,
+    ) -> bool {
         let Some(&number) = self.slots.get(&slot) else { return false };
         let had_messages = self.end_slot(number, refusal);
         let Some(queue) = self.groups.get_mut(&number) else { return false };
         let pause = queue.pause;
         queue.pause = (pause * 2).min(pause_max);
         let is_news = !std::mem::replace(&mut queue.knows, true);
-        self.introduce_at(number, Instant::now() + jitter(pause));
+        self.introduce_at(number, retry_at(pause));
         had_messages || is_news
     }
 
     /// Since when the peer has had no group of that slot.
-    pub(super) fn note_absence(&mut self, slot: u32) -> Option<Duration> {
+    pub(crate) fn note_absence(&mut self, slot: u32, now: Instant) -> Option<Duration> {
         let queue = self.groups.get_mut(self.slots.get(&slot)?)?;
-        Some(queue.absent.get_or_insert_with(Instant::now).elapsed())
+        Some(now.saturating_duration_since(*queue.absent.get_or_insert(now)))
     }
 
     /// The connection is lost: ends all slots, and drops all that waits. Returns the groups that do
     /// not know yet that they do not reach the peer.
-    pub(super) fn reset(&mut self) -> Vec<Arc<LocalGroup>> {
-        let (mut news, now) = (Vec::new(), Instant::now());
+    pub(crate) fn reset(&mut self, now: Instant) -> Vec<Arc<LocalGroup>> {
+        let mut news = Vec::new();
         for queue in self.groups.values_mut() {
             let had_messages = !queue.urgent.is_empty() || queue.bytes > 0;
             if had_messages || !queue.knows {
@@ -443,7 +450,7 @@ impl GroupQueue {
 /// Messages.
 impl Queue {
     /// Whether there is room for a message of a group.
-    pub(super) fn has_room(&self, number: u64, is_urgent: bool, len: usize) -> bool {
+    pub(crate) fn has_room(&self, number: u64, is_urgent: bool, len: usize) -> bool {
         let Some(queue) = self.groups.get(&number) else { return false };
         if is_urgent {
             let all = self.urgent.len() + self.beats.len() + self.waiting_urgent;
@@ -455,21 +462,20 @@ impl Queue {
 
     /// Whether the queue holds all batches of this message: Raft repeats an append at each
     /// heartbeat response, and on a slow connection the copies would pile up.
-    pub(super) fn holds(&self, number: u64, message: &Message) -> bool {
+    pub(crate) fn holds(&self, number: u64, message: &Message) -> bool {
         let Some(queue) = self.groups.get(&number) else { return false };
         queue.current.iter().chain(&queue.bulk).any(|waiting| waiting.is_repeated_by(message))
     }
 
     /// Whether a message waits a moment for others of its kind: a beat, if there are several
     /// groups.
-    pub(super) fn gathers(&self, message: &Message) -> Option<Beat> {
+    pub(crate) fn gathers(&self, message: &Message) -> Option<Beat> {
         if self.groups.len() > 1 { message.beat() } else { None }
     }
 
     /// Adds a beat for an accepted slot. Returns whether the thread that writes is to be woken.
-    pub(super) fn put_beat(&mut self, slot: u32, beat: Beat) -> bool {
+    pub(crate) fn put_beat(&mut self, slot: u32, beat: Beat, now: Instant) -> bool {
         self.beats.push((slot, beat));
-        let now = Instant::now();
         let due = if self.beats.len() < GATHERED_MAX { now + GATHER_TIME } else { now };
         let is_sooner = self.beats_due.is_none_or(|before| due < before);
         if is_sooner {
@@ -480,21 +486,21 @@ impl Queue {
 
     /// Has the gathered beats go at once if one of them is of that slot: what is sent after it must
     /// not overtake it. Returns whether one is.
-    pub(super) fn hurry_beats(&mut self, slot: u32) -> bool {
+    pub(crate) fn hurry_beats(&mut self, slot: u32, now: Instant) -> bool {
         let is_behind = self.beats.iter().any(|(other, _)| *other == slot);
         if is_behind {
-            self.beats_due = Some(Instant::now());
+            self.beats_due = Some(now);
         }
         is_behind
     }
 
     /// When the gathered beats are to go.
-    pub(super) fn beats_due(&self) -> Option<Instant> {
+    pub(crate) fn beats_due(&self) -> Option<Instant> {
         self.beats_due
     }
 
     /// Adds a message of `len` bytes. Returns whether the thread that writes is to be woken.
-    pub(super) fn put(&mut self, number: u64, message: Message, len: usize) -> bool {
+    pub(crate) fn put(&mut self, number: u64, message: Message, len: usize) -> bool {
         let Some(queue) = self.groups.get_mut(&number) else { return false };
         if !message.is_urgent() {
             (queue.bytes, self.bytes) = (queue.bytes + len, self.bytes + len);
@@ -523,7 +529,7 @@ impl Queue {
     }
 
     /// Hands over all that is urgent, and bulk of the next group for a round.
-    pub(super) fn give(&mut self, work: &mut Work, now: Instant, message_bytes_max: usize) {
+    pub(crate) fn give(&mut self, work: &mut Work, now: Instant, message_bytes_max: usize) {
         work.rest = std::mem::take(&mut self.rest);
         std::mem::swap(&mut self.control, &mut work.control);
         std::mem::swap(&mut self.urgent, &mut work.urgent);
@@ -570,7 +576,7 @@ impl Queue {
     }
 
     /// Takes back what is not written of the last round.
-    pub(super) fn take_back(&mut self, work: &mut Work) {
+    pub(crate) fn take_back(&mut self, work: &mut Work) {
         let Some(InWork { group, slot, bytes }) = self.in_work.take() else { return };
         debug_assert!(work.bulk.is_empty(), "a round begins all that was given for it");
         work.bulk.clear();
@@ -598,7 +604,7 @@ impl Queue {
         self.partial = (self.partial.0 - ended.0, self.partial.1 - ended.1);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
             && self.control.is_empty()
             && self.urgent.is_empty()
@@ -606,11 +612,11 @@ impl Queue {
     }
 
     /// Whether there is a connection and its thread has nothing to do.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         !self.is_busy && self.is_empty() && self.connected_to.is_some() && !self.is_replaced
     }
 
-    pub(super) fn close_connection(&self) {
+    pub(crate) fn close_connection(&self) {
         if let Some(socket) = &self.socket {
             // Fails if the peer has closed it first: nothing is left to do then.
             let _ = socket.shutdown(std::net::Shutdown::Both);
