@@ -529,12 +529,12 @@ impl Monitor {
         let Some(offer) = shown.payload else { return };
         let len = self.offered.get(offer as usize).copied();
         let is_right = len == Some(shown.len) && payload == self.expected(offer, index, shown);
-        let has_stamps = self.has_stamps;
+        let (has_stamps, salt) = (self.has_stamps, self.salt);
         self.demand(is_right, || {
             let place = (index, shown.position, shown.term);
             let mut unmarked = payload.to_vec();
             stamp(place, &mut unmarked);
-            let offered = self.offer_bytes(offer, payload.len());
+            let offered = offer_bytes(offer ^ salt, payload.len());
             if has_stamps && (payload == offered || unmarked != offered) {
                 format!("A12: entry {index} is not marked with its place {place:?}, once")
             } else {
