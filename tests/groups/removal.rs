@@ -164,7 +164,7 @@ fn a_group_that_one_host_removed_takes_it_back_only_if_it_asks_to_join_again() {
     hosts[2].remove("a").unwrap();
     let joined = hosts[2].group("a").rejoin_empty(true).open().unwrap();
     wait_until("it has all", || joined.committed() == (0..2));
-    assert_eq!(group_uid(&[joined.clone()]), uid);
+    assert_eq!(group_uid(std::slice::from_ref(&joined)), uid);
     wait_until("its log is complete", || joined.status().repair.is_none());
     // Its own tombstone does not matter any more.
     joined.shutdown().unwrap();
