@@ -145,7 +145,7 @@ fn while_it_asks_a_leader_sends_no_heartbeats_and_if_it_gives_up_it_sends_them_a
     sent.sort();
     assert_eq!(sent, heartbeats);
     assert!(!harness.is_asleep());
-    harness.idle(IDLE - TICK, &[2, 3]);
+    harness.idle(TICK * (ELECTION_TICKS as u32 - 1), &[2, 3]);
     assert_eq!(harness.sent_of_sleep(), [""; 0]);
     harness.tick();
     // The answer of node 2 was to the round before.
