@@ -20,7 +20,7 @@ pub(super) fn stamp((index, position, term): (u64, u64, u64), payload: &mut [u8]
 
 /// Whether the hook panics for the payload with this number.
 fn is_refused(offer: u64) -> bool {
-    splitmix64(offer) % 50 == 0
+    splitmix64(offer).is_multiple_of(50)
 }
 
 pub(super) fn hook() -> AppendHook {

@@ -20,9 +20,10 @@ use crate::group::{TIMEOUT, eventually, home, leader, three};
 type Call = fn(&DLedger) -> String;
 
 /// Every call of a handle and of what it gives, and what came of it. The last one ends the node.
-const CALLS: [(&str, Call); 22] = [
+const CALLS: [(&str, Call); 23] = [
     ("append", |ledger| kind(&ledger.append("x"))),
     ("append_async", |ledger| kind(&ledger.append_async("x").wait())),
+    ("append_in_term", |ledger| kind(&ledger.append_in_term(ledger.status().term, "x"))),
     ("append_batch", |ledger| kind(&ledger.append_batch(["x", "y"]))),
     ("get", |ledger| kind(&ledger.get(0))),
     ("read", |ledger| ledger.read(0).next().map_or("none".into(), |entry| kind(&entry))),
@@ -92,7 +93,7 @@ fn expect(outcomes: &[(&str, String)], expected: &[(&str, &[&str])]) {
         let find = |call: &str| row(call).map(|(_, outcomes)| *outcomes);
         // A call of a task comes to what the call of a thread does.
         let blocking = match *call {
-            "append_when_ready" => Some("append"),
+            "append_when_ready" | "append_in_term" => Some("append"),
             call => call.strip_suffix("_async"),
         };
         let named = find(call).or_else(|| find(blocking?));

@@ -93,6 +93,7 @@ fn expect_refusals(ledger: &DLedger, backup: &Path) -> Result<(), String> {
     }
     expect!(ledger.append_async("x").wait(), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_parts(&[b"x"]), Err(AppendError::Forked { under_way: false, .. }));
+    expect!(ledger.append_in_term(1, "x"), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch(["x", "y"]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(ledger.append_batch([""; 0]), Err(AppendError::Forked { under_way: false, .. }));
     expect!(
