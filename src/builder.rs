@@ -14,6 +14,7 @@ use crate::batch::{BATCH_HEADER_BYTES, BODY_BYTES_MAX, TABLE_ENTRY_BYTES};
 use crate::entry::{NodeId, is_group_name};
 use crate::error::OpenError;
 use crate::host_parts::HostParts;
+use crate::pins::PIN_BYTES_MAX;
 use crate::primitives::Mutex;
 use crate::retention::Retention;
 use crate::role::{Membership, Status, check_advertised};
@@ -183,7 +184,7 @@ impl Builder {
             spin: SPIN_DEFAULT,
             append_hook: None,
             retention: Retention::keep_all(),
-            pin_bytes_max: retention::PIN_BYTES_MAX,
+            pin_bytes_max: PIN_BYTES_MAX,
             observers: Observers::default(),
             host: None,
         }

@@ -9,6 +9,9 @@ use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::retention::Chosen;
 use crate::storage::LogReader;
 
+/// What pins may hold back unless the host says otherwise: 1 GiB.
+pub(crate) const PIN_BYTES_MAX: u64 = 1 << 30;
+
 /// Keeps a node from removing the entry at an index, and all behind it, by retention and by
 /// [`DLedger::purge`](crate::DLedger::purge). Made by [`DLedger::pin`](crate::DLedger::pin).
 /// Dropping it releases it.

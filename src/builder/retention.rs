@@ -5,9 +5,6 @@ use std::sync::Arc;
 use super::Builder;
 use crate::retention::Retention;
 
-/// What pins may hold back unless the host says otherwise: 1 GiB.
-pub(super) const PIN_BYTES_MAX: u64 = 1 << 30;
-
 impl Builder {
     /// How much of the ledger this node keeps. Default [`Retention::keep_all`]. It can be changed
     /// while the node runs: [`DLedger::set_retention`](crate::DLedger::set_retention). Limits that

@@ -6,14 +6,13 @@
 //! asks. The answer serves for one removal; then the disk is asked anew, once the files are gone,
 //! so that what is freed already is not freed twice.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
+use super::retention_state::RetentionState;
 use crate::error::PurgeError;
-use crate::primitives::Mutex;
 use crate::retention::{Chosen, Reason, Retention, choose};
-use crate::storage::{DiskProbe, DiskUse, SegmentInfo};
+use crate::storage::{DiskUse, SegmentInfo};
 
 /// How often an engine that is awake looks at its segments.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -27,49 +26,6 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often one that sleeps asks the disk, and looks at what is held back.
 const ASLEEP_INTERVAL: Duration = Duration::from_secs(30);
-
-/// The policy, and what was looked at.
-pub(super) struct RetentionState {
-    policy: Retention,
-    /// When an engine that is awake looks next, and one that sleeps.
-    next_check: Duration,
-    next_check_asleep: Duration,
-    /// When something becomes too old, or is tried again. `None`: never.
-    due: Option<Duration>,
-    /// A pin or a sync holds back what is too much.
-    is_held_back: bool,
-    /// The end of the log when it was looked at last.
-    seen_end: Option<(u64, u64)>,
-    probe: Option<DiskProbe>,
-    /// What a background task found, until it is used.
-    answer: Arc<Mutex<Option<Result<DiskUse, String>>>>,
-    is_asking: bool,
-    next_question: Duration,
-    /// The sync after which the files of the last removal go. The disk is not asked before.
-    removal_sync: u64,
-    warned_of_probe: bool,
-    warned_of_failure: bool,
-}
-
-impl RetentionState {
-    pub(super) fn new(policy: Retention, probe: Option<DiskProbe>) -> RetentionState {
-        RetentionState {
-            policy,
-            next_check: Duration::ZERO,
-            next_check_asleep: Duration::ZERO,
-            due: None,
-            is_held_back: false,
-            seen_end: None,
-            probe,
-            answer: Arc::default(),
-            is_asking: false,
-            next_question: Duration::ZERO,
-            removal_sync: 0,
-            warned_of_probe: false,
-            warned_of_failure: false,
-        }
-    }
-}
 
 impl Engine {
     pub(super) fn set_retention(&mut self, policy: Retention) {
