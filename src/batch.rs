@@ -16,7 +16,6 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-pub(crate) use self::by_position::find_position;
 pub(crate) use self::crc_runs::CrcShift;
 pub(crate) use self::layout::{
     BATCH_HEADER_BYTES, BODY_BYTES_MAX, FIELD_LIMIT, TABLE_ENTRY_BYTES, index_mask,
