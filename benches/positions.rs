@@ -1,5 +1,5 @@
-//! Reads by position and by time beside `get`, verified: nanoseconds of each, and the ratio. Entries
-//! of 1 KiB, in no order, of logs of 16 MiB and 1 GiB.
+//! Reads by position and by time beside `get`, verified: nanoseconds of each, and the ratio.
+//! Entries of 1 KiB, in no order, of logs of 16 MiB and 1 GiB.
 
 mod measure;
 

@@ -18,7 +18,6 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-pub(crate) use self::by_position::find_position;
 pub(crate) use self::crc_runs::CrcShift;
 pub(crate) use self::entry_run::EntryRun;
 pub(crate) use self::group_uid::group_uid_body;

@@ -172,8 +172,8 @@ pub type BackgroundTask = Box<dyn FnOnce() + Send>;
 /// Storage of one node: see the [module](self) for the contract.
 pub trait Storage: Send {
     /// Opens the log, or creates one. Called once, before any other method. A new log is empty,
-    /// begins at [`LogPoint::initial_at`] the first position of `owner` with its membership, and has the hard state {term
-    /// 1, no vote, commit 1}. The returned state is durable.
+    /// begins at [`LogPoint::initial_at`] the first position of `owner` with its membership, and
+    /// has the hard state {term 1, no vote, commit 1}. The returned state is durable.
     ///
     /// # Errors
     /// [`StorageError::Mismatch`] if the log belongs to another group, cluster or node, or began

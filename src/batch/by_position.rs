@@ -35,6 +35,22 @@ impl Batch {
         Ok(found.map(|(index, found)| self.entry_in(index, found)))
     }
 
+    /// [`entry_at`](Self::entry_at) on a body that is not shared: the index of the entry, and its
+    /// location.
+    ///
+    /// # Errors
+    /// Those of [`Batch::new`] and [`entry_at`](Self::entry_at).
+    #[inline]
+    pub(crate) fn find_position(
+        body: &[u8],
+        position: u64,
+    ) -> Result<Option<(u64, EntryLocation)>, BatchError> {
+        if body.is_empty() {
+            return Ok(None);
+        }
+        BatchHeader::read(body)?.find_position(body, position)
+    }
+
     /// The payload bytes of the batch from `position` on, at least one and at most `bytes_max`, as
     /// bytes of the [body](Self::body). Every entry that they touch is checked as a whole: they
     /// end before the first one that is corrupt. `None` if the batch does not hold that byte.
@@ -62,21 +78,6 @@ impl Batch {
         }
         Ok(Some(start..end.min(wanted_end)))
     }
-}
-
-/// [`Batch::entry_at`] on a body that is not shared: the index of the entry, and its location.
-///
-/// # Errors
-/// Those of [`Batch::new`] and [`Batch::entry_at`].
-#[inline]
-pub(crate) fn find_position(
-    body: &[u8],
-    position: u64,
-) -> Result<Option<(u64, EntryLocation)>, BatchError> {
-    if body.is_empty() {
-        return Ok(None);
-    }
-    BatchHeader::read(body)?.find_position(body, position)
 }
 
 impl BatchHeader {

@@ -22,8 +22,8 @@ pub struct LogPoint {
 }
 
 impl LogPoint {
-    /// The base of the log of a new group that begins at position 0. Not at raft index 0, so that a later member always
-    /// receives the group's membership along with its base.
+    /// The base of the log of a new group that begins at position 0. Not at raft index 0, so that a
+    /// later member always receives the group's membership along with its base.
     pub const INITIAL: LogPoint = LogPoint {
         raft_index: 1,
         term: 1,

@@ -13,7 +13,7 @@ use super::fs::{Disk, DiskMap};
 use super::lookup::search_first_above;
 use super::segment::{Segment, SegmentContents, View};
 use super::segment_set::{LiveSegment, SegmentSet};
-use crate::batch::{self, BATCH_HEADER_BYTES, TABLE_ENTRY_BYTES};
+use crate::batch::{BATCH_HEADER_BYTES, TABLE_ENTRY_BYTES};
 use crate::entry::Entry;
 use crate::search::{Keys, search_keys};
 use crate::storage::{Batch, StorageError};
@@ -35,7 +35,7 @@ impl<D: Disk> SegmentSet<D> {
         let Some((part, view, ordinal)) = self.find_position(disk, position)? else {
             return Ok(None);
         };
-        let find = |body: &[u8]| batch::find_position(body, position);
+        let find = |body: &[u8]| Batch::find_position(body, position);
         part.segment.checked_entry(disk, &view, ordinal, find).map(Some)
     }
 
