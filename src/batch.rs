@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod layout;
 mod log_point;
 mod open_batch;
+mod read_run;
 
 use std::ops::Range;
 
