@@ -13,6 +13,7 @@ mod group_uid;
 mod layout;
 mod log_point;
 mod open_batch;
+mod read_run;
 
 use std::ops::Range;
 

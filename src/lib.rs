@@ -102,7 +102,7 @@
 //! | `append_in_term`, `append_batch_in_term` | the same |
 //! | `append_async`, `append_batch_async` | nothing; [`AppendFuture`] works under any runtime |
 //! | `append_when_ready` and every `.._async` | nothing: they give futures, without a runtime |
-//! | `wait_for_leader`, [`StatusWatch`], [`RoleChanges`] | a leader, or a change of status or role |
+//! | `wait_for_leader`, [`StatusWatch`], [`RoleChanges`] | a leader, or a change of the status |
 //! | `get`, `read` | the disk, if what is read is not in memory |
 //! | `tail` | the next entry, or the end of the node; its streams (feature `stream`) for nothing |
 //! | `barrier` | a round of heartbeats, up to [`Builder::append_timeout`] |

@@ -17,20 +17,21 @@ use crate::wakers::is_in_waker;
 ///
 /// The first status that it gives is that of the moment at which it was made: the present role.
 /// Each further one is what [`Builder::on_role_change`](crate::Builder::on_role_change) is called
-/// with: the status as it was at that change. The last one has `stopped` set; after it there is only
-/// `None`. [`StatusWatch`](crate::StatusWatch) gives what is newest instead, and more than the role.
+/// with: the status as it was at that change. The last one has `stopped` set; after it there is
+/// only `None`. [`StatusWatch`](crate::StatusWatch) gives what is newest instead, and more than the
+/// role.
 ///
 /// # A slow reader
 /// It gets every change, however late it asks. What it has yet to take is kept for it, all of it: a
-/// status of some hundred bytes for each change, which all readers of the node share. Only elections
-/// make changes, a handful each, so what bounds this is how often the group elects: a group in order
-/// goes for days without one, and one that cannot agree holds some in a second. Drop a reader that
-/// nobody reads.
+/// status of some hundred bytes for each change, which all readers of the node share. Only
+/// elections make changes, a handful each, so what bounds this is how often the group elects: a
+/// group in order goes for days without one, and one that cannot agree holds some in a second. Drop
+/// a reader that nobody reads.
 ///
 /// # What blocks
 /// As an iterator it blocks until there is a change. It does not keep the node running. On a thread
-/// of the node, within a waker for instance, nothing waits: there is `None` if there is nothing new,
-/// and it goes on elsewhere. In a forked child there is always `None`. Tasks have
+/// of the node, within a waker for instance, nothing waits: there is `None` if there is nothing
+/// new, and it goes on elsewhere. In a forked child there is always `None`. Tasks have
 /// [`changed`](Self::changed), and with feature `stream` a stream: `into_stream`.
 ///
 /// ```
@@ -81,9 +82,10 @@ impl RoleChanges {
         self.next_until(Instant::now().checked_add(timeout))
     }
 
-    /// The next change, for a task: ready when there is one, or with `None` once the node is stopped
-    /// and its last status was given. Needs no runtime. Cancel-safe: a future that is dropped before
-    /// it was ready has taken nothing, and the next one gives what it would have given.
+    /// The next change, for a task: ready when there is one, or with `None` once the node is
+    /// stopped and its last status was given. Needs no runtime. Cancel-safe: a future that is
+    /// dropped before it was ready has taken nothing, and the next one gives what it would have
+    /// given.
     pub fn changed(&mut self) -> impl Future<Output = Option<Status>> + Send + Unpin + '_ {
         Changed { changes: self, key: None }
     }

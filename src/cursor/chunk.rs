@@ -14,11 +14,11 @@ impl Tail {
     /// `max_bytes` bytes of payload together. If there is any, there is at least one entry, however
     /// long it is, and whatever the limits are. Empty if none was committed within `timeout`.
     ///
-    /// It waits for the first entry alone, for `timeout` at most: with a timeout of zero it does not
-    /// block, and one that the clock cannot express never passes. Then it takes what is there and
-    /// does not wait for more. So a reader that is behind gets long chunks and catches up, and one
-    /// that is in step gets each entry as soon as it is committed. Entries of one length are verified
-    /// in one pass, and a wait, a time or a limit is looked at once for all of them, where
+    /// It waits for the first entry alone, for `timeout` at most: with a timeout of zero it does
+    /// not block, and one that the clock cannot express never passes. Then it takes what is there
+    /// and does not wait for more. So a reader that is behind gets long chunks and catches up, and
+    /// one that is in step gets each entry as soon as it is committed. Entries of one length are
+    /// verified in one pass, and a wait, a time or a limit is looked at once for all of them, where
     /// [`next`](Iterator::next) and [`next_timeout`](Self::next_timeout) do so for each.
     ///
     /// A chunk takes 64 bytes for each entry; the payloads stay where they are in the log (see
@@ -42,9 +42,9 @@ impl Tail {
     /// ```
     ///
     /// # Errors
-    /// Those of [`next_timeout`](Self::next_timeout), about the first entry. An error behind it only
-    /// ends the chunk: the next call returns it. Every call retries the entry after the last one
-    /// that was returned.
+    /// Those of [`next_timeout`](Self::next_timeout), about the first entry. An error behind it
+    /// only ends the chunk: the next call returns it. Every call retries the entry after the last
+    /// one that was returned.
     pub fn next_chunk(
         &mut self,
         max_entries: usize,
@@ -119,7 +119,7 @@ impl Cursor {
         self.next = run.entries.last().map_or(self.next, |last| last.index() + 1);
         match read {
             Ok(next) => {
-                // If nothing was added, there is no room, or else the batch is not what it should be.
+                // The batch has more, and it did not fit.
                 let has_room = next >= end || batch.end_index().is_some_and(|end| next >= end);
                 self.batch = Some(batch);
                 Ok(has_room)

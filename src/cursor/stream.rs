@@ -11,9 +11,9 @@ use crate::entry::Entry;
 use crate::error::ReadError;
 
 impl Tail {
-    /// The entries from the next one on, for a task: a stream that is pending while there is no more
-    /// to read. It needs no runtime and no thread, and asks for nothing while it waits: the commit
-    /// of its next entry wakes the task. Does not keep the node running.
+    /// The entries from the next one on, for a task: a stream that is pending while there is no
+    /// more to read. It needs no runtime and no thread, and asks for nothing while it waits: the
+    /// commit of its next entry wakes the task. Does not keep the node running.
     ///
     /// Needs feature `stream`.
     ///
