@@ -58,7 +58,10 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_millis(100);
 /// handle of its groups are dropped.
 ///
 /// # Groups do not disturb each other
-/// A group takes its turn behind the others: a turn takes in 1 MiB of appends at most. If a disk
+/// A group takes its turn behind the others: a turn takes in 1 MiB of appends at most. Eight groups
+/// write appends at the same time; others wait for the end of a sync, 0.1 s at most, and what is
+/// appended to them meanwhile goes together. While any wait, followers learn of a commit with the
+/// next batch of its group, or after 20 ms. If a disk
 /// holds up all threads for a tenth of a second, another one is started, up to 16, and the log of
 /// the process says which groups hold them up. The same holds for observers of changes of role
 /// ([`Builder::on_role_change`]), which have threads apart from those of the groups. A group that
