@@ -25,7 +25,7 @@ pub(super) const SEGMENT_HEADER_BYTES: usize = 32;
 /// In a sector of its own, so that its write is atomic.
 pub(super) const SEAL_AT: usize = 512;
 const SEAL_MAGIC: u32 = u32::from_le_bytes(*b"DLse");
-const SEAL_BYTES: usize = 160;
+pub(super) const SEAL_BYTES: usize = 160;
 
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"DLre");
 /// The header of a record.

@@ -15,7 +15,7 @@ use crate::fuzzing::FuzzInput;
 use crate::role::Membership;
 use crate::storage::segmented::format::{
     self, CHECKED_BYTES, DurablePoint, IndexEntry, PAGE_BYTES, RECORD_HEADER_BYTES, RECORDS_AT,
-    RecordHeader, SEAL_AT, Seal,
+    RecordHeader, SEAL_AT, SEAL_BYTES, Seal,
 };
 use crate::storage::segmented::identity::IdentityFile;
 use crate::storage::segmented::metadata::{self, Metadata};
@@ -122,11 +122,11 @@ fn a_seal(mut page: [u8; PAGE_BYTES], sound: bool, segment: u64, first: u64) {
     let seed = format::checksum_seed(DIRECTORY, segment);
     if sound {
         page[SEAL_AT + 8..SEAL_AT + 16].copy_from_slice(&segment.to_le_bytes());
-        with_magic(&mut page[SEAL_AT..SEAL_AT + 160], b"DLse", seed);
+        with_magic(&mut page[SEAL_AT..SEAL_AT + SEAL_BYTES], b"DLse", seed);
     }
     if let Some(seal) = Seal::decode(&page, segment, first, seed) {
         assert_eq!((seal.segment, seal.first()), (segment, first));
-        page[SEAL_AT..SEAL_AT + 144].copy_from_slice(&seal.encode(seed));
+        page[SEAL_AT..SEAL_AT + SEAL_BYTES].copy_from_slice(&seal.encode(seed));
         assert_eq!(Seal::decode(&page, segment, first, seed), Some(seal));
     }
 }
@@ -169,7 +169,7 @@ pub fn segment(input: &[u8]) {
                 u64::from(id),
                 u64::from(first) + if how & 16 == 0 { 0 } else { FIELD_LIMIT - 256 },
             );
-            let seal = if how & 2 == 0 { &[] } else { fuzz_input.bytes(144) };
+            let seal = if how & 2 == 0 { &[] } else { fuzz_input.bytes(SEAL_BYTES) };
             let contents = segment_of(
                 id,
                 first,
@@ -187,7 +187,8 @@ pub fn segment(input: &[u8]) {
         state.base.point.raft_index = FIELD_LIMIT - 255;
     }
     if let Ok(found) = recovery::recover(&dir, &Maps::new(2), &state, watermark, &names) {
-        let sealed = dir.0.values().any(|file| file[SEAL_AT..SEAL_AT + 144] != [0; 144]);
+        let sealed =
+            dir.0.values().any(|file| file[SEAL_AT..SEAL_AT + SEAL_BYTES] != [0; SEAL_BYTES]);
         let reader = SegmentReader {
             disk: Arc::new(dir),
             live: Arc::new(ArcSwap::from_pointee(found.live)),
@@ -224,7 +225,7 @@ fn segment_of(
         }
     }
     if let Some(place) =
-        bytes.get_mut(SEAL_AT..SEAL_AT + seal.len()).filter(|place| place.len() == 144)
+        bytes.get_mut(SEAL_AT..SEAL_AT + seal.len()).filter(|place| place.len() == SEAL_BYTES)
     {
         place.copy_from_slice(seal);
         place[8..16].copy_from_slice(&id.to_le_bytes());
@@ -331,7 +332,7 @@ pub(crate) fn seeds_of_pages() -> Vec<Vec<u8>> {
         ),
         (3, format::segment_header(DIRECTORY).to_vec()),
         (4, header.to_vec()),
-        (5, sealed[..SEAL_AT + 144].to_vec()),
+        (5, sealed[..SEAL_AT + SEAL_BYTES].to_vec()),
         (5, format::segment_name(3, 2).into_bytes()),
     ];
     let far: Vec<_> = pages
@@ -365,7 +366,7 @@ fn segment_with_seal(id: u64, first: u64) -> Vec<u8> {
         file_bytes: 1 << 20,
     };
     let mut bytes = vec![0; RECORDS_AT as usize];
-    bytes[SEAL_AT..SEAL_AT + 144].copy_from_slice(&seal.encode(seed));
+    bytes[SEAL_AT..SEAL_AT + SEAL_BYTES].copy_from_slice(&seal.encode(seed));
     [bytes, records, footer].concat()
 }
 
@@ -402,7 +403,7 @@ pub(crate) fn seeds_of_segments() -> Vec<Vec<u8>> {
     let segment = |how: u8, id: u8, first: u8| {
         let sealed = segment_with_seal(id.into(), first.into());
         let records = &sealed[RECORDS_AT as usize..];
-        let seal = if how & 2 == 0 { &[] } else { &sealed[SEAL_AT..SEAL_AT + 144] };
+        let seal = if how & 2 == 0 { &[] } else { &sealed[SEAL_AT..SEAL_AT + SEAL_BYTES] };
         [&[how, id, first][..], &(records.len() as u16).to_le_bytes(), seal, records].concat()
     };
     let unsealed = |how: u8, id: u8, first: u8| {
