@@ -47,7 +47,7 @@ pub(crate) use self::work::{SyncId, SyncJob, WorkSenders};
 use crate::batch::Batch;
 use crate::entry::NodeId;
 use crate::error::{AppendError, BarrierError, TransferError};
-use crate::message::{MessageRejection::Regressed, RepairMessage};
+use crate::message::RepairMessage;
 use crate::primitives::atomic::Ordering;
 use crate::primitives::channel::Receiver;
 use crate::replica::rejoin::Rejoin;
@@ -427,7 +427,7 @@ impl Engine {
                 match self.replica.handle_message(message) {
                     Ok(()) => self.note_taken(from, kind),
                     Err(refusal) => {
-                        if matches!(refusal, Regressed { .. }) {
+                        if refusal.proves_loss() {
                             self.declare_incomplete(&refusal.to_string());
                         }
                         let reason = refusal.to_string();

@@ -12,6 +12,8 @@ pub(crate) struct Beat {
     pub(crate) kind: BeatKind,
     pub(crate) term: u64,
     pub(crate) commit: u64,
+    /// Of a heartbeat: the term of batch `commit`, 0 if the leader does not know it any more.
+    pub(crate) commit_term: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,8 @@ impl Message {
             MessageType::MsgHeartbeatResponse => BeatKind::Response,
             _ => return None,
         };
-        let beat = Beat { kind, term: inner.term, commit: inner.commit };
+        let (term, commit, commit_term) = (inner.term, inner.commit, inner.commit_term);
+        let beat = Beat { kind, term, commit, commit_term };
         Some(beat).filter(|beat| Message::of_beat(self.from(), self.to(), beat) == *self)
     }
 
@@ -50,6 +53,7 @@ impl Message {
             to: to.get(),
             term: beat.term,
             commit: beat.commit,
+            commit_term: beat.commit_term,
             ..Default::default()
         })
     }
@@ -63,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_message_that_says_more_is_no_beat() {
-        let beat = Beat { kind: BeatKind::Heartbeat, term: 7, commit: 3 };
+        let beat = Beat { kind: BeatKind::Heartbeat, term: 7, commit: 3, commit_term: 6 };
         let message = Message::of_beat(1.into(), 2.into(), &beat);
         assert_eq!(message.beat(), Some(beat));
         let inner = message.inner();

@@ -54,6 +54,20 @@ pub(crate) enum MessageRejection {
         /// The last batch that is here.
         last: u64,
     },
+    /// This node has acknowledged the batch `commit` to the leader, and holds another one in its
+    /// place, which it had replaced by that one. Fatal: this node has lost the end of its log.
+    #[error(
+        "the leader knows this node to hold batch {commit} of term {theirs}, but the log has one \
+         of term {ours} there: part of the log was lost"
+    )]
+    Replaced {
+        /// The last batch that the leader knows to be here.
+        commit: u64,
+        /// Its term here.
+        ours: u64,
+        /// Its term in the leader's log.
+        theirs: u64,
+    },
     /// The leader's log has another batch at an index that is committed here. Fatal: one of the two
     /// logs is wrong.
     #[error(
@@ -76,6 +90,11 @@ impl MessageRejection {
     /// Whether this node must stop, not just drop the message.
     pub(crate) fn is_fatal(&self) -> bool {
         !matches!(self, Invalid(_))
+    }
+
+    /// Whether this node has lost something that it had acknowledged.
+    pub(crate) fn proves_loss(&self) -> bool {
+        matches!(self, MessageRejection::Regressed { .. } | MessageRejection::Replaced { .. })
     }
 }
 
@@ -230,16 +249,28 @@ impl Check<'_> {
         }
     }
 
-    /// A leader never sends a follower a commit beyond its acknowledgements.
+    /// A leader never sends a follower a commit beyond its acknowledgements. It names the term of
+    /// that batch: the length of a log says nothing if its end was replaced, and came back.
     fn heartbeat(&self) -> Result<(), MessageRejection> {
         self.comes_from_the_leader()?;
-        if !self.is_stale_term() && self.message.commit > self.view.last {
-            return Err(MessageRejection::Regressed {
-                commit: self.message.commit,
-                last: self.view.last,
-            });
+        let (commit, theirs, last) =
+            (self.message.commit, self.message.commit_term, self.view.last);
+        if self.is_stale_term() {
+            return Ok(());
         }
-        Ok(())
+        if commit > last {
+            return Err(MessageRejection::Regressed { commit, last });
+        }
+        if theirs == 0 {
+            return Ok(());
+        }
+        self.agrees(commit, theirs)?;
+        match (self.view.term_at)(commit) {
+            Some(ours) if ours != theirs => {
+                Err(MessageRejection::Replaced { commit, ours, theirs })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn snapshot(&self) -> Result<(), MessageRejection> {

@@ -160,16 +160,20 @@ impl Message {
         }
     }
 
-    /// Lowers the commit of a heartbeat to `last`: for a node that may have lost acknowledged
-    /// batches in a power failure. Returns the original commit if it was higher.
-    pub(crate) fn clamp_heartbeat_commit(&mut self, last: u64) -> Option<u64> {
-        if let Body::Raft(inner) = &mut self.0
-            && inner.get_msg_type() == eraftpb::MessageType::MsgHeartbeat
-            && inner.commit > last
-        {
-            return Some(std::mem::replace(&mut inner.commit, last));
+    /// Of a heartbeat: the raft index up to which its leader knows the receiver to have the log,
+    /// and the term of that batch, 0 if the leader does not know it any more.
+    pub(crate) fn heartbeat(&self) -> Option<(u64, u64)> {
+        let inner = self.raft()?;
+        (inner.get_msg_type() == eraftpb::MessageType::MsgHeartbeat)
+            .then_some((inner.commit, inner.commit_term))
+    }
+
+    /// Lowers the commit of a heartbeat: for a node that may have lost acknowledged batches in a
+    /// power failure.
+    pub(crate) fn lower_heartbeat(&mut self, commit: u64) {
+        if let Body::Raft(inner) = &mut self.0 {
+            (inner.commit, inner.commit_term) = (commit, 0);
         }
-        None
     }
 
     /// Its size in memory, in bytes: the encoded bytes, and the record kept for each batch.

@@ -207,9 +207,10 @@ impl RaftCore {
         mut message: Message,
         membership: &Membership,
     ) -> Result<(), MessageRejection> {
-        let is_limited = self.may_lose_acks;
-        let last = self.node.raft.raft_log.last_index();
-        let missing = if is_limited { message.clamp_heartbeat_commit(last) } else { None };
+        let missing = self.missing(&message).filter(|_| self.may_lose_acks);
+        if missing.is_some() {
+            message.lower_heartbeat(self.commit());
+        }
         self.check(&message, membership)?;
         let Some(message) = message.into_raft() else { return Ok(()) };
         if self.may_lose_acks && self.reset_match(&message) {
@@ -220,10 +221,19 @@ impl RaftCore {
         // An error of raft-rs (a response of a node that has left) counts as a lost message.
         let _ = self.node.step(message);
         self.redraw_timeout();
-        if let Some(missing) = missing.filter(|_| self.may_lose_acks) {
+        if let Some(missing) = missing {
             self.admit_loss(from, missing);
         }
         Ok(())
+    }
+
+    /// Of a heartbeat: the batch that its leader knows to be here, if it is not, or another one is
+    /// in its place.
+    fn missing(&self, message: &Message) -> Option<u64> {
+        let ((commit, term), log) = (message.heartbeat()?, &self.node.raft.raft_log);
+        let is_held = commit <= log.last_index()
+            && (term == 0 || commit <= log.committed || log.term(commit) == Ok(term));
+        (!is_held).then_some(commit)
     }
 
     /// The leader counts on batches up to `missing` that this node lost in a power failure. Rejects
@@ -243,7 +253,7 @@ impl RaftCore {
                 reject,
                 ..RaftMessage::default()
             };
-            answer.reject_hint = raft.raft_log.last_index();
+            answer.reject_hint = raft.raft_log.last_index().min(missing - 1);
             answer.set_msg_type(MessageType::MsgAppendResponse);
             raft.msgs.push(answer);
         }
@@ -377,8 +387,14 @@ impl RaftCore {
             |message: &RaftMessage| message.get_msg_type() == MessageType::MsgHeartbeatResponse;
         let (prompt, after_sync): (Vec<_>, Vec<_>) =
             ready.take_persisted_messages().into_iter().partition(is_prompt);
-        let outgoing = |message: RaftMessage| match message.get_msg_type() {
+        let log = &self.node.raft.raft_log;
+        let outgoing = |mut message: RaftMessage| match message.get_msg_type() {
             MessageType::MsgReadIndexResp => untagged(message),
+            MessageType::MsgHeartbeat => {
+                // 0 of what was purged.
+                message.commit_term = log.term(message.commit).unwrap_or(0);
+                message
+            }
             _ => message,
         };
         let send_now = ready

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::storage_model::LogState;
 use crate::storage::HardState;
 use crate::storage::segmented::testing::simulated_disk::DiskImage;
 use crate::transport::Message;
@@ -56,8 +57,8 @@ pub(crate) struct Snapshot {
     pub(crate) image: DiskImage,
     /// Accepted and durable.
     pub(crate) hard_state: HardState,
-    /// The raft index of the last batch.
-    pub(crate) last: u64,
+    /// Accepted.
+    pub(crate) log: LogState,
     /// Number of directories that the group had lost.
     pub(crate) lost_directories: usize,
 }

@@ -19,7 +19,6 @@ use super::time::Micros;
 use crate::engine::{Now, rejoin_empty};
 use crate::entry::NodeId;
 use crate::role::Membership;
-use crate::storage::segmented::testing::simulated_disk::DiskImage;
 use crate::storage::{DirectoryIdentity, LogOwner, Recovered, Storage, StorageError};
 
 /// Wall-clock time at the start of a run: the first moment of 2024.
@@ -336,14 +335,17 @@ impl Node {
             of: ProcessRef { node: self.number, process: process.number },
             image: self.disk.image(),
             hard_state,
-            last: model.last(),
+            log: model.log(),
             lost_directories: monitor.lost_directories.len(),
         })
     }
 
     /// The disk is replaced by a snapshot of its last process, which is not marked as incomplete.
-    pub(super) fn roll_back(&mut self, image: DiskImage, seed: u64, monitor: &mut Monitor) {
-        self.disk.set_backup(image);
+    pub(super) fn roll_back(&mut self, snapshot: Snapshot, seed: u64, monitor: &mut Monitor) {
+        if snapshot.log.last().raft_index >= monitor.newest().raft_index {
+            monitor.coverage.hit("ends of logs rolled back to what had replaced them");
+        }
+        self.disk.set_backup(snapshot.image);
         self.replace_disk(seed, monitor);
         (self.backup, self.is_rolled_back) = (None, true);
         monitor.coverage.hit("disks rolled back under a leader");

@@ -8,7 +8,7 @@ use crate::storage::{Batch, HardState, LogReader, Recovered};
 
 /// A state of the log, as log points, and the hard state.
 #[derive(Clone, Debug)]
-struct LogState {
+pub(crate) struct LogState {
     base: LogPoint,
     points: Vec<LogPoint>,
     hard_state: HardState,
@@ -65,7 +65,7 @@ impl LogState {
         LogState { base: LogPoint::INITIAL, points: Vec::new(), hard_state }
     }
 
-    fn last(&self) -> LogPoint {
+    pub(crate) fn last(&self) -> LogPoint {
         self.points.last().copied().unwrap_or(self.base)
     }
 
@@ -77,7 +77,7 @@ impl LogState {
     }
 
     /// A log that begins after a log point holds it: it was purged because it is committed.
-    fn holds(&self, point: &LogPoint) -> bool {
+    pub(crate) fn holds(&self, point: &LogPoint) -> bool {
         self.base.raft_index > point.raft_index
             || self.point(point.raft_index).as_ref() == Some(point)
     }
@@ -307,6 +307,11 @@ impl StorageModel {
             self.durable.apply(&change);
             self.synced += 1;
         }
+    }
+
+    /// The log as it was accepted.
+    pub(crate) fn log(&self) -> LogState {
+        self.live.clone()
     }
 
     /// Whether the log would still hold this log point after a power cut now.

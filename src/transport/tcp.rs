@@ -15,7 +15,7 @@
 //! a port with one group, and [`TcpHostTransport`] one with any number of them.
 //!
 //! Heartbeats and the answers to them, without a context, are gathered for 5 ms if the two
-//! processes share several groups, and go together, 21 bytes each ([`beats`]).
+//! processes share several groups, and go together, 29 bytes each ([`beats`]).
 //!
 //! There is no encryption and no authentication: the network between the nodes must be trusted.
 //!

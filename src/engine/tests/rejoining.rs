@@ -63,6 +63,60 @@ fn bound_with(seed: u64) -> Harness {
     harness
 }
 
+/// A heartbeat says what the node had acknowledged: a log that is long enough may still have lost
+/// the end of it.
+#[test]
+fn a_leader_that_knows_another_batch_here_proves_a_loss() {
+    let follower = || {
+        let mut harness = Harness::new(3);
+        harness.hear("append from=2 to=1 term=2 after=1/1 batch=2/2 batch=3/2 commit=1");
+        harness.work();
+        harness
+    };
+    // The end of the log was replaced in term 3, and was put back by a disk.
+    let mut harness = follower();
+    harness.hear("heartbeat from=3 to=1 term=3 commit=3 commit-term=3");
+    harness.work();
+    assert!(!harness.engine.identity.complete);
+    assert!(repair(&harness).contains("its log is not complete"), "{}", repair(&harness));
+    assert!(harness.engine.replica.committed().raft_index < 3, "it is not that batch");
+    // One that has it, of whatever leader, and one whose leader has purged it.
+    for known in ["commit=3 commit-term=2", "commit=3"] {
+        let mut harness = follower();
+        harness.hear(&format!("heartbeat from=3 to=1 term=3 {known}"));
+        harness.work();
+        assert_eq!((harness.engine.identity.complete, repair(&harness)), (true, String::new()));
+        assert_eq!(harness.engine.replica.committed().raft_index, 3);
+    }
+}
+
+/// If batches count before they are synced, such a loss is no fault: the node is sent the end of
+/// the log again.
+#[test]
+fn a_node_that_may_lose_what_it_acknowledged_is_sent_what_replaced_the_end_of_its_log() {
+    let mut harness = Harness::begin(
+        3,
+        Some(Duration::from_secs(1)),
+        1 << 20,
+        MemoryLog::new(),
+        Vec::new(),
+        |_, _| {},
+    )
+    .unwrap();
+    harness.hear("append from=2 to=1 term=2 after=1/1 batch=2/2 batch=3/2 commit=1");
+    harness.work();
+    harness.sent();
+    harness.hear("heartbeat from=3 to=1 term=3 commit=3 commit-term=3");
+    harness.work();
+    assert!(harness.engine.identity.complete);
+    assert!(harness.engine.replica.committed().raft_index < 3, "it is not that batch");
+    let sent = harness.sent();
+    assert!(
+        sent.iter().any(|sent| sent.starts_with("1->3 append-response t3 no 3, try 2")),
+        "{sent:?}"
+    );
+}
+
 #[test]
 fn it_stands_still_until_both_others_have_answered_and_then_its_vote_is_spent() {
     let mut harness = incomplete();

@@ -44,6 +44,7 @@ fn set(message: &mut Inner, name: &str, value: &str) {
         "term" => message.term = number(value),
         "index" => message.index = number(value),
         "commit" => message.commit = number(value),
+        "commit-term" => message.commit_term = number(value),
         "after" => (message.index, message.log_term) = place(value),
         "batch" => message.entries.push(batch(value)),
         "base" => {

@@ -73,6 +73,14 @@ fn what_a_lost_or_diverged_log_provokes_is_fatal_and_not_a_panic() {
     let f1 = Inner { commit: 11, ..from_2(MsgHeartbeat, 2) };
     assert_eq!(judge(false, &f1), Err(MessageRejection::Regressed { commit: 11, last: 10 }));
     legal("F1, from a term that is over", false, &Inner { term: 1, ..f1 });
+    let replaced = Inner { commit: 9, commit_term: 1, ..from_2(MsgHeartbeat, 2) };
+    let proof = MessageRejection::Replaced { commit: 9, ours: 2, theirs: 1 };
+    assert_eq!(judge(false, &replaced), Err(proof));
+    legal("a batch of the same term", false, &Inner { commit_term: 2, ..replaced.clone() });
+    legal("a batch of a term that is not known", false, &Inner { commit_term: 0, ..replaced });
+    let committed = Inner { commit: 5, commit_term: 2, ..from_2(MsgHeartbeat, 2) };
+    let diverged = MessageRejection::Diverged { index: 5, ours: 1, theirs: 2 };
+    assert_eq!(judge(false, &committed), Err(diverged));
     let diverged = MessageRejection::Diverged { index: 5, ours: 1, theirs: 2 };
     assert_eq!(judge(false, &append(1, 4, &[entry(5, 2)])), Err(diverged.clone()));
     assert_eq!(judge(false, &append(2, 5, &[])), Err(diverged.clone()));

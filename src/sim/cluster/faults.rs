@@ -317,7 +317,7 @@ impl Cluster {
             let vote = |state: HardState| (state.term, state.vote);
             vote(model.hard_state()) == vote(snapshot.hard_state)
                 && monitor.lost_directories.len() == snapshot.lost_directories
-                && newest.raft_index > snapshot.last
+                && !snapshot.log.holds(newest)
                 && model.holds_durably(newest)
         };
         let process = self.nodes[node].process.as_ref();
@@ -332,7 +332,7 @@ impl Cluster {
         self.crash_kinds[node] = CrashKind::Killed;
         if self.nodes[node].process.is_none() {
             let seed = self.rng.fork(7).next();
-            self.nodes[node].roll_back(snapshot.image, seed, &mut self.monitor.lock());
+            self.nodes[node].roll_back(snapshot, seed, &mut self.monitor.lock());
             self.queue.put_in(self.config.heartbeat / 10, Event::FaultEnd(FaultEnd::Restart(node)));
         }
     }

@@ -298,7 +298,7 @@ fn bulk_of_one_group_delays_neither_what_is_urgent_nor_the_bulk_of_others() {
 
 #[test]
 fn beats_of_several_groups_travel_together_and_that_of_one_by_itself() {
-    let beat = |term| Beat { kind: BeatKind::Heartbeat, term, commit: 5 };
+    let beat = |term| Beat { kind: BeatKind::Heartbeat, term, commit: 5, commit_term: 1 };
     let message = |term| Message::of_beat(1.into(), 2.into(), &beat(term));
     let names = ["one", "two", "three"];
     let (_host, mut groups, mut client) = called_by_a_host(&names);
@@ -334,7 +334,7 @@ fn beats_reach_the_groups_of_their_slots() {
     introduce(&mut client, &host, 1, "one");
     introduce(&mut client, &host, 2, "other");
     introduce(&mut client, &host, 3, "closed");
-    let beat = |term| Beat { kind: BeatKind::Response, term, commit: 0 };
+    let beat = |term| Beat { kind: BeatKind::Response, term, commit: 0, commit_term: 0 };
     let rows = [(1, beat(1)), (3, beat(3)), (2, beat(2)), (1, beat(4))];
     client.0.write_all(&beats::frames(&rows)).unwrap();
     await_read(&mut client);
