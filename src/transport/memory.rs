@@ -1,10 +1,15 @@
 //! A network inside one process, which can be cut.
 
-use std::collections::HashSet;
+mod presence;
+#[cfg(test)]
+mod presence_tests;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use self::presence::{Presence, Reports};
 use super::hello::{HandshakeRejection, PeerRegistry, Way};
 use super::{
     DirectoryIdentity, HostContext, HostTransport, Inbox, Message, Transport, TransportContext,
@@ -29,6 +34,7 @@ struct NetworkState {
     isolated: HashSet<NodeId>,
     /// Both directions of every pair that cannot reach each other.
     cut: HashSet<(NodeId, NodeId)>,
+    reports: Reports,
 }
 
 /// A started transport.
@@ -38,6 +44,8 @@ struct Endpoint {
     registry: PeerRegistry,
     /// The numbers of the connected endpoints: both sides accepted the hello of the other.
     connected: Vec<u64>,
+    /// Of an endpoint of a host: which peers it was told are there.
+    presence: Option<Presence>,
 }
 
 impl MemoryNetwork {
@@ -59,7 +67,9 @@ impl MemoryNetwork {
         }
     }
 
-    /// A transport for all groups of a host. What cuts a node off cuts off each of its groups.
+    /// A transport for all groups of a host. What cuts a node off cuts off each of its groups. A
+    /// peer is reported down at once when it is cut off or closes the group, and up again
+    /// afterwards, so idle groups sleep.
     pub fn host(&self, host: impl Into<NodeId>) -> MemoryHost {
         let host = host.into();
         MemoryHost { network: self.clone(), host, state: Arc::default() }
@@ -68,30 +78,44 @@ impl MemoryNetwork {
     /// Cuts `node` off from all others, until [`rejoin`](MemoryNetwork::rejoin) or
     /// [`heal`](MemoryNetwork::heal).
     pub fn isolate(&self, node: NodeId) {
-        self.0.lock().isolated.insert(node);
+        self.change(|state| state.isolated.insert(node));
     }
 
     /// Takes back [`isolate`](MemoryNetwork::isolate).
     pub fn rejoin(&self, node: NodeId) {
-        self.0.lock().isolated.remove(&node);
+        self.change(|state| state.isolated.remove(&node));
     }
 
     /// Cuts every node of `one` off from every node of `other`, both ways, until
     /// [`heal`](MemoryNetwork::heal).
     pub fn partition(&self, one: &[NodeId], other: &[NodeId]) {
-        let mut state = self.0.lock();
-        for &a in one {
-            for &b in other {
-                state.cut.extend([(a, b), (b, a)]);
-            }
-        }
+        let pairs = one.iter().flat_map(|&a| other.iter().flat_map(move |&b| [(a, b), (b, a)]));
+        self.change(|state| state.cut.extend(pairs));
     }
 
     /// Removes every cut.
     pub fn heal(&self) {
-        let mut state = self.0.lock();
-        state.isolated.clear();
-        state.cut.clear();
+        self.change(|state| {
+            state.isolated.clear();
+            state.cut.clear();
+        });
+    }
+
+    /// Changes who reaches whom, and reports what that means to the groups of hosts.
+    fn change<T>(&self, change: impl FnOnce(&mut NetworkState) -> T) -> T {
+        let outcome = self.0.lock().change(change);
+        self.report_presence();
+        outcome
+    }
+
+    /// Tells what is to be told, with no lock held: whoever is told may change the network.
+    fn report_presence(&self) {
+        loop {
+            let next = self.0.lock().reports.next();
+            let Some((inbox, event)) = next else { return };
+            inbox.put(event);
+            self.0.lock().reports.told();
+        }
     }
 }
 
@@ -109,13 +133,37 @@ impl fmt::Debug for MemoryNetwork {
 }
 
 impl NetworkState {
+    /// Changes who reaches whom, and notes what is to be reported of that.
+    fn change<T>(&mut self, change: impl FnOnce(&mut NetworkState) -> T) -> T {
+        let outcome = change(self);
+        let nodes: BTreeMap<u64, NodeId> =
+            self.endpoints.iter().map(|one| (one.number, one.context.node)).collect();
+        for at in 0..self.endpoints.len() {
+            let Endpoint { connected, context, presence, .. } = &self.endpoints[at];
+            if presence.is_none() {
+                continue;
+            }
+            let peers = connected.iter().filter_map(|number| Some((*nodes.get(number)?, *number)));
+            let up: BTreeMap<_, _> =
+                peers.filter(|(peer, _)| !self.is_cut(*peer, context.node)).collect();
+            let Endpoint { context, presence, .. } = &mut self.endpoints[at];
+            if let Some(presence) = presence {
+                presence.note(context, up, &mut self.reports);
+            }
+        }
+        outcome
+    }
+
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.isolated.contains(&from)
+            || self.isolated.contains(&to)
+            || self.cut.contains(&(from, to))
+    }
+
     /// The inbox for a message from the endpoint `number` of node `from` to node `to`, if
     /// connected.
     fn route(&self, number: u64, from: NodeId, to: NodeId) -> Option<&Inbox> {
-        if self.isolated.contains(&from)
-            || self.isolated.contains(&to)
-            || self.cut.contains(&(from, to))
-        {
+        if self.is_cut(from, to) {
             return None;
         }
         let endpoint = self
@@ -126,7 +174,12 @@ impl NetworkState {
     }
 
     /// Attaches a node, in place of an earlier endpoint of it. Returns the events to deliver.
-    fn attach(&mut self, number: u64, context: TransportContext) -> Vec<(Inbox, TransportEvent)> {
+    fn attach(
+        &mut self,
+        number: u64,
+        context: TransportContext,
+        presence: Option<Presence>,
+    ) -> Vec<(Inbox, TransportEvent)> {
         let place =
             |context: &TransportContext| (context.node, context.cluster, context.group.clone());
         let earlier = self
@@ -142,6 +195,7 @@ impl NetworkState {
             registry: PeerRegistry::new(&context, 0),
             context,
             connected: Vec::new(),
+            presence,
         })
     }
 
@@ -253,24 +307,26 @@ impl Transport for MemoryTransport {
         if let Some(host) = &host {
             host.check(&self.network, &context)?;
         }
-        let (number, events) = {
-            let mut state = self.network.0.lock();
+        let presence = host.as_ref().map(|_| Presence::default());
+        // What is to be reported waits until no lock is held.
+        let (number, events) = self.network.0.lock().change(|state| {
             state.attached_so_far += 1;
             let number = state.attached_so_far;
-            (number, state.attach(number, context))
-        };
+            (number, state.attach(number, context, presence))
+        });
         if let Some(host) = &mut host {
             host.endpoints.push(number);
         }
         drop(host);
         self.endpoint = Some((number, inbox));
         deliver(events);
+        self.network.report_presence();
         Ok(())
     }
 
     fn introduce(&mut self, identity: DirectoryIdentity) {
         let Some((number, _)) = self.endpoint else { return };
-        let events = self.network.0.lock().introduce(number, identity);
+        let events = self.network.change(|state| state.introduce(number, identity));
         deliver(events);
     }
 
@@ -303,7 +359,7 @@ impl Transport for MemoryTransport {
             if let Some(host) = &self.host {
                 host.lock().endpoints.retain(|other| *other != number);
             }
-            self.network.0.lock().detach(number);
+            self.network.change(|state| state.detach(number));
         }
     }
 }
@@ -372,11 +428,16 @@ impl HostTransport for MemoryHost {
     }
 
     fn stop(&self) {
-        let mut host = self.state.lock();
-        host.peers = None;
-        let endpoints = std::mem::take(&mut host.endpoints);
-        let mut state = self.network.0.lock();
-        endpoints.into_iter().for_each(|number| state.detach(number));
+        let endpoints = {
+            let mut host = self.state.lock();
+            host.peers = None;
+            std::mem::take(&mut host.endpoints)
+        };
+        self.network.change(|state| endpoints.iter().for_each(|number| state.detach(*number)));
+    }
+
+    fn reports_presence(&self) -> bool {
+        true
     }
 }
 
