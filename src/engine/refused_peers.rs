@@ -66,9 +66,22 @@ impl RefusedPeers {
         self.reported.is_empty() && self.runs.is_empty()
     }
 
-    /// Whether something is shown that may soon be over, or is to be reported and was not yet.
+    /// Whether something is shown that may soon be over, or is to be reported and was not yet. That
+    /// all is over can be reported at any time.
     pub(super) fn has_news(&self) -> bool {
-        self.runs.iter().any(|run| run.shown.is_some()) || grouped(&self.shown()) != self.logged.0
+        let (shown, logged) = (self.shown(), &self.logged.0);
+        self.runs.iter().any(|run| run.shown.is_some())
+            || !shown.is_empty() && grouped(&shown) != *logged
+    }
+
+    /// Whether a refusal lasts, which is reported again and again while a node is awake.
+    pub(super) fn has_lasting(&self) -> bool {
+        !self.shown().is_empty()
+    }
+
+    /// A report that is planned is due now.
+    pub(super) fn hurry(&mut self, now: Duration) {
+        self.report_at = self.report_at.map(|_| now);
     }
 
     /// Plans a report, if the refusals to show have changed.

@@ -15,6 +15,8 @@ pub(super) struct Sleep {
     down: Vec<NodeId>,
     /// Since when nothing has happened in the group, as far as its leader knows.
     pub(super) idle_since: Duration,
+    /// How many rounds since then were given up.
+    pub(super) failed: u32,
     /// The rounds of this node so far, over all its terms.
     rounds: u64,
     /// A tick has passed in this turn.

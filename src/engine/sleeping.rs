@@ -33,6 +33,8 @@
 //! heartbeat), or a heartbeat that should have woken a follower (the leader is awake, and sends the
 //! next). Events of the transport are not lost: they come from the same process.
 
+use std::time::Duration;
+
 use super::Engine;
 use super::sleep_state::Stage;
 use crate::entry::NodeId;
@@ -49,7 +51,7 @@ impl Engine {
     pub(super) fn disturb(&mut self) {
         self.sleep.asked = None;
         self.wake();
-        self.sleep.idle_since = self.now.elapsed;
+        (self.sleep.idle_since, self.sleep.failed) = (self.now.elapsed, 0);
     }
 
     /// An event of the transport disturbs, unless it says nothing new.
@@ -101,13 +103,17 @@ impl Engine {
         if !self.replica.membership().contains(peer) {
             return;
         }
+        let is_another = self.sleep.is_up(peer);
         self.sleep.set_up(peer);
         if self.settings.sleep_after.is_none() || !self.is_active() {
             return;
         }
         if self.is_leading() {
-            self.disturb();
-        } else if self.is_asleep() && self.replica.follows(peer) {
+            // While the group is awake, it need not be idle for longer: the peer is asked, too.
+            if !matches!(self.sleep.stage, Stage::Awake) {
+                self.disturb();
+            }
+        } else if (is_another || self.is_asleep()) && self.replica.follows(peer) {
             self.disturb();
             self.replica.forget_leader();
         }
@@ -147,6 +153,11 @@ impl Engine {
     }
 
     fn fall_asleep(&mut self) {
+        if !self.refused_peers.has_lasting() {
+            self.refused_peers.hurry(self.now.elapsed);
+            self.tick_refusals();
+        }
+        self.sleep.failed = 0;
         self.sleep.stage = Stage::Asleep;
         self.show_sleep();
     }
@@ -191,7 +202,7 @@ impl Engine {
     fn tick_sleep(&mut self) {
         match &self.sleep.stage {
             Stage::Asking(round) if self.now.elapsed >= round.until => {
-                self.disturb();
+                self.give_up();
                 self.carry_out_effects();
             }
             Stage::Asking(_) => self.ask_members(),
@@ -200,17 +211,38 @@ impl Engine {
         }
     }
 
+    /// Not all members have answered: one of them lacked something, as a rule. They are asked again
+    /// after an election timeout, then twice that, up to the time that an idle group waits.
+    fn give_up(&mut self) {
+        let (failed, idle_since) = (self.sleep.failed, self.sleep.idle_since);
+        self.disturb();
+        let (idle, pause) = (self.sleep_after(), self.election_timeout() * (1 << failed.min(16)));
+        let since = (self.now.elapsed + pause).saturating_sub(idle);
+        self.sleep.idle_since = since.clamp(idle_since, self.now.elapsed);
+        self.sleep.failed = failed + 1;
+    }
+
+    fn election_timeout(&self) -> Duration {
+        self.settings.tick * self.settings.replica.election_ticks as u32
+    }
+
+    /// How long a group is idle before it sleeps. At least an election timeout: while it asks, a
+    /// leader does not check its quorum.
+    fn sleep_after(&self) -> Duration {
+        self.settings.sleep_after.unwrap_or(Duration::MAX).max(self.election_timeout())
+    }
+
     /// Asks the members of an idle group to sleep.
     fn try_to_sleep(&mut self) {
-        let Some(sleep_after) = self.settings.sleep_after else { return };
+        if self.settings.sleep_after.is_none() {
+            return;
+        }
         let (now, ticks) = (self.now.elapsed, self.settings.replica.election_ticks as u32);
         if !self.is_leading() || self.has_work() {
             self.sleep.idle_since = now;
             return;
         }
-        // At least an election timeout: while it asks, a leader does not check its quorum.
-        let sleep_after = sleep_after.max(self.settings.tick * ticks);
-        if now < self.sleep.idle_since + sleep_after
+        if now < self.sleep.idle_since + self.sleep_after()
             || !self.sleep.hears_quorum(self.replica.membership())
         {
             return;

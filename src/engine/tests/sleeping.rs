@@ -145,7 +145,7 @@ fn while_it_asks_a_leader_sends_no_heartbeats_and_if_it_gives_up_it_sends_them_a
     sent.sort();
     assert_eq!(sent, heartbeats);
     assert!(!harness.is_asleep());
-    harness.idle(IDLE - TICK, &[2, 3]);
+    harness.idle(TICK * (ELECTION_TICKS as u32 - 1), &[2, 3]);
     assert_eq!(harness.sent_of_sleep(), [""; 0]);
     harness.tick();
     // The answer of node 2 was to the round before.
@@ -493,15 +493,82 @@ fn a_follower_whose_leader_is_gone_votes_for_another_at_once() {
 
 #[test]
 fn a_follower_that_was_woken_before_its_leader_was_found_dead_votes_too() {
-    let mut harness = sleeping_follower();
-    harness.hear("pre-vote-request from=3 to=1 term=3 after=2/2");
-    harness.work();
-    assert!(!harness.is_asleep());
-    assert_eq!(harness.sent(), [""; 0], "its leader may be well");
+    for is_new_process in [false, true] {
+        let mut harness = sleeping_follower();
+        harness.hear("pre-vote-request from=3 to=1 term=3 after=2/2");
+        harness.work();
+        assert!(!harness.is_asleep());
+        assert_eq!(harness.sent(), [""; 0], "its leader may be well");
+        if is_new_process {
+            harness.up(2)
+        } else {
+            harness.down(2)
+        }
+        harness.hear("pre-vote-request from=3 to=1 term=3 after=2/2");
+        harness.work();
+        assert_eq!(harness.sent(), ["1->3 pre-vote-response t3 yes"]);
+    }
+}
+
+#[test]
+fn a_leader_that_was_down_and_is_heard_again_is_followed() {
+    let mut harness = follower();
     harness.down(2);
-    harness.hear("pre-vote-request from=3 to=1 term=3 after=2/2");
     harness.work();
-    assert_eq!(harness.sent(), ["1->3 pre-vote-response t3 yes"]);
+    harness.hear("heartbeat from=2 to=1 term=2 commit=2");
+    harness.up(2);
+    harness.work();
+    assert_eq!(harness.shared.status().leader, Some(2.into()));
+}
+
+#[test]
+fn a_leader_that_gave_up_asks_again_soon_and_then_ever_later() {
+    let mut harness = Harness::leader().sleepy();
+    harness.engine.settings.sleep_after = Some(8 * IDLE);
+    harness.respond(&[2, 3]);
+    harness.work();
+    harness.idle(8 * IDLE, &[2, 3]);
+    assert_eq!(harness.sent_of_sleep().len(), 2);
+    let timeout = TICK * ELECTION_TICKS as u32;
+    let mut pauses = Vec::new();
+    for round in 2..8 {
+        let mut pause = Duration::ZERO;
+        let is_asked = |sent: &[String]| sent.iter().any(|sent| sent.contains("(round"));
+        harness.sent();
+        loop {
+            harness.respond(&[2, 3]);
+            harness.tick();
+            pause += TICK;
+            let sent = harness.sent_of_sleep();
+            if is_asked(&sent) && sent[0].contains(&format!("(round {round})")) {
+                break;
+            }
+        }
+        pauses.push(2 * pause.as_millis() / timeout.as_millis());
+    }
+    // In halves of an election timeout: an attempt takes one.
+    assert_eq!(pauses, [3, 5, 9, 17, 33, 49]);
+}
+
+#[test]
+fn the_end_of_a_refusal_is_reported_when_the_group_sleeps_at_the_latest() {
+    let mut harness = Harness::leader().sleepy();
+    harness.engine.settings.sleep_after = Some(10 * IDLE);
+    harness.respond(&[2, 3]);
+    harness.event(TransportEvent::Refused { peer: 3.into(), reason: "why".to_owned() });
+    harness.idle(Duration::from_secs(2), &[2, 3]);
+    harness.event(TransportEvent::Accepted(3.into()));
+    let mut waited = Duration::ZERO;
+    while harness.sent_of_sleep().is_empty() {
+        harness.idle(TICK, &[2, 3]);
+        waited += TICK;
+        assert!(waited <= 10 * IDLE, "it waits for the report, which is due after ten seconds");
+    }
+    harness.asleep(2, 1);
+    harness.asleep(3, 1);
+    harness.work();
+    assert!(harness.is_asleep());
+    assert!(harness.engine.refused_peers.due(HOUR).is_none(), "it was reported");
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! One group on a port: whom it accepts, where its events go, and what is refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::refusals::Refusals;
 use crate::entry::NodeId;
 use crate::log_prefix::{Adopted, LogPrefix};
 use crate::primitives::Mutex;
 use crate::primitives::atomic::{AtomicBool, Ordering};
-use crate::transport::hello::PeerRegistry;
+use crate::transport::hello::{PeerRegistry, ProcessId};
 use crate::transport::{Inbox, Message, TransportContext};
 
 /// See the [module](self).
@@ -21,9 +21,15 @@ pub(super) struct LocalGroup {
     pub(super) refusals: Refusals,
     pub(super) members: Vec<NodeId>,
     log_prefix: LogPrefix,
-    /// The peers that were reported down.
-    down: Mutex<BTreeSet<NodeId>>,
+    presence: Mutex<Presence>,
     stopped: AtomicBool,
+}
+
+/// What was reported of the peers.
+struct Presence {
+    down: BTreeSet<NodeId>,
+    /// The process of each that was met last.
+    met: BTreeMap<NodeId, ProcessId>,
 }
 
 impl LocalGroup {
@@ -42,7 +48,7 @@ impl LocalGroup {
             refusals: Refusals::new(context),
             members: context.addresses.iter().map(|(node, _)| *node).collect(),
             log_prefix: LogPrefix::new(&context.group, context.node),
-            down: Mutex::new(others().collect()),
+            presence: Mutex::new(Presence { down: others().collect(), met: BTreeMap::new() }),
             stopped: AtomicBool::new(false),
         }
     }
@@ -55,16 +61,24 @@ impl LocalGroup {
     /// Reports that nothing comes from `peer` any more, unless it has a connection. That is asked
     /// under the lock: whoever makes one calls [`set_up`](LocalGroup::set_up) afterwards.
     pub(super) fn set_down(&self, peer: NodeId, is_connected: impl FnOnce() -> bool) {
-        let mut down = self.down.lock();
-        if !self.is_stopped() && !is_connected() && down.insert(peer) {
+        let mut presence = self.presence.lock();
+        if !self.is_stopped() && !is_connected() && presence.down.insert(peer) {
             self.inbox.peer_down(peer);
         }
     }
 
     /// Reports that `peer` is there again, if it was down.
     pub(super) fn set_up(&self, peer: NodeId) {
-        let mut down = self.down.lock();
-        if down.remove(&peer) {
+        if self.presence.lock().down.remove(&peer) {
+            self.inbox.peer_up(peer);
+        }
+    }
+
+    /// Reports that `peer` is there, if it was down, or if this is another process than before.
+    pub(super) fn meet(&self, peer: NodeId, process: ProcessId) {
+        let mut presence = self.presence.lock();
+        let before = presence.met.insert(peer, process);
+        if presence.down.remove(&peer) || before.is_some_and(|before| before != process) {
             self.inbox.peer_up(peer);
         }
     }

@@ -245,7 +245,7 @@ impl Port {
         if group.is_stopped() {
             connection.give_up(group.number);
         }
-        group.set_up(hello.from);
+        group.meet(hello.from, hello.process());
     }
 
     /// Tells a group that nothing comes from a peer any more, unless another connection brings it.
