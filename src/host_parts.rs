@@ -3,7 +3,6 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use crate::fork::Home;
 use crate::inbox_space::HostInboxSpace;
 use crate::primitives::{Condvar, Instant, Mutex};
 use crate::running_node::RunningNode;
-use crate::storage::Create;
 use crate::storage::segmented::{HostDirectory, home};
 use crate::threads::HostThreads;
 use crate::transport::HostTransport;
@@ -42,17 +40,17 @@ pub(crate) struct HostParts {
 }
 
 impl HostParts {
-    /// Locks the directory. The threads and the transport are given up if that fails.
-    pub(crate) fn open(
+    /// Runs in this directory, which stays locked until the host ends.
+    pub(crate) fn new(
         id: NodeId,
         peers: Vec<(NodeId, String)>,
-        (dir, create): (&Path, Create),
+        directory: HostDirectory,
         threads: Arc<HostThreads>,
         transport: Box<dyn HostTransport>,
         sleep_after: Duration,
-    ) -> Result<HostParts, OpenError> {
+    ) -> HostParts {
         let may_sleep = sleep_after < Duration::MAX && transport.reports_presence();
-        let parts = HostParts {
+        HostParts {
             sleep_after: may_sleep.then_some(sleep_after),
             id,
             peers,
@@ -60,11 +58,9 @@ impl HostParts {
             transport: transport.into(),
             groups: Arc::default(),
             inbox: Arc::default(),
-            directory: Mutex::default(),
+            directory: Mutex::new(Some(Arc::new(directory))),
             home: home(),
-        };
-        *parts.directory.lock() = Some(Arc::new(HostDirectory::open(dir, id, create)?));
-        Ok(parts)
+        }
     }
 
     /// Refuses a claimed group if it and all others may need more descriptors than the process may

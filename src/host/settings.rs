@@ -12,6 +12,7 @@ use crate::error::OpenError;
 use crate::host_parts::HostParts;
 use crate::spin::{SPIN_DEFAULT, SPIN_MAX, processors};
 use crate::storage::Create;
+use crate::storage::segmented::HostDirectory;
 use crate::threads::HostThreads;
 use crate::transport::{HostContext, HostTransport, TcpHostTransport, TcpTransport};
 
@@ -159,12 +160,14 @@ impl HostBuilder {
         self.check()?;
         let dir = self.dir.take().unwrap_or_default();
         let listen = self.name_itself();
+        // First of all: it is refused without a thread, also in a forked child of its owner, where
+        // locks of the runtime that threads need may be lost.
+        let directory = HostDirectory::open(&dir, self.id, self.create)?;
         let threads = HostThreads::new(self.threads, self.spin).map_err(OpenError::Thread)?;
         let threads = Arc::new(threads);
         let transport = self.transport.take().unwrap_or_else(|| Box::new(TcpHostTransport::new()));
-        let dir = (dir.as_path(), self.create);
         let parts =
-            HostParts::open(self.id, self.peers, dir, threads, transport, self.sleep_after)?;
+            HostParts::new(self.id, self.peers, directory, threads, transport, self.sleep_after);
         if parts.peers.len() > 1 {
             let spawner = parts.threads.spawner(self.id);
             let context = HostContext::new(self.id, listen, parts.peers.clone(), spawner);
