@@ -242,8 +242,9 @@ pub enum TransportEvent {
     /// sleep while it waits for a peer that was never reported. It sleeps only under a leader whose
     /// process is heard, and over a transport that [reports](HostTransport::reports_presence) that.
     PeerDown(NodeId),
-    /// A peer that was reported down is connected again, or heard again; or another process of it
-    /// is, which may have been started before anything noticed the end of the one before.
+    /// A peer that was reported down is connected again, or heard again. Of one that was not
+    /// reported down: another process of it is connected, or another opening of the group there,
+    /// before anything noticed the end of the one before. What that one led has no leader.
     PeerUp(NodeId),
 }
 

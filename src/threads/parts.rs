@@ -35,6 +35,8 @@ struct List {
     engine: Option<PartNumber>,
     /// The part that calls observers.
     observers: Option<PartNumber>,
+    /// Its thread, if it has one of its own.
+    observers_thread: Option<ThreadId>,
     /// The threads of this node alone.
     handles: Vec<JoinHandle<()>>,
     /// The node is being shut down: no part is added any more.
@@ -77,7 +79,11 @@ impl Parts {
 
     /// That part calls observers.
     pub(super) fn set_observers(&self, number: PartNumber) {
-        self.list.lock().observers = Some(number);
+        let mut list = self.list.lock();
+        list.observers = Some(number);
+        // It is not among those that run while it waits in `join` itself.
+        list.observers_thread =
+            list.running.iter().find(|part| part.number == number).and_then(|part| part.thread);
     }
 
     /// This thread works for a shared part from now on.
@@ -199,10 +205,7 @@ impl List {
 
     /// The threads that have ended or end now. Those that the caller does not wait for stay.
     fn take_handles(&mut self, except: Except, me: ThreadId) -> Vec<JoinHandle<()>> {
-        let observers = match except {
-            Except::Observers => self.running.iter().find_map(|part| part.thread),
-            Except::None => None,
-        };
+        let observers = self.observers_thread.filter(|_| except == Except::Observers);
         let (stay, ended) = std::mem::take(&mut self.handles).into_iter().partition(|handle| {
             let id = handle.thread().id();
             id == me || Some(id) == observers

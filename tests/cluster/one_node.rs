@@ -244,7 +244,9 @@ fn an_append_without_a_confirmation_times_out_and_may_commit_yet() {
     assert_eq!(ledger.committed(), 0..0);
     gate.open();
     until("both to commit", || (ledger.committed() == (0..2)).then_some(()));
-    assert_eq!(ledger.append("fast").unwrap(), 2);
+    // Its own confirmation may come too late where a machine is busy.
+    assert_eq!(ledger.append_async("fast").index(), Some(2));
+    until("that one to commit, too", || (ledger.committed() == (0..3)).then_some(()));
     let payloads: Vec<String> =
         whole(ledger).iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
     assert_eq!(payloads, ["slow", "slower", "fast"]);

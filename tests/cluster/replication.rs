@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use dledger::{AppendError, BarrierError, DLedger, FlushPolicy, NodeId, Role};
 
-use crate::cluster_of::{Cluster, Disk, FLUSHES, Plan, TransportKind, cluster_of, until, whole};
+use crate::cluster_of::{
+    Cluster, Disk, FLUSHES, Plan, TIMEOUT, TransportKind, cluster_of, until, whole,
+};
 use crate::lossy::{LARGE, LossyTransport};
 use crate::rng::Rng;
 
@@ -95,7 +97,9 @@ fn the_largest_entry_and_the_largest_batch_reach_every_replica() {
         // A debug build takes its time to copy and check so much.
         let cluster = cluster_of(3)
             .over(wire)
-            .with(|builder| builder.election_timeout(Duration::from_secs(1)))
+            .with(|builder| {
+                builder.election_timeout(Duration::from_secs(1)).append_timeout(TIMEOUT)
+            })
             .open();
         let leader = cluster.node(cluster.leader());
         leader.append(vec![1; 4 << 20]).unwrap();
@@ -202,7 +206,7 @@ fn a_follower_that_is_held_back_arrives_while_a_host_goes_on() {
 
 #[test]
 fn a_follower_that_was_cut_off_catches_up_without_disturbing_the_leader() {
-    let cluster = cluster_of(3).open();
+    let cluster = cluster_of(3).patient().open();
     let leader = cluster.leader();
     let term = cluster.node(leader).status().term;
     let away = cluster.others(leader)[1];

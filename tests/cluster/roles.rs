@@ -50,7 +50,7 @@ fn every_change_is_told_in_order_and_each_term_has_one_leader() {
     let mut leaders: HashMap<u64, NodeId> = HashMap::new();
     for end in &ends {
         let told = &told[&end.id];
-        let key = |status: &Status| (status.role, status.term, status.leader);
+        let key = |status: &Status| (status.role, status.term, status.leader, status.stopped);
         assert!(
             told.windows(2).all(|pair| key(&pair[0]) != key(&pair[1])),
             "only changes are told"

@@ -200,7 +200,7 @@ fn who_waits_for_room_is_told_that_the_leadership_is_lost() {
 
 #[test]
 fn every_call_is_answered_to_a_task() {
-    let cluster = cluster_of(3).with(|builder| builder.segment_bytes(64 << 10)).open();
+    let cluster = cluster_of(3).patient().with(|builder| builder.segment_bytes(64 << 10)).open();
     let leader = cluster.leader();
     let ledger = cluster.node(leader);
     let appended = block_on(ledger.append_when_ready("entry")).unwrap();

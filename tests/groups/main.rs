@@ -19,18 +19,21 @@ const LONG: Duration = Duration::from_secs(60);
 struct Hosts {
     home: tempfile::TempDir,
     network: MemoryNetwork,
+    sleep_after: Duration,
 }
 
 impl Hosts {
     fn new() -> Hosts {
-        Hosts { home: tempfile::tempdir().unwrap(), network: MemoryNetwork::new() }
+        let (home, network) = (tempfile::tempdir().unwrap(), MemoryNetwork::new());
+        Hosts { home, network, sleep_after: Duration::from_secs(3) }
     }
 
     fn open(&self, id: u64) -> Host {
         let peers = [(1, "one:1"), (2, "two:1"), (3, "three:1")];
         let dir = self.home.path().join(id.to_string());
         let transport = self.network.host(id);
-        Host::builder(id).dir(dir).peers(peers).transport(transport).threads(2).open().unwrap()
+        let builder = Host::builder(id).dir(dir).peers(peers).transport(transport).threads(2);
+        builder.sleep_after(self.sleep_after).open().unwrap()
     }
 }
 
@@ -323,11 +326,13 @@ fn within_a_waker(ledger: &DLedger, work: impl FnOnce() + Send + 'static) {
     let waker: Waker = Arc::new(Once(std::sync::Mutex::new(Some(Box::new(work))))).into();
     loop {
         let mut append = ledger.append_async("x");
-        let polled = Future::poll(Pin::new(&mut append), &mut Context::from_waker(&waker));
-        if polled.is_pending() {
-            return std::mem::forget(append);
+        match Future::poll(Pin::new(&mut append), &mut Context::from_waker(&waker)) {
+            std::task::Poll::Pending => return std::mem::forget(append),
+            // It was committed before it was polled: nothing is woken.
+            std::task::Poll::Ready(Ok(_)) => {}
+            // Another one has stopped the node.
+            std::task::Poll::Ready(Err(_)) => return waker.wake(),
         }
-        // It was committed before it was polled: nothing is woken.
     }
 }
 
@@ -404,7 +409,8 @@ fn a_group_sleeps_while_a_host_has_not_opened_it() {
     hosts.iter().for_each(|host| host.shutdown().unwrap());
 }
 
-/// Runs `work` in a forked child, which then ends at once. Returns its exit code, -1 for a signal.
+/// Runs `work` in a forked child, which then ends at once. Returns its exit code, or less than zero
+/// for a signal.
 #[cfg(target_os = "linux")]
 fn in_child(work: impl FnOnce() -> bool) -> i32 {
     // SAFETY: the child calls what is examined, and the allocator, which survives a fork.
@@ -420,7 +426,7 @@ fn in_child(work: impl FnOnce() -> bool) -> i32 {
     let mut status = 0;
     // SAFETY: the status is a place of its own.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 }
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
 }
 
 #[cfg(target_os = "linux")]
@@ -535,18 +541,23 @@ fn two_observers_may_shut_down_the_nodes_of_each_other() {
         [lone("c"), lone("d")],
         [hosts[0].group("four"), lone("e")],
     ];
-    for (is_async, pair) in
-        [false, true].into_iter().flat_map(|how| pairs.iter().map(move |pair| (how, pair)))
+    let ways = [(false, false), (false, true), (true, false)].into_iter();
+    for ((is_async, is_own_first), pair) in
+        ways.flat_map(|how| pairs.iter().map(move |pair| (how, pair)))
     {
         let nodes: [Arc<std::sync::OnceLock<DLedger>>; 2] = Default::default();
         let both = Arc::new(std::sync::Barrier::new(2));
         let (tells, told) = std::sync::mpsc::channel();
         let open = |which: usize, builder: &dledger::Builder| {
-            let (other, both, tells) = (nodes[1 - which].clone(), both.clone(), tells.clone());
+            let (own, other) = (nodes[which].clone(), nodes[1 - which].clone());
+            let (both, tells) = (both.clone(), tells.clone());
             let has_begun = AtomicBool::new(false);
             let stops = move |status: &dledger::Status| {
                 if status.role != Role::Leader || has_begun.swap(true, Ordering::Relaxed) {
                     return;
+                }
+                if is_own_first {
+                    own.wait().shutdown().unwrap();
                 }
                 both.wait();
                 let other = other.wait();
@@ -644,4 +655,94 @@ fn what_a_waker_or_an_observer_may_not_do_is_refused() {
         assert!(told.recv_timeout(LONG).expect("a call within an observer hangs"));
     }
     within_a_minute("the shutdown of the host", move || host.shutdown()).unwrap();
+}
+
+/// How long these nodes take to fall asleep.
+fn time_to_sleep(nodes: &[DLedger]) -> Duration {
+    let began = Instant::now();
+    wait_until("all sleep", || nodes.iter().all(|node| node.status().asleep));
+    began.elapsed()
+}
+
+/// A group needs little more than `sleep_after`, also if it is opened while its hosts run, by one
+/// after the other.
+#[test]
+fn a_group_that_is_opened_late_sleeps_as_soon_as_others() {
+    let home = tempfile::tempdir().unwrap();
+    let idle = Duration::from_secs(2);
+    let hosts = over_tcp(home.path(), idle);
+    time_to_sleep(&on_all(&hosts, "first"));
+    let mut took = Vec::new();
+    for number in 0..4 {
+        let mut nodes = on_all(&hosts[..2], &format!("late-{number}"));
+        if number % 2 == 1 {
+            append_at_leader(&nodes, "x");
+        }
+        took.push(("opened by two", time_to_sleep(&nodes)));
+        nodes.push(hosts[2].group(format!("late-{number}")).open().unwrap());
+        took.push(("opened by the third", time_to_sleep(&nodes)));
+    }
+    println!("{took:?}");
+    // An election, a connection of the group, and its time.
+    assert!(took.iter().all(|(_, took)| *took < idle + Duration::from_secs(4)), "{took:?}");
+    hosts.iter().for_each(|host| host.shutdown().unwrap());
+}
+
+#[test]
+fn groups_over_a_network_in_memory_sleep_and_outlive_a_cut() {
+    let mut all = Hosts::new();
+    all.sleep_after = Duration::from_millis(300);
+    let hosts = [all.open(1), all.open(2), all.open(3)];
+    let groups: Vec<Vec<DLedger>> =
+        (0..5).map(|number| on_all(&hosts, &format!("g{number}"))).collect();
+    for nodes in &groups {
+        append_at_leader(nodes, "one");
+    }
+    let all_sleep = || groups.iter().flatten().all(|node| node.status().asleep);
+    wait_until("all groups sleep", all_sleep);
+    all.network.isolate(1.into());
+    for nodes in &groups {
+        append_at_leader(&nodes[1..], "two");
+        assert_ne!(nodes[1].status().leader, Some(1.into()));
+    }
+    wait_until("the others sleep without it", || {
+        groups.iter().all(|nodes| nodes[1..].iter().all(|node| node.status().asleep))
+    });
+    assert!(groups.iter().all(|nodes| !nodes[0].status().asleep), "it hears no quorum");
+    all.network.heal();
+    wait_until("all groups sleep again", all_sleep);
+    assert!(groups.iter().flatten().all(|node| node.committed() == (0..2)));
+    hosts[2].shutdown().unwrap();
+    for nodes in &groups {
+        append_at_leader(&nodes[..2], "three");
+    }
+    hosts.iter().for_each(|host| host.shutdown().unwrap());
+}
+
+/// A forked child that opens the directory of its parent is refused before it starts a thread: in
+/// the child of a process with threads, locks that threads need may be lost.
+#[cfg(target_os = "linux")]
+#[test]
+fn forked_children_that_open_the_directory_of_their_parent_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let host = alone(home.path());
+    let busy: Vec<DLedger> =
+        (0..4).map(|number| host.group(format!("g{number}")).open().unwrap()).collect();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for ledger in &busy {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    ledger.append("x").unwrap();
+                }
+            });
+        }
+        let outcomes: Vec<i32> = (0..50)
+            .map(|_| in_child(|| Host::builder(1).dir(home.path().join("host")).open().is_err()))
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(outcomes, [0; 50], "-14 is a child that hangs");
+    });
+    host.shutdown().unwrap();
 }
