@@ -465,9 +465,9 @@ impl Builder {
     }
 
     /// Calls `observer` with the status after every change of role, term or leader, and once the
-    /// node has stopped: in order, without loss, on a thread of its own. A panic in it is contained.
-    /// While it blocks, later changes wait; `shutdown` waits for it too. Clones of the builder share it: the ledgers that
-    /// they open call it, each on its own thread.
+    /// node has stopped: in order, without loss, on a thread of its own. A panic in it is
+    /// contained. While it blocks, later changes wait; `shutdown` waits for it too. Clones of the
+    /// builder share it: the ledgers that they open call it, each on its own thread.
     pub fn on_role_change(mut self, observer: impl Fn(&Status) + Send + Sync + 'static) -> Builder {
         self.observers.roles.push(Arc::new(observer));
         self

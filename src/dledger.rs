@@ -341,8 +341,9 @@ impl DLedger {
     /// node whose last handle is dropped does not do this.
     ///
     /// May be called from an observer; it then waits for no observer, of this node or another one,
-    /// but for all else: two observers may shut each other's nodes down. A task that is woken by a node, this one or another, and runs at once,
-    /// within the waker, may call it too, or drop the last handle; it then waits for nothing.
+    /// but for all else: two observers may shut each other's nodes down. A task that is woken by a
+    /// node, this one or another, and runs at once, within the waker, may call it too, or drop the
+    /// last handle; it then waits for nothing.
     ///
     /// # Errors
     /// [`ShutdownError`] if the last sync failed, or the node had failed before. It is closed all

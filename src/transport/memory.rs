@@ -347,7 +347,7 @@ impl Transport for MemoryTransport {
 
     fn set_group_uid(&mut self, uid: u128) {
         let Some((number, _)) = self.endpoint else { return };
-        let events = self.network.0.lock().set_group_uid(number, uid);
+        let events = self.network.change(|state| state.set_group_uid(number, uid));
         deliver(events);
     }
 

@@ -41,12 +41,13 @@ fn settled(cluster: &Cluster) -> (u64, DLedger) {
 fn clients_are_sent_to(cluster: &Cluster, leader: u64) {
     let [other, third] = cluster.others(leader)[..] else { unreachable!() };
     for id in [other, third] {
-        let refused = until("it follows", || match cluster.node(id).append("x").unwrap_err() {
-            error @ AppendError::NotLeader { leader: Some(named), .. } => {
-                Some(error).filter(|_| named.get() == leader) // it may know the one before yet
-            }
-            _ => None,
-        });
+        let refused =
+            until("it follows", || match cluster.node(id).append("x").expect_err("it follows") {
+                error @ AppendError::NotLeader { leader: Some(named), .. } => {
+                    Some(error).filter(|_| named.get() == leader) // it may know the one before yet
+                }
+                _ => None,
+            });
         assert!(refused.to_string().contains(&text_of(leader)), "{refused}");
         let AppendError::NotLeader { advertised, address, .. } = refused else { unreachable!() };
         assert_eq!(
@@ -54,7 +55,7 @@ fn clients_are_sent_to(cluster: &Cluster, leader: u64) {
             (Some(&*text_of(leader)), Some(cluster.address(leader)))
         );
     }
-    let refused = cluster.node(third).transfer_leadership(third).unwrap_err();
+    let refused = cluster.node(third).transfer_leadership(third).expect_err("it does not lead");
     let TransferError::NotLeader { advertised: Some(advertised), .. } = &refused else {
         panic!("{refused:?}")
     };

@@ -55,7 +55,8 @@ fn another_process_of_a_peer_is_reported_though_the_end_of_the_one_before_was_no
     let node = Node::new(1, &addresses).started();
     let peer = Node::new(2, &addresses);
     drop(RawClient::admitted(&node, &peer));
-    let other = Hello { nonce: 77, ..peer.hello_to(&node) };
+    let mut other = peer.hello_to(&node);
+    other.identity.incarnation += 1;
     let _second = RawClient::introducing(&node, &other);
     // Where the machine is busy, its end may be noticed before.
     until("it is there", || presence(&node).last() == Some(&(2, true)));
