@@ -36,7 +36,7 @@ fn is_stamped(entry: &Entry) -> bool {
 }
 
 fn alone(tune: impl FnOnce(Builder) -> Builder) -> DLedger {
-    tune(DLedger::builder(1).storage(MemoryLog::new())).open().unwrap()
+    tune(DLedger::builder(1).storage(MemoryLog::new())).open().expect("a node of its own opens")
 }
 
 #[test]
