@@ -287,11 +287,11 @@ impl DLedger {
 
     /// Gives up entries below `index` on this node, to free disk space: whole segment files, and
     /// only what is committed and not [pinned](Self::pin), so that some entries below `index` may
-    /// stay. Returns the first index that is kept. Each node purges for itself; a follower that still needs what its leader has
-    /// purged is moved to the leader's first retained entry. Entries that were read before stay
-    /// valid, and each holds the disk space of its segment as long as it is kept (see
-    /// [`Entry::into_owned`]). Up to two of the files are not removed but kept for the segments to
-    /// come.
+    /// stay. Returns the first index that is kept. Each node purges for itself; a follower that
+    /// still needs what its leader has purged is moved to the leader's first retained entry.
+    /// Entries that were read before stay valid, and each holds the disk space of its segment as
+    /// long as it is kept (see [`Entry::into_owned`]). Up to two of the files are not removed but
+    /// kept for the segments to come.
     ///
     /// # Errors
     /// Any [`PurgeError`].
