@@ -26,7 +26,7 @@ pub(crate) mod frame;
 pub(crate) mod hello;
 mod memory;
 mod removed_groups;
-mod tcp;
+pub(crate) mod tcp;
 
 use std::fmt;
 use std::io;
@@ -35,8 +35,6 @@ use std::time::Duration;
 
 pub use self::memory::{MemoryHost, MemoryNetwork, MemoryTransport};
 pub use self::removed_groups::RemovedGroups;
-#[cfg(feature = "sim")]
-pub(crate) use self::tcp::{InboundSlots, LocalGroup, PeerQueue, QueueWork};
 pub use self::tcp::{TcpHostTransport, TcpTransport};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{frame::fuzzing, hello::fuzzing as fuzzing_of_hellos};

@@ -54,6 +54,7 @@ use super::rng::Rng;
 use super::time::Micros;
 use super::trace::{CoverageCounts, Lines, Trace};
 use super::{Report, trace};
+use crate::transport::tcp::some_instant;
 
 /// Runs a seed.
 pub fn run(seed: u64) -> Report {
@@ -157,7 +158,7 @@ impl Hosts {
             connections: BTreeMap::new(),
             made: 0,
             directories: BTreeMap::new(),
-            beginning: Instant::now(),
+            beginning: some_instant(),
             healed: false,
             events: 0,
             operations: 0,

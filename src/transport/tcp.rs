@@ -102,6 +102,12 @@ pub(crate) use self::{
 };
 use super::{DirectoryIdentity, Message, SILENCE, Transport, TransportContext};
 
+/// A moment to count the time of a simulation from. Which one it is makes no difference.
+#[cfg(feature = "sim")]
+pub(crate) fn some_instant() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 /// The transport of a group whose nodes are processes of their own.
 ///
 /// A node listens on its own address of the [`TransportContext`], for this group alone. Host names

@@ -8,10 +8,10 @@ use super::groups::hash_of;
 use super::host::node_id;
 use crate::message::Message;
 use crate::sim::time::Micros;
-use crate::transport::LocalGroup;
 use crate::transport::frame::{self, Frame, Kind, beats};
 use crate::transport::hello::slots::{self, ConnectionHello};
 use crate::transport::hello::{HandshakeRejection, Hello, Rejection, Way as HelloWay};
+use crate::transport::tcp::LocalGroup;
 
 impl Hosts {
     /// Bytes or the end of a connection arrive. They wait while their link is cut or their reader

@@ -10,10 +10,10 @@ use super::host::{Sender, node_id};
 use super::wire::{Connection, End};
 use crate::entry::NodeId;
 use crate::sim::time::Micros;
-use crate::transport::LocalGroup;
 use crate::transport::frame::{self, Frame, Kind};
 use crate::transport::hello::slots::{self, ConnectionHello};
 use crate::transport::hello::{HandshakeRejection, Hello, Way as HelloWay, claim};
+use crate::transport::tcp::LocalGroup;
 
 /// The time of one write.
 const WRITE_TIME: Micros = 20;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::transport::LocalGroup;
+use crate::transport::tcp::LocalGroup;
 
 /// The direction of bytes on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use super::{Gone, Hosts};
 use crate::message::Message;
 use crate::sim::event::CrashKind;
 use crate::sim::hosted::Ended;
-use crate::transport::{Inbox, LocalGroup, TransportContext, TransportEvent};
+use crate::transport::tcp::LocalGroup;
+use crate::transport::{Inbox, TransportContext, TransportEvent};
 
 impl Hosts {
     /// Does what the last events of a group ask for.

@@ -7,7 +7,7 @@ use super::super::time::Micros;
 use super::disk::HostDisk;
 use crate::entry::NodeId;
 use crate::transport::hello::slots::ConnectionHello;
-use crate::transport::{LocalGroup, PeerQueue, QueueWork};
+use crate::transport::tcp::{LocalGroup, PeerQueue, QueueWork};
 
 pub(super) fn node_id(host: usize) -> NodeId {
     NodeId::from(host as u64 + 1)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Hosts;
 use super::event::{HostEvent, Way};
 use super::host::node_id;
-use crate::transport::LocalGroup;
 use crate::transport::frame::{self, Kind};
+use crate::transport::tcp::LocalGroup;
 
 /// After so many silences a connection is closed by the process that was dialled.
 const SILENCES: u64 = 4;

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::super::time::Micros;
 use super::event::Way;
-use crate::transport::InboundSlots;
 use crate::transport::frame::{Frame, FrameError, FrameReader};
 use crate::transport::hello::slots::ConnectionHello;
+use crate::transport::tcp::InboundSlots;
 
 /// The longest message, for all readers.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
