@@ -1,5 +1,7 @@
 //! Reads by position and by time, beside a plain list of the payloads; and the first position.
 
+#![expect(clippy::unwrap_used, reason = "every part of this is a test")]
+
 #[path = "shared/rng.rs"]
 mod rng;
 

@@ -45,7 +45,7 @@ impl Engine {
         self.report_change(before, role_state);
         self.shared.roles.announce(status.clone());
         // The receiver is gone only after a shutdown.
-        let _ = self.work.roles.send(Notice::Role(status));
+        let _ = self.work.roles.send(Notice::Role(Box::new(status)));
     }
 
     /// Logs a change of role, term or leader.

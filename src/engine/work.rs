@@ -39,7 +39,7 @@ pub(crate) struct SyncJob {
 #[derive(Clone, Debug)]
 pub(crate) enum Notice {
     /// Role, term or leader has changed.
-    Role(Status),
+    Role(Box<Status>),
     /// The log begins anew at this index: the node was moved forward.
     Moved(u64),
 }

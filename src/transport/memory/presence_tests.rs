@@ -1,7 +1,5 @@
 //! What groups of hosts are told of their peers.
 
-#![expect(clippy::unwrap_used, reason = "every part of this is a test")]
-
 use std::sync::Arc;
 
 use super::*;
