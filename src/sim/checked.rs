@@ -190,7 +190,7 @@ impl Storage for CheckedStorage {
             let count = segments.partition_point(|one| one.last_raft_index <= after.raft_index);
             let verdict = monitor.kept[self.node].check(&segments, &segments[..count], commit);
             if let Err(why) = verdict {
-                monitor.violated(format!("A12: node {}: {why}", self.node + 1));
+                monitor.violated(format!("A14: node {}: {why}", self.node + 1));
             }
             if count == segments.len() {
                 monitor.coverage.hit("purges of all that a log held");

@@ -47,14 +47,14 @@ impl PinnedConsumer {
         if pin.is_released() {
             monitor.coverage.hit("pins that were released");
             monitor.demand(self.began_anew || bytes_max < u64::MAX, || {
-                format!("A12: node {}: a pin is released for no reason", node + 1)
+                format!("A14: node {}: a pin is released for no reason", node + 1)
             });
             self.pin = None;
             return;
         }
         let index = pin.index();
         monitor.demand(first <= index, || {
-            format!("A12: node {}: pinned at {index}, and kept from {first} on", node + 1)
+            format!("A14: node {}: pinned at {index}, and kept from {first} on", node + 1)
         });
         if self.rng.percent(30) {
             match cursor::get(shared, index) {
@@ -64,7 +64,7 @@ impl PinnedConsumer {
                     pin.advance(index + 1);
                 }
                 Err(ReadError::Purged { .. }) => {
-                    monitor.violated(format!("A12: node {}: {index} is pinned and gone", node + 1))
+                    monitor.violated(format!("A14: node {}: {index} is pinned and gone", node + 1))
                 }
                 Ok(None) | Err(_) => {}
             }

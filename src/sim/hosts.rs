@@ -6,10 +6,10 @@
 //! its own monitor and its own history, as in a run of [one group](super::run). What is checked of
 //! the hosts:
 //!
-//! - **A13** No message of one group reaches another, nor one of a group that was removed its
+//! - **A15** No message of one group reaches another, nor one of a group that was removed its
 //!   successor, nor one of an earlier process. A connection ends only if a link, a process or a
 //!   timer ends it: a refusal, a failed or a closed group does not.
-//! - **A14** A removal that was begun durably is finished, whatever crashes, and stays.
+//! - **A16** A removal that was begun durably is finished, whatever crashes, and stays.
 //!
 //! After the faults every group makes progress and agrees, those that sleep fall asleep when they
 //! are left alone, and have a leader again after the host that led them is gone.

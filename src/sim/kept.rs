@@ -1,6 +1,6 @@
 //! What a node may remove from its log.
 //!
-//! - **A12** A node removes only what is committed, in whole segments that take no more, and each
+//! - **A14** A node removes only what is committed, in whole segments that take no more, and each
 //!   of them because a host asked for it or the policy of the node allows it: it has run for long
 //!   enough since the newest batch in it was written, or the log is too long, or the disk is too
 //!   full. It removes nothing at or behind a pin that is not released, and releases none without a

@@ -16,6 +16,7 @@
 //!   its index, position and term, once. An append that asks for a term is in that term, or
 //!   nowhere.
 //! - **A13** The nodes agree on the unique id of their group: see [`super::group_uids`].
+//! - **A14** A node removes only what it may: see [`super::kept`].
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -87,7 +87,7 @@ impl Hosts {
         let (from, to) = connection.ends(way);
         if !connection.may_break {
             self.violated(format!(
-                "A13: host {} breaks a connection with host {}: {why}",
+                "A15: host {} breaks a connection with host {}: {why}",
                 to.host + 1,
                 from.host + 1
             ));
@@ -227,7 +227,7 @@ impl Hosts {
         if !is_own || from_process < newest {
             let why = if is_own { "an earlier process" } else { "another group" };
             return self.violated(format!(
-                "A13: host {} gives group {}.{generation} a message of {why}: {message:?}",
+                "A15: host {} gives group {}.{generation} a message of {why}: {message:?}",
                 me + 1,
                 group + 1
             ));

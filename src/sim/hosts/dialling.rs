@@ -180,7 +180,7 @@ impl Hosts {
             self.coverage.hit("connections ended for a late process");
         } else if is_replaced && self.is_process(peer, other) {
             self.violated(format!(
-                "A13: host {} ends its connection to the only process of host {}",
+                "A15: host {} ends its connection to the only process of host {}",
                 host + 1,
                 peer + 1
             ));
@@ -375,7 +375,7 @@ impl Hosts {
         let ours = (joined.group, joined.generation);
         if theirs != Some(ours) {
             self.violated(format!(
-                "A13: host {}: group and generation {ours:?} accept {theirs:?}: {hello:?}",
+                "A15: host {}: group and generation {ours:?} accept {theirs:?}: {hello:?}",
                 host + 1
             ));
         }

@@ -256,7 +256,7 @@ impl Hosts {
             return self.set_gone(group, host, Removal::Done);
         }
         match self.hosts[host].disk.remove(group, uid) {
-            Err(error) => self.violated(format!("A14: group {}: {error}", group + 1)),
+            Err(error) => self.violated(format!("A16: group {}: {error}", group + 1)),
             Ok(step) => {
                 self.set_gone(group, host, step);
                 let pause = self.rng.around(self.config.base.heartbeat / 4);
@@ -314,7 +314,7 @@ impl Hosts {
                 }
             }
             Err(error) => {
-                return self.violated(format!("A14: host {} does not open: {error}", host + 1));
+                return self.violated(format!("A16: host {} does not open: {error}", host + 1));
             }
         }
         self.check_removals(host);
@@ -336,7 +336,7 @@ impl Hosts {
             let is_back = on_disk.is_some_and(|on_disk| on_disk != it.generation);
             if is_certain && on_disk.is_some() || is_back {
                 let found = format!("generation {on_disk:?} of group {}", group + 1);
-                self.violated(format!("A14: host {}: {found} was removed, and is back", host + 1));
+                self.violated(format!("A16: host {}: {found} was removed, and is back", host + 1));
             }
         }
     }
