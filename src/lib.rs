@@ -223,7 +223,6 @@ mod future;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod guide;
 mod host;
 mod host_parts;
 mod inbox_space;
@@ -276,6 +275,18 @@ pub use role_changes::RoleChangeStream;
 pub use role_changes::RoleChanges;
 pub use storage::{Backup, BackupError, Create, tools};
 pub use watch::StatusWatch;
+
+/// Guides: embedding the log in a broker, and coming from Java DLedger. Text, and programs that run.
+pub mod guide {
+    #[cfg(doc)]
+    use super::*;
+
+    #[doc = include_str!("guide/broker.md")]
+    pub mod broker {}
+
+    #[doc = include_str!("guide/migration.md")]
+    pub mod migration {}
+}
 
 /// The programs in the README compile and run.
 #[cfg(doctest)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Engine;
 use super::permits::AppendPermit;
 use super::requests::InFlight;
+use crate::error::AppendError;
 use crate::role::Role;
 
 /// How long small appends wait for those that are under way. Each batch costs a write, a sync and
@@ -112,5 +113,24 @@ impl Engine {
         {
             self.open_sequencer();
         }
+    }
+
+    /// The error for an append that is certain not to be committed: another node leads, or none
+    /// does, or this disk is full.
+    pub(super) fn refusal(&self) -> AppendError {
+        let leader =
+            self.replica.role_state().leader.filter(|leader| *leader != self.settings.replica.node);
+        if let Some(reason) = self.disk_full_reason.clone().filter(|_| leader.is_none()) {
+            return AppendError::StorageFull { reason };
+        }
+        let address =
+            leader.and_then(|leader| self.settings.addresses.iter().find(|(id, _)| *id == leader));
+        let address = address.map(|(_, address)| address.as_str().into());
+        let advertised = leader.and_then(|leader| self.advertised(leader));
+        let refused = match leader {
+            None => self.shared.status.read(|status| status.refused.clone()),
+            Some(_) => Vec::new(),
+        };
+        AppendError::NotLeader { leader, address, advertised, refused: refused.into() }
     }
 }

@@ -5,8 +5,8 @@ use crate::entry::NodeId;
 
 impl PeerRegistry {
     /// A rejection as bytes: u8 reason, u32 protocol, u128 group uid, u64 for each member,
-    /// little-endian; for its first position, that instead of the members. In every version the reason comes first; the
-    /// rest is optional.
+    /// little-endian; for its first position, that instead of the members. In every version the
+    /// reason comes first; the rest is optional.
     pub(crate) fn refusal(&self, reason: HandshakeRejection) -> Vec<u8> {
         let mut bytes = vec![reason as u8];
         bytes.extend_from_slice(&PROTOCOL.to_le_bytes());
