@@ -276,7 +276,7 @@ pub use role_changes::RoleChanges;
 pub use storage::{Backup, BackupError, Create, tools};
 pub use watch::StatusWatch;
 
-/// Guides: embedding the log in a broker, and coming from Java DLedger. Text, and programs that run.
+/// Guides: how to embed the log in a broker, and how to come from Java DLedger.
 pub mod guide {
     #[cfg(doc)]
     use super::*;

@@ -298,7 +298,7 @@ impl Hosts {
         self.end_earlier_slots(id, local.number);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.slots.accept(slot, local, hello.nonce);
-        local.set_up(node_id(peer));
+        local.meet(node_id(peer), hello.process());
         let response = local.registry.lock().hello_to(node_id(peer));
         self.say(id, Kind::Acceptance, slots::with_hello(slot, &response));
         self.coverage.hit("slots accepted");
