@@ -497,7 +497,7 @@ impl Monitor {
         let known = self.ledger.get(index as usize).copied();
         let position = match known {
             Some(known) => known.position,
-            None => self.ledger.last().map_or(0, SeenEntry::end_position),
+            None => self.ledger.last().map_or(self.first_position(), SeenEntry::end_position),
         };
         let shown = SeenEntry {
             payload: offer_of(payload).map(|offer| offer ^ self.salt),
