@@ -27,6 +27,10 @@ impl Transport for LossyTransport {
         self.inner.send(messages);
     }
 
+    fn set_group_uid(&mut self, uid: u128) {
+        self.inner.set_group_uid(uid);
+    }
+
     fn stop(&mut self) {
         self.inner.stop();
     }

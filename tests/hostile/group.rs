@@ -246,6 +246,10 @@ impl Transport for Boxed {
         self.0.send(messages);
     }
 
+    fn set_group_uid(&mut self, uid: u128) {
+        self.0.set_group_uid(uid);
+    }
+
     fn stop(&mut self) {
         self.0.stop();
     }

@@ -63,6 +63,10 @@ impl Transport for Watched {
         self.tcp.send(messages);
     }
 
+    fn set_group_uid(&mut self, uid: u128) {
+        self.tcp.set_group_uid(uid);
+    }
+
     fn stop(&mut self) {
         self.tcp.stop();
     }

@@ -24,6 +24,7 @@ const DIRECTORY_CHANGED: u8 = 6;
 const DUPLICATE: u8 = 7;
 const STALE_INCARNATION: u8 = 8;
 const MEMBERS: u8 = 9;
+const OTHER_GROUP: u8 = 13;
 
 /// The first bytes of a connection, and the reason for their rejection. `None`: no hello at all, so
 /// the node closes the connection, with a reason or without.
@@ -39,7 +40,7 @@ fn said(hello: &Hello, refusal: u8) -> Approach {
 /// Hellos of an attacker that claims to be an honest node, whose real hello it knows.
 fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
     let same = honest.clone();
-    match rng.below(11) {
+    match rng.below(12) {
         0 => said(&Hello { protocol: rng.pick(&[0, 1, 9, u32::MAX]), ..same }, PROTOCOL),
         1 => said(&Hello { cluster: honest.cluster ^ (1 << rng.below(64)), ..same }, CLUSTER),
         2 => said(
@@ -80,6 +81,11 @@ fn pretend(honest: &Hello, rng: &mut Rng) -> Approach {
                 ..same
             },
             PROTOCOL,
+        ),
+        // What is left of a group that was removed and made again.
+        10 => said(
+            &Hello { group_uid: honest.group_uid ^ (1 << rng.below(128)), ..same },
+            OTHER_GROUP,
         ),
         _ => said(&Hello { group: vec![0xFF; 1 + rng.below(255) as usize], ..same }, PROTOCOL),
     }
@@ -155,7 +161,7 @@ fn besiege(approaches: u64) {
     let leader = group.leader();
     let growth = Growth::begin();
     let client = Client::of(&group);
-    let counts: Vec<AtomicU64> = (0..=9).map(|_| AtomicU64::new(0)).collect();
+    let counts: Vec<AtomicU64> = (0..=OTHER_GROUP).map(|_| AtomicU64::new(0)).collect();
     for id in [leader, leader % 3 + 1] {
         let honest: Vec<Hello> = (1..=3)
             .filter(|other| *other != id)
@@ -183,10 +189,11 @@ fn besiege(approaches: u64) {
     drop(client);
     group.check();
     let counts: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    let expected = (0..=MEMBERS).chain([OTHER_GROUP]);
+    assert!(expected.into_iter().all(|reason| counts[usize::from(reason)] > 0), "{counts:?}");
     let growth = growth.check();
     println!(
-        "no hello, then by reason 1 to 9: {counts:?}; {} appends acknowledged meanwhile; \
+        "no hello, then by reason, from 1 on: {counts:?}; {} appends acknowledged meanwhile; \
          {growth} MiB more",
         group.acknowledged()
     );

@@ -62,6 +62,7 @@ pub(crate) struct Hello {
     pub(crate) directory: u128,
     pub(crate) incarnation: u64,
     pub(crate) nonce: u64,
+    pub(crate) group_uid: u128,
     pub(crate) flags: u8,
     pub(crate) group: Vec<u8>,
     pub(crate) members: Vec<u64>,
@@ -76,6 +77,7 @@ impl Hello {
             .for_each(|number| bytes.extend(number.to_le_bytes()));
         bytes.extend(self.directory.to_le_bytes());
         [self.incarnation, self.nonce].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        bytes.extend(self.group_uid.to_le_bytes());
         bytes.extend([
             self.flags,
             self.group.len() as u8,
@@ -106,8 +108,8 @@ impl Hello {
     pub(crate) fn decode(bytes: &[u8]) -> Hello {
         let number =
             |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let members_at = 64 + usize::from(bytes[61]);
-        let advertised_at = members_at + 8 * usize::from(bytes[62]);
+        let members_at = 80 + usize::from(bytes[77]);
+        let advertised_at = members_at + 8 * usize::from(bytes[78]);
         Hello {
             protocol: number(0) as u32,
             cluster: number(4),
@@ -116,10 +118,11 @@ impl Hello {
             directory: u128::from(number(28)) | u128::from(number(36)) << 64,
             incarnation: number(44),
             nonce: number(52),
-            flags: bytes[60],
-            group: bytes[64..members_at].to_vec(),
-            members: (0..usize::from(bytes[62])).map(|at| number(members_at + 8 * at)).collect(),
-            advertised: bytes[advertised_at..advertised_at + usize::from(bytes[63])].to_vec(),
+            group_uid: u128::from(number(60)) | u128::from(number(68)) << 64,
+            flags: bytes[76],
+            group: bytes[80..members_at].to_vec(),
+            members: (0..usize::from(bytes[78])).map(|at| number(members_at + 8 * at)).collect(),
+            advertised: bytes[advertised_at..advertised_at + usize::from(bytes[79])].to_vec(),
         }
     }
 }
