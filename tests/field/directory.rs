@@ -227,10 +227,13 @@ facts! {
             assert!(is_in_use(&dir));
             assert!(matches!(ledger.append("more"), Err(AppendError::Failed { .. })));
             assert!(ledger.shutdown().is_err());
-            assert!(matches!(
-                refusal(builder(&dir).create(Create::Never)),
-                StorageError::NoLog { .. }
-            ));
+            // Until it noticed, the node may have made a segment or a spare there: then the
+            // directory has been in use. Either way no new log is begun in it.
+            match refusal(builder(&dir).create(Create::Never)) {
+                StorageError::NoLog { .. } => {}
+                StorageError::Corrupt { path, .. } if path.ends_with("identity") => {}
+                refused => panic!("{flush:?}: {refused}"),
+            }
         }
     }
 
