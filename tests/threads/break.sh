@@ -76,6 +76,7 @@ fault loom watermark watermark.rs '        let woken = {
             let mut held = self.held.lock();
             assert!(end >= self.end(), "the watermark never goes back");
             held.position = position;
+            self.position.store(position, Ordering::Release);
             self.end.store(end, Ordering::SeqCst);
             held.tasks_below(end)
         };
@@ -88,6 +89,7 @@ fault loom watermark watermark.rs '        let woken = {
             let mut held = self.held.lock();
             assert!(end >= self.end(), "the watermark never goes back");
             held.position = position;
+            self.position.store(position, Ordering::Release);
             self.end.store(end, Ordering::SeqCst);
             held.tasks_below(end)
         };'
@@ -168,10 +170,10 @@ fault loom sequencer sequencer.rs 'if !queue.line.is_empty() {
             self.serve(queue);'
 # It gives back the lock between the look at the window and the place in the line.
 fault loom sequencer sequencer.rs \
-  'let number = queue.line.join(Waiting { work: work(), cost, place: place.clone() });' \
+  'let Ticket { number, answer } = queue.join(work(), cost, fence);' \
   'drop(queue);
         let mut queue = self.queue.lock();
-        let number = queue.line.join(Waiting { work: work(), cost, place: place.clone() });'
+        let Ticket { number, answer } = queue.join(work(), cost, fence);'
 fault loom sequencer sequencer.rs 'if wakes {
             (self.wake_engine)();
         }
@@ -197,7 +199,8 @@ fault loom sequencer sequencer.rs 'let was_empty = queue.batches.is_empty();
 fault loom sequencer sequencer.rs 'queue.held = false;
             if queue.batches' 'if queue.batches'
 fault loom sequencer sequencer.rs 'for waiting in refused {
-            waiting.place.refuse(error.clone(), self.home);
+            let error = passed(waiting.fence, term, &error).unwrap_or_else(|| error.clone());
+            waiting.answer.refuse(error, self.home);
         }' 'drop(refused);'
 fault loom sequencer sequencer.rs 'queue.append_state = AppendState::Open;
         self.serve(queue);' 'queue.append_state = AppendState::Open;'
@@ -250,7 +253,7 @@ fault loom peer_sender transport/tcp/peer_sender/queue.rs '*self = Queue {
 # Whole nodes: every thread ends, every wait ends, and the window is given back.
 fault shuttle groups_of_a_host threads/pool.rs 'self.wake_one(&mut queue);' ''
 fault shuttle '' threads/parts.rs 'self.ended.notify_all();' ''
-fault shuttle '' threads/parts.rs 'while !list.running.is_empty() {' 'while false {'
+fault shuttle '' threads/parts.rs 'while list.has_running(except) {' 'while false {'
 fault shuttle '' threads/parts.rs \
   'list.running.iter().any(|part| is_engine(part) && part.thread == Some(me))' 'false'
 fault shuttle '' threads/work.rs 'unwrap_or_else(|panic| {
