@@ -8,6 +8,7 @@ use crate::role::Role;
 fn status(term: u64) -> Status {
     Status {
         group: String::new(),
+        group_uid: None,
         id: NodeId::from(1),
         role: Role::Follower,
         term,
@@ -22,6 +23,7 @@ fn status(term: u64) -> Status {
         repair: None,
         refused: Vec::new(),
         fault: None,
+        removed: Default::default(),
         asleep: false,
         stopped: false,
     }
