@@ -19,6 +19,7 @@ use crate::engine::Command;
 use crate::fork::Home;
 use crate::future::AppendFuture;
 use crate::reply::reply;
+use crate::retention::Retention;
 use crate::storage::SegmentOptions;
 
 const ENTRIES: u64 = 3;
@@ -256,6 +257,7 @@ impl RunConfig {
         config.flush_interval = None;
         config.sleep = None;
         (config.stamps, config.fences) = (false, false);
+        (config.retention, config.pin_bytes_max) = (Retention::keep_all(), None);
         (config.heartbeat, config.election) = (20 * MS, 200 * MS);
         config.append_timeout = 10 * config.election;
         config.message_bytes = 4 << 10;
