@@ -19,7 +19,8 @@ use crate::wakers::without_waits;
 pub struct Place {
     /// The index of the entry, from 0 on.
     pub index: u64,
-    /// The position of its first byte, in bytes: the lengths of all payloads before it.
+    /// The position of its first byte, in bytes: the lengths of all payloads before it, after
+    /// [`Builder::first_position`](crate::Builder::first_position).
     pub position: u64,
     /// The term in which this node leads, and appends it.
     pub term: u64,

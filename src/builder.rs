@@ -2,6 +2,7 @@
 //! any thread exists.
 
 mod first_position;
+mod hooks;
 mod retention;
 
 use std::fmt;
@@ -465,9 +466,10 @@ impl Builder {
     }
 
     /// Calls `observer` with the status after every change of role, term or leader, and once the
-    /// node has stopped: in order, without loss, on a thread of its own. A panic in it is
-    /// contained. While it blocks, later changes wait; `shutdown` waits for it too. Clones of the
-    /// builder share it: the ledgers that they open call it, each on its own thread.
+    /// node has stopped: in order, without loss, on a thread apart from the node's own (the groups
+    /// of a [`Host`](crate::Host) share a few). A panic in it is contained. While it blocks, later
+    /// changes wait; `shutdown` waits for it too. Clones of the builder share it: the ledgers that
+    /// they open call it, each for itself.
     pub fn on_role_change(mut self, observer: impl Fn(&Status) + Send + Sync + 'static) -> Builder {
         self.observers.roles.push(Arc::new(observer));
         self
@@ -655,6 +657,5 @@ impl fmt::Debug for Builder {
     }
 }
 
-mod hooks;
 #[cfg(test)]
 mod tests;

@@ -53,7 +53,6 @@ pub enum AppendError {
     ///
     /// [`DLedger::append_in_term`]: crate::DLedger::append_in_term
     #[error("the append is for term {wanted}, and this node is in term {term}")]
-    #[non_exhaustive]
     WrongTerm {
         /// The term that was asked for.
         wanted: u64,
@@ -173,10 +172,13 @@ impl AppendError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The entry is not kept on this node any more: a host [purged](crate::DLedger::purge) it here,
-    /// or this node was moved forward past it. That happens to a node that fell so far behind that
-    /// its leader had purged what it lacked: its log begins anew at the leader's first retained
-    /// entry, which the log tells at INFO. Read on at `first` ([`Tail::seek`](crate::Tail::seek)),
+    /// The entry is not kept on this node: [retention](crate::Retention) or a host
+    /// ([`purge`](crate::DLedger::purge)) removed it here, or this node was moved forward past it. A
+    /// position below [`Builder::first_position`](crate::Builder::first_position) is refused so, too;
+    /// if nothing was removed yet, `index` and `first` are both 0 then.
+    ///
+    /// A node is moved forward that fell so far behind that its leader had removed what it lacked:
+    /// its log begins anew at the leader's first retained entry, which the log tells at INFO. Read on at `first` ([`Tail::seek`](crate::Tail::seek)),
     /// or read what lies before it at a node that still keeps it.
     #[error(
         "entry {index} is not kept on this node, which was purged or moved forward past it: it \

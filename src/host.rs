@@ -3,6 +3,7 @@
 
 mod settings;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::entry::NodeId;
 use crate::error::{OpenError, ShutdownError};
 use crate::fork::FORKED;
 use crate::host_parts::{GroupClaim, HostParts};
+use crate::log_prefix::LogPrefix;
 use crate::primitives::Instant;
 use crate::role::Role;
 use crate::running_node::RunningNode;
@@ -46,7 +48,7 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_millis(100);
 /// let payments = host.group("payments").max_entry_bytes(1 << 10).open()?;
 /// orders.append("an order")?;
 /// payments.append("a payment")?;
-/// assert_eq!(host.groups()?.len(), 2);
+/// assert_eq!(host.groups().len(), 2);
 /// host.remove("payments")?;
 /// host.shutdown()?;
 /// # Ok(())
@@ -61,9 +63,9 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_millis(100);
 /// A group takes its turn behind the others: a turn takes in 1 MiB of appends at most. Eight groups
 /// write appends at the same time; others wait for the end of a sync, 0.1 s at most, and what is
 /// appended to them meanwhile goes together. While any wait, followers learn of a commit with the
-/// next batch of its group, or after 20 ms. If a disk
-/// holds up all threads for a tenth of a second, another one is started, up to 16, and the log of
-/// the process says which groups hold them up. The same holds for observers of changes of role
+/// next batch of its group, or after 20 ms. If a disk holds up all threads for a tenth of a second,
+/// another one is started, up to 16, and the log of the process says which groups hold them up. The
+/// same holds for observers of changes of role
 /// ([`Builder::on_role_change`]), which have threads apart from those of the groups. A group that
 /// has a fault, a full disk or a damaged log is so alone.
 ///
@@ -148,21 +150,27 @@ impl Host {
 
     /// All groups of this host, by name: those that are open, and those that lie on disk.
     ///
-    /// # Errors
-    /// If the directory cannot be read. [`StorageError::InvalidState`] in a forked child.
-    pub fn groups(&self) -> Result<Vec<GroupInfo>, StorageError> {
+    /// If the directory cannot be read, a warning is logged, and only those that are open are
+    /// listed. Empty in a forked child. Blocks for the disk.
+    pub fn groups(&self) -> Vec<GroupInfo> {
         if !self.parts.home.is_here() {
-            return Err(StorageError::InvalidState(FORKED.to_owned()));
+            return Vec::new();
         }
-        let mut groups: Vec<GroupInfo> =
-            self.parts.groups.all().into_iter().map(|(name, node)| info(name, node)).collect();
-        for name in self.names_on_disk()? {
-            if !groups.iter().any(|group| group.name == name) {
-                groups.push(info(name, None));
-            }
-        }
-        groups.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(groups)
+        let names = self.names_on_disk().unwrap_or_else(|error| {
+            let host = LogPrefix::of_host(self.parts.id);
+            log::warn!("{host}its groups cannot be listed: {error}");
+            Vec::new()
+        });
+        self.infos(names)
+    }
+
+    /// Of these groups, and of all that are open, by name.
+    fn infos(&self, names: Vec<String>) -> Vec<GroupInfo> {
+        let open = self.parts.groups.all().into_iter();
+        let mut infos: BTreeMap<String, GroupInfo> =
+            names.into_iter().map(|name| (name.clone(), info(name, None))).collect();
+        infos.extend(open.map(|(name, node)| (name.clone(), info(name, node))));
+        infos.into_values().collect()
     }
 
     /// Opens all groups that lie on disk and are not open, several at a time, each with the
@@ -180,7 +188,7 @@ impl Host {
         if is_in_waker() {
             return Err(OpenError::CalledFromWaker);
         }
-        let closed = self.groups()?.into_iter().filter(|group| !group.open);
+        let closed = self.infos(self.names_on_disk()?).into_iter().filter(|group| !group.open);
         let (names, host) = (closed.map(|group| group.name).collect(), self.clone());
         in_parallel(names, move |name: &String| (name.clone(), host.group(name).open()))
             .map_err(OpenError::Thread)

@@ -87,6 +87,9 @@
 //!
 //! - [`DLedger::get`] gives one entry, [`DLedger::read`] those from an index up to the newest, and
 //!   [`DLedger::tail`] waits for more. [`Tail::next_chunk`] takes many at once.
+//! - The payloads are also one stream of bytes: [`DLedger::get_at`] and [`DLedger::read_at`] read at
+//!   a position, [`DLedger::index_of`], [`DLedger::position_of`] and [`DLedger::index_at`] (by time)
+//!   find places, [`DLedger::positions`] says what is kept.
 //! - A follower may lag behind. [`DLedger::barrier`] returns an index below which lies all that was
 //!   acknowledged anywhere before the call, and all of that can then be read here.
 //! - An [`Entry`] points into the log. One that is kept for long should be
@@ -103,13 +106,14 @@
 //! | `append_async`, `append_batch_async` | nothing; [`AppendFuture`] works under any runtime |
 //! | `append_when_ready` and every `.._async` | nothing: they give futures, without a runtime |
 //! | `wait_for_leader`, [`StatusWatch`], [`RoleChanges`] | a leader, or a change of the status |
-//! | `get`, `read` | the disk, if what is read is not in memory |
-//! | `tail` | the next entry, or the end of the node; its streams (feature `stream`) for nothing |
+//! | `get`, `read`, and reads by position and time | the disk, if what is read is not in memory |
+//! | `tail`, [`Tail::next_chunk`] | the next entry, their time-out or the end of the node |
 //! | `barrier` | a round of heartbeats, up to [`Builder::append_timeout`] |
-//! | `status`, `committed`, `set_retention` | nothing |
+//! | `status`, `committed`, `positions`, `role_changes`, `set_retention` | nothing |
 //! | `pin` | a purge that is under way: a write to a file |
 //! | `transfer_leadership` | another leader, two election timeouts at most |
 //! | `purge`, `backup`, `shutdown` | the disk; `shutdown` of a leader also for its successor |
+//! | [`Host::open_all`], [`Host::remove`], [`Host::shutdown`] | the disk and the groups concerned |
 //!
 //! A call that would have to wait for the node on one of its own threads, in a waker for instance,
 //! or in an append hook, is refused at once (`CalledFromWaker`). Appends of a node with an
@@ -127,6 +131,9 @@
 //! Groups that are idle sleep. A group of a host is set up by [`Host::group`], which gives a
 //! [`Builder`], and behaves as one that stands alone. [`Host::remove`] deletes one; a group that is
 //! made again under its name never meets what is left of it ([`Status::group_uid`]).
+//!
+//! [`guide::broker`] builds a broker on this log, step by step; [`guide::migration`] holds every name
+//! of Java DLedger beside its name here.
 //!
 //! # Errors
 //!
@@ -203,7 +210,7 @@
 //! | | |
 //! |---|---|
 //! | index | the number of an entry, dense from 0 |
-//! | position | the sum of the payload lengths before an entry, the same on every node |
+//! | position | the payload lengths before an entry, the same on every node, after [`Builder::first_position`] |
 //! | batch | what is replicated, written and synced at a time; it fills by itself |
 //! | committed | on a majority, and never to change. Readers see nothing else |
 //! | leader | announced when the first batch of its own term is committed |

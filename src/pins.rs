@@ -44,8 +44,9 @@ impl Pin {
     }
 
     /// Whether it holds nothing any more, since all pins together held back more than they may, or
-    /// since the node was moved forward past it. Then what lies behind it may be removed at any
-    /// time. It stays so.
+    /// since the log began anew behind it: the node was moved forward, or its damaged log was
+    /// repaired without a part that the peers had purged. Then what lies behind it may be removed
+    /// at any time. It stays so.
     pub fn is_released(&self) -> bool {
         self.mark.is_released.load(Ordering::Acquire)
     }

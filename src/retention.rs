@@ -26,9 +26,11 @@ const CLOSE_AFTER_PART: u32 = 4;
 /// removed. A follower that still needs what its leader has removed is moved forward to the
 /// leader's first entry, as after a [`purge`](crate::DLedger::purge).
 ///
-/// A node looks at its limits four times a second, and about once in half a minute at the disk when
-/// its group [sleeps](crate::HostBuilder::sleep_after). It removes without creating a file, so
-/// also on a disk that is full. What was removed, and why, is logged at INFO and counted in
+/// A node looks at its limits four times a second, and at the disk once a second. One whose group
+/// [sleeps](crate::HostBuilder::sleep_after) is woken when a segment becomes too old, and looks at
+/// the disk twice a minute. While a log is damaged or not complete
+/// ([`Status::repair`](crate::Status::repair)) nothing is removed. It removes without creating a
+/// file, so also on a disk that is full. What was removed, and why, is logged at INFO and counted in
 /// [`Status::removed`](crate::Status::removed).
 ///
 /// # Age

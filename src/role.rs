@@ -19,7 +19,7 @@ pub enum Role {
     Follower,
     /// Asks for votes, or has won them and waits for its first batch to commit.
     Candidate,
-    /// Copies the log without a vote.
+    /// Copies the log without a vote. No builder names such a member yet.
     Learner,
 }
 

@@ -222,8 +222,7 @@ pub trait Storage: Send {
 
     /// Tells the time, before the changes of a turn: how long the storage has been open by a clock
     /// that is never set, and the wall clock in milliseconds since 1970. Segments age by the former
-    /// alone; a storage saves ages, so that an older one survives a reopening. The default ignores
-    /// both.
+    /// alone; a storage saves ages, so that they survive a reopening. The default ignores both.
     fn pass_time(&mut self, _open_for: Duration, _unix_ms: u64) {}
 
     /// The segments of the log, oldest first, without a gap: what a policy of retention chooses

@@ -17,14 +17,14 @@ use crate::wakers::is_in_waker;
 /// time and as often as is wished.
 ///
 /// The first status that it gives is the present one; then it gives the newest one each time that
-/// role, term, leader, `full`, `repair`, `refused`, `fault` or `stopped` have changed, or of a
-/// member its `voter`, `advertised`, `reached`, `refused` or `progress`.
+/// role, term, leader, `group_uid`, `asleep`, `full`, `repair`, `refused`, `fault` or `stopped`
+/// have changed, or of a member its `voter`, `advertised`, `reached`, `refused` or `progress`.
 /// It is no queue: of several changes that came before it was asked, only what they led to is
 /// given. The last one is never missed: it has `stopped` set, and after it there is only `None`.
 ///
 /// What moves all the time is filled in when a status is given, and is no change: how far the log
 /// has come (`committed`, `oldest_position`, `committed_position`, `end_index`), what is under way
-/// (`in_flight_bytes`), and of a member `heard`, `end_index` and `in_flight_bytes`. Of the log
+/// (`in_flight_bytes`), what was `removed`, and of a member `heard`, `end_index` and `in_flight_bytes`. Of the log
 /// [`DLedger::tail`](crate::DLedger::tail) and
 /// [`DLedger::committed_past`](crate::DLedger::committed_past) tell.
 ///

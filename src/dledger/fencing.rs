@@ -41,7 +41,7 @@ use crate::future::AppendFuture;
 /// # }
 /// ```
 ///
-/// What a node answers whose term is not the one that was asked for:
+/// What a node answers that does not lead in the term that was asked for:
 ///
 /// | this node | answer |
 /// |---|---|

@@ -84,8 +84,13 @@ impl Engine {
         action: RepairAction<'_>,
     ) -> Result<Recovered, StorageError> {
         let (pins, reader) = (self.shared.pins.clone(), self.shared.reader.clone());
+        let before = reader.base().point.next_index;
         let (outcome, released) = pins.begin_anew(&*reader, || self.storage.repair(action));
         self.report_released(&released, "the damaged log begins anew behind it");
+        let first = reader.base().point.next_index;
+        if first > before {
+            let _ = self.work.roles.send(Notice::Moved(first));
+        }
         outcome
     }
 

@@ -23,8 +23,8 @@ pub struct SegmentInfo {
     pub last_raft_index: u64,
     /// The space that it takes on the disk, in bytes.
     pub bytes: u64,
-    /// How long ago it took its last batch, if it takes no more; else how long ago it took its
-    /// first one. Only time for which the storage was open counts, by a clock that is never set:
+    /// How long ago it was closed, if it takes no more batches; else how long ago it took its first
+    /// one. Only time for which the storage was open counts, by a clock that is never set:
     /// see [`Storage::pass_time`](super::Storage::pass_time).
     pub age: Duration,
     /// Whether it takes no more batches. Only such segments are purged.
