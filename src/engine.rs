@@ -301,7 +301,8 @@ impl Engine {
             return if self.stopping.is_some() { Duration::ZERO } else { Duration::MAX };
         }
         if self.is_asleep() {
-            return self.retention_wake_at();
+            let permit = self.permit.awaited_until().or_else(|| self.permit.held_until());
+            return permit.unwrap_or(Duration::MAX).min(self.retention_wake_at());
         }
         let stopping = self.stopping.as_ref().map_or(Duration::MAX, PendingStop::wake_at);
         let due =
@@ -369,6 +370,7 @@ impl Engine {
             self.settings.replica.node
         );
         self.fault = Some(reason.to_owned());
+        self.permit.give_back();
         (self.repair, self.rejoin) = (None, None);
         // First the status: callers that are resolved below find the reason there.
         let fault = self.fault.clone();

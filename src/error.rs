@@ -173,13 +173,14 @@ impl AppendError {
 #[non_exhaustive]
 pub enum ReadError {
     /// The entry is not kept on this node: [retention](crate::Retention) or a host
-    /// ([`purge`](crate::DLedger::purge)) removed it here, or this node was moved forward past it. A
-    /// position below [`Builder::first_position`](crate::Builder::first_position) is refused so, too;
-    /// if nothing was removed yet, `index` and `first` are both 0 then.
+    /// ([`purge`](crate::DLedger::purge)) removed it here, or this node was moved forward past it.
+    /// A position below [`Builder::first_position`](crate::Builder::first_position) is refused so,
+    /// too; if nothing was removed yet, `index` and `first` are both 0 then.
     ///
     /// A node is moved forward that fell so far behind that its leader had removed what it lacked:
-    /// its log begins anew at the leader's first retained entry, which the log tells at INFO. Read on at `first` ([`Tail::seek`](crate::Tail::seek)),
-    /// or read what lies before it at a node that still keeps it.
+    /// its log begins anew at the leader's first retained entry, which the log tells at INFO. Read
+    /// on at `first` ([`Tail::seek`](crate::Tail::seek)), or read what lies before it at a node
+    /// that still keeps it.
     #[error(
         "entry {index} is not kept on this node, which was purged or moved forward past it: it \
          keeps the ledger from index {first} on"

@@ -87,9 +87,9 @@
 //!
 //! - [`DLedger::get`] gives one entry, [`DLedger::read`] those from an index up to the newest, and
 //!   [`DLedger::tail`] waits for more. [`Tail::next_chunk`] takes many at once.
-//! - The payloads are also one stream of bytes: [`DLedger::get_at`] and [`DLedger::read_at`] read at
-//!   a position, [`DLedger::index_of`], [`DLedger::position_of`] and [`DLedger::index_at`] (by time)
-//!   find places, [`DLedger::positions`] says what is kept.
+//! - The payloads are also one stream of bytes: [`DLedger::get_at`] and [`DLedger::read_at`] read
+//!   at a position, [`DLedger::index_of`], [`DLedger::position_of`] and [`DLedger::index_at`] (by
+//!   time) find places, [`DLedger::positions`] says what is kept.
 //! - A follower may lag behind. [`DLedger::barrier`] returns an index below which lies all that was
 //!   acknowledged anywhere before the call, and all of that can then be read here.
 //! - An [`Entry`] points into the log. One that is kept for long should be
@@ -132,8 +132,8 @@
 //! [`Builder`], and behaves as one that stands alone. [`Host::remove`] deletes one; a group that is
 //! made again under its name never meets what is left of it ([`Status::group_uid`]).
 //!
-//! [`guide::broker`] builds a broker on this log, step by step; [`guide::migration`] holds every name
-//! of Java DLedger beside its name here.
+//! [`guide::broker`] builds a broker on this log, step by step; [`guide::migration`] holds every
+//! name of Java DLedger beside its name here.
 //!
 //! # Errors
 //!
@@ -210,7 +210,7 @@
 //! | | |
 //! |---|---|
 //! | index | the number of an entry, dense from 0 |
-//! | position | the payload lengths before an entry, the same on every node, after [`Builder::first_position`] |
+//! | position | the bytes of all payloads before an entry, the same on every node |
 //! | batch | what is replicated, written and synced at a time; it fills by itself |
 //! | committed | on a majority, and never to change. Readers see nothing else |
 //! | leader | announced when the first batch of its own term is committed |

@@ -125,10 +125,9 @@ impl PinBoard {
         let mut released = ReleasedPins::default();
         let limit = loop {
             let held = |mark: &Arc<Mark>| mark.index.load(Ordering::Acquire);
-            let Some(first) = (0..marks.len()).min_by_key(|at| held(&marks[*at])) else {
-                break index;
-            };
-            let pinned = held(&marks[first]);
+            // Each is read once: it may be advanced at any moment.
+            let oldest = marks.iter().enumerate().map(|(at, mark)| (held(mark), at)).min();
+            let Some((pinned, first)) = oldest else { break index };
             let back = chosen.iter().filter(|chosen| chosen.segment.end_index > pinned);
             let bytes: u64 = back.map(|chosen| chosen.segment.bytes).sum();
             if pinned >= index || bytes <= self.bytes_max {

@@ -30,8 +30,8 @@ const CLOSE_AFTER_PART: u32 = 4;
 /// [sleeps](crate::HostBuilder::sleep_after) is woken when a segment becomes too old, and looks at
 /// the disk twice a minute. While a log is damaged or not complete
 /// ([`Status::repair`](crate::Status::repair)) nothing is removed. It removes without creating a
-/// file, so also on a disk that is full. What was removed, and why, is logged at INFO and counted in
-/// [`Status::removed`](crate::Status::removed).
+/// file, so also on a disk that is full. What was removed, and why, is logged at INFO and counted
+/// in [`Status::removed`](crate::Status::removed).
 ///
 /// # Age
 /// The age of an entry counts from the moment at which *this* node closed the segment that holds

@@ -24,8 +24,8 @@ use crate::wakers::is_in_waker;
 ///
 /// What moves all the time is filled in when a status is given, and is no change: how far the log
 /// has come (`committed`, `oldest_position`, `committed_position`, `end_index`), what is under way
-/// (`in_flight_bytes`), what was `removed`, and of a member `heard`, `end_index` and `in_flight_bytes`. Of the log
-/// [`DLedger::tail`](crate::DLedger::tail) and
+/// (`in_flight_bytes`), what was `removed`, and of a member `heard`, `end_index` and
+/// `in_flight_bytes`. Of the log [`DLedger::tail`](crate::DLedger::tail) and
 /// [`DLedger::committed_past`](crate::DLedger::committed_past) tell.
 ///
 /// As an iterator it blocks until there is a change, and ends when the node is stopped and its last

@@ -31,10 +31,10 @@ impl Builder {
     /// forward: it fell so far behind that its leader had removed what it lacked, and its log
     /// begins anew at the leader's first entry. What lay before is gone here, read or not: a read
     /// of it returns [`ReadError::Purged`](crate::ReadError::Purged) with that index. A damaged log
-    /// whose missing part the peers have purged too begins anew in the same way when it is repaired,
-    /// and that is told as well. Retention and purges of this node itself are not told, nor is a
-    /// move that a process made just before it ended: a host compares `committed().start` with what
-    /// it knows when it opens the ledger.
+    /// whose missing part the peers have purged too begins anew in the same way when it is
+    /// repaired, and that is told as well. Retention and purges of this node itself are not told,
+    /// nor is a move that a process made just before it ended: a host compares `committed().start`
+    /// with what it knows when it opens the ledger.
     ///
     /// It is called in order with the [observers of changes of role](Self::on_role_change), on
     /// their thread, and the same holds for it: a panic in it is contained, while it blocks later

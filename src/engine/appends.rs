@@ -59,7 +59,8 @@ impl Engine {
 
     /// When appends are written that wait for something else now, if anything does.
     pub(super) fn appends_wait_until(&self) -> Option<Duration> {
-        self.permit.awaited_until().into_iter().chain(self.held_until()).min()
+        let permit = self.permit.awaited_until().or_else(|| self.permit.held_until());
+        permit.into_iter().chain(self.held_until()).min()
     }
 
     /// When the commit index is to be sent to the others, unless a batch carries it before.

@@ -8,3 +8,11 @@ pub(super) struct GroupUidState {
     /// It is saved. It is told once the sync of this number has succeeded.
     pub(super) untold: Option<(u128, u64)>,
 }
+
+impl GroupUidState {
+    /// Whether it is committed, and its batch is not durable here yet: `synced` is the newest sync
+    /// that has succeeded.
+    pub(super) fn is_unsynced(&self, synced: u64) -> bool {
+        self.found.is_some_and(|(_, sync)| sync > synced)
+    }
+}

@@ -136,6 +136,14 @@ impl AppendPermit {
         is_granted
     }
 
+    /// When it is given back although its sync goes on, if others wait for it.
+    pub(super) fn held_until(&self) -> Option<Duration> {
+        let (Some((permits, _)), Stage::Holds { since, .. }) = (&self.host, self.stage) else {
+            return None;
+        };
+        permits.is_contended().then_some(since + PERMIT_TIME_MAX)
+    }
+
     /// Gives it back if the sync of its batch has ended, or there will be none, or it was held for
     /// too long. `begun` and `ended` are the newest sync that was begun, and that has ended.
     pub(super) fn end(&mut self, begun: u64, ended: u64, now: Duration) {

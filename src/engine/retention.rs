@@ -162,6 +162,11 @@ impl Engine {
     /// that is kept. The one place that asks the storage to remove committed entries.
     pub(super) fn remove(&mut self, index: u64, chosen: &[Chosen]) -> Result<u64, PurgeError> {
         let before = self.shared.reader.base();
+        // The id of the group is saved once the batch that names it is durable, and before that
+        // batch goes.
+        if self.group_uid.is_unsynced(self.sleep.synced) {
+            return Ok(before.point.next_index);
+        }
         let (pins, commit) = (self.shared.pins.clone(), self.replica.hard_state().commit);
         let saved = self.save_group_uid();
         let purge = |limit| saved.and_then(|()| self.storage.purge(limit, commit));
@@ -183,13 +188,19 @@ impl Engine {
             let removed: Vec<Chosen> = chosen.iter().filter(is_gone).copied().collect();
             self.report_purged(before.point.next_index, first, &removed);
             self.begin_sync(0);
+            self.retention.forget_disk(self.syncs);
             if removed.iter().any(|one| is_for_disk(one.reason)) {
-                self.retention.removal_sync = self.syncs;
                 self.retention.next_question = Duration::ZERO;
             }
             self.replica.handle_purged(base);
         }
         Ok(first)
+    }
+
+    /// The node falls asleep, and what it was told last may not have been looked at.
+    pub(super) fn look_at_retention_soon(&mut self) {
+        let soon = self.now.elapsed + CHECK_INTERVAL;
+        self.retention.next_check_asleep = self.retention.next_check_asleep.min(soon);
     }
 
     fn plan_check(&mut self) {

@@ -48,4 +48,11 @@ impl RetentionState {
             warned_of_failure: false,
         }
     }
+
+    /// Files go after this sync. What was asked of the disk before does not count: what they free
+    /// would be freed twice.
+    pub(super) fn forget_disk(&mut self, removal_sync: u64) {
+        (self.removal_sync, self.is_asking) = (removal_sync, false);
+        self.answer = Arc::default();
+    }
 }

@@ -159,6 +159,7 @@ impl Engine {
         }
         self.sleep.failed = 0;
         self.sleep.stage = Stage::Asleep;
+        self.look_at_retention_soon();
         self.show_sleep();
     }
 
@@ -175,7 +176,8 @@ impl Engine {
             || !self.transfers.is_empty()
             || self.stopping.is_some()
             || !self.state_requests.is_empty()
-            || !self.deferred_fetches.is_empty();
+            || !self.deferred_fetches.is_empty()
+            || self.permit.awaited_until().is_some();
         let lacks_room = self.is_paused
             || self.overload_sync.is_some()
             || self.disk_full_reason.is_some()

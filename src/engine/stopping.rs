@@ -87,6 +87,7 @@ impl Engine {
         );
         self.refuse_transfers(&TransferError::Stopped);
         self.stopped = true;
+        self.permit.give_back();
         // First the watermark: observers of the stop then find nothing to wait for.
         self.shared.watermark.close();
         self.announce_absence();
@@ -97,6 +98,10 @@ impl Engine {
     /// Syncs the batches first: the stored commit must not be ahead of the durable log.
     fn close_storage(&mut self) -> Result<(), StorageError> {
         self.storage.begin_sync().wait()?;
+        match self.save_group_uid() {
+            Err(error) if !error.is_temporary() => return Err(error),
+            _ => {} // what was not saved is learned again
+        }
         self.storage.save_hard_state(self.replica.hard_state())?;
         self.storage.begin_sync().wait()
     }

@@ -1,6 +1,5 @@
 //! What a node knows of the unique id of its group: see [`group_uid`](super::group_uid).
 
-use crate::batch::LogPoint;
 use crate::storage::Recovered;
 
 /// What is known of the id.
@@ -25,7 +24,7 @@ impl GroupUid {
             known: recovered.group_uid,
             proposal,
             searched: base.raft_index,
-            is_from_the_start: base == LogPoint::INITIAL,
+            is_from_the_start: base.is_initial(),
             named_in: 0,
         }
     }

@@ -47,11 +47,18 @@ impl Cluster {
         self.quiet = true;
         let limit = ELECTIONS_TO_HEAL * self.config.election + self.config.append_timeout;
         self.demand_within(limit, "A10: the nodes do not agree", Cluster::agrees);
+        self.demand_within(limit, "A13: the group has no unique id", Cluster::is_named);
         self.demand_within(
             limit,
             "A10: resolved appends still take up a window",
             Cluster::has_empty_windows,
         );
+    }
+
+    /// Whether the leader knows the unique id of the group.
+    fn is_named(&self) -> bool {
+        let leader = self.leader().and_then(|node| self.nodes[node].process.as_ref());
+        leader.is_some_and(|process| process.group_uid() != 0)
     }
 
     /// Clients begin operations, and expect the group to make progress.

@@ -49,7 +49,7 @@ const REMOVED_PREFIX: &str = "removed-";
 pub(crate) struct HostDirectory {
     disk: RealDisk,
     groups: Arc<Directory>,
-    tombstones: Arc<Mutex<Tombstones<RealDisk>>>,
+    tombstones: Mutex<Tombstones<RealDisk>>,
     lock: Arc<HostLock>,
     /// Names in `groups` that are no groups were logged.
     has_reported_strangers: AtomicBool,
@@ -79,7 +79,7 @@ impl HostDirectory {
         let is_host = check_create(&disk, create)?;
         let groups = if is_host { find(&disk, host)? } else { make(&disk, host)? };
         let host_directory = HostDirectory {
-            tombstones: Arc::new(Mutex::new(Tombstones::open(&disk)?)),
+            tombstones: Mutex::new(Tombstones::open(&disk)?),
             disk,
             groups: Arc::new(groups),
             lock: HostLock::new(lock),
@@ -184,8 +184,7 @@ impl HostDirectory {
     /// Whether the group with this unique id was removed from this directory. The newest 65,536
     /// are remembered. 0 is the id of no group. The result does not keep the directory locked.
     pub(crate) fn removed(&self) -> impl Fn(u128) -> bool + Send + Sync + 'static {
-        let tombstones = self.tombstones.clone();
-        move |group_uid| tombstones.lock().contains(group_uid)
+        self.tombstones.lock().lookup()
     }
 
     #[cfg(test)]

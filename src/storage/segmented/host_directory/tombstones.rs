@@ -7,12 +7,14 @@
 
 use std::collections::HashSet;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use super::super::error::{broken, failed, not_written};
 use super::super::file_io::{read_exact, write_all, write_zeros};
 use super::super::format::{PAGE_BYTES, PageReader, PageWriter};
 use super::super::fs::{Disk, DiskFile};
 use crate::log_prefix::log_prefix;
+use crate::primitives::Mutex;
 use crate::storage::StorageError;
 
 pub(crate) const TOMBSTONES_NAME: &str = "TOMBSTONES";
@@ -61,7 +63,8 @@ pub(crate) struct Tombstones<D: Disk> {
     newest: u64,
     /// The unique id in each slot; 0 if there is none.
     uids: Vec<u128>,
-    removed: HashSet<u128>,
+    /// Behind a lock of its own: who looks up an id does not wait for a sync.
+    removed: Arc<Mutex<HashSet<u128>>>,
     /// Those that are not done, by slot.
     pending: Vec<Record>,
 }
@@ -91,7 +94,7 @@ impl<D: Disk> Tombstones<D> {
             kept_max,
             newest: 0,
             uids: Vec::new(),
-            removed: HashSet::new(),
+            removed: Arc::default(),
             pending: Vec::new(),
         };
         tombstones.load(disk)?;
@@ -127,7 +130,13 @@ impl<D: Disk> Tombstones<D> {
 
     /// Whether the group with this unique id was removed.
     pub(crate) fn contains(&self, group_uid: u128) -> bool {
-        self.removed.contains(&group_uid)
+        self.removed.lock().contains(&group_uid)
+    }
+
+    /// Answers [`contains`](Self::contains), now and later.
+    pub(crate) fn lookup(&self) -> impl Fn(u128) -> bool + Send + Sync + 'static + use<D> {
+        let removed = self.removed.clone();
+        move |group_uid| removed.lock().contains(&group_uid)
     }
 
     /// Those whose removal is not known to be done, with their numbers.
@@ -207,11 +216,11 @@ impl<D: Disk> Tombstones<D> {
         if self.uids.len() <= slot {
             self.uids.resize(slot + 1, 0);
         }
-        self.removed.remove(&self.uids[slot]);
+        self.removed.lock().remove(&self.uids[slot]);
         let uid = record.tombstone.group_uid;
         self.uids[slot] = if record.stage == Stage::Withdrawn { 0 } else { uid };
         if self.uids[slot] != 0 {
-            self.removed.insert(uid);
+            self.removed.lock().insert(uid);
         }
         self.pending.retain(|other| other.number != record.number);
         if record.stage == Stage::Pending {
