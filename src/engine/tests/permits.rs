@@ -99,6 +99,7 @@ fn a_group_does_not_wait_for_ever() {
 #[test]
 fn a_permit_is_given_back_though_the_sync_does_not_end() {
     let [mut one, mut other] = with_one_that_waits();
+    assert!(one.engine.wake_at() <= one.now.elapsed + PERMIT_TIME_MAX);
     one.pass(PERMIT_TIME_MAX);
     one.turn();
     other.turn();
@@ -109,8 +110,7 @@ fn a_permit_is_given_back_though_the_sync_does_not_end() {
 fn who_fails_or_leads_no_more_or_is_gone_gives_its_permit_back() {
     let [mut one, mut other, mut third, mut last] = with_one_that_waits();
     let [_third, _last] = [append(&mut third, "waits too"), append(&mut last, "as well")];
-    one.engine.fail("as the test wants it");
-    one.turn();
+    one.engine.fail("as the test wants it"); // it takes no further turn
     // It is woken with a permit, and has nothing to write any more.
     other.hear("heartbeat from=2 to=1 term=3 commit=0");
     other.work();
