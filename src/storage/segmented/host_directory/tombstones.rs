@@ -129,11 +129,12 @@ impl<D: Disk> Tombstones<D> {
     }
 
     /// Whether the group with this unique id was removed.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn contains(&self, group_uid: u128) -> bool {
-        self.removed.lock().contains(&group_uid)
+        self.lookup()(group_uid)
     }
 
-    /// Answers [`contains`](Self::contains), now and later.
+    /// Tells, now and later, whether the group with a unique id was removed. Waits for no sync.
     pub(crate) fn lookup(&self) -> impl Fn(u128) -> bool + Send + Sync + 'static + use<D> {
         let removed = self.removed.clone();
         move |group_uid| removed.lock().contains(&group_uid)
